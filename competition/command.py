@@ -1,0 +1,68 @@
+"""What every command line shares: its options, how it ends, and the lock on a competition's products."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import fcntl
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from competition.errors import DataError, UserError
+from competition.paths import DEFAULT_COMPETITION, Paths
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Options that every step of `./run.sh full` takes; `description` is the module's docstring."""
+    options = argparse.ArgumentParser(
+        description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument(
+        "competition",
+        nargs="?",
+        default=DEFAULT_COMPETITION,
+        help="name in competition/configs/, or a YAML file (default: %(default)s)",
+    )
+    options.add_argument("--seed", type=int, help="replaces competition.seed of the YAML")
+    options.add_argument("--workers", type=int, help="jobs side by side (default: one per core or GPU)")
+    options.add_argument("--reuse", action="store_true", help="accept finished jobs of other code; tables mark them")
+    return options
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command: a user's mistake is one sentence and status 2, Ctrl-C a word and 130."""
+    try:
+        main()
+    except UserError as error:
+        sys.exit(_fail(type(error).__name__, error))
+    except KeyboardInterrupt:
+        print("\nInterrupted. Finished jobs are kept; the same command goes on from there.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(141)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        sys.exit(_fail("DataError", f"the folder for products must take new files; {error}. Make room or set WORK_DIR."))
+
+
+def _fail(kind: str, message: object) -> int:
+    print(f"{kind}: {message}", file=sys.stderr)
+    return 2
+
+
+@contextmanager
+def locked(paths: Paths) -> Iterator[None]:
+    """Hold a competition's products for one command; the lock goes when the process ends, however it ends.
+
+    Raises:
+        DataError: if another command holds it.
+    """
+    paths.root.mkdir(parents=True, exist_ok=True)
+    with paths.lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"{paths.root} is in use by another command; wait for it or stop it.") from None
+        yield

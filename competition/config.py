@@ -1,0 +1,189 @@
+"""The base of every settings model, the YAML reader, and the `competition:` section."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from competition.errors import ConfigError
+from competition.paths import CONFIGS
+
+
+class StrictModel(BaseModel):
+    """Settings are read-only, and an unknown key is a mistake, not an extra."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class CompetitionConfig(StrictModel):
+    """The `competition:` section. Relative paths are relative to the YAML file."""
+
+    train: Path
+    """Training table: id, inputs, targets."""
+    test: Path
+    """Test table: id, inputs."""
+    sample_submission: Path
+    """Decides ids, order and columns of the submission."""
+    answers: Path | None = None
+    """Labels of the test rows, where they are known; read by the final scoring alone."""
+    id: str = Field(min_length=1)
+    """Column that names a row."""
+    targets: list[str] = Field(min_length=1)
+    """Columns to predict, in the order of the sample's columns."""
+    submission_columns: list[str] | None = None
+    """Names of the targets in the sample, where they differ from the training table's."""
+    smiles: list[str] = []
+    """Input columns with molecules."""
+    text: list[str] = []
+    """Input columns with text."""
+    numeric: list[str] = []
+    """Input columns with numbers; an empty cell is a missing value."""
+    categorical: list[str] = []
+    """Input columns with categories; an empty cell is a category of its own."""
+    group: str | None = None
+    """Training column whose equal values must share a fold (with `folds.kind: group`)."""
+    metric: str
+    """Name of a metric (`competition/metrics.py`), or `file.py:function` relative to the YAML file."""
+    greater_is_better: bool | None = None
+    """Direction of a metric of your own; the named metrics know theirs."""
+    unparsable: Literal["error", "drop"] = "error"
+    """What to do with rows whose molecule RDKit cannot parse or whose text is empty: stop, or leave them
+    out of training and give test rows the mean of the training labels (counted in the report)."""
+    seed: int = 0
+    """The one seed from which all others are derived."""
+
+    @property
+    def inputs(self) -> list[str]:
+        """All input columns, molecules first."""
+        return [*self.smiles, *self.text, *self.numeric, *self.categorical]
+
+    @property
+    def columns_in_sample(self) -> list[str]:
+        """Target columns as the sample names them, in the order of `targets`."""
+        return self.submission_columns or self.targets
+
+    @model_validator(mode="after")
+    def _roles_do_not_overlap(self) -> CompetitionConfig:
+        roles = [self.id, *self.targets, *self.inputs]
+        doubled = sorted({name for name in roles if roles.count(name) > 1})
+        if doubled:
+            raise ValueError(f"each column has one role, but {', '.join(doubled)} has several")
+        if not self.inputs:
+            raise ValueError("at least one input column must be named under smiles, text, numeric or categorical")
+        if self.submission_columns and len(self.submission_columns) != len(self.targets):
+            raise ValueError("submission_columns must name one column per target")
+        if ":" in self.metric and self.greater_is_better is None:
+            raise ValueError("greater_is_better must be set for a metric of your own")
+        return self
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys without a word; a doubled key is a mistake."""
+
+
+def _mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    doubled = [key for key in keys if keys.count(key) > 1]
+    if doubled:
+        raise yaml.constructor.ConstructorError(None, None, f"key {doubled[0]!r} stands twice", node.start_mark)
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def find_config(name: str) -> Path:
+    """The YAML file of a competition: a path that ends in .yaml, or a name in `competition/configs/`.
+
+    Raises:
+        ConfigError: if there is none; lists the names there are.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
+        raise ConfigError(
+            f"{name!r} must be a YAML file or one of the competitions {known}; "
+            "make one from its CSV files with ./run.sh new NAME --train F --test F --sample F."
+        )
+    return path.resolve()
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """The YAML document as a dictionary.
+
+    Raises:
+        ConfigError: if it is no YAML mapping or has a doubled key; names the line.
+    """
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} must be YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path} must hold the sections competition, folds, stages and submissions.")
+    return document
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validate(model: type[Model], values: Any, path: Path, section: str = "") -> Model:
+    """`values` as a settings model.
+
+    Raises:
+        ConfigError: with every mistake at once: the key's path, what was found, what is allowed.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{path} has {error.error_count()} mistake(s):"]
+        for item in error.errors():
+            where = ".".join([*([section] if section else []), *(str(part) for part in item["loc"])])
+            found = "" if item["type"] in ("missing", "extra_forbidden") else _found(item["input"])
+            lines.append(f"  {where or 'the file'}: {_sentence(item['msg'])}{found}")
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _sentence(message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return "this key is not known" if message == "Extra inputs are not permitted" else message
+
+
+def _found(value: Any) -> str:
+    return "" if isinstance(value, dict | BaseModel) else f" (found {value!r})"
+
+
+def load_competition(name: str, seed: int | None = None) -> CompetitionConfig:
+    """The `competition:` section of a YAML, with its paths made absolute.
+
+    Args:
+        name: as for `find_config`.
+        seed: replaces the seed of the file where given.
+
+    Raises:
+        ConfigError: as `find_config`, `load_yaml` and `validate`.
+    """
+    path = find_config(name)
+    document = load_yaml(path)
+    return validate(
+        CompetitionConfig, absolute_paths(document, path, seed).get("competition", {}), path, "competition"
+    )
+
+
+def absolute_paths(document: dict[str, Any], path: Path, seed: int | None = None) -> dict[str, Any]:
+    """`document` with the paths of its `competition:` section resolved against the YAML's folder."""
+    section = document.get("competition")
+    if not isinstance(section, dict):
+        return document
+    section = dict(section)
+    for key in ("train", "test", "sample_submission", "answers"):
+        if isinstance(section.get(key), str):
+            section[key] = str((path.parent / section[key]).resolve())
+    if isinstance(section.get("metric"), str) and ":" in section["metric"]:
+        file, function = section["metric"].rsplit(":", 1)
+        section["metric"] = f"{(path.parent / file).resolve()}:{function}"
+    if seed is not None:
+        section["seed"] = seed
+    return {**document, "competition": section}

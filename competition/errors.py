@@ -1,0 +1,21 @@
+"""Mistakes that the user can mend. Every message says what must hold, what was found, and what to do.
+
+Commands print these without a traceback and exit with status 2 (`competition.command.run`);
+any other exception is a mistake of ours and keeps its traceback.
+"""
+
+
+class UserError(Exception):
+    """Base of the three below."""
+
+
+class ConfigError(UserError):
+    """A setting, or something that a setting names, is wrong."""
+
+
+class DataError(UserError):
+    """A table, a label, a molecule, or a file of an earlier step is wrong."""
+
+
+class SubmissionError(UserError):
+    """A submission does not fit the sample."""

@@ -1,0 +1,103 @@
+"""Files are the contract between steps: written whole or not at all, joined on id, known by digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from competition.errors import DataError
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write `content` under a temporary name and rename it, so `path` is never seen half-written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as readable JSON; equal values give equal bytes."""
+    write_atomically(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        DataError: if the file is absent or no JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DataError(f"{path} must exist and does not; run the step that writes it.") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} must be JSON ({error}); delete it and run again.") from None
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV without its index; floats keep every digit."""
+    write_atomically(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def read_text_table(path: Path) -> pd.DataFrame:
+    """Read a CSV with every cell as the text that stands in the file; an empty cell is ''.
+
+    Numbers are converted later, where a message can name the row: pandas would turn the text 'NA'
+    into a missing value and the id '007' into 7.
+
+    Raises:
+        DataError: if the file is absent, empty, not CSV, not UTF-8, or has two columns of one name.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", header=None)
+    except FileNotFoundError:
+        raise DataError(f"{path} must be a CSV file; there is none. Check the path in the YAML.") from None
+    except pd.errors.EmptyDataError:
+        raise DataError(f"{path} must have a header and rows; it is empty.") from None
+    except (pd.errors.ParserError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise DataError(f"{path} must be a CSV file in UTF-8: {error}.") from None
+    columns = [str(name) for name in table.iloc[0]]
+    doubled = sorted({name for name in columns if columns.count(name) > 1})
+    if doubled:
+        raise DataError(f"{path} must have distinct column names; doubled: {', '.join(doubled)}.")
+    table = table.iloc[1:].reset_index(drop=True).fillna("")
+    table.columns = pd.Index(columns)
+    return table
+
+
+def read_table(path: Path, text_columns: list[str]) -> pd.DataFrame:
+    """Read a table of ours: `text_columns` as text, all others as numbers that round-trip exactly.
+
+    Raises:
+        DataError: as `read_text_table`.
+    """
+    table = read_text_table(path)
+    for name in table.columns:
+        if name not in text_columns:
+            table[name] = pd.to_numeric(table[name].replace("", "nan")).astype(float)
+    return table
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """First `length` hexadecimal digits of the SHA-256 of a JSON value; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:length]
+
+
+def derive_seed(*parts: Any) -> int:
+    """One 32-bit seed from the top-level seed and the names of what it is for, by SHA-256."""
+    return int(digest([str(part) for part in parts], 8), 16)

@@ -1,0 +1,137 @@
+"""Scores with their direction. `y_true` and `y_pred` are 2-D (n_rows, n_targets); NaN in `y_true` is no label.
+
+A named metric is the mean over the targets of its column score, each on the rows that have a label.
+Sources: scikit-learn's user guide, "Regression metrics"; SciPy's `stats` for the correlations.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from competition.errors import ConfigError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score with its direction.
+
+    `column` is the score of one target on rows that all have labels, (n_rows,) and (n_rows,) to a number;
+    None for a metric of the user's own, which sees the whole arrays.
+    """
+
+    name: str
+    greater_is_better: bool
+    column: Callable[[Array, Array], float] | None
+    whole: Callable[[Array, Array], float] | None = None
+
+    def __call__(self, y_true: Array, y_pred: Array) -> float:
+        """Score of (n_rows, n_targets); NaN where it is not defined, as R2 of a single row.
+
+        Raises:
+            ConfigError: if a function of the user's own raises or does not return one number.
+        """
+        if self.whole is not None:
+            return _call_users(self.name, self.whole, y_true, y_pred)
+        return float(np.mean([self.one(y_true[:, t], y_pred[:, t]) for t in range(y_true.shape[1])]))
+
+    def one(self, y_true: Array, y_pred: Array) -> float:
+        """Score of one target, (n_rows,) each; rows without a label are left out."""
+        if self.column is None:
+            return self(y_true[:, None], y_pred[:, None])
+        known = ~np.isnan(y_true)
+        if known.sum() < 2 or np.isnan(y_pred[known]).any():
+            return float("nan")
+        return float(self.column(y_true[known], y_pred[known]))
+
+    def better(self, a: float, b: float) -> bool:
+        """Whether score `a` is better than score `b`."""
+        return a > b if self.greater_is_better else a < b
+
+
+def _sklearn(function: str) -> Callable[[Array, Array], float]:
+    def score(y_true: Array, y_pred: Array) -> float:
+        from sklearn import metrics
+
+        return float(getattr(metrics, function)(y_true, y_pred))
+
+    return score
+
+
+def _scipy(function: str) -> Callable[[Array, Array], float]:
+    def score(y_true: Array, y_pred: Array) -> float:
+        from scipy import stats
+
+        if np.ptp(y_true) == 0 or np.ptp(y_pred) == 0:
+            return float("nan")
+        return float(getattr(stats, function)(y_true, y_pred).statistic)
+
+    return score
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("r2", True, _sklearn("r2_score")),
+        Metric("explained_variance", True, _sklearn("explained_variance_score")),
+        Metric("rmse", False, _sklearn("root_mean_squared_error")),
+        Metric("mse", False, _sklearn("mean_squared_error")),
+        Metric("mae", False, _sklearn("mean_absolute_error")),
+        Metric("median_ae", False, _sklearn("median_absolute_error")),
+        Metric("mape", False, _sklearn("mean_absolute_percentage_error")),
+        Metric("max_error", False, _sklearn("max_error")),
+        Metric("pearson", True, _scipy("pearsonr")),
+        Metric("spearman", True, _scipy("spearmanr")),
+        Metric("kendall", True, _scipy("kendalltau")),
+    )
+}
+
+
+def load_metric(name: str, greater_is_better: bool | None = None) -> Metric:
+    """A named metric, or the user's function `file.py:function`.
+
+    The function takes `(y_true, y_pred)`, both (n_rows, n_targets), NaN in `y_true` where a label is missing,
+    and returns one number.
+
+    Raises:
+        ConfigError: if the name is not known, or the file or the function is not there.
+    """
+    if ":" not in name:
+        if name not in METRICS:
+            raise ConfigError(
+                f"competition.metric must be one of {', '.join(METRICS)} or file.py:function; found {name!r}."
+            )
+        return METRICS[name]
+    file, function_name = name.rsplit(":", 1)
+    path = Path(file)
+    if not path.is_file():
+        raise ConfigError(f"competition.metric names {path}, which is not there; correct the path.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        function = getattr(module, function_name)
+    except Exception as error:  # a user's file may raise anything
+        raise ConfigError(
+            f"competition.metric: {path} must define {function_name}(y_true, y_pred); "
+            f"it fails with {type(error).__name__}: {error}."
+        ) from error
+    return Metric(f"{path.name}:{function_name}", bool(greater_is_better), None, function)
+
+
+def _call_users(name: str, function: Callable[[Array, Array], float], y_true: Array, y_pred: Array) -> float:
+    try:
+        return float(function(y_true, y_pred))
+    except Exception as error:  # a user's function may raise anything
+        raise ConfigError(
+            f"the metric {name} must return one number for arrays {y_true.shape}; "
+            f"it raised {type(error).__name__}: {error}."
+        ) from error

@@ -1,0 +1,64 @@
+"""The prepared tables as later steps see them: rows with ids, inputs and targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from competition.config import CompetitionConfig
+from competition.files import read_table
+
+INPUT_KEY = "__input"
+"""Column of a prepared table: equal where the whole input is the same (canonical molecules, normalised text)."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a table, in a fixed order.
+
+    ids: n_rows names.
+    inputs: n_rows rows; molecule columns are canonical SMILES, numbers are floats (NaN: missing).
+    y: (n_rows, n_targets) in the targets' own units, NaN where there is no label; None for test rows.
+    """
+
+    ids: list[str]
+    inputs: pd.DataFrame
+    y: NDArray[np.float64] | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> Rows:
+        """Rows of a mask or of positions, in that order."""
+        positions = np.flatnonzero(which) if which.dtype == bool else which
+        return Rows(
+            [self.ids[i] for i in positions],
+            self.inputs.iloc[positions].reset_index(drop=True),
+            None if self.y is None else self.y[positions],
+        )
+
+    def without_labels(self) -> Rows:
+        """The same rows with nothing to learn from."""
+        return Rows(self.ids, self.inputs, None)
+
+
+def read_rows(path: Path, config: CompetitionConfig, labelled: bool) -> Rows:
+    """A prepared table (`competition.prepare`), in its own order.
+
+    Raises:
+        DataError: if the file is missing or not readable.
+    """
+    table = read_table(path, text_columns(config))
+    inputs = table[[*config.inputs, INPUT_KEY]]
+    y = table[config.targets].to_numpy(dtype=np.float64) if labelled else None
+    return Rows(list(table[config.id]), inputs, y)
+
+
+def text_columns(config: CompetitionConfig) -> list[str]:
+    """Columns of the prepared tables that stay text."""
+    group = [config.group] if config.group else []
+    return [config.id, *config.smiles, *config.text, *config.categorical, *group, INPUT_KEY]

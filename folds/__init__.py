@@ -1,0 +1,1 @@
+"""Who validates whom: one table `id,fold`, made once and read by every later step."""

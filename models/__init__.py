@@ -1,0 +1,1 @@
+"""One column of predictions per stage and target: K-fold jobs, their weights and predictions."""

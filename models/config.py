@@ -1,0 +1,205 @@
+"""The `stages:` section: one settings class per kind of stage. Imports no library of any stage.
+
+What is measured behind a default stands in the README's table of results; the field's practice
+(schedules, rates) is that of the sources named beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from competition.config import StrictModel, find_config, load_yaml, validate
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+class Stage(StrictModel):
+    """What every stage has."""
+
+    seeds: list[int] = Field(default=[0], min_length=1)
+    """Names of the seeds; the stage's column is the mean over them. Adding one trains only its jobs."""
+
+
+class LinearHead(StrictModel):
+    """One linear layer on the pooled features."""
+
+    kind: Literal["linear"] = "linear"
+    dropout: Fraction = 0.0
+    """Dropout right before the layer."""
+
+
+class MultiSampleHead(StrictModel):
+    """Multi-sample dropout: several dropout masks share one linear layer, their losses are averaged."""
+
+    kind: Literal["multi_sample"]
+    samples: int = Field(default=5, ge=2)
+    """Masks per step."""
+    dropout: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Rate of each mask; must be above 0, or all masks are the same."""
+
+
+Head = Annotated[LinearHead | MultiSampleHead, Field(discriminator="kind")]
+
+
+class NeuralStage(Stage):
+    """What every neural stage has: the settings of the one training loop (`models/trainer.py`)."""
+
+    epochs: int = Field(default=10, ge=1)
+    """Passes over the training rows."""
+    batch_size: int = Field(default=32, ge=1)
+    """Rows per step of the optimizer."""
+    learning_rate: Rate = 1e-4
+    """Peak of the schedule."""
+    head_learning_rate: Rate | None = None
+    """Peak for the head's layer, where it differs."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW's decay of weight matrices; norms and biases have none."""
+    schedule: Literal["constant", "linear", "cosine", "polynomial", "one_cycle"] = "linear"
+    """Shape of the learning rate after the warm-up."""
+    warmup: Fraction = 0.06
+    """Share of all steps in which the rate rises."""
+    clip_norm: Rate = 1.0
+    """Largest norm of the gradient."""
+    head: Head = LinearHead()
+    """The layer that maps pooled features to targets."""
+    backbone_dropout: Fraction = 0.0
+    """Rate of every dropout inside the backbone; audited before each fold where it is 0."""
+    keep: Literal["last", "best_on_held_out"] = "last"
+    """last: the weights at the end of the schedule. best_on_held_out: those of the epoch that scores best on
+    the held-out fold; its score is then optimistic, and every table says so."""
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    """auto: float32 on a CPU; on a GPU bf16 where the hardware has it, else fp16 with a gradient scaler."""
+
+
+class UnimolStage(NeuralStage):
+    """Uni-Mol (Zhou et al., ICLR 2023): a transformer over the atoms and distances of a 3-D conformer."""
+
+    kind: Literal["unimol"]
+    architecture: Literal["compact", "molecule", "oled"] = "compact"
+    """molecule, oled: as published. compact: the same parts in the size below."""
+    weights: str | None = None
+    """Named set or file to start from; null starts from random weights."""
+    token_order: Literal["file", "unimol_tools"] = "file"
+    """Order of the special tokens in the checkpoint: of the dictionary file (all released ones), or of
+    checkpoints pre-trained by unimol_tools 0.1.5 and later."""
+    column: str | None = None
+    """Molecule column; null is the first under competition.smiles."""
+    remove_hydrogens: bool = False
+    """Whether the model sees heavy atoms only (always with the no_h and OLED weights)."""
+    layers: int = Field(default=4, ge=1)
+    """compact: number of layers."""
+    width: int = Field(default=128, ge=8)
+    """compact: width of a token."""
+    heads: int = Field(default=16, ge=1)
+    """compact: attention heads, a divisor of the width."""
+    epochs: int = Field(default=20, ge=1)
+    learning_rate: Rate = 1e-3
+    schedule: Literal["constant", "linear", "cosine", "polynomial", "one_cycle"] = "one_cycle"
+    weight_decay: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> UnimolStage:
+        if self.architecture == "compact" and self.weights:
+            raise ValueError("architecture compact has no published weights; set weights: null")
+        if self.architecture == "compact" and self.width % self.heads:
+            raise ValueError(f"heads must divide width; found {self.heads} and {self.width}")
+        return self
+
+
+class GnnStage(NeuralStage):
+    """Message passing over bonds (D-MPNN, Yang et al., JCIM 2019), by chemprop."""
+
+    kind: Literal["gnn"]
+    column: str | None = None
+    """Molecule column; null is the first under competition.smiles."""
+    width: int = Field(default=300, ge=8)
+    """Width of a bond's message."""
+    depth: int = Field(default=3, ge=1)
+    """Rounds of message passing."""
+    aggregation: Literal["mean", "sum", "norm"] = "mean"
+    """How atoms become a molecule: their mean, their sum, or their sum over 100."""
+    hidden_width: int = Field(default=300, ge=8)
+    """Width of the layer between the molecule and the head."""
+    epochs: int = Field(default=30, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    learning_rate: Rate = 2e-3
+    schedule: Literal["constant", "linear", "cosine", "polynomial", "one_cycle"] = "one_cycle"
+    warmup: Fraction = 0.1
+    weight_decay: float = Field(default=0.0, ge=0)
+
+
+class BertStage(NeuralStage):
+    """Any Hugging Face encoder on text or SMILES, pretrained or from scratch."""
+
+    kind: Literal["bert"]
+    weights: str | None = None
+    """Named set, folder, or hub name; null trains an encoder of the size below from scratch."""
+    columns: list[str] = []
+    """Columns joined into one text, in this order; empty takes all text columns, else all molecule columns."""
+    tokens: Literal["auto", "smiles"] = "auto"
+    """auto: the tokenizer of the weights; from scratch, atoms for molecule columns and word pieces for text.
+    smiles: atom by atom, with the weights' vocab.txt."""
+    pooling: Literal["mean", "cls", "attention"] = "mean"
+    """How tokens become one vector."""
+    max_length: int = Field(default=256, ge=8)
+    """Longest input in tokens; longer ones are cut, and counted in the job's report."""
+    layers: int = Field(default=4, ge=1)
+    """From scratch: number of layers."""
+    width: int = Field(default=128, ge=8)
+    """From scratch: width of a token."""
+    heads: int = Field(default=4, ge=1)
+    """From scratch: attention heads, a divisor of the width."""
+    vocabulary: int = Field(default=4000, ge=100)
+    """From scratch: most word pieces, learned from the training rows of the fold."""
+    epochs: int = Field(default=4, ge=1)
+    learning_rate: Rate = 5e-5
+
+    @model_validator(mode="after")
+    def _consistent(self) -> BertStage:
+        if self.width % self.heads:
+            raise ValueError(f"heads must divide width; found {self.heads} and {self.width}")
+        return self
+
+
+class LightgbmStage(Stage):
+    """Gradient-boosted trees (LightGBM), one booster per target."""
+
+    kind: Literal["lightgbm"]
+    features: list[Literal["morgan", "descriptors"]] = ["morgan", "descriptors"]
+    """For each molecule column: counts of Morgan environments of radius 2, RDKit's descriptors."""
+    n_bits: int = Field(default=1024, ge=64)
+    """morgan: length of the count vector."""
+    tfidf_features: int = Field(default=5000, ge=10)
+    """For each text column: most words and word pairs."""
+    learning_rate: Rate = 0.03
+    num_leaves: int = Field(default=31, ge=2)
+    min_data_in_leaf: int = Field(default=10, ge=1)
+    feature_fraction: Annotated[float, Field(gt=0, le=1)] = 0.3
+    bagging_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
+    lambda_l2: float = Field(default=1.0, ge=0)
+    max_trees: int = Field(default=2000, ge=1)
+    """Upper end of the search for the number of trees."""
+    patience: int = Field(default=100, ge=1)
+    """Trees without gain on the inner split before the search stops."""
+
+
+StageConfig = Annotated[UnimolStage | GnnStage | BertStage | LightgbmStage, Field(discriminator="kind")]
+
+
+class StagesConfig(StrictModel):
+    """The section as a whole, so that one check names every mistake."""
+
+    stages: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")], StageConfig] = Field(min_length=1)
+
+
+def load_stages(name: str) -> dict[str, Any]:
+    """The `stages:` section of a YAML, in its order: name of the stage -> its settings.
+
+    Raises:
+        ConfigError: with every mistake of the section.
+    """
+    path = find_config(name)
+    return dict(validate(StagesConfig, {"stages": load_yaml(path).get("stages") or {}}, path).stages)

@@ -1,0 +1,245 @@
+"""Jobs: one (stage, seed, fold) each, its folder named by a key of all that can change its result.
+
+    work/<name>/models/<stage>/<key>/seed_<s>/fold_<k>/   weights, oof.csv, report.json (written last)
+                                              .../test/<test key>.csv
+
+A folder without report.json is unfinished. A finished one is never overwritten: other settings, tables,
+folds, weights or code make another key.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from competition.config import CompetitionConfig
+from competition.errors import DataError
+from competition.files import digest, read_json, read_table, read_text_table, sha256_of, write_json, write_table
+from competition.paths import PROJECT, Paths
+from folds.table import read_folds
+from models.weights import digest_of_weights
+
+REPORT = "report.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fold of one seed of one stage."""
+
+    stage: str
+    key: str
+    seed: int
+    fold: int
+    folder: Path
+    other_code: bool = False
+    """Finished by other code than today's, and accepted with --reuse."""
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / REPORT).exists()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All jobs of a competition as its YAML and tables stand now."""
+
+    jobs: list[Job]
+    keys: dict[str, str]
+    """Key of each stage."""
+    n_folds: int
+    test_key: str
+
+    def of(self, stage: str) -> list[Job]:
+        """Jobs of one stage, by seed and fold."""
+        return [job for job in self.jobs if job.stage == stage]
+
+
+def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, reuse: bool = False) -> Plan:
+    """The jobs of all stages, in the YAML's order. Reads prepared tables, folds.csv and weights; trains nothing.
+
+    Raises:
+        ConfigError: if weights cannot be found.
+        DataError: if a table is missing, or --reuse finds several versions to choose from.
+    """
+    train_digest, test_key = sha256_of_required(paths.train), sha256_of_required(paths.test)[:16]
+    folds = read_folds(paths.folds, list(read_text_table(paths.train)[competition.id]))
+    n_folds = int(folds.max()) + 1
+    jobs, keys = [], {}
+    for name, stage in stages.items():
+        settings = {
+            "stage": stage.model_dump(mode="json", exclude={"seeds"}),
+            "columns": competition.model_dump(mode="json", include={"id", "targets", "smiles", "text", "numeric", "categorical", "seed"}),
+            "train": train_digest,
+            "folds": sha256_of(paths.folds),
+            "weights": digest_of_weights(getattr(stage, "weights", None)),
+        }
+        key = f"{digest(settings, 12)}-{code_digest(stage.kind)[:6]}"
+        other = _version_to_reuse(paths, name, key) if reuse else None
+        keys[name] = other or key
+        jobs += [
+            Job(name, keys[name], seed, fold, paths.job(name, keys[name], seed, fold), other is not None)
+            for seed in sorted(set(stage.seeds))
+            for fold in range(n_folds)
+        ]
+    return Plan(jobs, keys, n_folds, test_key)
+
+
+def sha256_of_required(path: Path) -> str:
+    """Digest of a file that an earlier step writes.
+
+    Raises:
+        DataError: if it is not there.
+    """
+    if not path.exists():
+        raise DataError(f"{path} must exist before this step; run ./run.sh full, or the steps before this one.")
+    return sha256_of(path)
+
+
+def _version_to_reuse(paths: Paths, stage: str, key: str) -> str | None:
+    """Key of finished jobs with the same settings and other code, if jobs of today's code are not there."""
+    settings, _ = key.split("-")
+    root = paths.root / "models" / stage
+    found = sorted(
+        folder.name
+        for folder in root.glob(f"{settings}-*")
+        if folder.name != key and any(folder.glob(f"seed_*/fold_*/{REPORT}"))
+    )
+    if not found or any((root / key).glob(f"seed_*/fold_*/{REPORT}")):
+        return None
+    if len(found) > 1:
+        raise DataError(f"--reuse must find one version of stage {stage}; {root} has {', '.join(found)}. Delete all but one.")
+    return found[0]
+
+
+@functools.cache
+def code_digest(kind: str) -> str:
+    """Digest of the code of a kind of stage: its file and what that imports from `models`."""
+    return code_digest_of(PROJECT / "models" / f"{kind}.py")
+
+
+def code_digest_of(file: Path) -> str:
+    """Digest of a module and of the modules of `models` it imports, without comments and docstrings.
+
+    `config.py` is left out, since the settings are in the key themselves, and `stage.py`, the contract.
+    """
+    seen: dict[str, str] = {}
+    waiting = [file]
+    while waiting:
+        path = waiting.pop()
+        if path.name in seen or path.name in ("config.py", "stage.py"):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("models."):
+                waiting.append(file.parent / f"{node.module.split('.')[1]}.py")
+            elif isinstance(node, ast.ImportFrom) and node.module == "models":
+                waiting += [file.parent / f"{alias.name}.py" for alias in node.names]
+            body = getattr(node, "body", None)
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
+                first = body[0]
+                if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+                    body.pop(0)
+        seen[path.name] = ast.dump(tree)
+    return digest(seen)
+
+
+def publish(job: Job, report: dict[str, Any]) -> None:
+    """Mark a job as finished: list every file of its folder with size and digest, in report.json, last."""
+    files = {
+        str(path.relative_to(job.folder)): {"size": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(job.folder.rglob("*"))
+        if path.is_file() and "test" not in path.relative_to(job.folder).parts[:1]
+    }
+    write_json(job.folder / REPORT, {**report, "files": files})
+
+
+def verify(job: Job) -> dict[str, Any]:
+    """Report of a finished job whose files are all as they were written.
+
+    Raises:
+        DataError: for a missing or changed file.
+    """
+    report: dict[str, Any] = read_json(job.folder / REPORT)
+    for name, expected in report["files"].items():
+        path = job.folder / name
+        if not path.is_file() or path.stat().st_size != expected["size"] or sha256_of(path) != expected["sha256"]:
+            state = "has changed" if path.is_file() else "is gone"
+            raise DataError(
+                f"{path} must be as the job wrote it, but it {state}; delete the folder {job.folder} to train it again."
+            )
+    return report
+
+
+def write_predictions(path: Path, ids: list[str], targets: list[str], y_pred: NDArray[np.float64]) -> None:
+    """Write predictions (n_rows, n_targets) with their ids.
+
+    Raises:
+        DataError: if one is not finite.
+    """
+    if y_pred.shape != (len(ids), len(targets)):
+        raise ValueError(f"predictions must be {(len(ids), len(targets))}, found {y_pred.shape}")
+    bad = ~np.isfinite(y_pred).all(axis=1)
+    if bad.any():
+        raise DataError(
+            f"predictions must be finite; {path} would have {int(bad.sum())} rows that are not (first id "
+            f"{ids[int(bad.argmax())]!r}). Lower the stage's learning_rate or its precision setting."
+        )
+    write_table(path, pd.concat([pd.Series(ids, name="id"), pd.DataFrame(y_pred, columns=targets)], axis=1))
+
+
+def read_predictions(path: Path, ids: list[str], targets: list[str]) -> NDArray[np.float64]:
+    """Predictions (n_rows, n_targets) in the order of `ids`.
+
+    Raises:
+        DataError: if an id is missing, doubled or foreign, or a value is not finite.
+    """
+    table = read_table(path, ["id"])
+    if list(table.columns) != ["id", *targets] or table["id"].duplicated().any() or set(table["id"]) != set(ids):
+        raise DataError(f"{path} must name {len(ids)} ids once each with {', '.join(targets)}; delete it and run again.")
+    y_pred = table.set_index("id").loc[ids, targets].to_numpy(dtype=np.float64)
+    if not np.isfinite(y_pred).all():
+        raise DataError(f"{path} must hold finite numbers; delete it and run again.")
+    return y_pred
+
+
+def stage_oof(jobs: list[Job], ids: list[str], folds: NDArray[np.int64], targets: list[str]) -> NDArray[np.float64]:
+    """Out-of-fold predictions of one stage, mean over its seeds, (n_rows, n_targets); NaN where fold is -1.
+
+    Args:
+        jobs: all of the stage.
+        ids, folds: training rows and their folds, in the order of the result.
+
+    Raises:
+        DataError: if a job is unfinished or its rows are not those of its fold.
+    """
+    of_seed: dict[int, NDArray[np.float64]] = {}
+    for job in jobs:
+        if not job.finished:
+            raise DataError(f"every job of stage {job.stage} must be finished; {job.folder} is not. Run ./run.sh train.")
+        oof = of_seed.setdefault(job.seed, np.full((len(ids), len(targets)), np.nan))
+        held_out = folds == job.fold
+        oof[held_out] = read_predictions(
+            job.folder / "oof.csv", [i for i, held in zip(ids, held_out, strict=True) if held], targets
+        )
+    mean: NDArray[np.float64] = np.mean([of_seed[seed] for seed in sorted(of_seed)], axis=0)
+    if np.isnan(mean[folds >= 0]).any():
+        raise DataError(f"every fold of stage {jobs[0].stage} must have predictions; delete its folder and run again.")
+    return mean
+
+
+def stage_test(jobs: list[Job], test_key: str, ids: list[str], targets: list[str]) -> NDArray[np.float64]:
+    """Test predictions of one stage, mean over folds and seeds, (n_rows, n_targets), in the order of `ids`.
+
+    Raises:
+        DataError: if a job has none for this test table.
+    """
+    return np.mean(
+        [read_predictions(job.folder / "test" / f"{test_key}.csv", ids, targets) for job in jobs], axis=0
+    )

@@ -1,0 +1,73 @@
+"""The contract of a stage, and the one place that knows which file serves which kind.
+
+A stage of your own: a settings class in `models/config.py`, a file `models/<kind>.py` with the two methods
+below, one `case` here, one block in the YAML. Stages never import each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from competition.tables import Rows
+from models.config import BertStage, GnnStage, LightgbmStage, Stage, UnimolStage
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage is told beside its own settings."""
+
+    smiles: list[str]
+    text: list[str]
+    numeric: list[str]
+    categorical: list[str]
+    targets: list[str]
+    seed: int
+    """Seed of this job; every random number of the stage comes from it."""
+    cache: Path
+    """Folder of conformers and descriptors, shared by all jobs."""
+    progress: Callable[[int, int], None] = lambda done, total: None
+    """Called with steps done and steps in all."""
+
+
+class FittedStage(Protocol):
+    """The contract; `tests/models/test_contract.py` holds every kind to it."""
+
+    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+        """Fit on the rows of `train` alone and write all that prediction needs into the empty `folder`.
+
+        Args:
+            train: rows with labels, NaN where one is missing.
+            valid: the held-out rows, given only to stages with `keep: best_on_held_out`.
+            folder: exists and is empty.
+        """
+
+    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
+        """Predictions (n_rows, n_targets) in the targets' own units, in the order of `rows`, from `folder`."""
+
+
+def build_stage(config: Stage, context: Context) -> FittedStage:
+    """The stage of a settings block. Imports the libraries of its kind only."""
+    match config:
+        case UnimolStage():
+            from models.unimol import Unimol
+
+            return Unimol(config, context)
+        case GnnStage():
+            from models.gnn import Gnn
+
+            return Gnn(config, context)
+        case BertStage():
+            from models.bert import Bert
+
+            return Bert(config, context)
+        case LightgbmStage():
+            from models.lightgbm import Lightgbm
+
+            return Lightgbm(config, context)
+    raise TypeError(f"no stage is registered for {type(config).__name__}")

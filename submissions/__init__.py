@@ -1,0 +1,1 @@
+"""From columns of predictions to one checked file: blend, stack, write, report."""
