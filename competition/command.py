@@ -42,9 +42,10 @@ def run(main: Callable[[], None]) -> None:
     except BrokenPipeError:
         sys.exit(141)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
-        sys.exit(_fail("DataError", f"the folder for products must take new files; {error}. Make room or set WORK_DIR."))
+        message = f"the folder for products must take new files; {error}. Make room, or set WORK_DIR to another folder."
+        sys.exit(_fail("DataError", message))
 
 
 def _fail(kind: str, message: object) -> int:

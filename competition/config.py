@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from competition.errors import ConfigError
-from competition.paths import CONFIGS
+from competition.metrics import METRICS
+from competition.paths import config_folders
 
 
 class StrictModel(BaseModel):
@@ -65,18 +66,32 @@ class CompetitionConfig(StrictModel):
         """Target columns as the sample names them, in the order of `targets`."""
         return self.submission_columns or self.targets
 
+    @field_validator("metric")
+    @classmethod
+    def _metric_is_known(cls, metric: str) -> str:
+        if ":" not in metric and metric not in METRICS:
+            raise ValueError(f"must be one of {', '.join(METRICS)}, or file.py:function")
+        return metric
+
     @model_validator(mode="after")
-    def _roles_do_not_overlap(self) -> CompetitionConfig:
+    def _consistent(self) -> CompetitionConfig:
         roles = [self.id, *self.targets, *self.inputs]
         doubled = sorted({name for name in roles if roles.count(name) > 1})
-        if doubled:
-            raise ValueError(f"each column has one role, but {', '.join(doubled)} has several")
+        mistakes = [f"each column must have one role, but {name!r} has several" for name in doubled]
         if not self.inputs:
-            raise ValueError("at least one input column must be named under smiles, text, numeric or categorical")
+            mistakes.append("at least one input column must be named under smiles, text, numeric or categorical")
         if self.submission_columns and len(self.submission_columns) != len(self.targets):
-            raise ValueError("submission_columns must name one column per target")
+            mistakes.append("submission_columns must name one column per target")
+        if self.submission_columns and self.id in self.submission_columns:
+            mistakes.append("submission_columns must not name the id")
+        if self.group in (self.id, *self.targets, *self.numeric):
+            mistakes.append(f"group must not be the id, a target or a numeric column, but {self.group!r} is")
         if ":" in self.metric and self.greater_is_better is None:
-            raise ValueError("greater_is_better must be set for a metric of your own")
+            mistakes.append("greater_is_better must be set for a metric of your own")
+        if self.metric in METRICS and self.greater_is_better not in (None, METRICS[self.metric].greater_is_better):
+            mistakes.append(f"greater_is_better contradicts the metric {self.metric}; remove it")
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
         return self
 
 
@@ -85,7 +100,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def _mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    keys = [loader.construct_object(key) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
     doubled = [key for key in keys if keys.count(key) > 1]
     if doubled:
         raise yaml.constructor.ConstructorError(None, None, f"key {doubled[0]!r} stands twice", node.start_mark)
@@ -96,19 +111,20 @@ _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG,
 
 
 def find_config(name: str) -> Path:
-    """The YAML file of a competition: a path that ends in .yaml, or a name in `competition/configs/`.
+    """The YAML file of a competition: a path that ends in .yaml, or a name in one of `config_folders()`.
 
     Raises:
         ConfigError: if there is none; lists the names there are.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIGS / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
-        raise ConfigError(
-            f"{name!r} must be a YAML file or one of the competitions {known}; "
-            "make one from its CSV files with ./run.sh new NAME --train F --test F --sample F."
-        )
-    return path.resolve()
+    named = [Path(name)] if name.endswith((".yaml", ".yml")) else [f / f"{name}.yaml" for f in config_folders()]
+    for path in named:
+        if path.is_file():
+            return path.resolve()
+    known = ", ".join(sorted({file.stem for folder in config_folders() for file in folder.glob("*.yaml")}))
+    raise ConfigError(
+        f"{name!r} must be a YAML file or one of the competitions {known}; "
+        "make one from its CSV files with ./run.sh new NAME --train F --test F --sample F."
+    )
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -118,7 +134,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
         ConfigError: if it is no YAML mapping or has a doubled key; names the line.
     """
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+        document = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} must be YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(document, dict):
@@ -140,10 +156,24 @@ def validate(model: type[Model], values: Any, path: Path, section: str = "") -> 
     except ValidationError as error:
         lines = [f"{path} has {error.error_count()} mistake(s):"]
         for item in error.errors():
-            where = ".".join([*([section] if section else []), *(str(part) for part in item["loc"])])
+            where = ".".join([*([section] if section else []), *_keys(values, item["loc"])])
             found = "" if item["type"] in ("missing", "extra_forbidden") else _found(item["input"])
             lines.append(f"  {where or 'the file'}: {_sentence(item['msg'])}{found}")
         raise ConfigError("\n".join(lines)) from None
+
+
+def _keys(values: Any, location: tuple[int | str, ...]) -> list[str]:
+    """pydantic's location without the `kind` that it adds where a setting has several possible classes."""
+    keys = []
+    for part in location:
+        if isinstance(values, dict) and part not in values and part == values.get("kind"):
+            continue
+        keys.append(str(part))
+        if isinstance(values, dict):
+            values = values.get(part)
+        elif isinstance(values, list) and isinstance(part, int):
+            values = values[part]
+    return keys
 
 
 def _sentence(message: str) -> str:
@@ -167,9 +197,7 @@ def load_competition(name: str, seed: int | None = None) -> CompetitionConfig:
     """
     path = find_config(name)
     document = load_yaml(path)
-    return validate(
-        CompetitionConfig, absolute_paths(document, path, seed).get("competition", {}), path, "competition"
-    )
+    return validate(CompetitionConfig, absolute_paths(document, path, seed).get("competition", {}), path, "competition")
 
 
 def absolute_paths(document: dict[str, Any], path: Path, seed: int | None = None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -45,7 +46,10 @@ def read_json(path: Path) -> Any:
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV without its index; floats keep every digit."""
-    write_atomically(path, table.to_csv(index=False, lineterminator="\n"))
+    content = table.to_csv(index=False, lineterminator="\n")
+    if "\r" in content:  # left unquoted by the csv module, and taken for the end of a row by every reader
+        content = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    write_atomically(path, content)
 
 
 def read_text_table(path: Path) -> pd.DataFrame:
@@ -55,7 +59,8 @@ def read_text_table(path: Path) -> pd.DataFrame:
     into a missing value and the id '007' into 7.
 
     Raises:
-        DataError: if the file is absent, empty, not CSV, not UTF-8, or has two columns of one name.
+        DataError: if the file is absent, empty, not CSV, not UTF-8, has two columns of one name, or rows of
+            different length.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", header=None)
@@ -63,15 +68,42 @@ def read_text_table(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} must be a CSV file; there is none. Check the path in the YAML.") from None
     except pd.errors.EmptyDataError:
         raise DataError(f"{path} must have a header and rows; it is empty.") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise DataError(f"{path} must be a CSV file in UTF-8: {error}.") from None
+    except (pd.errors.ParserError, UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
+        _require_commas(path)
+        raise DataError(
+            f"{path} must be a CSV file in UTF-8 that you may read: {' '.join(str(error).split())}"
+        ) from None
+    if table.shape[1] == 1:
+        _require_commas(path)
     columns = [str(name) for name in table.iloc[0]]
     doubled = sorted({name for name in columns if columns.count(name) > 1})
     if doubled:
         raise DataError(f"{path} must have distinct column names; doubled: {', '.join(doubled)}.")
-    table = table.iloc[1:].reset_index(drop=True).fillna("")
+    table = table.iloc[1:].reset_index(drop=True)
+    short = table.isna().any(axis=1).to_numpy()  # an empty cell is '', so only a cell that is not there is NaN
+    if short.any():
+        row = table.iloc[int(short.argmax())]
+        raise DataError(
+            f"{path} must have {len(columns)} cells in every row; row {int(short.argmax()) + 2} "
+            f"({row.iloc[0]!r} ...) has {int(row.notna().sum())}. Is the file complete?"
+        )
     table.columns = pd.Index(columns)
     return table
+
+
+def _require_commas(path: Path) -> None:
+    """Raise DataError where the first line of a text file has other separators, but no comma."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            first = file.readline()
+    except (OSError, UnicodeDecodeError):
+        return
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        if separator in first and "," not in first:
+            raise DataError(
+                f"{path} must have its cells separated by commas; its first line has {name}. "
+                "Save it with commas, and numbers with a decimal point."
+            )
 
 
 def read_table(path: Path, text_columns: list[str]) -> pd.DataFrame:
@@ -83,7 +115,12 @@ def read_table(path: Path, text_columns: list[str]) -> pd.DataFrame:
     table = read_text_table(path)
     for name in table.columns:
         if name not in text_columns:
-            table[name] = pd.to_numeric(table[name].replace("", "nan")).astype(float)
+            try:
+                table[name] = [float(cell or "nan") for cell in table[name]]
+            except ValueError as error:
+                raise DataError(
+                    f"{path}: column {name!r} must hold numbers ({error}); delete it and run again."
+                ) from None
     return table
 
 

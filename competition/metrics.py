@@ -101,14 +101,17 @@ def load_metric(name: str, greater_is_better: bool | None = None) -> Metric:
     and returns one number.
 
     Raises:
-        ConfigError: if the name is not known, or the file or the function is not there.
+        ConfigError: if the name is not known, its direction is another one, or the file or the function is not there.
     """
     if ":" not in name:
         if name not in METRICS:
             raise ConfigError(
                 f"competition.metric must be one of {', '.join(METRICS)} or file.py:function; found {name!r}."
             )
-        return METRICS[name]
+        metric = METRICS[name]
+        if greater_is_better not in (None, metric.greater_is_better):
+            raise ConfigError(f"competition.greater_is_better contradicts the metric {name}; remove it.")
+        return metric
     file, function_name = name.rsplit(":", 1)
     path = Path(file)
     if not path.is_file():
@@ -129,7 +132,7 @@ def load_metric(name: str, greater_is_better: bool | None = None) -> Metric:
 
 def _call_users(name: str, function: Callable[[Array, Array], float], y_true: Array, y_pred: Array) -> float:
     try:
-        return float(function(y_true, y_pred))
+        return float(function(y_true.copy(), y_pred.copy()))  # theirs may write into the arrays
     except Exception as error:  # a user's function may raise anything
         raise ConfigError(
             f"the metric {name} must return one number for arrays {y_true.shape}; "

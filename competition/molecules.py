@@ -6,11 +6,18 @@ import unicodedata
 
 from rdkit import Chem, RDLogger
 
-RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined]  # our messages name the row instead
+RDLogger.DisableLog("rdApp.*")  # our messages name the row instead
 
 
 def canonical_smiles(smiles: str) -> str | None:
-    """RDKit's canonical SMILES, or None where it cannot parse the text or it holds no atom."""
+    """RDKit's canonical SMILES, or None where it cannot parse the text or it holds no atom.
+
+    RDKit takes all that follows a blank for the molecule's name, so 'CC O' would be ethane; only a
+    CXSMILES extension, '|...|', may follow one here.
+    """
+    parts = smiles.split(maxsplit=1)
+    if len(parts) == 2 and not parts[1].startswith("|"):
+        return None
     molecule = Chem.MolFromSmiles(smiles)
     return Chem.MolToSmiles(molecule) if molecule is not None and molecule.GetNumAtoms() else None
 

@@ -16,6 +16,11 @@ def work_root() -> Path:
     return Path(os.environ.get("WORK_DIR") or PROJECT / "work")
 
 
+def config_folders() -> list[Path]:
+    """Where the YAML of a named competition is looked for: beside the code, then among the products."""
+    return [CONFIGS, work_root() / "configs"]
+
+
 def weight_folders() -> list[Path]:
     """Folders with pretrained weights that the user keeps: $WEIGHTS_DIR, $UNIMOL_WEIGHT_DIR, `weights/`."""
     named = [os.environ.get("WEIGHTS_DIR"), os.environ.get("UNIMOL_WEIGHT_DIR")]

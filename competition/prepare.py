@@ -59,10 +59,12 @@ def prepare(config: CompetitionConfig) -> Prepared:
     clean_train, dropped_train = clean_inputs(train, config, str(config.train))
     clean_test, dropped_test = clean_inputs(test, config, str(config.test))
     for name in group:
-        clean_train[name] = train[name]
-        empty = train[name] == ""
+        empty = train[name].str.strip() == ""
         if empty.any():
-            raise DataError(f"{config.train}: the group column {name!r} must not be empty; it is for {_rows(train, empty, config.id)}.")
+            where = _rows(train, empty, config.id)
+            raise DataError(f"{config.train}: the group column {name!r} must not be empty; it is for {where}.")
+        if name not in clean_train:
+            clean_train[name] = train[name].str.strip()
     clean_train = pd.concat([clean_train, targets], axis=1)[~dropped_train].reset_index(drop=True)
     clean_test = clean_test[~dropped_test].reset_index(drop=True)
     _require_labels(clean_train[config.targets], config)
@@ -107,8 +109,9 @@ def check_ids(ids: pd.Series, where: object) -> pd.Series:
     Raises:
         DataError: for an empty or a doubled id.
     """
-    if (ids == "").any():
-        raise DataError(f"{where}: every row must have an id; row {int((ids == '').idxmax()) + 2} has none.")
+    empty = (ids.str.strip() == "").to_numpy()
+    if empty.any():
+        raise DataError(f"{where}: every row must have an id; row {int(empty.argmax()) + 2} has none.")
     doubled = ids[ids.duplicated()].unique()
     if len(doubled):
         raise DataError(f"{where}: ids must be unique; doubled: {_list(doubled)}. Remove the extra rows.")
@@ -132,8 +135,9 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test_ids: list
         check_ids(sample[config.id], where)
     except DataError as error:
         raise SubmissionError(str(error)) from None
-    extra = [i for i in sample[config.id] if i not in set(test_ids)]
-    lacking = [i for i in test_ids if i not in set(sample[config.id])]
+    asked, given = set(sample[config.id]), set(test_ids)
+    extra = [i for i in sample[config.id] if i not in given]
+    lacking = [i for i in test_ids if i not in asked]
     if extra or lacking:
         raise SubmissionError(
             f"{where} must name the ids of {config.test}: "
@@ -159,7 +163,7 @@ def parse_numbers(table: pd.DataFrame, name: str, id_column: str, where: object)
     numbers = pd.to_numeric(text.where(~text.str.lower().isin(MISSING), "nan"), errors="coerce")
     wrong = (numbers.isna() & ~text.str.lower().isin(MISSING)) | np.isinf(numbers)
     if wrong.any():
-        first = int(wrong.idxmax())
+        first = int(wrong.to_numpy().argmax())
         raise DataError(
             f"{where}: column {name!r} must hold finite numbers or nothing; row {first + 2} "
             f"(id {table[id_column][first]!r}) has {table[name][first]!r}"

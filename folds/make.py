@@ -45,7 +45,8 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
     made_from = digest(
         {"train": sha256_of(paths.train), "folds": config.model_dump(mode="json"), "seed": competition.seed}
     )
-    if not (paths.folds.exists() and paths.folds_report.exists() and read_json(paths.folds_report)["made_from"] == made_from):
+    both = paths.folds.exists() and paths.folds_report.exists()
+    if not (both and read_json(paths.folds_report).get("made_from") == made_from):
         folds = make_folds(
             config, table, competition.id, competition.targets, competition.smiles, competition.group, competition.seed
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -75,32 +77,51 @@ def _joined(labels: list[np.ndarray]) -> NDArray[np.int64]:
         rows.append(np.arange(n))
         nodes.append(codes + offset)
         offset += len(names)
-    edges = coo_matrix((np.ones(n * len(labels)), (np.concatenate(rows), np.concatenate(nodes))), shape=(offset, offset))
+    ends = (np.concatenate(rows), np.concatenate(nodes))
+    edges = coo_matrix((np.ones(n * len(labels)), ends), shape=(offset, offset))
     return pd.factorize(connected_components(edges, directed=False)[1][:n])[0].astype(np.int64)
 
 
 def _split(
     config: FoldsConfig, rows: pd.DataFrame, unit: NDArray[np.int64], targets: list[str], state: int
 ) -> NDArray[np.int64]:
-    from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
+    from sklearn.model_selection import KFold, StratifiedKFold
 
-    folds = np.empty(len(rows), dtype=np.int64)
     if config.kind in ("group", "scaffold"):
-        splitter = GroupKFold(config.n_folds, shuffle=True, random_state=state)
-        for fold, (_, held_out) in enumerate(splitter.split(rows, groups=unit)):
-            folds[held_out] = fold
-        return folds
-    first_row = np.unique(unit, return_index=True)[1]
-    of_unit = np.empty(len(first_row), dtype=np.int64)
+        return largest_first(np.bincount(unit), config.n_folds, state)[unit]
+    of_unit: NDArray[np.int64] = np.empty(int(unit.max()) + 1, dtype=np.int64)
+    bins: NDArray[np.int64] = np.zeros(len(of_unit), dtype=np.int64)
+    splitter = KFold(config.n_folds, shuffle=True, random_state=state)
     if config.kind == "stratified":
         means = rows[targets].groupby(unit).mean().to_numpy()
         bins = target_bins(means, config.n_bins, config.n_folds, state)
-        splits = StratifiedKFold(config.n_folds, shuffle=True, random_state=state).split(first_row, bins)
-    else:
-        splits = KFold(config.n_folds, shuffle=True, random_state=state).split(first_row)
-    for fold, (_, held_out) in enumerate(splits):
-        of_unit[held_out] = fold
+        splitter = StratifiedKFold(config.n_folds, shuffle=True, random_state=state)
+    with warnings.catch_warnings():
+        # A bin with fewer rows than folds, as of equal labels, cannot be in every fold; it is spread as far as it goes.
+        warnings.filterwarnings("ignore", message="The least populated class")
+        for fold, (_, held_out) in enumerate(splitter.split(of_unit, bins)):
+            of_unit[held_out] = fold
     return of_unit[unit]
+
+
+def largest_first(sizes: NDArray[np.int64], n_folds: int, state: int) -> NDArray[np.int64]:
+    """Fold of each group, (n_groups,): the largest groups first, each into the fold with the fewest rows so far.
+
+    scikit-learn's GroupKFold shuffles groups only by giving every fold as many groups, and one large scaffold
+    then makes a fold several times as large as another. Here the seed decides among groups of one size.
+
+    Args:
+        sizes: rows of each group, (n_groups,).
+        n_folds: at most n_groups.
+        state: seed of the order among groups of one size.
+    """
+    shuffled = np.random.default_rng(state).permutation(len(sizes))
+    folds = np.empty(len(sizes), dtype=np.int64)
+    rows_in_fold = np.zeros(n_folds, dtype=np.int64)
+    for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+        folds[group] = rows_in_fold.argmin()
+        rows_in_fold[folds[group]] += sizes[group]
+    return folds
 
 
 def target_bins(y: np.ndarray, n_bins: int, n_folds: int, state: int) -> NDArray[np.int64]:

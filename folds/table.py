@@ -20,6 +20,8 @@ def read_folds(path: Path, ids: list[str]) -> NDArray[np.int64]:
     table = read_text_table(path)
     if list(table.columns) != ["id", "fold"] or table["id"].duplicated().any() or set(table["id"]) != set(ids):
         raise DataError(f"{path} must name every training id once with its fold; delete it and run again.")
+    if not table["fold"].str.fullmatch(r"-1|\d{1,4}").all():
+        raise DataError(f"{path} must hold whole numbers under fold; delete it and run again.")
     fold_of = dict(zip(table["id"], table["fold"].astype(int), strict=True))
     folds = np.array([fold_of[i] for i in ids], dtype=np.int64)
     used = sorted(set(folds[folds >= 0]))

@@ -106,6 +106,8 @@ class UnimolStage(NeuralStage):
             raise ValueError("architecture compact has no published weights; set weights: null")
         if self.architecture == "compact" and self.width % self.heads:
             raise ValueError(f"heads must divide width; found {self.heads} and {self.width}")
+        if self.weights in ("unimol_no_h", "unimol_oled") and not self.remove_hydrogens:
+            raise ValueError(f"weights {self.weights} saw no hydrogens; set remove_hydrogens: true")
         return self
 
 

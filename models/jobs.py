@@ -43,6 +43,7 @@ class Job:
 
     @property
     def finished(self) -> bool:
+        """Whether report.json is there, which is written last."""
         return (self.folder / REPORT).exists()
 
 
@@ -75,7 +76,9 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
     for name, stage in stages.items():
         settings = {
             "stage": stage.model_dump(mode="json", exclude={"seeds"}),
-            "columns": competition.model_dump(mode="json", include={"id", "targets", "smiles", "text", "numeric", "categorical", "seed"}),
+            "columns": competition.model_dump(
+                mode="json", include={"id", "targets", "smiles", "text", "numeric", "categorical", "seed"}
+            ),
             "train": train_digest,
             "folds": sha256_of(paths.folds),
             "weights": digest_of_weights(getattr(stage, "weights", None)),
@@ -114,7 +117,9 @@ def _version_to_reuse(paths: Paths, stage: str, key: str) -> str | None:
     if not found or any((root / key).glob(f"seed_*/fold_*/{REPORT}")):
         return None
     if len(found) > 1:
-        raise DataError(f"--reuse must find one version of stage {stage}; {root} has {', '.join(found)}. Delete all but one.")
+        raise DataError(
+            f"--reuse must find one version of stage {stage}; {root} has {', '.join(found)}. Delete all but one."
+        )
     return found[0]
 
 
@@ -144,7 +149,11 @@ def code_digest_of(file: Path) -> str:
             body = getattr(node, "body", None)
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
                 first = body[0]
-                if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+                if (
+                    isinstance(first, ast.Expr)
+                    and isinstance(first.value, ast.Constant)
+                    and isinstance(first.value.value, str)
+                ):
                     body.pop(0)
         seen[path.name] = ast.dump(tree)
     return digest(seen)
@@ -202,7 +211,9 @@ def read_predictions(path: Path, ids: list[str], targets: list[str]) -> NDArray[
     """
     table = read_table(path, ["id"])
     if list(table.columns) != ["id", *targets] or table["id"].duplicated().any() or set(table["id"]) != set(ids):
-        raise DataError(f"{path} must name {len(ids)} ids once each with {', '.join(targets)}; delete it and run again.")
+        raise DataError(
+            f"{path} must name {len(ids)} ids once each with {', '.join(targets)}; delete it and run again."
+        )
     y_pred = table.set_index("id").loc[ids, targets].to_numpy(dtype=np.float64)
     if not np.isfinite(y_pred).all():
         raise DataError(f"{path} must hold finite numbers; delete it and run again.")
@@ -222,7 +233,9 @@ def stage_oof(jobs: list[Job], ids: list[str], folds: NDArray[np.int64], targets
     of_seed: dict[int, NDArray[np.float64]] = {}
     for job in jobs:
         if not job.finished:
-            raise DataError(f"every job of stage {job.stage} must be finished; {job.folder} is not. Run ./run.sh train.")
+            raise DataError(
+                f"every job of stage {job.stage} must be finished; {job.folder} is not. Run ./run.sh train."
+            )
         oof = of_seed.setdefault(job.seed, np.full((len(ids), len(targets)), np.nan))
         held_out = folds == job.fold
         oof[held_out] = read_predictions(
@@ -240,6 +253,4 @@ def stage_test(jobs: list[Job], test_key: str, ids: list[str], targets: list[str
     Raises:
         DataError: if a job has none for this test table.
     """
-    return np.mean(
-        [read_predictions(job.folder / "test" / f"{test_key}.csv", ids, targets) for job in jobs], axis=0
-    )
+    return np.mean([read_predictions(job.folder / "test" / f"{test_key}.csv", ids, targets) for job in jobs], axis=0)

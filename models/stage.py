@@ -14,7 +14,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from competition.errors import ConfigError
 from competition.tables import Rows
+from models.cache import MoleculeCache
 from models.config import BertStage, GnnStage, LightgbmStage, Stage, UnimolStage
 
 
@@ -71,3 +73,36 @@ def build_stage(config: Stage, context: Context) -> FittedStage:
 
             return Lightgbm(config, context)
     raise TypeError(f"no stage is registered for {type(config).__name__}")
+
+
+def shared_caches(config: Stage, context: Context) -> list[MoleculeCache]:
+    """Caches of molecules that a stage reads and that are filled in parallel before any job starts.
+
+    Without torch, since the parent process asks.
+    """
+    match config:
+        case UnimolStage():
+            from models.conformers import conformer_cache
+
+            return [conformer_cache(context.cache)]
+        case LightgbmStage():
+            from models.features import molecule_features
+
+            return molecule_features(list(config.features), config.n_bits, context.cache)
+    return []
+
+
+def molecule_column(column: str | None, smiles: list[str], kind: str) -> str:
+    """The molecule column that a stage reads.
+
+    Raises:
+        ConfigError: if there is none, or it is not one of competition.smiles.
+    """
+    if column is None and smiles:
+        return smiles[0]
+    if column not in smiles:
+        raise ConfigError(
+            f"a stage of kind {kind} needs a column of competition.smiles ({', '.join(smiles) or 'none is named'}); "
+            f"found {column!r}."
+        )
+    return column

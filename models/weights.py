@@ -104,7 +104,8 @@ def find_weights(name: str) -> dict[str, Path]:
     if known.hub is None:
         raise ConfigError(
             f"weights {name!r} must be in the package {known.package and known.package[0]} or in a folder "
-            f"{' or '.join(str(folder) for folder in weight_folders())}; run ./run.sh once with the network to install it."
+            f"{' or '.join(str(folder) for folder in weight_folders())}; "
+            "run ./run.sh once with the network to install it."
         )
     return _checked(name, _download(name, known.hub, list(known.files)))
 
@@ -134,7 +135,9 @@ def _from_hub(repository: str) -> dict[str, Path]:
         from huggingface_hub import snapshot_download
 
         folder = Path(
-            snapshot_download(repository, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"], etag_timeout=5)
+            snapshot_download(
+                repository, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"], etag_timeout=5
+            )
         )
     except Exception as error:  # the hub client raises many kinds; each means that the weights are out of reach
         raise _unreachable(repository, error) from error

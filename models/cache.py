@@ -1,0 +1,79 @@
+"""A cache on disk of one array per molecule: conformers, descriptors. Shared by folds, seeds, stages and test rows.
+
+    work/cache/<name>-<digest of settings and RDKit version>/<digest of the molecules>.npz
+
+Each file is a shard: some molecules, all computed together, written whole or not at all. A run that is killed
+keeps its shards; which molecules stand in which shard changes no value.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rdkit
+from numpy.typing import NDArray
+
+from competition.files import digest, write_atomically
+
+
+@dataclass(frozen=True)
+class MoleculeCache:
+    """Arrays (n_i, width) of float32 by canonical SMILES, n_i rows for molecule i.
+
+    compute: canonical SMILES -> array and a status word; a pure function of the SMILES and the settings.
+    settings: all that changes what `compute` gives; RDKit's version is added.
+    """
+
+    root: Path
+    name: str
+    settings: dict[str, Any]
+    compute: Callable[[str], tuple[NDArray[np.float32], str]]
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the shards of these settings."""
+        return self.root / f"{self.name}-{digest({**self.settings, 'rdkit': rdkit.__version__})}"
+
+    def missing(self, smiles: Iterable[str]) -> list[str]:
+        """Which distinct molecules are not in the cache, sorted."""
+        stored: set[str] = set()
+        for shard in self.folder.glob("*.npz"):
+            with np.load(shard) as arrays:
+                stored.update(arrays["smiles"].tolist())
+        return sorted(set(smiles) - stored)
+
+    def compute_shard(self, smiles: list[str]) -> None:
+        """Compute some molecules and write them as one shard."""
+        values, status = zip(*(self.compute(text) for text in smiles), strict=True)
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            smiles=np.array(smiles),
+            status=np.array(status),
+            lengths=np.array([len(value) for value in values]),
+            values=np.concatenate(values),
+        )
+        write_atomically(self.folder / f"{digest(smiles)}.npz", buffer.getvalue())
+
+    def load(self, smiles: list[str]) -> tuple[list[NDArray[np.float32]], list[str]]:
+        """Arrays and status words in the order of `smiles`; what is missing is computed here, as one shard."""
+        missing = self.missing(smiles)
+        if missing:
+            self.compute_shard(missing)
+        wanted = set(smiles)
+        found: dict[str, tuple[NDArray[np.float32], str]] = {}
+        for shard in sorted(self.folder.glob("*.npz")):
+            with np.load(shard) as arrays:
+                names = arrays["smiles"].tolist()
+                if wanted.isdisjoint(names):
+                    continue
+                parts = np.split(arrays["values"], np.cumsum(arrays["lengths"])[:-1])
+                for name, part, word in zip(names, parts, arrays["status"].tolist(), strict=True):
+                    if name in wanted:
+                        found[name] = (part, word)
+        return [found[text][0] for text in smiles], [found[text][1] for text in smiles]

@@ -1,0 +1,189 @@
+"""Worker processes, reused from job to job: one thread each on a CPU, one GPU each where there are GPUs.
+
+The executor places work and returns nothing; folders of jobs are the source of truth. A worker ends when the
+process that started it ends, however that ends, so a killed run leaves no one writing.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from competition.errors import DataError
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), "1") | {
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A call for a worker: `function(*arguments)`, with `progress=` where it takes one; `done()` follows here."""
+
+    name: str
+    function: Callable[..., None]
+    arguments: tuple[Any, ...]
+    takes_progress: bool = False
+    done: Callable[[], None] = lambda: None
+
+
+class Executor:
+    """Worker processes for a number of tasks; use it in a `with` statement.
+
+    Args:
+        n_workers: None for one per GPU where there are GPUs, else one per core.
+        n_tasks: more workers than tasks are of no use.
+    """
+
+    def __init__(self, n_workers: int | None, n_tasks: int) -> None:
+        gpus = count_gpus()
+        self.n_workers = max(1, min(n_workers or gpus or len(os.sched_getaffinity(0)), n_tasks))
+        context = multiprocessing.get_context("spawn")
+        self._messages = context.SimpleQueue()
+        slots = context.SimpleQueue()
+        for i in range(self.n_workers):
+            slots.put(str(i % gpus) if gpus else None)
+        os.environ.update(ONE_THREAD)  # read by the libraries of a worker when it imports them
+        self._pool = ProcessPoolExecutor(
+            self.n_workers, mp_context=context, initializer=_start_worker, initargs=(self._messages, slots)
+        )
+
+    def __enter__(self) -> Executor:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if error is not None:  # a mistake or Ctrl-C: what is running is lost anyway, so do not wait for it
+            for process in list((self._pool._processes or {}).values()):
+                process.terminate()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def run(self, tasks: list[Task], noun: str) -> None:
+        """Run all tasks, in their order as workers become free, with a bar of the time left on a terminal.
+
+        Raises:
+            The first exception of a task.
+            DataError: if a worker was killed.
+        """
+        if not tasks:
+            return
+        bars = _Bars(tasks, noun, self._messages)
+        futures: dict[Future[None], Task] = {
+            self._pool.submit(_call, i, task.function, task.arguments, task.takes_progress): task
+            for i, task in enumerate(tasks)
+        }
+        pending = set(futures)
+        try:
+            while pending:
+                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in sorted(finished, key=list(futures).index):
+                    future.result()
+                    bars.finished(futures[future])
+        except BrokenProcessPool:
+            raise DataError(
+                "every worker must live until its job is done, and one was killed, most often because memory ran "
+                "out; finished jobs are kept. Run again with fewer --workers or a smaller batch_size."
+            ) from None
+        finally:
+            bars.close()
+
+
+class _Bars:
+    """One bar over all tasks; a task that reports its steps counts by its share of them. A log gets no bar."""
+
+    def __init__(self, tasks: list[Task], noun: str, messages: Any) -> None:
+        self.shares = [0.0] * len(tasks)
+        self.bar = tqdm(
+            total=float(len(tasks)),
+            desc=noun,
+            disable=not sys.stderr.isatty(),
+            bar_format="{desc} {percentage:3.0f}% |{bar}| {postfix} {elapsed} passed, {remaining} left",
+            leave=False,
+            postfix="",
+        )
+        self.messages = messages
+        self.lock = threading.Lock()
+        self.names = [task.name for task in tasks]
+        self.thread = threading.Thread(target=self._listen, daemon=True)
+        self.thread.start()
+
+    def _listen(self) -> None:
+        while (message := self.messages.get()) is not None:
+            index, share = message
+            with self.lock:
+                self.shares[index] = max(self.shares[index], share)
+                running = [name for name, s in zip(self.names, self.shares, strict=True) if 0 < s < 1]
+                self.bar.set_postfix_str(", ".join(running), refresh=False)
+                self.bar.n = sum(self.shares)
+                self.bar.refresh()
+
+    def finished(self, task: Task) -> None:
+        """Print what a finished task says, above the bar."""
+        with self.lock:
+            self.bar.clear()
+            task.done()
+            sys.stdout.flush()
+            self.bar.refresh()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.messages.put(None)
+        self.thread.join()
+        self.bar.close()
+
+
+_progress_queue: Any = None
+
+
+def _start_worker(messages: Any, slots: Any) -> None:
+    """First thing in a worker: end with the parent, take a GPU, remember where to report."""
+    global _progress_queue
+    _progress_queue = messages
+    gpu = slots.get()
+    if gpu is not None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[int(gpu)] if visible else gpu
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _call(index: int, function: Callable[..., None], arguments: tuple[Any, ...], takes_progress: bool) -> None:
+    """In a worker: run a task and report its share of steps, at most some hundred times."""
+    last = [0.0]
+
+    def progress(done: int, total: int) -> None:
+        share = done / total
+        if share - last[0] >= 0.005 or done == total:
+            last[0] = share
+            _progress_queue.put((index, share))
+
+    function(*arguments, **({"progress": progress} if takes_progress else {}))
+    _progress_queue.put((index, 1.0))
+
+
+def count_gpus() -> int:
+    """GPUs that CUDA shows, without importing torch where there is no driver."""
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device])
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    return sum(line.startswith("GPU ") for line in listed.splitlines())

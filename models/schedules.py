@@ -1,0 +1,60 @@
+"""Learning-rate schedules: pure functions of (step, total_steps) that give the multiplier of the peak rate.
+
+`step` counts optimizer steps from 0 to total_steps - 1; each function is 1 at step 0 unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+
+def constant(step: int, total_steps: int) -> float:
+    """1 throughout."""
+    return 1.0
+
+
+def linear(step: int, total_steps: int) -> float:
+    """A straight line from 1 to 0: the practice for fine-tuning BERT (Devlin et al. 2019)."""
+    return 1.0 - step / total_steps
+
+
+def cosine(step: int, total_steps: int) -> float:
+    """Half a cosine from 1 to 0. Source: Loshchilov and Hutter, SGDR, ICLR 2017, without restarts."""
+    return 0.5 * (1.0 + math.cos(math.pi * step / total_steps))
+
+
+def polynomial(step: int, total_steps: int) -> float:
+    """A parabola (1 - x)^2 from 1 to 0: more of the steps at small rates than `linear`."""
+    return (1.0 - step / total_steps) ** 2
+
+
+def one_cycle(step: int, total_steps: int) -> float:
+    """Half a cosine from 1 to 1e-4, after a rise over the warm-up that begins at 1/25 (`with_warmup`).
+
+    Source: Smith and Topin, Super-Convergence, 2018; the two end points are those of PyTorch's OneCycleLR.
+    """
+    return 1e-4 + (1 - 1e-4) * cosine(step, total_steps)
+
+
+SCHEDULES: dict[str, Callable[[int, int], float]] = {
+    function.__name__: function for function in (constant, linear, cosine, polynomial, one_cycle)
+}
+
+
+def with_warmup(name: str, warmup: float, total_steps: int) -> Callable[[int], float]:
+    """A named schedule after a linear rise over the first `warmup` share of all steps.
+
+    The rise ends at 1; it begins one step above 0, or at 1/25 for `one_cycle`. The schedule then runs over
+    the steps that are left, so its last step is just above its end point and never wasted at 0.
+    """
+    schedule = SCHEDULES[name]
+    warmup_steps = min(round(warmup * total_steps), total_steps - 1)
+    start = 1 / 25 if name == "one_cycle" else 0.0
+
+    def multiplier(step: int) -> float:
+        if step < warmup_steps:
+            return start + (1 - start) * (step + 1) / (warmup_steps + 1)
+        return schedule(step - warmup_steps, max(total_steps - warmup_steps, 1))
+
+    return multiplier

@@ -1,0 +1,215 @@
+"""Stage `unimol`: the UniMolModel of `unimol_tools` on 3-D conformers, as a plain module under our trainer.
+
+Source: Zhou et al., Uni-Mol: A Universal 3D Molecular Representation Learning Framework, ICLR 2023.
+What is ours and why: token ids in the order of the released checkpoints (unimol_tools 0.1.5 and later permute
+them silently), every dropout rate reachable, weights checked key by key, distances built on the device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rdkit import Chem
+from torch import Tensor, nn
+
+from competition.errors import ConfigError
+from competition.files import read_json, write_json
+from competition.tables import Rows
+from models import trainer
+from models.config import UnimolStage
+from models.conformers import conformer_cache
+from models.heads import Network, build_head
+from models.stage import Context, molecule_column
+from models.weights import find_weights
+
+with tempfile.TemporaryDirectory() as _folder, contextlib.chdir(_folder), warnings.catch_warnings():
+    # Importing the package makes a folder logs/ where it stands, opens the root logger and silences all warnings.
+    _level = logging.root.level
+    from unimol_tools.models.transformers import TransformerEncoderWithPair
+    from unimol_tools.models.unimol import (
+        GaussianLayer,
+        NonLinearHead,
+        NumericalEmbed,
+        UniMolModel,
+        molecule_architecture,
+        oled_architecture,
+    )
+
+    logging.root.setLevel(_level)
+    logging.getLogger("Uni-Mol Tools").handlers.clear()
+
+KERNEL_WIDTH = 128  # number of basis functions of a distance, the same in every published model
+SPECIAL_TOKENS = {
+    "file": ["[PAD]", "[CLS]", "[SEP]", "[UNK]"],
+    "unimol_tools": ["[CLS]", "[UNK]", "[PAD]", "[SEP]"],
+}
+FOREIGN_KEYS = ("lm_head.", "pair2coord_proj.", "dist_head.", "encoder.final_head_layer_norm.", "classification_head.")
+"""Parts of a checkpoint that only its pre-training or an earlier fine-tuning used."""
+
+
+class UnimolBackbone(UniMolModel):
+    """UniMolModel without its head, in any size: its constructor wants a checkpoint and knows fixed sizes only.
+
+    The parts and the forward pass are the package's own; a test holds both published architectures to the
+    package's constructor, parameter by parameter and output by output.
+    """
+
+    def __init__(self, config: UnimolStage, vocabulary: list[str]) -> None:
+        nn.Module.__init__(self)
+        args = oled_architecture() if config.architecture == "oled" else molecule_architecture()
+        if config.architecture == "compact":
+            args.encoder_layers, args.encoder_embed_dim = config.layers, config.width
+            args.encoder_ffn_embed_dim, args.encoder_attention_heads = 4 * config.width, config.heads
+        self.vocabulary_size = len(vocabulary)
+        self.padding_idx = vocabulary.index("[PAD]")
+        self.embed_tokens = nn.Embedding(len(vocabulary), args.encoder_embed_dim, self.padding_idx)
+        self.encoder = TransformerEncoderWithPair(
+            encoder_layers=args.encoder_layers,
+            embed_dim=args.encoder_embed_dim,
+            ffn_embed_dim=args.encoder_ffn_embed_dim,
+            attention_heads=args.encoder_attention_heads,
+            emb_dropout=args.emb_dropout,
+            dropout=args.dropout,
+            attention_dropout=args.attention_dropout,
+            activation_dropout=args.activation_dropout,
+            max_seq_len=args.max_seq_len,
+            activation_fn=args.activation_fn,
+            no_final_head_layer_norm=args.delta_pair_repr_norm_loss < 0,
+        )
+        self.gbf_proj = NonLinearHead(KERNEL_WIDTH, args.encoder_attention_heads, args.activation_fn)
+        kernel = GaussianLayer if args.kernel == "gaussian" else NumericalEmbed
+        self.gbf = kernel(KERNEL_WIDTH, len(vocabulary) ** 2)
+        self.width: int = args.encoder_embed_dim
+
+    def forward(self, tokens: Tensor, coordinates: Tensor) -> Tensor:
+        """Vector of [CLS], (n_rows, width).
+
+        Args:
+            tokens: (n_rows, n_tokens) ids, [CLS] atoms [SEP] padding.
+            coordinates: (n_rows, n_tokens, 3) in angstrom around the centroid, where [CLS] and [SEP] stand.
+        """
+        # The default mode of cdist for many points loses digits of short distances.
+        distance = torch.cdist(coordinates, coordinates, compute_mode="donot_use_mm_for_euclid_dist")
+        edge_type = tokens.unsqueeze(2) * self.vocabulary_size + tokens.unsqueeze(1)
+        return super().forward(tokens, distance, coordinates, edge_type, return_repr=True)
+
+
+class Unimol:
+    """The stage; see `models.stage.FittedStage`."""
+
+    def __init__(self, config: UnimolStage, context: Context) -> None:
+        self.config = config
+        self.context = context
+        self.column = molecule_column(config.column, context.smiles, "unimol")
+
+    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+        """Train from the configured weights, or from random ones where none are configured."""
+        assert train.y is not None
+        trainer.seed_everything(self.context.seed)
+        files = find_weights(self.config.weights) if self.config.weights else {}
+        vocabulary = read_vocabulary(files, self.config.token_order)
+        network = self._network(vocabulary)
+        if files:
+            load_checkpoint(network.backbone, next(path for name, path in files.items() if name.endswith(".pt")))
+        write_json(folder / "vocabulary.json", vocabulary)
+        batches = self._batches(train, vocabulary, folder)
+        held_out = None if valid is None or valid.y is None else (self._batches(valid, vocabulary), valid.y)
+        trainer.fit(network, batches, train.y, self.config, self.context.seed, folder, self.context.progress, held_out)
+
+    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
+        """Predictions (n_rows, n_targets)."""
+        vocabulary = read_json(folder / "vocabulary.json")
+        return trainer.predict(self._network(vocabulary), self._batches(rows, vocabulary), self.config, folder)
+
+    def _network(self, vocabulary: list[str]) -> Network:
+        backbone = UnimolBackbone(self.config, vocabulary)
+        return Network(backbone, build_head(self.config.head, backbone.width, len(self.context.targets)))
+
+    def _batches(self, rows: Rows, vocabulary: list[str], folder: Path | None = None) -> trainer.Batches:
+        """Tokens and centred coordinates of each molecule; with `folder`, also the counts of how they were made."""
+        conformers, status = conformer_cache(self.context.cache).load(list(rows.inputs[self.column]))
+        if folder is not None:
+            write_json(folder / "conformers.json", {word: status.count(word) for word in sorted(set(status))})
+        items = [encode(conformer, vocabulary, self.config.remove_hydrogens) for conformer in conformers]
+        padding = vocabulary.index("[PAD]")
+        return trainer.Batches(
+            items, np.array([len(tokens) for tokens, _ in items]), lambda part: collate(part, padding)
+        )
+
+
+def read_vocabulary(files: dict[str, Path], token_order: str) -> list[str]:
+    """Symbols by token id: the special tokens in the checkpoint's own order, the atoms of its dictionary, [MASK].
+
+    Args:
+        files: of the weights; a dictionary among them wins over the one that ships with unimol_tools.
+        token_order: a key of SPECIAL_TOKENS.
+    """
+    own = [path for name, path in files.items() if name.endswith("dict.txt")]
+    spec = importlib.util.find_spec("unimol_hf")
+    assert spec is not None and spec.origin is not None
+    path = own[0] if own else Path(spec.origin).parent / "pretrained" / "unimol-v1-allh" / "mol.dict.txt"
+    symbols = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    atoms = [symbol for symbol in symbols if symbol not in SPECIAL_TOKENS["file"] and symbol != "[MASK]"]
+    return [*SPECIAL_TOKENS[token_order], *atoms, "[MASK]"]
+
+
+def load_checkpoint(backbone: nn.Module, path: Path) -> None:
+    """Load published weights; every key of the backbone must be set, and no foreign one dropped but FOREIGN_KEYS.
+
+    Raises:
+        ConfigError: if a key is missing, foreign or of another shape.
+    """
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    state = content.get("model", content.get("model_state_dict", content))
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(FOREIGN_KEYS)}
+    expected = backbone.state_dict()
+    missing, foreign = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    shapes = sorted(k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape)
+    if missing or foreign or shapes:
+        raise ConfigError(
+            f"{path} must hold the weights of this architecture; missing: {_few(missing)}; foreign: {_few(foreign)}; "
+            f"of another shape: {_few(shapes)}. Set the architecture and weights that belong together."
+        )
+    backbone.load_state_dict(state)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "none"
+
+
+def encode(
+    conformer: NDArray[np.float32], vocabulary: list[str], remove_hydrogens: bool
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Token ids (n_tokens,) and centred coordinates (n_tokens, 3) of a conformer (n_atoms, 4)."""
+    atoms = conformer[conformer[:, 0] != 1] if remove_hydrogens else conformer
+    if len(atoms) == 0:  # molecular hydrogen has nothing but hydrogens
+        atoms = conformer
+    table, unknown = Chem.GetPeriodicTable(), vocabulary.index("[UNK]")
+    id_of = {symbol: i for i, symbol in enumerate(vocabulary)}
+    # Atomic number 0 is '*', the open end of a repeat unit; its symbol is not in the dictionary.
+    ids = [id_of.get(table.GetElementSymbol(int(number)), unknown) if number else unknown for number in atoms[:, 0]]
+    centred = atoms[:, 1:] - atoms[:, 1:].mean(axis=0)
+    centroid = np.zeros((1, 3), dtype=np.float32)
+    tokens = np.array([id_of["[CLS]"], *ids, id_of["[SEP]"]], dtype=np.int64)
+    return tokens, np.concatenate([centroid, centred, centroid]).astype(np.float32)
+
+
+def collate(items: list[tuple[NDArray[np.int64], NDArray[np.float32]]], padding: int) -> dict[str, Tensor]:
+    """Encoded molecules to the arguments of `UnimolBackbone.forward`, padded to the longest."""
+    longest = max(len(tokens) for tokens, _ in items)
+    tokens = np.full((len(items), longest), padding, dtype=np.int64)
+    coordinates = np.zeros((len(items), longest, 3), dtype=np.float32)
+    for i, (ids, positions) in enumerate(items):
+        tokens[i, : len(ids)] = ids
+        coordinates[i, : len(ids)] = positions
+    return {"tokens": torch.from_numpy(tokens), "coordinates": torch.from_numpy(coordinates)}

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# From a competition's train.csv, test.csv and sample_submission.csv to checked submission files with an honest score.
+#
+#   ./run.sh full [COMPETITION]     everything; finished jobs are skipped, so run it again after a crash
+#   ./run.sh new NAME --train F --test F --sample F [--preset quick|cpu|gpu]    a YAML for your own competition
+#   ./run.sh check [COMPETITION]    settings, data and weights, in seconds
+#   ./run.sh smoke                  the same path as full, small: half a minute on a laptop
+#   ./run.sh train [COMPETITION] [--stage S] [--fold K]    jobs only
+#   ./run.sh predict [COMPETITION] --test F    new rows, with the saved weights
+#   ./run.sh test [--all]           lint, types and tests; --all has the long ones too
+#   ./run.sh help                   this text; every verb has --help
+#
+# COMPETITION is a name in competition/configs/ or a YAML file; without one it is qm9_orbitals.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+export PYTHONPATH=$here PYTHONSAFEPATH=1 # our packages from here, not folders of the same name where you stand
+. "$here/setup.sh"
+
+step() { "$python" -m "$@"; }
+
+full() {
+  step submissions.check "$@"    # every section of the YAML, the tables and the weights, before any work
+  step competition.prepare "$@"  # raw files           -> clean tables
+  step folds.make "$@"           # training rows       -> folds.csv
+  step models.train "$@"         # stage, seed, fold   -> weights, out-of-fold and test predictions
+  step submissions.blend "$@"    # out-of-fold columns -> blend weights, blend.csv
+  step submissions.stack "$@"    # out-of-fold columns -> level-2 model, stack.csv
+  step submissions.write "$@"    # the chosen one      -> submission.csv, checked against the sample
+  step submissions.report "$@"   # everything          -> the table of scores
+}
+
+verb=${1:-help}
+shift || true
+case "$verb" in
+  full)    setup; full "$@" ;;
+  smoke)   setup; full smoke "$@" ;;
+  check)   setup; step submissions.check "$@" ;;
+  new)     setup; step submissions.new "$@" ;;
+  train)   setup; step competition.prepare "${1:-qm9_orbitals}"; step folds.make "${1:-qm9_orbitals}"; step models.train "$@" ;;
+  predict) setup; step submissions.predict "$@" ;;
+  test)    setup "$here/requirements-test.txt"; cd "$here"; step tests.run "$@" ;;
+  help | -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$here/run.sh" ;;
+  *) echo "run.sh has no verb '$verb'; ./run.sh help lists them." >&2; exit 2 ;;
+esac

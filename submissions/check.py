@@ -1,0 +1,69 @@
+"""Check everything before any work: `python -m submissions.check [COMPETITION]`.
+
+Reads: the whole YAML, the raw tables, the weights that stages start from. Never the answers.
+Writes: nothing.
+"""
+
+from __future__ import annotations
+
+from competition import command
+from competition.errors import ConfigError
+from competition.paths import Paths
+from competition.prepare import describe, prepare
+from folds.splitters import make_folds
+from models.jobs import code_digest
+from models.stage import molecule_column
+from models.weights import WEIGHT_SETS, digest_of_weights
+from submissions.config import Config, load_config
+
+
+def check(config: Config) -> str:
+    """Check a whole configuration with its tables and weights; returns what was found, in words.
+
+    Raises:
+        ConfigError, DataError, SubmissionError: for the first thing wrong beyond the settings themselves.
+    """
+    competition = config.competition
+    prepared = prepare(competition)
+    make_folds(
+        config.folds, prepared.train, competition.id, competition.targets, competition.smiles, competition.group,
+        competition.seed,
+    )  # fmt: skip
+    lines = [describe(prepared.report)]
+    for name, stage in config.stages.items():
+        weights = getattr(stage, "weights", None)
+        try:
+            _check_columns(stage, config)
+            digest_of_weights(weights)
+        except ConfigError as error:
+            raise ConfigError(f"stages.{name}: {error}") from None
+        code_digest(stage.kind)
+        known = WEIGHT_SETS.get(weights or "")
+        said = f" from {weights}" if weights else ""
+        said += f" ({known.labels}: check that they are not this competition's)" if known and known.labels else ""
+        lines.append(f"stage {name}: {stage.kind}{said}, {len(set(stage.seeds)) * config.folds.n_folds} jobs")
+    return "\n".join(lines)
+
+
+def _check_columns(stage: object, config: Config) -> None:
+    competition = config.competition
+    kind = getattr(stage, "kind", "")
+    if kind in ("gnn", "unimol"):
+        molecule_column(getattr(stage, "column", None), competition.smiles, kind)
+    columns = getattr(stage, "columns", [])
+    words = [*competition.smiles, *competition.text]
+    if kind == "bert" and not words:
+        raise ConfigError("a stage of kind bert needs a column of competition.text or competition.smiles.")
+    foreign = [name for name in columns if name not in words]
+    if foreign:
+        raise ConfigError(f"columns must be of {', '.join(words)}; found {', '.join(foreign)}.")
+
+
+def main() -> None:
+    """Command line."""
+    args = command.parser(__doc__).parse_args()
+    print(f"{Paths.of(args.competition).name}: checked\n{check(load_config(args.competition, args.seed))}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,1 @@
+"""Tests: sentences about behaviour, each able to fail. `./run.sh test` runs them."""

@@ -1,0 +1,70 @@
+"""Small real data for every test, and products that go to a temporary folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from competition.files import write_table
+from competition.paths import PROJECT
+
+SMOKE = PROJECT / "competition" / "data" / "smoke"
+WORDS = ["red", "green", "blue", "warm", "cold", "old", "new", "fast", "slow", "small"]
+
+
+@pytest.fixture(autouse=True)
+def _products_go_to_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORK_DIR", str(tmp_path / "work"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def mixed_tables(n_train: int = 60, n_test: int = 20) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Real molecules with made-up text, a number with gaps and a category; two targets, one with missing labels."""
+    rng = np.random.default_rng(0)
+    molecules = pd.read_csv(SMOKE / "train.csv").iloc[: n_train + n_test]
+    n = len(molecules)
+    table = pd.DataFrame({"id": [f"m{i:03d}" for i in rng.permutation(n)], "SMILES": molecules["SMILES"]})
+    table["note"] = [" ".join(rng.choice(WORDS, 4)) for _ in range(n)]
+    table["pH"] = np.where(rng.random(n) < 0.2, np.nan, rng.normal(7, 1, n).round(2))
+    table["site"] = rng.choice(["a", "b", "c"], n)
+    table["lumo"] = molecules["lumo_eV"]
+    table["mu"] = np.where(rng.random(n) < 0.3, np.nan, molecules["mu_D"])
+    train, test = table.iloc[:n_train], table.iloc[n_train:]
+    return train.reset_index(drop=True), test.drop(columns=["lumo", "mu"]).reset_index(drop=True)
+
+
+def write_competition(folder: Path, train: pd.DataFrame, test: pd.DataFrame, **sections: object) -> Path:
+    """A YAML and its three CSV files in `folder`; `sections` replace or add to those below."""
+    write_table(folder / "train.csv", train)
+    write_table(folder / "test.csv", test)
+    competition = {
+        "train": "train.csv",
+        "test": "test.csv",
+        "sample_submission": "sample_submission.csv",
+        "id": "id",
+        "targets": ["lumo", "mu"],
+        "smiles": ["SMILES"],
+        "text": ["note"],
+        "numeric": ["pH"],
+        "categorical": ["site"],
+        "metric": "rmse",
+        **sections.pop("competition", {}),  # type: ignore[dict-item]
+    }
+    sample = pd.DataFrame({competition["id"]: test[competition["id"]]})
+    write_table(folder / "sample_submission.csv", sample.assign(**dict.fromkeys(competition["targets"], 0.0)))
+    document = {
+        "competition": competition,
+        "folds": {"n_folds": 3},
+        "stages": {"trees": {"kind": "lightgbm", "n_bits": 64, "max_trees": 20}},
+        **sections,
+    }
+    path = folder / "mixed.yaml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    return path
