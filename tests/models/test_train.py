@@ -1,0 +1,135 @@
+"""One job from prepared tables to a published folder: alignment, leaks, resumption."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from competition.config import load_competition
+from competition.errors import ConfigError
+from competition.files import write_table
+from competition.paths import Paths
+from competition.prepare import prepare
+from competition.tables import Rows, read_rows
+from folds.make import load_folds_config
+from folds.make import run as make_folds
+from folds.table import read_folds
+from models import train as train_module
+from models.config import load_stages
+from models.jobs import Plan, plan, stage_oof, stage_test
+from models.train import job_seed, run_job, select
+from tests.conftest import mixed_tables, write_competition
+
+
+class Echo:
+    """Predicts the number in a row's id; what comes out of place is seen at once."""
+
+    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+        pass
+
+    def predict(self, rows: Rows, folder: Path) -> np.ndarray:
+        return np.array([[float(i[1:]), -float(i[1:])] for i in rows.ids])
+
+
+class Memoriser:
+    """Knows the labels of every input it was fitted on, and the mean for any other."""
+
+    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+        assert valid is None
+        assert train.y is not None
+        keys = train.inputs["SMILES"]
+        self.mean = np.nanmean(train.y, axis=0)
+        self.known = dict(zip(keys, np.where(np.isnan(train.y), self.mean, train.y), strict=True))
+
+    def predict(self, rows: Rows, folder: Path) -> np.ndarray:
+        assert rows.y is None, "held-out rows come without labels"
+        return np.array([self.known.get(smiles, self.mean) for smiles in rows.inputs["SMILES"]])
+
+
+def run_all(tmp_path: Path, monkeypatch: Any, stage: Any, train: pd.DataFrame, test: pd.DataFrame) -> tuple[Any, ...]:
+    monkeypatch.setattr(train_module, "build_stage", lambda config, context: stage)
+    path = write_competition(tmp_path, train, test)
+    config, paths = load_competition(str(path)), Paths("mixed")
+    prepared = prepare(config)
+    write_table(paths.train, prepared.train)
+    write_table(paths.test, prepared.test)
+    make_folds(config, load_folds_config(str(path)), paths)
+    stages = load_stages(str(path))
+    todo = plan(config, stages, paths)
+    for job in reversed(todo.jobs):
+        run_job(job, stages[job.stage], config, paths, todo.test_key)
+    rows = read_rows(paths.train, config, True)
+    folds = read_folds(paths.folds, rows.ids)
+    test_rows = read_rows(paths.test, config, False)
+    oof = stage_oof(todo.jobs, rows.ids, folds, config.targets)
+    return rows, oof, test_rows, stage_test(todo.jobs, todo.test_key, test_rows.ids, config.targets)
+
+
+def test_predictions_stay_with_their_ids_through_shuffled_folds_and_unordered_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, oof, test_rows, test = run_all(tmp_path, monkeypatch, Echo(), *mixed_tables())
+    assert rows.ids != sorted(rows.ids)
+    assert oof[:, 0].tolist() == [float(i[1:]) for i in rows.ids]
+    assert test[:, 1].tolist() == [-float(i[1:]) for i in test_rows.ids]
+
+
+def test_a_stage_that_memorises_scores_at_chance_on_random_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each input stands twice with the same random label, written differently: only folds that split them leak."""
+    train, test = mixed_tables()
+    train[["note", "pH", "site"]] = ["same", 7.0, "a"]
+    rng = np.random.default_rng(1)
+    train["lumo"], train["mu"] = rng.normal(size=(2, len(train)))
+    twin = train.copy()
+    twin["id"] = "t" + train["id"]
+    from rdkit import Chem
+
+    twin["SMILES"] = [Chem.MolToSmiles(Chem.MolFromSmiles(s), canonical=False, doRandom=True) for s in train["SMILES"]]
+    both = pd.concat([train, twin], ignore_index=True)
+    rows, oof, _, _ = run_all(tmp_path, monkeypatch, Memoriser(), both, test)
+    assert rows.y is not None
+    r2 = 1 - ((oof - rows.y) ** 2).sum(axis=0) / ((rows.y - rows.y.mean(axis=0)) ** 2).sum(axis=0)
+    assert (r2 <= 0.0).all()
+
+
+def test_what_a_killed_run_left_in_a_folder_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_module, "build_stage", lambda config, context: Echo())
+    train, test = mixed_tables()
+    path = write_competition(tmp_path, train, test)
+    config, paths = load_competition(str(path)), Paths("mixed")
+    prepared = prepare(config)
+    write_table(paths.train, prepared.train)
+    write_table(paths.test, prepared.test)
+    make_folds(config, load_folds_config(str(path)), paths)
+    stages = load_stages(str(path))
+    job = plan(config, stages, paths).jobs[0]
+    job.folder.mkdir(parents=True)
+    (job.folder / "half.bin").write_bytes(b"half")
+    run_job(job, stages["trees"], config, paths, "key")
+    assert not (job.folder / "half.bin").exists()
+    assert job.finished
+
+
+def test_every_job_has_a_seed_of_its_own(tmp_path: Path) -> None:
+    train, test = mixed_tables()
+    path = write_competition(tmp_path, train, test)
+    config = load_competition(str(path))
+    other = load_competition(str(path), seed=1)
+    from models.jobs import Job
+
+    jobs = [Job(stage, "k", seed, fold, tmp_path) for stage in "ab" for seed in (0, 1) for fold in (0, 1)]
+    assert len({job_seed(c, job) for job in jobs for c in (config, other)}) == 16
+
+
+def test_a_stage_or_fold_that_is_not_there_is_named(tmp_path: Path) -> None:
+    todo = Plan([], {"trees": "k"}, 3, "t")
+    with pytest.raises(ConfigError, match="--stage must be one of trees; found 'forest'"):
+        select(todo, "forest", None)
+    with pytest.raises(ConfigError, match="--fold must be from 0 to 2; found 3"):
+        select(todo, None, 3)
