@@ -233,7 +233,8 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
     distinct = list(filled.unique())
     sample = distinct[:: max(1, len(distinct) // SAMPLED)][:SAMPLED]
     if looks_like_smiles(name, sample):
-        return Column(name, "smiles", f"RDKit parses {_parsed(sample)} of {len(sample)} distinct values")
+        parsed = f"RDKit parses {_parsed(sample)} of {len(sample)} distinct values"
+        return Column(name, "smiles", parsed, warning=_parsed(sample) < len(sample))
     if np.mean([is_reaction(value) for value in sample]) >= NEARLY_ALL:
         return Column(name, "text", "reaction SMILES (with >), which only language models read", reaction=True)
     return _text_or_category(name, len(filled), distinct, sample)
@@ -273,12 +274,16 @@ def _damaged_numbers(name: str, known: pd.Series) -> Column | None:
 
 
 def looks_like_smiles(name: str, values: list[str]) -> bool:
-    """Whether distinct values are molecules, and not words, codes or categories such as C, N, CO or NO."""
-    if _parsed(values) < max(1, NEARLY_ALL * len(values)):
-        return False
+    """Whether distinct values are molecules, and not words, codes or categories such as C, N, CO or NO.
+
+    Half of them must parse where the column's name or their signs speak for SMILES, else nearly all: words of
+    C, N, O, S, P and I alone are rare among words of five letters.
+    """
+    parsed = _parsed(values) / max(1, len(values))
     with_structure = np.mean([bool(STRUCTURE.search(value)) for value in values])
-    letters = np.mean([len(value) for value in values])
-    return bool(NAMED_LIKE_SMILES.search(name)) or bool(with_structure >= 0.5) or bool(letters >= 5)
+    if NAMED_LIKE_SMILES.search(name) or with_structure >= 0.5:
+        return parsed >= 0.5
+    return parsed >= NEARLY_ALL and bool(np.mean([len(value) for value in values]) >= 5)
 
 
 def _parsed(values: list[str]) -> int:
@@ -297,7 +302,7 @@ def _text_or_category(name: str, n_cells: int, distinct: list[str], sample: list
     also = (
         "; all parse as SMILES too: move it to smiles if they are molecules" if _parsed(sample) == len(sample) else ""
     )
-    if (words >= 3 and n > max(20, 0.2 * n_cells)) or (words >= 2 and n > 0.5 * n_cells):
+    if (words >= 3 and n > max(10, 0.2 * n_cells)) or (words >= 2 and n > 0.5 * n_cells):
         return Column(name, "text", f"{n} distinct values in {n_cells} cells, {words:.1f} words on average")
     if n <= 0.5 * n_cells:
         return Column(name, "categorical", f"{n} distinct values in {n_cells} cells{also}")

@@ -59,8 +59,7 @@ def read_text_table(path: Path) -> pd.DataFrame:
     into a missing value and the id '007' into 7.
 
     Raises:
-        DataError: if the file is absent, empty, not CSV, not UTF-8, has two columns of one name, or rows of
-            different length.
+        DataError: if the file is absent, empty, not CSV, not UTF-8, or has two columns of one name.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", header=None)
@@ -79,14 +78,7 @@ def read_text_table(path: Path) -> pd.DataFrame:
     doubled = sorted({name for name in columns if columns.count(name) > 1})
     if doubled:
         raise DataError(f"{path} must have distinct column names; doubled: {', '.join(doubled)}.")
-    table = table.iloc[1:].reset_index(drop=True)
-    short = table.isna().any(axis=1).to_numpy()  # an empty cell is '', so only a cell that is not there is NaN
-    if short.any():
-        row = table.iloc[int(short.argmax())]
-        raise DataError(
-            f"{path} must have {len(columns)} cells in every row; row {int(short.argmax()) + 2} "
-            f"({row.iloc[0]!r} ...) has {int(row.notna().sum())}. Is the file complete?"
-        )
+    table = table.iloc[1:].reset_index(drop=True).fillna("")
     table.columns = pd.Index(columns)
     return table
 

@@ -1,0 +1,97 @@
+"""Predict new rows with the saved weights: `python -m submissions.predict [COMPETITION] --test F [--out F]`.
+
+Reads: the new test table, the folder of the latest run and of its jobs. Neither the YAML nor the training table.
+Writes: predictions/<key of the table>/test.csv and submission.csv, and --out where it is given.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from competition import command
+from competition.errors import DataError
+from competition.files import digest, read_json, write_table
+from competition.paths import Paths
+from competition.prepare import prepare_test
+from models.jobs import Job, stage_test
+from models.predict import predict_jobs
+from submissions.apply import MANIFEST, predict_run, submission_table, write_submission
+from submissions.config import Config
+
+
+@dataclass(frozen=True)
+class TestPaths(Paths):
+    """Products of a competition, with another test table."""
+
+    __test__ = False  # for pytest this is no test
+    new_test: Path
+
+    @property
+    def test(self) -> Path:
+        """The new table."""
+        return self.new_test
+
+
+def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
+    """Predict the rows of `test_file` with the chosen submission of the latest run; returns the file written.
+
+    Raises:
+        DataError: if there is no run, a job of it is incomplete, or the table is wrong.
+        SubmissionError: if a prediction is not finite.
+    """
+    paths = Paths.of(name)
+    if not paths.latest_run.exists():
+        raise DataError(f"{paths.root} must hold a finished run before it can predict; run ./run.sh full {name} first.")
+    run_folder = paths.run(paths.latest_run.read_text().strip())
+    manifest = read_json(run_folder / MANIFEST)
+    config = Config.model_validate(manifest["config"])
+    competition = config.competition
+    table, ids, dropped = prepare_test(competition, str(test_file))
+    folder = paths.prediction(digest([ids, table.to_csv(index=False)]))
+    new = TestPaths(paths.name, folder / "test.csv")
+    write_table(new.test, table)
+    jobs = [
+        Job(stage["name"], stage["key"], seed, fold, paths.job(stage["name"], stage["key"], seed, fold))
+        for stage in manifest["stages"]
+        for seed in stage["seeds"]
+        for fold in range(manifest["n_folds"])
+    ]
+    test_key = predict_jobs(jobs, dict(config.stages), competition, new, n_workers)
+    kept = list(table[competition.id])
+    columns = {
+        stage["name"]: stage_test(
+            [job for job in jobs if job.stage == stage["name"]], test_key, kept, competition.targets
+        )
+        for stage in manifest["stages"]
+    }
+    submission, _ = submission_table(
+        pd.DataFrame({name: ids if name == competition.id else "" for name in manifest["sample_columns"]}),
+        competition.id, dict(zip(competition.targets, competition.columns_in_sample, strict=True)),
+        kept, predict_run(run_folder, columns), manifest["label_means"],
+    )  # fmt: skip
+    write_submission(folder / "submission.csv", submission, submission, competition.id)
+    if dropped:
+        print(f"{len(dropped)} rows could not be parsed and have the mean of the training labels")
+    return folder / "submission.csv"
+
+
+def main() -> None:
+    """Command line."""
+    options = command.parser(__doc__)
+    options.add_argument("--test", required=True, type=Path, help="CSV with the ids and inputs of new rows")
+    options.add_argument("--out", type=Path, help="copy of the submission")
+    args = options.parse_args()
+    with command.locked(Paths.of(args.competition)):
+        written = predict(args.competition, args.test, args.workers)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(written, args.out)
+    print(args.out or written)
+
+
+if __name__ == "__main__":
+    command.run(main)

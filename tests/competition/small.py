@@ -1,0 +1,43 @@
+"""A competition of a few rows, to be broken in one place by each test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TRAIN = ["id,SMILES,y", "a,CCO,1.0", "b,CCC,2.0", "c,CCN,3.0", "d,c1ccccc1,4.0", "e,CC(=O)O,5.0", "f,CCCl,6.0"]
+TEST = ["id,SMILES", "t1,CCCC", "t2,CCBr"]
+SAMPLE = ["id,y", "t1,0", "t2,0"]
+
+
+def write_small(
+    folder: Path,
+    train: list[str] | None = None,
+    test: list[str] | None = None,
+    sample: list[str] | None = None,
+    **competition: Any,
+) -> Path:
+    """Three CSV files, given as lines, and a YAML in `folder`; a setting of None is left out of the YAML."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, lines in (("train", train or TRAIN), ("test", test or TEST), ("sample", sample or SAMPLE)):
+        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    settings = {
+        "train": "train.csv",
+        "test": "test.csv",
+        "sample_submission": "sample.csv",
+        "id": "id",
+        "targets": ["y"],
+        "smiles": ["SMILES"],
+        "metric": "rmse",
+        **competition,
+    }
+    document = {
+        "competition": {key: value for key, value in settings.items() if value is not None},
+        "folds": {"n_folds": 3},
+        "stages": {"trees": {"kind": "lightgbm"}},
+    }
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
+    return path

@@ -1,0 +1,158 @@
+"""Files: whole or not at all, read as they stand, known by digest."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from competition import files
+from competition.errors import DataError
+from competition.files import (
+    derive_seed,
+    digest,
+    read_json,
+    read_table,
+    read_text_table,
+    sha256_of,
+    write_atomically,
+    write_json,
+    write_table,
+)
+
+
+def no_space(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_at_the_rename_leaves_the_old_file_whole_and_no_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.csv"
+    write_atomically(path, "old")
+    monkeypatch.setattr(files.os, "replace", no_space)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_in_the_middle_of_writing_leaves_the_old_file_whole_and_no_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.csv"
+    write_atomically(path, "old")
+
+    def half(self: Path, content: bytes) -> None:
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        no_space()
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match="No space left"):
+        write_table(path, pd.DataFrame({"a": range(100)}))
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folders_are_made_and_a_file_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "a.json"
+    write_json(path, {"b": 1, "a": [1, 2]})
+    write_json(path, {"a": [1, 2], "b": 2})
+    assert read_json(path) == {"a": [1, 2], "b": 2}
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_equal_values_give_equal_bytes_whatever_the_order_of_keys(tmp_path: Path) -> None:
+    write_json(tmp_path / "a", {"x": 1, "y": 2})
+    write_json(tmp_path / "b", {"y": 2, "x": 1})
+    assert sha256_of(tmp_path / "a") == sha256_of(tmp_path / "b")
+    assert digest({"x": 1, "y": 2}) == digest({"y": 2, "x": 1}) != digest({"x": 2, "y": 1})
+
+
+def test_digests_and_seeds_are_plain_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert derive_seed(0, "folds") == int(hashlib.sha256(b'["0", "folds"]').hexdigest()[:8], 16)
+    assert len({derive_seed(seed, name) for seed in range(10) for name in ("folds", "stage")}) == 20
+
+
+def test_every_cell_is_the_text_that_stands_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id,text,y\n007,NA,1.50\n1e3,,None\n ,true,\n", encoding="utf-8-sig")
+    table = read_text_table(path)
+    assert table.columns.tolist() == ["id", "text", "y"]
+    assert table.to_numpy().tolist() == [["007", "NA", "1.50"], ["1e3", "", "None"], [" ", "true", ""]]
+
+
+TEXTS = [
+    "a,b",
+    'say "x"',
+    "two\nlines",
+    "two\r\nlines",
+    "mac\rline",
+    "\r",
+    "",
+    " padded ",
+    "NA",
+    "тест 试验",
+    "\u2028",
+    "-",
+]
+
+
+def test_any_text_and_every_digit_of_a_number_come_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=len(TEXTS)) * 10.0 ** rng.integers(-300, 300, len(TEXTS))
+    numbers[0] = np.nan
+    table = pd.DataFrame({"id": [f"i{k}" for k in range(len(TEXTS))], "text": TEXTS, "y": numbers})
+    write_table(tmp_path / "a.csv", table)
+    again = read_table(tmp_path / "a.csv", ["id", "text"])
+    assert again["text"].tolist() == TEXTS
+    np.testing.assert_array_equal(again["y"], numbers)
+    assert again["y"].dtype == np.float64
+
+
+def test_unix_and_windows_line_ends_give_the_same_table(tmp_path: Path) -> None:
+    (tmp_path / "unix.csv").write_bytes(b"a,b\n1,x\n2,y\n")
+    (tmp_path / "windows.csv").write_bytes(b"a,b\r\n1,x\r\n2,y\r\n")
+    pd.testing.assert_frame_equal(read_text_table(tmp_path / "unix.csv"), read_text_table(tmp_path / "windows.csv"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "must have a header and rows; it is empty"),
+        (b"a,b,a\n1,2,3\n", "distinct column names; doubled: a"),
+        (b"a,b\n1,2\n3,4,5\n", "must be a CSV file"),
+        (b'a,b\n1,"open\n2,3\n', "must be a CSV file"),
+        (b"a,b\n\xe9,2\n", "in UTF-8"),
+        (b"id;x;y\n1;2;3\n", "separated by commas; its first line has semicolons"),
+        (b"id;y\n1;2,5\n", "separated by commas; its first line has semicolons"),
+        (b"id\ty\n1\t2\n", "separated by commas; its first line has tabs"),
+    ],
+)
+def test_a_file_that_is_no_plain_csv_is_refused_in_one_line(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=words) as error:
+        read_text_table(path)
+    assert "\n" not in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_absent_and_broken_files_are_the_users_to_mend(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is none"):
+        read_text_table(tmp_path / "absent.csv")
+    with pytest.raises(DataError, match="must be a CSV file"):
+        read_text_table(tmp_path)
+    with pytest.raises(DataError, match="run the step that writes it"):
+        read_json(tmp_path / "absent.json")
+    (tmp_path / "half.json").write_text('{"a": ')
+    with pytest.raises(DataError, match=r"half\.json must be JSON"):
+        read_json(tmp_path / "half.json")

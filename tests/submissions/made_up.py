@@ -1,0 +1,56 @@
+"""Made-up competitions for `./run.sh new`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from competition.files import write_table
+from competition.prepare import prepare
+from submissions import new
+from submissions.config import Config, load_config
+
+RINGS = ["c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1"]
+
+
+def smiles(n: int, rings: list[str] | None = None) -> list[str]:
+    rings = rings or RINGS
+    return ["C" * (1 + i // len(rings)) + rings[i % len(rings)] for i in range(n)]
+
+
+def notes(n: int) -> list[str]:
+    return [f"note {i} about a sample that was {'warm' if i % 2 else 'cold'}" for i in range(n)]
+
+
+def write(folder: Path, n_train: int = 60, n_test: int = 20, n_targets: int = 1, **inputs: list) -> list[str]:
+    """Three CSV files in `folder`; `inputs` have n_train + n_test values. Returns the options that name the files."""
+    rng = np.random.default_rng(0)
+    n = n_train + n_test
+    table = pd.DataFrame({"id": [f"m{i:03d}" for i in rng.permutation(n)], **inputs})
+    train = table[:n_train].assign(**{f"y{t}": rng.normal(size=n_train).round(3) * 10**t for t in range(n_targets)})
+    test = table[n_train:].sample(frac=1, random_state=0)
+    sample = test[["id"]].assign(**{f"y{t}": 0.0 for t in range(n_targets)}).sample(frac=1, random_state=1)
+    return write_tables(folder, train, test, sample)
+
+
+def write_tables(folder: Path, train: pd.DataFrame, test: pd.DataFrame, sample: pd.DataFrame) -> list[str]:
+    options = []
+    for name, table in (("train", train), ("test", test), ("sample", sample)):
+        write_table(folder / f"{name}.csv", table)
+        options += [f"--{name}", str(folder / f"{name}.csv")]
+    return options
+
+
+def make(folder: Path, files: list[str], *options: str) -> Config:
+    """Run `new`; the YAML loads and its tables pass."""
+    path = folder / "mine.yaml"
+    new.main([str(path), *files, "--force", *options])
+    config = load_config(str(path))
+    prepare(config.competition)
+    return config
+
+
+def kinds(config: Config) -> dict[str, str]:
+    return {name: stage.kind for name, stage in config.stages.items()}

@@ -1,0 +1,273 @@
+"""`./run.sh new`: the YAML loads, says why, and holds what fits to the data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from competition import paths
+from competition.config import find_config
+from competition.errors import ConfigError, DataError
+from competition.files import write_table
+from competition.paths import PROJECT
+from competition.prepare import prepare
+from folds.splitters import make_folds
+from submissions import new
+from submissions.config import load_config
+from tests.submissions.made_up import make, smiles, write, write_tables
+
+SHARED = PROJECT.parent / "shared" / "data"
+
+
+def test_left_out_stages_are_named_in_the_yaml_and_on_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path, write(tmp_path, a=smiles(80), b=smiles(80)[::-1]))
+    assert "left out    gnn and unimol read one molecule column" in capsys.readouterr().out
+    assert "# left out: gnn and unimol read one molecule column" in (tmp_path / "mine.yaml").read_text()
+
+
+def test_a_named_metric_is_no_guess_and_one_of_the_users_own_needs_its_direction(tmp_path: Path) -> None:
+    files = write(tmp_path, s=smiles(80))
+    assert make(tmp_path, files, "--metric", "mae").competition.metric == "mae"
+    own = tmp_path / "mine.py"
+    own.write_text("def score(y_true, y_pred):\n    return 1.0\n")
+    with pytest.raises(ConfigError, match="--greater-is-better or --smaller-is-better"):
+        make(tmp_path, files, "--metric", f"{own}:score")
+    config = make(tmp_path, files, "--metric", f"{own}:score", "--smaller-is-better").competition
+    assert (config.metric, config.greater_is_better) == (f"{own}:score", False)
+    with pytest.raises(ConfigError, match="must be one of r2"):
+        make(tmp_path, files, "--metric", "accuracy")
+    with pytest.raises(ConfigError, match="contradicts"):
+        make(tmp_path, files, "--metric", "rmse", "--greater-is-better")
+
+
+ODD = [
+    "yes",
+    "null",
+    "1",
+    "a: b",
+    "#c",
+    "é ü",
+    "- x",
+    "[y]",
+    "{z}",
+    "line\nend",
+    "'q'",
+    '"d"',
+    "true",
+    "~",
+    "x, y",
+    "*a",
+    "%",
+    "a\u2028b",
+]
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> list[str]:
+    """Odd column names everywhere, ids like 007 in no order, a group, a row counter, a constant, damaged numbers."""
+    rng = np.random.default_rng(0)
+    n = 80
+    table = pd.DataFrame({"": range(n), "ID : №": [f"{i:03d}" for i in rng.permutation(n)]})
+    for k, name in enumerate(ODD):
+        table[name] = rng.choice(["C", "N", "CO"], n) if k % 2 else rng.normal(size=n).round(3)
+    table["on: mol"] = smiles(n)
+    table["same"], table["price"] = "x", [f"{i},5" for i in range(n)]
+    targets = ["no", "score: [a], {b}"]
+    train = table[:60].assign(
+        cluster=[f"g{i % 7}" for i in range(60)], **{name: rng.normal(size=60) for name in targets}
+    )
+    test = table[60:].assign(late=1).sample(frac=1, random_state=0)
+    sample = test[["ID : №"]].assign(**{"off": 0.0, "0": 0.0}).sample(frac=1, random_state=1)
+    return write_tables(tmp_path, train, test, sample)
+
+
+@pytest.mark.parametrize("options", [[], ["--group", "cluster"], ["--preset", "cpu"], ["--preset", "gpu"]])
+def test_odd_names_are_quoted_so_that_they_read_back(tmp_path: Path, odd: list[str], options: list[str]) -> None:
+    config = make(tmp_path, odd, *options)
+    assert config.competition.id == "ID : №"
+    assert config.competition.targets == ["no", "score: [a], {b}"]
+    assert config.competition.submission_columns == ["off", "0"]
+    assert config.competition.numeric == ODD[::2]
+    assert config.competition.categorical == ODD[1::2]
+    assert config.competition.smiles == ["on: mol"]
+    assert r'"line\nend"' in (tmp_path / "mine.yaml").read_text()  # on one line, which every YAML reader takes
+    assert config.competition.group == ("cluster" if "--group" in options else None)
+    prepared = prepare(config.competition)
+    assert make_folds(
+        config.folds, prepared.train, config.competition.id, config.competition.targets, config.competition.smiles,
+        config.competition.group, 0,
+    ).shape == (60,)  # fmt: skip
+
+
+def test_what_was_found_guessed_and_left_out_is_printed(
+    tmp_path: Path, odd: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path, odd)
+    out = capsys.readouterr().out
+    for words in (
+        "found       molecules, 2 targets; 60 training rows, 20 test rows",
+        "GUESS, by order: in the sample off is no, 0 is score: [a], {b}",
+        "left out    (no name): has no name",
+        "left out    same: the same in every training row",
+        "left out    cluster: only in train",
+        "left out    late: only in test",
+        "WARNING     column price: numbers with a decimal comma ('0,5')",
+        "consider    column cluster is only in train; if its rows belong together: --group 'cluster'",
+        "min on 2 cores",
+        f"Written: {tmp_path / 'mine.yaml'}",
+        f"./run.sh full {tmp_path / 'mine.yaml'}",
+    ):
+        assert words in out, words
+
+
+def test_the_yaml_holds_only_what_differs_and_its_lines_are_short(tmp_path: Path) -> None:
+    make(tmp_path, write(tmp_path, 600, 20, s=smiles(620)))
+    text = (tmp_path / "mine.yaml").read_text()
+    document = yaml.safe_load(text)
+    assert document["stages"]["gnn"] == {"kind": "gnn"}
+    assert document["folds"] == {"kind": "stratified"}
+    assert "submissions" not in document
+    assert "answers" not in document["competition"]
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_missing_labels_are_counted_per_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = write(tmp_path, n_targets=2, s=smiles(80))
+    train = pd.read_csv(tmp_path / "train.csv")
+    train.loc[:4, "y1"] = np.nan
+    write_table(tmp_path / "train.csv", train)
+    make(tmp_path, files)
+    assert "sparse labels" in capsys.readouterr().out
+    assert "labels missing: y1 5" in (tmp_path / "mine.yaml").read_text()
+
+
+def test_data_that_prepare_will_refuse_are_announced_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = smiles(80)
+    values[3] = "c1cc"
+    files = write(tmp_path, s=values)
+    new.main([str(tmp_path / "mine.yaml"), *files])
+    assert "RDKit parses 79 of 80 distinct values" in (tmp_path / "mine.yaml").read_text()
+    captured = capsys.readouterr()
+    assert "WARNING     column s" in captured.out
+    assert "data must be mended:\nDataError" in captured.err
+    assert "row 5" in captured.err
+
+
+def test_an_existing_yaml_is_only_replaced_with_force(tmp_path: Path) -> None:
+    files = write(tmp_path, s=smiles(80))
+    path = tmp_path / "mine.yaml"
+    path.write_text("precious: true\n")
+    with pytest.raises(ConfigError, match="--force"):
+        new.main([str(path), *files])
+    assert path.read_text() == "precious: true\n"
+    new.main([str(path), *files, "--force"])
+    assert "competition" in yaml.safe_load(path.read_text())
+
+
+def test_nothing_is_written_when_the_tables_are_refused(tmp_path: Path) -> None:
+    files = write(tmp_path, s=smiles(80))
+    (tmp_path / "train.csv").write_text((tmp_path / "train.csv").read_text().replace(",", ";"))
+    with pytest.raises(DataError, match=r"train\.csv must have its cells separated by commas"):
+        new.main([str(tmp_path / "mine.yaml"), *files])
+    assert not (tmp_path / "mine.yaml").exists()
+
+
+def test_answers_must_be_there(tmp_path: Path) -> None:
+    files = write(tmp_path, s=smiles(80))
+    with pytest.raises(DataError, match="--answers must be a CSV file"):
+        make(tmp_path, files, "--answers", str(tmp_path / "absent.csv"))
+    assert make(tmp_path, files, "--answers", files[1]).competition.answers == Path(files[1])
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for the folder of the code, so that tests leave the real one alone."""
+    folder = tmp_path / "project"
+    (folder / "competition" / "configs").mkdir(parents=True)
+    monkeypatch.setattr(paths, "PROJECT", folder)
+    monkeypatch.setattr(paths, "CONFIGS", folder / "competition" / "configs")
+    return folder
+
+
+def test_a_name_goes_beside_the_code_with_relative_paths_for_data_in_the_project(tmp_path: Path, project: Path) -> None:
+    files = write(project / "competition" / "data" / "mine", s=smiles(80))
+    new.main(["mine", *files])
+    path = project / "competition" / "configs" / "mine.yaml"
+    assert yaml.safe_load(path.read_text())["competition"]["train"] == "../data/mine/train.csv"
+    assert load_config("mine").competition.train == Path(files[1])
+    elsewhere = write(tmp_path / "elsewhere", s=smiles(80))
+    new.main(["other", *elsewhere])
+    assert yaml.safe_load(path.with_name("other.yaml").read_text())["competition"]["train"] == elsewhere[1]
+
+
+def test_a_name_goes_among_the_products_where_the_code_is_read_only(
+    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = write(tmp_path / "elsewhere", s=smiles(80))
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    new.main(["mine", *files])
+    assert find_config("mine") == (paths.work_root() / "configs" / "mine.yaml").resolve()
+    assert load_config("mine").stages
+    (project / "competition" / "configs" / "taken.yaml").write_text("")
+    with pytest.raises(ConfigError, match="NAME must be new"):
+        new.main(["taken", *files, "--force"])
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "..", "-x", "with blank", "cache", "configs"])
+def test_a_name_that_is_no_plain_word_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="NAME must be letters"):
+        new.target_file(name, force=False)
+
+
+def test_the_command_ends_with_2_for_a_users_mistake(tmp_path: Path) -> None:
+    files = write(tmp_path, s=smiles(80))
+    command = [sys.executable, "-m", "submissions.new", str(tmp_path / "mine.yaml"), *files, "--id", "absent"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("DataError: --id 'absent' must name a column")
+    assert "Traceback" not in done.stderr
+
+
+def test_torch_is_not_imported() -> None:
+    code = "import sys, submissions.new; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False).returncode == 0
+
+
+REAL: dict[str, dict[str, Any]] = {
+    "esol": {"kind": "scaffold", "metric": "rmse", "targets": 1, "stages": 4},
+    "photoswitch": {"kind": "kfold", "metric": "r2", "targets": 4, "stages": 4},
+    "biogen_adme": {"kind": "scaffold", "metric": "rmse", "targets": 6, "stages": 4},
+    "buchwald_hartwig": {"kind": "stratified", "metric": "rmse", "targets": 1, "stages": 2},
+    "icwsm_tweets": {"kind": "stratified", "metric": "rmse", "targets": 1, "stages": 2},
+    "qm9_electronic": {"kind": "kfold", "metric": "r2", "targets": 5, "stages": 4},
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_competitions_are_read_as_they_are(tmp_path: Path, name: str) -> None:
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    files = [f"--{option}={folder / file}" for option, file in (
+        ("train", "train.csv"), ("test", "test.csv"), ("sample", "sample_submission.csv"), ("answers", "answers.csv"),
+    )]  # fmt: skip
+    config = make(tmp_path, files)
+    found = {
+        "kind": config.folds.kind,
+        "metric": config.competition.metric,
+        "targets": len(config.competition.targets),
+        "stages": len(config.stages),
+    }
+    assert found == REAL[name]
