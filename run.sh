@@ -36,7 +36,7 @@ case "$verb" in
   smoke)   setup; full smoke "$@" ;;
   check)   setup; step submissions.check "$@" ;;
   new)     setup; step submissions.new "$@" ;;
-  train)   setup; step competition.prepare "${1:-qm9_orbitals}"; step folds.make "${1:-qm9_orbitals}"; step models.train "$@" ;;
+  train)   setup; step models.train --prepare "$@" ;;
   predict) setup; step submissions.predict "$@" ;;
   test)    setup "$here/requirements-test.txt"; cd "$here"; step tests.run "$@" ;;
   help | -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$here/run.sh" ;;

@@ -264,18 +264,23 @@ def describe(report: dict[str, object]) -> str:
     return "\n".join(lines)
 
 
+def run(config: CompetitionConfig, paths: Paths) -> str:
+    """Write the clean tables; returns what was found, in words."""
+    prepared = prepare(config)
+    write_table(paths.train, prepared.train)
+    write_table(paths.test, prepared.test)
+    write_table(paths.sample, prepared.sample)
+    write_json(paths.prepare_report, prepared.report)
+    return describe(prepared.report)
+
+
 def main() -> None:
     """Command line."""
     args = command.parser(__doc__).parse_args()
     config = load_competition(args.competition, args.seed)
     paths = Paths.of(args.competition)
     with command.locked(paths):
-        prepared = prepare(config)
-        write_table(paths.train, prepared.train)
-        write_table(paths.test, prepared.test)
-        write_table(paths.sample, prepared.sample)
-        write_json(paths.prepare_report, prepared.report)
-    print(describe(prepared.report))
+        print(run(config, paths))
 
 
 if __name__ == "__main__":

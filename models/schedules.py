@@ -45,7 +45,7 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
 def with_warmup(name: str, warmup: float, total_steps: int) -> Callable[[int], float]:
     """A named schedule after a linear rise over the first `warmup` share of all steps.
 
-    The rise ends at 1; it begins one step above 0, or at 1/25 for `one_cycle`. The schedule then runs over
+    The rise ends at 1; it begins one step above 0, or above 1/25 for `one_cycle`. The schedule then runs over
     the steps that are left, so its last step is just above its end point and never wasted at 0.
     """
     schedule = SCHEDULES[name]

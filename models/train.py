@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from competition import command
+from competition import command, prepare
 from competition.config import CompetitionConfig, load_competition
 from competition.errors import ConfigError
 from competition.files import derive_seed
 from competition.metrics import load_metric
 from competition.paths import Paths
 from competition.tables import Rows, read_rows
+from folds import make
 from folds.table import read_folds
 from models.config import load_stages
 from models.executor import Executor, Task
@@ -198,6 +199,7 @@ def select(todo: Plan, stage: str | None, fold: int | None) -> Plan:
 def main() -> None:
     """Command line."""
     options = command.parser(__doc__)
+    options.add_argument("--prepare", action="store_true", help="prepare the tables and make the folds first")
     options.add_argument("--stage", help="train this stage only")
     options.add_argument("--fold", type=int, help="train this fold only, counted from 0")
     args = options.parse_args()
@@ -205,6 +207,9 @@ def main() -> None:
     stages = load_stages(args.competition)
     paths = Paths.of(args.competition)
     with command.locked(paths):
+        if args.prepare:
+            prepare.run(competition, paths)
+            make.run(competition, make.load_folds_config(args.competition), paths)
         todo = select(plan(competition, stages, paths, args.reuse), args.stage, args.fold)
         train(competition, stages, paths, todo, args.workers)
 

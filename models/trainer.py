@@ -29,7 +29,7 @@ from models.schedules import with_warmup
 
 WEIGHTS, TRAINING = "weights.safetensors", "training.json"
 WINDOW_BATCHES = 20
-"""Batches whose rows are sorted by length together: enough for little padding, few enough to stay random."""
+"""Most batches whose rows are sorted by length together: enough for little padding, few enough to stay random."""
 
 
 @dataclass(frozen=True)
@@ -190,11 +190,12 @@ def batch_plan(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: in
     """Positions of each batch of an epoch: a function of (seed, epoch), each row once.
 
     Rows are shuffled, sorted by length inside windows of some batches, cut, and the batches shuffled:
-    little padding, and a different composition each epoch.
+    little padding, and a different composition each epoch. A small table has at least four windows; one that
+    held it all would give the same batches every epoch.
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
-    window = batch_size * WINDOW_BATCHES
+    window = batch_size * max(1, min(WINDOW_BATCHES, len(lengths) // batch_size // 4))
     plan: list[NDArray[np.intp]] = []
     for start in range(0, len(order), window):
         part = order[start : start + window]
@@ -216,7 +217,7 @@ def make_optimizer(network: Network, settings: NeuralStage) -> torch.optim.AdamW
                 groups.append(
                     {"params": parameters, "lr": rate, "weight_decay": settings.weight_decay if decays else 0.0}
                 )
-    return torch.optim.AdamW(groups)
+    return torch.optim.AdamW(groups, fused=True)  # one pass over the weights: a sixth of the time on a CPU
 
 
 def make_accelerator(precision: str) -> Accelerator:

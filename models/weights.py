@@ -15,6 +15,9 @@ from competition.errors import ConfigError
 from competition.files import digest, sha256_of
 from competition.paths import weight_folders
 
+PATIENCE = 5
+"""Seconds to wait for the hub's first answer."""
+
 
 @dataclass(frozen=True)
 class WeightSet:
@@ -131,26 +134,53 @@ def _checked(name: str, files: dict[str, Path]) -> dict[str, Path]:
 
 
 def _from_hub(repository: str) -> dict[str, Path]:
+    """The newest encoder files of a repository; those of the hub's cache where the hub is out of reach."""
     try:
-        from huggingface_hub import snapshot_download
-
-        folder = Path(
-            snapshot_download(
-                repository, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"], etag_timeout=5
-            )
-        )
+        names = [name for name in _list_files(repository) if "/" not in name]
+        wanted = [name for name in names if name.endswith((".json", ".txt", ".model", ".safetensors"))]
+        if not any(name.endswith(".safetensors") for name in wanted):
+            wanted += [name for name in names if name.startswith("pytorch_model") and name.endswith(".bin")]
+        folder = _snapshot(repository, wanted)
     except Exception as error:  # the hub client raises many kinds; each means that the weights are out of reach
-        raise _unreachable(repository, error) from error
+        cached = _cached(repository)
+        if cached is None or not (cached / "config.json").is_file():
+            raise _unreachable(repository, error) from error
+        folder = cached
     return {file.name: file for file in sorted(folder.iterdir()) if file.is_file()}
 
 
 def _download(name: str, repository: str, files: list[str]) -> dict[str, Path]:
-    try:
-        from huggingface_hub import hf_hub_download
+    """Files of a named set from the hub's cache, then from the hub; their digests are known, so age does not matter."""
+    folder = _cached(repository)
+    if folder is None or not all((folder / file).is_file() for file in files):
+        try:
+            _list_files(repository)
+            folder = _snapshot(repository, files)
+        except Exception as error:  # as above
+            raise _unreachable(name, error) from error
+    return {file: folder / file for file in files}
 
-        return {file: Path(hf_hub_download(repository, file, etag_timeout=5)) for file in files}
-    except Exception as error:  # as above
-        raise _unreachable(name, error) from error
+
+def _list_files(repository: str) -> list[str]:
+    """Files of a repository. Asked before a download, which alone retries for half a minute, or waits for ever."""
+    from huggingface_hub import HfApi
+
+    return [file.rfilename for file in HfApi().repo_info(repository, timeout=PATIENCE).siblings or []]
+
+
+def _snapshot(repository: str, files: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(repository, allow_patterns=files, etag_timeout=PATIENCE))
+
+
+def _cached(repository: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, local_files_only=True))
+    except Exception:  # as above: nothing there, or no name of a repository
+        return None
 
 
 def _unreachable(name: str, error: Exception) -> ConfigError:
@@ -158,8 +188,8 @@ def _unreachable(name: str, error: Exception) -> ConfigError:
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
     return ConfigError(
         f"weights {name!r} must be in a folder of yours, in an installed package or on the hub, and could not be "
-        f"reached{offline}: {first_line} Put the files into {weight_folders()[-1] / name.split('/')[-1]}, or set "
-        "WEIGHTS_DIR to the folder that has them."
+        f"reached{offline}: {first_line.rstrip('.')}. Put the files into "
+        f"{weight_folders()[-1] / name.split('/')[-1]}, or set WEIGHTS_DIR to the folder that has them."
     )
 
 

@@ -1,0 +1,182 @@
+"""A stored run, from columns of test predictions to a checked submission; needs the run's folder and nothing else.
+
+work/<name>/submissions/<run>/
+    run.json                  what the run is made of
+    cross_fitted/<candidate>.csv
+    blend.json, blend.csv     all linear candidates; the best-justified of them
+    stack.json, stack/, stack.csv
+    selection.json, submission.csv
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from competition.errors import DataError, SubmissionError
+from competition.files import read_json, read_text_table, write_table
+from competition.metrics import Array
+from submissions.blenders import Blend
+from submissions.stacker import Stack
+
+MANIFEST, BLEND, STACK, SELECTION = "run.json", "blend.json", "stack.json", "selection.json"
+BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.csv"
+STACK_NAME = "lightgbm_stack"
+
+
+def predict_run(run_folder: Path, columns: dict[str, Array]) -> Array:
+    """Predictions of the candidate that was chosen, (n_rows, n_targets), targets in the order of the run's manifest.
+
+    Args:
+        run_folder: of a run that has its selection.json.
+        columns: stage -> (n_rows, n_targets), its mean over folds and seeds.
+
+    Raises:
+        DataError: if a stage of the run is lacking, or the folder is not complete.
+    """
+    return predict_candidate(run_folder, read_json(run_folder / SELECTION)["chosen"], columns)
+
+
+def predict_candidate(run_folder: Path, name: str, columns: dict[str, Array]) -> Array:
+    """The same for any candidate of the run.
+
+    Raises:
+        DataError: as `predict_run`.
+    """
+    manifest = read_json(run_folder / MANIFEST)
+    stages = [stage["name"] for stage in manifest["stages"]]
+    lacking = [stage for stage in stages if stage not in columns]
+    if lacking:
+        raise DataError(
+            f"the run {run_folder.name} needs a column of predictions from each of its stages; lacking: "
+            f"{', '.join(lacking)}. Predict with those stages first."
+        )
+    y_pred = []
+    for t, target in enumerate(manifest["targets"]):
+        of_target = np.column_stack([columns[stage][:, t] for stage in stages])
+        if name == STACK_NAME:
+            stored = read_json(run_folder / STACK)["models"][target]
+            y_pred.append(_stack(run_folder, stored, stages).predict(of_target))
+        else:
+            stored = read_json(run_folder / BLEND)["candidates"][name]["models"][target]
+            y_pred.append(_blend(stored, stages).predict(of_target))
+    return np.column_stack(y_pred)
+
+
+def stored_blend(blend: Blend, stages: list[str]) -> dict[str, Any]:
+    """A blend as JSON; `stages` names its columns."""
+    return {
+        "weights": dict(zip(stages, blend.weights.tolist(), strict=True)),
+        "intercept": blend.intercept,
+        "settings": blend.settings,
+    }
+
+
+def stored_stack(stack: Stack, stages: list[str], file: str | None) -> dict[str, Any]:
+    """A stack as JSON; `file` holds its trees, relative to the run's folder."""
+    return {
+        "blend": stored_blend(stack.blend, stages),
+        "centre": stack.centre,
+        "spread": stack.spread,
+        "features": [stages[j] for j in stack.order],
+        "n_trees": stack.n_trees,
+        "trees": file,
+    }
+
+
+def _blend(stored: dict[str, Any], stages: list[str]) -> Blend:
+    return Blend(np.array([stored["weights"][stage] for stage in stages]), stored["intercept"], stored["settings"])
+
+
+def _stack(run_folder: Path, stored: dict[str, Any], stages: list[str]) -> Stack:
+    return Stack(
+        _blend(stored["blend"], stages),
+        stored["centre"],
+        stored["spread"],
+        [stages.index(stage) for stage in stored["features"]],
+        stored["n_trees"],
+        (run_folder / stored["trees"]).read_text() if stored["trees"] else None,
+    )
+
+
+def submission_table(
+    sample: pd.DataFrame, id_column: str, column_of: dict[str, str], ids: list[str], y_pred: Array, filling: list[float]
+) -> tuple[pd.DataFrame, int]:
+    """A table with the columns, ids and order of the sample.
+
+    Args:
+        sample: prepared sample, all text.
+        id_column: name of its ids.
+        column_of: target -> name of its column in the sample, in the order of the predictions.
+        ids: of the rows of `y_pred`, each in the sample.
+        y_pred: (n_rows, n_targets).
+        filling: (n_targets,), for rows of the sample that are not among `ids`: test rows that were dropped.
+
+    Returns:
+        The table, and how many rows were filled.
+    """
+    row_of = {row_id: i for i, row_id in enumerate(ids)}
+    place = np.array([row_of.get(row_id, len(ids)) for row_id in sample[id_column]], dtype=np.int64)
+    values = np.vstack([y_pred.reshape(len(ids), len(column_of)), np.array(filling)[None]])[place]
+    table = pd.DataFrame({id_column: sample[id_column]})
+    for t, name in enumerate(column_of.values()):
+        table[name] = values[:, t]
+    return table[list(sample.columns)], int((place == len(ids)).sum())
+
+
+def check_submission(path: Path, sample: pd.DataFrame, id_column: str) -> None:
+    """Read a submission file as a judge would and hold it against the sample.
+
+    Raises:
+        SubmissionError: if its columns, its ids or their order differ, or a value is no finite number.
+    """
+    try:
+        table = read_text_table(path)
+    except DataError as error:
+        raise SubmissionError(str(error)) from None
+    if list(table.columns) != list(sample.columns):
+        raise SubmissionError(
+            f"{path} must have the columns {', '.join(sample.columns)} in this order; found {', '.join(table.columns)}."
+        )
+    found, expected = list(table[id_column]), list(sample[id_column])
+    if found != expected:
+        lacking, extra = set(expected) - set(found), set(found) - set(expected)
+        what = (
+            f"lacking {len(lacking)} ({_some(lacking)}), not in the sample {len(extra)} ({_some(extra)})"
+            if lacking or extra
+            else f"{len(found)} rows for {len(expected)} ids"
+            if len(found) != len(expected)
+            else "another order"
+        )
+        raise SubmissionError(f"{path} must have the ids of the sample in its order; found {what}.")
+    for name in table.columns:
+        if name != id_column:
+            bad = ~np.isfinite(pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64))
+            if bad.any():
+                raise SubmissionError(
+                    f"{path}: column {name!r} must hold finite numbers; {int(bad.sum())} row(s) do not, the first has "
+                    f"id {found[int(bad.argmax())]!r} and {table[name].iloc[int(bad.argmax())]!r}."
+                )
+
+
+def write_submission(path: Path, table: pd.DataFrame, sample: pd.DataFrame, id_column: str) -> None:
+    """Write a submission under a name of its own, check that file, and give it its name if it passes.
+
+    Raises:
+        SubmissionError: as `check_submission`; then there is no file at `path` that was not there before.
+    """
+    unchecked = path.with_name(f"unchecked_{path.name}")
+    write_table(unchecked, table)
+    try:
+        check_submission(unchecked, sample, id_column)
+    except SubmissionError as error:
+        unchecked.unlink()
+        raise SubmissionError(str(error).replace(str(unchecked), str(path))) from None
+    unchecked.rename(path)
+
+
+def _some(names: set[str]) -> str:
+    return ", ".join(repr(name) for name in sorted(names)[:3]) or "none"

@@ -1,0 +1,214 @@
+"""Honest scores of the candidates, and the choice among them.
+
+Three scores that are never mixed:
+
+`in_sample_score`: weights and score on the same out-of-fold rows.
+`cross_fitted_score`: every row is predicted by weights, scaling, tuning and trees that were fitted without its fold.
+`cross_fitted_score` of the procedure: the candidate that predicts a row was chosen without its fold, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from competition.files import derive_seed
+from competition.metrics import Array, Metric
+from submissions.blenders import NONE, Folds, Target
+from submissions.bootstrap import bootstrap_scores, fast
+
+
+class Predictor(Protocol):
+    """A fitted candidate of one target."""
+
+    def predict(self, columns: Array) -> Array:
+        """Predictions (n_rows,) for columns (n_rows, n_stages)."""
+
+
+Fit = Callable[[Target, Folds], Predictor]
+"""Fits a candidate on the labelled rows of all folds but some."""
+
+
+def fit_of(name: str) -> Fit:
+    """How the linear candidate `name` is fitted."""
+    return lambda target, without: target.fit(name, without)
+
+
+@dataclass(frozen=True)
+class CrossFitted:
+    """Predictions of one candidate for the training rows, NaN for rows with fold -1.
+
+    in_sample: (n_rows, n_targets), fitted on all rows.
+    cross_fitted: (n_rows, n_targets), each row by what was fitted without its fold.
+    nested: (n_folds, n_rows, n_targets); in entry k without fold k as well, NaN for the rows of fold k.
+    """
+
+    in_sample: Array
+    cross_fitted: Array
+    nested: Array
+
+
+def cross_fit(targets: list[Target], fit: Fit, n_folds: int) -> CrossFitted:
+    """All predictions that the scores and the choice of one candidate need."""
+    return CrossFitted(
+        in_sample=np.column_stack([_fill(target, target.folds >= 0, fit(target, NONE)) for target in targets]),
+        cross_fitted=_without_own_fold(targets, fit, n_folds, NONE),
+        nested=np.stack([_without_own_fold(targets, fit, n_folds, frozenset({fold})) for fold in range(n_folds)]),
+    )
+
+
+def _without_own_fold(targets: list[Target], fit: Fit, n_folds: int, without: Folds) -> Array:
+    y_pred = np.full((len(targets[0].y), len(targets)), np.nan)
+    for t, target in enumerate(targets):
+        for fold in range(n_folds):
+            if fold not in without:
+                held_out = target.folds == fold
+                y_pred[held_out, t] = fit(target, without | {fold}).predict(target.columns[held_out])
+    return y_pred
+
+
+def _fill(target: Target, which: NDArray[np.bool_], fitted: Predictor) -> Array:
+    y_pred = np.full(len(target.y), np.nan)
+    y_pred[which] = fitted.predict(target.columns[which])
+    return y_pred
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The rule of selection and the rows it is applied to.
+
+    y: (n_rows, n_targets), NaN where there is no label.
+    folds: (n_rows,).
+    units: (n_rows,), equal for rows that share a fold by construction; the bootstrap draws them together.
+    default: the candidate that stands.
+    margin: standard errors of the paired difference by which another has to be better.
+    draws: of the bootstrap.
+    seed: of the bootstrap.
+    """
+
+    metric: Metric
+    y: Array
+    folds: NDArray[np.int64]
+    units: NDArray[np.int64]
+    default: str
+    margin: float
+    draws: int
+    seed: int
+
+
+def scores(rule: Rule, predictions: CrossFitted) -> dict[str, float | list[float]]:
+    """The two scores of a candidate, overall and, for a metric of columns, per target."""
+    scored = rule.folds >= 0
+    found: dict[str, float | list[float]] = {}
+    for name, y_pred in (
+        ("in_sample_score", predictions.in_sample),
+        ("cross_fitted_score", predictions.cross_fitted),
+    ):
+        found[name] = rule.metric(rule.y[scored], y_pred[scored])
+        found[f"{name}_per_target"] = score_per_target(rule.metric, rule.y[scored], y_pred[scored])
+    return found
+
+
+def score_per_target(metric: Metric, y: Array, y_pred: Array) -> list[float]:
+    """Score of each target; empty for a metric of the user's own, which may need all columns."""
+    return [metric.one(y[:, t], y_pred[:, t]) for t in range(y.shape[1])] if metric.column else []
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate against the default, in the metric's own unit and sign; both are 0 for the default itself."""
+
+    cross_fitted_score: float
+    difference: float
+    standard_error: float
+
+
+def compare(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_], draws: int) -> dict[str, Comparison]:
+    """Cross-fitted score of each candidate on some rows, and its paired difference to the default.
+
+    Args:
+        predictions: candidate -> (n_rows, n_targets).
+        which: (n_rows,), the rows; only their labels are read.
+        draws: of the bootstrap.
+    """
+    y = rule.y[which]
+    of_rows = {name: y_pred[which] for name, y_pred in predictions.items()}
+    scores = {name: rule.metric(y, y_pred) for name, y_pred in of_rows.items()}
+    units = np.unique(rule.units[which], return_inverse=True)[1]
+    drawn = bootstrap_scores(rule.metric, y, of_rows, units, draws, derive_seed(rule.seed, "bootstrap"))
+    return {
+        name: Comparison(
+            scores[name],
+            scores[name] - scores[rule.default],
+            _spread(drawn[name] - drawn[rule.default]),
+        )
+        for name in predictions
+    }
+
+
+def _spread(differences: Array) -> float:
+    """Standard deviation over the draws in which both scores are defined; NaN where there are none."""
+    differences = differences[np.isfinite(differences)]
+    return float(np.std(differences, ddof=1)) if len(differences) > 1 else float("nan")
+
+
+def choose(rule: Rule, compared: dict[str, Comparison]) -> tuple[str, str]:
+    """The candidate to submit, and why in one sentence: the default, unless another is clearly better.
+
+    Of several that are, the one with the best cross-fitted score. A standard error that is not defined never is.
+    """
+    gains = {
+        name: comparison.difference if rule.metric.greater_is_better else -comparison.difference
+        for name, comparison in compared.items()
+        if name != rule.default
+    }
+    clear = [name for name, gain in gains.items() if gain > 0 and gain > rule.margin * compared[name].standard_error]
+    if clear:
+        best = max(clear, key=lambda name: gains[name])
+        return best, (
+            f"{best} is chosen: its cross_fitted_score is better than that of the default, {rule.default}, "
+            f"by {gains[best]:.4g}, which is more than {rule.margin:g} standard error(s) of the paired difference "
+            f"({compared[best].standard_error:.4g})."
+        )
+    reason = (
+        f"{rule.default}, the default, stands: no other candidate's cross_fitted_score is better by more than "
+        f"{rule.margin:g} standard error(s) of the paired difference"
+    )
+    known = [name for name, gain in gains.items() if np.isfinite(gain)]
+    if not known:
+        return rule.default, f"{reason}."
+    nearest = max(known, key=lambda name: gains[name])
+    by = f"{abs(gains[nearest]):.4g}, standard error {compared[nearest].standard_error:.4g}"
+    how = f"{'better' if gains[nearest] > 0 else 'worse'} by {by}" if gains[nearest] else "equal"
+    return rule.default, f"{reason} (best of the others: {nearest}, {how})."
+
+
+def cross_fitted_choice(
+    rule: Rule, cross_fitted: dict[str, Array], nested: dict[str, Array], n_folds: int
+) -> tuple[Array, list[str]]:
+    """Predictions of the whole procedure, each row by the candidate that was chosen without its fold.
+
+    For fold k the rule sees the rows of the other folds, each predicted without its own fold and fold k; the winner,
+    refitted without fold k, predicts fold k. A metric that must be computed draw by draw gets a tenth of the draws.
+
+    Args:
+        cross_fitted, nested: of each candidate, see `CrossFitted`.
+        n_folds: number of folds.
+
+    Returns:
+        (n_rows, n_targets), NaN for rows with fold -1; and the candidate chosen without each fold.
+    """
+    y_pred = np.full(rule.y.shape, np.nan)
+    chosen = []
+    draws = rule.draws if fast(rule.metric) else max(100, rule.draws // 10)
+    for fold in range(n_folds):
+        others = (rule.folds >= 0) & (rule.folds != fold)
+        compared = compare(rule, {name: part[fold] for name, part in nested.items()}, others, draws)
+        name, _ = choose(rule, compared)
+        chosen.append(name)
+        y_pred[rule.folds == fold] = cross_fitted[name][rule.folds == fold]
+    return y_pred, chosen

@@ -1,0 +1,85 @@
+"""The dropout audit: passes where nothing drops, and names what still does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from competition.errors import ConfigError
+from models.dropout import audit, rates, set_rates
+
+BATCH = {"x": torch.ones(4, 64)}
+
+
+class Block(nn.Module):
+    """Three ways to drop: a module, a float that F.dropout reads, and a number inside `forward`."""
+
+    def __init__(self, module: float = 0.0, attribute: float = 0.0, hidden: float = 0.0) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 64)
+        self.act = nn.Sequential(nn.Tanh(), nn.Dropout(module))
+        self.last = nn.Linear(64, 64)
+        self.attention_dropout = attribute
+        self._hidden = hidden
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.dropout(self.first(x), self.attention_dropout, self.training)
+        x = F.dropout(self.act(x), self._hidden, self.training)
+        return self.last(x)
+
+
+class Two(nn.Module):
+    """A block inside a block, for paths."""
+
+    def __init__(self, **rates: float) -> None:
+        super().__init__()
+        self.inner = Block(**rates)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)
+
+
+def test_the_audit_passes_where_nothing_drops() -> None:
+    assert audit(Two(), BATCH) == {}
+
+
+def test_the_audit_names_a_dropout_module_by_its_path() -> None:
+    with pytest.raises(ConfigError, match=r"inner\.act\.1\.p = 0\.1"):
+        audit(Two(module=0.1), BATCH)
+
+
+def test_the_audit_names_a_float_that_only_f_dropout_reads() -> None:
+    with pytest.raises(ConfigError, match=r"inner\.attention_dropout = 0\.25"):
+        audit(Two(attribute=0.25), BATCH)
+
+
+def test_the_audit_finds_a_rate_that_has_no_name_and_says_where_outputs_first_differ() -> None:
+    with pytest.raises(ConfigError, match=r"no rate is above 0, first difference in inner\.last"):
+        audit(Two(hidden=0.1), BATCH)
+
+
+def test_the_audit_leaves_mode_and_weights_as_they_were() -> None:
+    for training in (True, False):
+        backbone = Two().train(training)
+        before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+        audit(backbone, BATCH)
+        assert backbone.training is training
+        assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items())
+        assert not any(part._forward_hooks for part in backbone.modules())
+
+
+def test_set_rates_finds_modules_and_floats_and_leaves_zeros() -> None:
+    backbone = Two(module=0.1, attribute=0.2)
+    set_rates(backbone, 0.05)
+    assert rates(backbone) == {"inner.act.1.p": 0.05, "inner.attention_dropout": 0.05}
+    assert backbone.inner.attention_dropout == 0.05
+    set_rates(backbone, 0.0)
+    assert audit(backbone, BATCH) == {}
+    set_rates(backbone, 0.3)  # what is 0 stays 0: it may have been set so by the authors
+    assert set(rates(backbone).values()) == {0.0}
+
+
+def test_rates_sees_the_attribute_of_the_module_itself() -> None:
+    assert rates(Block(attribute=0.2)) == {"attention_dropout": 0.2, "act.1.p": 0.0}

@@ -1,0 +1,64 @@
+"""Learning-rate schedules against values computed by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from models.schedules import SCHEDULES, with_warmup
+
+TWO_DEGREES = 0.99939082701909576  # cos(pi / 90)
+
+
+@pytest.mark.parametrize(
+    ("name", "middle", "last"),
+    [
+        ("constant", 1.0, 1.0),
+        ("linear", 0.5, 1 / 90),
+        ("cosine", 0.5, (1 - TWO_DEGREES) / 2),
+        ("polynomial", 0.25, 1 / 8100),
+        ("one_cycle", 0.50005, 1e-4 + 0.9999 * (1 - TWO_DEGREES) / 2),
+    ],
+)
+def test_after_ten_steps_of_warm_up_the_other_ninety_follow_the_schedule(name: str, middle: float, last: float) -> None:
+    rate = with_warmup(name, 0.1, 100)
+    assert rate(10) == pytest.approx(1.0)
+    assert rate(55) == pytest.approx(middle)
+    assert rate(99) == pytest.approx(last)
+
+
+@pytest.mark.parametrize("name", [name for name in SCHEDULES if name != "one_cycle"])
+def test_the_warm_up_rises_by_equal_parts_from_just_above_zero(name: str) -> None:
+    rate = with_warmup(name, 0.1, 100)
+    assert rate(0) == pytest.approx(1 / 11)
+    assert rate(4) == pytest.approx(5 / 11)
+    assert rate(9) == pytest.approx(10 / 11)
+
+
+def test_one_cycle_begins_its_rise_at_a_twenty_fifth() -> None:
+    rate = with_warmup("one_cycle", 0.1, 100)
+    assert rate(0) == pytest.approx(0.04 + 0.96 / 11)
+    assert rate(9) == pytest.approx(0.04 + 0.96 * 10 / 11)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize(("warmup", "total"), [(0.0, 7), (0.06, 84), (0.3, 10), (0.99, 5), (0.5, 1)])
+def test_every_step_moves_the_weights_and_none_exceeds_the_peak(name: str, warmup: float, total: int) -> None:
+    rate = with_warmup(name, warmup, total)
+    values = [rate(step) for step in range(total)]
+    assert min(values) > 0
+    assert max(values) == pytest.approx(1.0)
+    peak = values.index(max(values))
+    assert values[: peak + 1] == sorted(values[: peak + 1])
+    assert values[peak:] == sorted(values[peak:], reverse=True)
+
+
+def test_without_warm_up_the_first_step_is_the_peak() -> None:
+    assert with_warmup("linear", 0.0, 4)(0) == 1.0
+    assert [with_warmup("linear", 0.0, 4)(step) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
+
+
+def test_cosine_is_half_a_wave_without_restart() -> None:
+    assert SCHEDULES["cosine"](25, 100) == pytest.approx((1 + math.sqrt(0.5)) / 2)
+    assert SCHEDULES["cosine"](75, 100) == pytest.approx((1 - math.sqrt(0.5)) / 2)

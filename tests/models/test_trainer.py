@@ -1,0 +1,274 @@
+"""The training loop on a network of a few dozen weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from competition.errors import ConfigError, DataError
+from competition.files import read_json, sha256_of
+from models import trainer
+from models.config import NeuralStage
+from models.heads import LinearHead, Network
+from models.schedules import with_warmup
+
+
+class Backbone(nn.Module):
+    """One hidden layer and a norm."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(3, 24)
+        self.norm = nn.LayerNorm(24)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.norm(torch.tanh(self.hidden(x))))
+
+
+class Drops(Backbone):
+    """Drops by a number that no name shows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(x), 0.1, self.training)
+
+
+def network(seed: int = 0, backbone: type[Backbone] = Backbone, n_targets: int = 2) -> Network:
+    trainer.seed_everything(seed)
+    return Network(backbone(), LinearHead(24, n_targets, 0.0))
+
+
+def rows(n: int = 40, seed: int = 0) -> tuple[trainer.Batches, NDArray[np.float64]]:
+    """Points and two smooth functions of them, in units far from 1."""
+    x = np.random.default_rng(seed).normal(size=(n, 3)).astype(np.float32)
+    y = np.stack([1000 + 50 * x[:, 0], -3 + 0.01 * np.sin(x[:, 1]) + 0.01 * x[:, 2]], axis=1).astype(np.float64)
+    return batches(x), y
+
+
+def batches(x: NDArray[np.float32]) -> trainer.Batches:
+    lengths = np.arange(len(x)) % 7
+    return trainer.Batches(list(x), lengths, lambda items: {"x": torch.from_numpy(np.stack(items))})
+
+
+def settings(**changes: Any) -> NeuralStage:
+    return NeuralStage.model_validate(
+        {"epochs": 30, "batch_size": 8, "learning_rate": 1e-2, "weight_decay": 0, **changes}
+    )
+
+
+def fit(
+    folder: Path, y: Any = None, seed: int = 0, valid: Any = None, net: Network | None = None, **changes: Any
+) -> Any:
+    inputs, labels = rows()
+    folder.mkdir(exist_ok=True)
+    net = net or network(seed)
+    labels = labels if y is None else y
+    trainer.fit(net, inputs, labels, settings(**changes), seed, folder, lambda done, total: None, valid)
+    return net
+
+
+def test_masked_mse_is_the_mean_over_the_labels_there_are() -> None:
+    nan = float("nan")
+    y_pred = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    loss = trainer.masked_mse(y_pred, torch.tensor([[0.0, nan], [nan, 1.0]]))
+    assert loss.item() == pytest.approx((1 + 9) / 2)
+    loss.backward()
+    assert y_pred.grad is not None
+    assert y_pred.grad.tolist() == [[1.0, 0.0], [0.0, 3.0]]
+
+
+def test_masked_mse_of_a_batch_without_labels_is_zero_and_pulls_nowhere() -> None:
+    y_pred = torch.tensor([[1.0, 2.0]], requires_grad=True)
+    loss = trainer.masked_mse(y_pred, torch.full((1, 2), float("nan")))
+    loss.backward()
+    assert loss.item() == 0
+    assert y_pred.grad is not None
+    assert y_pred.grad.tolist() == [[0.0, 0.0]]
+
+
+def test_target_scale_leaves_missing_labels_out_and_does_not_divide_by_zero() -> None:
+    mean, scale = trainer.target_scale(np.array([[1.0, 5.0], [3.0, 5.0], [np.nan, 5.0]]))
+    assert mean.tolist() == [2.0, 5.0]
+    assert scale.tolist() == [1.0, 1.0]
+
+
+def test_a_target_without_any_label_is_a_data_error_that_says_which() -> None:
+    with pytest.raises(DataError, match="target number 2"):
+        trainer.target_scale(np.array([[1.0, np.nan], [3.0, np.nan]]))
+
+
+def test_a_batch_plan_holds_each_row_once_in_batches_of_the_size() -> None:
+    plan = trainer.batch_plan(np.arange(1003) % 50, 16, seed=1, epoch=0)
+    assert sorted(np.concatenate(plan)) == list(range(1003))
+    assert sorted(len(batch) for batch in plan)[:2] == [1003 % 16, 16]
+    assert max(len(batch) for batch in plan) == 16
+
+
+def test_a_batch_plan_is_a_function_of_seed_and_epoch() -> None:
+    lengths = np.arange(300) % 50
+
+    def flat(seed: int, epoch: int) -> list[int]:
+        return [int(i) for i in np.concatenate(trainer.batch_plan(lengths, 16, seed, epoch))]
+
+    assert flat(1, 2) == flat(1, 2)
+    assert flat(1, 2) != flat(1, 3)
+    assert flat(1, 2) != flat(2, 2)
+    sets = [{frozenset(batch) for batch in trainer.batch_plan(lengths, 16, 1, epoch)} for epoch in (0, 1)]
+    assert not sets[0] & sets[1]  # other company each epoch, not only another order
+
+
+def test_a_batch_plan_pads_little() -> None:
+    lengths = np.random.default_rng(0).integers(5, 100, 2000)
+
+    def tokens(plan: list[NDArray[np.intp]]) -> float:
+        return sum(len(batch) * lengths[batch].max() for batch in plan) / lengths.sum()
+
+    chance = np.array_split(np.random.default_rng(0).permutation(2000), 125)
+    assert tokens(trainer.batch_plan(lengths, 16, 0, 0)) < 1.1
+    assert tokens(chance) > 1.7
+
+
+def test_it_overfits_a_small_set(tmp_path: Path) -> None:
+    net = fit(tmp_path, epochs=150)
+    inputs, y = rows()
+    y_pred = trainer.predict(net, inputs, settings(), tmp_path)
+    assert (((y_pred - y) / y.std(axis=0)) ** 2).mean() < 0.02
+    history = read_json(tmp_path / "training.json")["history"]
+    assert history[0]["train_loss"] > 2 * history[-1]["train_loss"]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path: Path) -> None:
+    digests = []
+    for i, seed in enumerate((0, 0, 1)):
+        fit(tmp_path / str(i), seed=seed, epochs=3)
+        digests.append([sha256_of(tmp_path / str(i) / name) for name in ("weights.safetensors", "training.json")])
+    assert digests[0] == digests[1]
+    assert digests[0] != digests[2]
+
+
+def test_predictions_are_in_the_targets_units_whatever_order_and_company(tmp_path: Path) -> None:
+    fit(tmp_path)
+    inputs, y = rows()
+    fresh = network(seed=5)  # other random weights: all that counts is in the folder
+    y_pred = trainer.predict(fresh, inputs, settings(), tmp_path)
+    assert np.abs(y_pred.mean(axis=0) - y.mean(axis=0)).max() < 10
+    assert np.corrcoef(y_pred[:, 0], y[:, 0])[0, 1] > 0.9
+    order = np.random.default_rng(1).permutation(len(y))[:9]
+    some = batches(np.stack([inputs.items[i] for i in order]))
+    assert np.allclose(trainer.predict(fresh, some, settings(), tmp_path), y_pred[order], rtol=1e-6)
+
+
+def test_missing_labels_train_and_change_nothing_of_what_the_others_say(tmp_path: Path) -> None:
+    _, y = rows()
+    y[::3, 0] = np.nan
+    y[0] = np.nan
+    net = fit(tmp_path, y=y, epochs=100)
+    y_pred = trainer.predict(net, rows()[0], settings(), tmp_path)
+    assert np.isfinite(y_pred).all()
+    known = ~np.isnan(y[:, 0])
+    assert np.corrcoef(y_pred[known, 0], y[known, 0])[0, 1] > 0.97
+
+
+def test_a_loss_that_is_not_finite_is_a_data_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Lower the stage's learning_rate"):
+        fit(tmp_path, learning_rate=1e30, schedule="constant", warmup=0)
+    assert not (tmp_path / "weights.safetensors").exists()
+
+
+def test_vectors_have_no_decay_and_the_head_has_its_own_rate() -> None:
+    net = network()
+    optimizer = trainer.make_optimizer(net, settings(weight_decay=0.1, head_learning_rate=0.5))
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
+    found = {
+        names[id(parameter)]: (group["weight_decay"], group["lr"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert found == {
+        "backbone.hidden.weight": (0.1, 0.01),
+        "backbone.hidden.bias": (0.0, 0.01),
+        "backbone.norm.weight": (0.0, 0.01),
+        "backbone.norm.bias": (0.0, 0.01),
+        "head.linear.weight": (0.1, 0.5),
+        "head.linear.bias": (0.0, 0.5),
+    }
+
+
+def test_the_learning_rate_in_the_history_follows_the_schedule(tmp_path: Path) -> None:
+    fit(tmp_path, epochs=4, schedule="cosine", warmup=0.25, learning_rate=1e-3)
+    history = read_json(tmp_path / "training.json")["history"]
+    rate = with_warmup("cosine", 0.25, 20)  # 40 rows, batches of 8, 4 epochs
+    assert [epoch["learning_rate"] for epoch in history] == pytest.approx([1e-3 * rate(5 * n) for n in (1, 2, 3, 4)])
+
+
+def test_progress_counts_every_step_up_to_the_last(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    inputs, y = rows()
+    trainer.fit(
+        network(), inputs, y, settings(epochs=2), 0, tmp_path, lambda done, total: seen.append((done, total))
+    )  # fmt: skip
+    assert seen == [(step, 10) for step in range(1, 11)]
+
+
+def test_best_on_held_out_keeps_the_weights_of_the_best_epoch(tmp_path: Path) -> None:
+    inputs, y = rows()
+    # The held-out labels are those of a start that training only moves away from: the first epoch is the best.
+    away = trainer.Batches(inputs.items, inputs.lengths, inputs.collate)
+    y_valid = np.repeat(y.mean(axis=0, keepdims=True), len(y), axis=0)
+    net = fit(tmp_path, epochs=12, valid=(away, y_valid), learning_rate=3e-3)
+    losses = [epoch["valid_loss"] for epoch in read_json(tmp_path / "training.json")["history"]]
+    assert losses.index(min(losses)) < 11
+    y_pred = trainer.predict(net, away, settings(), tmp_path)
+    loss = (((y_pred - y_valid) / y.std(axis=0)) ** 2).mean()
+    assert loss == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_without_held_out_rows_the_last_weights_are_kept(tmp_path: Path) -> None:
+    net = fit(tmp_path, epochs=3)
+    last = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    kept = safetensors.torch.load_file(tmp_path / "weights.safetensors")
+    assert all(torch.equal(kept[name], tensor) for name, tensor in last.items())
+    assert "valid_loss" not in read_json(tmp_path / "training.json")["history"][0]
+
+
+def test_held_out_rows_choose_an_epoch_and_do_not_touch_the_training(tmp_path: Path) -> None:
+    inputs, y = rows(seed=3)
+    histories = []
+    for i, valid in enumerate((None, (inputs, y), (inputs, -y))):
+        fit(tmp_path / str(i), epochs=3, valid=valid)
+        report = read_json(tmp_path / str(i) / "training.json")
+        histories.append(([epoch["train_loss"] for epoch in report["history"]], report["mean"], report["scale"]))
+    assert histories[0] == histories[1] == histories[2]
+
+
+def test_a_backbone_that_drops_unseen_stops_the_run_before_the_first_step(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="same output in training and evaluation mode"):
+        fit(tmp_path, net=network(backbone=Drops))
+
+
+def test_a_rate_in_a_module_is_switched_off_or_set_as_the_stage_says(tmp_path: Path) -> None:
+    for rate in (0.0, 0.3):
+        net = Network(Backbone(dropout=0.1), LinearHead(24, 2, 0.0))
+        fit(tmp_path / str(rate), net=net, epochs=1, backbone_dropout=rate)
+        assert net.backbone.dropout.p == rate
+
+
+def test_half_precision_without_a_card_that_has_it_is_a_config_error() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    for precision in ("fp16", "bf16"):
+        with pytest.raises(ConfigError, match="precision: auto"):
+            trainer.make_accelerator(precision)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    fit(tmp_path, epochs=1)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        trainer.load_weights(network(n_targets=3), tmp_path)

@@ -1,0 +1,88 @@
+"""A competition whose jobs are made up: predictions are labels and noise, so every weight has a known meaning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from competition.config import load_competition
+from competition.files import write_json, write_table
+from competition.paths import Paths
+from competition.prepare import prepare
+from folds.make import load_folds_config
+from folds.make import run as make_folds
+from folds.table import read_folds
+from models.jobs import Plan, plan, publish, write_predictions
+from submissions.config import load_config
+from tests.conftest import write_competition
+
+TARGETS = ["height", "depth"]
+LAST_SEEN = 7.0
+
+
+def columns_like(
+    kind: str, n: int = 600, n_stages: int = 3, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Columns (n, n_stages), labels (n,), folds (n,): `independent` errors, or a truth that only `trees` can reach."""
+    rng = np.random.default_rng(seed)
+    folds = np.arange(n) % 5
+    truth = rng.normal(size=n)
+    errors = rng.normal(size=(n, n_stages)) * np.linspace(0.3, 0.6, n_stages)
+    if kind == "independent":
+        return truth[:, None] + errors, truth, folds
+    assert kind == "trees"
+    return truth[:, None] + 0.1 * errors, truth + np.where(np.abs(truth) < 0.6, 0.8, -0.4), folds
+
+
+def fake_competition(folder: Path, n_train: int = 150, n_test: int = 30, **sections: object) -> Path:
+    """YAML, tables and answers of a made-up competition with two targets, one with missing labels, in `folder`."""
+    rng = np.random.default_rng(1)
+    n = n_train + n_test
+    table = pd.DataFrame(
+        {"id": [f"0{i}" for i in rng.permutation(n)], "x": rng.normal(size=n), "z": rng.normal(size=n)}
+    )
+    table["height"] = 10 + 2 * table["x"] + rng.normal(size=n)
+    table["depth"] = np.where(rng.random(n) < 0.2, np.nan, table["z"] + rng.normal(size=n))
+    train, test = table.iloc[:n_train], table.iloc[n_train:]
+    roles: dict[str, object] = {"smiles": [], "text": [], "numeric": ["x", "z"], "categorical": [], "targets": TARGETS}
+    roles |= {"answers": "answers.csv"} | sections.pop("competition", {})  # type: ignore[operator]
+    stages = {name: {"kind": "lightgbm", "num_leaves": i + 4} for i, name in enumerate(("good", "fair", "poor"))}
+    submissions = {"trials": 4, "bootstrap": 100} | sections.pop("submissions", {})  # type: ignore[operator]
+    path = write_competition(
+        folder,
+        train.reset_index(drop=True),
+        test.drop(columns=TARGETS).reset_index(drop=True),
+        **{"stages": stages, "folds": {"n_folds": 3}, **sections, "submissions": submissions, "competition": roles},
+    )
+    write_table(folder / "answers.csv", test[["id", *TARGETS]].sample(frac=1, random_state=0))
+    return path
+
+
+def prepare_and_fake_jobs(path: Path) -> Plan:
+    """Prepared tables, folds and finished jobs for a competition of `fake_competition`."""
+    config, paths = load_competition(str(path)), Paths.of(str(path))
+    prepared = prepare(config)
+    write_table(paths.train, prepared.train)
+    write_table(paths.test, prepared.test)
+    write_table(paths.sample, prepared.sample)
+    write_json(paths.prepare_report, prepared.report)
+    make_folds(config, load_folds_config(str(path)), paths)
+    planned = plan(config, dict(load_config(str(path)).stages), paths)
+    answers = pd.read_csv(path.parent / "answers.csv", dtype={"id": str}).set_index("id")
+    for job in planned.jobs:
+        noise = np.random.default_rng([len(job.stage), job.stage.encode()[0], job.seed, job.fold])
+        spread = {"good": 0.5, "fair": 0.7, "poor": 1.0}[job.stage]
+
+        def made_up(y: np.ndarray, noise: np.random.Generator = noise, spread: float = spread) -> np.ndarray:
+            return np.nan_to_num(y, nan=LAST_SEEN) + spread * noise.normal(size=y.shape)
+
+        train = prepared.train[read_folds(paths.folds, list(prepared.train[config.id])) == job.fold]
+        test = prepared.test
+        job.folder.mkdir(parents=True)
+        write_predictions(job.folder / "oof.csv", list(train["id"]), TARGETS, made_up(train[TARGETS].to_numpy()))
+        y_test = answers.loc[test["id"], TARGETS].to_numpy()
+        write_predictions(job.folder / "test" / f"{planned.test_key}.csv", list(test["id"]), TARGETS, made_up(y_test))
+        publish(job, {"seconds": 1.5})
+    return planned
