@@ -54,7 +54,7 @@ def write_manifest(run: Run) -> None:
             "config": run.config.model_dump(mode="json"),
             "stages": stages,
             "targets": competition.targets,
-            "submission_columns": competition.columns_in_sample,
+            "sample_columns": list(read_text_table(run.paths.sample).columns),
             "n_folds": run.plan.n_folds,
             "label_means": [float(train[name].mean()) for name in competition.targets],
             "tables": {

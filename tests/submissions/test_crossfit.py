@@ -134,7 +134,17 @@ def test_the_stack_is_the_blend_where_there_is_nothing_for_trees() -> None:
     assert abs(compared[STACK].difference) < 0.003
 
 
-@pytest.mark.parametrize("seed", range(3))
+def test_trees_on_a_residual_of_noise_are_none_at_all() -> None:
+    grown = []
+    for seed in range(16):
+        rng = np.random.default_rng(seed)
+        y = rng.normal(size=300)
+        columns = y[:, None] + 0.5 * rng.normal(size=(300, 4))
+        grown.append(stacked(Target(columns, y, np.arange(300) % 5, METRICS["rmse"], trials=10), frozenset()).n_trees)
+    assert sum(n > 0 for n in grown) <= 2  # without the one-standard-error rule there are more
+
+
+@pytest.mark.parametrize("seed", [5, 16, 25])  # those of 30 in which larger or less restrained trees were chosen
 def test_near_duplicates_and_columns_that_memorise_do_not_make_the_stack_win(seed: int) -> None:
     rng = np.random.default_rng(seed)
     n = 600
@@ -166,6 +176,15 @@ def test_permuting_columns_changes_no_byte_of_the_stack() -> None:
     before = stacked(Target(columns, y, folds, METRICS["rmse"]), frozenset()).predict(columns)
     after = stacked(Target(columns[:, order], y, folds, METRICS["rmse"]), frozenset()).predict(columns[:, order])
     np.testing.assert_allclose(before, after, rtol=1e-12)
+
+
+def test_rows_that_share_a_fold_count_as_one_in_the_comparison() -> None:
+    columns, y, _ = columns_like("independent", 200, 2)
+    y_pred = {"shrunk_ridge": np.repeat(columns[:, :1], 4, axis=0), "mean": np.repeat(columns[:, 1:], 4, axis=0)}
+    alone = rule(np.repeat(y, 4), np.zeros(800, dtype=np.int64))
+    together = dataclasses.replace(alone, units=np.repeat(np.arange(200), 4))
+    errors = [compare(each, y_pred, alone.folds >= 0, 1000)["mean"].standard_error for each in (alone, together)]
+    assert errors[1] == pytest.approx(2 * errors[0], rel=0.15)
 
 
 def compared(**of: tuple[float, float]) -> dict[str, Comparison]:

@@ -247,7 +247,7 @@ def test_columns_stand_in_the_order_of_the_sample(tmp_path: Path) -> None:
     prepare_and_fake_jobs(path)
     run = run_all(path)
     table = read_table(run.folder / "submission.csv", ["id"])
-    assert list(table.columns) == ["D", "id", "H"]
+    assert list(table.columns) == ["D", "id", "H"] == read_json(run.folder / "run.json")["sample_columns"]
     assert list(table["id"]) == list(sample["id"])[::-1]
     assert table["H"].mean() > 5 > table["D"].mean()
 
