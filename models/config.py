@@ -157,7 +157,10 @@ class BertStage(NeuralStage):
     vocabulary: int = Field(default=4000, ge=100)
     """From scratch: most word pieces, learned from the training rows of the fold."""
     epochs: int = Field(default=4, ge=1)
+    batch_size: int = Field(default=16, ge=1)
     learning_rate: Rate = 5e-5
+    head_learning_rate: Rate | None = 1e-3
+    warmup: Fraction = 0.1
 
     @model_validator(mode="after")
     def _consistent(self) -> BertStage:
