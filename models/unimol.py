@@ -14,6 +14,7 @@ import logging
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,41 @@ FOREIGN_KEYS = ("lm_head.", "pair2coord_proj.", "dist_head.", "encoder.final_hea
 """Parts of a checkpoint that only its pre-training or an earlier fine-tuning used."""
 
 
+class _Gaussian(torch.autograd.Function):
+    """Normal densities of x (n,) for means and standard deviations (k,), as (n, k): the package's formula.
+
+    Its own backward pass makes four sweeps over (n, k) where autograd makes a dozen; a third of a training
+    step of a small model. Tested against the package's function, gradients included.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        z = (x.unsqueeze(1) - mean).mul_(1 / std)
+        density = z.square().mul_(-0.5).exp_().mul_(1 / ((2 * 3.14159) ** 0.5 * std))  # pi as in the package
+        ctx.save_for_backward(z, density, std)
+        return density
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        z, density, std = ctx.saved_tensors
+        scaled = gradients[0] * density
+        along = scaled * z
+        of_x = -(along @ (1 / std))
+        of_std = (torch.linalg.vecdot(along, z, dim=0) - scaled.sum(0)) / std
+        return of_x, along.sum(0) / std, of_std
+
+
+class FastGaussianLayer(GaussianLayer):
+    """GaussianLayer with the same parameters and numbers, and a faster backward pass."""
+
+    def forward(self, x: Tensor, edge_type: Tensor) -> Tensor:
+        """Densities (n_rows, n_tokens, n_tokens, K) of distances x (n_rows, n_tokens, n_tokens)."""
+        moved = (self.mul(edge_type).squeeze(-1) * x + self.bias(edge_type).squeeze(-1)).float()
+        std = self.stds.weight.float().view(-1).abs() + 1e-5
+        density = _Gaussian.apply(moved.flatten(), self.means.weight.float().view(-1), std)
+        return density.view(*x.shape, self.K).type_as(self.means.weight)
+
+
 class UnimolBackbone(UniMolModel):
     """UniMolModel without its head, in any size: its constructor wants a checkpoint and knows fixed sizes only.
 
@@ -86,7 +122,7 @@ class UnimolBackbone(UniMolModel):
             no_final_head_layer_norm=args.delta_pair_repr_norm_loss < 0,
         )
         self.gbf_proj = NonLinearHead(KERNEL_WIDTH, args.encoder_attention_heads, args.activation_fn)
-        kernel = GaussianLayer if args.kernel == "gaussian" else NumericalEmbed
+        kernel = FastGaussianLayer if args.kernel == "gaussian" else NumericalEmbed
         self.gbf = kernel(KERNEL_WIDTH, len(vocabulary) ** 2)
         self.width: int = args.encoder_embed_dim
 

@@ -30,7 +30,7 @@ MINILM_PER_TOKEN = 1.7 * BERT_PER_TOKEN  # by its weights per layer
 UNIMOL_PER_PAIR = 85 / (1200 * 20) / 18**2
 CONFORMER_PER_PAIR = 0.02 / 18**2
 TREES_PER_ROW = {"smiles": 0.004, "text": 0.0007, "table": 0.0005}  # and per target
-SECONDS_PER_STAGE = {"quick": 300, "cpu": 3600}
+SECONDS_PER_STAGE = {"quick": 400, "cpu": 3600}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from competition.errors import ConfigError
 from models.config import UnimolStage
 from models.dropout import audit, rates, set_rates
-from models.unimol import UnimolBackbone, collate, encode, load_checkpoint, read_vocabulary
+from models.unimol import FastGaussianLayer, GaussianLayer, UnimolBackbone, collate, encode, load_checkpoint, read_vocabulary
 
 FILE_ORDER = read_vocabulary({}, "file")
 METHANOL = np.array(
@@ -131,6 +131,24 @@ def test_the_audit_finds_the_rates_that_are_no_modules() -> None:
         audit(backbone, batch())
     set_rates(backbone, 0.0)
     assert audit(backbone, batch()) == {}
+
+
+def test_the_fast_kernel_gives_the_numbers_and_gradients_of_the_package() -> None:
+    torch.manual_seed(0)
+    theirs, ours = GaussianLayer(128, 961), FastGaussianLayer(128, 961)
+    torch.nn.init.normal_(theirs.mul.weight, 1, 0.3)
+    torch.nn.init.normal_(theirs.bias.weight, 0, 0.3)
+    ours.load_state_dict(theirs.state_dict())
+    distance, edge_type = torch.rand(3, 9, 9) * 8, torch.randint(0, 961, (3, 9, 9))
+    weight = torch.randn(3, 9, 9, 128)
+    results = []
+    for layer in (theirs, ours):
+        x = distance.clone().requires_grad_()
+        output = layer(x, edge_type)
+        (output * weight).sum().backward()
+        results.append([output, x.grad, *(parameter.grad for parameter in layer.parameters())])
+    for expected, found in zip(*results, strict=True):
+        assert (expected - found).abs().max() < 1e-5 * expected.abs().max()
 
 
 def test_padding_changes_no_output() -> None:

@@ -62,7 +62,7 @@ def test_quick_stays_quick_with_at_least_a_third_of_the_epochs_or_without_the_st
     assert config.stages["unimol"].epochs == 7
     assert config.stages["gnn"].epochs == 30
     assert "7 epochs instead of 20, for the time" in (tmp_path / "mine.yaml").read_text()
-    config = make(tmp_path, write(tmp_path, 40_000, 20, t=notes(40_020)))
+    config = make(tmp_path, write(tmp_path, 80_000, 20, t=notes(80_020)))
     assert kinds(config) == {"lightgbm": "lightgbm"}
     assert "\n  # minilm: {kind: bert, weights: minilm" in (tmp_path / "mine.yaml").read_text()
     assert "remove the # to train it" in capsys.readouterr().out
