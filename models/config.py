@@ -95,7 +95,8 @@ class UnimolStage(NeuralStage):
     """compact: width of a token."""
     heads: int = Field(default=16, ge=1)
     """compact: attention heads, a divisor of the width."""
-    epochs: int = Field(default=20, ge=1)
+    epochs: int = Field(default=15, ge=1)
+    batch_size: int = Field(default=16, ge=1)
     learning_rate: Rate = 1e-3
     schedule: Literal["constant", "linear", "cosine", "polynomial", "one_cycle"] = "one_cycle"
     weight_decay: float = Field(default=0.0, ge=0)

@@ -1,7 +1,7 @@
 """What `./run.sh new` chooses for what it found: metric, folds and stages, each with its reason.
 
 Times are estimates for two CPU cores, from one-thread measurements on 1,200 rows of molecules with 9 heavy atoms
-(18 with hydrogens): gnn 30 epochs 20 s, bert with rxnfp 4 epochs 45 s, compact Uni-Mol 20 epochs 85 s.
+(18 with hydrogens): gnn 30 epochs 25 s, bert with rxnfp 4 epochs 45 s, compact Uni-Mol 15 epochs 55 s.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Preset = Literal["quick", "cpu", "gpu"]
 
 CORES = 2
 # Seconds on one thread per row and epoch, and what they grow with.
-GNN_PER_ATOM = 20 / (1200 * 30) / 9
+GNN_PER_ATOM = 25 / (1200 * 30) / 9
 BERT_PER_TOKEN = 45 / (1200 * 4) / 14
 MINILM_PER_TOKEN = 1.7 * BERT_PER_TOKEN  # by its weights per layer
-UNIMOL_PER_PAIR = 85 / (1200 * 20) / 18**2
+UNIMOL_PER_PAIR = 55 / (1200 * 15) / 18**2
 CONFORMER_PER_PAIR = 0.02 / 18**2
 TREES_PER_ROW = {"smiles": 0.004, "text": 0.0007, "table": 0.0005}  # and per target
 SECONDS_PER_STAGE = {"quick": 400, "cpu": 3600}
@@ -215,7 +215,7 @@ def _graphs(preset: Preset, size: Size) -> list[Block]:
     gnn: dict[str, Any] = {"kind": "gnn", "epochs": 30 if preset == "quick" else 50}
     if preset == "cpu":
         gnn["seeds"] = [0, 1]
-    unimol: dict[str, Any] = {"kind": "unimol", "epochs": 20 if preset == "quick" else 40}
+    unimol: dict[str, Any] = {"kind": "unimol", "epochs": 15 if preset == "quick" else 30}
     said = "Uni-Mol on 3-D conformers, compact, from random weights"
     if preset == "gpu":
         unimol |= {

@@ -13,7 +13,15 @@ import torch
 from competition.errors import ConfigError
 from models.config import UnimolStage
 from models.dropout import audit, rates, set_rates
-from models.unimol import FastGaussianLayer, GaussianLayer, UnimolBackbone, collate, encode, load_checkpoint, read_vocabulary
+from models.unimol import (
+    FastGaussianLayer,
+    GaussianLayer,
+    UnimolBackbone,
+    collate,
+    encode,
+    load_checkpoint,
+    read_vocabulary,
+)
 
 FILE_ORDER = read_vocabulary({}, "file")
 METHANOL = np.array(

@@ -42,7 +42,7 @@ def test_the_presets_differ_in_time_and_seeds(tmp_path: Path) -> None:
     files = write(tmp_path, s=smiles(80))
     quick, cpu, gpu = (make(tmp_path, files, "--preset", preset) for preset in ("quick", "cpu", "gpu"))
     assert (quick.stages["gnn"].epochs, cpu.stages["gnn"].epochs) == (30, 50)
-    assert (quick.stages["unimol"].epochs, cpu.stages["unimol"].epochs) == (20, 40)
+    assert (quick.stages["unimol"].epochs, cpu.stages["unimol"].epochs) == (15, 30)
     assert (quick.stages["rxnfp"].epochs, cpu.stages["rxnfp"].epochs) == (4, 10)
     assert cpu.stages["gnn"].seeds == [0, 1]
     assert all(stage.seeds == [0, 1, 2] for stage in gpu.stages.values())
@@ -59,9 +59,9 @@ def test_quick_stays_quick_with_at_least_a_third_of_the_epochs_or_without_the_st
 ) -> None:
     larger = smiles(360, [f"{a}C{b}" for a in RINGS for b in RINGS]) * 6
     config = make(tmp_path, write(tmp_path, 2140, 20, s=larger))
-    assert config.stages["unimol"].epochs == 7
+    assert config.stages["unimol"].epochs == 5
     assert config.stages["gnn"].epochs == 30
-    assert "7 epochs instead of 20, for the time" in (tmp_path / "mine.yaml").read_text()
+    assert "5 epochs instead of 15, for the time" in (tmp_path / "mine.yaml").read_text()
     config = make(tmp_path, write(tmp_path, 80_000, 20, t=notes(80_020)))
     assert kinds(config) == {"lightgbm": "lightgbm"}
     assert "\n  # minilm: {kind: bert, weights: minilm" in (tmp_path / "mine.yaml").read_text()
