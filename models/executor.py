@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -149,6 +150,7 @@ _progress_queue: Any = None
 def _start_worker(messages: Any, slots: Any) -> None:
     """First thing in a worker: end with the parent, take a GPU, remember where to report."""
     global _progress_queue
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
     _progress_queue = messages
     gpu = slots.get()
     if gpu is not None:

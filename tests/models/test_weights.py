@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +40,10 @@ def silent_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
         monkeypatch.setattr(weights, "PATIENCE", 0.5)
+        end = threading.Timer(15, server.shutdown, [socket.SHUT_RDWR])  # so that a caller that waits fails, in time
+        end.start()
         yield
+        end.cancel()
 
 
 @pytest.mark.parametrize(

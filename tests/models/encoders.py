@@ -1,0 +1,72 @@
+"""Encoders of one layer and width 32, and rows for them, shared by the tests of the bert stage."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers
+
+from competition.tables import Rows
+from models import text
+from models.bert import Bert
+from models.config import BertStage
+from models.stage import Context
+
+WORDS = ["red", "green", "blue", "warm", "cold", "old", "new", "fast", "slow", "small"]
+SMILES = ["CCO", "c1ccccc1Cl", "CC(=O)[O-]", "C[C@H](N)C(=O)O", "BrCCBr", "C%12CCCC%12", "CC#N", "CCCCCC"]
+TINY = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+needs_rxnfp = pytest.mark.skipif(
+    importlib.util.find_spec("rxnfp") is None, reason="the package rxnfp (requirements-weights.txt) is not installed"
+)
+
+
+def stage(**changes: Any) -> BertStage:
+    small = {"layers": 1, "width": 32, "heads": 2, "epochs": 2, "vocabulary": 100, "batch_size": 8}
+    return BertStage.model_validate({"kind": "bert", "learning_rate": 1e-3, **small, **changes})
+
+
+def context(smiles: list[str] | None = None, texts: list[str] | None = None, seed: int = 1) -> Context:
+    return Context(smiles or [], texts or [], ["pH"], [], ["y"], seed, Path("unused"))
+
+
+def table(n: int = 24, seed: int = 0) -> Rows:
+    rng = np.random.default_rng(seed)
+    inputs = pd.DataFrame(
+        {
+            "SMILES": [SMILES[i] for i in rng.integers(len(SMILES), size=n)],
+            "note": [" ".join(rng.choice(WORDS, rng.integers(2, 7))) for _ in range(n)],
+            "pH": rng.normal(size=n),
+        }
+    )
+    y = np.array(
+        [[len(smiles) + note.count("e")] for smiles, note in zip(inputs["SMILES"], inputs["note"], strict=True)]
+    )
+    return Rows([f"r{i}" for i in range(n)], inputs, y.astype(float))
+
+
+def fit(folder: Path, config: BertStage, ctx: Context, train: Rows | None = None, valid: Rows | None = None) -> Bert:
+    folder.mkdir(parents=True, exist_ok=True)
+    fitted = Bert(config, ctx)
+    fitted.fit(train or table(), valid, folder)
+    return fitted
+
+
+def publish(folder: Path) -> Path:
+    """A published masked-language model as a folder: its head, its pooler, its dropout, its tokenizer."""
+    torch.manual_seed(0)
+    tokens = text.learn_word_pieces([" ".join(WORDS)] * 2, 100, lowercase=True)
+    config = transformers.BertConfig(
+        vocab_size=100, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=24,
+    )  # fmt: skip
+    transformers.BertForPreTraining(config).save_pretrained(folder)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokens.tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    ).save_pretrained(folder)
+    return folder
