@@ -4,21 +4,26 @@
 #   ./run.sh full [COMPETITION]     everything; finished jobs are skipped, so run it again after a crash
 #   ./run.sh new NAME --train F --test F --sample F [--preset quick|cpu|gpu]    a YAML for your own competition
 #   ./run.sh check [COMPETITION]    settings, data and weights, in seconds
-#   ./run.sh smoke                  the same path as full, small: half a minute on a laptop
+#   ./run.sh smoke                  the same path as full, small: a minute on a laptop
 #   ./run.sh train [COMPETITION] [--stage S] [--fold K]    jobs only
 #   ./run.sh predict [COMPETITION] --test F    new rows, with the saved weights
 #   ./run.sh test [--all]           lint, types and tests; --all has the long ones too
-#   ./run.sh help                   this text; every verb has --help
+#   ./run.sh help                   this text; check, new, train and predict have more with --help
+#
+# full, smoke and train take --seed N, --workers N and --reuse (accept finished jobs of other code).
 #
 # COMPETITION is a name in competition/configs/ or a YAML file; without one it is qm9_orbitals.
 set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 export PYTHONPATH=$here PYTHONSAFEPATH=1 # our packages from here, not folders of the same name where you stand
 . "$here/setup.sh"
 
+help() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$here/run.sh"; }
 step() { "$python" -m "$@"; }
 
 full() {
+  case " $* " in *" --help "* | *" -h "*) help; return ;; esac
+  setup
   step submissions.check "$@"    # every section of the YAML, the tables and the weights, before any work
   step competition.prepare "$@"  # raw files           -> clean tables
   step folds.make "$@"           # training rows       -> folds.csv
@@ -32,13 +37,13 @@ full() {
 verb=${1:-help}
 shift || true
 case "$verb" in
-  full)    setup; full "$@" ;;
-  smoke)   setup; full smoke "$@" ;;
+  full)    full "$@" ;;
+  smoke)   full smoke "$@" ;;
   check)   setup; step submissions.check "$@" ;;
   new)     setup; step submissions.new "$@" ;;
   train)   setup; step models.train --prepare "$@" ;;
   predict) setup; step submissions.predict "$@" ;;
-  test)    setup "$here/requirements-test.txt"; cd "$here"; step tests.run "$@" ;;
-  help | -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$here/run.sh" ;;
+  test)    case " $* " in *" --help "* | *" -h "*) help; exit ;; esac; setup "$here/requirements-test.txt"; cd "$here"; step tests.run "$@" ;;
+  help | -h | --help) help ;;
   *) echo "run.sh has no verb '$verb'; ./run.sh help lists them." >&2; exit 2 ;;
 esac

@@ -7,6 +7,10 @@
 setup() {  # setup [FILE]: FILE names more requirements, such as those of the tests
   if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}${KAGGLE_KERNEL_RUN_TYPE:-}" ] && [ "${VIRTUAL_ENV:-}" != "$here/.venv" ]; then
     python=python
+    if ! command -v python >/dev/null; then
+      echo "The environment in use must have a 'python' on the PATH, and has none; leave the environment or mend it." >&2
+      return 2
+    fi
     "$python" "$here/competition/environment.py"
     return
   fi

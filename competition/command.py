@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from competition.errors import DataError, UserError
 from competition.paths import DEFAULT_COMPETITION, Paths
 
+FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EISDIR)
+"""What the system says of a folder that takes no new files."""
+
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """Options that every step of `./run.sh full` takes; `description` is the module's docstring."""
@@ -42,7 +45,7 @@ def run(main: Callable[[], None]) -> None:
     except BrokenPipeError:
         sys.exit(141)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno not in FULL_OR_CLOSED:
             raise
         message = f"the folder for products must take new files; {error}. Make room, or set WORK_DIR to another folder."
         sys.exit(_fail("DataError", message))

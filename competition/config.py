@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from competition.errors import ConfigError
 from competition.metrics import METRICS
-from competition.paths import config_folders
+from competition.paths import Paths, config_folders
 
 
 class StrictModel(BaseModel):
@@ -78,6 +78,8 @@ class CompetitionConfig(StrictModel):
         roles = [self.id, *self.targets, *self.inputs]
         doubled = sorted({name for name in roles if roles.count(name) > 1})
         mistakes = [f"each column must have one role, but {name!r} has several" for name in doubled]
+        if "__input" in roles or "id" in self.targets:
+            mistakes.append("no column may be called __input and no target id, which are names in tables of ours")
         if not self.inputs:
             mistakes.append("at least one input column must be named under smiles, text, numeric or categorical")
         if self.submission_columns and len(self.submission_columns) != len(self.targets):
@@ -198,6 +200,23 @@ def load_competition(name: str, seed: int | None = None) -> CompetitionConfig:
     path = find_config(name)
     document = load_yaml(path)
     return validate(CompetitionConfig, absolute_paths(document, path, seed).get("competition", {}), path, "competition")
+
+
+def require_own_products(paths: Paths, yaml_file: Path) -> None:
+    """Check that the products of a name were made from this YAML, and not from another file of that name.
+
+    Raises:
+        ConfigError: if another YAML, which still exists, made them, or the name is a folder of ours.
+    """
+    if paths.name in ("cache", "configs"):
+        raise ConfigError(f"a competition must not be named {paths.name}, which is a folder below {paths.root.parent}.")
+    if paths.owner.exists():
+        owner = Path(paths.owner.read_text(encoding="utf-8").strip())
+        if owner != yaml_file.resolve() and owner.is_file():
+            raise ConfigError(
+                f"{paths.root} must belong to one YAML; it was made from {owner}, and this is {yaml_file.resolve()}. "
+                "Rename one of the two files, or set WORK_DIR."
+            )
 
 
 def absolute_paths(document: dict[str, Any], path: Path, seed: int | None = None) -> dict[str, Any]:

@@ -30,17 +30,20 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Content of a JSON file.
+def read_json(path: Path, *keys: str) -> Any:
+    """Content of a JSON file; where `keys` are named, it must be an object that has them.
 
     Raises:
-        DataError: if the file is absent or no JSON.
+        DataError: if the file is absent, no JSON, or lacks a key.
     """
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if keys and not (isinstance(value, dict) and all(key in value for key in keys)):
+            raise DataError(f"{path} must have {', '.join(keys)}, and has not; delete it and run again.")
+        return value
     except FileNotFoundError:
         raise DataError(f"{path} must exist and does not; run the step that writes it.") from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} must be JSON ({error}); delete it and run again.") from None
 
 
@@ -62,7 +65,8 @@ def read_text_table(path: Path) -> pd.DataFrame:
         DataError: if the file is absent, empty, not CSV, not UTF-8, or has two columns of one name.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", header=None)
+        # The C parser cannot tell a short row from empty cells.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", header=None, engine="python")
     except FileNotFoundError:
         raise DataError(f"{path} must be a CSV file; there is none. Check the path in the YAML.") from None
     except pd.errors.EmptyDataError:
@@ -78,7 +82,13 @@ def read_text_table(path: Path) -> pd.DataFrame:
     doubled = sorted({name for name in columns if columns.count(name) > 1})
     if doubled:
         raise DataError(f"{path} must have distinct column names; doubled: {', '.join(doubled)}.")
-    table = table.iloc[1:].reset_index(drop=True).fillna("")
+    table = table.iloc[1:].reset_index(drop=True)
+    short = table.isna().any(axis=1)  # an empty cell is an empty text, one that is not there is NaN
+    if short.any():
+        raise DataError(
+            f"{path}: every row must have {len(columns)} cells; row {int(short.to_numpy().argmax()) + 2} has fewer. "
+            "Is the file complete? Fetch or export it again."
+        )
     table.columns = pd.Index(columns)
     return table
 

@@ -133,7 +133,7 @@ def load_metric(name: str, greater_is_better: bool | None = None) -> Metric:
 def _call_users(name: str, function: Callable[[Array, Array], float], y_true: Array, y_pred: Array) -> float:
     try:
         return float(function(y_true.copy(), y_pred.copy()))  # theirs may write into the arrays
-    except Exception as error:  # a user's function may raise anything
+    except (Exception, SystemExit) as error:  # a user's function may raise anything
         raise ConfigError(
             f"the metric {name} must return one number for arrays {y_true.shape}; "
             f"it raised {type(error).__name__}: {error}."

@@ -47,6 +47,11 @@ class Paths:
         return self.root / "lock"
 
     @property
+    def owner(self) -> Path:
+        """Text file with the path of the YAML that made these products."""
+        return self.root / "yaml"
+
+    @property
     def train(self) -> Path:
         return self.root / "prepared" / "train.csv"
 

@@ -13,14 +13,15 @@ import numpy as np
 import pandas as pd
 
 from competition import command
-from competition.config import CompetitionConfig, load_competition
+from competition.config import CompetitionConfig, find_config, load_competition, require_own_products
 from competition.errors import DataError, SubmissionError
-from competition.files import digest, read_text_table, write_json, write_table
+from competition.files import digest, read_text_table, write_atomically, write_json, write_table
 from competition.metrics import load_metric
 from competition.molecules import canonical_smiles, normalised_text
 from competition.paths import Paths
 from competition.tables import INPUT_KEY
 
+LARGEST = 1e100  # larger numbers are as good as infinite: their squares overflow
 MISSING = {"", "na", "n/a", "nan", "null", "none"}
 
 
@@ -67,6 +68,8 @@ def prepare(config: CompetitionConfig) -> Prepared:
             clean_train[name] = train[name].str.strip()
     clean_train = pd.concat([clean_train, targets], axis=1)[~dropped_train].reset_index(drop=True)
     clean_test = clean_test[~dropped_test].reset_index(drop=True)
+    _require_rows(clean_train, f"{config.train} without its unparsable rows")
+    _require_rows(clean_test, f"{config.test} without its unparsable rows")
     _require_labels(clean_train[config.targets], config)
 
     shared = set(clean_train[INPUT_KEY]) & set(clean_test[INPUT_KEY])
@@ -100,6 +103,7 @@ def prepare_test(config: CompetitionConfig, path: str) -> tuple[pd.DataFrame, li
     _require_rows(test, file)
     ids = check_ids(test[config.id], file)
     clean, dropped = clean_inputs(test, config, path)
+    _require_rows(clean[~dropped], f"{path} without its unparsable rows")
     return clean[~dropped].reset_index(drop=True), list(ids), list(ids[dropped])
 
 
@@ -161,7 +165,7 @@ def parse_numbers(table: pd.DataFrame, name: str, id_column: str, where: object)
     """
     text = table[name].str.strip()
     numbers = pd.to_numeric(text.where(~text.str.lower().isin(MISSING), "nan"), errors="coerce")
-    wrong = (numbers.isna() & ~text.str.lower().isin(MISSING)) | np.isinf(numbers)
+    wrong = (numbers.isna() & ~text.str.lower().isin(MISSING)) | (numbers.abs() > LARGEST)
     if wrong.any():
         first = int(wrong.to_numpy().argmax())
         raise DataError(
@@ -264,9 +268,16 @@ def describe(report: dict[str, object]) -> str:
     return "\n".join(lines)
 
 
-def run(config: CompetitionConfig, paths: Paths) -> str:
-    """Write the clean tables; returns what was found, in words."""
+def run(config: CompetitionConfig, paths: Paths, yaml_file: Path) -> str:
+    """Write the clean tables of the competition of a YAML; returns what was found, in words.
+
+    Raises:
+        ConfigError: if the products of this name belong to another YAML.
+        DataError, SubmissionError: as `prepare`.
+    """
+    require_own_products(paths, yaml_file)
     prepared = prepare(config)
+    write_atomically(paths.owner, f"{yaml_file.resolve()}\n")
     write_table(paths.train, prepared.train)
     write_table(paths.test, prepared.test)
     write_table(paths.sample, prepared.sample)
@@ -280,7 +291,7 @@ def main() -> None:
     config = load_competition(args.competition, args.seed)
     paths = Paths.of(args.competition)
     with command.locked(paths):
-        print(run(config, paths))
+        print(run(config, paths, find_config(args.competition)))
 
 
 if __name__ == "__main__":

@@ -46,13 +46,16 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
         {"train": sha256_of(paths.train), "folds": config.model_dump(mode="json"), "seed": competition.seed}
     )
     both = paths.folds.exists() and paths.folds_report.exists()
-    if not (both and read_json(paths.folds_report).get("made_from") == made_from):
+    if not (both and read_json(paths.folds_report, "made_from", "sha256")["made_from"] == made_from):
         folds = make_folds(
             config, table, competition.id, competition.targets, competition.smiles, competition.group, competition.seed
         )
         write_table(paths.folds, pd.DataFrame({"id": table[competition.id], "fold": folds}))
-        write_json(paths.folds_report, {"made_from": made_from, "sizes": np.bincount(folds).tolist()})
-    return fold_table(table, read_folds(paths.folds, list(table[competition.id])), competition.targets)
+        sizes = np.bincount(folds).tolist()
+        write_json(paths.folds_report, {"made_from": made_from, "sizes": sizes, "sha256": sha256_of(paths.folds)})
+    edited = read_json(paths.folds_report)["sha256"] != sha256_of(paths.folds)
+    said = f"{paths.folds} was edited by hand and is used as it is\n" if edited else ""
+    return said + fold_table(table, read_folds(paths.folds, list(table[competition.id])), competition.targets)
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ def read_folds(path: Path, ids: list[str]) -> NDArray[np.int64]:
         raise DataError(f"{path} must hold whole numbers under fold; delete it and run again.")
     fold_of = dict(zip(table["id"], table["fold"].astype(int), strict=True))
     folds = np.array([fold_of[i] for i in ids], dtype=np.int64)
-    used = sorted(set(folds[folds >= 0]))
+    used = sorted(set(folds[folds >= 0].tolist()))
     if used != list(range(len(used))) or len(used) < 2 or folds.min() < -1:
         raise DataError(f"{path} must use the folds 0..n-1 with n of at least 2, or -1; found {used}.")
     return folds

@@ -9,6 +9,8 @@ keeps its shards; which molecules stand in which shard changes no value.
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ import numpy as np
 import rdkit
 from numpy.typing import NDArray
 
+from competition.errors import DataError
 from competition.files import digest, write_atomically
 
 
@@ -43,8 +46,7 @@ class MoleculeCache:
         """Which distinct molecules are not in the cache, sorted."""
         stored: set[str] = set()
         for shard in self.folder.glob("*.npz"):
-            with np.load(shard) as arrays:
-                stored.update(arrays["smiles"].tolist())
+            stored.update(_read(shard)["smiles"].tolist())
         return sorted(set(smiles) - stored)
 
     def compute_shard(self, smiles: list[str]) -> None:
@@ -68,12 +70,25 @@ class MoleculeCache:
         wanted = set(smiles)
         found: dict[str, tuple[NDArray[np.float32], str]] = {}
         for shard in sorted(self.folder.glob("*.npz")):
-            with np.load(shard) as arrays:
-                names = arrays["smiles"].tolist()
-                if wanted.isdisjoint(names):
-                    continue
-                parts = np.split(arrays["values"], np.cumsum(arrays["lengths"])[:-1])
-                for name, part, word in zip(names, parts, arrays["status"].tolist(), strict=True):
-                    if name in wanted:
-                        found[name] = (part, word)
+            arrays = _read(shard)
+            names = arrays["smiles"].tolist()
+            if wanted.isdisjoint(names):
+                continue
+            parts = np.split(arrays["values"], np.cumsum(arrays["lengths"])[:-1])
+            for name, part, word in zip(names, parts, arrays["status"].tolist(), strict=True):
+                if name in wanted:
+                    found[name] = (part, word)
         return [found[text][0] for text in smiles], [found[text][1] for text in smiles]
+
+
+def _read(shard: Path) -> dict[str, NDArray[Any]]:
+    """Arrays of a shard.
+
+    Raises:
+        DataError: if the file is damaged.
+    """
+    try:
+        with np.load(shard) as arrays:
+            return {name: arrays[name] for name in ("smiles", "status", "lengths", "values")}
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError) as error:
+        raise DataError(f"{shard} must be a part of the cache and is damaged; delete it and run again.") from error

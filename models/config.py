@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from competition.config import StrictModel, find_config, load_yaml, validate
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Rate = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Stage(StrictModel):
@@ -174,7 +174,7 @@ class LightgbmStage(Stage):
     """Gradient-boosted trees (LightGBM), one booster per target."""
 
     kind: Literal["lightgbm"]
-    features: list[Literal["morgan", "descriptors"]] = ["morgan", "descriptors"]
+    features: list[Literal["morgan", "descriptors"]] = Field(default=["morgan", "descriptors"], min_length=1)
     """For each molecule column: counts of Morgan environments of radius 2, RDKit's descriptors."""
     n_bits: int = Field(default=1024, ge=64)
     """morgan: length of the count vector."""

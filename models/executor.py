@@ -80,10 +80,13 @@ class Executor:
         if not tasks:
             return
         bars = _Bars(tasks, noun, self._messages)
+        # A worker that is still importing takes over what is set here: Ctrl-C is the parent's alone.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         futures: dict[Future[None], Task] = {
             self._pool.submit(_call, i, task.function, task.arguments, task.takes_progress): task
             for i, task in enumerate(tasks)
         }
+        signal.signal(signal.SIGINT, before)
         pending = set(futures)
         try:
             while pending:
@@ -109,13 +112,11 @@ class _Bars:
             total=float(len(tasks)),
             desc=noun,
             disable=not sys.stderr.isatty(),
-            bar_format="{desc} {percentage:3.0f}% |{bar}| {postfix} {elapsed} passed, {remaining} left",
+            bar_format="{desc} {percentage:3.0f}% |{bar:40}| {elapsed} passed, {remaining} left",
             leave=False,
-            postfix="",
         )
         self.messages = messages
         self.lock = threading.Lock()
-        self.names = [task.name for task in tasks]
         self.thread = threading.Thread(target=self._listen, daemon=True)
         self.thread.start()
 
@@ -124,8 +125,6 @@ class _Bars:
             index, share = message
             with self.lock:
                 self.shares[index] = max(self.shares[index], share)
-                running = [name for name, s in zip(self.names, self.shares, strict=True) if 0 < s < 1]
-                self.bar.set_postfix_str(", ".join(running), refresh=False)
                 self.bar.n = sum(self.shares)
                 self.bar.refresh()
 

@@ -41,6 +41,16 @@ class Job:
     other_code: bool = False
     """Finished by other code than today's, and accepted with --reuse."""
 
+    def test_file(self, test_key: str) -> Path:
+        """Its predictions for the test table of that key."""
+        return self.folder / "test" / f"{test_key}.csv"
+
+    def has_predicted(self, test_key: str) -> bool:
+        """Whether its predictions for a test table are there and as they were written; else they are made again."""
+        path = self.test_file(test_key)
+        known = path.with_suffix(".json")
+        return path.is_file() and known.is_file() and read_json(known, "sha256")["sha256"] == sha256_of(path)
+
     @property
     def finished(self) -> bool:
         """Whether report.json is there, which is written last."""
@@ -175,7 +185,7 @@ def verify(job: Job) -> dict[str, Any]:
     Raises:
         DataError: for a missing or changed file.
     """
-    report: dict[str, Any] = read_json(job.folder / REPORT)
+    report: dict[str, Any] = read_json(job.folder / REPORT, "files", "seconds")
     for name, expected in report["files"].items():
         path = job.folder / name
         if not path.is_file() or path.stat().st_size != expected["size"] or sha256_of(path) != expected["sha256"]:
@@ -201,6 +211,15 @@ def write_predictions(path: Path, ids: list[str], targets: list[str], y_pred: ND
             f"{ids[int(bad.argmax())]!r}). Lower the stage's learning_rate or its precision setting."
         )
     write_table(path, pd.concat([pd.Series(ids, name="id"), pd.DataFrame(y_pred, columns=targets)], axis=1))
+
+
+def write_test_predictions(
+    job: Job, test_key: str, ids: list[str], targets: list[str], y_pred: NDArray[np.float64]
+) -> None:
+    """Write a job's predictions for a test table and, last, their digest."""
+    path = job.test_file(test_key)
+    write_predictions(path, ids, targets, y_pred)
+    write_json(path.with_suffix(".json"), {"sha256": sha256_of(path)})
 
 
 def read_predictions(path: Path, ids: list[str], targets: list[str]) -> NDArray[np.float64]:
@@ -253,4 +272,9 @@ def stage_test(jobs: list[Job], test_key: str, ids: list[str], targets: list[str
     Raises:
         DataError: if a job has none for this test table.
     """
-    return np.mean([read_predictions(job.folder / "test" / f"{test_key}.csv", ids, targets) for job in jobs], axis=0)
+    for job in jobs:
+        if not job.has_predicted(test_key):
+            raise DataError(
+                f"{job.test_file(test_key)} must be as the job wrote it; run ./run.sh train to make it again."
+            )
+    return np.mean([read_predictions(job.test_file(test_key), ids, targets) for job in jobs], axis=0)

@@ -25,6 +25,7 @@ from models.config import LightgbmStage
 from models.features import molecule_features
 from models.stage import Context
 
+FEW = 20  # rows, below which a bag could be empty
 INNER_SHARE = 0.2  # of the training rows, held back for the number of trees
 
 
@@ -97,7 +98,7 @@ class Lightgbm:
             "num_leaves": self.config.num_leaves,
             "min_data_in_leaf": min(self.config.min_data_in_leaf, max(1, n_rows // 20)),
             "feature_fraction": self.config.feature_fraction,
-            "bagging_fraction": self.config.bagging_fraction,
+            "bagging_fraction": self.config.bagging_fraction if n_rows >= FEW else 1.0,
             "bagging_freq": 1,
             "lambda_l2": self.config.lambda_l2,
             "seed": self.context.seed % 2**31,

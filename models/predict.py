@@ -36,7 +36,7 @@ def predict_jobs(
         verify(job)
     test_key = sha256_of(paths.test)[:16]
     rows = read_rows(paths.test, competition, labelled=False)
-    waiting = [job for job in jobs if not (job.folder / "test" / f"{test_key}.csv").exists()]
+    waiting = [job for job in jobs if not job.has_predicted(test_key)]
     if waiting:
         used = [stages[name] for name in sorted({job.stage for job in waiting})]
         with Executor(n_workers, len(waiting)) as executor:
@@ -44,7 +44,7 @@ def predict_jobs(
             executor.run(
                 [
                     Task(
-                        f"{job.stage} seed {job.seed} fold {job.fold + 1}",
+                        f"{job.stage} seed {job.seed} fold {job.fold}",
                         predict_job,
                         (job, stages[job.stage], competition, paths, rows, test_key),
                     )

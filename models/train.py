@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition import command, prepare
-from competition.config import CompetitionConfig, load_competition
+from competition.config import CompetitionConfig, find_config, load_competition
 from competition.errors import ConfigError
 from competition.files import derive_seed
 from competition.metrics import load_metric
@@ -29,7 +29,7 @@ from folds import make
 from folds.table import read_folds
 from models.config import load_stages
 from models.executor import Executor, Task
-from models.jobs import Job, Plan, plan, publish, read_predictions, verify, write_predictions
+from models.jobs import Job, Plan, plan, publish, read_predictions, verify, write_predictions, write_test_predictions
 from models.stage import Context, build_stage, shared_caches
 
 SHARD = 100  # molecules per shard of a cache: some seconds of work, all that a kill can lose
@@ -81,7 +81,7 @@ def predict_job(job: Job, stage: Any, competition: CompetitionConfig, paths: Pat
     """Predict test rows with the weights of a job."""
     fitted = build_stage(stage, context_of(competition, paths, job_seed(competition, job)))
     y_pred = fitted.predict(test, job.folder)
-    write_predictions(job.folder / "test" / f"{test_key}.csv", test.ids, competition.targets, y_pred)
+    write_test_predictions(job, test_key, test.ids, competition.targets, y_pred)
 
 
 def job_seed(competition: CompetitionConfig, job: Job) -> int:
@@ -124,9 +124,7 @@ def train(
         if job.finished:
             verify(job)
     waiting = [job for job in todo.jobs if not job.finished]
-    unpredicted = [
-        job for job in todo.jobs if job.finished and not (job.folder / "test" / f"{todo.test_key}.csv").exists()
-    ]
+    unpredicted = [job for job in todo.jobs if job.finished and not job.has_predicted(todo.test_key)]
     for name in stages:
         jobs = todo.of(name)
         done = [job for job in jobs if job.finished]
@@ -144,7 +142,7 @@ def train(
         executor.run(
             [
                 Task(
-                    f"{job.stage} seed {job.seed} fold {job.fold + 1}/{todo.n_folds}",
+                    f"{job.stage} seed {job.seed} fold {job.fold} of {todo.n_folds}",
                     run_job,
                     (job, stages[job.stage], competition, paths, todo.test_key),
                     takes_progress=True,
@@ -177,7 +175,7 @@ class _Scorer:
         y_pred = read_predictions(job.folder / "oof.csv", held_out.ids, self.competition.targets)
         score, seconds = self.metric(held_out.y, y_pred), verify(job)["seconds"]
         print(
-            f"stage {job.stage}  seed {job.seed}  fold {job.fold + 1}/{self.n_folds}  "
+            f"stage {job.stage}  seed {job.seed}  fold {job.fold} of {self.n_folds}  "
             f"valid {self.metric.name} {score:.4f}  {seconds:.0f} s"
         )
 
@@ -208,7 +206,7 @@ def main() -> None:
     paths = Paths.of(args.competition)
     with command.locked(paths):
         if args.prepare:
-            prepare.run(competition, paths)
+            prepare.run(competition, paths, find_config(args.competition))
             make.run(competition, make.load_folds_config(args.competition), paths)
         todo = select(plan(competition, stages, paths, args.reuse), args.stage, args.fold)
         train(competition, stages, paths, todo, args.workers)

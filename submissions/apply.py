@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from competition.errors import DataError, SubmissionError
-from competition.files import read_json, read_text_table, write_table
+from competition.files import digest, read_json, read_text_table, sha256_of, write_table
 from competition.metrics import Array
 from submissions.blenders import Blend
 from submissions.stacker import Stack
@@ -25,6 +25,29 @@ from submissions.stacker import Stack
 MANIFEST, BLEND, STACK, SELECTION = "run.json", "blend.json", "stack.json", "selection.json"
 BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.csv"
 STACK_NAME = "lightgbm_stack"
+
+
+def read_step(run_folder: Path, step: str) -> dict[str, Any]:
+    """The JSON file of a step, if it and the files it lists are as they were written.
+
+    Raises:
+        DataError: if one of them is missing or has changed.
+    """
+    stored: dict[str, Any] = read_json(run_folder / step, "made_from", "files", "digest")
+    content = {key: value for key, value in stored.items() if key != "digest"}
+    changed = [
+        name
+        for name, known in stored["files"].items()
+        if not (run_folder / name).is_file() or sha256_of(run_folder / name) != known
+    ]
+    if digest(content) != stored["digest"]:
+        changed.append(step)
+    if changed:
+        raise DataError(
+            f"{run_folder} must be as the run wrote it; changed or gone: {', '.join(changed)}. "
+            "Run ./run.sh full to make it again."
+        )
+    return stored
 
 
 def predict_run(run_folder: Path, columns: dict[str, Array]) -> Array:
@@ -37,7 +60,7 @@ def predict_run(run_folder: Path, columns: dict[str, Array]) -> Array:
     Raises:
         DataError: if a stage of the run is lacking, or the folder is not complete.
     """
-    return predict_candidate(run_folder, read_json(run_folder / SELECTION)["chosen"], columns)
+    return predict_candidate(run_folder, read_step(run_folder, SELECTION)["chosen"], columns)
 
 
 def predict_candidate(run_folder: Path, name: str, columns: dict[str, Array]) -> Array:
@@ -46,7 +69,7 @@ def predict_candidate(run_folder: Path, name: str, columns: dict[str, Array]) ->
     Raises:
         DataError: as `predict_run`.
     """
-    manifest = read_json(run_folder / MANIFEST)
+    manifest = read_json(run_folder / MANIFEST, "stages", "targets", "config")
     stages = [stage["name"] for stage in manifest["stages"]]
     lacking = [stage for stage in stages if stage not in columns]
     if lacking:
@@ -58,10 +81,10 @@ def predict_candidate(run_folder: Path, name: str, columns: dict[str, Array]) ->
     for t, target in enumerate(manifest["targets"]):
         of_target = np.column_stack([columns[stage][:, t] for stage in stages])
         if name == STACK_NAME:
-            stored = read_json(run_folder / STACK)["models"][target]
+            stored = read_step(run_folder, STACK)["models"][target]
             y_pred.append(_stack(run_folder, stored, stages).predict(of_target))
         else:
-            stored = read_json(run_folder / BLEND)["candidates"][name]["models"][target]
+            stored = read_step(run_folder, BLEND)["candidates"][name]["models"][target]
             y_pred.append(_blend(stored, stages).predict(of_target))
     return np.column_stack(y_pred)
 

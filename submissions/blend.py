@@ -58,12 +58,10 @@ def blend(run: Run) -> dict[str, Any]:
 
 
 def describe(content: dict[str, Any]) -> str:
-    """One line for each candidate, and the choice."""
-    lines = [f"{'candidate':16s}{'in_sample_score':>18s}{'cross_fitted_score':>20s}"]
-    for name in BLENDERS:
-        part = content["candidates"][name]
-        lines.append(f"{name:16s}{number(part['in_sample_score']):>18s}{number(part['cross_fitted_score']):>20s}")
-    return "\n".join([*lines, content["reason"]])
+    """The cross-fitted scores in one line."""
+    scores_of = {name: content["candidates"][name]["cross_fitted_score"] for name in BLENDERS}
+    listed = ", ".join(f"{name} {number(score)}" for name, score in scores_of.items())
+    return f"{BLEND_FILE}: {content['chosen']}; cross_fitted_score: {listed}"
 
 
 def number(value: float | None) -> str:
@@ -77,7 +75,6 @@ def main() -> None:
     run = open_run(args.competition, args.seed, args.reuse)
     with at_work(run):
         print(describe(blend(run)))
-        print(run.folder / BLEND_FILE)
 
 
 if __name__ == "__main__":

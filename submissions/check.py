@@ -6,8 +6,13 @@ Writes: nothing.
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from competition import command
+from competition.config import CompetitionConfig
 from competition.errors import ConfigError
+from competition.metrics import load_metric
 from competition.paths import Paths
 from competition.prepare import describe, prepare
 from folds.splitters import make_folds
@@ -29,6 +34,7 @@ def check(config: Config) -> str:
         config.folds, prepared.train, competition.id, competition.targets, competition.smiles, competition.group,
         competition.seed,
     )  # fmt: skip
+    _check_metric(competition, prepared.train[competition.targets].to_numpy(dtype=np.float64))
     lines = [describe(prepared.report)]
     for name, stage in config.stages.items():
         weights = getattr(stage, "weights", None)
@@ -43,6 +49,20 @@ def check(config: Config) -> str:
         said += f" ({known.labels}: check that they are not this competition's)" if known and known.labels else ""
         lines.append(f"stage {name}: {stage.kind}{said}, {len(set(stage.seeds)) * config.folds.n_folds} jobs")
     return "\n".join(lines)
+
+
+def _check_metric(competition: CompetitionConfig, y: NDArray[np.float64]) -> None:
+    """A metric must be a finite number for predictions that are near the labels."""
+    rng = np.random.default_rng(0)
+    spread = np.nanstd(y, axis=0)
+    y_pred = np.where(np.isnan(y), np.nanmean(y, axis=0), y) + 0.1 * spread * rng.normal(size=y.shape)
+    metric = load_metric(competition.metric, competition.greater_is_better)
+    score = metric(y, y_pred)
+    if not np.isfinite(score) and (spread > 0).all():
+        raise ConfigError(
+            f"the metric {metric.name} must be a finite number for predictions near the labels; it is {score}. "
+            "Correct the function, or choose another competition.metric."
+        )
 
 
 def _check_columns(stage: object, config: Config) -> None:

@@ -114,7 +114,7 @@ def _portable(config: Config) -> dict[str, Any]:
 
 
 def _digests(job: Job, test_key: str) -> list[str]:
-    test = job.folder / "test" / f"{test_key}.csv"
+    test = job.test_file(test_key)
     if not job.finished or not test.exists():
         raise DataError(
             f"every job must be finished and have predicted the test table; {job.folder} "

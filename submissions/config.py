@@ -44,4 +44,6 @@ def load_config(name: str, seed: int | None = None) -> Config:
         ConfigError: with every mistake of every section at once.
     """
     path = find_config(name)
-    return validate(Config, absolute_paths(load_yaml(path), path, seed), path)
+    # A section of which every setting is a comment reads as None.
+    document = {section: values for section, values in load_yaml(path).items() if values is not None}
+    return validate(Config, absolute_paths(document, path, seed), path)

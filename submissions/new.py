@@ -277,7 +277,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_atomically(path, text)
     print(summary(path.stem, plan, args.preset))
     named = args.name if args.name.endswith((".yaml", ".yml")) else path.stem
-    print(f"\nWritten: {path}\nNext: look at the guesses in it, then ./run.sh full {named}")
     try:
         print("\n" + describe(prepare(load_config(named).competition).report))
     except UserError as error:
@@ -285,6 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"\nBefore ./run.sh full can go on, the data must be mended:\n{type(error).__name__}: {error}",
             file=sys.stderr,
         )
+    print(f"\nWritten: {path}\nNext: look at the guesses in it, then ./run.sh full {named}")
 
 
 if __name__ == "__main__":

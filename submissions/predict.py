@@ -13,7 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from competition import command
-from competition.errors import DataError
+from competition.config import require_own_products, validate
+from competition.errors import ConfigError, DataError
 from competition.files import digest, read_json, write_table
 from competition.paths import Paths
 from competition.prepare import prepare_test
@@ -44,11 +45,16 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
         SubmissionError: if a prediction is not finite.
     """
     paths = Paths.of(name)
+    if name.endswith((".yaml", ".yml")):
+        require_own_products(paths, Path(name))
     if not paths.latest_run.exists():
-        raise DataError(f"{paths.root} must hold a finished run before it can predict; run ./run.sh full {name} first.")
+        raise DataError(
+            f"{paths.root} must hold a finished run before it can predict; run ./run.sh full {name} first, "
+            "and look at the name."
+        )
     run_folder = paths.run(paths.latest_run.read_text().strip())
-    manifest = read_json(run_folder / MANIFEST)
-    config = Config.model_validate(manifest["config"])
+    manifest = read_json(run_folder / MANIFEST, "config", "stages", "sample_columns", "label_means", "n_folds")
+    config = validate(Config, manifest["config"], run_folder / MANIFEST)
     competition = config.competition
     table, ids, dropped = prepare_test(competition, str(test_file))
     folder = paths.prediction(digest([ids, table.to_csv(index=False)]))
@@ -85,6 +91,8 @@ def main() -> None:
     options.add_argument("--test", required=True, type=Path, help="CSV with the ids and inputs of new rows")
     options.add_argument("--out", type=Path, help="copy of the submission")
     args = options.parse_args()
+    if args.out and args.out.is_dir():
+        raise ConfigError(f"--out must be a file; {args.out} is a folder.")
     with command.locked(Paths.of(args.competition)):
         written = predict(args.competition, args.test, args.workers)
     if args.out:

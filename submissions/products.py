@@ -12,10 +12,10 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from competition import command
 from competition.errors import DataError
-from competition.files import read_json, read_table, read_text_table, sha256_of, write_json
+from competition.files import digest, read_json, read_table, read_text_table, sha256_of, write_json
 from competition.metrics import Array
 from competition.tables import text_columns
-from submissions.apply import MANIFEST, submission_table, write_submission
+from submissions.apply import MANIFEST, read_step, submission_table, write_submission
 from submissions.columns import Columns, Run, package_versions, stage_names
 from submissions.crossfit import CrossFitted
 
@@ -71,18 +71,18 @@ def is_done(run: Run, step: str) -> bool:
     path = run.folder / step
     if not path.exists():
         return False
-    stored = read_json(path)
-    return stored["made_from"] == run.made_from and all(
-        (run.folder / name).exists() and sha256_of(run.folder / name) == known
-        for name, known in stored["files"].items()
-    )
+    try:
+        return bool(read_step(run.folder, step)["made_from"] == run.made_from)
+    except DataError:  # edited or damaged: made again
+        return False
 
 
 def finish(run: Run, step: str, content: dict[str, Any], files: list[str]) -> dict[str, Any]:
     """Write the JSON file of a step, last, with the digests of its other files; returns what was written."""
     listed = {name: sha256_of(run.folder / name) for name in files}
-    write_json(run.folder / step, _json({**content, "made_from": run.made_from, "files": listed}))
-    return dict(read_json(run.folder / step))
+    whole = _json({**content, "made_from": run.made_from, "files": listed})
+    write_json(run.folder / step, {**whole, "digest": digest(whole)})
+    return read_step(run.folder, step)
 
 
 def _json(value: Any) -> Any:

@@ -56,8 +56,8 @@ def report(run: Run) -> str:
     parts = [
         f"# {name}: {metric.name}, {direction}\n\nrun {run.name}, {run.plan.n_folds} folds",
         f"## Tables\n\n{_tables(run)}",
-        f"## Stages\n\n{_stages(run, columns, products[BLEND])}",
-        f"## Candidates\n\n{_candidates(products)}",
+        f"## Stages\n\n{_stages(run, columns, products)}",
+        f"## Candidates\n\n{_candidates(products, metric.greater_is_better, run.plan.n_folds)}",
     ]
     answers = run.config.competition.answers
     if answers is not None and answers.exists():
@@ -83,12 +83,14 @@ def _tables(run: Run) -> str:
     return "\n".join(f"- {line}" for line in describe_tables(found).splitlines())
 
 
-def _stages(run: Run, columns: Columns, blend: dict[str, Any]) -> str:
-    """Table 1: cv_score, fold_scores (mean and standard deviation), weight in the default blend, seconds, marks."""
+def _stages(run: Run, columns: Columns, products: dict[str, Any]) -> str:
+    """Table 1: cv_score, fold_scores (mean and standard deviation), weight in the submission, seconds, marks."""
     metric, scored = run.metric, columns.folds >= 0
     names = run.config.competition.targets
     marks = {stage["name"]: stage["marks"] for stage in read_json(run.folder / MANIFEST)["stages"]}
-    models = blend["candidates"][blend["default"]]["models"]
+    chosen = products[SELECTION]["chosen"]
+    blend = products[STACK]["models"] if chosen == STACK_NAME else products[BLEND]["candidates"][chosen]["models"]
+    models = {target: part.get("blend", part) for target, part in blend.items()}
     rows = []
     for stage in run.config.stages:
         y_pred = columns.oof[:, columns.stages.index(stage)]
@@ -108,9 +110,12 @@ def _stages(run: Run, columns: Columns, blend: dict[str, Any]) -> str:
             of_targets = []
         rows += [first, *of_targets]
     header = ["stage", "target", "cv_score", "fold_scores", "weight", "seconds", "marks"]
+    if not any(marks.values()):
+        header, rows = header[:-1], [row[:-1] for row in rows]
+    in_blend = f"the blend below {STACK_NAME}" if chosen == STACK_NAME else chosen
     lines = [
         table(header, rows),
-        f"\nfold_scores: mean +- standard deviation. weight: in {blend['default']}, the default blend.",
+        f"\nfold_scores: mean +- standard deviation. weight: in {in_blend}, which was chosen.",
     ]
     said = {
         "optimistic": "the epoch was chosen on the fold that is scored (keep: best_on_held_out)",
@@ -125,9 +130,9 @@ def _spread(values: list[float]) -> str:
     return f"{np.mean(known):#.4g} +- {np.std(known, ddof=1):#.2g}" if len(known) > 1 else "-"
 
 
-def _candidates(products: dict[str, Any]) -> str:
-    """Table 2: the two scores of each candidate, its difference to the default, and the choice."""
-    selection = products[SELECTION]
+def _candidates(products: dict[str, Any], greater_is_better: bool, n_folds: int) -> str:
+    """Table 2: the two scores of each candidate, its gain over the default, and the choice."""
+    selection, sign = products[SELECTION], 1 if greater_is_better else -1
     rows = []
     for name in [name for name in (*BLENDERS, STACK_NAME) if name in selection["candidates"]]:
         compared = selection["candidates"][name]
@@ -138,16 +143,16 @@ def _candidates(products: dict[str, Any]) -> str:
                 name,
                 number(scores["in_sample_score"]),
                 number(compared["cross_fitted_score"]),
-                "default" if is_default else number(compared["difference"]),
+                "default" if is_default else number(sign * compared["difference"]),
                 "" if is_default else number(compared["standard_error"]),
                 "chosen" if name == selection["chosen"] else "",
             ]
         )
     procedure = selection["procedure"]
-    rows.append(["chosen without the fold", "", number(procedure["cross_fitted_score"]), "", "", ""])
+    rows.append(["whole procedure", "", number(procedure["cross_fitted_score"]), "", "", ""])
     without = procedure["chosen_without_fold"]
     counts = ", ".join(f"{name} {without.count(name)}" for name in sorted(set(without)))
-    header = ["candidate", "in_sample_score", "cross_fitted_score", "difference", "standard_error", ""]
+    header = ["candidate", "in_sample_score", "cross_fitted_score", "gain", "standard_error", ""]
     return "\n".join(
         [
             table(header, rows),
@@ -155,8 +160,15 @@ def _candidates(products: dict[str, Any]) -> str:
             *_wrapped(selection["reason"]),
             *_wrapped(
                 "in_sample_score: weights and score on the same rows, optimistic. cross_fitted_score: each row by "
-                "weights, scaling and tuning fitted without its fold; in the last row the choice of candidate was "
-                f"made without its fold, too ({counts})."
+                "weights, scaling and tuning fitted without its fold; for the whole procedure the choice of candidate "
+                f"was made without its fold, too ({counts}): the score to expect. gain: over the default, above 0 is "
+                "better."
+            ),
+            *_wrapped(
+                "Two folds: without one of them there is a single fold left, on which nothing can be tuned, so the "
+                "plain mean stands in for every fitted blend in its cross_fitted_score. Three folds show more."
+                if n_folds == 2
+                else ""
             ),
         ]
     )

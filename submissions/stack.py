@@ -59,12 +59,9 @@ def stack(run: Run) -> dict[str, Any]:
 
 
 def describe(content: dict[str, Any]) -> str:
-    """Scores and sizes of the stack."""
+    """Score and sizes of the stack in one line."""
     trees = ", ".join(f"{name} {model['n_trees']}" for name, model in content["models"].items())
-    return (
-        f"{STACK_NAME}: in_sample_score {number(content['in_sample_score'])}, "
-        f"cross_fitted_score {number(content['cross_fitted_score'])}; trees: {trees}"
-    )
+    return f"{STACK_FILE}: {STACK_NAME}; cross_fitted_score: {number(content['cross_fitted_score'])}; trees: {trees}"
 
 
 def main() -> None:
@@ -76,7 +73,6 @@ def main() -> None:
         return
     with at_work(run):
         print(describe(stack(run)))
-        print(run.folder / STACK_FILE)
 
 
 if __name__ == "__main__":

@@ -90,10 +90,9 @@ def main() -> None:
     run = open_run(args.competition, args.seed, args.reuse)
     with at_work(run):
         selection, filled = write(run)
-        print(selection["reason"])
+        print(f"{SUBMISSION_FILE}: {selection['chosen']}, checked against the sample")
         if filled:
             print(f"{filled} test rows that were dropped as unparsable have the mean of the training labels")
-        print(run.folder / SUBMISSION_FILE)
 
 
 if __name__ == "__main__":

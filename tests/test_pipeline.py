@@ -70,7 +70,7 @@ def test_a_second_run_trains_nothing_and_changes_no_byte(undisturbed: Path, tmp_
     jobs = {path: path.stat().st_mtime_ns for path in work.rglob("models/**/report.json")}
     done = run(work, "smoke")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("2 of 2 jobs are finished") == 4
+    assert done.stdout.count("3 of 3 jobs are finished") == 4
     assert {path: path.stat().st_mtime_ns for path in work.rglob("models/**/report.json")} == jobs
     assert submission(work).read_bytes() == submission(undisturbed).read_bytes()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from competition.errors import DataError
 from models import conformers
 from models.cache import MoleculeCache
 from models.conformers import conformer, conformer_cache
@@ -73,3 +74,12 @@ def test_how_molecules_fell_into_shards_changes_no_value(tmp_path: Path) -> None
         apart.compute_shard([text])
     for x, y in zip(together.load(smiles)[0], apart.load(smiles)[0], strict=True):
         assert np.array_equal(x, y)
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+    cache = conformer_cache(tmp_path)
+    cache.compute_shard(["CO"])
+    shard = next(cache.folder.glob("*.npz"))
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(DataError, match=f"{shard.name} must be a part of the cache and is damaged"):
+        cache.missing(["CO"])

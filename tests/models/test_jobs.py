@@ -16,7 +16,19 @@ from folds.make import load_folds_config
 from folds.make import run as make_folds
 from models import jobs
 from models.config import load_stages
-from models.jobs import Job, Plan, code_digest_of, plan, publish, read_predictions, stage_oof, verify, write_predictions
+from models.jobs import (
+    Job,
+    Plan,
+    code_digest_of,
+    plan,
+    publish,
+    read_predictions,
+    stage_oof,
+    stage_test,
+    verify,
+    write_predictions,
+    write_test_predictions,
+)
 from tests.conftest import mixed_tables, write_competition
 
 
@@ -138,3 +150,15 @@ def test_predictions_that_are_not_finite_are_not_written(tmp_path: Path) -> None
     with pytest.raises(DataError, match="first id 'b'"):
         write_predictions(tmp_path / "oof.csv", ["a", "b"], ["y"], np.array([[1.0], [np.nan]]))
     assert not (tmp_path / "oof.csv").exists()
+
+
+def test_changed_test_predictions_are_no_predictions(tmp_path: Path) -> None:
+    job = Job("s", "k", 0, 0, tmp_path / "job")
+    assert not job.has_predicted("t")
+    write_test_predictions(job, "t", ["a"], ["y"], np.array([[1.0]]))
+    assert job.has_predicted("t")
+    assert stage_test([job], "t", ["a"], ["y"]).tolist() == [[1.0]]
+    job.test_file("t").write_text("id,y\na,51.0\n")
+    assert not job.has_predicted("t")
+    with pytest.raises(DataError, match="as the job wrote it"):
+        stage_test([job], "t", ["a"], ["y"])

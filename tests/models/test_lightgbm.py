@@ -69,3 +69,11 @@ def test_text_without_a_shared_word_is_refused_by_name(tmp_path: Path) -> None:
     train = Rows(["a", "b", "c"], pd.DataFrame({"note": ["one", "two", "three"]}), np.zeros((3, 1)))
     with pytest.raises(DataError, match="'note'"):
         build(tmp_path, text=["note"]).fit(train, None, tmp_path)
+
+
+def test_two_labels_are_enough_to_fit(tmp_path: Path) -> None:
+    y = np.array([[1.0], [3.0], [np.nan], [np.nan]])
+    train = Rows(list("abcd"), pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0]}), y)
+    stage = build(tmp_path, numeric=["x"])
+    stage.fit(train, None, tmp_path)
+    assert np.isfinite(stage.predict(train.without_labels(), tmp_path)).all()

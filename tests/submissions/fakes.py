@@ -14,7 +14,7 @@ from competition.prepare import prepare
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
-from models.jobs import Plan, plan, publish, write_predictions
+from models.jobs import Plan, plan, publish, write_predictions, write_test_predictions
 from submissions.config import load_config
 from tests.conftest import write_competition
 
@@ -83,6 +83,6 @@ def prepare_and_fake_jobs(path: Path) -> Plan:
         job.folder.mkdir(parents=True)
         write_predictions(job.folder / "oof.csv", list(train["id"]), TARGETS, made_up(train[TARGETS].to_numpy()))
         y_test = answers.loc[test["id"], TARGETS].to_numpy()
-        write_predictions(job.folder / "test" / f"{planned.test_key}.csv", list(test["id"]), TARGETS, made_up(y_test))
+        write_test_predictions(job, planned.test_key, list(test["id"]), TARGETS, made_up(y_test))
         publish(job, {"seconds": 1.5})
     return planned

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from competition.errors import DataError, SubmissionError
-from competition.files import read_json, read_table, read_text_table, write_table
+from competition.files import digest, read_json, read_table, read_text_table, write_table
 from competition.metrics import METRICS
 from competition.paths import PROJECT, Paths
 from submissions import blend, columns, report, stack, stacker, write
@@ -78,9 +78,21 @@ def test_the_stack_is_the_submission_where_it_is_chosen(made: Path) -> None:
     assert selection["default"] == "mean"
     assert selection["chosen"] != "mean"
     for name, file in (("lightgbm_stack", "stack.csv"), (read_json(run.folder / "blend.json")["chosen"], "blend.csv")):
-        (run.folder / "selection.json").write_text(json.dumps({**selection, "chosen": name}))
+        forged = {**{key: value for key, value in selection.items() if key != "digest"}, "chosen": name}
+        (run.folder / "selection.json").write_text(json.dumps({**forged, "digest": digest(forged)}))
         write.write(run)
         assert (run.folder / "submission.csv").read_bytes() == (run.folder / file).read_bytes()
+
+
+@pytest.mark.parametrize("step", ["blend.json", "selection.json"])
+def test_an_edited_step_is_refused_by_predict_and_made_again_by_a_run(made: Path, step: str) -> None:
+    run = run_all(made)
+    columns_of_test, before = load_columns(run).test, (run.folder / step).read_bytes()
+    (run.folder / step).write_text((run.folder / step).read_text().replace("0.", "1.", 1))
+    with pytest.raises(DataError, match=f"changed or gone: {step}"):
+        predict_run(run.folder, columns_of_test)
+    run_all(made)
+    assert (run.folder / step).read_bytes() == before
 
 
 def test_a_stored_run_predicts_without_the_training_table(made: Path, tmp_path: Path) -> None:
@@ -311,7 +323,7 @@ def test_the_report_has_every_number_under_its_name(made: Path) -> None:
     assert "4.5" in good  # seconds: three folds of 1.5
     weights = read_json(run.folder / "blend.json")["candidates"]["shrunk_ridge"]["models"]
     assert f"{weights['height']['weights']['good']:.3f}" in page
-    for words in ("in_sample_score", "cross_fitted_score", "chosen without the fold", "labels missing: depth"):
+    for words in ("in_sample_score", "cross_fitted_score", "whole procedure", "labels missing: depth"):
         assert words in page
     answers = pd.read_csv(made.parent / "answers.csv", dtype={"id": str}).set_index("id")
     predicted = read_table(run.folder / "blend.csv", ["id"]).set_index("id")

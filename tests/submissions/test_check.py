@@ -1,0 +1,106 @@
+"""What `./run.sh check` finds before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from competition import prepare
+from competition.config import find_config, load_competition
+from competition.errors import ConfigError, DataError
+from competition.paths import Paths
+from submissions.check import check
+from submissions.config import load_config
+from tests.conftest import mixed_tables, write_competition
+
+
+def checked(path: Path) -> str:
+    return check(load_config(str(path)))
+
+
+def test_a_good_competition_is_described_with_its_jobs(tmp_path: Path) -> None:
+    said = checked(write_competition(tmp_path, *mixed_tables()))
+    assert "60 training rows, 20 test rows" in said
+    assert "stage trees: lightgbm, 3 jobs" in said
+
+
+@pytest.mark.parametrize("value", ["float('nan')", "float('inf')"])
+def test_a_metric_that_is_no_number_is_refused(tmp_path: Path, value: str) -> None:
+    (tmp_path / "own.py").write_text(f"def score(y_true, y_pred):\n    return {value}\n")
+    path = write_competition(
+        tmp_path, *mixed_tables(), competition={"metric": "own.py:score", "greater_is_better": True}
+    )
+    with pytest.raises(ConfigError, match="must be a finite number"):
+        checked(path)
+
+
+def test_a_metric_that_ends_the_program_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("import sys\n\ndef score(y_true, y_pred):\n    sys.exit(3)\n")
+    path = write_competition(
+        tmp_path, *mixed_tables(), competition={"metric": "own.py:score", "greater_is_better": True}
+    )
+    with pytest.raises(ConfigError, match="SystemExit"):
+        checked(path)
+
+
+def test_a_stage_without_a_column_for_it_is_named(tmp_path: Path) -> None:
+    path = write_competition(tmp_path, *mixed_tables(), competition={"smiles": []}, stages={"graph": {"kind": "gnn"}})
+    with pytest.raises(ConfigError, match=r"stages\.graph: a stage of kind gnn needs a column"):
+        checked(path)
+
+
+def test_a_row_that_was_cut_off_is_named(tmp_path: Path) -> None:
+    path = write_competition(tmp_path, *mixed_tables())
+    with (tmp_path / "train.csv").open("a") as file:
+        file.write("m999,CC\n")
+    with pytest.raises(DataError, match="row 62"):
+        checked(path)
+
+
+def test_a_label_whose_square_overflows_is_refused(tmp_path: Path) -> None:
+    train, test = mixed_tables()
+    train.loc[3, "lumo"] = 1e300
+    with pytest.raises(DataError, match=r"row 5 .* has '1e\+300'"):
+        checked(write_competition(tmp_path, train, test))
+
+
+def test_a_test_table_without_a_usable_row_is_refused(tmp_path: Path) -> None:
+    train, test = mixed_tables()
+    path = write_competition(tmp_path, train, test.assign(SMILES="no molecule"), competition={"unparsable": "drop"})
+    with pytest.raises(DataError, match="without its unparsable rows must have at least one row"):
+        checked(path)
+
+
+def test_two_yaml_files_of_one_name_do_not_share_products(tmp_path: Path) -> None:
+    first = write_competition(tmp_path / "a", *mixed_tables())
+    second = write_competition(tmp_path / "b", *mixed_tables())
+    paths = Paths("mixed")
+    for path in (first, first):
+        prepare.run(load_competition(str(path)), paths, find_config(str(path)))
+    with pytest.raises(ConfigError, match="must belong to one YAML"):
+        prepare.run(load_competition(str(second)), paths, find_config(str(second)))
+    first.unlink()
+    prepare.run(load_competition(str(second)), paths, find_config(str(second)))
+
+
+def test_a_section_of_comments_alone_is_an_empty_one(tmp_path: Path) -> None:
+    path = write_competition(tmp_path, *mixed_tables())
+    path.write_text(path.read_text() + "\nsubmissions:\n  # default: mean\n")
+    assert load_config(str(path)).submissions.default == "shrunk_ridge"
+
+
+def test_folds_that_were_edited_by_hand_are_used_and_said_so(tmp_path: Path) -> None:
+    from folds.make import load_folds_config
+    from folds.make import run as make_folds
+
+    path = write_competition(tmp_path, *mixed_tables())
+    config, paths = load_competition(str(path)), Paths("mixed")
+    prepare.run(config, paths, path)
+    assert "edited" not in make_folds(config, load_folds_config(str(path)), paths)
+    table = pd.read_csv(paths.folds)
+    table.loc[0, "fold"] = (table.loc[0, "fold"] + 1) % 3
+    table.to_csv(paths.folds, index=False)
+    assert "was edited by hand and is used as it is" in make_folds(config, load_folds_config(str(path)), paths)
+    assert pd.read_csv(paths.folds).equals(table)
