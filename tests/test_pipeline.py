@@ -146,8 +146,8 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(
 @pytest.mark.parametrize(
     ("right", "wrong", "words"),
     [
-        ("epochs: 4", "epochs: many", "stages.gnn.gnn.epochs: Input should be a valid integer"),
-        ("metric: r2", "metric: rsquared", "competition.metric must be one of"),
+        ("epochs: 4", "epochs: many", "stages.gnn.epochs: Input should be a valid integer"),
+        ("metric: r2", "metric: rsquared", "competition.metric: must be one of"),
     ],
 )
 def test_a_mistake_in_the_yaml_ends_the_run_in_seconds_and_leaves_products_whole(
