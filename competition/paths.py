@@ -21,6 +21,11 @@ def config_folders() -> list[Path]:
     return [CONFIGS, work_root() / "configs"]
 
 
+def shown(path: Path) -> Path:
+    """A path as a person reads it: relative to where they stand, if it is below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def weight_folders() -> list[Path]:
     """Folders with pretrained weights that the user keeps: $WEIGHTS_DIR, $UNIMOL_WEIGHT_DIR, `weights/`."""
     named = [os.environ.get("WEIGHTS_DIR"), os.environ.get("UNIMOL_WEIGHT_DIR")]

@@ -284,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"\nBefore ./run.sh full can go on, the data must be mended:\n{type(error).__name__}: {error}",
             file=sys.stderr,
         )
-    print(f"\nWritten: {path}\nNext: look at the guesses in it, then ./run.sh full {named}")
+    print(f"\nWritten: {paths.shown(path)}\nNext: look at the guesses in it, then ./run.sh full {named}")
 
 
 if __name__ == "__main__":

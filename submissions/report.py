@@ -16,6 +16,7 @@ from competition import command
 from competition.errors import DataError
 from competition.files import read_json, read_table, read_text_table, write_atomically
 from competition.metrics import Array
+from competition.paths import shown
 from competition.prepare import describe as describe_tables
 from competition.prepare import parse_numbers
 from models.jobs import REPORT
@@ -62,7 +63,7 @@ def report(run: Run) -> str:
     answers = run.config.competition.answers
     if answers is not None and answers.exists():
         parts.append(f"## Score on the answers\n\n{_answers(run, columns, products)}")
-    return "\n\n".join([*parts, f"Submission: {run.folder / SUBMISSION_FILE}"])
+    return "\n\n".join([*parts, f"Submission: {shown(run.folder / SUBMISSION_FILE)}"])
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
