@@ -144,7 +144,7 @@ def _candidates(products: dict[str, Any], greater_is_better: bool, n_folds: int)
                 name,
                 number(scores["in_sample_score"]),
                 number(compared["cross_fitted_score"]),
-                "default" if is_default else number(sign * compared["difference"]),
+                "default" if is_default else number(sign * compared["difference"] + 0.0),
                 "" if is_default else number(compared["standard_error"]),
                 "chosen" if name == selection["chosen"] else "",
             ]
