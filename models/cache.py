@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from competition.errors import DataError
 from competition.files import digest, write_atomically
+from models.code import code_digest_of
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class MoleculeCache:
     """Arrays (n_i, width) of float32 by canonical SMILES, n_i rows for molecule i.
 
     compute: canonical SMILES -> array and a status word; a pure function of the SMILES and the settings.
-    settings: all that changes what `compute` gives; RDKit's version is added.
+    settings: all that changes what `compute` gives; RDKit's version and the code of `compute` are added.
     """
 
     root: Path
@@ -40,7 +41,8 @@ class MoleculeCache:
     @property
     def folder(self) -> Path:
         """Folder of the shards of these settings."""
-        return self.root / f"{self.name}-{digest({**self.settings, 'rdkit': rdkit.__version__})}"
+        code = code_digest_of(Path(self.compute.__code__.co_filename))
+        return self.root / f"{self.name}-{digest({**self.settings, 'rdkit': rdkit.__version__, 'code': code})}"
 
     def missing(self, smiles: Iterable[str]) -> list[str]:
         """Which distinct molecules are not in the cache, sorted."""

@@ -9,7 +9,6 @@ folds, weights or code make another key.
 
 from __future__ import annotations
 
-import ast
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from competition.errors import DataError
 from competition.files import digest, read_json, read_table, read_text_table, sha256_of, write_json, write_table
 from competition.paths import PROJECT, Paths
 from folds.table import read_folds
+from models.code import code_digest_of
 from models.weights import digest_of_weights
 
 REPORT = "report.json"
@@ -137,36 +137,6 @@ def _version_to_reuse(paths: Paths, stage: str, key: str) -> str | None:
 def code_digest(kind: str) -> str:
     """Digest of the code of a kind of stage: its file and what that imports from `models`."""
     return code_digest_of(PROJECT / "models" / f"{kind}.py")
-
-
-def code_digest_of(file: Path) -> str:
-    """Digest of a module and of the modules of `models` it imports, without comments and docstrings.
-
-    `config.py` is left out, since the settings are in the key themselves, and `stage.py`, the contract.
-    """
-    seen: dict[str, str] = {}
-    waiting = [file]
-    while waiting:
-        path = waiting.pop()
-        if path.name in seen or path.name in ("config.py", "stage.py"):
-            continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("models."):
-                waiting.append(file.parent / f"{node.module.split('.')[1]}.py")
-            elif isinstance(node, ast.ImportFrom) and node.module == "models":
-                waiting += [file.parent / f"{alias.name}.py" for alias in node.names]
-            body = getattr(node, "body", None)
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
-                first = body[0]
-                if (
-                    isinstance(first, ast.Expr)
-                    and isinstance(first.value, ast.Constant)
-                    and isinstance(first.value.value, str)
-                ):
-                    body.pop(0)
-        seen[path.name] = ast.dump(tree)
-    return digest(seen)
 
 
 def publish(job: Job, report: dict[str, Any]) -> None:

@@ -83,3 +83,15 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:100])
     with pytest.raises(DataError, match=f"{shard.name} must be a part of the cache and is damaged"):
         cache.missing(["CO"])
+
+
+def test_an_edit_of_the_code_that_computes_has_another_folder(tmp_path: Path) -> None:
+    """Values of older code are never taken for those of today's."""
+    folders = []
+    for body in ("return 1", "return 2", "return 2  # why"):
+        (tmp_path / "own.py").write_text(f"def compute(smiles):\n    {body}\n")
+        names: dict = {}
+        exec(compile((tmp_path / "own.py").read_text(), str(tmp_path / "own.py"), "exec"), names)
+        folders.append(MoleculeCache(tmp_path, "x", {}, names["compute"]).folder)
+    assert folders[0] != folders[1]
+    assert folders[1] == folders[2]

@@ -1,0 +1,38 @@
+"""Digest of code: what makes finished jobs and cached arrays out of date."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from competition.files import digest
+
+
+def code_digest_of(file: Path) -> str:
+    """Digest of a module and of the modules of `models` it imports, without comments and docstrings.
+
+    `config.py` is left out, since the settings are in the key themselves, and `stage.py`, the contract.
+    """
+    seen: dict[str, str] = {}
+    waiting = [file]
+    while waiting:
+        path = waiting.pop()
+        if path.name in seen or path.name in ("config.py", "stage.py") or not path.exists():
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("models."):
+                waiting.append(file.parent / f"{node.module.split('.')[1]}.py")
+            elif isinstance(node, ast.ImportFrom) and node.module == "models":
+                waiting += [file.parent / f"{alias.name}.py" for alias in node.names]
+            body = getattr(node, "body", None)
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
+                first = body[0]
+                if (
+                    isinstance(first, ast.Expr)
+                    and isinstance(first.value, ast.Constant)
+                    and isinstance(first.value.value, str)
+                ):
+                    body.pop(0)
+        seen[path.name] = ast.dump(tree)
+    return digest(seen)
