@@ -23,11 +23,13 @@ class Rows:
     ids: n_rows names.
     inputs: n_rows rows; molecule columns are canonical SMILES, numbers are floats (NaN: missing).
     y: (n_rows, n_targets) in the targets' own units, NaN where there is no label; None for test rows.
+    weights: (n_rows,) of the rows in training; None where all are 1. Scores know no weights.
     """
 
     ids: list[str]
     inputs: pd.DataFrame
     y: NDArray[np.float64] | None
+    weights: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -39,6 +41,7 @@ class Rows:
             [self.ids[i] for i in positions],
             self.inputs.iloc[positions].reset_index(drop=True),
             None if self.y is None else self.y[positions],
+            None if self.weights is None else self.weights[positions],
         )
 
     def without_labels(self) -> Rows:
