@@ -24,12 +24,16 @@ class Rows:
     inputs: n_rows rows; molecule columns are canonical SMILES, numbers are floats (NaN: missing).
     y: (n_rows, n_targets) in the targets' own units, NaN where there is no label; None for test rows.
     weights: (n_rows,) of the rows in training; None where all are 1. Scores know no weights.
+    auxiliary: (n_rows, n_auxiliary) targets that are trained on and not submitted; None where there are none.
+    extra: (n_rows,) whether a row comes from competition.extra_train; None where none does.
     """
 
     ids: list[str]
     inputs: pd.DataFrame
     y: NDArray[np.float64] | None
     weights: NDArray[np.float64] | None = None
+    auxiliary: NDArray[np.float64] | None = None
+    extra: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -42,6 +46,8 @@ class Rows:
             self.inputs.iloc[positions].reset_index(drop=True),
             None if self.y is None else self.y[positions],
             None if self.weights is None else self.weights[positions],
+            None if self.auxiliary is None else self.auxiliary[positions],
+            None if self.extra is None else self.extra[positions],
         )
 
     def without_labels(self) -> Rows:

@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from competition.errors import ConfigError
 from competition.files import read_json, write_atomically, write_json
 from competition.tables import Rows
-from models import trainer
+from models.batches import Batches
 from models.config import BertStage
-from models.heads import AttentionPooling, Network, build_head, pool
+from models.heads import AttentionPooling, pool
+from models.neural import Neural
 from models.stage import Context
 from models.text import (
     Tokens,
@@ -72,22 +72,20 @@ class BertBackbone(nn.Module):
         return pool(self.pooling, tokens, attention_mask, self.attention)
 
 
-class Bert:
-    """The stage; see `models/stage.py` for the contract."""
+class Bert(Neural):
+    """The stage; see `models.neural.Neural`."""
 
     def __init__(self, config: BertStage, context: Context) -> None:
-        self.config = config
-        self.context = context
+        super().__init__(config, context)
         self.columns = input_columns(config, context)
 
-    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
-        """Fine-tune on `train`, or train from scratch, and write all that prediction needs."""
-        assert train.y is not None
-        trainer.seed_everything(self.context.seed)
+    def start(self, train: Rows, folder: Path) -> nn.Module:
+        """The configured weights, or random ones; writes tokenizer, the encoder's shape, and what was counted."""
         encoder, tokens = self._from_weights() if self.config.weights else self._from_scratch(train)
         max_length = min(self.config.max_length, position_limit(encoder))
-        batches, cut = self._encode(train, tokens, max_length)
-        unknown = tokens.unknown_share(batches.items)
+        texts = join_columns(train.inputs, self.columns, self.context.smiles, tokens.separator)
+        items, cut = tokens.encode(texts, max_length)
+        unknown = tokens.unknown_share(items)
         if unknown > MOST_UNKNOWN:
             raise ConfigError(
                 f"the vocabulary of weights {self.config.weights!r} must know the tokens of "
@@ -106,39 +104,27 @@ class Bert:
                 "separator": tokens.separator,
                 "rows": len(train),
                 "cut_rows": cut,
-                "longest": int(batches.lengths.max()),
+                "longest": max(len(ids) for ids in items),
                 "unknown_share": unknown,
             },
         )
-        held_out = None
-        if valid is not None:
-            assert valid.y is not None
-            held_out = (self._encode(valid, tokens, max_length)[0], valid.y)
-        network = self._network(encoder)
-        trainer.fit(
-            network, batches, train.y, self.config, self.context.seed, folder, self.context.progress, held_out
-        )  # fmt: skip
+        return BertBackbone(encoder, self.config.pooling)
 
-    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
-        """Predictions from `folder` alone: neither hub nor package nor the original weights are asked."""
-        text = read_json(folder / TEXT)
-        tokens = Tokens.load(folder / TOKENIZER, text["pad_id"], text["unknown_id"], text["separator"])
-        batches, _ = self._encode(rows, tokens, text["max_length"])
+    def restore(self, folder: Path) -> nn.Module:
+        """The encoder's shape from `folder` alone: neither hub nor package nor the original weights are asked."""
         encoder = transformers.AutoModel.from_config(
             transformers.AutoConfig.from_pretrained(folder / ENCODER, local_files_only=True), dtype=torch.float32
         )
-        return trainer.predict(self._network(without_pooler(encoder)), batches, self.config, folder)
+        return BertBackbone(without_pooler(encoder), self.config.pooling)
 
-    def _network(self, encoder: nn.Module) -> Network:
-        backbone = BertBackbone(encoder, self.config.pooling)
-        return Network(backbone, build_head(self.config.head, backbone.width, len(self.context.targets)))
-
-    def _encode(self, rows: Rows, tokens: Tokens, max_length: int) -> tuple[trainer.Batches, int]:
-        """Token ids of all rows, and how many rows were cut."""
+    def encode(self, rows: Rows, folder: Path, view: int, seed: int) -> Batches:
+        """Token ids of all rows."""
+        text = read_json(folder / TEXT)
+        tokens = Tokens.load(folder / TOKENIZER, text["pad_id"], text["unknown_id"], text["separator"])
         texts = join_columns(rows.inputs, self.columns, self.context.smiles, tokens.separator)
-        items, cut = tokens.encode(texts, max_length)
+        items, _ = tokens.encode(texts, text["max_length"])
         lengths = np.array([len(ids) for ids in items], dtype=np.int64)
-        return trainer.Batches(items, lengths, lambda batch: pad(batch, tokens.pad_id)), cut
+        return Batches(items, lengths, lambda batch: pad(batch, tokens.pad_id))
 
     def _from_weights(self) -> tuple[nn.Module, Tokens]:
         assert self.config.weights is not None

@@ -21,14 +21,18 @@ class Stage(StrictModel):
 
     seeds: list[int] = Field(default=[0], min_length=1)
     """Names of the seeds; the stage's column is the mean over them. Adding one trains only its jobs."""
+    target_transform: Literal["none", "standard", "robust", "min_max", "quantile", "power", "log1p"] = "none"
+    """What the targets go through before the stage sees them (scikit-learn's scalers), fitted on the training rows
+    of the fold and inverted on predictions. quantile and power make them normal."""
+    extra_rows: Literal["train", "pretrain", "ignore"] = "train"
+    """What to do with the rows of competition.extra_train: train on them with their weight; in a neural stage,
+    train on them first and then on the competition's own rows alone; or leave them out."""
 
 
 class LinearHead(StrictModel):
     """One linear layer on the pooled features."""
 
     kind: Literal["linear"] = "linear"
-    dropout: Fraction = 0.0
-    """Dropout right before the layer."""
 
 
 class MultiSampleHead(StrictModel):
@@ -37,11 +41,21 @@ class MultiSampleHead(StrictModel):
     kind: Literal["multi_sample"]
     samples: int = Field(default=5, ge=2)
     """Masks per step."""
-    dropout: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Rate of each mask; must be above 0, or all masks are the same."""
+    dropout: Annotated[float, Field(gt=0, lt=1)] | list[Annotated[float, Field(gt=0, lt=1)]] = 0.2
+    """Rate of the masks, or a list with one rate for each; above 0, or all masks would be the same."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MultiSampleHead:
+        if isinstance(self.dropout, list) and len(self.dropout) != self.samples:
+            raise ValueError(f"dropout must list one rate per sample ({self.samples}); found {len(self.dropout)}")
+        return self
 
 
 Head = Annotated[LinearHead | MultiSampleHead, Field(discriminator="kind")]
+Schedule = Literal[
+    "constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "one_cycle", "warmup_stable_decay"
+]  # fmt: skip
+MoleculeFeatures = Literal["morgan", "descriptors"]
 
 
 class NeuralStage(Stage):
@@ -50,28 +64,80 @@ class NeuralStage(Stage):
     epochs: int = Field(default=10, ge=1)
     """Passes over the training rows."""
     batch_size: int = Field(default=32, ge=1)
-    """Rows per step of the optimizer."""
+    """Rows that go through the network together."""
+    accumulate: int = Field(default=1, ge=1)
+    """Batches per step of the optimizer; their gradients add up to that of one large batch."""
     learning_rate: Rate = 1e-4
     """Peak of the schedule."""
     head_learning_rate: Rate | None = None
-    """Peak for the head's layer, where it differs."""
+    """Peak for the layers behind the backbone, where it differs."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of the rate from each layer of the backbone to the one below it; the embeddings have the smallest."""
+    reinitialise_layers: int = Field(default=0, ge=0)
+    """Top layers of the backbone that start from random weights."""
+    freeze: list[str] = []
+    """Parts of the backbone that are not trained, by the beginning of their names (embeddings, encoder.layer.0.)."""
     weight_decay: float = Field(default=0.01, ge=0)
     """AdamW's decay of weight matrices; norms and biases have none."""
-    schedule: Literal["constant", "linear", "cosine", "polynomial", "one_cycle"] = "linear"
+    schedule: Schedule = "linear"
     """Shape of the learning rate after the warm-up."""
-    warmup: Fraction = 0.06
-    """Share of all steps in which the rate rises."""
+    warmup: float = Field(default=0.06, ge=0)
+    """Steps in which the rate rises: below 1 a share of all steps, from 1 on a number of steps."""
+    cycles: int = Field(default=3, ge=1)
+    """cosine_with_restarts: how often the rate falls."""
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """warmup_stable_decay: share of the steps in which the rate falls."""
     clip_norm: Rate = 1.0
     """Largest norm of the gradient."""
+    average: Literal["none", "ema", "last_epochs"] = "none"
+    """Which weights are kept: the last, their exponential moving average over steps, or the mean over the ends of
+    the last epochs."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """ema: share of the old average that a step keeps."""
+    average_epochs: int = Field(default=3, ge=1)
+    """last_epochs: how many."""
+    loss: Literal["mse", "mae", "huber", "weighted_mae", "gaussian"] = "mse"
+    """Of standardised targets. weighted_mae: each target by 1 over its range and root of its number of labels, as in
+    the Open Polymer Prediction 2025. gaussian: likelihood of a normal distribution whose spread is learned, too."""
+    auxiliary_weight: float = Field(default=0.3, ge=0)
+    """Weight of the loss of each of competition.auxiliary_targets; 0 leaves them out."""
     head: Head = LinearHead()
     """The layer that maps pooled features to targets."""
+    pooler_dropout: Fraction = 0.0
+    """Rate of dropout on the pooled features, before the head."""
     backbone_dropout: Fraction = 0.0
     """Rate of every dropout inside the backbone; audited before each fold where it is 0."""
+    r_drop: float = Field(default=0.0, ge=0)
+    """Weight of the difference between two passes with other dropout masks."""
+    mc_dropout: int = Field(default=0, ge=0)
+    """Passes with dropout on whose mean is the prediction; their spread is written beside it. 0: one pass without."""
+    molecule_features: list[MoleculeFeatures] = []
+    """Features of the molecule columns that join the numeric and categorical columns before the head."""
+    columns_before_head: bool = True
+    """Whether the competition's numeric and categorical columns join the pooled features before the head."""
     keep: Literal["last", "best_on_held_out"] = "last"
     """last: the weights at the end of the schedule. best_on_held_out: those of the epoch that scores best on
     the held-out fold; its score is then optimistic, and every table says so."""
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     """auto: float32 on a CPU; on a GPU bf16 where the hardware has it, else fp16 with a gradient scaler."""
+    compile: bool = False
+    """torch.compile on the backbone: pays off in long runs on a GPU."""
+    checkpoint_layers: bool = False
+    """Recompute each layer in the backward pass instead of keeping its activations: less memory, a third slower."""
+
+    @model_validator(mode="after")
+    def _something_drops_where_it_must(self) -> NeuralStage:
+        drops = self.pooler_dropout > 0 or self.backbone_dropout > 0
+        multi_sample = isinstance(self.head, MultiSampleHead)
+        if self.r_drop and not drops:
+            raise ValueError("r_drop needs two passes that differ; set pooler_dropout or backbone_dropout above 0")
+        if self.r_drop and multi_sample:
+            raise ValueError("r_drop and head.kind multi_sample cannot both shape the loss; remove one")
+        if self.mc_dropout and not drops and not multi_sample:
+            raise ValueError("mc_dropout needs passes that differ; set pooler_dropout or backbone_dropout above 0")
+        if self.pooler_dropout and multi_sample:
+            raise ValueError("pooler_dropout and head.kind multi_sample drop the same features; remove one")
+        return self
 
 
 class UnimolStage(NeuralStage):
@@ -85,8 +151,8 @@ class UnimolStage(NeuralStage):
     token_order: Literal["file", "unimol_tools"] = "file"
     """Order of the special tokens in the checkpoint: of the dictionary file (all released ones), or of
     checkpoints pre-trained by unimol_tools 0.1.5 and later."""
-    column: str | None = None
-    """Molecule column; null is the first under competition.smiles."""
+    columns: list[str] = []
+    """Molecule columns, each through the same backbone, their features side by side; empty takes all."""
     remove_hydrogens: bool = False
     """Whether the model sees heavy atoms only (always with the no_h and OLED weights)."""
     layers: int = Field(default=4, ge=1)
@@ -98,7 +164,7 @@ class UnimolStage(NeuralStage):
     epochs: int = Field(default=15, ge=1)
     batch_size: int = Field(default=16, ge=1)
     learning_rate: Rate = 1e-3
-    schedule: Literal["constant", "linear", "cosine", "polynomial", "one_cycle"] = "one_cycle"
+    schedule: Schedule = "one_cycle"
     weight_decay: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
@@ -116,8 +182,8 @@ class GnnStage(NeuralStage):
     """Message passing over bonds (D-MPNN, Yang et al., JCIM 2019), by chemprop."""
 
     kind: Literal["gnn"]
-    column: str | None = None
-    """Molecule column; null is the first under competition.smiles."""
+    columns: list[str] = []
+    """Molecule columns, each through the same backbone, their features side by side; empty takes all."""
     width: int = Field(default=300, ge=8)
     """Width of a bond's message."""
     depth: int = Field(default=3, ge=1)
@@ -129,8 +195,8 @@ class GnnStage(NeuralStage):
     epochs: int = Field(default=30, ge=1)
     batch_size: int = Field(default=64, ge=1)
     learning_rate: Rate = 2e-3
-    schedule: Literal["constant", "linear", "cosine", "polynomial", "one_cycle"] = "one_cycle"
-    warmup: Fraction = 0.1
+    schedule: Schedule = "one_cycle"
+    warmup: float = Field(default=0.1, ge=0)
     weight_decay: float = Field(default=0.0, ge=0)
 
 
@@ -161,7 +227,7 @@ class BertStage(NeuralStage):
     batch_size: int = Field(default=16, ge=1)
     learning_rate: Rate = 5e-5
     head_learning_rate: Rate | None = 1e-3
-    warmup: Fraction = 0.1
+    warmup: float = Field(default=0.1, ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> BertStage:

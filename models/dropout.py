@@ -38,11 +38,8 @@ def set_rates(module: nn.Module, rate: float) -> None:
             setattr(module.get_submodule(owner), name, rate)
 
 
-def audit(backbone: nn.Module, batch: dict[str, Tensor]) -> dict[str, float]:
+def audit(backbone: nn.Module, batch: dict[str, Tensor]) -> None:
     """Run one batch twice in training mode and once in evaluation mode; all three outputs must be the same.
-
-    Returns:
-        The rates above 0 by path: empty, since a backbone with one does not get this far.
 
     Raises:
         ConfigError: if the outputs differ; names the modules that drop, or the first whose output differs.
@@ -65,7 +62,6 @@ def audit(backbone: nn.Module, batch: dict[str, Tensor]) -> dict[str, float]:
             f"and it does not; still dropping: {', '.join(on) or f'no rate is above 0, first difference in {first}'}. "
             "Set those rates to 0 in the stage's file, or set backbone_dropout."
         )
-    return {path: rate for path, rate in rates(backbone).items() if rate > 0}
 
 
 def _trace(backbone: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:

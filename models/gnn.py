@@ -11,15 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rdkit import Chem
 from torch import Tensor, nn
 
 from competition.tables import Rows
-from models import trainer
+from models.batches import Batches
 from models.config import GnnStage
-from models.heads import Network, build_head
-from models.stage import Context, molecule_column
+from models.neural import Neural, PerColumn, side_by_side
+from models.stage import Context, molecule_columns
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations inside chemprop's own imports
@@ -51,6 +50,7 @@ class GnnBackbone(nn.Module):
         rate = config.backbone_dropout
         self.message_passing = BondMessagePassing(d_atom, d_bond, d_h=config.width, depth=config.depth, dropout=rate)
         self.aggregation = AGGREGATIONS[config.aggregation]()
+        self.width = config.hidden_width
         self.hidden = nn.Sequential(nn.Linear(config.width, config.hidden_width), nn.ReLU(), nn.Dropout(rate))
 
     def forward(self, V: Tensor, E: Tensor, edge_index: Tensor, rev_edge_index: Tensor, molecule: Tensor) -> Tensor:
@@ -59,37 +59,31 @@ class GnnBackbone(nn.Module):
         return self.hidden(self.aggregation(atoms, molecule))
 
 
-class Gnn:
-    """The stage; see `models.stage.FittedStage`."""
+class Gnn(Neural):
+    """The stage; see `models.neural.Neural`."""
 
     def __init__(self, config: GnnStage, context: Context) -> None:
-        self.config = config
-        self.context = context
-        self.column = molecule_column(config.column, context.smiles, "gnn")
+        super().__init__(config, context)
+        self.columns = molecule_columns(config.columns, context.smiles, "gnn")
         self.featurizer = SimpleMoleculeMolGraphFeaturizer()
 
-    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
-        """Train from random weights."""
-        assert train.y is not None
-        trainer.seed_everything(self.context.seed)
-        held_out = None if valid is None or valid.y is None else (self._batches(valid), valid.y)
-        trainer.fit(
-            self._network(), self._batches(train), train.y, self.config, self.context.seed, folder,
-            self.context.progress, held_out,
-        )  # fmt: skip
+    def start(self, train: Rows, folder: Path) -> nn.Module:
+        """Message passing with random weights."""
+        return self.restore(folder)
 
-    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
-        """Predictions (n_rows, n_targets)."""
-        return trainer.predict(self._network(), self._batches(rows), self.config, folder)
-
-    def _network(self) -> Network:
+    def restore(self, folder: Path) -> nn.Module:
+        """The same for each molecule column."""
         d_atom, d_bond = self.featurizer.shape
         backbone = GnnBackbone(d_atom, d_bond, self.config)
-        return Network(backbone, build_head(self.config.head, self.config.hidden_width, len(self.context.targets)))
+        return PerColumn(backbone, len(self.columns)) if len(self.columns) > 1 else backbone
 
-    def _batches(self, rows: Rows) -> trainer.Batches:
-        graphs = [self.featurizer(Chem.MolFromSmiles(smiles)) for smiles in rows.inputs[self.column]]
-        return trainer.Batches(graphs, np.array([len(graph.V) for graph in graphs]), collate)
+    def encode(self, rows: Rows, folder: Path, view: int, seed: int) -> Batches:
+        """Molecular graphs."""
+        return side_by_side([self._graphs(list(rows.inputs[column])) for column in self.columns])
+
+    def _graphs(self, smiles: list[str]) -> Batches:
+        graphs = [self.featurizer(Chem.MolFromSmiles(text)) for text in smiles]
+        return Batches(graphs, np.array([len(graph.V) for graph in graphs]), collate)
 
 
 def collate(graphs: list[object]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Heads: from pooled features (n_rows, width) to targets (n_rows, n_targets), and the loss they are trained with."""
+"""Heads: from pooled features (n_rows, width) to outputs (n_rows, n_outputs), and the loss they are trained with."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Loss = Callable[[Tensor], Tensor]
 class LinearHead(nn.Module):
     """Dropout, then one linear layer. Dropout right before the last layer leaves the mean prediction unbiased."""
 
-    def __init__(self, width: int, n_targets: int, dropout: float) -> None:
+    def __init__(self, width: int, n_outputs: int, dropout: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(width, n_targets)
+        self.linear = nn.Linear(width, n_outputs)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Predictions (n_rows, n_targets)."""
+        """Outputs (n_rows, n_outputs)."""
         return self.linear(self.dropout(features))
 
     def loss(self, features: Tensor, loss: Loss) -> Tensor:
-        """Training loss of features (n_rows, width); `loss` maps predictions to a number."""
+        """Training loss of features (n_rows, width); `loss` maps outputs to a number."""
         return loss(self.forward(features))
 
 
@@ -38,41 +38,51 @@ class MultiSampleHead(nn.Module):
     the number of samples. The backbone runs once.
     """
 
-    def __init__(self, width: int, n_targets: int, samples: int, dropout: float) -> None:
+    def __init__(self, width: int, n_outputs: int, rates: list[float]) -> None:
         super().__init__()
-        self.samples = samples
-        self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(width, n_targets)
+        self.dropouts = nn.ModuleList(nn.Dropout(rate) for rate in rates)
+        self.linear = nn.Linear(width, n_outputs)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Predictions (n_rows, n_targets) of one plain pass."""
-        return self.linear(features)
+        """Outputs (n_rows, n_outputs) of one pass: plain at inference, the first mask for a pass of `mc_dropout`."""
+        return self.linear(self.dropouts[0](features))
 
     def loss(self, features: Tensor, loss: Loss) -> Tensor:
         """Mean over the masks of the loss of features (n_rows, width)."""
-        losses = [loss(self.linear(self.dropout(features))) for _ in range(self.samples)]
-        return torch.stack(losses).mean()
+        return torch.stack([loss(self.linear(dropout(features))) for dropout in self.dropouts]).mean()
 
 
-def build_head(settings: config.LinearHead | config.MultiSampleHead, width: int, n_targets: int) -> nn.Module:
+def build_head(
+    settings: config.LinearHead | config.MultiSampleHead, width: int, n_outputs: int, pooler_dropout: float = 0.0
+) -> nn.Module:
     """The head of a settings block."""
     if isinstance(settings, config.MultiSampleHead):
-        return MultiSampleHead(width, n_targets, settings.samples, settings.dropout)
-    return LinearHead(width, n_targets, settings.dropout)
+        rates = settings.dropout if isinstance(settings.dropout, list) else [settings.dropout] * settings.samples
+        return MultiSampleHead(width, n_outputs, rates)
+    return LinearHead(width, n_outputs, pooler_dropout)
 
 
 class Network(nn.Module):
-    """A backbone that maps a batch to pooled features (n_rows, width), and a head."""
+    """A backbone that maps a batch to pooled features (n_rows, width), the competition's own columns, and a head.
 
-    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+    The batch's tensor `columns` (n_rows, n_columns), where there is one, joins the pooled features in one hidden
+    layer, so that numbers can act on the molecule's or the text's features and not beside them only.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, width: int = 0, n_columns: int = 0) -> None:
         super().__init__()
         self.backbone = backbone
+        self.join = nn.Sequential(nn.Linear(width + n_columns, width), nn.GELU()) if n_columns else None
         self.head: Any = head
 
-    def forward(self, batch: dict[str, Tensor], loss: Loss | None = None) -> Any:
-        """Predictions (n_rows, n_targets); with `loss`, the head's training loss instead."""
-        features = self.backbone(**batch)
-        return self.head(features) if loss is None else self.head.loss(features, loss)
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """Outputs (n_rows, n_outputs)."""
+        return self.head(self.features(batch))
+
+    def features(self, batch: dict[str, Tensor]) -> Tensor:
+        """What the head reads, (n_rows, width)."""
+        pooled = self.backbone(**{name: tensor for name, tensor in batch.items() if name != "columns"})
+        return pooled if self.join is None else self.join(torch.cat([pooled, batch["columns"]], dim=1))
 
 
 class AttentionPooling(nn.Module):

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
+
+from competition.errors import ConfigError
 
 
 def constant(step: int, total_steps: int) -> float:
@@ -37,19 +40,47 @@ def one_cycle(step: int, total_steps: int) -> float:
     return 1e-4 + (1 - 1e-4) * cosine(step, total_steps)
 
 
-SCHEDULES: dict[str, Callable[[int, int], float]] = {
-    function.__name__: function for function in (constant, linear, cosine, polynomial, one_cycle)
+def cosine_with_restarts(step: int, total_steps: int, cycles: int = 3) -> float:
+    """Half a cosine from 1 to 0, `cycles` times. Source: Loshchilov and Hutter, SGDR, ICLR 2017."""
+    return 0.5 * (1.0 + math.cos(math.pi * ((cycles * step / total_steps) % 1.0)))
+
+
+def warmup_stable_decay(step: int, total_steps: int, decay: float = 0.2) -> float:
+    """1, then a straight line to 0 over the last `decay` share. Source: Hu et al., MiniCPM, arXiv 2404.06395."""
+    return min(1.0, (total_steps - step) / (decay * total_steps))
+
+
+SCHEDULES: dict[str, Callable[..., float]] = {
+    function.__name__: function
+    for function in (constant, linear, cosine, cosine_with_restarts, polynomial, one_cycle, warmup_stable_decay)
 }
 
 
-def with_warmup(name: str, warmup: float, total_steps: int) -> Callable[[int], float]:
-    """A named schedule after a linear rise over the first `warmup` share of all steps.
+def with_warmup(
+    name: str, warmup: float, total_steps: int, cycles: int = 3, decay: float = 0.2
+) -> Callable[[int], float]:
+    """A named schedule after a linear rise: over a share of all steps, or a number of steps from 1 on.
 
     The rise ends at 1; it begins one step above 0, or above 1/25 for `one_cycle`. The schedule then runs over
     the steps that are left, so its last step is just above its end point and never wasted at 0.
+
+    Args:
+        cycles, decay: of cosine_with_restarts and warmup_stable_decay.
+
+    Raises:
+        ConfigError: if the rise would take all steps or more.
     """
     schedule = SCHEDULES[name]
-    warmup_steps = min(round(warmup * total_steps), total_steps - 1)
+    if name == "cosine_with_restarts":
+        schedule = partial(schedule, cycles=cycles)
+    if name == "warmup_stable_decay":
+        schedule = partial(schedule, decay=decay)
+    if warmup >= max(total_steps, 1):
+        raise ConfigError(
+            f"warmup must be shorter than the run; it is {warmup:g} steps, and the run has {total_steps}. "
+            "Set it to a share below 1, or raise epochs."
+        )
+    warmup_steps = min(round(warmup * total_steps) if warmup < 1 else round(warmup), total_steps - 1)
     start = 1 / 25 if name == "one_cycle" else 0.0
 
     def multiplier(step: int) -> float:

@@ -7,7 +7,7 @@ below, one `case` here, one block in the YAML. Stages never import each other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +35,10 @@ class Context:
     """Folder of conformers and descriptors, shared by all jobs."""
     progress: Callable[[int, int], None] = lambda done, total: None
     """Called with steps done and steps in all."""
+    auxiliary: list[str] = field(default_factory=list)
+    """Targets beyond `targets` that may be trained on."""
+    unlabelled: Rows | None = None
+    """Inputs of held-out and test rows, for a stage with a setting that asks for them only."""
 
 
 class FittedStage(Protocol):
@@ -92,17 +96,16 @@ def shared_caches(config: Stage, context: Context) -> list[MoleculeCache]:
     return []
 
 
-def molecule_column(column: str | None, smiles: list[str], kind: str) -> str:
-    """The molecule column that a stage reads.
+def molecule_columns(columns: list[str], smiles: list[str], kind: str) -> list[str]:
+    """The molecule columns that a stage reads: those it names, else all.
 
     Raises:
-        ConfigError: if there is none, or it is not one of competition.smiles.
+        ConfigError: if there is none, or one is not of competition.smiles.
     """
-    if column is None and smiles:
-        return smiles[0]
-    if column not in smiles:
+    foreign = [column for column in columns if column not in smiles]
+    if foreign or not smiles:
         raise ConfigError(
-            f"a stage of kind {kind} needs a column of competition.smiles ({', '.join(smiles) or 'none is named'}); "
-            f"found {column!r}."
+            f"a stage of kind {kind} needs columns of competition.smiles ({', '.join(smiles) or 'none is named'}); "
+            f"found {', '.join(foreign) or 'none'}."
         )
-    return column
+    return columns or smiles

@@ -1,14 +1,14 @@
 """The one training loop of the neural stages: read it from `fit` down, and change it.
 
-A stage gives a `Network`, `Batches` and labels; the loop owns target scaling, length-bucketed batches, the
-optimizer, the schedule, precision and device (by accelerate), and what is written for prediction.
+A stage gives a `Network` and `Sample`s; the loop owns target scaling, length-bucketed batches, the optimizer, the
+schedule, precision and device (by accelerate), checkpoints, and what is written for prediction.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,33 +22,17 @@ from torch import Tensor, nn
 
 from competition.errors import ConfigError, DataError
 from competition.files import read_json, write_atomically, write_json
+from models.batches import Batches, Sample, batch_groups, batch_plan, sorted_plan
+from models.checkpoint import Checkpoint
 from models.config import NeuralStage
-from models.dropout import audit, set_rates
+from models.dropout import audit, rates, set_rates
 from models.heads import Network
+from models.losses import Labels, r_drop_penalty, standardised, target_weights, training_loss
+from models.optimizer import make_average, make_optimizer, prepare_layers
 from models.schedules import with_warmup
 
 WEIGHTS, TRAINING = "weights.safetensors", "training.json"
-WINDOW_BATCHES = 20
-"""Most batches whose rows are sorted by length together: enough for little padding, few enough to stay random."""
-
-
-@dataclass(frozen=True)
-class Batches:
-    """Encoded rows and how they become a batch.
-
-    items: one encoded input per row.
-    lengths: (n_rows,) tokens or atoms, by which rows of like size are batched.
-    collate: items to the keyword arguments of the backbone, tensors on the CPU.
-    """
-
-    items: list[Any]
-    lengths: NDArray[np.int64]
-    collate: Callable[[list[Any]], dict[str, Tensor]]
-
-    def batch(self, positions: NDArray[np.intp], device: torch.device) -> dict[str, Tensor]:
-        """The rows at `positions`, on the device."""
-        batch = self.collate([self.items[i] for i in positions])
-        return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+Progress = Callable[[int, int], None]
 
 
 def seed_everything(seed: int) -> None:
@@ -60,87 +44,209 @@ def seed_everything(seed: int) -> None:
 
 def fit(
     network: Network,
-    batches: Batches,
-    y: NDArray[np.float64],
+    train: Sample,
     settings: NeuralStage,
     seed: int,
     folder: Path,
-    progress: Callable[[int, int], None],
-    valid: tuple[Batches, NDArray[np.float64]] | None = None,
+    progress: Progress,
+    valid: Sample | None = None,
+    first: Sample | None = None,
+    n_auxiliary: int = 0,
 ) -> None:
-    """Train on rows with labels `y` (n_rows, n_targets), NaN where missing; write weights and a report to `folder`.
+    """Train on labelled rows; write weights and a report to `folder`, and checkpoints on the way.
 
     Args:
         network: with the random or pretrained weights to start from; left with the trained ones.
         valid: held-out rows, for `keep: best_on_held_out` only.
+        first: rows to train on before, with a schedule of their own (`extra_rows: pretrain`).
+        n_auxiliary: how many of the last columns of y are auxiliary targets.
 
     Raises:
-        ConfigError: if the dropout audit finds a module that drops, or the precision is not to be had.
-        DataError: if the loss is not finite.
+        ConfigError: if the dropout audit finds a module that drops, a layer is not there, or the precision is not.
+        DataError: if the loss is not finite, or memory runs out.
     """
-    mean, scale = target_scale(y)
-    labels = torch.tensor((y - mean) / scale, dtype=torch.float32)
+    of_target = target_weights(settings.loss, train.y)
+    if n_auxiliary:
+        of_target[-n_auxiliary:] *= settings.auxiliary_weight
+    labels, mean, scale = standardised(train.y, train.weights, of_target)
     accelerator = make_accelerator(settings.precision)
     set_rates(network.backbone, settings.backbone_dropout)
+    prepare_layers(network.backbone, settings)
     network.to(accelerator.device)
+    plain = train.views(0)
     if settings.backbone_dropout == 0:
-        audit(network.backbone, batches.batch(np.arange(min(4, len(y))), accelerator.device))
-    plans = [batch_plan(batches.lengths, settings.batch_size, seed, epoch) for epoch in range(settings.epochs)]
-    total_steps = sum(len(plan) for plan in plans)
-    optimizer = make_optimizer(network, settings)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, with_warmup(settings.schedule, settings.warmup, total_steps)
-    )
-    model, optimizer = accelerator.prepare(network, optimizer)
-    history: list[dict[str, float]] = []
-    best: tuple[float, dict[str, Tensor]] | None = None
-    step = 0
-    for plan in plans:
-        model.train()
-        losses = []
-        for positions in plan:
-            batch = batches.batch(positions, accelerator.device)
-            target = labels[positions].to(accelerator.device)
-            with accelerator.autocast():
-                loss = model(batch, lambda y_pred, target=target: masked_mse(y_pred, target))
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad(set_to_none=True)
-            losses.append(loss.detach())
-            step += 1
-            progress(step, total_steps)
-        epoch_loss = float(torch.stack(losses).mean())
-        if not np.isfinite(epoch_loss):
-            raise DataError(
-                f"the training loss must stay finite; it is {epoch_loss} in epoch {len(history) + 1}. "
-                "Lower the stage's learning_rate."
-            )
-        history.append({"train_loss": epoch_loss, "learning_rate": float(schedule.get_last_lr()[0])})
-        if valid is not None:
-            y_valid = (valid[1] - mean) / scale
-            y_pred = _forward(network, valid[0], settings.batch_size, accelerator)
-            history[-1]["valid_loss"] = float(np.nanmean((y_pred - y_valid) ** 2))
-            if best is None or history[-1]["valid_loss"] < best[0]:
-                best = (history[-1]["valid_loss"], {k: v.cpu().clone() for k, v in network.state_dict().items()})
-    state = best[1] if best else {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-    write_atomically(folder / WEIGHTS, safetensors.torch.save({k: v.contiguous() for k, v in state.items()}))
-    write_json(
-        folder / TRAINING,
-        {"mean": mean.tolist(), "scale": scale.tolist(), "history": history, "precision": accelerator.mixed_precision},
-    )
+        with advice_on_memory(settings):
+            audit(network.backbone, backbone_inputs(plain, accelerator.device))
+    if settings.compile:
+        network.backbone.compile(dynamic=True)
+    steps = [steps_per_epoch(sample, settings) * settings.epochs for sample in (first, train) if sample]
+    history: dict[str, list[dict[str, float]]] = {}
+    if first is not None:
+        first_labels = rescaled(first, of_target, mean, scale)
+        history["pretrain_history"], _ = train_epochs(
+            network, first.views, first_labels, settings, seed, folder / "checkpoint_pretrain.pt",
+            lambda done, total: progress(done, sum(steps)), accelerator,
+        )  # fmt: skip
+    held_out = None if valid is None else (valid.views(0), rescaled(valid, of_target, mean, scale))
+    history["history"], state = train_epochs(
+        network, train.views, labels, settings, seed, folder / "checkpoint.pt",
+        lambda done, total: progress(sum(steps) - total + done, sum(steps)), accelerator, held_out,
+    )  # fmt: skip
+    write_atomically(folder / WEIGHTS, safetensors.torch.save({k: v.cpu().contiguous() for k, v in state.items()}))
+    on = {path: rate for path, rate in rates(network).items() if rate > 0}
+    facts = {"mean": mean.tolist(), "scale": scale.tolist(), "seed": seed, "dropout": on}
+    write_json(folder / TRAINING, {**facts, **history, "precision": accelerator.mixed_precision})
     accelerator.free_memory()
 
 
-def predict(network: Network, batches: Batches, settings: NeuralStage, folder: Path) -> NDArray[np.float64]:
-    """Predictions (n_rows, n_targets) in the targets' own units, with the weights in `folder`."""
+def rescaled(sample: Sample, of_target: NDArray[np.float64], mean: Any, scale: Any) -> Labels:
+    """Labels of other rows in the units of the training rows."""
+    row_weights = 1.0 if sample.weights is None else sample.weights[:, None]
+    weights = (~np.isnan(sample.y)) * row_weights * of_target
+    y = np.nan_to_num((sample.y - mean) / scale)
+    return Labels(torch.tensor(y, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32))
+
+
+def train_epochs(
+    network: Network,
+    views: Callable[[int], Batches],
+    labels: Labels,
+    settings: NeuralStage,
+    seed: int,
+    checkpoint_file: Path,
+    progress: Progress,
+    accelerator: Accelerator,
+    held_out: tuple[Batches, Labels] | None = None,
+) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    """Train all epochs; the history by epoch and the weights to keep: the last, their average, or the best."""
+    total_steps = steps_per_epoch(Sample(views, labels.y.numpy()), settings) * settings.epochs
+    optimizer = make_optimizer(network, settings)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, with_warmup(settings.schedule, settings.warmup, total_steps, settings.cycles, settings.decay)
+    )
+    optimizer = accelerator.prepare(optimizer)
+    average = make_average(network, settings)
+    parts = {"network": network, "optimizer": optimizer, "schedule": schedule}
+    parts |= {"average": average} if average else {}
+    parts |= {"scaler": accelerator.scaler} if accelerator.scaler else {}
+    checkpoint = Checkpoint(checkpoint_file, parts)
+    facts = checkpoint.load() or {"epoch": 0, "step": 0, "history": [], "best": None}
+    history, best, step = facts["history"], facts["best"], facts["step"]
+    for epoch in range(facts["epoch"], settings.epochs):
+        network.train()
+        losses, first_step = [], step
+        for group in batch_groups(views(epoch + 1), labels, settings, seed, epoch, accelerator.device):
+            for batch, target, share in group:
+                with advice_on_memory(settings):
+                    with accelerator.autocast():
+                        loss = loss_of(network, batch, target, settings) * share
+                    accelerator.backward(loss)
+                losses.append(loss.detach())
+            accelerator.clip_grad_norm_(network.parameters(), settings.clip_norm)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
+            if average is not None and settings.average == "ema":
+                average.update_parameters(network)
+            step += 1
+            progress(step, total_steps)
+        epoch_loss = float(torch.stack(losses).sum()) / (step - first_step)
+        history.append({"train_loss": epoch_loss, "learning_rate": schedule.get_last_lr()[0]})
+        if not np.isfinite(epoch_loss):
+            raise DataError(
+                f"the training loss must stay finite; it is {epoch_loss} in epoch {epoch + 1}. "
+                "Lower the stage's learning_rate."
+            )
+        is_late = epoch >= settings.epochs - settings.average_epochs
+        if average is not None and settings.average == "last_epochs" and is_late:
+            average.update_parameters(network)
+        if held_out is not None:
+            kept = average.module if average is not None and int(average.n_averaged) else network
+            outputs = torch.tensor(forward(kept, held_out[0], settings.batch_size, accelerator), dtype=torch.float32)
+            history[-1]["valid_loss"] = float(training_loss(settings.loss, outputs, held_out[1]))
+            if best is None or history[-1]["valid_loss"] < best[0]:
+                best = (history[-1]["valid_loss"], state_of(kept))
+        checkpoint.save({"epoch": epoch + 1, "step": step, "history": history, "best": best})
+    if best is not None:
+        return history, best[1]
+    return history, state_of(network if average is None else average.module)
+
+
+def loss_of(network: Network, batch: dict[str, Tensor], target: Labels, settings: NeuralStage) -> Tensor:
+    """Training loss of a batch; with R-Drop, of two passes with other masks and of what they disagree on.
+
+    With R-Drop and a backbone that drops, the batch holds each row twice; where only the head drops, the backbone
+    runs once and its features go twice through the head.
+    """
+    features = network.features(batch)
+    if settings.r_drop == 0:
+        return network.head.loss(features, lambda outputs: training_loss(settings.loss, outputs, target))
+    if settings.backbone_dropout == 0:
+        features = torch.cat([features, features])
+    one, other = network.head(features).chunk(2)
+    supervised = (training_loss(settings.loss, one, target) + training_loss(settings.loss, other, target)) / 2
+    return supervised + settings.r_drop * r_drop_penalty(settings.loss, one, other)
+
+
+def steps_per_epoch(sample: Sample, settings: NeuralStage) -> int:
+    """Steps of the optimizer in one epoch."""
+    view = sample.views(0)
+    n_batches = len(batch_plan(view.lengths, settings.batch_size, 0, 0, view.equal_lengths))
+    return -(-n_batches // settings.accumulate)
+
+
+def backbone_inputs(batches: Batches, device: torch.device) -> dict[str, Tensor]:
+    """A few rows as the backbone reads them, for the audit."""
+    rows = np.arange(min(4, len(batches.lengths)))
+    if batches.equal_lengths:
+        rows = rows[batches.lengths[rows] == batches.lengths[0]]
+    return {name: tensor for name, tensor in batches.batch(rows, device).items() if name != "columns"}
+
+
+def predict(
+    network: Network,
+    views: Callable[[int], Batches],
+    n_views: int,
+    settings: NeuralStage,
+    folder: Path,
+    n_targets: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Predictions (n_rows, n_targets) in the targets' own units with the weights in `folder`: their mean over views.
+
+    Returns:
+        The predictions, and with `mc_dropout` their standard deviation over its passes, of the same shape.
+
+    Source of mc_dropout: Gal and Ghahramani, Dropout as a Bayesian Approximation, ICML 2016.
+    """
     load_weights(network, folder)
+    set_rates(network.backbone, settings.backbone_dropout)
     accelerator = make_accelerator(settings.precision)
     network.to(accelerator.device)
     training = read_json(folder / TRAINING)
-    y_pred = _forward(network, batches, settings.batch_size, accelerator)
-    return y_pred * np.array(training["scale"]) + np.array(training["mean"])
+    mean, scale = (np.array(training[name])[:n_targets] for name in ("mean", "scale"))
+    seed_everything(training["seed"])
+    passes = [
+        forward(network, batches, settings.batch_size, accelerator, drops=settings.mc_dropout > 0)[:, :n_targets]
+        for batches in map(views, range(n_views))
+        for _ in range(max(settings.mc_dropout, 1))
+    ]
+    spread = np.std(passes, axis=0) * scale if settings.mc_dropout else None
+    return np.mean(passes, axis=0) * scale + mean, spread
+
+
+def forward(
+    network: nn.Module, batches: Batches, batch_size: int, accelerator: Accelerator, drops: bool = False
+) -> NDArray[np.float64]:
+    """Outputs (n_rows, n_outputs) in standardised units, in the order of the rows; with `drops`, dropout stays on."""
+    network.train(drops)
+    plan = sorted_plan(batches.lengths, batch_size, batches.equal_lengths)
+    outputs: list[NDArray[np.float64]] = []
+    with torch.inference_mode(), accelerator.autocast():
+        for rows in plan:
+            outputs.append(network(batches.batch(rows, accelerator.device)).float().cpu().numpy().astype(np.float64))
+    y_pred = np.concatenate(outputs)
+    back = np.argsort(np.concatenate(plan))
+    return y_pred[back]
 
 
 def load_weights(network: nn.Module, folder: Path) -> None:
@@ -148,76 +254,27 @@ def load_weights(network: nn.Module, folder: Path) -> None:
     network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS), strict=True)
 
 
-def _forward(network: Network, batches: Batches, batch_size: int, accelerator: Accelerator) -> NDArray[np.float64]:
-    """Outputs (n_rows, n_targets) in evaluation mode, in standardised units, in the order of the rows."""
-    network.eval()
-    order = np.argsort(batches.lengths, kind="stable")
-    outputs: list[NDArray[np.float64]] = []
-    with torch.inference_mode(), accelerator.autocast():
-        for start in range(0, len(order), batch_size):
-            batch = batches.batch(order[start : start + batch_size], accelerator.device)
-            outputs.append(network(batch).float().cpu().numpy().astype(np.float64))
-    y_pred = np.concatenate(outputs)
-    back = np.empty_like(order)
-    back[order] = np.arange(len(order))
-    return y_pred[back]
+def state_of(network: nn.Module) -> dict[str, Tensor]:
+    """A copy of its weights on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
-def target_scale(y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation of each target over the labels there are, (n_targets,) each; 1 for a constant.
-
-    Raises:
-        DataError: if a target has no label among these rows.
-    """
-    if np.isnan(y).all(axis=0).any():
+@contextmanager
+def advice_on_memory(settings: NeuralStage) -> Iterator[None]:
+    """Say what to do where memory runs out; finished folds are kept."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch.OutOfMemoryError is a RuntimeError; on a CPU there is only the allocator's message.
+        words = ("out of memory", "not enough memory", "can't allocate memory")
+        if not isinstance(error, MemoryError) and not any(word in str(error) for word in words):
+            raise
+        smaller = max(1, settings.batch_size // 2)
         raise DataError(
-            "every target must have labels among the training rows of every fold; "
-            f"target number {int(np.isnan(y).all(axis=0).argmax()) + 1} has none. "
-            "Use fewer folds or folds.kind stratified."
-        )
-    scale = np.nanstd(y, axis=0)
-    return np.nanmean(y, axis=0), np.where(scale > 0, scale, 1.0)
-
-
-def masked_mse(y_pred: Tensor, y_true: Tensor) -> Tensor:
-    """Mean squared error over the labels there are; 0 with a gradient of 0 where a batch has none."""
-    known = ~torch.isnan(y_true)
-    error = torch.where(known, y_pred.float() - torch.nan_to_num(y_true), torch.zeros_like(y_true))
-    return error.square().sum() / known.sum().clamp(min=1)
-
-
-def batch_plan(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.intp]]:
-    """Positions of each batch of an epoch: a function of (seed, epoch), each row once.
-
-    Rows are shuffled, sorted by length inside windows of some batches, cut, and the batches shuffled:
-    little padding, and a different composition each epoch. A small table has at least four windows; one that
-    held it all would give the same batches every epoch.
-    """
-    generator = np.random.default_rng([seed, epoch])
-    order = generator.permutation(len(lengths))
-    window = batch_size * max(1, min(WINDOW_BATCHES, len(lengths) // batch_size // 4))
-    plan: list[NDArray[np.intp]] = []
-    for start in range(0, len(order), window):
-        part = order[start : start + window]
-        part = part[np.argsort(lengths[part], kind="stable")]
-        plan += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
-    return [plan[i] for i in generator.permutation(len(plan))]
-
-
-def make_optimizer(network: Network, settings: NeuralStage) -> torch.optim.AdamW:
-    """AdamW; no decay on norms, biases and other vectors, and the head's own peak rate where one is set."""
-    groups = []
-    for part, rate in (
-        (network.backbone, settings.learning_rate),
-        (network.head, settings.head_learning_rate or settings.learning_rate),
-    ):
-        for decays in (True, False):
-            parameters = [p for p in part.parameters() if p.requires_grad and (p.ndim > 1) == decays]
-            if parameters:
-                groups.append(
-                    {"params": parameters, "lr": rate, "weight_decay": settings.weight_decay if decays else 0.0}
-                )
-    return torch.optim.AdamW(groups, fused=True)  # one pass over the weights: a sixth of the time on a CPU
+            f"a batch must fit into memory; batch_size {settings.batch_size} does not. Set batch_size: {smaller} "
+            f"and accumulate: {settings.accumulate * 2} (the same step), or checkpoint_layers: true; finished folds "
+            "are kept."
+        ) from None
 
 
 def make_accelerator(precision: str) -> Accelerator:

@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from competition.errors import ConfigError
 from competition.files import read_json, write_json
 from competition.tables import Rows
-from models import trainer
+from models.batches import Batches
 from models.config import UnimolStage
 from models.conformers import conformer_cache
-from models.heads import Network, build_head
-from models.stage import Context, molecule_column
+from models.neural import Neural, PerColumn, side_by_side
+from models.stage import Context, molecule_columns
 from models.weights import find_weights
 
 with tempfile.TemporaryDirectory() as _folder, contextlib.chdir(_folder), warnings.catch_warnings():
@@ -139,47 +139,44 @@ class UnimolBackbone(UniMolModel):
         return super().forward(tokens, distance, coordinates, edge_type, return_repr=True)
 
 
-class Unimol:
-    """The stage; see `models.stage.FittedStage`."""
+class Unimol(Neural):
+    """The stage; see `models.neural.Neural`."""
 
     def __init__(self, config: UnimolStage, context: Context) -> None:
-        self.config = config
-        self.context = context
-        self.column = molecule_column(config.column, context.smiles, "unimol")
+        super().__init__(config, context)
+        self.columns = molecule_columns(config.columns, context.smiles, "unimol")
 
-    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
-        """Train from the configured weights, or from random ones where none are configured."""
-        assert train.y is not None
-        trainer.seed_everything(self.context.seed)
+    def start(self, train: Rows, folder: Path) -> nn.Module:
+        """The configured weights, or random ones where none are configured."""
         files = find_weights(self.config.weights) if self.config.weights else {}
         vocabulary = read_vocabulary(files, self.config.token_order)
-        network = self._network(vocabulary)
-        if files:
-            load_checkpoint(network.backbone, next(path for name, path in files.items() if name.endswith(".pt")))
         write_json(folder / "vocabulary.json", vocabulary)
-        batches = self._batches(train, vocabulary, folder)
-        held_out = None if valid is None or valid.y is None else (self._batches(valid, vocabulary), valid.y)
-        trainer.fit(network, batches, train.y, self.config, self.context.seed, folder, self.context.progress, held_out)
-
-    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
-        """Predictions (n_rows, n_targets)."""
-        vocabulary = read_json(folder / "vocabulary.json")
-        return trainer.predict(self._network(vocabulary), self._batches(rows, vocabulary), self.config, folder)
-
-    def _network(self, vocabulary: list[str]) -> Network:
         backbone = UnimolBackbone(self.config, vocabulary)
-        return Network(backbone, build_head(self.config.head, backbone.width, len(self.context.targets)))
+        if files:
+            load_checkpoint(backbone, next(path for name, path in files.items() if name.endswith(".pt")))
+        status = [word for column in self.columns for word in self._conformers(train, column)[1]]
+        write_json(folder / "conformers.json", {word: status.count(word) for word in sorted(set(status))})
+        return PerColumn(backbone, len(self.columns)) if len(self.columns) > 1 else backbone
 
-    def _batches(self, rows: Rows, vocabulary: list[str], folder: Path | None = None) -> trainer.Batches:
-        """Tokens and centred coordinates of each molecule; with `folder`, also the counts of how they were made."""
-        conformers, status = conformer_cache(self.context.cache).load(list(rows.inputs[self.column]))
-        if folder is not None:
-            write_json(folder / "conformers.json", {word: status.count(word) for word in sorted(set(status))})
-        items = [encode(conformer, vocabulary, self.config.remove_hydrogens) for conformer in conformers]
+    def restore(self, folder: Path) -> nn.Module:
+        """The same architecture for each molecule column."""
+        backbone = UnimolBackbone(self.config, read_json(folder / "vocabulary.json"))
+        return PerColumn(backbone, len(self.columns)) if len(self.columns) > 1 else backbone
+
+    def encode(self, rows: Rows, folder: Path, view: int, seed: int) -> Batches:
+        """Tokens and centred coordinates of each molecule."""
+        vocabulary = read_json(folder / "vocabulary.json")
         padding = vocabulary.index("[PAD]")
-        return trainer.Batches(
-            items, np.array([len(tokens) for tokens, _ in items]), lambda part: collate(part, padding)
-        )
+        columns = []
+        for column in self.columns:
+            conformers, _ = self._conformers(rows, column)
+            items = [encode(conformer, vocabulary, self.config.remove_hydrogens) for conformer in conformers]
+            lengths = np.array([len(tokens) for tokens, _ in items])
+            columns.append(Batches(items, lengths, lambda part: collate(part, padding)))
+        return side_by_side(columns)
+
+    def _conformers(self, rows: Rows, column: str) -> tuple[list[NDArray[np.float32]], list[str]]:
+        return conformer_cache(self.context.cache).load(list(rows.inputs[column]))
 
 
 def read_vocabulary(files: dict[str, Path], token_order: str) -> list[str]:

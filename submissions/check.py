@@ -17,7 +17,7 @@ from competition.paths import Paths
 from competition.prepare import describe, prepare
 from folds.splitters import make_folds
 from models.jobs import code_digest
-from models.stage import molecule_column
+from models.stage import molecule_columns
 from models.weights import WEIGHT_SETS, digest_of_weights
 from submissions.config import Config, load_config
 
@@ -69,7 +69,7 @@ def _check_columns(stage: object, config: Config) -> None:
     competition = config.competition
     kind = getattr(stage, "kind", "")
     if kind in ("gnn", "unimol"):
-        molecule_column(getattr(stage, "column", None), competition.smiles, kind)
+        molecule_columns(getattr(stage, "columns", []), competition.smiles, kind)
     columns = getattr(stage, "columns", [])
     words = [*competition.smiles, *competition.text]
     if kind == "bert" and not words:

@@ -59,7 +59,6 @@ class Plan:
     folds: dict[str, Any]
     folds_reason: str
     stages: list[Block]
-    notes: list[str]
 
     @property
     def minutes(self) -> int:
@@ -141,7 +140,7 @@ def make_plan(args: argparse.Namespace, path: Path) -> Plan:
         file, function = metric.rsplit(":", 1)
         metric = f"{_as_written(Path(file), path)}:{function}"
     kind, n_folds, folds_reason = choose_folds(found, args.group, args.folds)
-    stages, notes = choose_stages(args.preset, found, measure(found, n_folds))
+    stages = choose_stages(args.preset, found, measure(found, n_folds))
     given = {"train": args.train, "test": args.test, "sample_submission": args.sample, "answers": args.answers}
     return Plan(
         found=found,
@@ -153,7 +152,6 @@ def make_plan(args: argparse.Namespace, path: Path) -> Plan:
         folds={"kind": kind} | ({} if n_folds == FoldsConfig().n_folds else {"n_folds": n_folds}),
         folds_reason=folds_reason,
         stages=stages,
-        notes=notes,
     )
 
 
@@ -197,8 +195,6 @@ def to_yaml(name: str, plan: Plan) -> str:
     for stage in plan.stages:
         lines += _comments(stage.comment)
         lines.append(f"  {'' if stage.enabled else '# '}{stage.name}: {_value(stage.settings)}")
-    for note in plan.notes:
-        lines += _comments(f"left out: {note}")
     return "\n".join(lines) + "\n\n" + HINTS
 
 
@@ -256,7 +252,6 @@ def summary(name: str, plan: Plan, preset: str) -> str:
     rows.append(("folds", f"{plan.folds['kind']}: {plan.folds_reason}"))
     rows += [("stage", f"{s.name}: {s.comment}") for s in plan.stages if s.enabled]
     rows += [("left out", f"stage {s.name}: {s.comment}") for s in plan.stages if not s.enabled]
-    rows += [("left out", note) for note in plan.notes]
     time = "not estimated for a GPU" if preset == "gpu" else f"about {plan.minutes} min on {CORES} cores, all folds"
     rows.append(("time", time))
     rows += [("WARNING", f"column {c.name}: {c.reason}") for c in found.columns if c.warning]

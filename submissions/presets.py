@@ -158,18 +158,14 @@ def measure(found: Found, n_folds: int) -> Size:
     )
 
 
-def choose_stages(preset: Preset, found: Found, size: Size) -> tuple[list[Block], list[str]]:
-    """Stages of a preset, in the YAML's order, and what was left out and why."""
+def choose_stages(preset: Preset, found: Found, size: Size) -> list[Block]:
+    """Stages of a preset, in the YAML's order."""
     smiles = found.named("smiles")
     reactions = [column.name for column in found.columns if column.reaction]
     text = [name for name in found.named("text") if name not in reactions]
     blocks = _trees(found, size)
-    notes = []
-    if len(smiles) == 1:
-        blocks += _graphs(preset, size)
-    elif smiles:
-        notes.append("gnn and unimol read one molecule column, and there are several; for one of them add column: NAME")
     if smiles:
+        blocks += _graphs(preset, size)
         # Without `columns` a bert stage would take the text columns where there are any.
         columns = smiles if found.named("text") else []
         blocks += _language_models(preset, "smiles", columns, size.smiles_length, size)
@@ -185,7 +181,7 @@ def choose_stages(preset: Preset, found: Found, size: Size) -> tuple[list[Block]
         blocks = [replace(block, settings={**block.settings, "seeds": [0, 1, 2]}) for block in blocks]
     else:
         blocks = [_within(SECONDS_PER_STAGE[preset], block) for block in blocks]
-    return [replace(block, settings=only_changes(block.settings)) for block in blocks], notes
+    return [replace(block, settings=only_changes(block.settings)) for block in blocks]
 
 
 def only_changes(settings: dict[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Two(nn.Module):
 
 
 def test_the_audit_passes_where_nothing_drops() -> None:
-    assert audit(Two(), BATCH) == {}
+    audit(Two(), BATCH)
 
 
 def test_the_audit_names_a_dropout_module_by_its_path() -> None:
@@ -76,7 +76,7 @@ def test_set_rates_finds_modules_and_floats_and_leaves_zeros() -> None:
     assert rates(backbone) == {"inner.act.1.p": 0.05, "inner.attention_dropout": 0.05}
     assert backbone.inner.attention_dropout == 0.05
     set_rates(backbone, 0.0)
-    assert audit(backbone, BATCH) == {}
+    audit(backbone, BATCH)
     set_rates(backbone, 0.3)  # what is 0 stays 0: it may have been set so by the authors
     assert set(rates(backbone).values()) == {0.0}
 

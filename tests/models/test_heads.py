@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from models import config
@@ -14,17 +15,15 @@ def square(y_pred: Tensor) -> Tensor:
     return y_pred.square().mean()
 
 
-class Masks(nn.Module):
-    """Dropout with the masks of a list, in turn; counts its calls."""
+class Mask(nn.Module):
+    """Dropout with one mask."""
 
-    def __init__(self, masks: list[list[float]]) -> None:
+    def __init__(self, mask: list[float]) -> None:
         super().__init__()
-        self.masks = masks
-        self.calls = 0
+        self.mask = mask
 
     def forward(self, features: Tensor) -> Tensor:
-        self.calls += 1
-        return features * torch.tensor(self.masks[(self.calls - 1) % len(self.masks)])
+        return features * torch.tensor(self.mask)
 
 
 class Counting(nn.Module):
@@ -40,8 +39,8 @@ class Counting(nn.Module):
 
 
 def head_with_masks(masks: list[list[float]]) -> MultiSampleHead:
-    head = MultiSampleHead(2, 1, len(masks), 0.5)
-    head.dropout = Masks(masks)  # type: ignore[assignment]
+    head = MultiSampleHead(2, 1, [0.5] * len(masks))
+    head.dropouts = nn.ModuleList(Mask(mask) for mask in masks)
     nn.init.ones_(head.linear.weight)
     nn.init.zeros_(head.linear.bias)
     return head
@@ -51,7 +50,6 @@ def test_multi_sample_averages_the_losses_and_not_the_outputs() -> None:
     head = head_with_masks([[1, 0], [0, 1], [1, 1]])
     # Outputs 1, 2 and 3: the mean of their squares is 14/3; the square of their mean would be 4.
     assert head.loss(torch.tensor([[1.0, 2.0]]), square).item() == pytest.approx(14 / 3)
-    assert head.dropout.calls == 3
 
 
 def test_multi_sample_has_the_gradient_of_the_mean_of_the_losses() -> None:
@@ -65,7 +63,7 @@ def test_multi_sample_has_the_gradient_of_the_mean_of_the_losses() -> None:
 def test_multi_sample_expects_the_same_loss_as_the_linear_head_with_less_noise() -> None:
     torch.manual_seed(0)
     features = torch.randn(16, 32)
-    linear, multi = LinearHead(32, 1, 0.2), MultiSampleHead(32, 1, 5, 0.2)
+    linear, multi = LinearHead(32, 1, 0.2), MultiSampleHead(32, 1, [0.2] * 5)
     multi.load_state_dict(linear.state_dict())
     ones = torch.stack([linear.loss(features, square) for _ in range(4000)]).detach()
     fives = torch.stack([multi.loss(features, square) for _ in range(4000)]).detach()
@@ -77,16 +75,34 @@ def test_multi_sample_expects_the_same_loss_as_the_linear_head_with_less_noise()
 @pytest.mark.parametrize("settings", [config.LinearHead(), config.MultiSampleHead(kind="multi_sample", samples=7)])
 def test_the_backbone_runs_once_whatever_the_head(settings: config.LinearHead | config.MultiSampleHead) -> None:
     network = Network(Counting(), build_head(settings, 2, 3))
-    network({"x": torch.randn(4, 2)}, square)
+    network.head.loss(network.features({"x": torch.randn(4, 2)}), square)
     assert network.backbone.calls == 1
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_multi_sample_predicts_by_one_plain_pass(training: bool) -> None:
-    head = head_with_masks([[0, 0], [1, 1]])
-    head.train(training)
-    assert head(torch.tensor([[1.0, 2.0]])).tolist() == [[3.0]]
-    assert head.dropout.calls == 0
+def test_multi_sample_predicts_by_one_plain_pass() -> None:
+    torch.manual_seed(0)
+    head, features = build_head(config.MultiSampleHead(kind="multi_sample"), 64, 2), torch.randn(3, 64)
+    head.eval()
+    assert torch.equal(head(features), head.linear(features))
+
+
+def test_each_sample_has_its_own_rate_where_a_list_names_them() -> None:
+    settings = config.MultiSampleHead(kind="multi_sample", samples=3, dropout=[0.1, 0.2, 0.3])
+    assert [dropout.p for dropout in build_head(settings, 4, 1).dropouts] == [0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize("dropout", [0, [0.1, 0.2], [0.1, 0.2, 0.0], 1])
+def test_rates_that_do_not_fit_the_samples_are_a_mistake(dropout: object) -> None:
+    with pytest.raises(ValidationError):
+        config.MultiSampleHead(kind="multi_sample", samples=3, dropout=dropout)
+
+
+def test_columns_join_the_pooled_features_in_one_hidden_layer() -> None:
+    network = Network(Counting(), build_head(config.LinearHead(), 2, 1), width=2, n_columns=3)
+    batch = {"x": torch.randn(4, 2), "columns": torch.randn(4, 3)}
+    assert network(batch).shape == (4, 1)
+    moved = {**batch, "columns": batch["columns"] + 1}
+    assert not torch.equal(network(moved), network(batch))
 
 
 def test_the_linear_head_drops_in_training_and_not_at_inference() -> None:

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from competition.errors import ConfigError, DataError
 from competition.files import read_json, sha256_of
 from models import trainer
+from models.batches import Batches, Sample, batch_plan
 from models.config import NeuralStage
 from models.heads import LinearHead, Network
+from models.optimizer import make_optimizer
 from models.schedules import with_warmup
 
 
@@ -45,16 +47,16 @@ def network(seed: int = 0, backbone: type[Backbone] = Backbone, n_targets: int =
     return Network(backbone(), LinearHead(24, n_targets, 0.0))
 
 
-def rows(n: int = 40, seed: int = 0) -> tuple[trainer.Batches, NDArray[np.float64]]:
+def rows(n: int = 40, seed: int = 0) -> tuple[Batches, NDArray[np.float64]]:
     """Points and two smooth functions of them, in units far from 1."""
     x = np.random.default_rng(seed).normal(size=(n, 3)).astype(np.float32)
     y = np.stack([1000 + 50 * x[:, 0], -3 + 0.01 * np.sin(x[:, 1]) + 0.01 * x[:, 2]], axis=1).astype(np.float64)
     return batches(x), y
 
 
-def batches(x: NDArray[np.float32]) -> trainer.Batches:
+def batches(x: NDArray[np.float32]) -> Batches:
     lengths = np.arange(len(x)) % 7
-    return trainer.Batches(list(x), lengths, lambda items: {"x": torch.from_numpy(np.stack(items))})
+    return Batches(list(x), lengths, lambda items: {"x": torch.from_numpy(np.stack(items))})
 
 
 def settings(**changes: Any) -> NeuralStage:
@@ -70,42 +72,20 @@ def fit(
     folder.mkdir(exist_ok=True)
     net = net or network(seed)
     labels = labels if y is None else y
-    trainer.fit(net, inputs, labels, settings(**changes), seed, folder, lambda done, total: None, valid)
+    trainer.fit(net, sample(inputs, labels), settings(**changes), seed, folder, lambda done, total: None, valid)
     return net
 
 
-def test_masked_mse_is_the_mean_over_the_labels_there_are() -> None:
-    nan = float("nan")
-    y_pred = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
-    loss = trainer.masked_mse(y_pred, torch.tensor([[0.0, nan], [nan, 1.0]]))
-    assert loss.item() == pytest.approx((1 + 9) / 2)
-    loss.backward()
-    assert y_pred.grad is not None
-    assert y_pred.grad.tolist() == [[1.0, 0.0], [0.0, 3.0]]
+def sample(inputs: Batches, y: NDArray[np.float64], weights: Any = None) -> Sample:
+    return Sample(lambda view: inputs, y, weights)
 
 
-def test_masked_mse_of_a_batch_without_labels_is_zero_and_pulls_nowhere() -> None:
-    y_pred = torch.tensor([[1.0, 2.0]], requires_grad=True)
-    loss = trainer.masked_mse(y_pred, torch.full((1, 2), float("nan")))
-    loss.backward()
-    assert loss.item() == 0
-    assert y_pred.grad is not None
-    assert y_pred.grad.tolist() == [[0.0, 0.0]]
-
-
-def test_target_scale_leaves_missing_labels_out_and_does_not_divide_by_zero() -> None:
-    mean, scale = trainer.target_scale(np.array([[1.0, 5.0], [3.0, 5.0], [np.nan, 5.0]]))
-    assert mean.tolist() == [2.0, 5.0]
-    assert scale.tolist() == [1.0, 1.0]
-
-
-def test_a_target_without_any_label_is_a_data_error_that_says_which() -> None:
-    with pytest.raises(DataError, match="target number 2"):
-        trainer.target_scale(np.array([[1.0, np.nan], [3.0, np.nan]]))
+def predict(net: Network, inputs: Batches, folder: Path, **changes: Any) -> NDArray[np.float64]:
+    return trainer.predict(net, lambda view: inputs, 1, settings(**changes), folder, 2)[0]
 
 
 def test_a_batch_plan_holds_each_row_once_in_batches_of_the_size() -> None:
-    plan = trainer.batch_plan(np.arange(1003) % 50, 16, seed=1, epoch=0)
+    plan = batch_plan(np.arange(1003) % 50, 16, seed=1, epoch=0)
     assert sorted(np.concatenate(plan)) == list(range(1003))
     assert sorted(len(batch) for batch in plan)[:2] == [1003 % 16, 16]
     assert max(len(batch) for batch in plan) == 16
@@ -115,12 +95,12 @@ def test_a_batch_plan_is_a_function_of_seed_and_epoch() -> None:
     lengths = np.arange(300) % 50
 
     def flat(seed: int, epoch: int) -> list[int]:
-        return [int(i) for i in np.concatenate(trainer.batch_plan(lengths, 16, seed, epoch))]
+        return [int(i) for i in np.concatenate(batch_plan(lengths, 16, seed, epoch))]
 
     assert flat(1, 2) == flat(1, 2)
     assert flat(1, 2) != flat(1, 3)
     assert flat(1, 2) != flat(2, 2)
-    sets = [{frozenset(batch) for batch in trainer.batch_plan(lengths, 16, 1, epoch)} for epoch in (0, 1)]
+    sets = [{frozenset(batch) for batch in batch_plan(lengths, 16, 1, epoch)} for epoch in (0, 1)]
     assert not sets[0] & sets[1]  # other company each epoch, not only another order
 
 
@@ -131,14 +111,14 @@ def test_a_batch_plan_pads_little() -> None:
         return sum(len(batch) * lengths[batch].max() for batch in plan) / lengths.sum()
 
     chance = np.array_split(np.random.default_rng(0).permutation(2000), 125)
-    assert tokens(trainer.batch_plan(lengths, 16, 0, 0)) < 1.1
+    assert tokens(batch_plan(lengths, 16, 0, 0)) < 1.1
     assert tokens(chance) > 1.7
 
 
 def test_it_overfits_a_small_set(tmp_path: Path) -> None:
     net = fit(tmp_path, epochs=150)
     inputs, y = rows()
-    y_pred = trainer.predict(net, inputs, settings(), tmp_path)
+    y_pred = predict(net, inputs, tmp_path)
     assert (((y_pred - y) / y.std(axis=0)) ** 2).mean() < 0.02
     history = read_json(tmp_path / "training.json")["history"]
     assert history[0]["train_loss"] > 2 * history[-1]["train_loss"]
@@ -157,12 +137,12 @@ def test_predictions_are_in_the_targets_units_whatever_order_and_company(tmp_pat
     fit(tmp_path)
     inputs, y = rows()
     fresh = network(seed=5)  # other random weights: all that counts is in the folder
-    y_pred = trainer.predict(fresh, inputs, settings(), tmp_path)
+    y_pred = predict(fresh, inputs, tmp_path)
     assert np.abs(y_pred.mean(axis=0) - y.mean(axis=0)).max() < 10
     assert np.corrcoef(y_pred[:, 0], y[:, 0])[0, 1] > 0.9
     order = np.random.default_rng(1).permutation(len(y))[:9]
     some = batches(np.stack([inputs.items[i] for i in order]))
-    assert np.allclose(trainer.predict(fresh, some, settings(), tmp_path), y_pred[order], rtol=1e-6)
+    assert np.allclose(predict(fresh, some, tmp_path), y_pred[order], rtol=1e-6)
 
 
 def test_missing_labels_train_and_change_nothing_of_what_the_others_say(tmp_path: Path) -> None:
@@ -170,7 +150,7 @@ def test_missing_labels_train_and_change_nothing_of_what_the_others_say(tmp_path
     y[::3, 0] = np.nan
     y[0] = np.nan
     net = fit(tmp_path, y=y, epochs=100)
-    y_pred = trainer.predict(net, rows()[0], settings(), tmp_path)
+    y_pred = predict(net, rows()[0], tmp_path)
     assert np.isfinite(y_pred).all()
     known = ~np.isnan(y[:, 0])
     assert np.corrcoef(y_pred[known, 0], y[known, 0])[0, 1] > 0.97
@@ -184,7 +164,7 @@ def test_a_loss_that_is_not_finite_is_a_data_error_that_says_what_to_do(tmp_path
 
 def test_vectors_have_no_decay_and_the_head_has_its_own_rate() -> None:
     net = network()
-    optimizer = trainer.make_optimizer(net, settings(weight_decay=0.1, head_learning_rate=0.5))
+    optimizer = make_optimizer(net, settings(weight_decay=0.1, head_learning_rate=0.5))
     names = {id(parameter): name for name, parameter in net.named_parameters()}
     found = {
         names[id(parameter)]: (group["weight_decay"], group["lr"])
@@ -212,7 +192,7 @@ def test_progress_counts_every_step_up_to_the_last(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     inputs, y = rows()
     trainer.fit(
-        network(), inputs, y, settings(epochs=2), 0, tmp_path, lambda done, total: seen.append((done, total))
+        network(), sample(inputs, y), settings(epochs=2), 0, tmp_path, lambda done, total: seen.append((done, total))
     )  # fmt: skip
     assert seen == [(step, 10) for step in range(1, 11)]
 
@@ -220,12 +200,12 @@ def test_progress_counts_every_step_up_to_the_last(tmp_path: Path) -> None:
 def test_best_on_held_out_keeps_the_weights_of_the_best_epoch(tmp_path: Path) -> None:
     inputs, y = rows()
     # The held-out labels are those of a start that training only moves away from: the first epoch is the best.
-    away = trainer.Batches(inputs.items, inputs.lengths, inputs.collate)
+    away = Batches(inputs.items, inputs.lengths, inputs.collate)
     y_valid = np.repeat(y.mean(axis=0, keepdims=True), len(y), axis=0)
-    net = fit(tmp_path, epochs=12, valid=(away, y_valid), learning_rate=3e-3)
+    net = fit(tmp_path, epochs=12, valid=sample(away, y_valid), learning_rate=3e-3)
     losses = [epoch["valid_loss"] for epoch in read_json(tmp_path / "training.json")["history"]]
     assert losses.index(min(losses)) < 11
-    y_pred = trainer.predict(net, away, settings(), tmp_path)
+    y_pred = predict(net, away, tmp_path)
     loss = (((y_pred - y_valid) / y.std(axis=0)) ** 2).mean()
     assert loss == pytest.approx(min(losses), rel=1e-5)
 
@@ -241,7 +221,7 @@ def test_without_held_out_rows_the_last_weights_are_kept(tmp_path: Path) -> None
 def test_held_out_rows_choose_an_epoch_and_do_not_touch_the_training(tmp_path: Path) -> None:
     inputs, y = rows(seed=3)
     histories = []
-    for i, valid in enumerate((None, (inputs, y), (inputs, -y))):
+    for i, valid in enumerate((None, sample(inputs, y), sample(inputs, -y))):
         fit(tmp_path / str(i), epochs=3, valid=valid)
         report = read_json(tmp_path / str(i) / "training.json")
         histories.append(([epoch["train_loss"] for epoch in report["history"]], report["mean"], report["scale"]))

@@ -47,7 +47,7 @@ def test_a_metric_that_ends_the_program_is_refused(tmp_path: Path) -> None:
 
 def test_a_stage_without_a_column_for_it_is_named(tmp_path: Path) -> None:
     path = write_competition(tmp_path, *mixed_tables(), competition={"smiles": []}, stages={"graph": {"kind": "gnn"}})
-    with pytest.raises(ConfigError, match=r"stages\.graph: a stage of kind gnn needs a column"):
+    with pytest.raises(ConfigError, match=r"stages\.graph: a stage of kind gnn needs columns"):
         checked(path)
 
 
