@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -17,6 +17,19 @@ class StrictModel(BaseModel):
     """Settings are read-only, and an unknown key is a mistake, not an extra."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ExtraTrain(StrictModel):
+    """A table of more training rows."""
+
+    file: Path
+    """CSV with the competition's input columns and some or all of its targets; it needs no ids."""
+    columns: dict[str, str] = {}
+    """Our name of a column: its name in this file, where they differ."""
+    weight: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Weight of its rows in training."""
+    check_units: bool = True
+    """Whether to stop where its labels are on another scale than the competition's."""
 
 
 class CompetitionConfig(StrictModel):
@@ -44,6 +57,16 @@ class CompetitionConfig(StrictModel):
     """Input columns with numbers; an empty cell is a missing value."""
     categorical: list[str] = []
     """Input columns with categories; an empty cell is a category of its own."""
+    features: str | None = None
+    """`file.py:function` of numbers of your own: it takes the input columns as a table and returns one with a row of
+    numbers for each row, which depends on that row alone. Stages read them as they read `numeric`."""
+    weight: str | None = None
+    """Training column with the weight of each row in training; scores know no weights."""
+    auxiliary_targets: list[str] = []
+    """Training columns that neural stages learn beside the targets and that are not submitted."""
+    extra_train: list[ExtraTrain] = []
+    """More rows to train on in every fold; never scored, and left out where a test row or the held-out fold has the
+    same input."""
     group: str | None = None
     """Training column whose equal values must share a fold (with `folds.kind: group`)."""
     metric: str
@@ -75,11 +98,11 @@ class CompetitionConfig(StrictModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> CompetitionConfig:
-        roles = [self.id, *self.targets, *self.inputs]
+        roles = [self.id, *self.targets, *self.inputs, *self.auxiliary_targets, *([self.weight] if self.weight else [])]
         doubled = sorted({name for name in roles if roles.count(name) > 1})
         mistakes = [f"each column must have one role, but {name!r} has several" for name in doubled]
-        if "__input" in roles or "id" in self.targets:
-            mistakes.append("no column may be called __input and no target id, which are names in tables of ours")
+        if any(name.startswith(("__", "feature ")) for name in roles) or "id" in self.targets:
+            mistakes.append("no column may begin with __ or feature and no target be id, which are names of ours")
         if not self.inputs:
             mistakes.append("at least one input column must be named under smiles, text, numeric or categorical")
         if self.submission_columns and len(self.submission_columns) != len(self.targets):
@@ -228,9 +251,17 @@ def absolute_paths(document: dict[str, Any], path: Path, seed: int | None = None
     for key in ("train", "test", "sample_submission", "answers"):
         if isinstance(section.get(key), str):
             section[key] = str((path.parent / section[key]).resolve())
-    if isinstance(section.get("metric"), str) and ":" in section["metric"]:
-        file, function = section["metric"].rsplit(":", 1)
-        section["metric"] = f"{(path.parent / file).resolve()}:{function}"
+    for key in ("metric", "features"):
+        if isinstance(section.get(key), str) and ":" in section[key]:
+            file, function = section[key].rsplit(":", 1)
+            section[key] = f"{(path.parent / file).resolve()}:{function}"
+    if isinstance(section.get("extra_train"), list):
+        section["extra_train"] = [
+            {**item, "file": str((path.parent / str(item["file"])).resolve())}
+            if isinstance(item, dict) and "file" in item
+            else item
+            for item in section["extra_train"]
+        ]
     if seed is not None:
         section["seed"] = seed
     return {**document, "competition": section}

@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from competition.clean import MISSING, check_ids, parse_numbers
 from competition.errors import DataError, SubmissionError
 from competition.files import read_text_table
 from competition.molecules import canonical_smiles
-from competition.prepare import MISSING, check_ids, parse_numbers
 
 Role = Literal["smiles", "text", "numeric", "categorical", "left out"]
 

@@ -6,7 +6,6 @@ Sources: scikit-learn's user guide, "Regression metrics"; SciPy's `stats` for th
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.errors import ConfigError
+from competition.user_code import load_user_code
 
 Array = NDArray[np.float64]
 
@@ -113,21 +113,8 @@ def load_metric(name: str, greater_is_better: bool | None = None) -> Metric:
             raise ConfigError(f"competition.greater_is_better contradicts the metric {name}; remove it.")
         return metric
     file, function_name = name.rsplit(":", 1)
-    path = Path(file)
-    if not path.is_file():
-        raise ConfigError(f"competition.metric names {path}, which is not there; correct the path.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        function = getattr(module, function_name)
-    except Exception as error:  # a user's file may raise anything
-        raise ConfigError(
-            f"competition.metric: {path} must define {function_name}(y_true, y_pred); "
-            f"it fails with {type(error).__name__}: {error}."
-        ) from error
-    return Metric(f"{path.name}:{function_name}", bool(greater_is_better), None, function)
+    function = load_user_code("competition.metric", name, f"{function_name}(y_true, y_pred)")
+    return Metric(f"{Path(file).name}:{function_name}", bool(greater_is_better), None, function)
 
 
 def _call_users(name: str, function: Callable[[Array, Array], float], y_true: Array, y_pred: Array) -> float:

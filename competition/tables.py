@@ -15,13 +15,17 @@ from competition.files import read_table
 INPUT_KEY = "__input"
 """Column of a prepared table: equal where the whole input is the same (canonical molecules, normalised text)."""
 
+WEIGHT, EXTRA, FEATURE = "__weight", "__extra", "feature "
+"""Columns of a prepared training table: weight of a row, whether it comes from extra_train; prefix of own features."""
+
 
 @dataclass(frozen=True)
 class Rows:
     """Some rows of a table, in a fixed order.
 
     ids: n_rows names.
-    inputs: n_rows rows; molecule columns are canonical SMILES, numbers are floats (NaN: missing).
+    inputs: n_rows rows; molecule columns are canonical SMILES, numbers are floats (NaN: missing), features of the
+        user's function follow as `feature <name>`.
     y: (n_rows, n_targets) in the targets' own units, NaN where there is no label; None for test rows.
     weights: (n_rows,) of the rows in training; None where all are 1. Scores know no weights.
     auxiliary: (n_rows, n_auxiliary) targets that are trained on and not submitted; None where there are none.
@@ -62,9 +66,24 @@ def read_rows(path: Path, config: CompetitionConfig, labelled: bool) -> Rows:
         DataError: if the file is missing or not readable.
     """
     table = read_table(path, text_columns(config))
-    inputs = table[[*config.inputs, INPUT_KEY]]
-    y = table[config.targets].to_numpy(dtype=np.float64) if labelled else None
-    return Rows(list(table[config.id]), inputs, y)
+    features = [name for name in table.columns if name.startswith(FEATURE)]
+    inputs = table[[*config.inputs, *features, INPUT_KEY]]
+    ids = list(table[config.id])
+    if not labelled:
+        return Rows(ids, inputs, None)
+    return Rows(
+        ids,
+        inputs,
+        table[config.targets].to_numpy(dtype=np.float64),
+        table[WEIGHT].to_numpy(dtype=np.float64) if WEIGHT in table else None,
+        table[config.auxiliary_targets].to_numpy(dtype=np.float64) if config.auxiliary_targets else None,
+        table[EXTRA].to_numpy(dtype=bool) if EXTRA in table else None,
+    )
+
+
+def own_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """A prepared training table without the rows of extra_train."""
+    return table[~table[EXTRA].astype(bool)].reset_index(drop=True) if EXTRA in table else table
 
 
 def text_columns(config: CompetitionConfig) -> list[str]:

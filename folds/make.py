@@ -13,7 +13,7 @@ from competition import command
 from competition.config import CompetitionConfig, find_config, load_competition, load_yaml, validate
 from competition.files import digest, read_json, read_table, sha256_of, write_json, write_table
 from competition.paths import Paths
-from competition.tables import text_columns
+from competition.tables import EXTRA, text_columns
 from folds.config import FoldsConfig
 from folds.splitters import make_folds
 from folds.table import read_folds
@@ -47,11 +47,14 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
     )
     both = paths.folds.exists() and paths.folds_report.exists()
     if not (both and read_json(paths.folds_report, "made_from", "sha256")["made_from"] == made_from):
-        folds = make_folds(
-            config, table, competition.id, competition.targets, competition.smiles, competition.group, competition.seed
-        )
+        own = ~table[EXTRA].astype(bool).to_numpy() if EXTRA in table else np.ones(len(table), dtype=bool)
+        folds = np.full(len(table), -1)  # extra rows train in every fold and are never scored
+        folds[own] = make_folds(
+            config, table[own].reset_index(drop=True), competition.id, competition.targets, competition.smiles,
+            competition.group, competition.seed,
+        )  # fmt: skip
         write_table(paths.folds, pd.DataFrame({"id": table[competition.id], "fold": folds}))
-        sizes = np.bincount(folds).tolist()
+        sizes = np.bincount(folds[own]).tolist()
         write_json(paths.folds_report, {"made_from": made_from, "sizes": sizes, "sha256": sha256_of(paths.folds)})
     edited = read_json(paths.folds_report)["sha256"] != sha256_of(paths.folds)
     said = f"{paths.folds} was edited by hand and is used as it is\n" if edited else ""

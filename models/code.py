@@ -7,24 +7,26 @@ from pathlib import Path
 
 from competition.files import digest
 
+MODELS = Path(__file__).parent
+
 
 def code_digest_of(file: Path) -> str:
     """Digest of a module and of the modules of `models` it imports, without comments and docstrings.
 
     `config.py` is left out, since the settings are in the key themselves, and `stage.py`, the contract.
     """
-    seen: dict[str, str] = {}
+    seen: dict[Path, str] = {}
     waiting = [file]
     while waiting:
         path = waiting.pop()
-        if path.name in seen or path.name in ("config.py", "stage.py") or not path.exists():
+        if path in seen or path.name in ("config.py", "stage.py") or not path.exists():
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("models."):
-                waiting.append(file.parent / f"{node.module.split('.')[1]}.py")
+                waiting.append(MODELS / f"{node.module.split('.')[1]}.py")
             elif isinstance(node, ast.ImportFrom) and node.module == "models":
-                waiting += [file.parent / f"{alias.name}.py" for alias in node.names]
+                waiting += [MODELS / f"{alias.name}.py" for alias in node.names]
             body = getattr(node, "body", None)
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
                 first = body[0]
@@ -34,5 +36,5 @@ def code_digest_of(file: Path) -> str:
                     and isinstance(first.value.value, str)
                 ):
                     body.pop(0)
-        seen[path.name] = ast.dump(tree)
-    return digest(seen)
+        seen[path] = ast.dump(tree)
+    return digest(sorted((path.name, code) for path, code in seen.items()))

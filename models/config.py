@@ -6,6 +6,7 @@ What is measured behind a default stands in the README's table of results; the f
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -258,7 +259,17 @@ class LightgbmStage(Stage):
     """Trees without gain on the inner split before the search stops."""
 
 
-StageConfig = Annotated[UnimolStage | GnnStage | BertStage | LightgbmStage, Field(discriminator="kind")]
+class CustomStage(Stage):
+    """A class of your own with the two methods of `models.stage.FittedStage`."""
+
+    kind: Literal["custom"]
+    code: str
+    """`file.py:Class`, relative to the YAML. The class is called with its settings and a `models.stage.Context`."""
+    settings: dict[str, Any] = {}
+    """What the class is called with; checked by its attribute `Settings`, a pydantic model, where it has one."""
+
+
+StageConfig = Annotated[UnimolStage | GnnStage | BertStage | LightgbmStage | CustomStage, Field(discriminator="kind")]
 
 
 class StagesConfig(StrictModel):
@@ -274,4 +285,17 @@ def load_stages(name: str) -> dict[str, Any]:
         ConfigError: with every mistake of the section.
     """
     path = find_config(name)
-    return dict(validate(StagesConfig, {"stages": load_yaml(path).get("stages") or {}}, path).stages)
+    return dict(validate(StagesConfig, {"stages": stages_section(load_yaml(path), path)}, path).stages)
+
+
+def stages_section(document: dict[str, Any], path: Path) -> Any:
+    """The `stages:` section of a document, files of custom stages resolved against the YAML's folder."""
+    section = document.get("stages") or {}
+    if not isinstance(section, dict):
+        return section
+    return {
+        name: {**stage, "code": str((path.parent / stage["code"]).resolve())}
+        if isinstance(stage, dict) and isinstance(stage.get("code"), str)
+        else stage
+        for name, stage in section.items()
+    }

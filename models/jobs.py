@@ -85,15 +85,26 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
     jobs, keys = [], {}
     for name, stage in stages.items():
         settings = {
-            "stage": stage.model_dump(mode="json", exclude={"seeds"}),
+            "stage": stage.model_dump(mode="json", exclude={"seeds", "code"}),
             "columns": competition.model_dump(
-                mode="json", include={"id", "targets", "smiles", "text", "numeric", "categorical", "seed"}
+                mode="json",
+                include={
+                    "id",
+                    "targets",
+                    "smiles",
+                    "text",
+                    "numeric",
+                    "categorical",
+                    "auxiliary_targets",
+                    "weight",
+                    "seed",
+                },
             ),
             "train": train_digest,
             "folds": sha256_of(paths.folds),
             "weights": digest_of_weights(getattr(stage, "weights", None)),
         }
-        key = f"{digest(settings, 12)}-{code_digest(stage.kind)[:6]}"
+        key = f"{digest(settings, 12)}-{code_digest(stage)[:6]}"
         other = _version_to_reuse(paths, name, key) if reuse else None
         keys[name] = other or key
         jobs += [
@@ -133,10 +144,17 @@ def _version_to_reuse(paths: Paths, stage: str, key: str) -> str | None:
     return found[0]
 
 
-@functools.cache
-def code_digest(kind: str) -> str:
-    """Digest of the code of a kind of stage: its file and what that imports from `models`."""
-    return code_digest_of(PROJECT / "models" / f"{kind}.py")
+def code_digest(stage: Any) -> str:
+    """Digest of the code of a stage: its file and what that imports from `models`; its transform of targets."""
+    file, name = (PROJECT / "models" / f"{stage.kind}.py", "")
+    if stage.kind == "custom":
+        own, _, name = stage.code.rpartition(":")
+        file = Path(own)
+    transform = _digest_of(PROJECT / "models" / "targets.py") if stage.target_transform != "none" else ""
+    return digest([_digest_of(file), name, transform])
+
+
+_digest_of = functools.cache(code_digest_of)
 
 
 def publish(job: Job, report: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """The contract of a stage, and the one place that knows which file serves which kind.
 
-A stage of your own: a settings class in `models/config.py`, a file `models/<kind>.py` with the two methods
-below, one `case` here, one block in the YAML. Stages never import each other.
+A stage of your own is a file with a class that has the two methods below, and a block in the YAML (`kind: custom`).
+A kind of this project is a settings class in `models/config.py`, a file `models/<kind>.py` and a `case` here.
+Stages never import each other.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from competition.config import validate
 from competition.errors import ConfigError
 from competition.tables import Rows
+from competition.user_code import load_user_code
 from models.cache import MoleculeCache
-from models.config import BertStage, GnnStage, LightgbmStage, Stage, UnimolStage
+from models.config import BertStage, CustomStage, GnnStage, LightgbmStage, Stage, UnimolStage
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,15 @@ class FittedStage(Protocol):
 
 def build_stage(config: Stage, context: Context) -> FittedStage:
     """The stage of a settings block. Imports the libraries of its kind only."""
+    stage = _stage_of_kind(config, context)
+    if config.target_transform == "none":
+        return stage
+    from models.targets import Transformed
+
+    return Transformed(stage, config.target_transform)
+
+
+def _stage_of_kind(config: Stage, context: Context) -> FittedStage:
     match config:
         case UnimolStage():
             from models.unimol import Unimol
@@ -76,7 +88,34 @@ def build_stage(config: Stage, context: Context) -> FittedStage:
             from models.lightgbm import Lightgbm
 
             return Lightgbm(config, context)
+        case CustomStage():
+            return custom_class(config)(custom_settings(config), context)
     raise TypeError(f"no stage is registered for {type(config).__name__}")
+
+
+def custom_class(config: CustomStage) -> Any:
+    """The class of a custom stage.
+
+    Raises:
+        ConfigError: if the file fails, or the class lacks a method of `FittedStage`.
+    """
+    found = load_user_code("code", config.code, "a class with fit and predict")
+    if not all(callable(getattr(found, name, None)) for name in ("fit", "predict")):
+        raise ConfigError(
+            f"code: {config.code} must be a class with fit(train, valid, folder) and predict(rows, folder)."
+        )
+    return found
+
+
+def custom_settings(config: CustomStage) -> Any:
+    """The settings of a custom stage as its `Settings`, where it has them, else as the YAML has them.
+
+    Raises:
+        ConfigError: with every mistake.
+    """
+    model = getattr(custom_class(config), "Settings", None)
+    file = Path(config.code.rpartition(":")[0])
+    return config.settings if model is None else validate(model, config.settings, file, "settings")
 
 
 def shared_caches(config: Stage, context: Context) -> list[MoleculeCache]:

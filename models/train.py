@@ -13,6 +13,7 @@ import shutil
 import time
 from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from competition.errors import ConfigError
 from competition.files import derive_seed
 from competition.metrics import load_metric
 from competition.paths import Paths
-from competition.tables import Rows, read_rows
+from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
 from folds import make
 from folds.table import read_folds
 from models.config import load_stages
@@ -32,21 +33,26 @@ from models.executor import Executor, Task
 from models.jobs import Job, Plan, plan, publish, read_predictions, verify, write_predictions, write_test_predictions
 from models.stage import Context, build_stage, shared_caches
 
+CHECKPOINTS = "checkpoint*.pt"
 SHARD = 100  # molecules per shard of a cache: some seconds of work, all that a kill can lose
 PACKAGES = ("torch", "transformers", "unimol_tools", "chemprop", "rdkit", "lightgbm", "scikit-learn", "numpy")
 
 
-def context_of(competition: CompetitionConfig, paths: Paths, seed: int, progress: Any = None) -> Context:
-    """What a stage is told beside its own settings."""
+def context_of(
+    competition: CompetitionConfig, paths: Paths, seed: int, rows: Rows | None = None, progress: Any = None
+) -> Context:
+    """What a stage is told beside its own settings; `rows` name the features of the user's own, if there are any."""
+    features = [] if rows is None else [str(name) for name in rows.inputs if str(name).startswith(FEATURE)]
     return Context(
         competition.smiles,
         competition.text,
-        competition.numeric,
+        [*competition.numeric, *features],
         competition.categorical,
         competition.targets,
         seed,
         paths.cache,
         progress or (lambda done, total: None),
+        competition.auxiliary_targets,
     )
 
 
@@ -54,18 +60,23 @@ def run_job(
     job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test_key: str, progress: Any = None
 ) -> None:
     """Fit one job, predict its held-out fold and the test rows, and publish its folder."""
-    train = read_rows(paths.train, competition, labelled=True)
-    held_out = read_folds(paths.folds, train.ids) == job.fold
-    shutil.rmtree(job.folder, ignore_errors=True)  # what a killed run left
-    job.folder.mkdir(parents=True)
+    rows = read_rows(paths.train, competition, labelled=True)
+    folds = read_folds(paths.folds, rows.ids)
+    train, held_out = rows.take(training_rows(rows, folds, job.fold, stage.extra_rows)), rows.take(folds == job.fold)
+    clear(job.folder)
     started = time.monotonic()
-    fitted = build_stage(stage, context_of(competition, paths, job_seed(competition, job), progress))
+    fitted = build_stage(stage, context_of(competition, paths, job_seed(competition, job), rows, progress))
     sees_held_out = getattr(stage, "keep", "last") == "best_on_held_out"
-    fitted.fit(train.take(~held_out), train.take(held_out) if sees_held_out else None, job.folder)
-    valid = train.take(held_out).without_labels()
+    fitted.fit(train, held_out if sees_held_out else None, job.folder)
+    valid = held_out.without_labels()
     write_predictions(job.folder / "oof.csv", valid.ids, competition.targets, fitted.predict(valid, job.folder))
+    spread = getattr(fitted, "spread", None)
+    if spread is not None:
+        write_predictions(job.folder / "oof_spread.csv", valid.ids, competition.targets, spread)
     seconds = time.monotonic() - started
     predict_job(job, stage, competition, paths, read_rows(paths.test, competition, labelled=False), test_key)
+    for checkpoint in job.folder.glob(CHECKPOINTS):
+        checkpoint.unlink()
     publish(
         job,
         {
@@ -79,9 +90,37 @@ def run_job(
 
 def predict_job(job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test: Rows, test_key: str) -> None:
     """Predict test rows with the weights of a job."""
-    fitted = build_stage(stage, context_of(competition, paths, job_seed(competition, job)))
+    fitted = build_stage(stage, context_of(competition, paths, job_seed(competition, job), test))
     y_pred = fitted.predict(test, job.folder)
+    spread = getattr(fitted, "spread", None)
+    if spread is not None:
+        path = job.test_file(test_key)
+        write_predictions(path.with_name(f"{path.stem}_spread.csv"), test.ids, competition.targets, spread)
     write_test_predictions(job, test_key, test.ids, competition.targets, y_pred)
+
+
+def training_rows(rows: Rows, folds: NDArray[np.int64], fold: int, extra_rows: str) -> NDArray[np.bool_]:
+    """Which rows (n_rows,) a job trains on: those of other folds, and extra rows with no input of the held-out fold.
+
+    Args:
+        extra_rows: the setting of the stage.
+    """
+    trains = folds != fold
+    if rows.extra is not None:
+        held_out = set(rows.inputs[INPUT_KEY][folds == fold])
+        in_fold = rows.inputs[INPUT_KEY].isin(held_out).to_numpy()
+        trains &= ~(rows.extra & (in_fold | (extra_rows == "ignore")))
+    return trains
+
+
+def clear(folder: Path) -> None:
+    """An empty folder for a job, but for checkpoints of a killed run, from which it goes on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif not path.match(CHECKPOINTS):
+            path.unlink()
 
 
 def job_seed(competition: CompetitionConfig, job: Job) -> int:

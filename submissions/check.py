@@ -15,9 +15,11 @@ from competition.errors import ConfigError
 from competition.metrics import load_metric
 from competition.paths import Paths
 from competition.prepare import describe, prepare
+from competition.tables import own_rows
 from folds.splitters import make_folds
+from models.config import CustomStage
 from models.jobs import code_digest
-from models.stage import molecule_columns
+from models.stage import custom_settings, molecule_columns
 from models.weights import WEIGHT_SETS, digest_of_weights
 from submissions.config import Config, load_config
 
@@ -31,19 +33,21 @@ def check(config: Config) -> str:
     competition = config.competition
     prepared = prepare(competition)
     make_folds(
-        config.folds, prepared.train, competition.id, competition.targets, competition.smiles, competition.group,
-        competition.seed,
+        config.folds, own_rows(prepared.train), competition.id, competition.targets, competition.smiles,
+        competition.group, competition.seed,
     )  # fmt: skip
-    _check_metric(competition, prepared.train[competition.targets].to_numpy(dtype=np.float64))
+    _check_metric(competition, own_rows(prepared.train)[competition.targets].to_numpy(dtype=np.float64))
     lines = [describe(prepared.report)]
     for name, stage in config.stages.items():
         weights = getattr(stage, "weights", None)
         try:
             _check_columns(stage, config)
             digest_of_weights(weights)
+            if isinstance(stage, CustomStage):
+                custom_settings(stage)
         except ConfigError as error:
             raise ConfigError(f"stages.{name}: {error}") from None
-        code_digest(stage.kind)
+        code_digest(stage)
         known = WEIGHT_SETS.get(weights or "")
         said = f" from {weights}" if weights else ""
         said += f" ({known.labels}: check that they are not this competition's)" if known and known.labels else ""

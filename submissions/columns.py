@@ -103,13 +103,16 @@ def open_run(competition: str, seed: int | None = None, reuse: bool = False) -> 
 
 
 def _portable(config: Config) -> dict[str, Any]:
-    """The settings without the places of files; a metric of the user's own is known by its content."""
+    """The settings without the places of files; functions of the user's own are known by their content."""
     settings = config.model_dump(mode="json")
     for key in ("train", "test", "sample_submission", "answers"):
         del settings["competition"][key]
-    if ":" in config.competition.metric:
-        file, function = config.competition.metric.rsplit(":", 1)
-        settings["competition"]["metric"] = [sha256_of_required(Path(file)), function]
+    for extra in settings["competition"]["extra_train"]:
+        del extra["file"]  # its rows are in the prepared training table
+    for key in ("metric", "features"):
+        if ":" in (getattr(config.competition, key) or ""):
+            file, function = getattr(config.competition, key).rsplit(":", 1)
+            settings["competition"][key] = [sha256_of_required(Path(file)), function]
     return settings
 
 

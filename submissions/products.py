@@ -14,7 +14,7 @@ from competition import command
 from competition.errors import DataError
 from competition.files import digest, read_json, read_table, read_text_table, sha256_of, write_json
 from competition.metrics import Array
-from competition.tables import text_columns
+from competition.tables import own_rows, text_columns
 from submissions.apply import MANIFEST, read_step, submission_table, write_submission
 from submissions.columns import Columns, Run, package_versions, stage_names
 from submissions.crossfit import CrossFitted
@@ -33,6 +33,7 @@ def write_manifest(run: Run) -> None:
     """Write run.json: all that a later `predict` needs to know, and what the run was made of."""
     competition = run.config.competition
     train = read_table(run.paths.train, text_columns(competition))
+    own = own_rows(train)
     stages = []
     for name in stage_names(run.config):
         jobs, settings = run.plan.of(name), run.config.stages[name]
@@ -56,7 +57,7 @@ def write_manifest(run: Run) -> None:
             "targets": competition.targets,
             "sample_columns": list(read_text_table(run.paths.sample).columns),
             "n_folds": run.plan.n_folds,
-            "label_means": [float(train[name].mean()) for name in competition.targets],
+            "label_means": [float(own[name].mean()) for name in competition.targets],
             "tables": {
                 p.name: sha256_of(p) for p in (run.paths.train, run.paths.test, run.paths.sample, run.paths.folds)
             },

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from competition import command
+from competition.clean import parse_numbers
 from competition.errors import DataError
 from competition.files import read_json, read_table, read_text_table, write_atomically
 from competition.metrics import Array
 from competition.paths import shown
 from competition.prepare import describe as describe_tables
-from competition.prepare import parse_numbers
 from models.jobs import REPORT
 from submissions.apply import (
     BLEND,

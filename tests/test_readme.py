@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import numpy as np
-import pandas as pd
 import yaml
 
 from competition.metrics import METRICS
 from competition.paths import PROJECT
-from competition.tables import Rows
 from models.schedules import SCHEDULES
-from models.stage import Context
 from submissions.config import Config
+from tests.conftest import mixed_tables, write_competition
 
 README = (PROJECT / "README.md").read_text()
 
@@ -46,7 +44,7 @@ def test_every_verb_that_is_named_is_one_of_run_sh() -> None:
 
 def test_every_other_file_that_is_named_exists() -> None:
     for name in re.findall(r"`((?:competition|folds|models|submissions|tests)/[\w./]+\.(?:py|yaml|md))`", README):
-        assert (PROJECT / name).exists() or "NAME" in name or name.startswith("models/knn"), name
+        assert (PROJECT / name).exists() or "NAME" in name, name
 
 
 def test_the_first_yaml_loads_as_it_stands() -> None:
@@ -59,14 +57,26 @@ def test_all_metrics_and_schedules_are_listed() -> None:
         assert f"`{name}`" in README, name
 
 
-def test_the_stage_of_ones_own_fits_and_predicts(tmp_path: Path) -> None:
+def step_of(module: str, path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", module, str(path)], capture_output=True, text=True, check=False)
+
+
+def test_the_stage_of_ones_own_is_checked_trained_and_blended(tmp_path: Path) -> None:
     code = next(block for block in blocks("python") if "class Knn" in block)
-    assert len([line for line in code.splitlines() if line.strip()]) <= 20
-    names: dict[str, Any] = {}
-    exec(compile(code, "models/knn.py", "exec"), names)
-    context = Context(["SMILES"], [], [], [], ["y"], 0, tmp_path)
-    stage = names["Knn"](SimpleNamespace(neighbours=1), context)
-    smiles = ["CCO", "c1ccccc1", "CC(=O)O"]
-    train = Rows(["a", "b", "c"], pd.DataFrame({"SMILES": smiles}), np.array([[1.0], [2.0], [3.0]]))
-    stage.fit(train, None, tmp_path)
-    assert stage.predict(train.without_labels(), tmp_path)[:, 0].tolist() == [1.0, 2.0, 3.0]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 25
+    (tmp_path / "knn.py").write_text(code)
+    stages = yaml.safe_load(next(block for block in blocks("yaml") if "knn.py:Knn" in block))["stages"]
+    train, test = mixed_tables()
+    other = {"kind": "lightgbm", "n_bits": 64, "max_trees": 20}
+    path = write_competition(tmp_path, train, test, stages={**stages, "trees": other})
+    for step in ("submissions.check", "competition.prepare", "folds.make", "models.train", "submissions.blend"):
+        done = step_of(step, path)
+        assert done.returncode == 0, done.stderr
+    run = json.loads(next((tmp_path / "work").glob("mixed/submissions/*/run.json")).read_text())
+    assert [stage["name"] for stage in run["stages"]] == ["knn", "trees"]
+    path.write_text(path.read_text().replace("neighbours: 3", "neighbors: 3"))
+    done = subprocess.run(
+        [sys.executable, "-m", "submissions.check", str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "settings.neighbors: this key is not known" in done.stderr

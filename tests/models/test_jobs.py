@@ -14,7 +14,7 @@ from competition.paths import Paths
 from competition.prepare import prepare
 from folds.make import load_folds_config
 from folds.make import run as make_folds
-from models import jobs
+from models import code, jobs
 from models.config import load_stages
 from models.jobs import (
     Job,
@@ -63,7 +63,8 @@ def test_a_setting_changes_the_key_and_the_list_of_seeds_does_not(tmp_path: Path
     assert planned(tmp_path, **trees()).keys["trees"] == key
 
 
-def test_code_counts_and_comments_and_docstrings_do_not(tmp_path: Path) -> None:
+def test_code_counts_and_comments_and_docstrings_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code, "MODELS", tmp_path)
     (tmp_path / "shared.py").write_text("RATE = 1\n")
     (tmp_path / "own.py").write_text("from models.shared import RATE\n\ndef f(x):\n    return x * RATE\n")
     before = code_digest_of(tmp_path / "own.py")

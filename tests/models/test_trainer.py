@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,17 @@ import pytest
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from competition.errors import ConfigError, DataError
 from competition.files import read_json, sha256_of
+from competition.paths import PROJECT
 from models import trainer
 from models.batches import Batches, Sample, batch_plan
 from models.config import NeuralStage
 from models.heads import LinearHead, Network
+from models.losses import Labels
 from models.optimizer import make_optimizer
 from models.schedules import with_warmup
 
@@ -252,3 +257,175 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     fit(tmp_path, epochs=1)
     with pytest.raises(RuntimeError, match="size mismatch"):
         trainer.load_weights(network(n_targets=3), tmp_path)
+
+
+def test_two_small_batches_in_a_step_train_as_one_large_batch(tmp_path: Path) -> None:
+    inputs, y = rows(32)
+    y[:20, 0] = np.nan  # batches with few labels must not count as much as those with many
+    same_length = Batches(inputs.items, np.zeros(32, dtype=np.int64), inputs.collate)
+    states = []
+    for batch_size, accumulate in ((32, 1), (8, 4)):
+        folder = tmp_path / str(batch_size)
+        folder.mkdir()
+        net = network()
+        trainer.fit(
+            net, sample(same_length, y), settings(epochs=3, batch_size=batch_size, accumulate=accumulate), 0, folder,
+            lambda done, total: None,
+        )  # fmt: skip
+        states.append(net.state_dict())
+    for name, tensor in states[0].items():
+        assert torch.allclose(tensor, states[1][name], atol=1e-5), name
+
+
+def test_r_drop_runs_the_backbone_once_where_only_the_head_drops_and_on_a_doubled_batch_else(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    class Counting(Backbone):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(len(x))
+            return super().forward(x)
+
+    for i, rates in enumerate(({"pooler_dropout": 0.2}, {"backbone_dropout": 0.2})):
+        net = Network(Counting(dropout=0.1), LinearHead(24, 2, rates.get("pooler_dropout", 0.0)))
+        seen.clear()
+        fit(tmp_path / str(i), net=net, epochs=1, batch_size=20, r_drop=1.0, **rates)
+        assert seen[-2:] == ([20, 20] if i == 0 else [40, 40])
+
+
+def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference() -> None:
+    class Two(nn.Module):
+        """A head that adds 1 to the second pass."""
+
+        def forward(self, features: Tensor) -> Tensor:
+            half = len(features) // 2
+            return torch.cat([features[:half], features[half:] + 1])
+
+    net = Network(nn.Identity(), Two())
+    net.features = lambda batch: batch["x"]  # type: ignore[method-assign, assignment]
+    target = Labels(torch.zeros(2, 1), torch.ones(2, 1))
+    loss = trainer.loss_of(net, {"x": torch.tensor([[1.0], [2.0]])}, target, settings(r_drop=3.0, pooler_dropout=0.1))
+    # Squares 1, 4 and 4, 9: means 2.5 and 6.5; the passes differ by 1 everywhere.
+    assert loss.item() == pytest.approx((2.5 + 6.5) / 2 + 3.0 * 1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"r_drop": 1.0},
+        {"mc_dropout": 5},
+        {"r_drop": 1.0, "head": {"kind": "multi_sample"}, "backbone_dropout": 0.1},
+        {"pooler_dropout": 0.1, "head": {"kind": "multi_sample"}},
+    ],
+)
+def test_a_rate_of_zero_where_one_is_needed_is_a_mistake(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="needs|cannot|remove"):
+        settings(**changes)
+
+
+def test_mc_dropout_gives_a_mean_and_a_spread_that_grows_with_the_rate(tmp_path: Path) -> None:
+    inputs, y = rows()
+    spreads = []
+    for i, rate in enumerate((0.05, 0.5)):
+        folder = tmp_path / str(i)
+        net = Network(Backbone(), LinearHead(24, 2, rate))
+        chosen = {"epochs": 30, "mc_dropout": 20, "pooler_dropout": rate}
+        fit(folder, net=net, **chosen)
+        y_pred, spread = trainer.predict(net, lambda view: inputs, 1, settings(**chosen), folder, 2)
+        again, _ = trainer.predict(net, lambda view: inputs, 1, settings(**chosen), folder, 2)
+        assert np.array_equal(y_pred, again)
+        assert spread is not None and spread.shape == y.shape
+        spreads.append((spread / y.std(axis=0)).mean())
+        assert np.corrcoef(y_pred[:, 0], y[:, 0])[0, 1] > 0.8
+    assert 0 < 2 * spreads[0] < spreads[1]
+
+
+@pytest.mark.parametrize("average", ["ema", "last_epochs"])
+def test_averaged_weights_are_kept_and_are_not_the_last(tmp_path: Path, average: str) -> None:
+    net = fit(tmp_path, epochs=6, average=average)
+    kept = safetensors.torch.load_file(tmp_path / "weights.safetensors")
+    assert set(kept) == set(net.state_dict())
+    assert not torch.equal(kept["head.linear.weight"], net.state_dict()["head.linear.weight"])
+
+
+def test_auxiliary_targets_shape_the_features_and_are_not_predicted(tmp_path: Path) -> None:
+    inputs, y = rows()
+    for weight in (0.0, 1.0):
+        folder = tmp_path / str(weight)
+        folder.mkdir()
+        net = network(n_targets=2)
+        trainer.fit(
+            net, sample(inputs, y), settings(auxiliary_weight=weight), 0, folder, lambda d, t: None, n_auxiliary=1
+        )  # fmt: skip
+        y_pred, _ = trainer.predict(net, lambda view: inputs, 1, settings(), folder, n_targets=1)
+        assert y_pred.shape == (len(y), 1)
+    one, other = (
+        safetensors.torch.load_file(tmp_path / name / "weights.safetensors")["backbone.hidden.weight"]
+        for name in ("0.0", "1.0")
+    )
+    assert not torch.equal(one, other)
+
+
+def test_dropouts_that_are_on_are_listed_by_module(tmp_path: Path) -> None:
+    net = Network(Backbone(dropout=0.1), LinearHead(24, 2, 0.25))
+    fit(tmp_path, net=net, epochs=1, backbone_dropout=0.3, pooler_dropout=0.25)
+    assert read_json(tmp_path / "training.json")["dropout"] == {"backbone.dropout.p": 0.3, "head.dropout.p": 0.25}
+
+
+def test_memory_that_runs_out_names_a_batch_size_to_try(tmp_path: Path) -> None:
+    class Greedy(Backbone):
+        def forward(self, x: Tensor) -> Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    with pytest.raises(DataError, match=r"batch_size 8 does not\. Set batch_size: 4 and accumulate: 2"):
+        fit(tmp_path, net=Network(Greedy(), LinearHead(24, 2, 0.0)), epochs=1)
+
+
+def test_batches_of_one_length_hold_one_length_and_each_row_once() -> None:
+    lengths = np.random.default_rng(0).integers(3, 9, 100)
+    plan = batch_plan(lengths, 8, 0, 0, equal_lengths=True)
+    assert sorted(np.concatenate(plan)) == list(range(100))
+    assert all(len(set(lengths[batch])) == 1 and len(batch) <= 8 for batch in plan)
+
+
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {project!r})
+from models import checkpoint
+from tests.models import test_trainer as t
+checkpoint.SECONDS_BETWEEN = 0.0
+net, (inputs, y) = t.network(), t.rows()
+def progress(done, total):
+    if done == 23:  # in the middle of the fifth of six epochs
+        os.kill(os.getpid(), signal.SIGKILL)
+t.trainer.fit(net, t.sample(inputs, y), t.settings(**{changes!r}), 0, Path({folder!r}), progress)
+"""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"average": "ema", "pooler_dropout": 0.3, "schedule": "cosine"},
+        {"average": "last_epochs", "head": {"kind": "multi_sample"}, "accumulate": 2, "batch_size": 4},
+    ],
+)
+def test_a_fold_that_was_killed_goes_on_to_the_same_bytes(
+    tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"epochs": 6, **changes}
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    killed.mkdir()
+    script = INTERRUPTED.format(project=str(PROJECT), changes=changes, folder=str(killed))
+    done = subprocess.run([sys.executable, "-c", script], check=False, cwd=PROJECT)
+    assert done.returncode == -9
+    assert (killed / "checkpoint.pt").exists()
+    assert not (killed / "weights.safetensors").exists()
+    steps: list[int] = []
+    inputs, y = rows()
+    trainer.fit(
+        network(seed=9), sample(inputs, y), settings(**changes), 0, killed, lambda done, total: steps.append(done)
+    )  # fmt: skip
+    assert steps[0] > 1  # it did not begin anew
+    fit(whole, **changes)
+    for name in ("weights.safetensors", "training.json"):
+        assert sha256_of(killed / name) == sha256_of(whole / name), name

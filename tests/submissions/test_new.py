@@ -241,7 +241,7 @@ REAL: dict[str, dict[str, Any]] = {
     "esol": {"kind": "scaffold", "metric": "rmse", "targets": 1, "stages": 4},
     "photoswitch": {"kind": "kfold", "metric": "r2", "targets": 4, "stages": 4},
     "biogen_adme": {"kind": "scaffold", "metric": "rmse", "targets": 6, "stages": 4},
-    "buchwald_hartwig": {"kind": "stratified", "metric": "rmse", "targets": 1, "stages": 4},
+    "buchwald_hartwig": {"kind": "stratified", "metric": "rmse", "targets": 1, "stages": 3},
     "icwsm_tweets": {"kind": "stratified", "metric": "rmse", "targets": 1, "stages": 2},
     "qm9_electronic": {"kind": "kfold", "metric": "r2", "targets": 5, "stages": 4},
 }

@@ -1,0 +1,144 @@
+"""More than the tables hold: rows of other tables to train on (`extra_train`), and `features` of the user's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from competition.clean import clean_inputs, parse_numbers, require_columns
+from competition.config import CompetitionConfig, ExtraTrain
+from competition.errors import ConfigError, DataError
+from competition.files import read_text_table
+from competition.tables import EXTRA, FEATURE, INPUT_KEY, WEIGHT
+from competition.user_code import load_user_code
+
+SHARED_ROWS = 5
+"""Inputs that both tables must have before their labels are compared one by one."""
+
+
+def with_extra_rows(
+    train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig
+) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
+    """The prepared training table with the rows of all extra tables below it, and what was found in each.
+
+    Left out are rows with the input of a test row, with an input that cannot be read, and without any label. A row
+    with the input of a training row stays: the job that holds that row out leaves it out (`models.train`).
+
+    Raises:
+        DataError: if columns are missing, or labels are on another scale.
+    """
+    tables, found = [train.assign(**{EXTRA: 0, WEIGHT: train.get(WEIGHT, 1.0)})], {}
+    for i, extra in enumerate(config.extra_train):
+        table = _read(extra, config)
+        labels = pd.DataFrame({name: parse_numbers(table, name, config.id, extra.file) for name in _labels(config)})
+        lenient = config.model_copy(update={"unparsable": "drop"})
+        clean, unreadable = clean_inputs(table, lenient, str(extra.file))
+        clean = pd.concat([clean, labels], axis=1).assign(**{EXTRA: 1, WEIGHT: extra.weight})
+        if config.group and config.group not in clean:
+            clean[config.group] = ""  # of no group: these rows are in no fold
+        unusable = unreadable | labels[config.targets].isna().all(axis=1).to_numpy()
+        in_test = clean[INPUT_KEY].isin(set(test[INPUT_KEY])).to_numpy() & ~unusable
+        kept = clean[~unusable & ~in_test].assign(**{config.id: lambda t, i=i: [f"extra{i}_{n}" for n in t.index]})
+        if extra.check_units:
+            _require_same_units(kept, train, config.targets, extra)
+        found[extra.file.name] = {"used": len(kept), "in_test": int(in_test.sum()), "unusable": int(unusable.sum())}
+        tables.append(kept[tables[0].columns])
+    whole = pd.concat(tables, ignore_index=True)
+    if whole[config.id].duplicated().any():
+        raise DataError(f"ids of {config.train} must not begin with 'extra0_', which names rows of extra_train.")
+    return whole, found
+
+
+def _labels(config: CompetitionConfig) -> list[str]:
+    return [*config.targets, *config.auxiliary_targets]
+
+
+def _read(extra: ExtraTrain, config: CompetitionConfig) -> pd.DataFrame:
+    """The table under our names of columns; a target that it does not have is empty.
+
+    Raises:
+        DataError: if it lacks an input, or has no target at all.
+    """
+    raw = read_text_table(extra.file)
+    theirs = {name: extra.columns.get(name, name) for name in [*config.inputs, *_labels(config)]}
+    wanted = [
+        *(theirs[name] for name in config.inputs),
+        *(extra.columns[n] for n in _labels(config) if n in extra.columns),
+    ]
+    require_columns(raw, wanted, f"extra_train {extra.file}")
+    if not any(theirs[name] in raw for name in config.targets):
+        raise DataError(
+            f"extra_train {extra.file} must have one of the targets {', '.join(config.targets)}; it has "
+            f"{', '.join(raw.columns)}. Set columns: {{{config.targets[0]}: THEIR NAME}}."
+        )
+    empty = pd.Series("", index=raw.index)
+    table = pd.DataFrame({name: raw.get(column, empty) for name, column in theirs.items()})
+    return table.assign(**{config.id: [f"row {n + 2}" for n in raw.index]})
+
+
+def _require_same_units(extra: pd.DataFrame, train: pd.DataFrame, targets: list[str], settings: ExtraTrain) -> None:
+    """Check that labels of shared inputs agree, or where there are few, that the extra ones lie among ours.
+
+    Raises:
+        DataError: if they do not.
+    """
+    for name in targets:
+        ours, theirs = train.dropna(subset=name), extra.dropna(subset=name)
+        spread = float(ours[name].std()) or 1.0
+        shared = theirs.groupby(INPUT_KEY)[name].median().to_frame("theirs").join(
+            ours.groupby(INPUT_KEY)[name].median().to_frame("ours"), how="inner"
+        )  # fmt: skip
+        if len(shared) >= SHARED_ROWS:
+            gap = float((shared["theirs"] - shared["ours"]).abs().median())
+            wrong, found = gap > spread, f"on {len(shared)} shared inputs they differ by {gap:.3g}"
+        else:
+            middle = float(theirs[name].median())
+            low, high = float(ours[name].min()), float(ours[name].max())
+            wrong = bool(len(theirs)) and not low - spread <= middle <= high + spread
+            found = f"their median is {middle:.3g}, ours are from {low:.3g} to {high:.3g}"
+        if wrong:
+            raise DataError(
+                f"extra_train {settings.file}: {name!r} must be in the units of the competition, whose spread is "
+                f"{spread:.3g}; {found}. Convert the column, or set check_units: false."
+            )
+
+
+def with_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
+    """A prepared table with the columns of the user's function of features, if one is configured.
+
+    Raises:
+        ConfigError: if the function fails, gives other than one row of numbers per row, or looks at other rows.
+    """
+    if config.features is None:
+        return table
+    function = load_user_code("competition.features", config.features, "a function of a table of inputs")
+    features = _call(function, table[config.inputs], config.features)
+    last = table[config.inputs].tail(3)
+    alone = _call(function, last.reset_index(drop=True), config.features)
+    if list(alone.columns) != list(features.columns) or not np.allclose(
+        alone.to_numpy(), features.tail(3).to_numpy(), equal_nan=True
+    ):
+        raise ConfigError(
+            f"competition.features {config.features} must give a row numbers that depend on that row alone; the last "
+            "rows have others when they come alone. Fit nothing on the table inside the function."
+        )
+    return pd.concat([table, features.add_prefix(FEATURE)], axis=1)
+
+
+def _call(function: Any, inputs: pd.DataFrame, named: str) -> pd.DataFrame:
+    try:
+        features = pd.DataFrame(function(inputs.copy())).reset_index(drop=True)
+        features = features.astype(float)
+    except Exception as error:  # a user's function may raise anything
+        raise ConfigError(
+            f"competition.features {named} must return numbers for a table of inputs; it raised "
+            f"{type(error).__name__}: {error}."
+        ) from error
+    if len(features) != len(inputs) or np.isinf(features.to_numpy()).any():
+        raise ConfigError(
+            f"competition.features {named} must return one row of finite numbers (NaN: missing) per row; it returned "
+            f"{features.shape} for {len(inputs)} rows."
+        )
+    return features.rename(columns=str)

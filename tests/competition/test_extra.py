@@ -1,0 +1,159 @@
+"""Extra training rows, features of the user's own, weights and auxiliary targets, from CSV to rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from competition.config import load_competition
+from competition.errors import ConfigError, DataError
+from competition.files import write_table
+from competition.paths import Paths
+from competition.prepare import Prepared, describe, prepare
+from competition.tables import Rows, own_rows, read_rows
+from folds.config import FoldsConfig
+from folds.make import run as make_folds
+from folds.table import read_folds
+from models.train import training_rows
+from tests.conftest import mixed_tables, write_competition
+
+INPUTS = ["SMILES", "note", "pH", "site"]
+
+
+def made(folder: Path, train: pd.DataFrame, test: pd.DataFrame, **competition: Any) -> Prepared:
+    return prepare(load_competition(str(write_competition(folder, train, test, competition=competition))))
+
+
+def extra_table(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    """A new molecule, one of the training table, one of the test table, one that does not parse, one without label."""
+    rows = [train.iloc[0], train.iloc[1], test.iloc[0], train.iloc[2], train.iloc[3]]
+    table = pd.DataFrame(rows)[INPUTS].reset_index(drop=True)
+    table["SMILES"] = ["CCCCCCCCO", train["SMILES"][1], test["SMILES"][0], "C(C", "CCCCCCCCN"]
+    table["lumo"] = [1.0, 2.0, 1.5, 1.2, np.nan]
+    return table
+
+
+def test_extra_rows_train_in_every_fold_and_are_in_none(tmp_path: Path) -> None:
+    train, test = mixed_tables()
+    write_table(tmp_path / "more.csv", extra_table(train, test))
+    path = write_competition(
+        tmp_path, train, test, competition={"extra_train": [{"file": "more.csv", "weight": 0.25}], "group": None}
+    )
+    config, paths = load_competition(str(path)), Paths("mixed")
+    prepared = prepare(config)
+    assert prepared.report["extra_train"] == {"more.csv": {"used": 2, "in_test": 1, "unusable": 2}}
+    assert "2 extra training rows from more.csv" in describe(prepared.report)
+    assert prepared.report["n_train"] == len(train)
+    write_table(paths.train, prepared.train)
+    make_folds(config, FoldsConfig(n_folds=3), paths)
+    rows = read_rows(paths.train, config, True)
+    folds = read_folds(paths.folds, rows.ids)
+    assert rows.extra is not None and rows.weights is not None
+    assert folds[rows.extra].tolist() == [-1, -1]
+    assert folds[~rows.extra].min() == 0
+    assert rows.weights.tolist() == [1.0] * len(train) + [0.25] * 2
+    assert len(own_rows(prepared.train)) == len(train)
+
+
+def test_an_extra_row_stays_out_of_the_job_that_holds_its_input_out() -> None:
+    key = ["a", "b", "c", "a", "d"]
+    rows = Rows(
+        list("vwxyz"), pd.DataFrame({"__input": key}), np.zeros((5, 1)),
+        extra=np.array([False, False, False, True, True]),
+    )  # fmt: skip
+    folds = np.array([0, 1, 1, -1, -1])
+    assert training_rows(rows, folds, 0, "train").tolist() == [False, True, True, False, True]
+    assert training_rows(rows, folds, 1, "train").tolist() == [True, False, False, True, True]
+    assert training_rows(rows, folds, 1, "ignore").tolist() == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("labels", "shared", "says"),
+    [
+        ([1000.0, 2000, 1500, 1700, 1800, 1900], True, "on 6 shared inputs they differ by"),
+        ([1000.0, 2000, 1500, 1700, 1800, 1900], False, "their median is 1.75e+03"),
+    ],
+)
+def test_labels_in_other_units_are_refused(tmp_path: Path, labels: list[float], shared: bool, says: str) -> None:
+    train, test = mixed_tables()
+    more = train.iloc[:6][INPUTS].assign(lumo=labels)
+    if not shared:
+        more["SMILES"] = ["C" * n + "F" for n in range(9, 15)]
+    write_table(tmp_path / "more.csv", more)
+    with pytest.raises(DataError, match=f"'lumo' must be in the units of the competition.*{says.replace('+', '.')}"):
+        made(tmp_path, train, test, extra_train=[{"file": "more.csv"}])
+    made(tmp_path, train, test, extra_train=[{"file": "more.csv", "check_units": False}])
+
+
+def test_columns_of_an_extra_table_go_by_their_names_or_are_named_as_lacking(tmp_path: Path) -> None:
+    train, test = mixed_tables()
+    more = extra_table(train, test).rename(columns={"SMILES": "structure", "lumo": "LUMO (eV)"})
+    write_table(tmp_path / "more.csv", more)
+    with pytest.raises(DataError, match=r"extra_train .*more\.csv must have the columns.*lacking: SMILES"):
+        made(tmp_path, train, test, extra_train=[{"file": "more.csv"}])
+    with pytest.raises(DataError, match=r"must have one of the targets lumo, mu.*columns: \{lumo: THEIR NAME\}"):
+        made(tmp_path, train, test, extra_train=[{"file": "more.csv", "columns": {"SMILES": "structure"}}])
+    names = {"SMILES": "structure", "lumo": "LUMO (eV)"}
+    prepared = made(tmp_path, train, test, extra_train=[{"file": "more.csv", "columns": names}])
+    assert prepared.train["lumo"].tail(2).tolist() == [1.0, 2.0]
+    assert prepared.train["mu"].tail(2).isna().all()
+
+
+def test_weights_and_auxiliary_targets_reach_the_rows(tmp_path: Path) -> None:
+    train, test = mixed_tables()
+    train = train.assign(trust=np.linspace(0.1, 1, len(train)), logP=range(len(train)))
+    path = write_competition(tmp_path, train, test, competition={"weight": "trust", "auxiliary_targets": ["logP"]})
+    config = load_competition(str(path))
+    write_table(tmp_path / "clean.csv", prepare(config).train)
+    rows = read_rows(tmp_path / "clean.csv", config, True)
+    assert rows.weights is not None and rows.auxiliary is not None
+    assert np.allclose(rows.weights, train["trust"])
+    assert rows.auxiliary.tolist() == [[float(n)] for n in range(len(train))]
+    assert "logP" not in rows.inputs
+    part = rows.take(np.array([3, 1]))
+    assert part.auxiliary is not None and part.weights is not None
+    assert part.auxiliary.tolist() == [[3.0], [1.0]]
+    train.loc[4, "trust"] = 0
+    with pytest.raises(DataError, match=r"the weight column 'trust' must be above 0; it is not for row 6"):
+        made(tmp_path, train, test, weight="trust")
+
+
+FEATURES = """
+import pandas as pd
+
+def lengths(inputs):
+    return pd.DataFrame({"atoms": inputs["SMILES"].str.len(), "pH2": inputs["pH"] ** 2})
+
+def ranks(inputs):
+    return inputs["SMILES"].str.len().rank().to_frame()
+
+def broken(inputs):
+    return inputs["absent"]
+"""
+
+
+def test_features_of_ones_own_join_both_tables(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(FEATURES)
+    train, test = mixed_tables()
+    prepared = made(tmp_path, train, test, features="own.py:lengths")
+    assert prepared.train["feature atoms"].tolist() == [float(len(s)) for s in prepared.train["SMILES"]]
+    assert prepared.test["feature pH2"].isna().tolist() == prepared.test["pH"].isna().tolist()
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        ("ranks", "depend on that row alone"),
+        ("broken", "raised KeyError"),
+        ("missing", "must define"),
+        ("", "file.py:name"),
+    ],
+)
+def test_a_function_of_features_that_cannot_be_trusted_is_named(tmp_path: Path, function: str, says: str) -> None:
+    (tmp_path / "own.py").write_text(FEATURES)
+    with pytest.raises(ConfigError, match=says):
+        made(tmp_path, *mixed_tables(), features=f"own.py:{function}")

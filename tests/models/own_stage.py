@@ -1,0 +1,34 @@
+"""A stage as a user would add it: the mean of the training labels, and a random number for each seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from competition.files import read_json, write_json
+from competition.tables import Rows
+from models.stage import Context
+
+
+class Noisy:
+    """The two methods of the contract."""
+
+    class Settings(BaseModel, extra="forbid"):
+        """What its block may set."""
+
+        noise: float = 0.0
+
+    def __init__(self, settings: Settings, context: Context) -> None:
+        self.settings, self.seed = settings, context.seed
+
+    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+        assert train.y is not None
+        noise = self.settings.noise * np.random.default_rng(self.seed).normal(size=train.y.shape[1])
+        scale = np.nanstd(train.y, axis=0)
+        write_json(folder / "mean.json", {"mean": (np.nanmean(train.y, axis=0) + scale * noise).tolist()})
+
+    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
+        return np.tile(read_json(folder / "mean.json")["mean"], (len(rows), 1))
