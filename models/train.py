@@ -155,11 +155,33 @@ def train(
     if not waiting and not unpredicted:
         return
     used = {name: stages[name] for name in stages if any(job.stage == name for job in waiting + unpredicted)}
+    tasks = _tasks(competition, used, paths, todo, waiting, unpredicted)
+    with Executor(n_workers, len(waiting) + len(unpredicted)) as executor:
+        if budget is None:
+            for noun, part in tasks.items():
+                executor.run(part, noun)
+            return
+        together = [task for part in tasks.values() for task in part]
+        order = Budget(_groups(competition, used, paths, seconds), together, executor.n_workers, deadline)
+        executor.run(together, "jobs", order)
+    for name in used:
+        _print_cut(name, todo, order, budget)
+
+
+def _tasks(
+    competition: CompetitionConfig,
+    stages: dict[str, Any],
+    paths: Paths,
+    todo: Plan,
+    waiting: list[Job],
+    unpredicted: list[Job],
+) -> dict[str, list[Task]]:
+    """All tasks, in the order in which they are run without a budget: noun for the bar -> tasks."""
     rows = read_rows(paths.train, competition, labelled=True)
     test = read_rows(paths.test, competition, labelled=False)
     scorer = _Scorer(competition, rows, read_folds(paths.folds, rows.ids), todo.n_folds)
-    tasks = {
-        "molecules": cache_tasks(competition, list(used.values()), paths, [rows, test]),
+    return {
+        "molecules": cache_tasks(competition, list(stages.values()), paths, [rows, test]),
         "predictions": [
             Task(
                 job.stage,
@@ -181,21 +203,16 @@ def train(
             for job in waiting
         ],
     }
-    with Executor(n_workers, len(waiting) + len(unpredicted)) as executor:
-        if budget is None:
-            for noun, part in tasks.items():
-                executor.run(part, noun)
-            return
-        together = [task for part in tasks.values() for task in part]
-        order = Budget(_groups(competition, used, paths, seconds), together, executor.n_workers, deadline)
-        executor.run(together, "jobs", order)
-    for name in used:
-        jobs = todo.of(name)
-        done = [job for job in jobs if job.finished and job.has_predicted(todo.test_key)]
-        if len(done) < len(jobs):
-            why = ", ".join(filter(None, (order.why(_jobs_of(name)), order.why(_predictions_of(name)))))
-            within = f"within the budget of {in_words(budget)}"
-            print(f"stage {name}  {len(done)} of {len(jobs)} jobs finished {within}; {why}")
+
+
+def _print_cut(stage: str, todo: Plan, order: Budget, budget: float) -> None:
+    """A line for a stage that has not all its jobs: how many it has, and why not the others."""
+    jobs = todo.of(stage)
+    done = [job for job in jobs if job.finished and job.has_predicted(todo.test_key)]
+    if len(done) < len(jobs):
+        why = ", ".join(filter(None, (order.why(_jobs_of(stage)), order.why(_predictions_of(stage)))))
+        within = f"within the budget of {in_words(budget)}"
+        print(f"stage {stage}  {len(done)} of {len(jobs)} jobs finished {within}; {why}")
 
 
 def _groups(

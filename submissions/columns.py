@@ -117,23 +117,22 @@ def _finished_stages(config: Config, jobs: Plan, budget: float) -> tuple[Config,
     Raises:
         DataError: if no stage has all its jobs.
     """
-    stages, left_out = {}, []
-    for name, stage in config.stages.items():
-        done = [job.finished and job.has_predicted(jobs.test_key) for job in jobs.of(name)]
-        if all(done):
-            stages[name] = stage
-        else:
-            found = f"{sum(done)} of {len(done)} jobs finished within the budget of {in_words(budget)}"
-            left_out.append(f"{name}: {found}; left out")
+    done = {
+        name: [job.finished and job.has_predicted(jobs.test_key) for job in jobs.of(name)] for name in config.stages
+    }
+    stages = {name: stage for name, stage in config.stages.items() if all(done[name])}
+    left_out = {name: f"{sum(part)} of {len(part)} jobs" for name, part in done.items() if not all(part)}
+    within = f"within the budget of {in_words(budget)}"
     if not stages:
         raise DataError(
-            f"at least one stage must have all its jobs after the budget of {in_words(budget)}; "
-            f"{', '.join(left_out).replace('; left out', '')}. Run again with a larger --budget or without one; "
-            "finished jobs are kept."
+            f"at least one stage must finish all its jobs {within}, and none did "
+            f"({', '.join(f'{name}: {found}' for name, found in left_out.items())}). Run again with a larger --budget "
+            "or without one; finished jobs are kept."
         )
     keys = {name: jobs.keys[name] for name in stages}
     kept = Plan([job for job in jobs.jobs if job.stage in stages], keys, jobs.n_folds, jobs.test_key)
-    return config.model_copy(update={"stages": stages}), kept, tuple(left_out)
+    lines = tuple(f"{name}: {found} finished {within}; left out" for name, found in left_out.items())
+    return config.model_copy(update={"stages": stages}), kept, lines
 
 
 def _portable(config: Config) -> dict[str, Any]:

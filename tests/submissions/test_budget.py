@@ -94,7 +94,7 @@ def test_no_finished_stage_is_one_sentence(cut: Path) -> None:
     for job in open_run(str(cut), budget=1).plan.jobs:
         (job.folder / "report.json").unlink()
     with pytest.raises(
-        DataError, match="at least one stage must have all its jobs after the budget of 1 s; good: 0 of"
+        DataError, match=r"all its jobs within the budget of 1 s, and none did \(good: 0 of 3 jobs, fair"
     ):
         open_run(str(cut), budget=1)
 
