@@ -25,6 +25,7 @@ class Group:
     seconds: that each finished task took, in this run or before.
     waiting: how many have not started.
     started: when each running one did, by any key.
+    label: its name for people, where that is another.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Group:
     seconds: list[float] = field(default_factory=list)
     waiting: int = 0
     started: dict[int, float] = field(default_factory=dict)
+    label: str = ""
 
     @property
     def each(self) -> float | None:
@@ -84,7 +86,7 @@ def why_unfinished(group: Group, needed: list[Group]) -> str:
     if group.waiting:
         lacking = [part for part in needed if not part.done]
         if lacking:
-            because = f"{lacking[0].name} did not fit"
+            because = f"its {lacking[0].label or lacking[0].name} did not fit"
         elif group.each is None:
             because = "no time was left"
         else:

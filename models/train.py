@@ -221,9 +221,10 @@ def _groups(
     """Groups of tasks in the order of the stages, each stage after the molecules that it reads."""
     groups: dict[str, Group] = {}
     for name, stage in stages.items():
-        needs = frozenset(cache.folder.name for cache in shared_caches(stage, context_of(competition, paths, 0)))
-        for cache in sorted(needs):
-            groups.setdefault(cache, Group(cache))
+        caches = {cache.folder.name: cache for cache in shared_caches(stage, context_of(competition, paths, 0))}
+        for folder, cache in caches.items():
+            groups.setdefault(folder, Group(folder, label=cache.name))
+        needs = frozenset(caches)
         for group in (Group(_predictions_of(name), needs), Group(_jobs_of(name), needs, seconds[name])):
             groups[group.name] = group
     return list(groups.values())

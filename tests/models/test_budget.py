@@ -96,8 +96,8 @@ def test_what_was_cut_is_said_with_its_reason() -> None:
     assert why_unfinished(group("a", 5), []) == "5 not started: no time was left"
     both = group("a", 2, each=5, started=(0.0, 1.0))
     assert why_unfinished(both, []) == "2 cut off when it ended, 2 not started: at about 5 s each they did not fit"
-    cache = group("conformers-1", 7, each=3)
-    assert why_unfinished(group("a", 5, needs="conformers-1"), [cache]) == "5 not started: conformers-1 did not fit"
+    cache = Group("conformers-1", label="conformers", seconds=[3.0], waiting=7)
+    assert why_unfinished(group("a", 5, needs="conformers-1"), [cache]) == "5 not started: its conformers did not fit"
 
 
 class EndsAt(Order):
