@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a competition's train.csv, test.csv and sample_submission.csv to checked submission files with an honest score.
 #
-#   ./run.sh full [COMPETITION]     everything; finished jobs are skipped, so run it again after a crash
+#   ./run.sh full [COMPETITION] [--budget 2h]    everything; finished jobs are skipped, so run it again after a crash
 #   ./run.sh new NAME --train F --test F --sample F [--preset quick|cpu|gpu]    a YAML for your own competition
 #   ./run.sh check [COMPETITION]    settings, data and weights, in seconds
 #   ./run.sh smoke                  the same path as full, small: a minute on a laptop
@@ -10,7 +10,8 @@
 #   ./run.sh test [--all]           lint, types and tests; --all has the long ones too
 #   ./run.sh help                   this text; check, new, train and predict have more with --help
 #
-# full, smoke and train take --seed N, --workers N and --reuse (accept finished jobs of other code).
+# full, smoke and train take --seed N, --workers N, --reuse (accept finished jobs of other code) and --budget TIME (2h,
+# 90m, 30s: the most that training may take; a stage that does not fit is left out, and a later run goes on with it).
 #
 # COMPETITION is a name in competition/configs/ or a YAML file; without one it is qm9_orbitals.
 set -euo pipefail

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from competition.durations import seconds_of
 from competition.errors import DataError, UserError
 from competition.paths import DEFAULT_COMPETITION, Paths
 
@@ -30,6 +31,13 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     options.add_argument("--seed", type=int, help="replaces competition.seed of the YAML")
     options.add_argument("--workers", type=int, help="jobs side by side (default: one per core or GPU)")
     options.add_argument("--reuse", action="store_true", help="accept finished jobs of other code; tables mark them")
+    options.add_argument(
+        "--budget",
+        type=seconds_of,
+        metavar="TIME",
+        help="seconds, or such as 30s, 90m, 2h, for full and train: what cannot finish in it is not started, and a "
+        "stage without all its jobs is left out of blend, stack and report",
+    )
     return options
 
 

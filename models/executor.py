@@ -6,6 +6,7 @@ process that started it ends, however that ends, so a killed run leaves no one w
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import shutil
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -38,6 +40,22 @@ class Task:
     arguments: tuple[Any, ...]
     takes_progress: bool = False
     done: Callable[[], None] = lambda: None
+    group: str = ""
+    """For an order that tells tasks apart."""
+
+
+class Order:
+    """Which task a free worker takes: the first that waits, until there is none. `models.budget` has another."""
+
+    deadline = math.inf
+    """time.monotonic() at which running tasks are ended."""
+
+    def choose(self, waiting: list[Task]) -> int | None:
+        """Place in `waiting`, which is not empty, of the task to start; None to leave the worker free for now."""
+        return 0
+
+    def finished(self, task: Task, seconds: float) -> None:
+        """A task that was chosen is done and took so many seconds of its worker."""
 
 
 class Executor:
@@ -66,12 +84,20 @@ class Executor:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if error is not None:  # a mistake or Ctrl-C: what is running is lost anyway, so do not wait for it
-            for process in list((self._pool._processes or {}).values()):
-                process.terminate()
+            self._end_workers()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def run(self, tasks: list[Task], noun: str) -> None:
-        """Run all tasks, in their order as workers become free, with a bar of the time left on a terminal.
+    def _end_workers(self) -> None:
+        for process in list((self._pool._processes or {}).values()):
+            process.terminate()
+
+    def run(self, tasks: list[Task], noun: str, order: Order | None = None) -> None:
+        """Run tasks as workers become free, with a bar of the time left on a terminal.
+
+        Args:
+            noun: what they are, for the bar.
+            order: None for all, in the order of the list. Where one has a deadline and it passes, the workers are
+                ended with what they were doing, and no other `run` can follow.
 
         Raises:
             The first exception of a task.
@@ -79,21 +105,26 @@ class Executor:
         """
         if not tasks:
             return
+        order = order or Order()
         bars = _Bars(tasks, noun, self._messages)
-        # A worker that is still importing takes over what is set here: Ctrl-C is the parent's alone.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        futures: dict[Future[None], Task] = {
-            self._pool.submit(_call, i, task.function, task.arguments, task.takes_progress): task
-            for i, task in enumerate(tasks)
-        }
-        signal.signal(signal.SIGINT, before)
-        pending = set(futures)
+        waiting, running = list(tasks), dict[Future[float], Task]()
+        index = {id(task): i for i, task in enumerate(tasks)}
         try:
-            while pending:
-                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in sorted(finished, key=list(futures).index):
-                    future.result()
-                    bars.finished(futures[future])
+            while True:
+                # No more than there are workers: what has been submitted cannot be taken back.
+                while waiting and len(running) < self.n_workers and (place := order.choose(waiting)) is not None:
+                    task = waiting.pop(place)
+                    running[self._submit(index[id(task)], task)] = task
+                if not running:
+                    break
+                left = None if order.deadline == math.inf else max(0.0, order.deadline - time.monotonic())
+                finished, _ = wait(running, timeout=left, return_when=FIRST_COMPLETED)
+                if not finished:
+                    break
+                for future in [future for future in running if future in finished]:
+                    task = running.pop(future)
+                    order.finished(task, future.result())
+                    bars.finished(task)
         except BrokenProcessPool:
             raise DataError(
                 "every worker must live until its job is done, and one was killed, most often because memory ran "
@@ -101,6 +132,15 @@ class Executor:
             ) from None
         finally:
             bars.close()
+        if running:  # not earlier: a worker that ends inside a message to the bars keeps their lock
+            self._end_workers()
+
+    def _submit(self, index: int, task: Task) -> Future[float]:
+        # A worker that is still importing takes over what is set here: Ctrl-C is the parent's alone.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        future = self._pool.submit(_call, index, task.function, task.arguments, task.takes_progress)
+        signal.signal(signal.SIGINT, before)
+        return future
 
 
 class _Bars:
@@ -165,9 +205,9 @@ def _start_worker(messages: Any, slots: Any) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _call(index: int, function: Callable[..., None], arguments: tuple[Any, ...], takes_progress: bool) -> None:
-    """In a worker: run a task and report its share of steps, at most some hundred times."""
-    last = [0.0]
+def _call(index: int, function: Callable[..., None], arguments: tuple[Any, ...], takes_progress: bool) -> float:
+    """In a worker: run a task and report its share of steps, at most some hundred times; returns its seconds."""
+    started, last = time.monotonic(), [0.0]
 
     def progress(done: int, total: int) -> None:
         share = done / total
@@ -177,6 +217,7 @@ def _call(index: int, function: Callable[..., None], arguments: tuple[Any, ...],
 
     function(*arguments, **({"progress": progress} if takes_progress else {}))
     _progress_queue.put((index, 1.0))
+    return time.monotonic() - started
 
 
 def count_gpus() -> int:

@@ -1,6 +1,7 @@
-"""Train every job that is not finished: `python -m models.train [COMPETITION] [--stage S] [--fold K]`.
+"""Train every job that is not finished: `python -m models.train [COMPETITION] [--stage S] [--fold K] [--budget T]`.
 
-A job is one (stage, seed, fold).
+A job is one (stage, seed, fold). Within a budget, stages start in the YAML's order; the first job of each shows how
+long the others take, and what cannot finish in time is not started.
 
 Reads: prepared/train.csv and test.csv, folds/folds.csv.
 Writes: a folder per job with weights, oof.csv, test predictions and, last, report.json. Finished jobs are skipped.
@@ -8,6 +9,7 @@ Writes: a folder per job with weights, oof.csv, test predictions and, last, repo
 
 from __future__ import annotations
 
+import math
 import platform
 import shutil
 import time
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 
 from competition import command, prepare
 from competition.config import CompetitionConfig, find_config, load_competition
+from competition.durations import in_words
 from competition.errors import ConfigError
 from competition.files import derive_seed
 from competition.metrics import load_metric
@@ -28,6 +31,7 @@ from competition.paths import Paths
 from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
 from folds import make
 from folds.table import read_folds
+from models.budget import Budget, Group
 from models.config import load_stages
 from models.executor import Executor, Task
 from models.jobs import Job, Plan, plan, publish, read_predictions, verify, write_predictions, write_test_predictions
@@ -141,7 +145,14 @@ def cache_tasks(competition: CompetitionConfig, stages: list[Any], paths: Paths,
                     missing = cache.missing(smiles)
                     for start in range(0, len(missing), SHARD):
                         part = missing[start : start + SHARD]
-                        tasks.append(Task(cache.name, fill_cache, (stage, competition, paths, cache.folder.name, part)))
+                        tasks.append(
+                            Task(
+                                cache.name,
+                                fill_cache,
+                                (stage, competition, paths, cache.folder.name, part),
+                                group=cache.folder.name,
+                            )
+                        )
     return tasks
 
 
@@ -152,16 +163,26 @@ def fill_cache(stage: Any, competition: CompetitionConfig, paths: Paths, folder:
 
 
 def train(
-    competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, todo: Plan, n_workers: int | None
+    competition: CompetitionConfig,
+    stages: dict[str, Any],
+    paths: Paths,
+    todo: Plan,
+    n_workers: int | None,
+    budget: float | None = None,
 ) -> None:
     """Train what is not finished and predict what has no prediction for this test table.
+
+    Args:
+        budget: seconds from now; what cannot finish in them is left for a later run.
 
     Raises:
         ConfigError, DataError: of the first job that fails; jobs that were finished before are kept.
     """
+    deadline = time.monotonic() + (budget or math.inf)
+    seconds: dict[str, list[float]] = {name: [] for name in stages}
     for job in todo.jobs:
         if job.finished:
-            verify(job)
+            seconds[job.stage].append(verify(job)["seconds"])
     waiting = [job for job in todo.jobs if not job.finished]
     unpredicted = [job for job in todo.jobs if job.finished and not job.has_predicted(todo.test_key)]
     for name in stages:
@@ -172,32 +193,88 @@ def train(
             print(f"stage {name}  {len(done)} of {len(jobs)} jobs are finished{mark}")
     if not waiting and not unpredicted:
         return
-    used = [stages[name] for name in stages if any(job.stage == name for job in waiting + unpredicted)]
+    used = {name: stages[name] for name in stages if any(job.stage == name for job in waiting + unpredicted)}
+    tasks = _tasks(competition, used, paths, todo, waiting, unpredicted)
+    with Executor(n_workers, len(waiting) + len(unpredicted)) as executor:
+        if budget is None:
+            for noun, part in tasks.items():
+                executor.run(part, noun)
+            return
+        together = [task for part in tasks.values() for task in part]
+        order = Budget(_groups(competition, used, paths, seconds), together, executor.n_workers, deadline)
+        executor.run(together, "jobs", order)
+    for name in used:
+        _print_cut(name, todo, order, budget)
+
+
+def _tasks(
+    competition: CompetitionConfig,
+    stages: dict[str, Any],
+    paths: Paths,
+    todo: Plan,
+    waiting: list[Job],
+    unpredicted: list[Job],
+) -> dict[str, list[Task]]:
+    """All tasks, in the order in which they are run without a budget: noun for the bar -> tasks."""
     rows = read_rows(paths.train, competition, labelled=True)
     test = read_rows(paths.test, competition, labelled=False)
     scorer = _Scorer(competition, rows, read_folds(paths.folds, rows.ids), todo.n_folds)
-    with Executor(n_workers, len(waiting) + len(unpredicted)) as executor:
-        executor.run(cache_tasks(competition, used, paths, [rows, test]), "molecules")
-        executor.run(
-            [
-                Task(
-                    f"{job.stage} seed {job.seed} fold {job.fold} of {todo.n_folds}",
-                    run_job,
-                    (job, stages[job.stage], competition, paths, todo.test_key),
-                    takes_progress=True,
-                    done=partial(scorer.print_line, job),
-                )
-                for job in waiting
-            ],
-            "jobs",
-        )
-        executor.run(
-            [
-                Task(job.stage, predict_job, (job, stages[job.stage], competition, paths, test, todo.test_key))
-                for job in unpredicted
-            ],
-            "predictions",
-        )
+    return {
+        "molecules": cache_tasks(competition, list(stages.values()), paths, [rows, test]),
+        "predictions": [
+            Task(
+                job.stage,
+                predict_job,
+                (job, stages[job.stage], competition, paths, test, todo.test_key),
+                group=_predictions_of(job.stage),
+            )
+            for job in unpredicted
+        ],
+        "jobs": [
+            Task(
+                f"{job.stage} seed {job.seed} fold {job.fold} of {todo.n_folds}",
+                run_job,
+                (job, stages[job.stage], competition, paths, todo.test_key),
+                takes_progress=True,
+                done=partial(scorer.print_line, job),
+                group=_jobs_of(job.stage),
+            )
+            for job in waiting
+        ],
+    }
+
+
+def _print_cut(stage: str, todo: Plan, order: Budget, budget: float) -> None:
+    """A line for a stage that has not all its jobs: how many it has, and why not the others."""
+    jobs = todo.of(stage)
+    done = [job for job in jobs if job.finished and job.has_predicted(todo.test_key)]
+    if len(done) < len(jobs):
+        why = ", ".join(filter(None, (order.why(_jobs_of(stage)), order.why(_predictions_of(stage)))))
+        within = f"within the budget of {in_words(budget)}"
+        print(f"stage {stage}  {len(done)} of {len(jobs)} jobs finished {within}; {why}")
+
+
+def _groups(
+    competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, seconds: dict[str, list[float]]
+) -> list[Group]:
+    """Groups of tasks in the order of the stages, each stage after the molecules that it reads."""
+    groups: dict[str, Group] = {}
+    for name, stage in stages.items():
+        caches = {cache.folder.name: cache for cache in shared_caches(stage, context_of(competition, paths, 0))}
+        for folder, cache in caches.items():
+            groups.setdefault(folder, Group(folder, label=cache.name))
+        needs = frozenset(caches)
+        for group in (Group(_predictions_of(name), needs), Group(_jobs_of(name), needs, seconds[name])):
+            groups[group.name] = group
+    return list(groups.values())
+
+
+def _jobs_of(stage: str) -> str:
+    return f"jobs of {stage}"
+
+
+def _predictions_of(stage: str) -> str:
+    return f"predictions of {stage}"
 
 
 class _Scorer:
@@ -248,7 +325,7 @@ def main() -> None:
             prepare.run(competition, paths, find_config(args.competition))
             make.run(competition, make.load_folds_config(args.competition), paths)
         todo = select(plan(competition, stages, paths, args.reuse), args.stage, args.fold)
-        train(competition, stages, paths, todo, args.workers)
+        train(competition, stages, paths, todo, args.workers, args.budget)
 
 
 if __name__ == "__main__":

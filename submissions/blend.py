@@ -72,7 +72,7 @@ def number(value: float | None) -> str:
 def main() -> None:
     """Command line."""
     args = command.parser(__doc__).parse_args()
-    run = open_run(args.competition, args.seed, args.reuse)
+    run = open_run(args.competition, args.seed, args.reuse, args.budget)
     with at_work(run):
         print(describe(blend(run)))
 

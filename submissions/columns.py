@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from competition.durations import in_words
 from competition.errors import DataError
 from competition.files import derive_seed, digest, read_table, read_text_table, sha256_of
 from competition.metrics import Array, Metric, load_metric
@@ -56,6 +57,7 @@ class Run:
     """One resolved configuration with its tables and jobs.
 
     made_from: digest of what the products in the folder depend on beyond its name: columns, code, packages.
+    left_out: which stages of the YAML are not in `config` and `plan`, and why, a line each.
     """
 
     config: Config
@@ -63,6 +65,7 @@ class Run:
     plan: Plan
     name: str
     made_from: str
+    left_out: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -81,8 +84,11 @@ class Run:
         return dict(zip(competition.targets, competition.columns_in_sample, strict=True))
 
 
-def open_run(competition: str, seed: int | None = None, reuse: bool = False) -> Run:
+def open_run(competition: str, seed: int | None = None, reuse: bool = False, budget: float | None = None) -> Run:
     """The run as YAML, tables and jobs stand now. Reads digests, no predictions.
+
+    Args:
+        budget: seconds that training had; given, the run is that of a YAML without the stages that are not finished.
 
     Raises:
         ConfigError, DataError: if a section is wrong, a step before this one has not run, or a job is not finished.
@@ -90,6 +96,9 @@ def open_run(competition: str, seed: int | None = None, reuse: bool = False) -> 
     config = load_config(competition, seed)
     paths = Paths.of(competition)
     jobs = plan(config.competition, dict(config.stages), paths, reuse)
+    left_out: tuple[str, ...] = ()
+    if budget is not None:
+        config, jobs, left_out = _finished_stages(config, jobs, budget)
     tables = {path.name: sha256_of_required(path) for path in (paths.train, paths.test, paths.sample, paths.folds)}
     name = digest({"config": _portable(config), "tables": tables, "keys": jobs.keys}, 12)
     made_from = digest(
@@ -99,7 +108,31 @@ def open_run(competition: str, seed: int | None = None, reuse: bool = False) -> 
             "columns": [_digests(job, jobs.test_key) for job in jobs.jobs],
         }
     )
-    return Run(config, paths, jobs, name, made_from)
+    return Run(config, paths, jobs, name, made_from, left_out)
+
+
+def _finished_stages(config: Config, jobs: Plan, budget: float) -> tuple[Config, Plan, tuple[str, ...]]:
+    """Configuration and jobs of the stages with all their jobs, and a line for each other stage.
+
+    Raises:
+        DataError: if no stage has all its jobs.
+    """
+    done = {
+        name: [job.finished and job.has_predicted(jobs.test_key) for job in jobs.of(name)] for name in config.stages
+    }
+    stages = {name: stage for name, stage in config.stages.items() if all(done[name])}
+    left_out = {name: f"{sum(part)} of {len(part)} jobs" for name, part in done.items() if not all(part)}
+    within = f"within the budget of {in_words(budget)}"
+    if not stages:
+        raise DataError(
+            f"at least one stage must finish all its jobs {within}, and none did "
+            f"({', '.join(f'{name}: {found}' for name, found in left_out.items())}). Run again with a larger --budget "
+            "or without one; finished jobs are kept."
+        )
+    keys = {name: jobs.keys[name] for name in stages}
+    kept = Plan([job for job in jobs.jobs if job.stage in stages], keys, jobs.n_folds, jobs.test_key)
+    lines = tuple(f"{name}: {found} finished {within}; left out" for name, found in left_out.items())
+    return config.model_copy(update={"stages": stages}), kept, lines
 
 
 def _portable(config: Config) -> dict[str, Any]:

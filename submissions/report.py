@@ -122,6 +122,7 @@ def _stages(run: Run, columns: Columns, products: dict[str, Any]) -> str:
         "optimistic": "the epoch was chosen on the fold that is scored (keep: best_on_held_out)",
         "other code": "made by other code than today's (--reuse)",
     }
+    lines += [f"{line}." for line in run.left_out]
     lines += [f"{mark}: {words}." for mark, words in said.items() if any(mark in found for found in marks.values())]
     return "\n".join(lines)
 
@@ -227,7 +228,7 @@ def _wrapped(text: str) -> list[str]:
 def main() -> None:
     """Command line."""
     args = command.parser(__doc__).parse_args()
-    run = open_run(args.competition, args.seed, args.reuse)
+    run = open_run(args.competition, args.seed, args.reuse, args.budget)
     with at_work(run):
         page = report(run)
         write_atomically(run.paths.report / "report.md", page + "\n")

@@ -67,7 +67,7 @@ def describe(content: dict[str, Any]) -> str:
 def main() -> None:
     """Command line."""
     args = command.parser(__doc__).parse_args()
-    run = open_run(args.competition, args.seed, args.reuse)
+    run = open_run(args.competition, args.seed, args.reuse, args.budget)
     if not run.config.submissions.stack:
         print("submissions.stack is false: no stack")
         return

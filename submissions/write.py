@@ -87,7 +87,7 @@ def write(run: Run) -> tuple[dict[str, Any], int]:
 def main() -> None:
     """Command line."""
     args = command.parser(__doc__).parse_args()
-    run = open_run(args.competition, args.seed, args.reuse)
+    run = open_run(args.competition, args.seed, args.reuse, args.budget)
     with at_work(run):
         selection, filled = write(run)
         print(f"{SUBMISSION_FILE}: {selection['chosen']}, checked against the sample")

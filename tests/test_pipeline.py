@@ -75,6 +75,25 @@ def test_a_second_run_trains_nothing_and_changes_no_byte(undisturbed: Path, tmp_
     assert submission(work).read_bytes() == submission(undisturbed).read_bytes()
 
 
+def test_a_budget_leaves_a_stage_out_and_a_run_without_one_brings_it_back(undisturbed: Path, tmp_path: Path) -> None:
+    work = tmp_path / "copy"
+    shutil.copytree(undisturbed, work)
+    next(work.glob("smoke/models/gnn/*/seed_0/fold_1/report.json")).unlink()
+    done = run(work, "smoke", "--budget", "0.01")
+    assert done.returncode == 0, done.stderr
+    assert "stage gnn  2 of 3 jobs finished within the budget of 0.01 s; 1 not started" in done.stdout
+    assert "gnn: 2 of 3 jobs finished within the budget of 0.01 s; left out." in done.stdout
+    assert submission(work).parent.name != submission(undisturbed).parent.name
+    cut = submission(work).read_bytes()
+    test = PROJECT / "competition" / "data" / "smoke" / "test.csv"
+    assert run(work, "predict", "smoke", "--test", str(test), "--out", "out.csv", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "out.csv").read_bytes() == cut
+
+    done = run(work, "smoke")
+    assert done.returncode == 0, done.stderr
+    assert submission(work).read_bytes() == submission(undisturbed).read_bytes() != cut
+
+
 def test_answers_change_no_byte_and_training_rows_are_not_needed_to_predict(undisturbed: Path, tmp_path: Path) -> None:
     """Without answers.csv, in another folder, from scratch: the same bytes. Then predict with train.csv gone."""
     config = competition_copy(tmp_path / "own")
