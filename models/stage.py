@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from competition.errors import ConfigError
 from competition.tables import Rows
 from models.cache import MoleculeCache
-from models.config import BertStage, GnnStage, LightgbmStage, Stage, UnimolStage
+from models.config import BertStage, CatboostStage, GnnStage, LightgbmStage, SklearnStage, Stage, UnimolStage
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,14 @@ def build_stage(config: Stage, context: Context) -> FittedStage:
             from models.lightgbm import Lightgbm
 
             return Lightgbm(config, context)
+        case CatboostStage():
+            from models.catboost import Catboost
+
+            return Catboost(config, context)
+        case SklearnStage():
+            from models.sklearn import Sklearn
+
+            return Sklearn(config, context)
     raise TypeError(f"no stage is registered for {type(config).__name__}")
 
 
@@ -85,7 +93,7 @@ def shared_caches(config: Stage, context: Context) -> list[MoleculeCache]:
             from models.conformers import conformer_cache
 
             return [conformer_cache(context.cache)]
-        case LightgbmStage():
+        case LightgbmStage() | CatboostStage() | SklearnStage():
             from models.features import molecule_features
 
             return molecule_features(list(config.features), config.n_bits, context.cache)

@@ -33,7 +33,10 @@ from models.jobs import Job, Plan, plan, publish, read_predictions, verify, writ
 from models.stage import Context, build_stage, shared_caches
 
 SHARD = 100  # molecules per shard of a cache: some seconds of work, all that a kill can lose
-PACKAGES = ("torch", "transformers", "unimol_tools", "chemprop", "rdkit", "lightgbm", "scikit-learn", "numpy")
+PACKAGES = (
+    "torch", "transformers", "unimol_tools", "chemprop", "rdkit", "lightgbm", "catboost", "scikit-learn", "skops",
+    "optuna", "numpy",
+)  # fmt: skip
 
 
 def context_of(competition: CompetitionConfig, paths: Paths, seed: int, progress: Any = None) -> Context:

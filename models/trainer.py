@@ -26,6 +26,7 @@ from models.config import NeuralStage
 from models.dropout import audit, set_rates
 from models.heads import Network
 from models.schedules import with_warmup
+from models.targets import target_scale
 
 WEIGHTS, TRAINING = "weights.safetensors", "training.json"
 WINDOW_BATCHES = 20
@@ -161,22 +162,6 @@ def _forward(network: Network, batches: Batches, batch_size: int, accelerator: A
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     return y_pred[back]
-
-
-def target_scale(y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation of each target over the labels there are, (n_targets,) each; 1 for a constant.
-
-    Raises:
-        DataError: if a target has no label among these rows.
-    """
-    if np.isnan(y).all(axis=0).any():
-        raise DataError(
-            "every target must have labels among the training rows of every fold; "
-            f"target number {int(np.isnan(y).all(axis=0).argmax()) + 1} has none. "
-            "Use fewer folds or folds.kind stratified."
-        )
-    scale = np.nanstd(y, axis=0)
-    return np.nanmean(y, axis=0), np.where(scale > 0, scale, 1.0)
 
 
 def masked_mse(y_pred: Tensor, y_true: Tensor) -> Tensor:
