@@ -69,16 +69,17 @@ def read_inputs(rows: Rows, config: FeatureStage, context: Context, folder: Path
         code_of = {value: code for code, value in enumerate(categories[name])}
         codes[:, i] = [code_of.get(value, -1) for value in rows.inputs[name]]
     empty = sparse.csr_matrix((len(rows), 0), dtype=np.float32)
-    return Inputs(numbers_of(rows, config, context), sparse.hstack([empty, *words], format="csr"), codes)
+    own = rows.inputs[context.numeric].to_numpy(dtype=np.float32)
+    numbers = np.hstack([molecule_numbers(rows, config, context), own])
+    return Inputs(numbers, sparse.hstack([empty, *words], format="csr"), codes)
 
 
-def numbers_of(rows: Rows, config: FeatureStage, context: Context) -> NDArray[np.float32]:
-    """Features of each molecule column and the competition's numbers, (n_rows, n_numbers); NaN: missing."""
+def molecule_numbers(rows: Rows, config: FeatureStage, context: Context) -> NDArray[np.float32]:
+    """Features of each molecule column, (n_rows, n_numbers); NaN where one is not defined."""
     parts: list[NDArray[np.float32]] = [np.empty((len(rows), 0), dtype=np.float32)]
     for column in context.smiles:
         for cache in molecule_features(list(config.features), config.n_bits, context.cache):
             parts.append(np.concatenate(cache.load(list(rows.inputs[column]))[0]))
-    parts.append(rows.inputs[context.numeric].to_numpy(dtype=np.float32))
     return np.hstack(parts)
 
 
