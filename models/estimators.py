@@ -73,7 +73,7 @@ def build_regressor(name: str, parameters: dict[str, Any], seed: int) -> Any:
     if unknown:
         raise ValueError(f"{name} has no parameter {unknown[0]!r}; {_close(unknown[0], list(known))}")
     if name == "GaussianProcessRegressor":
-        found.set_params(kernel=ConstantKernel() * RBF(30.0, (0.1, 1e4)) + WhiteKernel(), normalize_y=False)
+        found.set_params(kernel=ConstantKernel() * RBF(30.0, (0.1, 1e4)) + WhiteKernel())
     if "random_state" in known:
         found.set_params(random_state=seed % 2**31)
     found.set_params(**parameters)

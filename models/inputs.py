@@ -51,8 +51,7 @@ def fit_inputs(train: Rows, config: FeatureStage, context: Context, folder: Path
     words = {}
     for name in context.text:
         fitted = fit_words(name, train.inputs[name], config.tfidf_features)
-        vocabulary = {word: int(i) for word, i in fitted.vocabulary_.items()}
-        words[name] = {"vocabulary": vocabulary, "idf": fitted.idf_.tolist()}
+        words[name] = {"vocabulary": fitted.vocabulary_, "idf": fitted.idf_.tolist()}
     write_json(folder / "words.json", words)
     categories = {name: sorted(set(train.inputs[name])) for name in context.categorical}
     write_json(folder / "categories.json", categories)
@@ -96,12 +95,14 @@ def fit_words(name: str, texts: pd.Series, most: int) -> TfidfVectorizer:
     """
     fitted = vectoriser(min_df=2, max_features=most)
     try:
-        return fitted.fit(texts)
+        fitted.fit(texts)
     except ValueError:
         raise DataError(
             f"text column {name!r} must have words that two training rows of a fold share; it has none. "
             "Leave it out of competition.text, or the stage out of stages."
         ) from None
+    fitted.vocabulary_ = {word: int(i) for word, i in fitted.vocabulary_.items()}  # as JSON has them
+    return fitted
 
 
 def _stored_vectoriser(vocabulary: dict[str, int], idf: list[float]) -> TfidfVectorizer:

@@ -36,9 +36,9 @@ class Sklearn:
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Fit one pipeline per target on the training rows alone."""
         assert train.y is not None
-        words = [fit_words(n, train.inputs[n], self.config.tfidf_features).vocabulary_ for n in self.context.text]
-        vocabularies = [{word: int(i) for word, i in vocabulary.items()} for vocabulary in words]
         x = self._table(train)
+        most = self.config.tfidf_features
+        vocabularies = [fit_words(name, train.inputs[name], most).vocabulary_ for name in self.context.text]
         n_quantiles = min(QUANTILES, int((~np.isnan(train.y)).sum(axis=0).min()))
 
         def pipeline() -> Pipeline:
