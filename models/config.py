@@ -9,11 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from competition.config import StrictModel, find_config, load_yaml, validate
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -237,26 +238,31 @@ class BertStage(NeuralStage):
         return self
 
 
-class LightgbmStage(Stage):
-    """Gradient-boosted trees (LightGBM), one booster per target."""
+Feature = Literal["morgan", "avalon", "erg", "maccs", "descriptors", "maplight"]
 
-    kind: Literal["lightgbm"]
-    features: list[Literal["morgan", "descriptors"]] = Field(default=["morgan", "descriptors"], min_length=1)
-    """For each molecule column: counts of Morgan environments of radius 2, RDKit's descriptors."""
+
+class FeatureStage(Stage):
+    """What every stage on features of molecules, TF-IDF of text, numbers and categories has."""
+
+    features: list[Feature] = Field(default=["morgan", "descriptors"], min_length=1)
+    """For each molecule column: counts of Morgan environments of radius 2, Avalon counts, ErG, MACCS keys, RDKit's
+    descriptors; maplight is morgan, avalon, erg and descriptors."""
     n_bits: int = Field(default=1024, ge=64)
-    """morgan: length of the count vector."""
+    """morgan, avalon: length of the count vector."""
     tfidf_features: int = Field(default=5000, ge=10)
     """For each text column: most words and word pairs."""
+
+
+class TreesStage(FeatureStage):
+    """What every stage of boosted trees has, one booster per target."""
+
     learning_rate: Rate = 0.03
-    num_leaves: int = Field(default=31, ge=2)
-    min_data_in_leaf: int = Field(default=10, ge=1)
-    feature_fraction: Annotated[float, Field(gt=0, le=1)] = 0.3
-    bagging_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
-    lambda_l2: float = Field(default=1.0, ge=0)
     max_trees: int = Field(default=2000, ge=1)
     """Upper end of the search for the number of trees."""
     patience: int = Field(default=100, ge=1)
     """Trees without gain on the inner split before the search stops."""
+    search_trials: int = Field(default=0, ge=0)
+    """Optuna's trials per target, each on three folds inside the training rows; 0 takes the settings as they are."""
 
 
 class CustomStage(Stage):
@@ -269,7 +275,71 @@ class CustomStage(Stage):
     """What the class is called with; checked by its attribute `Settings`, a pydantic model, where it has one."""
 
 
-StageConfig = Annotated[UnimolStage | GnnStage | BertStage | LightgbmStage | CustomStage, Field(discriminator="kind")]
+class LightgbmStage(TreesStage):
+    """Gradient-boosted trees (LightGBM)."""
+
+    kind: Literal["lightgbm"]
+    num_leaves: int = Field(default=31, ge=2)
+    min_data_in_leaf: int = Field(default=10, ge=1)
+    feature_fraction: Share = 0.3
+    bagging_fraction: Share = 0.8
+    lambda_l2: float = Field(default=1.0, ge=0)
+
+
+class CatboostStage(TreesStage):
+    """Gradient-boosted symmetric trees (CatBoost)."""
+
+    kind: Literal["catboost"]
+    features: list[Feature] = Field(default=["maplight"], min_length=1)
+    topics: int = Field(default=64, ge=2)
+    """For all text columns together: most topics, directions of a truncated SVD of the TF-IDF."""
+    learning_rate: Rate = 0.05
+    depth: int = Field(default=6, ge=1, le=16)
+    l2_leaf_reg: float = Field(default=3.0, ge=0)
+    random_strength: float = Field(default=1.0, ge=0)
+    """Noise on the scores of splits, against overfitting."""
+    rsm: Share = 0.3
+    """Share of the features that each split may use."""
+    subsample: Share = 0.8
+    """Share of the rows that each tree is fitted on."""
+
+
+class RegressorStage(Stage):
+    """What every stage with a scikit-learn regressor has. Most know no chance: more seeds change nothing for them."""
+
+    regressor: str = "SVR"
+    """Name of the regressor in scikit-learn."""
+    parameters: dict[str, Any] = {}
+    """Its own settings, by scikit-learn's names, where they differ from scikit-learn's defaults."""
+
+    @field_validator("regressor")
+    @classmethod
+    def _regressor_is_known(cls, regressor: str) -> str:
+        from models.estimators import regressor_class
+
+        regressor_class(regressor)
+        return regressor
+
+    @field_validator("parameters")
+    @classmethod
+    def _parameters_are_known(cls, parameters: dict[str, Any], others: ValidationInfo) -> dict[str, Any]:
+        from models.estimators import build_regressor
+
+        if "regressor" in others.data:
+            build_regressor(others.data["regressor"], parameters, seed=0)
+        return parameters
+
+
+class SklearnStage(FeatureStage, RegressorStage):
+    """Any regressor of scikit-learn on the features of the trees, one per target."""
+
+    kind: Literal["sklearn"]
+
+
+StageConfig = Annotated[
+    UnimolStage | GnnStage | BertStage | LightgbmStage | CatboostStage | SklearnStage | CustomStage,
+    Field(discriminator="kind"),
+]
 
 
 class StagesConfig(StrictModel):

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from competition.errors import DataError
+from models.labels import target_scale
 
 
 @dataclass(frozen=True)
@@ -41,22 +41,6 @@ def standardised(
     weights = (~np.isnan(y)) * (1.0 if row_weights is None else row_weights[:, None]) * target_weights
     scaled = np.nan_to_num((y - mean) / scale)
     return Labels(torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32)), mean, scale
-
-
-def target_scale(y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation of each target over the labels there are, (n_targets,) each; 1 for a constant.
-
-    Raises:
-        DataError: if a target has no label among these rows.
-    """
-    if np.isnan(y).all(axis=0).any():
-        raise DataError(
-            "every target must have labels among the training rows of every fold; "
-            f"target number {int(np.isnan(y).all(axis=0).argmax()) + 1} has none. "
-            "Use fewer folds or folds.kind stratified."
-        )
-    scale = np.nanstd(y, axis=0)
-    return np.nanmean(y, axis=0), np.where(scale > 0, scale, 1.0)
 
 
 def target_weights(kind: str, y: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -20,7 +20,16 @@ from competition.errors import ConfigError
 from competition.tables import Rows
 from competition.user_code import load_user_code
 from models.cache import MoleculeCache
-from models.config import BertStage, CustomStage, GnnStage, LightgbmStage, Stage, UnimolStage
+from models.config import (
+    BertStage,
+    CatboostStage,
+    CustomStage,
+    GnnStage,
+    LightgbmStage,
+    SklearnStage,
+    Stage,
+    UnimolStage,
+)
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,14 @@ def _stage_of_kind(config: Stage, context: Context) -> FittedStage:
             return Lightgbm(config, context)
         case CustomStage():
             return custom_class(config)(custom_settings(config), context)
+        case CatboostStage():
+            from models.catboost import Catboost
+
+            return Catboost(config, context)
+        case SklearnStage():
+            from models.sklearn import Sklearn
+
+            return Sklearn(config, context)
     raise TypeError(f"no stage is registered for {type(config).__name__}")
 
 
@@ -128,7 +145,7 @@ def shared_caches(config: Stage, context: Context) -> list[MoleculeCache]:
             from models.conformers import conformer_cache
 
             return [conformer_cache(context.cache)]
-        case LightgbmStage():
+        case LightgbmStage() | CatboostStage() | SklearnStage():
             from models.features import molecule_features
 
             return molecule_features(list(config.features), config.n_bits, context.cache)

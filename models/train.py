@@ -39,7 +39,10 @@ from models.stage import Context, build_stage, shared_caches
 
 CHECKPOINTS = "checkpoint*.pt"
 SHARD = 100  # molecules per shard of a cache: some seconds of work, all that a kill can lose
-PACKAGES = ("torch", "transformers", "unimol_tools", "chemprop", "rdkit", "lightgbm", "scikit-learn", "numpy")
+PACKAGES = (
+    "torch", "transformers", "unimol_tools", "chemprop", "rdkit", "lightgbm", "catboost", "scikit-learn", "skops",
+    "optuna", "numpy",
+)  # fmt: skip
 
 
 def context_of(

@@ -26,8 +26,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "unimol": {"layers": 1, "width": 32, "heads": 4, "epochs": 2},
     "gnn": {"width": 32, "hidden_width": 32, "epochs": 3, "batch_size": 16},
     "bert": {"layers": 1, "width": 32, "heads": 2, "epochs": 2, "vocabulary": 100},
-    "lightgbm": {"n_bits": 64, "max_trees": 30},
     "custom": {"code": f"{Path(__file__).with_name('own_stage.py')}:Noisy", "settings": {"noise": 0.1}},
+    "lightgbm": {"n_bits": 64, "max_trees": 30, "search_trials": 2},
+    "catboost": {"n_bits": 64, "max_trees": 30, "depth": 3, "topics": 8, "search_trials": 2},
+    "sklearn": {"n_bits": 64, "regressor": "ExtraTreesRegressor", "parameters": {"n_estimators": 20}},
 }
 KINDS = [model.model_fields["kind"].annotation.__args__[0] for model in get_args(get_args(StageConfig)[0])]
 MODELS = dict(zip(KINDS, get_args(get_args(StageConfig)[0]), strict=True))

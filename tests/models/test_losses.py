@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from competition.errors import DataError
-from models.losses import Labels, r_drop_penalty, standardised, target_scale, target_weights, training_loss
+from models.labels import target_scale
+from models.losses import Labels, r_drop_penalty, standardised, target_weights, training_loss
 
 NAN = float("nan")
 

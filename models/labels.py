@@ -1,0 +1,44 @@
+"""Labels as a regressor sees them: standardised per target, rows without one left out."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from competition.errors import DataError
+
+
+def target_scale(y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each target over the labels there are, (n_targets,) each; 1 for a constant.
+
+    Raises:
+        DataError: if a target has no label among these rows.
+    """
+    if np.isnan(y).all(axis=0).any():
+        raise DataError(
+            "every target must have labels among the training rows of every fold; "
+            f"target number {int(np.isnan(y).all(axis=0).argmax()) + 1} has none. "
+            "Use fewer folds or folds.kind stratified."
+        )
+    scale = np.nanstd(y, axis=0)
+    return np.nanmean(y, axis=0), np.where(scale > 0, scale, 1.0)
+
+
+def labelled_rows(y: NDArray[np.float64], names: list[str]) -> list[NDArray[np.intp]]:
+    """Positions of the rows that have a label, for each target.
+
+    Args:
+        y: (n_rows, n_targets), NaN where a label is missing.
+        names: of the targets.
+
+    Raises:
+        DataError: if a target has fewer than two labels, from which nothing can be learned.
+    """
+    rows = [np.flatnonzero(~np.isnan(column)) for column in y.T]
+    for name, known in zip(names, rows, strict=True):
+        if len(known) < 2:
+            raise DataError(
+                f"target {name!r} must have labels among the training rows of every fold; "
+                "use fewer folds or folds.kind stratified."
+            )
+    return rows
