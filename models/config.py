@@ -53,11 +53,11 @@ class MultiSampleHead(StrictModel):
         return self
 
 
+Feature = Literal["morgan", "avalon", "erg", "maccs", "descriptors", "maplight"]
 Head = Annotated[LinearHead | MultiSampleHead, Field(discriminator="kind")]
 Schedule = Literal[
     "constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "one_cycle", "warmup_stable_decay"
 ]  # fmt: skip
-MoleculeFeatures = Literal["morgan", "descriptors"]
 
 
 class NeuralStage(Stage):
@@ -113,7 +113,7 @@ class NeuralStage(Stage):
     """Weight of the difference between two passes with other dropout masks."""
     mc_dropout: int = Field(default=0, ge=0)
     """Passes with dropout on whose mean is the prediction; their spread is written beside it. 0: one pass without."""
-    molecule_features: list[MoleculeFeatures] = []
+    molecule_features: list[Feature] = []
     """Features of the molecule columns that join the numeric and categorical columns before the head."""
     columns_before_head: bool = True
     """Whether the competition's numeric and categorical columns join the pooled features before the head."""
@@ -236,9 +236,6 @@ class BertStage(NeuralStage):
         if self.width % self.heads:
             raise ValueError(f"heads must divide width; found {self.heads} and {self.width}")
         return self
-
-
-Feature = Literal["morgan", "avalon", "erg", "maccs", "descriptors", "maplight"]
 
 
 class FeatureStage(Stage):

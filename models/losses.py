@@ -28,19 +28,22 @@ class Labels:
         return Labels(self.y[positions].to(device), self.weights[positions].to(device))
 
 
-def standardised(
-    y: NDArray[np.float64], row_weights: NDArray[np.float64] | None, target_weights: NDArray[np.float64]
-) -> tuple[Labels, NDArray[np.float64], NDArray[np.float64]]:
-    """Labels (n_rows, n_outputs), NaN where missing, as `Labels`, and the mean and scale (n_outputs,) of each target.
+def as_labels(
+    y: NDArray[np.float64],
+    row_weights: NDArray[np.float64] | None,
+    target_weights: NDArray[np.float64],
+    mean: NDArray[np.float64],
+    scale: NDArray[np.float64],
+) -> Labels:
+    """Labels (n_rows, n_outputs), NaN where missing, in units of `scale` around `mean`.
 
     Args:
         row_weights: (n_rows,); None where all are 1.
-        target_weights: (n_outputs,).
+        target_weights, mean, scale: (n_outputs,).
     """
-    mean, scale = target_scale(y)
     weights = (~np.isnan(y)) * (1.0 if row_weights is None else row_weights[:, None]) * target_weights
     scaled = np.nan_to_num((y - mean) / scale)
-    return Labels(torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32)), mean, scale
+    return Labels(torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32))
 
 
 def target_weights(kind: str, y: NDArray[np.float64]) -> NDArray[np.float64]:

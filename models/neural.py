@@ -65,17 +65,14 @@ class Neural:
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Train on `train`, on its extra rows first and alone with `extra_rows: pretrain`; see the contract."""
-        assert train.y is not None
-        trainer.seed_everything(self.context.seed)
         own, first = train, None
         if self.config.extra_rows == "pretrain" and train.extra is not None and train.extra.any():
             own, first = train.take(~train.extra), train.take(train.extra)
-        fit_columns(own, self.config, self.context, folder)
-        backbone = self.start(own, folder)
+        network, sample = self.ready(own, folder)
         n_auxiliary = len(self.context.auxiliary) if self.config.auxiliary_weight > 0 else 0
         trainer.fit(
-            self._network(backbone, own, folder),
-            self._sample(own, folder),
+            network,
+            sample,
             self.config,
             self.context.seed,
             folder,
@@ -84,6 +81,12 @@ class Neural:
             first=None if first is None else self._sample(first, folder),
             n_auxiliary=n_auxiliary,
         )
+
+    def ready(self, train: Rows, folder: Path) -> tuple[Network, Sample]:
+        """The network with the weights to start from, and the rows as it reads them."""
+        trainer.seed_everything(self.context.seed)
+        fit_columns(train, self.config, self.context, folder)
+        return self._network(self.start(train, folder), train, folder), self._sample(train, folder)
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
         """Predictions (n_rows, n_targets)."""

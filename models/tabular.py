@@ -16,6 +16,7 @@ from models.features import molecule_features
 from models.stage import Context
 
 FILE = "columns.json"
+FINGERPRINT_BITS = 1024
 FURTHEST = 5.0
 """Spreads from the mean at which a value is cut: one odd number must not outweigh all pooled features."""
 
@@ -61,9 +62,6 @@ def _numbers(rows: Rows, config: NeuralStage, context: Context) -> NDArray[np.fl
         for cache in molecule_features(list(config.molecule_features), FINGERPRINT_BITS, context.cache):
             parts.append(np.concatenate(cache.load(list(rows.inputs[column]))[0]))
     return np.hstack(parts)
-
-
-FINGERPRINT_BITS = 1024
 
 
 def _categorical(config: NeuralStage, context: Context) -> list[str]:

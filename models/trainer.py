@@ -10,7 +10,6 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -27,7 +26,8 @@ from models.checkpoint import Checkpoint
 from models.config import NeuralStage
 from models.dropout import audit, rates, set_rates
 from models.heads import Network
-from models.losses import Labels, r_drop_penalty, standardised, target_weights, training_loss
+from models.labels import target_scale
+from models.losses import Labels, as_labels, r_drop_penalty, target_weights, training_loss
 from models.optimizer import make_average, make_optimizer, prepare_layers
 from models.schedules import with_warmup
 
@@ -68,29 +68,23 @@ def fit(
     of_target = target_weights(settings.loss, train.y)
     if n_auxiliary:
         of_target[-n_auxiliary:] *= settings.auxiliary_weight
-    labels, mean, scale = standardised(train.y, train.weights, of_target)
-    accelerator = make_accelerator(settings.precision)
-    set_rates(network.backbone, settings.backbone_dropout)
-    prepare_layers(network.backbone, settings)
-    network.to(accelerator.device)
-    plain = train.views(0)
-    if settings.backbone_dropout == 0:
-        with advice_on_memory(settings):
-            audit(network.backbone, backbone_inputs(plain, accelerator.device))
-    if settings.compile:
-        network.backbone.compile(dynamic=True)
-    steps = [steps_per_epoch(sample, settings) * settings.epochs for sample in (first, train) if sample]
+    mean, scale = target_scale(train.y)
+
+    def labels_of(sample: Sample) -> Labels:
+        return as_labels(sample.y, sample.weights, of_target, mean, scale)
+
+    accelerator = set_up(network, train, settings)
+    n_steps = [steps_per_epoch(sample.views(0), settings) * settings.epochs for sample in (first, train) if sample]
     history: dict[str, list[dict[str, float]]] = {}
     if first is not None:
-        first_labels = rescaled(first, of_target, mean, scale)
         history["pretrain_history"], _ = train_epochs(
-            network, first.views, first_labels, settings, seed, folder / "checkpoint_pretrain.pt",
-            lambda done, total: progress(done, sum(steps)), accelerator,
+            network, first.views, labels_of(first), settings, seed, folder / "checkpoint_pretrain.pt",
+            lambda done, total: progress(done, sum(n_steps)), accelerator,
         )  # fmt: skip
-    held_out = None if valid is None else (valid.views(0), rescaled(valid, of_target, mean, scale))
+    held_out = None if valid is None else (valid.views(0), labels_of(valid))
     history["history"], state = train_epochs(
-        network, train.views, labels, settings, seed, folder / "checkpoint.pt",
-        lambda done, total: progress(sum(steps) - total + done, sum(steps)), accelerator, held_out,
+        network, train.views, labels_of(train), settings, seed, folder / "checkpoint.pt",
+        lambda done, total: progress(sum(n_steps) - total + done, sum(n_steps)), accelerator, held_out,
     )  # fmt: skip
     write_atomically(folder / WEIGHTS, safetensors.torch.save({k: v.cpu().contiguous() for k, v in state.items()}))
     on = {path: rate for path, rate in rates(network).items() if rate > 0}
@@ -99,12 +93,18 @@ def fit(
     accelerator.free_memory()
 
 
-def rescaled(sample: Sample, of_target: NDArray[np.float64], mean: Any, scale: Any) -> Labels:
-    """Labels of other rows in the units of the training rows."""
-    row_weights = 1.0 if sample.weights is None else sample.weights[:, None]
-    weights = (~np.isnan(sample.y)) * row_weights * of_target
-    y = np.nan_to_num((sample.y - mean) / scale)
-    return Labels(torch.tensor(y, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32))
+def set_up(network: Network, train: Sample, settings: NeuralStage) -> Accelerator:
+    """Bring a network to its device with the rates and layers of the settings, its dropout audited."""
+    accelerator = make_accelerator(settings.precision)
+    set_rates(network.backbone, settings.backbone_dropout)
+    prepare_layers(network.backbone, settings)
+    network.to(accelerator.device)
+    if settings.backbone_dropout == 0:
+        with advice_on_memory(settings):
+            audit(network.backbone, backbone_inputs(train.views(0), accelerator.device))
+    if settings.compile:
+        network.backbone.compile(dynamic=True)
+    return accelerator
 
 
 def train_epochs(
@@ -119,7 +119,7 @@ def train_epochs(
     held_out: tuple[Batches, Labels] | None = None,
 ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
     """Train all epochs; the history by epoch and the weights to keep: the last, their average, or the best."""
-    total_steps = steps_per_epoch(Sample(views, labels.y.numpy()), settings) * settings.epochs
+    total_steps = steps_per_epoch(views(0), settings) * settings.epochs
     optimizer = make_optimizer(network, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, with_warmup(settings.schedule, settings.warmup, total_steps, settings.cycles, settings.decay)
@@ -188,10 +188,9 @@ def loss_of(network: Network, batch: dict[str, Tensor], target: Labels, settings
     return supervised + settings.r_drop * r_drop_penalty(settings.loss, one, other)
 
 
-def steps_per_epoch(sample: Sample, settings: NeuralStage) -> int:
+def steps_per_epoch(batches: Batches, settings: NeuralStage) -> int:
     """Steps of the optimizer in one epoch."""
-    view = sample.views(0)
-    n_batches = len(batch_plan(view.lengths, settings.batch_size, 0, 0, view.equal_lengths))
+    n_batches = len(batch_plan(batches.lengths, settings.batch_size, 0, 0, batches.equal_lengths))
     return -(-n_batches // settings.accumulate)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from competition.errors import DataError
 from models.labels import target_scale
-from models.losses import Labels, r_drop_penalty, standardised, target_weights, training_loss
+from models.losses import Labels, as_labels, r_drop_penalty, target_weights, training_loss
 
 NAN = float("nan")
 
@@ -98,8 +98,9 @@ def test_the_r_drop_penalty_of_distributions_is_the_symmetric_kl() -> None:
 
 def test_standardised_labels_have_mean_zero_and_spread_one_and_zero_weight_where_missing() -> None:
     y = np.array([[1.0, 5.0], [3.0, NAN], [NAN, 5.0]])
-    found, mean, scale = standardised(y, np.array([1.0, 0.5, 1.0]), np.array([1.0, 2.0]))
+    mean, scale = target_scale(y)
     assert (mean.tolist(), scale.tolist()) == ([2.0, 5.0], [1.0, 1.0])
+    found = as_labels(y, np.array([1.0, 0.5, 1.0]), np.array([1.0, 2.0]), mean, scale)
     assert found.y.tolist() == [[-1, 0], [1, 0], [0, 0]]
     assert found.weights.tolist() == [[1, 2], [0.5, 0], [0, 2]]
 

@@ -1,0 +1,61 @@
+"""The range test of learning rates: what it suggests, and what it does not look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from competition.config import load_competition
+from competition.errors import ConfigError
+from competition.files import read_table, write_table
+from competition.paths import Paths
+from competition.prepare import run as prepare
+from competition.tables import text_columns
+from folds.make import load_folds_config
+from folds.make import run as make_folds
+from folds.table import read_folds
+from models import lr
+from models.config import load_stages
+from tests.conftest import mixed_tables, write_competition
+
+GNN = {"kind": "gnn", "width": 16, "hidden_width": 16, "epochs": 2, "batch_size": 8, "learning_rate": 1e-3}
+
+
+def test_a_tenth_of_the_rate_with_the_smallest_loss_is_suggested() -> None:
+    assert lr.suggested(np.array([1e-4, 1e-3, 1e-2, 1e-1]), np.array([1.0, 0.7, 0.4, 3.0])) == pytest.approx(1e-3)
+
+
+def test_smoothing_starts_at_the_first_loss() -> None:
+    assert lr.smoothed([2.0, 2.0, 2.0]).tolist() == pytest.approx([2, 2, 2])
+    assert lr.smoothed([1.0, 0.0])[1] == pytest.approx(0.9 / 1.9)
+
+
+def test_the_curve_is_drawn_and_held_out_rows_take_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_competition(tmp_path, *mixed_tables(), stages={"graph": GNN, "trees": {"kind": "lightgbm"}})
+    config, paths = load_competition(str(path)), Paths("mixed")
+    prepare(config, paths, path)
+    make_folds(config, load_folds_config(str(path)), paths)
+    stages = load_stages(str(path))
+    curves = []
+    range_test = lr.range_test
+    monkeypatch.setattr(lr, "range_test", lambda *a: curves.append(range_test(*a)) or curves[-1])
+    chosen, file = lr.suggest(config, "graph", stages["graph"], paths, 1)
+    assert 1e-7 < chosen < 0.1
+    assert file.read_bytes().startswith(b"\x89PNG")
+    table = read_table(paths.train, text_columns(config))
+    held_out = read_folds(paths.folds, list(table["id"])) == 0
+    table.loc[held_out, ["lumo", "mu", "pH"]] = 1e6
+    table.loc[held_out, "SMILES"] = "C"
+    write_table(paths.train, table)
+    lr.suggest(config, "graph", stages["graph"], paths, 1)
+    assert np.array_equal(curves[0][1], curves[1][1])
+    assert curves[0][2] == 2 * 5  # two epochs of the steps that 40 rows in batches of 8 have
+    with pytest.raises(ConfigError, match="trees is a lightgbm"):
+        lr.suggest(config, "trees", stages["trees"], paths, 1)
+
+
+def test_every_schedule_is_drawn(tmp_path: Path) -> None:
+    lr.draw_schedules(tmp_path / "all.png")
+    assert (tmp_path / "all.png").stat().st_size > 10_000
