@@ -180,16 +180,23 @@ class UnimolStage(NeuralStage):
         return self
 
 
+AtomFeature = Literal["gasteiger", "crippen", "tpsa", "labute", "estate"]
+
+
 class GnnStage(NeuralStage):
     """Message passing over bonds (D-MPNN, Yang et al., JCIM 2019), by chemprop."""
 
     kind: Literal["gnn"]
+    weights: str | None = None
+    """chemeleon, or a file of message passing saved by chemprop; null starts from random weights."""
     columns: list[str] = []
     """Molecule columns, each through the same backbone, their features side by side; empty takes all."""
+    atom_features: list[AtomFeature] = []
+    """Numbers of each atom beside chemprop's own."""
     width: int = Field(default=300, ge=8)
-    """Width of a bond's message."""
+    """Width of a bond's message; the weights decide where there are some."""
     depth: int = Field(default=3, ge=1)
-    """Rounds of message passing."""
+    """Rounds of message passing; the weights decide where there are some."""
     aggregation: Literal["mean", "sum", "norm"] = "mean"
     """How atoms become a molecule: their mean, their sum, or their sum over 100."""
     hidden_width: int = Field(default=300, ge=8)
@@ -200,6 +207,12 @@ class GnnStage(NeuralStage):
     schedule: Schedule = "one_cycle"
     warmup: float = Field(default=0.1, ge=0)
     weight_decay: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GnnStage:
+        if self.weights and self.atom_features:
+            raise ValueError("weights know chemprop's own atom features only; remove atom_features or weights")
+        return self
 
 
 class BertStage(NeuralStage):

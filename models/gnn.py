@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rdkit import Chem
+from rdkit.Chem import AllChem, EState, rdMolDescriptors
 from torch import Tensor, nn
 
+from competition.errors import ConfigError
+from competition.files import read_json, write_json
 from competition.tables import Rows
 from models.batches import Batches
 from models.config import GnnStage
 from models.neural import Neural, PerColumn, side_by_side
 from models.stage import Context, molecule_columns
+from models.weights import find_weights
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations inside chemprop's own imports
@@ -26,6 +31,8 @@ with warnings.catch_warnings():
     from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
     from chemprop.nn import BondMessagePassing, MeanAggregation, NormAggregation, SumAggregation
 
+SHAPE = "message_passing.json"
+SHAPE_NAMES = ("d_v", "d_e", "d_h", "depth", "bias", "undirected", "activation")
 AGGREGATIONS = {"mean": MeanAggregation, "sum": SumAggregation, "norm": NormAggregation}
 
 
@@ -45,13 +52,14 @@ class Graph(NamedTuple):
 class GnnBackbone(nn.Module):
     """Message passing, aggregation over atoms, one hidden layer: a batch to (n_rows, hidden_width)."""
 
-    def __init__(self, d_atom: int, d_bond: int, config: GnnStage) -> None:
+    def __init__(self, message_passing: nn.Module, width: int, config: GnnStage) -> None:
         super().__init__()
-        rate = config.backbone_dropout
-        self.message_passing = BondMessagePassing(d_atom, d_bond, d_h=config.width, depth=config.depth, dropout=rate)
+        self.message_passing = message_passing
         self.aggregation = AGGREGATIONS[config.aggregation]()
         self.width = config.hidden_width
-        self.hidden = nn.Sequential(nn.Linear(config.width, config.hidden_width), nn.ReLU(), nn.Dropout(rate))
+        self.hidden = nn.Sequential(
+            nn.Linear(width, config.hidden_width), nn.ReLU(), nn.Dropout(config.backbone_dropout)
+        )
 
     def forward(self, V: Tensor, E: Tensor, edge_index: Tensor, rev_edge_index: Tensor, molecule: Tensor) -> Tensor:
         """Features (n_rows, hidden_width); `molecule` (n_atoms,) is the row of each atom."""
@@ -65,16 +73,28 @@ class Gnn(Neural):
     def __init__(self, config: GnnStage, context: Context) -> None:
         super().__init__(config, context)
         self.columns = molecule_columns(config.columns, context.smiles, "gnn")
-        self.featurizer = SimpleMoleculeMolGraphFeaturizer()
+        n_extra = sum(2 if kind == "crippen" else 1 for kind in config.atom_features)
+        self.featurizer = SimpleMoleculeMolGraphFeaturizer(extra_atom_fdim=n_extra)
 
     def start(self, train: Rows, folder: Path) -> nn.Module:
-        """Message passing with random weights."""
-        return self.restore(folder)
+        """Message passing with the configured weights, or with random ones; writes its shape."""
+        d_atom, d_bond = self.featurizer.shape
+        shape = {"d_v": d_atom, "d_e": d_bond, "d_h": self.config.width, "depth": self.config.depth}
+        state = None
+        if self.config.weights:
+            shape, state = read_message_passing(self.config.weights)
+        write_json(folder / SHAPE, shape)
+        backbone = self.restore(folder)
+        if state is not None:
+            message_passing = backbone.backbone if len(self.columns) > 1 else backbone
+            message_passing.message_passing.load_state_dict(state)  # type: ignore[union-attr]
+        return backbone
 
     def restore(self, folder: Path) -> nn.Module:
         """The same for each molecule column."""
-        d_atom, d_bond = self.featurizer.shape
-        backbone = GnnBackbone(d_atom, d_bond, self.config)
+        shape = read_json(folder / SHAPE, "d_h")
+        message_passing = BondMessagePassing(**{**shape, "dropout": self.config.backbone_dropout})
+        backbone = GnnBackbone(message_passing, shape["d_h"], self.config)
         return PerColumn(backbone, len(self.columns)) if len(self.columns) > 1 else backbone
 
     def encode(self, rows: Rows, folder: Path, view: int, seed: int) -> Batches:
@@ -82,8 +102,57 @@ class Gnn(Neural):
         return side_by_side([self._graphs(list(rows.inputs[column])) for column in self.columns])
 
     def _graphs(self, smiles: list[str]) -> Batches:
-        graphs = [self.featurizer(Chem.MolFromSmiles(text)) for text in smiles]
+        graph_of = {text: self._graph(text) for text in set(smiles)}
+        graphs = [graph_of[text] for text in smiles]
         return Batches(graphs, np.array([len(graph.V) for graph in graphs]), collate)
+
+    def _graph(self, smiles: str) -> Any:
+        molecule = Chem.MolFromSmiles(smiles)
+        extra = atom_features(molecule, list(self.config.atom_features)) if self.config.atom_features else None
+        return self.featurizer(molecule, extra)
+
+
+def read_message_passing(weights: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Shape and weights of message passing as chemprop and CheMeleon save them.
+
+    Source of CheMeleon: Burns et al., Deep Learning Foundation Models from Classical Molecular Descriptors,
+    arXiv 2506.15792.
+
+    Raises:
+        ConfigError: if the file holds something else.
+    """
+    path = next(iter(find_weights(weights).values()))
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    shape, state = content.get("hyper_parameters", {}), content.get("state_dict", {})
+    if "d_h" not in shape or "W_i.weight" not in state:
+        raise ConfigError(
+            f"{path} must hold hyper_parameters and the state_dict of a BondMessagePassing; it holds "
+            f"{', '.join(content)}. Name chemeleon, or a file of that form."
+        )
+    return {name: shape[name] for name in SHAPE_NAMES if shape.get(name) is not None}, state
+
+
+def atom_features(molecule: Chem.Mol, kinds: list[str]) -> NDArray[np.float32]:
+    """Numbers of each atom, (n_atoms, n_features), scaled to about 1; 0 where one is not defined.
+
+    gasteiger: partial charge. crippen: shares in logP and molar refractivity. tpsa, labute: shares in polar and in
+    approximate surface. estate: electrotopological state (Kier and Hall).
+    """
+    parts = []
+    for kind in kinds:
+        match kind:
+            case "gasteiger":
+                AllChem.ComputeGasteigerCharges(molecule)
+                parts.append([[atom.GetDoubleProp("_GasteigerCharge")] for atom in molecule.GetAtoms()])
+            case "crippen":
+                parts.append(rdMolDescriptors._CalcCrippenContribs(molecule))
+            case "tpsa":
+                parts.append([[share / 20] for share in rdMolDescriptors._CalcTPSAContribs(molecule)])
+            case "labute":
+                parts.append([[share / 10] for share in rdMolDescriptors._CalcLabuteASAContribs(molecule)[0]])
+            case "estate":
+                parts.append([[value / 10] for value in EState.EStateIndices(molecule)])
+    return np.nan_to_num(np.hstack([np.array(part) for part in parts]), posinf=0, neginf=0).astype(np.float32)
 
 
 def collate(graphs: list[object]) -> dict[str, Tensor]:

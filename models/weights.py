@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from competition.errors import ConfigError
-from competition.files import digest, sha256_of
+from competition.files import digest, sha256_of, write_atomically
 from competition.paths import weight_folders
 
 PATIENCE = 5
 """Seconds to wait for the hub's first answer."""
+FETCHED = Path.home() / ".chemprop"
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class WeightSet:
     files: name in the hub's repository -> sha256, or None for files too small to be weights (not checked).
     package: installed package and folder in it that carry the files.
     labels: whether it was pre-trained with labels that may leak into a competition on them.
+    url: folder on the web where it is published, for a set that is on no hub; it is kept below the home folder.
     """
 
     hub: str | None
@@ -34,6 +36,7 @@ class WeightSet:
     licence: str
     package: tuple[str, str] | None = None
     labels: str | None = None
+    url: str | None = None
 
 
 WEIGHT_SETS: dict[str, WeightSet] = {
@@ -72,6 +75,13 @@ WEIGHT_SETS: dict[str, WeightSet] = {
         size_mb=191,
         licence="MIT (code; the weights' licence is on the hub's page)",
     ),
+    "chemeleon": WeightSet(
+        hub=None,
+        files={"chemeleon_mp.pt": None},
+        size_mb=35,
+        licence="MIT",
+        url="https://zenodo.org/records/15460715/files",
+    ),
     "unimol_oled": WeightSet(
         hub="dptech/Uni-Mol-Models",
         files={"oled_pre_no_h_230101.pt": None, "oled.dict.txt": None},
@@ -104,6 +114,8 @@ def find_weights(name: str) -> dict[str, Path]:
     for folder in _folders(name, known):
         if all((folder / file).is_file() for file in known.files):
             return _checked(name, {file: folder / file for file in known.files})
+    if known.url is not None:
+        return _checked(name, {file: _fetch(name, f"{known.url}/{file}") for file in known.files})
     if known.hub is None:
         raise ConfigError(
             f"weights {name!r} must be in the package {known.package and known.package[0]} or in a folder "
@@ -115,6 +127,7 @@ def find_weights(name: str) -> dict[str, Path]:
 
 def _folders(name: str, known: WeightSet) -> list[Path]:
     folders = [place for folder in weight_folders() for place in (folder / name, folder)]
+    folders += [FETCHED] if known.url else []
     if known.package:
         spec = importlib.util.find_spec(known.package[0])
         if spec is not None and spec.submodule_search_locations:
@@ -159,6 +172,19 @@ def _download(name: str, repository: str, files: list[str]) -> dict[str, Path]:
         except Exception as error:  # as above
             raise _unreachable(name, error) from error
     return {file: folder / file for file in files}
+
+
+def _fetch(name: str, url: str) -> Path:
+    """A file of the web, kept in the folder where chemprop keeps it."""
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            content = answer.read()
+    except OSError as error:
+        raise _unreachable(name, error) from error
+    write_atomically(FETCHED / url.rsplit("/", 1)[1], content)
+    return FETCHED / url.rsplit("/", 1)[1]
 
 
 def _list_files(repository: str) -> list[str]:
