@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from competition.errors import ConfigError
 from competition.tables import Rows
 from models.cache import MoleculeCache
-from models.config import BertStage, GnnStage, LightgbmStage, Stage, UnimolStage
+from models.config import BertStage, EmbeddingStage, GnnStage, LightgbmStage, Stage, UnimolStage
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,10 @@ def build_stage(config: Stage, context: Context) -> FittedStage:
             from models.bert import Bert
 
             return Bert(config, context)
+        case EmbeddingStage():
+            from models.embedding import Embedding
+
+            return Embedding(config, context)
         case LightgbmStage():
             from models.lightgbm import Lightgbm
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import platform
 import shutil
 import time
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from typing import Any
@@ -30,6 +31,7 @@ from folds.table import read_folds
 from models.config import load_stages
 from models.executor import Executor, Task
 from models.jobs import Job, Plan, plan, publish, read_predictions, verify, write_predictions, write_test_predictions
+from models.notes import read_notes
 from models.stage import Context, build_stage, shared_caches
 
 SHARD = 100  # molecules per shard of a cache: some seconds of work, all that a kill can lose
@@ -59,13 +61,17 @@ def run_job(
     shutil.rmtree(job.folder, ignore_errors=True)  # what a killed run left
     job.folder.mkdir(parents=True)
     started = time.monotonic()
-    fitted = build_stage(stage, context_of(competition, paths, job_seed(competition, job), progress))
+    test = read_rows(paths.test, competition, labelled=False)
+    context = context_of(competition, paths, job_seed(competition, job), progress)
+    if stage.sees_test_inputs:
+        context = replace(context, unlabelled=train.take(held_out).followed_by(test))
+    fitted = build_stage(stage, context)
     sees_held_out = getattr(stage, "keep", "last") == "best_on_held_out"
     fitted.fit(train.take(~held_out), train.take(held_out) if sees_held_out else None, job.folder)
     valid = train.take(held_out).without_labels()
     write_predictions(job.folder / "oof.csv", valid.ids, competition.targets, fitted.predict(valid, job.folder))
     seconds = time.monotonic() - started
-    predict_job(job, stage, competition, paths, read_rows(paths.test, competition, labelled=False), test_key)
+    predict_job(job, stage, competition, paths, test, test_key)
     publish(
         job,
         {
@@ -103,7 +109,18 @@ def cache_tasks(competition: CompetitionConfig, stages: list[Any], paths: Paths,
                     for start in range(0, len(missing), SHARD):
                         part = missing[start : start + SHARD]
                         tasks.append(Task(cache.name, fill_cache, (stage, competition, paths, cache.folder.name, part)))
+    for stage in stages:
+        if stage.kind == "embedding":
+            tasks.append(Task("embedding", fill_embeddings, (stage, competition, paths, rows)))
     return tasks
+
+
+def fill_embeddings(stage: Any, competition: CompetitionConfig, paths: Paths, rows: list[Rows]) -> None:
+    """Compute the features of all texts that a frozen encoder has not read yet."""
+    from models.embedding import Embedding
+
+    for part in rows:
+        Embedding(stage, context_of(competition, paths, 0)).features(part)
 
 
 def fill_cache(stage: Any, competition: CompetitionConfig, paths: Paths, folder: str, smiles: list[str]) -> None:
@@ -167,9 +184,10 @@ class _Scorer:
     def __init__(self, competition: CompetitionConfig, rows: Rows, folds: NDArray[np.int64], n_folds: int) -> None:
         self.competition, self.rows, self.folds, self.n_folds = competition, rows, folds, n_folds
         self.metric = load_metric(competition.metric, competition.greater_is_better)
+        self.noted: set[str] = set()
 
     def print_line(self, job: Job) -> None:
-        """Stage, seed, fold, score on the held-out fold, seconds."""
+        """Stage, seed, fold, score on the held-out fold, seconds; after a stage's first fold, its notes."""
         held_out = self.rows.take(self.folds == job.fold)
         assert held_out.y is not None
         y_pred = read_predictions(job.folder / "oof.csv", held_out.ids, self.competition.targets)
@@ -178,6 +196,9 @@ class _Scorer:
             f"stage {job.stage}  seed {job.seed}  fold {job.fold} of {self.n_folds}  "
             f"valid {self.metric.name} {score:.4f}  {seconds:.0f} s"
         )
+        for note in read_notes(job.folder) if job.stage not in self.noted else []:
+            print(f"stage {job.stage}  {note}")
+        self.noted.add(job.stage)
 
 
 def select(todo: Plan, stage: str | None, fold: int | None) -> Plan:

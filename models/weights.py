@@ -26,6 +26,7 @@ class WeightSet:
     files: name in the hub's repository -> sha256, or None for files too small to be weights (not checked).
     package: installed package and folder in it that carry the files.
     labels: whether it was pre-trained with labels that may leak into a competition on them.
+    atoms: whether its vocab.txt holds atoms.
     """
 
     hub: str | None
@@ -34,6 +35,7 @@ class WeightSet:
     licence: str
     package: tuple[str, str] | None = None
     labels: str | None = None
+    atoms: bool = False
 
 
 WEIGHT_SETS: dict[str, WeightSet] = {
@@ -59,6 +61,7 @@ WEIGHT_SETS: dict[str, WeightSet] = {
         size_mb=27,
         licence="MIT",
         package=("rxnfp", "models/transformers/bert_pretrained"),
+        atoms=True,
     ),
     "unimol_all_h": WeightSet(
         hub="dptech/Uni-Mol-Models",

@@ -16,8 +16,10 @@ from competition.metrics import load_metric
 from competition.paths import Paths
 from competition.prepare import describe, prepare
 from folds.splitters import make_folds
+from models.config import TextStage
 from models.jobs import code_digest
 from models.stage import molecule_columns
+from models.template import read_template
 from models.weights import WEIGHT_SETS, digest_of_weights
 from submissions.config import Config, load_config
 
@@ -70,13 +72,8 @@ def _check_columns(stage: object, config: Config) -> None:
     kind = getattr(stage, "kind", "")
     if kind in ("gnn", "unimol"):
         molecule_columns(getattr(stage, "columns", []), competition.smiles, kind)
-    columns = getattr(stage, "columns", [])
-    words = [*competition.smiles, *competition.text]
-    if kind == "bert" and not words:
-        raise ConfigError("a stage of kind bert needs a column of competition.text or competition.smiles.")
-    foreign = [name for name in columns if name not in words]
-    if foreign:
-        raise ConfigError(f"columns must be of {', '.join(words)}; found {', '.join(foreign)}.")
+    if isinstance(stage, TextStage):
+        read_template(stage.template, stage.columns, competition.smiles, competition.text, competition.categorical)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import transformers
 from competition.errors import ConfigError
 from competition.files import read_json, sha256_of
 from competition.tables import Rows
-from models import bert, text
+from models import text
 from models.bert import Bert
 from tests.models.encoders import TINY, WORDS, context, fit, publish, stage, table
 
@@ -31,9 +31,9 @@ def own(published: Path, tmp_path: Path) -> Path:
 
 
 def test_without_named_columns_text_comes_before_molecules() -> None:
-    assert bert.input_columns(stage(), context(["a", "b"], ["s", "t"])) == ["s", "t"]
-    assert bert.input_columns(stage(), context(["a", "b"])) == ["a", "b"]
-    assert bert.input_columns(stage(columns=["b", "s"]), context(["a", "b"], ["s"])) == ["b", "s"]
+    assert Bert(stage(), context(["a", "b"], ["s", "t"])).template.columns == ["s", "t"]
+    assert Bert(stage(), context(["a", "b"])).template.columns == ["a", "b"]
+    assert Bert(stage(columns=["b", "s"]), context(["a", "b"], ["s"])).template.columns == ["b", "s"]
 
 
 @pytest.mark.parametrize(("columns", "smiles"), [(["colour"], ["a"]), (["pH"], ["a"]), ([], [])])
@@ -156,7 +156,7 @@ def test_a_roberta_with_byte_pairs_pads_by_its_own_token_and_has_no_pooler(rober
     alone = fitted.predict(rows.take(np.array([0])), tmp_path)
     assert np.abs(alone - fitted.predict(rows, tmp_path)[:1]).max() < 1e-5
     tokenizer = transformers.AutoTokenizer.from_pretrained(roberta)
-    joined = text.join_columns(rows.inputs, ["note", "SMILES"], ["SMILES"], "</s>")
+    joined = [f"{a}</s>{b}" for a, b in zip(rows.inputs["note"], rows.inputs["SMILES"], strict=True)]
     ids, _ = text.Tokens.load(tmp_path / "tokenizer.json", 1, None, "</s>").encode(joined, 38)
     assert [row.tolist() for row in ids] == tokenizer(joined, truncation=True, max_length=38)["input_ids"]
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from competition.errors import ConfigError
@@ -70,12 +69,6 @@ def test_a_vocabulary_file_reads_the_same_with_and_without_its_last_newline(tmp_
 def test_a_vocabulary_without_special_tokens_is_a_config_error_that_names_them() -> None:
     with pytest.raises(ConfigError, match=r"lacks \[UNK\], \[CLS\], \[SEP\]"):
         text.smiles_tokens(["[PAD]", "C", "O"])
-
-
-def test_molecules_are_joined_by_a_dot_and_texts_by_the_separator() -> None:
-    inputs = pd.DataFrame({"a": ["CC", ""], "b": ["O", "N"], "s": ["hot", "cold"], "t": ["day", "night"]})
-    joined = text.join_columns(inputs, ["a", "b", "s", "t"], ["a", "b"], "[SEP]")
-    assert joined == ["CC.O[SEP]hot[SEP]day", "N[SEP]cold[SEP]night"]
 
 
 def test_the_separator_between_columns_is_one_token() -> None:
