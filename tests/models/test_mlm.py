@@ -15,6 +15,7 @@ from competition.files import read_json
 from models import mlm, trainer
 from models.bert import Bert
 from models.checkpoint import Checkpoint
+from models.config import BertStage
 from models.mlm import NOT_CHOSEN, mask_and_ordinary, masked
 from models.text import learn_smiles_tokens, tokens_of_weights
 from tests.models.encoders import SMILES, context, fit, publish, stage, table
@@ -59,10 +60,17 @@ def test_pre_training_lowers_its_loss_and_changes_the_encoder_and_its_decoder_is
     losses = [epoch["train_loss"] for epoch in history]
     assert len(losses) == 25
     assert np.mean(losses[-3:]) < 0.7 * losses[0]
-    fit(tmp_path / "b", stage(columns=["SMILES"]), context(["SMILES"]), table(60))
-    weights = [trainer.safetensors.torch.load_file(tmp_path / name / trainer.WEIGHTS) for name in "ab"]
-    assert weights[0].keys() == weights[1].keys()
-    assert not (tmp_path / "b" / mlm.FILE).exists()
+    fresh, taught = (started(stage(**{**PRETRAINED, "pretrain_epochs": n}), tmp_path / str(n)) for n in (0, 1))
+    assert fresh.keys() == taught.keys()
+    changed = {name.split(".")[1] for name in fresh if not torch.equal(fresh[name], taught[name])}
+    assert changed == {"embeddings", "encoder"}
+    assert not (tmp_path / "0" / mlm.FILE).exists()
+
+
+def started(config: BertStage, folder: Path) -> dict[str, torch.Tensor]:
+    folder.mkdir()
+    trainer.seed_everything(0)
+    return Bert(config, context(["SMILES"])).start(table(), folder).state_dict()
 
 
 def test_the_decoder_is_the_encoders_own_embeddings() -> None:
