@@ -248,8 +248,8 @@ class BertStage(TextStage, NeuralStage):
     pooling: Literal["mean", "cls", "attention"] = "mean"
     """How tokens become one vector."""
     enumerate_smiles: bool = False
-    """Whether training sees another random spelling of each molecule in every epoch, and a mixture's or reaction's
-    molecules in another order."""
+    """Whether training sees another random spelling of each molecule in every epoch, and the molecules of one cell, or
+    of one side of a reaction, in another order."""
     test_forms: int = Field(default=1, ge=1)
     """Spellings whose mean is the prediction, the canonical one and random ones."""
     layers: int = Field(default=4, ge=1)

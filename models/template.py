@@ -34,9 +34,10 @@ class Template:
         return [column for _, column in self.pieces]
 
     @property
-    def is_smiles(self) -> bool:
-        """Whether the whole text is the SMILES of a molecule, a mixture or a reaction."""
-        return set(self.columns) <= self.smiles and not {*self.end, *"".join(part for part, _ in self.pieces)} - {*".>"}
+    def is_reaction(self) -> bool:
+        """Whether the template makes a reaction's SMILES of molecule columns, each of its sides a set of molecules."""
+        literals = self.end + "".join(literal for literal, _ in self.pieces)
+        return set(self.columns) <= self.smiles and ">" in literals and not literals.strip(".>")
 
     def texts(
         self, inputs: pd.DataFrame, separator: str, spell: Callable[[str], str] = lambda smiles: smiles
@@ -45,11 +46,12 @@ class Template:
 
         Args:
             separator: the encoder's.
-            spell: another spelling of a SMILES: of the whole text where it is one, else of each molecule column.
+            spell: another spelling of a SMILES: of a reaction as a whole, else of each column by itself, since the
+                order of columns may tell what a molecule is there for (a solute, its solvent).
         """
         of_column = {
             column: [
-                spell(str(value)) if column in self.smiles and not self.is_smiles else str(value)
+                spell(str(value)) if column in self.smiles and not self.is_reaction else str(value)
                 for value in inputs[column]
             ]
             for column in self.columns
@@ -63,7 +65,7 @@ class Template:
                 # An empty cell is no molecule: a lone dot would be a token that means nothing.
                 is_gap = literal == "." and (not value or not text or text.endswith((">", separator)))
                 text += value if is_gap else literal + value
-            texts.append(spell(text + end) if self.is_smiles else text + end)
+            texts.append(spell(text + end) if self.is_reaction else text + end)
         return texts
 
 

@@ -14,6 +14,7 @@ from competition.errors import ConfigError, DataError
 from competition.tables import Rows
 from models.config import EmbeddingStage
 from models.embedding import Embedding
+from models.frozen import FrozenEncoder
 from models.notes import read_notes
 from models.stage import Context
 from tests.models.encoders import context, publish, table
@@ -43,9 +44,8 @@ def test_an_encoder_reads_each_distinct_text_once_for_all_jobs(
     published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    embed = Embedding._embed
-    # The code's place is a part of the cache's name.
-    monkeypatch.setattr(Embedding, "_embed", lambda self, text: (read.append(text), embed(self, text))[1])
+    embed = FrozenEncoder.embed
+    monkeypatch.setattr(FrozenEncoder, "embed", lambda self, text: (read.append(text), embed(self, text))[1])
     train, test = table(30), table(10, seed=1)
     train.inputs["note"] = [*train.inputs["note"][:15], *train.inputs["note"][:15]]
     for seed in (1, 2):
@@ -68,7 +68,7 @@ def test_features_do_not_depend_on_what_was_read_before(published: Path, tmp_pat
 def test_a_setting_that_changes_the_features_has_its_own_cache(
     change: dict[str, Any], published: Path, tmp_path: Path
 ) -> None:
-    folders = {Embedding(stage(published, **c), notes(tmp_path))._cache().folder for c in ({}, change)}
+    folders = {Embedding(stage(published, **c), notes(tmp_path)).encoder.cache.folder for c in ({}, change)}
     assert len(folders) == 2
 
 
@@ -76,7 +76,7 @@ def test_mean_pooling_takes_all_tokens_and_cls_the_first(published: Path, tmp_pa
     rows = table(5)
     mean, cls = (Embedding(stage(published, pooling=p), notes(tmp_path)).features(rows)[0] for p in ("mean", "cls"))
     one = Embedding(stage(published), notes(tmp_path))
-    encoder, tokens, _ = one._encoder
+    encoder, tokens, _ = one.encoder.loaded
     import torch
 
     ids, _ = tokens.encode([rows.inputs["note"][0]], 24)
@@ -119,10 +119,10 @@ def test_predicting_with_other_weights_than_those_of_the_training_is_a_config_er
     published: Path, tmp_path: Path
 ) -> None:
     own = Path(shutil.copytree(published, tmp_path / "weights"))
-    fitted = fit(stage(own), notes(tmp_path / "cache"), table(), tmp_path / "job")
+    fit(stage(own), notes(tmp_path / "cache"), table(), tmp_path / "job")
     (own / "config.json").write_text((own / "config.json").read_text() + "\n")
     with pytest.raises(ConfigError, match="must be the files that .* was trained with"):
-        fitted.predict(table(), tmp_path / "job")
+        Embedding(stage(own), notes(tmp_path / "cache")).predict(table(), tmp_path / "job")
 
 
 def test_texts_that_are_too_long_are_noted_or_refused(published: Path, tmp_path: Path) -> None:

@@ -31,25 +31,25 @@ def test_the_separator_of_the_encoder_takes_the_place_of_its_name_and_the_blanks
 
 
 @pytest.mark.parametrize(
-    ("template", "whole"), [("{a}.{b}>>{c}", True), ("{a} [SEP] {b}", False), ("{a}.{s t}", False)]
+    ("template", "whole"),
+    [("{a}.{b}>>{c}", True), ("{a}.{b}", False), ("{a} [SEP] {b}", False), ("{a}>>{s t}", False), ("x>{a}", False)],
 )
-def test_only_a_text_of_molecules_dots_and_arrows_is_respelled_as_a_whole(template: str, whole: bool) -> None:
+def test_a_reaction_is_respelled_as_a_whole_and_all_else_column_by_column(template: str, whole: bool) -> None:
     read = read_template(template, [], ["a", "b", "c"], ["s t"], [])
-    assert read.is_smiles == whole
+    assert read.is_reaction == whole
     seen: list[str] = []
 
     def spell(smiles: str) -> str:
         seen.append(smiles)
-        return smiles.lower()
+        return smiles
 
     text = read.texts(INPUTS.iloc[:1], "|", spell)[0]
-    assert text == {"{a}.{b}>>{c}": "cc.o>>cco", "{a} [SEP] {b}": "cc|o", "{a}.{s t}": "cc.hot"}[template]
-    assert "hot" not in seen
+    assert seen == ([text] if whole else [INPUTS[name][0] for name in read.columns if name in "abc"])
 
 
-def test_a_reaction_in_a_text_column_is_a_smiles_where_the_stage_reads_atoms() -> None:
-    assert read_template(None, [], [], ["rxn"], [], reads_atoms=True).is_smiles
-    assert not read_template(None, [], [], ["rxn"], []).is_smiles
+def test_a_text_column_holds_smiles_where_the_stage_reads_atoms() -> None:
+    assert read_template(None, [], [], ["rxn"], [], reads_atoms=True).smiles == {"rxn"}
+    assert read_template(None, [], [], ["rxn"], []).smiles == set()
 
 
 @pytest.mark.parametrize("template", ["{a}>>{d}", "{A}"])
