@@ -49,13 +49,10 @@ class Template:
             spell: another spelling of a SMILES: of a reaction as a whole, else of each column by itself, since the
                 order of columns may tell what a molecule is there for (a solute, its solvent).
         """
-        of_column = {
-            column: [
-                spell(str(value)) if column in self.smiles and not self.is_reaction else str(value)
-                for value in inputs[column]
-            ]
-            for column in self.columns
-        }
+        whole = self.is_reaction
+        of_column = {column: [str(value) for value in inputs[column]] for column in self.columns}
+        for column in [] if whole else self.smiles:
+            of_column[column] = [spell(smiles) for smiles in of_column[column]]
         literals = [_with_separator(literal, separator) for literal, _ in self.pieces]
         end = _with_separator(self.end, separator)
         texts = []
@@ -65,7 +62,7 @@ class Template:
                 # An empty cell is no molecule: a lone dot would be a token that means nothing.
                 is_gap = literal == "." and (not value or not text or text.endswith((">", separator)))
                 text += value if is_gap else literal + value
-            texts.append(spell(text + end) if self.is_reaction else text + end)
+            texts.append(spell(text + end) if whole else text + end)
         return texts
 
 
