@@ -76,6 +76,7 @@ def test_random_weights_take_larger_and_more_steps_and_the_saved_settings_show_t
     saved = config.model_dump(mode="json")
     assert (saved["learning_rate"], saved["pretrain_learning_rate"], saved["epochs"]) == (rate, rate, epochs)
     assert BertStage.model_validate(saved) == config
+    assert [stage(enumerate_smiles=many).test_forms for many in (False, True)] == [1, 5]
     own = BertStage.model_validate({"kind": "bert", "weights": weights, "learning_rate": 2e-4, "epochs": 3})
     assert (own.learning_rate, own.epochs) == (2e-4, 3)
 
@@ -86,7 +87,7 @@ def test_a_prediction_is_the_mean_over_spellings_of_which_the_first_is_the_canon
     fitted = fit(tmp_path, stage(**settings, test_forms=3), ctx)
     of_view = []
     for view in range(3):
-        alone = Bert(stage(**settings), ctx)
+        alone = Bert(stage(**settings, test_forms=1), ctx)
         alone.encode = partial(lambda rows, folder, _, seed, view: fitted.encode(rows, folder, view, seed), view=view)  # type: ignore[method-assign]
         of_view.append(alone.predict(rows, tmp_path))
     assert np.abs(np.mean(of_view, axis=0) - fitted.predict(rows, tmp_path)).max() < 1e-6
