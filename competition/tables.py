@@ -54,6 +54,10 @@ class Rows:
             None if self.extra is None else self.extra[positions],
         )
 
+    def followed_by(self, other: Rows) -> Rows:
+        """These rows and then others, with nothing to learn from."""
+        return Rows([*self.ids, *other.ids], pd.concat([self.inputs, other.inputs], ignore_index=True), None)
+
     def without_labels(self) -> Rows:
         """The same rows with nothing to learn from."""
         return Rows(self.ids, self.inputs, None)

@@ -103,6 +103,7 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
             "train": train_digest,
             "folds": sha256_of(paths.folds),
             "weights": digest_of_weights(getattr(stage, "weights", None)),
+            **({"test": test_key} if stage.sees_test_inputs else {}),
         }
         key = f"{digest(settings, 12)}-{code_digest(stage)[:6]}"
         other = _version_to_reuse(paths, name, key) if reuse else None

@@ -30,7 +30,8 @@ from models.config import NeuralStage, load_stages
 from models.executor import ONE_THREAD, Executor
 from models.pictures import draw_range_test, draw_schedules
 from models.stage import build_stage
-from models.train import cache_tasks, context_of, training_rows
+from models.train import cache_tasks
+from models.work import context_of, training_rows
 
 STEPS = 120
 RANGE = 1e3
@@ -91,7 +92,7 @@ def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.
                 total = 0.0
                 for batch, target, share in group:
                     with accelerator.autocast():
-                        loss = trainer.loss_of(network, batch, target, config) * share
+                        loss = trainer.label_loss(network, batch, target, config) * share
                     accelerator.backward(loss)
                     total += float(loss.detach())
                 accelerator.clip_grad_norm_(network.parameters(), config.clip_norm)

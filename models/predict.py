@@ -11,7 +11,8 @@ from competition.paths import Paths
 from competition.tables import read_rows
 from models.executor import Executor, Task
 from models.jobs import Job, verify
-from models.train import cache_tasks, predict_job
+from models.train import cache_tasks
+from models.work import predict_job
 
 
 def predict_jobs(

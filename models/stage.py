@@ -24,6 +24,7 @@ from models.config import (
     BertStage,
     CatboostStage,
     CustomStage,
+    EmbeddingStage,
     GnnStage,
     LightgbmStage,
     SklearnStage,
@@ -93,6 +94,10 @@ def _stage_of_kind(config: Stage, context: Context) -> FittedStage:
             from models.bert import Bert
 
             return Bert(config, context)
+        case EmbeddingStage():
+            from models.embedding import Embedding
+
+            return Embedding(config, context)
         case LightgbmStage():
             from models.lightgbm import Lightgbm
 

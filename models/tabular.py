@@ -11,17 +11,18 @@ from numpy.typing import NDArray
 
 from competition.files import read_json, write_json
 from competition.tables import Rows
-from models.config import NeuralStage
+from models.config import EmbeddingStage, NeuralStage
 from models.features import molecule_features
 from models.stage import Context
 
 FILE = "columns.json"
 FINGERPRINT_BITS = 1024
+Settings = NeuralStage | EmbeddingStage
 FURTHEST = 5.0
 """Spreads from the mean at which a value is cut: one odd number must not outweigh all pooled features."""
 
 
-def fit_columns(train: Rows, config: NeuralStage, context: Context, folder: Path) -> None:
+def fit_columns(train: Rows, config: Settings, context: Context, folder: Path) -> None:
     """Learn means, spreads and categories from the training rows, and write them to `folder`."""
     numbers = _numbers(train, config, context)
     with warnings.catch_warnings():
@@ -39,7 +40,7 @@ def fit_columns(train: Rows, config: NeuralStage, context: Context, folder: Path
     )
 
 
-def read_columns(rows: Rows, config: NeuralStage, context: Context, folder: Path) -> NDArray[np.float32]:
+def read_columns(rows: Rows, config: Settings, context: Context, folder: Path) -> NDArray[np.float32]:
     """Standardised numbers, 1 where one is missing (for columns with gaps in training), one-hot categories.
 
     Returns:
@@ -54,7 +55,7 @@ def read_columns(rows: Rows, config: NeuralStage, context: Context, folder: Path
     return np.hstack(parts).astype(np.float32)
 
 
-def _numbers(rows: Rows, config: NeuralStage, context: Context) -> NDArray[np.float64]:
+def _numbers(rows: Rows, config: Settings, context: Context) -> NDArray[np.float64]:
     parts: list[NDArray[Any]] = [np.zeros((len(rows), 0))]
     if config.columns_before_head and context.numeric:
         parts.append(rows.inputs[context.numeric].to_numpy(dtype=np.float64))
@@ -64,5 +65,5 @@ def _numbers(rows: Rows, config: NeuralStage, context: Context) -> NDArray[np.fl
     return np.hstack(parts)
 
 
-def _categorical(config: NeuralStage, context: Context) -> list[str]:
+def _categorical(config: Settings, context: Context) -> list[str]:
     return context.categorical if config.columns_before_head else []

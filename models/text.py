@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import tokenizers
 import torch
 from numpy.typing import NDArray
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
-from competition.errors import ConfigError
+from competition.errors import ConfigError, DataError
 from competition.files import write_atomically
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads would compete with the workers
@@ -51,14 +50,34 @@ class Tokens:
     unknown_id: int | None
     separator: str
 
-    def encode(self, texts: Iterable[str], max_length: int) -> tuple[list[NDArray[np.int64]], int]:
-        """Token ids of each text, special tokens included, and how many texts were cut to `max_length` tokens."""
+    def encode(
+        self, texts: Iterable[str], max_length: int, too_long: str = "cut_end"
+    ) -> tuple[list[NDArray[np.int64]], int]:
+        """Token ids of each text, special tokens included, and how many texts were cut to `max_length` tokens.
+
+        Args:
+            too_long: a value of the setting of that name.
+
+        Raises:
+            DataError: with `too_long: error`, if a text is.
+        """
         self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(max_length)
+        if too_long == "cut_end":
+            self.tokenizer.enable_truncation(max_length)
+        else:
+            self.tokenizer.no_truncation()
         encodings = self.tokenizer.encode_batch(list(texts))
         # A model without special tokens would get a row of length 0 for an empty text.
         ids = [np.array(encoding.ids or [self.pad_id], dtype=np.int64) for encoding in encodings]
-        return ids, sum(bool(encoding.overflowing) for encoding in encodings)
+        n_cut = sum(bool(encoding.overflowing) or len(encoding.ids) > max_length for encoding in encodings)
+        if n_cut and too_long == "error":
+            raise DataError(
+                f"a text must have at most {max_length} tokens; {n_cut} of {len(ids)} have more (the longest "
+                f"{max(map(len, ids))}). Raise max_length as far as the encoder allows, or set too_long: cut_middle."
+            )
+        head = max_length // 4  # Sun et al.: 128 of 512
+        cut = [np.concatenate([row[:head], row[head - max_length :]]) if len(row) > max_length else row for row in ids]
+        return cut, n_cut
 
     def unknown_share(self, ids: list[NDArray[np.int64]]) -> float:
         """Share of the tokens that the vocabulary does not know."""
@@ -73,19 +92,6 @@ class Tokens:
     def load(path: Path, pad_id: int, unknown_id: int | None, separator: str) -> Tokens:
         """What `save` wrote, with the facts that are kept beside it."""
         return Tokens(tokenizers.Tokenizer.from_file(str(path)), pad_id, unknown_id, separator)
-
-
-def join_columns(inputs: pd.DataFrame, columns: list[str], molecules: list[str], separator: str) -> list[str]:
-    """One text per row: "." between neighbouring molecule columns, `separator` between all others."""
-    texts = [str(value) for value in inputs[columns[0]]]
-    for before, column in zip(columns, columns[1:], strict=False):
-        values = [str(value) for value in inputs[column]]
-        if before in molecules and column in molecules:
-            # An empty cell is no molecule: a lone dot would be a token that means nothing.
-            texts = [".".join(filter(None, pair)) for pair in zip(texts, values, strict=True)]
-        else:
-            texts = [text + separator + value for text, value in zip(texts, values, strict=True)]
-    return texts
 
 
 def pad(items: list[NDArray[np.int64]], pad_id: int) -> dict[str, torch.Tensor]:

@@ -10,12 +10,8 @@ Writes: a folder per job with weights, oof.csv, test predictions and, last, repo
 from __future__ import annotations
 
 import math
-import platform
-import shutil
 import time
 from functools import partial
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,114 +21,20 @@ from competition import command, prepare
 from competition.config import CompetitionConfig, find_config, load_competition
 from competition.durations import in_words
 from competition.errors import ConfigError
-from competition.files import derive_seed
 from competition.metrics import load_metric
 from competition.paths import Paths
-from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
+from competition.tables import Rows, read_rows
 from folds import make
 from folds.table import read_folds
 from models.budget import Budget, Group
 from models.config import load_stages
 from models.executor import Executor, Task
-from models.jobs import Job, Plan, plan, publish, read_predictions, verify, write_predictions, write_test_predictions
-from models.stage import Context, build_stage, shared_caches
+from models.jobs import Job, Plan, plan, read_predictions, verify
+from models.notes import read_notes
+from models.stage import shared_caches
+from models.work import context_of, fill_cache, fill_embeddings, predict_job, run_job
 
-CHECKPOINTS = "checkpoint*.pt"
 SHARD = 100  # molecules per shard of a cache: some seconds of work, all that a kill can lose
-PACKAGES = (
-    "torch", "transformers", "unimol_tools", "chemprop", "rdkit", "lightgbm", "catboost", "scikit-learn", "skops",
-    "optuna", "numpy",
-)  # fmt: skip
-
-
-def context_of(
-    competition: CompetitionConfig, paths: Paths, seed: int, rows: Rows | None = None, progress: Any = None
-) -> Context:
-    """What a stage is told beside its own settings; `rows` name the features of the user's own, if there are any."""
-    features = [] if rows is None else [str(name) for name in rows.inputs if str(name).startswith(FEATURE)]
-    return Context(
-        competition.smiles,
-        competition.text,
-        [*competition.numeric, *features],
-        competition.categorical,
-        competition.targets,
-        seed,
-        paths.cache,
-        progress or (lambda done, total: None),
-        competition.auxiliary_targets,
-    )
-
-
-def run_job(
-    job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test_key: str, progress: Any = None
-) -> None:
-    """Fit one job, predict its held-out fold and the test rows, and publish its folder."""
-    rows = read_rows(paths.train, competition, labelled=True)
-    folds = read_folds(paths.folds, rows.ids)
-    train, held_out = rows.take(training_rows(rows, folds, job.fold, stage.extra_rows)), rows.take(folds == job.fold)
-    clear(job.folder)
-    started = time.monotonic()
-    fitted = build_stage(stage, context_of(competition, paths, job_seed(competition, job), rows, progress))
-    sees_held_out = getattr(stage, "keep", "last") == "best_on_held_out"
-    fitted.fit(train, held_out if sees_held_out else None, job.folder)
-    valid = held_out.without_labels()
-    write_predictions(job.folder / "oof.csv", valid.ids, competition.targets, fitted.predict(valid, job.folder))
-    spread = getattr(fitted, "spread", None)
-    if spread is not None:
-        write_predictions(job.folder / "oof_spread.csv", valid.ids, competition.targets, spread)
-    seconds = time.monotonic() - started
-    predict_job(job, stage, competition, paths, read_rows(paths.test, competition, labelled=False), test_key)
-    for checkpoint in job.folder.glob(CHECKPOINTS):
-        checkpoint.unlink()
-    publish(
-        job,
-        {
-            "seconds": seconds,
-            "stage": stage.model_dump(mode="json"),
-            "python": platform.python_version(),
-            "packages": {name: metadata.version(name) for name in PACKAGES},
-        },
-    )
-
-
-def predict_job(job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test: Rows, test_key: str) -> None:
-    """Predict test rows with the weights of a job."""
-    fitted = build_stage(stage, context_of(competition, paths, job_seed(competition, job), test))
-    y_pred = fitted.predict(test, job.folder)
-    spread = getattr(fitted, "spread", None)
-    if spread is not None:
-        path = job.test_file(test_key)
-        write_predictions(path.with_name(f"{path.stem}_spread.csv"), test.ids, competition.targets, spread)
-    write_test_predictions(job, test_key, test.ids, competition.targets, y_pred)
-
-
-def training_rows(rows: Rows, folds: NDArray[np.int64], fold: int, extra_rows: str) -> NDArray[np.bool_]:
-    """Which rows (n_rows,) a job trains on: those of other folds, and extra rows with no input of the held-out fold.
-
-    Args:
-        extra_rows: the setting of the stage.
-    """
-    trains = folds != fold
-    if rows.extra is not None:
-        held_out = set(rows.inputs[INPUT_KEY][folds == fold])
-        in_fold = rows.inputs[INPUT_KEY].isin(held_out).to_numpy()
-        trains &= ~(rows.extra & (in_fold | (extra_rows == "ignore")))
-    return trains
-
-
-def clear(folder: Path) -> None:
-    """An empty folder for a job, but for checkpoints of a killed run, from which it goes on."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif not path.match(CHECKPOINTS):
-            path.unlink()
-
-
-def job_seed(competition: CompetitionConfig, job: Job) -> int:
-    """Seed of a job, from the top-level seed and its names."""
-    return derive_seed(competition.seed, job.stage, job.seed, job.fold)
 
 
 def cache_tasks(competition: CompetitionConfig, stages: list[Any], paths: Paths, rows: list[Rows]) -> list[Task]:
@@ -148,21 +50,12 @@ def cache_tasks(competition: CompetitionConfig, stages: list[Any], paths: Paths,
                     missing = cache.missing(smiles)
                     for start in range(0, len(missing), SHARD):
                         part = missing[start : start + SHARD]
-                        tasks.append(
-                            Task(
-                                cache.name,
-                                fill_cache,
-                                (stage, competition, paths, cache.folder.name, part),
-                                group=cache.folder.name,
-                            )
-                        )
+                        call = (stage, competition, paths, cache.folder.name, part)
+                        tasks.append(Task(cache.name, fill_cache, call, group=cache.folder.name))
+    for stage in stages:
+        if stage.kind == "embedding":
+            tasks.append(Task("embedding", fill_embeddings, (stage, competition, paths, rows), group="embedding"))
     return tasks
-
-
-def fill_cache(stage: Any, competition: CompetitionConfig, paths: Paths, folder: str, smiles: list[str]) -> None:
-    """Compute one shard of one cache."""
-    caches = shared_caches(stage, context_of(competition, paths, 0))
-    next(cache for cache in caches if cache.folder.name == folder).compute_shard(smiles)
 
 
 def train(
@@ -266,7 +159,9 @@ def _groups(
         caches = {cache.folder.name: cache for cache in shared_caches(stage, context_of(competition, paths, 0))}
         for folder, cache in caches.items():
             groups.setdefault(folder, Group(folder, label=cache.name))
-        needs = frozenset(caches)
+        if stage.kind == "embedding":
+            groups.setdefault("embedding", Group("embedding", label="features of the encoder"))
+        needs = frozenset([*caches, *(["embedding"] if stage.kind == "embedding" else [])])
         for group in (Group(_predictions_of(name), needs), Group(_jobs_of(name), needs, seconds[name])):
             groups[group.name] = group
     return list(groups.values())
@@ -286,9 +181,10 @@ class _Scorer:
     def __init__(self, competition: CompetitionConfig, rows: Rows, folds: NDArray[np.int64], n_folds: int) -> None:
         self.competition, self.rows, self.folds, self.n_folds = competition, rows, folds, n_folds
         self.metric = load_metric(competition.metric, competition.greater_is_better)
+        self.noted: set[str] = set()
 
     def print_line(self, job: Job) -> None:
-        """Stage, seed, fold, score on the held-out fold, seconds."""
+        """Stage, seed, fold, score on the held-out fold, seconds; after a stage's first fold, its notes."""
         held_out = self.rows.take(self.folds == job.fold)
         assert held_out.y is not None
         y_pred = read_predictions(job.folder / "oof.csv", held_out.ids, self.competition.targets)
@@ -297,6 +193,9 @@ class _Scorer:
             f"stage {job.stage}  seed {job.seed}  fold {job.fold} of {self.n_folds}  "
             f"valid {self.metric.name} {score:.4f}  {seconds:.0f} s"
         )
+        for note in read_notes(job.folder) if job.stage not in self.noted else []:
+            print(f"stage {job.stage}  {note}")
+        self.noted.add(job.stage)
 
 
 def select(todo: Plan, stage: str | None, fold: int | None) -> Plan:

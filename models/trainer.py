@@ -117,8 +117,13 @@ def train_epochs(
     progress: Progress,
     accelerator: Accelerator,
     held_out: tuple[Batches, Labels] | None = None,
+    loss_of: Callable[[Network, dict[str, Tensor], Labels, NeuralStage], Tensor] | None = None,
 ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
-    """Train all epochs; the history by epoch and the weights to keep: the last, their average, or the best."""
+    """Train all epochs; the history by epoch and the weights to keep: the last, their average, or the best.
+
+    `loss_of` a batch is `label_loss` unless another is given.
+    """
+    loss_of = loss_of or label_loss
     total_steps = steps_per_epoch(views(0), settings) * settings.epochs
     optimizer = make_optimizer(network, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -172,7 +177,7 @@ def train_epochs(
     return history, state_of(network if average is None else average.module)
 
 
-def loss_of(network: Network, batch: dict[str, Tensor], target: Labels, settings: NeuralStage) -> Tensor:
+def label_loss(network: Network, batch: dict[str, Tensor], target: Labels, settings: NeuralStage) -> Tensor:
     """Training loss of a batch; with R-Drop, of two passes with other masks and of what they disagree on.
 
     With R-Drop and a backbone that drops, the batch holds each row twice; where only the head drops, the backbone

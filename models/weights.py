@@ -28,6 +28,7 @@ class WeightSet:
     package: installed package and folder in it that carry the files.
     labels: whether it was pre-trained with labels that may leak into a competition on them.
     url: folder on the web where it is published, for a set that is on no hub; it is kept below the home folder.
+    atoms: whether its vocab.txt holds atoms.
     """
 
     hub: str | None
@@ -37,6 +38,7 @@ class WeightSet:
     package: tuple[str, str] | None = None
     labels: str | None = None
     url: str | None = None
+    atoms: bool = False
 
 
 WEIGHT_SETS: dict[str, WeightSet] = {
@@ -62,6 +64,7 @@ WEIGHT_SETS: dict[str, WeightSet] = {
         size_mb=27,
         licence="MIT",
         package=("rxnfp", "models/transformers/bert_pretrained"),
+        atoms=True,
     ),
     "unimol_all_h": WeightSet(
         hub="dptech/Uni-Mol-Models",

@@ -17,9 +17,10 @@ from competition.paths import Paths
 from competition.prepare import describe, prepare
 from competition.tables import own_rows
 from folds.splitters import make_folds
-from models.config import CustomStage
+from models.config import CustomStage, TextStage
 from models.jobs import code_digest
 from models.stage import custom_settings, molecule_columns
+from models.template import read_template
 from models.weights import WEIGHT_SETS, digest_of_weights
 from submissions.config import Config, load_config
 
@@ -74,13 +75,8 @@ def _check_columns(stage: object, config: Config) -> None:
     kind = getattr(stage, "kind", "")
     if kind in ("gnn", "unimol"):
         molecule_columns(getattr(stage, "columns", []), competition.smiles, kind)
-    columns = getattr(stage, "columns", [])
-    words = [*competition.smiles, *competition.text]
-    if kind == "bert" and not words:
-        raise ConfigError("a stage of kind bert needs a column of competition.text or competition.smiles.")
-    foreign = [name for name in columns if name not in words]
-    if foreign:
-        raise ConfigError(f"columns must be of {', '.join(words)}; found {', '.join(foreign)}.")
+    if isinstance(stage, TextStage):
+        read_template(stage.template, stage.columns, competition.smiles, competition.text, competition.categorical)
 
 
 def main() -> None:

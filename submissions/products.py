@@ -39,6 +39,7 @@ def write_manifest(run: Run) -> None:
         jobs, settings = run.plan.of(name), run.config.stages[name]
         marks = ["other code"] if any(job.other_code for job in jobs) else []
         marks += ["optimistic"] if getattr(settings, "keep", "last") == "best_on_held_out" else []
+        marks += ["saw test inputs"] if settings.sees_test_inputs else []
         stages.append(
             {
                 "name": name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 import tokenizers
 import transformers
 
-from competition.errors import ConfigError
+from competition.errors import ConfigError, DataError
 from competition.files import read_json, sha256_of
 from competition.tables import Rows
-from models import bert, text
+from models import text
 from models.bert import Bert
+from models.config import BertStage
+from models.notes import read_notes
 from tests.models.encoders import TINY, WORDS, context, fit, publish, stage, table
 
 
@@ -31,9 +34,9 @@ def own(published: Path, tmp_path: Path) -> Path:
 
 
 def test_without_named_columns_text_comes_before_molecules() -> None:
-    assert bert.input_columns(stage(), context(["a", "b"], ["s", "t"])) == ["s", "t"]
-    assert bert.input_columns(stage(), context(["a", "b"])) == ["a", "b"]
-    assert bert.input_columns(stage(columns=["b", "s"]), context(["a", "b"], ["s"])) == ["b", "s"]
+    assert Bert(stage(), context(["a", "b"], ["s", "t"])).template.columns == ["s", "t"]
+    assert Bert(stage(), context(["a", "b"])).template.columns == ["a", "b"]
+    assert Bert(stage(columns=["b", "s"]), context(["a", "b"], ["s"])).template.columns == ["b", "s"]
 
 
 @pytest.mark.parametrize(("columns", "smiles"), [(["colour"], ["a"]), (["pH"], ["a"]), ([], [])])
@@ -50,6 +53,81 @@ def test_inputs_longer_than_the_limit_are_cut_and_counted(tmp_path: Path) -> Non
     fit(tmp_path, stage(max_length=8), context(["SMILES"]), train)  # 6 atoms and 2 special tokens
     report = read_json(tmp_path / "text.json")
     assert (report["cut_rows"], report["rows"], report["longest"], report["max_length"]) == (6, 10, 8, 8)
+
+
+def test_what_was_cut_is_noted_for_a_person(tmp_path: Path) -> None:
+    train = table(10)
+    train.inputs["SMILES"] = ["C" * n for n in (1, 2, 5, 6, 7, 8, 9, 10, 20, 30)]
+    fit(tmp_path / "short", stage(), context(["SMILES"]), train)
+    fit(tmp_path / "long", stage(max_length=8, too_long="cut_middle"), context(["SMILES"]), train)
+    assert read_notes(tmp_path / "short") == []
+    assert read_notes(tmp_path / "long") == [
+        "6 of 10 training texts have more than 8 tokens; their middles are left out (too_long: cut_middle)."
+    ]
+    with pytest.raises(DataError, match="at most 8 tokens; 6 of 10 have more"):
+        fit(tmp_path / "error", stage(max_length=8, too_long="error"), context(["SMILES"]), train)
+
+
+@pytest.mark.parametrize(("weights", "rate", "epochs"), [(None, 1e-3, 20), ("rxnfp", 5e-5, 4)])
+def test_random_weights_take_larger_and_more_steps_and_the_saved_settings_show_the_numbers(
+    weights: str | None, rate: float, epochs: int
+) -> None:
+    config = BertStage.model_validate({"kind": "bert", "weights": weights, "learning_rate": None})
+    saved = config.model_dump(mode="json")
+    assert (saved["learning_rate"], saved["pretrain_learning_rate"], saved["epochs"]) == (rate, rate, epochs)
+    assert BertStage.model_validate(saved) == config
+    assert [stage(enumerate_smiles=many).test_forms for many in (False, True)] == [1, 5]
+    own = BertStage.model_validate({"kind": "bert", "weights": weights, "learning_rate": 2e-4, "epochs": 3})
+    assert (own.learning_rate, own.epochs) == (2e-4, 3)
+
+
+def test_a_prediction_is_the_mean_over_spellings_of_which_the_first_is_the_canonical_one(tmp_path: Path) -> None:
+    ctx, rows = context(["SMILES"]), table(seed=5)
+    settings = {"columns": ["SMILES"], "enumerate_smiles": True}
+    fitted = fit(tmp_path, stage(**settings, test_forms=3), ctx)
+    of_view = []
+    for view in range(3):
+        alone = Bert(stage(**settings, test_forms=1), ctx)
+        alone.encode = partial(lambda rows, folder, _, seed, view: fitted.encode(rows, folder, view, seed), view=view)  # type: ignore[method-assign]
+        of_view.append(alone.predict(rows, tmp_path))
+    assert np.abs(np.mean(of_view, axis=0) - fitted.predict(rows, tmp_path)).max() < 1e-6
+    assert np.array_equal(Bert(stage(columns=["SMILES"]), ctx).predict(rows, tmp_path), of_view[0])
+    assert np.abs(of_view[0] - of_view[1]).max() > 1e-4
+
+
+def test_every_epoch_trains_on_other_spellings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    encode = Bert.encode
+
+    def watched(self: Bert, rows: Rows, folder: Path, view: int, seed: int) -> Any:
+        seen.append(view)
+        return encode(self, rows, folder, view, seed)
+
+    monkeypatch.setattr(Bert, "encode", watched)
+    fit(tmp_path / "a", stage(columns=["SMILES"], enumerate_smiles=True, epochs=3), context(["SMILES"]))
+    assert [view for view in seen if view] == [1, 2, 3]
+    seen.clear()
+    fit(tmp_path / "b", stage(columns=["SMILES"], epochs=3), context(["SMILES"]))
+    assert set(seen) == {0}
+
+
+def test_spellings_of_what_is_no_molecule_are_a_config_error() -> None:
+    with pytest.raises(ConfigError, match=r"enumerate_smiles needs a column of molecules; this stage reads note\."):
+        Bert(stage(enumerate_smiles=True), context(["SMILES"], ["note"]))
+    with pytest.raises(ValueError, match="test_forms above 1 needs enumerate_smiles"):
+        stage(test_forms=2)
+
+
+def test_a_reaction_is_read_from_several_columns_by_a_template(tmp_path: Path) -> None:
+    train = table()
+    train.inputs["product"] = "CCO"
+    ctx = context(["SMILES", "product"])
+    fitted = fit(tmp_path, stage(template="{SMILES}.{product}>>{product}", enumerate_smiles=True), ctx, train)
+    items = fitted.encode(train, tmp_path, 0, 0).items
+    tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    pieces = [tokenizer.id_to_token(int(i)) for i in items[0]]
+    assert "".join(pieces) == f"[CLS]{train.inputs['SMILES'][0]}.CCO>>CCO[SEP]"
+    assert np.isfinite(fitted.predict(train, tmp_path)).all()
 
 
 def test_no_input_is_longer_than_the_encoder_has_positions(published: Path, tmp_path: Path) -> None:
@@ -156,7 +234,7 @@ def test_a_roberta_with_byte_pairs_pads_by_its_own_token_and_has_no_pooler(rober
     alone = fitted.predict(rows.take(np.array([0])), tmp_path)
     assert np.abs(alone - fitted.predict(rows, tmp_path)[:1]).max() < 1e-5
     tokenizer = transformers.AutoTokenizer.from_pretrained(roberta)
-    joined = text.join_columns(rows.inputs, ["note", "SMILES"], ["SMILES"], "</s>")
+    joined = [f"{a}</s>{b}" for a, b in zip(rows.inputs["note"], rows.inputs["SMILES"], strict=True)]
     ids, _ = text.Tokens.load(tmp_path / "tokenizer.json", 1, None, "</s>").encode(joined, 38)
     assert [row.tolist() for row in ids] == tokenizer(joined, truncation=True, max_length=38)["input_ids"]
 

@@ -14,8 +14,7 @@ import torch
 import transformers
 
 from competition.errors import ConfigError
-from models import bert
-from models.bert import Bert
+from models import bert, encoders
 from models.dropout import audit, rates
 from tests.models.encoders import TINY, context, fit, needs_rxnfp, publish, stage, table
 
@@ -38,8 +37,8 @@ def change_weights(folder: Path, change: Any) -> None:
 
 
 def test_pretrained_weights_arrive_in_the_encoder_and_its_heads_are_left_behind(published: Path) -> None:
-    with bert.gathered({path.name: path for path in published.iterdir()}, "mine") as folder:
-        encoder = bert.load_encoder(folder, "mine", 0.0)
+    with encoders.gathered({path.name: path for path in published.iterdir()}, "mine") as folder:
+        encoder = encoders.load_encoder(folder, "mine", 0.0)
     state = safetensors.torch.load_file(published / "model.safetensors")
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(tensor, state[f"bert.{name}"]), name
@@ -49,8 +48,8 @@ def test_pretrained_weights_arrive_in_the_encoder_and_its_heads_are_left_behind(
 
 
 def load(folder: Path) -> Any:
-    with bert.gathered({path.name: path for path in folder.iterdir()}, "mine") as gathered:
-        return bert.load_encoder(gathered, "mine", 0.0)
+    with encoders.gathered({path.name: path for path in folder.iterdir()}, "mine") as gathered:
+        return encoders.load_encoder(gathered, "mine", 0.0)
 
 
 def test_a_renamed_key_is_a_config_error_that_names_both_names(own: Path) -> None:
@@ -116,7 +115,7 @@ def test_weights_in_half_precision_are_trained_in_float32(own: Path, tmp_path: P
 def test_rxnfp_loads_whole_though_its_config_names_no_model(tmp_path: Path) -> None:
     from models.weights import find_weights
 
-    encoder, tokens = Bert(stage(weights="rxnfp"), context(["SMILES"]))._from_weights()
+    encoder, tokens = encoders.pretrained(stage(weights="rxnfp"), 0.0)
     state = torch.load(find_weights("rxnfp")["pytorch_model.bin"], weights_only=True)
     assert {f"bert.{name}" for name in encoder.state_dict()} == {
         name for name in state if not name.startswith(("cls.", "bert.pooler."))
@@ -142,7 +141,7 @@ def test_words_for_a_vocabulary_of_atoms_are_a_config_error(tmp_path: Path) -> N
 )
 def test_roberta_loses_two_positions_to_its_padding(config: Any, positions: int) -> None:
     encoder = transformers.AutoModel.from_config(config)
-    assert bert.position_limit(encoder) == positions
+    assert encoders.position_limit(encoder) == positions
     encoder(input_ids=torch.full((1, positions), 5), attention_mask=torch.ones(1, positions, dtype=torch.long))
 
 
@@ -162,8 +161,8 @@ FAMILIES = {
 def family(name: str, rate: float) -> Any:
     known = {} if name in ("distilbert", "gpt2") else {k: v for k, v in TINY.items() if k != "vocab_size"}
     config = transformers.AutoConfig.for_model(name, vocab_size=60, **known, **FAMILIES[name])
-    bert.set_config_rates(config, rate)
-    return bert.BertBackbone(bert.without_pooler(transformers.AutoModel.from_config(config)), "mean")
+    encoders.set_config_rates(config, rate)
+    return bert.BertBackbone(encoders.without_pooler(transformers.AutoModel.from_config(config)), "mean")
 
 
 BATCH = {"input_ids": torch.arange(5, 25).reshape(2, 10), "attention_mask": torch.ones(2, 10, dtype=torch.long)}
@@ -179,7 +178,7 @@ def test_every_dropout_of_every_family_can_be_switched_off_and_on(name: str) -> 
 
 def test_backbone_dropout_reaches_a_pretrained_encoder(published: Path, tmp_path: Path) -> None:
     for rate in (0.0, 0.2):
-        encoder, _ = Bert(stage(weights=str(published), backbone_dropout=rate), context(texts=["note"]))._from_weights()
+        encoder, _ = encoders.pretrained(stage(weights=str(published)), rate)
         assert set(rates(encoder).values()) == {rate}
     fitted = fit(tmp_path, stage(weights=str(published), backbone_dropout=0.2), context(texts=["note"]))
     assert np.array_equal(fitted.predict(table(), tmp_path), fitted.predict(table(), tmp_path))

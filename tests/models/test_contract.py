@@ -19,24 +19,39 @@ from folds.table import read_folds
 from models.config import StageConfig
 from models.jobs import Job
 from models.stage import Context, build_stage
-from models.train import run_job
+from models.work import run_job
 from tests.conftest import mixed_tables, write_competition
+from tests.models.encoders import publish
 
 SMALL: dict[str, dict[str, Any]] = {
     "unimol": {"layers": 1, "width": 32, "heads": 4, "epochs": 2},
     "gnn": {"width": 32, "hidden_width": 32, "epochs": 3, "batch_size": 16},
     "bert": {"layers": 1, "width": 32, "heads": 2, "epochs": 2, "vocabulary": 100},
     "custom": {"code": f"{Path(__file__).with_name('own_stage.py')}:Noisy", "settings": {"noise": 0.1}},
+    "embedding": {"parameters": {"solver": "sag"}},  # the one that knows chance
     "lightgbm": {"n_bits": 64, "max_trees": 30, "search_trials": 2},
     "catboost": {"n_bits": 64, "max_trees": 30, "depth": 3, "topics": 8, "search_trials": 2},
     "sklearn": {"n_bits": 64, "regressor": "ExtraTreesRegressor", "parameters": {"n_estimators": 20}},
 }
-KINDS = [model.model_fields["kind"].annotation.__args__[0] for model in get_args(get_args(StageConfig)[0])]
-MODELS = dict(zip(KINDS, get_args(get_args(StageConfig)[0]), strict=True))
+SMALL["bert, spellings"] = {
+    **SMALL["bert"], "kind": "bert", "columns": ["SMILES"], "enumerate_smiles": True, "test_forms": 3,
+    "pretrain_epochs": 1,
+}  # fmt: skip
+MODELS = {model.model_fields["kind"].annotation.__args__[0]: model for model in get_args(get_args(StageConfig)[0])}
+KINDS = [*MODELS, *(name for name in SMALL if name not in MODELS)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _an_encoder_to_read_with(tmp_path_factory: pytest.TempPathFactory) -> None:
+    SMALL["embedding"]["weights"] = str(publish(tmp_path_factory.mktemp("published")))
+
+
+def block(kind: str) -> dict[str, Any]:
+    return {"kind": kind, **SMALL.get(kind, {})}
 
 
 def settings(kind: str) -> Any:
-    return MODELS[kind].model_validate({"kind": kind, **SMALL.get(kind, {})})
+    return MODELS[block(kind)["kind"]].model_validate(block(kind))
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +147,7 @@ def test_predictions_are_in_the_targets_own_units(fitted: Any, cache: Path, tmp_
 def test_labels_of_the_held_out_fold_change_no_prediction_for_it(kind: str, tmp_path: Path) -> None:
     """Scalers, tree counts, vocabularies, checkpoints: whatever is fitted, is fitted without the held-out labels."""
     train, test = mixed_tables()
-    config_path = write_competition(tmp_path, train, test, stages={"one": {"kind": kind, **SMALL.get(kind, {})}})
+    config_path = write_competition(tmp_path, train, test, stages={"one": block(kind)})
     config, paths = load_competition(str(config_path)), Paths("mixed")
     prepared = prepare(config)
     write_table(paths.test, prepared.test)

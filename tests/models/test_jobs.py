@@ -9,7 +9,7 @@ import pytest
 
 from competition.config import load_competition
 from competition.errors import DataError
-from competition.files import write_table
+from competition.files import read_text_table, write_table
 from competition.paths import Paths
 from competition.prepare import prepare
 from folds.make import load_folds_config
@@ -61,6 +61,18 @@ def test_a_setting_changes_the_key_and_the_list_of_seeds_does_not(tmp_path: Path
     assert planned(tmp_path, seed=5, **trees()).keys["trees"] != key
     assert planned(tmp_path, **trees(), folds={"n_folds": 4}).keys["trees"] != key
     assert planned(tmp_path, **trees()).keys["trees"] == key
+
+
+def test_the_test_table_is_in_the_key_of_a_stage_that_reads_its_inputs_and_of_no_other(tmp_path: Path) -> None:
+    bert = {"kind": "bert", "pretrain_epochs": 1}
+    before = planned(tmp_path, stages={"fair": bert, "saw": {**bert, "pretrain_on": "all_inputs"}})
+    test = read_text_table(Paths("mixed").test)
+    write_table(Paths("mixed").test, test.assign(note="other words"))
+    path = str(tmp_path / "mixed.yaml")
+    after = plan(load_competition(path), load_stages(path), Paths("mixed"))
+    assert after.test_key != before.test_key
+    assert after.keys["fair"] == before.keys["fair"]
+    assert after.keys["saw"] != before.keys["saw"]
 
 
 def test_code_counts_and_comments_and_docstrings_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from competition.errors import ConfigError
+from competition.errors import ConfigError, DataError
 from competition.paths import PROJECT
 from models import text
 from tests.models.encoders import WORDS, needs_rxnfp
@@ -72,15 +71,24 @@ def test_a_vocabulary_without_special_tokens_is_a_config_error_that_names_them()
         text.smiles_tokens(["[PAD]", "C", "O"])
 
 
-def test_molecules_are_joined_by_a_dot_and_texts_by_the_separator() -> None:
-    inputs = pd.DataFrame({"a": ["CC", ""], "b": ["O", "N"], "s": ["hot", "cold"], "t": ["day", "night"]})
-    joined = text.join_columns(inputs, ["a", "b", "s", "t"], ["a", "b"], "[SEP]")
-    assert joined == ["CC.O[SEP]hot[SEP]day", "N[SEP]cold[SEP]night"]
-
-
 def test_the_separator_between_columns_is_one_token() -> None:
     tokens = text.learn_word_pieces(["red blue"] * 2, 100, lowercase=True)
     assert pieces(tokens, "red[SEP]blue") == ["[CLS]", "red", "[SEP]", "blue", "[SEP]"]
+
+
+def test_what_is_too_long_loses_its_end_or_its_middle_or_is_an_error() -> None:
+    tokens = text.learn_smiles_tokens(["BCNOPSFI"])
+    texts = ["BCNOPSFI", "BCNOPS"]
+    for too_long, expected in [
+        ("cut_end", ["[CLS]", "B", "C", "N", "O", "P", "S", "[SEP]"]),
+        ("cut_middle", ["[CLS]", "B", "O", "P", "S", "F", "I", "[SEP]"]),
+    ]:
+        ids, n_cut = tokens.encode(texts, 8, too_long)
+        assert [tokens.tokenizer.id_to_token(int(i)) for i in ids[0]] == expected
+        assert (n_cut, len(ids[1])) == (1, 8)
+    with pytest.raises(DataError, match=r"at most 8 tokens; 1 of 2 have more \(the longest 10\)"):
+        tokens.encode(texts, 8, "error")
+    assert tokens.encode(texts[1:], 8, "error")[1] == 0
 
 
 LEARN = """

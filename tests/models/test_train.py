@@ -19,14 +19,19 @@ from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
 from models import train as train_module
+from models import work as work_module
 from models.config import load_stages
 from models.jobs import Plan, plan, stage_oof, stage_test
-from models.train import job_seed, run_job, select
+from models.notes import write_notes
+from models.train import select
+from models.work import job_seed, run_job
 from tests.conftest import mixed_tables, write_competition
 
 
 class Echo:
     """Predicts the number in a row's id; what comes out of place is seen at once."""
+
+    context: Any
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         pass
@@ -37,6 +42,8 @@ class Echo:
 
 class Memoriser:
     """Knows the labels of every input it was fitted on, and the mean for any other."""
+
+    context: Any
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         assert valid is None
@@ -50,9 +57,16 @@ class Memoriser:
         return np.array([self.known.get(smiles, self.mean) for smiles in rows.inputs["SMILES"]])
 
 
-def run_all(tmp_path: Path, monkeypatch: Any, stage: Any, train: pd.DataFrame, test: pd.DataFrame) -> tuple[Any, ...]:
-    monkeypatch.setattr(train_module, "build_stage", lambda config, context: stage)
-    path = write_competition(tmp_path, train, test)
+def run_all(
+    tmp_path: Path, monkeypatch: Any, stage: Any, train: pd.DataFrame, test: pd.DataFrame, **sections: Any
+) -> tuple[Any, ...]:
+
+    def build(config: Any, context: Any) -> Any:
+        stage.context = context
+        return stage
+
+    monkeypatch.setattr(work_module, "build_stage", build)
+    path = write_competition(tmp_path, train, test, **sections)
     config, paths = load_competition(str(path)), Paths("mixed")
     prepared = prepare(config)
     write_table(paths.train, prepared.train)
@@ -98,8 +112,50 @@ def test_a_stage_that_memorises_scores_at_chance_on_random_labels(
     assert (r2 <= 0.0).all()
 
 
+@pytest.mark.parametrize("asks", [True, False])
+def test_inputs_of_held_out_and_test_rows_reach_only_a_stage_that_asks_for_them(
+    asks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = {"kind": "bert", "pretrain_epochs": 1, "pretrain_on": "all_inputs" if asks else "train"}
+    seen: list[Rows | None] = []
+
+    class Listening(Echo):
+        def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+            seen.append(self.context.unlabelled)
+
+    train, test = mixed_tables()
+    run_all(tmp_path, monkeypatch, Listening(), train, test, stages={"one": block})
+    assert len(seen) == 3
+    for rows in seen:
+        if not asks:
+            assert rows is None
+            continue
+        assert rows is not None
+        assert rows.y is None
+        assert set(test["id"]) < set(rows.ids)
+        assert len(rows) == len(rows.inputs) == len(test) + len(train) // 3
+
+
+def test_what_a_stage_notes_is_printed_once_after_its_first_fold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Noting(Echo):
+        def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+            write_notes(folder, ["9 of 40 texts are cut."])
+
+    rows, *_ = run_all(tmp_path, monkeypatch, Noting(), *mixed_tables())
+    config, paths = load_competition(str(tmp_path / "mixed.yaml")), Paths("mixed")
+    todo = plan(config, load_stages(str(tmp_path / "mixed.yaml")), paths)
+    scorer = train_module._Scorer(config, rows, read_folds(paths.folds, rows.ids), todo.n_folds)
+    capsys.readouterr()
+    for job in todo.jobs:
+        scorer.print_line(job)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[1] for line in lines] == ["seed 0", "9 of 40 texts are cut.", "seed 0", "seed 0"]
+
+
 def test_what_a_killed_run_left_in_a_folder_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_module, "build_stage", lambda config, context: Echo())
+    monkeypatch.setattr(work_module, "build_stage", lambda config, context: Echo())
     train, test = mixed_tables()
     path = write_competition(tmp_path, train, test)
     config, paths = load_competition(str(path)), Paths("mixed")

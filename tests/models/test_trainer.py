@@ -303,7 +303,9 @@ def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference() -> None:
     net = Network(nn.Identity(), Two())
     net.features = lambda batch: batch["x"]  # type: ignore[method-assign, assignment]
     target = Labels(torch.zeros(2, 1), torch.ones(2, 1))
-    loss = trainer.loss_of(net, {"x": torch.tensor([[1.0], [2.0]])}, target, settings(r_drop=3.0, pooler_dropout=0.1))
+    loss = trainer.label_loss(
+        net, {"x": torch.tensor([[1.0], [2.0]])}, target, settings(r_drop=3.0, pooler_dropout=0.1)
+    )
     # Squares 1, 4 and 4, 9: means 2.5 and 6.5; the passes differ by 1 everywhere.
     assert loss.item() == pytest.approx((2.5 + 6.5) / 2 + 3.0 * 1)
 

@@ -51,6 +51,15 @@ def test_a_stage_without_a_column_for_it_is_named(tmp_path: Path) -> None:
         checked(path)
 
 
+@pytest.mark.parametrize("kind", [{"kind": "bert"}, {"kind": "embedding", "weights": "rxnfp"}])
+def test_a_template_that_names_a_column_which_is_no_input_is_found_before_any_work(
+    kind: dict[str, str], tmp_path: Path
+) -> None:
+    path = write_competition(tmp_path, *mixed_tables(), stages={"words": {**kind, "template": "{note} [SEP] {colour}"}})
+    with pytest.raises(ConfigError, match=r"stages\.words: .*\(SMILES, note, site\); found colour"):
+        checked(path)
+
+
 def test_a_row_that_was_cut_off_is_named(tmp_path: Path) -> None:
     path = write_competition(tmp_path, *mixed_tables())
     with (tmp_path / "train.csv").open("a") as file:

@@ -17,6 +17,7 @@ from competition.errors import DataError, SubmissionError
 from competition.files import digest, read_json, read_table, read_text_table, write_table
 from competition.metrics import METRICS
 from competition.paths import PROJECT, Paths
+from models.notes import write_notes
 from submissions import blend, columns, report, stack, stacker, write
 from submissions.apply import check_submission, predict_candidate, predict_run, submission_table, write_submission
 from submissions.columns import Run, load_columns, open_run
@@ -360,6 +361,20 @@ def test_marks_of_optimistic_and_foreign_stages_reach_the_report(made: Path, mon
     page = report.report(marked)
     assert "other code" in next(line for line in page.splitlines() if line.startswith("| fair"))
     assert "other code: made by other code than today's (--reuse)." in page
+
+
+def test_a_stage_that_saw_test_inputs_is_marked_and_notes_stand_once_per_stage(tmp_path: Path) -> None:
+    saw = {"kind": "bert", "pretrain_epochs": 1, "pretrain_on": "all_inputs"}
+    trees = {"kind": "lightgbm"}
+    path = fake_competition(tmp_path, stages={"good": trees, "fair": saw, "poor": trees})
+    for job in prepare_and_fake_jobs(path).of("fair"):
+        write_notes(job.folder, [f"{job.fold + 3} texts are cut."])
+    run = run_all(path)
+    marks = {stage["name"]: stage["marks"] for stage in read_json(run.folder / "run.json")["stages"]}
+    assert marks == {"good": [], "fair": ["saw test inputs"], "poor": []}
+    page = report.report(run)
+    assert "saw test inputs: trained on the inputs of held-out and test rows, not on labels" in page
+    assert [line for line in page.splitlines() if "texts are cut" in line] == ["fair: 3 texts are cut."]
 
 
 @pytest.mark.parametrize("kind", ["group", "kfold"])

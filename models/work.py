@@ -1,0 +1,135 @@
+"""What a worker does: one job from prepared tables to a published folder, predictions of one, a shard of a cache."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import time
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from competition.config import CompetitionConfig
+from competition.files import derive_seed
+from competition.paths import Paths
+from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
+from folds.table import read_folds
+from models.jobs import Job, publish, write_predictions, write_test_predictions
+from models.stage import Context, build_stage, shared_caches
+
+CHECKPOINTS = "checkpoint*.pt"
+PACKAGES = (
+    "torch", "transformers", "unimol_tools", "chemprop", "rdkit", "lightgbm", "catboost", "scikit-learn", "numpy",
+)  # fmt: skip
+
+
+def context_of(
+    competition: CompetitionConfig, paths: Paths, seed: int, rows: Rows | None = None, progress: Any = None
+) -> Context:
+    """What a stage is told beside its own settings; `rows` name the features of the user's own, if there are any."""
+    features = [] if rows is None else [str(name) for name in rows.inputs if str(name).startswith(FEATURE)]
+    return Context(
+        competition.smiles,
+        competition.text,
+        [*competition.numeric, *features],
+        competition.categorical,
+        competition.targets,
+        seed,
+        paths.cache,
+        progress or (lambda done, total: None),
+        competition.auxiliary_targets,
+    )
+
+
+def run_job(
+    job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test_key: str, progress: Any = None
+) -> None:
+    """Fit one job, predict its held-out fold and the test rows, and publish its folder."""
+    rows = read_rows(paths.train, competition, labelled=True)
+    folds = read_folds(paths.folds, rows.ids)
+    train, held_out = rows.take(training_rows(rows, folds, job.fold, stage.extra_rows)), rows.take(folds == job.fold)
+    clear(job.folder)
+    started = time.monotonic()
+    test = read_rows(paths.test, competition, labelled=False)
+    context = context_of(competition, paths, job_seed(competition, job), rows, progress)
+    if stage.sees_test_inputs:
+        context = replace(context, unlabelled=held_out.followed_by(test))
+    fitted = build_stage(stage, context)
+    sees_held_out = getattr(stage, "keep", "last") == "best_on_held_out"
+    fitted.fit(train, held_out if sees_held_out else None, job.folder)
+    valid = held_out.without_labels()
+    write_predictions(job.folder / "oof.csv", valid.ids, competition.targets, fitted.predict(valid, job.folder))
+    spread = getattr(fitted, "spread", None)
+    if spread is not None:
+        write_predictions(job.folder / "oof_spread.csv", valid.ids, competition.targets, spread)
+    seconds = time.monotonic() - started
+    predict_job(job, stage, competition, paths, test, test_key)
+    for checkpoint in job.folder.glob(CHECKPOINTS):
+        checkpoint.unlink()
+    publish(
+        job,
+        {
+            "seconds": seconds,
+            "stage": stage.model_dump(mode="json"),
+            "python": platform.python_version(),
+            "packages": {name: metadata.version(name) for name in PACKAGES},
+        },
+    )
+
+
+def predict_job(job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test: Rows, test_key: str) -> None:
+    """Predict test rows with the weights of a job."""
+    fitted = build_stage(stage, context_of(competition, paths, job_seed(competition, job), test))
+    y_pred = fitted.predict(test, job.folder)
+    spread = getattr(fitted, "spread", None)
+    if spread is not None:
+        path = job.test_file(test_key)
+        write_predictions(path.with_name(f"{path.stem}_spread.csv"), test.ids, competition.targets, spread)
+    write_test_predictions(job, test_key, test.ids, competition.targets, y_pred)
+
+
+def training_rows(rows: Rows, folds: NDArray[np.int64], fold: int, extra_rows: str) -> NDArray[np.bool_]:
+    """Which rows (n_rows,) a job trains on: those of other folds, and extra rows with no input of the held-out fold.
+
+    Args:
+        extra_rows: the setting of the stage.
+    """
+    trains = folds != fold
+    if rows.extra is not None:
+        held_out = set(rows.inputs[INPUT_KEY][folds == fold])
+        in_fold = rows.inputs[INPUT_KEY].isin(held_out).to_numpy()
+        trains &= ~(rows.extra & (in_fold | (extra_rows == "ignore")))
+    return trains
+
+
+def clear(folder: Path) -> None:
+    """An empty folder for a job, but for checkpoints of a killed run, from which it goes on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif not path.match(CHECKPOINTS):
+            path.unlink()
+
+
+def job_seed(competition: CompetitionConfig, job: Job) -> int:
+    """Seed of a job, from the top-level seed and its names."""
+    return derive_seed(competition.seed, job.stage, job.seed, job.fold)
+
+
+def fill_embeddings(stage: Any, competition: CompetitionConfig, paths: Paths, rows: list[Rows]) -> None:
+    """Compute the features of all texts that a frozen encoder has not read yet."""
+    from models.embedding import Embedding
+
+    for part in rows:
+        Embedding(stage, context_of(competition, paths, 0)).features(part)
+
+
+def fill_cache(stage: Any, competition: CompetitionConfig, paths: Paths, folder: str, smiles: list[str]) -> None:
+    """Compute one shard of one cache."""
+    caches = shared_caches(stage, context_of(competition, paths, 0))
+    next(cache for cache in caches if cache.folder.name == folder).compute_shard(smiles)

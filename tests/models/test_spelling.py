@@ -1,0 +1,48 @@
+"""Random spellings: the same molecules, other characters, from (SMILES, view, seed) alone."""
+
+from __future__ import annotations
+
+import pytest
+from rdkit import Chem
+
+from models.spelling import ANY_SPELLING, mirrored, spelled
+from models.text import learn_smiles_tokens
+from tests.models.encoders import SMILES
+
+DRUG = "C[C@@H](C(=O)N1CCN(c2ncnc3[nH]ccc23)CC1)c1ccc(/C=C/C)cc1"
+
+
+def canonical(smiles: str) -> list[list[str]]:
+    return [sorted(Chem.CanonSmiles(part) for part in side.split(".") if part) for side in smiles.split(">")]
+
+
+@pytest.mark.parametrize("smiles", [*SMILES, DRUG, "[Na+].CC(=O)[O-]", f"CCO.{DRUG}>[Pd].O>CCN", "CCO>>CCN"])
+def test_a_spelling_has_the_same_molecules_on_each_side_of_the_arrows(smiles: str) -> None:
+    assert all(canonical(spelled(smiles, view, seed=3)) == canonical(smiles) for view in range(20))
+
+
+def test_the_plain_view_is_the_smiles_itself_and_others_differ_by_view_and_seed_only() -> None:
+    assert spelled(DRUG, 0, 1) == DRUG
+    forms = [spelled(DRUG, view, seed) for view in (1, 2) for seed in (1, 2)]
+    assert len({DRUG, *forms}) == 5
+    spelled("CCO", 1, 1)  # another molecule in between moves no generator
+    assert [spelled(DRUG, view, seed) for view in (1, 2) for seed in (1, 2)] == forms
+
+
+def test_the_molecules_of_a_reaction_change_places_on_their_own_side_only() -> None:
+    forms = {spelled("C.N.O>>S.P", view, 0) for view in range(1, 200)}
+    assert len(forms) == 6 * 2
+
+
+@pytest.mark.parametrize("text", ["", "warm red", "CCO heated", "not.a.smiles", "C1CC"])
+def test_what_is_no_smiles_stays_as_it_is(text: str) -> None:
+    assert spelled(text, 5, 0) == text
+
+
+def test_a_vocabulary_from_canonical_smiles_knows_the_tokens_of_every_spelling() -> None:
+    known = [*SMILES, DRUG, "C1CC2CCC1CC2", "F/C=C\\F", "C[S@](=O)CC"]
+    tokens = learn_smiles_tokens([*mirrored(known), ANY_SPELLING])
+    forms = [spelled(smiles, view, 0) for smiles in known for view in range(50)]
+    assert tokens.unknown_share(tokens.encode(forms, 200)[0]) == 0
+    narrow = learn_smiles_tokens(known[-1:])
+    assert narrow.unknown_share(narrow.encode([spelled(known[-1], view, 0) for view in range(50)], 200)[0]) > 0
