@@ -8,13 +8,8 @@ them silently), every dropout rate reachable, weights checked key by key, distan
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
-import logging
-import tempfile
-import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,24 +24,19 @@ from models.batches import Batches
 from models.config import UnimolStage
 from models.conformers import conformer_cache
 from models.neural import Neural, PerColumn, side_by_side
+from models.pairs import Encoder, pair_bias
+from models.quiet import quiet_import
 from models.stage import Context, molecule_columns
 from models.weights import find_weights
 
-with tempfile.TemporaryDirectory() as _folder, contextlib.chdir(_folder), warnings.catch_warnings():
-    # Importing the package makes a folder logs/ where it stands, opens the root logger and silences all warnings.
-    _level = logging.root.level
-    from unimol_tools.models.transformers import TransformerEncoderWithPair
+with quiet_import():
     from unimol_tools.models.unimol import (
         GaussianLayer,
         NonLinearHead,
         NumericalEmbed,
-        UniMolModel,
         molecule_architecture,
         oled_architecture,
     )
-
-    logging.root.setLevel(_level)
-    logging.getLogger("Uni-Mol Tools").handlers.clear()
 
 KERNEL_WIDTH = 128  # number of basis functions of a distance, the same in every published model
 SPECIAL_TOKENS = {
@@ -57,58 +47,22 @@ FOREIGN_KEYS = ("lm_head.", "pair2coord_proj.", "dist_head.", "encoder.final_hea
 """Parts of a checkpoint that only its pre-training or an earlier fine-tuning used."""
 
 
-class _Gaussian(torch.autograd.Function):
-    """Normal densities of x (n,) for means and standard deviations (k,), as (n, k): the package's formula.
-
-    Its own backward pass makes four sweeps over (n, k) where autograd makes a dozen; a third of a training
-    step of a small model. Tested against the package's function, gradients included.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        z = (x.unsqueeze(1) - mean).mul_(1 / std)
-        density = z.square().mul_(-0.5).exp_().mul_(1 / ((2 * 3.14159) ** 0.5 * std))  # pi as in the package
-        ctx.save_for_backward(z, density, std)
-        return density
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        z, density, std = ctx.saved_tensors
-        scaled = gradients[0] * density
-        along = scaled * z
-        of_x = -(along @ (1 / std))
-        of_std = (torch.linalg.vecdot(along, z, dim=0) - scaled.sum(0)) / std
-        return of_x, along.sum(0) / std, of_std
-
-
-class FastGaussianLayer(GaussianLayer):
-    """GaussianLayer with the same parameters and numbers, and a faster backward pass."""
-
-    def forward(self, x: Tensor, edge_type: Tensor) -> Tensor:
-        """Densities (n_rows, n_tokens, n_tokens, K) of distances x (n_rows, n_tokens, n_tokens)."""
-        moved = (self.mul(edge_type).squeeze(-1) * x + self.bias(edge_type).squeeze(-1)).float()
-        std = self.stds.weight.float().view(-1).abs() + 1e-5
-        density = _Gaussian.apply(moved.flatten(), self.means.weight.float().view(-1), std)
-        return density.view(*x.shape, self.K).type_as(self.means.weight)
-
-
-class UnimolBackbone(UniMolModel):
+class UnimolBackbone(nn.Module):
     """UniMolModel without its head, in any size: its constructor wants a checkpoint and knows fixed sizes only.
 
-    The parts and the forward pass are the package's own; a test holds both published architectures to the
-    package's constructor, parameter by parameter and output by output.
+    The parts are the package's own, run faster (`models/pairs.py`); tests hold both published architectures to the
+    package's constructor parameter by parameter and output by output, and all gradients to those of its modules.
     """
 
     def __init__(self, config: UnimolStage, vocabulary: list[str]) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
         args = oled_architecture() if config.architecture == "oled" else molecule_architecture()
         if config.architecture == "compact":
             args.encoder_layers, args.encoder_embed_dim = config.layers, config.width
             args.encoder_ffn_embed_dim, args.encoder_attention_heads = 4 * config.width, config.heads
-        self.vocabulary_size = len(vocabulary)
         self.padding_idx = vocabulary.index("[PAD]")
         self.embed_tokens = nn.Embedding(len(vocabulary), args.encoder_embed_dim, self.padding_idx)
-        self.encoder = TransformerEncoderWithPair(
+        self.encoder = Encoder(
             encoder_layers=args.encoder_layers,
             embed_dim=args.encoder_embed_dim,
             ffn_embed_dim=args.encoder_ffn_embed_dim,
@@ -122,7 +76,7 @@ class UnimolBackbone(UniMolModel):
             no_final_head_layer_norm=args.delta_pair_repr_norm_loss < 0,
         )
         self.gbf_proj = NonLinearHead(KERNEL_WIDTH, args.encoder_attention_heads, args.activation_fn)
-        kernel = FastGaussianLayer if args.kernel == "gaussian" else NumericalEmbed
+        kernel = GaussianLayer if args.kernel == "gaussian" else NumericalEmbed
         self.gbf = kernel(KERNEL_WIDTH, len(vocabulary) ** 2)
         self.width: int = args.encoder_embed_dim
 
@@ -133,10 +87,8 @@ class UnimolBackbone(UniMolModel):
             tokens: (n_rows, n_tokens) ids, [CLS] atoms [SEP] padding.
             coordinates: (n_rows, n_tokens, 3) in angstrom around the centroid, where [CLS] and [SEP] stand.
         """
-        # The default mode of cdist for many points loses digits of short distances.
-        distance = torch.cdist(coordinates, coordinates, compute_mode="donot_use_mm_for_euclid_dist")
-        edge_type = tokens.unsqueeze(2) * self.vocabulary_size + tokens.unsqueeze(1)
-        return super().forward(tokens, distance, coordinates, edge_type, return_repr=True)
+        bias = pair_bias(self.gbf, self.gbf_proj, tokens, coordinates, self.padding_idx)
+        return self.encoder(self.embed_tokens(tokens), bias)
 
 
 class Unimol(Neural):
