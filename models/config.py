@@ -140,7 +140,31 @@ class NeuralStage(Stage):
         return self
 
 
-class UnimolStage(NeuralStage):
+class ConformerStage(NeuralStage):
+    """What every stage on 3-D conformers has."""
+
+    columns: list[str] = []
+    """Molecule columns, each through the same backbone, their features side by side; empty takes all."""
+    conformers: int = Field(default=1, ge=1)
+    """Conformers of a molecule: an epoch of training takes the next one, a prediction is the mean over all."""
+    fragments: Literal["all", "largest"] = "all"
+    """Of a salt or a mixture: everything, or the fragment with the most atoms."""
+    repeat_units: Literal["keep", "cap", "cyclic_dimer"] = "keep"
+    """What becomes of '*', the open ends of a polymer's repeat unit. keep: an atom of unknown kind, which has no MMFF.
+    cap: carbon. cyclic_dimer: two units joined head to tail both ways (three, where both ends are at one atom);
+    molecules without exactly two single-bonded ends are capped."""
+    unembeddable: Literal["error", "flat"] = "error"
+    """What to do with a molecule that RDKit finds no 3-D coordinates for: stop before any job starts and name it, or
+    take 2-D coordinates and count it in the job's conformers.json. Set flat for a hidden test set."""
+
+    @property
+    def conformer_settings(self) -> dict[str, Any]:
+        """The arguments of `models.conformers.conformer_cache`."""
+        names = ("conformers", "fragments", "repeat_units", "unembeddable")
+        return {name: getattr(self, name) for name in names}
+
+
+class UnimolStage(ConformerStage):
     """Uni-Mol (Zhou et al., ICLR 2023): a transformer over the atoms and distances of a 3-D conformer."""
 
     kind: Literal["unimol"]
@@ -151,8 +175,6 @@ class UnimolStage(NeuralStage):
     token_order: Literal["file", "unimol_tools"] = "file"
     """Order of the special tokens in the checkpoint: of the dictionary file (all released ones), or of
     checkpoints pre-trained by unimol_tools 0.1.5 and later."""
-    columns: list[str] = []
-    """Molecule columns, each through the same backbone, their features side by side; empty takes all."""
     remove_hydrogens: bool = False
     """Whether the model sees heavy atoms only (always with the no_h and OLED weights)."""
     layers: int = Field(default=4, ge=1)

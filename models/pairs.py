@@ -109,7 +109,7 @@ class _Spread(torch.autograd.Function):
         return of_values, None, None, None, None
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def pair_bias(gbf: Any, gbf_proj: Any, tokens: Tensor, coordinates: Tensor, padding: int) -> Tensor:
     """Attention bias of each head and pair, (n_heads * n_rows, n_tokens, n_tokens), head by head.
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from competition.errors import ConfigError
 from competition.tables import Rows
 from models.cache import MoleculeCache
-from models.config import BertStage, GnnStage, LightgbmStage, Stage, UnimolStage
+from models.config import BertStage, ConformerStage, GnnStage, LightgbmStage, Stage, UnimolStage
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ def shared_caches(config: Stage, context: Context) -> list[MoleculeCache]:
     Without torch, since the parent process asks.
     """
     match config:
-        case UnimolStage():
+        case ConformerStage():
             from models.conformers import conformer_cache
 
-            return [conformer_cache(context.cache)]
+            return [conformer_cache(context.cache, **config.conformer_settings)]
         case LightgbmStage():
             from models.features import molecule_features
 

@@ -92,18 +92,37 @@ def job_seed(competition: CompetitionConfig, job: Job) -> int:
 def cache_tasks(competition: CompetitionConfig, stages: list[Any], paths: Paths, rows: list[Rows]) -> list[Task]:
     """Tasks that fill the caches of molecules which several jobs share, before any job starts."""
     tasks = []
-    for smiles_column in competition.smiles:
-        smiles = sorted({text for part in rows for text in part.inputs[smiles_column]})
-        seen = set()
-        for stage in stages:
-            for cache in shared_caches(stage, context_of(competition, paths, 0)):
-                if cache.folder not in seen:
-                    seen.add(cache.folder)
-                    missing = cache.missing(smiles)
-                    for start in range(0, len(missing), SHARD):
-                        part = missing[start : start + SHARD]
-                        tasks.append(Task(cache.name, fill_cache, (stage, competition, paths, cache.folder.name, part)))
+    planned: set[tuple[str, str]] = set()
+    for stage in stages:
+        smiles = molecules_of(competition, stage, rows)
+        for cache in shared_caches(stage, context_of(competition, paths, 0)):
+            name = cache.folder.name
+            missing = [text for text in cache.missing(smiles) if (name, text) not in planned]
+            planned.update((name, text) for text in missing)
+            for start in range(0, len(missing), SHARD):
+                part = missing[start : start + SHARD]
+                tasks.append(Task(cache.name, fill_cache, (stage, competition, paths, name, part)))
     return tasks
+
+
+def molecules_of(competition: CompetitionConfig, stage: Any, rows: list[Rows]) -> list[str]:
+    """Distinct molecules of the columns that a stage reads, sorted."""
+    columns = getattr(stage, "columns", None) or competition.smiles
+    return sorted(
+        {text for part in rows for name in columns if name in competition.smiles for text in part.inputs[name]}
+    )
+
+
+def check_molecules(competition: CompetitionConfig, stages: list[Any], paths: Paths, rows: list[Rows]) -> None:
+    """Let each stage see how its molecules turned out, before any job starts.
+
+    Raises:
+        DataError: if a stage cannot take one.
+    """
+    for stage in stages:
+        for cache in shared_caches(stage, context_of(competition, paths, 0)):
+            if cache.check is not None:
+                cache.load(molecules_of(competition, stage, rows))
 
 
 def fill_cache(stage: Any, competition: CompetitionConfig, paths: Paths, folder: str, smiles: list[str]) -> None:
@@ -139,6 +158,7 @@ def train(
     scorer = _Scorer(competition, rows, read_folds(paths.folds, rows.ids), todo.n_folds)
     with Executor(n_workers, len(waiting) + len(unpredicted)) as executor:
         executor.run(cache_tasks(competition, used, paths, [rows, test]), "molecules")
+        check_molecules(competition, used, paths, [rows, test])
         executor.run(
             [
                 Task(

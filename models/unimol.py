@@ -22,7 +22,7 @@ from competition.files import read_json, write_json
 from competition.tables import Rows
 from models.batches import Batches
 from models.config import UnimolStage
-from models.conformers import conformer_cache
+from models.conformers import conformer_cache, select
 from models.neural import Neural, PerColumn, side_by_side
 from models.pairs import Encoder, pair_bias
 from models.quiet import quiet_import
@@ -116,19 +116,27 @@ class Unimol(Neural):
         return PerColumn(backbone, len(self.columns)) if len(self.columns) > 1 else backbone
 
     def encode(self, rows: Rows, folder: Path, view: int, seed: int) -> Batches:
-        """Tokens and centred coordinates of each molecule."""
+        """Tokens and centred coordinates of each molecule; a view is a conformer."""
         vocabulary = read_json(folder / "vocabulary.json")
         padding = vocabulary.index("[PAD]")
         columns = []
         for column in self.columns:
-            conformers, _ = self._conformers(rows, column)
-            items = [encode(conformer, vocabulary, self.config.remove_hydrogens) for conformer in conformers]
+            items = [
+                encode(select(conformers, view), vocabulary, self.config.remove_hydrogens)
+                for conformers in self._conformers(rows, column)[0]
+            ]
             lengths = np.array([len(tokens) for tokens, _ in items])
             columns.append(Batches(items, lengths, lambda part: collate(part, padding)))
         return side_by_side(columns)
 
+    @property
+    def n_views(self) -> tuple[int, int]:
+        """One view per conformer."""
+        return self.config.conformers, self.config.conformers
+
     def _conformers(self, rows: Rows, column: str) -> tuple[list[NDArray[np.float32]], list[str]]:
-        return conformer_cache(self.context.cache).load(list(rows.inputs[column]))
+        cache = conformer_cache(self.context.cache, **self.config.conformer_settings)
+        return cache.load(list(rows.inputs[column]))
 
 
 def read_vocabulary(files: dict[str, Path], token_order: str) -> list[str]:

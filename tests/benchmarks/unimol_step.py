@@ -21,8 +21,9 @@ import torch
 
 from competition.paths import PROJECT
 from models.config import UnimolStage
-from models.conformers import conformer
+from models.conformers import embedded
 from models.dropout import set_rates
+from models.molecules import prepared
 from models.unimol import UnimolBackbone, collate, encode, read_vocabulary
 from tests.models.published import PackageModel
 
@@ -39,7 +40,8 @@ def main() -> None:
     args = options.parse_args()
     torch.set_num_threads(1)
     vocabulary = read_vocabulary({}, "file")
-    items = [encode(conformer(text)[0], vocabulary, False) for text in pd.read_csv(args.table)["SMILES"][:120]]
+    smiles = pd.read_csv(args.table)["SMILES"][:120]
+    items = [encode(embedded(prepared(text, "all", "keep"))[0], vocabulary, False) for text in smiles]
     items = sorted(
         (item for item in items if args.tokens[0] <= len(item[0]) <= args.tokens[1]), key=lambda i: len(i[0])
     )
