@@ -200,6 +200,41 @@ class UnimolStage(ConformerStage):
         return self
 
 
+class Unimol2Stage(ConformerStage):
+    """Uni-Mol2 (Ji et al., NeurIPS 2024): atoms and pairs in two tracks, on graph and conformer; heavy atoms only."""
+
+    kind: Literal["unimol2"]
+    architecture: Literal["compact", "84m", "164m", "310m", "570m", "1.1b"] = "compact"
+    """84m to 1.1b: as published. compact: the same parts in the size below."""
+    weights: str | None = None
+    """Named set (unimol2_84m to unimol2_1.1b) or file to start from; null starts from random weights."""
+    layers: int = Field(default=4, ge=1)
+    """compact: number of layers."""
+    width: int = Field(default=128, ge=8)
+    """compact: width of an atom."""
+    heads: int = Field(default=8, ge=1)
+    """compact: attention heads, a divisor of the width."""
+    pair_width: int = Field(default=64, ge=8)
+    """compact: width of a pair."""
+    pair_hidden_width: int = Field(default=16, ge=4)
+    """compact: width inside the products over pairs."""
+    epochs: int = Field(default=15, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    learning_rate: Rate = 1e-3
+    schedule: Schedule = "one_cycle"
+    weight_decay: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Unimol2Stage:
+        if self.architecture == "compact" and self.weights:
+            raise ValueError("architecture compact has no published weights; set weights: null")
+        if self.architecture == "compact" and self.width % self.heads:
+            raise ValueError(f"heads must divide width; found {self.heads} and {self.width}")
+        if self.weights and self.weights.startswith("unimol2_") and self.weights != f"unimol2_{self.architecture}":
+            raise ValueError(f"weights {self.weights} need architecture: {self.weights.removeprefix('unimol2_')}")
+        return self
+
+
 class GnnStage(NeuralStage):
     """Message passing over bonds (D-MPNN, Yang et al., JCIM 2019), by chemprop."""
 
@@ -280,7 +315,7 @@ class LightgbmStage(Stage):
     """Trees without gain on the inner split before the search stops."""
 
 
-StageConfig = Annotated[UnimolStage | GnnStage | BertStage | LightgbmStage, Field(discriminator="kind")]
+StageConfig = Annotated[UnimolStage | Unimol2Stage | GnnStage | BertStage | LightgbmStage, Field(discriminator="kind")]
 
 
 class StagesConfig(StrictModel):

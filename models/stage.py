@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from competition.errors import ConfigError
 from competition.tables import Rows
 from models.cache import MoleculeCache
-from models.config import BertStage, ConformerStage, GnnStage, LightgbmStage, Stage, UnimolStage
+from models.config import BertStage, ConformerStage, GnnStage, LightgbmStage, Stage, Unimol2Stage, UnimolStage
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,10 @@ def build_stage(config: Stage, context: Context) -> FittedStage:
             from models.unimol import Unimol
 
             return Unimol(config, context)
+        case Unimol2Stage():
+            from models.unimol2 import Unimol2
+
+            return Unimol2(config, context)
         case GnnStage():
             from models.gnn import Gnn
 

@@ -7,7 +7,6 @@ them silently), every dropout rate reachable, weights checked key by key, distan
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 from rdkit import Chem
 from torch import Tensor, nn
 
-from competition.errors import ConfigError
 from competition.files import read_json, write_json
 from competition.tables import Rows
 from models.batches import Batches
@@ -25,7 +23,7 @@ from models.config import UnimolStage
 from models.conformers import conformer_cache, select
 from models.neural import Neural, PerColumn, side_by_side
 from models.pairs import Encoder, pair_bias
-from models.quiet import quiet_import
+from models.published import load_checkpoint, quiet_import
 from models.stage import Context, molecule_columns
 from models.weights import find_weights
 
@@ -105,7 +103,7 @@ class Unimol(Neural):
         write_json(folder / "vocabulary.json", vocabulary)
         backbone = UnimolBackbone(self.config, vocabulary)
         if files:
-            load_checkpoint(backbone, next(path for name, path in files.items() if name.endswith(".pt")))
+            load_checkpoint(backbone, files, FOREIGN_KEYS)
         status = [word for column in self.columns for word in self._conformers(train, column)[1]]
         write_json(folder / "conformers.json", {word: status.count(word) for word in sorted(set(status))})
         return PerColumn(backbone, len(self.columns)) if len(self.columns) > 1 else backbone
@@ -153,31 +151,6 @@ def read_vocabulary(files: dict[str, Path], token_order: str) -> list[str]:
     symbols = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
     atoms = [symbol for symbol in symbols if symbol not in SPECIAL_TOKENS["file"] and symbol != "[MASK]"]
     return [*SPECIAL_TOKENS[token_order], *atoms, "[MASK]"]
-
-
-def load_checkpoint(backbone: nn.Module, path: Path) -> None:
-    """Load published weights; every key of the backbone must be set, and no foreign one dropped but FOREIGN_KEYS.
-
-    Raises:
-        ConfigError: if a key is missing, foreign or of another shape.
-    """
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    state = content.get("model", content.get("model_state_dict", content))
-    state = {name: tensor for name, tensor in state.items() if not name.startswith(FOREIGN_KEYS)}
-    expected = backbone.state_dict()
-    missing, foreign = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    shapes = sorted(k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape)
-    if missing or foreign or shapes:
-        raise ConfigError(
-            f"{path} must hold the weights of this architecture; missing: {_few(missing)}; foreign: {_few(foreign)}; "
-            f"of another shape: {_few(shapes)}. Set the architecture and weights that belong together."
-        )
-    backbone.load_state_dict(state)
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "none"
 
 
 def encode(

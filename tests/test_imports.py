@@ -12,7 +12,7 @@ import pytest
 from competition.paths import PROJECT
 
 ROOMS = ["competition", "folds", "models", "submissions"]
-STAGES = {"unimol", "gnn", "bert", "lightgbm"}
+STAGES = {"unimol", "unimol2", "gnn", "bert", "lightgbm"}
 
 
 def imported(file: Path) -> set[str]:

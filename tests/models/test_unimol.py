@@ -15,11 +15,12 @@ from competition.errors import ConfigError
 from models import pairs
 from models.config import UnimolStage
 from models.dropout import audit, rates, set_rates
+from models.published import load_checkpoint
 from models.unimol import (
+    FOREIGN_KEYS,
     UnimolBackbone,
     collate,
     encode,
-    load_checkpoint,
     molecule_architecture,
     oled_architecture,
     read_vocabulary,
@@ -134,7 +135,7 @@ def checkpoint(tmp_path: Path, **changes: Any) -> Path:
 
 def test_loading_a_checkpoint_sets_every_parameter(tmp_path: Path) -> None:
     backbone = UnimolBackbone(stage(), FILE_ORDER)
-    load_checkpoint(backbone, checkpoint(tmp_path))
+    load_checkpoint(backbone, {"model.pt": checkpoint(tmp_path)}, FOREIGN_KEYS)
     assert all((parameter == 0.5).all() for parameter in backbone.parameters())
 
 
@@ -148,7 +149,9 @@ def test_loading_a_checkpoint_sets_every_parameter(tmp_path: Path) -> None:
 )
 def test_a_checkpoint_with_other_keys_is_refused_by_name(tmp_path: Path, changes: Any, word: str) -> None:
     with pytest.raises(ConfigError, match=word):
-        load_checkpoint(UnimolBackbone(stage(), FILE_ORDER), checkpoint(tmp_path, **changes))
+        load_checkpoint(
+            UnimolBackbone(stage(), FILE_ORDER), {"model.pt": checkpoint(tmp_path, **changes)}, FOREIGN_KEYS
+        )
 
 
 def test_the_audit_finds_the_rates_that_are_no_modules() -> None:
