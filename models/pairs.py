@@ -86,6 +86,13 @@ def _densities(z: Tensor, std: Tensor, out: Tensor) -> Tensor:
     return exponent.exp_().mul_(1 / (ROOT_TWO_PI * std))
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def gaussian_head(x: Tensor, mean: Tensor, std: Tensor, first: Any, second: Any) -> Tensor:
+    """Scalars (n,), their densities for means and deviations (k,), two linear layers with GELU between: (n_out, n)."""
+    with torch.autocast(x.device.type, enabled=False):
+        return _GaussianHead.apply(x, mean, std, first.weight, first.bias, second.weight, second.bias)
+
+
 class _Spread(torch.autograd.Function):
     """Values (n_heads, n) of computed pairs to the bias (n_heads, n_all) of all pairs.
 
@@ -138,11 +145,8 @@ def pair_bias(gbf: Any, gbf_proj: Any, tokens: Tensor, coordinates: Tensor, padd
     if hasattr(gbf, "means"):
         with torch.autocast(tokens.device.type, enabled=False):
             x = (gbf.mul(edge_type) * distance[:, None] + gbf.bias(edge_type)).squeeze(1)
-            std = gbf.stds.weight.view(-1).abs() + 1e-5
-            first, second = gbf_proj.linear1, gbf_proj.linear2
-            values = _GaussianHead.apply(
-                x, gbf.means.weight.view(-1), std, first.weight, first.bias, second.weight, second.bias
-            )
+        std = gbf.stds.weight.view(-1).abs() + 1e-5
+        values = gaussian_head(x, gbf.means.weight.view(-1), std, gbf_proj.linear1, gbf_proj.linear2)
     else:
         values = gbf_proj(gbf(distance, edge_type)).float().T.contiguous()
     return _Spread.apply(values, source, positions, twice, twins).view(-1, n_tokens, n_tokens)

@@ -25,6 +25,7 @@ from models.config import Unimol2Stage
 from models.conformers import conformer_cache, select
 from models.molecules import prepared
 from models.neural import Neural, PerColumn, side_by_side
+from models.pairs import gaussian_head
 from models.published import load_checkpoint, quiet_import
 from models.stage import Context, molecule_columns
 from models.weights import find_weights
@@ -107,7 +108,11 @@ class Unimol2Backbone(nn.Module):
         kind = atom_features[:, :, 0]
         pair_type = torch.stack(torch.broadcast_tensors(kind[:, :, None] + 1, kind[:, None, :] + 129), dim=-1)
         distance = (coordinates[:, None] - coordinates[:, :, None]).norm(dim=-1)
-        pair[:, 1:, 1:] += self.se3_invariant_kernel(distance, pair_type)
+        kernel, layers = self.se3_invariant_kernel.gaussian, self.se3_invariant_kernel.out_proj
+        moved = kernel.mul(pair_type).abs().sum((-2, -1)) * distance + kernel.bias(pair_type).sum((-2, -1))
+        std = kernel.mean.new_full(kernel.mean.shape, float(kernel.std))
+        values = gaussian_head(moved.flatten(), kernel.mean, std, layers.layer1, layers.layer2)
+        pair[:, 1:, 1:] += values.T.view(n_rows, n_atoms, n_atoms, -1)
         return self.encoder(x, pair)
 
 
