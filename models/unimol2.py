@@ -110,7 +110,7 @@ class Unimol2Backbone(nn.Module):
         distance = (coordinates[:, None] - coordinates[:, :, None]).norm(dim=-1)
         kernel, layers = self.se3_invariant_kernel.gaussian, self.se3_invariant_kernel.out_proj
         moved = kernel.mul(pair_type).abs().sum((-2, -1)) * distance + kernel.bias(pair_type).sum((-2, -1))
-        std = kernel.mean.new_full(kernel.mean.shape, float(kernel.std))
+        std = torch.ones_like(kernel.mean) * kernel.std
         values = gaussian_head(moved.flatten(), kernel.mean, std, layers.layer1, layers.layer2)
         pair[:, 1:, 1:] += values.T.view(n_rows, n_atoms, n_atoms, -1)
         return self.encoder(x, pair)
