@@ -141,14 +141,22 @@ class NeuralStage(Stage):
 
 
 class ConformerStage(NeuralStage):
-    """What every stage on 3-D conformers has."""
+    """What both Uni-Mol stages have, on 3-D conformers."""
 
+    architecture: str
+    weights: str | None = None
+    """Named set or file to start from; null starts from random weights."""
+    layers: int = Field(default=4, ge=1)
+    """compact: number of layers."""
+    width: int = Field(default=128, ge=8)
+    """compact: width of an atom."""
+    heads: int
     columns: list[str] = []
     """Molecule columns, each through the same backbone, their features side by side; empty takes all."""
     conformers: int = Field(default=1, ge=1)
     """Conformers of a molecule: an epoch of training takes the next one, a prediction is the mean over all."""
     fragments: Literal["all", "largest"] = "all"
-    """Of a salt or a mixture: everything, or the fragment with the most atoms."""
+    """Of a salt or a mixture: everything, or the fragment with the most heavy atoms."""
     repeat_units: Literal["keep", "cap", "cyclic_dimer"] = "keep"
     """What becomes of '*', the open ends of a polymer's repeat unit. keep: an atom of unknown kind, which has no MMFF.
     cap: carbon. cyclic_dimer: two units joined head to tail both ways (three, where both ends are at one atom);
@@ -156,6 +164,19 @@ class ConformerStage(NeuralStage):
     unembeddable: Literal["error", "flat"] = "error"
     """What to do with a molecule that RDKit finds no 3-D coordinates for: stop before any job starts and name it, or
     take 2-D coordinates and count it in the job's conformers.json. Set flat for a hidden test set."""
+    epochs: int = Field(default=15, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    learning_rate: Rate = 1e-3
+    schedule: Schedule = "one_cycle"
+    weight_decay: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _compact_fits(self) -> ConformerStage:
+        if self.architecture == "compact" and self.weights:
+            raise ValueError("architecture compact has no published weights; set weights: null")
+        if self.architecture == "compact" and self.width % self.heads:
+            raise ValueError(f"heads must divide width; found {self.heads} and {self.width}")
+        return self
 
     @property
     def conformer_settings(self) -> dict[str, Any]:
@@ -170,31 +191,16 @@ class UnimolStage(ConformerStage):
     kind: Literal["unimol"]
     architecture: Literal["compact", "molecule", "oled"] = "compact"
     """molecule, oled: as published. compact: the same parts in the size below."""
-    weights: str | None = None
-    """Named set or file to start from; null starts from random weights."""
     token_order: Literal["file", "unimol_tools"] = "file"
     """Order of the special tokens in the checkpoint: of the dictionary file (all released ones), or of
     checkpoints pre-trained by unimol_tools 0.1.5 and later."""
     remove_hydrogens: bool = False
     """Whether the model sees heavy atoms only (always with the no_h and OLED weights)."""
-    layers: int = Field(default=4, ge=1)
-    """compact: number of layers."""
-    width: int = Field(default=128, ge=8)
-    """compact: width of a token."""
     heads: int = Field(default=16, ge=1)
     """compact: attention heads, a divisor of the width."""
-    epochs: int = Field(default=15, ge=1)
-    batch_size: int = Field(default=16, ge=1)
-    learning_rate: Rate = 1e-3
-    schedule: Schedule = "one_cycle"
-    weight_decay: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
-    def _consistent(self) -> UnimolStage:
-        if self.architecture == "compact" and self.weights:
-            raise ValueError("architecture compact has no published weights; set weights: null")
-        if self.architecture == "compact" and self.width % self.heads:
-            raise ValueError(f"heads must divide width; found {self.heads} and {self.width}")
+    def _hydrogens_fit(self) -> UnimolStage:
         if self.weights in ("unimol_no_h", "unimol_oled") and not self.remove_hydrogens:
             raise ValueError(f"weights {self.weights} saw no hydrogens; set remove_hydrogens: true")
         return self
@@ -206,30 +212,15 @@ class Unimol2Stage(ConformerStage):
     kind: Literal["unimol2"]
     architecture: Literal["compact", "84m", "164m", "310m", "570m", "1.1b"] = "compact"
     """84m to 1.1b: as published. compact: the same parts in the size below."""
-    weights: str | None = None
-    """Named set (unimol2_84m to unimol2_1.1b) or file to start from; null starts from random weights."""
-    layers: int = Field(default=4, ge=1)
-    """compact: number of layers."""
-    width: int = Field(default=128, ge=8)
-    """compact: width of an atom."""
     heads: int = Field(default=8, ge=1)
     """compact: attention heads, a divisor of the width."""
     pair_width: int = Field(default=64, ge=8)
     """compact: width of a pair."""
     pair_hidden_width: int = Field(default=16, ge=4)
     """compact: width inside the products over pairs."""
-    epochs: int = Field(default=15, ge=1)
-    batch_size: int = Field(default=16, ge=1)
-    learning_rate: Rate = 1e-3
-    schedule: Schedule = "one_cycle"
-    weight_decay: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
-    def _consistent(self) -> Unimol2Stage:
-        if self.architecture == "compact" and self.weights:
-            raise ValueError("architecture compact has no published weights; set weights: null")
-        if self.architecture == "compact" and self.width % self.heads:
-            raise ValueError(f"heads must divide width; found {self.heads} and {self.width}")
+    def _weights_fit(self) -> Unimol2Stage:
         if self.weights and self.weights.startswith("unimol2_") and self.weights != f"unimol2_{self.architecture}":
             raise ValueError(f"weights {self.weights} need architecture: {self.weights.removeprefix('unimol2_')}")
         return self

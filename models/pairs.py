@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.published import quiet_import
+from models.unimol_shared import quiet_import
 
 with quiet_import():
     from unimol_tools.models.transformers import TransformerEncoderLayer, TransformerEncoderWithPair

@@ -20,11 +20,9 @@ from competition.files import read_json, write_json
 from competition.tables import Rows
 from models.batches import Batches
 from models.config import UnimolStage
-from models.conformers import conformer_cache, select
-from models.neural import Neural, PerColumn, side_by_side
+from models.neural import side_by_side
 from models.pairs import Encoder, pair_bias
-from models.published import load_checkpoint, quiet_import
-from models.stage import Context, molecule_columns
+from models.unimol_shared import OnConformers, load_checkpoint, quiet_import
 from models.weights import find_weights
 
 with quiet_import():
@@ -89,12 +87,8 @@ class UnimolBackbone(nn.Module):
         return self.encoder(self.embed_tokens(tokens), bias)
 
 
-class Unimol(Neural):
+class Unimol(OnConformers):
     """The stage; see `models.neural.Neural`."""
-
-    def __init__(self, config: UnimolStage, context: Context) -> None:
-        super().__init__(config, context)
-        self.columns = molecule_columns(config.columns, context.smiles, "unimol")
 
     def start(self, train: Rows, folder: Path) -> nn.Module:
         """The configured weights, or random ones where none are configured."""
@@ -104,14 +98,12 @@ class Unimol(Neural):
         backbone = UnimolBackbone(self.config, vocabulary)
         if files:
             load_checkpoint(backbone, files, FOREIGN_KEYS)
-        status = [word for column in self.columns for word in self._conformers(train, column)[1]]
-        write_json(folder / "conformers.json", {word: status.count(word) for word in sorted(set(status))})
-        return PerColumn(backbone, len(self.columns)) if len(self.columns) > 1 else backbone
+        self.count_statuses(train, folder)
+        return self.per_column(backbone)
 
     def restore(self, folder: Path) -> nn.Module:
         """The same architecture for each molecule column."""
-        backbone = UnimolBackbone(self.config, read_json(folder / "vocabulary.json"))
-        return PerColumn(backbone, len(self.columns)) if len(self.columns) > 1 else backbone
+        return self.per_column(UnimolBackbone(self.config, read_json(folder / "vocabulary.json")))
 
     def encode(self, rows: Rows, folder: Path, view: int, seed: int) -> Batches:
         """Tokens and centred coordinates of each molecule; a view is a conformer."""
@@ -120,21 +112,12 @@ class Unimol(Neural):
         columns = []
         for column in self.columns:
             items = [
-                encode(select(conformers, view), vocabulary, self.config.remove_hydrogens)
-                for conformers in self._conformers(rows, column)[0]
+                encode(conformer, vocabulary, self.config.remove_hydrogens)
+                for conformer in self.conformers(rows, column, view)
             ]
             lengths = np.array([len(tokens) for tokens, _ in items])
             columns.append(Batches(items, lengths, lambda part: collate(part, padding)))
         return side_by_side(columns)
-
-    @property
-    def n_views(self) -> tuple[int, int]:
-        """One view per conformer."""
-        return self.config.conformers, self.config.conformers
-
-    def _conformers(self, rows: Rows, column: str) -> tuple[list[NDArray[np.float32]], list[str]]:
-        cache = conformer_cache(self.context.cache, **self.config.conformer_settings)
-        return cache.load(list(rows.inputs[column]))
 
 
 def read_vocabulary(files: dict[str, Path], token_order: str) -> list[str]:

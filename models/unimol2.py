@@ -18,16 +18,13 @@ from numpy.typing import NDArray
 from rdkit import Chem
 from torch import Tensor, nn
 
-from competition.files import write_json
 from competition.tables import Rows
 from models.batches import Batches
 from models.config import Unimol2Stage
-from models.conformers import conformer_cache, select
 from models.molecules import prepared
-from models.neural import Neural, PerColumn, side_by_side
+from models.neural import side_by_side
 from models.pairs import gaussian_head
-from models.published import load_checkpoint, quiet_import
-from models.stage import Context, molecule_columns
+from models.unimol_shared import OnConformers, load_checkpoint, quiet_import
 from models.weights import find_weights
 
 with quiet_import():
@@ -167,48 +164,32 @@ class OuterProductByParts(OuterProduct):
         return (outer + self.linear_out.bias) / (1e-3 + scale**2)
 
 
-class Unimol2(Neural):
+class Unimol2(OnConformers):
     """The stage; see `models.neural.Neural`."""
-
-    def __init__(self, config: Unimol2Stage, context: Context) -> None:
-        super().__init__(config, context)
-        self.columns = molecule_columns(config.columns, context.smiles, "unimol2")
 
     def start(self, train: Rows, folder: Path) -> nn.Module:
         """The configured weights, or random ones where none are configured."""
         backbone = Unimol2Backbone(self.config)
         if self.config.weights:
             load_checkpoint(backbone, find_weights(self.config.weights), FOREIGN_KEYS)
-        status = [word for column in self.columns for word in self._conformers(train, column)[1]]
-        write_json(folder / "conformers.json", {word: status.count(word) for word in sorted(set(status))})
-        return PerColumn(backbone, len(self.columns)) if len(self.columns) > 1 else backbone
+        self.count_statuses(train, folder)
+        return self.per_column(backbone)
 
     def restore(self, folder: Path) -> nn.Module:
         """The same architecture for each molecule column."""
-        backbone = Unimol2Backbone(self.config)
-        return PerColumn(backbone, len(self.columns)) if len(self.columns) > 1 else backbone
+        return self.per_column(Unimol2Backbone(self.config))
 
     def encode(self, rows: Rows, folder: Path, view: int, seed: int) -> Batches:
         """Graphs and coordinates of each molecule's heavy atoms; a view is a conformer."""
         columns = []
         for column in self.columns:
-            smiles, (conformers, _) = list(rows.inputs[column]), self._conformers(rows, column)
             items = [
-                featurise(prepared(text, self.config.fragments, self.config.repeat_units), select(atoms, view))
-                for text, atoms in zip(smiles, conformers, strict=True)
+                featurise(prepared(smiles, self.config.fragments, self.config.repeat_units), conformer)
+                for smiles, conformer in zip(rows.inputs[column], self.conformers(rows, column, view), strict=True)
             ]
             lengths = np.array([len(item["tokens"]) for item in items])
             columns.append(Batches(items, lengths, collate, equal_lengths=True))
         return side_by_side(columns)
-
-    @property
-    def n_views(self) -> tuple[int, int]:
-        """One view per conformer."""
-        return self.config.conformers, self.config.conformers
-
-    def _conformers(self, rows: Rows, column: str) -> tuple[list[NDArray[np.float32]], list[str]]:
-        cache = conformer_cache(self.context.cache, **self.config.conformer_settings)
-        return cache.load(list(rows.inputs[column]))
 
 
 def featurise(molecule: Chem.Mol, conformer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:

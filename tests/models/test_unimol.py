@@ -15,7 +15,6 @@ from competition.errors import ConfigError
 from models import pairs
 from models.config import UnimolStage
 from models.dropout import audit, rates, set_rates
-from models.published import load_checkpoint
 from models.unimol import (
     FOREIGN_KEYS,
     UnimolBackbone,
@@ -25,6 +24,7 @@ from models.unimol import (
     oled_architecture,
     read_vocabulary,
 )
+from models.unimol_shared import load_checkpoint
 from tests.models.published import PackageModel
 
 FILE_ORDER = read_vocabulary({}, "file")

@@ -22,9 +22,9 @@ from models.config import Unimol2Stage, UnimolStage
 from models.conformers import embedded
 from models.dropout import audit, rates, set_rates
 from models.molecules import prepared
-from models.published import load_checkpoint
 from models.stage import Context, build_stage
 from models.unimol2 import FOREIGN_KEYS, UNKNOWN, Unimol2Backbone, collate, featurise
+from models.unimol_shared import load_checkpoint
 
 SMALL = {"layers": 3, "width": 32, "heads": 2, "pair_width": 12, "pair_hidden_width": 4}
 

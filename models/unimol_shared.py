@@ -1,4 +1,4 @@
-"""What the stages on Uni-Mol share: the import of unimol_tools, and the weights that it publishes."""
+"""What both Uni-Mol stages share: the import of unimol_tools, published weights, and conformers as views."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from competition.errors import ConfigError
+from competition.files import write_json
+from competition.tables import Rows
+from models.conformers import conformer_cache, select
+from models.neural import Neural, PerColumn
+from models.stage import Context, molecule_columns
 
 
 @contextlib.contextmanager
@@ -24,6 +32,36 @@ def quiet_import() -> Iterator[None]:
         yield
     logging.root.setLevel(level)
     logging.getLogger("Uni-Mol Tools").handlers.clear()
+
+
+class OnConformers(Neural):
+    """A stage whose backbone reads each molecule column, its views the conformers; see `models.neural.Neural`."""
+
+    def __init__(self, config: Any, context: Context) -> None:
+        super().__init__(config, context)
+        self.columns = molecule_columns(config.columns, context.smiles, config.kind)
+
+    @property
+    def n_views(self) -> tuple[int, int]:
+        """One view per conformer."""
+        return self.config.conformers, self.config.conformers
+
+    def per_column(self, backbone: nn.Module) -> nn.Module:
+        """The same backbone for each column."""
+        return PerColumn(backbone, len(self.columns)) if len(self.columns) > 1 else backbone
+
+    def conformers(self, rows: Rows, column: str, view: int) -> list[NDArray[np.float32]]:
+        """One conformer (n_atoms, 4) per row."""
+        return [select(conformers, view) for conformers in self._load(rows, column)[0]]
+
+    def count_statuses(self, rows: Rows, folder: Path) -> None:
+        """Write how many molecules of all columns were embedded in which way."""
+        words = [word for column in self.columns for word in self._load(rows, column)[1]]
+        write_json(folder / "conformers.json", {word: words.count(word) for word in sorted(set(words))})
+
+    def _load(self, rows: Rows, column: str) -> tuple[list[NDArray[np.float32]], list[str]]:
+        cache = conformer_cache(self.context.cache, **self.config.conformer_settings)
+        return cache.load(list(rows.inputs[column]))
 
 
 def load_checkpoint(backbone: nn.Module, files: dict[str, Path], foreign_keys: tuple[str, ...]) -> None:
