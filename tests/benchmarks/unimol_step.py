@@ -1,8 +1,8 @@
 """Time of a training step of Uni-Mol by the package's own modules and by ours, on one thread.
 
-    python -m tests.benchmarks.unimol_step [--architecture molecule] [--table TABLE.csv] [--tokens 20 30] [--compile]
+    python -m tests.benchmarks.unimol_step --kind unimol2 --architecture 84m --table TABLE.csv --sizes 20 30
 
-Prints milliseconds of processor time per step of 16 molecules, alternating in one run, and the median of the ratios.
+Prints milliseconds of processor time per step, alternating in one run, and the median of the ratios.
 """
 
 from __future__ import annotations
@@ -14,44 +14,62 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import argparse
 import statistics
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 
 from competition.paths import PROJECT
-from models.config import UnimolStage
+from models import unimol, unimol2
+from models.config import Unimol2Stage, UnimolStage
 from models.conformers import embedded
 from models.dropout import set_rates
 from models.molecules import prepared
-from models.unimol import UnimolBackbone, collate, encode, read_vocabulary
-from tests.models.published import PackageModel
+from tests.models.published import PackageModel, PackageModel2
 
-ROWS = 16
+
+def tokens_of(smiles: pd.Series) -> list[Any]:
+    vocabulary = unimol.read_vocabulary({}, "file")
+    return [unimol.encode(embedded(prepared(text, "all", "keep"))[0], vocabulary, False) for text in smiles]
+
+
+def graphs_of(smiles: pd.Series) -> list[Any]:
+    molecules = [prepared(text, "all", "keep") for text in smiles]
+    return [unimol2.featurise(molecule, embedded(molecule)[0]) for molecule in molecules]
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--architecture", default="compact", choices=["compact", "molecule"])
+    options.add_argument("--kind", default="unimol", choices=["unimol", "unimol2"])
+    options.add_argument("--architecture", default="compact")
     options.add_argument("--table", type=Path, default=PROJECT / "competition" / "data" / "smoke" / "train.csv")
-    options.add_argument("--tokens", type=int, nargs=2, default=[20, 30], help="fewest and most of a molecule")
+    options.add_argument("--sizes", type=int, nargs=2, default=[20, 30], help="fewest and most tokens of a molecule")
+    options.add_argument("--rows", type=int, default=16, help="molecules of a batch")
     options.add_argument("--rounds", type=int, default=8)
     options.add_argument("--compile", action="store_true", help="ours with torch.compile against ours without")
     args = options.parse_args()
     torch.set_num_threads(1)
-    vocabulary = read_vocabulary({}, "file")
     smiles = pd.read_csv(args.table)["SMILES"][:120]
-    items = [encode(embedded(prepared(text, "all", "keep"))[0], vocabulary, False) for text in smiles]
-    items = sorted(
-        (item for item in items if args.tokens[0] <= len(item[0]) <= args.tokens[1]), key=lambda i: len(i[0])
-    )
-    batches = [collate(items[i : i + ROWS], 0) for i in range(0, len(items) - ROWS + 1, ROWS)][:3]
-    ours = UnimolBackbone(UnimolStage(kind="unimol", architecture=args.architecture), vocabulary)
-    other = UnimolBackbone(UnimolStage(kind="unimol", architecture=args.architecture), vocabulary)
-    networks = {"compiled" if args.compile else "unimol_tools": PackageModel(ours), "ours": ours}
+    if args.kind == "unimol":
+        items, make = tokens_of(smiles), lambda: unimol.UnimolBackbone(config, unimol.read_vocabulary({}, "file"))
+        config = UnimolStage(kind="unimol", architecture=args.architecture)
+        sizes, collate, package = [len(tokens) for tokens, _ in items], partial(unimol.collate, padding=0), PackageModel
+    else:
+        items, make = graphs_of(smiles), lambda: unimol2.Unimol2Backbone(config)
+        config = Unimol2Stage(kind="unimol2", architecture=args.architecture)
+        sizes, collate, package = [len(item["tokens"]) for item in items], unimol2.collate, PackageModel2
+    fits = sorted((i for i, size in enumerate(sizes) if args.sizes[0] <= size <= args.sizes[1]), key=sizes.__getitem__)
+    if args.kind == "unimol2":  # one number of atoms: the most frequent
+        most = statistics.mode(sizes[i] for i in fits)
+        fits = ([i for i in fits if sizes[i] == most] * args.rows)[: args.rows]
+    parts = [fits[i : i + args.rows] for i in range(0, len(fits) - args.rows + 1, args.rows)][:3]
+    batches = [collate([items[i] for i in part]) for part in parts]
+    ours = make()
+    networks = {"compiled" if args.compile else "unimol_tools": make() if args.compile else package(ours), "ours": ours}
     if args.compile:
-        networks["compiled"] = other
-        other.compile(dynamic=True)
+        networks["compiled"].compile(dynamic=True)
     milliseconds: dict[str, list[float]] = {name: [] for name in networks}
     for network in networks.values():
         set_rates(network, 0.0)
@@ -64,7 +82,7 @@ def main() -> None:
                 network(**batch).square().sum().backward()
             if round_ > 1:  # the first two warm up
                 milliseconds[name].append(1000 * (time.process_time() - started) / len(batches))
-    print(f"{args.architecture}, tokens {[batch['tokens'].shape[1] for batch in batches]}")
+    print(f"{args.kind} {args.architecture}, sizes {[batch['tokens'].shape[1] for batch in batches]}")
     for name, values in milliseconds.items():
         print(f"{name:13s} {statistics.median(values):6.1f} ms per step")
     ratios = [a / b for a, b in zip(*milliseconds.values(), strict=True)]

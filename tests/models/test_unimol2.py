@@ -25,6 +25,7 @@ from models.molecules import prepared
 from models.stage import Context, build_stage
 from models.unimol2 import FOREIGN_KEYS, UNKNOWN, Unimol2Backbone, collate, featurise
 from models.unimol_shared import load_checkpoint
+from tests.models.published import PackageModel2
 
 SMALL = {"layers": 3, "width": 32, "heads": 2, "pair_width": 12, "pair_hidden_width": 4}
 
@@ -36,26 +37,6 @@ def stage(**values: Any) -> Unimol2Stage:
 def item(smiles: str) -> dict[str, np.ndarray]:
     molecule = prepared(smiles, "all", "keep")
     return featurise(molecule, embedded(molecule)[0])
-
-
-def package_model(architecture: Any, size: str = "84m") -> Any:
-    """The package's model; its constructor wants a checkpoint."""
-    with (
-        mock.patch.object(unimolv2, "molecule_architecture", architecture),
-        mock.patch.object(unimolv2.UniMolV2Model, "load_pretrained_weights"),
-    ):
-        return unimolv2.UniMolV2Model(1, size, pretrained_model_path="none")
-
-
-def small_architecture(model_size: str) -> Any:
-    args = ORIGINAL(model_size)
-    args.num_encoder_layers, args.pair_embed_dim, args.pair_hidden_dim = 3, 12, 4
-    args.encoder_embed_dim = args.ffn_embedding_dim = 32
-    args.num_attention_heads = args.encoder_attention_heads = 2
-    return args
-
-
-ORIGINAL = unimolv2.molecule_architecture
 
 
 @pytest.mark.parametrize(
@@ -88,26 +69,14 @@ def test_outputs_and_gradients_are_those_of_the_package() -> None:
     ours = Unimol2Backbone(stage())
     for parameter in ours.parameters():
         torch.nn.init.normal_(parameter, 0.05, 0.3)  # many start at 0
-    theirs = package_model(small_architecture)
+    theirs = PackageModel2(ours)
     names = ours.state_dict().keys()
     assert names == {name for name in theirs.state_dict() if not name.startswith(FOREIGN_KEYS)}
-    theirs.load_state_dict(ours.state_dict(), strict=False)
     smiles = ["CCOC(C)=O", "CC(=O)[O-].[Na+].O", "c1ccccc1"]
-    molecules = []
-    for text in smiles:
-        molecule = Chem.AddHs(Chem.MolFromSmiles(text))
-        conformer = embedded(Chem.MolFromSmiles(text))[0]
-        molecule.AddConformer(Chem.Conformer(molecule.GetNumAtoms()))
-        for i, position in enumerate(conformer[:, 1:].astype(float)):
-            molecule.GetConformer().SetAtomPosition(i, position.tolist())
-        molecules.append((mol2unimolv2(molecule), 0.0))
     outputs = []
-    for network, inputs in (
-        (ours, collate([item(text) for text in smiles])),
-        (theirs, {**theirs.batch_collate_fn(molecules)[0], "return_repr": True}),
-    ):
+    for network in (ours, theirs):
         set_rates(network, 0.0)
-        output = network.train()(**inputs)
+        output = network.train()(**collate([item(text) for text in smiles]))
         (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum().backward()
         outputs.append(output)
     assert (outputs[0] - outputs[1]).abs().max() < 1e-5 * outputs[1].abs().max()
@@ -124,9 +93,9 @@ def test_outputs_and_gradients_are_those_of_the_package() -> None:
 
 @pytest.mark.parametrize("size", ["84m", "164m", "310m", "570m", "1.1b"])
 def test_published_sizes_have_the_parameters_of_the_package(size: str) -> None:
-    with torch.device("meta"):
+    with torch.device("meta"), mock.patch.object(unimolv2.UniMolV2Model, "load_pretrained_weights"):
         ours = Unimol2Backbone(stage(architecture=size)).state_dict()
-        theirs = package_model(ORIGINAL, size.replace("b", "B")).state_dict()
+        theirs = unimolv2.UniMolV2Model(1, size.replace("b", "B"), pretrained_model_path="none").state_dict()
     theirs = {name: tensor for name, tensor in theirs.items() if not name.startswith(FOREIGN_KEYS)}
     assert {name: tensor.shape for name, tensor in ours.items()} == {name: t.shape for name, t in theirs.items()}
 
