@@ -144,7 +144,9 @@ def pair_bias(gbf: Any, gbf_proj: Any, tokens: Tensor, coordinates: Tensor, padd
     edge_type = tokens[row, i] * n_types + tokens[row, j]
     if hasattr(gbf, "means"):
         with torch.autocast(tokens.device.type, enabled=False):
-            x = (gbf.mul(edge_type) * distance[:, None] + gbf.bias(edge_type)).squeeze(1)
+            # The same numbers as gbf.mul(edge_type), whose backward pass is slow for vectors of length 1.
+            mul, shift = (table.weight.squeeze(1).index_select(0, edge_type) for table in (gbf.mul, gbf.bias))
+            x = mul * distance + shift
         std = gbf.stds.weight.view(-1).abs() + 1e-5
         values = gaussian_head(x, gbf.means.weight.view(-1), std, gbf_proj.linear1, gbf_proj.linear2)
     else:
