@@ -64,6 +64,26 @@ def test_heavy_atoms_only_and_an_open_end_is_an_unknown_atom() -> None:
     assert featurise(heavy, embedded(heavy)[0])["tokens"].tolist() == [8, 6]
 
 
+@pytest.mark.parametrize(
+    ("smiles", "fragments", "repeat_units", "n_atoms"),
+    [
+        ("CC(=O)[O-].[Na+]", "largest", "keep", 4),
+        ("*CC(*)c1ccccc1", "all", "cyclic_dimer", 16),
+        ("*CCO", "all", "cap", 4),
+    ],
+)
+def test_bonded_atoms_of_prepared_molecules_are_a_bond_apart(
+    smiles: str, fragments: str, repeat_units: str, n_atoms: int
+) -> None:
+    molecule = prepared(smiles, fragments, repeat_units)
+    features = featurise(molecule, embedded(molecule)[0])
+    distance = np.linalg.norm(features["coordinates"][:, None] - features["coordinates"], axis=-1)
+    bonded = features["shortest_path"] == 2
+    assert len(features["tokens"]) == n_atoms
+    assert 1.1 < distance[bonded].min() <= distance[bonded].max() < 1.7
+    assert distance[features["shortest_path"] > 2].min() > 1.9
+
+
 def test_outputs_and_gradients_are_those_of_the_package() -> None:
     torch.manual_seed(0)
     ours = Unimol2Backbone(stage())
