@@ -31,12 +31,14 @@ class MoleculeCache:
 
     compute: canonical SMILES -> array and a status word; a pure function of the SMILES and the settings.
     settings: all that changes what `compute` gives; RDKit's version and the code of `compute` are added.
+    check: raises for status words, by SMILES, that its stage cannot take; None takes all.
     """
 
     root: Path
     name: str
     settings: dict[str, Any]
     compute: Callable[[str], tuple[NDArray[np.float32], str]]
+    check: Callable[[dict[str, str]], None] | None = None
 
     @property
     def folder(self) -> Path:
@@ -65,7 +67,11 @@ class MoleculeCache:
         write_atomically(self.folder / f"{digest(smiles)}.npz", buffer.getvalue())
 
     def load(self, smiles: list[str]) -> tuple[list[NDArray[np.float32]], list[str]]:
-        """Arrays and status words in the order of `smiles`; what is missing is computed here, as one shard."""
+        """Arrays and status words in the order of `smiles`; what is missing is computed here, as one shard.
+
+        Raises:
+            DataError: if a shard is damaged, or `check` refuses a molecule.
+        """
         missing = self.missing(smiles)
         if missing:
             self.compute_shard(missing)
@@ -80,6 +86,8 @@ class MoleculeCache:
             for name, part, word in zip(names, parts, arrays["status"].tolist(), strict=True):
                 if name in wanted:
                     found[name] = (part, word)
+        if self.check is not None:
+            self.check({text: word for text, (_, word) in found.items()})
         return [found[text][0] for text in smiles], [found[text][1] for text in smiles]
 
 

@@ -149,27 +149,30 @@ class NeuralStage(Stage):
         return self
 
 
-class UnimolStage(NeuralStage):
-    """Uni-Mol (Zhou et al., ICLR 2023): a transformer over the atoms and distances of a 3-D conformer."""
+class ConformerStage(NeuralStage):
+    """What both Uni-Mol stages have, on 3-D conformers."""
 
-    kind: Literal["unimol"]
-    architecture: Literal["compact", "molecule", "oled"] = "compact"
-    """molecule, oled: as published. compact: the same parts in the size below."""
+    architecture: str
     weights: str | None = None
     """Named set or file to start from; null starts from random weights."""
-    token_order: Literal["file", "unimol_tools"] = "file"
-    """Order of the special tokens in the checkpoint: of the dictionary file (all released ones), or of
-    checkpoints pre-trained by unimol_tools 0.1.5 and later."""
-    columns: list[str] = []
-    """Molecule columns, each through the same backbone, their features side by side; empty takes all."""
-    remove_hydrogens: bool = False
-    """Whether the model sees heavy atoms only (always with the no_h and OLED weights)."""
     layers: int = Field(default=4, ge=1)
     """compact: number of layers."""
     width: int = Field(default=128, ge=8)
-    """compact: width of a token."""
-    heads: int = Field(default=16, ge=1)
-    """compact: attention heads, a divisor of the width."""
+    """compact: width of an atom."""
+    heads: int
+    columns: list[str] = []
+    """Molecule columns, each through the same backbone, their features side by side; empty takes all."""
+    conformers: int = Field(default=1, ge=1)
+    """Conformers of a molecule: an epoch of training takes the next one, a prediction is the mean over all."""
+    fragments: Literal["all", "largest"] = "all"
+    """Of a salt or a mixture: everything, or the fragment with the most heavy atoms."""
+    repeat_units: Literal["keep", "cap", "cyclic_dimer"] = "keep"
+    """What becomes of '*', the open ends of a polymer's repeat unit. keep: an atom of unknown kind, which has no MMFF.
+    cap: carbon. cyclic_dimer: two units joined head to tail both ways (three, where both ends are at one atom);
+    molecules without exactly two single-bonded ends are capped."""
+    unembeddable: Literal["error", "flat"] = "error"
+    """What to do with a molecule that RDKit finds no 3-D coordinates for: stop before any job starts and name it, or
+    take 2-D coordinates and count it in the job's conformers.json. Set flat for a hidden test set."""
     epochs: int = Field(default=15, ge=1)
     batch_size: int = Field(default=16, ge=1)
     learning_rate: Rate = 1e-3
@@ -177,13 +180,58 @@ class UnimolStage(NeuralStage):
     weight_decay: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
-    def _consistent(self) -> UnimolStage:
+    def _compact_fits(self) -> ConformerStage:
         if self.architecture == "compact" and self.weights:
             raise ValueError("architecture compact has no published weights; set weights: null")
         if self.architecture == "compact" and self.width % self.heads:
             raise ValueError(f"heads must divide width; found {self.heads} and {self.width}")
+        return self
+
+    @property
+    def conformer_settings(self) -> dict[str, Any]:
+        """The arguments of `models.conformers.conformer_cache`."""
+        names = ("conformers", "fragments", "repeat_units", "unembeddable")
+        return {name: getattr(self, name) for name in names}
+
+
+class UnimolStage(ConformerStage):
+    """Uni-Mol (Zhou et al., ICLR 2023): a transformer over the atoms and distances of a 3-D conformer."""
+
+    kind: Literal["unimol"]
+    architecture: Literal["compact", "molecule", "oled"] = "compact"
+    """molecule, oled: as published. compact: the same parts in the size below."""
+    token_order: Literal["file", "unimol_tools"] = "file"
+    """Order of the special tokens in the checkpoint: of the dictionary file (all released ones), or of
+    checkpoints pre-trained by unimol_tools 0.1.5 and later."""
+    remove_hydrogens: bool = False
+    """Whether the model sees heavy atoms only (always with the no_h and OLED weights)."""
+    heads: int = Field(default=16, ge=1)
+    """compact: attention heads, a divisor of the width."""
+
+    @model_validator(mode="after")
+    def _hydrogens_fit(self) -> UnimolStage:
         if self.weights in ("unimol_no_h", "unimol_oled") and not self.remove_hydrogens:
             raise ValueError(f"weights {self.weights} saw no hydrogens; set remove_hydrogens: true")
+        return self
+
+
+class Unimol2Stage(ConformerStage):
+    """Uni-Mol2 (Ji et al., NeurIPS 2024): atoms and pairs in two tracks, on graph and conformer; heavy atoms only."""
+
+    kind: Literal["unimol2"]
+    architecture: Literal["compact", "84m", "164m", "310m", "570m", "1.1b"] = "compact"
+    """84m to 1.1b: as published. compact: the same parts in the size below."""
+    heads: int = Field(default=8, ge=1)
+    """compact: attention heads, a divisor of the width."""
+    pair_width: int = Field(default=64, ge=8)
+    """compact: width of a pair."""
+    pair_hidden_width: int = Field(default=16, ge=4)
+    """compact: width inside the products over pairs."""
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> Unimol2Stage:
+        if self.weights and self.weights.startswith("unimol2_") and self.weights != f"unimol2_{self.architecture}":
+            raise ValueError(f"weights {self.weights} need architecture: {self.weights.removeprefix('unimol2_')}")
         return self
 
 
@@ -428,7 +476,15 @@ class SklearnStage(FeatureStage, RegressorStage):
 
 
 StageConfig = Annotated[
-    UnimolStage | GnnStage | BertStage | EmbeddingStage | LightgbmStage | CatboostStage | SklearnStage | CustomStage,
+    UnimolStage
+    | Unimol2Stage
+    | GnnStage
+    | BertStage
+    | EmbeddingStage
+    | LightgbmStage
+    | CatboostStage
+    | SklearnStage
+    | CustomStage,
     Field(discriminator="kind"),
 ]
 

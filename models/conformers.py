@@ -14,40 +14,82 @@ from numpy.typing import NDArray
 from rdkit import Chem, RDLogger
 from rdkit.Chem import AllChem, rdDepictor, rdDistGeom
 
+from competition.errors import DataError
 from models.cache import MoleculeCache
+from models.molecules import prepared
 
 RDLogger.DisableLog("rdApp.*")  # failures are counted by status instead
 
-SEED = 42  # of the embedding, as in unimol_tools; a molecule has one conformer in the whole project
+SEED = 42  # of the embedding, as in unimol_tools; a molecule has the same conformers in the whole project
 EMBED_ATTEMPTS = 10
 MMFF_ITERATIONS = 200
 
 
-def conformer_cache(root: Path) -> MoleculeCache:
-    """Cache of conformers: arrays (n_atoms, 4) of atomic number and coordinates in angstrom, hydrogens included."""
-    settings = {"seed": SEED, "attempts": EMBED_ATTEMPTS, "mmff": MMFF_ITERATIONS, "method": "etkdg3-mmff"}
-    return MoleculeCache(root, "conformers", settings, conformer)
+def conformer_cache(root: Path, conformers: int, fragments: str, repeat_units: str, unembeddable: str) -> MoleculeCache:
+    """Cache of conformers: arrays (n_atoms, 1 + 3 * conformers), hydrogens included.
+
+    Columns are the atomic number, then the coordinates in angstrom of each conformer. The last four arguments are
+    settings of `models.config.ConformerStage`. A flat molecule is stored whatever `unembeddable` says, so that to set
+    it anew computes nothing again.
+    """
+    settings = {
+        "seed": SEED,
+        "attempts": EMBED_ATTEMPTS,
+        "mmff": MMFF_ITERATIONS,
+        "method": "etkdg3-mmff",
+        "conformers": conformers,
+        "fragments": fragments,
+        "repeat_units": repeat_units,
+    }
+
+    def compute(smiles: str) -> tuple[NDArray[np.float32], str]:
+        return embedded(prepared(smiles, fragments, repeat_units), conformers)
+
+    return MoleculeCache(root, "conformers", settings, compute, refuse_flat if unembeddable == "error" else None)
 
 
-def conformer(smiles: str) -> tuple[NDArray[np.float32], str]:
-    """One conformer of a molecule, (n_atoms, 4), and how it was made: mmff, etkdg, random_mmff, random or flat."""
-    molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
+def embedded(molecule: Chem.Mol, conformers: int = 1) -> tuple[NDArray[np.float32], str]:
+    """Conformers of a molecule, (n_atoms, 1 + 3 * conformers), and how they were made.
+
+    The status is mmff, etkdg, random_mmff, random or flat. Where fewer embed than asked for, they repeat.
+    """
+    molecule = Chem.AddHs(molecule)
     for word, random_coordinates in (("", False), ("random", True)):
-        if _embed(molecule, random_coordinates):
+        if _embed(molecule, conformers, random_coordinates):
             optimised = _optimise(molecule)
             status = "_".join(part for part in (word, "mmff" if optimised else "") if part) or "etkdg"
-            return _array(molecule), status
+            return _array(molecule, conformers), status
     rdDepictor.Compute2DCoords(molecule)
-    return _array(molecule), "flat"
+    return _array(molecule, conformers), "flat"
 
 
-def _embed(molecule: Chem.Mol, random_coordinates: bool) -> bool:
+def select(conformers: NDArray[np.float32], number: int) -> NDArray[np.float32]:
+    """One conformer, (n_atoms, 4), of an array of the cache."""
+    return conformers[:, [0, 3 * number + 1, 3 * number + 2, 3 * number + 3]]
+
+
+def refuse_flat(statuses: dict[str, str]) -> None:
+    """Refuse molecules without 3-D coordinates, by SMILES and status.
+
+    Raises:
+        DataError: if there are any; names them and says what to set.
+    """
+    flat = sorted(smiles for smiles, status in statuses.items() if status == "flat")
+    if flat:
+        raise DataError(
+            f"every molecule must have a 3-D conformer; {len(flat)} of {len(statuses)} cannot be embedded: "
+            f"{', '.join(flat[:3])}{' ...' if len(flat) > 3 else ''}. Set the stage's unembeddable: flat to give them "
+            "2-D coordinates, or for salts fragments: largest, or for '*' repeat_units: cap."
+        )
+
+
+def _embed(molecule: Chem.Mol, conformers: int, random_coordinates: bool) -> bool:
     parameters = rdDistGeom.ETKDGv3()
     parameters.randomSeed = SEED
     parameters.maxIterations = EMBED_ATTEMPTS
     parameters.useRandomCoords = random_coordinates
     try:
-        return rdDistGeom.EmbedMolecule(molecule, parameters) == 0
+        return len(rdDistGeom.EmbedMultipleConfs(molecule, conformers, parameters)) > 0
     except RuntimeError:  # RDKit's bounds of some molecules with '*' contradict each other
         return False
 
@@ -56,9 +98,11 @@ def _optimise(molecule: Chem.Mol) -> bool:
     """Relax in MMFF where it has parameters for every atom; one that has not converged is kept as it is."""
     if not AllChem.MMFFHasAllMoleculeParams(molecule):
         return False
-    return AllChem.MMFFOptimizeMolecule(molecule, maxIters=MMFF_ITERATIONS) >= 0
+    results = AllChem.MMFFOptimizeMoleculeConfs(molecule, maxIters=MMFF_ITERATIONS)
+    return all(code >= 0 for code, _ in results)
 
 
-def _array(molecule: Chem.Mol) -> NDArray[np.float32]:
+def _array(molecule: Chem.Mol, conformers: int) -> NDArray[np.float32]:
     numbers = np.array([atom.GetAtomicNum() for atom in molecule.GetAtoms()], dtype=np.float32)
-    return np.column_stack([numbers, molecule.GetConformer().GetPositions()]).astype(np.float32)
+    positions = [conformer.GetPositions() for conformer in molecule.GetConformers()]
+    return np.column_stack([numbers, *(positions[i % len(positions)] for i in range(conformers))]).astype(np.float32)

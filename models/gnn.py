@@ -99,7 +99,8 @@ class Gnn(Neural):
 
     def encode(self, rows: Rows, folder: Path, view: int, seed: int) -> Batches:
         """Molecular graphs."""
-        return side_by_side([self._graphs(list(rows.inputs[column])) for column in self.columns])
+        graphs = [self._graphs(list(rows.inputs[column])) for column in self.columns]
+        return side_by_side(graphs, once=self.config.backbone_dropout == 0)
 
     def _graphs(self, smiles: list[str]) -> Batches:
         graph_of = {text: self._graph(text) for text in set(smiles)}

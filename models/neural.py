@@ -148,19 +148,26 @@ class PerColumn(nn.Module):
         self.width: int = backbone.width * n_columns  # type: ignore[operator, assignment]
 
     def forward(self, **batch: Tensor) -> Tensor:
-        """Features (n_rows, n_columns * width) of tensors named `<column number>_<name>`."""
+        """Features (n_rows, n_columns * width) of tensors named `<column>_<name>`, and `<column>_row` (n_rows,): the
+        molecule of each row among the distinct ones of that column.
+        """
         parts = []
         for i in range(self.n_columns):
             prefix = f"{i}_"
             own = {name.removeprefix(prefix): tensor for name, tensor in batch.items() if name.startswith(prefix)}
-            parts.append(self.backbone(**own))
+            molecule = own.pop("row")
+            parts.append(self.backbone(**own)[molecule])
         return torch.cat(parts, dim=1)
 
 
-def side_by_side(columns: list[Batches]) -> Batches:
+def side_by_side(columns: list[Batches], once: bool) -> Batches:
     """Batches of several columns as the input of `PerColumn`.
 
     Rows are batched by the sum of their lengths, or where a batch may hold one length only, by all of them.
+
+    Args:
+        once: whether a molecule that stands in several rows of a batch is encoded once, as in screens of few reagents;
+            not where the backbone drops, or these rows would share a mask.
     """
     if len(columns) == 1:
         return columns[0]
@@ -171,8 +178,12 @@ def side_by_side(columns: list[Batches]) -> Batches:
     def collate(part: list[Any]) -> dict[str, Tensor]:
         batch: dict[str, Tensor] = {}
         for i, column in enumerate(columns):
-            tensors = column.collate([item[i] for item in part])
+            items = [item[i] for item in part]
+            distinct = {id(item): item for item in items} if once else dict(enumerate(items))
+            place = {key: n for n, key in enumerate(distinct)}
+            tensors = column.collate(list(distinct.values()))
             batch |= {f"{i}_{name}": tensor for name, tensor in tensors.items()}
+            batch[f"{i}_row"] = torch.tensor([place[id(item)] for item in items] if once else list(range(len(items))))
         return batch
 
     items = list(zip(*(column.items for column in columns), strict=True))

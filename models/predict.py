@@ -11,7 +11,7 @@ from competition.paths import Paths
 from competition.tables import read_rows
 from models.executor import Executor, Task
 from models.jobs import Job, verify
-from models.train import cache_tasks
+from models.train import cache_tasks, check_molecules
 from models.work import predict_job
 
 
@@ -42,6 +42,7 @@ def predict_jobs(
         used = [stages[name] for name in sorted({job.stage for job in waiting})]
         with Executor(n_workers, len(waiting)) as executor:
             executor.run(cache_tasks(competition, used, paths, [rows]), "molecules")
+            check_molecules(competition, used, paths, [rows])
             executor.run(
                 [
                     Task(

@@ -23,12 +23,14 @@ from models.cache import MoleculeCache
 from models.config import (
     BertStage,
     CatboostStage,
+    ConformerStage,
     CustomStage,
     EmbeddingStage,
     GnnStage,
     LightgbmStage,
     SklearnStage,
     Stage,
+    Unimol2Stage,
     UnimolStage,
 )
 
@@ -86,6 +88,10 @@ def _stage_of_kind(config: Stage, context: Context) -> FittedStage:
             from models.unimol import Unimol
 
             return Unimol(config, context)
+        case Unimol2Stage():
+            from models.unimol2 import Unimol2
+
+            return Unimol2(config, context)
         case GnnStage():
             from models.gnn import Gnn
 
@@ -146,10 +152,10 @@ def shared_caches(config: Stage, context: Context) -> list[MoleculeCache]:
     Without torch, since the parent process asks.
     """
     match config:
-        case UnimolStage():
+        case ConformerStage():
             from models.conformers import conformer_cache
 
-            return [conformer_cache(context.cache)]
+            return [conformer_cache(context.cache, **config.conformer_settings)]
         case LightgbmStage() | CatboostStage() | SklearnStage():
             from models.features import molecule_features
 

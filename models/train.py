@@ -40,22 +40,40 @@ SHARD = 100  # molecules per shard of a cache: some seconds of work, all that a 
 def cache_tasks(competition: CompetitionConfig, stages: list[Any], paths: Paths, rows: list[Rows]) -> list[Task]:
     """Tasks that fill the caches of molecules which several jobs share, before any job starts."""
     tasks = []
-    for smiles_column in competition.smiles:
-        smiles = sorted({text for part in rows for text in part.inputs[smiles_column]})
-        seen = set()
-        for stage in stages:
-            for cache in shared_caches(stage, context_of(competition, paths, 0)):
-                if cache.folder not in seen:
-                    seen.add(cache.folder)
-                    missing = cache.missing(smiles)
-                    for start in range(0, len(missing), SHARD):
-                        part = missing[start : start + SHARD]
-                        call = (stage, competition, paths, cache.folder.name, part)
-                        tasks.append(Task(cache.name, fill_cache, call, group=cache.folder.name))
+    planned: set[tuple[str, str]] = set()
     for stage in stages:
+        smiles = molecules_of(competition, stage, rows)
+        for cache in shared_caches(stage, context_of(competition, paths, 0)):
+            name = cache.folder.name
+            missing = [text for text in cache.missing(smiles) if (name, text) not in planned]
+            planned.update((name, text) for text in missing)
+            for start in range(0, len(missing), SHARD):
+                part = missing[start : start + SHARD]
+                call = (stage, competition, paths, name, part)
+                tasks.append(Task(cache.name, fill_cache, call, group=name))
         if stage.kind == "embedding":
             tasks.append(Task("embedding", fill_embeddings, (stage, competition, paths, rows), group="embedding"))
     return tasks
+
+
+def molecules_of(competition: CompetitionConfig, stage: Any, rows: list[Rows]) -> list[str]:
+    """Distinct molecules of the columns that a stage reads, sorted."""
+    columns = getattr(stage, "columns", None) or competition.smiles
+    return sorted(
+        {text for part in rows for name in columns if name in competition.smiles for text in part.inputs[name]}
+    )
+
+
+def check_molecules(competition: CompetitionConfig, stages: list[Any], paths: Paths, rows: list[Rows]) -> None:
+    """Let each stage see how its molecules turned out, before any job starts.
+
+    Raises:
+        DataError: if a stage cannot take one.
+    """
+    for stage in stages:
+        for cache in shared_caches(stage, context_of(competition, paths, 0)):
+            if cache.check is not None:
+                cache.load(molecules_of(competition, stage, rows))
 
 
 def train(
@@ -90,11 +108,15 @@ def train(
     if not waiting and not unpredicted:
         return
     used = {name: stages[name] for name in stages if any(job.stage == name for job in waiting + unpredicted)}
-    tasks = _tasks(competition, used, paths, todo, waiting, unpredicted)
+    rows = read_rows(paths.train, competition, labelled=True)
+    test = read_rows(paths.test, competition, labelled=False)
+    tasks = _tasks(competition, used, paths, todo, waiting, unpredicted, rows, test)
     with Executor(n_workers, len(waiting) + len(unpredicted)) as executor:
         if budget is None:
             for noun, part in tasks.items():
                 executor.run(part, noun)
+                if noun == "molecules":
+                    check_molecules(competition, list(used.values()), paths, [rows, test])
             return
         together = [task for part in tasks.values() for task in part]
         order = Budget(_groups(competition, used, paths, seconds), together, executor.n_workers, deadline)
@@ -110,10 +132,10 @@ def _tasks(
     todo: Plan,
     waiting: list[Job],
     unpredicted: list[Job],
+    rows: Rows,
+    test: Rows,
 ) -> dict[str, list[Task]]:
     """All tasks, in the order in which they are run without a budget: noun for the bar -> tasks."""
-    rows = read_rows(paths.train, competition, labelled=True)
-    test = read_rows(paths.test, competition, labelled=False)
     scorer = _Scorer(competition, rows, read_folds(paths.folds, rows.ids), todo.n_folds)
     return {
         "molecules": cache_tasks(competition, list(stages.values()), paths, [rows, test]),

@@ -7,14 +7,8 @@ them silently), every dropout rate reachable, weights checked key by key, distan
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import importlib.util
-import logging
-import tempfile
-import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,31 +16,23 @@ from numpy.typing import NDArray
 from rdkit import Chem
 from torch import Tensor, nn
 
-from competition.errors import ConfigError
 from competition.files import read_json, write_json
 from competition.tables import Rows
 from models.batches import Batches
 from models.config import UnimolStage
-from models.conformers import conformer_cache
-from models.neural import Neural, PerColumn, side_by_side
-from models.stage import Context, molecule_columns
+from models.neural import side_by_side
+from models.pairs import Encoder, pair_bias
+from models.unimol_shared import OnConformers, load_checkpoint, quiet_import
 from models.weights import find_weights
 
-with tempfile.TemporaryDirectory() as _folder, contextlib.chdir(_folder), warnings.catch_warnings():
-    # Importing the package makes a folder logs/ where it stands, opens the root logger and silences all warnings.
-    _level = logging.root.level
-    from unimol_tools.models.transformers import TransformerEncoderWithPair
+with quiet_import():
     from unimol_tools.models.unimol import (
         GaussianLayer,
         NonLinearHead,
         NumericalEmbed,
-        UniMolModel,
         molecule_architecture,
         oled_architecture,
     )
-
-    logging.root.setLevel(_level)
-    logging.getLogger("Uni-Mol Tools").handlers.clear()
 
 KERNEL_WIDTH = 128  # number of basis functions of a distance, the same in every published model
 SPECIAL_TOKENS = {
@@ -57,58 +43,22 @@ FOREIGN_KEYS = ("lm_head.", "pair2coord_proj.", "dist_head.", "encoder.final_hea
 """Parts of a checkpoint that only its pre-training or an earlier fine-tuning used."""
 
 
-class _Gaussian(torch.autograd.Function):
-    """Normal densities of x (n,) for means and standard deviations (k,), as (n, k): the package's formula.
-
-    Its own backward pass makes four sweeps over (n, k) where autograd makes a dozen; a third of a training
-    step of a small model. Tested against the package's function, gradients included.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        z = (x.unsqueeze(1) - mean).mul_(1 / std)
-        density = z.square().mul_(-0.5).exp_().mul_(1 / ((2 * 3.14159) ** 0.5 * std))  # pi as in the package
-        ctx.save_for_backward(z, density, std)
-        return density
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        z, density, std = ctx.saved_tensors
-        scaled = gradients[0] * density
-        along = scaled * z
-        of_x = -(along @ (1 / std))
-        of_std = (torch.linalg.vecdot(along, z, dim=0) - scaled.sum(0)) / std
-        return of_x, along.sum(0) / std, of_std
-
-
-class FastGaussianLayer(GaussianLayer):
-    """GaussianLayer with the same parameters and numbers, and a faster backward pass."""
-
-    def forward(self, x: Tensor, edge_type: Tensor) -> Tensor:
-        """Densities (n_rows, n_tokens, n_tokens, K) of distances x (n_rows, n_tokens, n_tokens)."""
-        moved = (self.mul(edge_type).squeeze(-1) * x + self.bias(edge_type).squeeze(-1)).float()
-        std = self.stds.weight.float().view(-1).abs() + 1e-5
-        density = _Gaussian.apply(moved.flatten(), self.means.weight.float().view(-1), std)
-        return density.view(*x.shape, self.K).type_as(self.means.weight)
-
-
-class UnimolBackbone(UniMolModel):
+class UnimolBackbone(nn.Module):
     """UniMolModel without its head, in any size: its constructor wants a checkpoint and knows fixed sizes only.
 
-    The parts and the forward pass are the package's own; a test holds both published architectures to the
-    package's constructor, parameter by parameter and output by output.
+    The parts are the package's own, run faster (`models/pairs.py`); tests hold both published architectures to the
+    package's constructor parameter by parameter and output by output, and all gradients to those of its modules.
     """
 
     def __init__(self, config: UnimolStage, vocabulary: list[str]) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
         args = oled_architecture() if config.architecture == "oled" else molecule_architecture()
         if config.architecture == "compact":
             args.encoder_layers, args.encoder_embed_dim = config.layers, config.width
             args.encoder_ffn_embed_dim, args.encoder_attention_heads = 4 * config.width, config.heads
-        self.vocabulary_size = len(vocabulary)
         self.padding_idx = vocabulary.index("[PAD]")
         self.embed_tokens = nn.Embedding(len(vocabulary), args.encoder_embed_dim, self.padding_idx)
-        self.encoder = TransformerEncoderWithPair(
+        self.encoder = Encoder(
             encoder_layers=args.encoder_layers,
             embed_dim=args.encoder_embed_dim,
             ffn_embed_dim=args.encoder_ffn_embed_dim,
@@ -122,7 +72,7 @@ class UnimolBackbone(UniMolModel):
             no_final_head_layer_norm=args.delta_pair_repr_norm_loss < 0,
         )
         self.gbf_proj = NonLinearHead(KERNEL_WIDTH, args.encoder_attention_heads, args.activation_fn)
-        kernel = FastGaussianLayer if args.kernel == "gaussian" else NumericalEmbed
+        kernel = GaussianLayer if args.kernel == "gaussian" else NumericalEmbed
         self.gbf = kernel(KERNEL_WIDTH, len(vocabulary) ** 2)
         self.width: int = args.encoder_embed_dim
 
@@ -133,18 +83,12 @@ class UnimolBackbone(UniMolModel):
             tokens: (n_rows, n_tokens) ids, [CLS] atoms [SEP] padding.
             coordinates: (n_rows, n_tokens, 3) in angstrom around the centroid, where [CLS] and [SEP] stand.
         """
-        # The default mode of cdist for many points loses digits of short distances.
-        distance = torch.cdist(coordinates, coordinates, compute_mode="donot_use_mm_for_euclid_dist")
-        edge_type = tokens.unsqueeze(2) * self.vocabulary_size + tokens.unsqueeze(1)
-        return super().forward(tokens, distance, coordinates, edge_type, return_repr=True)
+        bias = pair_bias(self.gbf, self.gbf_proj, tokens, coordinates, self.padding_idx)
+        return self.encoder(self.embed_tokens(tokens), bias)
 
 
-class Unimol(Neural):
+class Unimol(OnConformers):
     """The stage; see `models.neural.Neural`."""
-
-    def __init__(self, config: UnimolStage, context: Context) -> None:
-        super().__init__(config, context)
-        self.columns = molecule_columns(config.columns, context.smiles, "unimol")
 
     def start(self, train: Rows, folder: Path) -> nn.Module:
         """The configured weights, or random ones where none are configured."""
@@ -153,30 +97,26 @@ class Unimol(Neural):
         write_json(folder / "vocabulary.json", vocabulary)
         backbone = UnimolBackbone(self.config, vocabulary)
         if files:
-            load_checkpoint(backbone, next(path for name, path in files.items() if name.endswith(".pt")))
-        status = [word for column in self.columns for word in self._conformers(train, column)[1]]
-        write_json(folder / "conformers.json", {word: status.count(word) for word in sorted(set(status))})
-        return PerColumn(backbone, len(self.columns)) if len(self.columns) > 1 else backbone
+            load_checkpoint(backbone, files, FOREIGN_KEYS)
+        self.count_statuses(train, folder)
+        return self.per_column(backbone)
 
     def restore(self, folder: Path) -> nn.Module:
         """The same architecture for each molecule column."""
-        backbone = UnimolBackbone(self.config, read_json(folder / "vocabulary.json"))
-        return PerColumn(backbone, len(self.columns)) if len(self.columns) > 1 else backbone
+        return self.per_column(UnimolBackbone(self.config, read_json(folder / "vocabulary.json")))
 
     def encode(self, rows: Rows, folder: Path, view: int, seed: int) -> Batches:
-        """Tokens and centred coordinates of each molecule."""
+        """Tokens and centred coordinates of each molecule; a view is a conformer."""
         vocabulary = read_json(folder / "vocabulary.json")
         padding = vocabulary.index("[PAD]")
         columns = []
         for column in self.columns:
-            conformers, _ = self._conformers(rows, column)
-            items = [encode(conformer, vocabulary, self.config.remove_hydrogens) for conformer in conformers]
+            conformers = dict(zip(rows.inputs[column], self.conformers(rows, column, view), strict=True))
+            encoded = {s: encode(conformers[s], vocabulary, self.config.remove_hydrogens) for s in conformers}
+            items = [encoded[smiles] for smiles in rows.inputs[column]]
             lengths = np.array([len(tokens) for tokens, _ in items])
             columns.append(Batches(items, lengths, lambda part: collate(part, padding)))
-        return side_by_side(columns)
-
-    def _conformers(self, rows: Rows, column: str) -> tuple[list[NDArray[np.float32]], list[str]]:
-        return conformer_cache(self.context.cache).load(list(rows.inputs[column]))
+        return side_by_side(columns, once=self.config.backbone_dropout == 0)
 
 
 def read_vocabulary(files: dict[str, Path], token_order: str) -> list[str]:
@@ -193,31 +133,6 @@ def read_vocabulary(files: dict[str, Path], token_order: str) -> list[str]:
     symbols = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
     atoms = [symbol for symbol in symbols if symbol not in SPECIAL_TOKENS["file"] and symbol != "[MASK]"]
     return [*SPECIAL_TOKENS[token_order], *atoms, "[MASK]"]
-
-
-def load_checkpoint(backbone: nn.Module, path: Path) -> None:
-    """Load published weights; every key of the backbone must be set, and no foreign one dropped but FOREIGN_KEYS.
-
-    Raises:
-        ConfigError: if a key is missing, foreign or of another shape.
-    """
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    state = content.get("model", content.get("model_state_dict", content))
-    state = {name: tensor for name, tensor in state.items() if not name.startswith(FOREIGN_KEYS)}
-    expected = backbone.state_dict()
-    missing, foreign = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    shapes = sorted(k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape)
-    if missing or foreign or shapes:
-        raise ConfigError(
-            f"{path} must hold the weights of this architecture; missing: {_few(missing)}; foreign: {_few(foreign)}; "
-            f"of another shape: {_few(shapes)}. Set the architecture and weights that belong together."
-        )
-    backbone.load_state_dict(state)
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "none"
 
 
 def encode(

@@ -24,7 +24,8 @@ FETCHED = Path.home() / ".chemprop"
 class WeightSet:
     """A published set of files.
 
-    files: name in the hub's repository -> sha256, or None for files too small to be weights (not checked).
+    files: name in the hub's repository -> sha256, or None where it is not known or the file too small to be weights;
+        the key of a job has the digests that were found, those too.
     package: installed package and folder in it that carry the files.
     labels: whether it was pre-trained with labels that may leak into a competition on them.
     url: folder on the web where it is published, for a set that is on no hub; it is kept below the home folder.
@@ -92,6 +93,15 @@ WEIGHT_SETS: dict[str, WeightSet] = {
         licence="MIT (code; the weights' licence is on the hub's page)",
         labels="pre-trained with HOMO and LUMO labels",
     ),
+    **{
+        f"unimol2_{size.lower()}": WeightSet(
+            hub="dptech/Uni-Mol2",
+            files={f"modelzoo/{size}/checkpoint.pt": None},
+            size_mb=size_mb,
+            licence="MIT",
+        )
+        for size, size_mb in (("84M", 337), ("164M", 660), ("310M", 1240), ("570M", 2280), ("1.1B", 4500))
+    },
 }
 
 

@@ -73,7 +73,7 @@ def _check_metric(competition: CompetitionConfig, y: NDArray[np.float64]) -> Non
 def _check_columns(stage: object, config: Config) -> None:
     competition = config.competition
     kind = getattr(stage, "kind", "")
-    if kind in ("gnn", "unimol"):
+    if kind in ("gnn", "unimol", "unimol2"):
         molecule_columns(getattr(stage, "columns", []), competition.smiles, kind)
     if isinstance(stage, TextStage):
         read_template(stage.template, stage.columns, competition.smiles, competition.text, competition.categorical)

@@ -12,7 +12,7 @@ import pytest
 from competition.paths import PROJECT
 
 ROOMS = ["competition", "folds", "models", "submissions"]
-STAGES = {"unimol", "gnn", "bert", "embedding", "lightgbm", "catboost", "sklearn"}
+STAGES = {"unimol", "unimol2", "gnn", "bert", "embedding", "lightgbm", "catboost", "sklearn"}
 
 
 def imported(file: Path) -> set[str]:

@@ -6,11 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rdkit import Chem
 
 from competition.errors import DataError
 from models import conformers
 from models.cache import MoleculeCache
-from models.conformers import conformer, conformer_cache
+from models.conformers import conformer_cache, embedded, refuse_flat, select
+from models.molecules import prepared
+
+DEFAULT = {"conformers": 1, "fragments": "all", "repeat_units": "keep", "unembeddable": "error"}
+
+
+def conformer(smiles: str, conformers: int = 1) -> tuple[np.ndarray, str]:
+    return embedded(prepared(smiles, "all", "keep"), conformers)
 
 
 def test_a_conformer_has_all_atoms_with_hydrogens_and_real_bond_lengths() -> None:
@@ -31,7 +39,7 @@ def test_metals_are_embedded_without_mmff() -> None:
 def test_a_molecule_that_cannot_be_embedded_is_flat(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    def fails(molecule: object, random_coordinates: bool) -> bool:
+    def fails(molecule: object, n: int, random_coordinates: bool) -> bool:
         tried.append(random_coordinates)
         return False
 
@@ -40,6 +48,74 @@ def test_a_molecule_that_cannot_be_embedded_is_flat(monkeypatch: pytest.MonkeyPa
     assert (status, tried) == ("flat", [False, True])
     assert (atoms[:, 3] == 0).all()
     assert np.ptp(atoms[:, 1]) > 1
+
+
+def test_several_conformers_differ_and_the_first_is_the_only_one_of_the_default() -> None:
+    three, _ = conformer("CCCCCO", conformers=3)
+    assert three.shape == (18, 10)
+    assert np.array_equal(select(three, 0), conformer("CCCCCO")[0])
+    assert not np.allclose(select(three, 1)[:, 1:], select(three, 2)[:, 1:], atol=0.1)
+    assert np.linalg.norm(select(three, 2)[0, 1:] - select(three, 2)[1, 1:]) == pytest.approx(1.52, abs=0.03)
+
+
+def test_where_fewer_conformers_embed_they_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conformers, "_embed", lambda *_: False)
+    atoms, status = conformer("CCO", conformers=2)
+    assert status == "flat"
+    assert np.array_equal(select(atoms, 0), select(atoms, 1))
+
+
+def test_the_largest_fragment_is_that_with_the_most_heavy_atoms() -> None:
+    assert names("CC(=O)[O-].[Na+]", fragments="largest") == "CC(=O)[O-]"
+    assert names("CC(=O)[O-].[Na+]") == "CC(=O)[O-].[Na+]"
+    assert names("CCO.O.O", fragments="largest") == "CCO"
+
+
+@pytest.mark.parametrize(
+    ("unit", "capped", "cyclic"),
+    [
+        ("*CC*", "CCCC", "C1CCC1"),
+        ("*CC(*)c1ccccc1", "CCC(C)c1ccccc1", "c1ccc(C2CC(c3ccccc3)C2)cc1"),  # head to tail: 1,3
+        ("*N[C@@H](C)C(*)=O", "CN[C@@H](C)C(C)=O", "C[C@@H]1NC(=O)[C@H](C)NC1=O"),  # alanine's cyclic dimer
+        ("*C*", "CCC", "C1CC1"),  # both ends at one atom: three units
+        ("*CCO", "CCCO", "CCCO"),  # one end only
+        ("*=CC=*", "C=CC=C", "C=CC=C"),  # double bonds
+        ("CCO", "CCO", "CCO"),
+    ],
+)
+def test_repeat_units_are_closed_as_the_setting_says(unit: str, capped: str, cyclic: str) -> None:
+    canonical = Chem.CanonSmiles(unit)
+    assert names(canonical) == canonical
+    assert names(canonical, repeat_units="cap") == Chem.CanonSmiles(capped)
+    assert names(canonical, repeat_units="cyclic_dimer") == Chem.CanonSmiles(cyclic)
+
+
+def test_a_closed_unit_has_mmff_where_an_open_one_has_none() -> None:
+    assert conformer("*CC(*)c1ccccc1")[1] == "etkdg"
+    assert embedded(prepared("*CC(*)c1ccccc1", "all", "cap"))[1] == "mmff"
+
+
+def names(smiles: str, fragments: str = "all", repeat_units: str = "keep") -> str:
+    return Chem.MolToSmiles(prepared(smiles, fragments, repeat_units))
+
+
+def test_each_setting_that_changes_coordinates_has_a_cache_of_its_own(tmp_path: Path) -> None:
+    changes = [{}, {"conformers": 2}, {"fragments": "largest"}, {"repeat_units": "cap"}]
+    folders = {conformer_cache(tmp_path, **{**DEFAULT, **change}).folder for change in changes}
+    assert len(folders) == len(changes)
+    assert conformer_cache(tmp_path, **{**DEFAULT, "unembeddable": "flat"}).folder in folders
+
+
+def test_molecules_without_coordinates_are_refused_by_name_unless_flat_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conformers, "_embed", lambda *_: False)
+    with pytest.raises(DataError, match=r"2 of 2 cannot be embedded: CCO, CO\. Set the stage's unembeddable: flat"):
+        conformer_cache(tmp_path, **DEFAULT).load(["CO", "CCO"])
+    taken, status = conformer_cache(tmp_path, **{**DEFAULT, "unembeddable": "flat"}).load(["CO", "CCO"])
+    assert status == ["flat", "flat"]
+    assert len(taken) == 2
+    refuse_flat({"CO": "random_mmff", "C": "etkdg"})
 
 
 def test_the_cache_gives_values_in_the_order_asked_and_computes_each_once(tmp_path: Path) -> None:
@@ -68,7 +144,7 @@ def test_other_settings_have_another_folder(tmp_path: Path) -> None:
 
 def test_how_molecules_fell_into_shards_changes_no_value(tmp_path: Path) -> None:
     smiles = ["CO", "CCO", "c1ccccc1"]
-    together, apart = conformer_cache(tmp_path / "a"), conformer_cache(tmp_path / "b")
+    together, apart = conformer_cache(tmp_path / "a", **DEFAULT), conformer_cache(tmp_path / "b", **DEFAULT)
     together.compute_shard(smiles)
     for text in smiles:
         apart.compute_shard([text])
@@ -77,7 +153,7 @@ def test_how_molecules_fell_into_shards_changes_no_value(tmp_path: Path) -> None
 
 
 def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
-    cache = conformer_cache(tmp_path)
+    cache = conformer_cache(tmp_path, **DEFAULT)
     cache.compute_shard(["CO"])
     shard = next(cache.folder.glob("*.npz"))
     shard.write_bytes(shard.read_bytes()[:100])

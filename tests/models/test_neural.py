@@ -111,20 +111,36 @@ def test_several_columns_of_equal_length_batches_are_equal_in_each() -> None:
     def column(lengths: list[int]) -> Batches:
         return Batches(lengths, np.array(lengths), lambda items: {"x": torch.tensor(items)}, equal_lengths=True)
 
-    joined = side_by_side([column([3, 3, 4, 3]), column([5, 6, 5, 5])])
+    joined = side_by_side([column([3, 3, 4, 3]), column([5, 6, 5, 5])], once=True)
     assert joined.lengths[0] == joined.lengths[3]
     assert len(set(joined.lengths)) == 3
     assert joined.collate([joined.items[1]])["1_x"].tolist() == [6]
 
 
-def test_per_column_puts_features_side_by_side_in_order() -> None:
-    class Echo(torch.nn.Module):
-        width = 1
+class Echo(torch.nn.Module):
+    """The numbers it is given; remembers how many."""
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x[:, None]
+    width = 1
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(len(x))
+        return x[:, None]
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_features_of_columns_stand_side_by_side_and_a_molecule_is_encoded_once(once: bool) -> None:
+    one, two = [float(1)], [float(2)]  # a list: the same object where it is the same molecule
+    columns = [
+        Batches(items, np.ones(3, dtype=np.int64), lambda part: {"x": torch.tensor([value for (value,) in part])})
+        for items in ([one, two, one], [two, two, two])
+    ]
+    joined = side_by_side(columns, once=once)
     net = PerColumn(Echo(), 2)
-    found = net(**{"1_x": torch.tensor([3.0, 4.0]), "0_x": torch.tensor([1.0, 2.0])})
-    assert found.tolist() == [[1.0, 3.0], [2.0, 4.0]]
+    found = net(**joined.collate(joined.items))
+    assert found.tolist() == [[1.0, 2.0], [2.0, 2.0], [1.0, 2.0]]
+    assert net.backbone.seen == ([2, 1] if once else [3, 3])
     assert net.width == 2

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from competition.config import load_competition
-from competition.errors import ConfigError
+from competition.errors import ConfigError, DataError
 from competition.files import write_table
 from competition.paths import Paths
 from competition.prepare import prepare
@@ -18,12 +18,13 @@ from competition.tables import Rows, read_rows
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
+from models import conformers
 from models import train as train_module
 from models import work as work_module
-from models.config import load_stages
+from models.config import LightgbmStage, UnimolStage, load_stages
 from models.jobs import Plan, plan, stage_oof, stage_test
 from models.notes import write_notes
-from models.train import select
+from models.train import check_molecules, select
 from models.work import job_seed, run_job
 from tests.conftest import mixed_tables, write_competition
 
@@ -181,6 +182,24 @@ def test_every_job_has_a_seed_of_its_own(tmp_path: Path) -> None:
 
     jobs = [Job(stage, "k", seed, fold, tmp_path) for stage in "ab" for seed in (0, 1) for fold in (0, 1)]
     assert len({job_seed(c, job) for job in jobs for c in (config, other)}) == 16
+
+
+def test_a_molecule_without_coordinates_stops_the_run_before_any_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stands before the stage that needs coordinates; a column that it does not read does not concern it."""
+    train, test = mixed_tables()
+    config = load_competition(str(write_competition(tmp_path, train.assign(other="CCO"), test.assign(other="CCO"))))
+    config = config.model_copy(update={"smiles": ["SMILES", "other"]})
+    rows = Rows(["a"], pd.DataFrame({"SMILES": ["CO"], "other": ["CCO"]}), None)
+    embed = conformers._embed
+    small = lambda molecule, *rest: molecule.GetNumHeavyAtoms() < 3 and embed(molecule, *rest)  # noqa: E731
+    monkeypatch.setattr(conformers, "_embed", small)
+    trees, reads_both = LightgbmStage(kind="lightgbm"), UnimolStage(kind="unimol")
+    with pytest.raises(DataError, match="1 of 2 cannot be embedded: CCO"):
+        check_molecules(config, [trees, reads_both], Paths("mixed"), [rows])
+    check_molecules(config, [trees, reads_both.model_copy(update={"unembeddable": "flat"})], Paths("mixed"), [rows])
+    check_molecules(config, [trees, reads_both.model_copy(update={"columns": ["SMILES"]})], Paths("mixed"), [rows])
 
 
 def test_a_stage_or_fold_that_is_not_there_is_named(tmp_path: Path) -> None:

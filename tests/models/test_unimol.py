@@ -5,23 +5,27 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 
 from competition.errors import ConfigError
+from models import pairs
 from models.config import UnimolStage
 from models.dropout import audit, rates, set_rates
 from models.unimol import (
-    FastGaussianLayer,
-    GaussianLayer,
+    FOREIGN_KEYS,
     UnimolBackbone,
     collate,
     encode,
-    load_checkpoint,
+    molecule_architecture,
+    oled_architecture,
     read_vocabulary,
 )
+from models.unimol_shared import load_checkpoint
+from tests.models.published import PackageModel
 
 FILE_ORDER = read_vocabulary({}, "file")
 METHANOL = np.array(
@@ -36,6 +40,22 @@ def stage(**values: Any) -> UnimolStage:
 
 def batch(padding: int = 0) -> dict[str, torch.Tensor]:
     return collate([encode(METHANOL, FILE_ORDER, False), encode(METHANOL[:2], FILE_ORDER, False)], padding)
+
+
+def backbone(kernel: str) -> UnimolBackbone:
+    """A small one with a kernel whose parameters are not the initial ones and zeros."""
+    architecture = "molecule" if kernel == "gaussian" else "oled"
+    with mock.patch(f"models.unimol.{architecture}_architecture", lambda: small(kernel)):
+        ours = UnimolBackbone(stage(architecture=architecture), FILE_ORDER)
+    torch.nn.init.normal_(ours.gbf.mul.weight, 1, 0.3)
+    torch.nn.init.normal_(ours.gbf.bias.weight, 0, 0.3)
+    return ours
+
+
+def small(kernel: str) -> Any:
+    args = oled_architecture() if kernel == "linear" else molecule_architecture()
+    args.encoder_layers, args.encoder_embed_dim, args.encoder_ffn_embed_dim, args.encoder_attention_heads = 3, 32, 64, 4
+    return args
 
 
 def test_token_ids_are_those_of_the_dictionary_file() -> None:
@@ -115,7 +135,7 @@ def checkpoint(tmp_path: Path, **changes: Any) -> Path:
 
 def test_loading_a_checkpoint_sets_every_parameter(tmp_path: Path) -> None:
     backbone = UnimolBackbone(stage(), FILE_ORDER)
-    load_checkpoint(backbone, checkpoint(tmp_path))
+    load_checkpoint(backbone, {"model.pt": checkpoint(tmp_path)}, FOREIGN_KEYS)
     assert all((parameter == 0.5).all() for parameter in backbone.parameters())
 
 
@@ -129,7 +149,9 @@ def test_loading_a_checkpoint_sets_every_parameter(tmp_path: Path) -> None:
 )
 def test_a_checkpoint_with_other_keys_is_refused_by_name(tmp_path: Path, changes: Any, word: str) -> None:
     with pytest.raises(ConfigError, match=word):
-        load_checkpoint(UnimolBackbone(stage(), FILE_ORDER), checkpoint(tmp_path, **changes))
+        load_checkpoint(
+            UnimolBackbone(stage(), FILE_ORDER), {"model.pt": checkpoint(tmp_path, **changes)}, FOREIGN_KEYS
+        )
 
 
 def test_the_audit_finds_the_rates_that_are_no_modules() -> None:
@@ -141,22 +163,40 @@ def test_the_audit_finds_the_rates_that_are_no_modules() -> None:
     audit(backbone, batch())
 
 
-def test_the_fast_kernel_gives_the_numbers_and_gradients_of_the_package() -> None:
+@pytest.mark.parametrize("kernel", ["gaussian", "linear"])
+@pytest.mark.parametrize("chunk", [7, 1024])
+def test_outputs_and_gradients_are_those_of_the_package(
+    kernel: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With padding, with equal and unequal mirror images, in one chunk of pairs and in several."""
+    monkeypatch.setattr(pairs, "CPU_CHUNK", chunk)
     torch.manual_seed(0)
-    theirs, ours = GaussianLayer(128, 961), FastGaussianLayer(128, 961)
-    torch.nn.init.normal_(theirs.mul.weight, 1, 0.3)
-    torch.nn.init.normal_(theirs.bias.weight, 0, 0.3)
-    ours.load_state_dict(theirs.state_dict())
-    distance, edge_type = torch.rand(3, 9, 9) * 8, torch.randint(0, 961, (3, 9, 9))
-    weight = torch.randn(3, 9, 9, 128)
-    results = []
-    for layer in (theirs, ours):
-        x = distance.clone().requires_grad_()
-        output = layer(x, edge_type)
-        (output * weight).sum().backward()
-        results.append([output, x.grad, *(parameter.grad for parameter in layer.parameters())])
-    for expected, found in zip(*results, strict=True):
-        assert (expected - found).abs().max() < 1e-5 * expected.abs().max()
+    ours = backbone(kernel)
+    theirs = PackageModel(ours)
+    outputs = []
+    for network in (ours, theirs):
+        set_rates(network, 0.0)
+        output = network.train()(**batch())
+        (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum().backward()
+        outputs.append(output)
+    assert (outputs[0] - outputs[1]).abs().max() < 1e-5 * outputs[1].abs().max()
+    largest = max(float(parameter.grad.abs().max()) for parameter in theirs.parameters())
+    for (name, parameter), expected in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        # The true gradient of one bias is 0, since softmax takes no notice of a shift.
+        scale = largest if name == "gbf_proj.linear2.bias" else float(expected.grad.abs().max())
+        assert (parameter.grad - expected.grad).abs().max() < 1e-5 * scale, name
+
+
+def test_under_autocast_the_pair_bias_stays_in_float32() -> None:
+    torch.manual_seed(0)
+    ours = backbone("gaussian").eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        bias = pairs.pair_bias(ours.gbf, ours.gbf_proj, **batch(), padding=0)
+        half = ours(**batch())
+        half.float().sum().backward()
+    assert bias.dtype == torch.float32
+    assert torch.equal(bias, pairs.pair_bias(ours.gbf, ours.gbf_proj, **batch(), padding=0))
+    assert (half - ours(**batch())).abs().max() < 0.05
 
 
 def test_padding_changes_no_output() -> None:

@@ -45,9 +45,10 @@ def test_a_metric_that_ends_the_program_is_refused(tmp_path: Path) -> None:
         checked(path)
 
 
-def test_a_stage_without_a_column_for_it_is_named(tmp_path: Path) -> None:
-    path = write_competition(tmp_path, *mixed_tables(), competition={"smiles": []}, stages={"graph": {"kind": "gnn"}})
-    with pytest.raises(ConfigError, match=r"stages\.graph: a stage of kind gnn needs columns"):
+@pytest.mark.parametrize("kind", ["gnn", "unimol", "unimol2"])
+def test_a_stage_without_a_column_for_it_is_named(kind: str, tmp_path: Path) -> None:
+    path = write_competition(tmp_path, *mixed_tables(), competition={"smiles": []}, stages={"graph": {"kind": kind}})
+    with pytest.raises(ConfigError, match=rf"stages\.graph: a stage of kind {kind} needs columns"):
         checked(path)
 
 

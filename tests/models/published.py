@@ -1,0 +1,76 @@
+"""The package's own modules and forward pass in the size of a backbone of ours, to hold ours to."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from unimol_tools.models import unimolv2
+from unimol_tools.models.transformers import TransformerEncoderWithPair
+from unimol_tools.models.unimol import NonLinearHead, UniMolModel
+
+from models.unimol import UnimolBackbone
+from models.unimol2 import Unimol2Backbone
+
+
+class PackageModel(UniMolModel):
+    """UniMolModel with a copy of the weights of ours, and the same arguments."""
+
+    def __init__(self, ours: UnimolBackbone) -> None:
+        nn.Module.__init__(self)
+        layer = ours.encoder.layers[0]
+        heads = layer.attention_heads
+        self.padding_idx = ours.padding_idx
+        self.embed_tokens = nn.Embedding(*ours.embed_tokens.weight.shape, ours.padding_idx)
+        self.encoder = TransformerEncoderWithPair(
+            len(ours.encoder.layers), ours.width, layer.fc1.out_features, heads, no_final_head_layer_norm=True
+        )
+        self.gbf_proj = NonLinearHead(128, heads, "gelu")
+        self.gbf = type(ours.gbf)(128, ours.gbf.mul.num_embeddings)
+        self.load_state_dict(ours.state_dict())
+
+    def forward(self, tokens: Tensor, coordinates: Tensor) -> Tensor:
+        # The default mode of cdist for many points loses digits of short distances.
+        distance = torch.cdist(coordinates, coordinates, compute_mode="donot_use_mm_for_euclid_dist")
+        edge_type = tokens.unsqueeze(2) * len(self.embed_tokens.weight) + tokens.unsqueeze(1)
+        return super().forward(tokens, distance, coordinates, edge_type, return_repr=True)
+
+
+class PackageModel2(unimolv2.UniMolV2Model):
+    """UniMolV2Model with a copy of the weights of ours, and the same arguments."""
+
+    def __init__(self, ours: Unimol2Backbone) -> None:
+        original, layer = unimolv2.molecule_architecture, ours.encoder.layers[0]
+
+        def architecture(model_size: str) -> Any:
+            args = original(model_size)
+            args.num_encoder_layers, args.pair_embed_dim = len(ours.encoder.layers), ours.edge_feature.pair_dim
+            args.encoder_embed_dim = args.ffn_embedding_dim = ours.width
+            args.pair_hidden_dim = layer.opm.d_hid
+            args.num_attention_heads = args.encoder_attention_heads = layer.num_attention_heads
+            return args
+
+        with (
+            mock.patch.object(unimolv2, "molecule_architecture", architecture),
+            mock.patch.object(unimolv2.UniMolV2Model, "load_pretrained_weights"),  # it wants a checkpoint
+        ):
+            super().__init__(1, "84m", pretrained_model_path="none")
+        self.load_state_dict(ours.state_dict(), strict=False)
+
+    def forward(self, tokens: Tensor, atom_features: Tensor, coordinates: Tensor, **pairs: Tensor) -> Tensor:
+        n_rows, n_atoms = tokens.shape
+        kind = atom_features[:, :, 0]
+        return super().forward(
+            atom_feat=atom_features,
+            atom_mask=torch.ones_like(tokens),
+            edge_feat=pairs["bond_features"].int(),
+            shortest_path=pairs["shortest_path"].int(),
+            degree=pairs["degree"],
+            pair_type=torch.stack(torch.broadcast_tensors(kind[:, :, None] + 1, kind[:, None, :] + 129), dim=-1),
+            attn_bias=torch.zeros(n_rows, n_atoms + 1, n_atoms + 1),
+            src_tokens=tokens,
+            src_coord=coordinates,
+            return_repr=True,
+        )

@@ -1,0 +1,192 @@
+"""The Uni-Mol2 stage against unimol_tools itself, and what both stages on conformers must do beside the contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pydantic import ValidationError
+from rdkit import Chem
+from rdkit.Chem import AllChem, rdDistGeom
+from unimol_tools.data.conformer import mol2unimolv2
+from unimol_tools.models import unimolv2
+
+from competition.errors import ConfigError
+from competition.tables import Rows
+from models.config import Unimol2Stage, UnimolStage
+from models.conformers import embedded
+from models.dropout import audit, rates, set_rates
+from models.molecules import prepared
+from models.stage import Context, build_stage
+from models.unimol2 import FOREIGN_KEYS, UNKNOWN, Unimol2Backbone, collate, featurise
+from models.unimol_shared import load_checkpoint
+from tests.models.published import PackageModel2
+
+SMALL = {"layers": 3, "width": 32, "heads": 2, "pair_width": 12, "pair_hidden_width": 4}
+
+
+def stage(**values: Any) -> Unimol2Stage:
+    return Unimol2Stage.model_validate({"kind": "unimol2", **SMALL, **values})
+
+
+def item(smiles: str) -> dict[str, np.ndarray]:
+    molecule = prepared(smiles, "all", "keep")
+    return featurise(molecule, embedded(molecule)[0])
+
+
+@pytest.mark.parametrize(
+    "smiles",
+    ["CCO", "C", "CC(=O)[O-].[Na+]", "c1ccc2[nH]ccc2c1", "C[C@H](N)C(=O)O", "F/C=C/C#N", "[O-][N+](=O)c1ccccc1"],
+)
+def test_features_are_those_of_the_package(smiles: str) -> None:
+    molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    rdDistGeom.EmbedMolecule(molecule, randomSeed=42)
+    theirs = mol2unimolv2(molecule)
+    conformer = np.column_stack(
+        [[atom.GetAtomicNum() for atom in molecule.GetAtoms()], molecule.GetConformer().GetPositions()]
+    ).astype(np.float32)
+    ours = featurise(Chem.MolFromSmiles(smiles), conformer)
+    names = {"tokens": "src_tokens", "atom_features": "atom_feat", "degree": "degree", "bond_features": "edge_feat",
+             "shortest_path": "shortest_path", "coordinates": "src_coord"}  # fmt: skip
+    for our_name, their_name in names.items():
+        assert np.array_equal(ours[our_name], theirs[their_name]), our_name
+
+
+def test_heavy_atoms_only_and_an_open_end_is_an_unknown_atom() -> None:
+    assert item("*CO")["tokens"].tolist() == [UNKNOWN, 6, 8]
+    assert item("[H][H]")["tokens"].tolist() == [1, 1]
+    heavy = AllChem.MolFromSmiles("[2H]OC")
+    assert featurise(heavy, embedded(heavy)[0])["tokens"].tolist() == [8, 6]
+
+
+@pytest.mark.parametrize(
+    ("smiles", "fragments", "repeat_units", "n_atoms"),
+    [
+        ("CC(=O)[O-].[Na+]", "largest", "keep", 4),
+        ("*CC(*)c1ccccc1", "all", "cyclic_dimer", 16),
+        ("*CCO", "all", "cap", 4),
+    ],
+)
+def test_bonded_atoms_of_prepared_molecules_are_a_bond_apart(
+    smiles: str, fragments: str, repeat_units: str, n_atoms: int
+) -> None:
+    molecule = prepared(smiles, fragments, repeat_units)
+    features = featurise(molecule, embedded(molecule)[0])
+    distance = np.linalg.norm(features["coordinates"][:, None] - features["coordinates"], axis=-1)
+    bonded = features["shortest_path"] == 2
+    assert len(features["tokens"]) == n_atoms
+    assert 1.1 < distance[bonded].min() <= distance[bonded].max() < 1.7
+    assert distance[features["shortest_path"] > 2].min() > 1.9
+
+
+def test_outputs_and_gradients_are_those_of_the_package() -> None:
+    torch.manual_seed(0)
+    ours = Unimol2Backbone(stage())
+    for parameter in ours.parameters():
+        torch.nn.init.normal_(parameter, 0.05, 0.3)  # many start at 0
+    theirs = PackageModel2(ours)
+    names = ours.state_dict().keys()
+    assert names == {name for name in theirs.state_dict() if not name.startswith(FOREIGN_KEYS)}
+    smiles = ["CCOC(C)=O", "CC(=O)[O-].[Na+].O", "c1ccccc1"]
+    outputs = []
+    for network in (ours, theirs):
+        set_rates(network, 0.0)
+        output = network.train()(**collate([item(text) for text in smiles]))
+        (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum().backward()
+        outputs.append(output)
+    assert (outputs[0] - outputs[1]).abs().max() < 1e-5 * outputs[1].abs().max()
+    expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    largest = max(float(gradient.abs().max()) for gradient in expected.values() if gradient is not None)
+    for name, parameter in ours.named_parameters():
+        if expected[name] is None or parameter.grad is None:  # the pairs of the last layer
+            assert not [g for g in (expected[name], parameter.grad) if g is not None and g.abs().max() > 0], name
+        else:
+            # Some are differences of larger ones; that of linear_bias.bias is 0, as softmax takes no notice of a shift.
+            scale = max(float(expected[name].abs().max()), 0.1 * largest)
+            assert (parameter.grad - expected[name]).abs().max() < 1e-5 * scale, name
+
+
+@pytest.mark.parametrize("size", ["84m", "164m", "310m", "570m", "1.1b"])
+def test_published_sizes_have_the_parameters_of_the_package(size: str) -> None:
+    with torch.device("meta"), mock.patch.object(unimolv2.UniMolV2Model, "load_pretrained_weights"):
+        ours = Unimol2Backbone(stage(architecture=size)).state_dict()
+        theirs = unimolv2.UniMolV2Model(1, size.replace("b", "B"), pretrained_model_path="none").state_dict()
+    theirs = {name: tensor for name, tensor in theirs.items() if not name.startswith(FOREIGN_KEYS)}
+    assert {name: tensor.shape for name, tensor in ours.items()} == {name: t.shape for name, t in theirs.items()}
+
+
+def test_loading_a_checkpoint_sets_every_parameter_and_leaves_its_heads_out(tmp_path: Path) -> None:
+    backbone = Unimol2Backbone(stage())
+    state = {name: torch.full_like(tensor, 0.5) for name, tensor in backbone.state_dict().items()}
+    torch.save({"model": {**state, "movement_pred_head.q_proj.weight": torch.zeros(2)}}, tmp_path / "checkpoint.pt")
+    load_checkpoint(backbone, {"modelzoo/84M/checkpoint.pt": tmp_path / "checkpoint.pt"}, FOREIGN_KEYS)
+    assert all((parameter == 0.5).all() for parameter in backbone.parameters())
+
+
+def test_the_audit_reaches_every_rate() -> None:
+    """Its own class of dropout; attention and pairs keep theirs as numbers."""
+    backbone = Unimol2Backbone(stage())
+    for parameter in backbone.parameters():
+        torch.nn.init.normal_(parameter, 0.05, 0.3)
+    first = "encoder.layers.0."
+    on = {path.removeprefix(first) for path, rate in rates(backbone).items() if rate > 0 and path.startswith(first)}
+    assert on == {"attention_dropout", "dropout_module.p", "pair_dropout", "self_attn.dropout"}
+    batch = collate([item("CCO")])
+    with pytest.raises(ConfigError, match="pair_dropout = 0.25"):
+        audit(backbone, batch)
+    set_rates(backbone, 0.0)
+    audit(backbone, batch)
+
+
+def test_weights_and_architecture_belong_together() -> None:
+    with pytest.raises(ValidationError, match="architecture: 164m"):
+        stage(architecture="84m", weights="unimol2_164m")
+    with pytest.raises(ValidationError, match="no published weights"):
+        stage(weights="unimol2_84m")
+
+
+TRAIN = ["CCO", "CCCO", "c1ccccc1O", "CC(=O)O", "CCN", "CCCN", "OCC(O)CO", "CC(C)C", "CCOC", "C1CC1"]
+SETTINGS = {
+    "unimol": UnimolStage(kind="unimol", layers=2, width=32, heads=4, epochs=2, conformers=2, batch_size=4),
+    "unimol2": stage(epochs=2, conformers=2, batch_size=4),
+}
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_with_two_columns_and_conformers_a_prediction_is_the_same_alone_and_in_any_batch(
+    kind: str, tmp_path: Path
+) -> None:
+    """And it is the mean over the conformers, which training takes in turn."""
+    train = rows(TRAIN, TRAIN[::-1], np.arange(10.0)[:, None])
+    test = rows(["CCCCO", "C", "CCO", "c1ccncc1"], ["O", "CCCl", "CC#N", "CCCCBr"], None)
+    built = build_stage(SETTINGS[kind], Context(["a", "b"], [], [], [], ["y"], 1, tmp_path))
+    (tmp_path / "job").mkdir()
+    views, encode = [], built.encode
+
+    def recorded(rows: Rows, folder: Path, view: int, seed: int) -> Any:
+        views.append(view)
+        return encode(rows, folder, view, seed)
+
+    with mock.patch.object(built, "encode", recorded):
+        built.fit(train, None, tmp_path / "job")
+        assert set(views) == {0, 1}
+        y_pred = built.predict(test, tmp_path / "job")
+    alone = np.concatenate([built.predict(test.take(np.array([i])), tmp_path / "job") for i in range(4)])
+    assert np.abs(alone - y_pred).max() < 1e-5 * np.std(train.y)
+    assert np.ptp(y_pred) > 1e-4
+
+    by_view = []
+    for only in range(2):
+        with mock.patch.object(built, "encode", lambda *rest, only=only: encode(*rest[:2], only, 0)):
+            by_view.append(built.predict(test, tmp_path / "job"))
+    assert np.allclose(np.mean(by_view, axis=0), y_pred, atol=1e-6)
+    assert np.abs(by_view[0] - by_view[1]).max() > 1e-6
+
+
+def rows(a: list[str], b: list[str], y: Any) -> Rows:
+    return Rows([str(i) for i in range(len(a))], pd.DataFrame({"a": a, "b": b}), y)
