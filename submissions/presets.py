@@ -1,7 +1,7 @@
 """What `./run.sh new` chooses for what it found: metric, folds and stages, each with its reason.
 
 Times are estimates for two CPU cores, from one-thread measurements on 1,200 rows of molecules with 9 heavy atoms
-(18 with hydrogens): gnn 30 epochs 25 s, bert with rxnfp 4 epochs 45 s, compact Uni-Mol 15 epochs 55 s.
+(18 with hydrogens): gnn 30 epochs 25 s, bert with rxnfp 4 epochs 45 s, compact Uni-Mol 15 epochs 27 s.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ from models.config import StageConfig
 Preset = Literal["quick", "cpu", "gpu"]
 
 CORES = 2
+USUAL_BATCH = 32
 # Seconds on one thread per row and epoch, and what they grow with.
 GNN_PER_ATOM = 25 / (1200 * 30) / 9
 BERT_PER_TOKEN = 45 / (1200 * 4) / 14
 MINILM_PER_TOKEN = 1.7 * BERT_PER_TOKEN  # by its weights per layer
-UNIMOL_PER_PAIR = 55 / (1200 * 15) / 18**2
+UNIMOL_PER_PAIR = 27 / (1200 * 15) / 18**2
 CONFORMER_PER_PAIR = 0.02 / 18**2
 TREES_PER_ROW = {"smiles": 0.004, "text": 0.0007, "table": 0.0005}  # and per target
-SECONDS_PER_STAGE = {"quick": 400, "cpu": 3600}
+CATBOOST_PER_ROW = 0.044  # and per target
+SVR_PER_PAIR_OF_ROWS = 1e-6  # and per target
+SECONDS_PER_STAGE = {"quick": 400, "cpu": 900}
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Size:
     n_fits: float
     """Folds times the part of the cores that one of them takes."""
     heavy_atoms: float
-    atoms: float
+    pairs: float
+    """Of atoms, hydrogens included."""
     smiles_length: float
     words: float
 
@@ -138,12 +142,14 @@ def _scaffolds(smiles: pd.Series, acyclic_alone: bool) -> pd.Series:
 def measure(found: Found, n_folds: int) -> Size:
     """Sizes for the estimates, from a sample of the training rows."""
     sample = found.train.iloc[:: max(1, len(found.train) // 200)]
-    heavy, atoms, length = [0.0], [0.0], [0.0]
+    heavy, pairs, length = 0.0, 0.0, [0.0]
     smiles, text = found.named("smiles"), found.named("text")
-    molecules = [Chem.MolFromSmiles(value) for value in (sample[smiles[0]] if smiles else [])]
-    for molecule in [molecule for molecule in molecules if molecule is not None]:
-        heavy.append(molecule.GetNumAtoms())
-        atoms.append(Chem.AddHs(molecule).GetNumAtoms())
+    for name in smiles:
+        molecules = [molecule for value in sample[name] if (molecule := Chem.MolFromSmiles(value)) is not None]
+        # Of several columns a batch encodes each distinct molecule once.
+        share = min(1.0, found.train[name].nunique() / USUAL_BATCH) if len(smiles) > 1 else 1.0
+        heavy += share * float(np.mean([molecule.GetNumAtoms() for molecule in molecules] or [0]))
+        pairs += share * float(np.mean([Chem.AddHs(molecule).GetNumAtoms() ** 2 for molecule in molecules] or [0]))
     length += [sum(len(value) for value in row) for row in sample[smiles].itertuples(index=False)]
     words = [sum(len(WORD.findall(value)) for value in row) for row in sample[text].itertuples(index=False)]
     return Size(
@@ -151,8 +157,8 @@ def measure(found: Found, n_folds: int) -> Size:
         n_all_rows=len(found.train) + len(found.test),
         n_targets=len(found.targets),
         n_fits=n_folds / min(CORES, n_folds),
-        heavy_atoms=float(np.mean(heavy[1:] or [0])),
-        atoms=float(np.sqrt(np.mean(np.square(atoms[1:] or [0])))),
+        heavy_atoms=heavy,
+        pairs=pairs,
         smiles_length=float(np.mean(length[1:] or [0])),
         words=float(np.mean(words or [0])),
     )
@@ -163,7 +169,7 @@ def choose_stages(preset: Preset, found: Found, size: Size) -> list[Block]:
     smiles = found.named("smiles")
     reactions = [column.name for column in found.columns if column.reaction]
     text = [name for name in found.named("text") if name not in reactions]
-    blocks = _trees(found, size)
+    blocks = _trees(preset, found, size)
     if smiles:
         blocks += _graphs(preset, size)
         # Without `columns` a bert stage would take the text columns where there are any.
@@ -175,10 +181,14 @@ def choose_stages(preset: Preset, found: Found, size: Size) -> list[Block]:
     if text:
         columns = text if reactions else []
         blocks += _language_models(preset, "text", columns, 1.4 * size.words, size)
-    order = {"lightgbm": 0, "gnn": 1, "bert": 2, "unimol": 3}
+    order = {"lightgbm": 0, "sklearn": 1, "embedding": 2, "gnn": 3, "bert": 4, "unimol": 5, "catboost": 6}
     blocks.sort(key=lambda block: order[block.settings["kind"]])
     if preset == "gpu":
-        blocks = [replace(block, settings={**block.settings, "seeds": [0, 1, 2]}) for block in blocks]
+        chance = [block for block in blocks if block.settings["kind"] not in ("sklearn", "embedding")]
+        blocks = [
+            replace(block, settings={**block.settings, "seeds": [0, 1, 2]}) if block in chance else block
+            for block in blocks
+        ]
     else:
         blocks = [_within(SECONDS_PER_STAGE[preset], block) for block in blocks]
     return [replace(block, settings=only_changes(block.settings)) for block in blocks]
@@ -190,7 +200,7 @@ def only_changes(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key == "kind" or fields[key].default != value}
 
 
-def _trees(found: Found, size: Size) -> list[Block]:
+def _trees(preset: Preset, found: Found, size: Size) -> list[Block]:
     smiles, text = found.named("smiles"), found.named("text")
     parts = ["fingerprints and descriptors"] if smiles else []
     parts += ["TF-IDF"] if text else []
@@ -198,7 +208,16 @@ def _trees(found: Found, size: Size) -> list[Block]:
     per_row = len(smiles) * TREES_PER_ROW["smiles"] + len(text) * TREES_PER_ROW["text"] + TREES_PER_ROW["table"]
     seconds = per_row * size.n_rows * size.n_targets * size.n_fits
     if smiles or text:
-        return [Block("lightgbm", {"kind": "lightgbm"}, f"boosted trees on {', '.join(parts)}", seconds)]
+        blocks = [Block("lightgbm", {"kind": "lightgbm"}, f"boosted trees on {', '.join(parts)}", seconds)]
+        if smiles:
+            svr = {"kind": "sklearn", "regressor": "SVR", "parameters": {"C": 10.0}}
+            once = SVR_PER_PAIR_OF_ROWS * size.n_rows**2 * size.n_targets * size.n_fits
+            blocks.append(Block("svr", svr, "support vectors on the same features: another view for the blend", once))
+        if smiles and preset != "quick":
+            slow = CATBOOST_PER_ROW * size.n_rows * size.n_targets * size.n_fits
+            said = "boosted trees on MapLight's features"
+            blocks.append(Block("catboost", {"kind": "catboost"}, said, slow))
+        return blocks
     common = {"kind": "lightgbm", "feature_fraction": 0.8}  # the default is for thousands of fingerprint bits
     small = {**common, "num_leaves": 7, "min_data_in_leaf": 20, "lambda_l2": 10.0}
     return [
@@ -219,10 +238,10 @@ def _graphs(preset: Preset, size: Size) -> list[Block]:
             "learning_rate": 1e-4, "schedule": "linear", "warmup": 0.06,
         }  # fmt: skip
         said = "Uni-Mol as published (191 MB from the hub); batches of 32 fit 16 GB, also without bf16"
-    conformers = CONFORMER_PER_PAIR * size.atoms**2 * size.n_all_rows / CORES
+    conformers = CONFORMER_PER_PAIR * size.pairs * size.n_all_rows / CORES
     return [
         _neural("gnn", gnn, "message passing over bonds (chemprop)", GNN_PER_ATOM * size.heavy_atoms, size),
-        _neural("unimol", unimol, said, UNIMOL_PER_PAIR * size.atoms**2, size, conformers),
+        _neural("unimol", unimol, said, UNIMOL_PER_PAIR * size.pairs, size, conformers),
     ]
 
 
@@ -234,6 +253,10 @@ def _language_models(preset: Preset, what: str, columns: list[str], n_tokens: fl
         # Held-out RMSE on the embedded tweets: .58 after four epochs at 5e-5, .60 after one at 1e-4.
         minilm |= {"epochs": 1, "learning_rate": 1e-4} if preset == "quick" else {"epochs": 4, "learning_rate": 5e-5}
         blocks = [_neural("minilm", minilm, "sentence encoder, fine-tuned", MINILM_PER_TOKEN * n_tokens, size)]
+        if preset != "quick":
+            frozen = {"kind": "embedding", "weights": "minilm", **chosen, "parameters": {"alpha": 100.0}}
+            once = MINILM_PER_TOKEN / 3 * n_tokens * size.n_all_rows
+            blocks.append(Block("minilm_frozen", frozen, "ridge on the sentence encoder as it is", once))
         if preset == "gpu":
             long = 1.4 * size.words > 200
             deberta = {
@@ -253,6 +276,8 @@ def _language_models(preset: Preset, what: str, columns: list[str], n_tokens: fl
     }
     if what == "reaction":
         rxnfp["tokens"] = "smiles"
+    if preset != "quick":
+        rxnfp["enumerate_smiles"] = True
     if preset == "gpu":
         rxnfp |= {"epochs": 15, "learning_rate": 1e-4}
     blocks = [_neural(name, rxnfp, "BERT pretrained on reaction SMILES", BERT_PER_TOKEN * n_tokens, size)]
@@ -284,7 +309,7 @@ def _within(budget: float, block: Block) -> Block:
             comment=f"{block.comment}; {epochs} epochs instead of {wanted}, for the time",
             seconds=block.seconds * epochs / wanted,
         )
-    if block.seconds > 3 * budget and block.settings["kind"] != "lightgbm":
+    if block.seconds > (1 if block.settings["kind"] == "catboost" else 3) * budget and block.name != "lightgbm":
         slow = f"{block.comment}; about {block.seconds / 3600:.1f} h on {CORES} cores: remove the # to train it"
         return replace(block, comment=slow, enabled=False)
     return block

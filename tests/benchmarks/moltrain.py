@@ -29,9 +29,9 @@ from competition.files import read_table
 from competition.paths import PROJECT
 
 SETS = {
-    "esol": {"target": "logS", "epochs": 10, "n_folds": 5},
-    "biogen_adme": {"target": "log_HLM_CLint", "epochs": 4, "n_folds": 3},
-    "qm9_electronic": {"target": "gap_eV", "epochs": 4, "n_folds": 3},
+    "esol": {"target": "logS", "epochs": 6, "n_folds": 3},
+    "biogen_adme": {"target": "log_HLM_CLint", "epochs": 3, "n_folds": 2},
+    "qm9_electronic": {"target": "gap_eV", "epochs": 4, "n_folds": 2},
 }
 RATE, BATCH = 1e-3, 16
 

@@ -17,7 +17,7 @@ from tests.submissions.made_up import RINGS, kinds, make, notes, smiles, write
 def test_the_quick_stages_of_each_kind_of_problem(tmp_path: Path) -> None:
     number = [k / 7 for k in range(80)]
     one = make(tmp_path, write(tmp_path, s=smiles(80)))
-    assert kinds(one) == {"lightgbm": "lightgbm", "gnn": "gnn", "rxnfp": "bert", "unimol": "unimol"}
+    assert kinds(one) == {"lightgbm": "lightgbm", "svr": "sklearn", "gnn": "gnn", "rxnfp": "bert", "unimol": "unimol"}
     several = make(tmp_path, write(tmp_path, s=smiles(80), ligand=smiles(80)[::-1]))
     assert kinds(several) == kinds(one)
     assert all(several.stages[name].columns == [] for name in ("gnn", "rxnfp", "unimol"))  # all molecule columns
@@ -45,11 +45,13 @@ def test_the_presets_differ_in_time_and_seeds(tmp_path: Path) -> None:
     assert (quick.stages["unimol"].epochs, cpu.stages["unimol"].epochs) == (15, 30)
     assert (quick.stages["rxnfp"].epochs, cpu.stages["rxnfp"].epochs) == (4, 10)
     assert cpu.stages["gnn"].seeds == [0, 1]
-    assert all(stage.seeds == [0, 1, 2] for stage in gpu.stages.values())
+    assert cpu.stages["rxnfp"].enumerate_smiles
+    assert kinds(cpu) == {**kinds(quick), "catboost": "catboost"}
+    assert all(stage.seeds == [0, 1, 2] for name, stage in gpu.stages.items() if name != "svr")
     unimol = gpu.stages["unimol"]
     assert (unimol.architecture, unimol.weights, unimol.batch_size) == ("molecule", "unimol_all_h", 32)
     assert (unimol.schedule, unimol.learning_rate, unimol.warmup) == ("linear", 1e-4, 0.06)
-    assert all(stage.precision == "auto" for name, stage in gpu.stages.items() if name != "lightgbm")
+    assert all(stage.precision == "auto" for name, stage in gpu.stages.items() if name in ("gnn", "rxnfp"))
     text = make(tmp_path, write(tmp_path, t=notes(80)), "--preset", "gpu").stages["deberta"]
     assert (text.weights, text.learning_rate, text.epochs) == ("microsoft/deberta-v3-base", 2e-5, 4)
 
@@ -59,9 +61,9 @@ def test_quick_stays_quick_with_at_least_a_third_of_the_epochs_or_without_the_st
 ) -> None:
     larger = smiles(360, [f"{a}C{b}" for a in RINGS for b in RINGS]) * 6
     config = make(tmp_path, write(tmp_path, 2140, 20, s=larger))
-    assert config.stages["unimol"].epochs == 5
+    assert config.stages["unimol"].epochs == 10
     assert config.stages["gnn"].epochs == 30
-    assert "5 epochs instead of 15, for the time" in (tmp_path / "mine.yaml").read_text()
+    assert "10 epochs instead of 15, for the time" in (tmp_path / "mine.yaml").read_text()
     config = make(tmp_path, write(tmp_path, 80_000, 20, t=notes(80_020)))
     assert kinds(config) == {"lightgbm": "lightgbm"}
     assert "\n  # minilm: {kind: bert, weights: minilm" in (tmp_path / "mine.yaml").read_text()
