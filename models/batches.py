@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.config import NeuralStage
 from models.losses import Labels
+from models.settings import NeuralStage
 
 WINDOW_BATCHES = 20
 """Most batches whose rows are sorted by length together: enough for little padding, few enough to stay random."""

@@ -13,13 +13,13 @@ MODELS = Path(__file__).parent
 def code_digest_of(file: Path) -> str:
     """Digest of a module and of the modules of `models` it imports, without comments and docstrings.
 
-    `config.py` is left out, since the settings are in the key themselves, and `stage.py`, the contract.
+    Left out are `config.py` and `settings.py`, since the settings are in the key themselves, and `stage.py`, the contract.
     """
     seen: dict[Path, str] = {}
     waiting = [file]
     while waiting:
         path = waiting.pop()
-        if path in seen or path.name in ("config.py", "stage.py") or not path.exists():
+        if path in seen or path.name in ("config.py", "settings.py", "stage.py") or not path.exists():
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):

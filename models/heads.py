@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models import config
+from models import settings
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -53,11 +53,11 @@ class MultiSampleHead(nn.Module):
 
 
 def build_head(
-    settings: config.LinearHead | config.MultiSampleHead, width: int, n_outputs: int, pooler_dropout: float = 0.0
+    config: settings.LinearHead | settings.MultiSampleHead, width: int, n_outputs: int, pooler_dropout: float = 0.0
 ) -> nn.Module:
     """The head of a settings block."""
-    if isinstance(settings, config.MultiSampleHead):
-        rates = settings.dropout if isinstance(settings.dropout, list) else [settings.dropout] * settings.samples
+    if isinstance(config, settings.MultiSampleHead):
+        rates = config.dropout if isinstance(config.dropout, list) else [config.dropout] * config.samples
         return MultiSampleHead(width, n_outputs, rates)
     return LinearHead(width, n_outputs, pooler_dropout)
 

@@ -26,9 +26,10 @@ from competition.paths import DEFAULT_COMPETITION, Paths, shown
 from competition.tables import Rows, read_rows
 from folds import make
 from folds.table import read_folds
-from models.config import NeuralStage, load_stages
+from models.config import load_stages
 from models.executor import ONE_THREAD, Executor
 from models.pictures import draw_range_test, draw_schedules
+from models.settings import NeuralStage
 from models.stage import build_stage
 from models.train import cache_tasks
 from models.work import context_of, training_rows

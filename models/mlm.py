@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from competition.errors import ConfigError
 from competition.files import write_json
 from models.batches import Batches
-from models.config import BertStage, NeuralStage
+from models.config import BertStage
 from models.heads import Network
 from models.losses import Labels
+from models.settings import NeuralStage
 from models.text import Tokens, pad
 from models.trainer import Progress, make_accelerator, train_epochs
 

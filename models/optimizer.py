@@ -14,8 +14,8 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
 from competition.errors import ConfigError
-from models.config import NeuralStage
 from models.heads import Network
+from models.settings import NeuralStage
 
 
 def layers_of(backbone: nn.Module) -> dict[str, nn.Module]:

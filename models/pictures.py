@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from competition.files import write_atomically
-from models.config import NeuralStage
 from models.schedules import SCHEDULES, with_warmup
+from models.settings import NeuralStage
 
 BLUE, ORANGE, GREY = "#1f5fa8", "#c2410c", "#6b7280"
 

@@ -29,10 +29,10 @@ from models.config import (
     GnnStage,
     LightgbmStage,
     SklearnStage,
-    Stage,
     Unimol2Stage,
     UnimolStage,
 )
+from models.settings import Stage
 
 
 @dataclass(frozen=True)

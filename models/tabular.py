@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from competition.files import read_json, write_json
 from competition.tables import Rows
-from models.config import EmbeddingStage, NeuralStage
+from models.config import EmbeddingStage
 from models.features import molecule_features
+from models.settings import NeuralStage
 from models.stage import Context
 
 FILE = "columns.json"

@@ -23,13 +23,13 @@ from competition.errors import ConfigError, DataError
 from competition.files import read_json, write_atomically, write_json
 from models.batches import Batches, Sample, batch_groups, batch_plan, sorted_plan
 from models.checkpoint import Checkpoint
-from models.config import NeuralStage
 from models.dropout import audit, rates, set_rates
 from models.heads import Network
 from models.labels import target_scale
 from models.losses import Labels, as_labels, r_drop_penalty, target_weights, training_loss
 from models.optimizer import make_average, make_optimizer, prepare_layers
 from models.schedules import with_warmup
+from models.settings import NeuralStage
 
 WEIGHTS, TRAINING = "weights.safetensors", "training.json"
 Progress = Callable[[int, int], None]

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from models import config
+from models import settings as config
 from models.heads import AttentionPooling, LinearHead, MultiSampleHead, Network, build_head, pool
 
 

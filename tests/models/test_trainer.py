@@ -20,11 +20,11 @@ from competition.files import read_json, sha256_of
 from competition.paths import PROJECT
 from models import trainer
 from models.batches import Batches, Sample, batch_plan
-from models.config import NeuralStage
 from models.heads import LinearHead, Network
 from models.losses import Labels
 from models.optimizer import make_optimizer
 from models.schedules import with_warmup
+from models.settings import NeuralStage
 
 
 class Backbone(nn.Module):

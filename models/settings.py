@@ -1,0 +1,142 @@
+"""Settings that stages share: of every stage, of every neural one. Imports no library of any stage."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from competition.config import StrictModel
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Stage(StrictModel):
+    """What every stage has."""
+
+    seeds: list[int] = Field(default=[0], min_length=1)
+    """Names of the seeds; the stage's column is the mean over them. Adding one trains only its jobs."""
+    target_transform: Literal["none", "standard", "robust", "min_max", "quantile", "power", "log1p"] = "none"
+    """What the targets go through before the stage sees them (scikit-learn's scalers), fitted on the training rows
+    of the fold and inverted on predictions. quantile and power make them normal."""
+    extra_rows: Literal["train", "pretrain", "ignore"] = "train"
+    """What to do with the rows of competition.extra_train: train on them with their weight; in a neural stage,
+    train on them first and then on the competition's own rows alone; or leave them out."""
+
+    @property
+    def sees_test_inputs(self) -> bool:
+        """Whether a job reads the inputs of held-out and test rows: they are in its key, and every table says so."""
+        return False
+
+
+class LinearHead(StrictModel):
+    """One linear layer on the pooled features."""
+
+    kind: Literal["linear"] = "linear"
+
+
+class MultiSampleHead(StrictModel):
+    """Multi-sample dropout: several dropout masks share one linear layer, their losses are averaged."""
+
+    kind: Literal["multi_sample"]
+    samples: int = Field(default=5, ge=2)
+    """Masks per step."""
+    dropout: Annotated[float, Field(gt=0, lt=1)] | list[Annotated[float, Field(gt=0, lt=1)]] = 0.2
+    """Rate of the masks, or a list with one rate for each; above 0, or all masks would be the same."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MultiSampleHead:
+        if isinstance(self.dropout, list) and len(self.dropout) != self.samples:
+            raise ValueError(f"dropout must list one rate per sample ({self.samples}); found {len(self.dropout)}")
+        return self
+
+
+Feature = Literal["morgan", "avalon", "erg", "maccs", "descriptors", "maplight"]
+Head = Annotated[LinearHead | MultiSampleHead, Field(discriminator="kind")]
+Schedule = Literal[
+    "constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "one_cycle", "warmup_stable_decay"
+]  # fmt: skip
+
+
+class NeuralStage(Stage):
+    """What every neural stage has: the settings of the one training loop (`models/trainer.py`)."""
+
+    epochs: int = Field(default=10, ge=1)
+    """Passes over the training rows."""
+    batch_size: int = Field(default=32, ge=1)
+    """Rows that go through the network together."""
+    accumulate: int = Field(default=1, ge=1)
+    """Batches per step of the optimizer; their gradients add up to that of one large batch."""
+    learning_rate: Rate = 1e-4
+    """Peak of the schedule."""
+    head_learning_rate: Rate | None = None
+    """Peak for the layers behind the backbone, where it differs."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of the rate from each layer of the backbone to the one below it; the embeddings have the smallest."""
+    reinitialise_layers: int = Field(default=0, ge=0)
+    """Top layers of the backbone that start from random weights."""
+    freeze: list[str] = []
+    """Parts of the backbone that are not trained, by the beginning of their names (embeddings, encoder.layer.0.)."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW's decay of weight matrices; norms and biases have none."""
+    schedule: Schedule = "linear"
+    """Shape of the learning rate after the warm-up."""
+    warmup: float = Field(default=0.06, ge=0)
+    """Steps in which the rate rises: below 1 a share of all steps, from 1 on a number of steps."""
+    cycles: int = Field(default=3, ge=1)
+    """cosine_with_restarts: how often the rate falls."""
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """warmup_stable_decay: share of the steps in which the rate falls."""
+    clip_norm: Rate = 1.0
+    """Largest norm of the gradient."""
+    average: Literal["none", "ema", "last_epochs"] = "none"
+    """Which weights are kept: the last, their exponential moving average over steps, or the mean over the ends of
+    the last epochs."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """ema: share of the old average that a step keeps."""
+    average_epochs: int = Field(default=3, ge=1)
+    """last_epochs: how many."""
+    loss: Literal["mse", "mae", "huber", "weighted_mae", "gaussian"] = "mse"
+    """Of standardised targets. weighted_mae: each target by 1 over its range and root of its number of labels, as in
+    the Open Polymer Prediction 2025. gaussian: likelihood of a normal distribution whose spread is learned, too."""
+    auxiliary_weight: float = Field(default=0.3, ge=0)
+    """Weight of the loss of each of competition.auxiliary_targets; 0 leaves them out."""
+    head: Head = LinearHead()
+    """The layer that maps pooled features to targets."""
+    pooler_dropout: Fraction = 0.0
+    """Rate of dropout on the pooled features, before the head."""
+    backbone_dropout: Fraction = 0.0
+    """Rate of every dropout inside the backbone; audited before each fold where it is 0."""
+    r_drop: float = Field(default=0.0, ge=0)
+    """Weight of the difference between two passes with other dropout masks."""
+    mc_dropout: int = Field(default=0, ge=0)
+    """Passes with dropout on whose mean is the prediction; their spread is written beside it. 0: one pass without."""
+    molecule_features: list[Feature] = []
+    """Features of the molecule columns that join the numeric and categorical columns before the head."""
+    columns_before_head: bool = True
+    """Whether the competition's numeric and categorical columns join the pooled features before the head."""
+    keep: Literal["last", "best_on_held_out"] = "last"
+    """last: the weights at the end of the schedule. best_on_held_out: those of the epoch that scores best on
+    the held-out fold; its score is then optimistic, and every table says so."""
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    """auto: float32 on a CPU; on a GPU bf16 where the hardware has it, else fp16 with a gradient scaler."""
+    compile: bool = False
+    """torch.compile on the backbone: pays off in long runs on a GPU."""
+    checkpoint_layers: bool = False
+    """Recompute each layer in the backward pass instead of keeping its activations: less memory, a third slower."""
+
+    @model_validator(mode="after")
+    def _something_drops_where_it_must(self) -> NeuralStage:
+        drops = self.pooler_dropout > 0 or self.backbone_dropout > 0
+        multi_sample = isinstance(self.head, MultiSampleHead)
+        if self.r_drop and not drops:
+            raise ValueError("r_drop needs two passes that differ; set pooler_dropout or backbone_dropout above 0")
+        if self.r_drop and multi_sample:
+            raise ValueError("r_drop and head.kind multi_sample cannot both shape the loss; remove one")
+        if self.mc_dropout and not drops and not multi_sample:
+            raise ValueError("mc_dropout needs passes that differ; set pooler_dropout or backbone_dropout above 0")
+        if self.pooler_dropout and multi_sample:
+            raise ValueError("pooler_dropout and head.kind multi_sample drop the same features; remove one")
+        return self
