@@ -13,7 +13,7 @@ MODELS = Path(__file__).parent
 def code_digest_of(file: Path) -> str:
     """Digest of a module and of the modules of `models` it imports, without comments and docstrings.
 
-    Left out are `config.py` and `settings.py`, since the settings are in the key themselves, and `stage.py`, the contract.
+    Left out are `config.py` and `settings.py`, since settings are in the key themselves, and `stage.py`, the contract.
     """
     seen: dict[Path, str] = {}
     waiting = [file]

@@ -122,8 +122,6 @@ class NeuralStage(Stage):
     the held-out fold; its score is then optimistic, and every table says so."""
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     """auto: float32 on a CPU; on a GPU bf16 where the hardware has it, else fp16 with a gradient scaler."""
-    compile: bool = False
-    """torch.compile on the backbone: pays off in long runs on a GPU."""
     checkpoint_layers: bool = False
     """Recompute each layer in the backward pass instead of keeping its activations: less memory, a third slower."""
 

@@ -102,8 +102,6 @@ def set_up(network: Network, train: Sample, settings: NeuralStage) -> Accelerato
     if settings.backbone_dropout == 0:
         with advice_on_memory(settings):
             audit(network.backbone, backbone_inputs(train.views(0), accelerator.device))
-    if settings.compile:
-        network.backbone.compile(dynamic=True)
     return accelerator
 
 
@@ -229,11 +227,12 @@ def predict(
     training = read_json(folder / TRAINING)
     mean, scale = (np.array(training[name])[:n_targets] for name in ("mean", "scale"))
     seed_everything(training["seed"])
-    passes = [
-        forward(network, batches, settings.batch_size, accelerator, drops=settings.mc_dropout > 0)[:, :n_targets]
-        for batches in map(views, range(n_views))
-        for _ in range(max(settings.mc_dropout, 1))
-    ]
+    with advice_on_memory(settings):
+        passes = [
+            forward(network, batches, settings.batch_size, accelerator, drops=settings.mc_dropout > 0)[:, :n_targets]
+            for batches in map(views, range(n_views))
+            for _ in range(max(settings.mc_dropout, 1))
+        ]
     spread = np.std(passes, axis=0) * scale if settings.mc_dropout else None
     return np.mean(passes, axis=0) * scale + mean, spread
 

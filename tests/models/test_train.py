@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ import pytest
 
 from competition.config import load_competition
 from competition.errors import ConfigError, DataError
-from competition.files import write_table
+from competition.files import sha256_of, write_table
 from competition.paths import Paths
 from competition.prepare import prepare
 from competition.tables import Rows, read_rows
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
-from models import conformers
+from models import checkpoint, conformers
 from models import train as train_module
 from models import work as work_module
 from models.config import LightgbmStage, UnimolStage, load_stages
@@ -208,3 +209,36 @@ def test_a_stage_or_fold_that_is_not_there_is_named(tmp_path: Path) -> None:
         select(todo, "forest", None)
     with pytest.raises(ConfigError, match="--fold must be from 0 to 2; found 3"):
         select(todo, None, 3)
+
+
+def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gnn = {"kind": "gnn", "width": 16, "hidden_width": 16, "epochs": 4, "batch_size": 8, "pooler_dropout": 0.2}
+    path = write_competition(tmp_path, *mixed_tables(), stages={"graph": gnn})
+    config, paths = load_competition(str(path)), Paths("mixed")
+    prepared = prepare(config)
+    write_table(paths.train, prepared.train)
+    write_table(paths.test, prepared.test)
+    make_folds(config, load_folds_config(str(path)), paths)
+    stages = load_stages(str(path))
+    todo = plan(config, stages, paths)
+    job = todo.jobs[0]
+    run_job(job, stages["graph"], config, paths, todo.test_key)
+    undisturbed = {path.name: sha256_of(path) for path in job.folder.rglob("*.*") if path.name != "report.json"}
+    shutil.rmtree(job.folder)
+    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
+
+    def stop(done: int, total: int) -> None:
+        if done == total - 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job(job, stages["graph"], config, paths, todo.test_key, progress=stop)
+    assert [path.name for path in job.folder.glob("checkpoint*")] == ["checkpoint.pt"]
+    steps: list[int] = []
+    run_job(job, stages["graph"], config, paths, todo.test_key, progress=lambda done, total: steps.append(done))
+    assert len(steps) < max(steps)  # it did not begin anew
+    again = {path.name: sha256_of(path) for path in job.folder.rglob("*.*") if path.name != "report.json"}
+    assert again == undisturbed
+    assert not list(job.folder.glob("checkpoint*"))
