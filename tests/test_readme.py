@@ -10,8 +10,10 @@ from pathlib import Path
 
 import yaml
 
+from competition.config import CompetitionConfig
 from competition.metrics import METRICS
 from competition.paths import PROJECT
+from models.config import StagesConfig
 from models.schedules import SCHEDULES
 from submissions.config import Config
 from tests.conftest import mixed_tables, write_competition
@@ -50,6 +52,19 @@ def test_every_other_file_that_is_named_exists() -> None:
 def test_the_first_yaml_loads_as_it_stands() -> None:
     config = Config.model_validate(yaml.safe_load(blocks("yaml")[0]))
     assert len(config.stages) >= 3
+
+
+def test_every_block_of_the_page_on_stages_is_valid() -> None:
+    page = (PROJECT / "docs" / "stages.md").read_text()
+    found = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)]
+    stages = [block for block in found if "competition" not in block]
+    assert sum(len(block) for block in stages) > 20
+    for block in stages:
+        StagesConfig.model_validate({"stages": block})
+    known = {"train": "a", "test": "b", "sample_submission": "c", "id": "id", "targets": ["logS"], "smiles": ["s"]}
+    for block in found:
+        if "competition" in block:
+            CompetitionConfig.model_validate({**known, "metric": "rmse", **block["competition"]})
 
 
 def test_all_metrics_and_schedules_are_listed() -> None:
