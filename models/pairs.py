@@ -86,7 +86,6 @@ def _densities(z: Tensor, std: Tensor, out: Tensor) -> Tensor:
     return exponent.exp_().mul_(1 / (ROOT_TWO_PI * std))
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def gaussian_head(x: Tensor, mean: Tensor, std: Tensor, first: Any, second: Any) -> Tensor:
     """Scalars (n,), their densities for means and deviations (k,), two linear layers with GELU between: (n_out, n)."""
     with torch.autocast(x.device.type, enabled=False):
@@ -116,7 +115,6 @@ class _Spread(torch.autograd.Function):
         return of_values, None, None, None, None
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def pair_bias(gbf: Any, gbf_proj: Any, tokens: Tensor, coordinates: Tensor, padding: int) -> Tensor:
     """Attention bias of each head and pair, (n_heads * n_rows, n_tokens, n_tokens), head by head.
 

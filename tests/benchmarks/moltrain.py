@@ -81,6 +81,8 @@ def theirs(folder: Path, name: str, conformers: Path) -> None:
         """The size of ours, without the checkpoint that the constructor wants, and without dropout."""
 
         def load_pretrained_weights(self, path: Any, strict: bool = False) -> None:
+            if strict:  # a fold's own weights
+                super().load_pretrained_weights(path, strict)
             set_rates(self, 0.0)
 
     transform = conformer.ConformerGen.transform

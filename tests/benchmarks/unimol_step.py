@@ -48,7 +48,6 @@ def main() -> None:
     options.add_argument("--sizes", type=int, nargs=2, default=[20, 30], help="fewest and most tokens of a molecule")
     options.add_argument("--rows", type=int, default=16, help="molecules of a batch")
     options.add_argument("--rounds", type=int, default=8)
-    options.add_argument("--compile", action="store_true", help="ours with torch.compile against ours without")
     args = options.parse_args()
     torch.set_num_threads(1)
     smiles = pd.read_csv(args.table)["SMILES"][:120]
@@ -67,9 +66,7 @@ def main() -> None:
     parts = [fits[i : i + args.rows] for i in range(0, len(fits) - args.rows + 1, args.rows)][:3]
     batches = [collate([items[i] for i in part]) for part in parts]
     ours = make()
-    networks = {"compiled" if args.compile else "unimol_tools": make() if args.compile else package(ours), "ours": ours}
-    if args.compile:
-        networks["compiled"].compile(dynamic=True)
+    networks = {"unimol_tools": package(ours), "ours": ours}
     milliseconds: dict[str, list[float]] = {name: [] for name in networks}
     for network in networks.values():
         set_rates(network, 0.0)

@@ -1,0 +1,82 @@
+"""What R-Drop, multi-sample dropout and averaged weights change: held-out RMSE against the same stage without them.
+
+    python -m tests.benchmarks.tricks --data FOLDER_WITH_COMPETITIONS [--seeds 4]
+
+On one thread, on folds 0 to seeds-1 of five (another seed and fold each time). Prints the mean change in percent with
+its standard error over the pairs. Below 0 is better.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.model_selection import KFold
+
+from competition.molecules import canonical_smiles
+from competition.tables import Rows
+from models.config import BertStage, GnnStage
+from models.stage import Context, build_stage
+
+BASES: dict[str, tuple[str, str, int, Any, dict[str, Any]]] = {
+    "esol, gnn": ("SMILES", "logS", 1015, GnnStage, {"kind": "gnn"}),
+    "icwsm_tweets, minilm": (
+        "text", "sentiment", 1000, BertStage, {"kind": "bert", "weights": "minilm", "epochs": 2, "learning_rate": 1e-4},
+    ),
+}  # fmt: skip
+TRICKS: dict[str, dict[str, Any]] = {
+    "pooler_dropout 0.1": {"pooler_dropout": 0.1},
+    "r_drop 0.5 with pooler_dropout 0.1": {"pooler_dropout": 0.1, "r_drop": 0.5},
+    "multi_sample, 5 of 0.2": {"head": {"kind": "multi_sample"}},
+    "ema 0.99": {"average": "ema", "ema_decay": 0.99},
+    "backbone_dropout 0.1": {"backbone_dropout": 0.1},
+}
+
+
+def held_out_rmse(config: Any, context: Context, rows: Rows, train: np.ndarray, held_out: np.ndarray) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        stage = build_stage(config, context)
+        stage.fit(rows.take(train), None, Path(folder))
+        valid = rows.take(held_out)
+        assert valid.y is not None
+        return float(np.sqrt(((stage.predict(valid.without_labels(), Path(folder)) - valid.y) ** 2).mean()))
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data", type=Path, required=True)
+    options.add_argument("--seeds", type=int, default=4)
+    options.add_argument("--bases", nargs="+", default=list(BASES))
+    args = options.parse_args()
+    torch.set_num_threads(1)
+    for name in args.bases:
+        column, target, n_rows, model, settings = BASES[name]
+        table = pd.read_csv(args.data / name.split(",")[0] / "train.csv")[:n_rows]
+        if column == "SMILES":
+            table[column] = [canonical_smiles(text) for text in table[column]]
+        rows = Rows([str(i) for i in table.index], table[[column]], table[[target]].to_numpy())
+        changes: dict[str, list[float]] = {trick: [] for trick in TRICKS}
+        folds = list(KFold(5, shuffle=True, random_state=0).split(table))
+        for seed in range(args.seeds):
+            roles = ([column], []) if column == "SMILES" else ([], [column])
+            context = Context(*roles, [], [], [target], seed, Path("unused"))
+            plain = held_out_rmse(model.model_validate(settings), context, rows, *folds[seed % 5])
+            for trick, more in TRICKS.items():
+                rmse = held_out_rmse(model.model_validate({**settings, **more}), context, rows, *folds[seed % 5])
+                changes[trick].append(100 * (rmse / plain - 1))
+        for trick, found in changes.items():
+            error = np.std(found, ddof=1) / np.sqrt(len(found))
+            print(f"{name}: {trick}: {np.mean(found):+.1f} % (standard error {error:.1f})", flush=True)
+
+
+if __name__ == "__main__":
+    main()
