@@ -13,6 +13,7 @@ import argparse
 import math
 import os
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import pandas as pd
 
 from competition.config import load_competition
 from competition.paths import PROJECT, Paths
-from submissions.columns import load_columns, open_run
+from submissions.columns import Columns, load_columns, open_run
 
 SETS = ["qm9_electronic", "biogen_adme", "icwsm_tweets", "buchwald_hartwig", "esol", "photoswitch"]
 FEWEST = 400
@@ -38,26 +39,53 @@ def make(name: str, data: Path, work: Path, budget: str | None) -> Path:
     return yaml_file
 
 
-def errors(yaml_file: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Squared test errors of the submission and of the stage lightgbm by target, rows without a label left out."""
+@dataclass(frozen=True)
+class Answers:
+    """Test labels of a finished run and what predicts them.
+
+    y, submission: (n_test_rows, n_targets), NaN in y where there is no label; columns: the run's stages.
+    """
+
+    targets: list[str]
+    y: np.ndarray
+    submission: np.ndarray
+    columns: Columns
+
+
+def read_answers(yaml_file: Path) -> Answers:
+    """The answers of a set and the latest run's predictions, in the order of its test rows."""
     competition, paths = load_competition(str(yaml_file)), Paths.of(str(yaml_file))
-    run_name = paths.latest_run.read_text().strip()
-    submission = pd.read_csv(paths.run(run_name) / "submission.csv", dtype={competition.id: str}).set_index(
-        competition.id
-    )
-    run = open_run(str(yaml_file), budget=math.inf)
-    columns = load_columns(run)
+    columns = load_columns(open_run(str(yaml_file), budget=math.inf))
     assert competition.answers is not None
-    answers = pd.read_csv(competition.answers, dtype={competition.id: str}).set_index(competition.id)
-    answers = answers.loc[columns.test_ids]
-    found = {}
-    for t, (target, column) in enumerate(zip(competition.targets, competition.columns_in_sample, strict=True)):
-        y = answers[column if column in answers else target].to_numpy(dtype=float)
-        known = ~np.isnan(y)
-        ours = submission.loc[columns.test_ids, column].to_numpy()
-        trees = columns.test["lightgbm"][:, t]
-        found[target] = ((ours - y)[known] ** 2, (trees - y)[known] ** 2)
-    return found
+    made = paths.run(paths.latest_run.read_text().strip()) / "submission.csv"
+    answers, submission = (
+        pd.read_csv(file, dtype={competition.id: str}).set_index(competition.id).loc[columns.test_ids]
+        for file in (competition.answers, made)
+    )
+    names = zip(competition.targets, competition.columns_in_sample, strict=True)
+    y = answers[[sample if sample in answers else target for target, sample in names]]
+    in_sample = submission[competition.columns_in_sample]
+    return Answers(competition.targets, y.to_numpy(dtype=float), in_sample.to_numpy(dtype=float), columns)
+
+
+def squared_errors(y: np.ndarray, *predictions: np.ndarray) -> list[np.ndarray]:
+    """Of predictions (n_rows,), rows without a label left out."""
+    known = ~np.isnan(y)
+    return [(y_pred - y)[known] ** 2 for y_pred in predictions]
+
+
+def geometric_mean(pairs: list[tuple[np.ndarray, np.ndarray]]) -> str:
+    """Of the ratios of RMSE over pairs of squared errors, with its interval by paired bootstrap."""
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(2000):
+        drawn = [rng.integers(0, len(ours), len(ours)) for ours, _ in pairs]
+        draws.append(
+            np.mean([0.5 * math.log(o[r].mean() / t[r].mean()) for (o, t), r in zip(pairs, drawn, strict=True)])
+        )
+    mean = math.exp(np.mean([0.5 * math.log(ours.mean() / others.mean()) for ours, others in pairs]))
+    low, high = np.exp(np.quantile(draws, [0.025, 0.975]))
+    return f"{len(pairs)} targets: geometric mean of the ratios {mean:.3f}, 95 % interval {low:.3f} to {high:.3f}"
 
 
 def main() -> None:
@@ -71,25 +99,19 @@ def main() -> None:
     os.environ["WORK_DIR"] = str(args.work / "work")
     pairs = []
     for name in args.sets:
-        for target, (ours, trees) in errors(make(name, args.data, args.work, args.budget)).items():
-            counted = len(ours) >= FEWEST
-            ratio = math.sqrt(ours.mean() / trees.mean())
+        found = read_answers(make(name, args.data, args.work, args.budget))
+        for t, target in enumerate(found.targets):
+            trees = found.columns.test["lightgbm"][:, t]
+            pair = squared_errors(found.y[:, t], found.submission[:, t], trees)
+            counted = len(pair[0]) >= FEWEST
+            ours, theirs = (math.sqrt(errors.mean()) for errors in pair)
             print(
-                f"{name} {target}: submission {math.sqrt(ours.mean()):.4f}, LightGBM {math.sqrt(trees.mean()):.4f}, "
-                f"ratio {ratio:.3f}{'' if counted else f' (not counted: {len(ours)} labels)'}",
+                f"{name} {target}: submission {ours:.4f}, LightGBM {theirs:.4f}, "
+                f"ratio {ours / theirs:.3f}{'' if counted else f' (not counted: {len(pair[0])} labels)'}",
                 flush=True,
             )
-            pairs += [(ours, trees)] if counted else []
-    rng = np.random.default_rng(0)
-    draws = []
-    for _ in range(2000):
-        drawn = [rng.integers(0, len(ours), len(ours)) for ours, _ in pairs]
-        draws.append(
-            np.mean([0.5 * math.log(o[r].mean() / t[r].mean()) for (o, t), r in zip(pairs, drawn, strict=True)])
-        )
-    mean = math.exp(np.mean([0.5 * math.log(ours.mean() / trees.mean()) for ours, trees in pairs]))
-    low, high = np.exp(np.quantile(draws, [0.025, 0.975]))
-    print(f"{len(pairs)} targets: geometric mean of the ratios {mean:.3f}, 95 % interval {low:.3f} to {high:.3f}")
+            pairs += [(pair[0], pair[1])] if counted else []
+    print(geometric_mean(pairs))
 
 
 if __name__ == "__main__":
