@@ -25,7 +25,8 @@ class Checkpoint:
 
     def __init__(self, path: Path, parts: dict[str, Any]) -> None:
         self.path, self.parts = path, parts
-        self.written = time.monotonic()
+        self.started = self.written = time.monotonic()
+        self.seconds_before = 0.0
 
     def load(self) -> dict[str, Any] | None:
         """Restore all parts and the generators; the facts that were saved with them, or None without a file."""
@@ -37,6 +38,7 @@ class Checkpoint:
         torch.set_rng_state(state["generator"])
         if torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["gpu_generators"])
+        self.seconds_before = state["seconds"]
         facts: dict[str, Any] = state["facts"]
         return facts
 
@@ -51,8 +53,14 @@ class Checkpoint:
                 "generator": torch.get_rng_state(),
                 "gpu_generators": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
                 "facts": facts,
+                "seconds": self.seconds_before + time.monotonic() - self.started,
             },
             buffer,
         )
         write_atomically(self.path, buffer.getvalue())
         self.written = time.monotonic()
+
+
+def seconds_in(path: Path) -> float:
+    """Seconds of training that a checkpoint holds."""
+    return float(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["seconds"])

@@ -53,7 +53,7 @@ def run_job(
     folds = read_folds(paths.folds, rows.ids)
     train, held_out = rows.take(training_rows(rows, folds, job.fold, stage.extra_rows)), rows.take(folds == job.fold)
     clear(job.folder)
-    started = time.monotonic()
+    started = time.monotonic() - seconds_in_checkpoints(job.folder)
     test = read_rows(paths.test, competition, labelled=False)
     context = context_of(competition, paths, job_seed(competition, job), rows, progress)
     if stage.sees_test_inputs:
@@ -114,6 +114,16 @@ def clear(folder: Path) -> None:
             shutil.rmtree(path)
         elif not path.match(CHECKPOINTS):
             path.unlink()
+
+
+def seconds_in_checkpoints(folder: Path) -> float:
+    """Seconds that a killed run spent on what this one goes on with."""
+    found = list(folder.glob(CHECKPOINTS))
+    if not found:
+        return 0.0
+    from models.checkpoint import seconds_in  # here, since it imports torch, which trees do without
+
+    return sum(seconds_in(path) for path in found)
 
 
 def job_seed(competition: CompetitionConfig, job: Job) -> int:

@@ -25,6 +25,7 @@ from models.losses import Labels
 from models.optimizer import make_optimizer
 from models.schedules import with_warmup
 from models.settings import NeuralStage
+from models.work import seconds_in_checkpoints
 
 
 class Backbone(nn.Module):
@@ -422,6 +423,8 @@ def test_a_fold_that_was_killed_goes_on_to_the_same_bytes(
     assert done.returncode == -9
     assert (killed / "checkpoint.pt").exists()
     assert not (killed / "weights.safetensors").exists()
+    before = seconds_in_checkpoints(killed)
+    assert 0 < before < 60
     steps: list[int] = []
     inputs, y = rows()
     trainer.fit(
