@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -108,12 +108,15 @@ def detect(
     for name in [*train.columns, *(name for name in test.columns if name not in train.columns)]:
         if name in (id_column, *predicted):
             continue
-        if name == group:
-            columns.append(Column(name, "left out", "makes the folds (--group)"))
-        elif name not in test or name not in train:
-            columns.append(Column(name, "left out", f"only in {'train' if name in train else 'test'}"))
+        if name in test and name in train:
+            column = classify(name, train[name], test[name])
         else:
-            columns.append(classify(name, train[name], test[name]))
+            column = Column(name, "left out", f"only in {'train' if name in train else 'test'}")
+        if name == group and column.role == "smiles":  # a new molecule still says much; a new label says nothing
+            column = replace(column, reason=f"{column.reason}; it makes the folds, too (--group)")
+        elif name == group:
+            column = Column(name, "left out", "makes the folds (--group)")
+        columns.append(column)
     if all(column.role == "left out" for column in columns):
         reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in columns) or "there is no other column"
         raise DataError(

@@ -238,3 +238,13 @@ def test_the_kind_of_the_problem_is_named(tmp_path: Path, inputs: dict[str, list
 def test_acyclic_molecules_of_one_letter_are_told_by_their_length(tmp_path: Path) -> None:
     assert role(ALKANES)[0] == "smiles"
     assert role(ALKANES[:4] * 5)[0] == "categorical"
+
+
+def test_a_group_of_molecules_that_the_test_table_has_too_stays_an_input(tmp_path: Path) -> None:
+    train = {"id": range(20), "smiles": RINGS, "amount": [k % 7 for k in range(20)], "y": range(20)}
+    test = {"id": [20, 21], "smiles": ["CCCc1ccccc1", "CCOc1ccccc1"], "amount": [3, 4]}
+    sample = {"id": [20, 21], "y": [0, 0]}
+    found = find(tmp_path, train, test, sample, group="smiles")
+    assert found.named("smiles") == ["smiles"]
+    assert "makes the folds, too" in found.columns[0].reason
+    assert find(tmp_path, train, test, sample, group="amount").named("numeric") == []
