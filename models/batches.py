@@ -15,8 +15,11 @@ from torch import Tensor
 from models.losses import Labels
 from models.settings import NeuralStage
 
-WINDOW_BATCHES = 20
-"""Most batches whose rows are sorted by length together: enough for little padding, few enough to stay random."""
+PIECE = {"cpu": 8, "cuda": 32}
+"""Most rows of a batch that go through the network together. Small pieces pad little and cost a CPU nothing; a GPU is
+idle without many rows. Their gradients add up to that of the whole step, so that only speed depends on it."""
+LENGTHS_PER_BATCH = 4
+"""Least number of lengths in a batch of rows that cannot be padded."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Batches:
     """Encoded rows and how they become a batch.
 
     items: one encoded input per row.
-    lengths: (n_rows,) tokens or atoms, by which rows of like size are batched.
+    lengths: (n_rows,) tokens or atoms, by which rows of like size go together; all equal where nothing is padded.
     collate: items to the keyword arguments of the backbone, tensors on the CPU.
     equal_lengths: whether a batch may hold rows of one length only, for a backbone that does not mask padding.
     """
@@ -57,28 +60,30 @@ class Sample:
     weights: NDArray[np.float64] | None = None
 
 
-def batch_plan(
-    lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int, equal_lengths: bool = False
-) -> list[NDArray[np.intp]]:
-    """Positions of each batch of an epoch: a function of (seed, epoch), each row once.
+def step_plan(
+    batches: Batches, settings: NeuralStage, seed: int, epoch: int, device_type: str
+) -> list[list[NDArray[np.intp]]]:
+    """Positions of the pieces of each step of an epoch: a function of (seed, epoch), each row once.
 
-    Rows are shuffled, sorted by length inside windows of some batches, cut, and the batches shuffled:
-    little padding, and a different composition each epoch. A small table has at least four windows; one that
-    held it all would give the same batches every epoch. With `equal_lengths` the window is the whole table, and no
-    batch holds two lengths.
+    The rows of a step are drawn at random, whatever their length. Batches of rows of like length, as trainers make
+    them, have a biased gradient wherever the target goes with the length (`tests/benchmarks/batches_by_length.py`).
+    Here only the pieces of a step are of like length. With `equal_lengths` a piece has one length only, and a step
+    some random pieces.
     """
     generator = np.random.default_rng([seed, epoch])
+    lengths, size = batches.lengths, settings.batch_size
     order = generator.permutation(len(lengths))
-    window = batch_size * max(1, min(WINDOW_BATCHES, len(lengths) // batch_size // 4))
-    plan: list[NDArray[np.intp]] = []
-    if equal_lengths:
-        plan = _cut(order[np.argsort(lengths[order], kind="stable")], lengths, batch_size)
-    else:
-        for start in range(0, len(order), window):
-            part = order[start : start + window]
-            part = part[np.argsort(lengths[part], kind="stable")]
-            plan += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
-    return [plan[i] for i in generator.permutation(len(plan))]
+    if batches.equal_lengths:
+        pieces = _cut(order[np.argsort(lengths[order], kind="stable")], lengths, max(1, size // LENGTHS_PER_BATCH))
+        pieces = [pieces[i] for i in generator.permutation(len(pieces))]
+        per_step = min(LENGTHS_PER_BATCH, size) * settings.accumulate
+        return [pieces[i : i + per_step] for i in range(0, len(pieces), per_step)]
+    if (lengths != lengths[0]).any():
+        size = min(size, PIECE[device_type])
+    per_step = settings.batch_size * settings.accumulate
+    steps = [order[i : i + per_step] for i in range(0, len(order), per_step)]
+    by_length = [step[np.argsort(lengths[step], kind="stable")] for step in steps]
+    return [np.array_split(step, -(-len(step) // size)) for step in by_length]
 
 
 def sorted_plan(lengths: NDArray[np.int64], batch_size: int, equal_lengths: bool) -> list[NDArray[np.intp]]:
@@ -98,12 +103,11 @@ def _cut(order: NDArray[np.intp], lengths: NDArray[np.int64], batch_size: int) -
 def batch_groups(
     batches: Batches, labels: Labels, settings: NeuralStage, seed: int, epoch: int, device: torch.device
 ) -> Iterator[list[tuple[dict[str, Tensor], Labels, float]]]:
-    """The batches of an epoch, on the device, as many at a time as one step takes.
+    """The pieces of each step of an epoch, on the device.
 
-    Each comes with its labels and its share of the step's labels, by which its loss counts: so a step on two small
-    batches has the gradient of one large batch. On a GPU a thread makes the next ones while the device is at work.
+    Each comes with its labels and its share of the step's labels, by which its loss counts: so a step on small pieces
+    has the gradient of one large batch. On a GPU a thread makes the next ones while the device is at work.
     """
-    plan = batch_plan(batches.lengths, settings.batch_size, seed, epoch, batches.equal_lengths)
     doubled = settings.r_drop > 0 and settings.backbone_dropout > 0
 
     def load(group: list[NDArray[np.intp]]) -> list[tuple[dict[str, Tensor], Labels, float]]:
@@ -117,7 +121,7 @@ def batch_groups(
             for rows, n in zip(group, known, strict=True)
         ]
 
-    groups = [plan[i : i + settings.accumulate] for i in range(0, len(plan), settings.accumulate)]
+    groups = step_plan(batches, settings, seed, epoch, device.type)
     if device.type == "cpu":  # the thread would take the time it saves
         yield from map(load, groups)
         return

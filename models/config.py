@@ -29,7 +29,7 @@ class ConformerStage(NeuralStage):
     """compact: width of an atom."""
     heads: int
     columns: list[str] = []
-    """Molecule columns, each through the same backbone, their features side by side; empty takes all."""
+    """Molecule columns, each through the same backbone, then together through a hidden layer; empty takes all."""
     conformers: int = Field(default=1, ge=1)
     """Conformers of a molecule: an epoch of training takes the next one, a prediction is the mean over all."""
     fragments: Literal["all", "largest"] = "all"
@@ -113,7 +113,7 @@ class GnnStage(NeuralStage):
     weights: str | None = None
     """chemeleon, or a file of message passing saved by chemprop; null starts from random weights."""
     columns: list[str] = []
-    """Molecule columns, each through the same backbone, their features side by side; empty takes all."""
+    """Molecule columns, each through the same backbone, then together through a hidden layer; empty takes all."""
     atom_features: list[AtomFeature] = []
     """Numbers of each atom beside chemprop's own."""
     width: int = Field(default=300, ge=8)

@@ -105,7 +105,7 @@ class Gnn(Neural):
     def _graphs(self, smiles: list[str]) -> Batches:
         graph_of = {text: self._graph(text) for text in set(smiles)}
         graphs = [graph_of[text] for text in smiles]
-        return Batches(graphs, np.array([len(graph.V) for graph in graphs]), collate)
+        return Batches(graphs, np.ones(len(graphs), dtype=np.int64), collate)  # atoms of a batch stand in one table
 
     def _graph(self, smiles: str) -> Any:
         molecule = Chem.MolFromSmiles(smiles)

@@ -63,16 +63,17 @@ def build_head(
 
 
 class Network(nn.Module):
-    """A backbone that maps a batch to pooled features (n_rows, width), the competition's own columns, and a head.
+    """A backbone that maps a batch to pooled features (n_rows, width), what joins them, and a head.
 
-    The batch's tensor `columns` (n_rows, n_columns), where there is one, joins the pooled features in one hidden
-    layer, so that numbers can act on the molecule's or the text's features and not beside them only.
+    The features of several molecules, and the batch's tensor `columns` (n_rows, n_columns) where there is one, go
+    through one hidden layer together: a linear head alone would add up what each says by itself.
     """
 
-    def __init__(self, backbone: nn.Module, head: nn.Module, width: int = 0, n_columns: int = 0) -> None:
+    def __init__(self, backbone: nn.Module, head: nn.Module, join: tuple[int, int] | None = None) -> None:
+        """`join`: how many features come together, and the width of their hidden layer; None for no such layer."""
         super().__init__()
         self.backbone = backbone
-        self.join = nn.Sequential(nn.Linear(width + n_columns, width), nn.GELU()) if n_columns else None
+        self.join = nn.Sequential(nn.Linear(*join), nn.GELU()) if join else None
         self.head: Any = head
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
@@ -82,7 +83,9 @@ class Network(nn.Module):
     def features(self, batch: dict[str, Tensor]) -> Tensor:
         """What the head reads, (n_rows, width)."""
         pooled = self.backbone(**{name: tensor for name, tensor in batch.items() if name != "columns"})
-        return pooled if self.join is None else self.join(torch.cat([pooled, batch["columns"]], dim=1))
+        if "columns" in batch:
+            pooled = torch.cat([pooled, batch["columns"]], dim=1)
+        return pooled if self.join is None else self.join(pooled)
 
 
 class AttentionPooling(nn.Module):

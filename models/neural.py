@@ -100,10 +100,11 @@ class Neural:
         n_outputs = len(self.context.targets)
         n_outputs += len(self.context.auxiliary) if self.config.auxiliary_weight > 0 else 0
         n_outputs *= 2 if self.config.loss == "gaussian" else 1
-        width: int = backbone.width  # type: ignore[assignment]
-        head = build_head(self.config.head, width, n_outputs, self.config.pooler_dropout)
         n_columns = read_columns(rows.take(np.arange(1)), self.config, self.context, folder).shape[1]
-        return Network(backbone, head, width, n_columns)
+        one = backbone.backbone if isinstance(backbone, PerColumn) else backbone
+        n_features, width = int(backbone.width) + n_columns, int(one.width)  # type: ignore[arg-type]
+        head = build_head(self.config.head, width, n_outputs, self.config.pooler_dropout)
+        return Network(backbone, head, None if n_features == width else (n_features, width))
 
     def _sample(self, rows: Rows, folder: Path) -> Sample:
         assert rows.y is not None
@@ -163,7 +164,8 @@ class PerColumn(nn.Module):
 def side_by_side(columns: list[Batches], once: bool) -> Batches:
     """Batches of several columns as the input of `PerColumn`.
 
-    Rows are batched by the sum of their lengths, or where a batch may hold one length only, by all of them.
+    Rows go together by the sum of their lengths, or by all of them where a batch may hold one length only; batches stay
+    whole where that encodes each molecule of a batch once.
 
     Args:
         once: whether a molecule that stands in several rows of a batch is encoded once, as in screens of few reagents;
@@ -173,7 +175,10 @@ def side_by_side(columns: list[Batches], once: bool) -> Batches:
         return columns[0]
     lengths = np.stack([column.lengths for column in columns], axis=1)
     equal_lengths = columns[0].equal_lengths
-    of_row = np.unique(lengths, axis=0, return_inverse=True)[1].reshape(-1) if equal_lengths else lengths.sum(axis=1)
+    if equal_lengths:
+        of_row = np.unique(lengths, axis=0, return_inverse=True)[1].reshape(-1)
+    else:
+        of_row = np.ones(len(lengths), dtype=np.int64) if once else lengths.sum(axis=1)
 
     def collate(part: list[Any]) -> dict[str, Tensor]:
         batch: dict[str, Tensor] = {}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from competition.errors import ConfigError, DataError
 from competition.files import read_json, write_atomically, write_json
-from models.batches import Batches, Sample, batch_groups, batch_plan, sorted_plan
+from models.batches import PIECE, Batches, Sample, batch_groups, sorted_plan, step_plan
 from models.checkpoint import Checkpoint
 from models.dropout import audit, rates, set_rates
 from models.heads import Network
@@ -193,8 +193,7 @@ def label_loss(network: Network, batch: dict[str, Tensor], target: Labels, setti
 
 def steps_per_epoch(batches: Batches, settings: NeuralStage) -> int:
     """Steps of the optimizer in one epoch."""
-    n_batches = len(batch_plan(batches.lengths, settings.batch_size, 0, 0, batches.equal_lengths))
-    return -(-n_batches // settings.accumulate)
+    return len(step_plan(batches, settings, 0, 0, "cpu"))  # the same number on any device
 
 
 def backbone_inputs(batches: Batches, device: torch.device) -> dict[str, Tensor]:
@@ -272,11 +271,12 @@ def advice_on_memory(settings: NeuralStage) -> Iterator[None]:
         words = ("out of memory", "not enough memory", "can't allocate memory")
         if not isinstance(error, MemoryError) and not any(word in str(error) for word in words):
             raise
-        smaller = max(1, settings.batch_size // 2)
+        together = min(settings.batch_size, PIECE["cuda" if torch.cuda.is_available() else "cpu"])
+        smaller = max(1, together // 2)
         raise DataError(
-            f"a batch must fit into memory; batch_size {settings.batch_size} does not. Set batch_size: {smaller} "
-            f"and accumulate: {settings.accumulate * 2} (the same step), or checkpoint_layers: true; finished folds "
-            "are kept."
+            f"a batch must fit into memory; of batch_size {settings.batch_size}, {together} rows together do not. "
+            f"Set batch_size: {smaller} and accumulate: {settings.batch_size * settings.accumulate // smaller} "
+            "(the same step), or checkpoint_layers: true; finished folds are kept."
         ) from None
 
 

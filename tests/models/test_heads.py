@@ -98,7 +98,7 @@ def test_rates_that_do_not_fit_the_samples_are_a_mistake(dropout: object) -> Non
 
 
 def test_columns_join_the_pooled_features_in_one_hidden_layer() -> None:
-    network = Network(Counting(), build_head(config.LinearHead(), 2, 1), width=2, n_columns=3)
+    network = Network(Counting(), build_head(config.LinearHead(), 2, 1), join=(5, 2))
     batch = {"x": torch.randn(4, 2), "columns": torch.randn(4, 3)}
     assert network(batch).shape == (4, 1)
     moved = {**batch, "columns": batch["columns"] + 1}

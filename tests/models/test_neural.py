@@ -100,11 +100,21 @@ def test_several_molecule_columns_share_one_backbone(tmp_path: Path) -> None:
     one.fit(both, None, tmp_path)
     weights = safetensors.torch.load_file(tmp_path / "weights.safetensors")
     assert sum(name.endswith("W_i.weight") for name in weights) == 1
-    assert weights["head.linear.weight"].shape == (1, 32)
+    assert weights["join.0.weight"].shape == (16, 32)
+    assert weights["head.linear.weight"].shape == (1, 16)
     swapped = Rows(both.ids, both.inputs.rename(columns={"s": "t", "t": "s"}), None)
     assert not np.allclose(one.predict(swapped, tmp_path), one.predict(both, tmp_path))
     named = stage(Context(["s", "t"], [], [], [], ["y"], 1, tmp_path), columns=["t"])
     assert named.columns == ["t"]
+
+
+def test_what_a_molecule_does_may_depend_on_its_partner(tmp_path: Path) -> None:
+    pairs = [(one, two) for one in ("CCO", "c1ccccc1") for two in ("CC#N", "CCCl")] * 8
+    y = np.array([1.0 if pair == ("CCO", "CCCl") else 0.0 for pair in pairs])  # a sum of two effects misses by .25
+    both = Rows([f"r{i}" for i in range(len(y))], pd.DataFrame(pairs, columns=["s", "t"]), y[:, None])
+    one = stage(Context(["s", "t"], [], [], [], ["y"], 1, tmp_path))
+    one.fit(both, None, tmp_path)
+    assert np.abs(one.predict(both, tmp_path)[:, 0] - y).max() < 0.15
 
 
 def test_several_columns_of_equal_length_batches_are_equal_in_each() -> None:

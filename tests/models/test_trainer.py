@@ -19,7 +19,7 @@ from competition.errors import ConfigError, DataError
 from competition.files import read_json, sha256_of
 from competition.paths import PROJECT
 from models import trainer
-from models.batches import Batches, Sample, batch_plan
+from models.batches import Batches, Sample, step_plan
 from models.heads import LinearHead, Network
 from models.losses import Labels
 from models.optimizer import make_optimizer
@@ -90,35 +90,47 @@ def predict(net: Network, inputs: Batches, folder: Path, **changes: Any) -> NDAr
     return trainer.predict(net, lambda view: inputs, 1, settings(**changes), folder, 2)[0]
 
 
-def test_a_batch_plan_holds_each_row_once_in_batches_of_the_size() -> None:
-    plan = batch_plan(np.arange(1003) % 50, 16, seed=1, epoch=0)
-    assert sorted(np.concatenate(plan)) == list(range(1003))
-    assert sorted(len(batch) for batch in plan)[:2] == [1003 % 16, 16]
-    assert max(len(batch) for batch in plan) == 16
+def plan(lengths: NDArray[np.int64], seed: int = 1, epoch: int = 0, device: str = "cpu", **changes: Any) -> list[Any]:
+    equal_lengths = changes.pop("equal_lengths", False)
+    inputs = Batches(list(lengths), lengths, lambda items: {}, equal_lengths)
+    return step_plan(inputs, settings(**{"batch_size": 16, **changes}), seed, epoch, device)
 
 
-def test_a_batch_plan_is_a_function_of_seed_and_epoch() -> None:
+@pytest.mark.parametrize("changes", [{}, {"accumulate": 3}, {"device": "cuda"}, {"equal_lengths": True}])
+def test_the_steps_of_an_epoch_hold_each_row_once(changes: dict[str, Any]) -> None:
+    steps = plan(np.arange(1003) % 50, **changes)
+    assert sorted(np.concatenate([rows for step in steps for rows in step])) == list(range(1003))
+    largest = max(sum(map(len, step)) for step in steps)
+    assert largest == 16 * changes.get("accumulate", 1)
+
+
+def test_the_steps_are_a_function_of_seed_and_epoch() -> None:
     lengths = np.arange(300) % 50
 
-    def flat(seed: int, epoch: int) -> list[int]:
-        return [int(i) for i in np.concatenate(batch_plan(lengths, 16, seed, epoch))]
+    def sets(seed: int, epoch: int) -> list[frozenset[int]]:
+        return [frozenset(np.concatenate(step).tolist()) for step in plan(lengths, seed, epoch)]
 
-    assert flat(1, 2) == flat(1, 2)
-    assert flat(1, 2) != flat(1, 3)
-    assert flat(1, 2) != flat(2, 2)
-    sets = [{frozenset(batch) for batch in batch_plan(lengths, 16, 1, epoch)} for epoch in (0, 1)]
-    assert not sets[0] & sets[1]  # other company each epoch, not only another order
+    assert sets(1, 2) == sets(1, 2)
+    assert sets(1, 2) != sets(2, 2)
+    assert not set(sets(1, 0)) & set(sets(1, 1))  # other company each epoch, not only another order
 
 
-def test_a_batch_plan_pads_little() -> None:
+def test_a_step_is_drawn_whatever_the_length_and_its_pieces_pad_little() -> None:
     lengths = np.random.default_rng(0).integers(5, 100, 2000)
+    steps = plan(lengths, batch_size=32)
+    means = [lengths[np.concatenate(step)].mean() for step in steps]
+    assert np.std(means[:-1]) < 1.3 * lengths.std() / np.sqrt(32)  # as rows at random have; by length it is far more
+    assert {len(rows) for step in steps[:-1] for rows in step} == {8}
 
-    def tokens(plan: list[NDArray[np.intp]]) -> float:
-        return sum(len(batch) * lengths[batch].max() for batch in plan) / lengths.sum()
+    def tokens(pieces: list[NDArray[np.intp]]) -> float:
+        return sum(len(rows) * lengths[rows].max() for rows in pieces) / lengths.sum()
 
-    chance = np.array_split(np.random.default_rng(0).permutation(2000), 125)
-    assert tokens(batch_plan(lengths, 16, 0, 0)) < 1.1
-    assert tokens(chance) > 1.7
+    assert tokens([rows for step in steps for rows in step]) < 1.3
+    assert tokens([np.concatenate(step) for step in steps]) > 1.8
+
+
+def test_rows_of_one_length_go_through_in_whole_batches() -> None:
+    assert [len(step) for step in plan(np.ones(64, dtype=np.int64))] == [1, 1, 1, 1]
 
 
 def test_it_overfits_a_small_set(tmp_path: Path) -> None:
@@ -289,8 +301,8 @@ def test_r_drop_runs_the_backbone_once_where_only_the_head_drops_and_on_a_double
     for i, rates in enumerate(({"pooler_dropout": 0.2}, {"backbone_dropout": 0.2})):
         net = Network(Counting(dropout=0.1), LinearHead(24, 2, rates.get("pooler_dropout", 0.0)))
         seen.clear()
-        fit(tmp_path / str(i), net=net, epochs=1, batch_size=20, r_drop=1.0, **rates)
-        assert seen[-2:] == ([20, 20] if i == 0 else [40, 40])
+        fit(tmp_path / str(i), net=net, epochs=1, batch_size=8, r_drop=1.0, **rates)
+        assert max(seen[-4:]) == (8 if i == 0 else 16)
 
 
 def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference() -> None:
@@ -379,15 +391,17 @@ def test_memory_that_runs_out_names_a_batch_size_to_try(tmp_path: Path) -> None:
         def forward(self, x: Tensor) -> Tensor:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
-    with pytest.raises(DataError, match=r"batch_size 8 does not\. Set batch_size: 4 and accumulate: 2"):
+    with pytest.raises(
+        DataError, match=r"of batch_size 8, 8 rows together do not\. Set batch_size: 4 and accumulate: 2"
+    ):
         fit(tmp_path, net=Network(Greedy(), LinearHead(24, 2, 0.0)), epochs=1)
 
 
-def test_batches_of_one_length_hold_one_length_and_each_row_once() -> None:
-    lengths = np.random.default_rng(0).integers(3, 9, 100)
-    plan = batch_plan(lengths, 8, 0, 0, equal_lengths=True)
-    assert sorted(np.concatenate(plan)) == list(range(100))
-    assert all(len(set(lengths[batch])) == 1 and len(batch) <= 8 for batch in plan)
+def test_where_nothing_may_be_padded_pieces_have_one_length_and_steps_have_several() -> None:
+    lengths = np.random.default_rng(0).integers(3, 9, 200)
+    steps = plan(lengths, equal_lengths=True)
+    assert all(len(set(lengths[rows])) == 1 and len(rows) <= 4 for step in steps for rows in step)
+    assert np.mean([len(set(lengths[np.concatenate(step)])) for step in steps]) > 2
 
 
 INTERRUPTED = """

@@ -151,9 +151,12 @@ def test_weights_and_architecture_belong_together() -> None:
 
 
 TRAIN = ["CCO", "CCCO", "c1ccccc1O", "CC(=O)O", "CCN", "CCCN", "OCC(O)CO", "CC(C)C", "CCOC", "C1CC1"]
+SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 4, "learning_rate": 3e-3}
 SETTINGS = {
-    "unimol": UnimolStage(kind="unimol", layers=2, width=32, heads=4, epochs=2, conformers=2, batch_size=4),
-    "unimol2": stage(epochs=2, conformers=2, batch_size=4),
+    "unimol": UnimolStage(
+        kind="unimol", layers=2, width=32, heads=4, epochs=2, conformers=2, batch_size=4, learning_rate=3e-3
+    ),
+    "unimol2": stage(epochs=2, conformers=2, batch_size=4, learning_rate=3e-3),
 }
 
 

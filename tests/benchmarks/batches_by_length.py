@@ -1,0 +1,118 @@
+"""What batches of rows of like length cost in error, and what pieces of like length inside random batches save in time.
+
+    python -m tests.benchmarks.batches_by_length --data FOLDER_WITH_COMPETITIONS [--seeds 5]
+
+On one thread, the same stage on the same folds: batches drawn at random and padded; ours (random batches that go
+through the network in pieces of like length, with the gradient of the whole); and batches from windows of 20 batches
+sorted by length, as trainers with `group_by_length` make them. Prints held-out RMSE and seconds over those of the
+first, as the geometric mean with its standard error.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import TypeAdapter
+from sklearn.model_selection import KFold
+
+from competition.molecules import canonical_smiles
+from competition.tables import Rows
+from models import batches
+from models.config import StageConfig
+from models.stage import Context, build_stage, shared_caches
+
+BASES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
+    "esol, gnn": ("SMILES", "logS", 1015, {"kind": "gnn"}),
+    "esol, unimol": ("SMILES", "logS", 800, {"kind": "unimol", "epochs": 8, "batch_size": 16}),
+    "qm9_electronic, gnn": ("SMILES", "gap_eV", 1500, {"kind": "gnn"}),
+    "icwsm_tweets, minilm": (
+        "text", "sentiment", 1200, {"kind": "bert", "weights": "minilm", "epochs": 1, "learning_rate": 1e-4},
+    ),
+}  # fmt: skip
+WINDOW = 20
+
+
+def sorted_windows(part: Any, settings: Any, seed: int, epoch: int, device_type: str) -> list[list[np.ndarray]]:
+    """Steps of rows of like length, in place of `step_plan`."""
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(len(part.lengths))
+    size = settings.batch_size
+    window = size * max(1, min(WINDOW, len(order) // size // 4))
+    plan = []
+    for start in range(0, len(order), window):
+        rows = order[start : start + window]
+        rows = rows[np.argsort(part.lengths[rows], kind="stable")]
+        plan += [rows[i : i + size] for i in range(0, len(rows), size)]
+    return [[plan[i]] for i in generator.permutation(len(plan))]
+
+
+WAYS = {
+    "random, padded": mock.patch.dict(batches.PIECE, cpu=10**6),
+    "random in pieces": mock.patch.dict(batches.PIECE),
+    "by length": mock.patch.object(batches, "step_plan", sorted_windows),
+}
+
+
+def measure(config: Any, context: Context, rows: Rows, train: np.ndarray, held_out: np.ndarray) -> tuple[float, float]:
+    """Held-out RMSE and processor seconds of the fit."""
+    with tempfile.TemporaryDirectory() as folder:
+        stage = build_stage(config, context)
+        started = time.process_time()
+        stage.fit(rows.take(train), None, Path(folder))
+        seconds = time.process_time() - started
+        valid = rows.take(held_out)
+        assert valid.y is not None
+        return float(np.sqrt(((stage.predict(valid.without_labels(), Path(folder)) - valid.y) ** 2).mean())), seconds
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data", type=Path, required=True)
+    options.add_argument("--seeds", type=int, default=5)
+    options.add_argument("--bases", nargs="+", default=list(BASES), choices=list(BASES))
+    args = options.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as cache:
+        for name in args.bases:
+            column, target, n_rows, settings = BASES[name]
+            config = TypeAdapter[Any](StageConfig).validate_python(settings)
+            table = pd.read_csv(args.data / name.split(",")[0] / "train.csv")[:n_rows]
+            roles: tuple[list[str], list[str]] = ([], [column])
+            if column == "SMILES":
+                table[column] = [canonical_smiles(text) for text in table[column]]
+                roles = ([column], [])
+            rows = Rows([str(i) for i in table.index], table[[column]], table[[target]].to_numpy())
+            folds = list(KFold(5, shuffle=True, random_state=0).split(table))
+            found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+            for seed in range(args.seeds):
+                context = Context(*roles, [], [], [target], seed, Path(cache))
+                for shared in shared_caches(config, context):
+                    missing = shared.missing(list(table[column]))
+                    if missing:
+                        shared.compute_shard(missing)
+                for way, patch in WAYS.items():
+                    with patch:
+                        found[way].append(measure(config, context, rows, *folds[seed % 5]))
+            for way in list(WAYS)[1:]:
+                ratios = np.log(np.array(found[way]) / np.array(found["random, padded"]))
+                mean, error = np.exp(ratios.mean(axis=0)), ratios.std(axis=0, ddof=1) / np.sqrt(args.seeds)
+                print(
+                    f"{name}: {way}: RMSE {mean[0]:.3f} (standard error {error[0]:.3f}), seconds {mean[1]:.2f}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
