@@ -48,12 +48,14 @@ def sorted_windows(part: Any, settings: Any, seed: int, epoch: int, device_type:
     """Steps of rows of like length, in place of `step_plan`."""
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(part.lengths))
+    graphs = (part.lengths == 1).all()  # which are not padded, and so have no lengths of their own
+    lengths = np.array([len(graph.V) for graph in part.items]) if graphs else part.lengths
     size = settings.batch_size
     window = size * max(1, min(WINDOW, len(order) // size // 4))
     plan = []
     for start in range(0, len(order), window):
         rows = order[start : start + window]
-        rows = rows[np.argsort(part.lengths[rows], kind="stable")]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
         plan += [rows[i : i + size] for i in range(0, len(rows), size)]
     return [[plan[i]] for i in generator.permutation(len(plan))]
 
