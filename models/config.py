@@ -38,9 +38,9 @@ class ConformerStage(NeuralStage):
     """What becomes of '*', the open ends of a polymer's repeat unit. keep: an atom of unknown kind, which has no MMFF.
     cap: carbon. cyclic_dimer: two units joined head to tail both ways (three, where both ends are at one atom);
     molecules without exactly two single-bonded ends are capped."""
-    unembeddable: Literal["error", "flat"] = "error"
-    """What to do with a molecule that RDKit finds no 3-D coordinates for: stop before any job starts and name it, or
-    take 2-D coordinates and count it in the job's conformers.json. Set flat for a hidden test set."""
+    unembeddable: Literal["flat", "error"] = "flat"
+    """What to do with a molecule that RDKit finds no 3-D coordinates for: take 2-D coordinates, as Uni-Mol did, and
+    say how many and which; or stop before any job starts."""
     epochs: int = Field(default=15, ge=1)
     batch_size: int = Field(default=16, ge=1)
     learning_rate: Rate = 1e-3

@@ -1,7 +1,8 @@
 """3-D conformers of molecules by RDKit, from the canonical SMILES, with a bound on iterations and never on time.
 
-Steps, each tried where the one before fails: ETKDG version 3 and MMFF; ETKDG from random coordinates and MMFF;
-flat 2-D coordinates. The status word says which one it was; statuses are counted in the job's report.
+Steps, each tried where the one before fails: ETKDG version 3; ETKDG from random coordinates; distances alone, without
+what ETKDG knows of torsions and rings, for strained cages; flat 2-D coordinates. All but the last are relaxed in MMFF.
+The status word says which one it was; statuses are counted in the job's report.
 Source: Riniker and Landrum, JCIM 2015 (ETKDG); Tosco et al., J. Cheminf. 2014 (MMFF in RDKit).
 """
 
@@ -36,7 +37,7 @@ def conformer_cache(root: Path, conformers: int, fragments: str, repeat_units: s
         "seed": SEED,
         "attempts": EMBED_ATTEMPTS,
         "mmff": MMFF_ITERATIONS,
-        "method": "etkdg3-mmff",
+        "method": "etkdg3-random-distances-mmff",
         "conformers": conformers,
         "fragments": fragments,
         "repeat_units": repeat_units,
@@ -51,11 +52,12 @@ def conformer_cache(root: Path, conformers: int, fragments: str, repeat_units: s
 def embedded(molecule: Chem.Mol, conformers: int = 1) -> tuple[NDArray[np.float32], str]:
     """Conformers of a molecule, (n_atoms, 1 + 3 * conformers), and how they were made.
 
-    The status is mmff, etkdg, random_mmff, random or flat. Where fewer embed than asked for, they repeat.
+    The status is mmff, etkdg, random_mmff, random, distances_mmff, distances or flat. Where fewer embed than asked
+    for, they repeat.
     """
     molecule = Chem.AddHs(molecule)
-    for word, random_coordinates in (("", False), ("random", True)):
-        if _embed(molecule, conformers, random_coordinates):
+    for word in ("", "random", "distances"):
+        if _embed(molecule, conformers, word):
             optimised = _optimise(molecule)
             status = "_".join(part for part in (word, "mmff" if optimised else "") if part) or "etkdg"
             return _array(molecule, conformers), status
@@ -83,11 +85,13 @@ def refuse_flat(statuses: dict[str, str]) -> None:
         )
 
 
-def _embed(molecule: Chem.Mol, conformers: int, random_coordinates: bool) -> bool:
+def _embed(molecule: Chem.Mol, conformers: int, way: str) -> bool:
     parameters = rdDistGeom.ETKDGv3()
     parameters.randomSeed = SEED
     parameters.maxIterations = EMBED_ATTEMPTS
-    parameters.useRandomCoords = random_coordinates
+    parameters.useRandomCoords = way != ""
+    if way == "distances":
+        parameters.useBasicKnowledge = parameters.useExpTorsionAnglePrefs = parameters.enforceChirality = False
     try:
         return len(rdDistGeom.EmbedMultipleConfs(molecule, conformers, parameters)) > 0
     except RuntimeError:  # RDKit's bounds of some molecules with '*' contradict each other

@@ -21,6 +21,7 @@ from competition.files import write_json
 from competition.tables import Rows
 from models.conformers import conformer_cache, select
 from models.neural import Neural, PerColumn
+from models.notes import write_notes
 from models.stage import Context, molecule_columns
 
 
@@ -55,9 +56,18 @@ class OnConformers(Neural):
         return [select(conformers, view) for conformers in self._load(rows, column)[0]]
 
     def count_statuses(self, rows: Rows, folder: Path) -> None:
-        """Write how many molecules of all columns were embedded in which way."""
-        words = [word for column in self.columns for word in self._load(rows, column)[1]]
+        """Write how many molecules of all columns were embedded in which way, and a note of flat ones."""
+        word_of = {
+            smiles: word
+            for column in self.columns
+            for smiles, word in zip(rows.inputs[column], self._load(rows, column)[1], strict=True)
+        }
+        words = list(word_of.values())
         write_json(folder / "conformers.json", {word: words.count(word) for word in sorted(set(words))})
+        flat = sorted(smiles for smiles, word in word_of.items() if word == "flat")
+        if flat:
+            said = f"{len(flat)} of {len(words)} training molecules have flat coordinates, since RDKit finds no others"
+            write_notes(folder, [f"{said}: {', '.join(flat[:3])}{' ...' if len(flat) > 3 else ''}"])
 
     def _load(self, rows: Rows, column: str) -> tuple[list[NDArray[np.float32]], list[str]]:
         cache = conformer_cache(self.context.cache, **self.config.conformer_settings)

@@ -39,15 +39,21 @@ def test_metals_are_embedded_without_mmff() -> None:
 def test_a_molecule_that_cannot_be_embedded_is_flat(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    def fails(molecule: object, n: int, random_coordinates: bool) -> bool:
-        tried.append(random_coordinates)
+    def fails(molecule: object, n: int, way: str) -> bool:
+        tried.append(way)
         return False
 
     monkeypatch.setattr(conformers, "_embed", fails)
     atoms, status = conformer("CCO")
-    assert (status, tried) == ("flat", [False, True])
+    assert (status, tried) == ("flat", ["", "random", "distances"])
     assert (atoms[:, 3] == 0).all()
     assert np.ptp(atoms[:, 1]) > 1
+
+
+def test_a_strained_cage_gets_coordinates_by_distances_alone() -> None:
+    atoms, status = conformer("O=C1CN2C3C2C2C3N12")
+    assert status == "distances_mmff"
+    assert np.linalg.norm(atoms[0, 1:] - atoms[1, 1:]) == pytest.approx(1.21, abs=0.05)  # C=O
 
 
 def test_several_conformers_differ_and_the_first_is_the_only_one_of_the_default() -> None:
