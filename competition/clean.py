@@ -84,7 +84,8 @@ def _unusable(
         first = int(np.flatnonzero(wrong)[0])
         raise DataError(
             f"{where}: column {name!r} must hold {what}; {named_rows(table, pd.Series(wrong), config.id)} "
-            f"do not (the first is {table[name][first]!r}). Correct them, or set competition.unparsable: drop."
+            f"do not (the first is {table[name][first]!r}). Correct them, or set "
+            "competition.unparsable: drop (for predict: before the run that it predicts with)."
         )
     return wrong
 

@@ -8,6 +8,7 @@ import fcntl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from competition.durations import seconds_of
 from competition.errors import DataError, UserError
@@ -20,7 +21,10 @@ FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.E
 def parser(description: str | None) -> argparse.ArgumentParser:
     """Options that every step of `./run.sh full` takes; `description` is the module's docstring."""
     options = argparse.ArgumentParser(
-        description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"./run.sh {Path(sys.argv[0]).stem}",
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options.add_argument(
         "competition",

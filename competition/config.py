@@ -16,7 +16,19 @@ from competition.paths import Paths, config_folders
 class StrictModel(BaseModel):
     """Settings are read-only, and an unknown key is a mistake, not an extra."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def named_in_file(value: str) -> str:
+    """`value`, if it has the form file.py:name.
+
+    Raises:
+        ValueError: if not.
+    """
+    file, _, name = value.rpartition(":")
+    if not file.endswith(".py") or not name.isidentifier():
+        raise ValueError("must be file.py:name")
+    return value
 
 
 class ExtraTrain(StrictModel):
@@ -96,6 +108,11 @@ class CompetitionConfig(StrictModel):
             raise ValueError(f"must be one of {', '.join(METRICS)}, or file.py:function")
         return metric
 
+    @field_validator("features")
+    @classmethod
+    def _names_a_function(cls, features: str | None) -> str | None:
+        return features if features is None else named_in_file(features)
+
     @model_validator(mode="after")
     def _consistent(self) -> CompetitionConfig:
         roles = [self.id, *self.targets, *self.inputs, *self.auxiliary_targets, *([self.weight] if self.weight else [])]
@@ -103,6 +120,11 @@ class CompetitionConfig(StrictModel):
         mistakes = [f"each column must have one role, but {name!r} has several" for name in doubled]
         if any(name.startswith(("__", "feature ")) for name in roles) or "id" in self.targets:
             mistakes.append("no column may begin with __ or feature and no target be id, which are names of ours")
+        ours = [*self.inputs, *self.targets, *self.auxiliary_targets]
+        for extra in self.extra_train:
+            unknown = [name for name in extra.columns if name not in ours]
+            if unknown:
+                mistakes.append(f"extra_train.columns must be named by inputs or targets, but {unknown[0]!r} is none")
         if not self.inputs:
             mistakes.append("at least one input column must be named under smiles, text, numeric or categorical")
         if self.submission_columns and len(self.submission_columns) != len(self.targets):
@@ -179,19 +201,21 @@ def validate(model: type[Model], values: Any, path: Path, section: str = "") -> 
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = [f"{path} has {error.error_count()} mistake(s):"]
+        said: dict[tuple[str, str], list[str]] = {}  # of a setting that may be one or another thing, all at once
         for item in error.errors():
             where = ".".join([*([section] if section else []), *_keys(values, item["loc"])])
             found = "" if item["type"] in ("missing", "extra_forbidden") else _found(item["input"])
-            lines.append(f"  {where or 'the file'}: {_sentence(item['msg'])}{found}")
-        raise ConfigError("\n".join(lines)) from None
+            said.setdefault((where or "the file", found), []).append(_sentence(item["msg"]))
+        lines = [f"  {where}: {'; or: '.join(messages)}{found}" for (where, found), messages in said.items()]
+        raise ConfigError("\n".join([f"{path} has {len(lines)} mistake(s):", *lines])) from None
 
 
 def _keys(values: Any, location: tuple[int | str, ...]) -> list[str]:
-    """pydantic's location without the `kind` that it adds where a setting has several possible classes."""
+    """pydantic's location without what it adds where a setting has several possible classes: their kind or type."""
     keys = []
     for part in location:
-        if isinstance(values, dict) and part not in values and part == values.get("kind"):
+        is_kind = isinstance(values, dict) and part not in values and part == values.get("kind")
+        if is_kind or (isinstance(part, str) and values is not None and not isinstance(values, dict)):
             continue
         keys.append(str(part))
         if isinstance(values, dict):

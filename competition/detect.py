@@ -179,6 +179,11 @@ def find_targets(
                 f"--target must name one column for each of {', '.join(asked)} in {sample_file}, in that order."
             )
         return named, asked, "named with --target; the sample calls them " + ", ".join(asked)
+    if not any(name in train for name in asked) and all(name in test for name in asked):
+        raise DataError(
+            f"the targets must be columns of the training table; {', '.join(asked)} are columns of the test table, and "
+            "of that alone. Are --train and --test swapped?"
+        )
     inputs = [name for name in asked if name in test and (name not in train or not is_numeric(train[name]))]
     if inputs:
         raise SubmissionError(

@@ -16,6 +16,10 @@ from competition.user_code import load_user_code
 
 SHARED_ROWS = 5
 """Inputs that both tables must have before their labels are compared one by one."""
+SLOPES = 0.5, 2.0
+"""Least and largest slope of their labels over ours on shared inputs: other units, not other measurements."""
+ALONE = 8
+"""Rows that the function of features sees alone, to find out whether others matter."""
 
 
 def with_extra_rows(
@@ -86,13 +90,17 @@ def _require_same_units(extra: pd.DataFrame, train: pd.DataFrame, targets: list[
     """
     for name in targets:
         ours, theirs = train.dropna(subset=name), extra.dropna(subset=name)
-        spread = float(ours[name].std()) or 1.0
+        spread = float(ours[name].std()) if ours[name].nunique() > 1 else 1.0
         shared = theirs.groupby(INPUT_KEY)[name].median().to_frame("theirs").join(
             ours.groupby(INPUT_KEY)[name].median().to_frame("ours"), how="inner"
         )  # fmt: skip
         if len(shared) >= SHARED_ROWS:
             gap = float((shared["theirs"] - shared["ours"]).abs().median())
-            wrong, found = gap > spread, f"on {len(shared)} shared inputs they differ by {gap:.3g}"
+            # Of the two regression lines the geometric mean, which noise does not flatten.
+            slope = float(shared["theirs"].std() / shared["ours"].std()) if shared["ours"].nunique() > 1 else 1.0
+            alike = bool(np.corrcoef(shared["theirs"], shared["ours"])[0, 1] > 0.8)
+            wrong = gap > spread or (alike and not SLOPES[0] < slope < SLOPES[1])
+            found = f"on {len(shared)} shared inputs they differ by {gap:.3g}, with a spread {slope:.3g} times as wide"
         else:
             middle = float(theirs[name].median())
             low, high = float(ours[name].min()), float(ours[name].max())
@@ -115,23 +123,32 @@ def with_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.DataFram
         return table
     function = load_user_code("competition.features", config.features, "a function of a table of inputs")
     features = _call(function, table[config.inputs], config.features)
-    last = table[config.inputs].tail(3)
-    alone = _call(function, last.reset_index(drop=True), config.features)
-    if list(alone.columns) != list(features.columns) or not np.allclose(
-        alone.to_numpy(), features.tail(3).to_numpy(), equal_nan=True
-    ):
-        raise ConfigError(
-            f"competition.features {config.features} must give a row numbers that depend on that row alone; the last "
-            "rows have others when they come alone. Fit nothing on the table inside the function."
-        )
+    if not features.notna().to_numpy().any():
+        raise ConfigError(f"competition.features {config.features} must return numbers; it returned none.")
+    for row in _some_rows(table):
+        alone = _call(function, table[config.inputs].iloc[[row]].reset_index(drop=True), config.features)
+        if list(alone.columns) != list(features.columns) or not np.allclose(
+            alone.to_numpy(), features.iloc[[row]].to_numpy(), equal_nan=True
+        ):
+            raise ConfigError(
+                f"competition.features {config.features} must give a row numbers that depend on that row alone; row "
+                f"{row + 1} has others when it comes alone. Fit and count nothing on the table inside the function."
+            )
     return pd.concat([table, features.add_prefix(FEATURE)], axis=1)
+
+
+def _some_rows(table: pd.DataFrame) -> list[int]:
+    """Rows over the whole table, and some whose input stands in it more than once: where other rows would show."""
+    spread = np.linspace(0, len(table) - 1, ALONE).astype(int)
+    repeated = np.flatnonzero(table[INPUT_KEY].duplicated(keep=False))[: ALONE // 2]
+    return sorted({*spread.tolist(), *repeated.tolist()})
 
 
 def _call(function: Any, inputs: pd.DataFrame, named: str) -> pd.DataFrame:
     try:
         features = pd.DataFrame(function(inputs.copy())).reset_index(drop=True)
         features = features.astype(float)
-    except Exception as error:  # a user's function may raise anything
+    except (Exception, SystemExit) as error:  # a user's function may raise anything
         raise ConfigError(
             f"competition.features {named} must return numbers for a table of inputs; it raised "
             f"{type(error).__name__}: {error}."

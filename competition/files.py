@@ -68,7 +68,7 @@ def read_text_table(path: Path) -> pd.DataFrame:
         # The C parser cannot tell a short row from empty cells.
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", header=None, engine="python")
     except FileNotFoundError:
-        raise DataError(f"{path} must be a CSV file; there is none. Check the path in the YAML.") from None
+        raise DataError(f"{path} must be a CSV file; there is none. Correct the path.") from None
     except pd.errors.EmptyDataError:
         raise DataError(f"{path} must have a header and rows; it is empty.") from None
     except (pd.errors.ParserError, UnicodeDecodeError, IsADirectoryError, PermissionError) as error:

@@ -31,7 +31,7 @@ def load_user_code(setting: str, named: str, what: str) -> Any:
     try:
         spec.loader.exec_module(module)
         return getattr(module, name)
-    except Exception as error:  # a user's file may raise anything
+    except (Exception, SystemExit) as error:  # a user's file may raise anything
         raise ConfigError(
             f"{setting}: {path} must define {what}; it fails with {type(error).__name__}: {error}."
         ) from error

@@ -16,7 +16,6 @@ import transformers
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from competition.errors import ConfigError
 from competition.files import read_json, write_atomically, write_json
 from competition.tables import Rows
 from models.batches import Batches
@@ -36,7 +35,7 @@ from models.neural import Neural
 from models.notes import write_notes
 from models.spelling import ANY_SPELLING, mirrored, spelled
 from models.stage import Context
-from models.template import SEPARATOR, read_template
+from models.template import SEPARATOR, read_template, require_molecules
 from models.text import Tokens, learn_smiles_tokens, learn_word_pieces, pad
 
 ENCODER, TOKENIZER, TEXT = "encoder.json", "tokenizer.json", "text.json"
@@ -67,11 +66,8 @@ class Bert(Neural):
         self.template = read_template(
             config.template, config.columns, context.smiles, context.text, context.categorical, config.reads_atoms
         )
-        if config.enumerate_smiles and not self.template.smiles:
-            raise ConfigError(
-                "enumerate_smiles needs a column of molecules; this stage reads "
-                f"{', '.join(self.template.columns)}. Name one, or set tokens: smiles where a text column holds SMILES."
-            )
+        if config.enumerate_smiles:
+            require_molecules(self.template)
 
     @property
     def n_views(self) -> tuple[int | None, int]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from competition.config import StrictModel, find_config, load_yaml, validate
+from competition.config import StrictModel, find_config, load_yaml, named_in_file, validate
 from models.settings import Feature, NeuralStage, Rate, Schedule, Share, Stage
 from models.template import parse
 from models.weights import WEIGHT_SETS
@@ -133,6 +133,11 @@ class GnnStage(NeuralStage):
 
     @model_validator(mode="after")
     def _consistent(self) -> GnnStage:
+        if self.layer_decay < 1 or self.reinitialise_layers or self.checkpoint_layers:
+            raise ValueError(
+                "message passing uses one layer again and again; remove layer_decay, reinitialise_layers and "
+                "checkpoint_layers"
+            )
         if self.weights and self.atom_features:
             raise ValueError("weights know chemprop's own atom features only; remove atom_features or weights")
         return self
@@ -163,7 +168,7 @@ class TextStage(StrictModel):
 
     @model_validator(mode="after")
     def _one_reading(self) -> Self:
-        if self.template:
+        if self.template is not None:
             named = [column for _, column in parse(self.template)[0]]
             if self.columns and set(self.columns) != set(named):
                 raise ValueError(f"columns must be those of the template ({', '.join(named)}), or be left out")
@@ -265,6 +270,11 @@ class CustomStage(Stage):
     """`file.py:Class`, relative to the YAML. The class is called with its settings and a `models.stage.Context`."""
     settings: dict[str, Any] = {}
     """What the class is called with; checked by its attribute `Settings`, a pydantic model, where it has one."""
+
+    @field_validator("code")
+    @classmethod
+    def _names_a_class(cls, code: str) -> str:
+        return named_in_file(code)
 
 
 class LightgbmStage(TreesStage):

@@ -148,20 +148,34 @@ def fit_targets(
         try:
             pipeline.fit(_take(x, rows), standardised[rows, t], **fitting)
         except ValueError as error:
-            regressor = type(pipeline["regressor"]).__name__
-            raise ConfigError(
-                f"{regressor} must take the rows of target {names[t]!r}; scikit-learn says: "
-                f"{' '.join(str(error).split())} Change the stage's regressor or parameters."
-            ) from error
+            raise _refused(pipeline, f"take the rows of target {names[t]!r}", error) from error
         save(pipeline, _file(folder, t))
     write_json(folder / TARGETS, {"mean": mean.tolist(), "scale": scale.tolist()})
 
 
 def predict_targets(x: pd.DataFrame | NDArray[Any], folder: Path) -> NDArray[np.float64]:
-    """Predictions (n_rows, n_targets) in the targets' own units, by what `fit_targets` wrote."""
+    """Predictions (n_rows, n_targets) in the targets' own units, by what `fit_targets` wrote.
+
+    Raises:
+        ConfigError: if the regressor cannot predict with its parameters.
+    """
     targets = read_json(folder / TARGETS, "mean", "scale")
-    y_pred = [load(_file(folder, t)).predict(x).reshape(len(x)) for t in range(len(targets["mean"]))]
+    y_pred = []
+    for t in range(len(targets["mean"])):
+        pipeline = load(_file(folder, t))
+        try:
+            y_pred.append(pipeline.predict(x).reshape(len(x)))
+        except ValueError as error:  # as of neighbours, of which there are fewer than asked for
+            raise _refused(pipeline, "predict", error) from error
     return np.column_stack(y_pred) * np.array(targets["scale"]) + np.array(targets["mean"])
+
+
+def _refused(pipeline: Any, what: str, error: ValueError) -> ConfigError:
+    said = " ".join(str(error).split()).rstrip(".")
+    return ConfigError(
+        f"{type(pipeline['regressor']).__name__} must {what}; scikit-learn says: {said}. "
+        "Change the stage's regressor or parameters."
+    )
 
 
 def save(pipeline: Any, path: Path) -> None:

@@ -197,7 +197,8 @@ def write_predictions(path: Path, ids: list[str], targets: list[str], y_pred: ND
     if bad.any():
         raise DataError(
             f"predictions must be finite; {path} would have {int(bad.sum())} rows that are not (first id "
-            f"{ids[int(bad.argmax())]!r}). Lower the stage's learning_rate or its precision setting."
+            f"{ids[int(bad.argmax())]!r}). Lower the learning_rate of a neural stage, or change its "
+            "precision or target_transform."
         )
     write_table(path, pd.concat([pd.Series(ids, name="id"), pd.DataFrame(y_pred, columns=targets)], axis=1))
 

@@ -147,8 +147,12 @@ def main() -> None:
         return
     name, stage_name = (args.competition, args.stage) if args.stage else (DEFAULT_COMPETITION, args.competition)
     stages, paths = load_stages(name), Paths.of(name)
+    neural = [own for own, stage in stages.items() if isinstance(stage, NeuralStage)]
     if stage_name not in stages:
-        raise ConfigError(f"the stage must be one of {', '.join(stages)}; found {stage_name!r}.")
+        raise ConfigError(
+            f"the stage must be a neural one of {paths.name} ({', '.join(neural) or 'it has none'}); found "
+            f"{stage_name!r}. Use ./run.sh lr COMPETITION STAGE."
+        )
     competition = load_competition(name, args.seed)
     with command.locked(paths):
         prepare.run(competition, paths, find_config(name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from competition.config import StrictModel
 
@@ -24,6 +24,13 @@ class Stage(StrictModel):
     extra_rows: Literal["train", "pretrain", "ignore"] = "train"
     """What to do with the rows of competition.extra_train: train on them with their weight; in a neural stage,
     train on them first and then on the competition's own rows alone; or leave them out."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("each seed must be named once")
+        return seeds
 
     @property
     def sees_test_inputs(self) -> bool:

@@ -10,15 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.config import validate
 from competition.errors import ConfigError
 from competition.tables import Rows
-from competition.user_code import load_user_code
 from models.cache import MoleculeCache
 from models.config import (
     BertStage,
@@ -109,7 +107,9 @@ def _stage_of_kind(config: Stage, context: Context) -> FittedStage:
 
             return Lightgbm(config, context)
         case CustomStage():
-            return custom_class(config)(custom_settings(config), context)
+            from models.custom import Custom
+
+            return Custom(config, context)
         case CatboostStage():
             from models.catboost import Catboost
 
@@ -119,31 +119,6 @@ def _stage_of_kind(config: Stage, context: Context) -> FittedStage:
 
             return Sklearn(config, context)
     raise TypeError(f"no stage is registered for {type(config).__name__}")
-
-
-def custom_class(config: CustomStage) -> Any:
-    """The class of a custom stage.
-
-    Raises:
-        ConfigError: if the file fails, or the class lacks a method of `FittedStage`.
-    """
-    found = load_user_code("code", config.code, "a class with fit and predict")
-    if not all(callable(getattr(found, name, None)) for name in ("fit", "predict")):
-        raise ConfigError(
-            f"code: {config.code} must be a class with fit(train, valid, folder) and predict(rows, folder)."
-        )
-    return found
-
-
-def custom_settings(config: CustomStage) -> Any:
-    """The settings of a custom stage as its `Settings`, where it has them, else as the YAML has them.
-
-    Raises:
-        ConfigError: with every mistake.
-    """
-    model = getattr(custom_class(config), "Settings", None)
-    file = Path(config.code.rpartition(":")[0])
-    return config.settings if model is None else validate(model, config.settings, file, "settings")
 
 
 def shared_caches(config: Stage, context: Context) -> list[MoleculeCache]:
@@ -169,10 +144,10 @@ def molecule_columns(columns: list[str], smiles: list[str], kind: str) -> list[s
     Raises:
         ConfigError: if there is none, or one is not of competition.smiles.
     """
-    foreign = [column for column in columns if column not in smiles]
+    foreign = [column for column in columns if column not in smiles or columns.count(column) > 1]
     if foreign or not smiles:
         raise ConfigError(
-            f"a stage of kind {kind} needs columns of competition.smiles ({', '.join(smiles) or 'none is named'}); "
-            f"found {', '.join(foreign) or 'none'}."
+            f"a stage of kind {kind} needs columns of competition.smiles ({', '.join(smiles) or 'none is named'}), "
+            f"each once; found {', '.join(foreign) or 'none'}."
         )
     return columns or smiles

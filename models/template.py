@@ -105,6 +105,19 @@ def read_template(
     return Template(pieces, end, frozenset(columns if reads_atoms else {*columns} & {*smiles}))
 
 
+def require_molecules(template: Template) -> None:
+    """Check that there is a SMILES to spell in another way.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    if not template.smiles:
+        raise ConfigError(
+            f"enumerate_smiles needs a column of molecules; this stage reads {', '.join(template.columns)}. "
+            "Name one, or set tokens: smiles where a text column holds SMILES."
+        )
+
+
 def parse(template: str) -> tuple[list[tuple[str, str]], str]:
     """(literal, column) pairs of a format string such as "{a}.{b}>>{c}", and what stands behind the last column.
 
@@ -112,7 +125,11 @@ def parse(template: str) -> tuple[list[tuple[str, str]], str]:
         ValueError: if it is no format string, or names no column.
     """
     pieces, end = [], ""
-    for literal, column, spec, conversion in Formatter().parse(template):
+    try:
+        fields = list(Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"template must be text with columns in braces, as in {{a}} [SEP] {{b}}: {error}") from None
+    for literal, column, spec, conversion in fields:
         if column is None:
             end = literal
         else:  # a colon or an exclamation mark is a part of the column's name here

@@ -18,9 +18,10 @@ from competition.prepare import describe, prepare
 from competition.tables import own_rows
 from folds.splitters import make_folds
 from models.config import CustomStage, TextStage
+from models.custom import custom_settings
 from models.jobs import code_digest
-from models.stage import custom_settings, molecule_columns
-from models.template import read_template
+from models.stage import molecule_columns
+from models.template import read_template, require_molecules
 from models.weights import WEIGHT_SETS, digest_of_weights
 from submissions.config import Config, load_config
 
@@ -29,7 +30,8 @@ def check(config: Config) -> str:
     """Check a whole configuration with its tables and weights; returns what was found, in words.
 
     Raises:
-        ConfigError, DataError, SubmissionError: for the first thing wrong beyond the settings themselves.
+        DataError, SubmissionError: for the first thing wrong in the tables.
+        ConfigError: for what no stage can do with these tables and files, all stages at once.
     """
     competition = config.competition
     prepared = prepare(competition)
@@ -38,7 +40,7 @@ def check(config: Config) -> str:
         competition.group, competition.seed,
     )  # fmt: skip
     _check_metric(competition, own_rows(prepared.train)[competition.targets].to_numpy(dtype=np.float64))
-    lines = [describe(prepared.report)]
+    lines, mistakes = [describe(prepared.report)], []
     for name, stage in config.stages.items():
         weights = getattr(stage, "weights", None)
         try:
@@ -47,12 +49,15 @@ def check(config: Config) -> str:
             if isinstance(stage, CustomStage):
                 custom_settings(stage)
         except ConfigError as error:
-            raise ConfigError(f"stages.{name}: {error}") from None
+            mistakes.append(f"stages.{name}: {error}")
+            continue
         code_digest(stage)
         known = WEIGHT_SETS.get(weights or "")
         said = f" from {weights}" if weights else ""
         said += f" ({known.labels}: check that they are not this competition's)" if known and known.labels else ""
         lines.append(f"stage {name}: {stage.kind}{said}, {len(set(stage.seeds)) * config.folds.n_folds} jobs")
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
     return "\n".join(lines)
 
 
@@ -76,7 +81,12 @@ def _check_columns(stage: object, config: Config) -> None:
     if kind in ("gnn", "unimol", "unimol2"):
         molecule_columns(getattr(stage, "columns", []), competition.smiles, kind)
     if isinstance(stage, TextStage):
-        read_template(stage.template, stage.columns, competition.smiles, competition.text, competition.categorical)
+        template = read_template(
+            stage.template, stage.columns, competition.smiles, competition.text, competition.categorical,
+            stage.reads_atoms,
+        )  # fmt: skip
+        if getattr(stage, "enumerate_smiles", False):
+            require_molecules(template)
 
 
 def main() -> None:

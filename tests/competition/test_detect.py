@@ -199,6 +199,11 @@ def test_the_id_need_not_be_the_first_column_but_must_be_unique_in_all_tables(tm
         find(tmp_path, ROWS, NEW, ASKED, id_column="x")
 
 
+def test_swapped_tables_are_suspected(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Are --train and --test swapped"):
+        find(tmp_path, NEW, ROWS, ASKED)
+
+
 def test_a_target_with_text_is_refused_with_its_row(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'y' must hold finite numbers or nothing; row 3 \(id 'b'\) has '2,5'"):
         find(tmp_path, {**ROWS, "y": ["1", "2,5", "", "4"]}, NEW, ASKED)

@@ -89,6 +89,22 @@ def test_labels_in_other_units_are_refused(tmp_path: Path, labels: list[float], 
     made(tmp_path, train, test, extra_train=[{"file": "more.csv", "check_units": False}])
 
 
+def test_labels_near_zero_in_larger_units_are_refused(tmp_path: Path) -> None:
+    train, test = mixed_tables()
+    shrunk = train.iloc[:20][INPUTS].assign(lumo=(train["lumo"] - train["lumo"].mean())[:20] / 27.2)
+    train = train.assign(lumo=train["lumo"] - train["lumo"].mean())
+    write_table(tmp_path / "more.csv", shrunk)
+    with pytest.raises(DataError, match=r"'lumo' must be in the units .* a spread 0\.0368 times as wide"):
+        made(tmp_path, train, test, extra_train=[{"file": "more.csv"}])
+
+
+def test_a_column_of_an_extra_table_that_is_none_of_ours_is_a_mistake(tmp_path: Path) -> None:
+    train, test = mixed_tables()
+    write_table(tmp_path / "more.csv", extra_table(train, test))
+    with pytest.raises(ConfigError, match="'Lumo' is none"):
+        made(tmp_path, train, test, extra_train=[{"file": "more.csv", "columns": {"Lumo": "lumo"}}])
+
+
 def test_columns_of_an_extra_table_go_by_their_names_or_are_named_as_lacking(tmp_path: Path) -> None:
     train, test = mixed_tables()
     more = extra_table(train, test).rename(columns={"SMILES": "structure", "lumo": "LUMO (eV)"})
@@ -131,8 +147,17 @@ def lengths(inputs):
 def ranks(inputs):
     return inputs["SMILES"].str.len().rank().to_frame()
 
+def counts(inputs):
+    return inputs.groupby("site")["SMILES"].transform("count").to_frame()
+
 def broken(inputs):
     return inputs["absent"]
+
+def nothing(inputs):
+    return pd.DataFrame(index=inputs.index)
+
+def quits(inputs):
+    raise SystemExit(0)
 """
 
 
@@ -148,7 +173,10 @@ def test_features_of_ones_own_join_both_tables(tmp_path: Path) -> None:
     ("function", "says"),
     [
         ("ranks", "depend on that row alone"),
+        ("counts", "depend on that row alone"),
         ("broken", "raised KeyError"),
+        ("nothing", "it returned none"),
+        ("quits", "raised SystemExit"),
         ("missing", "must define"),
         ("", "file.py:name"),
     ],

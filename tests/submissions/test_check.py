@@ -61,6 +61,38 @@ def test_a_template_that_names_a_column_which_is_no_input_is_found_before_any_wo
         checked(path)
 
 
+@pytest.mark.parametrize(
+    ("stage", "says"),
+    [
+        (
+            {"kind": "bert", "columns": ["note"], "enumerate_smiles": True},
+            r"stages\.s: enumerate_smiles needs a column",
+        ),
+        ({"kind": "gnn", "layer_decay": 0.9}, r"stages\.s: message passing uses one layer again"),
+        ({"kind": "gnn", "columns": ["SMILES", "SMILES"]}, r"each once; found SMILES"),
+        ({"kind": "gnn", "weight_decay": float("inf")}, r"stages\.s\.weight_decay: .*finite"),
+        ({"kind": "gnn", "seeds": [1, 1]}, r"stages\.s\.seeds: each seed must be named once"),
+        ({"kind": "bert", "template": "{note"}, r"stages\.s: template must be text with columns in braces"),
+        ({"kind": "custom", "code": "own.py"}, r"stages\.s\.code: must be file\.py:name \(found '.*own\.py'\)"),
+        (
+            {"kind": "gnn", "head": {"kind": "multi_sample", "dropout": 0}},
+            r"has 1 mistake\(s\):\n  stages\.s\.head\.dropout: .*greater than 0; or: ",
+        ),
+    ],
+)
+def test_what_a_stage_can_never_do_is_found_before_any_work(
+    tmp_path: Path, stage: dict[str, object], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        checked(write_competition(tmp_path, *mixed_tables(), stages={"s": stage}))
+
+
+def test_the_mistakes_of_all_stages_are_said_at_once(tmp_path: Path) -> None:
+    stages = {"a": {"kind": "gnn", "columns": ["x"]}, "b": {"kind": "bert", "template": "{y}"}}
+    with pytest.raises(ConfigError, match=r"(?s)stages\.a: .*\nstages\.b: "):
+        checked(write_competition(tmp_path, *mixed_tables(), stages=stages))
+
+
 def test_a_row_that_was_cut_off_is_named(tmp_path: Path) -> None:
     path = write_competition(tmp_path, *mixed_tables())
     with (tmp_path / "train.csv").open("a") as file:

@@ -1,0 +1,103 @@
+"""Stage `custom`: a class of the user's own, held to the contract in words that name its file and line."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from competition.config import validate
+from competition.errors import ConfigError, UserError
+from competition.tables import Rows
+from competition.user_code import load_user_code
+from models.config import CustomStage
+from models.stage import Context
+
+METHODS = {"__init__": ["settings", "context"], "fit": ["train", "valid", "folder"], "predict": ["rows", "folder"]}
+
+
+class Custom:
+    """The stage; see `models.stage.FittedStage`. Prediction makes a new object, as it does in another process."""
+
+    def __init__(self, config: CustomStage, context: Context) -> None:
+        self.config, self.context = config, context
+        kind, settings = custom_class(config), custom_settings(config)
+        self.stage = self._call("__init__", kind, settings, context)
+
+    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+        """What the class does with the training rows.
+
+        Raises:
+            ConfigError: if it fails.
+        """
+        self._call("fit", self.stage.fit, train, valid, folder)
+
+    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
+        """Predictions (n_rows, n_targets).
+
+        Raises:
+            ConfigError: if it fails, or returns something else or numbers that are not finite.
+        """
+        returned = self._call("predict", self.stage.predict, rows, folder)
+        y_pred = np.asarray(self._call("predict", np.asarray, returned, float))
+        expected = (len(rows), len(self.context.targets))
+        y_pred = y_pred[:, None] if y_pred.shape == expected[:1] and expected[1] == 1 else y_pred
+        if y_pred.shape != expected or not np.isfinite(y_pred).all():
+            wrong = int((~np.isfinite(y_pred)).sum())
+            found = f"{wrong} that are not finite" if y_pred.shape == expected else f"shape {y_pred.shape}"
+            raise ConfigError(
+                f"predict of {self.config.code} must return finite numbers of shape {expected}, a row per row and a "
+                f"column per target; found {found}. Labels in training may be missing (NaN)."
+            )
+        return y_pred
+
+    def _call(self, method: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:  # a user's class may raise anything
+            file = Path(self.config.code.rpartition(":")[0])
+            own = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
+            where = f" in line {own[-1]}" if own else ""
+            raise ConfigError(
+                f"{method} of {self.config.code} must not fail; it raised {type(error).__name__}{where}: {error}. "
+                "Correct it; finished jobs are kept."
+            ) from error
+
+
+def custom_class(config: CustomStage) -> Any:
+    """The class of a custom stage.
+
+    Raises:
+        ConfigError: if the file fails, or the class lacks a method of `FittedStage`.
+    """
+    found = load_user_code("code", config.code, "a class with fit and predict")
+    for name, arguments in METHODS.items():
+        method = getattr(found, name, None)
+        try:
+            if method is object.__init__:
+                raise TypeError("the class has none of its own")
+            inspect.signature(method).bind("self", *arguments)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f"code: {config.code} must be a class with {name}(self, {', '.join(arguments)}); it has none, or with "
+                "other arguments."
+            ) from None
+    return found
+
+
+def custom_settings(config: CustomStage) -> Any:
+    """The settings of a custom stage as its `Settings`, where it has them, else as the YAML has them.
+
+    Raises:
+        ConfigError: with every mistake.
+    """
+    model = getattr(custom_class(config), "Settings", None)
+    file = Path(config.code.rpartition(":")[0])
+    return config.settings if model is None else validate(model, config.settings, file, "settings")
