@@ -185,10 +185,10 @@ def test_every_job_has_a_seed_of_its_own(tmp_path: Path) -> None:
     assert len({job_seed(c, job) for job in jobs for c in (config, other)}) == 16
 
 
-def test_a_molecule_without_coordinates_stops_the_run_before_any_job(
+def test_a_molecule_without_coordinates_stops_the_run_first_where_error_is_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever stands before the stage that needs coordinates; a column that it does not read does not concern it."""
+    """Whatever stands before the stage that wants coordinates; a column that it does not read does not concern it."""
     train, test = mixed_tables()
     config = load_competition(str(write_competition(tmp_path, train.assign(other="CCO"), test.assign(other="CCO"))))
     config = config.model_copy(update={"smiles": ["SMILES", "other"]})
@@ -196,7 +196,7 @@ def test_a_molecule_without_coordinates_stops_the_run_before_any_job(
     embed = conformers._embed
     small = lambda molecule, *rest: molecule.GetNumHeavyAtoms() < 3 and embed(molecule, *rest)  # noqa: E731
     monkeypatch.setattr(conformers, "_embed", small)
-    trees, reads_both = LightgbmStage(kind="lightgbm"), UnimolStage(kind="unimol")
+    trees, reads_both = LightgbmStage(kind="lightgbm"), UnimolStage(kind="unimol", unembeddable="error")
     with pytest.raises(DataError, match="1 of 2 cannot be embedded: CCO"):
         check_molecules(config, [trees, reads_both], Paths("mixed"), [rows])
     check_molecules(config, [trees, reads_both.model_copy(update={"unembeddable": "flat"})], Paths("mixed"), [rows])

@@ -8,15 +8,21 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from competition.errors import ConfigError
-from models import pairs
+from competition.files import read_json
+from competition.tables import Rows
+from models import conformers, pairs
 from models.config import UnimolStage
 from models.dropout import audit, rates, set_rates
+from models.notes import read_notes
+from models.stage import Context
 from models.unimol import (
     FOREIGN_KEYS,
+    Unimol,
     UnimolBackbone,
     collate,
     encode,
@@ -205,3 +211,15 @@ def test_padding_changes_no_output() -> None:
     alone = collate([encode(METHANOL[:2], FILE_ORDER, False)], 0)
     with torch.no_grad():
         assert torch.allclose(backbone(**batch())[1:], backbone(**alone), atol=1e-5)
+
+
+def test_flat_molecules_are_named_in_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conformers, "_embed", lambda *_: False)
+    rows = Rows(["a", "b"], pd.DataFrame({"s": ["CCO", "CO"]}), None)
+    config = UnimolStage(kind="unimol")
+    built = Unimol(config, Context(["s"], [], [], [], ["y"], 0, tmp_path / "cache"))
+    built.count_statuses(rows, tmp_path)
+    assert read_json(tmp_path / "conformers.json") == {"flat": 2}
+    (note,) = read_notes(tmp_path)
+    assert note.startswith("2 of 2 training molecules have flat coordinates")
+    assert note.endswith("CCO, CO")
