@@ -26,7 +26,7 @@ class Custom:
 
     def __init__(self, config: CustomStage, context: Context) -> None:
         self.config, self.context = config, context
-        kind, settings = custom_class(config), custom_settings(config)
+        kind, settings = load_custom(config)
         self.stage = self._call("__init__", kind, settings, context)
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
@@ -71,11 +71,11 @@ class Custom:
             ) from error
 
 
-def custom_class(config: CustomStage) -> Any:
-    """The class of a custom stage.
+def load_custom(config: CustomStage) -> tuple[Any, Any]:
+    """The class of a custom stage, and its settings: as its `Settings`, where it has them, else as the YAML has them.
 
     Raises:
-        ConfigError: if the file fails, or the class lacks a method of `FittedStage`.
+        ConfigError: if the file fails, or the class lacks a method of `FittedStage`; with all mistakes in the settings.
     """
     found = load_user_code("code", config.code, "a class with fit and predict")
     for name, arguments in METHODS.items():
@@ -89,15 +89,6 @@ def custom_class(config: CustomStage) -> Any:
                 f"code: {config.code} must be a class with {name}(self, {', '.join(arguments)}); it has none, or with "
                 "other arguments."
             ) from None
-    return found
-
-
-def custom_settings(config: CustomStage) -> Any:
-    """The settings of a custom stage as its `Settings`, where it has them, else as the YAML has them.
-
-    Raises:
-        ConfigError: with every mistake.
-    """
-    model = getattr(custom_class(config), "Settings", None)
+    model = getattr(found, "Settings", None)
     file = Path(config.code.rpartition(":")[0])
-    return config.settings if model is None else validate(model, config.settings, file, "settings")
+    return found, config.settings if model is None else validate(model, config.settings, file, "settings")

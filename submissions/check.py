@@ -18,7 +18,7 @@ from competition.prepare import describe, prepare
 from competition.tables import own_rows
 from folds.splitters import make_folds
 from models.config import CustomStage, TextStage
-from models.custom import custom_settings
+from models.custom import load_custom
 from models.jobs import code_digest
 from models.stage import molecule_columns
 from models.template import read_template, require_molecules
@@ -47,7 +47,7 @@ def check(config: Config) -> str:
             _check_columns(stage, config)
             digest_of_weights(weights)
             if isinstance(stage, CustomStage):
-                custom_settings(stage)
+                load_custom(stage)
         except ConfigError as error:
             mistakes.append(f"stages.{name}: {error}")
             continue

@@ -16,22 +16,18 @@ os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
-import pandas as pd
 import torch
 from pydantic import TypeAdapter
-from sklearn.model_selection import KFold
 
-from competition.molecules import canonical_smiles
-from competition.tables import Rows
 from models import batches
 from models.config import StageConfig
-from models.stage import Context, build_stage, shared_caches
+from models.stage import Context, shared_caches
+from tests.benchmarks.tricks import measure, read
 
 BASES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
     "esol, gnn": ("SMILES", "logS", 1015, {"kind": "gnn"}),
@@ -67,18 +63,6 @@ WAYS = {
 }
 
 
-def measure(config: Any, context: Context, rows: Rows, train: np.ndarray, held_out: np.ndarray) -> tuple[float, float]:
-    """Held-out RMSE and processor seconds of the fit."""
-    with tempfile.TemporaryDirectory() as folder:
-        stage = build_stage(config, context)
-        started = time.process_time()
-        stage.fit(rows.take(train), None, Path(folder))
-        seconds = time.process_time() - started
-        valid = rows.take(held_out)
-        assert valid.y is not None
-        return float(np.sqrt(((stage.predict(valid.without_labels(), Path(folder)) - valid.y) ** 2).mean())), seconds
-
-
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", type=Path, required=True)
@@ -90,18 +74,12 @@ def main() -> None:
         for name in args.bases:
             column, target, n_rows, settings = BASES[name]
             config = TypeAdapter[Any](StageConfig).validate_python(settings)
-            table = pd.read_csv(args.data / name.split(",")[0] / "train.csv")[:n_rows]
-            roles: tuple[list[str], list[str]] = ([], [column])
-            if column == "SMILES":
-                table[column] = [canonical_smiles(text) for text in table[column]]
-                roles = ([column], [])
-            rows = Rows([str(i) for i in table.index], table[[column]], table[[target]].to_numpy())
-            folds = list(KFold(5, shuffle=True, random_state=0).split(table))
+            rows, roles, folds = read(args.data, name, column, target, n_rows)
             found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
             for seed in range(args.seeds):
                 context = Context(*roles, [], [], [target], seed, Path(cache))
                 for shared in shared_caches(config, context):
-                    missing = shared.missing(list(table[column]))
+                    missing = shared.missing(list(rows.inputs[column]))
                     if missing:
                         shared.compute_shard(missing)
                 for way, patch in WAYS.items():

@@ -14,6 +14,7 @@ os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
 
 import argparse
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,30 @@ TRICKS: dict[str, dict[str, Any]] = {
 }
 
 
-def held_out_rmse(config: Any, context: Context, rows: Rows, train: np.ndarray, held_out: np.ndarray) -> float:
+def read(
+    data: Path, name: str, column: str, target: str, n_rows: int
+) -> tuple[Rows, tuple[list[str], list[str]], list[Any]]:
+    """The first rows of a set, its columns by role (molecules, text), and five folds of training and held-out rows."""
+    table = pd.read_csv(data / name.split(",")[0] / "train.csv")[:n_rows]
+    roles: tuple[list[str], list[str]] = ([], [column])
+    if column == "SMILES":
+        table[column] = [canonical_smiles(text) for text in table[column]]
+        roles = ([column], [])
+    rows = Rows([str(i) for i in table.index], table[[column]], table[[target]].to_numpy())
+    return rows, roles, list(KFold(5, shuffle=True, random_state=0).split(table))
+
+
+def measure(config: Any, context: Context, rows: Rows, train: np.ndarray, held_out: np.ndarray) -> tuple[float, float]:
+    """Held-out RMSE, and processor seconds of the fit."""
     with tempfile.TemporaryDirectory() as folder:
         stage = build_stage(config, context)
+        started = time.process_time()
         stage.fit(rows.take(train), None, Path(folder))
+        seconds = time.process_time() - started
         valid = rows.take(held_out)
         assert valid.y is not None
-        return float(np.sqrt(((stage.predict(valid.without_labels(), Path(folder)) - valid.y) ** 2).mean()))
+        errors = stage.predict(valid.without_labels(), Path(folder)) - valid.y
+        return float(np.sqrt((errors**2).mean())), seconds
 
 
 def main() -> None:
@@ -60,18 +78,13 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in args.bases:
         column, target, n_rows, model, settings = BASES[name]
-        table = pd.read_csv(args.data / name.split(",")[0] / "train.csv")[:n_rows]
-        if column == "SMILES":
-            table[column] = [canonical_smiles(text) for text in table[column]]
-        rows = Rows([str(i) for i in table.index], table[[column]], table[[target]].to_numpy())
+        rows, roles, folds = read(args.data, name, column, target, n_rows)
         changes: dict[str, list[float]] = {trick: [] for trick in TRICKS}
-        folds = list(KFold(5, shuffle=True, random_state=0).split(table))
         for seed in range(args.seeds):
-            roles = ([column], []) if column == "SMILES" else ([], [column])
             context = Context(*roles, [], [], [target], seed, Path("unused"))
-            plain = held_out_rmse(model.model_validate(settings), context, rows, *folds[seed % 5])
+            plain, _ = measure(model.model_validate(settings), context, rows, *folds[seed % 5])
             for trick, more in TRICKS.items():
-                rmse = held_out_rmse(model.model_validate({**settings, **more}), context, rows, *folds[seed % 5])
+                rmse, _ = measure(model.model_validate({**settings, **more}), context, rows, *folds[seed % 5])
                 changes[trick].append(100 * (rmse / plain - 1))
         for trick, found in changes.items():
             error = np.std(found, ddof=1) / np.sqrt(len(found))

@@ -59,6 +59,18 @@ class Memoriser:
         return np.array([self.known.get(smiles, self.mean) for smiles in rows.inputs["SMILES"]])
 
 
+def planned(path: Path) -> tuple[Any, Paths, dict[str, Any], Plan]:
+    """A competition with its tables and folds made: settings, paths, stages and jobs."""
+    config, paths = load_competition(str(path)), Paths("mixed")
+    prepared = prepare(config)
+    write_table(paths.train, prepared.train)
+    write_table(paths.test, prepared.test)
+    make_folds(config, load_folds_config(str(path)), paths)
+    stages = load_stages(str(path))
+    todo = plan(config, stages, paths)
+    return config, paths, stages, todo
+
+
 def run_all(
     tmp_path: Path, monkeypatch: Any, stage: Any, train: pd.DataFrame, test: pd.DataFrame, **sections: Any
 ) -> tuple[Any, ...]:
@@ -69,13 +81,7 @@ def run_all(
 
     monkeypatch.setattr(work_module, "build_stage", build)
     path = write_competition(tmp_path, train, test, **sections)
-    config, paths = load_competition(str(path)), Paths("mixed")
-    prepared = prepare(config)
-    write_table(paths.train, prepared.train)
-    write_table(paths.test, prepared.test)
-    make_folds(config, load_folds_config(str(path)), paths)
-    stages = load_stages(str(path))
-    todo = plan(config, stages, paths)
+    config, paths, stages, todo = planned(path)
     for job in reversed(todo.jobs):
         run_job(job, stages[job.stage], config, paths, todo.test_key)
     rows = read_rows(paths.train, config, True)
@@ -194,7 +200,10 @@ def test_a_molecule_without_coordinates_stops_the_run_first_where_error_is_set(
     config = config.model_copy(update={"smiles": ["SMILES", "other"]})
     rows = Rows(["a"], pd.DataFrame({"SMILES": ["CO"], "other": ["CCO"]}), None)
     embed = conformers._embed
-    small = lambda molecule, *rest: molecule.GetNumHeavyAtoms() < 3 and embed(molecule, *rest)  # noqa: E731
+
+    def small(molecule: Any, *rest: Any) -> bool:
+        return molecule.GetNumHeavyAtoms() < 3 and embed(molecule, *rest)
+
     monkeypatch.setattr(conformers, "_embed", small)
     trees, reads_both = LightgbmStage(kind="lightgbm"), UnimolStage(kind="unimol", unembeddable="error")
     with pytest.raises(DataError, match="1 of 2 cannot be embedded: CCO"):
@@ -216,13 +225,7 @@ def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
 ) -> None:
     gnn = {"kind": "gnn", "width": 16, "hidden_width": 16, "epochs": 4, "batch_size": 8, "pooler_dropout": 0.2}
     path = write_competition(tmp_path, *mixed_tables(), stages={"graph": gnn})
-    config, paths = load_competition(str(path)), Paths("mixed")
-    prepared = prepare(config)
-    write_table(paths.train, prepared.train)
-    write_table(paths.test, prepared.test)
-    make_folds(config, load_folds_config(str(path)), paths)
-    stages = load_stages(str(path))
-    todo = plan(config, stages, paths)
+    config, paths, stages, todo = planned(path)
     job = todo.jobs[0]
     run_job(job, stages["graph"], config, paths, todo.test_key)
     undisturbed = {path.name: sha256_of(path) for path in job.folder.rglob("*.*") if path.name != "report.json"}
