@@ -17,7 +17,7 @@ from rdkit import Chem
 from competition.detect import WORD, Found
 from competition.errors import ConfigError, DataError
 from competition.molecules import canonical_smiles
-from folds.splitters import scaffolds
+from folds.units import scaffolds
 from models.config import StageConfig
 
 Preset = Literal["quick", "cpu", "gpu"]
@@ -85,10 +85,10 @@ def choose_folds(found: Found, group: str | None, kind: str | None) -> tuple[str
         DataError: if there is too little to divide.
     """
     smiles = found.named("smiles")
-    if (kind == "group") != (group is not None) and (kind is not None):
+    if kind is not None and (kind in ("group", "stratified_group")) != (group is not None):
         raise ConfigError("--folds group and --group COL must be given together; add the other, or leave both out.")
-    if kind == "scaffold" and not smiles:
-        raise ConfigError("--folds scaffold must have a column of molecules; none was found.")
+    if kind in ("scaffold", "cluster") and not smiles:
+        raise ConfigError(f"--folds {kind} must have a column of molecules; none was found.")
     shift = scaffold_shift(found) if len(smiles) == 1 and kind is None and group is None else None
     if kind is not None:
         reason = "named with --folds"
