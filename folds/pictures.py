@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from folds.shift import Shift
 from folds.similarity import Similarity
 
 BLUE, ORANGE, GREY = "#1f5fa8", "#c2410c", "#6b7280"
-STYLES = {
+STYLES: dict[str, dict[str, Any]] = {
     "now": {"color": BLUE, "linestyle": "-", "linewidth": 2.0},
     "kfold": {"color": "#0f766e", "linestyle": "--"},
     "stratified": {"color": "#0f766e", "linestyle": "--"},
@@ -35,7 +36,7 @@ def draw_targets(y: pd.DataFrame, folds: NDArray[np.int64], file: Path) -> None:
         folds: (n_rows,).
     """
     numbers = sorted(set(folds.tolist()))
-    figure = Figure(figsize=(max(4.5, 3.2 * y.shape[1]), 1.0 + 0.75 * len(numbers)), layout="constrained")
+    figure = Figure(figsize=(max(5.0, 2.5 * y.shape[1]), 1.0 + 0.75 * len(numbers)), layout="constrained")
     axes = figure.subplots(len(numbers), y.shape[1], sharex="col", squeeze=False)
     for t, name in enumerate(y.columns):
         labels = y[name].to_numpy()
@@ -54,9 +55,7 @@ def draw_targets(y: pd.DataFrame, folds: NDArray[np.int64], file: Path) -> None:
                 what = f"fold {fold}" if fold >= 0 else "trains in\nevery fold"
                 axis.set_ylabel(what, rotation=0, ha="right", va="center")
         axes[-1, t].set_xlabel(name)
-    figure.suptitle(
-        "targets: each fold (blue, its mean orange) against all rows (grey); heights are densities", fontsize=10
-    )
+    figure.suptitle("targets in each fold (blue; orange: their mean)\nagainst all rows (grey)", fontsize=10)
     _save(figure, file)
 
 
@@ -70,7 +69,11 @@ def draw_similarity(similarities: list[Similarity], configured: str, file: Path)
             axis.ecdf(values, label=label, **style)
         axis.ecdf(similarity.test, label="test rows", color=ORANGE, linewidth=2.8)
         axis.set(xlabel=f"similarity to the nearest training row\n({similarity.measure})", ylabel="share of rows below")
-        axis.set(xlim=(0, 1), ylim=(0, 1), title="the scheme nearest to the test rows imitates them best")
+        axis.set(
+            xlim=(0, 1),
+            ylim=(0, 1),
+            title="folds imitate the competition where their curve meets the test rows'",
+        )
         axis.title.set_fontsize(10)
         axis.legend(frameon=False, loc="upper left", fontsize=9)
         axis.grid(alpha=0.25)
@@ -95,7 +98,7 @@ def draw_shift(shift: Shift, file: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     for axis in others[len(shift.features) :]:
         axis.remove()
-    others[0].legend(frameon=False, fontsize=9)
+    others[0].legend(frameon=False, fontsize=9, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     _save(figure, file)
 
 
@@ -107,7 +110,11 @@ def _two_tables(axis: Axes, train: NDArray[np.float64], test: NDArray[np.float64
             axis.bar(place, 100 * values.mean(), color=color, label=name)
         axis.set(ylabel="rows that have it (%)", xticks=[0, 1], xticklabels=["train", "test"])
         return
-    edges = np.linspace(*np.percentile(both, [0.5, 99.5]), 31)
+    low, high = np.percentile(both, 0.5), np.percentile(both, 99.5)
+    edges = np.linspace(low, high, 31)
+    if (both % 1 == 0).all():  # each bin holds the same number of whole numbers
+        width = int((high - low) // 30) + 1
+        edges = np.arange(np.floor(low), high + width + 1, width) - 0.5
     weights = [np.full(len(part), 100 / len(part)) for part in (train, test)]
     axis.hist(np.clip(train, edges[0], edges[-1]), edges, weights=weights[0], color=BLUE, alpha=0.45, label="train")
     axis.hist(

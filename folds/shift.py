@@ -123,7 +123,7 @@ def _pieces(text: pd.Series) -> pd.DataFrame:
     pieces = CountVectorizer(binary=True, analyzer="char", ngram_range=(2, 3), max_features=N_WORDS)
     parts: list[NDArray] = [
         text.str.len().to_numpy(dtype=float)[:, None],
-        text.str.split().str.len().to_numpy(dtype=float)[:, None],
+        text.map(lambda cell: len(cell.split())).to_numpy(dtype=float)[:, None],
     ]
     names = ["number of characters", "number of words"]
     for vectorizer, what in ((words, "word"), (pieces, "characters")):

@@ -9,6 +9,7 @@ Writes: folds/shift.json, targets.png, similarity.png and adversarial.png.
 
 from __future__ import annotations
 
+import textwrap
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ from folds.shift import FEWEST, SAMPLE, Shift, adversarial_validation
 from folds.similarity import QUERIES, Similarity, molecule_similarity, text_similarity
 from folds.splitters import make_folds
 from folds.table import read_folds
+from folds.units import why_scaffolds
 
 REFERENCES = 20_000
 """Most training rows among which the nearest is looked for."""
@@ -74,7 +76,7 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
         draw_shift(shift, folder / "adversarial.png")
         lines.append(_shift_table(shift, len(train), len(test)))
     recommended = recommend(competition, config.kind, train, test, similarities, shift)
-    lines.append(f"recommended: folds.kind {recommended.kind}: {recommended.reason}")
+    lines.append(textwrap.fill(f"recommended: folds.kind {recommended.kind}: {recommended.reason}", 110))
     write_json(paths.shift, as_json(config.kind, folds, paths, similarities, shift, recommended))
     pictures = sorted(path.name for path in folder.glob("*.png"))
     lines.append(f"Written: {shown(paths.shift)}, {', '.join(pictures)}")
@@ -103,7 +105,7 @@ def similarities_of(
     test = test.iloc[np.sort(rng.permutation(len(test))[:QUERIES])]
     kinds = [] if config.kind in RANDOM else ["kfold"]
     kinds += [kind for kind in ("scaffold", "cluster") if competition.smiles and kind != config.kind]
-    of_kind = {config.kind: folds}
+    of_kind: dict[str, NDArray[np.int64]] = {config.kind: folds}
     for kind in kinds:
         said(f"folds of kind {kind}, to compare")
         other = config.model_copy(update={"kind": kind, "file": None})
@@ -135,8 +137,8 @@ def recommend(
     """The kind of folds whose held-out rows are most like the test rows.
 
     What the user knows comes first: time, if the test rows are later or that cannot be seen, then groups that test rows
-    do not share. Then, of molecules, the simplest kind whose held-out rows are as near to their training rows as test
-    rows are. Else folds at random.
+    do not share. Then, of molecules, scaffolds if the test table has new ones, else the simplest kind whose held-out
+    rows are as near to their training rows as test rows are. Else folds at random.
     """
     if competition.time is not None:
         if competition.time not in competition.numeric:
@@ -156,27 +158,29 @@ def recommend(
                 grouped, f"{known:.0%} of the test rows have a {competition.group!r} of the training table"
             )
     at_random = configured if configured in RANDOM else "stratified" if len(competition.targets) == 1 else "kfold"
+    if len(competition.smiles) == 1:
+        (name,) = competition.smiles
+        why = why_scaffolds(list(train[name]), list(test[name]))
+        if why:
+            return Recommended("scaffold", why)
+    auc = "" if shift is None else f"AUC {shift.auc:.2f}"
     differs = ""
     if shift is not None and shift.auc > TOLD_APART:
-        named = ", ".join(shift.features["feature"][:3])
-        differs = (
-            f"; train and test differ (AUC {shift.auc:.2f}, by {named}), so the leaderboard may differ from the score"
-        )
+        differs = f"train and test differ ({auc}), most in {', '.join(shift.features['feature'][:3])}"
     if competition.smiles:
         molecules = similarities[0]
         distance = {kind: molecules.distance(kind) for kind in molecules.held_out}
         order = [kind for kind in (*RANDOM, "scaffold", "cluster") if kind in distance]
         best = next(kind for kind in order if distance[kind] <= min(distance[k] for k in order) + NEAR)
-        median = {kind: f"{np.median(molecules.held_out[kind]):.2f}" for kind in order}
+        median = ", ".join(f"{np.median(molecules.held_out[kind]):.2f} with {kind}" for kind in order)
         reason = (
             f"median similarity of a test molecule to the nearest training molecule {np.median(molecules.test):.2f}, "
-            f"of a held-out one {', '.join(f'{median[kind]} with {kind}' for kind in order)}"
+            f"of a held-out one {median}"
         )
-        return Recommended(at_random if best in RANDOM else best, reason + differs)
+        return Recommended(at_random if best in RANDOM else best, f"{reason}; {differs}" if differs else reason)
     if differs:
-        return Recommended(at_random, f"nothing in the tables speaks for another kind{differs}")
-    why = "too few rows to tell" if shift is None else f"train and test can hardly be told apart (AUC {shift.auc:.2f})"
-    return Recommended(at_random, why)
+        return Recommended(at_random, f"{differs}; no kind of folds imitates that, so the leaderboard may disagree")
+    return Recommended(at_random, f"train and test can hardly be told apart ({auc})" if auc else "too few rows to tell")
 
 
 def as_json(

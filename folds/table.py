@@ -47,7 +47,7 @@ def read_units(path: Path, ids: list[str]) -> NDArray[np.int64]:
         raise DataError(
             f"{path} must name every training id once with its unit; delete it and run ./run.sh full again."
         )
-    return table.set_index("id")["unit"].astype(int).loc[ids].to_numpy(dtype=np.int64)
+    return np.array(table.set_index("id")["unit"].loc[ids], dtype=np.int64)
 
 
 def time_ordered(report: Path) -> bool:
@@ -69,7 +69,7 @@ def folds_of_file(path: Path, ids: list[str]) -> NDArray[np.int64]:
     require_columns(table, ["id", "fold"], path)
     named, asked = set(table["id"]), set(ids)
     wrong = {
-        "stand in it more than once": table["id"][table["id"].duplicated()].unique(),
+        "stand in it more than once": list(table["id"][table["id"].duplicated()].unique()),
         "are no training rows": [i for i in table["id"] if i not in asked],
         "lack in it": [i for i in ids if i not in named],
     }

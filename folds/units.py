@@ -21,7 +21,7 @@ def units(config: FoldsConfig, rows: pd.DataFrame, smiles: list[str], group: str
     Rows with the same whole input are one unit, and so are rows of a group, a scaffold or a cluster where the kind asks
     for it, and all that these tie together. Of folds of the user's own nothing more is known.
     """
-    labels = [rows[INPUT_KEY].to_numpy()]
+    labels: list[NDArray] = [rows[INPUT_KEY].to_numpy()]
     if config.kind in ("group", "stratified_group"):
         labels.append(rows[group].to_numpy())
     elif config.kind == "scaffold":
@@ -35,6 +35,28 @@ def scaffolds(smiles: list[str], acyclic_alone: bool) -> np.ndarray:
     """Bemis-Murcko scaffold of each molecule, (n_rows,) text. Source: Bemis and Murcko, J. Med. Chem. 1996."""
     found = {text: MurckoScaffold.MurckoScaffoldSmiles(mol=Chem.MolFromSmiles(text)) for text in set(smiles)}
     return np.array([found[text] or (f"acyclic {text}" if acyclic_alone else "acyclic") for text in smiles])
+
+
+def scaffold_overlap(train: list[str], test: list[str]) -> tuple[float, float, int]:
+    """Share of test molecules with rings whose scaffold stands in train, the share that a random split would give
+    (training molecules with the scaffold of another one), and the number of test molecules with rings.
+    """
+    of_train, of_test = (pd.Series(scaffolds(smiles, acyclic_alone=False), dtype=str) for smiles in (train, test))
+    of_train, of_test = of_train[of_train != "acyclic"], of_test[of_test != "acyclic"]
+    if of_train.empty or of_test.empty:
+        return 1.0, 1.0, 0
+    return float(of_test.isin(of_train).mean()), float(of_train.duplicated(keep=False).mean()), len(of_test)
+
+
+def why_scaffolds(train: list[str], test: list[str]) -> str:
+    """Why folds should hold out scaffolds, in words; empty where test molecules have those of training molecules."""
+    found, at_random, n = scaffold_overlap(train, test)
+    if n < 10 or found >= at_random / 2:
+        return ""
+    return (
+        f"{found:.0%} of the test molecules with rings have a scaffold of the training table, and {at_random:.0%} "
+        "would in a random split"
+    )
 
 
 def clusters(smiles: list[str], similarity: float) -> NDArray[np.int64]:

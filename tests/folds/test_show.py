@@ -65,7 +65,12 @@ def test_tables_of_a_few_rows_are_not_validated() -> None:
 
 def test_features_have_names_that_can_be_read() -> None:
     rows = pd.DataFrame(
-        {"s": ["CCO", "c1ccccc1"] * 20, "t": ["good day", "bad :("] * 20, "x": [1.0, np.nan] * 20, "c": ["a", "b"] * 20}
+        {
+            "s": ["CCO", "c1ccccc1"] * 20,
+            "t": ["good day", "so bad :("] * 20,
+            "x": [1.0, np.nan] * 20,
+            "c": ["a", "b"] * 20,
+        }
     )
     found = readable_features(rows, config(smiles=["s"], text=["t"], numeric=["x"], categorical=["c"]))
     assert {"MolWt", "number of words", "word 'good'", "characters ' :('", "c is 'a'"} <= {*found.columns, "x"}
@@ -92,6 +97,10 @@ def test_texts_are_compared_in_any_script() -> None:
     assert found.held_out["kfold"][1] > 0.3
 
 
+def chains() -> tuple[pd.DataFrame, pd.DataFrame]:
+    return pd.DataFrame({"s": ["CCO"] * 20}), pd.DataFrame({"s": ["CCN"] * 20})
+
+
 def similarity(test: float, **held_out: float) -> Similarity:
     return Similarity("made up", np.full(50, test), {kind: np.full(50, value) for kind, value in held_out.items()})
 
@@ -102,15 +111,22 @@ def similarity(test: float, **held_out: float) -> Similarity:
 )
 def test_the_kind_whose_held_out_rows_are_as_far_as_the_test_rows_is_recommended(test: float, kind: str) -> None:
     seen = similarity(test, stratified=0.7, scaffold=0.4, cluster=0.3)
-    train, test_rows = tables()
-    found = recommend(config(smiles=["s"]), "stratified", train, test_rows, [seen], None)
+    found = recommend(config(smiles=["s"]), "stratified", *chains(), [seen], None)
     assert found.kind == kind
     assert f"{test:.2f}" in found.reason
 
 
 def test_the_simplest_of_kinds_that_fit_alike_is_recommended() -> None:
     seen = similarity(0.5, kfold=0.51, scaffold=0.5, cluster=0.5)
-    assert recommend(config(smiles=["s"]), "scaffold", *tables(), [seen], None).kind == "stratified"
+    assert recommend(config(smiles=["s"]), "scaffold", *chains(), [seen], None).kind == "stratified"
+
+
+def test_scaffolds_that_are_new_in_the_test_table_are_held_out() -> None:
+    train, test = chains()
+    train["s"], test["s"] = ["Cc1ccccc1", "CCc1ccccc1"] * 10, ["Cc1ccoc1"] * 20
+    found = recommend(config(smiles=["s"]), "stratified", train, test, [similarity(0.7, stratified=0.7)], None)
+    assert found.kind == "scaffold"
+    assert "0% of the test molecules with rings" in found.reason
 
 
 def test_time_and_groups_come_before_what_is_guessed() -> None:
@@ -129,7 +145,7 @@ def test_time_and_groups_come_before_what_is_guessed() -> None:
 
 
 def test_a_shift_that_no_kind_imitates_is_said() -> None:
-    train, test = tables(moved=2.0)
+    train, test = tables(moved=3.0)
     shift = adversarial_validation(train, test, config(), seed=0)
     found = recommend(config(), "kfold", train, test, [], shift)
     assert found.kind == "kfold"
