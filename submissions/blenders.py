@@ -20,7 +20,7 @@ from submissions.convex import least_absolute_weights, least_squares_weights
 from submissions.target import Blend, Folds, Loss, Target, exact_problem
 
 SMALLEST_PENALTY, LARGEST_PENALTY = 1e-4, 10.0
-PENALTIES = np.geomspace(SMALLEST_PENALTY, LARGEST_PENALTY, 21)
+PENALTIES = np.geomspace(SMALLEST_PENALTY, LARGEST_PENALTY, 21, dtype=np.float64)
 GREEDY_STEPS = 25
 CLIMBING_STEPS = np.delete(np.arange(-50, 51), 50) / 100
 
@@ -62,7 +62,7 @@ def shrunk_ridge(target: Target, without: Folds) -> Blend:
     if len(inner) < 2:
         return target.solve("convex", without)
 
-    def weights_of(sets: list[Folds]) -> Callable[[float, float], Array]:
+    def weights_of(sets: list[Folds]) -> Callable[..., Array]:
         ridges = _Ridges(target, sets, centred=False)
         exact = np.array([target.solve("convex", left_out).weights for left_out in sets])
 
