@@ -19,8 +19,8 @@ import pandas as pd
 from competition.errors import DataError, SubmissionError
 from competition.files import digest, read_json, read_text_table, sha256_of, write_table
 from competition.metrics import Array
-from submissions.blenders import Blend
 from submissions.stacker import Stack
+from submissions.target import Blend
 
 MANIFEST, BLEND, STACK, SELECTION = "run.json", "blend.json", "stack.json", "selection.json"
 BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.csv"
@@ -55,7 +55,7 @@ def predict_run(run_folder: Path, columns: dict[str, Array]) -> Array:
 
     Args:
         run_folder: of a run that has its selection.json.
-        columns: stage -> (n_rows, n_targets), its mean over folds and seeds.
+        columns: column of the run -> (n_rows, n_targets), its mean over folds and over the seeds that it stands for.
 
     Raises:
         DataError: if a stage of the run is lacking, or the folder is not complete.
@@ -69,8 +69,8 @@ def predict_candidate(run_folder: Path, name: str, columns: dict[str, Array]) ->
     Raises:
         DataError: as `predict_run`.
     """
-    manifest = read_json(run_folder / MANIFEST, "stages", "targets", "config")
-    stages = [stage["name"] for stage in manifest["stages"]]
+    manifest = read_json(run_folder / MANIFEST, "columns", "targets", "config")
+    stages = list(manifest["columns"])
     lacking = [stage for stage in stages if stage not in columns]
     if lacking:
         raise DataError(

@@ -16,7 +16,6 @@ from competition import command
 from competition.files import read_json, write_atomically, write_table
 from submissions.apply import STACK, STACK_FILE, STACK_NAME, stored_stack
 from submissions.blend import number
-from submissions.blenders import Folds, Target
 from submissions.columns import Run, load_columns, open_run, rule_of, targets_of
 from submissions.crossfit import cross_fit, scores
 from submissions.products import (
@@ -29,6 +28,7 @@ from submissions.products import (
     write_predictions,
 )
 from submissions.stacker import Stack, fit_stack
+from submissions.target import Folds, Target
 
 
 def stack(run: Run) -> dict[str, Any]:

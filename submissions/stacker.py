@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from competition.metrics import Array
-from submissions.blenders import NONE, Blend, Folds, Target
+from submissions.target import NONE, Blend, Folds, Target
 
 MOST_TREES = 300
 PATIENCE = 30

@@ -23,7 +23,6 @@ from submissions.apply import (
     SUBMISSION_FILE,
     predict_run,
 )
-from submissions.blenders import BLENDERS
 from submissions.columns import Columns, Run, load_columns, open_run, rule_of
 from submissions.crossfit import choose, compare, cross_fitted_choice
 from submissions.products import (
@@ -40,7 +39,7 @@ def select(run: Run, columns: Columns) -> dict[str, Any]:
     if is_done(run, SELECTION):
         return dict(read_json(run.folder / SELECTION))
     rule = rule_of(run, columns)
-    names = [*BLENDERS, *([STACK_NAME] if run.config.submissions.stack else [])]
+    names = [*run.candidates, *([STACK_NAME] if run.config.submissions.stack else [])]
     predictions = {name: read_cross_fitted(run, name, columns) for name in names}
     cross_fitted = {name: part.cross_fitted for name, part in predictions.items()}
     scored = rule.folds >= 0
