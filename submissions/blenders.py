@@ -61,12 +61,15 @@ class Target:
         metric: what the blend is for.
         trials: of Optuna, on the two numbers of the shrunk ridge.
         seed: of Optuna's sampler.
+        features: (n_rows, n_features), NaN where one is missing; seen by stacks alone, behind the columns.
     """
 
     def __init__(
-        self, columns: Array, y: Array, folds: NDArray[np.int64], metric: Metric, trials: int = 40, seed: int = 0
-    ) -> None:
+        self, columns: Array, y: Array, folds: NDArray[np.int64], metric: Metric, trials: int = 40, seed: int = 0,
+        features: Array | None = None,
+    ) -> None:  # fmt: skip
         self.columns, self.y, self.folds, self.metric, self.trials, self.seed = columns, y, folds, metric, trials, seed
+        self.inputs = columns if features is None else np.hstack([columns, features])
         self.usable = (folds >= 0) & ~np.isnan(y)
         used = columns[self.usable]
         self.order = sorted(range(columns.shape[1]), key=lambda j: used[:, j].tobytes())

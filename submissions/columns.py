@@ -32,6 +32,8 @@ OWN = (
     "columns",
     "convex",
     "crossfit",
+    "features",
+    "postprocess",
     "products",
     "stack",
     "stacker",
@@ -180,6 +182,7 @@ class Columns:
     units: (n_rows,), equal for rows that share a fold by construction.
     ids, test_ids: of the rows of `oof` and of `test`.
     test: stage -> (n_test_rows, n_targets).
+    inputs, test_inputs: of the rows, equal where the whole input is the same.
     """
 
     stages: list[str]
@@ -190,6 +193,8 @@ class Columns:
     units: NDArray[np.int64]
     test_ids: list[str]
     test: dict[str, Array]
+    inputs: list[str]
+    test_inputs: list[str]
 
 
 def load_columns(run: Run) -> Columns:
@@ -202,7 +207,8 @@ def load_columns(run: Run) -> Columns:
     train = read_table(run.paths.train, text_columns(competition))
     ids = list(train[competition.id])
     folds = read_folds(run.paths.folds, ids)
-    test_ids = list(read_text_table(run.paths.test)[competition.id])
+    test_table = read_text_table(run.paths.test)
+    test_ids = list(test_table[competition.id])
     stages = stage_names(run.config)
     oof = [stage_oof(run.plan.of(stage), ids, folds, competition.targets) for stage in stages]
     test = {s: stage_test(run.plan.of(s), run.plan.test_key, test_ids, competition.targets) for s in stages}
@@ -215,6 +221,8 @@ def load_columns(run: Run) -> Columns:
         units=_units(run.config, train),
         test_ids=test_ids,
         test=test,
+        inputs=list(train[INPUT_KEY]),
+        test_inputs=list(test_table[INPUT_KEY]),
     )
 
 
@@ -236,8 +244,8 @@ def _units(config: Config, train: pd.DataFrame) -> NDArray[np.int64]:
     return pd.factorize(labels)[0].astype(np.int64)
 
 
-def targets_of(run: Run, columns: Columns) -> list[Target]:
-    """What the candidates are fitted on, one for each target."""
+def targets_of(run: Run, columns: Columns, features: Array | None = None) -> list[Target]:
+    """What the candidates are fitted on, one for each target; `features` (n_rows, n_features) are for stacks."""
     settings = run.config.submissions
     return [
         Target(
@@ -247,6 +255,7 @@ def targets_of(run: Run, columns: Columns) -> list[Target]:
             run.metric,
             settings.trials,
             derive_seed(run.config.competition.seed, "blend", name),
+            features,
         )
         for t, name in enumerate(run.config.competition.targets)
     ]
