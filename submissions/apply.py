@@ -23,9 +23,9 @@ from competition.errors import DataError, SubmissionError
 from competition.files import digest, read_json, read_table, read_text_table, sha256_of, write_atomically, write_table
 from competition.metrics import Array
 from competition.tables import INPUT_KEY
-from submissions.blenders import Blend
 from submissions.postprocess import apply_steps
 from submissions.stacker import STACKS, Regressor, Ridge, Scaling, Stack, Trees
+from submissions.target import Blend
 
 MANIFEST, BLEND, STACK, SELECTION = "run.json", "blend.json", "stack.json", "selection.json"
 BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.csv"
@@ -62,7 +62,7 @@ def predict_run(run_folder: Path, columns: dict[str, Array], inputs: list[str], 
 
     Args:
         run_folder: of a run that has its selection.json.
-        columns: stage -> (n_rows, n_targets), its mean over folds and seeds.
+        columns: column of the run -> (n_rows, n_targets), its mean over folds and over the seeds that it stands for.
         inputs: n_rows names of the rows' whole inputs (`INPUT_KEY`).
         features: (n_rows, n_features) as `submissions.features` gives them.
 
@@ -88,8 +88,8 @@ def predict_candidate(run_folder: Path, name: str, columns: dict[str, Array], fe
     Raises:
         DataError: as `predict_run`.
     """
-    manifest = read_json(run_folder / MANIFEST, "stages", "targets", "config")
-    stages = [stage["name"] for stage in manifest["stages"]]
+    manifest = read_json(run_folder / MANIFEST, "columns", "targets", "config")
+    stages = list(manifest["columns"])
     lacking = [stage for stage in stages if stage not in columns]
     if lacking:
         raise DataError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from competition.paths import PROJECT, Paths
 from competition.tables import INPUT_KEY, text_columns
 from folds.table import read_folds
 from models.jobs import Job, Plan, plan, sha256_of_required, stage_oof, stage_test
-from submissions.blenders import Target
+from submissions.blenders import ALWAYS, BLENDERS
 from submissions.config import Config, load_config
 from submissions.crossfit import Rule
+from submissions.target import Target, exact_problem, share_weights
 
 OWN = (
     "apply",
@@ -37,6 +38,7 @@ OWN = (
     "products",
     "stack",
     "stacker",
+    "target",
     "write",
 )
 CODE = (*(PROJECT / "submissions" / f"{name}.py" for name in OWN), PROJECT / "competition" / "metrics.py")
@@ -78,6 +80,14 @@ class Run:
     def metric(self) -> Metric:
         """What predictions are scored by."""
         return load_metric(self.config.competition.metric, self.config.competition.greater_is_better)
+
+    @property
+    def candidates(self) -> list[str]:
+        """The blends that are compared, in the order of their page."""
+        settings = self.config.submissions
+        no_exact_form = exact_problem(_metric_of_one(self)) is None
+        wanted = {*ALWAYS, settings.default, *settings.candidates, *(["optuna"] if no_exact_form else [])}
+        return [name for name in BLENDERS if name in wanted]
 
     @property
     def column_of(self) -> dict[str, str]:
@@ -174,18 +184,21 @@ def package_versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Columns:
-    """Predictions of all stages with what they are held against. Stages are in alphabetical order.
+    """Predictions of all stages with what they are held against. Columns are in alphabetical order.
 
-    oof: (n_rows, n_stages, n_targets), NaN where the fold is -1.
+    stages: name of each column: its stage, or `stage:seed`.
+    stage_of: column -> its stage.
+    oof: (n_rows, n_columns, n_targets), NaN where the fold is -1.
     y: (n_rows, n_targets), NaN where there is no label.
     folds: (n_rows,).
     units: (n_rows,), equal for rows that share a fold by construction.
     ids, test_ids: of the rows of `oof` and of `test`.
-    test: stage -> (n_test_rows, n_targets).
+    test: column -> (n_test_rows, n_targets).
     inputs, test_inputs: of the rows, equal where the whole input is the same.
     """
 
     stages: list[str]
+    stage_of: dict[str, str]
     ids: list[str]
     oof: Array
     y: Array
@@ -195,6 +208,20 @@ class Columns:
     test: dict[str, Array]
     inputs: list[str]
     test_inputs: list[str]
+
+    def oof_of(self, stage: str) -> Array:
+        """Mean of the columns of one stage, (n_rows, n_targets)."""
+        return self.oof[:, [self.stage_of[name] == stage for name in self.stages]].mean(axis=1)
+
+    def test_of(self, stage: str) -> Array:
+        """The same for the test rows."""
+        return np.mean([self.test[name] for name in self.stages if self.stage_of[name] == stage], axis=0)
+
+    def without(self, stage: str) -> Columns:
+        """All but the columns of one stage."""
+        kept = [name for name in self.stages if self.stage_of[name] != stage]
+        oof = self.oof[:, [self.stages.index(name) for name in kept]]
+        return replace(self, stages=kept, oof=oof, test={name: self.test[name] for name in kept})
 
 
 def load_columns(run: Run) -> Columns:
@@ -209,26 +236,39 @@ def load_columns(run: Run) -> Columns:
     folds = read_folds(run.paths.folds, ids)
     test_table = read_text_table(run.paths.test)
     test_ids = list(test_table[competition.id])
-    stages = stage_names(run.config)
-    oof = [stage_oof(run.plan.of(stage), ids, folds, competition.targets) for stage in stages]
-    test = {s: stage_test(run.plan.of(s), run.plan.test_key, test_ids, competition.targets) for s in stages}
+    names = column_names(run.config)
+    jobs = {name: [job for job in run.plan.of(stage) if job.seed in seeds] for name, (stage, seeds) in names.items()}
+    oof = [stage_oof(part, ids, folds, competition.targets) for part in jobs.values()]
     return Columns(
-        stages=stages,
+        stages=list(names),
+        stage_of={name: stage for name, (stage, _) in names.items()},
         ids=ids,
         oof=np.stack(oof, axis=1),
         y=train[competition.targets].to_numpy(dtype=np.float64),
         folds=folds,
         units=_units(run.config, train),
         test_ids=test_ids,
-        test=test,
+        test={name: stage_test(part, run.plan.test_key, test_ids, competition.targets) for name, part in jobs.items()},
         inputs=list(train[INPUT_KEY]),
         test_inputs=list(test_table[INPUT_KEY]),
     )
 
 
 def stage_names(config: Config) -> list[str]:
-    """The stages in the order in which columns stand everywhere, whatever the order of the YAML."""
+    """The stages in alphabetical order, whatever the order of the YAML."""
     return sorted(config.stages)
+
+
+def column_names(config: Config) -> dict[str, tuple[str, list[int]]]:
+    """Column -> its stage and the seeds it is the mean of, in the order in which columns stand everywhere."""
+    found = {}
+    for stage, settings in config.stages.items():
+        seeds = sorted(set(settings.seeds))
+        if config.submissions.seeds == "separate" and len(seeds) > 1:
+            found |= {f"{stage}:{seed}": (stage, [seed]) for seed in seeds}
+        else:
+            found[stage] = (stage, seeds)
+    return dict(sorted(found.items()))
 
 
 def _units(config: Config, train: pd.DataFrame) -> NDArray[np.int64]:
@@ -247,18 +287,30 @@ def _units(config: Config, train: pd.DataFrame) -> NDArray[np.int64]:
 def targets_of(run: Run, columns: Columns, features: Array | None = None) -> list[Target]:
     """What the candidates are fitted on, one for each target; `features` (n_rows, n_features) are for stacks."""
     settings = run.config.submissions
-    return [
+    targets = [
         Target(
             np.ascontiguousarray(columns.oof[:, :, t]),
             columns.y[:, t],
             columns.folds,
-            run.metric,
+            _metric_of_one(run),
             settings.trials,
             derive_seed(run.config.competition.seed, "blend", name),
+            settings.weight_trials,
             features,
         )
         for t, name in enumerate(run.config.competition.targets)
     ]
+    if settings.weights == "shared":
+        share_weights(targets)
+    return targets
+
+
+def _metric_of_one(run: Run) -> Metric:
+    """The metric as blends of one target can be tuned on it: a user's function, too, where there is one target only."""
+    metric = run.metric
+    if metric.column is None and len(run.config.competition.targets) == 1:
+        return replace(metric, column=lambda y, y_pred: metric(y[:, None], y_pred[:, None]))
+    return metric
 
 
 def rule_of(run: Run, columns: Columns) -> Rule:

@@ -10,6 +10,17 @@ from competition.config import CompetitionConfig, StrictModel, absolute_paths, f
 from folds.config import FoldsConfig
 from models.config import StageConfig, stages_section
 
+Blender = Literal[
+    "best_single",
+    "mean",
+    "convex",
+    "convex_and_ridge",
+    "shrunk_ridge",
+    "ridge",
+    "greedy",
+    "hill_climb",
+    "optuna",
+]
 Step = Literal["shift_scale", "isotonic", "average_equal_inputs", "clip", "round", "known_labels"]
 
 
@@ -32,12 +43,21 @@ class StackRegressor(StrictModel):
 class SubmissionsConfig(StrictModel):
     """How columns of predictions become one file."""
 
-    default: Literal["best_single", "mean", "convex", "shrunk_ridge"] = "shrunk_ridge"
+    default: Blender = "shrunk_ridge"
     """The blend that is submitted unless another candidate is better by more than `margin` standard errors."""
+    candidates: list[Blender] = []
+    """More blends to compare with the default, beside best_single, mean, convex, convex_and_ridge and ridge, which
+    always are, and optuna, which is where the metric has no exact form."""
+    weights: Literal["per_target", "shared"] = "per_target"
+    """shared: one vector of weights for all targets, fitted on their labels in units of each target's spread."""
+    seeds: Literal["averaged", "separate"] = "averaged"
+    """Whether the seeds of a stage are one column, their mean, or a column each (`stage:seed`)."""
     margin: float = Field(default=1.0, ge=0)
     """Standard errors of the paired difference by which another candidate has to be better."""
     trials: int = Field(default=40, ge=2)
     """Trials of Optuna on the two shrinkage numbers of the shrunk ridge."""
+    weight_trials: int = Field(default=100, ge=2)
+    """Trials of Optuna on the weights themselves (candidate optuna)."""
     bootstrap: int = Field(default=1000, ge=100)
     """Draws of the paired bootstrap."""
     stack: bool = True

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from competition.files import derive_seed
 from competition.metrics import Array, Metric
-from submissions.blenders import NONE, Folds, Target
 from submissions.bootstrap import bootstrap_scores, fast
+from submissions.target import NONE, Folds, Target
 
 
 class Predictor(Protocol):
@@ -56,12 +56,13 @@ def cross_fit(targets: list[Target], fit: Fit, n_folds: int) -> CrossFitted:
     """All predictions that the scores and the choice of one candidate need."""
     return CrossFitted(
         in_sample=np.column_stack([_fill(target, target.folds >= 0, fit(target, NONE)) for target in targets]),
-        cross_fitted=_without_own_fold(targets, fit, n_folds, NONE),
-        nested=np.stack([_without_own_fold(targets, fit, n_folds, frozenset({fold})) for fold in range(n_folds)]),
+        cross_fitted=cross_fitted(targets, fit, n_folds),
+        nested=np.stack([cross_fitted(targets, fit, n_folds, frozenset({fold})) for fold in range(n_folds)]),
     )
 
 
-def _without_own_fold(targets: list[Target], fit: Fit, n_folds: int, without: Folds) -> Array:
+def cross_fitted(targets: list[Target], fit: Fit, n_folds: int, without: Folds = NONE) -> Array:
+    """(n_rows, n_targets), each row by what was fitted without its fold and `without`; NaN for rows of those folds."""
     y_pred = np.full((len(targets[0].y), len(targets)), np.nan)
     for t, target in enumerate(targets):
         for fold in range(n_folds):
@@ -101,16 +102,21 @@ class Rule:
 
 
 def scores(rule: Rule, predictions: CrossFitted) -> dict[str, float | list[float]]:
-    """The two scores of a candidate, overall and, for a metric of columns, per target."""
+    """The two scores of a candidate, overall and, for a metric of columns, per target; and its optimism.
+
+    Optimism is by how much the in-sample score looks better than the cross-fitted one, in the metric's unit.
+    """
     scored = rule.folds >= 0
-    found: dict[str, float | list[float]] = {}
-    for name, y_pred in (
-        ("in_sample_score", predictions.in_sample),
-        ("cross_fitted_score", predictions.cross_fitted),
-    ):
-        found[name] = rule.metric(rule.y[scored], y_pred[scored])
-        found[f"{name}_per_target"] = score_per_target(rule.metric, rule.y[scored], y_pred[scored])
-    return found
+    y, in_sample, honest = (part[scored] for part in (rule.y, predictions.in_sample, predictions.cross_fitted))
+    in_sample_score, cross_fitted_score = rule.metric(y, in_sample), rule.metric(y, honest)
+    gap = in_sample_score - cross_fitted_score
+    return {
+        "in_sample_score": in_sample_score,
+        "in_sample_score_per_target": score_per_target(rule.metric, y, in_sample),
+        "cross_fitted_score": cross_fitted_score,
+        "cross_fitted_score_per_target": score_per_target(rule.metric, y, honest),
+        "optimism": gap if rule.metric.greater_is_better else -gap,
+    }
 
 
 def score_per_target(metric: Metric, y: Array, y_pred: Array) -> list[float]:

@@ -55,7 +55,9 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
             "and look at the name."
         )
     run_folder = paths.run(paths.latest_run.read_text().strip())
-    manifest = read_json(run_folder / MANIFEST, "config", "stages", "sample_columns", "label_means", "n_folds")
+    manifest = read_json(
+        run_folder / MANIFEST, "config", "stages", "columns", "sample_columns", "label_means", "n_folds"
+    )
     config = validate(Config, manifest["config"], run_folder / MANIFEST)
     competition = config.competition
     table, ids, dropped = prepare_test(competition, str(test_file))
@@ -71,11 +73,12 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     test_key = predict_jobs(jobs, dict(config.stages), competition, new, n_workers)
     kept = list(table[competition.id])
     columns = {
-        stage["name"]: stage_test(
-            [job for job in jobs if job.stage == stage["name"]], test_key, kept, competition.targets
+        name: stage_test(
+            [job for job in jobs if job.stage == column["stage"] and job.seed in column["seeds"]],
+            test_key, kept, competition.targets,
         )
-        for stage in manifest["stages"]
-    }
+        for name, column in manifest["columns"].items()
+    }  # fmt: skip
     submission, _ = submission_table(
         pd.DataFrame({name: ids if name == competition.id else "" for name in manifest["sample_columns"]}),
         competition.id, dict(zip(competition.targets, competition.columns_in_sample, strict=True)),

@@ -16,7 +16,7 @@ from competition.files import digest, read_json, read_table, read_text_table, sh
 from competition.metrics import Array
 from competition.tables import own_rows, text_columns
 from submissions.apply import MANIFEST, read_step, submission_table, write_submission
-from submissions.columns import Columns, Run, package_versions, stage_names
+from submissions.columns import Columns, Run, column_names, package_versions, stage_names
 from submissions.crossfit import CrossFitted
 
 
@@ -55,6 +55,7 @@ def write_manifest(run: Run) -> None:
             "run": run.name,
             "config": run.config.model_dump(mode="json"),
             "stages": stages,
+            "columns": {n: {"stage": s, "seeds": seeds} for n, (s, seeds) in column_names(run.config).items()},
             "targets": competition.targets,
             "sample_columns": list(read_text_table(run.paths.sample).columns),
             "n_folds": run.plan.n_folds,

@@ -96,7 +96,7 @@ def _stages(run: Run, columns: Columns, products: dict[str, Any]) -> str:
     models = {target: part.get("blend", part) for target, part in blend.items()}
     rows = []
     for stage in run.config.stages:
-        y_pred = columns.oof[:, columns.stages.index(stage)]
+        y_pred = columns.oof_of(stage)
         of_folds = [columns.folds == fold for fold in range(run.plan.n_folds)]
         seconds = sum(read_json(job.folder / REPORT)["seconds"] for job in run.plan.of(stage))
         overall = [metric(columns.y[rows_of], y_pred[rows_of]) for rows_of in of_folds]
@@ -106,7 +106,8 @@ def _stages(run: Run, columns: Columns, products: dict[str, Any]) -> str:
         per_target = score_per_target(metric, columns.y[scored], y_pred[scored]) or [float("nan")] * len(names)
         for t, target in enumerate(names):
             of_each = [metric.one(columns.y[f, t], y_pred[f, t]) for f in of_folds] if metric.column else []
-            weight = f"{models[target]['weights'][stage]:.3f}"
+            weights = models[target]["weights"]
+            weight = f"{sum(w for column, w in weights.items() if columns.stage_of[column] == stage):.3f}"
             of_targets.append(["", target, number(per_target[t]), _spread(of_each), weight, "", ""])
         if len(names) == 1:
             first[1], first[4] = names[0], of_targets[0][4]
@@ -179,7 +180,7 @@ def _candidates(products: dict[str, Any], greater_is_better: bool, n_folds: int)
             ),
             *_wrapped(
                 "Two folds: without one of them there is a single fold left, on which nothing can be tuned, so the "
-                "plain mean stands in for every fitted blend in its cross_fitted_score. Three folds show more."
+                "convex blend stands in for every tuned one in its cross_fitted_score. Three folds show more."
                 if n_folds == 2
                 else ""
             ),
@@ -217,7 +218,7 @@ def _answers(run: Run, columns: Columns, products: dict[str, Any]) -> str:
     filling = read_json(run.folder / MANIFEST)["label_means"]
     for stage in run.config.stages:
         filled, _ = submission_table(
-            sample, competition.id, run.column_of, columns.test_ids, columns.test[stage], filling
+            sample, competition.id, run.column_of, columns.test_ids, columns.test_of(stage), filling
         )
         rows.append(row(f"stage {stage}", filled[in_sample].to_numpy(dtype=np.float64)))
     return _folded(["file or stage", ALL, *(names if metric.column else [])], rows)

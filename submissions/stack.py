@@ -17,7 +17,6 @@ from competition import command
 from competition.files import derive_seed, read_json, write_table
 from submissions.apply import STACK, STACK_FILE, store_stack
 from submissions.blend import number
-from submissions.blenders import NONE
 from submissions.columns import Run, load_columns, open_run, rule_of, targets_of
 from submissions.crossfit import Comparison, Fit, Rule, choose, compare, cross_fit, fit_of, repeats, scores
 from submissions.features import features_of
@@ -31,6 +30,7 @@ from submissions.products import (
     write_predictions,
 )
 from submissions.stacker import Corrector, fit_ridge, fit_stack, fit_trees, regressor
+from submissions.target import NONE
 
 
 def stack(run: Run) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from competition.errors import ConfigError
 from competition.metrics import Array
-from submissions.blenders import NONE, Blend, Folds, Target, weighted_sum
+from submissions.target import NONE, Blend, Folds, Target, exact_problem, weighted_sum
 
 STACKS = ("lightgbm_stack", "ridge_stack", "sklearn_stack")
 MOST_TREES = 300
@@ -221,9 +221,9 @@ def fit_stack(target: Target, default: str, without: Folds = NONE, corrector: Co
         ConfigError: if a regressor of scikit-learn cannot be fitted with its parameters.
     """
     blend = target.fit(default, without)
-    inner = target.folds_left(without)
     inputs = target.inputs[target.usable]
     left = target.left(without)
+    inner = sorted({int(fold) for fold in target.known_folds[left]})
     scaling = _scaling(target, blend, inputs[left])
     if len(inner) < 2 or not scaling.spread > 0:
         return Stack(blend, scaling, None)
@@ -231,7 +231,7 @@ def fit_stack(target: Target, default: str, without: Folds = NONE, corrector: Co
     for fold in inner:
         held_out = target.known_folds == fold
         residual[held_out] = target.known_y[held_out] - target.fit(default, without | {fold}).predict(inputs[held_out])
-    power = 1 if target.metric.name == "mae" else 2
+    power = 1 if exact_problem(target.metric) == "absolute" else 2
     correction = corrector(scaling(inputs[left]), residual[left] / scaling.spread, target.known_folds[left], power)
     return Stack(blend, scaling, correction)
 

@@ -30,7 +30,6 @@ from submissions.apply import (
     predict_run,
 )
 from submissions.blend import number
-from submissions.blenders import BLENDERS
 from submissions.columns import Columns, Run, load_columns, open_run, rule_of
 from submissions.crossfit import CrossFitted, Rule, choose, compare, cross_fitted_choice, repeats
 from submissions.features import features_of
@@ -53,7 +52,9 @@ def select(run: Run, columns: Columns) -> dict[str, Any]:
     if is_done(run, SELECTION):
         return dict(read_json(run.folder / SELECTION))
     rule, names = rule_of(run, columns), run.config.competition.targets
-    predictions = {name: read_cross_fitted(run, name, columns) for name in _candidates(run)}
+    stacks = read_json(run.folder / STACK)["candidates"] if run.config.submissions.stack else {}
+    candidates = [*run.candidates, *(name for name in STACKS if name in stacks)]
+    predictions = {name: read_cross_fitted(run, name, columns) for name in candidates}
     cross_fitted = {name: part.cross_fitted for name, part in predictions.items()}
     scored, inputs = rule.folds >= 0, np.array(columns.inputs)
     compared = compare(rule, cross_fitted, scored, rule.draws)
@@ -117,13 +118,6 @@ def procedure(
         chain = choose_steps(rule, steps, nested[name][fold], inputs, others)
         y_pred[own] = chain.apply(y_pred[own], inputs[own])
     return y_pred, chosen_without
-
-
-def _candidates(run: Run) -> list[str]:
-    """Names of all candidates, the simple ones first."""
-    steps = [BLEND, *([STACK] if run.config.submissions.stack else [])]
-    known = {name for step in steps for name in read_json(run.folder / step)["candidates"]}
-    return [name for name in (*BLENDERS, *STACKS) if name in known]
 
 
 def _known_labels(run: Run) -> pd.DataFrame:

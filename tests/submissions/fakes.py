@@ -85,8 +85,9 @@ def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] =
         train = prepared.train[read_folds(paths.folds, list(prepared.train[config.id])) == job.fold]
         test = prepared.test
         job.folder.mkdir(parents=True)
-        write_predictions(job.folder / "oof.csv", list(train["id"]), TARGETS, made_up(train[TARGETS].to_numpy()))
-        y_test = answers.loc[test["id"], TARGETS].to_numpy()
-        write_test_predictions(job, planned.test_key, list(test["id"]), TARGETS, made_up(y_test))
+        y = train[config.targets].to_numpy()
+        write_predictions(job.folder / "oof.csv", list(train["id"]), config.targets, made_up(y))
+        y_test = answers.loc[test["id"], config.targets].to_numpy()
+        write_test_predictions(job, planned.test_key, list(test["id"]), config.targets, made_up(y_test))
         publish(job, {"seconds": 1.5})
     return planned

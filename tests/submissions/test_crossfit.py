@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
 from competition.metrics import METRICS
-from submissions.blenders import BLENDERS, Folds, Target
+from submissions.blenders import ALWAYS, BLENDERS
 from submissions.crossfit import (
     Comparison,
     CrossFitted,
@@ -24,10 +24,11 @@ from submissions.crossfit import (
     scores,
 )
 from submissions.stacker import Stack, fit_stack
+from submissions.target import Folds, Target
 from tests.submissions.fakes import columns_like
 
 STACK = "lightgbm_stack"
-CANDIDATES = [*BLENDERS, STACK]
+CANDIDATES = [*ALWAYS, "shrunk_ridge", STACK]  # as a run has them
 
 
 def stacked(target: Target, without: Folds) -> Stack:
@@ -81,10 +82,12 @@ def test_labels_that_would_turn_every_weight_do_not_reach_their_own_fold(metric:
     y, folds, fold = rng.normal(size=120), np.arange(120) % 4, 1
     columns = y[:, None] + 0.5 * rng.uniform(-1, 1, size=(120, 3))  # three columns of like quality
     own = folds == fold
-    before = Target(columns, y, folds, METRICS[metric], trials=5)
+    settings = {"trials": 5, "weight_trials": 5}
+    before = Target(columns, y, folds, METRICS[metric], **settings)
     worst = int(np.argmin(before.fit("convex").weights))
-    changed = [Target(columns, np.where(own, k * columns[:, worst], y), folds, METRICS[metric], 5) for k in (1, 3)]
-    for name in BLENDERS:
+    labels = [np.where(own, k * columns[:, worst], y) for k in (1, 3)]
+    changed = [Target(columns, each, folds, METRICS[metric], **settings) for each in labels]
+    for name in BLENDERS if metric in ("rmse", "mae") else ("best_single", "convex", "shrunk_ridge", "ridge", "optuna"):
         fits = [cross_fit([target], fit_of(name), 4) for target in (before, *changed)]
         for other in fits[1:]:
             np.testing.assert_array_equal(fits[0].cross_fitted[own], other.cross_fitted[own])
@@ -222,7 +225,7 @@ def test_missing_labels_are_masked_in_scores_and_comparisons() -> None:
     whole, part = np.where(missing, np.nan, y), y[kept]
     found = [all_cross_fitted([Target(columns, whole, folds, METRICS["rmse"], trials=5)])]
     found.append(all_cross_fitted([Target(columns[kept], part, folds[kept], METRICS["rmse"], trials=5)]))
-    for name in BLENDERS:
+    for name in CANDIDATES:
         with_gaps, without = scores(rule(whole, folds), found[0][name]), scores(rule(part, folds[kept]), found[1][name])
         assert with_gaps["cross_fitted_score"] == pytest.approx(without["cross_fitted_score"], rel=1e-12)
 

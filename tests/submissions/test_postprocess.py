@@ -14,12 +14,12 @@ from competition.files import read_json, read_table, read_text_table, write_tabl
 from competition.metrics import METRICS, Metric
 from submissions import write
 from submissions.apply import predict_run
-from submissions.blenders import Target
 from submissions.columns import Run, load_columns
 from submissions.config import load_config
 from submissions.crossfit import Rule, cross_fit, fit_of
 from submissions.postprocess import FITTED, Chain, apply_steps, choose_steps, fit_steps
 from submissions.stacker import STACKS
+from submissions.target import Target
 from tests.submissions.fakes import TARGETS, columns_like, fake_competition, prepare_and_fake_jobs
 from tests.submissions.test_crossfit import rule
 from tests.submissions.test_steps import run_all

@@ -17,12 +17,12 @@ from competition.metrics import METRICS
 from competition.prepare import prepare
 from submissions import blend, report, stack, stacker
 from submissions.apply import predict_candidate
-from submissions.blenders import NONE, Folds, Target
 from submissions.columns import load_columns, open_run
 from submissions.config import load_config
 from submissions.crossfit import CrossFitted, choose, compare, cross_fit, cross_fitted_choice, fit_of
 from submissions.features import features_of
 from submissions.stacker import Corrector, Stack, fit_ridge, fit_stack, fit_trees, regressor, simplest
+from submissions.target import NONE, Folds, Target
 from tests.conftest import mixed_tables, write_competition
 from tests.submissions.fakes import TARGETS, columns_like, fake_competition, prepare_and_fake_jobs
 from tests.submissions.test_crossfit import rule
