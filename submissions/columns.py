@@ -41,7 +41,12 @@ OWN = (
     "target",
     "write",
 )
-CODE = (*(PROJECT / "submissions" / f"{name}.py" for name in OWN), PROJECT / "competition" / "metrics.py")
+CODE = (
+    *(PROJECT / "submissions" / f"{name}.py" for name in OWN),
+    PROJECT / "competition" / "metrics.py",
+    PROJECT / "models" / "estimators.py",
+    PROJECT / "models" / "features.py",
+)
 PACKAGES = (
     "numpy",
     "scipy",
