@@ -266,7 +266,7 @@ def stage_names(config: Config) -> list[str]:
 
 def column_names(config: Config) -> dict[str, tuple[str, list[int]]]:
     """Column -> its stage and the seeds it is the mean of, in the order in which columns stand everywhere."""
-    found = {}
+    found: dict[str, tuple[str, list[int]]] = {}
     for stage, settings in config.stages.items():
         seeds = sorted(set(settings.seeds))
         if config.submissions.seeds == "separate" and len(seeds) > 1:

@@ -80,7 +80,7 @@ class Matrix:
 
 
 def matrices(name: str, draw: int, data: Path, cache: Path) -> Iterator[Matrix]:
-    """The matrices of a draw, made or kept; labels are standardised by nothing and rows without one are left out."""
+    """The matrices of a draw, made or kept; rows without a label are left out."""
     file = cache / f"{name}_{draw}.npz"
     if not file.exists():
         made = _make(name, draw, data, cache)
@@ -95,7 +95,7 @@ def matrices(name: str, draw: int, data: Path, cache: Path) -> Iterator[Matrix]:
             yield Matrix(
                 name, str(target), draw,
                 parts["oof"][known, :, t], parts["y"][known, t], parts["folds"][known],
-                parts["holdout"][:, known_holdout, :, t], parts["y_holdout"][known_holdout, t],
+                parts["holdout"][:, :, :, t][:, known_holdout], parts["y_holdout"][known_holdout, t],
             )  # fmt: skip
 
 

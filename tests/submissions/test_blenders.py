@@ -9,6 +9,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from competition.metrics import METRICS, Metric
+from submissions import convex
 from submissions.blenders import BLENDERS, PENALTIES
 from submissions.convex import least_absolute_weights, least_squares_weights
 from submissions.target import NONE, Blend, Target
@@ -165,6 +166,19 @@ def test_absolute_error_weights_equal_brute_force() -> None:
         found = np.abs(errors @ least_absolute_weights(errors)).sum()
         assert found <= best + 1e-9
         assert found >= 0.98 * best  # the grid is fine: a lower value would be no blend of these columns
+
+
+@pytest.mark.parametrize("offset", [0.0, 2.0])
+def test_absolute_error_weights_are_exact_where_only_rows_near_zero_are_in_the_programme(
+    offset: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = np.random.default_rng(0).standard_t(1.5, size=(3000, 5)) * [1, 1.2, 1.5, 2, 3] + [offset, 0, 0, 0, -offset]
+    weights = least_absolute_weights(errors)
+    monkeypatch.setattr(convex, "ROWS_AT_FIRST", 3000)
+    at_once = least_absolute_weights(errors)
+    monkeypatch.setattr(convex, "ROWS_AT_FIRST", 1)
+    np.testing.assert_allclose(weights, at_once, atol=1e-9)
+    np.testing.assert_allclose(least_absolute_weights(errors), at_once, atol=1e-9)
 
 
 def test_absolute_error_weights_of_a_hand_computed_case() -> None:
