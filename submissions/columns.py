@@ -16,7 +16,7 @@ from competition.errors import DataError
 from competition.files import derive_seed, digest, read_table, read_text_table, sha256_of
 from competition.metrics import Array, Metric, load_metric
 from competition.paths import PROJECT, Paths
-from competition.tables import text_columns
+from competition.tables import INPUT_KEY, text_columns
 from folds.table import read_folds, read_units
 from models.jobs import Job, Plan, plan, sha256_of_required, stage_oof, stage_test
 from submissions.blenders import ALWAYS, BLENDERS
@@ -32,13 +32,20 @@ OWN = (
     "columns",
     "convex",
     "crossfit",
+    "features",
+    "postprocess",
     "products",
     "stack",
     "stacker",
     "target",
     "write",
 )
-CODE = (*(PROJECT / "submissions" / f"{name}.py" for name in OWN), PROJECT / "competition" / "metrics.py")
+CODE = (
+    *(PROJECT / "submissions" / f"{name}.py" for name in OWN),
+    PROJECT / "competition" / "metrics.py",
+    PROJECT / "models" / "estimators.py",
+    PROJECT / "models" / "features.py",
+)
 PACKAGES = (
     "numpy",
     "scipy",
@@ -192,6 +199,7 @@ class Columns:
     units: (n_rows,), equal for rows that share a fold by construction.
     ids, test_ids: of the rows of `oof` and of `test`.
     test: column -> (n_test_rows, n_targets).
+    inputs, test_inputs: of the rows, equal where the whole input is the same.
     """
 
     stages: list[str]
@@ -203,6 +211,8 @@ class Columns:
     units: NDArray[np.int64]
     test_ids: list[str]
     test: dict[str, Array]
+    inputs: list[str]
+    test_inputs: list[str]
 
     def oof_of(self, stage: str) -> Array:
         """Mean of the columns of one stage, (n_rows, n_targets)."""
@@ -229,7 +239,8 @@ def load_columns(run: Run) -> Columns:
     train = read_table(run.paths.train, text_columns(competition))
     ids = list(train[competition.id])
     folds = read_folds(run.paths.folds, ids)
-    test_ids = list(read_text_table(run.paths.test)[competition.id])
+    test_table = read_text_table(run.paths.test)
+    test_ids = list(test_table[competition.id])
     names = column_names(run.config)
     jobs = {name: [job for job in run.plan.of(stage) if job.seed in seeds] for name, (stage, seeds) in names.items()}
     oof = [stage_oof(part, ids, folds, competition.targets) for part in jobs.values()]
@@ -243,6 +254,8 @@ def load_columns(run: Run) -> Columns:
         units=read_units(run.paths.units, ids),
         test_ids=test_ids,
         test={name: stage_test(part, run.plan.test_key, test_ids, competition.targets) for name, part in jobs.items()},
+        inputs=list(train[INPUT_KEY]),
+        test_inputs=list(test_table[INPUT_KEY]),
     )
 
 
@@ -263,8 +276,8 @@ def column_names(config: Config) -> dict[str, tuple[str, list[int]]]:
     return dict(sorted(found.items()))
 
 
-def targets_of(run: Run, columns: Columns) -> list[Target]:
-    """What the candidates are fitted on, one for each target."""
+def targets_of(run: Run, columns: Columns, features: Array | None = None) -> list[Target]:
+    """What the candidates are fitted on, one for each target; `features` (n_rows, n_features) are for stacks."""
     settings = run.config.submissions
     targets = [
         Target(
@@ -275,6 +288,7 @@ def targets_of(run: Run, columns: Columns) -> list[Target]:
             settings.trials,
             derive_seed(run.config.competition.seed, "blend", name),
             settings.weight_trials,
+            features,
         )
         for t, name in enumerate(run.config.competition.targets)
     ]

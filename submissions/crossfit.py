@@ -26,7 +26,7 @@ class Predictor(Protocol):
     """A fitted candidate of one target."""
 
     def predict(self, columns: Array) -> Array:
-        """Predictions (n_rows,) for columns (n_rows, n_stages)."""
+        """Predictions (n_rows,) for columns (n_rows, n_stages), behind which a stack takes features."""
 
 
 Fit = Callable[[Target, Folds], Predictor]
@@ -68,13 +68,13 @@ def cross_fitted(targets: list[Target], fit: Fit, n_folds: int, without: Folds =
         for fold in range(n_folds):
             if fold not in without:
                 held_out = target.folds == fold
-                y_pred[held_out, t] = fit(target, without | {fold}).predict(target.columns[held_out])
+                y_pred[held_out, t] = fit(target, without | {fold}).predict(target.inputs[held_out])
     return y_pred
 
 
 def _fill(target: Target, which: NDArray[np.bool_], fitted: Predictor) -> Array:
     y_pred = np.full(len(target.y), np.nan)
-    y_pred[which] = fitted.predict(target.columns[which])
+    y_pred[which] = fitted.predict(target.inputs[which])
     return y_pred
 
 
@@ -193,13 +193,24 @@ def choose(rule: Rule, compared: dict[str, Comparison]) -> tuple[str, str]:
     return rule.default, f"{reason} (best of the others: {nearest}, {how})."
 
 
+def repeats(predictions: dict[str, Array], default: str) -> list[str]:
+    """Candidates that predict what the default predicts, to the last digit: nothing to choose."""
+    return [
+        name
+        for name, y_pred in predictions.items()
+        if name != default and np.array_equal(y_pred, predictions[default], equal_nan=True)
+    ]
+
+
 def cross_fitted_choice(
     rule: Rule, cross_fitted: dict[str, Array], nested: dict[str, Array], n_folds: int
 ) -> tuple[Array, list[str]]:
     """Predictions of the whole procedure, each row by the candidate that was chosen without its fold.
 
     For fold k the rule sees the rows of the other folds, each predicted without its own fold and fold k; the winner,
-    refitted without fold k, predicts fold k. A metric that must be computed draw by draw gets a tenth of the draws.
+    refitted without fold k, predicts fold k. Candidates that predict fold k as the default does are left out, like a
+    stack without a correction from the submission. A metric that must be computed draw by draw gets a tenth of the
+    draws.
 
     Args:
         cross_fitted, nested: of each candidate, see `CrossFitted`.
@@ -213,7 +224,8 @@ def cross_fitted_choice(
     draws = rule.draws if fast(rule.metric) else max(100, rule.draws // 10)
     for fold in range(n_folds):
         others = (rule.folds >= 0) & (rule.folds != fold)
-        compared = compare(rule, {name: part[fold] for name, part in nested.items()}, others, draws)
+        same = repeats({name: part[rule.folds == fold] for name, part in cross_fitted.items()}, rule.default)
+        compared = compare(rule, {n: part[fold] for n, part in nested.items() if n not in same}, others, draws)
         name, _ = choose(rule, compared)
         chosen.append(name)
         y_pred[rule.folds == fold] = cross_fitted[name][rule.folds == fold]

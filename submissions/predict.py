@@ -18,10 +18,12 @@ from competition.errors import ConfigError, DataError
 from competition.files import digest, read_json, write_table
 from competition.paths import Paths
 from competition.prepare import prepare_test
+from competition.tables import INPUT_KEY
 from models.jobs import Job, stage_test
 from models.predict import predict_jobs
 from submissions.apply import MANIFEST, predict_run, submission_table, write_submission
 from submissions.config import Config
+from submissions.features import features_of
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     submission, _ = submission_table(
         pd.DataFrame({name: ids if name == competition.id else "" for name in manifest["sample_columns"]}),
         competition.id, dict(zip(competition.targets, competition.columns_in_sample, strict=True)),
-        kept, predict_run(run_folder, columns), manifest["label_means"],
+        kept, predict_run(run_folder, columns, list(table[INPUT_KEY]), features_of(config, new.test, new.cache)),
+        manifest["label_means"],
     )  # fmt: skip
     write_submission(folder / "submission.csv", submission, submission, competition.id)
     if dropped:

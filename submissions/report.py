@@ -28,7 +28,6 @@ from submissions.apply import (
     SELECTION,
     STACK,
     STACK_FILE,
-    STACK_NAME,
     SUBMISSION_FILE,
     submission_table,
 )
@@ -37,6 +36,8 @@ from submissions.blenders import BLENDERS
 from submissions.columns import Columns, Run, load_columns, open_run
 from submissions.crossfit import score_per_target
 from submissions.products import at_work, is_done
+from submissions.stack import nothing
+from submissions.stacker import STACKS
 
 ALL = "all"
 
@@ -91,7 +92,7 @@ def _stages(run: Run, columns: Columns, products: dict[str, Any]) -> str:
     names = run.config.competition.targets
     marks = {stage["name"]: stage["marks"] for stage in read_json(run.folder / MANIFEST)["stages"]}
     chosen = products[SELECTION]["chosen"]
-    blend = products[STACK]["models"] if chosen == STACK_NAME else products[BLEND]["candidates"][chosen]["models"]
+    blend = products[STACK if chosen in STACKS else BLEND]["candidates"][chosen]["models"]
     models = {target: part.get("blend", part) for target, part in blend.items()}
     rows = []
     for stage in run.config.stages:
@@ -115,7 +116,7 @@ def _stages(run: Run, columns: Columns, products: dict[str, Any]) -> str:
     header = ["stage", "target", "cv_score", "fold_scores", "weight", "seconds", "marks"]
     if not any(marks.values()):
         header, rows = header[:-1], [row[:-1] for row in rows]
-    in_blend = f"the blend below {STACK_NAME}" if chosen == STACK_NAME else chosen
+    in_blend = f"the blend below {chosen}" if chosen in STACKS else chosen
     lines = [
         table(header, rows),
         f"\nfold_scores: mean +- standard deviation. weight: in {in_blend}, which was chosen.",
@@ -140,10 +141,10 @@ def _spread(values: list[float]) -> str:
 def _candidates(products: dict[str, Any], greater_is_better: bool, n_folds: int) -> str:
     """Table 2: the two scores of each candidate, its gain over the default, and the choice."""
     selection, sign = products[SELECTION], 1 if greater_is_better else -1
-    rows = []
-    for name in [name for name in (*BLENDERS, STACK_NAME) if name in selection["candidates"]]:
+    rows, same = [], [name for name in selection["same_as_default"] if name in STACKS]
+    for name in [name for name in (*BLENDERS, *STACKS) if name in selection["candidates"]]:
         compared = selection["candidates"][name]
-        scores = products[STACK] if name == STACK_NAME else products[BLEND]["candidates"][name]
+        scores = products[STACK if name in STACKS else BLEND]["candidates"][name]
         is_default = name == selection["default"]
         rows.append(
             [
@@ -152,7 +153,7 @@ def _candidates(products: dict[str, Any], greater_is_better: bool, n_folds: int)
                 number(compared["cross_fitted_score"]),
                 "default" if is_default else number(sign * compared["difference"] + 0.0),
                 "" if is_default else number(compared["standard_error"]),
-                "chosen" if name == selection["chosen"] else "",
+                "chosen" if name == selection["chosen"] else nothing(name) if name in same else "",
             ]
         )
     procedure = selection["procedure"]
@@ -170,6 +171,12 @@ def _candidates(products: dict[str, Any], greater_is_better: bool, n_folds: int)
                 "weights, scaling and tuning fitted without its fold; for the whole procedure the choice of candidate "
                 f"was made without its fold, too ({counts}): the score to expect. gain: over the default, above 0 is "
                 "better."
+            ),
+            *_wrapped(
+                "no trees, no correction: the stack found nothing to correct and is the default blend; its "
+                "cross_fitted_score is of the stacks without one fold each, some of which did correct."
+                if same
+                else ""
             ),
             *_wrapped(
                 "Two folds: without one of them there is a single fold left, on which nothing can be tuned, so the "

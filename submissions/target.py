@@ -77,6 +77,7 @@ class Target:
         trials: of Optuna, on the two numbers of the shrunk ridge.
         seed: of Optuna's sampler.
         weight_trials: of Optuna, on the weights themselves.
+        features: (n_rows, n_features), NaN where one is missing; seen by stacks alone, behind the columns.
     """
 
     def __init__(
@@ -88,7 +89,9 @@ class Target:
         trials: int = 40,
         seed: int = 0,
         weight_trials: int = 100,
+        features: Array | None = None,
     ) -> None:
+        self.inputs = columns if features is None else np.hstack([columns, features])
         self.columns, self.y, self.folds, self.metric = columns, y, folds, metric
         self.trials, self.seed, self.weight_trials = trials, seed, weight_trials
         self.usable = (folds >= 0) & ~np.isnan(y)

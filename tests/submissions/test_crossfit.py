@@ -65,7 +65,7 @@ def test_labels_of_a_fold_change_no_prediction_that_was_made_without_it(metric: 
         np.testing.assert_array_equal(before[name].nested[fold], after[name].nested[fold])
         if name in ("shrunk_ridge", STACK):  # the canary sings: others were fitted on the changed labels
             assert (before[name].cross_fitted[others] != after[name].cross_fitted[others]).any()
-    assert stacked(Target(columns, y, folds, METRICS[metric], trials=12), frozenset({fold})).n_trees > 0
+    assert stacked(Target(columns, y, folds, METRICS[metric], trials=12), frozenset({fold})).correction is not None
 
     def choice(found: dict[str, CrossFitted], labels: np.ndarray) -> tuple[np.ndarray, list[str]]:
         parts = {n: p.cross_fitted for n, p in found.items()}, {n: p.nested for n, p in found.items()}
@@ -143,8 +143,9 @@ def test_trees_on_a_residual_of_noise_are_none_at_all() -> None:
         rng = np.random.default_rng(seed)
         y = rng.normal(size=300)
         columns = y[:, None] + 0.5 * rng.normal(size=(300, 4))
-        grown.append(stacked(Target(columns, y, np.arange(300) % 5, METRICS["rmse"], trials=10), frozenset()).n_trees)
-    assert sum(n > 0 for n in grown) <= 2  # without the one-standard-error rule there are more
+        target = Target(columns, y, np.arange(300) % 5, METRICS["rmse"], trials=10)
+        grown.append(stacked(target, frozenset()).correction)
+    assert sum(trees is not None for trees in grown) <= 2  # without the one-standard-error rule there are more
 
 
 @pytest.mark.parametrize("seed", [5, 16, 25])  # those of 30 in which larger or less restrained trees were chosen
@@ -169,7 +170,7 @@ def test_the_same_stack_comes_out_again_and_from_its_text() -> None:
     columns, y, folds = columns_like("trees")
     stacks = [stacked(Target(columns, y, folds, METRICS["rmse"]), frozenset()) for _ in range(2)]
     assert stacks[0] == dataclasses.replace(stacks[1], blend=stacks[0].blend)
-    assert stacks[0].n_trees > 20
+    assert stacks[0].correction.n_trees > 20
     assert stacks[0].predict(columns).tobytes() == stacks[1].predict(columns).tobytes()
 
 
