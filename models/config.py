@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from competition.config import StrictModel, find_config, load_yaml, named_in_file, validate
-from models.settings import Feature, NeuralStage, Rate, Schedule, Share, Stage
+from models.settings import Feature, FileStage, NeuralStage, Rate, Schedule, Share, Stage
 from models.template import parse
 from models.weights import WEIGHT_SETS
 
@@ -354,17 +354,10 @@ class SklearnStage(FeatureStage, RegressorStage):
 
 
 StageConfig = Annotated[
-    UnimolStage
-    | Unimol2Stage
-    | GnnStage
-    | BertStage
-    | EmbeddingStage
-    | LightgbmStage
-    | CatboostStage
-    | SklearnStage
-    | CustomStage,
+    UnimolStage | Unimol2Stage | GnnStage | BertStage | EmbeddingStage | LightgbmStage | CatboostStage | SklearnStage
+    | FileStage | CustomStage,
     Field(discriminator="kind"),
-]
+]  # fmt: skip
 
 
 class StagesConfig(StrictModel):
@@ -384,13 +377,16 @@ def load_stages(name: str) -> dict[str, Any]:
 
 
 def stages_section(document: dict[str, Any], path: Path) -> Any:
-    """The `stages:` section of a document, files of custom stages resolved against the YAML's folder."""
+    """The `stages:` section of a document, `code` and `folder` of stages resolved against the YAML's folder."""
     section = document.get("stages") or {}
+
+    def resolved(key: str, value: Any) -> Any:
+        here = key in ("code", "folder") and isinstance(value, str)
+        return str((path.parent / value).resolve()) if here else value
+
     if not isinstance(section, dict):
         return section
     return {
-        name: {**stage, "code": str((path.parent / stage["code"]).resolve())}
-        if isinstance(stage, dict) and isinstance(stage.get("code"), str)
-        else stage
+        name: {key: resolved(key, value) for key, value in stage.items()} if isinstance(stage, dict) else stage
         for name, stage in section.items()
     }

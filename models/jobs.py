@@ -24,6 +24,8 @@ from competition.files import digest, read_json, read_table, read_text_table, sh
 from competition.paths import PROJECT, Paths
 from folds.table import read_folds, time_ordered
 from models.code import code_digest_of
+from models.file import files_of
+from models.stage import require_inputs
 from models.weights import digest_of_weights
 
 REPORT = "report.json"
@@ -76,7 +78,7 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
     """The jobs of all stages, in the YAML's order. Reads prepared tables, folds.csv and weights; trains nothing.
 
     Raises:
-        ConfigError: if weights cannot be found.
+        ConfigError: if weights or predictions made elsewhere cannot be found, or a stage has nothing to learn from.
         DataError: if a table is missing, or --reuse finds several versions to choose from.
     """
     train_digest, test_key = sha256_of_required(paths.train), sha256_of_required(paths.test)[:16]
@@ -84,8 +86,9 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
     n_folds = int(folds.max()) + 1
     jobs, keys = [], {}
     for name, stage in stages.items():
+        require_inputs(stage, competition)
         settings = {
-            "stage": stage.model_dump(mode="json", exclude={"seeds", "code"}),
+            "stage": stage.model_dump(mode="json", exclude={"seeds", "code", "folder"}),
             "columns": competition.model_dump(
                 mode="json",
                 include={
@@ -105,6 +108,7 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
             "weights": digest_of_weights(getattr(stage, "weights", None)),
             **({"test": test_key} if stage.sees_test_inputs else {}),
             **({"time_ordered": True} if time_ordered(paths.folds_report) else {}),
+            **({"files": [sha256_of(file) for file in files_of(stage)]} if stage.kind == "file" else {}),
         }
         key = f"{digest(settings, 12)}-{code_digest(stage)[:6]}"
         other = _version_to_reuse(paths, name, key) if reuse else None

@@ -38,6 +38,26 @@ class Stage(StrictModel):
         return False
 
 
+class FileStage(Stage):
+    """Predictions made elsewhere: another notebook, AutoGluon, a colleague."""
+
+    kind: Literal["file"]
+    folder: str
+    """Folder with oof.csv and test.csv, relative to the YAML. Both have the id and the submission's columns, oof.csv
+    may have a column fold."""
+    target_transform: Literal["none"] = "none"
+    """Predictions are in the targets' own units."""
+    extra_rows: Literal["ignore"] = "ignore"
+    """Nothing is trained here."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _one_seed(cls, seeds: list[int]) -> list[int]:
+        if len(seeds) > 1:
+            raise ValueError("must name one seed, since files are the same for all; make a stage for each file instead")
+        return seeds
+
+
 class LinearHead(StrictModel):
     """One linear layer on the pooled features."""
 

@@ -42,6 +42,8 @@ def context_of(
         paths.cache,
         progress or (lambda done, total: None),
         competition.auxiliary_targets,
+        id=competition.id,
+        submission_columns=competition.columns_in_sample,
     )
 
 
@@ -56,7 +58,9 @@ def run_job(
     clear(job.folder)
     started = time.monotonic() - seconds_in_checkpoints(job.folder)
     test = read_rows(paths.test, competition, labelled=False)
-    context = context_of(competition, paths, job_seed(competition, job), rows, progress)
+    context = replace(
+        context_of(competition, paths, job_seed(competition, job), rows, progress), predicts_held_out=True
+    )
     if stage.sees_test_inputs:
         context = replace(context, unlabelled=held_out.followed_by(test))
     fitted = build_stage(stage, context)

@@ -159,6 +159,8 @@ def _portable(config: Config) -> dict[str, Any]:
     del settings["folds"]["file"]  # its content is in folds.csv
     for extra in settings["competition"]["extra_train"]:
         del extra["file"]  # its rows are in the prepared training table
+    for stage in settings["stages"].values():
+        stage.pop("folder", None)  # the content of its files is in the job's key
     for key in ("metric", "features"):
         if ":" in (getattr(config.competition, key) or ""):
             file, function = getattr(config.competition, key).rsplit(":", 1)

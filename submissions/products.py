@@ -15,6 +15,8 @@ from competition.errors import DataError
 from competition.files import digest, read_json, read_table, read_text_table, sha256_of, write_json
 from competition.metrics import Array
 from competition.tables import own_rows, text_columns
+from folds.table import read_folds
+from models.file import COPY_OF_OOF, fold_mark
 from submissions.apply import MANIFEST, read_step, submission_table, write_submission
 from submissions.columns import Columns, Run, column_names, package_versions, stage_names
 from submissions.crossfit import CrossFitted
@@ -34,12 +36,18 @@ def write_manifest(run: Run) -> None:
     competition = run.config.competition
     train = read_table(run.paths.train, text_columns(competition))
     own = own_rows(train)
+    ids = list(train[competition.id])
+    folds = read_folds(run.paths.folds, ids)
     stages = []
     for name in stage_names(run.config):
         jobs, settings = run.plan.of(name), run.config.stages[name]
         marks = ["other code"] if any(job.other_code for job in jobs) else []
         marks += ["optimistic"] if getattr(settings, "keep", "last") == "best_on_held_out" else []
         marks += ["saw test inputs"] if settings.sees_test_inputs else []
+        if settings.kind == "file":
+            copy = jobs[0].folder / COPY_OF_OOF
+            mark = fold_mark(copy, competition.id, competition.columns_in_sample, ids, folds)
+            marks += [mark] if mark else []
         stages.append(
             {
                 "name": name,

@@ -19,6 +19,7 @@ from competition.files import read_json, read_table, read_text_table, write_atom
 from competition.metrics import Array
 from competition.paths import shown
 from competition.prepare import describe as describe_tables
+from models.file import FOLD_MARKS
 from models.jobs import REPORT
 from models.notes import read_notes
 from submissions.apply import (
@@ -125,9 +126,11 @@ def _stages(run: Run, columns: Columns, products: dict[str, Any]) -> str:
         "optimistic": "the epoch was chosen on the fold that is scored (keep: best_on_held_out)",
         "saw test inputs": "trained on the inputs of held-out and test rows, not on labels (pretrain_on: all_inputs)",
         "other code": "made by other code than today's (--reuse)",
+        **FOLD_MARKS,
     }
     lines += [f"{line}." for line in run.left_out]
-    lines += [f"{mark}: {words}." for mark, words in said.items() if any(mark in found for found in marks.values())]
+    used = {mark for found in marks.values() for mark in found}
+    lines += [line for mark, words in said.items() if mark in used for line in _wrapped(f"{mark}: {words}.")]
     for stage in run.config.stages:
         lines += [line for note in read_notes(run.plan.of(stage)[0].folder) for line in _wrapped(f"{stage}: {note}")]
     return "\n".join(lines)
