@@ -52,6 +52,8 @@ class Context:
     """Targets beyond `targets` that may be trained on."""
     unlabelled: Rows | None = None
     """Inputs of held-out and test rows, for a stage with a setting that asks for them only."""
+    folds: list[Path] = field(default_factory=list)
+    """For a refit on all rows: the folders that the folds of this seed were fitted in, whose choices it takes over."""
 
 
 class FittedStage(Protocol):

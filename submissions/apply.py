@@ -5,7 +5,7 @@ work/<name>/submissions/<run>/
     cross_fitted/<candidate>.csv
     blend.json, blend.csv     all linear candidates; the best-justified of them
     stack.json, stack/, stack.csv
-    selection.json, submission.csv
+    selection.json, submission.csv, spread.csv
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ def check(config: Config) -> str:
         known = WEIGHT_SETS.get(weights or "")
         said = f" from {weights}" if weights else ""
         said += f" ({known.labels}: check that they are not this competition's)" if known and known.labels else ""
-        lines.append(f"stage {name}: {stage.kind}{said}, {len(set(stage.seeds)) * config.folds.n_folds} jobs")
+        n_jobs = len(set(stage.seeds)) * (config.folds.n_folds + (stage.final_fit != "folds"))
+        lines.append(f"stage {name}: {stage.kind}{said}, {n_jobs} jobs")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return "\n".join(lines)

@@ -40,6 +40,8 @@ def write_manifest(run: Run) -> None:
         marks = ["other code"] if any(job.other_code for job in jobs) else []
         marks += ["optimistic"] if getattr(settings, "keep", "last") == "best_on_held_out" else []
         marks += ["saw test inputs"] if settings.sees_test_inputs else []
+        marks += ["pseudo-labels"] if settings.pseudo_labels else []
+        marks += ["refit"] if settings.final_fit != "folds" else []
         stages.append(
             {
                 "name": name,

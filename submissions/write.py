@@ -1,13 +1,14 @@
 """Choose among all candidates and write the submission: `python -m submissions.write [COMPETITION]`.
 
 Reads: the products of submissions.blend and submissions.stack, the labels, folds.csv, the test predictions.
-Writes: submissions/<run>/selection.json and submission.csv (the same bytes as blend.csv or stack.csv), and
+Writes: submissions/<run>/selection.json, submission.csv (the same bytes as blend.csv or stack.csv) and spread.csv, and
 submissions/latest, the name of this run.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from competition import command
@@ -33,6 +34,7 @@ from submissions.products import (
     read_cross_fitted,
     write_predictions,
 )
+from submissions.spread import SPREAD_FILE, write_spread
 
 
 def select(run: Run, columns: Columns) -> dict[str, Any]:
@@ -80,6 +82,7 @@ def write(run: Run) -> tuple[dict[str, Any], int]:
     twin = STACK_FILE if selection["chosen"] == STACK_NAME else BLEND_FILE
     if (run.folder / twin).read_bytes() != (run.folder / SUBMISSION_FILE).read_bytes():
         raise SubmissionError(f"{run.folder / SUBMISSION_FILE} must equal {twin} and does not; delete {run.folder}.")
+    write_spread(run, columns.test_ids, partial(predict_run, run.folder))
     write_atomically(run.paths.latest_run, f"{run.name}\n")
     return selection, filled
 
@@ -91,8 +94,11 @@ def main() -> None:
     with at_work(run):
         selection, filled = write(run)
         print(f"{SUBMISSION_FILE}: {selection['chosen']}, checked against the sample")
+        print(f"{SPREAD_FILE}: standard deviation of each row's prediction over seeds and folds")
         if filled:
-            print(f"{filled} test rows that were dropped as unparsable have the mean of the training labels")
+            print(
+                f"{filled} test rows that were dropped as unparsable have the mean of the training labels and no spread"
+            )
 
 
 if __name__ == "__main__":
