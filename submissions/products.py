@@ -39,7 +39,7 @@ def write_manifest(run: Run) -> None:
         jobs, settings = run.plan.of(name), run.config.stages[name]
         marks = ["other code"] if any(job.other_code for job in jobs) else []
         marks += ["optimistic"] if getattr(settings, "keep", "last") == "best_on_held_out" else []
-        marks += ["saw test inputs"] if settings.sees_test_inputs else []
+        marks += ["saw test inputs"] if getattr(settings, "pretrain_on", "train") == "all_inputs" else []
         marks += ["pseudo-labels"] if settings.pseudo_labels else []
         marks += ["refit"] if settings.final_fit != "folds" else []
         stages.append(

@@ -121,9 +121,9 @@ def _stages(run: Run, columns: Columns, products: dict[str, Any]) -> str:
     ]
     said = {
         "optimistic": "the epoch was chosen on the fold that is scored (keep: best_on_held_out)",
-        "saw test inputs": "trained on inputs of test rows (pretrain_on: all_inputs, held-out rows too; pseudo_labels)",
-        "pseudo-labels": "trained on test rows with predictions of other stages as labels, fold by fold",
-        "refit": "predicts test rows by models of all rows (final_fit), which no held-out row scores; cv_score: folds",
+        "saw test inputs": "trained on the inputs of held-out and test rows, not on labels (pretrain_on: all_inputs)",
+        "pseudo-labels": "trained on predictions of test rows as if they were labels",
+        "refit": "its test predictions come from a model of all training rows, which no fold has scored",
         "other code": "made by other code than today's (--reuse)",
     }
     lines += [f"{line}." for line in run.left_out]
