@@ -135,7 +135,7 @@ def test_the_key_follows_the_source_its_seeds_the_weight_and_the_test_table(tmp_
     assert len({plain, *others}) == 6
 
 
-def test_a_run_trains_the_source_first_and_prediction_needs_neither_it_nor_labels(
+def test_a_run_trains_the_source_first_and_a_stage_alone_says_what_it_lacks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, paths, stages, todo = made(tmp_path)
