@@ -52,7 +52,7 @@ def predict_jobs(
             executor.run(
                 [
                     Task(
-                        f"{job.stage} seed {job.seed} fold {job.fold}",
+                        f"{job.stage} {job.seed} {job.folder.name}",
                         predict_job,
                         (job, stages[job.stage], competition, paths, rows, test_key),
                     )

@@ -59,6 +59,8 @@ class Context:
     """The targets' names in files for submission, in their order; empty where they are the same."""
     predicts_held_out: bool = False
     """Whether the rows to predict are of the training table: an id may stand in both tables."""
+    folds: list[Path] = field(default_factory=list)
+    """For a refit on all rows: the folders that the folds of this seed were fitted in, whose choices it takes over."""
 
 
 class FittedStage(Protocol):

@@ -6,7 +6,7 @@ work/<name>/submissions/<run>/
     blend.json, blend.csv     all linear candidates; the best-justified of them
     stack.json, stack/, stack.csv
                               all stacks; the best-justified of them
-    selection.json, known_labels.csv, submission.csv
+    selection.json, known_labels.csv, submission.csv, spread.csv
                               the chosen candidate and its post-processing
 """
 

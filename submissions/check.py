@@ -65,7 +65,7 @@ def check(config: Config) -> str:
         known = WEIGHT_SETS.get(weights or "")
         said = f" from {weights}" if weights else ""
         said += f" ({known.labels}: check that they are not this competition's)" if known and known.labels else ""
-        said += f", {len(set(stage.seeds)) * (int(folds.max()) + 1)} jobs"
+        said += f", {len(set(stage.seeds)) * (int(folds.max()) + 1 + (stage.final_fit != 'folds'))} jobs"
         lines.append(f"stage {name}: {stage.kind}{said}" + (f"; {mark}: {FOLD_MARKS[mark]}" if mark else ""))
         lines += [f"WARNING stage {name}: {doubt}" for doubt in doubts]
     if mistakes:

@@ -18,7 +18,7 @@ from competition.metrics import Array, Metric, load_metric
 from competition.paths import PROJECT, Paths
 from competition.tables import INPUT_KEY, text_columns
 from folds.table import read_folds, read_units
-from models.jobs import Job, Plan, plan, sha256_of_required, stage_oof, stage_test
+from models.jobs import ALL, Job, Plan, plan, sha256_of_required, stage_oof, stage_test
 from submissions.blenders import ALWAYS, BLENDERS
 from submissions.config import Config, load_config
 from submissions.crossfit import Rule
@@ -175,7 +175,8 @@ def _digests(job: Job, test_key: str) -> list[str]:
             f"every job must be finished and have predicted the test table; {job.folder} "
             f"{'lacks ' + test.name if job.finished else 'is not finished'}. Run ./run.sh train."
         )
-    return [f"{job.stage} {job.seed} {job.fold}", sha256_of(job.folder / "oof.csv"), sha256_of(test)]
+    files = [test] if job.fold == ALL else [job.folder / "oof.csv", test]
+    return [f"{job.stage} {job.seed} {job.fold}", *map(sha256_of, files)]
 
 
 def package_versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from competition.config import CompetitionConfig, StrictModel, absolute_paths, find_config, load_yaml, validate
 from folds.config import FoldsConfig
-from models.config import StageConfig, stages_section
+from models.config import StageConfig, require_sources, stages_section
 
 Blender = Literal[
     "best_single",
@@ -106,4 +106,6 @@ def load_config(name: str, seed: int | None = None) -> Config:
     document = {section: values for section, values in load_yaml(path).items() if values is not None}
     if "stages" in document:
         document["stages"] = stages_section(document, path)
-    return validate(Config, absolute_paths(document, path, seed), path)
+    config = validate(Config, absolute_paths(document, path, seed), path)
+    require_sources(dict(config.stages), path)
+    return config

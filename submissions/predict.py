@@ -19,7 +19,7 @@ from competition.files import digest, read_json, write_table
 from competition.paths import Paths
 from competition.prepare import prepare_test
 from competition.tables import INPUT_KEY
-from models.jobs import Job, stage_test
+from models.jobs import jobs_of, stage_test
 from models.predict import predict_jobs
 from submissions.apply import MANIFEST, predict_run, submission_table, write_submission
 from submissions.config import Config
@@ -65,10 +65,10 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     new = TestPaths(paths.name, folder / "test.csv")
     write_table(new.test, table)
     jobs = [
-        Job(stage["name"], stage["key"], seed, fold, paths.job(stage["name"], stage["key"], seed, fold))
+        job
         for stage in manifest["stages"]
-        for seed in stage["seeds"]
-        for fold in range(manifest["n_folds"])
+        for job in jobs_of(stage["name"], config.stages[stage["name"]], stage["key"], manifest["n_folds"], paths)
+        if job.in_column
     ]
     test_key = predict_jobs(jobs, dict(config.stages), competition, new, n_workers)
     kept = list(table[competition.id])

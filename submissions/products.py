@@ -43,7 +43,9 @@ def write_manifest(run: Run) -> None:
         jobs, settings = run.plan.of(name), run.config.stages[name]
         marks = ["other code"] if any(job.other_code for job in jobs) else []
         marks += ["optimistic"] if getattr(settings, "keep", "last") == "best_on_held_out" else []
-        marks += ["saw test inputs"] if settings.sees_test_inputs else []
+        marks += ["saw test inputs"] if getattr(settings, "pretrain_on", "train") == "all_inputs" else []
+        marks += ["pseudo-labels"] if settings.pseudo_labels else []
+        marks += ["refit"] if settings.final_fit != "folds" else []
         if settings.kind == "file":
             copy = jobs[0].folder / COPY_OF_OOF
             mark = fold_mark(copy, competition.id, competition.columns_in_sample, ids, folds)

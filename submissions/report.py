@@ -125,6 +125,8 @@ def _stages(run: Run, columns: Columns, products: dict[str, Any]) -> str:
     said = {
         "optimistic": "the epoch was chosen on the fold that is scored (keep: best_on_held_out)",
         "saw test inputs": "trained on the inputs of held-out and test rows, not on labels (pretrain_on: all_inputs)",
+        "pseudo-labels": "trained on predictions of test rows as if they were labels",
+        "refit": "its test predictions come from a model of all training rows, which no fold has scored",
         "other code": "made by other code than today's (--reuse)",
         **FOLD_MARKS,
     }

@@ -3,7 +3,7 @@
 Reads: the products of submissions.blend and submissions.stack, the labels, folds.csv, the test predictions; and the
 cross-fitted predictions of the run before this one.
 Writes: submissions/<run>/selection.json, cross_fitted/procedure.csv, submission.csv (the same bytes as blend.csv or
-stack.csv where no post-processing was kept), and submissions/latest, the name of this run.
+stack.csv where no post-processing was kept), spread.csv and submissions/latest, the name of this run.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from submissions.products import (
     read_cross_fitted,
     write_predictions,
 )
+from submissions.spread import SPREAD_FILE, write_spread
 from submissions.stacker import STACKS
 
 PROCEDURE = cross_fitted_file("procedure")
@@ -169,6 +170,7 @@ def write(run: Run) -> tuple[dict[str, Any], int]:
     twin = STACK_FILE if selection["chosen"] in STACKS else BLEND_FILE
     if not kept(selection) and (run.folder / twin).read_bytes() != (run.folder / SUBMISSION_FILE).read_bytes():
         raise SubmissionError(f"{run.folder / SUBMISSION_FILE} must equal {twin} and does not; delete {run.folder}.")
+    write_spread(run, columns.test_ids, lambda test: predict_run(run.folder, test, columns.test_inputs, features))
     write_atomically(run.paths.latest_run, f"{run.name}\n")
     return selection, filled
 
@@ -217,8 +219,11 @@ def main() -> None:
     with at_work(run):
         selection, filled = write(run)
         print("\n".join(describe(run, selection)))
+        print(f"{SPREAD_FILE}: standard deviation of each row's prediction over seeds and folds")
         if filled:
-            print(f"{filled} test rows that were dropped as unparsable have the mean of the training labels")
+            print(
+                f"{filled} test rows that were dropped as unparsable have the mean of the training labels and no spread"
+            )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +17,7 @@ from competition.tables import Rows, read_rows
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
+from models import trees
 from models.config import StageConfig
 from models.jobs import Job
 from models.stage import Context, build_stage
@@ -149,6 +151,21 @@ def test_predictions_are_in_the_targets_own_units(fitted: Any, cache: Path, tmp_
     again = fit(kind, moved, tmp_path / "moved", cache).predict(test, tmp_path / "moved")
     assert np.allclose(again, stage.predict(test, folder) * 100 + 5000, atol=100 * 0.5)
     assert np.abs(again.mean(axis=0) - np.nanmean(moved.y, axis=0)).max() < 3 * np.nanstd(moved.y, axis=0).max()
+
+
+def test_a_refit_takes_over_what_its_folds_chose(
+    fitted: Any, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refit with one fold, on the rows and with the seed of that fold, predicts the same and chooses nothing."""
+    kind, stage, folder, train, test, _ = fitted
+
+    def refuse(*rest: Any) -> Any:
+        raise AssertionError("a refit must not choose")
+
+    monkeypatch.setattr(trees, "choice", refuse)
+    refit = build_stage(settings(kind), replace(context(cache), folds=[folder]))
+    refit.fit(train, None, tmp_path)
+    np.testing.assert_allclose(refit.predict(test, tmp_path), stage.predict(test, folder), rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -76,7 +76,7 @@ def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] =
     planned = plan(config, dict(load_config(str(path)).stages), paths)
     answers = pd.read_csv(path.parent / "answers.csv", dtype={"id": str}).set_index("id")
     for job in planned.jobs:
-        noise = np.random.default_rng([len(job.stage), job.stage.encode()[0], job.seed, job.fold])
+        noise = np.random.default_rng([len(job.stage), job.stage.encode()[0], job.seed, job.fold % 100])
         spread = {"good": 0.5, "fair": 0.7, "poor": 1.0}[job.stage]
 
         def made_up(y: np.ndarray, noise: np.random.Generator = noise, spread: float = spread) -> np.ndarray:
