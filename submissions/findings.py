@@ -35,11 +35,11 @@ from submissions.products import PROCEDURE, is_done, read_procedure
 ALL = "all"
 MARKS = {
     "optimistic": "the epoch was chosen on the fold that is scored (keep: best_on_held_out)",
-    "saw test inputs": "trained on the inputs of held-out and test rows, not on labels (pretrain_on: all_inputs)",
+    "saw test inputs": "trained on inputs of test rows (pretrain_on: all_inputs, held-out rows too; pseudo_labels)",
     "other code": "made by other code than today's (--reuse)",
     "other folds": "its out-of-fold predictions were made with other folds than folds.csv",
-    "pseudo-labels": "trained on predictions of test rows as if they were labels",
-    "refit": "its test predictions come from a model of all training rows, which no fold has scored",
+    "pseudo-labels": "trained on test rows with predictions of other stages as labels, fold by fold",
+    "refit": "predicts test rows by models of all rows (final_fit), which no held-out row scores; cv_score: folds",
 }
 
 

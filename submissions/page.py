@@ -62,8 +62,8 @@ def _header(found: Findings) -> Html:
     facts = [
         _fact(
             "cross_fitted_score",
-            number(whole.cross_fitted_score),
-            f"± {number(whole.standard_error)} standard error; the score to expect",
+            with_error(whole.cross_fitted_score, whole.standard_error),
+            "of the whole procedure, ± its standard error: the score to expect",
             "main",
         ),
         _fact("in_sample_score", number(whole.in_sample_score), f"of {found.chosen}, on the rows it was fitted on"),

@@ -60,8 +60,8 @@ def _plot(target: int, kind: str, words: str) -> Html:
     canvas = element("canvas", tabindex="0", role="img", aria_label=f"{words}. Keys: plus, minus, 0, arrows, n, p.")
     return element(
         "figure",
-        element("figcaption", words),
-        element("div", canvas, element("div", *buttons, class_="zoom"), class_="frame"),
+        element("div", element("figcaption", words), element("div", *buttons, class_="zoom"), class_="above"),
+        canvas,
         element("output"),
         class_="plot", data_target=str(target), data_kind=kind,
     )  # fmt: skip
@@ -112,7 +112,7 @@ def curves(found: Findings) -> Html:
             words = f"{stage.schedule}, warm-up {stage.warmup:g}, peak {stage.learning_rate:g}"  # type: ignore[union-attr]
             rates = pictures.chart([pictures.Line(curve.rates, "mean")], "epoch", "learning rate", words)
             figures.append(_figure(f"Learning rate: {words}.", rates))
-        parts += [element("h3", f"{curve.stage}: {curve.phase}"), element("div", *figures, class_="pair")]
+        parts += [element("h3", f"{curve.stage}, on {curve.phase}"), element("div", *figures, class_="pair")]
     return together(parts)
 
 
@@ -131,7 +131,7 @@ def folds(found: Findings) -> Html:
         [str(fold), str(n), *(with_error(mean, deviation) for mean, deviation in labels)]
         for fold, n, labels in details.fold_rows(found)
     ]
-    header = ["fold", "rows", *(f"{target}, mean +- sd" for target in targets)]
+    header = ["fold", "rows", *(f"{target}, mean ± sd" for target in targets)]
     folder = found.run.paths.folds.parent
     parts = [table("Rows and labels of the folds", header, rows)]
     if (folder / SHIFT).exists():
@@ -203,10 +203,10 @@ def _card(rank: int, row: WorstRow, found: Findings) -> Html:
     if values:
         parts.append(element("p", ", ".join(values), class_="values"))
     rows = [
-        [target, number(truth), number(predicted), f"{error:+.1f} sd" if np.isfinite(error) else "-"]
+        [target, number(truth), number(predicted), f"{error:+.1f}" if np.isfinite(error) else "-"]
         for target, (truth, predicted, error) in row.values.items()
     ]
-    parts.append(table(f"Errors of {row.id}", ["target", "truth", "prediction", "error"], rows))
+    parts.append(table(f"Errors of {row.id}", ["target", "truth", "prediction", "error (sd)"], rows))
     return element("li", *parts)
 
 

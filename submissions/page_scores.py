@@ -64,33 +64,23 @@ def stages(found: Findings) -> Html:
     for part in found.stages:
         scores = [score for score in part.fold_scores if known(score)]
         low, high = min(ends[part.target], default=0.0), max(ends[part.target], default=0.0)
-        is_first = part.seconds is not None
+        of_all = part.seconds is not None
         rows.append(
             [
-                part.stage if is_first else Html(""),
+                together([f"{part.stage} ", tags(part.marks, "tag warning")] if of_all else []),
                 part.target,
                 number(part.cv_score),
                 spread(part.fold_scores),
-                pictures.strip(scores, low, high, "fold scores, as in the last columns") if scores else "",
-                "" if part.seconds is None else f"{part.seconds:.1f}",
-                tags(part.marks, "tag warning"),
+                pictures.strip(scores, low, high, "fold scores, as in the last columns"),
+                f"{part.seconds:.1f}" if part.seconds is not None else "",
                 *(number(part.fold_scores[fold]) if part.fold_scores else "-" for fold in folds),
             ]
         )
-        kinds.append("" if is_first else "part")
-    header = [
-        "stage",
-        "target",
-        "cv_score",
-        "mean +- sd of folds",
-        "folds",
-        "seconds",
-        "marks",
-        *(f"fold {k}" for k in folds),
-    ]
-    said = "A row of dots has the scores of the folds, on one scale for each target."
-    remarks = element("ul", *(element("li", line) for line in found.remarks)) if found.remarks else ""
-    return together([table("Cross-validation of the stages", header, rows, kinds), paragraphs(said), remarks])
+        kinds.append("" if of_all else "part")
+    header = ["stage", "target", "cv_score", "fold_scores", "", "seconds", *(f"fold {fold}" for fold in folds)]
+    said = "fold_scores: mean ± standard deviation; the dots are the folds, on one scale for each target."
+    remarks = [element("ul", *(element("li", line) for line in found.remarks))] if found.remarks else []
+    return together([table("Cross-validation of the stages", header, rows, kinds), paragraphs(said), *remarks])
 
 
 def weights(found: Findings) -> Html:

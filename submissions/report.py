@@ -13,7 +13,7 @@ from competition import command
 from competition.files import write_atomically
 from competition.paths import shown
 from submissions.blend import number
-from submissions.columns import open_run
+from submissions.columns import Run, open_run
 from submissions.findings import ALL, Findings, gather, spread, with_error
 from submissions.page import page
 from submissions.products import at_work
@@ -22,12 +22,29 @@ SUMMARY, PAGE = "report.md", "index.html"
 SCORES = (
     "in_sample_score: weights and score on the same rows, optimistic. cross_fitted_score: each row by weights, scaling "
     "and tuning fitted without its fold; for the whole procedure the choice of candidate was made without its fold, "
-    "too ({counts}): the score to expect. gain: over the default, above 0 is better; same: predicts as the default does."
+    "too ({counts}): the score to expect. gain: over the default, above 0 is better."
+)
+SAME = (
+    "same: it predicts as the default does. A stack that found nothing to correct is one; its cross_fitted_score is of "
+    "the stacks without one fold each, some of which did correct."
 )
 TWO_FOLDS = (
-    "Two folds: without one of them there is a single fold left, on which nothing can be tuned, so the plain mean "
-    "stands in for every fitted blend in its cross_fitted_score. Three folds show more."
+    "Two folds: without one of them there is a single fold left, on which nothing can be tuned, so the convex blend "
+    "stands in for every tuned one in its cross_fitted_score. Three folds show more."
 )
+
+
+def report(run: Run) -> str:
+    """Write report.md and index.html; returns what stands in the first.
+
+    Raises:
+        DataError: if a step before this one has not run on the columns as they are.
+    """
+    found = gather(run)
+    summary = markdown(found)
+    write_atomically(run.paths.report / SUMMARY, summary + "\n")
+    write_atomically(run.paths.report / PAGE, page(found))
+    return summary
 
 
 def markdown(found: Findings) -> str:
@@ -83,6 +100,7 @@ def _candidates(found: Findings) -> str:
     rows = []
     for part in found.candidates:
         is_default = part.name == found.default
+        is_same = part.name in found.same_as_default
         rows.append(
             [
                 part.name,
@@ -90,7 +108,7 @@ def _candidates(found: Findings) -> str:
                 number(part.cross_fitted_score),
                 "default" if is_default else number(part.gain),
                 "" if is_default else number(part.standard_error),
-                "chosen" if part.name == found.chosen else "same" if part.name in found.same_as_default else "",
+                "chosen" if part.name == found.chosen else "same" if is_same else "",
             ]
         )
     rows.append(["whole procedure", "", number(found.whole.cross_fitted_score), "", "", ""])
@@ -102,6 +120,7 @@ def _candidates(found: Findings) -> str:
         f"Expected: {with_error(whole.cross_fitted_score, whole.standard_error)} (standard error of the score); "
         f"{found.chosen} in sample {number(whole.in_sample_score)}, optimism {number(found.optimism)}.",
         *(f"Gain over {part.name}: {with_error(part.gain, part.standard_error)}." for part in found.against),
+        *([SAME] if found.same_as_default else []),
         *([TWO_FOLDS] if found.run.plan.n_folds == 2 else []),
     ]
     return "\n".join([table(header, rows), "", *_wrapped(lines)])
@@ -150,10 +169,7 @@ def main() -> None:
     args = command.parser(__doc__).parse_args()
     run = open_run(args.competition, args.seed, args.reuse, args.budget)
     with at_work(run):
-        found = gather(run)
-        summary = markdown(found)
-        write_atomically(run.paths.report / SUMMARY, summary + "\n")
-        write_atomically(run.paths.report / PAGE, page(found))
+        summary = report(run)
     print(summary)
 
 

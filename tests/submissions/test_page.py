@@ -107,8 +107,9 @@ def test_numbers_are_those_of_the_summary(report: Made, reader: Reader) -> None:
     assert len(numbers) > 40
     assert [number for number in numbers if number.replace("+-", "±") not in text] == []
     whole = report.found.whole
-    for value in (whole.cross_fitted_score, whole.standard_error, whole.in_sample_score, report.found.optimism):
+    for value in (whole.cross_fitted_score, whole.in_sample_score, report.found.optimism):
         assert f"{value:#.5g}" in text
+    assert f"± {whole.standard_error:.2g}" in text
 
 
 def test_ids_texts_and_names_of_columns_stay_text(report: Made, reader: Reader) -> None:
