@@ -17,8 +17,8 @@ from models.settings import NeuralStage
 
 PIECE = {"cpu": 8, "cuda": 32}
 """Most rows of a batch that go through the network together. Small pieces pad little and cost a CPU nothing; a GPU is
-idle without many rows. Their gradients add up to that of the whole step, so that only speed depends on it; nearly so
-where a loss is a mean over what rows have unequal numbers of: R-Drop with missing labels, tokens in pre-training."""
+idle without many rows. Their gradients add up to that of the whole step, so that only speed depends on it (nearly so
+in pre-training, whose loss is a mean over tokens, of which rows have unequal numbers)."""
 LENGTHS_PER_BATCH = 4
 """Least number of lengths in a batch of rows that cannot be padded."""
 

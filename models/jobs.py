@@ -22,7 +22,7 @@ from competition.config import CompetitionConfig
 from competition.errors import DataError
 from competition.files import digest, read_json, read_table, read_text_table, sha256_of, write_json, write_table
 from competition.paths import PROJECT, Paths
-from folds.table import read_folds
+from folds.table import read_folds, time_ordered
 from models.code import code_digest_of
 from models.weights import digest_of_weights
 
@@ -104,6 +104,7 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
             "folds": sha256_of(paths.folds),
             "weights": digest_of_weights(getattr(stage, "weights", None)),
             **({"test": test_key} if stage.sees_test_inputs else {}),
+            **({"time_ordered": True} if time_ordered(paths.folds_report) else {}),
         }
         key = f"{digest(settings, 12)}-{code_digest(stage)[:6]}"
         other = _version_to_reuse(paths, name, key) if reuse else None

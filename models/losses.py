@@ -86,15 +86,19 @@ def split_gaussian(outputs: Tensor) -> tuple[Tensor, Tensor]:
     return y_pred, 7 * torch.tanh(raw / 7)
 
 
-def r_drop_penalty(kind: str, one: Tensor, other: Tensor) -> Tensor:
-    """How far two passes with other dropout masks are apart: MSE, or for gaussian the symmetric KL divergence.
+def r_drop_penalty(kind: str, one: Tensor, other: Tensor, labels: Labels) -> Tensor:
+    """How far two passes with other dropout masks are apart, mean over the labels there are.
 
+    The squared difference, or for gaussian the symmetric KL divergence.
     Source: Liang et al., R-Drop, NeurIPS 2021. On a regression's single output their softmax KL would be 0.
     """
     one, other = one.float(), other.float()
-    if kind != "gaussian":
-        return (one - other).square().mean()
-    (m1, v1), (m2, v2) = split_gaussian(one), split_gaussian(other)
-    # KL(p, q) = ((m1 - m2)^2 + s1^2) / (2 s2^2) - 1/2 + (log s2^2 - log s1^2) / 2; the logarithms cancel in the mean.
-    gap = (m1 - m2).square()
-    return 0.25 * ((gap + v1.exp()) * (-v2).exp() + (gap + v2.exp()) * (-v1).exp() - 2).mean()
+    if kind == "gaussian":
+        (m1, v1), (m2, v2) = split_gaussian(one), split_gaussian(other)
+        # KL(p, q) = ((m1 - m2)^2 + s1^2) / (2 s2^2) - 1/2 + (log s2^2 - log s1^2) / 2; the logarithms cancel in the mean
+        gap = (m1 - m2).square()
+        apart = 0.25 * ((gap + v1.exp()) * (-v2).exp() + (gap + v2.exp()) * (-v1).exp() - 2)
+    else:
+        apart = (one - other).square()
+    known = labels.weights > 0
+    return (apart * known).sum() / known.sum().clamp(min=1)

@@ -188,7 +188,7 @@ def label_loss(network: Network, batch: dict[str, Tensor], target: Labels, setti
         features = torch.cat([features, features])
     one, other = network.head(features).chunk(2)
     supervised = (training_loss(settings.loss, one, target) + training_loss(settings.loss, other, target)) / 2
-    return supervised + settings.r_drop * r_drop_penalty(settings.loss, one, other)
+    return supervised + settings.r_drop * r_drop_penalty(settings.loss, one, other, target)
 
 
 def steps_per_epoch(batches: Batches, settings: NeuralStage) -> int:

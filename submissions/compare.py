@@ -3,8 +3,8 @@
 Each run is held against one of them, the latest unless --with names another: the settings that differ, and the paired
 difference of the cross-fitted predictions on the training rows that both have predicted.
 
-Reads: prepared/train.csv, and run.json, blend.json, stack.json, selection.json and the cross-fitted predictions of
-every run. Writes nothing.
+Reads: prepared/train.csv, folds/units.csv, and of every run run.json, blend.json, stack.json, selection.json and the
+cross-fitted predictions. Writes nothing.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from competition.files import derive_seed, read_json, read_table
 from competition.metrics import Metric, load_metric
 from competition.paths import Paths
 from competition.tables import text_columns
+from folds.table import read_units
 from submissions.apply import BLEND, MANIFEST, SELECTION, STACK
 from submissions.blend import number
 from submissions.bootstrap import bootstrap_scores, fast
-from submissions.columns import _units
 from submissions.config import Config, load_config
 from submissions.findings import stored_candidates
 from submissions.products import read_procedure
@@ -139,14 +139,14 @@ def read_labels(config: Config, paths: Paths) -> Labels:
     """Labels of the prepared training table, to be scored as the YAML says now.
 
     Raises:
-        DataError: if the table is not there.
+        DataError: if the table or its folds are not there.
     """
     competition = config.competition
     train = read_table(paths.train, text_columns(competition))
     metric, draws = load_metric(competition.metric, competition.greater_is_better), config.submissions.bootstrap
     return Labels(
         train.set_index(competition.id)[competition.targets],
-        pd.Series(_units(config, train), index=train[competition.id]),
+        pd.Series(read_units(paths.units, list(train[competition.id])), index=train[competition.id]),
         metric,
         draws if fast(metric) else max(100, draws // 10),
         derive_seed(competition.seed, "bootstrap"),

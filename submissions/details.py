@@ -60,7 +60,7 @@ def error_correlation(columns: Columns, target: int) -> Array:
 
 @dataclass(frozen=True)
 class WorstRow:
-    """A training row with its inputs; `values` are truth, prediction, and error in standard deviations per target."""
+    """A training row with its inputs; `values`: truth, prediction, residual in standard deviations per target."""
 
     id: str
     fold: int
@@ -69,11 +69,11 @@ class WorstRow:
 
 
 def worst_rows(found: Findings) -> list[WorstRow]:
-    """The rows with the largest error of the whole procedure, in standard deviations of the target's labels."""
+    """The rows with the largest residual of the whole procedure, in standard deviations of the target's labels."""
     columns, competition = found.columns, found.run.config.competition
     with np.errstate(divide="ignore", invalid="ignore"):
-        errors = (found.cross_fitted - columns.y) / np.nanstd(columns.y[columns.folds >= 0], axis=0)
-    largest = np.where(np.isfinite(errors), np.abs(errors), -1.0).max(axis=1)
+        residuals = (columns.y - found.cross_fitted) / np.nanstd(columns.y[columns.folds >= 0], axis=0)
+    largest = np.where(np.isfinite(residuals), np.abs(residuals), -1.0).max(axis=1)
     order = np.argsort(-largest, kind="stable")[:WORST]
     table = read_table(found.run.paths.train, text_columns(competition))
     return [
@@ -82,7 +82,7 @@ def worst_rows(found: Findings) -> list[WorstRow]:
             int(columns.folds[i]),
             {name: table[name].iloc[i] for name in competition.inputs},
             {
-                target: (float(columns.y[i, t]), float(found.cross_fitted[i, t]), float(errors[i, t]))
+                target: (float(columns.y[i, t]), float(found.cross_fitted[i, t]), float(residuals[i, t]))
                 for t, target in enumerate(competition.targets)
             },
         )

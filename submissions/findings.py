@@ -124,7 +124,7 @@ class Findings:
 
 def with_error(value: float | None, standard_error: float | None) -> str:
     """A number and its standard error; the number alone where there is none."""
-    return f"{number(value)} +- {standard_error:.2g}" if known(standard_error) else number(value)
+    return f"{number(value)} +- {standard_error:#.2g}".rstrip(".") if known(standard_error) else number(value)
 
 
 def spread(values: list[float]) -> str:

@@ -17,7 +17,6 @@ from submissions.details import WorstRow
 from submissions.findings import Findings, with_error
 from submissions.markup import Html, element, paragraphs, scrolling, table, together
 
-SHIFT = "shift.json"
 LARGEST_PICTURES = 2_000_000
 """Bytes of pictures from folds/ that the page holds; others are named."""
 LONGEST_TEXT = 1500
@@ -132,13 +131,13 @@ def folds(found: Findings) -> Html:
         for fold, n, labels in details.fold_rows(found)
     ]
     header = ["fold", "rows", *(f"{target}, mean ± sd" for target in targets)]
-    folder = found.run.paths.folds.parent
+    shift = found.run.paths.shift
     parts = [table("Rows and labels of the folds", header, rows)]
-    if (folder / SHIFT).exists():
-        parts.append(_shift(read_json(folder / SHIFT), read_json(found.run.folder / MANIFEST)["tables"]))
+    if shift.exists():
+        parts.append(_shift(read_json(shift), read_json(found.run.folder / MANIFEST)["tables"]))
     else:
         parts.append(paragraphs("./run.sh folds shows whether held-out rows are like test rows; it has not been run."))
-    files, size = sorted(folder.glob("*.png")), 0
+    files, size = sorted(shift.parent.glob("*.png")), 0
     for file in files:
         size += file.stat().st_size
         name = file.stem.replace("_", " ")
@@ -183,7 +182,7 @@ def worst(found: Findings) -> Html:
     """The rows with the largest errors, each with its drawn molecules, its text and its numbers."""
     said = (
         "Training rows with the largest error of the whole procedure's out-of-fold prediction, in standard deviations "
-        "of the target's labels. Wrong labels and unusual inputs come first."
+        "of the target's labels: wrong labels and unusual inputs are often among them."
     )
     cards = [_card(rank, row, found) for rank, row in enumerate(details.worst_rows(found), start=1)]
     return together([paragraphs(said), element("ol", *cards, class_="cards")])
@@ -203,10 +202,10 @@ def _card(rank: int, row: WorstRow, found: Findings) -> Html:
     if values:
         parts.append(element("p", ", ".join(values), class_="values"))
     rows = [
-        [target, number(truth), number(predicted), f"{error:+.1f}" if np.isfinite(error) else "-"]
-        for target, (truth, predicted, error) in row.values.items()
+        [target, number(truth), number(predicted), f"{residual:+.1f}" if np.isfinite(residual) else "-"]
+        for target, (truth, predicted, residual) in row.values.items()
     ]
-    parts.append(table(f"Errors of {row.id}", ["target", "truth", "prediction", "error (sd)"], rows))
+    parts.append(table(f"Errors of {row.id}", ["target", "truth", "prediction", "residual (sd)"], rows))
     return element("li", *parts)
 
 

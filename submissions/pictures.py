@@ -44,7 +44,8 @@ def chart(lines: list[Line], x_label: str, y_label: str, words: str) -> Html:
     width, height, left, bottom, top, right = 420.0, 230.0, 62.0, 40.0, 14.0, 12.0
     xs, ys = ([point[i] for line in lines for point in line.points] for i in (0, 1))
     y_ticks = [float(tick) for tick in MaxNLocator(5).tick_values(min(ys), max(ys))]
-    x_low, x_high, y_low, y_high = min(xs), max(max(xs), min(xs) + 1e-9), y_ticks[0], y_ticks[-1]
+    x_low, x_high, y_low, y_high = min(xs), max(xs), y_ticks[0], y_ticks[-1]
+    x_low -= x_low == x_high  # of a single epoch
     x_ticks = [
         float(tick) for tick in MaxNLocator(6, integer=True).tick_values(x_low, x_high) if x_low <= tick <= x_high
     ]

@@ -77,7 +77,12 @@ def test_weighted_mae_weighs_targets_by_range_and_root_of_labels_in_their_own_un
 
 def test_the_r_drop_penalty_of_numbers_is_their_mean_squared_difference() -> None:
     one, other = torch.tensor([[1.0], [2.0]]), torch.tensor([[1.5], [0.0]])
-    assert r_drop_penalty("mse", one, other).item() == pytest.approx((0.25 + 4) / 2)
+    assert r_drop_penalty("mse", one, other, known([[1.0], [1.0]])).item() == pytest.approx((0.25 + 4) / 2)
+    assert r_drop_penalty("mse", one, other, known([[0.0], [2.0]])).item() == pytest.approx(4)  # only where labels are
+
+
+def known(weights: list[list[float]]) -> Labels:
+    return Labels(torch.zeros(len(weights), len(weights[0])), torch.tensor(weights))
 
 
 def kl(mean: float, variance: float, other_mean: float, other_variance: float) -> float:
@@ -91,9 +96,9 @@ def gaussian(mean: float, variance: float) -> Tensor:
 
 
 def test_the_r_drop_penalty_of_distributions_is_the_symmetric_kl() -> None:
-    found = r_drop_penalty("gaussian", gaussian(1.0, 0.5), gaussian(2.0, 2.0)).item()
+    found = r_drop_penalty("gaussian", gaussian(1.0, 0.5), gaussian(2.0, 2.0), known([[1.0]])).item()
     assert found == pytest.approx((kl(1, 0.5, 2, 2) + kl(2, 2, 1, 0.5)) / 2, rel=1e-4)
-    assert r_drop_penalty("gaussian", gaussian(1.0, 0.5), gaussian(1.0, 0.5)).item() == pytest.approx(0, abs=1e-6)
+    assert r_drop_penalty("gaussian", gaussian(1.0, 0.5), gaussian(1.0, 0.5), known([[1.0]])).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_standardised_labels_have_mean_zero_and_spread_one_and_zero_weight_where_missing() -> None:
