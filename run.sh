@@ -9,9 +9,10 @@
 #   ./run.sh smoke                  the same path as full, small: a minute on a laptop
 #   ./run.sh train [COMPETITION] [--stage S] [--fold K]    jobs only
 #   ./run.sh lr [COMPETITION] STAGE    which learning rate a neural stage can take: a curve and a suggestion
+#   ./run.sh compare [COMPETITION] [--with RUN]    all runs: scores, what differs, paired differences
 #   ./run.sh predict [COMPETITION] --test F    new rows, with the saved weights
 #   ./run.sh test [--all]           lint, types and tests; --all has the long ones too
-#   ./run.sh help                   this text; check, new, folds, train, lr and predict have more with --help
+#   ./run.sh help                   this text; check, new, folds, train, lr, compare and predict have more with --help
 #
 # full, smoke and train take --seed N, --workers N, --reuse (accept finished jobs of other code) and --budget TIME (2h,
 # 90m, 30s: the most that training may take; a stage that does not fit is left out, and a later run goes on with it).
@@ -48,6 +49,7 @@ case "$verb" in
   folds)   setup; step folds.show "$@" ;;
   train)   setup; step models.train --prepare "$@" ;;
   lr)      setup; step models.lr "$@" ;;
+  compare) setup; step submissions.compare "$@" ;;
   predict) setup; step submissions.predict "$@" ;;
   test)    case " $* " in *" --help "* | *" -h "*) help; exit ;; esac; setup "$here/requirements-test.txt"; cd "$here"; step tests.run "$@" ;;
   help | -h | --help) help ;;

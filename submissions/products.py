@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,12 @@ from competition.metrics import Array
 from competition.tables import own_rows, text_columns
 from folds.table import read_folds
 from models.file import COPY_OF_OOF, fold_mark
-from submissions.apply import MANIFEST, read_step, submission_table, write_submission
+from submissions.apply import MANIFEST, SELECTION, read_step, submission_table, write_submission
 from submissions.columns import Columns, Run, column_names, package_versions, stage_names
 from submissions.crossfit import CrossFitted
+
+PROCEDURE = "procedure"
+"""Among the files of cross-fitted predictions, that of the whole procedure."""
 
 
 @contextmanager
@@ -145,6 +149,22 @@ def read_cross_fitted(run: Run, candidate: str, columns: Columns) -> CrossFitted
 
     nested = np.stack([part(f"without_fold_{fold}") for fold in range(run.plan.n_folds)])
     return CrossFitted(part("in_sample"), part("cross_fitted"), nested)
+
+
+def read_procedure(run_folder: Path, targets: list[str]) -> pd.DataFrame:
+    """What the cross-fitted score of a stored run was computed from: id (its index) -> a prediction per target.
+
+    A run without `procedure.csv` gives the cross-fitted predictions of the candidate that it chose.
+
+    Raises:
+        DataError: if neither is there.
+    """
+    path = run_folder / cross_fitted_file(PROCEDURE)
+    if path.exists():
+        return read_table(path, ["id"]).set_index("id")[targets]
+    chosen = read_json(run_folder / SELECTION, "chosen")["chosen"]
+    table = read_table(run_folder / cross_fitted_file(chosen), ["id"]).set_index("id")
+    return table[[f"cross_fitted {target}" for target in targets]].set_axis(targets, axis=1)
 
 
 def cross_fitted_file(candidate: str) -> str:
