@@ -5,12 +5,13 @@
 #   ./run.sh new NAME --train F --test F --sample F [--preset quick|cpu|gpu] [--oof DIR]    a YAML for your own
 #                                competition; --oof blends predictions made elsewhere (docs/stages.md)
 #   ./run.sh check [COMPETITION]    settings, data and weights, in seconds
+#   ./run.sh folds [COMPETITION]    sizes, targets and similarity of the folds, train against test, and which kind fits
 #   ./run.sh smoke                  the same path as full, small: a minute on a laptop
 #   ./run.sh train [COMPETITION] [--stage S] [--fold K]    jobs only
 #   ./run.sh lr [COMPETITION] STAGE    which learning rate a neural stage can take: a curve and a suggestion
 #   ./run.sh predict [COMPETITION] --test F    new rows, with the saved weights
 #   ./run.sh test [--all]           lint, types and tests; --all has the long ones too
-#   ./run.sh help                   this text; check, new, train, lr and predict have more with --help
+#   ./run.sh help                   this text; check, new, folds, train, lr and predict have more with --help
 #
 # full, smoke and train take --seed N, --workers N, --reuse (accept finished jobs of other code) and --budget TIME (2h,
 # 90m, 30s: the most that training may take; a stage that does not fit is left out, and a later run goes on with it).
@@ -44,6 +45,7 @@ case "$verb" in
   smoke)   full smoke "$@" ;;
   check)   setup; step submissions.check "$@" ;;
   new)     setup; step submissions.new "$@" ;;
+  folds)   setup; step folds.show "$@" ;;
   train)   setup; step models.train --prepare "$@" ;;
   lr)      setup; step models.lr "$@" ;;
   predict) setup; step submissions.predict "$@" ;;

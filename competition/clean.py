@@ -49,6 +49,43 @@ def parse_numbers(table: pd.DataFrame, name: str, id_column: str, where: object)
     return numbers.astype(float)
 
 
+def parse_times(table: pd.DataFrame, name: str, id_column: str, where: object) -> pd.Series:
+    """A column of numbers, or of ISO 8601 dates, as numbers that rise with time.
+
+    Raises:
+        DataError: for a cell that is neither, and for one of the other kind than most; names the row.
+    """
+    text = table[name].str.strip()
+    numbers = pd.to_numeric(text, errors="coerce")
+    dates = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
+    if numbers.notna().sum() < dates.notna().sum():
+        numbers = (dates - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+    wrong = ~np.isfinite(numbers)
+    if wrong.any():
+        raise DataError(
+            f"{where}: the time column {name!r} must hold a number or a date such as 2025-05-31 in every row, and one "
+            f"kind alone; {named_rows(table, wrong, id_column)} do not. Fill or correct them."
+        )
+    return numbers.astype(float)
+
+
+def parse_folds(table: pd.DataFrame, name: str, id_column: str, where: object) -> pd.Series:
+    """A column of whole numbers from -1 up, none missing.
+
+    Raises:
+        DataError: for another cell; names the row.
+    """
+    text = table[name].str.strip()
+    wrong = ~text.str.fullmatch(r"-1|\d{1,4}")
+    if wrong.any():
+        raise DataError(
+            f"{where}: the fold column {name!r} must hold a whole number from 0 up, or -1, in every row; it does "
+            f"not in {named_rows(table, wrong, id_column)} (the first has {table[name][wrong].iloc[0]!r}). "
+            "Fill or correct it."
+        )
+    return text.astype(int)
+
+
 def clean_inputs(
     table: pd.DataFrame, config: CompetitionConfig, where: str, in_train: bool
 ) -> tuple[pd.DataFrame, np.ndarray]:

@@ -81,6 +81,11 @@ class CompetitionConfig(StrictModel):
     same input."""
     group: str | None = None
     """Training column whose equal values must share a fold (with `folds.kind: group`)."""
+    time: str | None = None
+    """Training column with a number or an ISO 8601 date of each row (with `folds.kind: time`); it may be an input."""
+    fold_column: str | None = None
+    """Training column with a fold of your own for each row (with `folds.kind: column`): 0 to n-1, or -1 for a row that
+    trains in every fold."""
     metric: str
     """Name of a metric (`competition/metrics.py`), or `file.py:function` relative to the YAML file."""
     greater_is_better: bool | None = None
@@ -115,7 +120,8 @@ class CompetitionConfig(StrictModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> CompetitionConfig:
-        roles = [self.id, *self.targets, *self.inputs, *self.auxiliary_targets, *([self.weight] if self.weight else [])]
+        roles = [self.id, *self.targets, *self.inputs, *self.auxiliary_targets]
+        roles += [name for name in (self.weight, self.fold_column) if name is not None]
         doubled = sorted({name for name in roles if roles.count(name) > 1})
         mistakes = [f"each column must have one role, but {name!r} has several" for name in doubled]
         if any(name.startswith(("__", "feature ")) for name in roles) or "id" in self.targets:
@@ -131,6 +137,8 @@ class CompetitionConfig(StrictModel):
             mistakes.append("submission_columns must not name the id")
         if self.group in (self.id, *self.targets, *self.numeric):
             mistakes.append(f"group must not be the id, a target or a numeric column, but {self.group!r} is")
+        if self.time in (self.id, *self.targets, *self.auxiliary_targets):
+            mistakes.append(f"time must not be the id or a target, but {self.time!r} is")
         if ":" in self.metric and self.greater_is_better is None:
             mistakes.append("greater_is_better must be set for a metric of your own")
         if self.metric in METRICS and self.greater_is_better not in (None, METRICS[self.metric].greater_is_better):
@@ -265,7 +273,10 @@ def require_own_products(paths: Paths, yaml_file: Path) -> None:
 
 
 def absolute_paths(document: dict[str, Any], path: Path, seed: int | None = None) -> dict[str, Any]:
-    """`document` with the paths of its `competition:` section resolved against the YAML's folder."""
+    """`document` with the paths of `competition:` and the file of `folds:` resolved against the YAML's folder."""
+    folds = document.get("folds")
+    if isinstance(folds, dict) and isinstance(folds.get("file"), str):
+        document = {**document, "folds": {**folds, "file": str((path.parent / folds["file"]).resolve())}}
     section = document.get("competition")
     if not isinstance(section, dict):
         return document

@@ -11,7 +11,7 @@ from competition.clean import clean_inputs, parse_numbers, require_columns
 from competition.config import CompetitionConfig, ExtraTrain
 from competition.errors import ConfigError, DataError
 from competition.files import read_text_table
-from competition.tables import EXTRA, FEATURE, INPUT_KEY, WEIGHT
+from competition.tables import EXTRA, FEATURE, FOLD, INPUT_KEY, TIME, WEIGHT
 from competition.user_code import load_user_code
 
 SHARED_ROWS = 5
@@ -42,6 +42,7 @@ def with_extra_rows(
         clean = pd.concat([clean, labels], axis=1).assign(**{EXTRA: 1, WEIGHT: extra.weight})
         if config.group and config.group not in clean:
             clean[config.group] = ""  # of no group: these rows are in no fold
+        clean = clean.assign(**{name: np.nan for name in (TIME, FOLD) if name in train})
         unusable = unreadable | labels[config.targets].isna().all(axis=1).to_numpy()
         in_test = clean[INPUT_KEY].isin(set(test[INPUT_KEY])).to_numpy() & ~unusable
         kept = clean[~unusable & ~in_test].assign(**{config.id: lambda t, i=i: [f"extra{i}_{n}" for n in t.index]})

@@ -1,7 +1,7 @@
 """Scores with their direction. `y_true` and `y_pred` are 2-D (n_rows, n_targets); NaN in `y_true` is no label.
 
-A named metric is the mean over the targets of its column score, each on the rows that have a label.
-Sources: scikit-learn's user guide, "Regression metrics"; SciPy's `stats` for the correlations.
+A named metric is the mean over the targets of its column score, each on the rows that have a label; wmae alone weighs
+its targets. Sources: scikit-learn's user guide, "Regression metrics"; SciPy's `stats` for the correlations.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +24,23 @@ Array = NDArray[np.float64]
 class Metric:
     """A score with its direction.
 
-    `column` is the score of one target on rows that all have labels, (n_rows,) and (n_rows,) to a number;
-    None for a metric of the user's own, which sees the whole arrays.
+    column: score of one target on rows that all have labels, (n_rows,) and (n_rows,) to a number; None for a metric
+        of the user's own, which sees the whole arrays.
+    whole: the user's own function, None for a named metric.
+    target_weights: weight of each target's score in the sum over targets, (n_targets,), from y_true; None where the
+        score is their mean.
+    per_target: the errors whose sum is least where the score of one target is best, so that its convex blend can be
+        solved exactly; None where neither is.
+    above: labels and predictions must be larger than this.
     """
 
     name: str
     greater_is_better: bool
     column: Callable[[Array, Array], float] | None
     whole: Callable[[Array, Array], float] | None = None
+    target_weights: Callable[[Array], Array] | None = None
+    per_target: Literal["squared", "absolute"] | None = None
+    above: float = -np.inf
 
     def __call__(self, y_true: Array, y_pred: Array) -> float:
         """Score of (n_rows, n_targets); NaN where it is not defined, as R2 of a single row.
@@ -40,14 +50,15 @@ class Metric:
         """
         if self.whole is not None:
             return _call_users(self.name, self.whole, y_true, y_pred)
-        return float(np.mean([self.one(y_true[:, t], y_pred[:, t]) for t in range(y_true.shape[1])]))
+        of_targets = np.array([self.one(y_true[:, t], y_pred[:, t]) for t in range(y_true.shape[1])])
+        return float(of_targets.mean() if self.target_weights is None else of_targets @ self.target_weights(y_true))
 
     def one(self, y_true: Array, y_pred: Array) -> float:
         """Score of one target, (n_rows,) each; rows without a label are left out."""
         if self.column is None:
             return self(y_true[:, None], y_pred[:, None])
         known = ~np.isnan(y_true)
-        if known.sum() < 2 or np.isnan(y_pred[known]).any():
+        if known.sum() < 2 or not (y_pred[known] > self.above).all():  # NaN is above nothing
             return float("nan")
         return float(self.column(y_true[known], y_pred[known]))
 
@@ -76,14 +87,49 @@ def _scipy(function: str) -> Callable[[Array, Array], float]:
     return score
 
 
+def _mae_of_range(y_true: Array, y_pred: Array) -> float:
+    spread = np.ptp(y_true)
+    return float(np.abs(y_pred - y_true).mean() / spread) if spread > 0 else float("nan")
+
+
+def polymer_weights(n_labels: Array, n_rows: Array) -> Array:
+    """Weight of each target's MAE over its range in `wmae`, (..., n_targets); NaN where a target has no label.
+
+    wMAE = 1/|X| * sum over rows and their labels of w_i |y_pred - y_true|, w_i = 1/r_i * K sqrt(1/n_i) / sum_j
+    sqrt(1/n_j), with K targets, n_i labels and range r_i of target i, and |X| rows that have a label. Ranges and
+    numbers of labels are those of the rows scored.
+
+    Args:
+        n_labels: n_i, (..., n_targets).
+        n_rows: |X|, (...,).
+
+    Source: NeurIPS Open Polymer Prediction 2025, page "Evaluation". The scoring code published with it differs: it
+    takes the mean over targets of MAE_i / r_i with weights sqrt(1/n_i), with ranges of the training table.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rare = np.sqrt(1 / n_labels)
+        weights = n_labels.shape[-1] * rare / rare.sum(axis=-1, keepdims=True)
+        return np.asarray(weights * n_labels / n_rows[..., None])
+
+
+def _polymer_weights_of(y_true: Array) -> Array:
+    known = ~np.isnan(y_true)
+    return polymer_weights(known.sum(axis=0), known.any(axis=1).sum())
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("r2", True, _sklearn("r2_score")),
+        Metric("r2", True, _sklearn("r2_score"), per_target="squared"),
         Metric("explained_variance", True, _sklearn("explained_variance_score")),
-        Metric("rmse", False, _sklearn("root_mean_squared_error")),
-        Metric("mse", False, _sklearn("mean_squared_error")),
-        Metric("mae", False, _sklearn("mean_absolute_error")),
+        Metric("rmse", False, _sklearn("root_mean_squared_error"), per_target="squared"),
+        # Mean column-wise RMSE, the field's name for what rmse is for several targets.
+        Metric("mcrmse", False, _sklearn("root_mean_squared_error"), per_target="squared"),
+        Metric("mse", False, _sklearn("mean_squared_error"), per_target="squared"),
+        # Not defined where a prediction is at or below -1: leaderboards refuse such a submission.
+        Metric("rmsle", False, _sklearn("root_mean_squared_log_error"), above=-1),
+        Metric("mae", False, _sklearn("mean_absolute_error"), per_target="absolute"),
+        Metric("wmae", False, _mae_of_range, target_weights=_polymer_weights_of, per_target="absolute"),
         Metric("median_ae", False, _sklearn("median_absolute_error")),
         Metric("mape", False, _sklearn("mean_absolute_percentage_error")),
         Metric("max_error", False, _sklearn("max_error")),

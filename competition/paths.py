@@ -77,8 +77,17 @@ class Paths:
         return self.root / "folds" / "folds.csv"
 
     @property
+    def units(self) -> Path:
+        return self.root / "folds" / "units.csv"
+
+    @property
     def folds_report(self) -> Path:
         return self.root / "folds" / "report.json"
+
+    @property
+    def shift(self) -> Path:
+        """What `./run.sh folds` finds; its pictures lie beside it."""
+        return self.root / "folds" / "shift.json"
 
     @property
     def cache(self) -> Path:

@@ -12,14 +12,24 @@ from pathlib import Path
 import pandas as pd
 
 from competition import command
-from competition.clean import check_ids, clean_inputs, listed, named_rows, parse_numbers, require_columns, require_rows
+from competition.clean import (
+    check_ids,
+    clean_inputs,
+    listed,
+    named_rows,
+    parse_folds,
+    parse_numbers,
+    parse_times,
+    require_columns,
+    require_rows,
+)
 from competition.config import CompetitionConfig, find_config, load_competition, require_own_products
 from competition.errors import DataError, SubmissionError
 from competition.extra import with_extra_rows, with_features
 from competition.files import read_text_table, write_atomically, write_json, write_table
-from competition.metrics import load_metric
+from competition.metrics import Metric, load_metric
 from competition.paths import Paths
-from competition.tables import INPUT_KEY, WEIGHT
+from competition.tables import FOLD, INPUT_KEY, TIME, WEIGHT
 
 
 @dataclass
@@ -39,12 +49,12 @@ def prepare(config: CompetitionConfig) -> Prepared:
         ConfigError: if the metric is not known.
         DataError, SubmissionError: for the first thing wrong in a table; names column, row and id.
     """
-    load_metric(config.metric, config.greater_is_better)
+    metric = load_metric(config.metric, config.greater_is_better)
     train = read_text_table(config.train)
     test = read_text_table(config.test)
     sample = read_text_table(config.sample_submission)
     group = [config.group] if config.group else []
-    own = [*config.auxiliary_targets, *([config.weight] if config.weight else [])]
+    own = [*config.auxiliary_targets, *(name for name in (config.weight, config.time, config.fold_column) if name)]
     require_columns(train, [config.id, *config.inputs, *config.targets, *group, *own], config.train)
     require_columns(test, [config.id, *config.inputs], config.test)
     require_rows(train, config.train)
@@ -55,6 +65,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
 
     targets = pd.DataFrame({name: parse_numbers(train, name, config.id, config.train) for name in config.targets})
     _require_labels(targets, config)
+    _require_domain(targets, train, config, metric)
     clean_train, dropped_train = clean_inputs(train, config, str(config.train), in_train=True)
     clean_test, dropped_test = clean_inputs(test, config, str(config.test), in_train=False)
     for name in group:
@@ -67,6 +78,10 @@ def prepare(config: CompetitionConfig) -> Prepared:
     numbers = {name: parse_numbers(train, name, config.id, config.train) for name in config.auxiliary_targets}
     if config.weight:
         numbers[WEIGHT] = _weights(train, config)
+    if config.time:
+        numbers[TIME] = parse_times(train, config.time, config.id, config.train)
+    if config.fold_column:
+        numbers[FOLD] = parse_folds(train, config.fold_column, config.id, config.train)
     clean_train = pd.concat([clean_train, targets, pd.DataFrame(numbers, index=train.index)], axis=1)
     clean_train = clean_train[~dropped_train].reset_index(drop=True)
     clean_test = clean_test[~dropped_test].reset_index(drop=True)
@@ -161,6 +176,17 @@ def _require_labels(targets: pd.DataFrame, config: CompetitionConfig) -> None:
     empty = [name for name in config.targets if targets[name].isna().all()]
     if empty:
         raise DataError(f"{config.train}: every target must have labels; {', '.join(empty)} has none at all.")
+
+
+def _require_domain(targets: pd.DataFrame, train: pd.DataFrame, config: CompetitionConfig, metric: Metric) -> None:
+    for name in config.targets:
+        wrong = targets[name] <= metric.above
+        if wrong.any():
+            raise DataError(
+                f"{config.train}: labels of {name!r} must be above {metric.above:g} for the metric {metric.name}; "
+                f"{int(wrong.sum())} of {len(wrong)} are not, {named_rows(train, wrong, config.id)} (the first is "
+                f"{targets[name][wrong].iloc[0]:g}). Correct them, or choose another competition.metric."
+            )
 
 
 def describe(report: dict[str, object]) -> str:

@@ -18,6 +18,9 @@ INPUT_KEY = "__input"
 WEIGHT, EXTRA, FEATURE = "__weight", "__extra", "feature "
 """Columns of a prepared training table: weight of a row, whether it comes from extra_train; prefix of own features."""
 
+TIME, FOLD = "__time", "__fold"
+"""Columns of a prepared training table, where configured: time of a row as a number, fold of the user's own."""
+
 
 @dataclass(frozen=True)
 class Rows:

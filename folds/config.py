@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from competition.config import StrictModel
+
+Kind = Literal[
+    "kfold", "stratified", "group", "stratified_group", "scaffold", "cluster", "time", "column", "file"
+]  # fmt: skip
 
 
 class FoldsConfig(StrictModel):
     """How the training rows are divided. Rows with the same whole input always share a fold."""
 
-    kind: Literal["kfold", "stratified", "group", "scaffold"] = "kfold"
-    """kfold: at random. stratified: like values of the targets in every fold. group: rows of one
-    `competition.group` together. scaffold: molecules of one Murcko scaffold together."""
+    kind: Kind = "kfold"
+    """kfold: at random. stratified: like values of the targets in every fold. group: rows of one `competition.group`
+    together; stratified_group: and like values of the targets in every fold. scaffold: molecules of one Murcko scaffold
+    together. cluster: similar molecules together. time: blocks in the order of `competition.time`; the first trains in
+    every fold, and each fold trains on earlier blocks alone. column: `competition.fold_column`. file: `file`."""
     n_folds: int = Field(default=5, ge=2)
-    """Number of folds; each is held out once."""
+    """Number of folds; each is held out once. column and file bring their own number."""
     acyclic_alone: bool = True
     """scaffold: molecules without a ring are groups of their own; false puts them all in one group."""
+    similarity: float = Field(default=0.4, gt=0, lt=1)
+    """cluster: least Tanimoto similarity of a molecule to its cluster's centre; higher makes more and smaller ones."""
     n_bins: int = Field(default=10, ge=2)
-    """stratified: number of bins of the targets."""
+    """stratified, stratified_group: number of bins of the targets."""
+    file: Path | None = None
+    """file: CSV with `id,fold` of every training row: 0 to n-1, or -1 for a row that trains in every fold. Relative to
+    the YAML."""
+    equal_inputs_may_cross: bool = False
+    """column, file: whether rows with the same whole input may be in different folds; they are counted then, and else
+    an error."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FoldsConfig:
+        if (self.kind == "file") != (self.file is not None):
+            raise ValueError("kind: file and the setting file must be given together")
+        return self

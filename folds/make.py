@@ -1,21 +1,24 @@
 """Divide the training rows into folds, once: `python -m folds.make [COMPETITION]`.
 
-Reads: prepared/train.csv.
-Writes: folds/folds.csv and report.json. Both are kept as they are while the settings and the rows stay the same.
+Reads: prepared/train.csv, and with kind file the user's own table.
+Writes: folds/folds.csv, units.csv and report.json, which are kept while the settings and the rows stay the same.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from competition import command
-from competition.config import CompetitionConfig, find_config, load_competition, load_yaml, validate
+from competition.config import CompetitionConfig, absolute_paths, find_config, load_competition, load_yaml, validate
+from competition.errors import DataError
 from competition.files import digest, read_json, read_table, sha256_of, write_json, write_table
 from competition.paths import Paths
 from competition.tables import EXTRA, text_columns
 from folds.config import FoldsConfig
-from folds.splitters import make_folds
+from folds.splitters import divide
 from folds.table import read_folds
 
 
@@ -26,7 +29,7 @@ def load_folds_config(name: str) -> FoldsConfig:
         ConfigError: with every mistake of the section.
     """
     path = find_config(name)
-    return validate(FoldsConfig, load_yaml(path).get("folds") or {}, path, "folds")
+    return validate(FoldsConfig, absolute_paths(load_yaml(path), path).get("folds") or {}, path, "folds")
 
 
 def fold_table(table: pd.DataFrame, folds: np.ndarray, targets: list[str]) -> str:
@@ -42,23 +45,48 @@ def fold_table(table: pd.DataFrame, folds: np.ndarray, targets: list[str]) -> st
 def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> str:
     """Make or keep folds.csv; returns what to print."""
     table = read_table(paths.train, text_columns(competition))
+    file = {"file": sha256_of_own(config.file)} if config.file else {}
     made_from = digest(
-        {"train": sha256_of(paths.train), "folds": config.model_dump(mode="json"), "seed": competition.seed}
+        {"train": sha256_of(paths.train), "folds": config.model_dump(mode="json") | file, "seed": competition.seed}
     )
-    both = paths.folds.exists() and paths.folds_report.exists()
-    if not (both and read_json(paths.folds_report, "made_from", "sha256")["made_from"] == made_from):
+    whole = all(path.exists() for path in (paths.folds, paths.units, paths.folds_report))
+    if not (whole and read_json(paths.folds_report, "made_from", "sha256")["made_from"] == made_from):
         own = ~table[EXTRA].astype(bool).to_numpy() if EXTRA in table else np.ones(len(table), dtype=bool)
-        folds = np.full(len(table), -1)  # extra rows train in every fold and are never scored
-        folds[own] = make_folds(
+        made = divide(
             config, table[own].reset_index(drop=True), competition.id, competition.targets, competition.smiles,
             competition.group, competition.seed,
         )  # fmt: skip
+        folds = np.full(len(table), -1)  # extra rows train in every fold and are never scored
+        units = made.units.max() + 1 + np.arange(len(table))  # and are units of their own
+        folds[own], units[own] = made.folds, made.units
         write_table(paths.folds, pd.DataFrame({"id": table[competition.id], "fold": folds}))
-        sizes = np.bincount(folds[own]).tolist()
-        write_json(paths.folds_report, {"made_from": made_from, "sizes": sizes, "sha256": sha256_of(paths.folds)})
-    edited = read_json(paths.folds_report)["sha256"] != sha256_of(paths.folds)
-    said = f"{paths.folds} was edited by hand and is used as it is\n" if edited else ""
+        write_table(paths.units, pd.DataFrame({"id": table[competition.id], "unit": units}))
+        report = {
+            "made_from": made_from,
+            "sha256": sha256_of(paths.folds),
+            "sizes": np.bincount(made.folds[made.folds >= 0]).tolist(),
+            "time_ordered": config.kind == "time",
+            "inputs_in_several_folds": made.crossing,
+        }
+        write_json(paths.folds_report, report)
+    report = read_json(paths.folds_report)
+    said = ""
+    if report["sha256"] != sha256_of(paths.folds):
+        said += f"{paths.folds} was edited by hand and is used as it is\n"
+    if report["inputs_in_several_folds"]:
+        said += f"{report['inputs_in_several_folds']} inputs stand in several folds, so scores are too good\n"
     return said + fold_table(table, read_folds(paths.folds, list(table[competition.id])), competition.targets)
+
+
+def sha256_of_own(file: Path) -> str:
+    """Digest of the user's table of folds.
+
+    Raises:
+        DataError: if it is not there.
+    """
+    if not file.is_file():
+        raise DataError(f"folds.file must be a CSV file with id,fold; there is no {file}. Correct the path.")
+    return sha256_of(file)
 
 
 def main() -> None:

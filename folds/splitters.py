@@ -1,19 +1,35 @@
-"""Folds of the training rows, by scikit-learn's splitters over units that must stay together."""
+"""Folds of the training rows, by scikit-learn's splitters where they exist, over units that must stay together."""
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from rdkit import Chem
-from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from competition.errors import DataError
 from competition.files import derive_seed
-from competition.tables import INPUT_KEY
+from competition.tables import FOLD, TIME
 from folds.config import FoldsConfig
+from folds.table import folds_of_file
+from folds.units import units
+
+
+@dataclass(frozen=True)
+class Division:
+    """Folds and what they were made of.
+
+    folds: (n_rows,), -1 for rows that train in every fold.
+    units: (n_rows,), equal for rows that share a fold by construction.
+    crossing: number of inputs that stand in several folds; not 0 only by `equal_inputs_may_cross`.
+    """
+
+    folds: NDArray[np.int64]
+    units: NDArray[np.int64]
+    crossing: int = 0
 
 
 def make_folds(
@@ -25,83 +41,148 @@ def make_folds(
     group: str | None,
     seed: int,
 ) -> NDArray[np.int64]:
-    """Fold of each row of the prepared training table, (n_rows,); it does not depend on the order of rows.
+    """The folds of `divide` alone, (n_rows,)."""
+    return divide(config, table, id_column, targets, smiles, group, seed).folds
+
+
+def divide(
+    config: FoldsConfig,
+    table: pd.DataFrame,
+    id_column: str,
+    targets: list[str],
+    smiles: list[str],
+    group: str | None,
+    seed: int,
+) -> Division:
+    """Folds and units of the rows of the prepared training table; they do not depend on the order of rows.
 
     Raises:
-        DataError: if there are fewer units than folds, or what the kind needs is not there.
+        DataError: if there are fewer units than folds or one is too large, what the kind needs is not there, or folds
+            of the user's own do not fit.
     """
-    if config.kind == "group" and group is None:
-        raise DataError("folds.kind group needs competition.group, the column whose equal values share a fold.")
-    if config.kind == "scaffold" and not smiles:
-        raise DataError("folds.kind scaffold needs a column under competition.smiles.")
+    _require_what_the_kind_needs(config, table, smiles, group)
     order = np.argsort(table[id_column].to_numpy().astype(str), kind="stable")
     rows = table.iloc[order].reset_index(drop=True)
-    unit = _joined([rows[INPUT_KEY].to_numpy(), *_extra_units(config, rows, smiles, group)])
-    n_units = int(unit.max()) + 1
-    if n_units < config.n_folds:
+    unit = units(config, rows, smiles, group)
+    crossing = 0
+    if config.kind in ("column", "file"):
+        own = rows[FOLD].to_numpy() if config.file is None else folds_of_file(config.file, list(rows[id_column]))
+        fold_of_row = own.astype(np.int64)
+        crossing = _checked_own(config, fold_of_row, unit, rows[id_column])
+    elif config.kind == "time":
+        fold_of_row = time_blocks(rows[TIME].to_numpy(), unit, config.n_folds)
+    else:
+        _require_divisible(config, unit, rows[id_column])
+        fold_of_row = _split(config, rows, unit, targets, derive_seed(seed, "folds") % 2**31)
+    folds, of_row = np.empty((2, len(table)), dtype=np.int64)
+    folds[order], of_row[order] = fold_of_row, unit
+    return Division(folds, of_row, crossing)
+
+
+def _require_what_the_kind_needs(
+    config: FoldsConfig, table: pd.DataFrame, smiles: list[str], group: str | None
+) -> None:
+    needs = {
+        "group": (group, "competition.group, the column whose equal values share a fold"),
+        "stratified_group": (group, "competition.group, the column whose equal values share a fold"),
+        "scaffold": (smiles, "a column under competition.smiles"),
+        "cluster": (smiles, "a column under competition.smiles"),
+        "time": (TIME in table, "competition.time, the column by which rows are ordered"),
+        "column": (FOLD in table, "competition.fold_column, the column with the fold of each row"),
+    }
+    there, what = needs.get(config.kind, (True, ""))
+    if not there:
+        raise DataError(f"folds.kind {config.kind} needs {what}. Set it, or choose another kind.")
+
+
+def _require_divisible(config: FoldsConfig, unit: NDArray[np.int64], ids: pd.Series) -> None:
+    """Check that there are as many units as folds, and that none is larger than all folds but one together."""
+    sizes = np.bincount(unit)
+    kind = {"scaffold": " or scaffold", "cluster": " or cluster"}.get(config.kind, " or group")
+    together = "equal input" + ("" if config.kind in ("kfold", "stratified") else kind)
+    if len(sizes) < config.n_folds:
         raise DataError(
-            f"folds.n_folds must not exceed the units that can be divided; there are {n_units} "
-            f"(rows with equal input{' or group' if config.kind in ('group', 'scaffold') else ''} count once) "
-            f"for {config.n_folds} folds. Lower folds.n_folds."
+            f"folds.n_folds must not exceed the units that can be divided; there are {len(sizes)} "
+            f"(rows with {together} count once) for {config.n_folds} folds. Lower folds.n_folds."
         )
-    state = derive_seed(seed, "folds") % 2**31
-    fold_of_row = _split(config, rows, unit, targets, state)
-    folds = np.empty(len(table), dtype=np.int64)
-    folds[order] = fold_of_row
-    return folds
+    others = config.n_folds - 1
+    if sizes.max() * config.n_folds > len(unit) * others:
+        raise DataError(
+            f"rows that must share a fold ({together}) must not be more than {others} of {config.n_folds} folds of "
+            f"equal size hold; {int(sizes.max())} of {len(unit)} rows are one unit, that of id "
+            f"{ids[int(np.argmax(unit == sizes.argmax()))]!r}. Divide that unit, or choose another folds.kind."
+        )
 
 
-def _extra_units(config: FoldsConfig, rows: pd.DataFrame, smiles: list[str], group: str | None) -> list[np.ndarray]:
-    if config.kind == "group":
-        return [rows[group].to_numpy()]
-    if config.kind == "scaffold":
-        return [scaffolds(list(rows[smiles[0]]), config.acyclic_alone)]
-    return []
+def _checked_own(config: FoldsConfig, folds: NDArray[np.int64], unit: NDArray[np.int64], ids: pd.Series) -> int:
+    """Check folds of the user's own; returns how many inputs stand in several of them."""
+    where = "competition.fold_column" if config.file is None else str(config.file)
+    used = sorted(set(folds[folds >= 0].tolist()))
+    if used != list(range(len(used))) or len(used) < 2:
+        raise DataError(
+            f"{where} must use the folds 0 to n-1 with n of at least 2, and -1; found {used}. Number them so."
+        )
+    of_unit = pd.Series(folds).groupby(unit)
+    cross = (of_unit.nunique() > 1).to_numpy()
+    if cross.any() and not config.equal_inputs_may_cross:
+        example = np.flatnonzero(unit == cross.argmax())
+        named = ", ".join(f"{ids[i]!r} in {folds[i]}" for i in example[:3])
+        raise DataError(
+            f"{where} must keep rows with the same whole input in one fold; {int(cross.sum())} inputs stand in several "
+            f"(the first: {named}). Correct the folds, or set folds.equal_inputs_may_cross: true."
+        )
+    return int(cross.sum())
 
 
-def scaffolds(smiles: list[str], acyclic_alone: bool) -> np.ndarray:
-    """Bemis-Murcko scaffold of each molecule, (n_rows,) text. Source: Bemis and Murcko, J. Med. Chem. 1996."""
-    found = {text: MurckoScaffold.MurckoScaffoldSmiles(mol=Chem.MolFromSmiles(text)) for text in set(smiles)}
-    return np.array([found[text] or (f"acyclic {text}" if acyclic_alone else "acyclic") for text in smiles])
+def time_blocks(times: NDArray[np.float64], unit: NDArray[np.int64], n_folds: int) -> NDArray[np.int64]:
+    """Block of each row in the order of time, (n_rows,): -1 for the first, then 0 to n_folds - 1, of like size.
 
+    Equal times share a block, which scikit-learn's TimeSeriesSplit, counting rows, would cut through. A unit has the
+    time of its latest row: no fold then trains on a label that is later than its own rows.
 
-def _joined(labels: list[np.ndarray]) -> NDArray[np.int64]:
-    """Units 0..n-1 in which rows with an equal entry in any of the label columns are together."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    n = len(labels[0])
-    rows, nodes, offset = [], [], n
-    for column in labels:
-        codes, names = pd.factorize(column)
-        rows.append(np.arange(n))
-        nodes.append(codes + offset)
-        offset += len(names)
-    ends = (np.concatenate(rows), np.concatenate(nodes))
-    edges = coo_matrix((np.ones(n * len(labels)), ends), shape=(offset, offset))
-    return pd.factorize(connected_components(edges, directed=False)[1][:n])[0].astype(np.int64)
+    Raises:
+        DataError: if there are too few times for the blocks.
+    """
+    latest = pd.Series(times).groupby(unit).transform("max")
+    moment, rows_at = np.unique(latest, return_inverse=True)[1], latest.value_counts().sort_index().to_numpy()
+    middle = np.cumsum(rows_at) - rows_at / 2
+    block_of = np.floor(middle / len(times) * (n_folds + 1)).astype(np.int64)
+    if len(set(block_of.tolist())) <= n_folds:
+        raise DataError(
+            f"competition.time must divide into {n_folds + 1} blocks of like size, one to begin with and one per fold; "
+            f"its {len(rows_at)} distinct times, the commonest with {int(rows_at.max())} of {len(times)} rows, leave "
+            "some empty. Lower folds.n_folds."
+        )
+    return block_of[moment] - 1
 
 
 def _split(
     config: FoldsConfig, rows: pd.DataFrame, unit: NDArray[np.int64], targets: list[str], state: int
 ) -> NDArray[np.int64]:
-    from sklearn.model_selection import KFold, StratifiedKFold
+    from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
 
-    if config.kind in ("group", "scaffold"):
+    settings = {"n_splits": config.n_folds, "shuffle": True, "random_state": state}
+    if config.kind in ("group", "scaffold", "cluster"):
         return largest_first(np.bincount(unit), config.n_folds, state)[unit]
-    of_unit: NDArray[np.int64] = np.empty(int(unit.max()) + 1, dtype=np.int64)
-    bins: NDArray[np.int64] = np.zeros(len(of_unit), dtype=np.int64)
-    splitter = KFold(config.n_folds, shuffle=True, random_state=state)
+    if config.kind == "stratified_group":
+        bins = target_bins(rows[targets].to_numpy(), config.n_bins, config.n_folds, state)
+        return _held_out_in(StratifiedGroupKFold(**settings), bins, unit)
     if config.kind == "stratified":
         means = rows[targets].groupby(unit).mean().to_numpy()
         bins = target_bins(means, config.n_bins, config.n_folds, state)
-        splitter = StratifiedKFold(config.n_folds, shuffle=True, random_state=state)
+        return _held_out_in(StratifiedKFold(**settings), bins)[unit]
+    return _held_out_in(KFold(**settings), np.zeros(int(unit.max()) + 1))[unit]
+
+
+def _held_out_in(splitter: Any, bins: np.ndarray, groups: np.ndarray | None = None) -> NDArray[np.int64]:
+    """Fold in which a splitter of scikit-learn holds out each of its rows, (n,)."""
+    folds = np.empty(len(bins), dtype=np.int64)
     with warnings.catch_warnings():
         # A bin with fewer rows than folds, as of equal labels, cannot be in every fold; it is spread as far as it goes.
         warnings.filterwarnings("ignore", message="The least populated class")
-        for fold, (_, held_out) in enumerate(splitter.split(of_unit, bins)):
-            of_unit[held_out] = fold
-    return of_unit[unit]
+        for fold, (_, held_out) in enumerate(splitter.split(bins, bins, groups)):
+            folds[held_out] = fold
+    return folds
 
 
 def largest_first(sizes: NDArray[np.int64], n_folds: int, state: int) -> NDArray[np.int64]:

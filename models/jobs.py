@@ -22,7 +22,7 @@ from competition.config import CompetitionConfig
 from competition.errors import DataError
 from competition.files import digest, read_json, read_table, read_text_table, sha256_of, write_json, write_table
 from competition.paths import PROJECT, Paths
-from folds.table import read_folds
+from folds.table import read_folds, time_ordered
 from models.code import code_digest_of
 from models.file import files_of
 from models.stage import require_inputs
@@ -108,6 +108,7 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
             "weights": digest_of_weights(getattr(stage, "weights", None)),
             **({"test": test_key} if stage.sees_test_inputs else {}),
             **({"files": [sha256_of(file) for file in files_of(stage)]} if stage.kind == "file" else {}),
+            **({"time_ordered": True} if time_ordered(paths.folds_report) else {}),
         }
         key = f"{digest(settings, 12)}-{code_digest(stage)[:6]}"
         other = _version_to_reuse(paths, name, key) if reuse else None

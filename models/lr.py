@@ -25,7 +25,7 @@ from competition.files import derive_seed
 from competition.paths import DEFAULT_COMPETITION, Paths, shown
 from competition.tables import Rows, read_rows
 from folds import make
-from folds.table import read_folds
+from folds.table import read_folds, time_ordered
 from models.config import load_stages
 from models.executor import ONE_THREAD, Executor
 from models.pictures import draw_range_test, draw_schedules
@@ -122,7 +122,8 @@ def suggest(
     if not isinstance(stage, NeuralStage):
         raise ConfigError(f"a range test is for neural stages; {name} is a {getattr(stage, 'kind', 'stage')}.")
     rows = read_rows(paths.train, competition, labelled=True)
-    train = rows.take(training_rows(rows, read_folds(paths.folds, rows.ids), 0, stage.extra_rows))
+    folds = read_folds(paths.folds, rows.ids)
+    train = rows.take(training_rows(rows, folds, 0, stage.extra_rows, time_ordered(paths.folds_report)))
     with Executor(n_workers, 8) as executor:
         executor.run(cache_tasks(competition, [stage], paths, [train]), "molecules")
     os.environ.update(ONE_THREAD)

@@ -17,7 +17,7 @@ from competition.config import CompetitionConfig
 from competition.files import derive_seed
 from competition.paths import Paths
 from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
-from folds.table import read_folds
+from folds.table import read_folds, time_ordered
 from models.jobs import Job, publish, write_predictions, write_test_predictions
 from models.stage import Context, build_stage, shared_caches
 
@@ -53,7 +53,8 @@ def run_job(
     """Fit one job, predict its held-out fold and the test rows, and publish its folder."""
     rows = read_rows(paths.train, competition, labelled=True)
     folds = read_folds(paths.folds, rows.ids)
-    train, held_out = rows.take(training_rows(rows, folds, job.fold, stage.extra_rows)), rows.take(folds == job.fold)
+    train = rows.take(training_rows(rows, folds, job.fold, stage.extra_rows, time_ordered(paths.folds_report)))
+    held_out = rows.take(folds == job.fold)
     clear(job.folder)
     started = time.monotonic() - seconds_in_checkpoints(job.folder)
     test = read_rows(paths.test, competition, labelled=False)
@@ -96,13 +97,16 @@ def predict_job(job: Job, stage: Any, competition: CompetitionConfig, paths: Pat
     write_test_predictions(job, test_key, test.ids, competition.targets, y_pred)
 
 
-def training_rows(rows: Rows, folds: NDArray[np.int64], fold: int, extra_rows: str) -> NDArray[np.bool_]:
+def training_rows(
+    rows: Rows, folds: NDArray[np.int64], fold: int, extra_rows: str, earlier_alone: bool
+) -> NDArray[np.bool_]:
     """Which rows (n_rows,) a job trains on: those of other folds, and extra rows with no input of the held-out fold.
 
     Args:
         extra_rows: the setting of the stage.
+        earlier_alone: whether folds are blocks in time, of which later ones are left out.
     """
-    trains = folds != fold
+    trains = folds < fold if earlier_alone else folds != fold
     if rows.extra is not None:
         held_out = set(rows.inputs[INPUT_KEY][folds == fold])
         in_fold = rows.inputs[INPUT_KEY].isin(held_out).to_numpy()

@@ -1,7 +1,7 @@
 """How sure a difference between two scores is: a paired bootstrap over the units that share a fold.
 
 Every candidate is scored on the same draws, so the spread of a difference is that of the difference itself. Metrics
-that are functions of sums over rows, and Spearman's, are computed for all draws at once; others draw by draw.
+that are functions of sums over rows, wmae and Spearman's are computed for all draws at once; others draw by draw.
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 and 16.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.metrics import Array, Metric
+from competition.metrics import Array, Metric, polymer_weights
 
 Counts = NDArray[np.float64]
 CELLS_AT_ONCE = 4_000_000
@@ -41,7 +41,7 @@ def bootstrap_scores(
 
 def fast(metric: Metric) -> bool:
     """Whether all draws are scored at once."""
-    return metric.name in SUMS or metric.name == "spearman"
+    return metric.name in SUMS or metric.name in ("spearman", "wmae")
 
 
 def _counts(n_units: int, n_rows: int, draws: int, seed: int) -> Iterator[Counts]:
@@ -62,6 +62,8 @@ def _score_of_draws(metric: Metric, y: Array, predictions: dict[str, Array], uni
         return _by_sums(metric, y, predictions, units)
     if metric.name == "spearman":
         return _by_ranks(y, predictions, units)
+    if metric.name == "wmae":
+        return _by_ranges(y, predictions, units)
     return _one_by_one(metric, y, predictions, units)
 
 
@@ -103,6 +105,13 @@ def _absolute(raw: Array, y: Array, y_pred: Array) -> tuple[Array, ...]:
     return np.ones_like(y), error, relative, nothing, nothing, nothing
 
 
+def _log_squares(raw: Array, y: Array, y_pred: Array) -> tuple[Array, ...]:
+    nothing = np.zeros_like(y)
+    with np.errstate(divide="ignore", invalid="ignore"):  # at or below -1 the score is not defined
+        error = np.log1p(raw) - np.log1p(raw + (y_pred - y))
+    return np.ones_like(y), np.where(np.isfinite(error), error**2, np.nan), nothing, nothing, nothing, nothing
+
+
 def _pearson(n: Array, y: Array, yy: Array, p: Array, pp: Array, yp: Array) -> Array:
     return (yp - y * p / n) / np.sqrt((yy - y**2 / n) * (pp - p**2 / n))
 
@@ -110,6 +119,8 @@ def _pearson(n: Array, y: Array, yy: Array, p: Array, pp: Array, yp: Array) -> A
 SUMS: dict[str, tuple[Callable[[Array, Array, Array], tuple[Array, ...]], Callable[..., Array]]] = {
     "mse": (_squares, lambda n, y, yy, e, ee, _: ee / n),
     "rmse": (_squares, lambda n, y, yy, e, ee, _: np.sqrt(ee / n)),
+    "mcrmse": (_squares, lambda n, y, yy, e, ee, _: np.sqrt(ee / n)),
+    "rmsle": (_log_squares, lambda n, ee, *_: np.sqrt(ee / n)),
     "r2": (_squares, lambda n, y, yy, e, ee, _: 1 - ee / (yy - y**2 / n)),
     "explained_variance": (_squares, lambda n, y, yy, e, ee, _: 1 - (ee - e**2 / n) / (yy - y**2 / n)),
     "mae": (_absolute, lambda n, error, relative, *_: error / n),
@@ -145,6 +156,28 @@ def _ranks(values: Array, times: Counts) -> Array:
     starts = np.flatnonzero(np.diff(place[order], prepend=-1))
     equal = np.add.reduceat(times[:, order], starts, axis=1)  # (draws, n_distinct)
     return (np.cumsum(equal, axis=1) - (equal - 1) / 2 - times.sum(axis=1, keepdims=True) / 2)[:, place]
+
+
+def _by_ranges(y: Array, predictions: dict[str, Array], units: NDArray[np.int64]) -> Score:
+    """wmae: the range and the number of labels of each target are those of the draw."""
+    known = ~np.isnan(y)
+    errors = {name: np.where(known, np.abs(y_pred - y), 0) for name, y_pred in predictions.items()}
+    ascending = [np.flatnonzero(known[:, t])[np.argsort(y[known[:, t], t])] for t in range(y.shape[1])]
+
+    def score(counts: Counts) -> dict[str, Array]:
+        times = counts[:, units]
+        n = times @ known
+        spread = np.zeros_like(n)
+        for t, rows in enumerate(ascending):
+            if len(rows):
+                drawn = times[:, rows] > 0
+                spread[:, t] = y[rows[-1 - drawn[:, ::-1].argmax(axis=1)], t] - y[rows[drawn.argmax(axis=1)], t]
+        spread[spread == 0] = np.nan
+        weights = polymer_weights(n, times @ known.any(axis=1))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {name: (weights * (times @ error) / n / spread).sum(axis=1) for name, error in errors.items()}
+
+    return score
 
 
 def _one_by_one(metric: Metric, y: Array, predictions: dict[str, Array], units: NDArray[np.int64]) -> Score:

@@ -37,11 +37,12 @@ def check(config: Config) -> str:
     """
     competition = config.competition
     prepared = prepare(competition)
+    own = own_rows(prepared.train)
     folds = make_folds(
-        config.folds, own_rows(prepared.train), competition.id, competition.targets, competition.smiles,
-        competition.group, competition.seed,
+        config.folds, own, competition.id, competition.targets, competition.smiles, competition.group,
+        competition.seed,
     )  # fmt: skip
-    _check_metric(competition, own_rows(prepared.train)[competition.targets].to_numpy(dtype=np.float64))
+    _check_metric(competition, own[competition.targets].to_numpy(dtype=np.float64), folds)
     lines, mistakes = [describe(prepared.report)], []
     for name, stage in config.stages.items():
         weights, mark = getattr(stage, "weights", None), None
@@ -64,7 +65,7 @@ def check(config: Config) -> str:
         known = WEIGHT_SETS.get(weights or "")
         said = f" from {weights}" if weights else ""
         said += f" ({known.labels}: check that they are not this competition's)" if known and known.labels else ""
-        said += f", {len(set(stage.seeds)) * config.folds.n_folds} jobs"
+        said += f", {len(set(stage.seeds)) * (int(folds.max()) + 1)} jobs"
         lines.append(f"stage {name}: {stage.kind}{said}" + (f"; {mark}: {FOLD_MARKS[mark]}" if mark else ""))
         lines += [f"WARNING stage {name}: {doubt}" for doubt in doubts]
     if mistakes:
@@ -72,18 +73,26 @@ def check(config: Config) -> str:
     return "\n".join(lines)
 
 
-def _check_metric(competition: CompetitionConfig, y: NDArray[np.float64]) -> None:
-    """A metric must be a finite number for predictions that are near the labels."""
+def _check_metric(competition: CompetitionConfig, y: NDArray[np.float64], folds: NDArray[np.int64]) -> None:
+    """A metric must be a finite number for predictions near the labels, wherever a run takes it: on all rows, on those
+    of each fold, and on rows drawn with repetition."""
     rng = np.random.default_rng(0)
-    spread = np.nanstd(y, axis=0)
-    y_pred = np.where(np.isnan(y), np.nanmean(y, axis=0), y) + 0.1 * spread * rng.normal(size=y.shape)
     metric = load_metric(competition.metric, competition.greater_is_better)
-    score = metric(y, y_pred)
-    if not np.isfinite(score) and (spread > 0).all():
-        raise ConfigError(
-            f"the metric {metric.name} must be a finite number for predictions near the labels; it is {score}. "
-            "Correct the function, or choose another competition.metric."
-        )
+    y_pred = np.where(np.isnan(y), np.nanmean(y, axis=0), y)
+    near = y_pred + 0.1 * np.nanstd(y, axis=0) * rng.normal(size=y.shape)
+    y_pred = np.where(near > metric.above, near, y_pred)
+    subsets: dict[str, NDArray[np.int64]] = {"all rows": np.arange(len(y))}
+    subsets |= {f"the rows of fold {fold}": np.flatnonzero(folds == fold) for fold in range(int(folds.max()) + 1)}
+    subsets["rows drawn with repetition"] = rng.integers(len(y), size=len(y))
+    for named, rows in subsets.items():
+        score = metric(y[rows], y_pred[rows])
+        # Where labels of a target are all equal or missing, R2 and correlations have no value to give.
+        if not np.isfinite(score) and all(len(np.unique(part[~np.isnan(part)])) > 1 for part in y[rows].T):
+            raise ConfigError(
+                f"the metric {metric.name} must be a finite number for predictions near the labels; on {named} "
+                f"({len(rows)}) it is {score}. Correct the function (NaN in y_true is a missing label), or choose "
+                "another competition.metric."
+            )
 
 
 def _check_columns(stage: object, config: Config) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from competition.durations import in_words
@@ -17,8 +16,8 @@ from competition.errors import DataError
 from competition.files import derive_seed, digest, read_table, read_text_table, sha256_of
 from competition.metrics import Array, Metric, load_metric
 from competition.paths import PROJECT, Paths
-from competition.tables import INPUT_KEY, text_columns
-from folds.table import read_folds
+from competition.tables import text_columns
+from folds.table import read_folds, read_units
 from models.jobs import Job, Plan, plan, sha256_of_required, stage_oof, stage_test
 from submissions.blenders import Target
 from submissions.config import Config, load_config
@@ -140,6 +139,7 @@ def _portable(config: Config) -> dict[str, Any]:
     settings = config.model_dump(mode="json")
     for key in ("train", "test", "sample_submission", "answers"):
         del settings["competition"][key]
+    del settings["folds"]["file"]  # its content is in folds.csv
     for extra in settings["competition"]["extra_train"]:
         del extra["file"]  # its rows are in the prepared training table
     for stage in settings["stages"].values():
@@ -214,7 +214,7 @@ def load_columns(run: Run) -> Columns:
         oof=np.stack(oof, axis=1),
         y=train[competition.targets].to_numpy(dtype=np.float64),
         folds=folds,
-        units=_units(run.config, train),
+        units=read_units(run.paths.units, ids),
         test_ids=test_ids,
         test=test,
     )
@@ -223,19 +223,6 @@ def load_columns(run: Run) -> Columns:
 def stage_names(config: Config) -> list[str]:
     """The stages in the order in which columns stand everywhere, whatever the order of the YAML."""
     return sorted(config.stages)
-
-
-def _units(config: Config, train: pd.DataFrame) -> NDArray[np.int64]:
-    kind = config.folds.kind
-    if kind == "group":
-        labels = train[config.competition.group].to_numpy()
-    elif kind == "scaffold":
-        from folds.splitters import scaffolds
-
-        labels = scaffolds(list(train[config.competition.smiles[0]]), config.folds.acyclic_alone)
-    else:
-        labels = train[INPUT_KEY].to_numpy()
-    return pd.factorize(labels)[0].astype(np.int64)
 
 
 def targets_of(run: Run, columns: Columns) -> list[Target]:

@@ -37,6 +37,7 @@ from submissions.config import Config, load_config
 from submissions.presets import CORES, Block, Preset, choose_folds, choose_metric, choose_stages, measure
 
 WIDTH = 110
+KINDS = ("kfold", "stratified", "group", "stratified_group", "scaffold", "cluster")  # the others name a column or file
 ROLES: tuple[Role, ...] = ("smiles", "text", "numeric", "categorical")
 
 HINTS = """\
@@ -44,7 +45,8 @@ HINTS = """\
 #   in any stage           seeds: [0, 1, 2]        the mean over seeds; more seeds, better and slower
 #   in gnn, bert, unimol   epochs, learning_rate, batch_size, schedule: linear | cosine | one_cycle | ...
 #   in gnn, bert, unimol   head: {kind: multi_sample, samples: 5, dropout: 0.2}
-#   in folds               kind: kfold | stratified | group | scaffold, and n_folds
+#   in folds               kind: kfold | stratified | group | stratified_group | scaffold | cluster | time | column |
+#                          file, and n_folds; ./run.sh folds NAME shows which one looks like the test table
 #   in competition         unparsable: drop        leave out rows whose molecule does not parse or whose text is empty
 """
 
@@ -93,7 +95,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--target", nargs="+", default=[], help="training columns to predict, in the order of the sample's columns"
     )
     options.add_argument("--group", help="training column whose equal values must share a fold")
-    options.add_argument("--folds", choices=["kfold", "stratified", "group", "scaffold"], help="kind of folds")
+    options.add_argument("--folds", choices=KINDS, help="kind of folds")
     options.add_argument(
         "--preset",
         choices=["quick", "cpu", "gpu"],

@@ -17,7 +17,7 @@ from rdkit import Chem
 from competition.detect import WORD, Found
 from competition.errors import ConfigError, DataError
 from competition.molecules import canonical_smiles
-from folds.splitters import scaffolds
+from folds.units import scaffolds, why_scaffolds
 from models.config import StageConfig
 
 Preset = Literal["quick", "cpu", "gpu"]
@@ -85,21 +85,19 @@ def choose_folds(found: Found, group: str | None, kind: str | None) -> tuple[str
         DataError: if there is too little to divide.
     """
     smiles = found.named("smiles")
-    if (kind == "group") != (group is not None) and (kind is not None):
+    if kind is not None and (kind in ("group", "stratified_group")) != (group is not None):
         raise ConfigError("--folds group and --group COL must be given together; add the other, or leave both out.")
-    if kind == "scaffold" and not smiles:
-        raise ConfigError("--folds scaffold must have a column of molecules; none was found.")
-    shift = scaffold_shift(found) if len(smiles) == 1 and kind is None and group is None else None
+    if kind in ("scaffold", "cluster") and not smiles:
+        raise ConfigError(f"--folds {kind} must have a column of molecules; none was found.")
+    new_scaffolds = ""
+    if len(smiles) == 1 and kind is None and group is None:
+        new_scaffolds = why_scaffolds(_molecules(found.train[smiles[0]]), _molecules(found.test[smiles[0]]))
     if kind is not None:
         reason = "named with --folds"
     elif group is not None:
         kind, reason = "group", f"rows of one {group!r} share a fold"
-    elif shift is not None and shift[2] >= 10 and shift[0] < shift[1] / 2:
-        kind = "scaffold"
-        reason = (
-            f"{shift[0]:.0%} of the test molecules with rings have a scaffold of the training table, and "
-            f"{shift[1]:.0%} would in a random split: the folds hold out scaffolds too"
-        )
+    elif new_scaffolds:
+        kind, reason = "scaffold", f"{new_scaffolds}: the folds hold out scaffolds too"
     elif len(found.targets) == 1:
         kind, reason = "stratified", "one target: like values in every fold"
     else:
@@ -109,7 +107,7 @@ def choose_folds(found: Found, group: str | None, kind: str | None) -> tuple[str
     if group is not None:
         n_units = found.train[group].nunique()
     elif kind == "scaffold":
-        n_units = len(set(_scaffolds(found.train[smiles[0]], acyclic_alone=True)))
+        n_units = len(set(scaffolds(_molecules(found.train[smiles[0]]), acyclic_alone=True)))
     if n_units < 2:
         raise DataError(f"there must be two groups or distinct inputs to divide into folds; found {n_units}.")
     n_rows = len(found.train)
@@ -121,22 +119,9 @@ def choose_folds(found: Found, group: str | None, kind: str | None) -> tuple[str
     return kind, n_folds, reason
 
 
-def scaffold_shift(found: Found) -> tuple[float, float, int]:
-    """Share of test molecules with rings whose Murcko scaffold stands in train, the share that a random split
-    would give (training molecules with the scaffold of another one), and the number of test molecules with rings.
-    """
-    column = found.named("smiles")[0]
-    train, test = (_scaffolds(table[column], acyclic_alone=False) for table in (found.train, found.test))
-    train, test = train[train != "acyclic"], test[test != "acyclic"]
-    if train.empty or test.empty:
-        return 1.0, 1.0, 0
-    return float(test.isin(train).mean()), float(train.duplicated(keep=False).mean()), len(test)
-
-
-def _scaffolds(smiles: pd.Series, acyclic_alone: bool) -> pd.Series:
-    """Scaffolds of the molecules that parse."""
-    canonical = [canonical_smiles(text) for text in smiles]
-    return pd.Series(scaffolds([text for text in canonical if text], acyclic_alone), dtype=str)
+def _molecules(smiles: pd.Series) -> list[str]:
+    """Canonical SMILES of the molecules that parse."""
+    return [text for text in map(canonical_smiles, smiles) if text]
 
 
 def measure(found: Found, n_folds: int) -> Size:

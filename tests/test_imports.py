@@ -39,7 +39,8 @@ def test_stages_do_not_import_each_other() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["submissions.check", "competition.prepare", "folds.make", "models.train", "submissions.new"]
+    "command",
+    ["submissions.check", "competition.prepare", "folds.make", "folds.show", "models.train", "submissions.new"],
 )
 def test_commands_that_answer_in_seconds_do_not_import_torch(command: str) -> None:
     code = f"import sys, {command}; sys.exit('torch' in sys.modules)"

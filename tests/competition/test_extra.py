@@ -66,9 +66,9 @@ def test_an_extra_row_stays_out_of_the_job_that_holds_its_input_out() -> None:
         extra=np.array([False, False, False, True, True]),
     )  # fmt: skip
     folds = np.array([0, 1, 1, -1, -1])
-    assert training_rows(rows, folds, 0, "train").tolist() == [False, True, True, False, True]
-    assert training_rows(rows, folds, 1, "train").tolist() == [True, False, False, True, True]
-    assert training_rows(rows, folds, 1, "ignore").tolist() == [True, False, False, False, False]
+    assert training_rows(rows, folds, 0, "train", False).tolist() == [False, True, True, False, True]
+    assert training_rows(rows, folds, 1, "train", False).tolist() == [True, False, False, True, True]
+    assert training_rows(rows, folds, 1, "ignore", False).tolist() == [True, False, False, False, False]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,9 @@ BY_HAND = {
     "r2": (LAST_IS_TWO_TOO_HIGH, 1 - 4 / 5, True),
     "explained_variance": (LAST_IS_TWO_TOO_HIGH, 1 - 0.75 / 1.25, True),
     "rmse": (LAST_IS_TWO_TOO_HIGH, 1.0, False),
+    "mcrmse": (LAST_IS_TWO_TOO_HIGH, 1.0, False),
+    "rmsle": (LAST_IS_TWO_TOO_HIGH, np.log(7 / 5) / 2, False),
+    "wmae": (LAST_IS_TWO_TOO_HIGH, 0.5 / 3, False),
     "mse": (LAST_IS_TWO_TOO_HIGH, 1.0, False),
     "mae": (LAST_IS_TWO_TOO_HIGH, 0.5, False),
     "median_ae": (LAST_IS_TWO_TOO_HIGH, 0.0, False),
@@ -63,6 +66,43 @@ def test_a_score_that_is_not_defined_is_nan_and_not_a_number_to_win_with() -> No
     assert np.isnan(rmse.one(np.array([1.0, 2.0]), np.array([1.0, np.nan])))
     assert np.isnan(pearson.one(TRUE, np.ones(4)))
     assert rmse.one(np.array([1.0, 2.0, np.nan]), np.array([1.0, 2.0, np.nan])) == 0.0
+
+
+def test_wmae_is_the_formula_of_the_polymer_competition() -> None:
+    """Ranges 4 and 10, 4 labels and 2: w = 1/4 * 2 * (1/2) / s and 1/10 * 2 * sqrt(1/2) / s, s = 1/2 + sqrt(1/2)."""
+    y_true = np.array([[0.0, np.nan], [4.0, 10.0], [2.0, 20.0], [2.0, np.nan], [np.nan, np.nan]])
+    y_pred = np.array([[1.0, 99.0], [4.0, 13.0], [5.0, 20.0], [2.0, 99.0], [99.0, 99.0]])
+    s = 1 / 2 + np.sqrt(1 / 2)
+    first, second = 1 / 4 * 2 * (1 / 2) / s, 1 / 10 * 2 * np.sqrt(1 / 2) / s
+    assert METRICS["wmae"](y_true, y_pred) == pytest.approx((first * (1 + 3) + second * 3) / 4)
+
+
+def test_wmae_without_a_label_or_a_range_of_a_target_is_not_defined() -> None:
+    y_true = np.array([[1.0, np.nan], [2.0, np.nan]])
+    assert np.isnan(METRICS["wmae"](y_true, np.zeros((2, 2))))
+    assert np.isnan(METRICS["wmae"](np.ones((3, 1)), np.zeros((3, 1))))
+
+
+def test_mcrmse_is_the_mean_of_the_rmse_of_each_column() -> None:
+    y_true, y_pred = np.zeros((2, 2)), np.array([[1.0, 4.0], [1.0, 4.0]])
+    assert METRICS["mcrmse"](y_true, y_pred) == METRICS["rmse"](y_true, y_pred) == (1 + 4) / 2
+
+
+@pytest.mark.parametrize("lowest", [-1.0, -3.0])
+def test_rmsle_is_not_defined_where_a_prediction_leaves_its_domain(lowest: float) -> None:
+    assert np.isnan(METRICS["rmsle"].one(TRUE, np.array([1.0, 2.0, 3.0, lowest])))
+    assert METRICS["rmsle"].one(np.array([1.0, 2.0, np.nan]), np.array([1.0, 2.0, lowest])) == 0.0
+
+
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.per_target])
+def test_the_exact_problem_of_a_metric_orders_predictions_as_the_metric_does(name: str) -> None:
+    rng, metric = np.random.default_rng(0), METRICS[name]
+    y = rng.normal(size=50)
+    power = {"squared": 2, "absolute": 1}[metric.per_target or ""]
+    columns = [y + rng.normal(size=50) * scale for scale in np.linspace(0.5, 1.5, 20)]
+    errors = [(np.abs(y - column) ** power).sum() for column in columns]
+    scores = [metric.one(y, column) * (-1 if metric.greater_is_better else 1) for column in columns]
+    assert np.argsort(errors).tolist() == np.argsort(scores).tolist()
 
 
 def own(tmp_path: Path, body: str, function: str = "score") -> str:

@@ -19,7 +19,7 @@ from competition.files import read_json, read_text_table
 from competition.molecules import canonical_smiles, normalised_text
 from competition.paths import PROJECT, Paths
 from competition.prepare import Prepared, describe, prepare, prepare_test
-from competition.tables import INPUT_KEY, read_rows
+from competition.tables import INPUT_KEY, TIME, read_rows
 from tests.competition.small import SAMPLE, TEST, TRAIN, write_small
 
 
@@ -175,6 +175,53 @@ def test_a_group_column_is_kept_and_may_not_be_empty(tmp_path: Path) -> None:
 def test_a_group_column_that_is_an_input_keeps_its_clean_form(tmp_path: Path) -> None:
     found = prepared(tmp_path, with_line(TRAIN, 2, "b,OCC,2"), group="SMILES")
     assert found.train["SMILES"].tolist()[:2] == ["CCO", "CCO"]
+
+
+TIMES = ["id,SMILES,y,t", "a,CCO,1.0,{}", "b,CCC,2.0,{}", "c,CCN,3.0,{}"]
+
+
+def with_cells(*cells: str) -> list[str]:
+    return [TIMES[0], *(line.format(cell) for line, cell in zip(TIMES[1:], cells, strict=True))]
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (("2020", "3.5", "-1"), [2020.0, 3.5, -1.0]),
+        (("1970-01-01", "1970-01-02T00:00:10", "1969-12-31T23:00:00+00:00"), [0.0, 86410.0, -3600.0]),
+    ],
+)
+def test_times_are_numbers_or_dates(tmp_path: Path, cells: tuple[str, ...], expected: list[float]) -> None:
+    assert prepared(tmp_path, with_cells(*cells), time="t").train[TIME].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("cells", "role", "words"),
+    [
+        (("1", "", "3"), "time", r"time column 't' must hold .*; row 3 \(id 'b'\) do not"),
+        (("2020-01-01", "7", "2020-01-03"), "time", r"row 3 \(id 'b'\)"),
+        (("soon", "later", "last"), "time", "row 2 .*, row 3 .*, row 4"),
+        (
+            ("0", "", "1"),
+            "fold_column",
+            r"fold column 't' must hold .* row 3 \(id 'b'\) \(the first has ''",
+        ),
+        (("0", "1.5", "1"), "fold_column", "'1.5'"),
+        (("0", "-2", "1"), "fold_column", "'-2'"),
+    ],
+)
+def test_a_time_or_fold_that_is_none_is_refused(tmp_path: Path, cells: tuple[str, ...], role: str, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        prepared(tmp_path, with_cells(*cells), **{role: "t"})
+
+
+def test_labels_outside_the_domain_of_the_metric_are_counted_and_the_first_named(tmp_path: Path) -> None:
+    train = ["id,SMILES,y", "a,CCO,0", "b,CCC,-1", "c,CCN,-2.5"]
+    with pytest.raises(
+        DataError, match=r"above -1 for the metric rmsle; 2 of 3 are not, row 3 \(id 'b'\), .*first is -1\)"
+    ):
+        prepared(tmp_path, train, metric="rmsle")
+    assert prepared(tmp_path, [*train[:2], "b,CCC,-0.9"], metric="rmsle").report["n_train"] == 2
 
 
 def test_a_constant_column_and_target_are_reported(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import pytest
 from competition.errors import DataError
 from competition.tables import INPUT_KEY
 from folds.config import FoldsConfig
-from folds.splitters import largest_first, make_folds, scaffolds, target_bins
+from folds.splitters import divide, largest_first, make_folds, target_bins, time_blocks
+from folds.units import clusters, scaffold_overlap, scaffolds
 
 RINGS = ["c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1"]
-KINDS = ["kfold", "stratified", "group", "scaffold"]
+KINDS = ["kfold", "stratified", "group", "stratified_group", "scaffold", "cluster"]
 
 
 def molecules(n: int = 120) -> pd.DataFrame:
@@ -56,7 +57,7 @@ def test_folds_do_not_depend_on_the_order_of_rows(kind: str) -> None:
     assert again[table["id"]].tolist() == split(table, kind).tolist()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "stratified_group"])  # it decides among ties alone
 def test_the_seed_decides(kind: str) -> None:
     table = molecules()
     assert split(table, kind, seed=1).tolist() == split(table, kind, seed=1).tolist()
@@ -101,6 +102,13 @@ def test_scaffolds_by_hand() -> None:
     assert scaffolds(["CCO", "CCC"], acyclic_alone=False).tolist() == ["acyclic", "acyclic"]
 
 
+def test_the_overlap_of_scaffolds_by_hand() -> None:
+    """Train: benzene twice, pyridine once, one chain; test: benzene, furan, one chain."""
+    train, test = ["Cc1ccccc1", "CCc1ccccc1", "Cc1ccncc1", "CCC"], ["Nc1ccccc1", "Nc1ccoc1", "CCN"]
+    assert scaffold_overlap(train, test) == (1 / 2, 2 / 3, 2)
+    assert scaffold_overlap(train, ["CCN"]) == (1.0, 1.0, 0)
+
+
 def test_large_groups_are_spread_so_that_folds_are_of_like_size() -> None:
     sizes = np.array([7, 1, 5, 1, 3, 1, 3, 1, 1, 1])
     folds = largest_first(sizes, 3, state=0)
@@ -143,7 +151,7 @@ def test_labels_that_are_mostly_equal_are_divided_without_a_warning(targets: tup
     assert set(split(table, "stratified", targets=targets)) == {0, 1, 2, 3, 4}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["kfold", "stratified", "group", "stratified_group", "scaffold"])
 def test_fewer_units_than_folds_are_refused(kind: str) -> None:
     table = molecules(4)
     with pytest.raises(DataError, match=r"n_folds must not exceed the units .* there are 4 .* for 5 folds"):
@@ -162,3 +170,83 @@ def test_a_kind_without_what_it_needs_is_refused() -> None:
         make_folds(FoldsConfig(kind="group"), molecules(), "id", ["y"], [], None, 0)
     with pytest.raises(DataError, match=r"needs a column under competition\.smiles"):
         make_folds(FoldsConfig(kind="scaffold"), molecules(), "id", ["y"], [], None, 0)
+    with pytest.raises(DataError, match=r"stratified_group needs competition\.group"):
+        make_folds(FoldsConfig(kind="stratified_group"), molecules(), "id", ["y"], [], None, 0)
+    with pytest.raises(DataError, match=r"cluster needs a column under competition\.smiles"):
+        make_folds(FoldsConfig(kind="cluster"), molecules(), "id", ["y"], [], None, 0)
+    with pytest.raises(DataError, match=r"time needs competition\.time"):
+        make_folds(FoldsConfig(kind="time"), molecules(), "id", ["y"], [], None, 0)
+    with pytest.raises(DataError, match=r"column needs competition\.fold_column"):
+        make_folds(FoldsConfig(kind="column"), molecules(), "id", ["y"], [], None, 0)
+
+
+def test_groups_are_stratified_where_asked_and_stay_whole() -> None:
+    """Forty groups of three rows, a quarter of them high: at random a fold gets more of them or fewer."""
+    table = molecules()
+    table["g"] = [f"g{i // 3}" for i in range(120)]
+    table["y"] = [float(i // 3 % 4 == 0) + 0.001 * i for i in range(120)]
+    folds = pd.Series(split(table, "stratified_group", n_bins=4))
+    assert folds.groupby(table["g"]).nunique().max() == 1
+    high = (table["y"] > 0.9).groupby(folds).sum()
+    assert high.max() - high.min() <= 3  # one group
+
+
+def test_similar_molecules_are_one_cluster_and_others_are_not() -> None:
+    chains = ["CCCCCCCCO", "CCCCCCCCCO", "CCCCCCCCCCO"]
+    rings = ["Clc1ccccc1", "Brc1ccccc1"]
+    found = clusters([*chains, *rings, chains[0]], similarity=0.4)
+    assert len(set(found[:3])) == 1
+    assert found[5] == found[0]
+    assert found[0] not in found[3:5]
+    assert len(set(clusters([*chains, *rings], similarity=0.99))) > 2
+
+
+def test_clusters_do_not_depend_on_the_order_of_rows() -> None:
+    smiles = list(molecules()["smiles"])
+    pairs = dict(zip(smiles, clusters(smiles, 0.4), strict=True))
+    assert clusters(smiles[::-1], 0.4).tolist() == [pairs[text] for text in smiles[::-1]]
+
+
+def test_molecules_of_one_cluster_share_a_fold() -> None:
+    table = molecules()
+    folds = pd.Series(split(table, "cluster"))
+    assert folds.groupby(clusters(list(table["smiles"]), 0.4)).nunique().max() == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_one_unit_share_a_fold_and_units_have_no_gap(kind: str) -> None:
+    table = molecules()
+    made = divide(FoldsConfig(kind=kind), table, "id", ["y"], ["smiles"], "g", 0)
+    assert pd.Series(made.folds).groupby(made.units).nunique().max() == 1
+    assert set(made.units) == set(range(made.units.max() + 1))
+    expected = {"group": "g", "stratified_group": "g", "kfold": INPUT_KEY, "stratified": INPUT_KEY}.get(kind)
+    if expected:
+        assert pd.Series(made.units).groupby(table[expected]).nunique().max() == 1
+        assert made.units.max() + 1 == table[expected].nunique()
+
+
+def test_a_group_larger_than_all_folds_but_one_is_refused() -> None:
+    table = molecules(100)
+    table["g"] = ["large"] * 81 + [f"g{i}" for i in range(19)]
+    with pytest.raises(DataError, match=r"not be more than 4 of 5 folds of equal size hold; 81 of 100 rows .* id 'm"):
+        split(table, "group")
+    table["g"] = ["large"] * 80 + [f"g{i}" for i in range(20)]
+    assert np.bincount(split(table, "group")).tolist().count(80) == 1
+
+
+def test_time_is_cut_into_blocks_of_like_size_the_first_of_which_always_trains() -> None:
+    times = np.array([5.0, 1.0, 8.0, 3.0, 2.0, 7.0, 4.0, 6.0])
+    assert time_blocks(times, np.arange(8), n_folds=3).tolist() == [1, -1, 2, 0, -1, 2, 0, 1]
+
+
+def test_equal_times_share_a_block_and_an_input_has_its_latest_time() -> None:
+    times = np.array([1.0, 1.0, 2.0, 2.0, 3.0, 3.0])
+    assert time_blocks(times, np.arange(6), n_folds=2).tolist() == [-1, -1, 0, 0, 1, 1]
+    unit = np.array([0, 1, 2, 3, 4, 4])  # the last input was measured at time 1 as well
+    assert time_blocks(np.array([1.0, 1.0, 2.0, 2.0, 1.0, 3.0]), unit, n_folds=2).tolist() == [-1, -1, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("times", [[1.0, 1.0, 2.0, 2.0, 2.0, 2.0], [1.0, 2.0, 2.0, 2.0, 2.0, 3.0]])
+def test_times_that_leave_a_block_empty_are_refused(times: list[float]) -> None:
+    with pytest.raises(DataError, match=r"divide into 4 blocks .* commonest with 4 of 6 rows.* Lower folds\.n_folds"):
+        time_blocks(np.array(times), np.arange(6), n_folds=3)

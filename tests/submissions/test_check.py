@@ -36,6 +36,27 @@ def test_a_metric_that_is_no_number_is_refused(tmp_path: Path, value: str) -> No
         checked(path)
 
 
+@pytest.mark.parametrize(
+    ("condition", "where"),
+    [("len(y_true) < 60", "the rows of fold 0"), ("len(set(y_true[:, 0])) < 0.8 * len(y_true)", "rows drawn with rep")],
+)
+def test_a_metric_that_is_no_number_on_some_rows_of_a_run_is_refused(
+    tmp_path: Path, condition: str, where: str
+) -> None:
+    (tmp_path / "own.py").write_text(f"def score(y_true, y_pred):\n    return float('nan') if {condition} else 1.0\n")
+    path = write_competition(
+        tmp_path, *mixed_tables(), competition={"metric": "own.py:score", "greater_is_better": True}
+    )
+    with pytest.raises(ConfigError, match=f"must be a finite number .* on {where}"):
+        checked(path)
+
+
+def test_rmsle_of_labels_near_the_end_of_its_domain_passes(tmp_path: Path) -> None:
+    train, test = mixed_tables()
+    train["lumo"] = [0.0] * 40 + [1000.0] * 20
+    checked(write_competition(tmp_path, train, test, competition={"metric": "rmsle"}))
+
+
 def test_a_metric_that_ends_the_program_is_refused(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("import sys\n\ndef score(y_true, y_pred):\n    sys.exit(3)\n")
     path = write_competition(

@@ -9,8 +9,6 @@ import pytest
 
 from competition.errors import ConfigError, DataError
 from competition.files import write_table
-from submissions import new
-from submissions.presets import scaffold_shift
 from tests.submissions.made_up import RINGS, kinds, make, notes, smiles, write
 
 
@@ -112,11 +110,3 @@ def test_folds_hold_out_scaffolds_where_the_test_table_does(tmp_path: Path) -> N
     assert config.folds.kind == "scaffold"
     assert "0% of the test molecules with rings" in (tmp_path / "mine.yaml").read_text()
     assert make(tmp_path, write(tmp_path, s=smiles(80))).folds.kind == "stratified"
-
-
-def test_the_scaffold_shift_by_hand(tmp_path: Path) -> None:
-    """Train: benzene twice, pyridine once, one chain; test: benzene, furan, one chain."""
-    values = ["Cc1ccccc1", "CCc1ccccc1", "Cc1ccncc1", "CCC", "Nc1ccccc1", "Nc1ccoc1", "CCN"]
-    files = write(tmp_path, 4, 3, s=values)
-    found = new.detect(*(Path(file) for file in files[1::2]))
-    assert scaffold_shift(found) == (1 / 2, 2 / 3, 2)

@@ -388,4 +388,4 @@ def test_the_bootstrap_draws_what_shares_a_fold(tmp_path: Path, kind: str) -> No
     write_table(tmp_path / "train.csv", train)
     prepare_and_fake_jobs(path)
     units = load_columns(open_run(str(path))).units
-    assert len(set(units)) == (10 if kind == "group" else 149)
+    assert len(set(units)) == (9 if kind == "group" else 149)  # the equal input ties two of ten groups together
