@@ -216,6 +216,15 @@ def test_without_steps_the_submission_is_its_twin(tmp_path: Path) -> None:
     assert not (run.folder / "known_labels.csv").exists()
 
 
+def test_with_three_folds_nothing_is_tried_and_that_is_said(tmp_path: Path) -> None:
+    path = fake_competition(tmp_path)
+    prepare_and_fake_jobs(path, lambda y: np.exp(y / 3))
+    run = run_all(path)
+    selection = read_json(run.folder / "selection.json")
+    assert selection["postprocessing"] == {"height": [], "depth": []}
+    assert "post-processing: none; its honest score needs 4 folds or more" in write.describe(run, selection)
+
+
 def test_known_labels_are_used_where_they_are_asked_for_and_nowhere_else(tmp_path: Path) -> None:
     path = fake_competition(tmp_path)
     assert "known_labels" not in load_config(str(path)).submissions.postprocess
