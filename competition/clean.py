@@ -86,8 +86,13 @@ def parse_folds(table: pd.DataFrame, name: str, id_column: str, where: object) -
     return text.astype(int)
 
 
-def clean_inputs(table: pd.DataFrame, config: CompetitionConfig, where: str) -> tuple[pd.DataFrame, np.ndarray]:
+def clean_inputs(
+    table: pd.DataFrame, config: CompetitionConfig, where: str, in_train: bool
+) -> tuple[pd.DataFrame, np.ndarray]:
     """Id, canonical inputs and the key of the whole input; and which rows have no usable input, (n_rows,) bool.
+
+    Where the competition has no input column, the key tells every row from all others; `in_train` tells a training
+    row from a test row of the same id.
 
     Raises:
         DataError: if a molecule does not parse or a text is empty, unless `unparsable: drop` is set.
@@ -110,6 +115,8 @@ def clean_inputs(table: pd.DataFrame, config: CompetitionConfig, where: str) -> 
         keys[name] = clean[name].map(repr)
     for name in config.categorical:
         clean[name] = keys[name] = table[name].str.strip()
+    if not config.inputs:
+        keys["row"] = ("train " if in_train else "test ") + table[config.id]
     clean[INPUT_KEY] = [digest(list(row)) for row in keys.fillna("").itertuples(index=False)]
     return clean, dropped
 

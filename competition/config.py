@@ -98,7 +98,7 @@ class CompetitionConfig(StrictModel):
 
     @property
     def inputs(self) -> list[str]:
-        """All input columns, molecules first."""
+        """All input columns, molecules first; there may be none where every stage is of kind file."""
         return [*self.smiles, *self.text, *self.numeric, *self.categorical]
 
     @property
@@ -131,8 +131,6 @@ class CompetitionConfig(StrictModel):
             unknown = [name for name in extra.columns if name not in ours]
             if unknown:
                 mistakes.append(f"extra_train.columns must be named by inputs or targets, but {unknown[0]!r} is none")
-        if not self.inputs:
-            mistakes.append("at least one input column must be named under smiles, text, numeric or categorical")
         if self.submission_columns and len(self.submission_columns) != len(self.targets):
             mistakes.append("submission_columns must name one column per target")
         if self.submission_columns and self.id in self.submission_columns:

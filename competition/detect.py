@@ -76,9 +76,8 @@ class Found:
     def problem(self) -> str:
         """Kind of the competition, in words."""
         molecules, text = bool(self.named("smiles")), bool(self.named("text"))
-        inputs = (
-            "molecules and text" if molecules and text else "molecules" if molecules else "text" if text else "a table"
-        )
+        table = "a table" if any(column.role != "left out" for column in self.columns) else "no inputs"
+        inputs = "molecules and text" if molecules and text else "molecules" if molecules else "text" if text else table
         n, labels = len(self.targets), ", sparse labels" if self.missing_labels else ""
         return f"{inputs}, {'one target' if n == 1 else f'{n} targets'}{labels}"
 
@@ -90,11 +89,13 @@ def detect(
     id_column: str | None = None,
     targets: Sequence[str] = (),
     group: str | None = None,
+    inputs_needed: bool = True,
 ) -> Found:
     """Read the three tables and guess the role of each column; what is named here is not guessed.
 
     Raises:
-        DataError, SubmissionError: if the id or the targets cannot be told, or no input column is left.
+        DataError, SubmissionError: if the id or the targets cannot be told, or no input column is left and one is
+            needed.
     """
     train, test, sample = (read_text_table(file) for file in (train_file, test_file, sample_file))
     files = {str(train_file): train, str(test_file): test, str(sample_file): sample}
@@ -117,7 +118,7 @@ def detect(
         elif name == group:
             column = Column(name, "left out", "makes the folds (--group)")
         columns.append(column)
-    if all(column.role == "left out" for column in columns):
+    if inputs_needed and all(column.role == "left out" for column in columns):
         reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in columns) or "there is no other column"
         raise DataError(
             f"{train_file} and {test_file} must share an input column; found none to learn from ({reasons})."

@@ -38,7 +38,7 @@ def with_extra_rows(
         table = _read(extra, config)
         labels = pd.DataFrame({name: parse_numbers(table, name, config.id, extra.file) for name in _labels(config)})
         lenient = config.model_copy(update={"unparsable": "drop"})
-        clean, unreadable = clean_inputs(table, lenient, str(extra.file))
+        clean, unreadable = clean_inputs(table, lenient, str(extra.file), in_train=True)
         clean = pd.concat([clean, labels], axis=1).assign(**{EXTRA: 1, WEIGHT: extra.weight})
         if config.group and config.group not in clean:
             clean[config.group] = ""  # of no group: these rows are in no fold

@@ -94,7 +94,7 @@ class Paths:
         """Conformers and descriptors, shared by every competition below one work root."""
         return work_root() / "cache"
 
-    def job(self, stage: str, key: str, seed: int, fold: int) -> Path:
+    def job(self, stage: str, key: str, seed: int, fold: int | str) -> Path:
         return self.root / "models" / stage / key / f"seed_{seed}" / f"fold_{fold}"
 
     def job_test(self, stage: str, key: str, seed: int, fold: int, test_key: str) -> Path:

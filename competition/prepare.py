@@ -66,8 +66,8 @@ def prepare(config: CompetitionConfig) -> Prepared:
     targets = pd.DataFrame({name: parse_numbers(train, name, config.id, config.train) for name in config.targets})
     _require_labels(targets, config)
     _require_domain(targets, train, config, metric)
-    clean_train, dropped_train = clean_inputs(train, config, str(config.train))
-    clean_test, dropped_test = clean_inputs(test, config, str(config.test))
+    clean_train, dropped_train = clean_inputs(train, config, str(config.train), in_train=True)
+    clean_test, dropped_test = clean_inputs(test, config, str(config.test), in_train=False)
     for name in group:
         empty = train[name].str.strip() == ""
         if empty.any():
@@ -121,7 +121,7 @@ def prepare_test(config: CompetitionConfig, path: str) -> tuple[pd.DataFrame, li
     require_columns(test, [config.id, *config.inputs], file)
     require_rows(test, file)
     ids = check_ids(test[config.id], file)
-    clean, dropped = clean_inputs(test, config, path)
+    clean, dropped = clean_inputs(test, config, path, in_train=False)
     require_rows(clean[~dropped], f"{path} without its unparsable rows")
     return with_features(clean[~dropped].reset_index(drop=True), config), list(ids), list(ids[dropped])
 

@@ -25,6 +25,7 @@ class Group:
     seconds: that each finished task took, in this run or before.
     waiting: how many have not started.
     started: when each running one did, by any key.
+    blocked: whether none of the waiting can start yet.
     label: its name for people, where that is another.
     """
 
@@ -33,6 +34,7 @@ class Group:
     seconds: list[float] = field(default_factory=list)
     waiting: int = 0
     started: dict[int, float] = field(default_factory=dict)
+    blocked: bool = False
     label: str = ""
 
     @property
@@ -65,7 +67,7 @@ def group_to_start(groups: list[Group], n_workers: int, now: float, deadline: fl
     if now >= deadline:
         return None
     done = {group.name for group in groups if group.done}
-    ready = [group for group in groups if group.waiting and group.needs <= done]
+    ready = [group for group in groups if group.waiting and not group.blocked and group.needs <= done]
     # A worker that measures may be free at any time. Taken as free now: a group that fits after all is not lost.
     free_in = [max(0.0, start + (g.each or 0.0) - now) for g in groups for start in g.started.values()]
     free_in += [0.0] * (n_workers - len(free_in))
@@ -86,7 +88,7 @@ def why_unfinished(group: Group, needed: list[Group]) -> str:
     if group.waiting:
         lacking = [part for part in needed if not part.done]
         if lacking:
-            because = f"its {lacking[0].label or lacking[0].name} did not fit"
+            because = f"{f'its {lacking[0].label}' if lacking[0].label else lacking[0].name} did not fit"
         elif group.each is None:
             because = "no time was left"
         else:
@@ -112,10 +114,13 @@ class Budget(Order):
     def choose(self, waiting: list[Task]) -> int | None:
         """As `Order`."""
         now = time.monotonic()
+        startable = [i for i, task in enumerate(waiting) if task.can_start()]
+        for part in self.groups.values():
+            part.blocked = part.name not in {waiting[i].group for i in startable}
         group = group_to_start(list(self.groups.values()), self.n_workers, now, self.deadline)
         if group is None:
             return None
-        place = next(i for i, task in enumerate(waiting) if task.group == group.name)
+        place = next(i for i in startable if waiting[i].group == group.name)
         group.waiting -= 1
         group.started[id(waiting[place])] = now
         return place

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from competition.config import StrictModel, find_config, load_yaml, named_in_file, validate
-from models.settings import Feature, NeuralStage, Rate, Schedule, Share, Stage
+from competition.errors import ConfigError
+from models.settings import Feature, FileStage, NeuralStage, Rate, Schedule, Share, Stage
 from models.template import parse
 from models.weights import WEIGHT_SETS
 
@@ -234,8 +235,8 @@ class BertStage(TextStage, NeuralStage):
 
     @property
     def sees_test_inputs(self) -> bool:
-        """With pretrain_on: all_inputs."""
-        return self.pretrain_on == "all_inputs"
+        """With pretrain_on: all_inputs, too."""
+        return super().sees_test_inputs or self.pretrain_on == "all_inputs"
 
 
 class FeatureStage(Stage):
@@ -354,17 +355,10 @@ class SklearnStage(FeatureStage, RegressorStage):
 
 
 StageConfig = Annotated[
-    UnimolStage
-    | Unimol2Stage
-    | GnnStage
-    | BertStage
-    | EmbeddingStage
-    | LightgbmStage
-    | CatboostStage
-    | SklearnStage
-    | CustomStage,
+    UnimolStage | Unimol2Stage | GnnStage | BertStage | EmbeddingStage | LightgbmStage | CatboostStage | SklearnStage
+    | FileStage | CustomStage,
     Field(discriminator="kind"),
-]
+]  # fmt: skip
 
 
 class StagesConfig(StrictModel):
@@ -380,17 +374,40 @@ def load_stages(name: str) -> dict[str, Any]:
         ConfigError: with every mistake of the section.
     """
     path = find_config(name)
-    return dict(validate(StagesConfig, {"stages": stages_section(load_yaml(path), path)}, path).stages)
+    stages = dict(validate(StagesConfig, {"stages": stages_section(load_yaml(path), path)}, path).stages)
+    require_sources(stages, path)
+    return stages
+
+
+def require_sources(stages: dict[str, Any], path: Path) -> None:
+    """Check that pseudo-labels come from stages that can give them.
+
+    Raises:
+        ConfigError: with every stage named in `pseudo_labels.of` that cannot.
+    """
+    allowed = [name for name, stage in stages.items() if stage.can_label]
+    mistakes = [
+        f"  stages.{name}.pseudo_labels.of: must name stages that have no pseudo-labels and do not choose by the "
+        f"held-out fold ({', '.join(allowed) or 'there are none'}) (found {source!r})"
+        for name, stage in stages.items()
+        for source in (stage.pseudo_labels.of if stage.pseudo_labels else [])
+        if source not in allowed
+    ]
+    if mistakes:
+        raise ConfigError("\n".join([f"{path} has {len(mistakes)} mistake(s):", *mistakes]))
 
 
 def stages_section(document: dict[str, Any], path: Path) -> Any:
-    """The `stages:` section of a document, files of custom stages resolved against the YAML's folder."""
+    """The `stages:` section of a document, `code` and `folder` of stages resolved against the YAML's folder."""
     section = document.get("stages") or {}
+
+    def resolved(key: str, value: Any) -> Any:
+        here = key in ("code", "folder") and isinstance(value, str)
+        return str((path.parent / value).resolve()) if here else value
+
     if not isinstance(section, dict):
         return section
     return {
-        name: {**stage, "code": str((path.parent / stage["code"]).resolve())}
-        if isinstance(stage, dict) and isinstance(stage.get("code"), str)
-        else stage
+        name: {key: resolved(key, value) for key, value in stage.items()} if isinstance(stage, dict) else stage
         for name, stage in section.items()
     }

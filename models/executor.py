@@ -46,17 +46,19 @@ class Task:
     done: Callable[[], None] = lambda: None
     group: str = ""
     """For an order that tells tasks apart."""
+    can_start: Callable[[], bool] = lambda: True
+    """Whether what it reads is there."""
 
 
 class Order:
-    """Which task a free worker takes: the first that waits, until there is none. `models.budget` has another."""
+    """Which task a free worker takes: the first that can start, until there is none. `models.budget` has another."""
 
     deadline = math.inf
     """time.monotonic() at which running tasks are ended."""
 
     def choose(self, waiting: list[Task]) -> int | None:
         """Place in `waiting`, which is not empty, of the task to start; None to leave the worker free for now."""
-        return 0
+        return next((i for i, task in enumerate(waiting) if task.can_start()), None)
 
     def finished(self, task: Task, seconds: float) -> None:
         """A task that was chosen is done and took so many seconds of its worker."""

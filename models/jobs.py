@@ -2,6 +2,7 @@
 
     work/<name>/models/<stage>/<key>/seed_<s>/fold_<k>/   weights, oof.csv, report.json (written last)
                                               .../test/<test key>.csv
+                                     seed_<s>/fold_all/   of a refit on all rows: the same without oof.csv
 
 A folder without report.json is unfinished. A finished one is never overwritten: other settings, tables,
 folds, weights or code make another key.
@@ -10,6 +11,7 @@ folds, weights or code make another key.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +26,18 @@ from competition.files import digest, read_json, read_table, read_text_table, sh
 from competition.paths import PROJECT, Paths
 from folds.table import read_folds, time_ordered
 from models.code import code_digest_of
+from models.file import files_of
+from models.stage import require_inputs
 from models.weights import digest_of_weights
 
 REPORT = "report.json"
+ALL = -2
+"""Fold of a refit on all rows: no row has it in folds.csv, so none is held out."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One fold of one seed of one stage."""
+    """One fold of one seed of one stage, or a refit of that seed on all rows."""
 
     stage: str
     key: str
@@ -40,6 +46,10 @@ class Job:
     folder: Path
     other_code: bool = False
     """Finished by other code than today's, and accepted with --reuse."""
+    needs: tuple[Job, ...] = ()
+    """Jobs to be finished before it: those that give it pseudo-labels; of a refit, the folds of its seed as well."""
+    in_column: bool = True
+    """Whether its test predictions are in the stage's column; those of folds are not with `final_fit: refit`."""
 
     def test_file(self, test_key: str) -> Path:
         """Its predictions for the test table of that key."""
@@ -56,6 +66,10 @@ class Job:
         """Whether report.json is there, which is written last."""
         return (self.folder / REPORT).exists()
 
+    def can_start(self) -> bool:
+        """Whether all that it needs is finished."""
+        return all(job.finished for job in self.needs)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -68,24 +82,31 @@ class Plan:
     test_key: str
 
     def of(self, stage: str) -> list[Job]:
-        """Jobs of one stage, by seed and fold."""
+        """Jobs of one stage, by seed and fold, each seed's refit behind its folds."""
         return [job for job in self.jobs if job.stage == stage]
 
 
 def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, reuse: bool = False) -> Plan:
-    """The jobs of all stages, in the YAML's order. Reads prepared tables, folds.csv and weights; trains nothing.
+    """The jobs of all stages, in the YAML's order, those with pseudo-labels last.
+
+    Reads prepared tables, folds.csv and weights; trains nothing.
 
     Raises:
-        ConfigError: if weights cannot be found.
+        ConfigError: if weights or predictions made elsewhere cannot be found, or a stage has nothing to learn from.
         DataError: if a table is missing, or --reuse finds several versions to choose from.
     """
     train_digest, test_key = sha256_of_required(paths.train), sha256_of_required(paths.test)[:16]
     folds = read_folds(paths.folds, list(read_text_table(paths.train)[competition.id]))
     n_folds = int(folds.max()) + 1
-    jobs, keys = [], {}
-    for name, stage in stages.items():
+    jobs: list[Job] = []
+    keys: dict[str, str] = {}
+    for name, stage in sorted(stages.items(), key=lambda item: item[1].pseudo_labels is not None):
+        pseudo = stage.pseudo_labels
+        sources = sorted(set(pseudo.of)) if pseudo else []
+        labels = [[source, keys[source], sorted(stages[source].seeds)] for source in sources]
+        require_inputs(stage, competition)
         settings = {
-            "stage": stage.model_dump(mode="json", exclude={"seeds", "code"}),
+            "stage": stage.model_dump(mode="json", exclude={"seeds", "code", "folder", "final_fit", "pseudo_labels"}),
             "columns": competition.model_dump(
                 mode="json",
                 include={
@@ -105,16 +126,39 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
             "weights": digest_of_weights(getattr(stage, "weights", None)),
             **({"test": test_key} if stage.sees_test_inputs else {}),
             **({"time_ordered": True} if time_ordered(paths.folds_report) else {}),
+            **({"files": [sha256_of(file) for file in files_of(stage)]} if stage.kind == "file" else {}),
+            **({"labels": labels, "weight": pseudo.weight} if pseudo else {}),
         }
         key = f"{digest(settings, 12)}-{code_digest(stage)[:6]}"
         other = _version_to_reuse(paths, name, key) if reuse else None
         keys[name] = other or key
-        jobs += [
-            Job(name, keys[name], seed, fold, paths.job(name, keys[name], seed, fold), other is not None)
-            for seed in sorted(set(stage.seeds))
-            for fold in range(n_folds)
-        ]
+        labelling = [job for source in sources for job in jobs if job.stage == source and job.fold != ALL]
+        jobs += jobs_of(name, stage, keys[name], n_folds, paths, other is not None, labelling)
     return Plan(jobs, keys, n_folds, test_key)
+
+
+def jobs_of(
+    name: str, stage: Any, key: str, n_folds: int, paths: Paths, other_code: bool = False, labelling: Sequence[Job] = ()
+) -> list[Job]:
+    """Jobs of one stage, by seed and fold, each seed's refit behind its folds.
+
+    Args:
+        labelling: jobs of all folds of the stages that give it pseudo-labels.
+    """
+    jobs = []
+    for seed in sorted(set(stage.seeds)):
+        folds = [
+            Job(
+                name, key, seed, fold, paths.job(name, key, seed, fold), other_code,
+                tuple(job for job in labelling if job.fold == fold), stage.final_fit != "refit",
+            )
+            for fold in range(n_folds)
+        ]  # fmt: skip
+        jobs += folds
+        if stage.final_fit != "folds":
+            folder = paths.job(name, key, seed, "all")
+            jobs.append(Job(name, key, seed, ALL, folder, other_code, (*folds, *labelling)))
+    return jobs
 
 
 def sha256_of_required(path: Path) -> str:
@@ -234,14 +278,14 @@ def stage_oof(jobs: list[Job], ids: list[str], folds: NDArray[np.int64], targets
     """Out-of-fold predictions of one stage, mean over its seeds, (n_rows, n_targets); NaN where fold is -1.
 
     Args:
-        jobs: all of the stage.
+        jobs: all of the stage; those of refits are left out.
         ids, folds: training rows and their folds, in the order of the result.
 
     Raises:
         DataError: if a job is unfinished or its rows are not those of its fold.
     """
     of_seed: dict[int, NDArray[np.float64]] = {}
-    for job in jobs:
+    for job in [job for job in jobs if job.fold != ALL]:
         if not job.finished:
             raise DataError(
                 f"every job of stage {job.stage} must be finished; {job.folder} is not. Run ./run.sh train."
@@ -258,7 +302,19 @@ def stage_oof(jobs: list[Job], ids: list[str], folds: NDArray[np.int64], targets
 
 
 def stage_test(jobs: list[Job], test_key: str, ids: list[str], targets: list[str]) -> NDArray[np.float64]:
-    """Test predictions of one stage, mean over folds and seeds, (n_rows, n_targets), in the order of `ids`.
+    """Test predictions of one stage, (n_rows, n_targets), in the order of `ids`.
+
+    They are the mean over folds and seeds, that of the refits over seeds, or the mean of the two (`final_fit`).
+
+    Raises:
+        DataError: if a job has none for this test table.
+    """
+    of_kind = [[job for job in jobs if job.in_column and (job.fold == ALL) is refit] for refit in (False, True)]
+    return np.mean([mean_test(part, test_key, ids, targets) for part in of_kind if part], axis=0)
+
+
+def mean_test(jobs: list[Job], test_key: str, ids: list[str], targets: list[str]) -> NDArray[np.float64]:
+    """Mean test predictions of jobs, (n_rows, n_targets), in the order of `ids`.
 
     Raises:
         DataError: if a job has none for this test table.

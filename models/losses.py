@@ -95,7 +95,7 @@ def r_drop_penalty(kind: str, one: Tensor, other: Tensor, labels: Labels) -> Ten
     one, other = one.float(), other.float()
     if kind == "gaussian":
         (m1, v1), (m2, v2) = split_gaussian(one), split_gaussian(other)
-        # KL(p, q) = ((m1 - m2)^2 + s1^2) / (2 s2^2) - 1/2 + (log s2^2 - log s1^2) / 2; the logarithms cancel in the mean
+        # KL(p, q) = ((m1 - m2)^2 + s1^2) / (2 s2^2) - 1/2 + (log s2^2 - log s1^2) / 2; the logs cancel in the mean
         gap = (m1 - m2).square()
         apart = 0.25 * ((gap + v1.exp()) * (-v2).exp() + (gap + v2.exp()) * (-v1).exp() - 2)
     else:

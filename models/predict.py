@@ -29,7 +29,7 @@ def predict_jobs(
         The key of the test table, under which each job has its predictions.
 
     Raises:
-        DataError: if a job is not finished, has a changed file, or a row cannot be predicted.
+        DataError: if a job is not finished, has a changed file, or a row cannot be predicted, as by a stage `file`.
     """
     for job in jobs:
         if not job.finished:
@@ -38,6 +38,12 @@ def predict_jobs(
     test_key = sha256_of(paths.test)[:16]
     rows = read_rows(paths.test, competition, labelled=False)
     waiting = [job for job in jobs if not job.has_predicted(test_key)]
+    if fixed := sorted({job.stage for job in waiting if stages[job.stage].kind == "file"}):
+        raise DataError(
+            "new rows must be predicted by saved weights; the stages " + ", ".join(fixed) + " (kind: file) have none, "
+            "only predictions for the competition's own test rows. Run ./run.sh full without them first, or make the "
+            "new table competition.test, add its rows to their test.csv, and run ./run.sh full."
+        )
     if waiting:
         used = [stages[name] for name in sorted({job.stage for job in waiting})]
         with Executor(n_workers, len(waiting)) as executor:
@@ -46,7 +52,7 @@ def predict_jobs(
             executor.run(
                 [
                     Task(
-                        f"{job.stage} seed {job.seed} fold {job.fold}",
+                        f"{job.stage} {job.seed} {job.folder.name}",
                         predict_job,
                         (job, stages[job.stage], competition, paths, rows, test_key),
                     )

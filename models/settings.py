@@ -13,6 +13,19 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+class PseudoLabels(StrictModel):
+    """Test rows to train on, with predictions of other stages as their labels.
+
+    Source: Lee, Pseudo-Label, ICML workshop on challenges in representation learning 2013.
+    """
+
+    of: list[str] = Field(min_length=1)
+    """Stages, without pseudo-labels of their own, whose mean is the label. The job of fold k takes what their models
+    of fold k predict, which saw no label of fold k either; a refit takes the mean over all folds."""
+    weight: Share = 0.3
+    """Weight of a test row in training, where a row of the training table has 1."""
+
+
 class Stage(StrictModel):
     """What every stage has."""
 
@@ -24,6 +37,12 @@ class Stage(StrictModel):
     extra_rows: Literal["train", "pretrain", "ignore"] = "train"
     """What to do with the rows of competition.extra_train: train on them with their weight; in a neural stage,
     train on them first and then on the competition's own rows alone; or leave them out."""
+    final_fit: Literal["folds", "refit", "both"] = "folds"
+    """What predicts the test rows: the mean of the folds' models; one model per seed, fitted again on all rows with
+    the number of trees and the searched settings of the folds; or the mean of the two. The stage's score is that of the
+    folds; no held-out row scores a refit, and every table says so."""
+    pseudo_labels: PseudoLabels | None = None
+    """Whether test rows are trained on as well, and by whose predictions."""
 
     @field_validator("seeds")
     @classmethod
@@ -34,8 +53,40 @@ class Stage(StrictModel):
 
     @property
     def sees_test_inputs(self) -> bool:
-        """Whether a job reads the inputs of held-out and test rows: they are in its key, and every table says so."""
+        """Whether a job reads the inputs of test rows: they are in its key, and every table says so."""
+        return self.pseudo_labels is not None
+
+    @property
+    def can_label(self) -> bool:
+        """Whether pseudo-labels may come from it: the model of a fold must not know a label of that fold."""
+        return self.pseudo_labels is None
+
+
+class FileStage(Stage):
+    """Predictions made elsewhere: another notebook, AutoGluon, a colleague."""
+
+    kind: Literal["file"]
+    folder: str
+    """Folder with oof.csv and test.csv, relative to the YAML. Both have the id and the submission's columns, oof.csv
+    may have a column fold."""
+    target_transform: Literal["none"] = "none"
+    """Predictions are in the targets' own units."""
+    extra_rows: Literal["ignore"] = "ignore"
+    final_fit: Literal["folds"] = "folds"
+    pseudo_labels: None = None
+    """Nothing is trained here."""
+
+    @property
+    def can_label(self) -> bool:
+        """Their test predictions may come from models that saw the labels of any fold."""
         return False
+
+    @field_validator("seeds")
+    @classmethod
+    def _one_seed(cls, seeds: list[int]) -> list[int]:
+        if len(seeds) > 1:
+            raise ValueError("must name one seed, since files are the same for all; make a stage for each file instead")
+        return seeds
 
 
 class LinearHead(StrictModel):
@@ -145,3 +196,14 @@ class NeuralStage(Stage):
         if self.pooler_dropout and multi_sample:
             raise ValueError("pooler_dropout and head.kind multi_sample drop the same features; remove one")
         return self
+
+    @model_validator(mode="after")
+    def _refit_has_no_held_out_fold(self) -> NeuralStage:
+        if self.keep == "best_on_held_out" and self.final_fit != "folds":
+            raise ValueError("a refit on all rows has no held-out fold to choose an epoch on; set keep: last")
+        return self
+
+    @property
+    def can_label(self) -> bool:
+        """Not with an epoch that was chosen on the held-out labels."""
+        return super().can_label and self.keep == "last"

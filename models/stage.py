@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from competition.config import CompetitionConfig
 from competition.errors import ConfigError
 from competition.tables import Rows
 from models.cache import MoleculeCache
@@ -30,7 +31,7 @@ from models.config import (
     Unimol2Stage,
     UnimolStage,
 )
-from models.settings import Stage
+from models.settings import FileStage, Stage
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class Context:
     """Targets beyond `targets` that may be trained on."""
     unlabelled: Rows | None = None
     """Inputs of held-out and test rows, for a stage with a setting that asks for them only."""
+    id: str = "id"
+    """Column that names a row in files of the user's."""
+    submission_columns: list[str] = field(default_factory=list)
+    """The targets' names in files for submission, in their order; empty where they are the same."""
+    predicts_held_out: bool = False
+    """Whether the rows to predict are of the training table: an id may stand in both tables."""
+    folds: list[Path] = field(default_factory=list)
+    """For a refit on all rows: the folders that the folds of this seed were fitted in, whose choices it takes over."""
 
 
 class FittedStage(Protocol):
@@ -118,6 +127,10 @@ def _stage_of_kind(config: Stage, context: Context) -> FittedStage:
             from models.sklearn import Sklearn
 
             return Sklearn(config, context)
+        case FileStage():
+            from models.file import File
+
+            return File(config, context)
     raise TypeError(f"no stage is registered for {type(config).__name__}")
 
 
@@ -136,6 +149,19 @@ def shared_caches(config: Stage, context: Context) -> list[MoleculeCache]:
 
             return molecule_features(list(config.features), config.n_bits, context.cache)
     return []
+
+
+def require_inputs(stage: Stage, competition: CompetitionConfig) -> None:
+    """Check that there is something to learn from; predictions made elsewhere need nothing.
+
+    Raises:
+        ConfigError: if no input column is named.
+    """
+    if not competition.inputs and not isinstance(stage, FileStage):
+        raise ConfigError(
+            "at least one input column must be named under smiles, text, numeric or categorical of competition, where "
+            "not every stage is of kind file; found none. Name one, or remove this stage."
+        )
 
 
 def molecule_columns(columns: list[str], smiles: list[str], kind: str) -> list[str]:

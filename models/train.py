@@ -1,7 +1,8 @@
 """Train every job that is not finished: `python -m models.train [COMPETITION] [--stage S] [--fold K] [--budget T]`.
 
-A job is one (stage, seed, fold). Within a budget, stages start in the YAML's order; the first job of each shows how
-long the others take, and what cannot finish in time is not started.
+A job is one (stage, seed, fold), or a seed's refit on all rows, which starts when its folds are finished. Within a
+budget, stages start in the YAML's order; the first job of each shows how long the others take, and what cannot finish
+in time is not started.
 
 Reads: prepared/train.csv and test.csv, folds/folds.csv.
 Writes: a folder per job with weights, oof.csv, test predictions and, last, report.json. Finished jobs are skipped.
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from competition import command, prepare
 from competition.config import CompetitionConfig, find_config, load_competition
 from competition.durations import in_words
-from competition.errors import ConfigError
+from competition.errors import ConfigError, DataError
 from competition.metrics import load_metric
 from competition.paths import Paths
 from competition.tables import Rows, read_rows
@@ -29,7 +30,7 @@ from folds.table import read_folds
 from models.budget import Budget, Group
 from models.config import load_stages
 from models.executor import Executor, Task
-from models.jobs import Job, Plan, plan, read_predictions, verify
+from models.jobs import ALL, Job, Plan, plan, read_predictions, verify
 from models.notes import read_notes
 from models.stage import shared_caches
 from models.work import context_of, fill_cache, fill_embeddings, predict_job, run_job
@@ -98,6 +99,7 @@ def train(
         if job.finished:
             seconds[job.stage].append(verify(job)["seconds"])
     waiting = [job for job in todo.jobs if not job.finished]
+    _require_needs(waiting)
     unpredicted = [job for job in todo.jobs if job.finished and not job.has_predicted(todo.test_key)]
     for name in stages:
         jobs = todo.of(name)
@@ -125,6 +127,22 @@ def train(
         _print_cut(name, todo, order, budget)
 
 
+def _require_needs(waiting: list[Job]) -> None:
+    """Check that what jobs need is finished or will be trained with them.
+
+    Raises:
+        DataError: if not, as with --stage and pseudo-labels of another.
+    """
+    coming = {job.folder for job in waiting}
+    for job in waiting:
+        for need in job.needs:
+            if not need.finished and need.folder not in coming:
+                raise DataError(
+                    f"stage {job.stage} needs finished jobs of stage {need.stage}; {need.folder} is not. "
+                    f"Run ./run.sh train with --stage {need.stage} first, or without --stage."
+                )
+
+
 def _tasks(
     competition: CompetitionConfig,
     stages: dict[str, Any],
@@ -150,12 +168,13 @@ def _tasks(
         ],
         "jobs": [
             Task(
-                f"{job.stage} seed {job.seed} fold {job.fold} of {todo.n_folds}",
+                f"{job.stage} {job.seed} {job.folder.name}",
                 run_job,
                 (job, stages[job.stage], competition, paths, todo.test_key),
                 takes_progress=True,
                 done=partial(scorer.print_line, job),
                 group=_jobs_of(job.stage),
+                can_start=job.can_start,
             )
             for job in waiting
         ],
@@ -184,6 +203,8 @@ def _groups(
         if stage.kind == "embedding":
             groups.setdefault("embedding", Group("embedding", label="features of the encoder"))
         needs = frozenset([*caches, *(["embedding"] if stage.kind == "embedding" else [])])
+        labelling = [source for source in (stage.pseudo_labels.of if stage.pseudo_labels else []) if source in stages]
+        needs |= {group for source in labelling for group in (_predictions_of(source), _jobs_of(source))}
         for group in (Group(_predictions_of(name), needs), Group(_jobs_of(name), needs, seconds[name])):
             groups[group.name] = group
     return list(groups.values())
@@ -198,7 +219,7 @@ def _predictions_of(stage: str) -> str:
 
 
 class _Scorer:
-    """The line that is printed when a fold is finished."""
+    """The line that is printed when a job is finished."""
 
     def __init__(self, competition: CompetitionConfig, rows: Rows, folds: NDArray[np.int64], n_folds: int) -> None:
         self.competition, self.rows, self.folds, self.n_folds = competition, rows, folds, n_folds
@@ -207,10 +228,14 @@ class _Scorer:
 
     def print_line(self, job: Job) -> None:
         """Stage, seed, fold, score on the held-out fold, seconds; after a stage's first fold, its notes."""
+        seconds = verify(job)["seconds"]
+        if job.fold == ALL:
+            print(f"stage {job.stage}  seed {job.seed}  refit on all rows  {seconds:.0f} s")
+            return
         held_out = self.rows.take(self.folds == job.fold)
         assert held_out.y is not None
         y_pred = read_predictions(job.folder / "oof.csv", held_out.ids, self.competition.targets)
-        score, seconds = self.metric(held_out.y, y_pred), verify(job)["seconds"]
+        score = self.metric(held_out.y, y_pred)
         print(
             f"stage {job.stage}  seed {job.seed}  fold {job.fold} of {self.n_folds}  "
             f"valid {self.metric.name} {score:.4f}  {seconds:.0f} s"

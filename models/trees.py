@@ -1,12 +1,14 @@
 """What the boosted trees share: one booster per target, its number of trees, the search for its settings.
 
 The number of trees comes from a split inside the training rows; the booster is then fitted again on all of them.
-With `search_trials`, Optuna tunes the settings first, on folds inside the training rows. Sources: Friedman, Greedy
-Function Approximation, Annals of Statistics 2001; Akiba et al., Optuna, KDD 2019.
+With `search_trials`, Optuna tunes the settings first, on folds inside the training rows. A refit on all rows takes the
+mean over the folds of both. Sources: Friedman, Greedy Function Approximation, Annals of Statistics 2001; Akiba et al.,
+Optuna, KDD 2019; the refit as in AutoGluon's refit_full (Erickson et al., 2020).
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,11 +89,10 @@ def fit_trees(library: Library, x: Inputs, train: Rows, folder: Path) -> None:
         def progress(trials: int, t: int = t) -> None:
             context.progress(t * steps + trials, len(known) * steps)
 
-        found.append(search(library, sample, progress) if config.search_trials and len(sample) >= FEW else {})
-        tuned = config.model_copy(update=found[-1])
-        inner, outer = train_test_split(np.arange(len(sample)), test_size=INNER_SHARE, random_state=seed_of(context))
-        n_trees.append(library.count_trees(tuned, sample.take(inner), sample.take(outer))[0])
-        library.save(library.grow(tuned, sample, n_trees[-1]), folder, t)
+        settings, count = choice_of_folds(context.folds, t) if context.folds else choice(library, sample, progress)
+        library.save(library.grow(config.model_copy(update=settings), sample, count), folder, t)
+        found.append(settings)
+        n_trees.append(count)
         progress(steps)
     report = {
         "n_trees": n_trees,
@@ -99,6 +100,32 @@ def fit_trees(library: Library, x: Inputs, train: Rows, folder: Path) -> None:
         "n_features": x.numbers.shape[1] + x.words.shape[1] + x.codes.shape[1],
     }
     write_json(folder / TRAINING, {**report, "mean": mean.tolist(), "scale": scale.tolist()})
+
+
+def choice(library: Library, sample: Sample, progress: Callable[[int], None]) -> tuple[dict[str, float], int]:
+    """Settings that the search found on training rows, if there is one, and the number of trees for them."""
+    config, seed = library.config, seed_of(library.context)
+    found = search(library, sample, progress) if config.search_trials and len(sample) >= FEW else {}
+    inner, outer = train_test_split(np.arange(len(sample)), test_size=INNER_SHARE, random_state=seed)
+    tuned = config.model_copy(update=found)
+    return found, library.count_trees(tuned, sample.take(inner), sample.take(outer))[0]
+
+
+def choice_of_folds(folders: list[Path], target: int) -> tuple[dict[str, float], int]:
+    """The same for a refit: means over folds, of settings on the scale of the search, whole numbers rounded.
+
+    The number of trees is not raised for the rows that a fold lacks: it changes little with them, and a fold does not
+    raise it either for its booster of all training rows.
+    """
+    folds = [read_json(folder / TRAINING, "n_trees", "found") for folder in folders]
+    found = [fold["found"][target] for fold in folds]
+    settings = {name: _log_mean([each[name] for each in found]) for name in found[0]} if all(found) else {}
+    return settings, round(statistics.mean(fold["n_trees"][target] for fold in folds))
+
+
+def _log_mean(values: list[float]) -> float:
+    mean = statistics.geometric_mean(values)
+    return round(mean) if isinstance(values[0], int) else mean
 
 
 def in_own_units(y_pred: list[NDArray[np.float64]], folder: Path) -> NDArray[np.float64]:

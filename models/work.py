@@ -18,7 +18,8 @@ from competition.files import derive_seed
 from competition.paths import Paths
 from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
 from folds.table import read_folds, time_ordered
-from models.jobs import Job, publish, write_predictions, write_test_predictions
+from models.jobs import ALL, Job, publish, write_predictions, write_test_predictions
+from models.pseudo_labels import pseudo_labels, with_pseudo_labels
 from models.stage import Context, build_stage, shared_caches
 
 CHECKPOINTS = "checkpoint*.pt"
@@ -42,13 +43,15 @@ def context_of(
         paths.cache,
         progress or (lambda done, total: None),
         competition.auxiliary_targets,
+        id=competition.id,
+        submission_columns=competition.columns_in_sample,
     )
 
 
 def run_job(
     job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test_key: str, progress: Any = None
 ) -> None:
-    """Fit one job, predict its held-out fold and the test rows, and publish its folder."""
+    """Fit one job, predict its held-out fold, if it has one, and the test rows, and publish its folder."""
     rows = read_rows(paths.train, competition, labelled=True)
     folds = read_folds(paths.folds, rows.ids)
     train = rows.take(training_rows(rows, folds, job.fold, stage.extra_rows, time_ordered(paths.folds_report)))
@@ -56,17 +59,24 @@ def run_job(
     clear(job.folder)
     started = time.monotonic() - seconds_in_checkpoints(job.folder)
     test = read_rows(paths.test, competition, labelled=False)
-    context = context_of(competition, paths, job_seed(competition, job), rows, progress)
-    if stage.sees_test_inputs:
-        context = replace(context, unlabelled=held_out.followed_by(test))
+    if stage.pseudo_labels is not None:
+        labels = pseudo_labels(job, test_key, test.ids, competition.targets)
+        train = with_pseudo_labels(train, test, labels, stage.pseudo_labels.weight)
+    context = replace(
+        context_of(competition, paths, job_seed(competition, job), rows, progress),
+        predicts_held_out=True,
+        folds=[need.folder for need in job.needs if need.stage == job.stage],
+        unlabelled=held_out.followed_by(test) if getattr(stage, "pretrain_on", "train") == "all_inputs" else None,
+    )
     fitted = build_stage(stage, context)
     sees_held_out = getattr(stage, "keep", "last") == "best_on_held_out"
     fitted.fit(train, held_out if sees_held_out else None, job.folder)
-    valid = held_out.without_labels()
-    write_predictions(job.folder / "oof.csv", valid.ids, competition.targets, fitted.predict(valid, job.folder))
-    spread = getattr(fitted, "spread", None)
-    if spread is not None:
-        write_predictions(job.folder / "oof_spread.csv", valid.ids, competition.targets, spread)
+    if job.fold != ALL:
+        valid = held_out.without_labels()
+        write_predictions(job.folder / "oof.csv", valid.ids, competition.targets, fitted.predict(valid, job.folder))
+        spread = getattr(fitted, "spread", None)
+        if spread is not None:
+            write_predictions(job.folder / "oof_spread.csv", valid.ids, competition.targets, spread)
     seconds = time.monotonic() - started
     predict_job(job, stage, competition, paths, test, test_key)
     for checkpoint in job.folder.glob(CHECKPOINTS):
@@ -102,7 +112,7 @@ def training_rows(
         extra_rows: the setting of the stage.
         earlier_alone: whether folds are blocks in time, of which later ones are left out.
     """
-    trains = folds < fold if earlier_alone else folds != fold
+    trains = folds < fold if earlier_alone and fold != ALL else folds != fold
     if rows.extra is not None:
         held_out = set(rows.inputs[INPUT_KEY][folds == fold])
         in_fold = rows.inputs[INPUT_KEY].isin(held_out).to_numpy()

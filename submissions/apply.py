@@ -5,11 +5,14 @@ work/<name>/submissions/<run>/
     cross_fitted/<candidate>.csv
     blend.json, blend.csv     all linear candidates; the best-justified of them
     stack.json, stack/, stack.csv
-    selection.json, submission.csv
+                              all stacks; the best-justified of them
+    selection.json, known_labels.csv, submission.csv, spread.csv
+                              the chosen candidate and its post-processing
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +20,16 @@ import numpy as np
 import pandas as pd
 
 from competition.errors import DataError, SubmissionError
-from competition.files import digest, read_json, read_text_table, sha256_of, write_table
+from competition.files import digest, read_json, read_table, read_text_table, sha256_of, write_atomically, write_table
 from competition.metrics import Array
-from submissions.blenders import Blend
-from submissions.stacker import Stack
+from competition.tables import INPUT_KEY
+from submissions.postprocess import apply_steps
+from submissions.stacker import STACKS, Regressor, Ridge, Scaling, Stack, Trees
+from submissions.target import Blend
 
 MANIFEST, BLEND, STACK, SELECTION = "run.json", "blend.json", "stack.json", "selection.json"
 BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.csv"
-STACK_NAME = "lightgbm_stack"
+KNOWN_LABELS = "known_labels.csv"
 
 
 def read_step(run_folder: Path, step: str) -> dict[str, Any]:
@@ -50,42 +55,56 @@ def read_step(run_folder: Path, step: str) -> dict[str, Any]:
     return stored
 
 
-def predict_run(run_folder: Path, columns: dict[str, Array]) -> Array:
-    """Predictions of the candidate that was chosen, (n_rows, n_targets), targets in the order of the run's manifest.
+def predict_run(run_folder: Path, columns: dict[str, Array], inputs: list[str], features: Array) -> Array:
+    """Predictions of the submission, (n_rows, n_targets), targets in the order of the run's manifest.
+
+    Those of the candidate that was chosen, with the post-processing that was kept.
 
     Args:
         run_folder: of a run that has its selection.json.
-        columns: stage -> (n_rows, n_targets), its mean over folds and seeds.
+        columns: column of the run -> (n_rows, n_targets), its mean over folds and over the seeds that it stands for.
+        inputs: n_rows names of the rows' whole inputs (`INPUT_KEY`).
+        features: (n_rows, n_features) as `submissions.features` gives them.
 
     Raises:
         DataError: if a stage of the run is lacking, or the folder is not complete.
     """
-    return predict_candidate(run_folder, read_step(run_folder, SELECTION)["chosen"], columns)
+    selection = read_step(run_folder, SELECTION)
+    y_pred = predict_candidate(run_folder, selection["chosen"], columns, features)
+    targets = read_json(run_folder / MANIFEST, "targets")["targets"]
+    for t, target in enumerate(targets):
+        kept = [tried["fitted"] for tried in selection["postprocessing"][target] if tried["fitted"]]
+        y_pred[:, t] = apply_steps(kept, y_pred[:, t], np.array(inputs))
+    if KNOWN_LABELS in selection["files"]:
+        table = read_table(run_folder / KNOWN_LABELS, [INPUT_KEY]).set_index(INPUT_KEY)
+        known = table.reindex(index=inputs, columns=targets).to_numpy()
+        y_pred = np.where(np.isnan(known), y_pred, known)
+    return y_pred
 
 
-def predict_candidate(run_folder: Path, name: str, columns: dict[str, Array]) -> Array:
-    """The same for any candidate of the run.
+def predict_candidate(run_folder: Path, name: str, columns: dict[str, Array], features: Array) -> Array:
+    """The predictions of any candidate of the run, without post-processing.
 
     Raises:
         DataError: as `predict_run`.
     """
-    manifest = read_json(run_folder / MANIFEST, "stages", "targets", "config")
-    stages = [stage["name"] for stage in manifest["stages"]]
+    manifest = read_json(run_folder / MANIFEST, "columns", "targets", "config")
+    stages = list(manifest["columns"])
     lacking = [stage for stage in stages if stage not in columns]
     if lacking:
         raise DataError(
             f"the run {run_folder.name} needs a column of predictions from each of its stages; lacking: "
             f"{', '.join(lacking)}. Predict with those stages first."
         )
+    models = read_step(run_folder, STACK if name in STACKS else BLEND)["candidates"][name]["models"]
     y_pred = []
     for t, target in enumerate(manifest["targets"]):
         of_target = np.column_stack([columns[stage][:, t] for stage in stages])
-        if name == STACK_NAME:
-            stored = read_step(run_folder, STACK)["models"][target]
-            y_pred.append(_stack(run_folder, stored, stages).predict(of_target))
+        if name in STACKS:
+            stack = _stack(run_folder, models[target], stages)
+            y_pred.append(stack.predict(np.hstack([of_target, features])))
         else:
-            stored = read_step(run_folder, BLEND)["candidates"][name]["models"][target]
-            y_pred.append(_blend(stored, stages).predict(of_target))
+            y_pred.append(_blend(models[target], stages).predict(of_target))
     return np.column_stack(y_pred)
 
 
@@ -98,15 +117,28 @@ def stored_blend(blend: Blend, stages: list[str]) -> dict[str, Any]:
     }
 
 
-def stored_stack(stack: Stack, stages: list[str], file: str | None) -> dict[str, Any]:
-    """A stack as JSON; `file` holds its trees, relative to the run's folder."""
+def store_stack(run_folder: Path, name: str, stack: Stack, stages: list[str]) -> dict[str, Any]:
+    """A stack as JSON; a correction that is no list of numbers goes to the file `stack/<name>.<txt or skops>`.
+
+    Raises:
+        ConfigError: if a regressor cannot be stored.
+    """
+    scaling, correction = stack.scaling, stack.correction
+    stored: dict[str, Any] = {"kind": "none"}
+    if isinstance(correction, Trees):
+        stored = {"kind": "trees", "n_trees": correction.n_trees, "file": f"stack/{name}.txt"}
+        write_atomically(run_folder / stored["file"], correction.text)
+    elif isinstance(correction, Ridge):
+        stored = {"kind": "ridge", "penalty": correction.penalty, "weights": correction.weights}
+    elif isinstance(correction, Regressor):
+        from models.estimators import save
+
+        stored = {"kind": "sklearn", "file": f"stack/{name}.skops"}
+        save(correction.fitted, run_folder / stored["file"])
     return {
         "blend": stored_blend(stack.blend, stages),
-        "centre": stack.centre,
-        "spread": stack.spread,
-        "features": [stages[j] for j in stack.order],
-        "n_trees": stack.n_trees,
-        "trees": file,
+        "scaling": {**asdict(scaling), "order": [stages[j] for j in scaling.order]},
+        "correction": stored,
     }
 
 
@@ -115,14 +147,19 @@ def _blend(stored: dict[str, Any], stages: list[str]) -> Blend:
 
 
 def _stack(run_folder: Path, stored: dict[str, Any], stages: list[str]) -> Stack:
-    return Stack(
-        _blend(stored["blend"], stages),
-        stored["centre"],
-        stored["spread"],
-        [stages.index(stage) for stage in stored["features"]],
-        stored["n_trees"],
-        (run_folder / stored["trees"]).read_text() if stored["trees"] else None,
-    )
+    order = [stages.index(stage) for stage in stored["scaling"]["order"]]
+    blend, scaling = _blend(stored["blend"], stages), Scaling(**{**stored["scaling"], "order": order})
+    match stored["correction"]:
+        case {"kind": "trees", "n_trees": n_trees, "file": file}:
+            return Stack(blend, scaling, Trees(n_trees, (run_folder / file).read_text()))
+        case {"kind": "ridge", "penalty": penalty, "weights": weights}:
+            return Stack(blend, scaling, Ridge(penalty, weights))
+        case {"kind": "sklearn", "file": file}:
+            from models.estimators import load
+
+            return Stack(blend, scaling, Regressor(load(run_folder / file)))
+        case _:
+            return Stack(blend, scaling, None)
 
 
 def submission_table(

@@ -7,17 +7,20 @@ is better by the rule of selection) and, last, blend.json. Kept as they are whil
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from competition import command
 from competition.files import read_json, write_table
+from competition.metrics import Array
 from submissions.apply import BLEND, BLEND_FILE, stored_blend
 from submissions.blenders import BLENDERS
-from submissions.columns import Run, load_columns, open_run, rule_of, targets_of
-from submissions.crossfit import choose, compare, cross_fit, fit_of, scores
+from submissions.bootstrap import fast
+from submissions.columns import Run, load_columns, open_run, rule_of, stage_names, targets_of
+from submissions.crossfit import Rule, choose, compare, cross_fit, cross_fitted, fit_of, scores
 from submissions.products import (
     at_work,
     cross_fitted_file,
@@ -27,6 +30,7 @@ from submissions.products import (
     write_manifest,
     write_predictions,
 )
+from submissions.target import Target
 
 
 def blend(run: Run) -> dict[str, Any]:
@@ -36,32 +40,65 @@ def blend(run: Run) -> dict[str, Any]:
         return dict(read_json(run.folder / BLEND))
     columns = load_columns(run)
     targets, rule, names = targets_of(run, columns), rule_of(run, columns), run.config.competition.targets
-    cross_fitted, candidates = {}, {}
-    for name in BLENDERS:
+    honest, candidates = {}, {}
+    for name in run.candidates:
         predictions = cross_fit(targets, fit_of(name), run.plan.n_folds)
         write_table(run.folder / cross_fitted_file(name), cross_fitted_table(columns.ids, names, predictions))
         models = {t: stored_blend(target.fit(name), columns.stages) for t, target in zip(names, targets, strict=True)}
         candidates[name] = {"models": models, **scores(rule, predictions)}
-        cross_fitted[name] = predictions.cross_fitted
-    compared = compare(rule, cross_fitted, rule.folds >= 0, rule.draws)
+        honest[name] = predictions.cross_fitted
+    compared = compare(rule, honest, rule.folds >= 0, rule.draws)
     chosen, reason = choose(rule, compared)
     of_target = [np.column_stack([columns.test[s][:, t] for s in columns.stages]) for t in range(len(names))]
     y_pred = np.column_stack([t.fit(chosen).predict(part) for t, part in zip(targets, of_target, strict=True)])
     write_predictions(run, columns.test_ids, y_pred, BLEND_FILE)
+    stages = stage_names(run.config) if len(run.config.stages) > 1 else []
+    worth = drop_one(
+        stages, lambda stage: targets_of(run, columns.without(stage)), rule, honest[rule.default], run.plan.n_folds
+    )
     content = {
         "candidates": {name: {**part, **asdict(compared[name])} for name, part in candidates.items()},
         "default": rule.default,
         "chosen": chosen,
         "reason": reason,
+        "drop_one": worth,
     }
-    return finish(run, BLEND, content, [BLEND_FILE, *map(cross_fitted_file, BLENDERS)])
+    return finish(run, BLEND, content, [BLEND_FILE, *map(cross_fitted_file, run.candidates)])
+
+
+def drop_one(
+    stages: list[str], without: Callable[[str], list[Target]], rule: Rule, with_all: Array, n_folds: int
+) -> dict[str, dict[str, float]]:
+    """Cross-fitted score of the default blend refitted without each stage, and its paired difference to that with all.
+
+    Args:
+        stages: by name.
+        without: makes the targets without the columns of a stage.
+        with_all: (n_rows, n_targets), the cross-fitted predictions of the default blend.
+        n_folds: number of folds.
+    """
+    all_stages = "all stages"
+    y_pred = {stage: cross_fitted(without(stage), fit_of(rule.default), n_folds) for stage in stages}
+    draws = rule.draws if fast(rule.metric) else max(100, rule.draws // 10)
+    compared = compare(replace(rule, default=all_stages), {all_stages: with_all, **y_pred}, rule.folds >= 0, draws)
+    return {stage: asdict(compared[stage]) for stage in stages}
 
 
 def describe(content: dict[str, Any]) -> str:
-    """The cross-fitted scores in one line."""
-    scores_of = {name: content["candidates"][name]["cross_fitted_score"] for name in BLENDERS}
-    listed = ", ".join(f"{name} {number(score)}" for name, score in scores_of.items())
-    return f"{BLEND_FILE}: {content['chosen']}; cross_fitted_score: {listed}"
+    """The cross-fitted scores, the optimism of the default blend and its score without each stage, a line each."""
+    candidates, name = content["candidates"], content["default"]
+    lines = [
+        f"{BLEND_FILE}: {content['chosen']}; cross_fitted_score: {_listed(candidates, list(BLENDERS))}",
+        f"{name}: in_sample_score {number(candidates[name]['in_sample_score'])}, "
+        f"optimism {number(candidates[name]['optimism'])}",
+    ]
+    if content["drop_one"]:
+        lines.append(f"{name} without a stage: {_listed(content['drop_one'], sorted(content['drop_one']))}")
+    return "\n".join(lines)
+
+
+def _listed(parts: dict[str, Any], names: list[str]) -> str:
+    return ", ".join(f"{name} {number(parts[name]['cross_fitted_score'])}" for name in names if name in parts)
 
 
 def number(value: float | None) -> str:

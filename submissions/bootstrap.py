@@ -75,14 +75,15 @@ def _by_sums(metric: Metric, y: Array, predictions: dict[str, Array], units: NDA
         known = ~np.isnan(y[:, t])
         centre = y[known, t].mean() if known.any() else 0.0
         for y_pred in predictions.values():
-            rows = np.zeros((len(y), 6))
             known_y, known_pred = y[known, t], y_pred[known, t]
-            rows[known] = np.column_stack(statistics(known_y, known_y - centre, known_pred - centre))
-            columns.append(np.stack([np.bincount(units, column, n_units) for column in rows.T], axis=1))
-    per_unit = np.concatenate(columns, axis=1)  # (n_units, n_targets * n_predictions * 6)
+            columns += [
+                np.bincount(units[known], column, n_units)
+                for column in statistics(known_y, known_y - centre, known_pred - centre)
+            ]
+    per_unit = np.stack(columns, axis=1)  # (n_units, n_targets * n_predictions * n_sums)
 
     def score(counts: Counts) -> dict[str, Array]:
-        sums = (counts @ per_unit).reshape(len(counts), n_targets, len(predictions), 6)
+        sums = (counts @ per_unit).reshape(len(counts), n_targets, len(predictions), -1)
         with np.errstate(divide="ignore", invalid="ignore"):
             scores = of_sums(*np.moveaxis(sums, 3, 0)).mean(axis=1)
         return {name: scores[:, i] for i, name in enumerate(predictions)}
@@ -91,25 +92,33 @@ def _by_sums(metric: Metric, y: Array, predictions: dict[str, Array], units: NDA
 
 
 def _squares(raw: Array, y: Array, y_pred: Array) -> tuple[Array, ...]:
-    return np.ones_like(y), y, y**2, y - y_pred, (y - y_pred) ** 2, np.zeros_like(y)
+    return np.ones_like(y), (y - y_pred) ** 2
+
+
+def _with_labels(raw: Array, y: Array, y_pred: Array) -> tuple[Array, ...]:
+    return np.ones_like(y), y, y**2, y - y_pred, (y - y_pred) ** 2
+
+
+def _absolute(raw: Array, y: Array, y_pred: Array) -> tuple[Array, ...]:
+    return np.ones_like(y), np.abs(y - y_pred)
+
+
+def _relative(raw: Array, y: Array, y_pred: Array) -> tuple[Array, ...]:
+    return np.ones_like(y), np.abs(y - y_pred) / np.maximum(np.abs(raw), np.finfo(np.float64).eps)
 
 
 def _products(raw: Array, y: Array, y_pred: Array) -> tuple[Array, ...]:
     return np.ones_like(y), y, y**2, y_pred, y_pred**2, y * y_pred
 
 
-def _absolute(raw: Array, y: Array, y_pred: Array) -> tuple[Array, ...]:
-    error = np.abs(y - y_pred)
-    nothing = np.zeros_like(y)
-    relative = error / np.maximum(np.abs(raw), np.finfo(np.float64).eps)
-    return np.ones_like(y), error, relative, nothing, nothing, nothing
+def _mean(n: Array, total: Array) -> Array:
+    return total / n
 
 
 def _log_squares(raw: Array, y: Array, y_pred: Array) -> tuple[Array, ...]:
-    nothing = np.zeros_like(y)
     with np.errstate(divide="ignore", invalid="ignore"):  # at or below -1 the score is not defined
         error = np.log1p(raw) - np.log1p(raw + (y_pred - y))
-    return np.ones_like(y), np.where(np.isfinite(error), error**2, np.nan), nothing, nothing, nothing, nothing
+    return np.ones_like(y), np.where(np.isfinite(error), error**2, np.nan)
 
 
 def _pearson(n: Array, y: Array, yy: Array, p: Array, pp: Array, yp: Array) -> Array:
@@ -117,17 +126,17 @@ def _pearson(n: Array, y: Array, yy: Array, p: Array, pp: Array, yp: Array) -> A
 
 
 SUMS: dict[str, tuple[Callable[[Array, Array, Array], tuple[Array, ...]], Callable[..., Array]]] = {
-    "mse": (_squares, lambda n, y, yy, e, ee, _: ee / n),
-    "rmse": (_squares, lambda n, y, yy, e, ee, _: np.sqrt(ee / n)),
-    "mcrmse": (_squares, lambda n, y, yy, e, ee, _: np.sqrt(ee / n)),
-    "rmsle": (_log_squares, lambda n, ee, *_: np.sqrt(ee / n)),
-    "r2": (_squares, lambda n, y, yy, e, ee, _: 1 - ee / (yy - y**2 / n)),
-    "explained_variance": (_squares, lambda n, y, yy, e, ee, _: 1 - (ee - e**2 / n) / (yy - y**2 / n)),
-    "mae": (_absolute, lambda n, error, relative, *_: error / n),
-    "mape": (_absolute, lambda n, error, relative, *_: relative / n),
+    "mse": (_squares, _mean),
+    "rmse": (_squares, lambda n, ee: np.sqrt(ee / n)),
+    "mcrmse": (_squares, lambda n, ee: np.sqrt(ee / n)),
+    "rmsle": (_log_squares, lambda n, ee: np.sqrt(ee / n)),
+    "r2": (_with_labels, lambda n, y, yy, e, ee: 1 - ee / (yy - y**2 / n)),
+    "explained_variance": (_with_labels, lambda n, y, yy, e, ee: 1 - (ee - e**2 / n) / (yy - y**2 / n)),
+    "mae": (_absolute, _mean),
+    "mape": (_relative, _mean),
     "pearson": (_products, _pearson),
 }
-"""Metric -> six numbers of each row, from y as it is and y and y_pred about the mean label; the score of their sums."""
+"""Metric -> numbers of each row, from y as it is and y and y_pred about the mean label; the score of their sums."""
 
 
 def _by_ranks(y: Array, predictions: dict[str, Array], units: NDArray[np.int64]) -> Score:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from competition import command
 from competition.config import CompetitionConfig
-from competition.errors import ConfigError
+from competition.errors import ConfigError, DataError
 from competition.metrics import load_metric
 from competition.paths import Paths
 from competition.prepare import describe, prepare
@@ -19,8 +19,10 @@ from competition.tables import own_rows
 from folds.splitters import make_folds
 from models.config import CustomStage, TextStage
 from models.custom import load_custom
+from models.file import FOLD_MARKS, check_predictions
 from models.jobs import code_digest
-from models.stage import molecule_columns
+from models.settings import FileStage
+from models.stage import molecule_columns, require_inputs
 from models.template import read_template, require_molecules
 from models.weights import WEIGHT_SETS, digest_of_weights
 from submissions.config import Config, load_config
@@ -43,20 +45,29 @@ def check(config: Config) -> str:
     _check_metric(competition, own[competition.targets].to_numpy(dtype=np.float64), folds)
     lines, mistakes = [describe(prepared.report)], []
     for name, stage in config.stages.items():
-        weights = getattr(stage, "weights", None)
+        weights, mark = getattr(stage, "weights", None), None
+        doubts: list[str] = []
         try:
+            require_inputs(stage, competition)
             _check_columns(stage, config)
             digest_of_weights(weights)
             if isinstance(stage, CustomStage):
                 load_custom(stage)
+            if isinstance(stage, FileStage):
+                mark, doubts = check_predictions(stage, competition, prepared, folds)
         except ConfigError as error:
             mistakes.append(f"stages.{name}: {error}")
+            continue
+        except DataError as error:  # of predictions made elsewhere, a line for each mistake in their files
+            mistakes += [f"stages.{name}: {line}" for line in str(error).splitlines()]
             continue
         code_digest(stage)
         known = WEIGHT_SETS.get(weights or "")
         said = f" from {weights}" if weights else ""
         said += f" ({known.labels}: check that they are not this competition's)" if known and known.labels else ""
-        lines.append(f"stage {name}: {stage.kind}{said}, {len(set(stage.seeds)) * (int(folds.max()) + 1)} jobs")
+        said += f", {len(set(stage.seeds)) * (int(folds.max()) + 1 + (stage.final_fit != 'folds'))} jobs"
+        lines.append(f"stage {name}: {stage.kind}{said}" + (f"; {mark}: {FOLD_MARKS[mark]}" if mark else ""))
+        lines += [f"WARNING stage {name}: {doubt}" for doubt in doubts]
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from competition.errors import DataError
 from competition.files import derive_seed, digest, read_table, read_text_table, sha256_of
 from competition.metrics import Array, Metric, load_metric
 from competition.paths import PROJECT, Paths
-from competition.tables import text_columns
+from competition.tables import INPUT_KEY, text_columns
 from folds.table import read_folds, read_units
-from models.jobs import Job, Plan, plan, sha256_of_required, stage_oof, stage_test
-from submissions.blenders import Target
+from models.jobs import ALL, Job, Plan, plan, sha256_of_required, stage_oof, stage_test
+from submissions.blenders import ALWAYS, BLENDERS
 from submissions.config import Config, load_config
 from submissions.crossfit import Rule
+from submissions.target import Target, exact_problem, share_weights
 
 OWN = (
     "apply",
@@ -31,12 +32,20 @@ OWN = (
     "columns",
     "convex",
     "crossfit",
+    "features",
+    "postprocess",
     "products",
     "stack",
     "stacker",
+    "target",
     "write",
 )
-CODE = (*(PROJECT / "submissions" / f"{name}.py" for name in OWN), PROJECT / "competition" / "metrics.py")
+CODE = (
+    *(PROJECT / "submissions" / f"{name}.py" for name in OWN),
+    PROJECT / "competition" / "metrics.py",
+    PROJECT / "models" / "estimators.py",
+    PROJECT / "models" / "features.py",
+)
 PACKAGES = (
     "numpy",
     "scipy",
@@ -75,6 +84,14 @@ class Run:
     def metric(self) -> Metric:
         """What predictions are scored by."""
         return load_metric(self.config.competition.metric, self.config.competition.greater_is_better)
+
+    @property
+    def candidates(self) -> list[str]:
+        """The blends that are compared, in the order of their page."""
+        settings = self.config.submissions
+        no_exact_form = exact_problem(_metric_of_one(self)) is None
+        wanted = {*ALWAYS, settings.default, *settings.candidates, *(["optuna"] if no_exact_form else [])}
+        return [name for name in BLENDERS if name in wanted]
 
     @property
     def column_of(self) -> dict[str, str]:
@@ -142,6 +159,8 @@ def _portable(config: Config) -> dict[str, Any]:
     del settings["folds"]["file"]  # its content is in folds.csv
     for extra in settings["competition"]["extra_train"]:
         del extra["file"]  # its rows are in the prepared training table
+    for stage in settings["stages"].values():
+        stage.pop("folder", None)  # the content of its files is in the job's key
     for key in ("metric", "features"):
         if ":" in (getattr(config.competition, key) or ""):
             file, function = getattr(config.competition, key).rsplit(":", 1)
@@ -156,7 +175,8 @@ def _digests(job: Job, test_key: str) -> list[str]:
             f"every job must be finished and have predicted the test table; {job.folder} "
             f"{'lacks ' + test.name if job.finished else 'is not finished'}. Run ./run.sh train."
         )
-    return [f"{job.stage} {job.seed} {job.fold}", sha256_of(job.folder / "oof.csv"), sha256_of(test)]
+    files = [test] if job.fold == ALL else [job.folder / "oof.csv", test]
+    return [f"{job.stage} {job.seed} {job.fold}", *map(sha256_of, files)]
 
 
 def package_versions() -> dict[str, str]:
@@ -172,17 +192,21 @@ def package_versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Columns:
-    """Predictions of all stages with what they are held against. Stages are in alphabetical order.
+    """Predictions of all stages with what they are held against. Columns are in alphabetical order.
 
-    oof: (n_rows, n_stages, n_targets), NaN where the fold is -1.
+    stages: name of each column: its stage, or `stage:seed`.
+    stage_of: column -> its stage.
+    oof: (n_rows, n_columns, n_targets), NaN where the fold is -1.
     y: (n_rows, n_targets), NaN where there is no label.
     folds: (n_rows,).
     units: (n_rows,), equal for rows that share a fold by construction.
     ids, test_ids: of the rows of `oof` and of `test`.
-    test: stage -> (n_test_rows, n_targets).
+    test: column -> (n_test_rows, n_targets).
+    inputs, test_inputs: of the rows, equal where the whole input is the same.
     """
 
     stages: list[str]
+    stage_of: dict[str, str]
     ids: list[str]
     oof: Array
     y: Array
@@ -190,6 +214,22 @@ class Columns:
     units: NDArray[np.int64]
     test_ids: list[str]
     test: dict[str, Array]
+    inputs: list[str]
+    test_inputs: list[str]
+
+    def oof_of(self, stage: str) -> Array:
+        """Mean of the columns of one stage, (n_rows, n_targets)."""
+        return self.oof[:, [self.stage_of[name] == stage for name in self.stages]].mean(axis=1)
+
+    def test_of(self, stage: str) -> Array:
+        """The same for the test rows."""
+        return np.mean([self.test[name] for name in self.stages if self.stage_of[name] == stage], axis=0)
+
+    def without(self, stage: str) -> Columns:
+        """All but the columns of one stage."""
+        kept = [name for name in self.stages if self.stage_of[name] != stage]
+        oof = self.oof[:, [self.stages.index(name) for name in kept]]
+        return replace(self, stages=kept, oof=oof, test={name: self.test[name] for name in kept})
 
 
 def load_columns(run: Run) -> Columns:
@@ -202,41 +242,70 @@ def load_columns(run: Run) -> Columns:
     train = read_table(run.paths.train, text_columns(competition))
     ids = list(train[competition.id])
     folds = read_folds(run.paths.folds, ids)
-    test_ids = list(read_text_table(run.paths.test)[competition.id])
-    stages = stage_names(run.config)
-    oof = [stage_oof(run.plan.of(stage), ids, folds, competition.targets) for stage in stages]
-    test = {s: stage_test(run.plan.of(s), run.plan.test_key, test_ids, competition.targets) for s in stages}
+    test_table = read_text_table(run.paths.test)
+    test_ids = list(test_table[competition.id])
+    names = column_names(run.config)
+    jobs = {name: [job for job in run.plan.of(stage) if job.seed in seeds] for name, (stage, seeds) in names.items()}
+    oof = [stage_oof(part, ids, folds, competition.targets) for part in jobs.values()]
     return Columns(
-        stages=stages,
+        stages=list(names),
+        stage_of={name: stage for name, (stage, _) in names.items()},
         ids=ids,
         oof=np.stack(oof, axis=1),
         y=train[competition.targets].to_numpy(dtype=np.float64),
         folds=folds,
         units=read_units(run.paths.units, ids),
         test_ids=test_ids,
-        test=test,
+        test={name: stage_test(part, run.plan.test_key, test_ids, competition.targets) for name, part in jobs.items()},
+        inputs=list(train[INPUT_KEY]),
+        test_inputs=list(test_table[INPUT_KEY]),
     )
 
 
 def stage_names(config: Config) -> list[str]:
-    """The stages in the order in which columns stand everywhere, whatever the order of the YAML."""
+    """The stages in alphabetical order, whatever the order of the YAML."""
     return sorted(config.stages)
 
 
-def targets_of(run: Run, columns: Columns) -> list[Target]:
-    """What the candidates are fitted on, one for each target."""
+def column_names(config: Config) -> dict[str, tuple[str, list[int]]]:
+    """Column -> its stage and the seeds it is the mean of, in the order in which columns stand everywhere."""
+    found: dict[str, tuple[str, list[int]]] = {}
+    for stage, settings in config.stages.items():
+        seeds = sorted(set(settings.seeds))
+        if config.submissions.seeds == "separate" and len(seeds) > 1:
+            found |= {f"{stage}:{seed}": (stage, [seed]) for seed in seeds}
+        else:
+            found[stage] = (stage, seeds)
+    return dict(sorted(found.items()))
+
+
+def targets_of(run: Run, columns: Columns, features: Array | None = None) -> list[Target]:
+    """What the candidates are fitted on, one for each target; `features` (n_rows, n_features) are for stacks."""
     settings = run.config.submissions
-    return [
+    targets = [
         Target(
             np.ascontiguousarray(columns.oof[:, :, t]),
             columns.y[:, t],
             columns.folds,
-            run.metric,
+            _metric_of_one(run),
             settings.trials,
             derive_seed(run.config.competition.seed, "blend", name),
+            settings.weight_trials,
+            features,
         )
         for t, name in enumerate(run.config.competition.targets)
     ]
+    if settings.weights == "shared":
+        share_weights(targets)
+    return targets
+
+
+def _metric_of_one(run: Run) -> Metric:
+    """The metric as blends of one target can be tuned on it: a user's function, too, where there is one target only."""
+    metric = run.metric
+    if metric.column is None and len(run.config.competition.targets) == 1:
+        return replace(metric, column=lambda y, y_pred: metric(y[:, None], y_pred[:, None]))
+    return metric
 
 
 def rule_of(run: Run, columns: Columns) -> Rule:

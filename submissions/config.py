@@ -2,30 +2,81 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from competition.config import CompetitionConfig, StrictModel, absolute_paths, find_config, load_yaml, validate
 from folds.config import FoldsConfig
-from models.config import StageConfig, stages_section
+from models.config import StageConfig, require_sources, stages_section
 
-Candidate = Literal["best_single", "mean", "convex", "shrunk_ridge", "lightgbm_stack"]
+Blender = Literal[
+    "best_single",
+    "mean",
+    "convex",
+    "convex_and_ridge",
+    "shrunk_ridge",
+    "ridge",
+    "greedy",
+    "hill_climb",
+    "optuna",
+]
+Step = Literal["shift_scale", "isotonic", "average_equal_inputs", "clip", "round", "known_labels"]
+
+
+class StackRegressor(StrictModel):
+    """A regressor of scikit-learn as the level-2 model of a stack."""
+
+    name: str
+    """Its name in scikit-learn."""
+    parameters: dict[str, Any] = {}
+    """Its own settings, by scikit-learn's names, where they differ from scikit-learn's defaults."""
+
+    @model_validator(mode="after")
+    def _is_known(self) -> Self:
+        from models.estimators import build_regressor
+
+        build_regressor(self.name, self.parameters, seed=0)
+        return self
 
 
 class SubmissionsConfig(StrictModel):
     """How columns of predictions become one file."""
 
-    default: Literal["best_single", "mean", "convex", "shrunk_ridge"] = "shrunk_ridge"
+    default: Blender = "shrunk_ridge"
     """The blend that is submitted unless another candidate is better by more than `margin` standard errors."""
+    candidates: list[Blender] = []
+    """More blends to compare with the default, beside best_single, mean, convex, convex_and_ridge and ridge, which
+    always are, and optuna, which is where the metric has no exact form."""
+    weights: Literal["per_target", "shared"] = "per_target"
+    """shared: one vector of weights for all targets, fitted on their labels in units of each target's spread."""
+    seeds: Literal["averaged", "separate"] = "averaged"
+    """Whether the seeds of a stage are one column, their mean, or a column each (`stage:seed`)."""
     margin: float = Field(default=1.0, ge=0)
     """Standard errors of the paired difference by which another candidate has to be better."""
     trials: int = Field(default=40, ge=2)
     """Trials of Optuna on the two shrinkage numbers of the shrunk ridge."""
+    weight_trials: int = Field(default=100, ge=2)
+    """Trials of Optuna on the weights themselves (candidate optuna)."""
     bootstrap: int = Field(default=1000, ge=100)
     """Draws of the paired bootstrap."""
     stack: bool = True
-    """Whether the LightGBM stack is a candidate."""
+    """Whether stacks are candidates: small trees and a ridge on what the default blend leaves."""
+    stack_regressor: StackRegressor | None = None
+    """A regressor of scikit-learn for one more stack, `sklearn_stack`."""
+    stack_features: bool = False
+    """Whether stacks see RDKit's descriptors, the competition's numbers and the lengths of texts, too."""
+    postprocess: list[Step] = ["isotonic", "average_equal_inputs", "clip"]
+    """Steps on the chosen candidate's predictions, in this order, each kept for a target where its cross-fitted score
+    gains by more than `margin` standard errors. known_labels (a test row whose input stands in the training table gets
+    its mean label there) cannot be scored so: it is kept where it is named, and comes last."""
+
+    @field_validator("postprocess")
+    @classmethod
+    def _each_once(cls, steps: list[Step]) -> list[Step]:
+        if len(set(steps)) < len(steps):
+            raise ValueError("must name each step once")
+        return steps
 
 
 class Config(StrictModel):
@@ -35,6 +86,13 @@ class Config(StrictModel):
     folds: FoldsConfig = FoldsConfig()
     stages: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")], StageConfig] = Field(min_length=1)
     submissions: SubmissionsConfig = SubmissionsConfig()
+
+    @model_validator(mode="after")
+    def _stacks_have_features(self) -> Self:
+        inputs = self.competition
+        if self.submissions.stack_features and not (inputs.smiles or inputs.text or inputs.numeric or inputs.features):
+            raise ValueError("submissions.stack_features needs smiles, text, numeric or features in competition")
+        return self
 
 
 def load_config(name: str, seed: int | None = None) -> Config:
@@ -48,4 +106,6 @@ def load_config(name: str, seed: int | None = None) -> Config:
     document = {section: values for section, values in load_yaml(path).items() if values is not None}
     if "stages" in document:
         document["stages"] = stages_section(document, path)
-    return validate(Config, absolute_paths(document, path, seed), path)
+    config = validate(Config, absolute_paths(document, path, seed), path)
+    require_sources(dict(config.stages), path)
+    return config

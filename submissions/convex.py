@@ -9,6 +9,9 @@ import numpy as np
 
 from competition.metrics import Array
 
+ROWS_AT_FIRST = 1000
+"""Rows with which the programme of the absolute errors begins, at least."""
+
 
 def least_squares_weights(gram: Array) -> Array:
     """Weights w >= 0, sum 1, that minimise w' gram w: the exact convex blend where gram = E'E.
@@ -54,22 +57,43 @@ def least_squares_weights(gram: Array) -> Array:
 def least_absolute_weights(errors: Array) -> Array:
     """Weights w >= 0, sum 1, that minimise sum |E w|: the exact convex blend for the MAE.
 
-    Solved as its dual, which has n_stages rows and so is ten times faster than the textbook form:
-    max over |d| <= 1 of min_j (E'd)_j; the weights are the multipliers of the minimum.
+    A row whose error keeps its sign adds a linear term, so the linear programme has only the rows whose error is near
+    0 in the least squares blend; rows whose sign its solution turns join them, until there are none. The result is
+    exact, since the linear terms are a lower bound of the absolute errors, which it reaches.
 
     Args:
         errors: E, (n_rows, n_stages).
     """
-    from scipy.optimize import linprog
-
     n_rows, n_stages = errors.shape
     scale = np.abs(errors).mean()
     if not scale > 0:
         return np.full(n_stages, 1.0 / n_stages)
+    errors = errors / scale
+    first = errors @ least_squares_weights(errors.T @ errors)
+    signs = np.where(first < 0, -1.0, 1.0)
+    near = np.zeros(n_rows, dtype=bool)
+    near[np.argsort(np.abs(first), kind="stable")[: max(n_rows // 20, ROWS_AT_FIRST)]] = True
+    while True:
+        weights = _programme(errors[near], signs[~near] @ errors[~near])
+        turned = ~near & (signs * (errors @ weights) < 0)
+        if not turned.any():
+            return weights
+        near |= turned
+
+
+def _programme(errors: Array, slope: Array) -> Array:
+    """Weights w >= 0, sum 1, that minimise sum |E w| + slope'w.
+
+    Solved as its dual, which has n_stages rows and so is ten times faster than the textbook form:
+    max over |d| <= 1 of min_j (E'd + slope)_j; the weights are the multipliers of the minimum.
+    """
+    from scipy.optimize import linprog
+
+    n_rows, n_stages = errors.shape
     solution = linprog(
         np.append(np.zeros(n_rows), -1.0),
-        A_ub=np.hstack([-errors.T / scale, np.ones((n_stages, 1))]),
-        b_ub=np.zeros(n_stages),
+        A_ub=np.hstack([-errors.T, np.ones((n_stages, 1))]),
+        b_ub=slope,
         bounds=[(-1, 1)] * n_rows + [(None, None)],
         method="highs",
     )

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 from competition.files import derive_seed
 from competition.metrics import Array, Metric
-from submissions.blenders import NONE, Folds, Target
 from submissions.bootstrap import bootstrap_scores, fast
+from submissions.target import NONE, Folds, Target
 
 
 class Predictor(Protocol):
     """A fitted candidate of one target."""
 
     def predict(self, columns: Array) -> Array:
-        """Predictions (n_rows,) for columns (n_rows, n_stages)."""
+        """Predictions (n_rows,) for columns (n_rows, n_stages), behind which a stack takes features."""
 
 
 Fit = Callable[[Target, Folds], Predictor]
@@ -56,24 +56,25 @@ def cross_fit(targets: list[Target], fit: Fit, n_folds: int) -> CrossFitted:
     """All predictions that the scores and the choice of one candidate need."""
     return CrossFitted(
         in_sample=np.column_stack([_fill(target, target.folds >= 0, fit(target, NONE)) for target in targets]),
-        cross_fitted=_without_own_fold(targets, fit, n_folds, NONE),
-        nested=np.stack([_without_own_fold(targets, fit, n_folds, frozenset({fold})) for fold in range(n_folds)]),
+        cross_fitted=cross_fitted(targets, fit, n_folds),
+        nested=np.stack([cross_fitted(targets, fit, n_folds, frozenset({fold})) for fold in range(n_folds)]),
     )
 
 
-def _without_own_fold(targets: list[Target], fit: Fit, n_folds: int, without: Folds) -> Array:
+def cross_fitted(targets: list[Target], fit: Fit, n_folds: int, without: Folds = NONE) -> Array:
+    """(n_rows, n_targets), each row by what was fitted without its fold and `without`; NaN for rows of those folds."""
     y_pred = np.full((len(targets[0].y), len(targets)), np.nan)
     for t, target in enumerate(targets):
         for fold in range(n_folds):
             if fold not in without:
                 held_out = target.folds == fold
-                y_pred[held_out, t] = fit(target, without | {fold}).predict(target.columns[held_out])
+                y_pred[held_out, t] = fit(target, without | {fold}).predict(target.inputs[held_out])
     return y_pred
 
 
 def _fill(target: Target, which: NDArray[np.bool_], fitted: Predictor) -> Array:
     y_pred = np.full(len(target.y), np.nan)
-    y_pred[which] = fitted.predict(target.columns[which])
+    y_pred[which] = fitted.predict(target.inputs[which])
     return y_pred
 
 
@@ -101,16 +102,21 @@ class Rule:
 
 
 def scores(rule: Rule, predictions: CrossFitted) -> dict[str, float | list[float]]:
-    """The two scores of a candidate, overall and, for a metric of columns, per target."""
+    """The two scores of a candidate, overall and, for a metric of columns, per target; and its optimism.
+
+    Optimism is by how much the in-sample score looks better than the cross-fitted one, in the metric's unit.
+    """
     scored = rule.folds >= 0
-    found: dict[str, float | list[float]] = {}
-    for name, y_pred in (
-        ("in_sample_score", predictions.in_sample),
-        ("cross_fitted_score", predictions.cross_fitted),
-    ):
-        found[name] = rule.metric(rule.y[scored], y_pred[scored])
-        found[f"{name}_per_target"] = score_per_target(rule.metric, rule.y[scored], y_pred[scored])
-    return found
+    y, in_sample, honest = (part[scored] for part in (rule.y, predictions.in_sample, predictions.cross_fitted))
+    in_sample_score, cross_fitted_score = rule.metric(y, in_sample), rule.metric(y, honest)
+    gap = in_sample_score - cross_fitted_score
+    return {
+        "in_sample_score": in_sample_score,
+        "in_sample_score_per_target": score_per_target(rule.metric, y, in_sample),
+        "cross_fitted_score": cross_fitted_score,
+        "cross_fitted_score_per_target": score_per_target(rule.metric, y, honest),
+        "optimism": gap if rule.metric.greater_is_better else -gap,
+    }
 
 
 def score_per_target(metric: Metric, y: Array, y_pred: Array) -> list[float]:
@@ -187,13 +193,24 @@ def choose(rule: Rule, compared: dict[str, Comparison]) -> tuple[str, str]:
     return rule.default, f"{reason} (best of the others: {nearest}, {how})."
 
 
+def repeats(predictions: dict[str, Array], default: str) -> list[str]:
+    """Candidates that predict what the default predicts, to the last digit: nothing to choose."""
+    return [
+        name
+        for name, y_pred in predictions.items()
+        if name != default and np.array_equal(y_pred, predictions[default], equal_nan=True)
+    ]
+
+
 def cross_fitted_choice(
     rule: Rule, cross_fitted: dict[str, Array], nested: dict[str, Array], n_folds: int
 ) -> tuple[Array, list[str]]:
     """Predictions of the whole procedure, each row by the candidate that was chosen without its fold.
 
     For fold k the rule sees the rows of the other folds, each predicted without its own fold and fold k; the winner,
-    refitted without fold k, predicts fold k. A metric that must be computed draw by draw gets a tenth of the draws.
+    refitted without fold k, predicts fold k. Candidates that predict fold k as the default does are left out, like a
+    stack without a correction from the submission. A metric that must be computed draw by draw gets a tenth of the
+    draws.
 
     Args:
         cross_fitted, nested: of each candidate, see `CrossFitted`.
@@ -207,7 +224,8 @@ def cross_fitted_choice(
     draws = rule.draws if fast(rule.metric) else max(100, rule.draws // 10)
     for fold in range(n_folds):
         others = (rule.folds >= 0) & (rule.folds != fold)
-        compared = compare(rule, {name: part[fold] for name, part in nested.items()}, others, draws)
+        same = repeats({name: part[rule.folds == fold] for name, part in cross_fitted.items()}, rule.default)
+        compared = compare(rule, {n: part[fold] for n, part in nested.items() if n not in same}, others, draws)
         name, _ = choose(rule, compared)
         chosen.append(name)
         y_pred[rule.folds == fold] = cross_fitted[name][rule.folds == fold]

@@ -13,6 +13,7 @@ from competition.errors import DataError
 from competition.files import derive_seed, read_json, read_table, read_text_table
 from competition.metrics import Array
 from competition.prepare import describe as describe_tables
+from models.file import FOLD_MARKS
 from models.jobs import REPORT
 from models.notes import read_notes
 from submissions.apply import (
@@ -30,16 +31,17 @@ from submissions.blenders import BLENDERS
 from submissions.bootstrap import bootstrap_scores, fast
 from submissions.columns import Columns, Run, load_columns
 from submissions.crossfit import score_per_target
-from submissions.products import PROCEDURE, is_done, read_procedure
+from submissions.products import is_done, read_procedure
+from submissions.stacker import STACKS
 
-ALL = "all"
+ALL, WHOLE = "all", "whole procedure"
 MARKS = {
     "optimistic": "the epoch was chosen on the fold that is scored (keep: best_on_held_out)",
-    "saw test inputs": "trained on inputs of test rows (pretrain_on: all_inputs, held-out rows too; pseudo_labels)",
+    "saw test inputs": "trained on the inputs of held-out and test rows, not on labels (pretrain_on: all_inputs)",
     "other code": "made by other code than today's (--reuse)",
-    "other folds": "its out-of-fold predictions were made with other folds than folds.csv",
     "pseudo-labels": "trained on test rows with predictions of other stages as labels, fold by fold",
     "refit": "predicts test rows by models of all rows (final_fit), which no held-out row scores; cv_score: folds",
+    **FOLD_MARKS,
 }
 
 
@@ -78,7 +80,7 @@ class Findings:
     tables: what was found and dropped in the tables, a line each.
     weights_of: what `StageScores.weight` is a weight in.
     remarks: stages that were left out, what marks mean, notes of the stages; a line each.
-    candidates: against the default; same_as_default: those that predict the same.
+    candidates: against the default; same_as_default: stacks that found nothing to correct.
     cross_fitted: (n_rows, n_targets) predictions by the whole procedure, NaN where the fold is -1.
     whole: in-sample score of the chosen candidate; cross-fitted score of the whole procedure and its standard error.
     optimism: by how much the in-sample score looks better than that.
@@ -172,9 +174,9 @@ def gather(run: Run) -> Findings:
             _compared(name, part | selection["candidates"].get(name, {}), sign, part["in_sample_score"])
             for name, part in stored.items()
         ],
-        same_as_default=selection.get("same_as_default", []),
+        same_as_default=[name for name in selection.get("same_as_default", []) if name in STACKS],
         cross_fitted=cross_fitted,
-        whole=Compared("whole procedure", in_sample, expected, None, _standard_error(run, columns, cross_fitted)),
+        whole=Compared(WHOLE, in_sample, expected, None, _standard_error(run, columns, cross_fitted)),
         optimism=None if in_sample is None or expected is None else sign * (in_sample - expected),
         chosen_without_fold=selection["procedure"]["chosen_without_fold"],
         drop_one=[
@@ -191,8 +193,8 @@ def stored_candidates(products: dict[str, Any]) -> dict[str, Any]:
     """All candidates of a run with their models and scores, from simple to complex."""
     blends = products[BLEND]["candidates"]
     stacks = products.get(STACK, {"candidates": {}})
-    ordered = [*(name for name in BLENDERS if name in blends), *(name for name in blends if name not in BLENDERS)]
-    return {name: blends[name] for name in ordered} | stacks.get("candidates", {"lightgbm_stack": stacks})
+    found = blends | stacks.get("candidates", {"lightgbm_stack": stacks})  # the latter of a run of earlier code
+    return {name: found[name] for name in (*BLENDERS, *STACKS) if name in found}
 
 
 def _compared(name: str, part: dict[str, Any], sign: int, in_sample: float | None = None) -> Compared:
@@ -208,11 +210,11 @@ def _standard_error(run: Run, columns: Columns, y_pred: Array) -> float | None:
     drawn = bootstrap_scores(
         run.metric,
         columns.y[scored],
-        {PROCEDURE: y_pred[scored]},
+        {WHOLE: y_pred[scored]},
         np.unique(columns.units[scored], return_inverse=True)[1],
         asked if fast(run.metric) else max(100, asked // 10),
         derive_seed(run.config.competition.seed, "bootstrap"),
-    )[PROCEDURE]
+    )[WHOLE]
     defined = drawn[np.isfinite(drawn)]
     return float(np.std(defined, ddof=1)) if len(defined) > 1 else None
 
@@ -230,21 +232,29 @@ def _stages(run: Run, columns: Columns, models: dict[str, Any], marks: dict[str,
     """For each stage a row for all targets and, where there are several, a row for each."""
     metric, scored, names = run.metric, columns.folds >= 0, run.config.competition.targets
     of_folds = [columns.folds == fold for fold in range(run.plan.n_folds)]
-    weights = [models[target].get("blend", models[target]).get("weights", {}) for target in names]
+    weights = [_by_stage(columns, models[target].get("blend", models[target])["weights"]) for target in names]
     rows = []
     for stage in run.config.stages:
-        y_pred = columns.oof[:, columns.stages.index(stage)]
+        y_pred = columns.oof_of(stage)
         seconds = sum(read_json(job.folder / REPORT)["seconds"] for job in run.plan.of(stage))
         overall = [metric(columns.y[of_fold], y_pred[of_fold]) for of_fold in of_folds]
         cv_score = metric(columns.y[scored], y_pred[scored])
-        one, weight = len(names) == 1, weights[0].get(stage)
-        target, weight = (names[0], weight) if one else (ALL, None)
+        one = len(names) == 1
+        target, weight = (names[0], weights[0][stage]) if one else (ALL, None)
         rows.append(StageScores(stage, target, cv_score, overall, weight, seconds, marks[stage]))
         per_target = score_per_target(metric, columns.y[scored], y_pred[scored]) or [float("nan")] * len(names)
         for t, name in enumerate(names if not one else []):
             of_each = [metric.one(columns.y[f, t], y_pred[f, t]) for f in of_folds] if metric.column else []
-            rows.append(StageScores(stage, name, per_target[t], of_each, weights[t].get(stage), None, []))
+            rows.append(StageScores(stage, name, per_target[t], of_each, weights[t][stage], None, []))
     return rows
+
+
+def _by_stage(columns: Columns, weights: dict[str, float]) -> dict[str, float]:
+    """Stage -> the sum of the weights of its columns."""
+    of_columns: dict[str, float] = dict.fromkeys(columns.stage_of.values(), 0.0)
+    for column, weight in weights.items():
+        of_columns[columns.stage_of[column]] += weight
+    return of_columns
 
 
 def _remarks(run: Run, marks: dict[str, list[str]]) -> list[str]:
@@ -280,7 +290,7 @@ def _answers(run: Run, columns: Columns, files: list[str]) -> dict[str, list[flo
     tables = {file: read_table(run.folder / file, [competition.id]) for file in files}
     for stage in run.config.stages:
         tables[f"stage {stage}"], _ = submission_table(
-            sample, competition.id, run.column_of, columns.test_ids, columns.test[stage], filling
+            sample, competition.id, run.column_of, columns.test_ids, columns.test_of(stage), filling
         )
     predicted: dict[str, Array] = {
         name: table[list(run.column_of.values())].to_numpy(dtype=np.float64) for name, table in tables.items()

@@ -17,6 +17,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ from competition.files import write_atomically
 from competition.metrics import load_metric
 from competition.prepare import describe, prepare
 from folds.config import FoldsConfig
+from models.file import OOF, TEST
+from submissions.check import check
 from submissions.config import Config, load_config
-from submissions.presets import CORES, Block, choose_folds, choose_metric, choose_stages, measure
+from submissions.presets import CORES, Block, Preset, choose_folds, choose_metric, choose_stages, measure
 
 WIDTH = 110
 KINDS = ("kfold", "stratified", "group", "stratified_group", "scaffold", "cluster")  # the others name a column or file
@@ -96,11 +99,19 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     options.add_argument(
         "--preset",
         choices=["quick", "cpu", "gpu"],
-        default="quick",
-        help="stages for minutes on a CPU, for hours on a CPU, or for a 16 GB GPU (default: %(default)s)",
+        help="stages for minutes on a CPU, for hours on a CPU, or for a 16 GB GPU (default: quick; none with --oof)",
+    )
+    options.add_argument(
+        "--oof",
+        type=Path,
+        metavar="DIR",
+        help=f"folder of predictions made elsewhere: a folder with {OOF} and {TEST} for each stage",
     )
     options.add_argument("--force", action="store_true", help="replace an existing YAML")
-    return options.parse_args(arguments)
+    args = options.parse_args(arguments)
+    if args.preset is None and args.oof is None:
+        args.preset = "quick"
+    return args
 
 
 def target_file(name: str, force: bool) -> Path:
@@ -128,7 +139,7 @@ def make_plan(args: argparse.Namespace, path: Path) -> Plan:
     """Detect and choose everything.
 
     Raises:
-        ConfigError, DataError, SubmissionError: as `detect`, `choose_folds` and `load_metric`.
+        ConfigError, DataError, SubmissionError: as `detect`, `choose_folds`, `load_metric` and `file_stages`.
     """
     if args.metric is not None:
         if ":" in args.metric and args.greater is None:
@@ -136,13 +147,18 @@ def make_plan(args: argparse.Namespace, path: Path) -> Plan:
         load_metric(args.metric, args.greater)
     if args.answers is not None and not args.answers.is_file():
         raise DataError(f"--answers must be a CSV file; there is no {args.answers}.")
-    found = detect(args.train, args.test, args.sample, args.id, args.target, args.group)
+    preset: Preset | None = args.preset
+    found = detect(
+        args.train, args.test, args.sample, args.id, args.target, args.group, inputs_needed=preset is not None
+    )
     metric, metric_reason = choose_metric(found) if args.metric is None else (args.metric, "named with --metric")
     if ":" in metric:
         file, function = metric.rsplit(":", 1)
         metric = f"{_as_written(Path(file), path)}:{function}"
     kind, n_folds, folds_reason = choose_folds(found, args.group, args.folds)
-    stages = choose_stages(args.preset, found, measure(found, n_folds))
+    stages = choose_stages(preset, found, measure(found, n_folds)) if preset else []
+    if args.oof is not None:
+        stages = [*file_stages(args.oof, path, {stage.name for stage in stages}), *stages]
     given = {"train": args.train, "test": args.test, "sample_submission": args.sample, "answers": args.answers}
     return Plan(
         found=found,
@@ -155,6 +171,36 @@ def make_plan(args: argparse.Namespace, path: Path) -> Plan:
         folds_reason=folds_reason,
         stages=stages,
     )
+
+
+def file_stages(folder: Path, yaml_file: Path, taken: set[str]) -> list[Block]:
+    """A stage for each folder of predictions in `folder`, sorted; a folder without any is written as a comment.
+
+    Args:
+        folder: of --oof.
+        yaml_file: that the stages are written for.
+        taken: names of other stages.
+
+    Raises:
+        DataError: if there is none.
+    """
+    folders = sorted(f for f in folder.iterdir() if f.is_dir() and f.name[0] != ".") if folder.is_dir() else []
+    usable = [part for part in folders if (part / OOF).exists() or (part / TEST).exists()]
+    if not usable:
+        found = f"{folder} has none" if folder.is_dir() else f"there is no folder {folder}"
+        raise DataError(
+            f"--oof must be a folder with a folder for each stage, in it {OOF} and {TEST}; {found}. Correct the path."
+        )
+    blocks, names = [], set(taken)
+    for part in folders:
+        legal = re.sub(r"^(?=[^A-Za-z])", "stage_", re.sub(r"[^A-Za-z0-9_]", "_", part.name))
+        name = next(name for name in chain([legal], (f"{legal}_{i}" for i in count(2))) if name not in names)
+        names.add(name)
+        said = f"predictions made elsewhere{'' if name == part.name else f', the folder {part.name!r}'}"
+        said += "" if part in usable else f"; left out, since it has neither {OOF} nor {TEST}"
+        settings = {"kind": "file", "folder": _as_written(part, yaml_file)}
+        blocks.append(Block(name, settings, said, seconds=0, enabled=part in usable))
+    return blocks
 
 
 def _as_written(file: Path, yaml_file: Path) -> str:
@@ -233,7 +279,7 @@ def _words(text: str) -> str:
     return " ".join(text.split())
 
 
-def summary(name: str, plan: Plan, preset: str) -> str:
+def summary(name: str, plan: Plan, preset: Preset | None) -> str:
     """What was found, guessed and left out, for the terminal."""
     found = plan.found
     rows = [
@@ -254,8 +300,8 @@ def summary(name: str, plan: Plan, preset: str) -> str:
     rows.append(("folds", f"{plan.folds['kind']}: {plan.folds_reason}"))
     rows += [("stage", f"{s.name}: {s.comment}") for s in plan.stages if s.enabled]
     rows += [("left out", f"stage {s.name}: {s.comment}") for s in plan.stages if not s.enabled]
-    time = "not estimated for a GPU" if preset == "gpu" else f"about {plan.minutes} min on {CORES} cores, all folds"
-    rows.append(("time", time))
+    time = {"gpu": "not estimated for a GPU", None: "seconds: nothing is trained"}
+    rows.append(("time", time.get(preset, f"about {plan.minutes} min on {CORES} cores, all folds")))
     rows += [("WARNING", f"column {c.name}: {c.reason}") for c in found.columns if c.warning]
     rows += [
         ("consider", f"column {group} is only in train; if its rows belong together: --group {_words(group)!r}")
@@ -274,8 +320,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_atomically(path, text)
     print(summary(path.stem, plan, args.preset))
     named = args.name if args.name.endswith((".yaml", ".yml")) else path.stem
+    config = load_config(named)
     try:
-        print("\n" + describe(prepare(load_config(named).competition).report))
+        print("\n" + (check(config) if args.oof else describe(prepare(config.competition).report)))
     except UserError as error:
         print(
             f"\nBefore ./run.sh full can go on, the data must be mended:\n{type(error).__name__}: {error}",

@@ -18,10 +18,12 @@ from competition.errors import ConfigError, DataError
 from competition.files import digest, read_json, write_table
 from competition.paths import Paths
 from competition.prepare import prepare_test
-from models.jobs import Job, stage_test
+from competition.tables import INPUT_KEY
+from models.jobs import jobs_of, stage_test
 from models.predict import predict_jobs
 from submissions.apply import MANIFEST, predict_run, submission_table, write_submission
 from submissions.config import Config
+from submissions.features import features_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
             "and look at the name."
         )
     run_folder = paths.run(paths.latest_run.read_text().strip())
-    manifest = read_json(run_folder / MANIFEST, "config", "stages", "sample_columns", "label_means", "n_folds")
+    manifest = read_json(
+        run_folder / MANIFEST, "config", "stages", "columns", "sample_columns", "label_means", "n_folds"
+    )
     config = validate(Config, manifest["config"], run_folder / MANIFEST)
     competition = config.competition
     table, ids, dropped = prepare_test(competition, str(test_file))
@@ -61,23 +65,25 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     new = TestPaths(paths.name, folder / "test.csv")
     write_table(new.test, table)
     jobs = [
-        Job(stage["name"], stage["key"], seed, fold, paths.job(stage["name"], stage["key"], seed, fold))
+        job
         for stage in manifest["stages"]
-        for seed in stage["seeds"]
-        for fold in range(manifest["n_folds"])
+        for job in jobs_of(stage["name"], config.stages[stage["name"]], stage["key"], manifest["n_folds"], paths)
+        if job.in_column
     ]
     test_key = predict_jobs(jobs, dict(config.stages), competition, new, n_workers)
     kept = list(table[competition.id])
     columns = {
-        stage["name"]: stage_test(
-            [job for job in jobs if job.stage == stage["name"]], test_key, kept, competition.targets
+        name: stage_test(
+            [job for job in jobs if job.stage == column["stage"] and job.seed in column["seeds"]],
+            test_key, kept, competition.targets,
         )
-        for stage in manifest["stages"]
-    }
+        for name, column in manifest["columns"].items()
+    }  # fmt: skip
     submission, _ = submission_table(
         pd.DataFrame({name: ids if name == competition.id else "" for name in manifest["sample_columns"]}),
         competition.id, dict(zip(competition.targets, competition.columns_in_sample, strict=True)),
-        kept, predict_run(run_folder, columns), manifest["label_means"],
+        kept, predict_run(run_folder, columns, list(table[INPUT_KEY]), features_of(config, new.test, new.cache)),
+        manifest["label_means"],
     )  # fmt: skip
     write_submission(folder / "submission.csv", submission, submission, competition.id)
     if dropped:

@@ -16,12 +16,14 @@ from competition.errors import DataError
 from competition.files import digest, read_json, read_table, read_text_table, sha256_of, write_json
 from competition.metrics import Array
 from competition.tables import own_rows, text_columns
+from folds.table import read_folds
+from models.file import COPY_OF_OOF, fold_mark
 from submissions.apply import MANIFEST, SELECTION, read_step, submission_table, write_submission
-from submissions.columns import Columns, Run, package_versions, stage_names
+from submissions.columns import Columns, Run, column_names, package_versions, stage_names
 from submissions.crossfit import CrossFitted
 
-PROCEDURE = "procedure"
-"""Among the files of cross-fitted predictions, that of the whole procedure."""
+PROCEDURE = "cross_fitted/procedure.csv"
+"""Cross-fitted predictions of the whole procedure, relative to the run's folder."""
 
 
 @contextmanager
@@ -38,12 +40,20 @@ def write_manifest(run: Run) -> None:
     competition = run.config.competition
     train = read_table(run.paths.train, text_columns(competition))
     own = own_rows(train)
+    ids = list(train[competition.id])
+    folds = read_folds(run.paths.folds, ids)
     stages = []
     for name in stage_names(run.config):
         jobs, settings = run.plan.of(name), run.config.stages[name]
         marks = ["other code"] if any(job.other_code for job in jobs) else []
         marks += ["optimistic"] if getattr(settings, "keep", "last") == "best_on_held_out" else []
-        marks += ["saw test inputs"] if settings.sees_test_inputs else []
+        marks += ["saw test inputs"] if getattr(settings, "pretrain_on", "train") == "all_inputs" else []
+        marks += ["pseudo-labels"] if settings.pseudo_labels else []
+        marks += ["refit"] if settings.final_fit != "folds" else []
+        if settings.kind == "file":
+            copy = jobs[0].folder / COPY_OF_OOF
+            mark = fold_mark(copy, competition.id, competition.columns_in_sample, ids, folds)
+            marks += [mark] if mark else []
         stages.append(
             {
                 "name": name,
@@ -59,6 +69,7 @@ def write_manifest(run: Run) -> None:
             "run": run.name,
             "config": run.config.model_dump(mode="json"),
             "stages": stages,
+            "columns": {n: {"stage": s, "seeds": seeds} for n, (s, seeds) in column_names(run.config).items()},
             "targets": competition.targets,
             "sample_columns": list(read_text_table(run.paths.sample).columns),
             "n_folds": run.plan.n_folds,
@@ -143,12 +154,12 @@ def read_cross_fitted(run: Run, candidate: str, columns: Columns) -> CrossFitted
 def read_procedure(run_folder: Path, targets: list[str]) -> pd.DataFrame:
     """What the cross-fitted score of a stored run was computed from: id (its index) -> a prediction per target.
 
-    A run without `procedure.csv` gives the cross-fitted predictions of the candidate that it chose.
+    A run of earlier code has no such file and gives the cross-fitted predictions of the candidate that it chose.
 
     Raises:
         DataError: if neither is there.
     """
-    path = run_folder / cross_fitted_file(PROCEDURE)
+    path = run_folder / PROCEDURE
     if path.exists():
         return read_table(path, ["id"]).set_index("id")[targets]
     chosen = read_json(run_folder / SELECTION, "chosen")["chosen"]

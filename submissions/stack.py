@@ -1,24 +1,25 @@
-"""Fit small trees on what the default blend leaves: `python -m submissions.stack [COMPETITION]`.
+"""Fit stacks, level-2 models of what the default blend leaves: `python -m submissions.stack [COMPETITION]`.
 
-Reads: as submissions.blend.
-Writes: submissions/<run>/cross_fitted/lightgbm_stack.csv, stack/target_<t>.txt (trees in LightGBM's text format),
-stack.csv and, last, stack.json. Kept as they are while columns and code stay the same.
+Reads: as submissions.blend; with `submissions.stack_features` the prepared tables and the cache of descriptors, too.
+Writes: submissions/<run>/cross_fitted/<stack>.csv, stack/<stack>_<t>.<txt or skops>, stack.csv (the best of them by the
+rule of selection, or else by score) and, last, stack.json. Kept as they are while columns and code stay the same.
 Nothing with `submissions.stack: false`.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from competition import command
-from competition.files import read_json, write_atomically, write_table
-from submissions.apply import STACK, STACK_FILE, STACK_NAME, stored_stack
+from competition.files import derive_seed, read_json, write_table
+from submissions.apply import STACK, STACK_FILE, store_stack
 from submissions.blend import number
-from submissions.blenders import Folds, Target
 from submissions.columns import Run, load_columns, open_run, rule_of, targets_of
-from submissions.crossfit import cross_fit, scores
+from submissions.crossfit import Comparison, Fit, Rule, choose, compare, cross_fit, fit_of, repeats, scores
+from submissions.features import features_of
 from submissions.products import (
     at_work,
     cross_fitted_file,
@@ -28,7 +29,8 @@ from submissions.products import (
     write_manifest,
     write_predictions,
 )
-from submissions.stacker import Stack, fit_stack
+from submissions.stacker import Corrector, fit_ridge, fit_stack, fit_trees, regressor
+from submissions.target import NONE
 
 
 def stack(run: Run) -> dict[str, Any]:
@@ -36,32 +38,71 @@ def stack(run: Run) -> dict[str, Any]:
     write_manifest(run)
     if is_done(run, STACK):
         return dict(read_json(run.folder / STACK))
-    columns = load_columns(run)
-    targets, names = targets_of(run, columns), run.config.competition.targets
-
-    def fit(target: Target, without: Folds) -> Stack:
-        return fit_stack(target, run.config.submissions.default, without)
-
-    predictions = cross_fit(targets, fit, run.plan.n_folds)
-    write_table(run.folder / cross_fitted_file(STACK_NAME), cross_fitted_table(columns.ids, names, predictions))
-    models, files, y_pred = {}, [STACK_FILE, cross_fitted_file(STACK_NAME)], []
-    for t, (name, target) in enumerate(zip(names, targets, strict=True)):
-        fitted = fit(target, frozenset())
-        file = f"stack/target_{t}.txt" if fitted.trees else None
-        if file and fitted.trees:
-            write_atomically(run.folder / file, fitted.trees)
-            files.append(file)
-        models[name] = stored_stack(fitted, columns.stages, file)
-        y_pred.append(fitted.predict(np.column_stack([columns.test[stage][:, t] for stage in columns.stages])))
-    write_predictions(run, columns.test_ids, np.column_stack(y_pred), STACK_FILE)
-    content = {"models": models, **scores(rule_of(run, columns), predictions)}
+    columns, names = load_columns(run), run.config.competition.targets
+    rule = rule_of(run, columns)
+    train, test = (features_of(run.config, table, run.paths.cache) for table in (run.paths.train, run.paths.test))
+    targets = targets_of(run, columns, train)
+    of_target = [np.column_stack([columns.test[s][:, t] for s in columns.stages]) for t in range(len(names))]
+    predictions = {rule.default: cross_fit(targets, fit_of(rule.default), run.plan.n_folds)}
+    candidates, y_pred, files = {}, {}, [STACK_FILE]
+    for name, corrector in _correctors(run).items():
+        predictions[name] = cross_fit(targets, _fit_of(rule.default, corrector), run.plan.n_folds)
+        write_table(run.folder / cross_fitted_file(name), cross_fitted_table(columns.ids, names, predictions[name]))
+        fitted = [fit_stack(target, rule.default, NONE, corrector) for target in targets]
+        models = [store_stack(run.folder, f"{name}_{t}", each, columns.stages) for t, each in enumerate(fitted)]
+        files += [cross_fitted_file(name), *(m["correction"]["file"] for m in models if "file" in m["correction"])]
+        candidates[name] = {"models": dict(zip(names, models, strict=True)), **scores(rule, predictions[name])}
+        y_pred[name] = np.column_stack(
+            [each.predict(np.hstack([part, test])) for each, part in zip(fitted, of_target, strict=True)]
+        )
+    compared = compare(
+        rule, {name: part.cross_fitted for name, part in predictions.items()}, rule.folds >= 0, rule.draws
+    )
+    same = repeats({name: part.in_sample for name, part in predictions.items()}, rule.default)
+    chosen = _best(rule, compared, same)
+    write_predictions(run, columns.test_ids, y_pred[chosen], STACK_FILE)
+    content = {
+        "candidates": {name: {**part, **asdict(compared[name])} for name, part in candidates.items()},
+        "chosen": chosen,
+        "same_as_default": same,
+    }
     return finish(run, STACK, content, files)
 
 
+def _correctors(run: Run) -> dict[str, Corrector]:
+    found: dict[str, Corrector] = {"lightgbm_stack": fit_trees, "ridge_stack": fit_ridge}
+    own = run.config.submissions.stack_regressor
+    if own is not None:
+        seed = derive_seed(run.config.competition.seed, "sklearn_stack")
+        found["sklearn_stack"] = regressor(own.name, own.parameters, seed)
+    return found
+
+
+def _fit_of(default: str, corrector: Corrector) -> Fit:
+    return lambda target, without: fit_stack(target, default, without, corrector)
+
+
+def _best(rule: Rule, compared: dict[str, Comparison], same: list[str]) -> str:
+    """The stack that the rule of selection chooses; where it chooses none, that with the best cross-fitted score."""
+    chosen, _ = choose(rule, {name: part for name, part in compared.items() if name not in same})
+    if chosen != rule.default:
+        return chosen
+    stacks = [name for name in compared if name != rule.default]
+    differing = [name for name in stacks if name not in same] or stacks
+    sign = 1 if rule.metric.greater_is_better else -1
+    return max(differing, key=lambda name: sign * compared[name].difference)
+
+
 def describe(content: dict[str, Any]) -> str:
-    """Score and sizes of the stack in one line."""
-    trees = ", ".join(f"{name} {model['n_trees']}" for name, model in content["models"].items())
-    return f"{STACK_FILE}: {STACK_NAME}; cross_fitted_score: {number(content['cross_fitted_score'])}; trees: {trees}"
+    """The stack in the file and the cross-fitted scores of all, in one line."""
+    parts = [f"{name} {number(part['cross_fitted_score'])}" for name, part in content["candidates"].items()]
+    line = f"{STACK_FILE}: {content['chosen']}; cross_fitted_score: {', '.join(parts)}"
+    return "".join([line, *(f"; {name}: {nothing(name)}: the default blend" for name in content["same_as_default"])])
+
+
+def nothing(name: str) -> str:
+    """What a stack has that corrects nothing."""
+    return "no trees" if name == "lightgbm_stack" else "no correction"
 
 
 def main() -> None:

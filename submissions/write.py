@@ -1,64 +1,150 @@
-"""Choose among all candidates and write the submission: `python -m submissions.write [COMPETITION]`.
+"""Choose among all candidates, post-process and write the submission: `python -m submissions.write [COMPETITION]`.
 
-Reads: the products of submissions.blend and submissions.stack, the labels, folds.csv, the test predictions.
-Writes: submissions/<run>/selection.json and submission.csv (the same bytes as blend.csv or stack.csv), and
-submissions/latest, the name of this run.
+Reads: the products of submissions.blend and submissions.stack, the labels, folds.csv, the test predictions; and the
+cross-fitted predictions of the run before this one.
+Writes: submissions/<run>/selection.json, cross_fitted/procedure.csv, submission.csv (the same bytes as blend.csv or
+stack.csv where no post-processing was kept), spread.csv and submissions/latest, the name of this run.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from competition import command
 from competition.errors import DataError, SubmissionError
-from competition.files import read_json, write_atomically
+from competition.files import read_json, read_table, write_atomically, write_table
+from competition.metrics import Array
+from competition.tables import INPUT_KEY, own_rows, text_columns
 from submissions.apply import (
     BLEND,
     BLEND_FILE,
+    KNOWN_LABELS,
     SELECTION,
     STACK,
     STACK_FILE,
-    STACK_NAME,
     SUBMISSION_FILE,
     predict_run,
 )
-from submissions.blenders import BLENDERS
+from submissions.blend import number
 from submissions.columns import Columns, Run, load_columns, open_run, rule_of
-from submissions.crossfit import choose, compare, cross_fitted_choice
+from submissions.crossfit import CrossFitted, Rule, choose, compare, cross_fitted_choice, repeats
+from submissions.features import features_of
+from submissions.postprocess import Inputs, Tried, choose_steps
 from submissions.products import (
+    PROCEDURE,
     at_work,
     finish,
     is_done,
     read_cross_fitted,
     write_predictions,
 )
+from submissions.spread import SPREAD_FILE, write_spread
+from submissions.stacker import STACKS
 
 
 def select(run: Run, columns: Columns) -> dict[str, Any]:
-    """Content of selection.json, made or kept: every candidate against the default, and the procedure's own score."""
+    """Content of selection.json, made or kept: every candidate against the default, the post-processing, the scores."""
     if is_done(run, SELECTION):
         return dict(read_json(run.folder / SELECTION))
-    rule = rule_of(run, columns)
-    names = [*BLENDERS, *([STACK_NAME] if run.config.submissions.stack else [])]
-    predictions = {name: read_cross_fitted(run, name, columns) for name in names}
+    rule, names = rule_of(run, columns), run.config.competition.targets
+    stacks = read_json(run.folder / STACK)["candidates"] if run.config.submissions.stack else {}
+    candidates = [*run.candidates, *(name for name in STACKS if name in stacks)]
+    predictions = {name: read_cross_fitted(run, name, columns) for name in candidates}
     cross_fitted = {name: part.cross_fitted for name, part in predictions.items()}
-    scored = rule.folds >= 0
+    scored, inputs = rule.folds >= 0, np.array(columns.inputs)
     compared = compare(rule, cross_fitted, scored, rule.draws)
-    chosen, reason = choose(rule, compared)
-    nested = {name: part.nested for name, part in predictions.items()}
-    y_pred, chosen_without = cross_fitted_choice(rule, cross_fitted, nested, run.plan.n_folds)
+    same = repeats({name: part.in_sample for name, part in predictions.items()}, rule.default)
+    chosen, reason = choose(rule, {name: part for name, part in compared.items() if name not in same})
+    steps: list[str] = [step for step in run.config.submissions.postprocess if step != "known_labels"]
+    chain = choose_steps(rule, steps, cross_fitted[chosen], inputs, scored)
+    y_pred, chosen_without = procedure(rule, predictions, steps, inputs, run.plan.n_folds)
+    table = pd.DataFrame(y_pred, columns=names)
+    table.insert(0, "id", columns.ids)
+    write_table(run.folder / PROCEDURE, table)
+    files = [PROCEDURE]
+    if "known_labels" in run.config.submissions.postprocess:
+        write_table(run.folder / KNOWN_LABELS, _known_labels(run))
+        files.append(KNOWN_LABELS)
+        nan = float("nan")  # rows of one input share a fold: without the fold no label of theirs is known
+        for of_target in chain.tried:
+            of_target.append(Tried("known_labels", True, nan, nan, nan, None))
     content = {
         "chosen": chosen,
         "default": rule.default,
         "reason": reason,
         "candidates": {name: asdict(part) for name, part in compared.items()},
+        "same_as_default": same,
+        "postprocessing": dict(zip(names, chain.stored(), strict=True)),
+        "cross_fitted_score": rule.metric(rule.y[scored], chain.cross_fitted[scored]),
         "procedure": {
             "cross_fitted_score": rule.metric(rule.y[scored], y_pred[scored]),
             "chosen_without_fold": chosen_without,
         },
+        "against": {
+            "best_single": _against(rule, y_pred, cross_fitted["best_single"]),
+            "previous_run": _against_previous(run, rule, columns, y_pred),
+        },
     }
-    return finish(run, SELECTION, content, files=[])
+    return finish(run, SELECTION, content, files)
+
+
+def procedure(
+    rule: Rule, predictions: dict[str, CrossFitted], steps: list[str], inputs: Inputs, n_folds: int
+) -> tuple[Array, list[str]]:
+    """All that `select` does, repeated without each fold.
+
+    For fold k the candidate is chosen, and the steps on it are chosen and fitted, on the rows of the other folds, whose
+    predictions know nothing of fold k.
+
+    Args:
+        predictions: of each candidate.
+        steps: names of the post-processing to try, in order.
+        inputs: (n_rows,), equal where the whole input is the same.
+        n_folds: number of folds.
+
+    Returns:
+        (n_rows, n_targets), NaN for rows with fold -1; and the candidate chosen without each fold.
+    """
+    cross_fitted = {name: part.cross_fitted for name, part in predictions.items()}
+    nested = {name: part.nested for name, part in predictions.items()}
+    y_pred, chosen_without = cross_fitted_choice(rule, cross_fitted, nested, n_folds)
+    for fold, name in enumerate(chosen_without):
+        own, others = rule.folds == fold, (rule.folds >= 0) & (rule.folds != fold)
+        chain = choose_steps(rule, steps, nested[name][fold], inputs, others)
+        y_pred[own] = chain.apply(y_pred[own], inputs[own])
+    return y_pred, chosen_without
+
+
+def _known_labels(run: Run) -> pd.DataFrame:
+    """Mean label of each target for each input of the training table, its extra rows left out."""
+    competition = run.config.competition
+    train = own_rows(read_table(run.paths.train, text_columns(competition)))
+    return train.groupby(INPUT_KEY, as_index=False)[competition.targets].mean()
+
+
+def _against(rule: Rule, y_pred: Array, other: Array) -> dict[str, float]:
+    """Paired difference of the procedure to other predictions, on the rows that both predict."""
+    both = (rule.folds >= 0) & np.isfinite(other).all(axis=1)
+    paired = compare(replace(rule, default="other"), {"other": other, "own": y_pred}, both, rule.draws)["own"]
+    return {"difference": paired.difference, "standard_error": paired.standard_error}
+
+
+def _against_previous(run: Run, rule: Rule, columns: Columns, y_pred: Array) -> dict[str, Any] | None:
+    """The same to the latest run before this one; None where there is none, or its ids or targets are others."""
+    if not run.paths.latest_run.exists():
+        return None
+    name, targets = run.paths.latest_run.read_text().strip(), run.config.competition.targets
+    file = run.paths.run(name) / PROCEDURE
+    if name == run.name or not file.exists():
+        return None
+    before = read_table(file, ["id"]).set_index("id")
+    if set(before.columns) != set(targets) or sorted(before.index) != sorted(columns.ids):
+        return None
+    return {"run": name, **_against(rule, y_pred, before.loc[columns.ids, targets].to_numpy())}
 
 
 def write(run: Run) -> tuple[dict[str, Any], int]:
@@ -76,12 +162,52 @@ def write(run: Run) -> tuple[dict[str, Any], int]:
             )
     columns = load_columns(run)
     selection = select(run, columns)
-    filled = write_predictions(run, columns.test_ids, predict_run(run.folder, columns.test), SUBMISSION_FILE)
-    twin = STACK_FILE if selection["chosen"] == STACK_NAME else BLEND_FILE
-    if (run.folder / twin).read_bytes() != (run.folder / SUBMISSION_FILE).read_bytes():
+    features = features_of(run.config, run.paths.test, run.paths.cache)
+    y_pred = predict_run(run.folder, columns.test, columns.test_inputs, features)
+    filled = write_predictions(run, columns.test_ids, y_pred, SUBMISSION_FILE)
+    twin = STACK_FILE if selection["chosen"] in STACKS else BLEND_FILE
+    if not kept(selection) and (run.folder / twin).read_bytes() != (run.folder / SUBMISSION_FILE).read_bytes():
         raise SubmissionError(f"{run.folder / SUBMISSION_FILE} must equal {twin} and does not; delete {run.folder}.")
+    write_spread(run, columns.test_ids, lambda test: predict_run(run.folder, test, columns.test_inputs, features))
     write_atomically(run.paths.latest_run, f"{run.name}\n")
     return selection, filled
+
+
+def kept(selection: dict[str, Any]) -> list[str]:
+    """The steps of post-processing that were kept, each with its target and its scores without and with it."""
+    return [
+        f"{step['step']} of {target} ({number(step['score_without'])}, {number(step['score_with'])})"
+        for target, tried in selection["postprocessing"].items()
+        for step in tried
+        if step["kept"]
+    ]
+
+
+def describe(run: Run, selection: dict[str, Any]) -> list[str]:
+    """The choice, the post-processing and the two comparisons, a line each."""
+    lines = [f"{SUBMISSION_FILE}: {selection['chosen']}, checked against the sample"]
+    if run.config.submissions.postprocess:
+        lines.append(f"post-processing: {', '.join(kept(selection)) or 'no step gained enough to be kept'}")
+    if KNOWN_LABELS in selection["files"]:
+        known = set(read_table(run.folder / KNOWN_LABELS, [INPUT_KEY])[INPUT_KEY])
+        n = sum(name in known for name in load_columns(run).test_inputs)
+        lines.append(f"known_labels: {n} test rows have the mean label of their input; no score here knows of it")
+    lines.append(f"against the best single stage: {_gain(run, selection['against']['best_single'])}")
+    before = selection["against"]["previous_run"]
+    lines.append(
+        f"against the run before, {before['run']}: {_gain(run, before)}"
+        if before
+        else "against the run before: there is none with the same training ids and targets"
+    )
+    return lines
+
+
+def _gain(run: Run, against: dict[str, Any]) -> str:
+    if against["difference"] is None:
+        return "the scores are not defined"
+    gain = against["difference"] if run.metric.greater_is_better else -against["difference"]
+    better = "better" if gain >= 0 else "worse"
+    return f"{number(abs(gain))} {better}, standard error {number(against['standard_error'])}"
 
 
 def main() -> None:
@@ -90,9 +216,12 @@ def main() -> None:
     run = open_run(args.competition, args.seed, args.reuse, args.budget)
     with at_work(run):
         selection, filled = write(run)
-        print(f"{SUBMISSION_FILE}: {selection['chosen']}, checked against the sample")
+        print("\n".join(describe(run, selection)))
+        print(f"{SPREAD_FILE}: standard deviation of each row's prediction over seeds and folds")
         if filled:
-            print(f"{filled} test rows that were dropped as unparsable have the mean of the training labels")
+            print(
+                f"{filled} test rows that were dropped as unparsable have the mean of the training labels and no spread"
+            )
 
 
 if __name__ == "__main__":

@@ -77,7 +77,6 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
     ("settings", "words"),
     [
         ({"numeric": ["y"]}, "each column must have one role, but 'y' has several"),
-        ({"smiles": []}, "at least one input column"),
         ({"submission_columns": ["p", "q"]}, "one column per target"),
         ({"submission_columns": ["id"]}, "submission_columns must not name the id"),
         ({"group": "y"}, "group must not be the id, a target or a numeric column"),
@@ -97,8 +96,8 @@ def test_settings_that_do_not_fit_together_are_refused(tmp_path: Path, settings:
 
 def test_two_mistakes_of_one_rule_are_both_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
-        load_competition(str(write_small(tmp_path, smiles=[], submission_columns=["p", "q"])))
-    assert "input column" in str(error.value)
+        load_competition(str(write_small(tmp_path, group="y", submission_columns=["p", "q"])))
+    assert "group must not be" in str(error.value)
     assert "one column per target" in str(error.value)
 
 

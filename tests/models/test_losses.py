@@ -96,9 +96,12 @@ def gaussian(mean: float, variance: float) -> Tensor:
 
 
 def test_the_r_drop_penalty_of_distributions_is_the_symmetric_kl() -> None:
-    found = r_drop_penalty("gaussian", gaussian(1.0, 0.5), gaussian(2.0, 2.0), known([[1.0]])).item()
+    one, other, labels = gaussian(1.0, 0.5), gaussian(2.0, 2.0), known([[1.0]])
+    found = r_drop_penalty("gaussian", one, other, labels).item()
     assert found == pytest.approx((kl(1, 0.5, 2, 2) + kl(2, 2, 1, 0.5)) / 2, rel=1e-4)
-    assert r_drop_penalty("gaussian", gaussian(1.0, 0.5), gaussian(1.0, 0.5), known([[1.0]])).item() == pytest.approx(0, abs=1e-6)
+    assert r_drop_penalty("gaussian", gaussian(1.0, 0.5), gaussian(1.0, 0.5), known([[1.0]])).item() == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_standardised_labels_have_mean_zero_and_spread_one_and_zero_weight_where_missing() -> None:

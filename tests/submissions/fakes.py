@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +61,11 @@ def fake_competition(folder: Path, n_train: int = 150, n_test: int = 30, **secti
     return path
 
 
-def prepare_and_fake_jobs(path: Path) -> Plan:
-    """Prepared tables, folds and finished jobs for a competition of `fake_competition`."""
+def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] = np.asarray) -> Plan:
+    """Prepared tables, folds and finished jobs for a competition of `fake_competition`.
+
+    Predictions are those of `seen(labels)`, and noise.
+    """
     config, paths = load_competition(str(path)), Paths.of(str(path))
     prepared = prepare(config)
     write_table(paths.train, prepared.train)
@@ -72,17 +76,18 @@ def prepare_and_fake_jobs(path: Path) -> Plan:
     planned = plan(config, dict(load_config(str(path)).stages), paths)
     answers = pd.read_csv(path.parent / "answers.csv", dtype={"id": str}).set_index("id")
     for job in planned.jobs:
-        noise = np.random.default_rng([len(job.stage), job.stage.encode()[0], job.seed, job.fold])
+        noise = np.random.default_rng([len(job.stage), job.stage.encode()[0], job.seed, job.fold % 100])
         spread = {"good": 0.5, "fair": 0.7, "poor": 1.0}[job.stage]
 
         def made_up(y: np.ndarray, noise: np.random.Generator = noise, spread: float = spread) -> np.ndarray:
-            return np.nan_to_num(y, nan=LAST_SEEN) + spread * noise.normal(size=y.shape)
+            return seen(np.nan_to_num(y, nan=LAST_SEEN)) + spread * noise.normal(size=y.shape)
 
         train = prepared.train[read_folds(paths.folds, list(prepared.train[config.id])) == job.fold]
         test = prepared.test
         job.folder.mkdir(parents=True)
-        write_predictions(job.folder / "oof.csv", list(train["id"]), TARGETS, made_up(train[TARGETS].to_numpy()))
-        y_test = answers.loc[test["id"], TARGETS].to_numpy()
-        write_test_predictions(job, planned.test_key, list(test["id"]), TARGETS, made_up(y_test))
+        y = train[config.targets].to_numpy()
+        write_predictions(job.folder / "oof.csv", list(train["id"]), config.targets, made_up(y))
+        y_test = answers.loc[test["id"], config.targets].to_numpy()
+        write_test_predictions(job, planned.test_key, list(test["id"]), config.targets, made_up(y_test))
         publish(job, {"seconds": 1.5})
     return planned

@@ -72,6 +72,18 @@ def test_a_finished_stage_that_has_not_predicted_this_test_table_is_cut_too(cut:
     assert run.left_out[0] == "fair: 2 of 3 jobs finished within the budget of 1 s; left out"
 
 
+def test_a_stage_whose_refit_is_not_finished_is_cut_too(tmp_path: Path) -> None:
+    stages = {
+        "fair": {"kind": "lightgbm", "num_leaves": 5},
+        "good": {"kind": "lightgbm", "num_leaves": 4, "final_fit": "refit"},
+    }
+    path = fake_competition(tmp_path, stages=stages)
+    (prepare_and_fake_jobs(path).of("good")[-1].folder / "report.json").unlink()
+    run = open_run(str(path), budget=1)
+    assert list(run.config.stages) == ["fair"]
+    assert run.left_out == ("good: 3 of 4 jobs finished within the budget of 1 s; left out",)
+
+
 def test_the_run_of_all_stages_follows_and_equals_one_that_never_had_a_budget(
     cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
 from competition.metrics import METRICS
-from submissions.blenders import BLENDERS, Folds, Target
+from submissions.blenders import ALWAYS, BLENDERS
 from submissions.crossfit import (
     Comparison,
     CrossFitted,
@@ -24,10 +24,11 @@ from submissions.crossfit import (
     scores,
 )
 from submissions.stacker import Stack, fit_stack
+from submissions.target import Folds, Target
 from tests.submissions.fakes import columns_like
 
 STACK = "lightgbm_stack"
-CANDIDATES = [*BLENDERS, STACK]
+CANDIDATES = [*ALWAYS, "shrunk_ridge", STACK]  # as a run has them
 
 
 def stacked(target: Target, without: Folds) -> Stack:
@@ -64,7 +65,7 @@ def test_labels_of_a_fold_change_no_prediction_that_was_made_without_it(metric: 
         np.testing.assert_array_equal(before[name].nested[fold], after[name].nested[fold])
         if name in ("shrunk_ridge", STACK):  # the canary sings: others were fitted on the changed labels
             assert (before[name].cross_fitted[others] != after[name].cross_fitted[others]).any()
-    assert stacked(Target(columns, y, folds, METRICS[metric], trials=12), frozenset({fold})).n_trees > 0
+    assert stacked(Target(columns, y, folds, METRICS[metric], trials=12), frozenset({fold})).correction is not None
 
     def choice(found: dict[str, CrossFitted], labels: np.ndarray) -> tuple[np.ndarray, list[str]]:
         parts = {n: p.cross_fitted for n, p in found.items()}, {n: p.nested for n, p in found.items()}
@@ -81,10 +82,12 @@ def test_labels_that_would_turn_every_weight_do_not_reach_their_own_fold(metric:
     y, folds, fold = rng.normal(size=120), np.arange(120) % 4, 1
     columns = y[:, None] + 0.5 * rng.uniform(-1, 1, size=(120, 3))  # three columns of like quality
     own = folds == fold
-    before = Target(columns, y, folds, METRICS[metric], trials=5)
+    settings = {"trials": 5, "weight_trials": 5}
+    before = Target(columns, y, folds, METRICS[metric], **settings)
     worst = int(np.argmin(before.fit("convex").weights))
-    changed = [Target(columns, np.where(own, k * columns[:, worst], y), folds, METRICS[metric], 5) for k in (1, 3)]
-    for name in BLENDERS:
+    labels = [np.where(own, k * columns[:, worst], y) for k in (1, 3)]
+    changed = [Target(columns, each, folds, METRICS[metric], **settings) for each in labels]
+    for name in BLENDERS if metric in ("rmse", "mae") else ("best_single", "convex", "shrunk_ridge", "ridge", "optuna"):
         fits = [cross_fit([target], fit_of(name), 4) for target in (before, *changed)]
         for other in fits[1:]:
             np.testing.assert_array_equal(fits[0].cross_fitted[own], other.cross_fitted[own])
@@ -140,8 +143,9 @@ def test_trees_on_a_residual_of_noise_are_none_at_all() -> None:
         rng = np.random.default_rng(seed)
         y = rng.normal(size=300)
         columns = y[:, None] + 0.5 * rng.normal(size=(300, 4))
-        grown.append(stacked(Target(columns, y, np.arange(300) % 5, METRICS["rmse"], trials=10), frozenset()).n_trees)
-    assert sum(n > 0 for n in grown) <= 2  # without the one-standard-error rule there are more
+        target = Target(columns, y, np.arange(300) % 5, METRICS["rmse"], trials=10)
+        grown.append(stacked(target, frozenset()).correction)
+    assert sum(trees is not None for trees in grown) <= 2  # without the one-standard-error rule there are more
 
 
 @pytest.mark.parametrize("seed", [5, 16, 25])  # those of 30 in which larger or less restrained trees were chosen
@@ -166,7 +170,7 @@ def test_the_same_stack_comes_out_again_and_from_its_text() -> None:
     columns, y, folds = columns_like("trees")
     stacks = [stacked(Target(columns, y, folds, METRICS["rmse"]), frozenset()) for _ in range(2)]
     assert stacks[0] == dataclasses.replace(stacks[1], blend=stacks[0].blend)
-    assert stacks[0].n_trees > 20
+    assert stacks[0].correction.n_trees > 20
     assert stacks[0].predict(columns).tobytes() == stacks[1].predict(columns).tobytes()
 
 
@@ -221,7 +225,7 @@ def test_missing_labels_are_masked_in_scores_and_comparisons() -> None:
     whole, part = np.where(missing, np.nan, y), y[kept]
     found = [all_cross_fitted([Target(columns, whole, folds, METRICS["rmse"], trials=5)])]
     found.append(all_cross_fitted([Target(columns[kept], part, folds[kept], METRICS["rmse"], trials=5)]))
-    for name in BLENDERS:
+    for name in CANDIDATES:
         with_gaps, without = scores(rule(whole, folds), found[0][name]), scores(rule(part, folds[kept]), found[1][name])
         assert with_gaps["cross_fitted_score"] == pytest.approx(without["cross_fitted_score"], rel=1e-12)
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,12 +17,13 @@ from competition.files import digest, read_json, read_table, read_text_table, wr
 from competition.metrics import METRICS
 from competition.paths import PROJECT, Paths
 from models.notes import write_notes
-from submissions import blend, columns, report, stack, stacker, write
+from submissions import blend, columns, report, stack, write
 from submissions.apply import check_submission, predict_candidate, predict_run, submission_table, write_submission
 from submissions.columns import Run, load_columns, open_run
 from tests.submissions.fakes import TARGETS, fake_competition, prepare_and_fake_jobs
 
 SUBMISSIONS = ["blend.csv", "stack.csv", "submission.csv"]
+NO_FEATURES = np.empty((30, 0))
 
 
 def run_all(path: Path) -> Run:
@@ -73,12 +73,13 @@ def test_every_column_is_that_of_its_stage_joined_on_id(made: Path) -> None:
 
 
 def test_the_stack_is_the_submission_where_it_is_chosen(made: Path) -> None:
-    path = fake_competition(made.parent, submissions={"margin": 0.0, "default": "mean", "bootstrap": 100})
+    path = fake_competition(made.parent, submissions={"margin": 0.0, "default": "mean", "postprocess": []})
     run = run_all(path)
     selection = read_json(run.folder / "selection.json")
     assert selection["default"] == "mean"
     assert selection["chosen"] != "mean"
-    for name, file in (("lightgbm_stack", "stack.csv"), (read_json(run.folder / "blend.json")["chosen"], "blend.csv")):
+    for step in ("stack", "blend"):
+        name, file = read_json(run.folder / f"{step}.json")["chosen"], f"{step}.csv"
         forged = {**{key: value for key, value in selection.items() if key != "digest"}, "chosen": name}
         (run.folder / "selection.json").write_text(json.dumps({**forged, "digest": digest(forged)}))
         write.write(run)
@@ -88,10 +89,10 @@ def test_the_stack_is_the_submission_where_it_is_chosen(made: Path) -> None:
 @pytest.mark.parametrize("step", ["blend.json", "selection.json"])
 def test_an_edited_step_is_refused_by_predict_and_made_again_by_a_run(made: Path, step: str) -> None:
     run = run_all(made)
-    columns_of_test, before = load_columns(run).test, (run.folder / step).read_bytes()
+    columns_of_test, before = load_columns(run), (run.folder / step).read_bytes()
     (run.folder / step).write_text((run.folder / step).read_text().replace("0.", "1.", 1))
     with pytest.raises(DataError, match=f"changed or gone: {step}"):
-        predict_run(run.folder, columns_of_test)
+        predict_run(run.folder, columns_of_test.test, columns_of_test.test_inputs, NO_FEATURES)
     run_all(made)
     assert (run.folder / step).read_bytes() == before
 
@@ -101,30 +102,17 @@ def test_a_stored_run_predicts_without_the_training_table(made: Path, tmp_path: 
     loaded = load_columns(run)
     folder = shutil.copytree(run.folder, tmp_path / "elsewhere")
     shutil.rmtree(run.paths.root)
-    y_pred = predict_run(folder, loaded.test)
+    y_pred = predict_run(folder, loaded.test, loaded.test_inputs, NO_FEATURES)
     written = read_table(folder / "submission.csv", ["id"]).set_index("id").loc[loaded.test_ids, TARGETS].to_numpy()
     assert y_pred.tobytes() == written.tobytes()
     stack_file = read_table(folder / "stack.csv", ["id"]).set_index("id").loc[loaded.test_ids, TARGETS].to_numpy()
-    assert predict_candidate(folder, "lightgbm_stack", loaded.test).tobytes() == stack_file.tobytes()
-    some = predict_run(folder, {name: part[3:5] for name, part in loaded.test.items()})
+    in_file = read_json(folder / "stack.json")["chosen"]
+    assert predict_candidate(folder, in_file, loaded.test, NO_FEATURES).tobytes() == stack_file.tobytes()
+    columns_of_some = {name: part[3:5] for name, part in loaded.test.items()}
+    some = predict_run(folder, columns_of_some, loaded.test_inputs[3:5], NO_FEATURES[3:5])
     assert some.tobytes() == y_pred[3:5].tobytes()
     with pytest.raises(DataError, match="lacking: poor"):
-        predict_run(folder, {name: part for name, part in loaded.test.items() if name != "poor"})
-
-
-def test_trees_of_a_stored_stack_predict_what_was_written(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def grown(features: np.ndarray, residual: np.ndarray, folds: np.ndarray, power: int) -> tuple[int, str]:
-        data = lightgbm.Dataset(features, residual, params=stacker.PARAMETERS)
-        return 25, lightgbm.train({**stacker.PARAMETERS, "objective": "l2"}, data, 25).model_to_string()
-
-    monkeypatch.setattr(stacker, "_fit_trees", grown)
-    run = run_all(made)
-    loaded = load_columns(run)
-    found = predict_candidate(run.folder, "lightgbm_stack", loaded.test)
-    stack_file = read_table(run.folder / "stack.csv", ["id"]).set_index("id").loc[loaded.test_ids, TARGETS].to_numpy()
-    assert found.tobytes() == stack_file.tobytes()
-    assert (found != predict_candidate(run.folder, "shrunk_ridge", loaded.test)).any(axis=0).all()
-    assert (run.folder / "stack" / "target_1.txt").exists()
+        predict_run(folder, {name: loaded.test[name] for name in ("good", "fair")}, loaded.test_inputs, NO_FEATURES)
 
 
 def test_a_second_run_changes_no_byte_and_fits_nothing(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

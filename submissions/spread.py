@@ -1,0 +1,48 @@
+"""`spread.csv`: how far the models behind a submission disagree on each test row.
+
+A row on which they differ is one to look at, or to measure next; the number ranks rows and is no error bar, since all
+models may be wrong together. Source: the disagreement of an ensemble as in Lakshminarayanan et al., NeurIPS 2017.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from competition.files import write_table
+from competition.metrics import Array
+from models.jobs import ALL, read_predictions
+from submissions.columns import Run, column_names
+
+SPREAD_FILE = "spread.csv"
+
+
+def spread(run: Run, ids: list[str], predict: Callable[[dict[str, Array]], Array]) -> Array:
+    """Standard deviation of the submission over seeds and folds, (n_rows, n_targets), in the targets' own units.
+
+    Each of its members is the submission as one model per column makes it: of one fold, and of the first, second and so
+    on seed of every column; one with fewer seeds than another begins again. Refits are in no member.
+
+    Args:
+        run: whose jobs have predicted the test table.
+        ids: of the test rows, in the order of the result; those that were dropped are not among them.
+        predict: the submission, (n_rows, n_targets), from its columns.
+    """
+    targets = run.config.competition.targets
+    jobs = {
+        column: [job for job in run.plan.of(stage) if job.seed in seeds and job.fold != ALL]
+        for column, (stage, seeds) in column_names(run.config).items()
+    }
+    members = []
+    for member in range(max(map(len, jobs.values()))):  # by seed, then fold: all have the same fold in a round
+        files = {name: part[member % len(part)].test_file(run.plan.test_key) for name, part in jobs.items()}
+        members.append(predict({name: read_predictions(file, ids, targets) for name, file in files.items()}))
+    return np.std(members, axis=0, ddof=1)
+
+
+def write_spread(run: Run, ids: list[str], predict: Callable[[dict[str, Array]], Array]) -> None:
+    """Write `spread` into the run's folder: id, then a column for each target."""
+    values = pd.DataFrame(spread(run, ids, predict), columns=run.config.competition.targets)
+    write_table(run.folder / SPREAD_FILE, pd.concat([pd.Series(ids, name="id"), values], axis=1))

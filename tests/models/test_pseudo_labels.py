@@ -1,0 +1,172 @@
+"""Pseudo-labels: where they come from, that a fold's own labels never reach them, and what they do to a key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from competition.config import load_competition
+from competition.errors import ConfigError, DataError
+from competition.files import read_table, read_text_table, write_table
+from competition.paths import Paths
+from competition.tables import Rows
+from folds.table import read_folds
+from models import work as work_module
+from models.budget import Group, why_unfinished
+from models.config import load_stages
+from models.jobs import ALL, Job, plan, write_test_predictions
+from models.pseudo_labels import pseudo_labels, with_pseudo_labels
+from models.train import select, train
+from models.work import run_job
+from tests.conftest import mixed_tables, write_competition
+from tests.models.test_train import Echo, planned
+
+SOURCE = {"kind": "lightgbm", "n_bits": 64, "max_trees": 20}
+LEARNER = {**SOURCE, "num_leaves": 4, "pseudo_labels": {"of": ["source"], "weight": 0.3}}
+
+
+def made(folder: Path, source: dict[str, Any] = SOURCE, learner: dict[str, Any] = LEARNER) -> Any:
+    """A learner above its source: the order of the YAML does not matter."""
+    return planned(write_competition(folder, *mixed_tables(), stages={"learner": learner, "source": source}))
+
+
+def test_labels_are_the_mean_over_stages_each_over_its_jobs(tmp_path: Path) -> None:
+    """Two seeds of `a` say 1 and 3, the one of `b` says 6: (2 + 6) / 2, and nothing of the learner's own folds."""
+    needs = []
+    for stage, seed, value in (("a", 0, 1.0), ("a", 1, 3.0), ("b", 0, 6.0), ("learner", 0, 1000.0)):
+        needs.append(Job(stage, "k", seed, 0, tmp_path / f"{stage}{seed}"))
+        write_test_predictions(needs[-1], "t", ["p", "q"], ["y"], np.array([[value], [10 * value]]))
+    job = Job("learner", "k", 0, ALL, tmp_path, needs=tuple(needs))
+    assert pseudo_labels(job, "t", ["q", "p"], ["y"])[:, 0].tolist() == [40, 4]
+
+
+def test_test_rows_stand_below_the_training_rows_with_their_weight_and_no_auxiliary_label() -> None:
+    rows = Rows(
+        ["a", "b"], pd.DataFrame({"x": [1.0, 2.0]}), np.array([[1.0], [2.0]]), None, np.array([[5.0], [6.0]]),
+        np.array([False, True]),
+    )  # fmt: skip
+    both = with_pseudo_labels(rows, Rows(["t"], pd.DataFrame({"x": [3.0]}), None), np.array([[9.0]]), 0.25)
+    assert both.ids == ["a", "b", "t"]
+    assert both.inputs["x"].tolist() == [1, 2, 3]
+    assert both.y is not None and both.y[:, 0].tolist() == [1, 2, 9]
+    assert both.weights is not None and both.weights.tolist() == [1, 1, 0.25]
+    assert both.auxiliary is not None and np.isnan(both.auxiliary[2, 0])
+    assert both.extra is not None and both.extra.tolist() == [False, True, False]
+
+
+class Listening(Echo):
+    """Keeps the rows that it is fitted on."""
+
+    seen: Rows
+
+    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+        type(self).seen = train
+
+
+def labels_of_test_rows(folder: Path, fold: int, monkeypatch: pytest.MonkeyPatch) -> pd.Series:
+    """What the learner's job of a fold is told about the test rows, after all jobs of its source were trained."""
+    path = str(folder / "mixed.yaml")
+    config, paths, stages = load_competition(path), Paths("mixed"), load_stages(path)
+    todo = plan(config, stages, paths)
+    for job in todo.of("source"):
+        if not job.finished:
+            run_job(job, stages["source"], config, paths, todo.test_key)
+    with monkeypatch.context() as patched:
+        patched.setattr(work_module, "build_stage", lambda config, context: Listening())
+        job = next(job for job in todo.of("learner") if job.fold == fold)
+        run_job(job, stages["learner"], config, paths, todo.test_key)
+    seen = Listening.seen
+    assert seen.y is not None and seen.weights is not None
+    is_test = seen.weights == 0.3
+    assert is_test.sum() == 20
+    return pd.Series(seen.y[is_test][:, 0], np.array(seen.ids)[is_test])
+
+
+def test_labels_of_the_held_out_fold_reach_no_pseudo_label_of_its_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of another fold's job and of the refit do change, or this test could not fail."""
+    made(tmp_path, learner={**LEARNER, "final_fit": "both"})
+    before = {fold: labels_of_test_rows(tmp_path, fold, monkeypatch) for fold in (0, 1, ALL)}
+    paths = Paths("mixed")
+    prepared = read_table(paths.train, ["id", "SMILES", "note", "site", "__input"])
+    held_out = read_folds(paths.folds, list(prepared["id"])) == 0
+    write_table(paths.train, prepared.assign(lumo=prepared["lumo"].where(~held_out, -1000.0)))
+    after = {fold: labels_of_test_rows(tmp_path, fold, monkeypatch) for fold in (0, 1, ALL)}
+    assert after[0].equals(before[0])
+    assert (after[1] != before[1]).any()
+    assert (after[ALL] != before[ALL]).any()
+
+
+def test_a_fold_needs_that_fold_of_every_source_and_a_refit_all_of_them(tmp_path: Path) -> None:
+    *_, todo = made(tmp_path, {**SOURCE, "seeds": [0, 1], "final_fit": "both"}, {**LEARNER, "final_fit": "both"})
+    *folds, refit = todo.of("learner")
+    assert [{(n.stage, n.seed, n.fold) for n in job.needs} for job in folds] == [
+        {("source", 0, fold), ("source", 1, fold)} for fold in range(3)
+    ]
+    assert {(n.stage, n.seed, n.fold) for n in refit.needs} == {
+        *(("source", seed, fold) for seed in (0, 1) for fold in range(3)),
+        *(("learner", 0, fold) for fold in range(3)),
+    }
+
+
+def test_the_key_follows_the_source_its_seeds_the_weight_and_the_test_table(tmp_path: Path) -> None:
+    def key(source: dict[str, Any] = SOURCE, learner: dict[str, Any] = LEARNER) -> str:
+        return made(tmp_path, source, learner)[-1].keys["learner"]
+
+    plain = key()
+    assert key() == plain
+    assert key({**SOURCE, "final_fit": "both"}) == plain
+    others = [
+        key({**SOURCE, "num_leaves": 7}),
+        key({**SOURCE, "seeds": [0, 1]}),
+        key(learner={**LEARNER, "pseudo_labels": {"of": ["source"], "weight": 0.5}}),
+        key(learner={**SOURCE, "num_leaves": 4}),
+    ]
+    made(tmp_path)
+    test = read_text_table(Paths("mixed").test)
+    write_table(Paths("mixed").test, test.assign(note="other words"))
+    path = str(tmp_path / "mixed.yaml")
+    others.append(plan(load_competition(path), load_stages(path), Paths("mixed")).keys["learner"])
+    assert len({plain, *others}) == 6
+
+
+def test_a_run_trains_the_source_first_and_a_stage_alone_says_what_it_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, paths, stages, todo = made(tmp_path)
+    alone = select(todo, "learner", None)
+    with pytest.raises(DataError, match=r"stage learner needs finished jobs of stage source; .* --stage source first"):
+        train(config, stages, paths, alone, 1)
+    train(config, stages, paths, select(todo, None, 1), 1)
+    assert [job.finished for job in todo.jobs] == [False, True, False, False, True, False]
+    assert [line.split("  ")[:3] for line in capsys.readouterr().out.splitlines()] == [
+        ["stage source", "seed 0", "fold 1 of 3"],
+        ["stage learner", "seed 0", "fold 1 of 3"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("of", "source"),
+    [
+        ("nobody", SOURCE),
+        ("learner", SOURCE),
+        ("source", {**SOURCE, "pseudo_labels": {"of": ["other"]}}),
+        ("source", {"kind": "gnn", "keep": "best_on_held_out"}),
+    ],
+)
+def test_a_stage_that_cannot_label_is_refused_by_name(tmp_path: Path, of: str, source: dict[str, Any]) -> None:
+    learner = {**LEARNER, "pseudo_labels": {"of": [of]}}
+    stages = {"source": source, "learner": learner, "other": SOURCE}
+    path = write_competition(tmp_path, *mixed_tables(), stages=stages)
+    with pytest.raises(ConfigError, match=rf"stages\.learner\.pseudo_labels\.of: must name .*other\) \(found '{of}'\)"):
+        load_stages(str(path))
+
+
+def test_a_learner_that_a_budget_cut_says_that_its_source_did_not_fit() -> None:
+    source, learner = Group("jobs of source", waiting=2), Group("jobs of learner", waiting=3)
+    assert why_unfinished(learner, [source]) == "3 not started: jobs of source did not fit"

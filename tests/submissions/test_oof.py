@@ -1,0 +1,254 @@
+"""Predictions made elsewhere, from `new --oof` to the submission, and every mistake in them before any work."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from competition import prepare
+from competition.config import load_competition
+from competition.errors import ConfigError, DataError
+from competition.files import read_json, read_table, write_table
+from competition.paths import PROJECT, Paths
+from folds import make
+from folds.table import read_folds
+from models.config import load_stages
+from models.jobs import plan
+from models.train import train
+from submissions import blend, new, report, write
+from submissions.check import check
+from submissions.columns import Run, open_run
+from submissions.config import load_config
+from submissions.predict import predict
+from tests.competition.small import write_small
+from tests.models.theirs import write_theirs
+from tests.submissions.made_up import notes, write_tables
+
+OOF = ["id,y", "f,6", "e,5", "d,4", "c,3", "b,2", "a,1"]
+TEST = ["id,y", "t2,2", "t1,1"]
+
+
+def small(folder: Path, oof: list[str] = OOF, predicted: list[str] = TEST, **competition: object) -> Path:
+    """The competition of `write_small` with one stage, `theirs`, of kind file."""
+    path = write_small(folder, **competition)
+    document = yaml.safe_load(path.read_text())
+    document["stages"] = {"theirs": {"kind": "file", "folder": "given/x"}}
+    path.write_text(yaml.safe_dump(document))
+    for name, lines in (("oof", oof), ("test", predicted)):
+        (folder / "given" / "x").mkdir(parents=True, exist_ok=True)
+        (folder / "given" / "x" / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_good_files_are_described_with_their_folds(tmp_path: Path) -> None:
+    said = check(load_config(str(small(tmp_path))))
+    assert "stage theirs: file, 3 jobs; unknown folds: predictions made elsewhere, whose oof.csv does not name" in said
+    assert "WARNING" not in said
+
+
+@pytest.mark.parametrize(
+    ("oof", "test", "words"),
+    [
+        ([*OOF, "g,7"], TEST, r"oof\.csv must have rows of .*; 1 of its ids are not there \('g'\)\. Remove them"),
+        (OOF[:-2], TEST, r"oof\.csv must have a prediction for every row .*; 2 are lacking \('a', 'b'\)\. Add them"),
+        ([*OOF, "a,2"], TEST, r"oof\.csv: ids must be unique; doubled: 'a'\. Remove"),
+        (["id,z", *OOF[1:]], TEST, r"oof\.csv must have the columns id, y; lacking: y \(it has id, z\)"),
+        (["name,y", *OOF[1:]], TEST, r"oof\.csv must have the columns id, y; lacking: id"),
+        ([*OOF[:-1], "a,"], TEST, r"oof\.csv must have a prediction in every column; one is empty in row 7 \(id 'a'\)"),
+        ([*OOF[:-1], "a,nan"], TEST, r"one is empty in row 7 \(id 'a'\)\. Fill it in"),
+        ([*OOF[:-1], "a,inf"], TEST, r"oof\.csv: column 'y' must hold finite numbers or nothing; row 7 .* has 'inf'"),
+        ([*OOF[:-1], "a,high"], TEST, r"oof\.csv: column 'y' must hold finite numbers or nothing; row 7 .* 'high'"),
+        (OOF, TEST[:-1], r"test\.csv must have a prediction for every row .*; 1 are lacking \('t1'\)"),
+        (OOF, [*TEST, "t3,1"], r"test\.csv must have rows of the competition's table alone; .* \('t3'\)"),
+        (OOF, [*TEST[:-1], "t1,-inf"], r"test\.csv: column 'y' must hold finite numbers .* '-inf'"),
+        (OOF, ["id;y", "t1;1", "t2;2"], r"test\.csv must have its cells separated by commas"),
+    ],
+)
+def test_a_mistake_in_a_file_is_found_before_any_work(
+    oof: list[str], test: list[str], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=rf"stages\.theirs: .*{words}"):
+        check(load_config(str(small(tmp_path, oof, test))))
+
+
+def test_all_mistakes_of_all_stages_are_named_at_once(tmp_path: Path) -> None:
+    path = small(tmp_path, ["id,y", "a,x", "b,2", "zz,1"], TEST[:-1])
+    others = "  gone: {kind: file, folder: given/gone}\n  note: {kind: bert, template: '{note}'}\n"
+    path.write_text(path.read_text() + others)
+    with pytest.raises(ConfigError) as error:
+        check(load_config(str(path)))
+    lines = str(error.value).splitlines()
+    assert len(lines) == 6
+    assert [line.split(": ")[0] for line in lines] == ["stages.theirs"] * 4 + ["stages.gone", "stages.note"]
+    assert "there is no folder" in lines[4]
+
+
+def test_rows_that_preparation_drops_need_no_prediction_and_may_have_one(tmp_path: Path) -> None:
+    train = ["id,SMILES,y", *(f"{name},{'C' * i},{i}" for i, name in enumerate("abcdef", 1)), "bad,c1cc,1"]
+    for oof in (OOF, [*OOF, "bad,1"], [*OOF, "bad,"]):
+        assert "stage theirs" in check(load_config(str(small(tmp_path, oof, train=train, unparsable="drop"))))
+
+
+def test_the_command_ends_with_2_and_a_sentence(tmp_path: Path) -> None:
+    path = small(tmp_path, [*OOF, "g,7"])
+    done = subprocess.run(
+        [sys.executable, "-m", "submissions.check", str(path)], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("ConfigError: stages.theirs: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_stage_that_learns_needs_an_input_column(tmp_path: Path) -> None:
+    train = ["id,y", *(f"{name},{i}" for i, name in enumerate("abcdef"))]
+    path = small(tmp_path, train=train, test=["id", "t1", "t2"], smiles=None)
+    assert "6 training rows, 2 test rows" in check(load_config(str(path)))
+    path.write_text(path.read_text() + "  trees: {kind: lightgbm}\n")
+    with pytest.raises(ConfigError, match=r"stages\.trees: at least one input column must be named under smiles, text"):
+        check(load_config(str(path)))
+
+
+N_TRAIN, N_TEST, TARGETS = 120, 30, ["p", "q"]
+
+
+def ids_alone(folder: Path, **inputs: list) -> tuple[list[str], pd.DataFrame, pd.DataFrame]:
+    """Tables with ids, which both have from 0, and two targets; the options that name them."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"id": [str(i) for i in range(N_TRAIN)], **inputs})
+    train_table = table.assign(p=rng.normal(size=N_TRAIN), q=rng.normal(size=N_TRAIN)).sample(frac=1, random_state=0)
+    test = table[:N_TEST]
+    return write_tables(folder, train_table, test, test[["id"]].assign(p=0.0, q=0.0)), train_table, test
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> tuple[list[str], Path]:
+    """Options of `new` for a competition of nothing but two files, one with folds of its own."""
+    options, train_table, test = ids_alone(tmp_path)
+    write_theirs(tmp_path / "oof" / "a b", train_table, test, TARGETS, seed=1)
+    write_theirs(tmp_path / "oof" / "c", train_table, test, TARGETS, folds=np.arange(N_TRAIN) % 4, seed=2)
+    (tmp_path / "oof" / "empty").mkdir()
+    return [*options, "--oof", str(tmp_path / "oof")], tmp_path / "mine.yaml"
+
+
+def make_config(path: Path, options: list[str]) -> None:
+    """`new`, and settings for a plain mean in little time."""
+    new.main([str(path), *options])
+    text = path.read_text().replace("n_folds: 10", "n_folds: 3")
+    path.write_text(text + "submissions: {default: mean, margin: 100, bootstrap: 100, trials: 2, stack: false}\n")
+
+
+def full(path: Path) -> tuple[Run, str]:
+    """What `./run.sh full` does."""
+    name = str(path)
+    check(load_config(name))
+    competition, paths = load_competition(name), Paths.of(name)
+    prepare.run(competition, paths, path)
+    make.run(competition, make.load_folds_config(name), paths)
+    train(competition, load_stages(name), paths, plan(competition, load_stages(name), paths), 1)
+    run = open_run(name)
+    blend.blend(run)
+    write.write(run)
+    return run, report.report(run)
+
+
+def test_a_competition_of_nothing_but_files_gives_a_blend_of_them(
+    given: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, path = given
+    make_config(path, options)
+    out = capsys.readouterr().out
+    assert "no inputs, 2 targets; 120 training rows, 30 test rows" in out
+    assert "stage       a_b: predictions made elsewhere, the folder 'a b'\n" in out
+    assert "stage       c: predictions made elsewhere\n" in out
+    assert "left out    stage empty: predictions made elsewhere; left out, since it has neither oof.csv nor" in out
+    assert "stage a_b: file, 10 jobs; unknown folds: predictions made elsewhere" in out
+    assert yaml.safe_load(path.read_text())["stages"] == {
+        "a_b": {"kind": "file", "folder": "oof/a b"}, "c": {"kind": "file", "folder": "oof/c"},
+    }  # fmt: skip
+    run, page = full(path)
+    written = read_table(run.folder / "submission.csv", ["id"])
+    assert list(written["id"]) == [str(i) for i in range(N_TEST)]
+    files = [read_table(path.parent / "oof" / name / "test.csv", ["id"]).set_index("id") for name in ("a b", "c")]
+    mean = (files[0] + files[1].loc[files[0].index]) / 2
+    np.testing.assert_allclose(written.set_index("id")[TARGETS], mean.loc[list(written["id"]), TARGETS], rtol=1e-12)
+    stages = {stage["name"]: stage["marks"] for stage in read_json(run.folder / "run.json")["stages"]}
+    assert stages == {"a_b": ["unknown folds"], "c": ["other folds"]}
+    assert "other folds: predictions made elsewhere, with other folds than ours: their models may have seen" in page
+
+
+def test_their_folds_are_not_marked_where_they_are_ours(given: tuple[list[str], Path]) -> None:
+    options, path = given
+    make_config(path, options)
+    _, before = full(path)
+    assert "other folds" in before
+    ours = read_table(Paths("mine").folds, ["id"]).set_index("id")["fold"].astype(int)
+    oof = read_table(path.parent / "oof" / "c" / "oof.csv", ["id"])
+    write_table(path.parent / "oof" / "c" / "oof.csv", oof.assign(fold=9 - ours.loc[oof["id"]].to_numpy()))
+    run, page = full(path)
+    assert "other folds" not in page
+    assert sorted(set(read_folds(Paths("mine").folds, list(oof["id"])))) == [0, 1, 2]
+    assert {stage["name"]: stage["marks"] for stage in read_json(run.folder / "run.json")["stages"]}["c"] == []
+
+
+def test_new_rows_are_refused_and_the_test_table_itself_is_not(given: tuple[list[str], Path], tmp_path: Path) -> None:
+    options, path = given
+    make_config(path, options)
+    run, _ = full(path)
+    assert predict(str(path), tmp_path / "test.csv", 1).read_bytes() == (run.folder / "submission.csv").read_bytes()
+    write_table(tmp_path / "rows.csv", pd.DataFrame({"id": ["0", "1"]}))
+    with pytest.raises(DataError, match=r"new rows must be predicted by .*; the stages a_b, c \(kind: file\)"):
+        predict(str(path), tmp_path / "rows.csv", 1)
+
+
+def test_a_moved_folder_changes_neither_the_run_nor_its_bytes(given: tuple[list[str], Path]) -> None:
+    options, path = given
+    make_config(path, options)
+    run, page = full(path)
+    before = (run.folder / "submission.csv").read_bytes()
+    (path.parent / "oof").rename(path.parent / "moved")
+    path.write_text(path.read_text().replace("folder: oof/", "folder: moved/"))
+    again, same = full(path)
+    assert again.name == run.name
+    assert same == page
+    assert (again.folder / "submission.csv").read_bytes() == before
+
+
+def test_a_preset_adds_its_stages_and_needs_an_input(tmp_path: Path) -> None:
+    options, train_table, test = ids_alone(tmp_path, note=notes(N_TRAIN))
+    write_theirs(tmp_path / "oof" / "lightgbm", train_table, test, TARGETS)
+    write_theirs(tmp_path / "oof" / "7th", train_table, test, TARGETS)
+    path = tmp_path / "mine.yaml"
+    new.main([str(path), *options, "--oof", str(tmp_path / "oof"), "--preset", "quick"])
+    config = load_config(str(path))
+    assert [stage.kind for stage in config.stages.values()][:3] == ["file", "file", "lightgbm"]
+    assert list(config.stages)[:3] == ["stage_7th", "lightgbm_2", "lightgbm"]
+    new.main([str(path), *options, "--oof", str(tmp_path / "oof"), "--force"])
+    assert [stage.kind for stage in load_config(str(path)).stages.values()] == ["file", "file"]
+    assert load_config(str(path)).competition.text == ["note"]
+    options, _, _ = ids_alone(tmp_path)
+    with pytest.raises(DataError, match="must share an input column"):
+        new.main([str(path), *options, "--oof", str(tmp_path / "oof"), "--force", "--preset", "quick"])
+
+
+@pytest.mark.parametrize(("where", "found"), [("oof", "oof has none"), ("absent", "there is no folder .*absent")])
+def test_oof_without_predictions_is_refused(where: str, found: str, tmp_path: Path) -> None:
+    options, _, _ = ids_alone(tmp_path)
+    (tmp_path / "oof" / ".hidden").mkdir(parents=True)
+    (tmp_path / "oof" / ".hidden" / "oof.csv").write_text("id\n")
+    with pytest.raises(DataError, match=rf"--oof must be a folder with a folder for each stage.*; .*{found}\. Correct"):
+        new.main([str(tmp_path / "mine.yaml"), *options, "--oof", str(tmp_path / where)])
+
+
+def test_mistakes_in_the_files_are_announced_by_new(
+    given: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, path = given
+    (path.parent / "oof" / "c" / "test.csv").unlink()
+    new.main([str(path), *options])
+    assert "stages.c: folder must be one with oof.csv and test.csv" in capsys.readouterr().err
