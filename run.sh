@@ -16,6 +16,7 @@
 #
 # full, smoke and train take --seed N, --workers N, --reuse (accept finished jobs of other code) and --budget TIME (2h,
 # 90m, 30s: the most that training may take; a stage that does not fit is left out, and a later run goes on with it).
+# full takes --holdout 0.2: that share of the training rows is kept out of everything, and the submission scored on it.
 #
 # COMPETITION is a name in competition/configs/ or a YAML file; without one it is qm9_orbitals.
 set -euo pipefail
@@ -29,6 +30,7 @@ step() { "$python" -m "$@"; }
 full() {
   case " $* " in *" --help "* | *" -h "*) help; return ;; esac
   setup
+  case " $* " in *" --holdout"*) step submissions.hold_out "$@" ;; esac # a competition without some training rows
   step submissions.check "$@"    # every section of the YAML, the tables and the weights, before any work
   step competition.prepare "$@"  # raw files           -> clean tables
   step folds.make "$@"           # training rows       -> folds.csv

@@ -9,18 +9,31 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from competition.durations import seconds_of
-from competition.errors import DataError, UserError
-from competition.paths import DEFAULT_COMPETITION, Paths
+from competition.errors import ConfigError, DataError, UserError
+from competition.paths import DEFAULT_COMPETITION, Paths, holdout_yaml
 
 FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EISDIR)
 """What the system says of a folder that takes no new files."""
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """With --holdout, a command is about the competition without the rows that are kept out."""
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """The options; `competition` is what to work on, and `held_out_of` what was named."""
+        options = super().parse_args(*args, **kwargs)
+        options.held_out_of = options.competition
+        if options.holdout:
+            options.competition = str(holdout_yaml(options.competition, options.holdout))
+        return options
+
+
+def parser(description: str | None) -> Parser:
     """Options that every step of `./run.sh full` takes; `description` is the module's docstring."""
-    options = argparse.ArgumentParser(
+    options = Parser(
         prog=f"./run.sh {Path(sys.argv[0]).stem}",
         description=description,
         allow_abbrev=False,
@@ -42,7 +55,24 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         help="seconds, or such as 30s, 90m, 2h, for full and train: what cannot finish in it is not started, and a "
         "stage without all its jobs is left out of blend, stack and report",
     )
+    options.add_argument(
+        "--holdout",
+        type=_share,
+        metavar="SHARE",
+        help="for full: keep this share of the training rows, such as 0.2, out of everything, and score the finished "
+        "submission on it (holdout_score); a competition of its own, NAME_holdout20",
+    )
     return options
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0.05 <= share <= 0.5:
+        raise ConfigError(f"--holdout must be a share from 0.05 to 0.5 of the training rows; found {text!r}.")
+    return share
 
 
 def run(main: Callable[[], None]) -> None:

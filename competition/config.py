@@ -55,6 +55,8 @@ class CompetitionConfig(StrictModel):
     """Decides ids, order and columns of the submission."""
     answers: Path | None = None
     """Labels of the test rows, where they are known; read by the final scoring alone."""
+    holdout_of: str | None = None
+    """Written by `--holdout`: the competition whose training rows are the test rows; their score is holdout_score."""
     id: str = Field(min_length=1)
     """Column that names a row."""
     targets: list[str] = Field(min_length=1)

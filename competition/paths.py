@@ -21,6 +21,11 @@ def config_folders() -> list[Path]:
     return [CONFIGS, work_root() / "configs"]
 
 
+def holdout_yaml(competition: str, share: float) -> Path:
+    """The YAML of a competition without the share of its training rows that `--holdout` keeps out."""
+    return work_root() / "configs" / f"{Path(competition).stem}_holdout{round(100 * share)}.yaml"
+
+
 def shown(path: Path) -> Path:
     """A path as a person reads it: relative to where they stand, if it is below."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
@@ -55,6 +60,11 @@ class Paths:
     def owner(self) -> Path:
         """Text file with the path of the YAML that made these products."""
         return self.root / "yaml"
+
+    @property
+    def raw(self) -> Path:
+        """The tables of a competition that `--holdout` makes."""
+        return self.root / "raw"
 
     @property
     def train(self) -> Path:

@@ -22,7 +22,7 @@ import pandas as pd
 from competition import command
 from competition.errors import ConfigError, DataError
 from competition.files import derive_seed, read_json, read_table
-from competition.metrics import Metric, load_metric
+from competition.metrics import Array, Metric, load_metric
 from competition.paths import Paths
 from competition.tables import text_columns
 from folds.table import read_units
@@ -126,7 +126,7 @@ def paired(this: pd.DataFrame, other: pd.DataFrame, labels: Labels) -> Paired | 
     if len(ids) < 2:
         return None
     y = labels.y.loc[ids].to_numpy()
-    predictions = {"this": this.loc[ids].to_numpy(), "other": other.loc[ids].to_numpy()}
+    predictions: dict[str, Array] = {"this": this.loc[ids].to_numpy(), "other": other.loc[ids].to_numpy()}
     units = pd.factorize(labels.units.loc[ids])[0].astype(np.int64)
     drawn = bootstrap_scores(labels.metric, y, predictions, units, labels.draws, labels.seed)
     spread = drawn["this"] - drawn["other"]

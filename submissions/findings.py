@@ -232,7 +232,11 @@ def _stages(run: Run, columns: Columns, models: dict[str, Any], marks: dict[str,
     """For each stage a row for all targets and, where there are several, a row for each."""
     metric, scored, names = run.metric, columns.folds >= 0, run.config.competition.targets
     of_folds = [columns.folds == fold for fold in range(run.plan.n_folds)]
-    weights = [_by_stage(columns, models[target].get("blend", models[target])["weights"]) for target in names]
+    blends = [models[target].get("blend", models[target])["weights"] for target in names]
+    weights = [
+        {stage: sum(w for name, w in blend.items() if columns.stage_of[name] == stage) for stage in run.config.stages}
+        for blend in blends
+    ]
     rows = []
     for stage in run.config.stages:
         y_pred = columns.oof_of(stage)
@@ -247,14 +251,6 @@ def _stages(run: Run, columns: Columns, models: dict[str, Any], marks: dict[str,
             of_each = [metric.one(columns.y[f, t], y_pred[f, t]) for f in of_folds] if metric.column else []
             rows.append(StageScores(stage, name, per_target[t], of_each, weights[t][stage], None, []))
     return rows
-
-
-def _by_stage(columns: Columns, weights: dict[str, float]) -> dict[str, float]:
-    """Stage -> the sum of the weights of its columns."""
-    of_columns: dict[str, float] = dict.fromkeys(columns.stage_of.values(), 0.0)
-    for column, weight in weights.items():
-        of_columns[columns.stage_of[column]] += weight
-    return of_columns
 
 
 def _remarks(run: Run, marks: dict[str, list[str]]) -> list[str]:

@@ -1,0 +1,105 @@
+"""Keep training rows out of everything, to score a finished submission on: `./run.sh full [COMPETITION] --holdout 0.2`.
+
+Reads: the YAML and the raw training table.
+Writes: a competition of its own, NAME_holdout20: a YAML in configs/ of the work folder and, in its raw/ folder,
+train.csv without the rows, test.csv and sample_submission.csv of the rows, and their labels as answers.csv. All later
+steps run on that YAML, so nothing but the final scoring ever sees the labels of the rows.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pandas as pd
+import yaml
+
+from competition import command
+from competition.errors import ConfigError, DataError
+from competition.files import derive_seed, read_text_table, write_atomically, write_table
+from competition.paths import Paths, holdout_yaml
+from competition.prepare import prepare
+from competition.tables import own_rows
+from folds.splitters import make_folds
+from models.settings import FileStage
+from submissions.config import Config, load_config
+
+
+def hold_out(name: str, share: float, seed: int | None = None) -> str:
+    """Write the competition without `share` of its training rows; returns what was done, in words.
+
+    Raises:
+        ConfigError: if a stage has predictions made elsewhere, by models that may have seen the rows.
+        DataError, SubmissionError: as `competition.prepare.prepare`.
+    """
+    config = load_config(name, seed)
+    made_elsewhere = [name for name, stage in config.stages.items() if isinstance(stage, FileStage)]
+    if made_elsewhere:
+        raise ConfigError(
+            f"--holdout needs stages that can be trained without the rows kept out; {', '.join(made_elsewhere)} "
+            "(kind file) brings predictions made elsewhere. Leave such stages out, or run without --holdout."
+        )
+    competition = config.competition
+    table = own_rows(prepare(competition).train)
+    held_out = held_out_ids(config, table, share)
+    raw = read_text_table(competition.train)
+    is_held_out = raw[competition.id].isin(held_out).to_numpy()
+    yaml_file = holdout_yaml(name, share)
+    folder = Paths.of(str(yaml_file)).raw
+    rows = raw[is_held_out]
+    sample = rows[[competition.id]].assign(**dict.fromkeys(competition.columns_in_sample, "0"))
+    write_table(folder / "train.csv", raw[~is_held_out])
+    write_table(folder / "test.csv", rows[[competition.id, *competition.inputs]])
+    write_table(folder / "sample_submission.csv", sample)
+    write_table(folder / "answers.csv", rows[[competition.id, *competition.targets]])
+    document = config.model_dump(mode="json", exclude_unset=True)
+    if config.folds.file is not None:
+        theirs = read_text_table(config.folds.file)
+        write_table(folder / "folds.csv", theirs[~theirs["id"].isin(held_out)])
+        document["folds"]["file"] = str(folder / "folds.csv")
+    document["competition"] |= {
+        "train": str(folder / "train.csv"),
+        "test": str(folder / "test.csv"),
+        "sample_submission": str(folder / "sample_submission.csv"),
+        "answers": str(folder / "answers.csv"),
+        "holdout_of": Paths.of(name).name,
+    }
+    write_atomically(yaml_file, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    return f"{yaml_file.stem}: {len(rows)} of {len(table)} training rows are kept out of everything"
+
+
+def held_out_ids(config: Config, table: pd.DataFrame, share: float) -> set[str]:
+    """Ids of the rows to keep out: whole folds of a division of their own, made as the YAML divides rows.
+
+    So they are to the other rows what a held-out fold is: other groups, other scaffolds, or later ones. Folds of the
+    user's own cannot be made anew: the last of them are kept out, as many as come nearest to the share.
+
+    Raises:
+        DataError: if the user's folds are too few.
+    """
+    competition = config.competition
+    part = Fraction(share).limit_denominator(20)
+    own = config.folds.kind in ("column", "file")
+    n_folds = part.denominator - (config.folds.kind == "time")  # one more block is before the first fold
+    folds = make_folds(
+        config.folds if own else config.folds.model_copy(update={"n_folds": n_folds}), table, competition.id,
+        competition.targets, competition.smiles, competition.group, derive_seed(competition.seed, "holdout"),
+    )  # fmt: skip
+    last = int(folds.max())
+    n_kept_out = max(1, round(share * (last + 1))) if own else part.numerator
+    if own and last + 1 - n_kept_out < 2:
+        raise DataError(
+            f"--holdout must leave two folds; folds.kind {config.folds.kind} has {last + 1}, and {n_kept_out} would be "
+            "kept out. Divide the rows into more folds, or choose a smaller share."
+        )
+    return set(table[competition.id][folds > last - n_kept_out])
+
+
+def main() -> None:
+    """Command line."""
+    args = command.parser(__doc__).parse_args()
+    if args.holdout:
+        print(hold_out(args.held_out_of, args.holdout, args.seed))
+
+
+if __name__ == "__main__":
+    command.run(main)
