@@ -164,6 +164,20 @@ def fold_mark(
     return None if same else OTHER_FOLDS
 
 
+def common_folds(files: Sequence[Path]) -> Path | None:
+    """The first of some oof.csv, if `folds.kind: file` can read its folds and all others have the same partition."""
+    tables = [read_text_table(file) for file in files if file.is_file()]
+    if len(tables) < len(files) or not all({"id", FOLD} <= set(table) for table in tables):
+        return None
+    first, *others = (table.set_index("id")[FOLD].str.strip() for table in tables)
+    partition = pd.factorize(first)[0]
+    same = (
+        set(other.index) == set(first.index) and np.array_equal(partition, pd.factorize(other.loc[first.index])[0])
+        for other in others
+    )
+    return files[0] if set(first) == set(map(str, range(first.nunique()))) and all(same) else None
+
+
 def doubts(oof: pd.DataFrame, test: pd.DataFrame, labels: pd.DataFrame) -> list[str]:
     """What looks as if columns were swapped or in other units, in words. Nothing is refused for it.
 

@@ -67,9 +67,9 @@ class SubmissionsConfig(StrictModel):
     stack_features: bool = False
     """Whether stacks see RDKit's descriptors, the competition's numbers and the lengths of texts, too."""
     postprocess: list[Step] = ["isotonic", "average_equal_inputs", "clip"]
-    """Steps on the chosen candidate's predictions, in this order, each kept for a target where its cross-fitted score
-    gains by more than `margin` standard errors. known_labels (a test row whose input stands in the training table gets
-    its mean label there) cannot be scored so: it is kept where it is named, and comes last."""
+    """Steps on the chosen candidate's predictions, in this order, with four folds or more; each is kept for a target
+    where its cross-fitted score gains by more than `margin` standard errors. known_labels (a test row whose input is in
+    the training table gets its mean label there) cannot be scored so: it is kept where it is named, and comes last."""
 
     @field_validator("postprocess")
     @classmethod

@@ -118,6 +118,12 @@ class Findings:
         return self.run.folder / SUBMISSION_FILE
 
     @property
+    def answers_name(self) -> str:
+        """What a score on the answers is."""
+        held_out_of = self.run.config.competition.holdout_of
+        return f"holdout_score on rows of {held_out_of}" if held_out_of else "Score on the answers"
+
+    @property
     def counts(self) -> str:
         """How often each candidate was chosen without a fold, in words."""
         without = self.chosen_without_fold

@@ -31,7 +31,7 @@ from competition.files import write_atomically
 from competition.metrics import load_metric
 from competition.prepare import describe, prepare
 from folds.config import FoldsConfig
-from models.file import OOF, TEST
+from models.file import OOF, TEST, common_folds
 from submissions.check import check
 from submissions.config import Config, load_config
 from submissions.presets import CORES, Block, Preset, choose_folds, choose_metric, choose_stages, measure
@@ -156,9 +156,17 @@ def make_plan(args: argparse.Namespace, path: Path) -> Plan:
         file, function = metric.rsplit(":", 1)
         metric = f"{_as_written(Path(file), path)}:{function}"
     kind, n_folds, folds_reason = choose_folds(found, args.group, args.folds)
+    folds = {"kind": kind} | ({} if n_folds == FoldsConfig().n_folds else {"n_folds": n_folds})
     stages = choose_stages(preset, found, measure(found, n_folds)) if preset else []
     if args.oof is not None:
-        stages = [*file_stages(args.oof, path, {stage.name for stage in stages}), *stages]
+        theirs = file_stages(args.oof, path, {stage.name for stage in stages})
+        stages = [*theirs, *stages]
+        file = common_folds([path.parent / block.settings["folder"] / OOF for block in theirs if block.enabled])
+        if file is not None and args.folds is None and args.group is None:
+            folds = {"kind": "file", "file": _as_written(file, path)}
+            # What they did is done; folds.make counts such inputs.
+            folds |= {"equal_inputs_may_cross": True} if any(c.role != "left out" for c in found.columns) else {}
+            folds_reason = "theirs, the same in every oof.csv"
     given = {"train": args.train, "test": args.test, "sample_submission": args.sample, "answers": args.answers}
     return Plan(
         found=found,
@@ -167,7 +175,7 @@ def make_plan(args: argparse.Namespace, path: Path) -> Plan:
         metric_reason=metric_reason,
         greater_is_better=args.greater,
         group=args.group,
-        folds={"kind": kind} | ({} if n_folds == FoldsConfig().n_folds else {"n_folds": n_folds}),
+        folds=folds,
         folds_reason=folds_reason,
         stages=stages,
     )

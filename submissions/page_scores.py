@@ -34,7 +34,7 @@ def candidates(found: Findings) -> Html:
         targets = found.run.config.competition.targets if found.run.metric.column else []
         rows = [[name, *map(number, scores)] for name, scores in found.answers.items()]
         parts += [
-            element("h3", "Score on the answers"),
+            element("h3", found.answers_name),
             table("Scores on the labels of the test rows", ["file or stage", ALL, *targets], rows),
         ]
     return together(parts)

@@ -21,6 +21,8 @@ from competition.metrics import Array
 from submissions.bootstrap import fast
 from submissions.crossfit import Rule, choose, compare
 
+FEWEST_FOR_ISOTONIC = 1000
+"""Below, its steps follow single rows; source: scikit-learn's user guide, "Probability calibration"."""
 MOST_LEVELS = 50
 ROWS_PER_LEVEL = 10
 
@@ -40,13 +42,15 @@ def shift_scale(y_pred: Array, y: Array) -> Fitted:
     return {"scale": scale, "shift": float(y.mean() - scale * y_pred.mean())}
 
 
-def isotonic(y_pred: Array, y: Array) -> Fitted:
-    """A rising function of the prediction, constant beyond the ends, straight between its corners.
+def isotonic(y_pred: Array, y: Array) -> Fitted | None:
+    """A rising function of the prediction, constant beyond the ends, straight between its corners; None for few rows.
 
     Source: Zadrozny and Elkan, Transforming Classifier Scores into Accurate Probability Estimates, KDD 2002.
     """
     from sklearn.isotonic import IsotonicRegression
 
+    if len(y) < FEWEST_FOR_ISOTONIC:
+        return None
     found = IsotonicRegression().fit(y_pred, y)
     return {"x": found.X_thresholds_.tolist(), "y": found.y_thresholds_.tolist()}
 

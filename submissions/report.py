@@ -64,7 +64,7 @@ def markdown(found: Findings) -> str:
     if found.answers:
         header = ["file or stage", ALL, *(run.config.competition.targets if run.metric.column else [])]
         rows = [[name, *map(number, scores)] for name, scores in found.answers.items()]
-        parts.append(f"## Score on the answers\n\n{_folded(header, rows)}")
+        parts.append(f"## {found.answers_name}\n\n{_folded(header, rows)}")
     written = [("Page", run.paths.report / PAGE), ("Submission", found.submission)]
     return "\n\n".join([*parts, "\n".join(f"{name}: {shown(path)}" for name, path in written)])
 

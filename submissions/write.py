@@ -45,6 +45,9 @@ from submissions.products import (
 from submissions.spread import SPREAD_FILE, write_spread
 from submissions.stacker import STACKS
 
+FEWEST_FOLDS = 4
+"""For post-processing: without a fold, three leave blends of a single one, which spread otherwise than those of two."""
+
 
 def select(run: Run, columns: Columns) -> dict[str, Any]:
     """Content of selection.json, made or kept: every candidate against the default, the post-processing, the scores."""
@@ -59,7 +62,7 @@ def select(run: Run, columns: Columns) -> dict[str, Any]:
     compared = compare(rule, cross_fitted, scored, rule.draws)
     same = repeats({name: part.in_sample for name, part in predictions.items()}, rule.default)
     chosen, reason = choose(rule, {name: part for name, part in compared.items() if name not in same})
-    steps: list[str] = [step for step in run.config.submissions.postprocess if step != "known_labels"]
+    steps = _steps(run)
     chain = choose_steps(rule, steps, cross_fitted[chosen], inputs, scored)
     y_pred, chosen_without = procedure(rule, predictions, steps, inputs, run.plan.n_folds)
     table = pd.DataFrame(y_pred, columns=names)
@@ -117,6 +120,12 @@ def procedure(
         chain = choose_steps(rule, steps, nested[name][fold], inputs, others)
         y_pred[own] = chain.apply(y_pred[own], inputs[own])
     return y_pred, chosen_without
+
+
+def _steps(run: Run) -> list[str]:
+    """Post-processing to try."""
+    wanted = run.config.submissions.postprocess if run.plan.n_folds >= FEWEST_FOLDS else []
+    return [step for step in wanted if step != "known_labels"]
 
 
 def _known_labels(run: Run) -> pd.DataFrame:
@@ -186,8 +195,10 @@ def kept(selection: dict[str, Any]) -> list[str]:
 def describe(run: Run, selection: dict[str, Any]) -> list[str]:
     """The choice, the post-processing and the two comparisons, a line each."""
     lines = [f"{SUBMISSION_FILE}: {selection['chosen']}, checked against the sample"]
-    if run.config.submissions.postprocess:
+    if _steps(run):
         lines.append(f"post-processing: {', '.join(kept(selection)) or 'no step gained enough to be kept'}")
+    elif run.plan.n_folds < FEWEST_FOLDS:
+        lines.append(f"post-processing: none; its honest score needs {FEWEST_FOLDS} folds or more")
     if KNOWN_LABELS in selection["files"]:
         known = set(read_table(run.folder / KNOWN_LABELS, [INPUT_KEY])[INPUT_KEY])
         n = sum(name in known for name in load_columns(run).test_inputs)

@@ -1,8 +1,9 @@
 """Out-of-fold predictions of ten cheap stages with holdouts, kept on disk: the raw material of the blenders' benchmark.
 
-Of each set at most POOL labelled training rows are drawn once; a draw divides them into training rows and a holdout,
-half and half, and the training rows into five folds. Each stage is fitted on each fold's training rows and predicts
-its fold and the whole holdout, so every fold's models can be scored on the holdout by themselves.
+Of each set at most POOL training rows are drawn once; a draw divides them into training rows and a holdout, half and
+half, and the training rows into five folds. Draws 2 i and 2 i + 1 swap the halves, so over a pair every row is as often
+out of fold as held out, and how hard the rows of a half are cancels. Each stage is fitted on each fold's training rows
+and predicts its fold and the whole holdout, so every fold's models can be scored on the holdout by themselves.
 """
 
 from __future__ import annotations
@@ -115,8 +116,9 @@ def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray
             missing = features.missing(text for column in context.smiles for text in table[column])
             if missing:
                 features.compute_shard(missing)
-    order = np.random.default_rng(derive_seed(draw, "holdout", name)).permutation(len(rows))
-    train, holdout = rows.take(order[: len(rows) // 2]), rows.take(order[len(rows) // 2 :])
+    order = np.random.default_rng(derive_seed(draw // 2, "holdout", name)).permutation(len(rows))
+    halves = rows.take(order[: len(rows) // 2]), rows.take(order[len(rows) // 2 :])
+    train, holdout = halves if draw % 2 == 0 else halves[::-1]
     folds = np.empty(len(train), dtype=np.int64)
     for fold, (_, held_out) in enumerate(KFold(N_FOLDS, shuffle=True, random_state=draw).split(train.ids)):
         folds[held_out] = fold

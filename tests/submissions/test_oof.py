@@ -206,6 +206,26 @@ def test_new_rows_are_refused_and_the_test_table_itself_is_not(given: tuple[list
         predict(str(path), tmp_path / "rows.csv", 1)
 
 
+def test_folds_that_all_files_agree_on_become_ours(tmp_path: Path) -> None:
+    options, train_table, test = ids_alone(tmp_path)
+    folds = np.arange(N_TRAIN) % 4
+    write_theirs(tmp_path / "oof" / "a", train_table, test, TARGETS, folds=folds, seed=1)
+    write_theirs(tmp_path / "oof" / "b", train_table, test, TARGETS, folds=7 - folds, seed=2)
+    path, options = tmp_path / "mine.yaml", [*options, "--oof", str(tmp_path / "oof")]
+    make_config(path, options)
+    assert yaml.safe_load(path.read_text())["folds"] == {"kind": "file", "file": "oof/a/oof.csv"}
+    run, page = full(path)
+    assert run.plan.n_folds == 4
+    assert "other folds" not in page
+    ours = read_table(Paths("mine").folds, ["id"]).set_index("id")["fold"]
+    assert ours.loc[list(train_table["id"])].tolist() == folds.tolist()
+    write_theirs(tmp_path / "oof" / "b", train_table, test, TARGETS, folds=folds // 2, seed=2)
+    new.main([str(path), *options, "--force"])
+    assert load_config(str(path)).folds.kind == "kfold"
+    new.main([str(path), *options, "--force", "--folds", "stratified"])
+    assert load_config(str(path)).folds.kind == "stratified"
+
+
 def test_a_moved_folder_changes_neither_the_run_nor_its_bytes(given: tuple[list[str], Path]) -> None:
     options, path = given
     make_config(path, options)

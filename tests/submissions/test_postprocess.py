@@ -12,7 +12,7 @@ import pytest
 from competition.errors import ConfigError
 from competition.files import read_json, read_table, read_text_table, write_table
 from competition.metrics import METRICS, Metric
-from submissions import write
+from submissions import postprocess, write
 from submissions.apply import predict_run
 from submissions.columns import Run, load_columns
 from submissions.config import load_config
@@ -25,6 +25,11 @@ from tests.submissions.test_crossfit import rule
 from tests.submissions.test_steps import run_all
 
 STEPS = list(FITTED)
+
+
+@pytest.fixture(autouse=True)
+def _few_rows_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postprocess, "FEWEST_FOR_ISOTONIC", 2)
 
 
 def ids(n: int) -> np.ndarray:
@@ -48,6 +53,12 @@ def test_shift_and_scale_are_the_least_squares_line() -> None:
 def test_isotonic_pools_what_falls_and_is_straight_between() -> None:
     # Labels 1, 3, 2 over 0, 1, 2 rise as 1, 2.5, 2.5; beyond the ends the function is constant.
     assert after(["isotonic"], [0, 1, 2], [1, 3, 2], [-1, 0.5, 1.5, 7]) == pytest.approx([1, 1.75, 2.5, 2.5])
+
+
+def test_isotonic_needs_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postprocess, "FEWEST_FOR_ISOTONIC", 4)
+    assert fit_steps(["isotonic"], np.arange(3.0), np.arange(3.0), ids(3)) == []
+    assert len(fit_steps(["isotonic"], np.arange(4.0), np.arange(4.0), ids(4))) == 1
 
 
 def test_round_goes_to_the_nearest_level_where_labels_are_few_values_often_repeated() -> None:
@@ -214,6 +225,15 @@ def test_without_steps_the_submission_is_its_twin(tmp_path: Path) -> None:
     assert (run.folder / "submission.csv").read_bytes() == (run.folder / twin).read_bytes()
     assert selection["postprocessing"] == {"height": [], "depth": []}
     assert not (run.folder / "known_labels.csv").exists()
+
+
+def test_with_three_folds_nothing_is_tried_and_that_is_said(tmp_path: Path) -> None:
+    path = fake_competition(tmp_path)
+    prepare_and_fake_jobs(path, lambda y: np.exp(y / 3))
+    run = run_all(path)
+    selection = read_json(run.folder / "selection.json")
+    assert selection["postprocessing"] == {"height": [], "depth": []}
+    assert "post-processing: none; its honest score needs 4 folds or more" in write.describe(run, selection)
 
 
 def test_known_labels_are_used_where_they_are_asked_for_and_nowhere_else(tmp_path: Path) -> None:
