@@ -16,9 +16,9 @@ from models.settings import NeuralStage
 from submissions.apply import SUBMISSION_FILE
 from submissions.columns import Columns, Run
 from submissions.findings import Findings
+from submissions.spread import SPREAD_FILE
 
 TRAINING, PRETRAINING = "training.json", "pretraining.json"  # of models.trainer and models.mlm, which import torch
-SPREAD = "spread.csv"
 WORST = 20
 MOST_POINTS, MOST_NUMBERS = 2000, 150_000
 """Rows in a plot, and numbers in all plots together: the page stays below 5 MB with any number of columns."""
@@ -96,7 +96,7 @@ def uncertain_rows(found: Findings) -> list[tuple[str, list[tuple[float, float]]
 
     Ordered by the largest deviation in standard deviations of the target's labels; empty without spread.csv.
     """
-    path = found.run.folder / SPREAD
+    path = found.run.folder / SPREAD_FILE
     if not path.exists():
         return []
     id_column, column_of = found.run.config.competition.id, found.run.column_of
@@ -104,7 +104,8 @@ def uncertain_rows(found: Findings) -> list[tuple[str, list[tuple[float, float]]
     predicted = read_table(found.run.folder / SUBMISSION_FILE, [id_column]).set_index(id_column)
     predicted = predicted.loc[spread.index, list(column_of.values())]
     labels = np.nanstd(found.columns.y[found.columns.folds >= 0], axis=0)
-    order = np.argsort(-(spread.to_numpy() / labels).max(axis=1), kind="stable")[:WORST]
+    largest = np.nan_to_num(spread.to_numpy() / labels).max(axis=1)  # a row that was dropped has none
+    order = np.argsort(-largest, kind="stable")[:WORST]
     return [
         (str(spread.index[i]), list(zip(predicted.iloc[i].tolist(), spread.iloc[i].tolist(), strict=True)))
         for i in order

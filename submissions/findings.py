@@ -31,15 +31,16 @@ from submissions.blenders import BLENDERS
 from submissions.bootstrap import bootstrap_scores, fast
 from submissions.columns import Columns, Run, load_columns
 from submissions.crossfit import score_per_target
-from submissions.products import PROCEDURE, is_done, read_procedure
+from submissions.products import is_done, read_procedure
+from submissions.stacker import STACKS
 
-ALL = "all"
+ALL, WHOLE = "all", "whole procedure"
 MARKS = {
     "optimistic": "the epoch was chosen on the fold that is scored (keep: best_on_held_out)",
     "saw test inputs": "trained on the inputs of held-out and test rows, not on labels (pretrain_on: all_inputs)",
-    "pseudo-labels": "trained on predictions of test rows as if they were labels",
-    "refit": "its test predictions come from a model of all training rows, which no fold has scored",
     "other code": "made by other code than today's (--reuse)",
+    "pseudo-labels": "trained on test rows with predictions of other stages as labels, fold by fold",
+    "refit": "predicts test rows by models of all rows (final_fit), which no held-out row scores; cv_score: folds",
     **FOLD_MARKS,
 }
 
@@ -79,7 +80,7 @@ class Findings:
     tables: what was found and dropped in the tables, a line each.
     weights_of: what `StageScores.weight` is a weight in.
     remarks: stages that were left out, what marks mean, notes of the stages; a line each.
-    candidates: against the default; same_as_default: those that predict the same.
+    candidates: against the default; same_as_default: stacks that found nothing to correct.
     cross_fitted: (n_rows, n_targets) predictions by the whole procedure, NaN where the fold is -1.
     whole: in-sample score of the chosen candidate; cross-fitted score of the whole procedure and its standard error.
     optimism: by how much the in-sample score looks better than that.
@@ -115,6 +116,12 @@ class Findings:
     def submission(self) -> Path:
         """The file to submit."""
         return self.run.folder / SUBMISSION_FILE
+
+    @property
+    def answers_name(self) -> str:
+        """What a score on the answers is."""
+        held_out_of = self.run.config.competition.holdout_of
+        return f"holdout_score on rows of {held_out_of}" if held_out_of else "Score on the answers"
 
     @property
     def counts(self) -> str:
@@ -173,9 +180,9 @@ def gather(run: Run) -> Findings:
             _compared(name, part | selection["candidates"].get(name, {}), sign, part["in_sample_score"])
             for name, part in stored.items()
         ],
-        same_as_default=selection.get("same_as_default", []),
+        same_as_default=[name for name in selection.get("same_as_default", []) if name in STACKS],
         cross_fitted=cross_fitted,
-        whole=Compared("whole procedure", in_sample, expected, None, _standard_error(run, columns, cross_fitted)),
+        whole=Compared(WHOLE, in_sample, expected, None, _standard_error(run, columns, cross_fitted)),
         optimism=None if in_sample is None or expected is None else sign * (in_sample - expected),
         chosen_without_fold=selection["procedure"]["chosen_without_fold"],
         drop_one=[
@@ -192,8 +199,8 @@ def stored_candidates(products: dict[str, Any]) -> dict[str, Any]:
     """All candidates of a run with their models and scores, from simple to complex."""
     blends = products[BLEND]["candidates"]
     stacks = products.get(STACK, {"candidates": {}})
-    ordered = [*(name for name in BLENDERS if name in blends), *(name for name in blends if name not in BLENDERS)]
-    return {name: blends[name] for name in ordered} | stacks.get("candidates", {"lightgbm_stack": stacks})
+    found = blends | stacks.get("candidates", {"lightgbm_stack": stacks})  # the latter of a run of earlier code
+    return {name: found[name] for name in (*BLENDERS, *STACKS) if name in found}
 
 
 def _compared(name: str, part: dict[str, Any], sign: int, in_sample: float | None = None) -> Compared:
@@ -209,11 +216,11 @@ def _standard_error(run: Run, columns: Columns, y_pred: Array) -> float | None:
     drawn = bootstrap_scores(
         run.metric,
         columns.y[scored],
-        {PROCEDURE: y_pred[scored]},
+        {WHOLE: y_pred[scored]},
         np.unique(columns.units[scored], return_inverse=True)[1],
         asked if fast(run.metric) else max(100, asked // 10),
         derive_seed(run.config.competition.seed, "bootstrap"),
-    )[PROCEDURE]
+    )[WHOLE]
     defined = drawn[np.isfinite(drawn)]
     return float(np.std(defined, ddof=1)) if len(defined) > 1 else None
 

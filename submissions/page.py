@@ -73,11 +73,10 @@ def _header(found: Findings) -> Html:
             for part in found.against
         ),
         *(
-            _fact("score on the answers", number(scores[0]), "labels of the test rows")
+            _fact(found.answers_name, number(scores[0]), "on the labels of the test rows")
             for name, scores in found.answers.items()
             if name == found.submission.name
         ),
-        _fact("submission", found.chosen, element("code", str(shown(found.submission)))),
     ]
     about = f"{run.metric.name}, {found.direction} · run {run.name} · {run.plan.n_folds} folds"
     return element(
@@ -85,6 +84,7 @@ def _header(found: Findings) -> Html:
         element("h1", run.paths.name),
         element("p", about, class_="quiet"),
         element("dl", *facts, class_="facts"),
+        element("p", "Submit ", element("code", str(shown(found.submission))), f", made by {found.chosen}."),
         element("p", found.reason),
     )
 

@@ -8,6 +8,7 @@ from submissions import pictures
 from submissions.blend import number
 from submissions.findings import ALL, Compared, Findings, known, spread
 from submissions.markup import Html, element, paragraphs, table, tags, together
+from submissions.stack import nothing
 
 
 def candidates(found: Findings) -> Html:
@@ -15,7 +16,7 @@ def candidates(found: Findings) -> Html:
     rows, kinds = [], []
     for part in [*found.candidates, found.whole]:
         says = [word for word, name in (("chosen", found.chosen), ("default", found.default)) if part.name == name]
-        says += ["same as the default"] if part.name in found.same_as_default else []
+        says += [nothing(part.name)] if part.name in found.same_as_default else []
         in_sample = "" if part is found.whole else number(part.in_sample_score)
         has_gain = part is not found.whole and part.name != found.default
         gain = [number(part.gain), number(part.standard_error)] if has_gain else ["", ""]
@@ -33,7 +34,7 @@ def candidates(found: Findings) -> Html:
         targets = found.run.config.competition.targets if found.run.metric.column else []
         rows = [[name, *map(number, scores)] for name, scores in found.answers.items()]
         parts += [
-            element("h3", "Score on the answers"),
+            element("h3", found.answers_name),
             table("Scores on the labels of the test rows", ["file or stage", ALL, *targets], rows),
         ]
     return together(parts)

@@ -22,8 +22,8 @@ from submissions.apply import MANIFEST, SELECTION, read_step, submission_table, 
 from submissions.columns import Columns, Run, column_names, package_versions, stage_names
 from submissions.crossfit import CrossFitted
 
-PROCEDURE = "procedure"
-"""Among the files of cross-fitted predictions, that of the whole procedure."""
+PROCEDURE = "cross_fitted/procedure.csv"
+"""Cross-fitted predictions of the whole procedure, relative to the run's folder."""
 
 
 @contextmanager
@@ -154,12 +154,12 @@ def read_cross_fitted(run: Run, candidate: str, columns: Columns) -> CrossFitted
 def read_procedure(run_folder: Path, targets: list[str]) -> pd.DataFrame:
     """What the cross-fitted score of a stored run was computed from: id (its index) -> a prediction per target.
 
-    A run without `procedure.csv` gives the cross-fitted predictions of the candidate that it chose.
+    A run of earlier code has no such file and gives the cross-fitted predictions of the candidate that it chose.
 
     Raises:
         DataError: if neither is there.
     """
-    path = run_folder / cross_fitted_file(PROCEDURE)
+    path = run_folder / PROCEDURE
     if path.exists():
         return read_table(path, ["id"]).set_index("id")[targets]
     chosen = read_json(run_folder / SELECTION, "chosen")["chosen"]

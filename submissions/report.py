@@ -14,9 +14,10 @@ from competition.files import write_atomically
 from competition.paths import shown
 from submissions.blend import number
 from submissions.columns import Run, open_run
-from submissions.findings import ALL, Findings, gather, spread, with_error
+from submissions.findings import ALL, WHOLE, Findings, gather, spread, with_error
 from submissions.page import page
 from submissions.products import at_work
+from submissions.stack import nothing
 
 SUMMARY, PAGE = "report.md", "index.html"
 SCORES = (
@@ -25,8 +26,8 @@ SCORES = (
     "too ({counts}): the score to expect. gain: over the default, above 0 is better."
 )
 SAME = (
-    "same: it predicts as the default does. A stack that found nothing to correct is one; its cross_fitted_score is of "
-    "the stacks without one fold each, some of which did correct."
+    "no trees, no correction: the stack found nothing to correct and is the default blend; its cross_fitted_score is "
+    "of the stacks without one fold each, some of which did correct."
 )
 TWO_FOLDS = (
     "Two folds: without one of them there is a single fold left, on which nothing can be tuned, so the convex blend "
@@ -63,7 +64,7 @@ def markdown(found: Findings) -> str:
     if found.answers:
         header = ["file or stage", ALL, *(run.config.competition.targets if run.metric.column else [])]
         rows = [[name, *map(number, scores)] for name, scores in found.answers.items()]
-        parts.append(f"## Score on the answers\n\n{_folded(header, rows)}")
+        parts.append(f"## {found.answers_name}\n\n{_folded(header, rows)}")
     written = [("Page", run.paths.report / PAGE), ("Submission", found.submission)]
     return "\n\n".join([*parts, "\n".join(f"{name}: {shown(path)}" for name, path in written)])
 
@@ -108,10 +109,10 @@ def _candidates(found: Findings) -> str:
                 number(part.cross_fitted_score),
                 "default" if is_default else number(part.gain),
                 "" if is_default else number(part.standard_error),
-                "chosen" if part.name == found.chosen else "same" if is_same else "",
+                "chosen" if part.name == found.chosen else nothing(part.name) if is_same else "",
             ]
         )
-    rows.append(["whole procedure", "", number(found.whole.cross_fitted_score), "", "", ""])
+    rows.append([WHOLE, "", number(found.whole.cross_fitted_score), "", "", ""])
     header = ["candidate", "in_sample_score", "cross_fitted_score", "gain", "standard_error", ""]
     whole = found.whole
     lines = [

@@ -35,8 +35,8 @@ from submissions.crossfit import CrossFitted, Rule, choose, compare, cross_fitte
 from submissions.features import features_of
 from submissions.postprocess import Inputs, Tried, choose_steps
 from submissions.products import (
+    PROCEDURE,
     at_work,
-    cross_fitted_file,
     finish,
     is_done,
     read_cross_fitted,
@@ -45,7 +45,6 @@ from submissions.products import (
 from submissions.spread import SPREAD_FILE, write_spread
 from submissions.stacker import STACKS
 
-PROCEDURE = cross_fitted_file("procedure")
 FEWEST_FOLDS = 4
 """For post-processing: without a fold, three leave blends of a single one, which spread otherwise than those of two."""
 

@@ -102,8 +102,8 @@ def test_all_runs_stand_in_one_table_against_the_latest(
     y = read_table(two.parent / "train.csv", ["id", "x", "z"]).set_index("id")[TARGETS]
     scores = []
     for folder in (first, second):
-        table = read_table(folder / "cross_fitted" / "shrunk_ridge.csv", ["id"]).set_index("id").loc[y.index]
-        scores.append(METRICS["rmse"](y.to_numpy(), table[[f"cross_fitted {name}" for name in TARGETS]].to_numpy()))
+        table = read_table(folder / "cross_fitted" / "procedure.csv", ["id"]).set_index("id").loc[y.index]
+        scores.append(METRICS["rmse"](y.to_numpy(), table[TARGETS].to_numpy()))
     gain = float(rows[first.name].split("|")[-3])
     assert gain == pytest.approx(scores[1] - scores[0], rel=1e-3)
     assert gain > 0
@@ -154,4 +154,4 @@ def test_scores_of_another_metric_are_not_shown_as_ours(
     first, _ = folders_of(two)
     page = said(with_setting(two, "competition", metric="mae"), capsys, monkeypatch)
     row = next(line for line in page.splitlines() if line.startswith(f"| {first.name}"))
-    assert re.search(r"by rmse \| - +\| - +\| - +\| +\d", row)
+    assert re.search(r"by rmse +\| - +\| - +\| - +\| +\d", row)

@@ -147,13 +147,13 @@ def test_points_stay_few_with_many_columns() -> None:
     n, n_stages, targets = 6000, 40, ["a", "b", "c", "d", "e"]
     rng = np.random.default_rng(0)
     stages = [f"s{j}" for j in range(n_stages)]
+    oof = {stage: rng.normal(size=(n, 5)) for stage in stages}
     found = SimpleNamespace(
         columns=SimpleNamespace(
             y=rng.normal(size=(n, 5)),
-            oof=rng.normal(size=(n, n_stages, 5)),
+            oof_of=oof.__getitem__,
             folds=np.arange(n) % 5,
             ids=[f"molecule {i}" for i in range(n)],
-            stages=stages,
         ),
         cross_fitted=rng.normal(size=(n, 5)),
         run=SimpleNamespace(
@@ -165,7 +165,7 @@ def test_points_stay_few_with_many_columns() -> None:
     assert len(points["ids"]) == 150_000 // (5 * 42)
     assert len(json.dumps(points)) < 2_000_000
     row = found.columns.ids.index(points["ids"][7])
-    assert points["predictions"]["s3"][1][7] == float(f"{found.columns.oof[row, 3, 1]:.5g}")
+    assert points["predictions"]["s3"][1][7] == float(f"{oof['s3'][row, 1]:.5g}")
     assert points["truth"][4][7] == float(f"{found.columns.y[row, 4]:.5g}")
 
 
