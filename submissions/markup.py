@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterable
 
-EMPTY = {"img", "input", "line", "circle", "rect", "polyline", "path"}
+EMPTY = {"img", "line", "circle", "rect", "polyline"}
 """Elements without content."""
 NUMBER = re.compile(r"[-+]?\d[\d.,e+-]*( \+- [\d.e+-]+)?|-")
 
@@ -24,7 +24,7 @@ def element(name: str, *children: str, **attributes: str | float | None) -> Html
     pairs = ((key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items() if value is not None)
     written = "".join(f' {key}="{html.escape(str(value))}"' for key, value in pairs)
     if name in EMPTY:
-        return Html(f"<{name}{written}>" if name in ("img", "input") else f"<{name}{written}/>")
+        return Html(f"<{name}{written}/>")
     return Html(f"<{name}{written}>{together(children)}</{name}>")
 
 

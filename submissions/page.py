@@ -69,7 +69,11 @@ def _header(found: Findings) -> Html:
         _fact("in_sample_score", number(whole.in_sample_score), f"of {found.chosen}, on the rows it was fitted on"),
         _fact("optimism", number(found.optimism), "by which the in-sample score looks better"),
         *(
-            _fact(f"gain over {part.name}", with_error(part.gain, part.standard_error), "paired; above 0 is better")
+            _fact(
+                f"gain over {part.name}",
+                number(part.gain),
+                f"± {number(part.standard_error)} standard error, paired; above 0 is better",
+            )
             for part in found.against
         ),
         *(
