@@ -124,6 +124,25 @@ class Findings:
         return f"holdout_score on rows of {held_out_of}" if held_out_of else "Score on the answers"
 
     @property
+    def kept_steps(self) -> list[list[str]]:
+        """Of post-processing: target, step, score without it and with it; of the steps that were kept."""
+        return [
+            [target, step["step"], number(step["score_without"]), number(step["score_with"])]
+            for target, steps in self.postprocessing.items()
+            for step in steps
+            if step["kept"]
+        ]
+
+    @property
+    def steps_left_out(self) -> str:
+        """Steps that were tried and kept for no target, in words; empty where there is none."""
+        tried = {step["step"] for steps in self.postprocessing.values() for step in steps}
+        names = ", ".join(sorted(tried - {row[1] for row in self.kept_steps}))
+        return (
+            f"Tried, and kept for no target, as the cross-fitted score does not gain enough: {names}." if names else ""
+        )
+
+    @property
     def counts(self) -> str:
         """How often each candidate was chosen without a fold, in words."""
         without = self.chosen_without_fold

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from submissions import pictures
 from submissions.blend import number
 from submissions.findings import ALL, Compared, Findings, known, spread
@@ -28,8 +26,8 @@ def candidates(found: Findings) -> Html:
     )
     header = ["candidate", "in_sample_score", "cross_fitted_score", "gain", "standard_error", ""]
     parts = [table("Scores of the candidates", header, rows, kinds), paragraphs(without)]
-    if found.postprocessing:
-        parts += [element("h3", "Post-processing"), _postprocessing(found.postprocessing)]
+    if found.kept_steps or found.steps_left_out:
+        parts += [element("h3", "Post-processing"), _postprocessing(found)]
     if found.answers:
         targets = found.run.config.competition.targets if found.run.metric.column else []
         rows = [[name, *map(number, scores)] for name, scores in found.answers.items()]
@@ -40,19 +38,10 @@ def candidates(found: Findings) -> Html:
     return together(parts)
 
 
-def _postprocessing(steps: dict[str, list[dict[str, Any]]]) -> Html:
-    rows = [
-        [
-            target,
-            step["step"],
-            number(step["score_without"]),
-            number(step["score_with"]),
-            "kept" if step["kept"] else "left out",
-        ]
-        for target, tried in steps.items()
-        for step in tried
-    ]
-    return table("Steps of post-processing", ["target", "step", "score without", "score with", ""], rows)
+def _postprocessing(found: Findings) -> Html:
+    header = ["target", "step", "score without", "score with"]
+    kept = [table("Steps of post-processing", header, found.kept_steps)] if found.kept_steps else []
+    return together([*kept, *([paragraphs(found.steps_left_out)] if found.steps_left_out else [])])
 
 
 def stages(found: Findings) -> Html:

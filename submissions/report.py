@@ -59,7 +59,7 @@ def markdown(found: Findings) -> str:
     ]
     if found.drop_one:
         parts.append(f"## Without one stage\n\n{_drop_one(found)}")
-    if found.postprocessing:
+    if found.kept_steps or found.steps_left_out:
         parts.append(f"## Post-processing\n\n{_postprocessing(found)}")
     if found.answers:
         header = ["file or stage", ALL, *(run.config.competition.targets if run.metric.column else [])]
@@ -138,18 +138,9 @@ def _drop_one(found: Findings) -> str:
 
 
 def _postprocessing(found: Findings) -> str:
-    rows = [
-        [
-            target,
-            step["step"],
-            number(step["score_without"]),
-            number(step["score_with"]),
-            "kept" if step["kept"] else "left out",
-        ]
-        for target, steps in found.postprocessing.items()
-        for step in steps
-    ]
-    return table(["target", "step", "score without", "score with", ""], rows)
+    header = ["target", "step", "score without", "score with"]
+    kept = [table(header, found.kept_steps), ""] if found.kept_steps else []
+    return "\n".join([*kept, *_wrapped([found.steps_left_out])])
 
 
 def _folded(header: list[str], rows: list[list[str]], most: int = 5) -> str:

@@ -66,12 +66,13 @@ def test_all_candidates_go_all_the_way(tmp_path: Path) -> None:
     stack.stack(run)
     selection, _ = write.write(run)
     assert set(content["candidates"]) == set(BLENDERS)
-    assert set(selection["candidates"]) == {*BLENDERS, "lightgbm_stack"}
+    assert set(selection["candidates"]) == {*BLENDERS, "lightgbm_stack", "ridge_stack"}
     page = report.report(run)
-    test = load_columns(run).test
+    columns = load_columns(run)
+    no_features = np.empty((len(columns.test_ids), 0))
     for name in BLENDERS:
         assert f"| {name} " in page
-        assert np.isfinite(predict_candidate(run.folder, name, test)).all()
+        assert np.isfinite(predict_candidate(run.folder, name, columns.test, no_features)).all()
     optimism = content["candidates"]["greedy"]
     assert optimism["optimism"] == pytest.approx(optimism["cross_fitted_score"] - optimism["in_sample_score"])
 
@@ -127,7 +128,9 @@ def test_separate_seeds_go_all_the_way_and_are_dropped_together(tmp_path: Path) 
     assert list(content["drop_one"]) == ["fair", "good", "poor"]
     assert columns.without("fair").stages == ["good:0", "good:1", "poor"]
     written = read_table(run.folder / "submission.csv", ["id"]).set_index("id").loc[columns.test_ids, TARGETS]
-    assert predict_run(run.folder, columns.test).tobytes() == written.to_numpy().tobytes()
+    no_features = np.empty((len(columns.test_ids), 0))
+    y_pred = predict_run(run.folder, columns.test, columns.test_inputs, no_features)
+    assert y_pred.tobytes() == written.to_numpy().tobytes()
     weights = content["candidates"][content["default"]]["models"]["height"]["weights"]
     of_stage = sum(weight for name, weight in weights.items() if name.startswith("fair:"))
     assert f"{of_stage:.3f}" in report.report(run)
