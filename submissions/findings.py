@@ -138,9 +138,7 @@ class Findings:
         """Steps that were tried and kept for no target, in words; empty where there is none."""
         tried = {step["step"] for steps in self.postprocessing.values() for step in steps}
         names = ", ".join(sorted(tried - {row[1] for row in self.kept_steps}))
-        return (
-            f"Tried, and kept for no target, as the cross-fitted score does not gain enough: {names}." if names else ""
-        )
+        return f"Tried, and left out for all targets, since the score does not clearly gain: {names}." if names else ""
 
     @property
     def counts(self) -> str:
