@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ import yaml
 from competition.command import parser
 from competition.config import load_yaml
 from competition.errors import ConfigError
-from competition.files import read_text_table
-from competition.paths import Paths, holdout_yaml
+from competition.files import read_table, read_text_table
+from competition.metrics import METRICS
+from competition.paths import PROJECT, Paths, holdout_yaml
 from submissions.config import load_config
 from submissions.hold_out import hold_out
 from tests.conftest import mixed_tables, write_competition
@@ -101,3 +103,21 @@ def test_predictions_made_elsewhere_cannot_be_without_the_rows(tmp_path: Path) -
     path.write_text(yaml.safe_dump(document))
     with pytest.raises(ConfigError, match=r"--holdout needs stages that can be trained without the rows.*theirs"):
         hold_out(str(path), 0.2)
+
+
+def test_the_finished_submission_is_scored_on_the_rows_kept_out(tmp_path: Path) -> None:
+    train, test = mixed_tables()
+    path = write_competition(tmp_path, train, test)
+    done = subprocess.run(
+        [PROJECT / "run.sh", "full", str(path), "--holdout", "0.2", "--workers", "1"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    paths = Paths.of(str(holdout_yaml(str(path), 0.2)))
+    submission = read_table(paths.run(paths.latest_run.read_text().strip()) / "submission.csv", ["id"]).set_index("id")
+    kept_out = train.set_index("id").loc[submission.index]
+    assert len(kept_out) == 12
+    expected = METRICS["rmse"](kept_out[["lumo", "mu"]].to_numpy(), submission[["lumo", "mu"]].to_numpy())
+    page = done.stdout.split("holdout_score")[-1]
+    assert f"| submission.csv | {expected:#.5g} " in page
+    assert not Paths.of(str(path)).root.exists()  # the competition itself is not touched
