@@ -31,10 +31,15 @@ class Parser(argparse.ArgumentParser):
         return options
 
 
-def parser(description: str | None) -> Parser:
-    """Options that every step of `./run.sh full` takes; `description` is the module's docstring."""
+def parser(description: str | None, verb: str | None = None) -> Parser:
+    """Options that every step of `./run.sh full` takes.
+
+    Args:
+        description: the module's docstring.
+        verb: of run.sh, where the module has another name.
+    """
     options = Parser(
-        prog=f"./run.sh {Path(sys.argv[0]).stem}",
+        prog=f"./run.sh {verb or Path(sys.argv[0]).stem}",
         description=description,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -105,6 +105,10 @@ def draw_shift(shift: Shift, file: Path) -> None:
 def _two_tables(axis: Axes, train: NDArray[np.float64], test: NDArray[np.float64]) -> None:
     """Distributions of a feature in both tables: shares of rows for one that is there or not, else histograms."""
     both = np.concatenate([train, test])
+    if not len(train) or not len(test):
+        axis.text(0.5, 0.5, f"no value in the {'test' if len(train) else 'training'} table", ha="center", va="center")
+        axis.set(xticks=[], yticks=[])
+        return
     if set(np.unique(both)) <= {0.0, 1.0}:
         for place, (name, values, color) in enumerate((("train", train, BLUE), ("test", test, ORANGE))):
             axis.bar(place, 100 * values.mean(), color=color, label=name)

@@ -108,7 +108,7 @@ def similarities_of(
     of_kind: dict[str, NDArray[np.int64]] = {config.kind: folds}
     for kind in kinds:
         said(f"folds of kind {kind}, to compare")
-        other = config.model_copy(update={"kind": kind, "file": None})
+        other = config.model_copy(update={"kind": kind, "file": None, "n_folds": int(folds.max()) + 1})
         try:
             of_kind[kind] = make_folds(
                 other, train, competition.id, competition.targets, competition.smiles, competition.group,

@@ -387,8 +387,8 @@ def require_sources(stages: dict[str, Any], path: Path) -> None:
     """
     allowed = [name for name, stage in stages.items() if stage.can_label]
     mistakes = [
-        f"  stages.{name}.pseudo_labels.of: must name stages that have no pseudo-labels and do not choose by the "
-        f"held-out fold ({', '.join(allowed) or 'there are none'}) (found {source!r})"
+        f"  stages.{name}.pseudo_labels.of: must name stages that train here, have no pseudo-labels and do not "
+        f"choose by the held-out fold: {', '.join(allowed) or 'there are none'} (found {source!r})"
         for name, stage in stages.items()
         for source in (stage.pseudo_labels.of if stage.pseudo_labels else [])
         if source not in allowed

@@ -126,7 +126,11 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
             "weights": digest_of_weights(getattr(stage, "weights", None)),
             **({"test": test_key} if stage.sees_test_inputs else {}),
             **({"time_ordered": True} if time_ordered(paths.folds_report) else {}),
-            **({"files": [sha256_of(file) for file in files_of(stage)]} if stage.kind == "file" else {}),
+            **(
+                {"files": [sha256_of(f) for f in files_of(stage)], "named": competition.columns_in_sample}
+                if stage.kind == "file"
+                else {}
+            ),
             **({"labels": labels, "weight": pseudo.weight} if pseudo else {}),
         }
         key = f"{digest(settings, 12)}-{code_digest(stage)[:6]}"

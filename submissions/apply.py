@@ -36,9 +36,15 @@ def read_step(run_folder: Path, step: str) -> dict[str, Any]:
     """The JSON file of a step, if it and the files it lists are as they were written.
 
     Raises:
-        DataError: if one of them is missing or has changed.
+        DataError: if one of them is missing or has changed, or it is of another run.
     """
-    stored: dict[str, Any] = read_json(run_folder / step, "made_from", "files", "digest")
+    stored: dict[str, Any] = read_json(run_folder / step, "run", "made_from", "files", "digest")
+    run = read_json(run_folder / MANIFEST, "run")["run"]
+    if stored["run"] != run:
+        raise DataError(
+            f"{run_folder / step} must be of the run of {MANIFEST}, {run}; it is of {stored['run']}. "
+            "Run ./run.sh full to make it again."
+        )
     content = {key: value for key, value in stored.items() if key != "digest"}
     changed = [
         name

@@ -85,12 +85,10 @@ def drop_one(
 
 
 def describe(content: dict[str, Any]) -> str:
-    """The cross-fitted scores, the optimism of the default blend and its score without each stage, a line each."""
+    """The cross-fitted scores, and those of the default blend without each stage, a line each."""
     candidates, name = content["candidates"], content["default"]
     lines = [
         f"{BLEND_FILE}: {content['chosen']}; cross_fitted_score: {_listed(candidates, list(BLENDERS))}",
-        f"{name}: in_sample_score {number(candidates[name]['in_sample_score'])}, "
-        f"optimism {number(candidates[name]['optimism'])}",
     ]
     if content["drop_one"]:
         lines.append(f"{name} without a stage: {_listed(content['drop_one'], sorted(content['drop_one']))}")

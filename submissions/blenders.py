@@ -226,5 +226,5 @@ BLENDERS: dict[str, Callable[[Target, Folds], Blend]] = {
     "hill_climb": hill_climb,
     "optuna": optuna_weights,
 }
-ALWAYS = ("best_single", "mean", "convex", "convex_and_ridge", "ridge")
+ALWAYS = ("best_single", "mean", "convex", "convex_and_ridge", "shrunk_ridge", "ridge")
 """Candidates that every run compares with the default: they cost next to nothing."""

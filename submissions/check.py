@@ -81,13 +81,22 @@ def _check_metric(competition: CompetitionConfig, y: NDArray[np.float64], folds:
     y_pred = np.where(np.isnan(y), np.nanmean(y, axis=0), y)
     near = y_pred + 0.1 * np.nanstd(y, axis=0) * rng.normal(size=y.shape)
     y_pred = np.where(near > metric.above, near, y_pred)
-    subsets: dict[str, NDArray[np.int64]] = {"all rows": np.arange(len(y))}
+    subsets: dict[str, NDArray[np.int64]] = {"all rows that are scored": np.flatnonzero(folds >= 0)}
     subsets |= {f"the rows of fold {fold}": np.flatnonzero(folds == fold) for fold in range(int(folds.max()) + 1)}
     subsets["rows drawn with repetition"] = rng.integers(len(y), size=len(y))
     for named, rows in subsets.items():
         score = metric(y[rows], y_pred[rows])
-        # Where labels of a target are all equal or missing, R2 and correlations have no value to give.
-        if not np.isfinite(score) and all(len(np.unique(part[~np.isnan(part)])) > 1 for part in y[rows].T):
+        equal = [
+            name
+            for name, part in zip(competition.targets, y[rows].T, strict=True)
+            if len(np.unique(part[~np.isnan(part)])) < 2
+        ]
+        if not np.isfinite(score) and equal and named == "all rows that are scored":
+            raise ConfigError(
+                f"each target must have two different labels for the metric {metric.name}; on {named} "
+                f"{', '.join(equal)} has not. Take it out of competition.targets, or choose another metric."
+            )
+        if not np.isfinite(score) and not equal:  # within a fold R2 and correlations may have no value to give
             raise ConfigError(
                 f"the metric {metric.name} must be a finite number for predictions near the labels; on {named} "
                 f"({len(rows)}) it is {score}. Correct the function (NaN in y_true is a missing label), or choose "

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from competition.config import CompetitionConfig
 from competition.durations import in_words
 from competition.errors import DataError
-from competition.files import derive_seed, digest, read_table, read_text_table, sha256_of
+from competition.files import derive_seed, digest, read_json, read_table, read_text_table, sha256_of
 from competition.metrics import Array, Metric, load_metric
 from competition.paths import PROJECT, Paths
 from competition.tables import INPUT_KEY, text_columns
 from folds.table import read_folds, read_units
-from models.jobs import ALL, Job, Plan, plan, sha256_of_required, stage_oof, stage_test
+from models.jobs import ALL, REPORT, Job, Plan, plan, sha256_of_required, stage_oof, stage_test
 from submissions.blenders import ALWAYS, BLENDERS
 from submissions.config import Config, load_config
 from submissions.crossfit import Rule
@@ -151,6 +152,12 @@ def _finished_stages(config: Config, jobs: Plan, budget: float) -> tuple[Config,
     return config.model_copy(update={"stages": stages}), kept, lines
 
 
+def user_code(competition: CompetitionConfig) -> dict[str, list[str]]:
+    """The user's own metric and features, where there are some: digest of the file, name of the function."""
+    named = {"metric": competition.metric.rpartition(":"), "features": (competition.features or "").rpartition(":")}
+    return {key: [sha256_of_required(Path(file)), name] for key, (file, _, name) in named.items() if file}
+
+
 def _portable(config: Config) -> dict[str, Any]:
     """The settings without the places of files; functions of the user's own are known by their content."""
     settings = config.model_dump(mode="json")
@@ -161,10 +168,7 @@ def _portable(config: Config) -> dict[str, Any]:
         del extra["file"]  # its rows are in the prepared training table
     for stage in settings["stages"].values():
         stage.pop("folder", None)  # the content of its files is in the job's key
-    for key in ("metric", "features"):
-        if ":" in (getattr(config.competition, key) or ""):
-            file, function = getattr(config.competition, key).rsplit(":", 1)
-            settings["competition"][key] = [sha256_of_required(Path(file)), function]
+    settings["competition"] |= user_code(config.competition)
     return settings
 
 
@@ -175,8 +179,12 @@ def _digests(job: Job, test_key: str) -> list[str]:
             f"every job must be finished and have predicted the test table; {job.folder} "
             f"{'lacks ' + test.name if job.finished else 'is not finished'}. Run ./run.sh train."
         )
-    files = [test] if job.fold == ALL else [job.folder / "oof.csv", test]
-    return [f"{job.stage} {job.seed} {job.fold}", *map(sha256_of, files)]
+    if job.fold == ALL:
+        return [f"{job.stage} {job.seed} {job.fold}", sha256_of(test)]
+    oof, known = job.folder / "oof.csv", read_json(job.folder / REPORT, "files")["files"]["oof.csv"]["sha256"]
+    if not oof.is_file() or sha256_of(oof) != known:
+        raise DataError(f"{oof} must be as its job wrote it, and is not; delete {job.folder} to train it again.")
+    return [f"{job.stage} {job.seed} {job.fold}", known, sha256_of(test)]
 
 
 def package_versions() -> dict[str, str]:

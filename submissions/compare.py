@@ -26,9 +26,10 @@ from competition.metrics import Array, Metric, load_metric
 from competition.paths import Paths
 from competition.tables import text_columns
 from folds.table import read_units
-from submissions.apply import BLEND, MANIFEST, SELECTION, STACK
+from submissions.apply import BLEND, MANIFEST, SELECTION, STACK, read_step
 from submissions.blend import number
 from submissions.bootstrap import bootstrap_scores, fast
+from submissions.columns import user_code
 from submissions.config import Config, load_config
 from submissions.findings import stored_candidates
 from submissions.products import read_procedure
@@ -62,7 +63,8 @@ class StoredRun:
         """The resolved YAML, with what else a run is made of."""
         keys = {stage["name"]: stage["key"] for stage in self.manifest["stages"]}
         tables = {name: sha256[:12] for name, sha256 in self.manifest["tables"].items()}
-        return {**self.manifest["config"], "jobs": keys, "tables": tables, "versions": self.manifest["versions"]}
+        others = {name: self.manifest[name] for name in ("user_code", "versions")}
+        return {**self.manifest["config"], "jobs": keys, "tables": tables, **others}
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Labels:
     y: pd.DataFrame
     units: pd.Series
     metric: Metric
+    metric_code: list[str] | None
     draws: int
     seed: int
 
@@ -86,17 +89,22 @@ class Paired:
 
 
 def stored_runs(paths: Paths) -> tuple[list[StoredRun], list[str]]:
-    """The finished runs of a competition, the oldest first, and a line for each folder of an unfinished one."""
-    runs, unfinished = [], []
+    """The finished runs of a competition, the oldest first, and a line for each folder that is none or is damaged."""
+    runs, left_out = [], []
     for manifest in sorted(paths.latest_run.parent.glob(f"*/{MANIFEST}")):
         folder = manifest.parent
         if not (folder / SELECTION).exists():
-            unfinished.append(f"{folder.name}: not finished, it has no {SELECTION}; left out.")
+            left_out.append(f"{folder.name}: not finished, it has no {SELECTION}; left out.")
             continue
-        products = {step: read_json(folder / step) for step in (BLEND, STACK) if (folder / step).exists()}
-        selection = read_json(folder / SELECTION, "chosen", "procedure")
-        runs.append(StoredRun(folder, read_json(manifest, "config"), selection, stored_candidates(products)))
-    return sorted(runs, key=lambda run: (run.written, run.name)), unfinished
+        try:
+            made_of = read_json(manifest, "config", "stages", "targets", "tables", "versions", "user_code")
+            products = {step: read_step(folder, step) for step in (BLEND, STACK) if (folder / step).exists()}
+            selection = read_step(folder, SELECTION)
+        except DataError as error:
+            left_out.append(f"{folder.name}: damaged; left out. {error}")
+            continue
+        runs.append(StoredRun(folder, made_of, selection, stored_candidates(products)))
+    return sorted(runs, key=lambda run: (run.written, run.name)), left_out
 
 
 def differences(this: dict[str, Any], other: dict[str, Any], path: str = "") -> Iterator[str]:
@@ -148,6 +156,7 @@ def read_labels(config: Config, paths: Paths) -> Labels:
         train.set_index(competition.id)[competition.targets],
         pd.Series(read_units(paths.units, list(train[competition.id])), index=train[competition.id]),
         metric,
+        user_code(competition).get("metric"),
         draws if fast(metric) else max(100, draws // 10),
         derive_seed(competition.seed, "bootstrap"),
     )
@@ -173,7 +182,7 @@ def comparison(runs: list[StoredRun], reference: StoredRun, labels: Labels) -> s
             lines = list(differences(run.settings, reference.settings)) or ["nothing"]
             changed.append("\n".join([f"{run.name}:", *(f"- {line}" for line in lines)]))
         written = f"{datetime.fromtimestamp(run.written):%Y-%m-%d %H:%M}"
-        rows.append([run.name, written, *_scores(run, labels.metric), *gain])
+        rows.append([run.name, written, *_scores(run, labels), *gain])
     header = ["run", "written", "chosen", "best stage", "in_sample", "cross_fitted", "gain", "standard_error"]
     said = (
         "best stage: cv_score. in_sample: of the chosen candidate. cross_fitted: of the whole procedure. gain: of that "
@@ -202,13 +211,13 @@ def _gain(run: StoredRun, reference: StoredRun, labels: Labels) -> tuple[list[st
     return [number(found.gain), number(found.standard_error)], limits
 
 
-def _scores(run: StoredRun, metric: Metric) -> list[str]:
+def _scores(run: StoredRun, labels: Labels) -> list[str]:
     """Name of the chosen candidate and three scores; dashes where the run was scored by another metric."""
     chosen = run.selection["chosen"]
     used = run.manifest["config"]["competition"]["metric"]
-    if Path(used).name != metric.name:
+    if Path(used).name != labels.metric.name or run.manifest["user_code"].get("metric") != labels.metric_code:
         return [f"{chosen} by {used}", "-", "-", "-"]
-    best = run.candidates.get("best_single", {}).get("in_sample_score")
+    best = run.selection["against"]["best_single"]["cv_score"]
     in_sample = run.candidates[chosen]["in_sample_score"]
     return [chosen, *map(number, (best, in_sample, run.selection["procedure"]["cross_fitted_score"]))]
 
@@ -224,8 +233,9 @@ def main() -> None:
         raise DataError(
             f"{paths.latest_run.parent} must hold at least one finished run, and has none; run ./run.sh full first."
         )
-    name = args.other or paths.latest_run.read_text(encoding="utf-8").strip()
     by_name = {run.name: run for run in runs}
+    latest = paths.latest_run.read_text(encoding="utf-8").strip() if paths.latest_run.exists() else ""
+    name = args.other or (latest if latest in by_name else runs[-1].name)
     if name not in by_name:
         raise ConfigError(f"--with must be one of {', '.join(by_name)}; found {name!r}.")
     labels = read_labels(config, paths)

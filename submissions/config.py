@@ -46,8 +46,8 @@ class SubmissionsConfig(StrictModel):
     default: Blender = "shrunk_ridge"
     """The blend that is submitted unless another candidate is better by more than `margin` standard errors."""
     candidates: list[Blender] = []
-    """More blends to compare with the default, beside best_single, mean, convex, convex_and_ridge and ridge, which
-    always are, and optuna, which is where the metric has no exact form."""
+    """More blends to compare with the default, beside best_single, mean, convex, convex_and_ridge, shrunk_ridge and
+    ridge, which always are, and optuna, which is where the metric has no exact form."""
     weights: Literal["per_target", "shared"] = "per_target"
     """shared: one vector of weights for all targets, fitted on their labels in units of each target's spread."""
     seeds: Literal["averaged", "separate"] = "averaged"

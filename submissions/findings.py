@@ -12,6 +12,7 @@ from competition.clean import parse_numbers
 from competition.errors import DataError
 from competition.files import derive_seed, read_json, read_table, read_text_table
 from competition.metrics import Array
+from competition.paths import shown
 from competition.prepare import describe as describe_tables
 from models.file import FOLD_MARKS
 from models.jobs import REPORT
@@ -124,6 +125,14 @@ class Findings:
         return f"holdout_score on rows of {held_out_of}" if held_out_of else "Score on the answers"
 
     @property
+    def to_submit(self) -> str:
+        """The file to submit, in words; with --holdout there is none."""
+        whole = self.run.config.competition.holdout_of
+        if whole is None:
+            return f"Submission: {shown(self.submission)}"
+        return f"Nothing to submit: these are training rows of {whole}. ./run.sh full {whole} predicts its test rows."
+
+    @property
     def kept_steps(self) -> list[list[str]]:
         """Of post-processing: target, step, score without it and with it; of the steps that were kept."""
         return [
@@ -142,9 +151,9 @@ class Findings:
 
     @property
     def counts(self) -> str:
-        """How often each candidate was chosen without a fold, in words."""
+        """In how many folds each candidate was chosen, in words."""
         without = self.chosen_without_fold
-        return ", ".join(f"{name} {without.count(name)}" for name in sorted(set(without)))
+        return ", ".join(f"{name} in {without.count(name)} of {len(without)} folds" for name in sorted(set(without)))
 
 
 def with_error(value: float | None, standard_error: float | None) -> str:
@@ -189,7 +198,7 @@ def gather(run: Run) -> Findings:
         tables=describe_tables(read_json(run.paths.prepare_report)).splitlines(),
         stages=_stages(run, columns, stored[chosen]["models"], marks),
         weights_of=f"the blend below {chosen}" if chosen not in products[BLEND]["candidates"] else chosen,
-        remarks=_remarks(run, marks),
+        remarks=_remarks(run, columns, marks),
         chosen=chosen,
         default=default,
         reason=selection["reason"],
@@ -243,9 +252,9 @@ def _standard_error(run: Run, columns: Columns, y_pred: Array) -> float | None:
 
 
 def _against(stored: dict[str, Any], sign: int) -> list[Compared]:
-    names = {"best_single": "the best single stage", "previous_run": "the previous run"}
+    names = {"best_single": "the best single stage,", "previous_run": "the previous run,"}
     return [
-        _compared(" ".join(filter(None, [names.get(other, other), part.get("run")])), part, sign)
+        _compared(f"{names[other]} {part.get('stage', part.get('run'))}", part, sign)
         for other, part in stored.items()
         if part is not None
     ]
@@ -276,10 +285,12 @@ def _stages(run: Run, columns: Columns, models: dict[str, Any], marks: dict[str,
     return rows
 
 
-def _remarks(run: Run, marks: dict[str, list[str]]) -> list[str]:
+def _remarks(run: Run, columns: Columns, marks: dict[str, list[str]]) -> list[str]:
     used = {mark for found in marks.values() for mark in found}
     notes = {stage: read_notes(run.plan.of(stage)[0].folder) for stage in run.config.stages}
+    unscored = int((columns.folds < 0).sum())
     return [
+        *([f"{unscored} training rows are in no held-out fold (fold -1): no score is about them."] if unscored else []),
         *(f"{line}." for line in run.left_out),
         *(f"{mark}: {words}." for mark, words in MARKS.items() if mark in used),
         *(f"{stage}: {note}" for stage, found in notes.items() for note in found),

@@ -20,6 +20,7 @@ from competition.paths import Paths, holdout_yaml
 from competition.prepare import prepare
 from competition.tables import own_rows
 from folds.splitters import make_folds
+from folds.units import units
 from models.settings import FileStage
 from submissions.config import Config, load_config
 
@@ -64,7 +65,8 @@ def hold_out(name: str, share: float, seed: int | None = None) -> str:
         "holdout_of": Paths.of(name).name,
     }
     write_atomically(yaml_file, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
-    return f"{yaml_file.stem}: {len(rows)} of {len(table)} training rows are kept out of everything"
+    part = f"{len(rows)} of {len(table)} training rows ({len(rows) / len(table):.0%})"
+    return f"{yaml_file.stem}: {part} are kept out of everything but the final scoring"
 
 
 def held_out_ids(config: Config, table: pd.DataFrame, share: float) -> set[str]:
@@ -77,7 +79,8 @@ def held_out_ids(config: Config, table: pd.DataFrame, share: float) -> set[str]:
         DataError: if the user's folds are too few.
     """
     competition = config.competition
-    part = Fraction(share).limit_denominator(20)
+    units_to_divide = int(units(config.folds, table, competition.smiles, competition.group).max()) + 1
+    part = Fraction(share).limit_denominator(max(2, min(20, units_to_divide)))
     own = config.folds.kind in ("column", "file")
     n_folds = part.denominator - (config.folds.kind == "time")  # one more block is before the first fold
     folds = make_folds(
@@ -96,9 +99,10 @@ def held_out_ids(config: Config, table: pd.DataFrame, share: float) -> set[str]:
 
 def main() -> None:
     """Command line."""
-    args = command.parser(__doc__).parse_args()
+    args = command.parser(__doc__, "full").parse_args()
     if args.holdout:
-        print(hold_out(args.held_out_of, args.holdout, args.seed))
+        with command.locked(Paths.of(args.competition)):
+            print(hold_out(args.held_out_of, args.holdout, args.seed))
 
 
 if __name__ == "__main__":

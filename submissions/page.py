@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from string import Template
 
-from competition.paths import shown
 from submissions import details, page_rows, page_scores
 from submissions.blend import number
 from submissions.findings import Findings, with_error
@@ -77,7 +76,7 @@ def _header(found: Findings) -> Html:
             for part in found.against
         ),
         *(
-            _fact(found.answers_name, number(scores[0]), "on the labels of the test rows")
+            _fact(found.answers_name, number(scores[0]), "of the submission, on labels that nothing else has seen")
             for name, scores in found.answers.items()
             if name == found.submission.name
         ),
@@ -88,7 +87,7 @@ def _header(found: Findings) -> Html:
         element("h1", run.paths.name),
         element("p", about, class_="quiet"),
         element("dl", *facts, class_="facts"),
-        element("p", "Submit ", element("code", str(shown(found.submission))), f", made by {found.chosen}."),
+        element("p", element("code", found.to_submit), f" ({found.chosen})"),
         element("p", found.reason),
     )
 

@@ -16,7 +16,7 @@ def candidates(found: Findings) -> Html:
         says = [word for word, name in (("chosen", found.chosen), ("default", found.default)) if part.name == name]
         says += [nothing(part.name)] if part.name in found.same_as_default else []
         in_sample = "" if part is found.whole else number(part.in_sample_score)
-        has_gain = part is not found.whole and part.name != found.default
+        has_gain = part is not found.whole and part.name not in (found.default, *found.same_as_default)
         gain = [number(part.gain), number(part.standard_error)] if has_gain else ["", ""]
         rows.append([part.name, in_sample, number(part.cross_fitted_score), *gain, tags(says)])
         kinds.append("strong" if "chosen" in says else "")

@@ -18,8 +18,8 @@ from competition.metrics import Array
 from competition.tables import own_rows, text_columns
 from folds.table import read_folds
 from models.file import COPY_OF_OOF, fold_mark
-from submissions.apply import MANIFEST, SELECTION, read_step, submission_table, write_submission
-from submissions.columns import Columns, Run, column_names, package_versions, stage_names
+from submissions.apply import MANIFEST, read_step, submission_table, write_submission
+from submissions.columns import Columns, Run, column_names, package_versions, stage_names, user_code
 from submissions.crossfit import CrossFitted
 
 PROCEDURE = "cross_fitted/procedure.csv"
@@ -78,6 +78,7 @@ def write_manifest(run: Run) -> None:
                 p.name: sha256_of(p) for p in (run.paths.train, run.paths.test, run.paths.sample, run.paths.folds)
             },
             "test_key": run.plan.test_key,
+            "user_code": user_code(competition),
             "versions": package_versions(),
         },
     )
@@ -97,7 +98,7 @@ def is_done(run: Run, step: str) -> bool:
 def finish(run: Run, step: str, content: dict[str, Any], files: list[str]) -> dict[str, Any]:
     """Write the JSON file of a step, last, with the digests of its other files; returns what was written."""
     listed = {name: sha256_of(run.folder / name) for name in files}
-    whole = _json({**content, "made_from": run.made_from, "files": listed})
+    whole = _json({**content, "run": run.name, "made_from": run.made_from, "files": listed})
     write_json(run.folder / step, {**whole, "digest": digest(whole)})
     return read_step(run.folder, step)
 
@@ -154,17 +155,13 @@ def read_cross_fitted(run: Run, candidate: str, columns: Columns) -> CrossFitted
 def read_procedure(run_folder: Path, targets: list[str]) -> pd.DataFrame:
     """What the cross-fitted score of a stored run was computed from: id (its index) -> a prediction per target.
 
-    A run of earlier code has no such file and gives the cross-fitted predictions of the candidate that it chose.
-
     Raises:
-        DataError: if neither is there.
+        DataError: if it is not there, or has other columns.
     """
-    path = run_folder / PROCEDURE
-    if path.exists():
-        return read_table(path, ["id"]).set_index("id")[targets]
-    chosen = read_json(run_folder / SELECTION, "chosen")["chosen"]
-    table = read_table(run_folder / cross_fitted_file(chosen), ["id"]).set_index("id")
-    return table[[f"cross_fitted {target}" for target in targets]].set_axis(targets, axis=1)
+    table = read_table(run_folder / PROCEDURE, ["id"])
+    if list(table.columns) != ["id", *targets] or table["id"].duplicated().any():
+        raise DataError(f"{run_folder / PROCEDURE} must hold each id once with {', '.join(targets)}; run it again.")
+    return table.set_index("id")
 
 
 def cross_fitted_file(candidate: str) -> str:

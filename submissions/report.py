@@ -22,12 +22,12 @@ from submissions.stack import nothing
 SUMMARY, PAGE = "report.md", "index.html"
 SCORES = (
     "in_sample_score: weights and score on the same rows, optimistic. cross_fitted_score: each row by weights, scaling "
-    "and tuning fitted without its fold; for the whole procedure the choice of candidate was made without its fold, "
-    "too ({counts}): the score to expect. gain: over the default, above 0 is better."
+    "and tuning fitted without its fold; for the whole procedure the choice of candidate and post-processing was made "
+    "without its fold, too ({counts}): the score to expect. gain: over the default, above 0 is better."
 )
 SAME = (
     "no trees, no correction: the stack found nothing to correct on all rows and is the default blend; its "
-    "cross_fitted_score is that of the stacks without one fold each."
+    "cross_fitted_score is that of the stacks without one fold each. It is not in the choice."
 )
 TWO_FOLDS = (
     "Two folds: without one of them there is a single fold left, on which nothing can be tuned, so the convex blend "
@@ -65,8 +65,8 @@ def markdown(found: Findings) -> str:
         header = ["file or stage", ALL, *(run.config.competition.targets if run.metric.column else [])]
         rows = [[name, *map(number, scores)] for name, scores in found.answers.items()]
         parts.append(f"## {found.answers_name}\n\n{_folded(header, rows)}")
-    written = [("Page", run.paths.report / PAGE), ("Submission", found.submission)]
-    return "\n\n".join([*parts, "\n".join(f"{name}: {shown(path)}" for name, path in written)])
+    written = [f"Page: {shown(run.paths.report / PAGE)}", found.to_submit]
+    return "\n\n".join([*parts, "\n".join(written)])
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -107,8 +107,8 @@ def _candidates(found: Findings) -> str:
                 part.name,
                 number(part.in_sample_score),
                 number(part.cross_fitted_score),
-                "default" if is_default else number(part.gain),
-                "" if is_default else number(part.standard_error),
+                "default" if is_default else "" if is_same else number(part.gain),
+                "" if is_default or is_same else number(part.standard_error),
                 "chosen" if part.name == found.chosen else nothing(part.name) if is_same else "",
             ]
         )

@@ -134,7 +134,7 @@ class Target:
     @cached_property
     def _zero(self) -> float:
         """A number near the labels that knows none of them: sums of squares about it keep their digits."""
-        return float(self.known_columns.mean()) if len(self.known_y) else 0.0
+        return float(np.median(self.known_columns)) if len(self.known_y) else 0.0
 
     @cached_property
     def _sums_of(self) -> dict[int, Array]:

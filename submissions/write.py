@@ -88,7 +88,7 @@ def select(run: Run, columns: Columns) -> dict[str, Any]:
             "chosen_without_fold": chosen_without,
         },
         "against": {
-            "best_single": _against(rule, y_pred, cross_fitted["best_single"]),
+            "best_single": _against_best_stage(run, rule, columns, y_pred),
             "previous_run": _against_previous(run, rule, columns, y_pred),
         },
     }
@@ -142,6 +142,14 @@ def _against(rule: Rule, y_pred: Array, other: Array) -> dict[str, float]:
     return {"difference": paired.difference, "standard_error": paired.standard_error}
 
 
+def _against_best_stage(run: Run, rule: Rule, columns: Columns, y_pred: Array) -> dict[str, Any]:
+    """The same to the stage with the best score of its own; it was found on these rows, which favours it a little."""
+    scored, sign = rule.folds >= 0, 1 if rule.metric.greater_is_better else -1
+    scores = {name: rule.metric(rule.y[scored], columns.oof_of(name)[scored]) for name in run.config.stages}
+    best = max(scores, key=lambda name: np.nan_to_num(sign * scores[name], nan=-np.inf))
+    return {"stage": best, "cv_score": scores[best], **_against(rule, y_pred, columns.oof_of(best))}
+
+
 def _against_previous(run: Run, rule: Rule, columns: Columns, y_pred: Array) -> dict[str, Any] | None:
     """The same to the latest run before this one; None where there is none, or its ids or targets are others."""
     if not run.paths.latest_run.exists():
@@ -150,10 +158,10 @@ def _against_previous(run: Run, rule: Rule, columns: Columns, y_pred: Array) -> 
     file = run.paths.run(name) / PROCEDURE
     if name == run.name or not file.exists():
         return None
-    before = read_table(file, ["id"]).set_index("id")
-    if set(before.columns) != set(targets) or sorted(before.index) != sorted(columns.ids):
+    before = read_table(file, ["id"])
+    if set(before.columns) != {"id", *targets} or sorted(before["id"]) != sorted(columns.ids):
         return None
-    return {"run": name, **_against(rule, y_pred, before.loc[columns.ids, targets].to_numpy())}
+    return {"run": name, **_against(rule, y_pred, before.set_index("id").loc[columns.ids, targets].to_numpy())}
 
 
 def write(run: Run) -> tuple[dict[str, Any], int]:
@@ -184,7 +192,7 @@ def write(run: Run) -> tuple[dict[str, Any], int]:
 
 def kept(selection: dict[str, Any]) -> list[str]:
     """The steps of post-processing that were kept, each with its target and its scores without and with it."""
-    return [
+    return [  # of known_labels no score can tell
         f"{step['step']} of {target} ({number(step['score_without'])}, {number(step['score_with'])})"
         for target, tried in selection["postprocessing"].items()
         for step in tried
@@ -203,7 +211,8 @@ def describe(run: Run, selection: dict[str, Any]) -> list[str]:
         known = set(read_table(run.folder / KNOWN_LABELS, [INPUT_KEY])[INPUT_KEY])
         n = sum(name in known for name in load_columns(run).test_inputs)
         lines.append(f"known_labels: {n} test rows have the mean label of their input; no score here knows of it")
-    lines.append(f"against the best single stage: {_gain(run, selection['against']['best_single'])}")
+    single = selection["against"]["best_single"]
+    lines.append(f"against the best single stage, {single['stage']}: {_gain(run, single)}")
     before = selection["against"]["previous_run"]
     lines.append(
         f"against the run before, {before['run']}: {_gain(run, before)}"

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ from competition.files import read_json, sha256_of
 from competition.paths import Paths
 from competition.tables import INPUT_KEY, TIME
 from folds import show
+from folds.pictures import _two_tables
 from folds.shift import adversarial_validation, readable_features
 from folds.show import recommend
 from folds.similarity import Similarity, molecule_similarity, text_similarity
@@ -193,3 +195,10 @@ def test_a_table_of_numbers_has_no_similarity_and_drops_the_picture_of_an_older_
     assert "similarity to the nearest" not in said
     assert not (paths.shift.parent / "similarity.png").exists()
     assert read_json(paths.shift)["similarity"] == []
+
+
+def test_a_column_without_a_value_in_one_table_is_drawn_as_such(tmp_path: Path) -> None:
+    figure, axis = plt.subplots()
+    _two_tables(axis, np.array([1.0, 2.5]), np.empty(0))
+    assert [text.get_text() for text in axis.texts] == ["no value in the test table"]
+    plt.close(figure)

@@ -96,6 +96,12 @@ def test_the_key_is_that_of_the_content_and_not_of_the_place(tmp_path: Path) -> 
 
     write_theirs(tmp_path / "here", train, test, ["lumo", "mu"])
     before = key("here")
+    names = {"submission_columns": ["mu", "lumo"]}  # the same files, read otherwise
+    swapped = write_competition(
+        tmp_path, train, test, stages={"x": {"kind": "file", "folder": "here"}}, competition=names
+    )
+    (tmp_path / "sample_submission.csv").write_text((tmp_path / "sample_submission.csv").read_text())
+    assert planned(swapped).keys["x"] != before
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     assert key("there") == before
     for name in ("oof.csv", "test.csv"):
@@ -185,6 +191,13 @@ def test_good_columns_raise_no_doubts_with_missing_labels_and_few_rows() -> None
     assert doubts(oof.iloc[:5] * 100, test, labels) == []
     mean = pd.DataFrame({"p": [5.0] * 200, "q": [50.0] * 200})
     assert doubts(mean, mean, labels) == []
+
+
+def test_units_that_no_blend_could_be_computed_with_are_refused() -> None:
+    labels = pd.DataFrame({"y": np.arange(30.0)}, index=[f"r{i}" for i in range(30)])
+    assert len(doubts(1e3 * labels, labels, labels)) > 0
+    with pytest.raises(DataError, match=r"y of oof\.csv must be in the units of the labels, whose spread is 8\.8"):
+        doubts(1e9 * labels, labels, labels)
 
 
 def test_other_units_a_wrong_sign_and_swapped_columns_are_said() -> None:

@@ -163,7 +163,7 @@ def test_a_stage_that_cannot_label_is_refused_by_name(tmp_path: Path, of: str, s
     learner = {**LEARNER, "pseudo_labels": {"of": [of]}}
     stages = {"source": source, "learner": learner, "other": SOURCE}
     path = write_competition(tmp_path, *mixed_tables(), stages=stages)
-    with pytest.raises(ConfigError, match=rf"stages\.learner\.pseudo_labels\.of: must name .*other\) \(found '{of}'\)"):
+    with pytest.raises(ConfigError, match=rf"stages\.learner\.pseudo_labels\.of: must name .*other \(found '{of}'\)"):
         load_stages(str(path))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -48,6 +49,20 @@ def test_a_metric_that_is_no_number_on_some_rows_of_a_run_is_refused(
         tmp_path, *mixed_tables(), competition={"metric": "own.py:score", "greater_is_better": True}
     )
     with pytest.raises(ConfigError, match=f"must be a finite number .* on {where}"):
+        checked(path)
+
+
+def test_a_target_that_cannot_be_scored_is_refused(tmp_path: Path) -> None:
+    train, test = mixed_tables()
+    train["mu"] = 1.0
+    path = write_competition(tmp_path, train, test, competition={"metric": "pearson"})
+    with pytest.raises(ConfigError, match="two different labels for the metric pearson; on all rows .* mu has not"):
+        checked(path)
+    train["mu"], train["round"] = np.where(np.arange(60) < 20, 1.0, np.nan), np.where(np.arange(60) < 20, -1, 1)
+    train.loc[40:, "round"] = 0
+    roles = {"metric": "pearson", "fold_column": "round"}
+    path = write_competition(tmp_path, train, test, competition=roles, folds={"kind": "column"})
+    with pytest.raises(ConfigError, match="on all rows that are scored mu has not"):
         checked(path)
 
 

@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 
 from competition.errors import ConfigError, DataError
-from competition.files import read_json, read_table, write_json, write_table
+from competition.files import digest, read_json, read_table, sha256_of, write_json, write_table
 from competition.metrics import METRICS
 from submissions import compare
+from submissions.apply import read_step
 from submissions.compare import Labels, differences, paired
 from tests.submissions.fakes import TARGETS, fake_competition, prepare_and_fake_jobs
 from tests.submissions.pages import finished, with_setting
@@ -23,7 +24,16 @@ from tests.submissions.pages import finished, with_setting
 def labels_of(y: np.ndarray, metric: str, draws: int = 2000) -> Labels:
     ids = [f"r{i}" for i in range(len(y))]
     frame = pd.DataFrame(y, index=ids, columns=["height"])
-    return Labels(frame, pd.Series(range(len(y)), index=ids), METRICS[metric], draws, 0)
+    return Labels(frame, pd.Series(range(len(y)), index=ids), METRICS[metric], None, draws, 0)
+
+
+def sign_again(folder: Path) -> None:
+    """Make the digests of selection.json those of its files as they are now."""
+    stored = read_json(folder / "selection.json")
+    files = {name: sha256_of(folder / name) for name in stored["files"]}
+    content = {**stored, "files": files}
+    del content["digest"]
+    write_json(folder / "selection.json", {**content, "digest": digest(content)})
 
 
 def table_of(values: np.ndarray, ids: list[str] | None = None) -> pd.DataFrame:
@@ -120,6 +130,7 @@ def test_a_run_of_other_rows_and_folds_is_compared_on_the_common_ones_and_says_s
     table = read_table(first / "cross_fitted" / "mean.csv", ["id"])
     wanted = table[["id", *(f"cross_fitted {name}" for name in TARGETS)]].set_axis(["id", *TARGETS], axis=1)
     write_table(file, wanted.iloc[10:])
+    sign_again(first)
     manifest = read_json(first / "run.json")
     manifest["tables"]["folds.csv"] = "other"
     write_json(first / "run.json", manifest)
@@ -127,6 +138,7 @@ def test_a_run_of_other_rows_and_folds_is_compared_on_the_common_ones_and_says_s
     assert f"{first.name}: compared on 140 rows that both have; it has 140, {second.name} has 150." in page
     assert f"{first.name}: other folds: part of the difference may come from them." in page
     write_table(file, wanted.assign(id="x" + wanted["id"]))
+    sign_again(first)
     assert f"{first.name}: no two rows are predicted by both runs; not compared." in said(two, capsys, monkeypatch)
 
 
@@ -155,3 +167,22 @@ def test_scores_of_another_metric_are_not_shown_as_ours(
     page = said(with_setting(two, "competition", metric="mae"), capsys, monkeypatch)
     row = next(line for line in page.splitlines() if line.startswith(f"| {first.name}"))
     assert re.search(r"by rmse +\| - +\| - +\| - +\| +\d", row)
+
+
+def test_a_damaged_folder_is_named_and_the_others_are_compared(
+    two: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = folders_of(two)
+    (first / "blend.json").write_text("{}")
+    (first.parent / "latest").unlink()
+    page = said(two, capsys, monkeypatch)
+    assert f"{first.name}: damaged; left out." in page
+    assert f"| {second.name} " in page
+
+
+def test_a_file_of_another_run_is_refused(two: Path) -> None:
+    first, second = folders_of(two)
+    shutil.copy(second / "blend.json", first / "blend.json")
+    shutil.copy(second / "blend.csv", first / "blend.csv")
+    with pytest.raises(DataError, match=rf"must be of the run of run\.json, {first.name}; it is of {second.name}"):
+        read_step(first, "blend.json")

@@ -66,6 +66,15 @@ def test_equal_inputs_and_groups_are_kept_out_together(tmp_path: Path) -> None:
     assert not {plate_of[i] for i in left} & {plate_of[i] for i in kept_out}
 
 
+def test_few_groups_are_divided_into_as_many_parts_as_there_are(tmp_path: Path) -> None:
+    train, test = mixed_tables()
+    train["plate"] = np.arange(len(train)) // 10
+    path = write_competition(
+        tmp_path, train, test, folds={"kind": "group", "n_folds": 3}, competition={"group": "plate"}
+    )
+    assert "10 of 60 training rows (17%) are kept out" in hold_out(str(path), 0.15)
+
+
 def test_another_seed_keeps_out_other_rows_and_the_same_seed_the_same(tmp_path: Path) -> None:
     path, tables = made(tmp_path)
     raw = Paths.of(str(holdout_yaml(str(path), 0.2))).raw

@@ -255,10 +255,12 @@ def test_the_submission_is_held_against_the_best_single_stage_and_the_run_before
     first = run_all(path)
     before = read_json(first.folder / "selection.json")
     assert before["against"]["previous_run"] is None
-    single = before["candidates"]["best_single"]["cross_fitted_score"]
-    score = before["procedure"]["cross_fitted_score"]
-    assert before["against"]["best_single"]["difference"] == pytest.approx(score - single)
-    assert before["against"]["best_single"]["standard_error"] > 0
+    single, score = before["against"]["best_single"], before["procedure"]["cross_fitted_score"]
+    assert single["stage"] == "good"
+    columns = load_columns(first)
+    assert single["cv_score"] == pytest.approx(METRICS["rmse"](columns.y, columns.oof_of("good")))
+    assert single["difference"] == pytest.approx(score - single["cv_score"])
+    assert single["standard_error"] > 0
     second = run_all(fake_competition(tmp_path, submissions={"default": "mean", "margin": 9.0}))
     found = read_json(second.folder / "selection.json")
     previous = found["against"]["previous_run"]

@@ -16,6 +16,7 @@ from competition.errors import DataError, SubmissionError
 from competition.files import digest, read_json, read_table, read_text_table, write_table
 from competition.metrics import METRICS
 from competition.paths import PROJECT, Paths
+from models.jobs import publish
 from models.notes import write_notes
 from submissions import blend, columns, report, stack, write
 from submissions.apply import check_submission, predict_candidate, predict_run, submission_table, write_submission
@@ -168,6 +169,9 @@ def test_new_predictions_under_the_same_keys_are_noticed(made: Path) -> None:
     job = before.plan.jobs[0]
     table = read_table(job.folder / "oof.csv", ["id"])
     write_table(job.folder / "oof.csv", table.assign(height=table["height"] + 0.5))
+    with pytest.raises(DataError, match=r"oof\.csv must be as its job wrote it, and is not; delete"):
+        open_run(str(made))
+    publish(job, {"seconds": 1.5})  # trained again
     with pytest.raises(DataError, match=r"submissions\.blend"):
         write.write(open_run(str(made)))
     after = run_all(made)
