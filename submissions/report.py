@@ -153,7 +153,7 @@ def _folded(header: list[str], rows: list[list[str]], most: int = 5) -> str:
 
 
 def _wrapped(lines: list[str]) -> list[str]:
-    return [part for line in lines for part in textwrap.wrap(line, 108)]
+    return [part for line in lines for part in textwrap.wrap(line, 108, break_on_hyphens=False)]
 
 
 def main() -> None:
