@@ -79,7 +79,7 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
     lines.append(textwrap.fill(f"recommended: folds.kind {recommended.kind}: {recommended.reason}", 110))
     write_json(paths.shift, as_json(config.kind, folds, paths, similarities, shift, recommended))
     pictures = sorted(path.name for path in folder.glob("*.png"))
-    lines.append(f"Written: {shown(paths.shift)}, {', '.join(pictures)}")
+    lines.append(f"Written: {shown(paths.shift)}, {', '.join(pictures)}; the next ./run.sh full shows them on its page")
     return "\n\n".join(lines)
 
 
@@ -228,14 +228,14 @@ def _quantiles(values: NDArray[np.float64]) -> dict[str, float]:
 def _similarity_table(similarity: Similarity, configured: str) -> str:
     lines = [
         f"similarity to the nearest training row ({similarity.measure})",
-        f"{'':34}  10 %  median  90 %  distance to test rows",
+        f"{'':44}  10 %  median  90 %  distance to test rows",
     ]
     for name, values in {"test rows": similarity.test, **similarity.held_out}.items():
         kind = name in similarity.held_out
         label = f"held out, {name}{' (as configured)' if name == configured else ''}" if kind else name
         q = _quantiles(values)
         away = f"  {similarity.distance(name):.3f}" if kind else ""
-        lines.append(f"{label:34}  {q['q10']:.2f}  {q['median']:6.2f}  {q['q90']:.2f}{away}")
+        lines.append(f"{label:44}  {q['q10']:.2f}  {q['median']:6.2f}  {q['q90']:.2f}{away}")
     return "\n".join(lines)
 
 
