@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from competition.config import StrictModel, find_config, load_yaml, named_in_file, validate
-from competition.errors import ConfigError
-from models.settings import Feature, FileStage, NeuralStage, Rate, Schedule, Share, Stage
+from models.settings import Feature, FileStage, NeuralStage, Rate, Schedule, Share, Stage, require_sources
 from models.template import parse
 from models.weights import WEIGHT_SETS
 
@@ -377,24 +376,6 @@ def load_stages(name: str) -> dict[str, Any]:
     stages = dict(validate(StagesConfig, {"stages": stages_section(load_yaml(path), path)}, path).stages)
     require_sources(stages, path)
     return stages
-
-
-def require_sources(stages: dict[str, Any], path: Path) -> None:
-    """Check that pseudo-labels come from stages that can give them.
-
-    Raises:
-        ConfigError: with every stage named in `pseudo_labels.of` that cannot.
-    """
-    allowed = [name for name, stage in stages.items() if stage.can_label]
-    mistakes = [
-        f"  stages.{name}.pseudo_labels.of: must name stages that train here, have no pseudo-labels and do not "
-        f"choose by the held-out fold: {', '.join(allowed) or 'there are none'} (found {source!r})"
-        for name, stage in stages.items()
-        for source in (stage.pseudo_labels.of if stage.pseudo_labels else [])
-        if source not in allowed
-    ]
-    if mistakes:
-        raise ConfigError("\n".join([f"{path} has {len(mistakes)} mistake(s):", *mistakes]))
 
 
 def stages_section(document: dict[str, Any], path: Path) -> Any:

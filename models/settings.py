@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from competition.config import StrictModel
+from competition.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -207,3 +209,21 @@ class NeuralStage(Stage):
     def can_label(self) -> bool:
         """Not with an epoch that was chosen on the held-out labels."""
         return super().can_label and self.keep == "last"
+
+
+def require_sources(stages: dict[str, Any], path: Path) -> None:
+    """Check that pseudo-labels come from stages that can give them.
+
+    Raises:
+        ConfigError: with every stage named in `pseudo_labels.of` that cannot.
+    """
+    allowed = [name for name, stage in stages.items() if stage.can_label]
+    mistakes = [
+        f"  stages.{name}.pseudo_labels.of: must name stages that train here, have no pseudo-labels and do not "
+        f"choose by the held-out fold: {', '.join(allowed) or 'there are none'} (found {source!r})"
+        for name, stage in stages.items()
+        for source in (stage.pseudo_labels.of if stage.pseudo_labels else [])
+        if source not in allowed
+    ]
+    if mistakes:
+        raise ConfigError("\n".join([f"{path} has {len(mistakes)} mistake(s):", *mistakes]))

@@ -8,7 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from competition.config import CompetitionConfig, StrictModel, absolute_paths, find_config, load_yaml, validate
 from folds.config import FoldsConfig
-from models.config import StageConfig, require_sources, stages_section
+from models.config import StageConfig, stages_section
+from models.settings import require_sources
 
 Blender = Literal[
     "best_single",
