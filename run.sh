@@ -11,11 +11,19 @@
 #   ./run.sh lr [COMPETITION] STAGE    which learning rate a neural stage can take: a curve and a suggestion
 #   ./run.sh compare [COMPETITION] [--with RUN]    all runs: scores, what differs, paired differences
 #   ./run.sh predict [COMPETITION] --test F    new rows, with the saved weights
+#   ./run.sh submit [COMPETITION] [-m MESSAGE]    the submission to Kaggle, checked, asked for, waited for
+#   ./run.sh ledger [COMPETITION]   every submission with its scores, and whether CV can be trusted
+#   ./run.sh kernel [COMPETITION] [--try] [--push]    an offline notebook with the saved weights: made, proved, uploaded
+#   ./run.sh kernel [COMPETITION] --training [--push]    an offline notebook that trains, with all that this needs
+#   ./run.sh study [NAME] [--quick|--short]   what a default rests on, measured again (docs/evidence.md); no NAME lists them
 #   ./run.sh test [--all]           lint, types and tests; --all has the long ones too
-#   ./run.sh help                   this text; check, new, folds, train, lr, compare and predict have more with --help
+#   ./run.sh help                   this text; all but full, smoke and test have more with --help
 #
 # full, smoke and train take --seed N, --workers N, --reuse (accept finished jobs of other code) and --budget TIME (2h,
 # 90m, 30s: the most that training may take; a stage that does not fit is left out, and a later run goes on with it).
+# With --from FOLDER, full and train go on from an earlier run's products, such as an attached notebook output.
+# Several machines on one WORK_DIR share the jobs: run full on each, or train --shard I/N, or on one of a Ray cluster
+# full --executor ray [--ray-address HOST:PORT] (docs/scale.md).
 # full takes --holdout 0.2: that share of the training rows is kept out of everything, and the submission scored on it.
 #
 # COMPETITION is a name in competition/configs/ or a YAML file; without one it is qm9_orbitals.
@@ -26,10 +34,11 @@ export PYTHONPATH=$here PYTHONSAFEPATH=1 # our packages from here, not folders o
 
 help() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$here/run.sh"; }
 step() { "$python" -m "$@"; }
+ready() { case " $* " in *" --executor ray "* | *" --executor=ray "*) setup "$here/requirements-ray.txt" ;; *) setup ;; esac; }
 
 full() {
   case " $* " in *" --help "* | *" -h "*) help; return ;; esac
-  setup
+  ready "$@"
   case " $* " in *" --holdout"*) step submissions.hold_out "$@" ;; esac # a competition without some training rows
   step submissions.check "$@"    # every section of the YAML, the tables and the weights, before any work
   step competition.prepare "$@"  # raw files           -> clean tables
@@ -41,19 +50,31 @@ full() {
   step submissions.report "$@"   # everything          -> the table of scores
 }
 
+run_tests() {
+  local files=("$here/requirements-test.txt" "$here/requirements-kaggle.txt")
+  case " $* " in *" --help "* | *" -h "*) help; return ;; *" --all "*) files+=("$here/requirements-ray.txt") ;; esac
+  setup "${files[@]}"
+  cd "$here"
+  step tests.run "$@"
+}
+
 verb=${1:-help}
 shift || true
 case "$verb" in
   full)    full "$@" ;;
   smoke)   full smoke "$@" ;;
-  check)   setup; step submissions.check "$@" ;;
-  new)     setup; step submissions.new "$@" ;;
+  check)   ready "$@"; step submissions.check "$@" ;;
+  new)     case " $* " in *" --kaggle"*) setup "$here/requirements-kaggle.txt" ;; *) setup ;; esac; step submissions.new "$@" ;;
   folds)   setup; step folds.show "$@" ;;
-  train)   setup; step models.train --prepare "$@" ;;
+  train)   ready "$@"; step models.train --prepare "$@" ;;
   lr)      setup; step models.lr "$@" ;;
+  study)   ready "$@"; step submissions.study.run "$@" ;;
   compare) setup; step submissions.compare "$@" ;;
   predict) setup; step submissions.predict "$@" ;;
-  test)    case " $* " in *" --help "* | *" -h "*) help; exit ;; esac; setup "$here/requirements-test.txt"; cd "$here"; step tests.run "$@" ;;
+  submit)  setup "$here/requirements-kaggle.txt"; step submissions.leaderboard.submit "$@" ;;
+  ledger)  setup; step submissions.leaderboard.show "$@" ;;
+  kernel)  setup "$here/requirements-kaggle.txt"; step submissions.kernel.pack "$@" ;;
+  test)    run_tests "$@" ;;
   help | -h | --help) help ;;
   *) echo "run.sh has no verb '$verb'; ./run.sh help lists them." >&2; exit 2 ;;
 esac

@@ -64,7 +64,7 @@ def parse_times(table: pd.DataFrame, name: str, id_column: str, where: object) -
     if wrong.any():
         raise DataError(
             f"{where}: the time column {name!r} must hold a number or a date such as 2025-05-31 in every row, and one "
-            f"kind alone; {named_rows(table, wrong, id_column)} do not. Fill or correct them."
+            f"kind alone; it does not in {named_rows(table, wrong, id_column)}. Fill or correct it."
         )
     return numbers.astype(float)
 
@@ -127,9 +127,9 @@ def _unusable(
     if wrong.any() and config.unparsable == "error":
         first = int(np.flatnonzero(wrong)[0])
         raise DataError(
-            f"{where}: column {name!r} must hold {what}; {named_rows(table, pd.Series(wrong), config.id)} "
-            f"do not (the first is {table[name][first]!r}). Correct them, or set "
-            "competition.unparsable: drop (for predict: before the run that it predicts with)."
+            f"{where}: column {name!r} must hold {what} in every row; it does not in "
+            f"{named_rows(table, pd.Series(wrong), config.id)} (the first has {table[name][first]!r}). Correct it, or "
+            "set competition.unparsable: drop (for predict: before the run that it predicts with)."
         )
     return wrong
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -55,6 +56,8 @@ class CompetitionConfig(StrictModel):
     """Decides ids, order and columns of the submission."""
     answers: Path | None = None
     """Labels of the test rows, where they are known; read by the final scoring alone."""
+    kaggle: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Slug of the competition on Kaggle, as in its address; `submit` and `kernel` need it."""
     holdout_of: str | None = None
     """Written by `--holdout`: the competition whose training rows are the test rows; their score is holdout_score."""
     id: str = Field(min_length=1)
@@ -175,10 +178,11 @@ def find_config(name: str) -> Path:
     for path in named:
         if path.is_file():
             return path.resolve()
-    known = ", ".join(sorted({file.stem for folder in config_folders() for file in folder.glob("*.yaml")}))
+    known = sorted({file.stem for folder in config_folders() for file in folder.glob("*.yaml")})
+    meant = "".join(f" Did you mean {other}?" for other in get_close_matches(name, known, 1))
     raise ConfigError(
-        f"{name!r} must be a YAML file or one of the competitions {known}; "
-        "make one from its CSV files with ./run.sh new NAME --train F --test F --sample F."
+        f"{name!r} must be a YAML file or one of the competitions {', '.join(known)}; make one from its CSV files "
+        f"with ./run.sh new NAME --train F --test F --sample F, or from Kaggle with --kaggle SLUG.{meant}"
     )
 
 

@@ -7,6 +7,8 @@ import re
 
 from competition.errors import ConfigError
 
+BAR = "{desc} {percentage:3.0f}% |{bar:40}| {elapsed} passed, {remaining} left"
+"""How a progress bar of tqdm looks."""
 SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0}
 
 

@@ -6,6 +6,7 @@ Standard library only, since nothing else may be there.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import tomllib
@@ -58,11 +59,17 @@ def main() -> None:
     project = tomllib.loads(file.read_text())["project"]
     found = mismatches(project["dependencies"], project["requires-python"])
     if found:
+        what_to_do = (
+            "Where there is internet, make a data set with the wheels of what the image lacks: ./run.sh kernel NAME "
+            "--training; its notebook installs them. (The pins of requirements.txt would replace the image's torch.)"
+            if os.environ.get("KAGGLE_KERNEL_RUN_TYPE")
+            else f"Install them yourself (pip install -r {file.parent / 'requirements.txt'}), or leave the environment "
+            "(deactivate) and run again: ./run.sh then makes its own."
+        )
         print(
             "This interpreter must have the packages of pyproject.toml, and does not:\n  "
             + "\n  ".join(found)
-            + f"\nInstall them yourself (pip install -r {file.parent / 'requirements.txt'}), or leave the environment "
-            "(deactivate) and run again: ./run.sh then makes its own.",
+            + f"\n{what_to_do}",
             file=sys.stderr,
         )
         sys.exit(2)

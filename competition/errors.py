@@ -6,7 +6,7 @@ any other exception is a mistake of ours and keeps its traceback.
 
 
 class UserError(Exception):
-    """Base of the three below."""
+    """Base of the others."""
 
 
 class ConfigError(UserError):
@@ -19,3 +19,7 @@ class DataError(UserError):
 
 class SubmissionError(UserError):
     """A submission does not fit the sample."""
+
+
+class ServiceError(UserError):
+    """A platform refused, failed, or could not be reached."""

@@ -6,6 +6,10 @@ import csv
 import hashlib
 import json
 import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ from competition.errors import DataError
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write `content` under a temporary name and rename it, so `path` is never seen half-written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")  # machines that share a folder share pids
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
@@ -25,9 +29,31 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def replaced(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of `folder` at the end: whole or not at all."""
+    for left in folder.parent.glob(f".{folder.name}.*"):  # of a killed process
+        shutil.rmtree(left)
+    new, old = (folder.with_name(f".{folder.name}.{state}") for state in ("new", "old"))
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as readable JSON; equal values give equal bytes."""
-    write_atomically(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+    write_atomically(path, as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """A value as `write_json` writes it."""
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
 def read_json(path: Path, *keys: str) -> Any:
@@ -49,10 +75,15 @@ def read_json(path: Path, *keys: str) -> Any:
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV without its index; floats keep every digit."""
+    write_atomically(path, as_csv(table))
+
+
+def as_csv(table: pd.DataFrame) -> str:
+    """A table as `write_table` writes it."""
     content = table.to_csv(index=False, lineterminator="\n")
     if "\r" in content:  # left unquoted by the csv module, and taken for the end of a row by every reader
         content = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    write_atomically(path, content)
+    return content
 
 
 def read_text_table(path: Path) -> pd.DataFrame:

@@ -26,9 +26,34 @@ def holdout_yaml(competition: str, share: float) -> Path:
     return work_root() / "configs" / f"{Path(competition).stem}_holdout{round(100 * share)}.yaml"
 
 
+def study_yaml(name: str) -> Path:
+    """The YAML of a competition that a study makes."""
+    return work_root() / "configs" / f"{name}.yaml"
+
+
+def kaggle_files(slug: str) -> Path:
+    """Files of a competition on Kaggle, as `./run.sh new NAME --kaggle SLUG` downloads them."""
+    return work_root() / "kaggle" / slug
+
+
+def kaggle_listing(slug: str) -> Path:
+    """What was downloaded into `kaggle_files`: names and sizes, by the platform's list and on the disk."""
+    return work_root() / "kaggle" / f"{slug}.json"
+
+
+def kaggle_mount(slug: str) -> Path:
+    """Where a notebook of the platform sees the files of a competition."""
+    return Path("/kaggle/input/competitions") / slug
+
+
 def shown(path: Path) -> Path:
     """A path as a person reads it: relative to where they stand, if it is below."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def wheels_cache() -> Path:
+    """Packages for offline notebooks, shared by every competition."""
+    return work_root() / "cache" / "wheels"
 
 
 def weight_folders() -> list[Path]:
@@ -55,6 +80,16 @@ class Paths:
     @property
     def lock(self) -> Path:
         return self.root / "lock"
+
+    @property
+    def tables_lock(self) -> Path:
+        """Held by all who train on the tables and folds as they are."""
+        return self.root / "tables.lock"
+
+    @property
+    def claims(self) -> Path:
+        """Who is at which job."""
+        return self.root / "claims"
 
     @property
     def owner(self) -> Path:
@@ -107,9 +142,6 @@ class Paths:
     def job(self, stage: str, key: str, seed: int, fold: int | str) -> Path:
         return self.root / "models" / stage / key / f"seed_{seed}" / f"fold_{fold}"
 
-    def job_test(self, stage: str, key: str, seed: int, fold: int, test_key: str) -> Path:
-        return self.job(stage, key, seed, fold) / "test" / f"{test_key}.csv"
-
     @property
     def latest_run(self) -> Path:
         """Text file with the name of the run that was written last."""
@@ -123,5 +155,119 @@ class Paths:
         return self.root / "predictions" / test_key
 
     @property
+    def ledger(self) -> Path:
+        """Log of what was submitted and how it scored."""
+        return self.root / "ledger.csv"
+
+    @property
+    def submit_lock(self) -> Path:
+        """Held while something is sent, which may be while something is trained."""
+        return self.root / "submit.lock"
+
+    def submitted(self, submission: str) -> Path:
+        """The file of one submission, as it was sent."""
+        return self.root / "submitted" / f"{submission}.csv"
+
+    @property
+    def kernel(self) -> Path:
+        """An offline notebook and its data set."""
+        return self.root / "kernel"
+
+    @property
+    def prediction_kernel(self) -> Kernel:
+        return Kernel(self.kernel, self.root / "pushed.json")
+
+    @property
+    def training_kernel(self) -> Kernel:
+        """What `./run.sh kernel --training` makes."""
+        return Kernel(self.root / "kernel_training", self.root / "pushed_training.json")
+
+    @property
+    def pack(self) -> Pack:
+        """The data set of the offline notebook."""
+        return self.prediction_kernel.pack
+
+    @property
+    def notebook(self) -> Path:
+        return self.prediction_kernel.notebook
+
+    @property
+    def pushed(self) -> Path:
+        return self.prediction_kernel.pushed
+
+    @property
+    def proof(self) -> Path:
+        """Where the notebook runs while it is proved."""
+        return self.kernel / "proof"
+
+    @property
+    def proof_log(self) -> Path:
+        """What it printed then."""
+        return self.kernel / "proof.log"
+
+    @property
     def report(self) -> Path:
         return self.root / "report"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """An offline notebook and its data set.
+
+    root: folder of both.
+    pushed: what of them was uploaded; beside the folder, since each `./run.sh kernel` may make that anew.
+    """
+
+    root: Path
+    pushed: Path
+
+    @property
+    def pack(self) -> Pack:
+        return Pack(self.root / "dataset")
+
+    @property
+    def notebook(self) -> Path:
+        return self.root / "notebook"
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The data set of an offline notebook: code, weights and packages, wherever it is mounted."""
+
+    root: Path
+
+    @property
+    def facts(self) -> Path:
+        """What the notebook finds the pack by."""
+        return self.root / "pack.json"
+
+    @property
+    def metadata(self) -> Path:
+        return self.root / "dataset-metadata.json"
+
+    @property
+    def code(self) -> Path:
+        return self.root / "code"
+
+    @property
+    def user(self) -> Path:
+        """Code of the user's own."""
+        return self.code / "user"
+
+    @property
+    def work(self) -> Path:
+        """Products, as below `work_root()`."""
+        return self.root / "work"
+
+    @property
+    def weights(self) -> Path:
+        return self.root / "weights"
+
+    @property
+    def data(self) -> Path:
+        """Tables of the user's own, for training."""
+        return self.root / "data"
+
+    @property
+    def wheels(self) -> Path:
+        return self.root / "wheels"

@@ -26,7 +26,7 @@ from competition.clean import (
 from competition.config import CompetitionConfig, find_config, load_competition, require_own_products
 from competition.errors import DataError, SubmissionError
 from competition.extra import with_extra_rows, with_features
-from competition.files import read_text_table, write_atomically, write_json, write_table
+from competition.files import as_csv, as_json, read_text_table, write_atomically
 from competition.metrics import Metric, load_metric
 from competition.paths import Paths
 from competition.tables import FOLD, INPUT_KEY, TIME, WEIGHT
@@ -53,9 +53,9 @@ def prepare(config: CompetitionConfig) -> Prepared:
     train = read_text_table(config.train)
     test = read_text_table(config.test)
     sample = read_text_table(config.sample_submission)
-    group = [config.group] if config.group else []
-    own = [*config.auxiliary_targets, *(name for name in (config.weight, config.time, config.fold_column) if name)]
-    require_columns(train, [config.id, *config.inputs, *config.targets, *group, *own], config.train)
+    named = [name for name in (config.group, config.weight, config.time, config.fold_column) if name]
+    own = [*config.targets, *config.auxiliary_targets, *named]
+    require_columns(train, [config.id, *config.inputs, *own], config.train)
     require_columns(test, [config.id, *config.inputs], config.test)
     require_rows(train, config.train)
     require_rows(test, config.test)
@@ -68,21 +68,9 @@ def prepare(config: CompetitionConfig) -> Prepared:
     _require_domain(targets, train, config, metric)
     clean_train, dropped_train = clean_inputs(train, config, str(config.train), in_train=True)
     clean_test, dropped_test = clean_inputs(test, config, str(config.test), in_train=False)
-    for name in group:
-        empty = train[name].str.strip() == ""
-        if empty.any():
-            where = named_rows(train, empty, config.id)
-            raise DataError(f"{config.train}: the group column {name!r} must not be empty; it is for {where}.")
-        if name not in clean_train:
-            clean_train[name] = train[name].str.strip()
-    numbers = {name: parse_numbers(train, name, config.id, config.train) for name in config.auxiliary_targets}
-    if config.weight:
-        numbers[WEIGHT] = _weights(train, config)
-    if config.time:
-        numbers[TIME] = parse_times(train, config.time, config.id, config.train)
-    if config.fold_column:
-        numbers[FOLD] = parse_folds(train, config.fold_column, config.id, config.train)
-    clean_train = pd.concat([clean_train, targets, pd.DataFrame(numbers, index=train.index)], axis=1)
+    if config.group and config.group not in clean_train:
+        clean_train[config.group] = train[config.group].str.strip()
+    clean_train = pd.concat([clean_train, targets, _of_training_rows(train, config)], axis=1)
     clean_train = clean_train[~dropped_train].reset_index(drop=True)
     clean_test = clean_test[~dropped_test].reset_index(drop=True)
     require_rows(clean_train, f"{config.train} without its unparsable rows")
@@ -124,6 +112,23 @@ def prepare_test(config: CompetitionConfig, path: str) -> tuple[pd.DataFrame, li
     clean, dropped = clean_inputs(test, config, path, in_train=False)
     require_rows(clean[~dropped], f"{path} without its unparsable rows")
     return with_features(clean[~dropped].reset_index(drop=True), config), list(ids), list(ids[dropped])
+
+
+def _of_training_rows(train: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
+    """What training rows alone have, as numbers: auxiliary targets, weight, time, fold. The group is only checked."""
+    if config.group:
+        empty = train[config.group].str.strip() == ""
+        if empty.any():
+            where = named_rows(train, empty, config.id)
+            raise DataError(f"{config.train}: the group column {config.group!r} must not be empty; it is for {where}.")
+    numbers = {name: parse_numbers(train, name, config.id, config.train) for name in config.auxiliary_targets}
+    if config.weight:
+        numbers[WEIGHT] = _weights(train, config)
+    if config.time:
+        numbers[TIME] = parse_times(train, config.time, config.id, config.train)
+    if config.fold_column:
+        numbers[FOLD] = parse_folds(train, config.fold_column, config.id, config.train)
+    return pd.DataFrame(numbers, index=train.index)
 
 
 def _weights(train: pd.DataFrame, config: CompetitionConfig) -> pd.Series:
@@ -216,19 +221,26 @@ def describe(report: dict[str, object]) -> str:
 
 
 def run(config: CompetitionConfig, paths: Paths, yaml_file: Path) -> str:
-    """Write the clean tables of the competition of a YAML; returns what was found, in words.
+    """Write the clean tables of the competition of a YAML, or keep them; returns what was found, in words.
 
     Raises:
         ConfigError: if the products of this name belong to another YAML.
-        DataError, SubmissionError: as `prepare`.
+        DataError, SubmissionError: as `prepare`, or if they would change while another command trains on them.
     """
     require_own_products(paths, yaml_file)
     prepared = prepare(config)
-    write_atomically(paths.owner, f"{yaml_file.resolve()}\n")
-    write_table(paths.train, prepared.train)
-    write_table(paths.test, prepared.test)
-    write_table(paths.sample, prepared.sample)
-    write_json(paths.prepare_report, prepared.report)
+    contents = {
+        paths.owner: f"{yaml_file.resolve()}\n",
+        paths.train: as_csv(prepared.train),
+        paths.test: as_csv(prepared.test),
+        paths.sample: as_csv(prepared.sample),
+        paths.prepare_report: as_json(prepared.report),
+    }
+    changed = [path for path, text in contents.items() if not path.exists() or path.read_bytes() != text.encode()]
+    if changed:
+        with command.tables_to_change(paths):
+            for path in changed:
+                write_atomically(path, contents[path])
     return describe(prepared.report)
 
 
@@ -237,7 +249,7 @@ def main() -> None:
     args = command.parser(__doc__).parse_args()
     config = load_competition(args.competition, args.seed)
     paths = Paths.of(args.competition)
-    with command.locked(paths):
+    with command.locked(paths, wait=True):
         print(run(config, paths, find_config(args.competition)))
 
 

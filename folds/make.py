@@ -59,16 +59,17 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
         folds = np.full(len(table), -1)  # extra rows train in every fold and are never scored
         units = made.units.max() + 1 + np.arange(len(table))  # and are units of their own
         folds[own], units[own] = made.folds, made.units
-        write_table(paths.folds, pd.DataFrame({"id": table[competition.id], "fold": folds}))
-        write_table(paths.units, pd.DataFrame({"id": table[competition.id], "unit": units}))
-        report = {
-            "made_from": made_from,
-            "sha256": sha256_of(paths.folds),
-            "sizes": np.bincount(made.folds[made.folds >= 0]).tolist(),
-            "time_ordered": config.kind == "time",
-            "inputs_in_several_folds": made.crossing,
-        }
-        write_json(paths.folds_report, report)
+        with command.tables_to_change(paths):
+            write_table(paths.folds, pd.DataFrame({"id": table[competition.id], "fold": folds}))
+            write_table(paths.units, pd.DataFrame({"id": table[competition.id], "unit": units}))
+            report = {
+                "made_from": made_from,
+                "sha256": sha256_of(paths.folds),
+                "sizes": np.bincount(made.folds[made.folds >= 0]).tolist(),
+                "time_ordered": config.kind == "time",
+                "inputs_in_several_folds": made.crossing,
+            }
+            write_json(paths.folds_report, report)
     report = read_json(paths.folds_report)
     said = ""
     if report["sha256"] != sha256_of(paths.folds):
@@ -93,7 +94,7 @@ def main() -> None:
     """Command line."""
     args = command.parser(__doc__).parse_args()
     paths = Paths.of(args.competition)
-    with command.locked(paths):
+    with command.locked(paths, wait=True):
         print(run(load_competition(args.competition, args.seed), load_folds_config(args.competition), paths))
 
 

@@ -1,4 +1,4 @@
-"""Show whether held-out rows are like test rows: `python -m folds.show [COMPETITION]`.
+"""Show whether held-out rows are like test rows: `./run.sh folds [COMPETITION]`.
 
 Sizes and targets of each fold; how near test rows and held-out rows are to training rows; whether a classifier can tell
 train from test, and by what; and the scheme that fits, with its reason.
@@ -28,7 +28,7 @@ from folds import make
 from folds.config import FoldsConfig
 from folds.shift import FEWEST, SAMPLE, Shift, adversarial_validation
 from folds.similarity import QUERIES, Similarity, molecule_similarity, text_similarity
-from folds.splitters import make_folds
+from folds.splitters import divide
 from folds.table import read_folds
 from folds.units import why_scaffolds
 
@@ -110,10 +110,10 @@ def similarities_of(
         said(f"folds of kind {kind}, to compare")
         other = config.model_copy(update={"kind": kind, "file": None, "n_folds": int(folds.max()) + 1})
         try:
-            of_kind[kind] = make_folds(
+            of_kind[kind] = divide(
                 other, train, competition.id, competition.targets, competition.smiles, competition.group,
                 competition.seed,
-            )  # fmt: skip
+            ).folds  # fmt: skip
         except DataError as error:
             print(f"kind {kind} is left out: {error}")
     found = []
@@ -253,7 +253,7 @@ def _shift_table(shift: Shift, n_train: int, n_test: int) -> str:
 
 def main() -> None:
     """Command line."""
-    args = command.parser(__doc__).parse_args()
+    args = command.parser(__doc__, "folds", ("seed", "holdout")).parse_args()
     started = time.monotonic()
     competition, config = load_competition(args.competition, args.seed), make.load_folds_config(args.competition)
     paths = Paths.of(args.competition)

@@ -32,19 +32,6 @@ class Division:
     crossing: int = 0
 
 
-def make_folds(
-    config: FoldsConfig,
-    table: pd.DataFrame,
-    id_column: str,
-    targets: list[str],
-    smiles: list[str],
-    group: str | None,
-    seed: int,
-) -> NDArray[np.int64]:
-    """The folds of `divide` alone, (n_rows,)."""
-    return divide(config, table, id_column, targets, smiles, group, seed).folds
-
-
 def divide(
     config: FoldsConfig,
     table: pd.DataFrame,

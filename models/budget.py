@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from competition.durations import in_words
-from models.executor import Order, Task
+from models.tasks import Order, Task
 
 
 @dataclass
@@ -130,6 +130,16 @@ class Budget(Order):
         group = self.groups[task.group]
         del group.started[id(task)]
         group.seconds.append(seconds)
+
+    def put_back(self, task: Task) -> None:
+        """As `Order`."""
+        group = self.groups[task.group]
+        del group.started[id(task)]
+        group.waiting += 1
+
+    def finished_elsewhere(self, task: Task) -> None:
+        """As `Order`."""
+        self.groups[task.group].waiting -= 1
 
     def why(self, name: str) -> str:
         """Why tasks of a group did not finish, in words."""

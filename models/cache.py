@@ -53,6 +53,10 @@ class MoleculeCache:
             stored.update(_read(shard)["smiles"].tolist())
         return sorted(set(smiles) - stored)
 
+    def shard(self, smiles: list[str]) -> Path:
+        """File of the shard of some molecules."""
+        return self.folder / f"{digest(smiles)}.npz"
+
     def compute_shard(self, smiles: list[str]) -> None:
         """Compute some molecules and write them as one shard."""
         values, status = zip(*(self.compute(text) for text in smiles), strict=True)
@@ -64,7 +68,7 @@ class MoleculeCache:
             lengths=np.array([len(value) for value in values]),
             values=np.concatenate(values),
         )
-        write_atomically(self.folder / f"{digest(smiles)}.npz", buffer.getvalue())
+        write_atomically(self.shard(smiles), buffer.getvalue())
 
     def load(self, smiles: list[str]) -> tuple[list[NDArray[np.float32]], list[str]]:
         """Arrays and status words in the order of `smiles`; what is missing is computed here, as one shard.

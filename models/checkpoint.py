@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import time
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
+from competition.errors import DataError
 from competition.files import write_atomically
 
 SECONDS_BETWEEN = 30.0
@@ -29,10 +31,14 @@ class Checkpoint:
         self.seconds_before = 0.0
 
     def load(self) -> dict[str, Any] | None:
-        """Restore all parts and the generators; the facts that were saved with them, or None without a file."""
+        """Restore all parts and the generators; the facts that were saved with them, or None without a file.
+
+        Raises:
+            DataError: if the file was cut.
+        """
         if not self.path.exists():
             return None
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
+        state = _read(self.path)
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
         torch.set_rng_state(state["generator"])
@@ -63,4 +69,20 @@ class Checkpoint:
 
 def seconds_in(path: Path) -> float:
     """Seconds of training that a checkpoint holds."""
-    return float(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["seconds"])
+    return float(_read(path, mmap=True)["seconds"])
+
+
+def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
+    """What `save` wrote.
+
+    Raises:
+        DataError: if the file was cut, as a copy from another machine may be.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except (RuntimeError, UnpicklingError, EOFError, OSError) as error:
+        why = str(error).partition("\n")[0]
+        raise DataError(
+            f"{path} must be a whole checkpoint, and is not ({why}); delete it, and its fold begins anew."
+        ) from None
+    return state

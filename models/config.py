@@ -12,7 +12,17 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from competition.config import StrictModel, find_config, load_yaml, named_in_file, validate
-from models.settings import Feature, FileStage, NeuralStage, Rate, Schedule, Share, Stage, require_sources
+from models.settings import (
+    Feature,
+    FileStage,
+    NeuralStage,
+    Rate,
+    Schedule,
+    Share,
+    Stage,
+    StageName,
+    require_sources,
+)
 from models.template import parse
 from models.weights import WEIGHT_SETS
 
@@ -363,7 +373,7 @@ StageConfig = Annotated[
 class StagesConfig(StrictModel):
     """The section as a whole, so that one check names every mistake."""
 
-    stages: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")], StageConfig] = Field(min_length=1)
+    stages: dict[StageName, StageConfig] = Field(min_length=1)
 
 
 def load_stages(name: str) -> dict[str, Any]:

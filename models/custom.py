@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from competition import command
 from competition.config import validate
 from competition.errors import ConfigError, UserError
 from competition.tables import Rows
@@ -62,6 +63,8 @@ class Custom:
         except UserError:
             raise
         except (Exception, SystemExit) as error:  # a user's class may raise anything
+            if isinstance(error, OSError) and error.errno in command.FULL:
+                raise
             file = Path(self.config.code.rpartition(":")[0])
             own = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
             where = f" in line {own[-1]}" if own else ""

@@ -6,24 +6,21 @@ process that started it ends, however that ends, so a killed run leaves no one w
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from tqdm import tqdm
-
 from competition.errors import DataError
+from models.tasks import Runner, Task
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), "1") | {
     "TOKENIZERS_PARALLELISM": "false",
@@ -35,36 +32,13 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_
 }
 
 
-@dataclass(frozen=True)
-class Task:
-    """A call for a worker: `function(*arguments)`, with `progress=` where it takes one; `done()` follows here."""
-
-    name: str
-    function: Callable[..., None]
-    arguments: tuple[Any, ...]
-    takes_progress: bool = False
-    done: Callable[[], None] = lambda: None
-    group: str = ""
-    """For an order that tells tasks apart."""
-    can_start: Callable[[], bool] = lambda: True
-    """Whether what it reads is there."""
+WORKER_LOST = (
+    "every worker must live until its job is done, and one was killed, most often because memory ran out; finished "
+    "jobs are kept. Run again with fewer --workers or a smaller batch_size."
+)
 
 
-class Order:
-    """Which task a free worker takes: the first that can start, until there is none. `models.budget` has another."""
-
-    deadline = math.inf
-    """time.monotonic() at which running tasks are ended."""
-
-    def choose(self, waiting: list[Task]) -> int | None:
-        """Place in `waiting`, which is not empty, of the task to start; None to leave the worker free for now."""
-        return next((i for i, task in enumerate(waiting) if task.can_start()), None)
-
-    def finished(self, task: Task, seconds: float) -> None:
-        """A task that was chosen is done and took so many seconds of its worker."""
-
-
-class Executor:
+class Executor(Runner):
     """Worker processes for a number of tasks; use it in a `with` statement.
 
     Args:
@@ -74,119 +48,44 @@ class Executor:
 
     def __init__(self, n_workers: int | None, n_tasks: int) -> None:
         gpus = count_gpus()
-        self.n_workers = max(1, min(n_workers or gpus or len(os.sched_getaffinity(0)), n_tasks))
+        self._n_workers = max(1, min(n_workers or gpus or len(os.sched_getaffinity(0)), n_tasks))
         context = multiprocessing.get_context("spawn")
-        self._messages = context.SimpleQueue()
+        self.messages = context.SimpleQueue()
         slots = context.SimpleQueue()
-        for i in range(self.n_workers):
+        for i in range(self._n_workers):
             slots.put(str(i % gpus) if gpus else None)
         os.environ.update(ONE_THREAD)  # read by the libraries of a worker when it imports them
         self._pool = ProcessPoolExecutor(
-            self.n_workers, mp_context=context, initializer=_start_worker, initargs=(self._messages, slots)
+            self._n_workers, mp_context=context, initializer=_start_worker, initargs=(self.messages, slots)
         )
 
-    def __enter__(self) -> Executor:
-        return self
+    @property
+    def n_workers(self) -> int:
+        """As `Runner`."""
+        return self._n_workers
 
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if error is not None:  # a mistake or Ctrl-C: what is running is lost anyway, so do not wait for it
-            self._end_workers()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _end_workers(self) -> None:
-        for process in list((self._pool._processes or {}).values()):
-            process.terminate()
-
-    def run(self, tasks: list[Task], noun: str, order: Order | None = None) -> None:
-        """Run tasks as workers become free, with a bar of the time left on a terminal.
-
-        Args:
-            noun: what they are, for the bar.
-            order: None for all, in the order of the list. Where one has a deadline and it passes, the workers are
-                ended with what they were doing, and no other `run` can follow.
-
-        Raises:
-            The first exception of a task.
-            DataError: if a worker was killed.
-        """
-        if not tasks:
-            return
-        order = order or Order()
-        bars = _Bars(tasks, noun, self._messages)
-        waiting, running = list(tasks), dict[Future[float], Task]()
-        index = {id(task): i for i, task in enumerate(tasks)}
-        try:
-            while True:
-                # No more than there are workers: what has been submitted cannot be taken back.
-                while waiting and len(running) < self.n_workers and (place := order.choose(waiting)) is not None:
-                    task = waiting.pop(place)
-                    running[self._submit(index[id(task)], task)] = task
-                if not running:
-                    break
-                left = None if order.deadline == math.inf else max(0.0, order.deadline - time.monotonic())
-                finished, _ = wait(running, timeout=left, return_when=FIRST_COMPLETED)
-                if not finished:
-                    break
-                for future in [future for future in running if future in finished]:
-                    task = running.pop(future)
-                    order.finished(task, future.result())
-                    bars.finished(task)
-        except BrokenProcessPool:
-            raise DataError(
-                "every worker must live until its job is done, and one was killed, most often because memory ran "
-                "out; finished jobs are kept. Run again with fewer --workers or a smaller batch_size."
-            ) from None
-        finally:
-            bars.close()
-        if running:  # not earlier: a worker that ends inside a message to the bars keeps their lock
-            self._end_workers()
-
-    def _submit(self, index: int, task: Task) -> Future[float]:
+    def start(self, index: int, task: Task) -> Future[float]:
+        """As `Runner`."""
         # A worker that is still importing takes over what is set here: Ctrl-C is the parent's alone.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         future = self._pool.submit(_call, index, task.function, task.arguments, task.takes_progress)
         signal.signal(signal.SIGINT, before)
         return future
 
+    def end_workers(self) -> None:
+        """As `Runner`."""
+        for process in list((self._pool._processes or {}).values()):
+            process.terminate()
 
-class _Bars:
-    """One bar over all tasks; a task that reports its steps counts by its share of them. A log gets no bar."""
-
-    def __init__(self, tasks: list[Task], noun: str, messages: Any) -> None:
-        self.shares = [0.0] * len(tasks)
-        self.bar = tqdm(
-            total=float(len(tasks)),
-            desc=noun,
-            disable=not sys.stderr.isatty(),
-            bar_format="{desc} {percentage:3.0f}% |{bar:40}| {elapsed} passed, {remaining} left",
-            leave=False,
-        )
-        self.messages = messages
-        self.lock = threading.Lock()
-        self.thread = threading.Thread(target=self._listen, daemon=True)
-        self.thread.start()
-
-    def _listen(self) -> None:
-        while (message := self.messages.get()) is not None:
-            index, share = message
-            with self.lock:
-                self.shares[index] = max(self.shares[index], share)
-                self.bar.n = sum(self.shares)
-                self.bar.refresh()
-
-    def finished(self, task: Task) -> None:
-        """Print what a finished task says, above the bar."""
-        with self.lock:
-            self.bar.clear()
-            task.done()
-            sys.stdout.flush()
-            self.bar.refresh()
+    def meaning(self, error: Exception) -> Exception:
+        """As `Runner`."""
+        if isinstance(error, BrokenProcessPool):
+            return DataError(WORKER_LOST)
+        return error
 
     def close(self) -> None:
-        """Take the bar away."""
-        self.messages.put(None)
-        self.thread.join()
-        self.bar.close()
+        """As `Runner`."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 _progress_queue: Any = None
@@ -212,17 +111,24 @@ def _start_worker(messages: Any, slots: Any) -> None:
 
 
 def _call(index: int, function: Callable[..., None], arguments: tuple[Any, ...], takes_progress: bool) -> float:
-    """In a worker: run a task and report its share of steps, at most some hundred times; returns its seconds."""
+    """In a worker: run a task; returns its seconds."""
+    return timed(function, arguments, lambda share: _progress_queue.put((index, share)), takes_progress)
+
+
+def timed(
+    function: Callable[..., None], arguments: tuple[Any, ...], report: Callable[[float], None], takes_progress: bool
+) -> float:
+    """Run a task and report its share of steps, at most some hundred times; returns its seconds."""
     started, last = time.monotonic(), [0.0]
 
     def progress(done: int, total: int) -> None:
         share = done / total
         if share - last[0] >= 0.005 or done == total:
             last[0] = share
-            _progress_queue.put((index, share))
+            report(share)
 
     function(*arguments, **({"progress": progress} if takes_progress else {}))
-    _progress_queue.put((index, 1.0))
+    report(1.0)
     return time.monotonic() - started
 
 
@@ -235,3 +141,12 @@ def count_gpus() -> int:
         return len([device for device in visible.split(",") if device])
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
     return sum(line.startswith("GPU ") for line in listed.splitlines())
+
+
+def runner_of(executor: str, ray_address: str | None) -> Callable[[int | None, int], Runner]:
+    """What makes the workers of `--executor`, from their number and that of the tasks."""
+    if executor == "local":
+        return Executor
+    from models.ray_executor import RayExecutor  # here, since it imports this file, and few have Ray
+
+    return partial(RayExecutor, address=ray_address)

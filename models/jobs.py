@@ -4,8 +4,8 @@
                                               .../test/<test key>.csv
                                      seed_<s>/fold_all/   of a refit on all rows: the same without oof.csv
 
-A folder without report.json is unfinished. A finished one is never overwritten: other settings, tables,
-folds, weights or code make another key.
+A job is worked on in a folder of another name (`models/attempts.py`). A finished one is never overwritten: other
+settings, tables, folds, weights or code make another key.
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ class Job:
     """Jobs to be finished before it: those that give it pseudo-labels; of a refit, the folds of its seed as well."""
     in_column: bool = True
     """Whether its test predictions are in the stage's column; those of folds are not with `final_fit: refit`."""
+
+    @property
+    def name(self) -> str:
+        """Names it among all of its competition."""
+        return f"{self.stage}.{self.key}.seed_{self.seed}.{self.folder.name}"
 
     def test_file(self, test_key: str) -> Path:
         """Its predictions for the test table of that key."""
@@ -208,11 +213,14 @@ _digest_of = functools.cache(code_digest_of)
 
 
 def publish(job: Job, report: dict[str, Any]) -> None:
-    """Mark a job as finished: list every file of its folder with size and digest, in report.json, last."""
+    """Mark a job as finished: list every file of its folder with size and digest, in report.json, last.
+
+    Files whose names begin with a dot are marks of attempts and what a killed process left, and are left out.
+    """
     files = {
         str(path.relative_to(job.folder)): {"size": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(job.folder.rglob("*"))
-        if path.is_file() and "test" not in path.relative_to(job.folder).parts[:1]
+        if path.is_file() and path.name[0] != "." and "test" not in path.relative_to(job.folder).parts[:1]
     }
     write_json(job.folder / REPORT, {**report, "files": files})
 

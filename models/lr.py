@@ -1,4 +1,4 @@
-"""Learning-rate range test of a neural stage: `python -m models.lr [COMPETITION] STAGE`.
+"""Learning-rate range test of a neural stage: `./run.sh lr [COMPETITION] STAGE`.
 
 The rate grows from a thousandth to a thousand times that of the YAML while the stage trains on the training rows of
 its first fold; a tenth of the rate at which its loss is smallest is a good peak for its schedule. Held-out rows take
@@ -29,9 +29,9 @@ from folds.table import read_folds, time_ordered
 from models.config import load_stages
 from models.executor import ONE_THREAD, Executor
 from models.pictures import draw_range_test, draw_schedules
+from models.prefill import cache_tasks
 from models.settings import NeuralStage
 from models.stage import build_stage
-from models.train import cache_tasks
 from models.work import context_of, training_rows
 
 STEPS = 120
@@ -138,7 +138,7 @@ def suggest(
 
 def main() -> None:
     """Command line."""
-    options = command.parser(__doc__)
+    options = command.parser(__doc__, takes=("seed", "workers", "holdout"))
     options.add_argument("stage", nargs="?", help="neural stage of the YAML; its weights are not changed")
     options.add_argument("--schedules", metavar="PNG", type=Path, help="draw every schedule into a file, and no more")
     args = options.parse_args()

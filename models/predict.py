@@ -9,9 +9,10 @@ from competition.errors import DataError
 from competition.files import sha256_of
 from competition.paths import Paths
 from competition.tables import read_rows
-from models.executor import Executor, Task
+from models.executor import Executor
 from models.jobs import Job, verify
-from models.train import cache_tasks, check_molecules
+from models.prefill import cache_tasks, check_molecules
+from models.tasks import Task
 from models.work import predict_job
 
 

@@ -13,6 +13,10 @@ from competition.errors import ConfigError
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+VARIANT = "__"
+"""What stands between the name of a stage and that of its variant in a study: `minilm__rate=0.1`."""
+StageName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*(__[A-Za-z0-9_]+=[A-Za-z0-9_=.,+-]+)?$")]
+"""Letters, digits and underscores; variants in a study name their values, too."""
 
 
 class PseudoLabels(StrictModel):
@@ -101,8 +105,8 @@ class MultiSampleHead(StrictModel):
     """Multi-sample dropout: several dropout masks share one linear layer, their losses are averaged."""
 
     kind: Literal["multi_sample"]
-    samples: int = Field(default=5, ge=2)
-    """Masks per step."""
+    samples: int = Field(default=5, ge=1)
+    """Masks per step; 1 is plain dropout before the last layer."""
     dropout: Annotated[float, Field(gt=0, lt=1)] | list[Annotated[float, Field(gt=0, lt=1)]] = 0.2
     """Rate of the masks, or a list with one rate for each; above 0, or all masks would be the same."""
 
@@ -180,6 +184,9 @@ class NeuralStage(Stage):
     keep: Literal["last", "best_on_held_out"] = "last"
     """last: the weights at the end of the schedule. best_on_held_out: those of the epoch that scores best on
     the held-out fold; its score is then optimistic, and every table says so."""
+    monitor: Literal["none", "held_out"] = "none"
+    """held_out: write the loss of each epoch on training rows and on the held-out fold, each with dropout on and off,
+    into training.json, and the last ones into measures.json. Nothing is chosen by them."""
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     """auto: float32 on a CPU; on a GPU bf16 where the hardware has it, else fp16 with a gradient scaler."""
     checkpoint_layers: bool = False
@@ -203,7 +210,14 @@ class NeuralStage(Stage):
     def _refit_has_no_held_out_fold(self) -> NeuralStage:
         if self.keep == "best_on_held_out" and self.final_fit != "folds":
             raise ValueError("a refit on all rows has no held-out fold to choose an epoch on; set keep: last")
+        if self.monitor == "held_out" and self.final_fit != "folds":
+            raise ValueError("a refit on all rows has no held-out fold to monitor; set monitor: none")
         return self
+
+    @property
+    def reads_held_out(self) -> bool:
+        """Whether a job needs the labels of its held-out fold, to choose an epoch or to write their loss."""
+        return self.keep == "best_on_held_out" or self.monitor == "held_out"
 
     @property
     def can_label(self) -> bool:

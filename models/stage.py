@@ -71,7 +71,7 @@ class FittedStage(Protocol):
 
         Args:
             train: rows with labels, NaN where one is missing.
-            valid: the held-out rows, given only to stages with `keep: best_on_held_out`.
+            valid: the held-out rows, given only to stages with `keep: best_on_held_out` or `monitor: held_out`.
             folder: exists and is empty.
         """
 

@@ -1,8 +1,9 @@
-"""Train every job that is not finished: `python -m models.train [COMPETITION] [--stage S] [--fold K] [--budget T]`.
+"""Train every job that is not finished: `./run.sh train [COMPETITION] [--stage S] [--fold K] [--budget T]`.
 
 A job is one (stage, seed, fold), or a seed's refit on all rows, which starts when its folds are finished. Within a
 budget, stages start in the YAML's order; the first job of each shows how long the others take, and what cannot finish
-in time is not started.
+in time is not started. Several processes on one folder share the jobs: each is trained by the one that claims it.
+With --shard I/N, a process begins with its own part of all jobs; the verb train ends there, full goes on with the rest.
 
 Reads: prepared/train.csv and test.csv, folds/folds.csv.
 Writes: a folder per job with weights, oof.csv, test predictions and, last, report.json. Finished jobs are skipped.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,60 +23,24 @@ from numpy.typing import NDArray
 from competition import command, prepare
 from competition.config import CompetitionConfig, find_config, load_competition
 from competition.durations import in_words
-from competition.errors import ConfigError, DataError
+from competition.errors import DataError
 from competition.metrics import load_metric
 from competition.paths import Paths
 from competition.tables import Rows, read_rows
 from folds import make
 from folds.table import read_folds
 from models.budget import Budget, Group
+from models.claims import Claims
 from models.config import load_stages
-from models.executor import Executor, Task
-from models.jobs import ALL, Job, Plan, plan, read_predictions, verify
+from models.executor import Executor, runner_of
+from models.jobs import ALL, REPORT, Job, Plan, plan, read_predictions, verify
 from models.notes import read_notes
+from models.prefill import cache_tasks, check_molecules
+from models.resume import resume
+from models.selection import select, share
 from models.stage import shared_caches
-from models.work import context_of, fill_cache, fill_embeddings, predict_job, run_job
-
-SHARD = 100  # molecules per shard of a cache: some seconds of work, all that a kill can lose
-
-
-def cache_tasks(competition: CompetitionConfig, stages: list[Any], paths: Paths, rows: list[Rows]) -> list[Task]:
-    """Tasks that fill the caches of molecules which several jobs share, before any job starts."""
-    tasks = []
-    planned: set[tuple[str, str]] = set()
-    for stage in stages:
-        smiles = molecules_of(competition, stage, rows)
-        for cache in shared_caches(stage, context_of(competition, paths, 0)):
-            name = cache.folder.name
-            missing = [text for text in cache.missing(smiles) if (name, text) not in planned]
-            planned.update((name, text) for text in missing)
-            for start in range(0, len(missing), SHARD):
-                part = missing[start : start + SHARD]
-                call = (stage, competition, paths, name, part)
-                tasks.append(Task(cache.name, fill_cache, call, group=name))
-        if stage.kind == "embedding":
-            tasks.append(Task("embedding", fill_embeddings, (stage, competition, paths, rows), group="embedding"))
-    return tasks
-
-
-def molecules_of(competition: CompetitionConfig, stage: Any, rows: list[Rows]) -> list[str]:
-    """Distinct molecules of the columns that a stage reads, sorted."""
-    columns = getattr(stage, "columns", None) or competition.smiles
-    return sorted(
-        {text for part in rows for name in columns if name in competition.smiles for text in part.inputs[name]}
-    )
-
-
-def check_molecules(competition: CompetitionConfig, stages: list[Any], paths: Paths, rows: list[Rows]) -> None:
-    """Let each stage see how its molecules turned out, before any job starts.
-
-    Raises:
-        DataError: if a stage cannot take one.
-    """
-    for stage in stages:
-        for cache in shared_caches(stage, context_of(competition, paths, 0)):
-            if cache.check is not None:
-                cache.load(molecules_of(competition, stage, rows))
+from models.tasks import Runner, Task
+from models.work import context_of, predict_job, run_job
 
 
 def train(
@@ -84,11 +50,13 @@ def train(
     todo: Plan,
     n_workers: int | None,
     budget: float | None = None,
+    runner: Callable[[int | None, int], Runner] = Executor,
 ) -> None:
     """Train what is not finished and predict what has no prediction for this test table.
 
     Args:
         budget: seconds from now; what cannot finish in them is left for a later run.
+        runner: makes the workers, from their number and that of the tasks.
 
     Raises:
         ConfigError, DataError: of the first job that fails; jobs that were finished before are kept.
@@ -113,16 +81,16 @@ def train(
     rows = read_rows(paths.train, competition, labelled=True)
     test = read_rows(paths.test, competition, labelled=False)
     tasks = _tasks(competition, used, paths, todo, waiting, unpredicted, rows, test)
-    with Executor(n_workers, len(waiting) + len(unpredicted)) as executor:
+    with Claims(paths) as claims, runner(n_workers, len(waiting) + len(unpredicted)) as executor:
         if budget is None:
             for noun, part in tasks.items():
-                executor.run(part, noun)
+                executor.run(part, noun, claims=claims)
                 if noun == "molecules":
                     check_molecules(competition, list(used.values()), paths, [rows, test])
             return
         together = [task for part in tasks.values() for task in part]
         order = Budget(_groups(competition, used, paths, seconds), together, executor.n_workers, deadline)
-        executor.run(together, "jobs", order)
+        executor.run(together, "jobs", order, claims)
     for name in used:
         _print_cut(name, todo, order, budget)
 
@@ -163,6 +131,8 @@ def _tasks(
                 predict_job,
                 (job, stages[job.stage], competition, paths, test, todo.test_key),
                 group=_predictions_of(job.stage),
+                claim=f"{todo.test_key}.{job.name}",
+                finished=partial(job.has_predicted, todo.test_key),
             )
             for job in unpredicted
         ],
@@ -175,6 +145,8 @@ def _tasks(
                 done=partial(scorer.print_line, job),
                 group=_jobs_of(job.stage),
                 can_start=job.can_start,
+                claim=job.name,
+                finished=(job.folder / REPORT).exists,
             )
             for job in waiting
         ],
@@ -245,36 +217,32 @@ class _Scorer:
         self.noted.add(job.stage)
 
 
-def select(todo: Plan, stage: str | None, fold: int | None) -> Plan:
-    """The part of a plan that --stage and --fold name.
-
-    Raises:
-        ConfigError: if there is no such stage or fold.
-    """
-    if stage is not None and stage not in todo.keys:
-        raise ConfigError(f"--stage must be one of {', '.join(todo.keys)}; found {stage!r}.")
-    if fold is not None and not 0 <= fold < todo.n_folds:
-        raise ConfigError(f"--fold must be from 0 to {todo.n_folds - 1}; found {fold}.")
-    jobs = [job for job in todo.jobs if stage in (None, job.stage) and fold in (None, job.fold)]
-    return Plan(jobs, todo.keys, todo.n_folds, todo.test_key)
-
-
 def main() -> None:
     """Command line."""
     options = command.parser(__doc__)
-    options.add_argument("--prepare", action="store_true", help="prepare the tables and make the folds first")
+    options.add_argument("--prepare", action="store_true", help="the verb train: prepare tables and folds first")
     options.add_argument("--stage", help="train this stage only")
     options.add_argument("--fold", type=int, help="train this fold only, counted from 0")
     args = options.parse_args()
     competition = load_competition(args.competition, args.seed)
     stages = load_stages(args.competition)
     paths = Paths.of(args.competition)
-    with command.locked(paths):
-        if args.prepare:
-            prepare.run(competition, paths, find_config(args.competition))
-            make.run(competition, make.load_folds_config(args.competition), paths)
+    if args.prepare or args.earlier:
+        with command.locked(paths, wait=True):
+            if args.prepare:
+                prepare.run(competition, paths, find_config(args.competition))
+                make.run(competition, make.load_folds_config(args.competition), paths)
+            if args.earlier:
+                n_finished, n_begun = resume(args.earlier, paths)
+                came = f"{n_finished} finished jobs and {n_begun} with a checkpoint that were not here"
+                print(f"from {args.earlier}: {came}")
+    with command.tables_in_use(paths):
         todo = select(plan(competition, stages, paths, args.reuse), args.stage, args.fold)
-        train(competition, stages, paths, todo, args.workers, args.budget)
+        if args.shard:
+            i, n = args.shard
+            todo = share(todo, i, n, alone=args.prepare)
+        runner = runner_of(args.executor, args.ray_address)
+        train(competition, stages, paths, todo, args.workers, args.budget, runner)
 
 
 if __name__ == "__main__":

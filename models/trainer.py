@@ -7,8 +7,10 @@ schedule, precision and device (by accelerate), checkpoints, and what is written
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,8 @@ from models.dropout import audit, rates, set_rates
 from models.heads import Network
 from models.labels import target_scale
 from models.losses import Labels, as_labels, r_drop_penalty, target_weights, training_loss
+from models.monitor import MEASURES, as_many, measures
+from models.monitor import losses as losses_in_both_modes
 from models.optimizer import make_average, make_optimizer, prepare_layers
 from models.schedules import with_warmup
 from models.settings import NeuralStage
@@ -57,7 +61,7 @@ def fit(
 
     Args:
         network: with the random or pretrained weights to start from; left with the trained ones.
-        valid: held-out rows, for `keep: best_on_held_out` only.
+        valid: held-out rows, for `keep: best_on_held_out` and `monitor: held_out` only.
         first: rows to train on before, with a schedule of their own (`extra_rows: pretrain`).
         n_auxiliary: how many of the last columns of y are auxiliary targets.
 
@@ -82,10 +86,17 @@ def fit(
             lambda done, total: progress(done, sum(n_steps)), accelerator,
         )  # fmt: skip
     held_out = None if valid is None else (valid.views(0), labels_of(valid))
+    watched: dict[str, tuple[Batches, Labels]] = {}
+    if held_out is not None and settings.monitor == "held_out":
+        own = (train.views(0), labels_of(train))
+        watched = {"train": as_many(own, len(held_out[0].lengths)), "held_out": held_out}
     history["history"], state = train_epochs(
         network, train.views, labels_of(train), settings, seed, folder / "checkpoint.pt",
-        lambda done, total: progress(sum(n_steps) - total + done, sum(n_steps)), accelerator, held_out,
+        lambda done, total: progress(sum(n_steps) - total + done, sum(n_steps)), accelerator,
+        held_out if settings.keep == "best_on_held_out" else None, watched=watched,
     )  # fmt: skip
+    if watched:
+        write_json(folder / MEASURES, measures(history["history"], n_steps[-1]))
     write_atomically(folder / WEIGHTS, safetensors.torch.save({k: v.cpu().contiguous() for k, v in state.items()}))
     on = {path: rate for path, rate in rates(network).items() if rate > 0}
     facts = {"mean": mean.tolist(), "scale": scale.tolist(), "seed": seed, "dropout": on}
@@ -116,10 +127,14 @@ def train_epochs(
     accelerator: Accelerator,
     held_out: tuple[Batches, Labels] | None = None,
     loss_of: Callable[[Network, dict[str, Tensor], Labels, NeuralStage], Tensor] | None = None,
+    watched: dict[str, tuple[Batches, Labels]] | None = None,
 ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
     """Train all epochs; the history by epoch and the weights to keep: the last, their average, or the best.
 
-    `loss_of` a batch is `label_loss` unless another is given.
+    Args:
+        held_out: rows to choose the epoch on.
+        loss_of: a batch; `label_loss` unless another is given.
+        watched: rows whose loss in both modes joins the history, which nothing is chosen by.
     """
     loss_of = loss_of or label_loss
     total_steps = steps_per_epoch(views(0), settings) * settings.epochs
@@ -137,7 +152,7 @@ def train_epochs(
     history, best, step = facts["history"], facts["best"], facts["step"]
     for epoch in range(facts["epoch"], settings.epochs):
         network.train()
-        losses, first_step = [], step
+        losses, first_step, started = [], step, time.perf_counter()
         for group in batch_groups(views(epoch + 1), labels, settings, seed, epoch, accelerator.device):
             for batch, target, share in group:
                 with advice_on_memory(settings):
@@ -163,8 +178,12 @@ def train_epochs(
         is_late = epoch >= settings.epochs - settings.average_epochs
         if average is not None and settings.average == "last_epochs" and is_late:
             average.update_parameters(network)
+        kept = average.module if average is not None and int(average.n_averaged) else network
+        if watched:
+            history[-1]["seconds"] = time.perf_counter() - started
+            outputs_of = partial(forward, kept, batch_size=settings.batch_size, accelerator=accelerator)
+            history[-1] |= losses_in_both_modes(outputs_of, watched, settings.loss)
         if held_out is not None:
-            kept = average.module if average is not None and int(average.n_averaged) else network
             outputs = torch.tensor(forward(kept, held_out[0], settings.batch_size, accelerator), dtype=torch.float32)
             history[-1]["valid_loss"] = float(training_loss(settings.loss, outputs, held_out[1]))
             if best is None or history[-1]["valid_loss"] < best[0]:

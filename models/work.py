@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import time
 from dataclasses import replace
 from importlib import metadata
@@ -18,11 +17,16 @@ from competition.files import derive_seed
 from competition.paths import Paths
 from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
 from folds.table import read_folds, time_ordered
+from models import attempts
+from models.attempts import CHECKPOINTS
 from models.jobs import ALL, Job, publish, write_predictions, write_test_predictions
+from models.machine import machine
 from models.pseudo_labels import pseudo_labels, with_pseudo_labels
+from models.settings import VARIANT
 from models.stage import Context, build_stage, shared_caches
 
-CHECKPOINTS = "checkpoint*.pt"
+PIECE = 10_000
+"""Test rows that are predicted at a time: features and batches of a hidden test of any length stay in memory."""
 PACKAGES = (
     "torch", "transformers", "unimol_tools", "chemprop", "rdkit", "lightgbm", "catboost", "scikit-learn", "numpy",
 )  # fmt: skip
@@ -52,11 +56,27 @@ def run_job(
     job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test_key: str, progress: Any = None
 ) -> None:
     """Fit one job, predict its held-out fold, if it has one, and the test rows, and publish its folder."""
+    if job.finished:  # by a worker that was lost before it could say so
+        return
+    attempt = attempts.begin(job.folder)
+    try:
+        _fit_and_predict(replace(job, folder=attempt), stage, competition, paths, test_key, progress)
+    except Exception:
+        # Where another process took the folder over, files vanish under this attempt; the job is theirs then.
+        if attempts.is_whole(attempt):
+            attempts.require_room(attempt)
+            raise
+    attempts.finish(attempt, job.folder)
+
+
+def _fit_and_predict(
+    job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test_key: str, progress: Any
+) -> None:
+    """All that the folder of a job holds, and its report last."""
     rows = read_rows(paths.train, competition, labelled=True)
     folds = read_folds(paths.folds, rows.ids)
     train = rows.take(training_rows(rows, folds, job.fold, stage.extra_rows, time_ordered(paths.folds_report)))
     held_out = rows.take(folds == job.fold)
-    clear(job.folder)
     started = time.monotonic() - seconds_in_checkpoints(job.folder)
     test = read_rows(paths.test, competition, labelled=False)
     if stage.pseudo_labels is not None:
@@ -69,8 +89,7 @@ def run_job(
         unlabelled=held_out.followed_by(test) if getattr(stage, "pretrain_on", "train") == "all_inputs" else None,
     )
     fitted = build_stage(stage, context)
-    sees_held_out = getattr(stage, "keep", "last") == "best_on_held_out"
-    fitted.fit(train, held_out if sees_held_out else None, job.folder)
+    fitted.fit(train, held_out if getattr(stage, "reads_held_out", False) else None, job.folder)
     if job.fold != ALL:
         valid = held_out.without_labels()
         write_predictions(job.folder / "oof.csv", valid.ids, competition.targets, fitted.predict(valid, job.folder))
@@ -85,6 +104,7 @@ def run_job(
         job,
         {
             "seconds": seconds,
+            "machine": machine(),
             "stage": stage.model_dump(mode="json"),
             "python": platform.python_version(),
             "packages": {name: metadata.version(name) for name in PACKAGES},
@@ -93,14 +113,18 @@ def run_job(
 
 
 def predict_job(job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test: Rows, test_key: str) -> None:
-    """Predict test rows with the weights of a job."""
+    """Predict test rows with the weights of a job, PIECE rows at a time."""
     fitted = build_stage(stage, context_of(competition, paths, job_seed(competition, job), test))
-    y_pred = fitted.predict(test, job.folder)
-    spread = getattr(fitted, "spread", None)
-    if spread is not None:
+    parts, spreads = [], []
+    for start in range(0, len(test), PIECE):
+        parts.append(fitted.predict(test.take(np.arange(start, min(start + PIECE, len(test)))), job.folder))
+        if getattr(fitted, "spread", None) is not None:
+            spreads.append(fitted.spread)  # type: ignore[attr-defined]  # of a neural stage with mc_dropout
+    if spreads:
         path = job.test_file(test_key)
+        spread = np.concatenate(spreads)
         write_predictions(path.with_name(f"{path.stem}_spread.csv"), test.ids, competition.targets, spread)
-    write_test_predictions(job, test_key, test.ids, competition.targets, y_pred)
+    write_test_predictions(job, test_key, test.ids, competition.targets, np.concatenate(parts))
 
 
 def training_rows(
@@ -120,16 +144,6 @@ def training_rows(
     return trains
 
 
-def clear(folder: Path) -> None:
-    """An empty folder for a job, but for checkpoints of a killed run, from which it goes on."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif not path.match(CHECKPOINTS):
-            path.unlink()
-
-
 def seconds_in_checkpoints(folder: Path) -> float:
     """Seconds that a killed run spent on what this one goes on with."""
     found = list(folder.glob(CHECKPOINTS))
@@ -141,8 +155,11 @@ def seconds_in_checkpoints(folder: Path) -> float:
 
 
 def job_seed(competition: CompetitionConfig, job: Job) -> int:
-    """Seed of a job, from the top-level seed and its names."""
-    return derive_seed(competition.seed, job.stage, job.seed, job.fold)
+    """Seed of a job, from the top-level seed and its names; variants of a stage in a study share their seeds, so that
+    their differences are paired in weights and batches, too."""
+    return derive_seed(
+        competition.seed, job.stage.split(VARIANT)[0] if "=" in job.stage else job.stage, job.seed, job.fold
+    )
 
 
 def fill_embeddings(stage: Any, competition: CompetitionConfig, paths: Paths, rows: list[Rows]) -> None:

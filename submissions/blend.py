@@ -49,7 +49,7 @@ def blend(run: Run) -> dict[str, Any]:
         honest[name] = predictions.cross_fitted
     compared = compare(rule, honest, rule.folds >= 0, rule.draws)
     chosen, reason = choose(rule, compared)
-    of_target = [np.column_stack([columns.test[s][:, t] for s in columns.stages]) for t in range(len(names))]
+    of_target = [columns.test_columns(t) for t in range(len(names))]
     y_pred = np.column_stack([t.fit(chosen).predict(part) for t, part in zip(targets, of_target, strict=True)])
     write_predictions(run, columns.test_ids, y_pred, BLEND_FILE)
     stages = stage_names(run.config) if len(run.config.stages) > 1 else []

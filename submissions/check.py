@@ -1,4 +1,4 @@
-"""Check everything before any work: `python -m submissions.check [COMPETITION]`.
+"""Check everything before any work: `./run.sh check [COMPETITION]`.
 
 Reads: the whole YAML, the raw tables, the weights that stages start from. Never the answers.
 Writes: nothing.
@@ -16,11 +16,12 @@ from competition.metrics import load_metric
 from competition.paths import Paths
 from competition.prepare import describe, prepare
 from competition.tables import own_rows
-from folds.splitters import make_folds
+from folds.splitters import divide
 from models.config import CustomStage, TextStage
 from models.custom import load_custom
 from models.file import FOLD_MARKS, check_predictions
 from models.jobs import code_digest
+from models.ray_executor import require_cluster
 from models.settings import FileStage
 from models.stage import molecule_columns, require_inputs
 from models.template import read_template, require_molecules
@@ -38,10 +39,10 @@ def check(config: Config) -> str:
     competition = config.competition
     prepared = prepare(competition)
     own = own_rows(prepared.train)
-    folds = make_folds(
+    folds = divide(
         config.folds, own, competition.id, competition.targets, competition.smiles, competition.group,
         competition.seed,
-    )  # fmt: skip
+    ).folds  # fmt: skip
     _check_metric(competition, own[competition.targets].to_numpy(dtype=np.float64), folds)
     lines, mistakes = [describe(prepared.report)], []
     for name, stage in config.stages.items():
@@ -121,6 +122,8 @@ def _check_columns(stage: object, config: Config) -> None:
 def main() -> None:
     """Command line."""
     args = command.parser(__doc__).parse_args()
+    if args.executor == "ray":
+        require_cluster(args.ray_address)
     print(f"{Paths.of(args.competition).name}: checked\n{check(load_config(args.competition, args.seed))}")
 
 

@@ -41,6 +41,8 @@ OWN = (
     "target",
     "write",
 )
+TOO_FAR = 1e6
+"""Standard deviations of the labels. Beside such a column the sums of a blend have no digits left for the labels."""
 CODE = (
     *(PROJECT / "submissions" / f"{name}.py" for name in OWN),
     PROJECT / "competition" / "metrics.py",
@@ -161,7 +163,7 @@ def user_code(competition: CompetitionConfig) -> dict[str, list[str]]:
 def _portable(config: Config) -> dict[str, Any]:
     """The settings without the places of files; functions of the user's own are known by their content."""
     settings = config.model_dump(mode="json")
-    for key in ("train", "test", "sample_submission", "answers"):
+    for key in ("train", "test", "sample_submission", "answers", "kaggle"):
         del settings["competition"][key]
     del settings["folds"]["file"]  # its content is in folds.csv
     for extra in settings["competition"]["extra_train"]:
@@ -233,6 +235,10 @@ class Columns:
         """The same for the test rows."""
         return np.mean([self.test[name] for name in self.stages if self.stage_of[name] == stage], axis=0)
 
+    def test_columns(self, target: int) -> Array:
+        """All columns of one target for the test rows, (n_test_rows, n_stages)."""
+        return np.column_stack([self.test[name][:, target] for name in self.stages])
+
     def without(self, stage: str) -> Columns:
         """All but the columns of one stage."""
         kept = [name for name in self.stages if self.stage_of[name] != stage]
@@ -254,13 +260,16 @@ def load_columns(run: Run) -> Columns:
     test_ids = list(test_table[competition.id])
     names = column_names(run.config)
     jobs = {name: [job for job in run.plan.of(stage) if job.seed in seeds] for name, (stage, seeds) in names.items()}
-    oof = [stage_oof(part, ids, folds, competition.targets) for part in jobs.values()]
+    oof = {name: stage_oof(part, ids, folds, competition.targets) for name, part in jobs.items()}
+    y = train[competition.targets].to_numpy(dtype=np.float64)
+    for name, column in oof.items():
+        _require_near(name, column[folds >= 0], y[folds >= 0], competition.targets)
     return Columns(
         stages=list(names),
         stage_of={name: stage for name, (stage, _) in names.items()},
         ids=ids,
-        oof=np.stack(oof, axis=1),
-        y=train[competition.targets].to_numpy(dtype=np.float64),
+        oof=np.stack(list(oof.values()), axis=1),
+        y=y,
         folds=folds,
         units=read_units(run.paths.units, ids),
         test_ids=test_ids,
@@ -268,6 +277,19 @@ def load_columns(run: Run) -> Columns:
         inputs=list(train[INPUT_KEY]),
         test_inputs=list(test_table[INPUT_KEY]),
     )
+
+
+def _require_near(name: str, oof: Array, y: Array, targets: list[str]) -> None:
+    """Check that predictions (n_rows, n_targets) are so near to the labels that the sums of a blend keep digits."""
+    for t, target in enumerate(targets):
+        known = y[~np.isnan(y[:, t]), t]
+        gap = float(np.abs(oof[:, t] - known.mean()).max()) if len(known) else 0.0
+        if len(known) > 1 and gap > TOO_FAR * known.std() > 0:
+            raise DataError(
+                f"out-of-fold predictions must be near the labels; one of {name} for {target} is {gap:.3g} from their "
+                f"mean, and their standard deviation is {known.std():.3g}. Leave the stage out, or mend it: its "
+                "learning_rate, its target_transform, the units of predictions made elsewhere."
+            )
 
 
 def stage_names(config: Config) -> list[str]:

@@ -1,4 +1,4 @@
-"""All runs of a competition side by side: `python -m submissions.compare [COMPETITION] [--with RUN]`.
+"""All runs of a competition side by side: `./run.sh compare [COMPETITION] [--with RUN]`.
 
 Each run is held against one of them, the latest unless --with names another: the settings that differ, and the paired
 difference of the cross-fitted predictions on the training rows that both have predicted.
@@ -224,14 +224,15 @@ def _scores(run: StoredRun, labels: Labels) -> list[str]:
 
 def main() -> None:
     """Command line."""
-    options = command.parser(__doc__)
+    options = command.parser(__doc__, takes=("seed", "holdout"))
     options.add_argument("--with", dest="other", metavar="RUN", help="the run to compare with (default: the latest)")
     args = options.parse_args()
     config, paths = load_config(args.competition, args.seed), Paths.of(args.competition)
     runs, unfinished = stored_runs(paths)
     if not runs:
         raise DataError(
-            f"{paths.latest_run.parent} must hold at least one finished run, and has none; run ./run.sh full first."
+            f"{paths.latest_run.parent} must hold at least one finished run, and has none; run "
+            f"./run.sh full {paths.name} first."
         )
     by_name = {run.name: run for run in runs}
     latest = paths.latest_run.read_text(encoding="utf-8").strip() if paths.latest_run.exists() else ""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from competition.config import CompetitionConfig, StrictModel, absolute_paths, find_config, load_yaml, validate
 from folds.config import FoldsConfig
 from models.config import StageConfig, stages_section
-from models.settings import require_sources
+from models.settings import StageName, require_sources
 
 Blender = Literal[
     "best_single",
@@ -85,7 +85,7 @@ class Config(StrictModel):
 
     competition: CompetitionConfig
     folds: FoldsConfig = FoldsConfig()
-    stages: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")], StageConfig] = Field(min_length=1)
+    stages: dict[StageName, StageConfig] = Field(min_length=1)
     submissions: SubmissionsConfig = SubmissionsConfig()
 
     @model_validator(mode="after")

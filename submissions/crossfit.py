@@ -156,6 +156,15 @@ def compare(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_],
     }
 
 
+def standard_error(rule: Rule, y_pred: Array) -> float:
+    """Of the score of predictions (n_rows, n_targets) itself, no difference, by the bootstrap; NaN where undefined."""
+    scored = rule.folds >= 0
+    units = np.unique(rule.units[scored], return_inverse=True)[1]
+    draws = rule.draws if fast(rule.metric) else max(100, rule.draws // 10)
+    seed = derive_seed(rule.seed, "bootstrap")
+    return _spread(bootstrap_scores(rule.metric, rule.y[scored], {"": y_pred[scored]}, units, draws, seed)[""])
+
+
 def _spread(differences: Array) -> float:
     """Standard deviation over the draws in which both scores are defined; NaN where there are none."""
     differences = differences[np.isfinite(differences)]

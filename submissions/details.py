@@ -119,6 +119,7 @@ class Curves:
     phase: what was learned: "masked tokens", "extra rows" or "labels".
     losses: of each job by epoch; held_out: as well, where the stage looks at its held-out fold.
     rates: (epoch, learning rate), the schedule of the YAML; empty where the phase has one of its own.
+    schedule: that schedule in words.
     """
 
     stage: str
@@ -126,6 +127,7 @@ class Curves:
     losses: list[list[float]]
     held_out: list[list[float]]
     rates: list[tuple[float, float]]
+    schedule: str
 
 
 def learning_curves(found: Findings) -> list[Curves]:
@@ -148,7 +150,8 @@ def learning_curves(found: Findings) -> list[Curves]:
                     for which in ("train_loss", "valid_loss")
                 )
                 rates = [] if phase == "masked tokens" else schedule_of(stage, found.columns.folds)
-                curves.append(Curves(name, phase, losses, held_out, rates))
+                words = f"{stage.schedule}, warm-up {stage.warmup:g}, peak {stage.learning_rate:g}"
+                curves.append(Curves(name, phase, losses, held_out, rates, words))
     return curves
 
 

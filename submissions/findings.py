@@ -10,7 +10,7 @@ import numpy as np
 
 from competition.clean import parse_numbers
 from competition.errors import DataError
-from competition.files import derive_seed, read_json, read_table, read_text_table
+from competition.files import read_json, read_table, read_text_table
 from competition.metrics import Array
 from competition.paths import shown
 from competition.prepare import describe as describe_tables
@@ -29,7 +29,6 @@ from submissions.apply import (
 )
 from submissions.blend import number
 from submissions.blenders import BLENDERS
-from submissions.bootstrap import bootstrap_scores, fast
 from submissions.columns import Columns, Run, load_columns
 from submissions.crossfit import score_per_target
 from submissions.products import is_done, read_procedure
@@ -208,7 +207,7 @@ def gather(run: Run) -> Findings:
         ],
         same_as_default=[name for name in selection.get("same_as_default", []) if name in STACKS],
         cross_fitted=cross_fitted,
-        whole=Compared(WHOLE, in_sample, expected, None, _standard_error(run, columns, cross_fitted)),
+        whole=Compared(WHOLE, in_sample, expected, None, selection["procedure"]["standard_error"]),
         optimism=None if in_sample is None or expected is None else sign * (in_sample - expected),
         chosen_without_fold=selection["procedure"]["chosen_without_fold"],
         drop_one=[
@@ -234,21 +233,6 @@ def _compared(name: str, part: dict[str, Any], sign: int, in_sample: float | Non
     difference = part.get("difference")
     gain = None if difference is None else sign * difference + 0.0
     return Compared(name, in_sample, part.get("cross_fitted_score"), gain, part.get("standard_error"))
-
-
-def _standard_error(run: Run, columns: Columns, y_pred: Array) -> float | None:
-    """Bootstrap's standard error of the cross-fitted score of the whole procedure itself, no difference."""
-    scored, asked = columns.folds >= 0, run.config.submissions.bootstrap
-    drawn = bootstrap_scores(
-        run.metric,
-        columns.y[scored],
-        {WHOLE: y_pred[scored]},
-        np.unique(columns.units[scored], return_inverse=True)[1],
-        asked if fast(run.metric) else max(100, asked // 10),
-        derive_seed(run.config.competition.seed, "bootstrap"),
-    )[WHOLE]
-    defined = drawn[np.isfinite(drawn)]
-    return float(np.std(defined, ddof=1)) if len(defined) > 1 else None
 
 
 def _against(stored: dict[str, Any], sign: int) -> list[Compared]:

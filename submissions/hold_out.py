@@ -19,7 +19,7 @@ from competition.files import derive_seed, read_text_table, write_atomically, wr
 from competition.paths import Paths, holdout_yaml
 from competition.prepare import prepare
 from competition.tables import own_rows
-from folds.splitters import make_folds
+from folds.splitters import divide
 from folds.units import units
 from models.settings import FileStage
 from submissions.config import Config, load_config
@@ -83,10 +83,10 @@ def held_out_ids(config: Config, table: pd.DataFrame, share: float) -> set[str]:
     part = Fraction(share).limit_denominator(max(2, min(20, units_to_divide)))
     own = config.folds.kind in ("column", "file")
     n_folds = part.denominator - (config.folds.kind == "time")  # one more block is before the first fold
-    folds = make_folds(
+    folds = divide(
         config.folds if own else config.folds.model_copy(update={"n_folds": n_folds}), table, competition.id,
         competition.targets, competition.smiles, competition.group, derive_seed(competition.seed, "holdout"),
-    )  # fmt: skip
+    ).folds  # fmt: skip
     last = int(folds.max())
     n_kept_out = max(1, round(share * (last + 1))) if own else part.numerator
     if own and last + 1 - n_kept_out < 2:
@@ -101,7 +101,7 @@ def main() -> None:
     """Command line."""
     args = command.parser(__doc__, "full").parse_args()
     if args.holdout:
-        with command.locked(Paths.of(args.competition)):
+        with command.locked(Paths.of(args.competition), wait=True):
             print(hold_out(args.held_out_of, args.holdout, args.seed))
 
 

@@ -1,6 +1,8 @@
-"""Write a competition's YAML from its CSV files: `python -m submissions.new NAME --train F --test F --sample F`.
+"""Write a competition's YAML from its CSV files: `./run.sh new NAME --train F --test F --sample F`.
 
-It holds what differs from the defaults. Every guess is explained in a comment beside it; read them once.
+It holds what differs from the defaults. Every guess is explained in a comment beside it; read them once. With
+--kaggle SLUG the files of a competition on Kaggle are downloaded first; --train, --test and --sample then say which
+of them are the tables, where their names do not.
 
 Reads: the three tables, and with --answers the labels of the test rows.
 Writes: competition/configs/NAME.yaml (or NAME itself, if it ends in .yaml; or $WORK_DIR/configs/NAME.yaml where the
@@ -34,6 +36,7 @@ from folds.config import FoldsConfig
 from models.file import OOF, TEST, common_folds
 from submissions.check import check
 from submissions.config import Config, load_config
+from submissions.leaderboard.download import download, find_tables, slug_of
 from submissions.presets import CORES, Block, Preset, choose_folds, choose_metric, choose_stages, measure
 
 WIDTH = 110
@@ -57,6 +60,7 @@ class Plan:
 
     found: Found
     files: dict[str, str]
+    kaggle: str | None
     metric: str
     metric_reason: str
     greater_is_better: bool | None
@@ -80,9 +84,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options.add_argument("name", help="name of the competition, or a file that ends in .yaml")
-    options.add_argument("--train", type=Path, required=True, help="training table: id, inputs, targets")
-    options.add_argument("--test", type=Path, required=True, help="test table: id, inputs")
-    options.add_argument("--sample", type=Path, required=True, help="sample submission: id, targets")
+    options.add_argument("--train", type=Path, help="training table: id, inputs, targets")
+    options.add_argument("--test", type=Path, help="test table: id, inputs")
+    options.add_argument("--sample", type=Path, help="sample submission: id, targets")
+    options.add_argument(
+        "--kaggle", metavar="SLUG", help="download the tables of this competition, as in the address of its page"
+    )
     options.add_argument("--answers", type=Path, help="labels of the test rows, where they are known")
     options.add_argument("--metric", help="name of a metric, or file.py:function")
     direction = options.add_mutually_exclusive_group()
@@ -109,6 +116,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     options.add_argument("--force", action="store_true", help="replace an existing YAML")
     args = options.parse_args(arguments)
+    if args.kaggle is None and None in (args.train, args.test, args.sample):
+        options.error("--train, --test and --sample are required without --kaggle")
     if args.preset is None and args.oof is None:
         args.preset = "quick"
     return args
@@ -123,8 +132,10 @@ def target_file(name: str, force: bool) -> Path:
     if name.endswith((".yaml", ".yml")):
         path = Path(name).resolve()
     else:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or name in ("cache", "configs"):
-            raise ConfigError(f"NAME must be letters, digits, _, - and . (and not cache or configs); found {name!r}.")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or name in ("cache", "configs", "kaggle"):
+            raise ConfigError(
+                f"NAME must be letters, digits, _, - and . (and not cache, configs or kaggle); found {name!r}."
+            )
         beside_code, among_products = paths.config_folders()
         path = (beside_code if os.access(beside_code, os.W_OK) else among_products) / f"{name}.yaml"
         if path.parent == among_products and (beside_code / path.name).exists():
@@ -171,6 +182,7 @@ def make_plan(args: argparse.Namespace, path: Path) -> Plan:
     return Plan(
         found=found,
         files={key: _as_written(file, path) for key, file in given.items() if file is not None},
+        kaggle=args.kaggle,
         metric=metric,
         metric_reason=metric_reason,
         greater_is_better=args.greater,
@@ -227,6 +239,8 @@ def to_yaml(name: str, plan: Plan) -> str:
     lines.append("competition:")
     for key, file in plan.files.items():
         lines += _setting(key, file, "read by the final scoring alone" if key == "answers" else "")
+    if plan.kaggle is not None:
+        lines += _setting("kaggle", plan.kaggle, "where submit and kernel go to")
     lines += _setting("id", found.id, found.id_reason)
     missing = ", ".join(f"{target} {n}" for target, n in found.missing_labels.items())
     lines += _setting("targets", found.targets, found.targets_reason, f"labels missing: {missing}" if missing else "")
@@ -315,13 +329,21 @@ def summary(name: str, plan: Plan, preset: Preset | None) -> str:
         ("consider", f"column {group} is only in train; if its rows belong together: --group {_words(group)!r}")
         for group in found.groups
     ]
-    return "\n".join(f"{label:12}{_words(text)}" for label, text in rows)
+    return "\n".join(
+        line
+        for label, text in rows
+        for line in textwrap.wrap(_words(text), WIDTH, initial_indent=f"{label:12}", subsequent_indent=" " * 12)
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     args = parse_arguments(arguments)
     path = target_file(args.name, args.force)
+    if args.kaggle is not None:
+        args.kaggle = slug_of(args.kaggle)
+        tables = find_tables(download(args.kaggle), train=args.train, test=args.test, sample=args.sample)
+        args.train, args.test, args.sample = tables["train"], tables["test"], tables["sample"]
     plan = make_plan(args, path)
     text = to_yaml(path.stem, plan)
     validate(Config, absolute_paths(yaml.safe_load(text), path), path)

@@ -107,10 +107,8 @@ def curves(found: Findings) -> Html:
         words = f"Training loss of {curve.stage} by epoch; the mean ends at {last}"
         figures = [_figure(f"Loss: {said}; it ends at {last}.", pictures.chart(lines, "epoch", "loss", words))]
         if curve.rates:
-            stage = found.run.config.stages[curve.stage]
-            words = f"{stage.schedule}, warm-up {stage.warmup:g}, peak {stage.learning_rate:g}"  # type: ignore[union-attr]
-            rates = pictures.chart([pictures.Line(curve.rates, "mean")], "epoch", "learning rate", words)
-            figures.append(_figure(f"Learning rate: {words}.", rates))
+            rates = pictures.chart([pictures.Line(curve.rates, "mean")], "epoch", "learning rate", curve.schedule)
+            figures.append(_figure(f"Learning rate: {curve.schedule}.", rates))
         parts += [element("h3", f"{curve.stage}, on {curve.phase}"), element("div", *figures, class_="pair")]
     return together(parts)
 

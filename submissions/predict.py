@@ -1,4 +1,4 @@
-"""Predict new rows with the saved weights: `python -m submissions.predict [COMPETITION] --test F [--out F]`.
+"""Predict new rows with the saved weights: `./run.sh predict [COMPETITION] --test F [--out F]`.
 
 Reads: the new test table, the folder of the latest run and of its jobs. Neither the YAML nor the training table.
 Writes: predictions/<key of the table>/test.csv and submission.csv, and --out where it is given.
@@ -93,7 +93,7 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
 
 def main() -> None:
     """Command line."""
-    options = command.parser(__doc__)
+    options = command.parser(__doc__, takes=("workers", "holdout"))
     options.add_argument("--test", required=True, type=Path, help="CSV with the ids and inputs of new rows")
     options.add_argument("--out", type=Path, help="copy of the submission")
     args = options.parse_args()

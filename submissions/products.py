@@ -29,7 +29,7 @@ PROCEDURE = "cross_fitted/procedure.csv"
 @contextmanager
 def at_work(run: Run) -> Iterator[None]:
     """Hold the lock of the competition and keep sums on one thread: their order decides their last digits."""
-    with command.locked(run.paths), threadpool_limits(1):
+    with command.locked(run.paths, wait=True), threadpool_limits(1):
         for left_by_a_killed_process in (*run.folder.rglob("*.tmp"), *run.folder.glob("unchecked_*")):
             left_by_a_killed_process.unlink()
         yield

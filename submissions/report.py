@@ -2,7 +2,8 @@
 
 Reads: the reports of competition.prepare and of all jobs, the columns, blend.json, stack.json, selection.json; and,
 here alone, the answers where `competition.answers` names a file that is there.
-Writes: report/report.md, which is printed, too, and report/index.html, which opens in a browser without a network.
+Writes: report/report.md, which is printed, too, report/index.html, which opens in a browser without a network, and
+report/handover.md: how to make the submission again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from competition.paths import shown
 from submissions.blend import number
 from submissions.columns import Run, open_run
 from submissions.findings import ALL, WHOLE, Findings, gather, spread, with_error
+from submissions.handover import HANDOVER, handover
 from submissions.page import page
 from submissions.products import at_work
 from submissions.stack import nothing
@@ -45,6 +47,7 @@ def report(run: Run) -> str:
     summary = markdown(found)
     write_atomically(run.paths.report / SUMMARY, summary + "\n")
     write_atomically(run.paths.report / PAGE, page(found))
+    write_atomically(run.paths.report / HANDOVER, handover(found) + "\n")
     return summary
 
 
@@ -65,7 +68,11 @@ def markdown(found: Findings) -> str:
         header = ["file or stage", ALL, *(run.config.competition.targets if run.metric.column else [])]
         rows = [[name, *map(number, scores)] for name, scores in found.answers.items()]
         parts.append(f"## {found.answers_name}\n\n{_folded(header, rows)}")
-    written = [f"Page: {shown(run.paths.report / PAGE)}", found.to_submit]
+    written = [
+        f"Page: {shown(run.paths.report / PAGE)}",
+        f"Handover: {shown(run.paths.report / HANDOVER)}",
+        found.to_submit,
+    ]
     return "\n\n".join([*parts, "\n".join(written)])
 
 

@@ -42,7 +42,7 @@ def stack(run: Run) -> dict[str, Any]:
     rule = rule_of(run, columns)
     train, test = (features_of(run.config, table, run.paths.cache) for table in (run.paths.train, run.paths.test))
     targets = targets_of(run, columns, train)
-    of_target = [np.column_stack([columns.test[s][:, t] for s in columns.stages]) for t in range(len(names))]
+    of_target = [columns.test_columns(t) for t in range(len(names))]
     predictions = {rule.default: cross_fit(targets, fit_of(rule.default), run.plan.n_folds)}
     candidates, y_pred, files = {}, {}, [STACK_FILE]
     for name, corrector in _correctors(run).items():

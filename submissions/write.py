@@ -31,7 +31,7 @@ from submissions.apply import (
 )
 from submissions.blend import number
 from submissions.columns import Columns, Run, load_columns, open_run, rule_of
-from submissions.crossfit import CrossFitted, Rule, choose, compare, cross_fitted_choice, repeats
+from submissions.crossfit import CrossFitted, Rule, choose, compare, cross_fitted_choice, repeats, standard_error
 from submissions.features import features_of
 from submissions.postprocess import Inputs, Tried, choose_steps
 from submissions.products import (
@@ -85,6 +85,7 @@ def select(run: Run, columns: Columns) -> dict[str, Any]:
         "cross_fitted_score": rule.metric(rule.y[scored], chain.cross_fitted[scored]),
         "procedure": {
             "cross_fitted_score": rule.metric(rule.y[scored], y_pred[scored]),
+            "standard_error": standard_error(rule, y_pred),
             "chosen_without_fold": chosen_without,
         },
         "against": {

@@ -11,7 +11,7 @@ import pytest
 
 from competition.paths import PROJECT
 
-ROOMS = ["competition", "folds", "models", "submissions"]
+ROOMS = ["competition", "folds", "models", "submissions", "studies"]
 STAGES = {"unimol", "unimol2", "gnn", "bert", "embedding", "lightgbm", "catboost", "sklearn"}
 
 
@@ -28,7 +28,7 @@ def imported(file: Path) -> set[str]:
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_imports_only_rooms_to_its_left(room: str) -> None:
     forbidden = set(ROOMS[ROOMS.index(room) + 1 :]) | {"tests"}
-    for file in (PROJECT / room).glob("*.py"):
+    for file in (PROJECT / room).rglob("*.py"):
         assert not {name.split(".")[0] for name in imported(file)} & forbidden, file
 
 

@@ -141,6 +141,23 @@ def killed_then_resumed(work: Path, seconds: float) -> None:
     assert done.returncode == 0, done.stderr
 
 
+SHARD = ["--shard", "2/2"]
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_on_one_folder_both_end_with_the_same_bytes(undisturbed: Path, tmp_path: Path) -> None:
+    command = [RUN, "smoke", "--workers", "2"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    runs = [
+        subprocess.Popen([*command, *more], env=environment(tmp_path), **pipes) for more in ([], ["--shard", "2/2"])
+    ]
+    for process in runs:
+        said, errors = process.communicate()
+        assert process.returncode == 0, errors
+        assert "submission.csv" in said.splitlines()[-1]
+    assert submission(tmp_path).read_bytes() == submission(undisturbed).read_bytes()
+
+
 MOMENTS = [random.Random(f"moment {i}").uniform(0.05, 0.95) for i in range(10)]
 """Shares of the time of an undisturbed run."""
 

@@ -26,11 +26,11 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_list_of_files_is_the_tree() -> None:
-    listed = set(re.findall(r"^\s*([a-z_]+/[a-z0-9_]+\.py)\b", README, flags=re.MULTILINE))
+    listed = set(re.findall(r"^\s*([a-z_]+(?:/[a-z0-9_]+)+\.py)\b", README, flags=re.MULTILINE))
     there = {
-        f"{room}/{file.name}"
-        for room in ("competition", "folds", "models", "submissions")
-        for file in (PROJECT / room).glob("*.py")
+        str(file.relative_to(PROJECT))
+        for room in ("competition", "folds", "models", "submissions", "studies")
+        for file in (PROJECT / room).rglob("*.py")
         if file.name != "__init__.py"
     }
     assert listed == there

@@ -56,7 +56,7 @@ def test_three_mistakes_in_three_sections_are_reported_at_once_with_the_keys_as_
 
 
 def test_mistakes_inside_a_choice_of_classes_and_a_list_have_the_path_of_the_file(tmp_path: Path) -> None:
-    stage = {"kind": "gnn", "seeds": [0, "x"], "head": {"kind": "multi_sample", "samples": 1}}
+    stage = {"kind": "gnn", "seeds": [0, "x"], "head": {"kind": "multi_sample", "samples": 0}}
     with pytest.raises(ConfigError) as error:
         load_config(changed(write_small(tmp_path), "stages", graph=stage))
     assert "  stages.graph.seeds.1: " in str(error.value)
@@ -132,6 +132,8 @@ def test_what_is_no_plain_yaml_mapping_is_refused(tmp_path: Path, content: str) 
 def test_an_unknown_competition_lists_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"'nothing' must be a YAML file or one of .*qm9_orbitals.*run\.sh new"):
         find_config("nothing")
+    with pytest.raises(ConfigError, match=r"Did you mean qm9_orbitals\?$"):
+        find_config("qm9_orbital")
 
 
 def test_a_name_is_found_beside_the_code_and_among_the_products(tmp_path: Path) -> None:

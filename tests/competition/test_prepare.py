@@ -155,7 +155,7 @@ def test_unparsable_rows_are_dropped_only_if_configured_and_named_in_the_report(
 
 def test_empty_text_is_refused_or_dropped(tmp_path: Path) -> None:
     lines = ["id,SMILES,y", "a, ,1", "b,words,2"]
-    with pytest.raises(DataError, match=r"must hold text; row 2 \(id 'a'\)"):
+    with pytest.raises(DataError, match=r"must hold text in every row; it does not in row 2 \(id 'a'\) \("):
         prepared(tmp_path, lines, smiles=None, text=["SMILES"])
     assert prepared(tmp_path, lines, smiles=None, text=["SMILES"], unparsable="drop").train["id"].tolist() == ["b"]
 
@@ -198,7 +198,7 @@ def test_times_are_numbers_or_dates(tmp_path: Path, cells: tuple[str, ...], expe
 @pytest.mark.parametrize(
     ("cells", "role", "words"),
     [
-        (("1", "", "3"), "time", r"time column 't' must hold .*; row 3 \(id 'b'\) do not"),
+        (("1", "", "3"), "time", r"time column 't' must hold .*; it does not in row 3 \(id 'b'\)\. "),
         (("2020-01-01", "7", "2020-01-03"), "time", r"row 3 \(id 'b'\)"),
         (("soon", "later", "last"), "time", "row 2 .*, row 3 .*, row 4"),
         (
@@ -334,3 +334,32 @@ def test_products_are_used_by_one_command_at_a_time() -> None:
         raise AssertionError("both hold the lock")
     with command.locked(paths):
         pass
+
+
+def test_a_command_that_waits_for_another_says_for_whom_and_goes_on_after_it(tmp_path: Path) -> None:
+    paths = Paths.of("one")
+    code = (
+        "from competition import command\nfrom competition.paths import Paths\n"
+        "with command.locked(Paths.of('one'), wait=True):\n    print('mine')\n"
+    )
+    with command.locked(paths):
+        waiting = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline().startswith("waiting for ")
+        assert waiting.poll() is None
+    assert waiting.communicate()[0] == "mine\n"
+
+
+def test_tables_change_only_while_no_one_trains_on_them(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    assert run_prepare(write_small(tmp_path), work).returncode == 0
+    written = {path: path.stat().st_mtime_ns for path in work.rglob("*.csv")}
+    with command.tables_in_use(Paths.of("small")), command.tables_in_use(Paths.of("small")):
+        same = run_prepare(write_small(tmp_path), work)
+        assert same.returncode == 0, same.stderr
+        assert {path: path.stat().st_mtime_ns for path in work.rglob("*.csv")} == written
+        other = run_prepare(write_small(tmp_path, with_line(TRAIN, 3, "c,CCN,7.5")), work)
+        assert other.returncode == 2
+        assert "small is in use by another command, which trains on other tables" in other.stderr
+        assert {path: path.stat().st_mtime_ns for path in work.rglob("*.csv")} == written
+    assert run_prepare(write_small(tmp_path, with_line(TRAIN, 3, "c,CCN,7.5")), work).returncode == 0

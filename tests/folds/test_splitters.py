@@ -11,7 +11,7 @@ import pytest
 from competition.errors import DataError
 from competition.tables import INPUT_KEY
 from folds.config import FoldsConfig
-from folds.splitters import divide, largest_first, make_folds, target_bins, time_blocks
+from folds.splitters import divide, largest_first, target_bins, time_blocks
 from folds.units import clusters, scaffold_overlap, scaffolds
 
 RINGS = ["c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1"]
@@ -33,7 +33,7 @@ def split(
     table: pd.DataFrame, kind: str, seed: int = 0, targets: tuple[str, ...] = ("y",), **settings: Any
 ) -> np.ndarray:
     config = FoldsConfig.model_validate({"kind": kind, **settings})
-    return make_folds(config, table, "id", list(targets), ["smiles"], "g", seed)
+    return divide(config, table, "id", list(targets), ["smiles"], "g", seed).folds
 
 
 @pytest.mark.parametrize("targets", [("y",), ("y", "z")])
@@ -167,17 +167,17 @@ def test_equal_inputs_count_as_one_unit() -> None:
 
 def test_a_kind_without_what_it_needs_is_refused() -> None:
     with pytest.raises(DataError, match=r"needs competition\.group"):
-        make_folds(FoldsConfig(kind="group"), molecules(), "id", ["y"], [], None, 0)
+        divide(FoldsConfig(kind="group"), molecules(), "id", ["y"], [], None, 0)
     with pytest.raises(DataError, match=r"needs a column under competition\.smiles"):
-        make_folds(FoldsConfig(kind="scaffold"), molecules(), "id", ["y"], [], None, 0)
+        divide(FoldsConfig(kind="scaffold"), molecules(), "id", ["y"], [], None, 0)
     with pytest.raises(DataError, match=r"stratified_group needs competition\.group"):
-        make_folds(FoldsConfig(kind="stratified_group"), molecules(), "id", ["y"], [], None, 0)
+        divide(FoldsConfig(kind="stratified_group"), molecules(), "id", ["y"], [], None, 0)
     with pytest.raises(DataError, match=r"cluster needs a column under competition\.smiles"):
-        make_folds(FoldsConfig(kind="cluster"), molecules(), "id", ["y"], [], None, 0)
+        divide(FoldsConfig(kind="cluster"), molecules(), "id", ["y"], [], None, 0)
     with pytest.raises(DataError, match=r"time needs competition\.time"):
-        make_folds(FoldsConfig(kind="time"), molecules(), "id", ["y"], [], None, 0)
+        divide(FoldsConfig(kind="time"), molecules(), "id", ["y"], [], None, 0)
     with pytest.raises(DataError, match=r"column needs competition\.fold_column"):
-        make_folds(FoldsConfig(kind="column"), molecules(), "id", ["y"], [], None, 0)
+        divide(FoldsConfig(kind="column"), molecules(), "id", ["y"], [], None, 0)
 
 
 def test_groups_are_stratified_where_asked_and_stay_whole() -> None:

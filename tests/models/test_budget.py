@@ -16,8 +16,9 @@ from folds.make import load_folds_config
 from folds.make import run as make_folds
 from models.budget import Group, group_to_start, seconds_until_done, why_unfinished
 from models.config import LightgbmStage, load_stages
-from models.executor import Executor, Order, Task
+from models.executor import Executor
 from models.jobs import plan
+from models.tasks import Order, Task
 from models.train import train
 from tests.conftest import mixed_tables, write_competition
 

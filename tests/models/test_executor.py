@@ -13,7 +13,12 @@ from typing import Any
 import pytest
 
 from competition.errors import ConfigError, DataError
-from models.executor import Executor, Task
+from competition.paths import Paths
+from models import ray_executor
+from models import tasks as tasks_module
+from models.claims import Claims
+from models.executor import Executor, runner_of
+from models.tasks import Task
 
 
 def write_thread_count(path: Path, progress: Any = None) -> None:
@@ -35,12 +40,17 @@ def linger(path: Path) -> None:
     time.sleep(60)
 
 
-def test_tasks_run_in_workers_of_one_thread_and_report_when_done(tmp_path: Path) -> None:
-    done: list[int] = []
-    tasks = [
-        Task(f"{i}", write_thread_count, (tmp_path / f"{i}",), takes_progress=True, done=lambda i=i: done.append(i))
+def four_tasks(folder: Path, done: list[int]) -> list[Task]:
+    """Each writes how many threads it has, and tells `done` when it is."""
+    return [
+        Task(f"{i}", write_thread_count, (folder / f"{i}",), takes_progress=True, done=lambda i=i: done.append(i))
         for i in range(4)
     ]
+
+
+def test_tasks_run_in_workers_of_one_thread_and_report_when_done(tmp_path: Path) -> None:
+    done: list[int] = []
+    tasks = four_tasks(tmp_path, done)
     with Executor(2, len(tasks)) as executor:
         executor.run(tasks, "tasks")
     assert sorted(done) == [0, 1, 2, 3]
@@ -60,7 +70,8 @@ def test_a_killed_worker_is_one_clear_sentence() -> None:
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\n"
-        "from models.executor import Executor, Task\n"
+        "from models.executor import Executor\n"
+        "from models.tasks import Task\n"
         "from tests.models.test_executor import linger\n"
         "if __name__ == '__main__':\n"
         "    with Executor(1, 1) as executor:\n"
@@ -87,3 +98,35 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def write_later(path: Path) -> None:
+    subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(2); open({str(path)!r}, 'x')"])
+
+
+def test_what_can_be_seen_only_later_is_waited_for_and_what_never_comes_is_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a network file system, which shows after a while what another machine wrote."""
+    done: list[bool] = []
+    path = tmp_path / "seen"
+    late = Task("late", write_later, (path,), claim="a", finished=path.exists, done=lambda: done.append(path.exists()))
+    never = Task("never", print, (), claim="b", finished=(tmp_path / "never").exists)
+    with Claims(Paths("shared")) as claims, Executor(1, 1) as executor:
+        executor.run([late], "tasks", claims=claims)
+        assert done == [True]
+        monkeypatch.setattr(tasks_module, "GONE_AFTER", 1.0)
+        with pytest.raises(DataError, match="what never wrote must be in the folder for products, and is not"):
+            executor.run([never], "tasks", claims=claims)
+
+
+def test_ray_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_executor.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="must find the package ray.*pip install -r requirements-ray.txt"):
+        runner_of("ray", None)(1, 1)
+
+
+def test_an_executor_that_is_not_known_is_named() -> None:
+    command = [sys.executable, "-m", "models.train", "smoke", "--executor", "dask"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "ConfigError: --executor must be one of local, ray; found 'dask'.\n")

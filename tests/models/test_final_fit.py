@@ -18,9 +18,10 @@ from models import checkpoint, trees
 from models import work as work_module
 from models.budget import Budget, Group
 from models.config import GnnStage
-from models.executor import Order, Task
 from models.jobs import ALL, Job, publish, stage_oof, stage_test, write_predictions, write_test_predictions
-from models.train import select, train
+from models.selection import select
+from models.tasks import Order, Task
+from models.train import train
 from models.work import job_seed, run_job
 from tests.conftest import mixed_tables, write_competition
 from tests.models.test_train import Echo, planned
@@ -85,7 +86,7 @@ def test_a_refit_trains_on_every_row_with_a_seed_of_its_own_and_holds_none_out(
 
     class Listening(Echo):
         def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
-            seen[folder.name] = train.ids
+            seen[folder.name.split(".")[1]] = train.ids
 
     monkeypatch.setattr(work_module, "build_stage", lambda config, context: Listening())
     config, paths, stages, todo = made(tmp_path, trees=TREES)

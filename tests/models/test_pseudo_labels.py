@@ -20,7 +20,8 @@ from models.budget import Group, why_unfinished
 from models.config import load_stages
 from models.jobs import ALL, Job, plan, write_test_predictions
 from models.pseudo_labels import pseudo_labels, with_pseudo_labels
-from models.train import select, train
+from models.selection import select
+from models.train import train
 from models.work import run_job
 from tests.conftest import mixed_tables, write_competition
 from tests.models.test_train import Echo, planned

@@ -25,7 +25,8 @@ from models import work as work_module
 from models.config import LightgbmStage, UnimolStage, load_stages
 from models.jobs import Plan, plan, stage_oof, stage_test
 from models.notes import write_notes
-from models.train import check_molecules, select
+from models.prefill import check_molecules
+from models.selection import select
 from models.work import job_seed, run_job
 from tests.conftest import mixed_tables, write_competition
 
@@ -166,13 +167,8 @@ def test_what_a_killed_run_left_in_a_folder_is_removed(tmp_path: Path, monkeypat
     monkeypatch.setattr(work_module, "build_stage", lambda config, context: Echo())
     train, test = mixed_tables()
     path = write_competition(tmp_path, train, test)
-    config, paths = load_competition(str(path)), Paths("mixed")
-    prepared = prepare(config)
-    write_table(paths.train, prepared.train)
-    write_table(paths.test, prepared.test)
-    make_folds(config, load_folds_config(str(path)), paths)
-    stages = load_stages(str(path))
-    job = plan(config, stages, paths).jobs[0]
+    config, paths, stages, todo = planned(path)
+    job = todo.jobs[0]
     job.folder.mkdir(parents=True)
     (job.folder / "half.bin").write_bytes(b"half")
     run_job(job, stages["trees"], config, paths, "key")
@@ -238,7 +234,8 @@ def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
 
     with pytest.raises(KeyboardInterrupt):
         run_job(job, stages["graph"], config, paths, todo.test_key, progress=stop)
-    assert [path.name for path in job.folder.glob("checkpoint*")] == ["checkpoint.pt"]
+    assert not job.folder.exists()
+    assert [path.name for path in job.folder.parent.glob(".fold_0.*/checkpoint*")] == ["checkpoint.pt"]
     steps: list[int] = []
     run_job(job, stages["graph"], config, paths, todo.test_key, progress=lambda done, total: steps.append(done))
     assert len(steps) < max(steps)  # it did not begin anew

@@ -220,7 +220,7 @@ def test_best_on_held_out_keeps_the_weights_of_the_best_epoch(tmp_path: Path) ->
     # The held-out labels are those of a start that training only moves away from: the first epoch is the best.
     away = Batches(inputs.items, inputs.lengths, inputs.collate)
     y_valid = np.repeat(y.mean(axis=0, keepdims=True), len(y), axis=0)
-    net = fit(tmp_path, epochs=12, valid=sample(away, y_valid), learning_rate=3e-3)
+    net = fit(tmp_path, epochs=12, valid=sample(away, y_valid), keep="best_on_held_out", learning_rate=3e-3)
     losses = [epoch["valid_loss"] for epoch in read_json(tmp_path / "training.json")["history"]]
     assert losses.index(min(losses)) < 11
     y_pred = predict(net, away, tmp_path)
@@ -240,7 +240,7 @@ def test_held_out_rows_choose_an_epoch_and_do_not_touch_the_training(tmp_path: P
     inputs, y = rows(seed=3)
     histories = []
     for i, valid in enumerate((None, sample(inputs, y), sample(inputs, -y))):
-        fit(tmp_path / str(i), epochs=3, valid=valid)
+        fit(tmp_path / str(i), epochs=3, valid=valid, keep="best_on_held_out")
         report = read_json(tmp_path / str(i) / "training.json")
         histories.append(([epoch["train_loss"] for epoch in report["history"]], report["mean"], report["scale"]))
     assert histories[0] == histories[1] == histories[2]

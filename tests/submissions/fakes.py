@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.linear_model import Ridge
+from sklearn.neighbors import KNeighborsRegressor
 
 from competition.config import load_competition
 from competition.files import write_json, write_table
@@ -16,6 +19,8 @@ from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
 from models.jobs import Plan, plan, publish, write_predictions, write_test_predictions
+from submissions import blend, stack, write
+from submissions.columns import Run, open_run
 from submissions.config import load_config
 from tests.conftest import write_competition
 
@@ -35,6 +40,22 @@ def columns_like(
         return truth[:, None] + errors, truth, folds
     assert kind == "trees"
     return truth[:, None] + 0.1 * errors, truth + np.where(np.abs(truth) < 0.6, 0.8, -0.4), folds
+
+
+def near_duplicates(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Columns (n, 3) of real models, labels (n,), folds (n,), inputs (n, 5): every row has a twin, in any fold."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(n // 2, 5)), rng.normal(size=n // 2)
+    y = np.repeat(y + x[:, 0], 2) + 0.01 * rng.normal(size=n)
+    x = np.repeat(x, 2, axis=0) + 1e-3 * rng.normal(size=(n, 5))
+    folds = rng.permutation(np.arange(n) % 5)
+    columns = np.empty((n, 3))
+    for fold in range(5):
+        train, held_out = folds != fold, folds == fold
+        forest = RandomForestRegressor(30, random_state=0)
+        for j, model in enumerate((Ridge(), KNeighborsRegressor(1), forest)):
+            columns[held_out, j] = model.fit(x[train], y[train]).predict(x[held_out])
+    return columns, y, folds, x
 
 
 def fake_competition(folder: Path, n_train: int = 150, n_test: int = 30, **sections: object) -> Path:
@@ -91,3 +112,12 @@ def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] =
         write_test_predictions(job, planned.test_key, list(test["id"]), config.targets, made_up(y_test))
         publish(job, {"seconds": 1.5})
     return planned
+
+
+def run_steps(path: Path) -> Run:
+    """The run of a YAML whose jobs are there."""
+    run = open_run(str(path))
+    blend.blend(run)
+    stack.stack(run)
+    write.write(run)
+    return run

@@ -11,12 +11,10 @@ import yaml
 from competition.files import read_text_table, write_json, write_table
 from competition.paths import PROJECT
 from models.jobs import Plan
-from submissions import blend, stack, write
-from submissions.columns import Run, open_run
 from submissions.findings import Findings, gather
 from submissions.page import page
 from submissions.report import markdown
-from tests.submissions.fakes import fake_competition, prepare_and_fake_jobs
+from tests.submissions.fakes import fake_competition, prepare_and_fake_jobs, run_steps
 
 ATTACK = "<img src=x onerror=alert(1)>"
 TEXT = '</script><script>alert(2)</script> & "more"'
@@ -69,19 +67,10 @@ def hostile_competition(folder: Path) -> tuple[Path, Plan]:
     return path, planned
 
 
-def finished(path: Path) -> Run:
-    """The run of a YAML whose jobs are there."""
-    run = open_run(str(path))
-    blend.blend(run)
-    stack.stack(run)
-    write.write(run)
-    return run
-
-
 def made(folder: Path) -> Made:
     """A hostile competition with all that a run can have beside it: pictures of folds, facts on shift, spread."""
     path, _ = hostile_competition(folder)
-    run = finished(path)
+    run = run_steps(path)
     ids = read_text_table(run.paths.test)["id"]
     write_table(run.folder / "spread.csv", pd.DataFrame({"id": ids, "height": range(len(ids)), "depth": 0.0}))
     write_json(run.paths.folds.parent / "shift.json", SHIFT)

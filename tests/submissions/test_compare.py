@@ -17,8 +17,8 @@ from competition.metrics import METRICS
 from submissions import compare
 from submissions.apply import read_step
 from submissions.compare import Labels, differences, paired
-from tests.submissions.fakes import TARGETS, fake_competition, prepare_and_fake_jobs
-from tests.submissions.pages import finished, with_setting
+from tests.submissions.fakes import TARGETS, fake_competition, prepare_and_fake_jobs, run_steps
+from tests.submissions.pages import with_setting
 
 
 def labels_of(y: np.ndarray, metric: str, draws: int = 2000) -> Labels:
@@ -79,9 +79,9 @@ def two(tmp_path: Path) -> Path:
     """A competition with a run of three stages and, later, one of two."""
     path = fake_competition(tmp_path)
     prepare_and_fake_jobs(path)
-    finished(path)
+    run_steps(path)
     stages = {"fair": {"kind": "lightgbm", "num_leaves": 5}, "poor": {"kind": "lightgbm", "num_leaves": 6}}
-    finished(fake_competition(tmp_path, stages=stages))
+    run_steps(fake_competition(tmp_path, stages=stages))
     return path
 
 

@@ -6,9 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from sklearn.ensemble import RandomForestRegressor
-from sklearn.linear_model import Ridge
-from sklearn.neighbors import KNeighborsRegressor
 
 from competition.metrics import METRICS
 from submissions.blenders import ALWAYS, BLENDERS
@@ -25,7 +22,7 @@ from submissions.crossfit import (
 )
 from submissions.stacker import Stack, fit_stack
 from submissions.target import Folds, Target
-from tests.submissions.fakes import columns_like
+from tests.submissions.fakes import columns_like, near_duplicates
 
 STACK = "lightgbm_stack"
 CANDIDATES = [*ALWAYS, "shrunk_ridge", STACK]  # as a run has them
@@ -150,18 +147,7 @@ def test_trees_on_a_residual_of_noise_are_none_at_all() -> None:
 
 @pytest.mark.parametrize("seed", [5, 16, 25])  # those of 30 in which larger or less restrained trees were chosen
 def test_near_duplicates_and_columns_that_memorise_do_not_make_the_stack_win(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    n = 600
-    x, y = rng.normal(size=(n // 2, 5)), rng.normal(size=n // 2)
-    y = np.repeat(y + x[:, 0], 2) + 0.01 * rng.normal(size=n)  # twins: nearly equal inputs and labels, any two folds
-    x = np.repeat(x, 2, axis=0) + 1e-3 * rng.normal(size=(n, 5))
-    folds = rng.permutation(np.arange(n) % 5)
-    columns = np.empty((n, 3))
-    for fold in range(5):
-        train, held_out = folds != fold, folds == fold
-        forest = RandomForestRegressor(30, random_state=0)
-        for j, model in enumerate((Ridge(), KNeighborsRegressor(1), forest)):
-            columns[held_out, j] = model.fit(x[train], y[train]).predict(x[held_out])
+    columns, y, folds, _ = near_duplicates(seed, 600)
     assert np.corrcoef(columns[:, 1], y)[0, 1] > 0.7  # it does see its twins
     assert decided(columns, y, folds)[0] != STACK
 

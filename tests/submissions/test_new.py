@@ -19,7 +19,7 @@ from competition.errors import ConfigError, DataError
 from competition.files import write_table
 from competition.paths import PROJECT
 from competition.prepare import prepare
-from folds.splitters import make_folds
+from folds.splitters import divide
 from submissions import new
 from submissions.config import load_config
 from tests.submissions.made_up import make, smiles, write, write_tables
@@ -95,10 +95,10 @@ def test_odd_names_are_quoted_so_that_they_read_back(tmp_path: Path, odd: list[s
     assert r'"line\nend"' in (tmp_path / "mine.yaml").read_text()  # on one line, which every YAML reader takes
     assert config.competition.group == ("cluster" if "--group" in options else None)
     prepared = prepare(config.competition)
-    assert make_folds(
+    assert divide(
         config.folds, prepared.train, config.competition.id, config.competition.targets, config.competition.smiles,
         config.competition.group, 0,
-    ).shape == (60,)  # fmt: skip
+    ).folds.shape == (60,)  # fmt: skip
 
 
 def test_what_was_found_guessed_and_left_out_is_printed(

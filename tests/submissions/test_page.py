@@ -23,8 +23,8 @@ from submissions.findings import Compared, gather
 from submissions.markup import Html, element
 from submissions.page import page
 from submissions.report import markdown
-from tests.submissions.fakes import fake_competition, prepare_and_fake_jobs
-from tests.submissions.pages import ATTACK, COLUMN, TEXT, Made, finished, made
+from tests.submissions.fakes import fake_competition, prepare_and_fake_jobs, run_steps
+from tests.submissions.pages import ATTACK, COLUMN, TEXT, Made, made
 
 VOID = {"meta", "link", "img", "input", "br"}
 SECTIONS = [
@@ -172,7 +172,7 @@ def test_points_stay_few_with_many_columns() -> None:
 def test_the_error_of_the_score_is_that_of_theory(tmp_path: Path) -> None:
     path = fake_competition(tmp_path, 400, competition={"metric": "mse"}, submissions={"bootstrap": 1000})
     prepare_and_fake_jobs(path)
-    found = gather(finished(path))
+    found = gather(run_steps(path))
     squares = (found.cross_fitted - found.columns.y) ** 2
     variance = [np.nanvar(part) / np.isfinite(part).sum() for part in squares.T]
     assert found.whole.standard_error == pytest.approx(np.sqrt(np.sum(variance)) / 2, rel=0.2)
@@ -266,7 +266,7 @@ def test_what_later_steps_add_is_shown_by_page_and_summary(report: Made, monkeyp
 def test_a_stage_that_helps_has_a_gain_above_0(tmp_path: Path, metric: str, sign: int) -> None:
     path = fake_competition(tmp_path, competition={"metric": metric})
     prepare_and_fake_jobs(path)
-    run = finished(path)
+    run = run_steps(path)
     stored = {key: value for key, value in read_json(run.folder / "blend.json").items() if key != "digest"}
     part = {"cross_fitted_score": 0.9, "difference": sign * 0.25, "standard_error": 0.1}
     stored["drop_one"] = {"good": part}  # without minus with, in the metric's own sign: worse without

@@ -20,9 +20,8 @@ from submissions.crossfit import Rule, cross_fit, fit_of
 from submissions.postprocess import FITTED, Chain, apply_steps, choose_steps, fit_steps
 from submissions.stacker import STACKS
 from submissions.target import Target
-from tests.submissions.fakes import TARGETS, columns_like, fake_competition, prepare_and_fake_jobs
+from tests.submissions.fakes import TARGETS, columns_like, fake_competition, prepare_and_fake_jobs, run_steps
 from tests.submissions.test_crossfit import rule
-from tests.submissions.test_steps import run_all
 
 STEPS = list(FITTED)
 
@@ -183,7 +182,7 @@ def bent(tmp_path: Path) -> Run:
     """A run whose predictions are a bent function of the labels."""
     path = fake_competition(tmp_path, folds={"n_folds": 5}, submissions={"stack": False})
     prepare_and_fake_jobs(path, lambda y: np.exp(y / 3))
-    return run_all(path)
+    return run_steps(path)
 
 
 def test_what_is_submitted_is_post_processed_and_its_score_is_stored(bent: Run) -> None:
@@ -208,7 +207,7 @@ def test_a_stored_run_repeats_its_post_processing_on_new_rows(bent: Run) -> None
 def test_without_steps_the_submission_is_its_twin(tmp_path: Path) -> None:
     path = fake_competition(tmp_path, submissions={"postprocess": []})
     prepare_and_fake_jobs(path, lambda y: np.exp(y / 3))
-    run = run_all(path)
+    run = run_steps(path)
     selection = read_json(run.folder / "selection.json")
     twin = "blend.csv" if selection["chosen"] not in STACKS else "stack.csv"
     assert (run.folder / "submission.csv").read_bytes() == (run.folder / twin).read_bytes()
@@ -219,7 +218,7 @@ def test_without_steps_the_submission_is_its_twin(tmp_path: Path) -> None:
 def test_with_three_folds_nothing_is_tried_and_that_is_said(tmp_path: Path) -> None:
     path = fake_competition(tmp_path)
     prepare_and_fake_jobs(path, lambda y: np.exp(y / 3))
-    run = run_all(path)
+    run = run_steps(path)
     selection = read_json(run.folder / "selection.json")
     assert selection["postprocessing"] == {"height": [], "depth": []}
     assert "post-processing: none; its honest score needs 4 folds or more" in write.describe(run, selection)
@@ -235,11 +234,11 @@ def test_known_labels_are_used_where_they_are_asked_for_and_nowhere_else(tmp_pat
     write_table(tmp_path / "train.csv", train)
     write_table(tmp_path / "test.csv", test)
     prepare_and_fake_jobs(path)
-    before = read_table(run_all(path).folder / "submission.csv", ["id"])
+    before = read_table(run_steps(path).folder / "submission.csv", ["id"])
     path = fake_competition(tmp_path, submissions={"postprocess": ["known_labels"]})
     write_table(tmp_path / "train.csv", train)
     write_table(tmp_path / "test.csv", test)
-    run = run_all(path)
+    run = run_steps(path)
     found = read_table(run.folder / "submission.csv", ["id"])
     assert found.loc[4, "height"] == 11.5 != before.loc[4, "height"]
     plain = read_table(run.folder / "blend.csv", ["id"])
@@ -252,7 +251,7 @@ def test_known_labels_are_used_where_they_are_asked_for_and_nowhere_else(tmp_pat
 def test_the_submission_is_held_against_the_best_single_stage_and_the_run_before(tmp_path: Path) -> None:
     path = fake_competition(tmp_path)
     prepare_and_fake_jobs(path)
-    first = run_all(path)
+    first = run_steps(path)
     before = read_json(first.folder / "selection.json")
     assert before["against"]["previous_run"] is None
     single, score = before["against"]["best_single"], before["procedure"]["cross_fitted_score"]
@@ -261,7 +260,7 @@ def test_the_submission_is_held_against_the_best_single_stage_and_the_run_before
     assert single["cv_score"] == pytest.approx(METRICS["rmse"](columns.y, columns.oof_of("good")))
     assert single["difference"] == pytest.approx(score - single["cv_score"])
     assert single["standard_error"] > 0
-    second = run_all(fake_competition(tmp_path, submissions={"default": "mean", "margin": 9.0}))
+    second = run_steps(fake_competition(tmp_path, submissions={"default": "mean", "margin": 9.0}))
     found = read_json(second.folder / "selection.json")
     previous = found["against"]["previous_run"]
     assert previous["run"] == first.name != second.name
@@ -270,7 +269,7 @@ def test_the_submission_is_held_against_the_best_single_stage_and_the_run_before
     assert worse in "\n".join(write.describe(second, found))
     file = second.folder / write.PROCEDURE
     write_table(file, read_table(file, ["id"]).iloc[1:])
-    third = run_all(fake_competition(tmp_path, submissions={"default": "mean"}))
+    third = run_steps(fake_competition(tmp_path, submissions={"default": "mean"}))
     found = read_json(third.folder / "selection.json")
     assert found["against"]["previous_run"] is None  # it has other ids
     assert "against the run before: there is none with the same" in "\n".join(write.describe(third, found))

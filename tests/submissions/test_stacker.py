@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import Ridge as ScikitRidge
-from sklearn.neighbors import KNeighborsRegressor
 
 from competition.errors import ConfigError, DataError
 from competition.files import read_json, read_table, write_table
@@ -24,9 +22,15 @@ from submissions.features import features_of
 from submissions.stacker import Corrector, Stack, fit_ridge, fit_stack, fit_trees, regressor, simplest
 from submissions.target import NONE, Folds, Target
 from tests.conftest import mixed_tables, write_competition
-from tests.submissions.fakes import TARGETS, columns_like, fake_competition, prepare_and_fake_jobs
+from tests.submissions.fakes import (
+    TARGETS,
+    columns_like,
+    fake_competition,
+    near_duplicates,
+    prepare_and_fake_jobs,
+    run_steps,
+)
 from tests.submissions.test_crossfit import rule
-from tests.submissions.test_steps import run_all
 
 TREE = regressor("DecisionTreeRegressor", {"max_depth": 3, "min_samples_leaf": 10}, 0)
 CORRECTORS = {"lightgbm_stack": fit_trees, "ridge_stack": fit_ridge, "sklearn_stack": TREE}
@@ -72,18 +76,7 @@ def test_features_of_noise_do_not_make_a_stack_win(name: str) -> None:
 
 @pytest.mark.parametrize("seed", [5, 16])
 def test_near_duplicates_do_not_make_a_stack_with_features_win(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    n = 400
-    x, y = rng.normal(size=(n // 2, 5)), rng.normal(size=n // 2)
-    y = np.repeat(y + x[:, 0], 2) + 0.01 * rng.normal(size=n)  # twins: nearly equal inputs and labels, any two folds
-    x = np.repeat(x, 2, axis=0) + 1e-3 * rng.normal(size=(n, 5))
-    folds = rng.permutation(np.arange(n) % 5)
-    columns = np.empty((n, 3))
-    for fold in range(5):
-        train, held_out = folds != fold, folds == fold
-        forest = RandomForestRegressor(20, random_state=0)
-        for j, model in enumerate((ScikitRidge(), KNeighborsRegressor(1), forest)):
-            columns[held_out, j] = model.fit(x[train], y[train]).predict(x[held_out])
+    columns, y, folds, x = near_duplicates(seed, 400)
     assert chosen_of(target(columns, y, folds, x), {n: CORRECTORS[n] for n in ("lightgbm_stack", "ridge_stack")}) == (
         "shrunk_ridge"
     )
@@ -212,7 +205,7 @@ def test_a_stack_without_trees_is_said_to_be_the_default_and_is_not_chosen(
     monkeypatch.setattr(stacker, "simplest", lambda losses: 3 if len(losses[0]) < 3 else 0)  # trees without a fold only
     path = fake_competition(tmp_path, submissions={"margin": 0.0})
     prepare_and_fake_jobs(path)
-    run = run_all(path)
+    run = run_steps(path)
     selection = read_json(run.folder / "selection.json")
     assert selection["same_as_default"] == ["lightgbm_stack", "ridge_stack"]
     assert selection["candidates"]["lightgbm_stack"]["difference"] != 0

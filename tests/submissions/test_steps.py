@@ -21,18 +21,10 @@ from models.notes import write_notes
 from submissions import blend, columns, report, stack, write
 from submissions.apply import check_submission, predict_candidate, predict_run, submission_table, write_submission
 from submissions.columns import Run, load_columns, open_run
-from tests.submissions.fakes import TARGETS, fake_competition, prepare_and_fake_jobs
+from tests.submissions.fakes import TARGETS, fake_competition, prepare_and_fake_jobs, run_steps
 
 SUBMISSIONS = ["blend.csv", "stack.csv", "submission.csv"]
 NO_FEATURES = np.empty((30, 0))
-
-
-def run_all(path: Path) -> Run:
-    run = open_run(str(path))
-    blend.blend(run)
-    stack.stack(run)
-    write.write(run)
-    return run
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -47,7 +39,7 @@ def made(tmp_path: Path) -> Path:
 
 
 def test_the_three_files_fit_the_sample_and_the_chosen_one_is_the_submission(made: Path) -> None:
-    run = run_all(made)
+    run = run_steps(made)
     sample = read_text_table(run.paths.sample)
     for name in SUBMISSIONS:
         check_submission(run.folder / name, sample, "id")
@@ -75,7 +67,7 @@ def test_every_column_is_that_of_its_stage_joined_on_id(made: Path) -> None:
 
 def test_the_stack_is_the_submission_where_it_is_chosen(made: Path) -> None:
     path = fake_competition(made.parent, submissions={"margin": 0.0, "default": "mean", "postprocess": []})
-    run = run_all(path)
+    run = run_steps(path)
     selection = read_json(run.folder / "selection.json")
     assert selection["default"] == "mean"
     assert selection["chosen"] != "mean"
@@ -89,17 +81,17 @@ def test_the_stack_is_the_submission_where_it_is_chosen(made: Path) -> None:
 
 @pytest.mark.parametrize("step", ["blend.json", "selection.json"])
 def test_an_edited_step_is_refused_by_predict_and_made_again_by_a_run(made: Path, step: str) -> None:
-    run = run_all(made)
+    run = run_steps(made)
     columns_of_test, before = load_columns(run), (run.folder / step).read_bytes()
     (run.folder / step).write_text((run.folder / step).read_text().replace("0.", "1.", 1))
     with pytest.raises(DataError, match=f"changed or gone: {step}"):
         predict_run(run.folder, columns_of_test.test, columns_of_test.test_inputs, NO_FEATURES)
-    run_all(made)
+    run_steps(made)
     assert (run.folder / step).read_bytes() == before
 
 
 def test_a_stored_run_predicts_without_the_training_table(made: Path, tmp_path: Path) -> None:
-    run = run_all(made)
+    run = run_steps(made)
     loaded = load_columns(run)
     folder = shutil.copytree(run.folder, tmp_path / "elsewhere")
     shutil.rmtree(run.paths.root)
@@ -117,7 +109,7 @@ def test_a_stored_run_predicts_without_the_training_table(made: Path, tmp_path: 
 
 
 def test_a_second_run_changes_no_byte_and_fits_nothing(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = run_all(made)
+    run = run_steps(made)
     before = contents(run.folder)
 
     def refuse(*args: object) -> None:
@@ -126,11 +118,11 @@ def test_a_second_run_changes_no_byte_and_fits_nothing(made: Path, monkeypatch: 
     for step in (blend, stack):
         monkeypatch.setattr(step, "cross_fit", refuse)
     monkeypatch.setattr(write, "compare", refuse)
-    assert contents(run_all(made).folder) == before
+    assert contents(run_steps(made).folder) == before
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_bytes(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = run_all(made)
+    run = run_steps(made)
     before = contents(run.folder)
     monkeypatch.setattr(sys, "argv", ["", str(made)])
     for lost in ("blend.json", "blend.csv", "cross_fitted/mean.csv", "stack.json", "selection.json", "submission.csv"):
@@ -157,15 +149,15 @@ def test_the_commands_run_by_themselves(made: Path) -> None:
 
 
 def test_a_file_that_was_edited_is_made_again(made: Path) -> None:
-    run = run_all(made)
+    run = run_steps(made)
     before = contents(run.folder)
     (run.folder / "blend.csv").write_text("id,height,depth\n")
-    run_all(made)
+    run_steps(made)
     assert contents(run.folder) == before
 
 
 def test_new_predictions_under_the_same_keys_are_noticed(made: Path) -> None:
-    before = run_all(made)
+    before = run_steps(made)
     job = before.plan.jobs[0]
     table = read_table(job.folder / "oof.csv", ["id"])
     write_table(job.folder / "oof.csv", table.assign(height=table["height"] + 0.5))
@@ -174,20 +166,27 @@ def test_new_predictions_under_the_same_keys_are_noticed(made: Path) -> None:
     publish(job, {"seconds": 1.5})  # trained again
     with pytest.raises(DataError, match=r"submissions\.blend"):
         write.write(open_run(str(made)))
-    after = run_all(made)
+    after = run_steps(made)
     assert after.name == before.name
     assert (after.folder / "blend.json").read_bytes() != b""
     assert read_json(after.folder / "blend.json")["made_from"] != before.made_from
 
 
+def test_predictions_so_far_from_the_labels_that_a_blend_has_no_digits_left_are_refused(tmp_path: Path) -> None:
+    path = fake_competition(tmp_path)
+    prepare_and_fake_jobs(path, lambda y: 1e9 * y)
+    with pytest.raises(DataError, match=r"must be near the labels; one of fair for height is .* Leave the stage out"):
+        blend.blend(open_run(str(path)))
+
+
 def test_answers_are_read_by_the_report_alone(made: Path) -> None:
-    run = run_all(made)
+    run = run_steps(made)
     before = contents(run.folder)
     page = report.report(run)
     assert "Score on the answers" in page
     (made.parent / "answers.csv").unlink()
     shutil.rmtree(run.folder)
-    again = run_all(made)
+    again = run_steps(made)
     assert again.name == run.name
     assert contents(again.folder) == before
     assert "Score on the answers" not in report.report(again)
@@ -207,11 +206,11 @@ def test_the_name_of_a_run_follows_settings_and_not_places(made: Path, tmp_path:
 
 
 def test_the_order_of_stages_in_the_yaml_changes_no_byte(made: Path, tmp_path: Path) -> None:
-    run = run_all(made)
+    run = run_steps(made)
     before = {name: (run.folder / name).read_bytes() for name in SUBMISSIONS}
     shutil.rmtree(run.folder)
     stages = {s: {"kind": "lightgbm", "num_leaves": leaves} for s, leaves in (("poor", 6), ("good", 4), ("fair", 5))}
-    again = run_all(fake_competition(tmp_path, stages=stages))
+    again = run_steps(fake_competition(tmp_path, stages=stages))
     assert {name: (again.folder / name).read_bytes() for name in SUBMISSIONS} == before
 
 
@@ -250,7 +249,7 @@ def test_columns_stand_in_the_order_of_the_sample(tmp_path: Path) -> None:
     sample = read_text_table(tmp_path / "sample_submission.csv").rename(columns={"height": "H", "depth": "D"})
     write_table(tmp_path / "sample_submission.csv", sample[["D", "id", "H"]].iloc[::-1])
     prepare_and_fake_jobs(path)
-    run = run_all(path)
+    run = run_steps(path)
     table = read_table(run.folder / "submission.csv", ["id"])
     assert list(table.columns) == ["D", "id", "H"] == read_json(run.folder / "run.json")["sample_columns"]
     assert list(table["id"]) == list(sample["id"])[::-1]
@@ -296,7 +295,7 @@ def test_rows_with_fold_minus_one_are_in_no_score(made: Path) -> None:
     never = table["id"].iloc[::10]
     write_table(folds, table.assign(fold=table["fold"].where(~table["id"].isin(never), "-1")))
     prepare_and_fake_jobs(made)
-    run = run_all(made)
+    run = run_steps(made)
     stored = read_table(run.folder / "cross_fitted" / "shrunk_ridge.csv", ["id"]).set_index("id")
     assert stored.loc[never].isna().all(axis=None)
     assert not stored["cross_fitted height"].drop(never).isna().any()
@@ -304,7 +303,7 @@ def test_rows_with_fold_minus_one_are_in_no_score(made: Path) -> None:
 
 
 def test_the_report_has_every_number_under_its_name(made: Path) -> None:
-    run = run_all(made)
+    run = run_steps(made)
     page = report.report(run)
     lines = page.splitlines()
     assert max(len(line) for line in lines[:-2]) <= 110  # the last two are paths
@@ -333,7 +332,7 @@ def test_a_metric_of_the_users_own_goes_all_the_way(tmp_path: Path) -> None:
         tmp_path, 80, competition={"metric": "own.py:score", "greater_is_better": False}, submissions={"bootstrap": 100}
     )
     prepare_and_fake_jobs(path)
-    run = run_all(path)
+    run = run_steps(path)
     page = report.report(run)
     assert "own.py:score, less is better" in page
     before = run.name
@@ -361,7 +360,7 @@ def test_a_stage_that_saw_test_inputs_is_marked_and_notes_stand_once_per_stage(t
     path = fake_competition(tmp_path, stages={"good": trees, "fair": saw, "poor": trees})
     for job in prepare_and_fake_jobs(path).of("fair"):
         write_notes(job.folder, [f"{job.fold + 3} texts are cut."])
-    run = run_all(path)
+    run = run_steps(path)
     marks = {stage["name"]: stage["marks"] for stage in read_json(run.folder / "run.json")["stages"]}
     assert marks == {"good": [], "fair": ["saw test inputs"], "poor": []}
     page = report.report(run)

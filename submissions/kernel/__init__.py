@@ -1,0 +1,1 @@
+"""A notebook without internet: what it needs, and the proof that it runs."""

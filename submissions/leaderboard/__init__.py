@@ -1,0 +1,1 @@
+"""Submissions to a platform: its client, and what became of each."""

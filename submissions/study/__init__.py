@@ -1,0 +1,1 @@
+"""Evidence for defaults: one YAML of stage variants, measured as ordinary jobs."""

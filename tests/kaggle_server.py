@@ -1,0 +1,330 @@
+"""A stand-in for Kaggle on this machine that speaks the protocol of its client (kaggle 2.2.4, kagglesdk 0.1.37).
+
+    with KaggleServer() as server:
+        for name, value in server.environment(tmp_path).items():
+            monkeypatch.setenv(name, value)
+        server.competitions["slug"] = {"files": {"train.csv": b"..."}, "limit": 5}
+        server.faults.append(("CreateSubmission", "cut after"))
+
+The client believes that it talks to http://localhost and this server is its proxy, so requests arrive with whole
+addresses. As the real platform, the server asks for credentials, takes a submission only for a file that arrived
+whole, and counts what is spent. A fault is used once, by the first request whose path it is found in (as a regular
+expression). Its answer is `cut` (the connection is closed at once), `cut after` (closed after the work was done),
+`cut half` (closed in the middle of the answer), `hang` (no answer until the server ends), `wait` (nothing happens until
+`go_on` is set), or a status with a body, (500, {...}), or those and `after`, (500, {...}, "after").
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import threading
+import zipfile
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+USER, KEY, TOKEN = "ada", "0123456789abcdef0123456789abcdef", "KGAT_fedcba98765432100123456789"
+SIGNATURE = "Signature=5ecre7"
+Answer = tuple[int, Any]
+
+
+class Refused(Exception):
+    """The platform says no: status and message."""
+
+
+class KaggleServer:
+    """State of the platform, in memory."""
+
+    def __init__(self) -> None:
+        self.competitions: dict[str, dict[str, Any]] = {}
+        self.submissions: list[dict[str, Any]] = []
+        self.datasets: dict[str, dict[str, Any]] = {}
+        self.kernels: dict[str, dict[str, Any]] = {}
+        self.uploads: dict[str, dict[str, Any]] = {}
+        self.faults: list[tuple[Any, ...]] = []
+        self.requests: list[tuple[str, Any]] = []
+        """Path and content of every request, in order."""
+        self.scores: tuple[float, float | None] | None = None
+        """Public and private score that every submission gets by itself, after `polls` looks at the list."""
+        self.polls = 0
+        self.lag = 0
+        """Looks at a data set after which a new version becomes the current one."""
+        self.headers: dict[str, str] = {}
+        """Of every answer, such as X-Kaggle-APIVersion."""
+        self.lock = threading.Lock()
+        self.ended, self.go_on = threading.Event(), threading.Event()
+
+    def __enter__(self) -> KaggleServer:
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"platform": self}))
+        self.http.daemon_threads = True
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.http.shutdown()
+        self.http.server_close()
+
+    def environment(self, home: Path, token: bool = False) -> dict[str, str]:
+        """Variables for the client: to here, with the home folder `home`, and with key or token as credentials."""
+        proxy = f"http://127.0.0.1:{self.http.server_address[1]}"
+        credentials = {"KAGGLE_API_TOKEN": TOKEN} if token else {"KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY}
+        empty = dict.fromkeys(("KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR", "XDG_CONFIG_HOME", "no_proxy", "NO_PROXY"), "")
+        return empty | {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": proxy, "HOME": str(home)} | credentials
+
+    def score(self, ref: str, public: float | None, private: float | None = None, error: str = "") -> None:
+        """Score a submission, or let it fail."""
+        one = next(one for one in self.submissions if str(one["ref"]) == ref)
+        one |= {"status": "ERROR" if error else "COMPLETE", "errorDescription": error}
+        one |= {"publicScore": _text(public), "privateScore": _text(private)}
+
+    def calls(self, name: str) -> list[Any]:
+        """What the requests whose path has `name` in it brought."""
+        return [content for path, content in self.requests if name in path]
+
+    # ---- what each call does; names as in the client ----
+
+    def IntrospectToken(self, asked: dict[str, Any]) -> Any:
+        return {"active": True, "username": USER} if asked["token"] == TOKEN else {"active": False}
+
+    def ListDataFiles(self, asked: dict[str, Any]) -> Any:
+        names = sorted(self.competition(asked)["files"])
+        start, size = int(asked.get("pageToken") or 0), asked.get("pageSize") or 20
+        found = [
+            {"name": name, "totalBytes": len(self.competition(asked)["files"][name]), "creationDate": _now()}
+            for name in names[start : start + size]
+        ]
+        return {"files": found} | ({"nextPageToken": str(start + size)} if start + size < len(names) else {})
+
+    def DownloadDataFiles(self, asked: dict[str, Any]) -> Any:
+        if not self.competition(asked).get("rules", True):
+            raise Refused(403, "You must accept this competition's rules before you'll be able to download files.")
+        return f"http://localhost/storage/{asked['competitionName']}/archive.zip?{SIGNATURE}"
+
+    def StartSubmissionUpload(self, asked: dict[str, Any]) -> Any:
+        self.competition(asked)
+        return self.start(asked | {"name": asked["fileName"]})
+
+    def StartBlobUpload(self, asked: dict[str, Any]) -> Any:
+        return self.start(asked)
+
+    def CreateSubmission(self, asked: dict[str, Any]) -> Any:
+        upload = self.arrived(asked["blobFileTokens"])
+        return self.submit(asked, upload["name"], upload["content"])
+
+    def CreateCodeSubmission(self, asked: dict[str, Any]) -> Any:
+        kernel = self.kernels.get(f"{asked['kernelOwner']}/{asked['kernelSlug']}")
+        if kernel is None or asked["kernelVersion"] > len(kernel["versions"]):
+            raise Refused(404, "Kernel version not found")
+        return self.submit(asked, asked["fileName"], b"")
+
+    def GetSubmissionLimits(self, asked: dict[str, Any]) -> Any:
+        n = len(self.submissions)
+        return {"numToday": n, "numTotal": n, "numAllowedNow": self.competition(asked).get("limit", 5) - n}
+
+    def ListSubmissions(self, asked: dict[str, Any]) -> Any:
+        self.competition(asked)
+        for one in self.submissions:
+            one["polls"] += 1
+            if self.scores and one["status"] == "PENDING" and one["polls"] > self.polls:
+                self.score(str(one["ref"]), *self.scores)
+        newest = self.submissions[::-1]
+        start, size = int(asked.get("pageToken") or 0), asked.get("pageSize") or 20
+        following = {"nextPageToken": str(start + size)} if start + size < len(newest) else {}
+        return {"submissions": newest[start : start + size]} | following
+
+    def SaveKernel(self, asked: dict[str, Any]) -> Any:
+        if asked["slug"].split("/")[0] != USER:
+            return {"error": f"The owner of {asked['slug']} is somebody else"}
+        unknown = [source for source in asked.get("datasetDataSources", []) if source not in self.datasets]
+        kernel = self.kernels.setdefault(asked["slug"], {"versions": [], "status": ["COMPLETE"], "failure": ""})
+        kernel["versions"].append(asked)
+        url = f"https://www.kaggle.com/code/{asked['slug']}"
+        return {
+            "ref": asked["slug"],
+            "url": url,
+            "versionNumber": len(kernel["versions"]),
+            "invalidDatasetSources": unknown,
+        }
+
+    def GetKernelSessionStatus(self, asked: dict[str, Any]) -> Any:
+        kernel = self.kernels.get(f"{asked['userName']}/{asked['kernelSlug']}")
+        if kernel is None:
+            raise Refused(403, "Permission 'kernels.get' was denied")
+        status = kernel["status"][0]
+        if len(kernel["status"]) > 1:
+            kernel["status"].pop(0)
+        return {"status": status} | ({"failureMessage": kernel["failure"]} if kernel["failure"] else {})
+
+    def GetDatasetStatus(self, asked: dict[str, Any]) -> Any:
+        dataset = self.datasets.get(f"{asked['ownerSlug']}/{asked['datasetSlug']}")
+        if dataset is None:
+            raise Refused(403, "Permission 'datasets.get' was denied")
+        status = dataset["status"][0]
+        if len(dataset["status"]) > 1:
+            dataset["status"].pop(0)
+        return {"status": status}
+
+    def GetDataset(self, asked: dict[str, Any]) -> Any:
+        dataset = self.datasets[f"{asked['ownerSlug']}/{asked['datasetSlug']}"]
+        dataset["looks"] += 1
+        if dataset["looks"] > self.lag:
+            dataset["current"] = len(dataset["versions"])
+        return {"currentVersionNumber": dataset["current"]}
+
+    def CreateDataset(self, asked: dict[str, Any]) -> Any:
+        return self.version(f"{asked['ownerSlug']}/{asked['slug']}", asked, "")
+
+    def CreateDatasetVersion(self, asked: dict[str, Any]) -> Any:
+        name = f"{asked['ownerSlug']}/{asked['datasetSlug']}"
+        if name not in self.datasets:
+            raise Refused(404, "Dataset not found")
+        return self.version(name, asked["body"], asked["body"].get("versionNotes", ""))
+
+    # ---- shared ----
+
+    def competition(self, asked: dict[str, Any]) -> dict[str, Any]:
+        if asked["competitionName"] not in self.competitions:
+            raise Refused(404, "Competition not found")
+        return self.competitions[asked["competitionName"]]
+
+    def start(self, asked: dict[str, Any]) -> Any:
+        token = f"blob-{len(self.uploads)}"
+        self.uploads[token] = {"name": asked["name"], "size": asked.get("contentLength", 0), "content": None}
+        return {"token": token, "createUrl": f"http://localhost/upload/{token}?{SIGNATURE}"}
+
+    def arrived(self, token: str) -> dict[str, Any]:
+        upload = self.uploads.get(token)
+        if upload is None or upload["content"] is None or len(upload["content"]) != upload["size"]:
+            raise Refused(400, "The file was not uploaded")
+        return upload
+
+    def submit(self, asked: dict[str, Any], name: str, content: bytes) -> Any:
+        competition = self.competition(asked)
+        if len(self.submissions) >= competition.get("limit", 5):
+            raise Refused(400, "Submission not allowed: your team has used its daily submissions.")
+        ref = 1000 + len(self.submissions)
+        one = {"ref": ref, "fileName": name, "description": asked.get("submissionDescription", ""), "status": "PENDING"}
+        one |= {"date": _now(len(self.submissions)), "polls": 0, "publicScore": "", "privateScore": ""}
+        self.submissions.append(one | {"content": content, "totalBytes": len(content)})
+        return {"message": f"Successfully submitted to {asked['competitionName']}", "ref": ref}
+
+    def version(self, name: str, asked: dict[str, Any], notes: str) -> Any:
+        if name.split("/")[0] != USER:
+            return {"status": "error", "error": f"The owner of {name} is somebody else"}
+        files = {
+            upload["name"]: upload["content"] for upload in map(self.arrived, [f["token"] for f in asked["files"]])
+        }
+        dataset = self.datasets.setdefault(name, {"versions": [], "status": ["READY"], "current": 0})
+        dataset["looks"] = 0
+        dataset["versions"].append({"files": files, "notes": notes, "private": asked.get("isPrivate")})
+        return {"ref": name, "url": f"https://www.kaggle.com/datasets/{name}", "status": "ok"}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Reads requests, uses up faults, asks for credentials."""
+
+    protocol_version = "HTTP/1.1"
+    platform: KaggleServer
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        self.answer(json.loads(self.read() or b"{}"))
+
+    def do_PUT(self) -> None:
+        self.answer(self.read())
+
+    def do_GET(self) -> None:
+        self.answer(None)
+
+    def read(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def answer(self, content: Any) -> None:
+        path = urlsplit(self.path).path
+        with self.platform.lock:
+            self.platform.requests.append((path, content))
+            faults = self.platform.faults
+            fault = next((fault for fault in faults if re.search(fault[0], path)), None)
+            if fault:
+                faults.remove(fault)
+        kind = fault[1] if fault else None
+        if kind == "wait":
+            self.platform.go_on.wait(60)
+        with self.platform.lock:
+            late = isinstance(kind, tuple) and kind[2:] == ("after",)
+            if late or kind in (None, "cut after", "cut half", "wait"):
+                status, body = self.work(path, content)
+            if isinstance(kind, tuple):
+                status, body = kind[:2]
+        if kind == "hang":
+            self.platform.ended.wait(60)
+        if kind in ("cut", "cut after", "hang"):
+            self.close_connection = True
+            self.connection.close()
+            return
+        self.send(status, body, cut=kind == "cut half")
+
+    def work(self, path: str, content: Any) -> Answer:
+        platform, last = self.platform, path.rsplit("/", 1)[-1]
+        if path.startswith("/storage/"):
+            return 200, archive(platform.competitions[path.split("/")[2]]["files"])
+        if path.startswith("/upload/"):
+            platform.uploads[last]["content"] = content
+            return 200, b""
+        basic = "Basic " + base64.b64encode(f"{USER}:{KEY}".encode()).decode()
+        if last != "IntrospectToken" and self.headers.get("Authorization") not in (basic, f"Bearer {TOKEN}"):
+            return 401, {"code": 401, "message": "Unauthenticated"}
+        try:
+            return 200, getattr(platform, last)(content)
+        except Refused as refused:
+            status, message = refused.args
+            return status, {"code": status, "message": message}
+
+    def send(self, status: int, body: Any, cut: bool) -> None:
+        redirect = isinstance(body, str) and status == 200
+        data = b"" if redirect else body if isinstance(body, bytes) else json.dumps(body, default=str).encode()
+        total, start = len(data), 0
+        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if wanted and status == 200:
+            status, start = 206, int(wanted[1])
+        self.send_response(302 if redirect else status)
+        for name, value in self.platform.headers.items():
+            self.send_header(name, value)
+        if redirect:
+            self.send_header("Location", body)
+        elif isinstance(body, bytes):
+            self.send_header("Accept-Ranges", "bytes")
+            self.send_header("Last-Modified", "Wed, 01 Jan 2025 00:00:00 GMT")
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        else:
+            self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(total - start))
+        self.end_headers()
+        self.wfile.write(data[start : total // 2 if cut else total])
+        self.close_connection = self.close_connection or cut
+
+
+def archive(files: dict[str, bytes]) -> bytes:
+    """Files as a zip archive, the same bytes each time."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in files.items():
+            packed.writestr(zipfile.ZipInfo(name), content)
+    return buffer.getvalue()
+
+
+def _now(seconds: int = 0) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S.%f") + "7Z"
+
+
+def _text(score: float | None) -> str:
+    return "" if score is None else str(score)

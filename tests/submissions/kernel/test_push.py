@@ -1,0 +1,191 @@
+"""Data set and notebook go to the platform through the real client, each once, and every failure is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from competition.errors import ConfigError, DataError, ServiceError
+from competition.files import write_json
+from competition.paths import Paths
+from submissions.kernel import push as push_module
+from submissions.kernel.push import push, pushed_notebook
+from submissions.leaderboard import client
+from tests.kaggle_server import USER, KaggleServer
+
+DATASET, NOTEBOOK = f"{USER}/tides-pack", f"{USER}/tides-offline"
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KaggleServer]:
+    with KaggleServer() as server:
+        for name, value in server.environment(tmp_path / "home").items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+def pack(run: str = "1", owner: str = USER, training: bool = False) -> Paths:
+    """The least folder of a packed run, or of what trains."""
+    paths = Paths.of("tides")
+    kernel = paths.training_kernel if training else paths.prediction_kernel
+    what, does = ("training", "train") if training else ("pack", "offline")
+    write_json(kernel.pack.facts, {"name": "tides", "purpose": what} if training else {"name": "tides", "run": run})
+    write_json(kernel.pack.root / "code" / "x.json", {})
+    dataset = {"id": f"{owner}/tides-{what}", "title": f"tides {what}", "licenses": [{"name": "other"}]}
+    write_json(kernel.pack.root / "dataset-metadata.json", dataset)
+    cell = {"cell_type": "code", "source": ["1"], "outputs": [], "metadata": {}, "execution_count": None}
+    write_json(kernel.notebook / f"tides-{does}.ipynb", {"cells": [cell], "metadata": {}})
+    write_json(
+        kernel.notebook / "kernel-metadata.json",
+        {"id": f"{owner}/tides-{does}", "title": f"tides {does}", "code_file": f"tides-{does}.ipynb",
+         "language": "python", "kernel_type": "notebook", "enable_internet": False,
+         "dataset_sources": [f"{owner}/tides-{what}"]},
+    )  # fmt: skip
+    return paths
+
+
+@pytest.fixture
+def arrived(server: KaggleServer, monkeypatch: pytest.MonkeyPatch) -> KaggleServer:
+    """The data set is no matter here: any arrives at once, without the client."""
+    server.datasets[DATASET] = {"versions": [{}]}
+    monkeypatch.setattr(client, "dataset_status", lambda dataset: ("ready", 1))
+    monkeypatch.setattr(client, "create_or_version_dataset", lambda folder, message: 0)
+    monkeypatch.setattr(push_module, "_dataset_state", lambda dataset, after: "")
+    return server
+
+
+def run_push(limit: float = 60.0) -> None:
+    push("tides", poll=0.01, dataset_limit=limit, notebook_limit=limit)
+
+
+def versions(server: KaggleServer) -> tuple[int, int]:
+    """Of data set and notebook."""
+    return len(server.datasets[DATASET]["versions"]), len(server.kernels[NOTEBOOK]["versions"])
+
+
+def test_a_pack_is_pushed_once_and_a_new_run_as_a_new_version(
+    server: KaggleServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = pack()
+    with pytest.raises(DataError, match="none was pushed"):
+        pushed_notebook(paths)
+    run_push()
+    out = capsys.readouterr().out
+    assert f"https://www.kaggle.com/code/{NOTEBOOK} (version 1) has run to its end" in out
+    assert "./run.sh submit tides --kernel" in out
+    assert (versions(server), pushed_notebook(paths)) == ((1, 1), (NOTEBOOK, 1))
+    assert server.datasets[DATASET]["versions"][0]["private"] is True
+    assert server.kernels[NOTEBOOK]["versions"][0]["enableInternet"] is False
+
+    run_push()  # the same pack, made anew or not
+    assert versions(server) == (1, 1)
+    assert "this run is there already" in capsys.readouterr().out
+
+    pack(run="2")
+    run_push()
+    assert (versions(server), pushed_notebook(paths)) == ((2, 2), (NOTEBOOK, 2))
+    assert server.datasets[DATASET]["versions"][1]["notes"] == "run 2"
+
+
+def test_what_trains_is_pushed_beside_what_predicts(server: KaggleServer, capsys: pytest.CaptureFixture[str]) -> None:
+    pack()
+    run_push()
+    paths = pack(training=True)
+    push("tides", training=True, poll=0.01)
+    assert "submit its submission.csv" in capsys.readouterr().out
+    assert len(server.kernels[f"{USER}/tides-train"]["versions"]) == 1
+    assert server.datasets[f"{USER}/tides-training"]["versions"][0]["private"] is True
+    assert (versions(server), pushed_notebook(paths)) == ((1, 1), (NOTEBOOK, 1))
+
+
+def test_the_notebook_waits_for_the_new_version_of_the_data_set(server: KaggleServer) -> None:
+    pack()
+    server.lag = 2
+    run_push()
+    asked = [path.rsplit("/", 1)[-1] for path, _ in server.requests]
+    assert asked[asked.index("CreateDataset") : asked.index("SaveKernel")].count("GetDataset") == 3
+
+
+@pytest.mark.parametrize("stopped", ["data set", "notebook"])
+def test_a_push_that_was_stopped_goes_on_without_uploading_again(
+    server: KaggleServer, monkeypatch: pytest.MonkeyPatch, stopped: str
+) -> None:
+    pack()
+
+    def stop(what: str, *rest: object) -> None:
+        if what.startswith(stopped):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(push_module, "wait", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_push()
+    run_push()
+    assert versions(server) == (1, 1)
+
+
+def test_what_is_slower_than_the_limit_is_told_and_waited_for_by_the_next_call(arrived: KaggleServer) -> None:
+    pack()
+    arrived.kernels[NOTEBOOK] = {"versions": [], "status": ["RUNNING"], "failure": ""}
+    with pytest.raises(ServiceError, match=r"must be done within .* and is not \(running\); run the same"):
+        run_push(limit=0.0)
+    arrived.kernels[NOTEBOOK]["status"] = ["RUNNING", "COMPLETE"]
+    run_push()
+    assert versions(arrived) == (1, 1)
+
+
+def test_a_notebook_that_fails_is_told_with_the_reason_and_saved_again_by_the_next_call(arrived: KaggleServer) -> None:
+    paths = pack()
+    arrived.kernels[NOTEBOOK] = {"versions": [], "status": ["RUNNING", "ERROR"], "failure": "No module named rdkit"}
+    with pytest.raises(ServiceError, match=r"Kaggle says error \(No module named rdkit\); read its log at https://www"):
+        run_push()
+    with pytest.raises(DataError, match="none was pushed"):
+        pushed_notebook(paths)
+    arrived.kernels[NOTEBOOK] |= {"status": ["COMPLETE"], "failure": ""}
+    run_push()
+    assert versions(arrived) == (1, 2)
+
+
+def test_a_data_set_that_fails_is_uploaded_again_by_the_next_call(server: KaggleServer) -> None:
+    pack()
+    server.datasets[DATASET] = {"versions": [{}], "status": ["READY", "FAILED"], "current": 1, "looks": 0}
+    with pytest.raises(ServiceError, match="must unpack the data set .* says failed"):
+        run_push()
+    server.datasets[DATASET]["status"] = ["READY"]
+    run_push()
+    assert versions(server) == (3, 1)
+
+
+def test_a_passing_trouble_while_waiting_is_passed_over_and_a_lasting_one_is_not(arrived: KaggleServer) -> None:
+    pack()
+    down = ("GetKernelSessionStatus", (503, {"code": 503, "message": "down"}))
+    arrived.faults += [down] * 2
+    run_push()
+    assert arrived.faults == []
+    arrived.faults += [down] * 4
+    with pytest.raises(ServiceError, match="503 to GetKernelSessionStatus: down"):
+        run_push()
+
+
+def test_a_push_error_that_the_client_ends_with_success_is_an_error(arrived: KaggleServer) -> None:
+    paths = pack()
+    arrived.faults.append(("SaveKernel", (200, {"error": "Maximum batch GPU session count reached"})))
+    with pytest.raises(ServiceError, match="session count reached"):
+        run_push()
+    with pytest.raises(DataError, match="none was pushed"):
+        pushed_notebook(paths)
+
+
+@pytest.mark.parametrize("owner", ["your-username", "grace"])
+def test_an_owner_who_is_not_the_user_is_refused_before_anything_is_sent(server: KaggleServer, owner: str) -> None:
+    pack(owner=owner)
+    with pytest.raises(ConfigError, match=f"must be you, {USER} on Kaggle, and is {owner}; .* --owner {USER}"):
+        run_push()
+    assert server.requests == []
+
+
+def test_without_a_pack_there_is_nothing_to_push(server: KaggleServer) -> None:
+    with pytest.raises(DataError, match=r"run \./run\.sh kernel tides\."):
+        run_push()
