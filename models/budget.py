@@ -1,7 +1,8 @@
 """What may start within `--budget`: only what is known to finish in it, and what shows how long the rest takes.
 
-Tasks that take about as long as each other are a group: the jobs of a stage, its predictions for a new test table,
-the shards of a cache. The first of a group is started while any time is left; its seconds predict the others.
+Tasks that are of use together are a group: the jobs of a seed of a stage, the stage's predictions for a new test table,
+the shards of a cache. They take about as long as each other; those of several groups do where these share a list of
+seconds (seeds of a stage). The first is started while any time is left, and its seconds predict the others.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from models.tasks import Order, Task
 
 @dataclass
 class Group:
-    """Tasks that take about as long as each other.
+    """Tasks of which all are wanted or none.
 
     name: the `group` of its tasks.
     needs: names of the groups that must be done before one of these starts.
-    seconds: that each finished task took, in this run or before.
+    seconds: that each finished task took, in this run or before; one list for groups whose tasks are alike.
     waiting: how many have not started.
     started: when each running one did, by any key.
     blocked: whether none of the waiting can start yet.
@@ -71,9 +72,10 @@ def group_to_start(groups: list[Group], n_workers: int, now: float, deadline: fl
     # A worker that measures may be free at any time. Taken as free now: a group that fits after all is not lost.
     free_in = [max(0.0, start + (g.each or 0.0) - now) for g in groups for start in g.started.values()]
     free_in += [0.0] * (n_workers - len(free_in))
+    measuring = {id(group.seconds) for group in groups if group.started}
     for group in ready:
         if group.each is None:
-            if not group.started:
+            if id(group.seconds) not in measuring:
                 return group
         elif now + seconds_until_done(free_in, group.waiting, group.each) <= deadline:
             return group

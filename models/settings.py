@@ -188,7 +188,8 @@ class NeuralStage(Stage):
     """held_out: write the loss of each epoch on training rows and on the held-out fold, each with dropout on and off,
     into training.json, and the last ones into measures.json. Nothing is chosen by them."""
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    """auto: float32 on a CPU; on a GPU bf16 where the hardware has it, else fp16 with a gradient scaler."""
+    """auto: float32 on a CPU; on a GPU bf16 where the hardware has it, else fp16 with a gradient scaler. bf16: also on
+    a CPU that has avx512_bf16. Whatever it says, predictions on a CPU are made in float32."""
     checkpoint_layers: bool = False
     """Recompute each layer in the backward pass instead of keeping its activations: less memory, a third slower."""
 

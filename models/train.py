@@ -143,7 +143,7 @@ def _tasks(
                 (job, stages[job.stage], competition, paths, todo.test_key),
                 takes_progress=True,
                 done=partial(scorer.print_line, job),
-                group=_jobs_of(job.stage),
+                group=_jobs_of(job.stage, job.seed),
                 can_start=job.can_start,
                 claim=job.name,
                 finished=(job.folder / REPORT).exists,
@@ -154,13 +154,16 @@ def _tasks(
 
 
 def _print_cut(stage: str, todo: Plan, order: Budget, budget: float) -> None:
-    """A line for a stage that has not all its jobs: how many it has, and why not the others."""
-    jobs = todo.of(stage)
-    done = [job for job in jobs if job.finished and job.has_predicted(todo.test_key)]
-    if len(done) < len(jobs):
-        why = ", ".join(filter(None, (order.why(_jobs_of(stage)), order.why(_predictions_of(stage)))))
-        within = f"within the budget of {in_words(budget)}"
-        print(f"stage {stage}  {len(done)} of {len(jobs)} jobs finished {within}; {why}")
+    """A line for each seed of a stage that has not all its jobs: how many it has, and why not the others."""
+    jobs_of: dict[int, list[Job]] = {}
+    for job in todo.of(stage):
+        jobs_of.setdefault(job.seed, []).append(job)
+    for seed, jobs in jobs_of.items():
+        done = [job for job in jobs if job.finished and job.has_predicted(todo.test_key)]
+        if len(done) < len(jobs):
+            why = ", ".join(filter(None, (order.why(_jobs_of(stage, seed)), order.why(_predictions_of(stage)))))
+            within = f"within the budget of {in_words(budget)}"
+            print(f"stage {stage}  seed {seed}  {len(done)} of {len(jobs)} jobs finished {within}; {why}")
 
 
 def _groups(
@@ -176,14 +179,16 @@ def _groups(
             groups.setdefault("embedding", Group("embedding", label="features of the encoder"))
         needs = frozenset([*caches, *(["embedding"] if stage.kind == "embedding" else [])])
         labelling = [source for source in (stage.pseudo_labels.of if stage.pseudo_labels else []) if source in stages]
-        needs |= {group for source in labelling for group in (_predictions_of(source), _jobs_of(source))}
-        for group in (Group(_predictions_of(name), needs), Group(_jobs_of(name), needs, seconds[name])):
-            groups[group.name] = group
+        for source in labelling:
+            needs |= {_predictions_of(source), *(_jobs_of(source, seed) for seed in stages[source].seeds)}
+        own = [Group(_predictions_of(name), needs)]
+        own += [Group(_jobs_of(name, seed), needs, seconds[name]) for seed in stage.seeds]
+        groups |= {group.name: group for group in own}
     return list(groups.values())
 
 
-def _jobs_of(stage: str) -> str:
-    return f"jobs of {stage}"
+def _jobs_of(stage: str, seed: int) -> str:
+    return f"jobs of {stage}, seed {seed}"
 
 
 def _predictions_of(stage: str) -> str:

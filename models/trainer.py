@@ -240,7 +240,8 @@ def predict(
     """
     load_weights(network, folder)
     set_rates(network.backbone, settings.backbone_dropout)
-    accelerator = make_accelerator(settings.precision)
+    # On a CPU always in float32: a notebook's processor may have nothing else, and rows are alike in any batch.
+    accelerator = make_accelerator(settings.precision if torch.cuda.is_available() else "float32")
     network.to(accelerator.device)
     training = read_json(folder / TRAINING)
     mean, scale = (np.array(training[name])[:n_targets] for name in ("mean", "scale"))
@@ -303,14 +304,26 @@ def make_accelerator(precision: str) -> Accelerator:
     """Device and precision of this process.
 
     Raises:
-        ConfigError: if half precision is asked for on a CPU, or bf16 of a card that only emulates it.
+        ConfigError: if fp16 is asked for on a CPU, or bf16 where the hardware has no instructions for it.
     """
     has_gpu = torch.cuda.is_available()
-    # A T4 answers is_bf16_supported() with True by slow emulation (pytorch issue 148322).
-    has_bf16 = has_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    has_bf16 = gpu_has_bf16() if has_gpu else cpu_has_bf16()
     if precision == "auto":
         precision = ("bf16" if has_bf16 else "fp16") if has_gpu else "float32"
     if (precision == "fp16" and not has_gpu) or (precision == "bf16" and not has_bf16):
-        raise ConfigError(f"precision {precision} needs a GPU that has it; there is none here. Set precision: auto.")
+        raise ConfigError(
+            f"precision {precision} needs a GPU{'' if precision == 'fp16' else ' or a CPU'} that has it; "
+            "there is none here. Set precision: auto."
+        )
     AcceleratorState._reset_state(True)  # stages of one worker may differ in precision
     return Accelerator(mixed_precision="no" if precision == "float32" else precision)
+
+
+def gpu_has_bf16() -> bool:
+    """Whether the GPU has it: a T4 says so too, by slow emulation (pytorch issue 148322)."""
+    return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies in bf16 (AMD from Zen 4, Intel's servers from Sapphire Rapids); else slower."""
+    return "avx512_bf16" in Path("/proc/cpuinfo").read_text()

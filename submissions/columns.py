@@ -68,7 +68,7 @@ class Run:
     """One resolved configuration with its tables and jobs.
 
     made_from: digest of what the products in the folder depend on beyond its name: columns, code, packages.
-    left_out: which stages of the YAML are not in `config` and `plan`, and why, a line each.
+    left_out: which stages and seeds of the YAML are not in `config` and `plan`, and why, a line each.
     """
 
     config: Config
@@ -107,7 +107,7 @@ def open_run(competition: str, seed: int | None = None, reuse: bool = False, bud
     """The run as YAML, tables and jobs stand now. Reads digests, no predictions.
 
     Args:
-        budget: seconds that training had; given, the run is that of a YAML without the stages that are not finished.
+        budget: seconds that training had; given, the run is that of a YAML without unfinished stages and seeds.
 
     Raises:
         ConfigError, DataError: if a section is wrong, a step before this one has not run, or a job is not finished.
@@ -117,7 +117,7 @@ def open_run(competition: str, seed: int | None = None, reuse: bool = False, bud
     jobs = plan(config.competition, dict(config.stages), paths, reuse)
     left_out: tuple[str, ...] = ()
     if budget is not None:
-        config, jobs, left_out = _finished_stages(config, jobs, budget)
+        config, jobs, left_out = _finished_seeds(config, jobs, budget)
     tables = {path.name: sha256_of_required(path) for path in (paths.train, paths.test, paths.sample, paths.folds)}
     name = digest({"config": _portable(config), "tables": tables, "keys": jobs.keys}, 12)
     made_from = digest(
@@ -130,28 +130,37 @@ def open_run(competition: str, seed: int | None = None, reuse: bool = False, bud
     return Run(config, paths, jobs, name, made_from, left_out)
 
 
-def _finished_stages(config: Config, jobs: Plan, budget: float) -> tuple[Config, Plan, tuple[str, ...]]:
-    """Configuration and jobs of the stages with all their jobs, and a line for each other stage.
+def _finished_seeds(config: Config, jobs: Plan, budget: float) -> tuple[Config, Plan, tuple[str, ...]]:
+    """Configuration and jobs of the stages' seeds that have all their jobs, and a line for what else there is.
 
     Raises:
-        DataError: if no stage has all its jobs.
+        DataError: if there is none.
     """
-    done = {
-        name: [job.finished and job.has_predicted(jobs.test_key) for job in jobs.of(name)] for name in config.stages
-    }
-    stages = {name: stage for name, stage in config.stages.items() if all(done[name])}
-    left_out = {name: f"{sum(part)} of {len(part)} jobs" for name, part in done.items() if not all(part)}
+    stages: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
+    for name, stage in config.stages.items():
+        done: dict[int, list[bool]] = {}
+        for job in jobs.of(name):
+            done.setdefault(job.seed, []).append(job.finished and job.has_predicted(jobs.test_key))
+        whole = [seed for seed in stage.seeds if all(done[seed])]
+        if whole:
+            stages[name] = stage.model_copy(update={"seeds": whole})
+            cut = {f"{name}, seed {seed}": part for seed, part in done.items() if seed not in whole}
+        else:
+            cut = {name: [is_done for part in done.values() for is_done in part]}
+        left_out |= {which: f"{sum(part)} of {len(part)} jobs" for which, part in cut.items()}
     within = f"within the budget of {in_words(budget)}"
     if not stages:
+        found = "; ".join(f"{which}: {jobs_done}" for which, jobs_done in left_out.items())
         raise DataError(
-            f"at least one stage must finish all its jobs {within}, and none did "
-            f"({', '.join(f'{name}: {found}' for name, found in left_out.items())}). Run again with a larger --budget "
-            "or without one; finished jobs are kept."
+            f"at least one stage must finish all jobs of a seed {within}, and none did ({found}). Run again with a "
+            "larger --budget or without one; finished jobs are kept."
         )
     keys = {name: jobs.keys[name] for name in stages}
-    kept = Plan([job for job in jobs.jobs if job.stage in stages], keys, jobs.n_folds, jobs.test_key)
-    lines = tuple(f"{name}: {found} finished {within}; left out" for name, found in left_out.items())
-    return config.model_copy(update={"stages": stages}), kept, lines
+    kept = [job for job in jobs.jobs if job.stage in stages and job.seed in stages[job.stage].seeds]
+    lines = tuple(f"{which}: {jobs_done} finished {within}; left out" for which, jobs_done in left_out.items())
+    new_config = config.model_copy(update={"stages": stages})
+    return new_config, Plan(kept, keys, jobs.n_folds, jobs.test_key), lines
 
 
 def user_code(competition: CompetitionConfig) -> dict[str, list[str]]:

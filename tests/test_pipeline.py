@@ -81,7 +81,7 @@ def test_a_budget_leaves_a_stage_out_and_a_run_without_one_brings_it_back(undist
     next(work.glob("smoke/models/gnn/*/seed_0/fold_1/report.json")).unlink()
     done = run(work, "smoke", "--budget", "0.01")
     assert done.returncode == 0, done.stderr
-    assert "stage gnn  2 of 3 jobs finished within the budget of 0.01 s; 1 not started" in done.stdout
+    assert "stage gnn  seed 0  2 of 3 jobs finished within the budget of 0.01 s; 1 not started" in done.stdout
     assert "gnn: 2 of 3 jobs finished within the budget of 0.01 s; left out." in done.stdout
     assert submission(work).parent.name != submission(undisturbed).parent.name
     cut = submission(work).read_bytes()

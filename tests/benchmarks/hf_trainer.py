@@ -1,6 +1,7 @@
 """Against transformers' `Trainer`: the same encoder, weights, rows, epochs, precision and no dropout, on one thread.
 
-    python -m tests.benchmarks.hf_trainer --data FOLDER_WITH_COMPETITIONS --set icwsm_tweets --weights minilm
+    python -m tests.benchmarks.hf_trainer --data FOLDER_WITH_COMPETITIONS --set icwsm_tweets --weights minilm \\
+        [--precision bf16]
 
 Prints seconds of training with and without batches of like length, ours and theirs alternating in one run, each in a
 process of its own (ours with the environment of our workers), and the RMSE of each on the answers. Loading, tokenizing
@@ -74,6 +75,7 @@ def theirs(stage: Bert, train: Rows, folder: Path, grouped: bool) -> tuple[float
         learning_rate=config.learning_rate, lr_scheduler_type="linear", warmup_steps=config.warmup,
         weight_decay=config.weight_decay, max_grad_norm=config.clip_norm, save_strategy="no", report_to="none",
         logging_strategy="no", disable_tqdm=True, use_cpu=True, remove_unused_columns=False, seed=0,
+        bf16=config.precision == "bf16",
         train_sampling_strategy="group_by_length" if grouped else "random",
     )  # fmt: skip
     # Rates and decay as ours, so that the scores can be compared.
@@ -89,7 +91,7 @@ def theirs(stage: Bert, train: Rows, folder: Path, grouped: bool) -> tuple[float
 def ours(stage: Bert, train: Rows, folder: Path) -> tuple[float, Any]:
     """Seconds of our loop and the trained network."""
     network, sample = stage.ready(train, folder)
-    accelerator = trainer.make_accelerator("float32")
+    accelerator = trainer.make_accelerator(stage.config.precision)
     labels = as_labels(sample.y, None, np.ones(1), *target_scale(sample.y))
     started = time.process_time()
     trainer.train_epochs(
@@ -107,6 +109,7 @@ def main() -> None:
     options.add_argument("--epochs", type=int, default=1)
     options.add_argument("--rate", type=float, default=1e-4)
     options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--precision", default="float32")
     options.add_argument("--only", nargs=2, help="of the processes it starts: which one, and the seed")
     args = options.parse_args()
     torch.set_num_threads(1)
@@ -117,7 +120,13 @@ def main() -> None:
     train = Rows(list(table["id"]), table[[column]].reset_index(drop=True), table[[target]].to_numpy())
     smiles, text = ([column], []) if column == "SMILES" else ([], [column])
     config = BertStage.model_validate(
-        {"kind": "bert", "weights": args.weights, "epochs": args.epochs, "learning_rate": args.rate}
+        {
+            "kind": "bert",
+            "weights": args.weights,
+            "epochs": args.epochs,
+            "learning_rate": args.rate,
+            "precision": args.precision,
+        }  # fmt: skip
     )
     if args.only:
         name, seed = args.only[0], int(args.only[1])

@@ -1,6 +1,7 @@
 """Against `unimol_tools.MolTrain`: same architecture, folds, epochs, batch size, targets and no dropout, on both cores.
 
-    python -m tests.benchmarks.moltrain --data FOLDER_WITH_COMPETITIONS [--sets esol biogen_adme qm9_electronic]
+    python -m tests.benchmarks.moltrain --data FOLDER_WITH_COMPETITIONS [--sets esol biogen_adme qm9_electronic] \\
+        [--precision bf16]
 
 Prints seconds from the start of the process to test predictions, cold and warm (with conformers at hand: of ours in a
 second run, of theirs the first run less the time in its conformer generator), and the test errors with a paired
@@ -37,7 +38,7 @@ SETS = {
 RATE, BATCH = 1e-3, 16
 
 
-def write_tables(source: Path, name: str, folder: Path) -> None:
+def write_tables(source: Path, name: str, folder: Path, precision: str) -> None:
     """The rows with a label of one target, as a competition of ours."""
     target = SETS[name]["target"]
     train = pd.read_csv(source / "train.csv")[["id", "SMILES", target]].dropna()
@@ -49,7 +50,7 @@ def write_tables(source: Path, name: str, folder: Path) -> None:
     answers.to_csv(folder / "answers.csv", index=False)
     stage = {
         "kind": "unimol", "epochs": SETS[name]["epochs"], "batch_size": BATCH, "learning_rate": RATE,
-        "schedule": "linear", "warmup": 0.03, "clip_norm": 5.0,
+        "schedule": "linear", "warmup": 0.03, "clip_norm": 5.0, "precision": precision,
     }  # fmt: skip
     config = {
         "competition": {
@@ -132,11 +133,11 @@ def seconds_of(call: list[str], log: Path, **environment: str) -> float:
     return time.monotonic() - started
 
 
-def measure(source: Path, name: str) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+def measure(source: Path, name: str, precision: str) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     """Seconds of both, cold and warm, and their squared test errors in units of the target's spread."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_tables(source, name, folder)
+        write_tables(source, name, folder, precision)
         environment = {"WORK_DIR": str(folder / "work")}
         for step in ("competition.prepare", "folds.make"):
             subprocess.run(
@@ -171,6 +172,7 @@ def main() -> None:
     )
     options.add_argument("--data", type=Path)
     options.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
+    options.add_argument("--precision", default="float32", help="of ours; MolTrain has no other on a CPU")
     args = options.parse_args()
     if args.role:
         who, folder, name = args.role
@@ -178,7 +180,7 @@ def main() -> None:
         return
     errors = []
     for name in args.sets:
-        found, mine, others = measure(args.data / name, name)
+        found, mine, others = measure(args.data / name, name, args.precision)
         errors.append((mine, others))
         cold, warm = (found[f"theirs_{state}"] / found[f"ours_{state}"] for state in ("cold", "warm"))
         print(json.dumps(found), f"cold {cold:.2f} warm {warm:.2f} times faster", flush=True)

@@ -85,6 +85,18 @@ def test_workers_that_are_free_while_a_stage_is_measured_take_later_work_first()
     assert started([measured, group("b", 3, each=500)], 2, now=1, deadline=100) == "a"
 
 
+def test_a_seed_that_fits_is_not_lost_with_one_that_does_not_and_all_seeds_are_measured_by_one_job() -> None:
+    first, second = group("a 0", 4, started=(0.0,)), group("a 1", 5)
+    second.seconds = first.seconds
+    assert started([first, second, group("b", 5)], 2, now=1, deadline=100) == "b"
+    assert started([first, second], 2, now=1, deadline=100) == "a 0"
+    first.seconds.append(10)
+    assert started([first, second], 1, now=0, deadline=100) == "a 0"
+    first.waiting, first.started = 0, {}
+    assert started([first, second], 1, now=0, deadline=50) == "a 1"
+    assert started([first, second, group("b", 5)], 1, now=1, deadline=50) == "b"
+
+
 def test_a_stage_waits_for_its_molecules() -> None:
     stage = group("a", 5, needs="conformers")
     assert started([group("conformers", 1), stage], 2, now=0, deadline=9) == "conformers"
@@ -140,7 +152,7 @@ def test_a_stage_that_does_not_fit_is_cut_and_a_later_run_goes_on_from_there(
     n_done = sum(job.finished for job in todo.of("slow"))
     assert n_done < 3
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith(f"stage slow  {n_done} of 3 jobs finished within the budget of 16 s; ")
+    assert last.startswith(f"stage slow  seed 0  {n_done} of 3 jobs finished within the budget of 16 s; ")
 
     train(config, stages, paths, todo, 1)
     said = capsys.readouterr().out

@@ -17,7 +17,7 @@ from competition.tables import Rows, read_rows
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
-from models import trees
+from models import trainer, trees
 from models.config import StageConfig
 from models.jobs import Job
 from models.stage import Context, build_stage
@@ -152,6 +152,19 @@ def test_predictions_are_in_the_targets_own_units(fitted: Any, cache: Path, tmp_
         return
     assert np.allclose(again, stage.predict(test, folder) * 100 + 5000, atol=100 * 0.5)
     assert np.abs(again.mean(axis=0) - np.nanmean(moved.y, axis=0)).max() < 3 * np.nanstd(moved.y, axis=0).max()
+
+
+def test_bf16_changes_a_neural_stage_a_little(
+    fitted: Any, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, stage, folder, train, test, _ = fitted
+    if "precision" not in type(settings(kind)).model_fields:
+        return
+    monkeypatch.setattr(trainer, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
+    half = build_stage(settings(kind).model_copy(update={"precision": "bf16"}), context(cache))
+    half.fit(train, None, tmp_path)
+    difference = np.abs(half.predict(test, tmp_path) - stage.predict(test, folder))
+    assert 0 < difference.max() < 0.2 * np.nanstd(train.y, axis=0).min()
 
 
 def test_a_refit_takes_over_what_its_folds_chose(

@@ -258,12 +258,29 @@ def test_a_rate_in_a_module_is_switched_off_or_set_as_the_stage_says(tmp_path: P
         assert net.backbone.dropout.p == rate
 
 
-def test_half_precision_without_a_card_that_has_it_is_a_config_error() -> None:
+def test_half_precision_without_hardware_that_has_it_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
+    monkeypatch.setattr(trainer, "cpu_has_bf16", lambda: False)
     for precision in ("fp16", "bf16"):
         with pytest.raises(ConfigError, match="precision: auto"):
             trainer.make_accelerator(precision)
+
+
+def test_in_bf16_products_are_of_half_precision_while_weights_and_predictions_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
+    net, seen = network(), set()
+    net.backbone.hidden.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    fit(tmp_path, net=net, precision="bf16")
+    assert torch.bfloat16 in seen
+    assert {weights.dtype for weights in net.state_dict().values()} == {torch.float32}
+    inputs, y = rows()
+    y_pred = predict(net, inputs, tmp_path, precision="bf16")
+    assert ((y_pred - y).std(axis=0) < 0.2 * y.std(axis=0)).all()
+    if not torch.cuda.is_available():
+        np.testing.assert_array_equal(y_pred, predict(net, inputs, tmp_path, precision="float32"))
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:

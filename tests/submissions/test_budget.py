@@ -84,6 +84,17 @@ def test_a_stage_whose_refit_is_not_finished_is_cut_too(tmp_path: Path) -> None:
     assert run.left_out == ("good: 3 of 4 jobs finished within the budget of 1 s; left out",)
 
 
+def test_a_seed_that_is_not_finished_is_cut_and_its_stage_stands_with_the_others(tmp_path: Path) -> None:
+    fair = {"kind": "lightgbm", "num_leaves": 5}
+    path = fake_competition(tmp_path, stages={"fair": {**fair, "seeds": [3, 1, 2]}})
+    (prepare_and_fake_jobs(path).of("fair")[4].folder / "report.json").unlink()
+    run = open_run(str(path), budget=1)
+    assert run.left_out == ("fair, seed 2: 2 of 3 jobs finished within the budget of 1 s; left out",)
+    assert load_columns(run).stages == ["fair"]
+    of_two_seeds = open_run(str(fake_competition(tmp_path, stages={"fair": {**fair, "seeds": [3, 1]}})))
+    assert (run.name, run.made_from) == (of_two_seeds.name, of_two_seeds.made_from)
+
+
 def test_the_run_of_all_stages_follows_and_equals_one_that_never_had_a_budget(
     cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +117,7 @@ def test_no_finished_stage_is_one_sentence(cut: Path) -> None:
     for job in open_run(str(cut), budget=1).plan.jobs:
         (job.folder / "report.json").unlink()
     with pytest.raises(
-        DataError, match=r"all its jobs within the budget of 1 s, and none did \(good: 0 of 3 jobs, fair"
+        DataError, match=r"all jobs of a seed within the budget of 1 s, and none did \(good: 0 of 3 jobs; fair"
     ):
         open_run(str(cut), budget=1)
 
