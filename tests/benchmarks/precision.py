@@ -31,17 +31,13 @@ from models.labels import target_scale
 from models.losses import as_labels
 from models.stage import Context, build_stage
 
-STAGES: dict[str, tuple[str, str, str, dict[str, Any]]] = {
-    "minilm": ("icwsm_tweets", "text", "sentiment", {"kind": "bert", "weights": "minilm"}),
-    "rxnfp": ("biogen_adme", "SMILES", "log_HLM_CLint", {"kind": "bert", "weights": "rxnfp"}),
-    "gnn": ("biogen_adme", "SMILES", "log_HLM_CLint", {"kind": "gnn"}),
-    "unimol, compact": ("biogen_adme", "SMILES", "log_HLM_CLint", {"kind": "unimol"}),
-    "unimol, published size": (
-        "biogen_adme",
-        "SMILES",
-        "log_HLM_CLint",
-        {"kind": "unimol", "architecture": "molecule"},
-    ),
+TWEETS, MOLECULES = ("icwsm_tweets", "text", "sentiment"), ("biogen_adme", "SMILES", "log_HLM_CLint")
+STAGES: dict[str, tuple[tuple[str, str, str], dict[str, Any]]] = {
+    "minilm": (TWEETS, {"kind": "bert", "weights": "minilm"}),
+    "rxnfp": (MOLECULES, {"kind": "bert", "weights": "rxnfp"}),
+    "gnn": (MOLECULES, {"kind": "gnn"}),
+    "unimol, compact": (MOLECULES, {"kind": "unimol"}),
+    "unimol, published size": (MOLECULES, {"kind": "unimol", "architecture": "molecule"}),
 }
 
 
