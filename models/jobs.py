@@ -90,6 +90,13 @@ class Plan:
         """Jobs of one stage, by seed and fold, each seed's refit behind its folds."""
         return [job for job in self.jobs if job.stage == stage]
 
+    def done_by_seed(self, stage: str) -> dict[int, list[bool]]:
+        """Seed of a stage -> whether each of its jobs is finished and has predicted the test table."""
+        done: dict[int, list[bool]] = {}
+        for job in self.of(stage):
+            done.setdefault(job.seed, []).append(job.finished and job.has_predicted(self.test_key))
+        return done
+
 
 def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, reuse: bool = False) -> Plan:
     """The jobs of all stages, in the YAML's order, those with pseudo-labels last.

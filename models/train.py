@@ -155,15 +155,11 @@ def _tasks(
 
 def _print_cut(stage: str, todo: Plan, order: Budget, budget: float) -> None:
     """A line for each seed of a stage that has not all its jobs: how many it has, and why not the others."""
-    jobs_of: dict[int, list[Job]] = {}
-    for job in todo.of(stage):
-        jobs_of.setdefault(job.seed, []).append(job)
-    for seed, jobs in jobs_of.items():
-        done = [job for job in jobs if job.finished and job.has_predicted(todo.test_key)]
-        if len(done) < len(jobs):
+    for seed, done in todo.done_by_seed(stage).items():
+        if not all(done):
             why = ", ".join(filter(None, (order.why(_jobs_of(stage, seed)), order.why(_predictions_of(stage)))))
             within = f"within the budget of {in_words(budget)}"
-            print(f"stage {stage}  seed {seed}  {len(done)} of {len(jobs)} jobs finished {within}; {why}")
+            print(f"stage {stage}  seed {seed}  {sum(done)} of {len(done)} jobs finished {within}; {why}")
 
 
 def _groups(

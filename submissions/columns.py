@@ -139,9 +139,7 @@ def _finished_seeds(config: Config, jobs: Plan, budget: float) -> tuple[Config, 
     stages: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     for name, stage in config.stages.items():
-        done: dict[int, list[bool]] = {}
-        for job in jobs.of(name):
-            done.setdefault(job.seed, []).append(job.finished and job.has_predicted(jobs.test_key))
+        done = jobs.done_by_seed(name)
         whole = [seed for seed in stage.seeds if all(done[seed])]
         if whole:
             stages[name] = stage.model_copy(update={"seeds": whole})

@@ -156,19 +156,13 @@ class KaggleServer:
         kernel = self.kernels.get(f"{asked['userName']}/{asked['kernelSlug']}")
         if kernel is None:
             raise Refused(403, "Permission 'kernels.get' was denied")
-        status = kernel["status"][0]
-        if len(kernel["status"]) > 1:
-            kernel["status"].pop(0)
-        return {"status": status} | ({"failureMessage": kernel["failure"]} if kernel["failure"] else {})
+        return {"status": next_status(kernel)} | ({"failureMessage": kernel["failure"]} if kernel["failure"] else {})
 
     def GetDatasetStatus(self, asked: dict[str, Any]) -> Any:
         dataset = self.datasets.get(f"{asked['ownerSlug']}/{asked['datasetSlug']}")
         if dataset is None:
             raise Refused(403, "Permission 'datasets.get' was denied")
-        status = dataset["status"][0]
-        if len(dataset["status"]) > 1:
-            dataset["status"].pop(0)
-        return {"status": status}
+        return {"status": next_status(dataset)}
 
     def GetDataset(self, asked: dict[str, Any]) -> Any:
         dataset = self.datasets[f"{asked['ownerSlug']}/{asked['datasetSlug']}"]
@@ -311,6 +305,11 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data[start : total // 2 if cut else total])
         self.close_connection = self.close_connection or cut
+
+
+def next_status(made: dict[str, Any]) -> Any:
+    """What a kernel or a data set answers now: each status once, the last one for ever."""
+    return made["status"].pop(0) if len(made["status"]) > 1 else made["status"][0]
 
 
 def archive(files: dict[str, bytes]) -> bytes:

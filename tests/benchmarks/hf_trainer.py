@@ -126,7 +126,7 @@ def main() -> None:
             "epochs": args.epochs,
             "learning_rate": args.rate,
             "precision": args.precision,
-        }  # fmt: skip
+        }
     )
     if args.only:
         name, seed = args.only[0], int(args.only[1])

@@ -81,15 +81,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORK_DIR", str(folder / "work"))
         patch.setattr(wheels, "fetch", fetch_tiny)
-        yaml = _competition(folder)
-        config, paths = load_competition(str(yaml)), Paths.of(str(yaml))
-        prepare(config, paths, yaml)
-        make_folds(config, load_folds_config(str(yaml)), paths)
-        stages = load_stages(str(yaml))
-        train(config, stages, paths, plan(config, stages, paths), 2)
-        run_steps(yaml)
-        build("mixed", "me", PYTHON, None)
+        run_and_build(_competition(folder))
     return folder
+
+
+def run_and_build(yaml: Path) -> None:
+    """All steps of a competition called `mixed`, and its pack."""
+    config, paths = load_competition(str(yaml)), Paths.of(str(yaml))
+    prepare(config, paths, yaml)
+    make_folds(config, load_folds_config(str(yaml)), paths)
+    stages = load_stages(str(yaml))
+    train(config, stages, paths, plan(config, stages, paths), 2)
+    run_steps(yaml)
+    build("mixed", "me", PYTHON, None)
 
 
 def _competition(folder: Path) -> Path:

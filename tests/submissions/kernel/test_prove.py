@@ -16,17 +16,10 @@ from competition.config import load_competition
 from competition.errors import ConfigError, DataError, SubmissionError
 from competition.files import read_json, read_text_table, write_table
 from competition.paths import Paths
-from competition.prepare import run as prepare
-from folds.make import load_folds_config
-from folds.make import run as make_folds
-from models.config import load_stages
-from models.jobs import plan
-from models.train import train
 from submissions.kernel import hidden, limits, packages, prove, sandbox, wheels
 from submissions.kernel.limits import Limits
-from submissions.kernel.pack import build
-from tests.submissions.fakes import fake_competition, run_steps
-from tests.submissions.kernel.conftest import PYTHON
+from tests.submissions.fakes import fake_competition
+from tests.submissions.kernel.conftest import run_and_build
 
 SHIPPED = "threadpoolctl"
 """One file of Python, which prediction imports: the only package that travels here."""
@@ -56,14 +49,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(packages, "IMAGE", folder / "image.txt")
         stages = {"trees": {"kind": "lightgbm", "max_trees": 10}}
         submissions = {"default": "mean", "stack": False, "postprocess": []}
-        yaml = fake_competition(folder, 90, 20, stages=stages, submissions=submissions)
-        config, paths = load_competition(str(yaml)), Paths.of(str(yaml))
-        prepare(config, paths, yaml)
-        make_folds(config, load_folds_config(str(yaml)), paths)
-        kinds = load_stages(str(yaml))
-        train(config, kinds, paths, plan(config, kinds, paths), 2)
-        run_steps(yaml)
-        build("mixed", "me", PYTHON, None)
+        run_and_build(fake_competition(folder, 90, 20, stages=stages, submissions=submissions))
     return folder
 
 
