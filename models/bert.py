@@ -66,8 +66,9 @@ class Bert(Neural):
         self.template = read_template(
             config.template, config.columns, context.smiles, context.text, context.categorical, config.reads_atoms
         )
+        self.order_only = config.enumerate_smiles == "order"
         if config.enumerate_smiles:
-            require_molecules(self.template)
+            require_molecules(self.template, self.order_only)
 
     @property
     def n_views(self) -> tuple[int | None, int]:
@@ -80,6 +81,9 @@ class Bert(Neural):
             encoder, tokens = pretrained(self.config, self.config.backbone_dropout)
         else:
             encoder, tokens = self._from_scratch(train)
+        if self.config.precision == "bf16" and not torch.cuda.is_available():
+            # On a CPU the fused kernel's backward pass is slower in bf16 than in float32; plain products are not.
+            encoder.set_attn_implementation("eager")  # type: ignore[operator]
         max_length = min(self.config.max_length, position_limit(encoder))
         items, cut = self._items(train.inputs, tokens, max_length, view=0, seed=0)
         unknown = tokens.unknown_share(items)
@@ -125,7 +129,8 @@ class Bert(Neural):
     def _items(
         self, inputs: pd.DataFrame, tokens: Tokens, max_length: int, view: int, seed: int
     ) -> tuple[list[NDArray[np.int64]], int]:
-        texts = self.template.texts(inputs, tokens.separator, partial(spelled, view=view, seed=seed))
+        spell = partial(spelled, view=view, seed=seed, order_only=self.order_only)
+        texts = self.template.texts(inputs, tokens.separator, spell)
         return tokens.encode(texts, max_length, self.config.too_long)
 
     def _pretrain(self, backbone: nn.Module, train: Rows, tokens: Tokens, max_length: int, folder: Path) -> None:

@@ -130,8 +130,8 @@ class GnnStage(NeuralStage):
     """Width of a bond's message; the weights decide where there are some."""
     depth: int = Field(default=3, ge=1)
     """Rounds of message passing; the weights decide where there are some."""
-    aggregation: Literal["mean", "sum", "norm"] = "mean"
-    """How atoms become a molecule: their mean, their sum, or their sum over 100."""
+    aggregation: list[Literal["mean", "sum", "norm"]] = Field(default=["mean", "norm"], min_length=1)
+    """How atoms become a molecule: their mean, sum, or sum over 10; several side by side. A mean cannot count."""
     hidden_width: int = Field(default=300, ge=8)
     """Width of the layer between the molecule and the head."""
     epochs: int = Field(default=30, ge=1)
@@ -193,9 +193,9 @@ class BertStage(TextStage, NeuralStage):
     """Named set, folder, or hub name; null trains an encoder of the size below from scratch."""
     pooling: Literal["mean", "cls", "attention"] = "mean"
     """How tokens become one vector."""
-    enumerate_smiles: bool = False
+    enumerate_smiles: bool | Literal["order"] = False
     """Whether training sees another random spelling of each molecule in every epoch, and the molecules of one cell, or
-    of one side of a reaction, in another order."""
+    of one side of a reaction, in another order; order: that alone."""
     test_forms: int = Field(ge=1)
     """Spellings whose mean is the prediction, the canonical one and random ones; unset: 5 with enumerate_smiles."""
     layers: int = Field(default=4, ge=1)

@@ -6,6 +6,7 @@ Source: Yang et al., Analyzing Learned Molecular Representations for Property Pr
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ with warnings.catch_warnings():
 
 SHAPE = "message_passing.json"
 SHAPE_NAMES = ("d_v", "d_e", "d_h", "depth", "bias", "undirected", "activation")
-AGGREGATIONS = {"mean": MeanAggregation, "sum": SumAggregation, "norm": NormAggregation}
+AGGREGATIONS = {"mean": MeanAggregation, "sum": SumAggregation, "norm": partial(NormAggregation, norm=10.0)}
 
 
 class Graph(NamedTuple):
@@ -55,16 +56,18 @@ class GnnBackbone(nn.Module):
     def __init__(self, message_passing: nn.Module, width: int, config: GnnStage) -> None:
         super().__init__()
         self.message_passing = message_passing
-        self.aggregation = AGGREGATIONS[config.aggregation]()
+        self.aggregations = nn.ModuleList([AGGREGATIONS[name]() for name in config.aggregation])
         self.width = config.hidden_width
         self.hidden = nn.Sequential(
-            nn.Linear(width, config.hidden_width), nn.ReLU(), nn.Dropout(config.backbone_dropout)
+            nn.Linear(width * len(self.aggregations), config.hidden_width),
+            nn.ReLU(),
+            nn.Dropout(config.backbone_dropout),
         )
 
     def forward(self, V: Tensor, E: Tensor, edge_index: Tensor, rev_edge_index: Tensor, molecule: Tensor) -> Tensor:
         """Features (n_rows, hidden_width); `molecule` (n_atoms,) is the row of each atom."""
         atoms = self.message_passing(Graph(V, E, edge_index, rev_edge_index))
-        return self.hidden(self.aggregation(atoms, molecule))
+        return self.hidden(torch.cat([aggregation(atoms, molecule) for aggregation in self.aggregations], dim=1))
 
 
 class Gnn(Neural):

@@ -40,29 +40,28 @@ class Template:
         return set(self.columns) <= self.smiles and ">" in literals and not literals.strip(".>")
 
     def texts(
-        self, inputs: pd.DataFrame, separator: str, spell: Callable[[str], str] = lambda smiles: smiles
+        self, inputs: pd.DataFrame, separator: str, spell: Callable[[str, str], str] = lambda smiles, row: smiles
     ) -> list[str]:
         """One text per row.
 
         Args:
             separator: the encoder's.
             spell: another spelling of a SMILES: of a reaction as a whole, else of each column by itself, since the
-                order of columns may tell what a molecule is there for (a solute, its solvent).
+                order of columns may tell what a molecule is there for (a solute, its solvent). It also gets all values
+                of the row: a molecule that many rows have is to be spelled in as many ways.
         """
         whole = self.is_reaction
-        of_column = {column: [str(value) for value in inputs[column]] for column in self.columns}
-        for column in [] if whole else [column for column in of_column if column in self.smiles]:
-            of_column[column] = [spell(smiles) for smiles in of_column[column]]
+        spelled = set() if whole else self.smiles
         literals = [_with_separator(literal, separator) for literal, _ in self.pieces]
         end = _with_separator(self.end, separator)
         texts = []
-        for values in zip(*(of_column[column] for column in self.columns), strict=True):
-            text = ""
-            for literal, value in zip(literals, values, strict=True):
+        for values in inputs[self.columns].astype(str).itertuples(index=False, name=None):
+            text, row = "", "\n".join(values)
+            for literal, column, value in zip(literals, self.columns, values, strict=True):
                 # An empty cell is no molecule: a lone dot would be a token that means nothing.
                 is_gap = literal == "." and (not value or not text or text.endswith((">", separator)))
-                text += value if is_gap else literal + value
-            texts.append(spell(text + end) if whole else text + end)
+                text += ("" if is_gap else literal) + (spell(value, row) if column in spelled else value)
+            texts.append(spell(text + end, row) if whole else text + end)
         return texts
 
 
@@ -105,16 +104,22 @@ def read_template(
     return Template(pieces, end, frozenset(columns if reads_atoms else {*columns} & {*smiles}))
 
 
-def require_molecules(template: Template) -> None:
-    """Check that there is a SMILES to spell in another way.
+def require_molecules(template: Template, order_only: bool) -> None:
+    """Check that there is a SMILES to spell in another way, or molecules to put in another order.
 
     Raises:
         ConfigError: if there is none.
     """
+    columns = ", ".join(template.columns)
     if not template.smiles:
         raise ConfigError(
-            f"enumerate_smiles needs a column of molecules; this stage reads {', '.join(template.columns)}. "
+            f"enumerate_smiles needs a column of molecules; this stage reads {columns}. "
             "Name one, or set tokens: smiles where a text column holds SMILES."
+        )
+    if order_only and len(template.columns) > 1 and not template.is_reaction:
+        raise ConfigError(
+            f"enumerate_smiles: order needs columns that are a side of a reaction; this stage reads {columns} in their "
+            'order. Set a template with an arrow, such as template: "{' + "}.{".join(template.columns) + '}>>".'
         )
 
 

@@ -115,8 +115,8 @@ def _check_columns(stage: object, config: Config) -> None:
             stage.template, stage.columns, competition.smiles, competition.text, competition.categorical,
             stage.reads_atoms,
         )  # fmt: skip
-        if getattr(stage, "enumerate_smiles", False):
-            require_molecules(template)
+        if enumerates := getattr(stage, "enumerate_smiles", False):
+            require_molecules(template, enumerates == "order")
 
 
 def main() -> None:

@@ -41,10 +41,10 @@ STAGES: dict[str, tuple[tuple[str, str, str], dict[str, Any]]] = {
 }
 
 
-def seconds_of(stage: Any, train: Rows, folder: Path, precision: str) -> float:
+def seconds_of(stage: Any, train: Rows, folder: Path) -> float:
     """Of one epoch; loading and featurising are outside the clock."""
     network, sample = stage.ready(train, folder)
-    settings = stage.config.model_copy(update={"precision": precision, "epochs": 1})
+    settings = stage.config
     accelerator = trainer.set_up(network, sample, settings)
     labels = as_labels(sample.y, None, np.ones(1), *target_scale(sample.y))
     started = time.process_time()
@@ -71,14 +71,13 @@ def main() -> None:
         smiles, text = ([column], []) if column == "SMILES" else ([], [column])
         seconds: dict[str, list[float]] = {"float32": [], "bf16": []}
         with tempfile.TemporaryDirectory() as cache:
-            stage = build_stage(
-                TypeAdapter(StageConfig).validate_python(block),
-                Context(smiles, text, [], [], [target], 0, Path(cache)),
-            )
+            context = Context(smiles, text, [], [], [target], 0, Path(cache))
             for _ in range(args.rounds):
                 for precision, values in seconds.items():
+                    settings = {**block, "epochs": 1, "precision": precision}
+                    stage = build_stage(TypeAdapter(StageConfig).validate_python(settings), context)
                     with tempfile.TemporaryDirectory() as folder:
-                        values.append(seconds_of(stage, train, Path(folder), precision))
+                        values.append(seconds_of(stage, train, Path(folder)))
         ratio = statistics.median(a / b for a, b in zip(*seconds.values(), strict=True))
         means = ", ".join(f"{precision} {statistics.median(values):.1f} s" for precision, values in seconds.items())
         print(f"{name:22s} {means}: {ratio:.2f} times as fast", flush=True)

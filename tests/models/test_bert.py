@@ -111,11 +111,40 @@ def test_every_epoch_trains_on_other_spellings(tmp_path: Path, monkeypatch: pyte
     assert set(seen) == {0}
 
 
+def test_a_molecule_of_many_rows_is_spelled_in_as_many_ways_in_one_epoch(tmp_path: Path) -> None:
+    train = table()
+    train.inputs["ligand"] = "CC(C)c1cc(OC)c(N)cc1C(=O)O"
+    ctx = context(["SMILES", "ligand"])
+    fitted = fit(tmp_path, stage(columns=["SMILES", "ligand"], enumerate_smiles=True), ctx, train)
+    tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    texts = ["".join(map(tokenizer.id_to_token, items)) for items in fitted.encode(train, tmp_path, 1, 0).items]
+    ligands = {text.removesuffix("[SEP]").split(".")[-1] for text in texts}
+    assert len(ligands) == train.inputs["SMILES"].nunique()  # rows that are alike in all columns are spelled alike
+
+
+def test_training_in_bf16_on_a_cpu_takes_the_attention_that_is_fast_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    train = table()
+    for precision, attention in (("bf16", "eager"), ("auto", "sdpa")):
+        backbone = Bert(stage(precision=precision), context(["SMILES"])).start(train, tmp_path)
+        assert backbone.encoder.config._attn_implementation == attention
+        assert Bert(stage(), context(["SMILES"])).restore(tmp_path).encoder.config._attn_implementation == "sdpa"
+
+
 def test_spellings_of_what_is_no_molecule_are_a_config_error() -> None:
     with pytest.raises(ConfigError, match=r"enumerate_smiles needs a column of molecules; this stage reads note\."):
         Bert(stage(enumerate_smiles=True), context(["SMILES"], ["note"]))
     with pytest.raises(ValueError, match="test_forms above 1 needs enumerate_smiles"):
         stage(test_forms=2)
+
+
+def test_the_order_of_columns_changes_only_where_they_are_a_side_of_a_reaction() -> None:
+    Bert(stage(enumerate_smiles="order"), context(["SMILES"]))  # its cells may hold mixtures
+    Bert(stage(enumerate_smiles="order", template="{a}.{b}>>"), context(["a", "b"]))
+    with pytest.raises(ConfigError, match=r'this stage reads a, b in their order.*template: "\{a\}\.\{b\}>>"'):
+        Bert(stage(enumerate_smiles="order"), context(["a", "b"]))
 
 
 def test_a_reaction_is_read_from_several_columns_by_a_template(tmp_path: Path) -> None:

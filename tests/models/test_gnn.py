@@ -90,3 +90,14 @@ def test_atom_features_reach_the_network(tmp_path: Path) -> None:
 def test_published_weights_and_atom_features_do_not_go_together() -> None:
     with pytest.raises(ValidationError, match="chemprop's own atom features"):
         stage(weights="chemeleon", atom_features=["tpsa"])
+
+
+def test_a_sum_beside_the_mean_counts_atoms_and_a_mean_alone_does_not(tmp_path: Path) -> None:
+    rings = Rows(["a", "b"], pd.DataFrame({"s": ["C1CCCCC1", "C1CCCCCCCCCCC1"]}), None)  # all atoms alike
+    differences = {}
+    for aggregation in (["mean"], ["mean", "norm"]):
+        one = stage(aggregation=aggregation)
+        backbone = one.start(ROWS, tmp_path).eval()
+        six, twelve = backbone(**one.encode(rings, tmp_path, 0, 0).batch(np.arange(2), torch.device("cpu")))
+        differences[len(aggregation)] = float((six - twelve).detach().abs().max())
+    assert differences[1] < 1e-6 < 1e-4 < differences[2]

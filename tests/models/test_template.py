@@ -38,13 +38,16 @@ def test_a_reaction_is_respelled_as_a_whole_and_all_else_column_by_column(templa
     read = read_template(template, [], ["a", "b", "c"], ["s t"], [])
     assert read.is_reaction == whole
     seen: list[str] = []
+    rows: set[str] = set()
 
-    def spell(smiles: str) -> str:
+    def spell(smiles: str, row: str) -> str:
         seen.append(smiles)
+        rows.add(row)
         return smiles
 
     text = read.texts(INPUTS.iloc[:1], "|", spell)[0]
     assert seen == ([text] if whole else [INPUTS[name][0] for name in read.columns if name in "abc"])
+    assert rows == {"\n".join(INPUTS[name][0] for name in read.columns)}
 
 
 def test_a_text_column_holds_smiles_where_the_stage_reads_atoms() -> None:

@@ -17,7 +17,7 @@ def test_the_quick_stages_of_each_kind_of_problem(tmp_path: Path) -> None:
     one = make(tmp_path, write(tmp_path, s=smiles(80)))
     assert kinds(one) == {"lightgbm": "lightgbm", "svr": "sklearn", "gnn": "gnn", "rxnfp": "bert", "unimol": "unimol"}
     several = make(tmp_path, write(tmp_path, s=smiles(80), ligand=smiles(80)[::-1]))
-    assert kinds(several) == kinds(one)
+    assert kinds(several) == {**kinds(one), "mlp": "sklearn"}
     assert all(several.stages[name].columns == [] for name in ("gnn", "rxnfp", "unimol"))  # all molecule columns
     text = make(tmp_path, write(tmp_path, t=notes(80)))
     assert kinds(text) == {"lightgbm": "lightgbm", "minilm": "bert"}
