@@ -1,6 +1,7 @@
-"""What R-Drop, multi-sample dropout and averaged weights change: held-out RMSE against the same stage without them.
+"""What R-Drop, multi-sample dropout and averaged weights change, and a mean alone over atoms: held-out RMSE against the
+same stage without them.
 
-    python -m tests.benchmarks.tricks --data FOLDER_WITH_COMPETITIONS [--seeds 4]
+    python -m tests.benchmarks.tricks --data FOLDER_WITH_COMPETITIONS [--seeds 4] [--bases "esol, gnn" ...]
 
 On one thread, on folds 0 to seeds-1 of five (another seed and fold each time). Prints the mean change in percent with
 its standard error over the pairs. Below 0 is better.
@@ -30,6 +31,7 @@ from models.stage import Context, build_stage
 
 BASES: dict[str, tuple[str, str, int, Any, dict[str, Any]]] = {
     "esol, gnn": ("SMILES", "logS", 1015, GnnStage, {"kind": "gnn"}),
+    "qm9_electronic, gnn": ("SMILES", "alpha_bohr3", 1000, GnnStage, {"kind": "gnn"}),
     "icwsm_tweets, minilm": (
         "text", "sentiment", 1000, BertStage, {"kind": "bert", "weights": "minilm", "epochs": 2, "learning_rate": 1e-4},
     ),
@@ -40,6 +42,7 @@ TRICKS: dict[str, dict[str, Any]] = {
     "multi_sample, 5 of 0.2": {"head": {"kind": "multi_sample"}},
     "ema 0.99": {"average": "ema", "ema_decay": 0.99},
     "backbone_dropout 0.1": {"backbone_dropout": 0.1},
+    "aggregation: [mean]": {"aggregation": ["mean"]},
 }
 
 
@@ -79,11 +82,12 @@ def main() -> None:
     for name in args.bases:
         column, target, n_rows, model, settings = BASES[name]
         rows, roles, folds = read(args.data, name, column, target, n_rows)
-        changes: dict[str, list[float]] = {trick: [] for trick in TRICKS}
+        tricks = {trick: more for trick, more in TRICKS.items() if set(more) <= set(model.model_fields)}
+        changes: dict[str, list[float]] = {trick: [] for trick in tricks}
         for seed in range(args.seeds):
             context = Context(*roles, [], [], [target], seed, Path("unused"))
             plain, _ = measure(model.model_validate(settings), context, rows, *folds[seed % 5])
-            for trick, more in TRICKS.items():
+            for trick, more in tricks.items():
                 rmse, _ = measure(model.model_validate({**settings, **more}), context, rows, *folds[seed % 5])
                 changes[trick].append(100 * (rmse / plain - 1))
         for trick, found in changes.items():
