@@ -274,7 +274,7 @@ def _language_models(
     if what == "reaction":
         rxnfp["tokens"] = "smiles"
     if preset != "quick" and one_molecule:
-        # Of several molecules, random spellings take far more epochs: docs/stages.md.
+        # Of several molecules, random spellings take far more epochs: docs/evidence.md, reaction_yield.
         rxnfp["enumerate_smiles"] = True
     if preset == "gpu":
         rxnfp |= {"epochs": 15, "learning_rate": 1e-4}
