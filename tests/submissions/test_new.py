@@ -241,7 +241,7 @@ REAL: dict[str, dict[str, Any]] = {
     "esol": {"kind": "scaffold", "metric": "rmse", "targets": 1, "stages": 5},
     "photoswitch": {"kind": "kfold", "metric": "r2", "targets": 4, "stages": 5},
     "biogen_adme": {"kind": "scaffold", "metric": "rmse", "targets": 6, "stages": 5},
-    "buchwald_hartwig": {"kind": "stratified", "metric": "rmse", "targets": 1, "stages": 5},
+    "buchwald_hartwig": {"kind": "stratified", "metric": "rmse", "targets": 1, "stages": 6},
     "icwsm_tweets": {"kind": "stratified", "metric": "rmse", "targets": 1, "stages": 2},
     "qm9_electronic": {"kind": "kfold", "metric": "r2", "targets": 5, "stages": 5},
 }
