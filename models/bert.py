@@ -44,11 +44,11 @@ ENCODER, TOKENIZER, TEXT = "encoder.json", "tokenizer.json", "text.json"
 class BertBackbone(nn.Module):
     """An encoder and the pooling of its token vectors."""
 
-    def __init__(self, encoder: nn.Module, pooling: str) -> None:
+    def __init__(self, encoder: transformers.PreTrainedModel, pooling: str) -> None:
         super().__init__()
         self.encoder = encoder
         self.pooling = pooling
-        self.width = int(encoder.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        self.width = int(encoder.config.hidden_size)
         self.attention = AttentionPooling(self.width) if pooling == "attention" else None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class Bert(Neural):
             encoder, tokens = self._from_scratch(train)
         if self.config.precision == "bf16" and not torch.cuda.is_available():
             # On a CPU the fused kernel's backward pass is slower in bf16 than in float32; plain products are not.
-            encoder.set_attn_implementation("eager")  # type: ignore[operator]
+            encoder.set_attn_implementation("eager")
         max_length = min(self.config.max_length, position_limit(encoder))
         items, cut = self._items(train.inputs, tokens, max_length, view=0, seed=0)
         unknown = tokens.unknown_share(items)
@@ -145,7 +145,7 @@ class Bert(Neural):
 
         pretrain(backbone, tokens, items, self.config, self.context.seed, folder, self.context.progress)
 
-    def _from_scratch(self, train: Rows) -> tuple[nn.Module, Tokens]:
+    def _from_scratch(self, train: Rows) -> tuple[transformers.PreTrainedModel, Tokens]:
         if self.template.smiles >= set(self.template.columns):
             texts = self.template.texts(train.inputs, SEPARATOR)
             if self.config.enumerate_smiles:

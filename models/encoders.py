@@ -33,7 +33,7 @@ MOST_UNKNOWN = 0.5
 """Share of unknown tokens above which a vocabulary cannot be the one for these inputs."""
 
 
-def pretrained(config: TextStage, rate: float) -> tuple[nn.Module, Tokens]:
+def pretrained(config: TextStage, rate: float) -> tuple[transformers.PreTrainedModel, Tokens]:
     """Encoder and tokenizer of the stage's weights, with `rate` for every dropout.
 
     Raises:
@@ -47,7 +47,7 @@ def pretrained(config: TextStage, rate: float) -> tuple[nn.Module, Tokens]:
             tokens = smiles_tokens(read_vocabulary(path if path.exists() else None))
         else:
             tokens = tokens_of_weights(folder, transformers.AutoTokenizer.from_pretrained)
-    size = encoder.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    size = encoder.get_input_embeddings().num_embeddings
     if tokens.tokenizer.get_vocab_size() > size:
         raise ConfigError(
             f"the tokenizer of weights {config.weights!r} must not have more tokens than the encoder; "
@@ -99,7 +99,7 @@ def gathered(files: dict[str, Path], name: str) -> Iterator[Path]:
         yield folder
 
 
-def load_encoder(folder: Path, name: str, rate: float) -> nn.Module:
+def load_encoder(folder: Path, name: str, rate: float) -> transformers.PreTrainedModel:
     """The encoder with the weights in `folder`, in float32, without its pooler, with `rate` for every dropout.
 
     Raises:
@@ -140,7 +140,7 @@ def _some(keys: list[str]) -> str:
     return ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
 
 
-def without_pooler(encoder: nn.Module) -> nn.Module:
+def without_pooler(encoder: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
     """The encoder without the layer behind its first token, which a masked-language model leaves untrained."""
     if getattr(encoder, "pooler", None) is not None:
         setattr(encoder, "pooler", None)  # noqa: B010 (a module of any kind; the name is theirs)
@@ -154,7 +154,7 @@ def set_config_rates(config: Any, rate: float) -> None:
             setattr(config, name, 0.0 if "layerdrop" in name else rate)
 
 
-def position_limit(encoder: nn.Module) -> int:
+def position_limit(encoder: transformers.PreTrainedModel) -> int:
     """Longest input in tokens that the encoder has positions for."""
     for name, part in encoder.named_modules():
         if name.endswith("position_embeddings") and isinstance(part, nn.Embedding):
@@ -164,8 +164,8 @@ def position_limit(encoder: nn.Module) -> int:
     return limit if isinstance(limit, int) and limit > 0 else 2**31
 
 
-def config_json(encoder: nn.Module) -> str:
+def config_json(encoder: transformers.PreTrainedModel) -> str:
     """The encoder's config without the place it was loaded from, so that equal jobs write equal bytes."""
-    values = encoder.config.to_dict()  # type: ignore[union-attr, operator]
+    values = encoder.config.to_dict()
     values.pop("_name_or_path", None)
     return json.dumps({**values, "dtype": "float32"}, indent=1, sort_keys=True) + "\n"

@@ -30,12 +30,11 @@ def spelled(smiles: str, row: str, view: int, seed: int, order_only: bool = Fals
     generator = random.Random(derive_seed(seed, view, smiles, row))
     sides = []
     for side in smiles.split(">"):
-        molecules = [_molecule(part) for part in side.split(".") if part]
+        parts = [part for part in side.split(".") if part]
+        molecules = [_molecule(part) for part in parts]
         if None in molecules:
             return smiles
-        if order_only:
-            parts = [part for part in side.split(".") if part]
-        else:
+        if not order_only:
             parts = [Chem.MolToRandomSmilesVect(molecule, 1, generator.getrandbits(31))[0] for molecule in molecules]
         generator.shuffle(parts)
         sides.append(".".join(parts))

@@ -202,11 +202,9 @@ def _trees(preset: Preset, found: Found, size: Size) -> list[Block]:
         if len(smiles) > 1:
             # Held-out R2 on yields of four columns: .95, trees .93, support vectors .89; of one column it adds nothing.
             layers = {"hidden_layer_sizes": [256, 128], "max_iter": 100, "alpha": 0.001}
-            mlp: dict[str, Any] = {"kind": "sklearn", "regressor": "MLPRegressor", "parameters": layers}
-            if preset != "quick":
-                mlp["seeds"] = [0, 1]
-            runs = len(mlp.get("seeds", [0]))
-            once = MLP_PER_ROW * len(smiles) * size.n_rows * size.n_targets * size.n_fits * runs
+            seeds = [0] if preset == "quick" else [0, 1]
+            mlp = {"kind": "sklearn", "regressor": "MLPRegressor", "parameters": layers, "seeds": seeds}
+            once = MLP_PER_ROW * len(smiles) * size.n_rows * size.n_targets * size.n_fits * len(seeds)
             blocks.append(Block("mlp", mlp, "a network on the same features: molecules that act together", once))
         if smiles and preset != "quick":
             slow = CATBOOST_PER_ROW * size.n_rows * size.n_targets * size.n_fits
