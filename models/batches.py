@@ -15,10 +15,6 @@ from torch import Tensor
 from models.losses import Labels
 from models.settings import NeuralStage
 
-PIECE = {"cpu": 8, "cuda": 32}
-"""Most rows of a batch that go through the network together. Small pieces pad little and cost a CPU nothing; a GPU is
-idle without many rows. Their gradients add up to that of the whole step, so that only speed depends on it (nearly so
-in pre-training, whose loss is a mean over tokens, of which rows have unequal numbers)."""
 LENGTHS_PER_BATCH = 4
 """Least number of lengths in a batch of rows that cannot be padded."""
 
@@ -61,6 +57,18 @@ class Sample:
     weights: NDArray[np.float64] | None = None
 
 
+def piece_size(device_type: str, precision: str) -> int:
+    """Most rows of a batch that go through the network together.
+
+    Small pieces pad little and cost a CPU nothing in float32; in bf16 each casts all weights anew, and a GPU is idle
+    without many rows. Their gradients add up to that of the whole step, so that only speed depends on it (nearly so in
+    pre-training, whose loss is a mean over tokens, of which rows have unequal numbers).
+    """
+    if device_type == "cuda":
+        return 32
+    return 16 if precision == "bf16" else 8
+
+
 def step_plan(
     batches: Batches, settings: NeuralStage, seed: int, epoch: int, device_type: str
 ) -> list[list[NDArray[np.intp]]]:
@@ -80,7 +88,7 @@ def step_plan(
         per_step = min(LENGTHS_PER_BATCH, size) * settings.accumulate
         return [pieces[i : i + per_step] for i in range(0, len(pieces), per_step)]
     if (lengths != lengths[0]).any():
-        size = min(size, PIECE[device_type])
+        size = min(size, piece_size(device_type, settings.precision))
     per_step = settings.batch_size * settings.accumulate
     steps = [order[i : i + per_step] for i in range(0, len(order), per_step)]
     by_length = [step[np.argsort(lengths[step], kind="stable")] for step in steps]

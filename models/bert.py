@@ -33,6 +33,7 @@ from models.heads import AttentionPooling, pool
 from models.mlm import pretrain
 from models.neural import Neural
 from models.notes import write_notes
+from models.seen import train_only
 from models.spelling import ANY_SPELLING, mirrored, spelled
 from models.stage import Context
 from models.template import SEPARATOR, read_template, require_molecules
@@ -109,6 +110,8 @@ class Bert(Neural):
         backbone = BertBackbone(encoder, self.config.pooling)
         if self.config.pretrain_epochs:
             self._pretrain(backbone, train, tokens, max_length, folder)
+        if not self.config.enumerate_smiles and self.config.extra_rows != "pretrain":  # else more tokens come by
+            train_only(encoder, np.concatenate(items))
         return backbone
 
     def restore(self, folder: Path) -> nn.Module:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from competition.errors import ConfigError, DataError
 from competition.files import read_json, write_atomically, write_json
-from models.batches import PIECE, Batches, Sample, batch_groups, sorted_plan, step_plan
+from models.batches import Batches, Sample, batch_groups, piece_size, sorted_plan, step_plan
 from models.checkpoint import Checkpoint
 from models.dropout import audit, rates, set_rates
 from models.heads import Network
@@ -291,7 +291,8 @@ def advice_on_memory(settings: NeuralStage) -> Iterator[None]:
         words = ("out of memory", "not enough memory", "can't allocate memory")
         if not isinstance(error, MemoryError) and not any(word in str(error) for word in words):
             raise
-        together = min(settings.batch_size, PIECE["cuda" if torch.cuda.is_available() else "cpu"])
+        device_type = "cuda" if torch.cuda.is_available() else "cpu"
+        together = min(settings.batch_size, piece_size(device_type, settings.precision))
         smaller = max(1, together // 2)
         raise DataError(
             f"a batch must fit into memory; of batch_size {settings.batch_size}, {together} rows together do not. "
