@@ -101,7 +101,8 @@ def clean_inputs(
     keys = pd.DataFrame(index=table.index)
     dropped = np.zeros(len(table), dtype=bool)
     for name in config.smiles:
-        canonical = {smiles: canonical_smiles(smiles) for smiles in table[name].unique()}
+        none = config.empty_smiles or ""
+        canonical = {smiles: canonical_smiles(smiles.strip() or none) for smiles in table[name].unique()}
         clean[name] = table[name].map(canonical)
         keys[name] = clean[name]
         dropped |= _unusable(table, name, clean[name].isna().to_numpy(), "a SMILES that RDKit can parse", config, where)
@@ -126,10 +127,12 @@ def _unusable(
 ) -> np.ndarray:
     if wrong.any() and config.unparsable == "error":
         first = int(np.flatnonzero(wrong)[0])
+        is_empty = name in config.smiles and not table[name][first].strip()
+        no_molecule = ', or empty_smiles: "[Ar]" where empty means no molecule' if is_empty else ""
         raise DataError(
             f"{where}: column {name!r} must hold {what} in every row; it does not in "
             f"{named_rows(table, pd.Series(wrong), config.id)} (the first has {table[name][first]!r}). Correct it, or "
-            "set competition.unparsable: drop (for predict: before the run that it predicts with)."
+            f"set competition.unparsable: drop{no_molecule} (for predict: before the run that it predicts with)."
         )
     return wrong
 

@@ -95,6 +95,9 @@ class CompetitionConfig(StrictModel):
     """Name of a metric (`competition/metrics.py`), or `file.py:function` relative to the YAML file."""
     greater_is_better: bool | None = None
     """Direction of a metric of your own; the named metrics know theirs."""
+    empty_smiles: str | None = None
+    """SMILES that an empty cell of a molecule column is read as, where empty means none, as of an additive: "[Ar]" is
+    an atom that few molecules have. null: an empty cell cannot be parsed."""
     unparsable: Literal["error", "drop"] = "error"
     """What to do with rows whose molecule RDKit cannot parse or whose text is empty: stop, or leave them
     out of training and give test rows the mean of the training labels (counted in the report)."""

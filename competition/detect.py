@@ -41,6 +41,8 @@ class Column:
     """Whether the user should look at the data before going on."""
     reaction: bool = False
     """Whether a text column holds reaction SMILES."""
+    empty: bool = False
+    """Whether a molecule column has empty cells."""
 
 
 @dataclass(frozen=True)
@@ -242,8 +244,10 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
     distinct = list(filled.unique())
     sample = distinct[:: max(1, len(distinct) // SAMPLED)][:SAMPLED]
     if looks_like_smiles(name, sample):
+        n_empty = len(cells) - len(filled)
         parsed = f"RDKit parses {_parsed(sample)} of {len(sample)} distinct values"
-        return Column(name, "smiles", parsed, warning=_parsed(sample) < len(sample))
+        parsed += f"; {n_empty} cells are empty" if n_empty else ""
+        return Column(name, "smiles", parsed, warning=_parsed(sample) < len(sample) or n_empty > 0, empty=n_empty > 0)
     if np.mean([is_reaction(value) for value in sample]) >= NEARLY_ALL:
         return Column(name, "text", "reaction SMILES (with >), which only language models read", reaction=True)
     return _text_or_category(name, len(filled), distinct, sample)

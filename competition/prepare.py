@@ -75,7 +75,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
     clean_test = clean_test[~dropped_test].reset_index(drop=True)
     require_rows(clean_train, f"{config.train} without its unparsable rows")
     require_rows(clean_test, f"{config.test} without its unparsable rows")
-    _require_labels(clean_train[config.targets], config)
+    _require_labels(clean_train[[*config.targets, *config.auxiliary_targets]], config)
 
     shared = set(clean_train[INPUT_KEY]) & set(clean_test[INPUT_KEY])
     report = {
@@ -178,7 +178,7 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test_ids: list
 
 
 def _require_labels(targets: pd.DataFrame, config: CompetitionConfig) -> None:
-    empty = [name for name in config.targets if targets[name].isna().all()]
+    empty = [str(name) for name in targets if targets[name].isna().all()]
     if empty:
         raise DataError(f"{config.train}: every target must have labels; {', '.join(empty)} has none at all.")
 

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
@@ -144,11 +145,16 @@ def fit_targets(
     standardised = (y - mean) / scale
     for t, rows in enumerate(known):
         pipeline = make_pipeline()
-        fitting = {} if weights is None else {"regressor__sample_weight": _accepted(weights, pipeline)[rows]}
+        fitting = {}
+        if weights is not None:
+            require_weights(type(pipeline["regressor"]).__name__)
+            fitting = {"regressor__sample_weight": weights[rows]}
         try:
-            pipeline.fit(_take(x, rows), standardised[rows, t], **fitting)
-        except ValueError as error:
-            raise _refused(pipeline, f"take the rows of target {names[t]!r}", error) from error
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # max_iter is a setting, and stopping early is one
+                pipeline.fit(_take(x, rows), standardised[rows, t], **fitting)
+        except (ValueError, TypeError) as error:
+            raise _refused(pipeline, f"take the rows of target {names[t]!r}", error) from None
         save(pipeline, _file(folder, t))
     write_json(folder / TARGETS, {"mean": mean.tolist(), "scale": scale.tolist()})
 
@@ -165,12 +171,12 @@ def predict_targets(x: pd.DataFrame | NDArray[Any], folder: Path) -> NDArray[np.
         pipeline = load(_file(folder, t))
         try:
             y_pred.append(pipeline.predict(x).reshape(len(x)))
-        except ValueError as error:  # as of neighbours, of which there are fewer than asked for
-            raise _refused(pipeline, "predict", error) from error
+        except (ValueError, TypeError) as error:  # as of neighbours, of which there are fewer than asked for
+            raise _refused(pipeline, "predict", error) from None
     return np.column_stack(y_pred) * np.array(targets["scale"]) + np.array(targets["mean"])
 
 
-def _refused(pipeline: Any, what: str, error: ValueError) -> ConfigError:
+def _refused(pipeline: Any, what: str, error: Exception) -> ConfigError:
     said = " ".join(str(error).split()).rstrip(".")
     return ConfigError(
         f"{type(pipeline['regressor']).__name__} must {what}; scikit-learn says: {said}. "
@@ -230,13 +236,17 @@ def _without_addresses(content: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _accepted(weights: NDArray[np.float64], pipeline: Pipeline) -> NDArray[np.float64]:
-    if not has_fit_parameter(pipeline["regressor"], "sample_weight"):
+def require_weights(regressor: str) -> None:
+    """Refuse a regressor of scikit-learn that cannot be fitted on rows with weights.
+
+    Raises:
+        ConfigError: if it cannot.
+    """
+    if not has_fit_parameter(regressor_class(regressor), "sample_weight"):
         raise ConfigError(
-            f"a regressor on rows with weights must take sample_weight in its fit; "
-            f"{type(pipeline['regressor']).__name__} does not. Choose another (SVR and Ridge do), or leave weights out."
+            f"a regressor on rows with weights must take sample_weight in its fit; {regressor} does not. "
+            "Choose another (SVR and Ridge do), or leave weights out."
         )
-    return weights
 
 
 def _file(folder: Path, target: int) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,7 +86,7 @@ class Gnn(Neural):
         shape = {"d_v": d_atom, "d_e": d_bond, "d_h": self.config.width, "depth": self.config.depth}
         state = None
         if self.config.weights:
-            shape, state = read_message_passing(self.config.weights)
+            shape, state = read_message_passing(self.config.weights, self.featurizer.shape)
         write_json(folder / SHAPE, shape)
         backbone = self.restore(folder)
         if state is not None:
@@ -116,24 +117,36 @@ class Gnn(Neural):
         return self.featurizer(molecule, extra)
 
 
-def read_message_passing(weights: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_message_passing(weights: str, expected: tuple[int, int]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Shape and weights of message passing as chemprop and CheMeleon save them.
+
+    Args:
+        expected: numbers of an atom and of a bond.
 
     Source of CheMeleon: Burns et al., Deep Learning Foundation Models from Classical Molecular Descriptors,
     arXiv 2506.15792.
 
     Raises:
-        ConfigError: if the file holds something else.
+        ConfigError: if the file holds something else, or reads other numbers.
     """
     path = next(iter(find_weights(weights).values()))
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    shape, state = content.get("hyper_parameters", {}), content.get("state_dict", {})
-    if "d_h" not in shape or "W_i.weight" not in state:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        shape, state = content["hyper_parameters"], content["state_dict"]
+        shape = {name: shape[name] for name in SHAPE_NAMES if shape.get(name) is not None}
+        BondMessagePassing(**shape).load_state_dict(state)
+    except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError, UnpicklingError) as error:
+        said = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"{path} must hold hyper_parameters and the state_dict of a BondMessagePassing; it holds "
-            f"{', '.join(content)}. Name chemeleon, or a file of that form."
+            f"{path} must hold hyper_parameters and the state_dict of a BondMessagePassing, as chemprop saves it, and "
+            f"does not ({type(error).__name__}: {said}). Name chemeleon, or a file of that form."
+        ) from None
+    if (own := (shape.get("d_v"), shape.get("d_e"))) != expected:
+        raise ConfigError(
+            f"{path} must read {expected[0]} numbers of an atom and {expected[1]} of a bond, as chemprop gives them by "
+            f"default; it reads {own[0]} and {own[1]}. Name weights of that featurizer."
         )
-    return {name: shape[name] for name in SHAPE_NAMES if shape.get(name) is not None}, state
+    return shape, state
 
 
 def atom_features(molecule: Chem.Mol, kinds: list[str]) -> NDArray[np.float32]:

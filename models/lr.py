@@ -40,6 +40,8 @@ RANGE = 1e3
 SMOOTHING = 0.9
 DIVERGED = 4.0
 """Times the smallest smoothed loss, at which the test ends."""
+FELL = 0.8
+"""Share of the loss of the first tenth of the steps, below which the smoothed loss has fallen."""
 
 
 def smoothed(losses: list[float]) -> NDArray[np.float64]:
@@ -113,8 +115,8 @@ def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.
 
 def suggest(
     competition: CompetitionConfig, name: str, stage: Any, paths: Paths, n_workers: int | None
-) -> tuple[float, Path]:
-    """Run the test of a stage and draw it; returns the suggested rate and the picture.
+) -> tuple[float, bool, Path]:
+    """Run the test of a stage and draw it; returns the suggested rate, whether the loss fell, and the picture.
 
     Raises:
         ConfigError: if the stage is not neural.
@@ -133,7 +135,7 @@ def suggest(
     chosen = suggested(rates, losses)
     file = paths.report / f"lr_{name}.png"
     draw_range_test(rates, losses, chosen, stage, n_steps, file)
-    return chosen, file
+    return chosen, bool(losses.min() < FELL * losses[: STEPS // 10].mean()), file
 
 
 def main() -> None:
@@ -158,9 +160,11 @@ def main() -> None:
     with command.locked(paths):
         prepare.run(competition, paths, find_config(name))
         make.run(competition, make.load_folds_config(name), paths)
-        chosen, file = suggest(competition, stage_name, stages[stage_name], paths, args.workers)
+        chosen, fell, file = suggest(competition, stage_name, stages[stage_name], paths, args.workers)
     now = stages[stage_name].learning_rate
     print(f"stage {stage_name}  suggested learning_rate: {chosen:.1e} (the YAML has {now:.1e})")
+    if not fell:
+        print(f"WARNING: the loss hardly fell in {STEPS} steps, so this says little; look at the curve")
     print(f"Written: {shown(file)}")
 
 

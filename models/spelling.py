@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import random
+import re
 from collections.abc import Iterable
 
 from rdkit import Chem, RDLogger
@@ -29,7 +30,7 @@ def spelled(smiles: str, row: str, view: int, seed: int, order_only: bool = Fals
         return smiles
     generator = random.Random(derive_seed(seed, view, smiles, row))
     sides = []
-    for side in smiles.split(">"):
+    for side in re.split("(?<!-)>", smiles):  # "->" is a bond that one atom gives
         parts = [part for part in side.split(".") if part]
         molecules = [_molecule(part) for part in parts]
         if None in molecules:

@@ -32,7 +32,8 @@ class Transformed:
         assert train.y is not None
         if self.kind == "log1p" and np.nanmin(train.y) <= -1:
             raise DataError(
-                f"target_transform: log1p needs targets above -1; the smallest is {np.nanmin(train.y):g}. "
+                f"target_transform: log1p needs targets above -1, pseudo-labels too; the smallest is "
+                f"{np.nanmin(train.y):g}. "
                 "Set power, which takes any number."
             )
         transform = make_transform(self.kind, len(train)).fit(train.y)

@@ -37,7 +37,7 @@ class Template:
     def is_reaction(self) -> bool:
         """Whether the template makes a reaction's SMILES of molecule columns, each of its sides a set of molecules."""
         literals = self.end + "".join(literal for literal, _ in self.pieces)
-        return set(self.columns) <= self.smiles and ">" in literals and not literals.strip(".>")
+        return set(self.columns) <= self.smiles and 1 <= literals.count(">") <= 2 and not literals.strip(".>")
 
     def texts(
         self, inputs: pd.DataFrame, separator: str, spell: Callable[[str, str], str] = lambda smiles, row: smiles
@@ -101,7 +101,15 @@ def read_template(
         neighbours = zip(columns, columns[1:], strict=False)
         between = ["." if a in smiles and b in smiles else SEPARATOR for a, b in neighbours]
         pieces = list(zip(["", *between], columns, strict=True))
-    return Template(pieces, end, frozenset(columns if reads_atoms else {*columns} & {*smiles}))
+    molecules = frozenset(columns if reads_atoms else {*columns} & {*smiles})
+    if molecules >= set(columns):  # blanks around an arrow are for the reader
+        pieces = [(_close_up(literal), column) for literal, column in pieces]
+        end = _close_up(end)
+    return Template(pieces, end, molecules)
+
+
+def _close_up(literal: str) -> str:
+    return re.sub(r"\s*([.>]+)\s*", r"\1", literal)
 
 
 def require_molecules(template: Template, order_only: bool) -> None:

@@ -21,7 +21,7 @@ from accelerate.state import AcceleratorState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from competition.errors import ConfigError, DataError
+from competition.errors import DataError
 from competition.files import read_json, write_atomically, write_json
 from models.batches import Batches, Sample, batch_groups, piece_size, sorted_plan, step_plan
 from models.checkpoint import Checkpoint
@@ -29,6 +29,7 @@ from models.dropout import audit, rates, set_rates
 from models.heads import Network
 from models.labels import target_scale
 from models.losses import Labels, as_labels, r_drop_penalty, target_weights, training_loss
+from models.machine import cpu_has_bf16, require_precision
 from models.monitor import MEASURES, as_many, measures
 from models.monitor import losses as losses_in_both_modes
 from models.optimizer import make_average, make_optimizer, prepare_layers
@@ -311,11 +312,7 @@ def make_accelerator(precision: str) -> Accelerator:
     has_bf16 = gpu_has_bf16() if has_gpu else cpu_has_bf16()
     if precision == "auto":
         precision = ("bf16" if has_bf16 else "fp16") if has_gpu else "float32"
-    if (precision == "fp16" and not has_gpu) or (precision == "bf16" and not has_bf16):
-        raise ConfigError(
-            f"precision {precision} needs a GPU{'' if precision == 'fp16' else ' or a CPU'} that has it; "
-            "there is none here. Set precision: auto."
-        )
+    require_precision(precision, has_gpu, has_bf16)
     AcceleratorState._reset_state(True)  # stages of one worker may differ in precision
     return Accelerator(mixed_precision="no" if precision == "float32" else precision)
 
@@ -323,8 +320,3 @@ def make_accelerator(precision: str) -> Accelerator:
 def gpu_has_bf16() -> bool:
     """Whether the GPU has it: a T4 says so too, by slow emulation (pytorch issue 148322)."""
     return torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies in bf16 (AMD from Zen 4, Intel's servers from Sapphire Rapids); else slower."""
-    return "avx512_bf16" in Path("/proc/cpuinfo").read_text()

@@ -7,6 +7,7 @@ Writes: nothing.
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from competition import command
@@ -17,20 +18,26 @@ from competition.paths import Paths
 from competition.prepare import describe, prepare
 from competition.tables import own_rows
 from folds.splitters import divide
-from models.config import CustomStage, TextStage
+from models.config import CustomStage, RegressorStage, TextStage
 from models.custom import load_custom
+from models.estimators import require_weights
+from models.executor import count_gpus
 from models.file import FOLD_MARKS, check_predictions
 from models.jobs import code_digest
+from models.machine import cpu_has_bf16, require_precision
 from models.ray_executor import require_cluster
-from models.settings import FileStage
+from models.settings import FileStage, NeuralStage, Stage
 from models.stage import molecule_columns, require_inputs
 from models.template import read_template, require_molecules
 from models.weights import WEIGHT_SETS, digest_of_weights
 from submissions.config import Config, load_config
 
 
-def check(config: Config) -> str:
+def check(config: Config, here: bool = True) -> str:
     """Check a whole configuration with its tables and weights; returns what was found, in words.
+
+    Args:
+        here: whether this machine trains, and has to have the precision of the stages.
 
     Raises:
         DataError, SubmissionError: for the first thing wrong in the tables.
@@ -50,7 +57,11 @@ def check(config: Config) -> str:
         doubts: list[str] = []
         try:
             require_inputs(stage, competition)
-            _check_columns(stage, config)
+            _check_columns(stage, config, prepared.train)
+            _check_training(stage, config, own)
+            if here and isinstance(stage, NeuralStage):
+                has_gpu = count_gpus() > 0  # whether it has bf16 only torch knows; the stage asks it
+                require_precision(stage.precision, has_gpu, has_gpu or cpu_has_bf16())
             digest_of_weights(weights)
             if isinstance(stage, CustomStage):
                 load_custom(stage)
@@ -105,7 +116,7 @@ def _check_metric(competition: CompetitionConfig, y: NDArray[np.float64], folds:
             )
 
 
-def _check_columns(stage: object, config: Config) -> None:
+def _check_columns(stage: object, config: Config, train: pd.DataFrame) -> None:
     competition = config.competition
     kind = getattr(stage, "kind", "")
     if kind in ("gnn", "unimol", "unimol2"):
@@ -117,6 +128,25 @@ def _check_columns(stage: object, config: Config) -> None:
         )  # fmt: skip
         if enumerates := getattr(stage, "enumerate_smiles", False):
             require_molecules(template, enumerates == "order")
+            if enumerates == "order" and not any("." in text for text in template.texts(train, " ")):
+                raise ConfigError(
+                    "enumerate_smiles: order needs cells or sides of a reaction with several molecules; there are none "
+                    f"in {', '.join(template.columns)}. Set true, for other spellings, or leave it out."
+                )
+
+
+def _check_training(stage: Stage, config: Config, own: pd.DataFrame) -> None:
+    """What the labels and weights of the training rows forbid, known before a fold is trained."""
+    competition = config.competition
+    least = own[competition.targets].min().min()
+    if stage.target_transform == "log1p" and least <= -1:
+        raise ConfigError(
+            f"target_transform: log1p needs targets above -1; the smallest is {least:g}. Set power, which takes any "
+            "number."
+        )
+    extra = stage.extra_rows != "ignore" and any(table.weight != 1 for table in competition.extra_train)
+    if isinstance(stage, RegressorStage) and (competition.weight or extra or stage.pseudo_labels):
+        require_weights(stage.regressor)
 
 
 def main() -> None:
@@ -124,7 +154,8 @@ def main() -> None:
     args = command.parser(__doc__).parse_args()
     if args.executor == "ray":
         require_cluster(args.ray_address)
-    print(f"{Paths.of(args.competition).name}: checked\n{check(load_config(args.competition, args.seed))}")
+    found = check(load_config(args.competition, args.seed), here=args.executor == "local")
+    print(f"{Paths.of(args.competition).name}: checked\n{found}")
 
 
 if __name__ == "__main__":

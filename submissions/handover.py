@@ -80,10 +80,12 @@ def _steps(run: Run) -> str:
     name, yaml = run.paths.name, f"{run.paths.name}.yaml"
     named = name if any((folder / yaml).is_file() for folder in config_folders()) else yaml
     python = read_json(run.folder / MANIFEST)["versions"]["python"]
+    cut = "".join(f"\n- {line}" for line in run.left_out)
+    first = f"\n\nFirst take out of `{yaml}` what this run left out:\n{cut}" if cut else ""
     slug = run.config.competition.kaggle
     where = f", from https://www.kaggle.com/competitions/{slug}/data" if slug else ""
     return f"""With Python {python}, this code (revision {revision()}), its `requirements.txt` and
-`requirements-weights.txt`, and `{yaml}` beside the files that it names{where}:
+`requirements-weights.txt`, and `{yaml}` beside the files that it names{where}:{first}
 
 ```
 ./run.sh train {named}                      # training alone: prepared tables, folds, every job

@@ -48,6 +48,8 @@ HINTS = """\
 #   in any stage           seeds: [0, 1, 2]        the mean over seeds; more seeds, better and slower
 #   in gnn, bert, unimol   epochs, learning_rate, batch_size, schedule: linear | cosine | one_cycle | ...
 #   in gnn, bert, unimol   head: {kind: multi_sample, samples: 5, dropout: 0.2}
+#   in bert on reactions   template: "{a}.{b}>>{c}" of your columns, enumerate_smiles: order, epochs: 15
+#   in submissions         default: convex         plain weights, where folds are groups that are few and unlike
 #   in folds               kind: kfold | stratified | group | stratified_group | scaffold | cluster | time | column |
 #                          file, and n_folds; ./run.sh folds NAME shows which one looks like the test table
 #   in competition         unparsable: drop        leave out rows whose molecule does not parse or whose text is empty
@@ -251,6 +253,9 @@ def to_yaml(name: str, plan: Plan) -> str:
         if columns:
             reasons = [f"{_name(column)}: {column.reason}" for column in columns]
             lines += _setting(role, [column.name for column in columns], *reasons)
+    molecules = [column for column in found.columns if column.role == "smiles"]
+    if len(molecules) > 1 and any(column.empty for column in molecules):
+        lines += _setting("empty_smiles", "[Ar]", "GUESS: an empty cell is no molecule; argon stands for it")
     if plan.group is not None:
         lines += _setting("group", plan.group)
     for column in found.columns:

@@ -8,7 +8,7 @@ Nothing with `submissions.stack: false`.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from competition.files import derive_seed, read_json, write_table
 from submissions.apply import STACK, STACK_FILE, store_stack
 from submissions.blend import number
 from submissions.columns import Run, load_columns, open_run, rule_of, targets_of
-from submissions.crossfit import Comparison, Fit, Rule, choose, compare, cross_fit, fit_of, repeats, scores
+from submissions.crossfit import Comparison, CrossFitted, Fit, Rule, choose, compare, cross_fit, fit_of, repeats, scores
 from submissions.features import features_of
 from submissions.products import (
     at_work,
@@ -49,6 +49,9 @@ def stack(run: Run) -> dict[str, Any]:
         predictions[name] = cross_fit(targets, _fit_of(rule.default, corrector), run.plan.n_folds)
         write_table(run.folder / cross_fitted_file(name), cross_fitted_table(columns.ids, names, predictions[name]))
         fitted = [fit_stack(target, rule.default, NONE, corrector) for target in targets]
+        for t in _untested(predictions[name], predictions[rule.default]):
+            fitted[t] = replace(fitted[t], correction=None)
+            predictions[name].in_sample[:, t] = predictions[rule.default].in_sample[:, t]
         models = [store_stack(run.folder, f"{name}_{t}", each, columns.stages) for t, each in enumerate(fitted)]
         files += [cross_fitted_file(name), *(m["correction"]["file"] for m in models if "file" in m["correction"])]
         candidates[name] = {"models": dict(zip(names, models, strict=True)), **scores(rule, predictions[name])}
@@ -67,6 +70,12 @@ def stack(run: Run) -> dict[str, Any]:
         "same_as_default": same,
     }
     return finish(run, STACK, content, files)
+
+
+def _untested(stack: CrossFitted, default: CrossFitted) -> list[int]:
+    """Targets that a stack corrects for no held-out row: a correction from all rows would have no score of its own."""
+    pairs = zip(stack.cross_fitted.T, default.cross_fitted.T, strict=True)
+    return [t for t, (one, other) in enumerate(pairs) if np.array_equal(one, other, equal_nan=True)]
 
 
 def _correctors(run: Run) -> dict[str, Corrector]:

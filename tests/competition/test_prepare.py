@@ -153,6 +153,22 @@ def test_unparsable_rows_are_dropped_only_if_configured_and_named_in_the_report(
     assert found.sample["id"].tolist() == ["t1", "t2"]
 
 
+def test_an_empty_molecule_is_refused_or_what_the_yaml_says(tmp_path: Path) -> None:
+    train = with_line(TRAIN, 4, "d,  ,4")
+    with pytest.raises(DataError, match=r"row 5 \(id 'd'\).*unparsable: drop, or empty_smiles: \"\[Ar\]\" where empty"):
+        prepared(tmp_path, train)
+    found = prepared(tmp_path, train, empty_smiles="[Ar]")
+    assert found.train["SMILES"].tolist()[3] == "[Ar]"
+    assert found.train["SMILES"].tolist()[:3] == prepared(tmp_path).train["SMILES"].tolist()[:3]
+    with pytest.raises(DataError, match="does not in row 5"):
+        prepared(tmp_path, train, empty_smiles="none")
+
+
+def test_an_auxiliary_target_without_labels_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="must have labels; z has none at all"):
+        prepared(tmp_path, ["id,SMILES,y,z", "a,C,1,", "b,CC,2,"], auxiliary_targets=["z"])
+
+
 def test_empty_text_is_refused_or_dropped(tmp_path: Path) -> None:
     lines = ["id,SMILES,y", "a, ,1", "b,words,2"]
     with pytest.raises(DataError, match=r"must hold text in every row; it does not in row 2 \(id 'a'\) \("):

@@ -89,6 +89,19 @@ def test_what_scikit_learn_refuses_is_told_with_the_target(tmp_path: Path) -> No
         fit_targets(pipeline_of("RidgeCV", cv=5), x, x, None, tmp_path, ["y"])
 
 
+@pytest.mark.parametrize("sizes", [["256"], [10.5], [[10], [5]]])
+def test_a_parameter_that_fails_in_the_fit_is_told_too(tmp_path: Path, sizes: list[Any]) -> None:
+    x = np.arange(6.0)[:, None]
+    with pytest.raises(ConfigError, match="MLPRegressor must take the rows of target 'y'; scikit-learn says"):
+        fit_targets(pipeline_of("MLPRegressor", hidden_layer_sizes=sizes), x, x, None, tmp_path, ["y"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_network_that_ends_by_its_number_of_steps_does_so_without_a_word(tmp_path: Path) -> None:
+    x = np.arange(6.0)[:, None]
+    fit_targets(pipeline_of("MLPRegressor", max_iter=2), x, x, None, tmp_path, ["y"])
+
+
 @pytest.mark.parametrize("name", ["SVR", "KernelRidge", "KNeighborsRegressor", "Ridge", "MLPRegressor",
                                   "GaussianProcessRegressor", "HistGradientBoostingRegressor"])  # fmt: skip
 def test_what_is_read_back_predicts_the_same(name: str, tmp_path: Path) -> None:

@@ -60,8 +60,25 @@ def test_a_stage_with_published_weights_trains_and_predicts(tmp_path: Path) -> N
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
-    path = published(tmp_path, hyper_parameters={})
-    with pytest.raises(ConfigError, match="must hold hyper_parameters"):
+    path = published(tmp_path)
+    content = torch.load(path, weights_only=True)
+    shape, state = content["hyper_parameters"], content["state_dict"]
+    lacking = {name: tensor for name, tensor in state.items() if not name.startswith("W_o")}
+    for wrong in (
+        {**content, "hyper_parameters": {}},
+        {**content, "hyper_parameters": {**shape, "d_h": 8}},
+        {**content, "state_dict": lacking},
+        [content],
+    ):
+        torch.save(wrong, path)
+        with pytest.raises(ConfigError, match="must hold hyper_parameters and the state_dict"):
+            stage(weights=str(path)).start(ROWS, tmp_path)
+    path.write_text("no weights")
+    with pytest.raises(ConfigError, match="must hold hyper_parameters and the state_dict"):
+        stage(weights=str(path)).start(ROWS, tmp_path)
+    other = {**{name: value for name, value in shape.items() if name != "cls"}, "d_v": 133}
+    torch.save({"hyper_parameters": other, "state_dict": BondMessagePassing(**other).state_dict()}, path)
+    with pytest.raises(ConfigError, match="must read 72 numbers of an atom and 14 of a bond.*reads 133 and 14"):
         stage(weights=str(path)).start(ROWS, tmp_path)
 
 

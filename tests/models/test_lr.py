@@ -41,8 +41,9 @@ def test_the_curve_is_drawn_and_held_out_rows_take_no_part(tmp_path: Path, monke
     curves = []
     range_test = lr.range_test
     monkeypatch.setattr(lr, "range_test", lambda *a: curves.append(range_test(*a)) or curves[-1])
-    chosen, file = lr.suggest(config, "graph", stages["graph"], paths, 1)
+    chosen, fell, file = lr.suggest(config, "graph", stages["graph"], paths, 1)
     assert 1e-7 < chosen < 0.1
+    assert isinstance(fell, bool)
     assert file.read_bytes().startswith(b"\x89PNG")
     table = read_table(paths.train, text_columns(config))
     held_out = read_folds(paths.folds, list(table["id"])) == 0

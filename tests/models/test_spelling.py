@@ -35,6 +35,15 @@ def test_the_molecules_of_a_reaction_change_places_on_their_own_side_only() -> N
     assert len(forms) == 6 * 2
 
 
+def test_the_arrow_of_a_dative_bond_is_no_reaction() -> None:
+    platinum = "[NH3]->[Pt](<-[NH3])(Cl)Cl"
+    forms = {spelled(platinum, "row", view, 0) for view in range(1, 20)}
+    assert len(forms) > 3
+    assert len({Chem.CanonSmiles(form) for form in forms}) == 1
+    sides = {spelled(f"{platinum}.CCO>>CC", "row", view, 0, order_only=True) for view in range(20)}
+    assert sides == {f"{platinum}.CCO>>CC", f"CCO.{platinum}>>CC"}
+
+
 def test_with_order_alone_each_molecule_keeps_its_spelling() -> None:
     forms = {spelled("C(N)O.OCC>>S.CP", "row", view, 0, order_only=True) for view in range(50)}
     assert forms == {

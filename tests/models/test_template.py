@@ -24,6 +24,7 @@ def test_without_a_template_molecules_are_joined_by_a_dot_and_texts_by_the_separ
 def test_a_template_makes_a_reaction_and_an_empty_molecule_leaves_no_lone_dot() -> None:
     assert texts("{a}.{b}>>{c}") == ["CC.O>>CCO", "N>>N", "C>>C"]
     assert texts("{c}>>{a}.{b}") == ["CCO>>CC.O", "N>>N", "C>>C"]
+    assert texts("{c} >> {a} . {b}") == texts("{c}>>{a}.{b}")
 
 
 def test_the_separator_of_the_encoder_takes_the_place_of_its_name_and_the_blanks_around_it() -> None:
@@ -32,7 +33,15 @@ def test_the_separator_of_the_encoder_takes_the_place_of_its_name_and_the_blanks
 
 @pytest.mark.parametrize(
     ("template", "whole"),
-    [("{a}.{b}>>{c}", True), ("{a}.{b}", False), ("{a} [SEP] {b}", False), ("{a}>>{s t}", False), ("x>{a}", False)],
+    [
+        ("{a}.{b}>>{c}", True),
+        ("{a} . {b} >> {c}", True),
+        ("{a}.{b}", False),
+        ("{a} [SEP] {b}", False),
+        ("{a}>>{s t}", False),
+        ("x>{a}", False),
+        ("{a}>{b}>{c}>", False),
+    ],
 )
 def test_a_reaction_is_respelled_as_a_whole_and_all_else_column_by_column(template: str, whole: bool) -> None:
     read = read_template(template, [], ["a", "b", "c"], ["s t"], [])

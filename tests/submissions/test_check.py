@@ -109,6 +109,13 @@ def test_a_template_that_names_a_column_which_is_no_input_is_found_before_any_wo
         ({"kind": "gnn", "weight_decay": float("inf")}, r"stages\.s\.weight_decay: .*finite"),
         ({"kind": "gnn", "seeds": [1, 1]}, r"stages\.s\.seeds: each seed must be named once"),
         ({"kind": "bert", "template": "{note"}, r"stages\.s: template must be text with columns in braces"),
+        ({"kind": "gnn", "aggregation": ["mean", "mean"]}, r"stages\.s\.aggregation: each way must be named once"),
+        ({"kind": "bert", "enumerate_smiles": "false"}, r"stages\.s\.enumerate_smiles: .*(boolean|'order')"),
+        (
+            {"kind": "bert", "columns": ["SMILES"], "enumerate_smiles": "order"},
+            r"stages\.s: .*several molecules; there",
+        ),
+        ({"kind": "sklearn", "target_transform": "log1p"}, r"stages\.s: .*above -1; the smallest is -\d"),
         ({"kind": "custom", "code": "own.py"}, r"stages\.s\.code: must be file\.py:name \(found '.*own\.py'\)"),
         (
             {"kind": "gnn", "head": {"kind": "multi_sample", "dropout": 0}},
@@ -121,6 +128,29 @@ def test_what_a_stage_can_never_do_is_found_before_any_work(
 ) -> None:
     with pytest.raises(ConfigError, match=says):
         checked(write_competition(tmp_path, *mixed_tables(), stages={"s": stage}))
+
+
+@pytest.mark.parametrize("kind", ["sklearn", "embedding"])
+def test_row_weights_and_a_regressor_that_takes_none_are_found_before_any_work(tmp_path: Path, kind: str) -> None:
+    train, test = mixed_tables()
+    stage = {"kind": kind, "regressor": "KNeighborsRegressor"} | ({"weights": "rxnfp"} if kind == "embedding" else {})
+    path = write_competition(tmp_path, train.assign(w=1.0), test, competition={"weight": "w"}, stages={"s": stage})
+    with pytest.raises(ConfigError, match=r"stages\.s: .*sample_weight in its fit; KNeighborsRegressor does not"):
+        checked(path)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_precision_that_this_machine_has_not_is_found_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    monkeypatch.setattr("submissions.check.count_gpus", lambda: 0)
+    monkeypatch.setattr("submissions.check.cpu_has_bf16", lambda: False)
+    path = write_competition(tmp_path, *mixed_tables(), stages={"s": {"kind": "gnn", "precision": precision}})
+    with pytest.raises(ConfigError, match=rf"stages\.s: precision {precision} needs a GPU"):
+        checked(path)
+    check(load_config(str(path)), here=False)  # other machines train
+    monkeypatch.setattr("submissions.check.count_gpus", lambda: 1)
+    checked(path)
 
 
 def test_the_mistakes_of_all_stages_are_said_at_once(tmp_path: Path) -> None:

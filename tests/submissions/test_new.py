@@ -157,6 +157,19 @@ def test_data_that_prepare_will_refuse_are_announced_at_once(
     assert "row 5" in captured.err
 
 
+def test_empty_cells_of_several_molecule_columns_are_counted_and_stood_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    solvents = ["" if i % 4 == 0 else s for i, s in enumerate(smiles(80))]
+    make(tmp_path, write(tmp_path, s=smiles(80), solvent_smiles=solvents))
+    text = (tmp_path / "mine.yaml").read_text()
+    assert "distinct values; 20 cells are empty" in text
+    assert yaml.safe_load(text)["competition"]["empty_smiles"] == "[Ar]"
+    assert "WARNING     column solvent_smiles" in capsys.readouterr().out
+    make(tmp_path, write(tmp_path, s=smiles(80), solvent_smiles=smiles(80)), "--force")
+    assert "empty_smiles:" not in (tmp_path / "mine.yaml").read_text()
+
+
 def test_an_existing_yaml_is_only_replaced_with_force(tmp_path: Path) -> None:
     files = write(tmp_path, s=smiles(80))
     path = tmp_path / "mine.yaml"

@@ -199,6 +199,22 @@ def test_a_stored_stack_predicts_what_was_written(tmp_path: Path, monkeypatch: p
         predict_candidate(run.folder, name, loaded.test, features)
 
 
+def test_trees_that_no_held_out_row_has_tried_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacker, "simplest", lambda losses: 3 if len(losses[0]) == 3 else 0)  # trees on all rows only
+    path = fake_competition(tmp_path)
+    prepare_and_fake_jobs(path)
+    run = run_steps(path)
+    found = read_json(run.folder / "stack.json")
+    assert found["same_as_default"] == ["lightgbm_stack", "ridge_stack"]
+    for candidate in found["candidates"].values():
+        assert [model["correction"]["kind"] for model in candidate["models"].values()] == ["none", "none"]
+        assert candidate["optimism"] == read_json(run.folder / "blend.json")["candidates"]["shrunk_ridge"]["optimism"]
+    columns = load_columns(run)
+    default = predict_candidate(run.folder, "shrunk_ridge", columns.test, np.empty((len(columns.test_ids), 0)))
+    written = read_table(run.folder / "stack.csv", ["id"]).set_index("id").loc[columns.test_ids].to_numpy()
+    np.testing.assert_allclose(written, default)
+
+
 def test_a_stack_without_trees_is_said_to_be_the_default_and_is_not_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
