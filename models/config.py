@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StrictBool, ValidationInfo, field_validator, model_validator
 
-from competition.config import StrictModel, find_config, load_yaml, named_in_file, validate
+from competition.config import StrictModel, find_config, load_yaml, validate
 from models.settings import (
+    CustomStage,
     Feature,
     FileStage,
     NeuralStage,
@@ -277,21 +278,6 @@ class TreesStage(FeatureStage):
     """Trees without gain on the inner split before the search stops."""
     search_trials: int = Field(default=0, ge=0)
     """Optuna's trials per target, each on three folds inside the training rows; 0 takes the settings as they are."""
-
-
-class CustomStage(Stage):
-    """A class of your own with the two methods of `models.stage.FittedStage`."""
-
-    kind: Literal["custom"]
-    code: str
-    """`file.py:Class`, relative to the YAML. The class is called with its settings and a `models.stage.Context`."""
-    settings: dict[str, Any] = {}
-    """What the class is called with; checked by its attribute `Settings`, a pydantic model, where it has one."""
-
-    @field_validator("code")
-    @classmethod
-    def _names_a_class(cls, code: str) -> str:
-        return named_in_file(code)
 
 
 class LightgbmStage(TreesStage):

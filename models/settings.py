@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from competition.config import StrictModel
+from competition.config import StrictModel, named_in_file
 from competition.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -93,6 +93,21 @@ class FileStage(Stage):
         if len(seeds) > 1:
             raise ValueError("must name one seed, since files are the same for all; make a stage for each file instead")
         return seeds
+
+
+class CustomStage(Stage):
+    """A class of your own with the two methods of `models.stage.FittedStage`."""
+
+    kind: Literal["custom"]
+    code: str
+    """`file.py:Class`, relative to the YAML. The class is called with its settings and a `models.stage.Context`."""
+    settings: dict[str, Any] = {}
+    """What the class is called with; checked by its attribute `Settings`, a pydantic model, where it has one."""
+
+    @field_validator("code")
+    @classmethod
+    def _names_a_class(cls, code: str) -> str:
+        return named_in_file(code)
 
 
 class LinearHead(StrictModel):

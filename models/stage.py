@@ -23,7 +23,6 @@ from models.config import (
     BertStage,
     CatboostStage,
     ConformerStage,
-    CustomStage,
     EmbeddingStage,
     GnnStage,
     LightgbmStage,
@@ -31,7 +30,7 @@ from models.config import (
     Unimol2Stage,
     UnimolStage,
 )
-from models.settings import FileStage, Stage
+from models.settings import CustomStage, FileStage, Stage
 
 
 @dataclass(frozen=True)

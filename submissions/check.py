@@ -18,7 +18,7 @@ from competition.paths import Paths
 from competition.prepare import describe, prepare
 from competition.tables import own_rows
 from folds.splitters import divide
-from models.config import CustomStage, RegressorStage, TextStage
+from models.config import RegressorStage, TextStage
 from models.custom import load_custom
 from models.estimators import require_weights
 from models.executor import count_gpus
@@ -26,7 +26,7 @@ from models.file import FOLD_MARKS, check_predictions
 from models.jobs import code_digest
 from models.machine import cpu_has_bf16, require_precision
 from models.ray_executor import require_cluster
-from models.settings import FileStage, NeuralStage, Stage
+from models.settings import CustomStage, FileStage, NeuralStage, Stage
 from models.stage import molecule_columns, require_inputs
 from models.template import read_template, require_molecules
 from models.weights import WEIGHT_SETS, digest_of_weights

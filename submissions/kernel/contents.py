@@ -14,10 +14,10 @@ from competition.errors import DataError
 from competition.files import digest, read_json, sha256_of, write_atomically, write_json
 from competition.paths import PROJECT, Pack, Paths, work_root
 from competition.revision import ROOMS
-from models.config import CustomStage, EmbeddingStage
+from models.config import EmbeddingStage
 from models.file import TEST as THEIR_TEST
 from models.jobs import REPORT, Job, code_digest, jobs_of, verify
-from models.settings import FileStage
+from models.settings import CustomStage, FileStage
 from models.weights import WEIGHT_SETS, find_weights
 from submissions.apply import BLEND, KNOWN_LABELS, MANIFEST, SELECTION, STACK, read_step
 from submissions.config import Config

@@ -10,7 +10,7 @@ import pytest
 
 from competition.errors import ConfigError
 from competition.tables import Rows
-from models.config import CustomStage
+from models.settings import CustomStage
 from models.stage import Context, build_stage
 
 CLASSES = """

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from competition.tables import Rows
-from models.config import CustomStage
+from models.settings import CustomStage
 from models.stage import Context, FittedStage, build_stage
 from studies.cylinder import make, stages
 from studies.cylinder.metric import accuracy
