@@ -80,7 +80,7 @@ class Findings:
     tables: what was found and dropped in the tables, a line each.
     weights_of: what `StageScores.weight` is a weight in.
     remarks: stages that were left out, what marks mean, notes of the stages; a line each.
-    candidates: against the default; same_as_default: stacks that found nothing to correct.
+    candidates: against the default; same_as_default: stacks that are the default blend.
     cross_fitted: (n_rows, n_targets) predictions by the whole procedure, NaN where the fold is -1.
     whole: in-sample score of the chosen candidate; cross-fitted score of the whole procedure and its standard error.
     optimism: by how much the in-sample score looks better than that.

@@ -28,8 +28,8 @@ SCORES = (
     "without its fold, too ({counts}): the score to expect. gain: over the default, above 0 is better."
 )
 SAME = (
-    "no trees, no correction: the stack found nothing to correct on all rows and is the default blend; its "
-    "cross_fitted_score is that of the stacks without one fold each. It is not in the choice."
+    "no trees, no correction: the stack found nothing to correct on all rows, or corrected no held-out row, and is the "
+    "default blend; its cross_fitted_score is that of the stacks without one fold each. It is not in the choice."
 )
 TWO_FOLDS = (
     "Two folds: without one of them there is a single fold left, on which nothing can be tuned, so the convex blend "
