@@ -1,7 +1,7 @@
 """Embeddings of a vocabulary of which only the tokens of the training rows are trained.
 
 The others would have a gradient of 0, and yet their gradient is filled, clipped and stepped at each step: with MiniLM's
-30,522 tokens, of which 960 tweets have 3,500, 40 % of the time in bf16 and a tenth in float32 (one thread).
+30,522 tokens, of which 960 tweets have 3,500, a fifth of the time in bf16 and a tenth in float32 (one thread).
 """
 
 from __future__ import annotations
