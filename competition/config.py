@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from competition.errors import ConfigError
 from competition.metrics import METRICS
@@ -30,6 +30,17 @@ def named_in_file(value: str) -> str:
     if not file.endswith(".py") or not name.isidentifier():
         raise ValueError("must be file.py:name")
     return value
+
+
+def _each_once(values: list[Any]) -> list[Any]:
+    twice = [value for value in dict.fromkeys(values) if values.count(value) > 1]
+    if twice:
+        raise ValueError(f"must name each once; {', '.join(map(str, twice))} stands there again")
+    return values
+
+
+EachOnce = AfterValidator(_each_once)
+"""Of a list whose entries must differ."""
 
 
 class ExtraTrain(StrictModel):

@@ -84,6 +84,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
         "dropped_train_ids": list(train_ids[dropped_train]),
         "dropped_test_ids": list(test_ids[dropped_test]),
         "missing_labels": {name: int(clean_train[name].isna().sum()) for name in config.targets},
+        "empty_molecules": _empty_molecules(config, train, test),
         "duplicates_in_train": int(clean_train[INPUT_KEY].duplicated().sum()),
         "ids_in_train_and_test": len(set(train_ids) & set(test_ids)),
         "test_rows_whose_input_is_in_train": int(clean_test[INPUT_KEY].isin(shared).sum()),
@@ -194,6 +195,12 @@ def _require_domain(targets: pd.DataFrame, train: pd.DataFrame, config: Competit
             )
 
 
+def _empty_molecules(config: CompetitionConfig, train: pd.DataFrame, test: pd.DataFrame) -> dict[str, int]:
+    """Cells that `empty_smiles` stands for, of each molecule column that has some."""
+    counts = {name: sum(int((t[name].str.strip() == "").sum()) for t in (train, test)) for name in config.smiles}
+    return {name: n for name, n in counts.items() if n and config.empty_smiles}
+
+
 def describe(report: dict[str, object]) -> str:
     """What was found, in words, for the terminal."""
     lines = [f"{report['n_train']} training rows, {report['n_test']} test rows"]
@@ -206,6 +213,9 @@ def describe(report: dict[str, object]) -> str:
     missing = {name: n for name, n in report["missing_labels"].items() if n}  # type: ignore[attr-defined]
     if missing:
         lines.append("labels missing: " + ", ".join(f"{name} {n}" for name, n in missing.items()))
+    if report.get("empty_molecules"):
+        empty = ", ".join(f"{name} {n}" for name, n in report["empty_molecules"].items())  # type: ignore[attr-defined]
+        lines.append(f"empty molecules, read as empty_smiles: {empty}")
     for file, found in report.get("extra_train", {}).items():  # type: ignore[attr-defined]
         lines.append(
             f"{found['used']} extra training rows from {file}; left out: {found['in_test']} with the input of a test "

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StrictBool, ValidationInfo, field_validator, model_validator
 
-from competition.config import StrictModel, find_config, load_yaml, validate
+from competition.config import EachOnce, StrictModel, find_config, load_yaml, validate
 from models.settings import (
     CustomStage,
     Feature,
@@ -131,7 +131,9 @@ class GnnStage(NeuralStage):
     """Width of a bond's message; the weights decide where there are some."""
     depth: int = Field(default=3, ge=1)
     """Rounds of message passing; the weights decide where there are some."""
-    aggregation: list[Literal["mean", "sum", "norm"]] = Field(default=["mean", "norm"], min_length=1)
+    aggregation: Annotated[list[Literal["mean", "sum", "norm"]], EachOnce] = Field(
+        default=["mean", "norm"], min_length=1
+    )
     """How atoms become a molecule: their mean, sum, or sum over 10; several side by side. A mean cannot count."""
     hidden_width: int = Field(default=300, ge=8)
     """Width of the layer between the molecule and the head."""
@@ -141,13 +143,6 @@ class GnnStage(NeuralStage):
     schedule: Schedule = "one_cycle"
     warmup: float = Field(default=0.1, ge=0)
     weight_decay: float = Field(default=0.0, ge=0)
-
-    @field_validator("aggregation")
-    @classmethod
-    def _each_way_once(cls, aggregation: list[str]) -> list[str]:
-        if len(set(aggregation)) < len(aggregation):
-            raise ValueError("each way must be named once")
-        return aggregation
 
     @model_validator(mode="after")
     def _consistent(self) -> GnnStage:

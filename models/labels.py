@@ -24,6 +24,19 @@ def target_scale(y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[n
     return np.nanmean(y, axis=0), np.where(scale > 0, scale, 1.0)
 
 
+def require_log1p(y: NDArray[np.float64]) -> None:
+    """Refuse labels, pseudo-labels among them, that have no logarithm of 1 + y.
+
+    Raises:
+        DataError: if one is -1 or below.
+    """
+    if np.nanmin(y) <= -1:
+        raise DataError(
+            f"target_transform: log1p needs targets above -1, pseudo-labels too; the smallest is {np.nanmin(y):g}. "
+            "Set power, which takes any number."
+        )
+
+
 def labelled_rows(y: NDArray[np.float64], names: list[str]) -> list[NDArray[np.intp]]:
     """Positions of the rows that have a label, for each target.
 

@@ -62,6 +62,11 @@ def suggested(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> float:
     return float(rates[first + int(np.argmin(losses[first:]))]) / 10
 
 
+def has_fallen(losses: NDArray[np.float64]) -> bool:
+    """Whether smoothed losses went well below those of the first steps."""
+    return bool(losses.min() < FELL * losses[: STEPS // 10].mean())
+
+
 def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
     """Rates, smoothed losses, and the number of steps that a whole training would have.
 
@@ -135,7 +140,7 @@ def suggest(
     chosen = suggested(rates, losses)
     file = paths.report / f"lr_{name}.png"
     draw_range_test(rates, losses, chosen, stage, n_steps, file)
-    return chosen, bool(losses.min() < FELL * losses[: STEPS // 10].mean()), file
+    return chosen, has_fallen(losses), file
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from competition.config import StrictModel, named_in_file
+from competition.config import EachOnce, StrictModel, named_in_file
 from competition.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -35,7 +35,7 @@ class PseudoLabels(StrictModel):
 class Stage(StrictModel):
     """What every stage has."""
 
-    seeds: list[int] = Field(default=[0], min_length=1)
+    seeds: Annotated[list[int], EachOnce] = Field(default=[0], min_length=1)
     """Names of the seeds; the stage's column is the mean over them. Adding one trains only its jobs."""
     target_transform: Literal["none", "standard", "robust", "min_max", "quantile", "power", "log1p"] = "none"
     """What the targets go through before the stage sees them (scikit-learn's scalers), fitted on the training rows
@@ -49,13 +49,6 @@ class Stage(StrictModel):
     folds; no held-out row scores a refit, and every table says so."""
     pseudo_labels: PseudoLabels | None = None
     """Whether test rows are trained on as well, and by whose predictions."""
-
-    @field_validator("seeds")
-    @classmethod
-    def _each_once(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) < len(seeds):
-            raise ValueError("each seed must be named once")
-        return seeds
 
     @property
     def sees_test_inputs(self) -> bool:

@@ -10,9 +10,9 @@ import skops.io
 from numpy.typing import NDArray
 from sklearn import preprocessing
 
-from competition.errors import DataError
 from competition.files import write_atomically
 from competition.tables import Rows
+from models.labels import require_log1p
 
 FILE = "target_transform.skops"
 
@@ -30,12 +30,8 @@ class Transformed:
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Fit the transform, then the stage on transformed labels."""
         assert train.y is not None
-        if self.kind == "log1p" and np.nanmin(train.y) <= -1:
-            raise DataError(
-                f"target_transform: log1p needs targets above -1, pseudo-labels too; the smallest is "
-                f"{np.nanmin(train.y):g}. "
-                "Set power, which takes any number."
-            )
+        if self.kind == "log1p":
+            require_log1p(train.y)
         transform = make_transform(self.kind, len(train)).fit(train.y)
         write_atomically(folder / FILE, skops.io.dumps(transform))
         self.stage.fit(_moved(train, transform), None if valid is None else _moved(valid, transform), folder)

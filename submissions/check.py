@@ -24,6 +24,7 @@ from models.estimators import require_weights
 from models.executor import count_gpus
 from models.file import FOLD_MARKS, check_predictions
 from models.jobs import code_digest
+from models.labels import require_log1p
 from models.machine import cpu_has_bf16, require_precision
 from models.ray_executor import require_cluster
 from models.settings import CustomStage, FileStage, NeuralStage, Stage
@@ -52,6 +53,7 @@ def check(config: Config, here: bool = True) -> str:
     ).folds  # fmt: skip
     _check_metric(competition, own[competition.targets].to_numpy(dtype=np.float64), folds)
     lines, mistakes = [describe(prepared.report)], []
+    has_gpu = count_gpus() > 0  # whether it has bf16 only torch knows; the stage asks it
     for name, stage in config.stages.items():
         weights, mark = getattr(stage, "weights", None), None
         doubts: list[str] = []
@@ -60,7 +62,6 @@ def check(config: Config, here: bool = True) -> str:
             _check_columns(stage, config, prepared.train)
             _check_training(stage, config, own)
             if here and isinstance(stage, NeuralStage):
-                has_gpu = count_gpus() > 0  # whether it has bf16 only torch knows; the stage asks it
                 require_precision(stage.precision, has_gpu, has_gpu or cpu_has_bf16())
             digest_of_weights(weights)
             if isinstance(stage, CustomStage):
@@ -138,12 +139,8 @@ def _check_columns(stage: object, config: Config, train: pd.DataFrame) -> None:
 def _check_training(stage: Stage, config: Config, own: pd.DataFrame) -> None:
     """What the labels and weights of the training rows forbid, known before a fold is trained."""
     competition = config.competition
-    least = own[competition.targets].min().min()
-    if stage.target_transform == "log1p" and least <= -1:
-        raise ConfigError(
-            f"target_transform: log1p needs targets above -1; the smallest is {least:g}. Set power, which takes any "
-            "number."
-        )
+    if stage.target_transform == "log1p":
+        require_log1p(own[competition.targets].to_numpy(dtype=np.float64))
     extra = stage.extra_rows != "ignore" and any(table.weight != 1 for table in competition.extra_train)
     if isinstance(stage, RegressorStage) and (competition.weight or extra or stage.pseudo_labels):
         require_weights(stage.regressor)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from competition.config import CompetitionConfig, StrictModel, absolute_paths, find_config, load_yaml, validate
+from competition.config import (
+    CompetitionConfig,
+    EachOnce,
+    StrictModel,
+    absolute_paths,
+    find_config,
+    load_yaml,
+    validate,
+)
 from folds.config import FoldsConfig
 from models.config import StageConfig, stages_section
 from models.settings import StageName, require_sources
@@ -67,17 +75,10 @@ class SubmissionsConfig(StrictModel):
     """A regressor of scikit-learn for one more stack, `sklearn_stack`."""
     stack_features: bool = False
     """Whether stacks see RDKit's descriptors, the competition's numbers and the lengths of texts, too."""
-    postprocess: list[Step] = ["isotonic", "average_equal_inputs", "clip"]
+    postprocess: Annotated[list[Step], EachOnce] = ["isotonic", "average_equal_inputs", "clip"]
     """Steps on the chosen candidate's predictions, in this order, with four folds or more; each is kept for a target
     where its cross-fitted score gains by more than `margin` standard errors. known_labels (a test row whose input is in
     the training table gets its mean label there) cannot be scored so: it is kept where it is named, and comes last."""
-
-    @field_validator("postprocess")
-    @classmethod
-    def _each_once(cls, steps: list[Step]) -> list[Step]:
-        if len(set(steps)) < len(steps):
-            raise ValueError("must name each step once")
-        return steps
 
 
 class Config(StrictModel):

@@ -159,6 +159,8 @@ def test_an_empty_molecule_is_refused_or_what_the_yaml_says(tmp_path: Path) -> N
         prepared(tmp_path, train)
     found = prepared(tmp_path, train, empty_smiles="[Ar]")
     assert found.train["SMILES"].tolist()[3] == "[Ar]"
+    assert "empty molecules, read as empty_smiles: SMILES 1" in describe(found.report)
+    assert "empty molecules" not in describe(prepared(tmp_path).report)
     assert found.train["SMILES"].tolist()[:3] == prepared(tmp_path).train["SMILES"].tolist()[:3]
     with pytest.raises(DataError, match="does not in row 5"):
         prepared(tmp_path, train, empty_smiles="none")

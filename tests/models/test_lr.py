@@ -27,6 +27,12 @@ def test_a_tenth_of_the_rate_with_the_smallest_loss_is_suggested() -> None:
     assert lr.suggested(np.array([1e-4, 1e-3, 1e-2, 1e-1]), np.array([1.0, 0.7, 0.4, 3.0])) == pytest.approx(1e-3)
 
 
+def test_a_loss_has_fallen_where_it_went_a_fifth_below_its_start_and_not_where_it_is_noise() -> None:
+    start = np.full(12, 1.0)
+    assert lr.has_fallen(np.append(start, [0.9, 0.7, 2.0]))
+    assert not lr.has_fallen(np.append(start, [0.9, 1.1, 2.0]))
+
+
 def test_smoothing_starts_at_the_first_loss() -> None:
     assert lr.smoothed([2.0, 2.0, 2.0]).tolist() == pytest.approx([2, 2, 2])
     assert lr.smoothed([1.0, 0.0])[1] == pytest.approx(0.9 / 1.9)
@@ -43,7 +49,7 @@ def test_the_curve_is_drawn_and_held_out_rows_take_no_part(tmp_path: Path, monke
     monkeypatch.setattr(lr, "range_test", lambda *a: curves.append(range_test(*a)) or curves[-1])
     chosen, fell, file = lr.suggest(config, "graph", stages["graph"], paths, 1)
     assert 1e-7 < chosen < 0.1
-    assert isinstance(fell, bool)
+    assert fell == lr.has_fallen(curves[0][1])
     assert file.read_bytes().startswith(b"\x89PNG")
     table = read_table(paths.train, text_columns(config))
     held_out = read_folds(paths.folds, list(table["id"])) == 0

@@ -107,9 +107,9 @@ def test_a_template_that_names_a_column_which_is_no_input_is_found_before_any_wo
         ({"kind": "gnn", "layer_decay": 0.9}, r"stages\.s: message passing uses one layer again"),
         ({"kind": "gnn", "columns": ["SMILES", "SMILES"]}, r"each once; found SMILES"),
         ({"kind": "gnn", "weight_decay": float("inf")}, r"stages\.s\.weight_decay: .*finite"),
-        ({"kind": "gnn", "seeds": [1, 1]}, r"stages\.s\.seeds: each seed must be named once"),
+        ({"kind": "gnn", "seeds": [1, 1]}, r"stages\.s\.seeds: must name each once; 1 stands"),
         ({"kind": "bert", "template": "{note"}, r"stages\.s: template must be text with columns in braces"),
-        ({"kind": "gnn", "aggregation": ["mean", "mean"]}, r"stages\.s\.aggregation: each way must be named once"),
+        ({"kind": "gnn", "aggregation": ["mean", "mean"]}, r"stages\.s\.aggregation: must name each once; mean stands"),
         ({"kind": "bert", "enumerate_smiles": "false"}, r"stages\.s\.enumerate_smiles: .*(boolean|'order')"),
         (
             {"kind": "bert", "columns": ["SMILES"], "enumerate_smiles": "order"},

@@ -276,6 +276,6 @@ def test_the_submission_is_held_against_the_best_single_stage_and_the_run_before
 
 
 def test_a_step_that_is_named_twice_or_unknown_is_an_error(tmp_path: Path) -> None:
-    for steps, message in ((["clip", "clip"], "must name each step once"), (["klip"], "'clip'")):
+    for steps, message in ((["clip", "clip"], "must name each once; clip stands there again"), (["klip"], "'clip'")):
         with pytest.raises(ConfigError, match=message):
             load_config(str(fake_competition(tmp_path, submissions={"postprocess": steps})))
