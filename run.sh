@@ -43,7 +43,7 @@ full() {
   step submissions.check "$@"    # every section of the YAML, the tables and the weights, before any work
   step competition.prepare "$@"  # raw files           -> clean tables
   step folds.make "$@"           # training rows       -> folds.csv
-  step models.train "$@"         # stage, seed, fold   -> weights, out-of-fold and test predictions
+  step models.jobs.train "$@"         # stage, seed, fold   -> weights, out-of-fold and test predictions
   step submissions.blend "$@"    # out-of-fold columns -> blend weights, blend.csv
   step submissions.stack "$@"    # out-of-fold columns -> level-2 model, stack.csv
   step submissions.write "$@"    # the chosen one      -> submission.csv, checked against the sample
@@ -66,8 +66,8 @@ case "$verb" in
   check)   ready "$@"; step submissions.check "$@" ;;
   new)     case " $* " in *" --kaggle"*) setup "$here/requirements-kaggle.txt" ;; *) setup ;; esac; step submissions.new "$@" ;;
   folds)   setup; step folds.show "$@" ;;
-  train)   ready "$@"; step models.train --prepare "$@" ;;
-  lr)      setup; step models.lr "$@" ;;
+  train)   ready "$@"; step models.jobs.train --prepare "$@" ;;
+  lr)      setup; step models.jobs.lr "$@" ;;
   study)   ready "$@"; step submissions.study.run "$@" ;;
   compare) setup; step submissions.compare "$@" ;;
   predict) setup; step submissions.predict "$@" ;;

@@ -28,7 +28,7 @@ def with_extra_rows(
     """The prepared training table with the rows of all extra tables below it, and what was found in each.
 
     Left out are rows with the input of a test row, with an input that cannot be read, and without any label. A row
-    with the input of a training row stays: the job that holds that row out leaves it out (`models.train`).
+    with the input of a training row stays: the job that holds that row out leaves it out (`models.jobs.train`).
 
     Raises:
         DataError: if columns are missing, or labels are on another scale.

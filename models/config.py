@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StrictBool, ValidationInfo, field_validator, model_validator
 
 from competition.config import EachOnce, StrictModel, find_config, load_yaml, validate
+from models.inputs.template import parse
+from models.inputs.weights import WEIGHT_SETS
 from models.settings import (
     CustomStage,
     Feature,
@@ -24,8 +26,6 @@ from models.settings import (
     StageName,
     require_sources,
 )
-from models.template import parse
-from models.weights import WEIGHT_SETS
 
 
 class ConformerStage(NeuralStage):
@@ -68,7 +68,7 @@ class ConformerStage(NeuralStage):
 
     @property
     def conformer_settings(self) -> dict[str, Any]:
-        """The arguments of `models.conformers.conformer_cache`."""
+        """The arguments of `models.inputs.conformers.conformer_cache`."""
         names = ("conformers", "fragments", "repeat_units", "unembeddable")
         return {name: getattr(self, name) for name in names}
 
@@ -315,7 +315,7 @@ class RegressorStage(Stage):
     @field_validator("regressor")
     @classmethod
     def _regressor_is_known(cls, regressor: str) -> str:
-        from models.estimators import regressor_class
+        from models.stages.estimators import regressor_class
 
         regressor_class(regressor)
         return regressor
@@ -323,7 +323,7 @@ class RegressorStage(Stage):
     @field_validator("parameters")
     @classmethod
     def _parameters_are_known(cls, parameters: dict[str, Any], others: ValidationInfo) -> dict[str, Any]:
-        from models.estimators import build_regressor
+        from models.stages.estimators import build_regressor
 
         if "regressor" in others.data:
             build_regressor(others.data["regressor"], parameters, seed=0)

@@ -133,7 +133,7 @@ Schedule = Literal[
 
 
 class NeuralStage(Stage):
-    """What every neural stage has: the settings of the one training loop (`models/trainer.py`)."""
+    """What every neural stage has: the settings of the one training loop (`models/training/trainer.py`)."""
 
     epochs: int = Field(default=10, ge=1)
     """Passes over the training rows."""

@@ -1,8 +1,7 @@
-"""The contract of a stage, and the one place that knows which file serves which kind.
+"""The contract of a stage: what it is told, and the two methods that it has.
 
 A stage of your own is a file with a class that has the two methods below, and a block in the YAML (`kind: custom`).
-A kind of this project is a settings class in `models/config.py`, a file `models/<kind>.py` and a `case` here.
-Stages never import each other.
+Stages never import each other; `models/registry.py` knows which file serves which kind.
 """
 
 from __future__ import annotations
@@ -18,19 +17,7 @@ from numpy.typing import NDArray
 from competition.config import CompetitionConfig
 from competition.errors import ConfigError
 from competition.tables import Rows
-from models.cache import MoleculeCache
-from models.config import (
-    BertStage,
-    CatboostStage,
-    ConformerStage,
-    EmbeddingStage,
-    GnnStage,
-    LightgbmStage,
-    SklearnStage,
-    Unimol2Stage,
-    UnimolStage,
-)
-from models.settings import CustomStage, FileStage, Stage
+from models.settings import FileStage, Stage
 
 
 @dataclass(frozen=True)
@@ -76,78 +63,6 @@ class FittedStage(Protocol):
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
         """Predictions (n_rows, n_targets) in the targets' own units, in the order of `rows`, from `folder`."""
-
-
-def build_stage(config: Stage, context: Context) -> FittedStage:
-    """The stage of a settings block. Imports the libraries of its kind only."""
-    stage = _stage_of_kind(config, context)
-    if config.target_transform == "none":
-        return stage
-    from models.targets import Transformed
-
-    return Transformed(stage, config.target_transform)
-
-
-def _stage_of_kind(config: Stage, context: Context) -> FittedStage:
-    match config:
-        case UnimolStage():
-            from models.unimol import Unimol
-
-            return Unimol(config, context)
-        case Unimol2Stage():
-            from models.unimol2 import Unimol2
-
-            return Unimol2(config, context)
-        case GnnStage():
-            from models.gnn import Gnn
-
-            return Gnn(config, context)
-        case BertStage():
-            from models.bert import Bert
-
-            return Bert(config, context)
-        case EmbeddingStage():
-            from models.embedding import Embedding
-
-            return Embedding(config, context)
-        case LightgbmStage():
-            from models.lightgbm import Lightgbm
-
-            return Lightgbm(config, context)
-        case CustomStage():
-            from models.custom import Custom
-
-            return Custom(config, context)
-        case CatboostStage():
-            from models.catboost import Catboost
-
-            return Catboost(config, context)
-        case SklearnStage():
-            from models.sklearn import Sklearn
-
-            return Sklearn(config, context)
-        case FileStage():
-            from models.file import File
-
-            return File(config, context)
-    raise TypeError(f"no stage is registered for {type(config).__name__}")
-
-
-def shared_caches(config: Stage, context: Context) -> list[MoleculeCache]:
-    """Caches of molecules that a stage reads and that are filled in parallel before any job starts.
-
-    Without torch, since the parent process asks.
-    """
-    match config:
-        case ConformerStage():
-            from models.conformers import conformer_cache
-
-            return [conformer_cache(context.cache, **config.conformer_settings)]
-        case LightgbmStage() | CatboostStage() | SklearnStage():
-            from models.features import molecule_features
-
-            return molecule_features(list(config.features), config.n_bits, context.cache)
-    return []
 
 
 def require_inputs(stage: Stage, competition: CompetitionConfig) -> None:

@@ -137,7 +137,7 @@ def store_stack(run_folder: Path, name: str, stack: Stack, stages: list[str]) ->
     elif isinstance(correction, Ridge):
         stored = {"kind": "ridge", "penalty": correction.penalty, "weights": correction.weights}
     elif isinstance(correction, Regressor):
-        from models.estimators import save
+        from models.stages.estimators import save
 
         stored = {"kind": "sklearn", "file": f"stack/{name}.skops"}
         save(correction.fitted, run_folder / stored["file"])
@@ -161,7 +161,7 @@ def _stack(run_folder: Path, stored: dict[str, Any], stages: list[str]) -> Stack
         case {"kind": "ridge", "penalty": penalty, "weights": weights}:
             return Stack(blend, scaling, Ridge(penalty, weights))
         case {"kind": "sklearn", "file": file}:
-            from models.estimators import load
+            from models.stages.estimators import load
 
             return Stack(blend, scaling, Regressor(load(run_folder / file)))
         case _:

@@ -56,7 +56,7 @@ def shrunk_ridge(target: Target, without: Folds) -> Blend:
     w = w0 + v; w0 = t * equal + (1 - t) * convex; v the ridge solution on the residual y - columns w0 with penalty
     a * n_rows, in standard units. (t, a) minimise the cross-fitted error: each fold left is predicted by weights,
     convex ones included, that were fitted without it.
-    Ours; what it gains is measured by tests/benchmarks/blenders.py.
+    Ours; what it gains is measured by benchmarks/blenders.py.
     """
     inner = target.folds_left(without)
     if len(inner) < 2:

@@ -19,18 +19,18 @@ from competition.prepare import describe, prepare
 from competition.tables import own_rows
 from folds.splitters import divide
 from models.config import RegressorStage, TextStage
-from models.custom import load_custom
-from models.estimators import require_weights
-from models.executor import count_gpus
-from models.file import FOLD_MARKS, check_predictions
-from models.jobs import code_digest
-from models.labels import require_log1p
-from models.machine import cpu_has_bf16, require_precision
-from models.ray_executor import require_cluster
+from models.inputs.template import read_template, require_molecules
+from models.inputs.weights import WEIGHT_SETS, digest_of_weights
+from models.jobs.executor import count_gpus
+from models.jobs.plan import code_digest
+from models.jobs.ray_executor import require_cluster
 from models.settings import CustomStage, FileStage, NeuralStage, Stage
 from models.stage import molecule_columns, require_inputs
-from models.template import read_template, require_molecules
-from models.weights import WEIGHT_SETS, digest_of_weights
+from models.stages.custom import load_custom
+from models.stages.estimators import require_weights
+from models.stages.file import FOLD_MARKS, check_predictions
+from models.training.labels import require_log1p
+from models.training.machine import cpu_has_bf16, require_precision
 from submissions.config import Config, load_config
 
 

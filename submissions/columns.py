@@ -19,7 +19,7 @@ from competition.metrics import Array, Metric, load_metric
 from competition.paths import PROJECT, Paths
 from competition.tables import INPUT_KEY, text_columns
 from folds.table import read_folds, read_units
-from models.jobs import ALL, REPORT, Job, Plan, plan, sha256_of_required, stage_oof, stage_test
+from models.jobs.plan import ALL, REPORT, Job, Plan, plan, sha256_of_required, stage_oof, stage_test
 from submissions.blenders import ALWAYS, BLENDERS
 from submissions.config import Config, load_config
 from submissions.crossfit import Rule
@@ -46,8 +46,8 @@ TOO_FAR = 1e6
 CODE = (
     *(PROJECT / "submissions" / f"{name}.py" for name in OWN),
     PROJECT / "competition" / "metrics.py",
-    PROJECT / "models" / "estimators.py",
-    PROJECT / "models" / "features.py",
+    PROJECT / "models" / "stages" / "estimators.py",
+    PROJECT / "models" / "inputs" / "features.py",
 )
 PACKAGES = (
     "numpy",

@@ -43,7 +43,7 @@ class StackRegressor(StrictModel):
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:
-        from models.estimators import build_regressor
+        from models.stages.estimators import build_regressor
 
         build_regressor(self.name, self.parameters, seed=0)
         return self

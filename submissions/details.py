@@ -11,14 +11,17 @@ import numpy as np
 from competition.files import derive_seed, read_json, read_table
 from competition.metrics import Array
 from competition.tables import text_columns
-from models.schedules import with_warmup
 from models.settings import NeuralStage
+from models.training.schedules import with_warmup
 from submissions.apply import SUBMISSION_FILE
 from submissions.columns import Columns, Run
 from submissions.findings import Findings
 from submissions.spread import SPREAD_FILE
 
-TRAINING, PRETRAINING = "training.json", "pretraining.json"  # of models.trainer and models.mlm, which import torch
+TRAINING, PRETRAINING = (
+    "training.json",
+    "pretraining.json",
+)  # of modules that import torch
 WORST = 20
 MOST_POINTS, MOST_NUMBERS = 2000, 150_000
 """Rows in a plot, and numbers in all plots together: the page stays below 5 MB with any number of columns."""

@@ -31,7 +31,7 @@ def features_of(config: Config, table: Path, cache: Path) -> Array:
     if not config.submissions.stack_features:
         return parts[0]
     if competition.smiles:
-        from models.features import molecule_features
+        from models.inputs.features import molecule_features
 
         (descriptors,) = molecule_features(["descriptors"], n_bits=0, root=cache)
         parts += [np.concatenate(descriptors.load(list(rows.inputs[column]))[0]) for column in competition.smiles]

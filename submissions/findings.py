@@ -14,9 +14,9 @@ from competition.files import read_json, read_table, read_text_table
 from competition.metrics import Array
 from competition.paths import shown
 from competition.prepare import describe as describe_tables
-from models.file import FOLD_MARKS
-from models.jobs import REPORT
+from models.jobs.plan import REPORT
 from models.notes import read_notes
+from models.stages.file import FOLD_MARKS
 from submissions.apply import (
     BLEND,
     BLEND_FILE,

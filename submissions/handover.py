@@ -15,8 +15,8 @@ from competition.durations import in_words
 from competition.files import read_json, sha256_of
 from competition.paths import config_folders
 from competition.revision import revision
-from models.jobs import REPORT, Job
-from models.weights import WEIGHT_SETS, WeightSet, digest_of_weights
+from models.inputs.weights import WEIGHT_SETS, WeightSet, digest_of_weights
+from models.jobs.plan import REPORT, Job
 from submissions.apply import MANIFEST, SUBMISSION_FILE
 from submissions.columns import Run
 from submissions.findings import Findings, with_error

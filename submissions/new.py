@@ -33,7 +33,7 @@ from competition.files import write_atomically
 from competition.metrics import load_metric
 from competition.prepare import describe, prepare
 from folds.config import FoldsConfig
-from models.file import OOF, TEST, common_folds
+from models.stages.file import OOF, TEST, common_folds
 from submissions.check import check
 from submissions.config import Config, load_config
 from submissions.leaderboard.download import download, find_tables, slug_of

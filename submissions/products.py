@@ -17,7 +17,7 @@ from competition.files import digest, read_json, read_table, read_text_table, sh
 from competition.metrics import Array
 from competition.tables import own_rows, text_columns
 from folds.table import read_folds
-from models.file import COPY_OF_OOF, fold_mark
+from models.stages.file import COPY_OF_OOF, fold_mark
 from submissions.apply import MANIFEST, read_step, submission_table, write_submission
 from submissions.columns import Columns, Run, column_names, package_versions, stage_names, user_code
 from submissions.crossfit import CrossFitted

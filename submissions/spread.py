@@ -13,7 +13,7 @@ import pandas as pd
 
 from competition.files import write_table
 from competition.metrics import Array
-from models.jobs import ALL, read_predictions
+from models.jobs.plan import ALL, read_predictions
 from submissions.columns import Run, column_names
 
 SPREAD_FILE = "spread.csv"

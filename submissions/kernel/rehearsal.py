@@ -14,13 +14,13 @@ from competition import command
 from competition.files import write_json
 from competition.paths import PROJECT, Pack
 from models import predict as models_predict
-from models.tasks import Task
+from models.jobs.tasks import Task
 from submissions.kernel.offline import link_work, set_environment
 from submissions.predict import predict
 
 
 class InThisProcess:
-    """Stands in for `models.executor.Executor`, whose workers' imports would be out of sight."""
+    """Stands in for `models.jobs.executor.Executor`, whose workers' imports would be out of sight."""
 
     def __init__(self, n_workers: int | None, n_tasks: int) -> None:
         pass

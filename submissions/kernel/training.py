@@ -22,8 +22,8 @@ from competition.config import CompetitionConfig
 from competition.errors import ConfigError
 from competition.files import read_json, replaced, write_atomically, write_json
 from competition.paths import Kernel, Pack, Paths, kaggle_files, kaggle_listing, kaggle_mount
-from models.file import files_of
 from models.settings import FileStage
+from models.stages.file import files_of
 from submissions.check import check
 from submissions.config import Config
 from submissions.kernel import notebook

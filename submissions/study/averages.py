@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from models.jobs import read_predictions
+from models.jobs.plan import read_predictions
 from submissions.study.config import Study
 from submissions.study.results import Part, finished, labels, place
 

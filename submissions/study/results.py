@@ -17,11 +17,14 @@ from competition.metrics import Metric
 from competition.paths import Paths
 from competition.tables import Rows, read_rows
 from folds.table import read_folds
-from models.jobs import Job, Plan, read_predictions, verify
+from models.jobs.plan import Job, Plan, read_predictions, verify
 from submissions.study.cells import Cell, values_of
 from submissions.study.config import COLUMNS, Reached, Study
 
-MEASURES, TRAINING = "measures.json", "training.json"  # of models.monitor and models.trainer, which import torch
+MEASURES, TRAINING = (
+    "measures.json",
+    "training.json",
+)  # of modules that import torch
 MODES = ("training_mode", "evaluation_mode")
 
 

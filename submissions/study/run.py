@@ -25,10 +25,10 @@ from competition.files import write_atomically, write_table
 from competition.metrics import load_metric
 from competition.paths import Paths, shown
 from folds import make
-from models.executor import Executor, runner_of
-from models.jobs import Plan, plan
-from models.tasks import Runner
-from models.train import train
+from models.jobs.executor import Executor, runner_of
+from models.jobs.plan import Plan, plan
+from models.jobs.tasks import Runner
+from models.jobs.train import train
 from submissions.check import check
 from submissions.config import Config, load_config
 from submissions.study.averages import averages

@@ -17,8 +17,8 @@ from competition.paths import Paths
 from competition.tables import read_rows
 from folds import make
 from folds.table import read_folds, read_units, time_ordered
-from models.jobs import plan
-from models.work import training_rows
+from models.jobs.plan import plan
+from models.jobs.work import training_rows
 from submissions.config import load_config
 from tests.competition.small import write_small
 

@@ -13,10 +13,10 @@ import torch
 import transformers
 
 from competition.tables import Rows
-from models import text
-from models.bert import Bert
 from models.config import BertStage
+from models.inputs import tokens as text
 from models.stage import Context
+from models.stages.bert import Bert
 
 WORDS = ["red", "green", "blue", "warm", "cold", "old", "new", "fast", "slow", "small"]
 SMILES = ["CCO", "c1ccccc1Cl", "CC(=O)[O-]", "C[C@H](N)C(=O)O", "BrCCBr", "C%12CCCC%12", "CC#N", "CCCCCC"]

@@ -11,8 +11,8 @@ from unimol_tools.models import unimolv2
 from unimol_tools.models.transformers import TransformerEncoderWithPair
 from unimol_tools.models.unimol import NonLinearHead, UniMolModel
 
-from models.unimol import UnimolBackbone
-from models.unimol2 import Unimol2Backbone
+from models.stages.unimol import UnimolBackbone
+from models.stages.unimol2 import Unimol2Backbone
 
 
 class PackageModel(UniMolModel):

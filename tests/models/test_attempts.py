@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from competition.errors import DataError
-from models.attempts import begin, finish, is_whole, unfinished
+from models.jobs.attempts import begin, finish, is_whole, unfinished
 
 
 def work(attempt: Path, words: str) -> None:

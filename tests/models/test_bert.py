@@ -15,10 +15,10 @@ import transformers
 from competition.errors import ConfigError, DataError
 from competition.files import read_json, sha256_of
 from competition.tables import Rows
-from models import text
-from models.bert import Bert
 from models.config import BertStage
+from models.inputs import tokens as text
 from models.notes import read_notes
+from models.stages.bert import Bert
 from tests.models.encoders import TINY, WORDS, context, fit, publish, stage, table
 
 

@@ -14,8 +14,9 @@ import torch
 import transformers
 
 from competition.errors import ConfigError
-from models import bert, encoders
-from models.dropout import audit, rates
+from models.inputs import encoders
+from models.stages import bert
+from models.training.dropout import audit, rates
 from tests.models.encoders import TINY, context, fit, needs_rxnfp, publish, stage, table
 
 
@@ -113,7 +114,7 @@ def test_weights_in_half_precision_are_trained_in_float32(own: Path, tmp_path: P
 
 @needs_rxnfp
 def test_rxnfp_loads_whole_though_its_config_names_no_model(tmp_path: Path) -> None:
-    from models.weights import find_weights
+    from models.inputs.weights import find_weights
 
     encoder, tokens = encoders.pretrained(stage(weights="rxnfp"), 0.0)
     state = torch.load(find_weights("rxnfp")["pytorch_model.bin"], weights_only=True)

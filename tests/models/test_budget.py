@@ -14,12 +14,12 @@ from competition.paths import Paths
 from competition.prepare import run as prepare
 from folds.make import load_folds_config
 from folds.make import run as make_folds
-from models.budget import Group, group_to_start, seconds_until_done, why_unfinished
 from models.config import LightgbmStage, load_stages
-from models.executor import Executor
-from models.jobs import plan
-from models.tasks import Order, Task
-from models.train import train
+from models.jobs.budget import Group, group_to_start, seconds_until_done, why_unfinished
+from models.jobs.executor import Executor
+from models.jobs.plan import plan
+from models.jobs.tasks import Order, Task
+from models.jobs.train import train
 from tests.conftest import mixed_tables, write_competition
 
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from competition.errors import DataError
-from models.checkpoint import Checkpoint, seconds_in
+from models.training.checkpoint import Checkpoint, seconds_in
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
 def test_a_cut_checkpoint_is_named_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
-    monkeypatch.setattr("models.checkpoint.SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr("models.training.checkpoint.SECONDS_BETWEEN", 0.0)
     path, part = tmp_path / "checkpoint.pt", torch.nn.Linear(100, 100)
     Checkpoint(path, {"network": part}).save({"epoch": 1})
     assert Checkpoint(path, {"network": part}).load() == {"epoch": 1}

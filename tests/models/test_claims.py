@@ -15,14 +15,14 @@ import pytest
 from competition.files import write_json
 from competition.paths import PROJECT, Paths
 from models import claims as claims_module
-from models.claims import GONE_AFTER, Claims, Owner
+from models.jobs.claims import GONE_AFTER, Claims, Owner
 
 PATHS = Paths("shared")
 
 
 def claim_and_die(name: str) -> None:
     code = (
-        "import os\nfrom competition.paths import Paths\nfrom models.claims import Claims\n"
+        "import os\nfrom competition.paths import Paths\nfrom models.jobs.claims import Claims\n"
         f"Claims(Paths('shared')).__enter__().holder({name!r})\nos._exit(1)\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=False)

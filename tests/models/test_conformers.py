@@ -9,10 +9,10 @@ import pytest
 from rdkit import Chem
 
 from competition.errors import DataError
-from models import conformers
-from models.cache import MoleculeCache
-from models.conformers import conformer_cache, embedded, refuse_flat, select
-from models.molecules import prepared
+from models.inputs import conformers
+from models.inputs.cache import MoleculeCache
+from models.inputs.conformers import conformer_cache, embedded, refuse_flat, select
+from models.inputs.molecules import prepared
 
 DEFAULT = {"conformers": 1, "fragments": "all", "repeat_units": "keep", "unembeddable": "error"}
 

@@ -17,11 +17,13 @@ from competition.tables import Rows, read_rows
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
-from models import trainer, trees
 from models.config import StageConfig
-from models.jobs import Job
-from models.stage import Context, build_stage
-from models.work import run_job
+from models.jobs.plan import Job
+from models.jobs.work import run_job
+from models.registry import build_stage
+from models.stage import Context
+from models.stages import trees
+from models.training import trainer
 from tests.conftest import mixed_tables, write_competition
 from tests.models.encoders import publish
 from tests.models.theirs import write_theirs

@@ -10,8 +10,9 @@ import pytest
 
 from competition.errors import ConfigError
 from competition.tables import Rows
+from models.registry import build_stage
 from models.settings import CustomStage
-from models.stage import Context, build_stage
+from models.stage import Context
 
 CLASSES = """
 class Good:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from competition.errors import ConfigError
-from models.dropout import audit, rates, set_rates
+from models.training.dropout import audit, rates, set_rates
 
 BATCH = {"x": torch.ones(4, 64)}
 

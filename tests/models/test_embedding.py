@@ -13,10 +13,10 @@ import pytest
 from competition.errors import ConfigError, DataError
 from competition.tables import Rows
 from models.config import EmbeddingStage
-from models.embedding import Embedding
-from models.frozen import FrozenEncoder
+from models.inputs.frozen import FrozenEncoder
 from models.notes import read_notes
 from models.stage import Context
+from models.stages.embedding import Embedding
 from tests.models.encoders import context, publish, table
 
 

@@ -20,7 +20,7 @@ from competition.errors import ConfigError, DataError
 from competition.files import sha256_of
 from competition.paths import PROJECT
 from models.config import StagesConfig
-from models.estimators import build_regressor, fit_targets, load, predict_targets, save
+from models.stages.estimators import build_regressor, fit_targets, load, predict_targets, save
 
 
 def pipeline_of(name: str, **parameters: Any) -> Any:
@@ -115,7 +115,7 @@ def test_equal_regressors_give_equal_bytes_in_another_process(tmp_path: Path) ->
     """skops names parts by memory address, and scikit-learn's vectoriser remembers one."""
     code = """
 import sys; from pathlib import Path; from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.pipeline import make_pipeline; from models.estimators import build_regressor, save
+from sklearn.pipeline import make_pipeline; from models.stages.estimators import build_regressor, save
 texts = ["red blue", "red", "blue"]
 save(make_pipeline(TfidfVectorizer(), build_regressor("SVR", {}, 0)).fit(texts, [0.0, 1.0, 2.0]), Path(sys.argv[1]))
 """

@@ -14,11 +14,11 @@ import pytest
 
 from competition.errors import ConfigError, DataError
 from competition.paths import Paths
-from models import ray_executor
 from models import tasks as tasks_module
-from models.claims import Claims
-from models.executor import Executor, runner_of
-from models.tasks import Task
+from models.jobs import ray_executor
+from models.jobs.claims import Claims
+from models.jobs.executor import Executor, runner_of
+from models.jobs.tasks import Task
 
 
 def write_thread_count(path: Path, progress: Any = None) -> None:
@@ -70,8 +70,8 @@ def test_a_killed_worker_is_one_clear_sentence() -> None:
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path\n"
-        "from models.executor import Executor\n"
-        "from models.tasks import Task\n"
+        "from models.jobs.executor import Executor\n"
+        "from models.jobs.tasks import Task\n"
         "from tests.models.test_executor import linger\n"
         "if __name__ == '__main__':\n"
         "    with Executor(1, 1) as executor:\n"
@@ -127,6 +127,6 @@ def test_ray_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_executor_that_is_not_known_is_named() -> None:
-    command = [sys.executable, "-m", "models.train", "smoke", "--executor", "dask"]
+    command = [sys.executable, "-m", "models.jobs.train", "smoke", "--executor", "dask"]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "ConfigError: --executor must be one of local, ray; found 'dask'.\n")

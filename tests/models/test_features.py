@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.features import avalon, descriptors, erg, maccs, molecule_features, morgan
+from models.inputs.features import avalon, descriptors, erg, maccs, molecule_features, morgan
 
 
 def test_morgan_counts_of_ethane_by_hand() -> None:

@@ -19,11 +19,11 @@ from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
 from models.config import load_stages
-from models.file import doubts, files_of, fold_mark, read_theirs
-from models.jobs import Plan, plan
+from models.jobs.plan import Plan, plan
+from models.jobs.work import run_job
 from models.notes import read_notes
 from models.settings import FileStage
-from models.work import run_job
+from models.stages.file import doubts, files_of, fold_mark, read_theirs
 from tests.competition.small import write_small
 from tests.conftest import mixed_tables, write_competition
 from tests.models.theirs import write_theirs

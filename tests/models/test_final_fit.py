@@ -14,15 +14,16 @@ from pydantic import ValidationError
 from competition.files import read_json, sha256_of, write_json
 from competition.paths import Paths
 from competition.tables import Rows
-from models import checkpoint, trees
 from models import work as work_module
-from models.budget import Budget, Group
 from models.config import GnnStage
-from models.jobs import ALL, Job, publish, stage_oof, stage_test, write_predictions, write_test_predictions
-from models.selection import select
-from models.tasks import Order, Task
-from models.train import train
-from models.work import job_seed, run_job
+from models.jobs.budget import Budget, Group
+from models.jobs.plan import ALL, Job, publish, stage_oof, stage_test, write_predictions, write_test_predictions
+from models.jobs.selection import select
+from models.jobs.tasks import Order, Task
+from models.jobs.train import train
+from models.jobs.work import job_seed, run_job
+from models.stages import trees
+from models.training import checkpoint
 from tests.conftest import mixed_tables, write_competition
 from tests.models.test_train import Echo, planned
 

@@ -16,8 +16,8 @@ from rdkit import Chem
 from competition.errors import ConfigError
 from competition.tables import Rows
 from models.config import GnnStage
-from models.gnn import Gnn, atom_features
 from models.stage import Context
+from models.stages.gnn import Gnn, atom_features
 
 ROWS = Rows(
     ["a", "b", "c"], pd.DataFrame({"s": ["CCO", "c1ccccc1", "CC(=O)[O-].[Na+]"]}), np.array([[1.0], [2.0], [4.0]])

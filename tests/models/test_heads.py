@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from models import settings as config
-from models.heads import AttentionPooling, LinearHead, MultiSampleHead, Network, build_head, pool
+from models.training.heads import AttentionPooling, LinearHead, MultiSampleHead, Network, build_head, pool
 
 
 def square(y_pred: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from competition.paths import Paths
 from competition.prepare import prepare
 from folds.make import load_folds_config
 from folds.make import run as make_folds
-from models import code, jobs
 from models.config import load_stages
-from models.jobs import (
+from models.inputs import code
+from models.jobs import plan as jobs
+from models.jobs.plan import (
     Job,
     Plan,
     code_digest_of,

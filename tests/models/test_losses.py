@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from competition.errors import DataError
-from models.labels import target_scale
-from models.losses import Labels, as_labels, r_drop_penalty, target_weights, training_loss
+from models.training.labels import target_scale
+from models.training.losses import Labels, as_labels, r_drop_penalty, target_weights, training_loss
 
 NAN = float("nan")
 

@@ -16,8 +16,8 @@ from competition.tables import text_columns
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
-from models import lr
 from models.config import load_stages
+from models.jobs import lr
 from tests.conftest import mixed_tables, write_competition
 
 GNN = {"kind": "gnn", "width": 16, "hidden_width": 16, "epochs": 2, "batch_size": 8, "learning_rate": 1e-3}

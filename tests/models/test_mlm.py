@@ -12,12 +12,12 @@ import torch
 
 from competition.errors import ConfigError
 from competition.files import read_json
-from models import mlm, trainer
-from models.bert import Bert
-from models.checkpoint import Checkpoint
 from models.config import BertStage
-from models.mlm import NOT_CHOSEN, mask_and_ordinary, masked
-from models.text import learn_smiles_tokens, tokens_of_weights
+from models.inputs.tokens import learn_smiles_tokens, tokens_of_weights
+from models.stages.bert import Bert
+from models.training import mlm, trainer
+from models.training.checkpoint import Checkpoint
+from models.training.mlm import NOT_CHOSEN, mask_and_ordinary, masked
 from tests.models.encoders import SMILES, context, fit, publish, stage, table
 
 PRETRAINED = {"pretrain_epochs": 3, "pretrain_learning_rate": 5e-3, "columns": ["SMILES"]}
@@ -103,13 +103,13 @@ def test_pre_training_sees_another_spelling_in_each_epoch_where_spellings_are_en
         def pretrain(backbone: Any, tokens: Any, items: Any, *rest: Any, seen: Any = seen) -> None:
             seen += [np.concatenate(items(epoch)).tobytes() for epoch in (1, 2, 3)]
 
-        monkeypatch.setattr("models.bert.pretrain", pretrain)
+        monkeypatch.setattr("models.stages.bert.pretrain", pretrain)
         fit(tmp_path / name, stage(**PRETRAINED, enumerate_smiles=enumerate_smiles), context(["SMILES"]))
         assert len(set(seen)) == n_forms
 
 
 def test_a_killed_pre_training_goes_on_to_the_same_bytes(monkeypatch: Any, tmp_path: Path) -> None:
-    monkeypatch.setattr("models.checkpoint.SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr("models.training.checkpoint.SECONDS_BETWEEN", 0.0)
     config, ctx = stage(**PRETRAINED, enumerate_smiles=True), context(["SMILES"])
     fit(tmp_path / "whole", config, ctx)
     save, saved = Checkpoint.save, []

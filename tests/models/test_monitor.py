@@ -16,12 +16,12 @@ from competition.paths import Paths
 from competition.prepare import run as prepare_tables
 from folds.make import load_folds_config
 from folds.make import run as make_folds
-from models import monitor
-from models.batches import Batches
-from models.jobs import Job
-from models.losses import Labels
+from models.jobs.plan import Job
+from models.jobs.work import run_job
 from models.settings import NeuralStage
-from models.work import run_job
+from models.training import monitor
+from models.training.batches import Batches
+from models.training.losses import Labels
 from tests.conftest import mixed_tables, write_competition
 from tests.models.test_contract import MODELS, SMALL
 

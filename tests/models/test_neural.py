@@ -13,11 +13,11 @@ import torch
 
 from competition.files import read_json
 from competition.tables import Rows
-from models.batches import Batches
 from models.config import GnnStage
-from models.gnn import Gnn
-from models.neural import PerColumn, side_by_side
 from models.stage import Context
+from models.stages.gnn import Gnn
+from models.training.batches import Batches
+from models.training.neural import PerColumn, side_by_side
 
 SMILES = ["CCO", "CCN", "CCC", "CCCl", "CCF", "CCCO", "CCCN", "CCCC", "c1ccccc1", "Cc1ccccc1", "CC(=O)O", "CC#N"]
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from competition.errors import ConfigError
-from models.heads import LinearHead, Network
-from models.optimizer import layers_of, make_average, make_optimizer, moving_average, prepare_layers
 from models.settings import NeuralStage
+from models.training.heads import LinearHead, Network
+from models.training.optimizer import layers_of, make_average, make_optimizer, moving_average, prepare_layers
 
 
 class Deep(nn.Module):

@@ -12,8 +12,8 @@ from competition.config import load_competition
 from competition.files import read_table
 from competition.paths import Paths
 from competition.tables import Rows
-from models import work
-from models.jobs import Job
+from models.jobs import work
+from models.jobs.plan import Job
 from tests.conftest import mixed_tables, write_competition
 
 

@@ -16,13 +16,13 @@ from competition.paths import Paths
 from competition.tables import Rows
 from folds.table import read_folds
 from models import work as work_module
-from models.budget import Group, why_unfinished
 from models.config import load_stages
-from models.jobs import ALL, Job, plan, write_test_predictions
-from models.pseudo_labels import pseudo_labels, with_pseudo_labels
-from models.selection import select
-from models.train import train
-from models.work import run_job
+from models.jobs.budget import Group, why_unfinished
+from models.jobs.plan import ALL, Job, plan, write_test_predictions
+from models.jobs.pseudo_labels import pseudo_labels, with_pseudo_labels
+from models.jobs.selection import select
+from models.jobs.train import train
+from models.jobs.work import run_job
 from tests.conftest import mixed_tables, write_competition
 from tests.models.test_train import Echo, planned
 

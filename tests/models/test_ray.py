@@ -20,9 +20,9 @@ from ray.cluster_utils import Cluster
 
 from competition.errors import ConfigError, DataError, ServiceError
 from competition.paths import PROJECT, Paths
-from models import ray_executor
-from models.ray_executor import RayExecutor, require_cluster
-from models.tasks import Task
+from models.jobs import ray_executor
+from models.jobs.ray_executor import RayExecutor, require_cluster
+from models.jobs.tasks import Task
 from tests.conftest import mixed_tables, write_competition
 from tests.models.test_executor import be_killed, fail, four_tasks
 from tests.models.test_sharing import STAGE, ended, products, trained
@@ -45,7 +45,7 @@ def write_on(path: Path) -> None:
 
 
 def train(path: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "models.train", str(path), "--prepare", *options]
+    command = [sys.executable, "-m", "models.jobs.train", str(path), "--prepare", *options]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=PROJECT, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 

@@ -9,7 +9,7 @@ import pytest
 from competition.errors import ConfigError
 from competition.files import write_json
 from competition.paths import Paths
-from models.resume import resume
+from models.jobs.resume import resume
 
 
 def write(folder: Path, *files: str) -> None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from competition.errors import ConfigError
-from models.schedules import SCHEDULES, with_warmup
+from models.training.schedules import SCHEDULES, with_warmup
 
 TWO_DEGREES = 0.99939082701909576  # cos(pi / 90)
 

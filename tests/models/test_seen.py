@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from competition.tables import Rows
-from models import bert, seen
 from models.config import BertStage
+from models.stages import bert
+from models.training import seen
 from tests.models.encoders import context, publish, stage, table
 
 KEY = "backbone.encoder.embeddings.word_embeddings.weight"

@@ -15,8 +15,8 @@ import pytest
 
 from competition.files import read_json, sha256_of
 from competition.paths import PROJECT, Paths
-from models.jobs import Job, Plan
-from models.selection import share
+from models.jobs.plan import Job, Plan
+from models.jobs.selection import share
 from tests.conftest import mixed_tables, write_competition
 
 STAGE = PROJECT / "tests" / "models" / "counted_stage.py"
@@ -31,7 +31,7 @@ def competition(folder: Path, seconds: float) -> Path:
 
 
 def start(path: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "models.train", str(path), "--prepare", "--workers", "2", *options]
+    command = [sys.executable, "-m", "models.jobs.train", str(path), "--prepare", "--workers", "2", *options]
     return subprocess.Popen(
         command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -169,7 +169,7 @@ def test_a_folder_that_takes_no_files_is_one_sentence(tmp_path: Path, mount: str
     stages = {"trees": {"kind": "lightgbm", "n_bits": 64}}
     path = write_competition(tmp_path, *mixed_tables(), stages=stages)
     (tmp_path / "work").mkdir()
-    train = f"{sys.executable} -m models.train {path} --prepare --workers 1"
+    train = f"{sys.executable} -m models.jobs.train {path} --prepare --workers 1"
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", f"{mount} || exit 77; {train}"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     if done.returncode in (1, 77) and "Error" not in done.stderr:

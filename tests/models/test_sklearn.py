@@ -13,8 +13,9 @@ import pytest
 from competition.errors import DataError
 from competition.tables import Rows
 from models.config import SklearnStage
-from models.estimators import load
-from models.stage import Context, build_stage
+from models.registry import build_stage
+from models.stage import Context
+from models.stages.estimators import load
 
 RED = ["red apple", "green apple", "blue pear", "red pear"] * 10
 

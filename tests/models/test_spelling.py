@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from rdkit import Chem
 
-from models.spelling import ANY_SPELLING, mirrored, spelled
-from models.text import learn_smiles_tokens
+from models.inputs.spelling import ANY_SPELLING, mirrored, spelled
+from models.inputs.tokens import learn_smiles_tokens
 from tests.models.encoders import SMILES
 
 DRUG = "C[C@@H](C(=O)N1CCN(c2ncnc3[nH]ccc23)CC1)c1ccc(/C=C/C)cc1"

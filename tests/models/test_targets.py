@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from competition.errors import DataError
 from competition.tables import Rows
 from models.settings import Stage
-from models.targets import Transformed
+from models.stages.targets import Transformed
 
 KINDS = [kind for kind in get_args(Stage.model_fields["target_transform"].annotation) if kind != "none"]
 

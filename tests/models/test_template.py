@@ -7,7 +7,7 @@ import pytest
 
 from competition.errors import ConfigError
 from models.config import BertStage
-from models.template import parse, read_template
+from models.inputs.template import parse, read_template
 
 INPUTS = pd.DataFrame({"a": ["CC", "", "C"], "b": ["O", "N", ""], "c": ["CCO", "N", "C"], "s t": ["hot", "{x}", ""]})
 

@@ -10,7 +10,7 @@ import pytest
 
 from competition.errors import ConfigError, DataError
 from competition.paths import PROJECT
-from models import text
+from models.inputs import tokens as text
 from tests.models.encoders import WORDS, needs_rxnfp
 
 
@@ -49,7 +49,7 @@ def test_a_learned_smiles_vocabulary_is_sorted_behind_the_special_tokens() -> No
 
 @needs_rxnfp
 def test_rxnfp_has_its_own_ids() -> None:
-    from models.weights import find_weights
+    from models.inputs.weights import find_weights
 
     tokens = text.smiles_tokens(text.read_vocabulary(find_weights("rxnfp")["vocab.txt"]))
     ids, _ = tokens.encode(["CC(=O)Cl.c1ccncc1"], 64)
@@ -93,7 +93,7 @@ def test_what_is_too_long_loses_its_end_or_its_middle_or_is_an_error() -> None:
 
 LEARN = """
 import csv, hashlib
-from models.text import learn_word_pieces
+from models.inputs.tokens import learn_word_pieces
 rows = csv.DictReader(open("competition/data/tweet_sentiment/train.csv"))
 tokens = learn_word_pieces([row["text"] for row in rows][:300], 1000, lowercase=True)
 print(hashlib.sha256(tokens.tokenizer.to_str().encode()).hexdigest())

@@ -19,15 +19,16 @@ from competition.tables import Rows, read_rows
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
-from models import checkpoint, conformers
 from models import train as train_module
 from models import work as work_module
 from models.config import LightgbmStage, UnimolStage, load_stages
-from models.jobs import Plan, plan, stage_oof, stage_test
+from models.inputs import conformers
+from models.jobs.plan import Plan, plan, stage_oof, stage_test
+from models.jobs.prefill import check_molecules
+from models.jobs.selection import select
+from models.jobs.work import job_seed, run_job
 from models.notes import write_notes
-from models.prefill import check_molecules
-from models.selection import select
-from models.work import job_seed, run_job
+from models.training import checkpoint
 from tests.conftest import mixed_tables, write_competition
 
 
@@ -181,7 +182,7 @@ def test_every_job_has_a_seed_of_its_own(tmp_path: Path) -> None:
     path = write_competition(tmp_path, train, test)
     config = load_competition(str(path))
     other = load_competition(str(path), seed=1)
-    from models.jobs import Job
+    from models.jobs.plan import Job
 
     jobs = [Job(stage, "k", seed, fold, tmp_path) for stage in "ab" for seed in (0, 1) for fold in (0, 1)]
     assert len({job_seed(c, job) for job in jobs for c in (config, other)}) == 16

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from competition.errors import ConfigError, DataError
 from competition.files import read_json, sha256_of
 from competition.paths import PROJECT
-from models import trainer
-from models.batches import Batches, Sample, step_plan
-from models.heads import LinearHead, Network
-from models.losses import Labels
-from models.optimizer import make_optimizer
-from models.schedules import with_warmup
+from models.jobs.work import seconds_in_checkpoints
 from models.settings import NeuralStage
-from models.work import seconds_in_checkpoints
+from models.training import trainer
+from models.training.batches import Batches, Sample, step_plan
+from models.training.heads import LinearHead, Network
+from models.training.losses import Labels
+from models.training.optimizer import make_optimizer
+from models.training.schedules import with_warmup
 
 
 class Backbone(nn.Module):
@@ -425,7 +425,7 @@ INTERRUPTED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {project!r})
-from models import checkpoint
+from models.training import checkpoint
 from tests.models import test_trainer as t
 checkpoint.SECONDS_BETWEEN = 0.0
 net, (inputs, y) = t.network(), t.rows()

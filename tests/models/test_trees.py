@@ -13,7 +13,8 @@ from competition.errors import DataError
 from competition.files import read_json
 from competition.tables import Rows
 from models.config import CatboostStage, LightgbmStage
-from models.stage import Context, build_stage
+from models.registry import build_stage
+from models.stage import Context
 
 SETTINGS = {
     "lightgbm": LightgbmStage(kind="lightgbm", max_trees=200, patience=20),

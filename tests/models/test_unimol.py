@@ -15,12 +15,12 @@ import torch
 from competition.errors import ConfigError
 from competition.files import read_json
 from competition.tables import Rows
-from models import conformers, pairs
 from models.config import UnimolStage
-from models.dropout import audit, rates, set_rates
+from models.inputs import conformers
 from models.notes import read_notes
 from models.stage import Context
-from models.unimol import (
+from models.stages import pairs
+from models.stages.unimol import (
     FOREIGN_KEYS,
     Unimol,
     UnimolBackbone,
@@ -30,7 +30,8 @@ from models.unimol import (
     oled_architecture,
     read_vocabulary,
 )
-from models.unimol_shared import load_checkpoint
+from models.stages.unimol_shared import load_checkpoint
+from models.training.dropout import audit, rates, set_rates
 from tests.models.published import PackageModel
 
 FILE_ORDER = read_vocabulary({}, "file")
@@ -51,7 +52,7 @@ def batch(padding: int = 0) -> dict[str, torch.Tensor]:
 def backbone(kernel: str) -> UnimolBackbone:
     """A small one with a kernel whose parameters are not the initial ones and zeros."""
     architecture = "molecule" if kernel == "gaussian" else "oled"
-    with mock.patch(f"models.unimol.{architecture}_architecture", lambda: small(kernel)):
+    with mock.patch(f"models.stages.unimol.{architecture}_architecture", lambda: small(kernel)):
         ours = UnimolBackbone(stage(architecture=architecture), FILE_ORDER)
     torch.nn.init.normal_(ours.gbf.mul.weight, 1, 0.3)
     torch.nn.init.normal_(ours.gbf.bias.weight, 0, 0.3)

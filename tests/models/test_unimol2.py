@@ -19,12 +19,13 @@ from unimol_tools.models import unimolv2
 from competition.errors import ConfigError
 from competition.tables import Rows
 from models.config import Unimol2Stage, UnimolStage
-from models.conformers import embedded
-from models.dropout import audit, rates, set_rates
-from models.molecules import prepared
-from models.stage import Context, build_stage
-from models.unimol2 import FOREIGN_KEYS, UNKNOWN, Unimol2Backbone, collate, featurise
-from models.unimol_shared import load_checkpoint
+from models.inputs.conformers import embedded
+from models.inputs.molecules import prepared
+from models.registry import build_stage
+from models.stage import Context
+from models.stages.unimol2 import FOREIGN_KEYS, UNKNOWN, Unimol2Backbone, collate, featurise
+from models.stages.unimol_shared import load_checkpoint
+from models.training.dropout import audit, rates, set_rates
 from tests.models.published import PackageModel2
 
 SMALL = {"layers": 3, "width": 32, "heads": 2, "pair_width": 12, "pair_hidden_width": 4}

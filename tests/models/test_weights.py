@@ -14,8 +14,8 @@ import pytest
 
 from competition.errors import ConfigError
 from competition.files import sha256_of
-from models import weights
-from models.weights import WEIGHT_SETS, digest_of_weights, find_weights
+from models.inputs import weights
+from models.inputs.weights import WEIGHT_SETS, digest_of_weights, find_weights
 
 
 def needs(package: str) -> pytest.MarkDecorator:

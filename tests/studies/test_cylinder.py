@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from competition.tables import Rows
+from models.registry import build_stage
 from models.settings import CustomStage
-from models.stage import Context, FittedStage, build_stage
+from models.stage import Context, FittedStage
 from studies.cylinder import make, stages
 from studies.cylinder.metric import accuracy
 

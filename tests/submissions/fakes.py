@@ -18,7 +18,7 @@ from competition.prepare import prepare
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
-from models.jobs import Plan, plan, publish, write_predictions, write_test_predictions
+from models.jobs.plan import Plan, plan, publish, write_predictions, write_test_predictions
 from submissions import blend, stack, write
 from submissions.columns import Run, open_run
 from submissions.config import load_config

@@ -10,7 +10,7 @@ import yaml
 
 from competition.files import read_text_table, write_json, write_table
 from competition.paths import PROJECT
-from models.jobs import Plan
+from models.jobs.plan import Plan
 from submissions.findings import Findings, gather
 from submissions.page import page
 from submissions.report import markdown

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from competition.files import read_json, sha256_of, write_json
 from competition.revision import revision
-from models.machine import machine
+from models.training.machine import machine
 from submissions.findings import gather
 from submissions.handover import handover
 from tests.submissions.fakes import fake_competition, prepare_and_fake_jobs, run_steps

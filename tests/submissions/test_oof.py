@@ -19,8 +19,8 @@ from competition.paths import PROJECT, Paths
 from folds import make
 from folds.table import read_folds
 from models.config import load_stages
-from models.jobs import plan
-from models.train import train
+from models.jobs.plan import plan
+from models.jobs.train import train
 from submissions import blend, new, report, write
 from submissions.check import check
 from submissions.columns import Run, open_run

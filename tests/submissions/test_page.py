@@ -16,8 +16,8 @@ import pytest
 
 from competition.files import digest, read_json, write_json
 from competition.paths import PROJECT
-from models import mlm, trainer
 from models.settings import NeuralStage
+from models.training import mlm, trainer
 from submissions import details, pictures
 from submissions.findings import Compared, gather
 from submissions.markup import Html, element

@@ -16,7 +16,7 @@ from competition.errors import DataError, SubmissionError
 from competition.files import digest, read_json, read_table, read_text_table, write_table
 from competition.metrics import METRICS
 from competition.paths import PROJECT, Paths
-from models.jobs import publish
+from models.jobs.plan import publish
 from models.notes import write_notes
 from submissions import blend, columns, report, stack, write
 from submissions.apply import check_submission, predict_candidate, predict_run, submission_table, write_submission

@@ -17,8 +17,8 @@ from competition.prepare import run as prepare
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from models.config import load_stages
-from models.jobs import plan
-from models.train import train
+from models.jobs.plan import plan
+from models.jobs.train import train
 from submissions.kernel import wheels
 from submissions.kernel.pack import build
 from tests.conftest import mixed_tables, write_competition

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from competition.errors import ConfigError
-from models.work import job_seed
+from models.jobs.work import job_seed
 from submissions.study.cells import cells_of
 from submissions.study.config import STUDIES
 from submissions.study.load import load_study
@@ -103,7 +103,7 @@ def test_the_quick_version_changes_what_it_names(tmp_path: Path) -> None:
 
 def test_variants_of_a_stage_share_their_random_numbers_and_other_stages_do_not() -> None:
     from competition.config import load_competition
-    from models.jobs import Job
+    from models.jobs.plan import Job
 
     competition = load_competition("smoke")
     names = ("minilm", "minilm__rate=0", "minilm__rate=0.1", "minilm_2", "minilm__2")

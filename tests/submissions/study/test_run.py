@@ -241,7 +241,7 @@ def test_the_command_lists_the_studies_and_refuses_with_status_2(tmp_path: Path)
 
 
 def test_names_of_files_are_those_of_the_modules_that_write_them() -> None:
-    from models import monitor, trainer
+    from models.training import monitor, trainer
 
     assert (results.MEASURES, results.TRAINING) == (monitor.MEASURES, trainer.TRAINING)
     assert tuple(monitor.MODES) == results.MODES

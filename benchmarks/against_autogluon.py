@@ -1,0 +1,97 @@
+"""AutoGluon `best_quality` on the features of the stage `lightgbm`, beside finished runs of `ensembles`.
+
+    python -m benchmarks.against_autogluon --data FOLDER_WITH_COMPETITIONS --work FOLDER_OF_ENSEMBLES \\
+        --python PYTHON_WITH_AUTOGLUON --seconds 1200 [--sets ...]
+
+AutoGluon is no dependency of ours; --python names the interpreter of an environment that has it. Each target of a set
+gets an equal share of --seconds. Prints for each target the RMSE on the answers of LightGBM alone, of the submission,
+of AutoGluon, and of the plain mean of AutoGluon and the stage `gnn` (chemprop's message passing, 5 folds), where there
+is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.ensembles import FEWEST, SETS, geometric_mean, read_answers, squared_errors
+from competition.config import load_competition
+from competition.paths import Paths
+from competition.tables import read_rows
+from models.config import LightgbmStage
+from models.inputs.matrix import molecule_numbers
+from models.jobs.work import context_of
+
+THEIRS = """
+import sys
+import pandas as pd
+from autogluon.tabular import TabularPredictor
+folder, target, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+train, test = (pd.read_csv(f"{folder}/{name}.csv") for name in ("train", "test"))
+train["label"] = pd.read_csv(f"{folder}/y.csv")[target]
+predictor = TabularPredictor("label", eval_metric="root_mean_squared_error", path=f"{folder}/{target}", verbosity=1)
+predictor.fit(train.dropna(subset=["label"]), presets="best_quality", time_limit=seconds, num_cpus=int(sys.argv[4]))
+pd.DataFrame({target: predictor.predict(test)}).to_csv(f"{folder}/{target}.csv", index=False)
+"""
+
+
+def write_features(yaml_file: Path, folder: Path) -> None:
+    """What the stage lightgbm sees of training and test rows, as CSV; text as it is, since AutoGluon reads it."""
+    competition, paths = load_competition(str(yaml_file)), Paths.of(str(yaml_file))
+    context, config = context_of(competition, paths, 0), LightgbmStage(kind="lightgbm")
+    folder.mkdir(parents=True, exist_ok=True)
+    train, test = (read_rows(path, competition, path == paths.train) for path in (paths.train, paths.test))
+    for name, rows in (("train", train), ("test", test)):
+        numbers = molecule_numbers(rows, config, context)
+        own = rows.inputs[[*context.text, *context.numeric, *context.categorical]]
+        features = pd.DataFrame(numbers, columns=[f"molecule_{i}" for i in range(numbers.shape[1])])
+        pd.concat([features, own], axis=1).to_csv(folder / f"{name}.csv", index=False)
+    pd.DataFrame(train.y, columns=competition.targets).to_csv(folder / "y.csv", index=False)
+
+
+def predict(python: Path, folder: Path, target: str, seconds: float) -> np.ndarray:
+    """AutoGluon's predictions of the test rows, (n_test_rows,); kept in `folder`."""
+    predicted = folder / f"{target}.csv"
+    if not predicted.exists():
+        call = [str(python), "-c", THEIRS, str(folder), target, str(seconds), str(os.cpu_count())]
+        subprocess.run(call, check=True, env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"})
+    return pd.read_csv(predicted)[target].to_numpy()
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data", type=Path, required=True)
+    options.add_argument("--work", type=Path, required=True)
+    options.add_argument("--python", type=Path, required=True)
+    options.add_argument("--seconds", type=float, required=True, help="of AutoGluon, for all targets of a set")
+    options.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
+    args = options.parse_args()
+    os.environ["WORK_DIR"] = str(args.work / "work")
+    pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for name in args.sets:
+        yaml_file, folder = args.work / f"{name}.yaml", args.work / "autogluon" / name
+        found = read_answers(yaml_file)
+        write_features(yaml_file, folder)
+        for t, target in enumerate(found.targets):
+            theirs = predict(args.python, folder, target, args.seconds / len(found.targets))
+            stages = {stage: y_pred[:, t] for stage, y_pred in found.columns.test.items()}
+            compared = {"submission": found.submission[:, t], "AutoGluon": theirs}
+            if "gnn" in stages:
+                compared["mean of AutoGluon and gnn"] = (theirs + stages["gnn"]) / 2
+            trees, *others = squared_errors(found.y[:, t], stages["lightgbm"], *compared.values())
+            rmse = [f"{who} {math.sqrt(e.mean()):.4f}" for who, e in zip(compared, others, strict=True)]
+            print(f"{name} {target}: LightGBM {math.sqrt(trees.mean()):.4f}, {', '.join(rmse)}", flush=True)
+            for who, errors in zip(compared, others, strict=True):
+                pairs.setdefault(who, []).extend([(errors, trees)] if len(trees) >= FEWEST else [])
+    for who, errors_of in pairs.items():
+        print(f"{who}, over LightGBM alone: {geometric_mean(errors_of)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Against transformers' `Trainer`: the same encoder, weights, rows, epochs, precision and no dropout, on one thread.
+
+    python -m benchmarks.hf_trainer --data FOLDER_WITH_COMPETITIONS --set icwsm_tweets --weights minilm \\
+        [--precision bf16]
+
+Prints seconds of training with and without batches of like length, ours and theirs alternating in one run, each in a
+process of its own (ours with the environment of our workers), and the RMSE of each on the answers. Loading, tokenizing
+and predicting are outside the clock.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import torch
+import transformers
+
+from competition.paths import PROJECT
+from competition.tables import Rows
+from models.config import BertStage
+from models.jobs.executor import ONE_THREAD
+from models.stage import Context
+from models.stages.bert import Bert
+from models.training import trainer
+from models.training.labels import target_scale
+from models.training.losses import as_labels
+from models.training.optimizer import make_optimizer
+
+SETS = {"icwsm_tweets": ("text", "sentiment"), "esol": ("SMILES", "logS"), "biogen_adme": ("SMILES", "log_HLM_CLint")}
+
+
+class Wrapped(torch.nn.Module):
+    """A network of ours as Trainer calls it."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, input_ids: Any, attention_mask: Any, labels: Any = None) -> dict[str, Any]:
+        outputs = self.network({"input_ids": input_ids, "attention_mask": attention_mask})
+        return {"loss": torch.nn.functional.mse_loss(outputs, labels), "logits": outputs}
+
+
+def theirs(stage: Bert, train: Rows, folder: Path, grouped: bool) -> tuple[float, Any]:
+    """Seconds of Trainer.train() and the trained network."""
+    with mock.patch("models.stages.bert.train_only"):  # it trains the vectors of all tokens
+        network, sample = stage.ready(train, folder)
+    network.backbone.encoder.set_attn_implementation("sdpa")  # as it comes; ours is another in bf16 on a CPU
+    view = sample.views(0)
+    mean, scale = target_scale(sample.y)
+    y = ((sample.y - mean) / scale).astype(np.float32)
+    rows = [{"input_ids": ids, "labels": label, "length": len(ids)} for ids, label in zip(view.items, y, strict=True)]
+    config = stage.config
+
+    def collate(part: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            **view.collate([row["input_ids"] for row in part]),
+            "labels": torch.tensor(np.stack([r["labels"] for r in part])),
+        }
+
+    arguments = transformers.TrainingArguments(
+        output_dir=str(folder / "hf"), num_train_epochs=config.epochs, per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate, lr_scheduler_type="linear", warmup_steps=config.warmup,
+        weight_decay=config.weight_decay, max_grad_norm=config.clip_norm, save_strategy="no", report_to="none",
+        logging_strategy="no", disable_tqdm=True, use_cpu=True, remove_unused_columns=False, seed=0,
+        bf16=config.precision == "bf16",
+        train_sampling_strategy="group_by_length" if grouped else "random",
+    )  # fmt: skip
+    # Rates and decay as ours, so that the scores can be compared.
+    hf = transformers.Trainer(
+        Wrapped(network), arguments, train_dataset=rows, data_collator=collate,
+        optimizers=(make_optimizer(network, config), None),
+    )  # fmt: skip
+    started = time.process_time()
+    hf.train()
+    return time.process_time() - started, network
+
+
+def ours(stage: Bert, train: Rows, folder: Path) -> tuple[float, Any]:
+    """Seconds of our loop and the trained network."""
+    network, sample = stage.ready(train, folder)
+    accelerator = trainer.make_accelerator(stage.config.precision)
+    labels = as_labels(sample.y, None, np.ones(1), *target_scale(sample.y))
+    started = time.process_time()
+    trainer.train_epochs(
+        network, sample.views, labels, stage.config, 0, folder / "checkpoint.pt", lambda done, total: None, accelerator
+    )  # fmt: skip
+    return time.process_time() - started, network
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data", type=Path, required=True)
+    options.add_argument("--set", default="icwsm_tweets", choices=list(SETS))
+    options.add_argument("--weights", default="minilm")
+    options.add_argument("--rows", type=int, default=960)
+    options.add_argument("--epochs", type=int, default=1)
+    options.add_argument("--rate", type=float, default=1e-4)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--precision", default="float32")
+    options.add_argument("--only", nargs=2, help="of the processes it starts: which one, and the seed")
+    args = options.parse_args()
+    torch.set_num_threads(1)
+    column, target = SETS[args.set]
+    source = args.data / args.set
+    table = pd.read_csv(source / "train.csv").dropna(subset=[target])[: args.rows]
+    test = pd.read_csv(source / "test.csv").merge(pd.read_csv(source / "answers.csv")[["id", target]], on="id").dropna()
+    train = Rows(list(table["id"]), table[[column]].reset_index(drop=True), table[[target]].to_numpy())
+    smiles, text = ([column], []) if column == "SMILES" else ([], [column])
+    config = BertStage.model_validate(
+        {
+            "kind": "bert",
+            "weights": args.weights,
+            "epochs": args.epochs,
+            "learning_rate": args.rate,
+            "precision": args.precision,
+        }
+    )
+    if args.only:
+        name, seed = args.only[0], int(args.only[1])
+        stage = Bert(config, Context(smiles, text, [], [], [target], seed, Path("unused")))
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            if name == "ours":
+                spent, network = ours(stage, train, folder)
+            else:
+                spent, network = theirs(stage, train, folder, name == "group_by_length")
+            rows = Rows(list(test["id"]), test[[column]].reset_index(drop=True), None)
+            mean, scale = target_scale(train.y)
+            batches, accelerator = stage.encode(rows, folder, 0, 0), trainer.make_accelerator("float32")
+            y_pred = trainer.forward(network, batches, 32, accelerator)
+            error = y_pred[:, 0] * scale[0] + mean[0] - test[target].to_numpy()
+        print(json.dumps({"seconds": spent, "rmse": float(np.sqrt(np.mean(error**2)))}))
+        return
+    found: dict[str, list[dict[str, float]]] = {"ours": [], "group_by_length": [], "random": []}
+    for round_ in range(args.rounds):
+        for name, results in found.items():
+            call = [sys.executable, "-m", "benchmarks.hf_trainer", *sys.argv[1:], "--only", name, str(round_)]
+            environment = {**os.environ, **ONE_THREAD} if name == "ours" else None
+            done = subprocess.run(call, check=True, capture_output=True, text=True, cwd=PROJECT, env=environment)
+            results.append(json.loads(done.stdout.splitlines()[-1]))
+    for name, results in found.items():
+        seconds, rmse = (statistics.mean(result[key] for result in results) for key in ("seconds", "rmse"))
+        ratio = statistics.median(r["seconds"] / o["seconds"] for r, o in zip(results, found["ours"], strict=True))
+        print(f"{name:16s} {seconds:6.1f} s, RMSE {rmse:.4f}; ours is {ratio:.2f} times as fast")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""Against `unimol_tools.MolTrain`: same architecture, folds, epochs, batch size, targets and no dropout, on both cores.
+
+    python -m benchmarks.moltrain --data FOLDER_WITH_COMPETITIONS [--sets esol biogen_adme qm9_electronic] \\
+        [--precision bf16]
+
+Prints seconds from the start of the process to test predictions, cold and warm (with conformers at hand: of ours in a
+second run, of theirs the first run less the time in its conformer generator), and the test errors with a paired
+bootstrap of their ratio. Both start from random weights of the compact size (no official file is needed).
+What of MolTrain is overridden: its early stopping, its seed, its dropout, the size of its architecture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from competition.files import read_table
+from competition.paths import PROJECT
+
+SETS = {
+    "esol": {"target": "logS", "epochs": 6, "n_folds": 3},
+    "biogen_adme": {"target": "log_HLM_CLint", "epochs": 6, "n_folds": 3},
+    "qm9_electronic": {"target": "gap_eV", "epochs": 4, "n_folds": 2},
+}
+RATE, BATCH = 1e-3, 16
+
+
+def write_tables(source: Path, name: str, folder: Path, precision: str) -> None:
+    """The rows with a label of one target, as a competition of ours."""
+    target = SETS[name]["target"]
+    train = pd.read_csv(source / "train.csv")[["id", "SMILES", target]].dropna()
+    answers = pd.read_csv(source / "answers.csv")[["id", target]].dropna()
+    test = pd.read_csv(source / "test.csv")[["id", "SMILES"]].merge(answers[["id"]], on="id")
+    train.to_csv(folder / "train.csv", index=False)
+    test.to_csv(folder / "test.csv", index=False)
+    test[["id"]].assign(**{str(target): 0}).to_csv(folder / "sample.csv", index=False)
+    answers.to_csv(folder / "answers.csv", index=False)
+    stage = {
+        "kind": "unimol", "epochs": SETS[name]["epochs"], "batch_size": BATCH, "learning_rate": RATE,
+        "schedule": "linear", "warmup": 0.03, "clip_norm": 5.0, "precision": precision,
+    }  # fmt: skip
+    config = {
+        "competition": {
+            "train": "train.csv", "test": "test.csv", "sample_submission": "sample.csv", "id": "id",
+            "targets": [target], "smiles": ["SMILES"], "metric": "rmse",
+        },
+        "folds": {"kind": "kfold", "n_folds": SETS[name]["n_folds"]},
+        "stages": {"unimol": stage},
+    }  # fmt: skip
+    (folder / "bench.yaml").write_text(yaml.safe_dump(config))
+
+
+def theirs(folder: Path, name: str) -> None:
+    """MolTrain and MolPredict on the folds of ours; the seconds in its conformer generator go to a file."""
+    from unittest import mock
+
+    import torch
+    from unimol_tools import MolPredict, MolTrain
+    from unimol_tools.data import conformer
+    from unimol_tools.models import nnmodel, unimol
+
+    from models.stages.unimol import read_vocabulary
+    from models.training.dropout import set_rates
+
+    small = unimol.molecule_architecture()
+    small.encoder_layers, small.encoder_embed_dim, small.encoder_ffn_embed_dim = 4, 128, 512
+    small.encoder_attention_heads = 16
+
+    class Compact(unimol.UniMolModel):  # type: ignore[misc]
+        """The size of ours, without the checkpoint that the constructor wants, and without dropout."""
+
+        def load_pretrained_weights(self, path: Any, strict: bool = False) -> None:
+            if strict:  # a fold's own weights
+                super().load_pretrained_weights(path, strict)
+            set_rates(self, 0.0)
+
+    transform = conformer.ConformerGen.transform
+    in_conformers = []
+
+    def timed(self: Any, smiles: Any) -> Any:
+        started = time.monotonic()
+        found = transform(self, smiles)
+        in_conformers.append(time.monotonic() - started)
+        return found
+
+    dictionary = folder / "dict.txt"
+    dictionary.write_text("\n".join(f"{symbol} 1" for symbol in read_vocabulary({}, "unimol_tools")[4:-1]))
+    paths = {"pretrained_model_path": str(dictionary), "pretrained_dict_path": str(dictionary)}
+    with (
+        mock.patch.object(unimol, "molecule_architecture", lambda: small),
+        mock.patch.dict(nnmodel.NNMODEL_REGISTER, {"unimolv1": Compact}),
+        mock.patch.object(conformer.ConformerGen, "transform", timed),
+    ):
+        train = MolTrain(
+            task="regression", epochs=SETS[name]["epochs"], learning_rate=RATE, batch_size=BATCH, early_stopping=10**6,
+            split="select", split_group_col="fold", kfold=SETS[name]["n_folds"], save_path=str(folder / "exp"),
+            target_cols=[SETS[name]["target"]], target_normalize="standard", use_cuda=False, use_amp=False,
+            conf_cache_level=0, **paths,
+        )  # fmt: skip
+        train.config["seed"] = 0
+        train.fit(str(folder / "theirs.csv"))
+        y_pred = MolPredict(load_model=str(folder / "exp")).predict(str(folder / "test.csv"))
+    (folder / "in_conformers.txt").write_text(str(sum(in_conformers)))
+    np.save(folder / "theirs.npy", np.asarray(y_pred).ravel())
+    print(torch.get_num_threads(), "threads")
+
+
+def ours(folder: Path) -> None:
+    """The step of `full` that trains and predicts, with one worker per core."""
+    subprocess.run([sys.executable, "-m", "models.jobs.train", str(folder / "bench.yaml")], check=True, cwd=PROJECT)
+
+
+def seconds_of(call: list[str], log: Path, **environment: str) -> float:
+    started = time.monotonic()
+    with log.open("w") as output:
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.moltrain", *call], check=True, cwd=PROJECT, stdout=output,
+            stderr=output, env={**os.environ, **environment},
+        )  # fmt: skip
+    return time.monotonic() - started
+
+
+def measure(source: Path, name: str, precision: str) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """Seconds of both, cold and warm, and their squared test errors in units of the target's spread."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_tables(source, name, folder, precision)
+        environment = {"WORK_DIR": str(folder / "work")}
+        for step in ("competition.prepare", "folds.make"):
+            subprocess.run(
+                [sys.executable, "-m", step, str(folder / "bench.yaml")], check=True, cwd=PROJECT,
+                env={**os.environ, **environment}, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+        folds = pd.read_csv(folder / "work" / "bench" / "folds" / "folds.csv")
+        pd.read_csv(folder / "train.csv").merge(folds, on="id").to_csv(folder / "theirs.csv", index=False)
+        found: dict[str, Any] = {"set": name}
+        found["theirs_cold"] = seconds_of(["theirs", str(folder), name], folder / "theirs.log", **environment)
+        found["theirs_warm"] = found["theirs_cold"] - float((folder / "in_conformers.txt").read_text())
+        for state in ("cold", "warm"):
+            found[f"ours_{state}"] = seconds_of(["ours", str(folder), name], folder / f"{state}.log", **environment)
+            if state == "cold":  # all but the conformers anew
+                shutil.rmtree(folder / "work" / "bench" / "models")
+        answers = pd.read_csv(folder / "answers.csv")
+        test = pd.read_csv(folder / "test.csv").merge(answers, on="id")
+        y = test[str(SETS[name]["target"])].to_numpy()
+        predictions = [read_table(path, ["id"]) for path in (folder / "work").rglob("test/*.csv")]
+        mine = np.mean([t.set_index("id").loc[test["id"]].iloc[:, 0] for t in predictions], axis=0)
+        scale = y.std()
+        errors = [((p - y) / scale) ** 2 for p in (mine, np.load(folder / "theirs.npy"))]
+        found |= {"rmse_ours": float(np.sqrt(errors[0].mean()) * scale)}
+        found |= {"rmse_theirs": float(np.sqrt(errors[1].mean()) * scale)}
+        return found, errors[0], errors[1]
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument(
+        "role", nargs="*", help="theirs or ours, a folder and a set: what the processes are called with"
+    )
+    options.add_argument("--data", type=Path)
+    options.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
+    options.add_argument("--precision", default="float32", help="of ours; MolTrain has no other on a CPU")
+    args = options.parse_args()
+    if args.role:
+        who, folder, name = args.role
+        theirs(Path(folder), name) if who == "theirs" else ours(Path(folder))
+        return
+    errors = []
+    for name in args.sets:
+        found, mine, others = measure(args.data / name, name, args.precision)
+        errors.append((mine, others))
+        cold, warm = (found[f"theirs_{state}"] / found[f"ours_{state}"] for state in ("cold", "warm"))
+        print(json.dumps(found), f"cold {cold:.2f} warm {warm:.2f} times faster", flush=True)
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(2000):
+        ratios = []
+        for mine, others in errors:
+            rows = rng.integers(0, len(mine), len(mine))
+            ratios.append(0.5 * math.log(mine[rows].mean() / others[rows].mean()))
+        draws.append(math.exp(np.mean(ratios)))
+    ratio = math.exp(np.mean([0.5 * math.log(m.mean() / o.mean()) for m, o in errors]))
+    low, high = np.quantile(draws, [0.025, 0.975])
+    print(
+        f"test RMSE, ours over theirs, geometric mean of the sets: {ratio:.3f}, 95 % interval {low:.3f} to {high:.3f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Time and money for 5 stages x 5 seeds x 10 folds on 1 to 1,000 machines: the tables of docs/scale.md.
+
+`python -m benchmarks.scale [--speedup X] [--price P]` computes them from seconds per job; with --check N the
+real executor runs all 250 jobs as stand-ins that sleep, N times shorter, and that is held against what was computed.
+With --products FOLDER (a WORK_DIR with a finished run) it prints megabytes per folder of a job.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.overhead import stand_in
+from competition.paths import Paths
+from models.jobs.claims import Claims
+from models.jobs.executor import runner_of
+from models.jobs.tasks import Task
+
+SECONDS = {"unimol": 336.9 / 5, "rxnfp": 322.0 / 5, "gnn": 111.4 / 5, "lightgbm": 16.2 / 5, "svr": 8.9 / 5}
+"""Per job on one CPU core: the ESOL run of the README, 5 folds each. The longest first, as in the YAML."""
+NEURAL = ("unimol", "rxnfp", "gnn")
+N_OF_EACH = 5 * 10
+MACHINES = (1, 8, 64, 1000)
+PLACEMENT = 0.007
+"""Seconds of the driver per job, one after another: `benchmarks.overhead ray --seconds 0`."""
+START = 10.0
+"""Seconds until a worker has imported what its first job needs."""
+
+
+def jobs(speedup: float) -> list[float]:
+    """Seconds of each job, in the order in which they start."""
+    return [
+        seconds / (speedup if name in NEURAL else 1.0) for name, seconds in SECONDS.items() for _ in range(N_OF_EACH)
+    ]
+
+
+def makespan(seconds: list[float], n_workers: int, start: float, placement: float) -> float:
+    """Seconds until all jobs are done: each goes to the next free worker, and the driver places one after another."""
+    free = [start] * n_workers
+    heapq.heapify(free)
+    placed = ends = 0.0
+    for job in seconds:
+        placed = max(placed, free[0]) + placement
+        heapq.heapreplace(free, placed + job)
+        ends = max(ends, placed + job)
+    return ends
+
+
+def table(speedup: float, price: float, start: float = START) -> str:
+    """Rows of the page: machines, minutes, share of them that works, money."""
+    seconds = jobs(speedup)
+    lines = ["| machines | minutes | busy | money |", "|---:|---:|---:|---:|"]
+    for n in MACHINES:
+        took = makespan(seconds, n, start, PLACEMENT)
+        busy, money = sum(seconds) / (n * took), n * took / 3600 * price
+        lines.append(f"| {n:,} | {took / 60:.1f} | {busy:.0%} | {money:.2f} |")
+    return "\n".join(lines)
+
+
+def check(executor: str, speedup: float, shorter: float, n_workers: int) -> str:
+    """Run the jobs as stand-ins, `shorter` times as long, and compare with what was computed."""
+    seconds = [job / shorter for job in jobs(speedup)]
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["WORK_DIR"] = folder
+        root = Path(folder) / "jobs"
+        warm = [Task(f"warm {i}", stand_in, (root / f"warm-{i}", 1.0)) for i in range(n_workers)]
+        tasks = [
+            Task(f"{i}", stand_in, (root / f"{i}", job), claim=f"{i}", finished=(root / f"{i}" / "report.json").exists)
+            for i, job in enumerate(seconds)
+        ]
+        with Claims(Paths("stand_ins")) as claims, runner_of(executor, None)(n_workers, len(tasks)) as runner:
+            runner.run(warm, "workers")
+            before = time.monotonic()
+            runner.run(tasks, "jobs", claims=claims)
+            took = time.monotonic() - before
+    computed = makespan(seconds, n_workers, 0.0, 0.0)
+    return (
+        f"{executor}, {n_workers} workers, jobs {shorter:g} times shorter: {took:.1f} s, computed {computed:.1f} s "
+        f"without placement, {(took - computed) * n_workers / len(tasks) * 1000:.0f} ms more per job"
+    )
+
+
+def sizes(products: Path) -> str:
+    """Megabytes per folder of a job, by stage."""
+    of_stage: dict[str, list[int]] = {}
+    for report in sorted(products.glob("*/models/*/*/seed_*/fold_*/report.json")):
+        folder = report.parent
+        of_stage.setdefault(folder.parts[-4], []).append(
+            sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+        )
+    return "\n".join(f"{stage}: {sum(found) / len(found) / 1e6:.2f} MB per job" for stage, found in of_stage.items())
+
+
+def main() -> None:
+    """Command line."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--speedup", type=float, default=10.0, help="of a neural job on a GPU over one CPU core")
+    options.add_argument("--price", type=float, default=0.5, help="of a GPU for an hour")
+    options.add_argument("--price-of-core", type=float, default=0.05, help="of a CPU core for an hour")
+    options.add_argument("--check", type=float, metavar="SHORTER", help="run the jobs, so many times shorter")
+    options.add_argument("--workers", type=int, default=8)
+    options.add_argument("--executor", default="local")
+    options.add_argument("--products", type=Path)
+    args = options.parse_args()
+    if args.products:
+        print(sizes(args.products))
+    elif args.check:
+        print(check(args.executor, 1.0, args.check, args.workers))
+    else:
+        print(
+            f"CPU cores, seconds as measured, {args.price_of_core} per core and hour\n{table(1.0, args.price_of_core)}"
+        )
+        print(f"GPUs, neural jobs {args.speedup:g} times faster, {args.price} per GPU and hour")
+        print(table(args.speedup, args.price))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What a network or a tree reads: conformers, features, tokens, weights, and their caches."""

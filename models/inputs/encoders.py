@@ -1,0 +1,171 @@
+"""Encoders of Hugging Face's transformers: what is loaded, what is refused, and how they are cut to size."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from competition.errors import ConfigError
+from competition.files import read_json
+from models.config import TextStage
+from models.inputs.tokens import Tokens, read_vocabulary, smiles_tokens, tokens_of_weights
+from models.inputs.weights import find_weights
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+OTHER_HEADS = re.compile(
+    r"(cls|lm_head|head|decoder|predictions|sop_classifier|vocab_\w+|lm_predictions|mask_predictions"
+    r"|discriminator_predictions|generator_predictions|generator_lm_head"
+    r"|pooler|classifier|regression|score|qa_outputs)\.|(.*\.)?position_ids$|norm_(mean|std)$"
+)
+"""Keys of a checkpoint that an encoder alone has no use for: heads of its pre-training or of an earlier task."""
+MOST_UNKNOWN = 0.5
+"""Share of unknown tokens above which a vocabulary cannot be the one for these inputs."""
+
+
+def pretrained(config: TextStage, rate: float) -> tuple[transformers.PreTrainedModel, Tokens]:
+    """Encoder and tokenizer of the stage's weights, with `rate` for every dropout.
+
+    Raises:
+        ConfigError: if there are none, they are no encoder, or the two do not fit each other.
+    """
+    assert config.weights is not None
+    with gathered(find_weights(config.weights), config.weights) as folder:
+        encoder = load_encoder(folder, config.weights, rate)
+        if config.reads_atoms:
+            path = folder / "vocab.txt"
+            tokens = smiles_tokens(read_vocabulary(path if path.exists() else None))
+        else:
+            tokens = tokens_of_weights(folder, transformers.AutoTokenizer.from_pretrained)
+    size = encoder.get_input_embeddings().num_embeddings
+    if tokens.tokenizer.get_vocab_size() > size:
+        raise ConfigError(
+            f"the tokenizer of weights {config.weights!r} must not have more tokens than the encoder; "
+            f"it has {tokens.tokenizer.get_vocab_size()}, the encoder {size}. "
+            "Put the tokenizer of these weights beside them."
+        )
+    return encoder, tokens
+
+
+def check_vocabulary(unknown: float, weights: str | None, columns: list[str]) -> None:
+    """Refuse a share of unknown tokens that shows that the vocabulary is not the one for these columns.
+
+    Raises:
+        ConfigError: if it is above MOST_UNKNOWN.
+    """
+    if unknown > MOST_UNKNOWN:
+        raise ConfigError(
+            f"the vocabulary of weights {weights!r} must know the tokens of {', '.join(columns)}; {unknown:.0%} are "
+            "unknown to it. Name other columns, other weights, or tokens: smiles for a vocab.txt of atoms."
+        )
+
+
+def cut_note(n_cut: int, n_rows: int, max_length: int, too_long: str) -> str:
+    """A sentence on the texts that were too long."""
+    what = {"cut_end": "their ends are left out", "cut_middle": "their middles are left out"}[too_long]
+    return f"{n_cut} of {n_rows} training texts have more than {max_length} tokens; {what} (too_long: {too_long})."
+
+
+@contextmanager
+def gathered(files: dict[str, Path], name: str) -> Iterator[Path]:
+    """A folder with links to exactly the files whose digests were checked, and a config with a model type.
+
+    Raises:
+        ConfigError: if there is no config.json.
+    """
+    if "config.json" not in files:
+        raise ConfigError(
+            f"weights {name!r} must be a folder with config.json, tokenizer and weights; found {', '.join(files)}."
+        )
+    values = read_json(files["config.json"])
+    if "model_type" not in values and "type_vocab_size" in values:
+        values["model_type"] = "bert"  # written before transformers 3, as rxnfp's
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for file, path in files.items():
+            if file != "config.json":
+                (folder / file).symlink_to(path.resolve())
+        (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
+        yield folder
+
+
+def load_encoder(folder: Path, name: str, rate: float) -> transformers.PreTrainedModel:
+    """The encoder with the weights in `folder`, in float32, without its pooler, with `rate` for every dropout.
+
+    Raises:
+        ConfigError: if a weight of the encoder is missing or has another shape, or one of the file has no place.
+    """
+    safely = {"trust_remote_code": False, "local_files_only": True}
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, **safely)
+        set_config_rates(config, rate)
+        # dtype: transformers 5 keeps the checkpoint's otherwise. weights_only: a .bin is read without running code.
+        encoder, found = transformers.AutoModel.from_pretrained(
+            folder, config=config, dtype=torch.float32, weights_only=True, output_loading_info=True,
+            ignore_mismatched_sizes=True, **safely,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"weights {name!r} must be a Hugging Face encoder that AutoModel reads, with safetensors or "
+            f"pytorch_model.bin, and they are not: {line}"
+        ) from None
+    wrong = {
+        "missing": sorted(key for key in found["missing_keys"] if not key.startswith("pooler.")),
+        "with no place": sorted(key for key in found["unexpected_keys"] if not OTHER_HEADS.match(key)),
+        "of another shape": sorted(str(key[0]) for key in found["mismatched_keys"]),
+    }
+    if any(wrong.values()):
+        what = "; ".join(f"{len(keys)} {how} ({_some(keys)})" for how, keys in wrong.items() if keys)
+        raise ConfigError(
+            f"weights {name!r} must have exactly the weights of a {type(encoder).__name__}; found {what}. "
+            "Fetch the files again, or correct config.json."
+        )
+    if config.is_encoder_decoder:
+        raise ConfigError(f"weights {name!r} must be an encoder; {type(encoder).__name__} also has a decoder.")
+    return without_pooler(encoder)
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
+
+
+def without_pooler(encoder: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
+    """The encoder without the layer behind its first token, which a masked-language model leaves untrained."""
+    if getattr(encoder, "pooler", None) is not None:
+        setattr(encoder, "pooler", None)  # noqa: B010 (a module of any kind; the name is theirs)
+    return encoder
+
+
+def set_config_rates(config: Any, rate: float) -> None:
+    """Set every dropout rate of an encoder's config, by whatever name; whole layers are never dropped."""
+    for name, value in config.to_dict().items():
+        if "drop" in name and isinstance(value, float | int) and not isinstance(value, bool):
+            setattr(config, name, 0.0 if "layerdrop" in name else rate)
+
+
+def position_limit(encoder: transformers.PreTrainedModel) -> int:
+    """Longest input in tokens that the encoder has positions for."""
+    for name, part in encoder.named_modules():
+        if name.endswith("position_embeddings") and isinstance(part, nn.Embedding):
+            # RoBERTa and its kin count positions from the padding token's id + 1.
+            return part.num_embeddings - (0 if part.padding_idx is None else part.padding_idx + 1)
+    limit = getattr(encoder.config, "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else 2**31
+
+
+def config_json(encoder: transformers.PreTrainedModel) -> str:
+    """The encoder's config without the place it was loaded from, so that equal jobs write equal bytes."""
+    values = encoder.config.to_dict()
+    values.pop("_name_or_path", None)
+    return json.dumps({**values, "dtype": "float32"}, indent=1, sort_keys=True) + "\n"

@@ -1,0 +1,177 @@
+"""Learning-rate range test of a neural stage: `./run.sh lr [COMPETITION] STAGE`.
+
+The rate grows from a thousandth to a thousand times that of the YAML while the stage trains on the training rows of
+its first fold; a tenth of the rate at which its loss is smallest is a good peak for its schedule. Held-out rows take
+no part. Source: Smith, Cyclical Learning Rates, WACV 2017; the tenth is fastai's rule.
+
+Reads: prepared/train.csv, folds/folds.csv. Writes: report/lr_<stage>.png. Weights of the test are thrown away.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from competition import command, prepare
+from competition.config import CompetitionConfig, find_config, load_competition
+from competition.errors import ConfigError
+from competition.files import derive_seed
+from competition.paths import DEFAULT_COMPETITION, Paths, shown
+from competition.tables import Rows, read_rows
+from folds import make
+from folds.table import read_folds, time_ordered
+from models.config import load_stages
+from models.jobs.executor import ONE_THREAD, Executor
+from models.jobs.pictures import draw_range_test, draw_schedules
+from models.jobs.prefill import cache_tasks
+from models.jobs.work import context_of, training_rows
+from models.registry import build_stage
+from models.settings import NeuralStage
+
+STEPS = 120
+RANGE = 1e3
+"""From the YAML's rate divided by this to the rate times this."""
+SMOOTHING = 0.9
+DIVERGED = 4.0
+"""Times the smallest smoothed loss, at which the test ends."""
+FELL = 0.8
+"""Share of the loss of the first tenth of the steps, below which the smoothed loss has fallen."""
+
+
+def smoothed(losses: list[float]) -> NDArray[np.float64]:
+    """Moving average of losses, the start corrected as in Adam."""
+    average, values = 0.0, []
+    for n, loss in enumerate(losses, start=1):
+        average = SMOOTHING * average + (1 - SMOOTHING) * loss
+        values.append(average / (1 - SMOOTHING**n))
+    return np.array(values)
+
+
+def suggested(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> float:
+    """A tenth of the rate with the smallest smoothed loss: well before the loss rises, and high enough to train.
+
+    The first tenth of the steps is left out, where the average is of a few batches.
+    """
+    first = len(losses) // 10
+    return float(rates[first + int(np.argmin(losses[first:]))]) / 10
+
+
+def has_fallen(losses: NDArray[np.float64]) -> bool:
+    """Whether smoothed losses went well below those of the first steps."""
+    return bool(losses.min() < FELL * losses[: STEPS // 10].mean())
+
+
+def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    """Rates, smoothed losses, and the number of steps that a whole training would have.
+
+    Args:
+        stage: a `models.training.neural.Neural`.
+        rows: training rows alone.
+    """
+    from models.training import trainer
+    from models.training.batches import batch_groups
+    from models.training.labels import target_scale
+    from models.training.losses import as_labels, target_weights
+    from models.training.optimizer import make_optimizer
+
+    config = stage.config
+    with tempfile.TemporaryDirectory() as folder:
+        network, sample = stage.ready(rows, Path(folder))
+        accelerator = trainer.set_up(network, sample, config)
+        labels = as_labels(sample.y, sample.weights, target_weights(config.loss, sample.y), *target_scale(sample.y))
+        optimizer = accelerator.prepare(make_optimizer(network, config))
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        factors = np.geomspace(1 / RANGE, RANGE, STEPS)
+        losses: list[float] = []
+        network.train()
+        device = accelerator.device
+        bar = tqdm(total=STEPS, desc="range test", leave=False, disable=None)
+        epoch = 0
+        while len(losses) < STEPS:
+            for group in batch_groups(sample.views(epoch + 1), labels, config, stage.context.seed, epoch, device):
+                for parameters, peak in zip(optimizer.param_groups, peaks, strict=True):
+                    parameters["lr"] = peak * factors[len(losses)]
+                total = 0.0
+                for batch, target, share in group:
+                    with accelerator.autocast():
+                        loss = trainer.label_loss(network, batch, target, config) * share
+                    accelerator.backward(loss)
+                    total += float(loss.detach())
+                accelerator.clip_grad_norm_(network.parameters(), config.clip_norm)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                losses.append(total)
+                bar.update()
+                curve = smoothed(losses)
+                if len(losses) == STEPS or not np.isfinite(total) or curve[-1] > DIVERGED * curve.min():
+                    bar.close()
+                    finite = np.isfinite(curve)
+                    n_steps = trainer.steps_per_epoch(sample.views(0), config) * config.epochs
+                    return (config.learning_rate * factors[: len(curve)])[finite], curve[finite], n_steps
+            epoch += 1
+    raise AssertionError("the loop ends by its last step")
+
+
+def suggest(
+    competition: CompetitionConfig, name: str, stage: Any, paths: Paths, n_workers: int | None
+) -> tuple[float, bool, Path]:
+    """Run the test of a stage and draw it; returns the suggested rate, whether the loss fell, and the picture.
+
+    Raises:
+        ConfigError: if the stage is not neural.
+    """
+    if not isinstance(stage, NeuralStage):
+        raise ConfigError(f"a range test is for neural stages; {name} is a {getattr(stage, 'kind', 'stage')}.")
+    rows = read_rows(paths.train, competition, labelled=True)
+    folds = read_folds(paths.folds, rows.ids)
+    train = rows.take(training_rows(rows, folds, 0, stage.extra_rows, time_ordered(paths.folds_report)))
+    with Executor(n_workers, 8) as executor:
+        executor.run(cache_tasks(competition, [stage], paths, [train]), "molecules")
+    os.environ.update(ONE_THREAD)
+    seed = derive_seed(competition.seed, name, "range test")
+    plain = stage.model_copy(update={"target_transform": "none"})
+    rates, losses, n_steps = range_test(build_stage(plain, context_of(competition, paths, seed, train)), train)
+    chosen = suggested(rates, losses)
+    file = paths.report / f"lr_{name}.png"
+    draw_range_test(rates, losses, chosen, stage, n_steps, file)
+    return chosen, has_fallen(losses), file
+
+
+def main() -> None:
+    """Command line."""
+    options = command.parser(__doc__, takes=("seed", "workers", "holdout"))
+    options.add_argument("stage", nargs="?", help="neural stage of the YAML; its weights are not changed")
+    options.add_argument("--schedules", metavar="PNG", type=Path, help="draw every schedule into a file, and no more")
+    args = options.parse_args()
+    if args.schedules:
+        draw_schedules(args.schedules)
+        print(f"Written: {args.schedules}")
+        return
+    name, stage_name = (args.competition, args.stage) if args.stage else (DEFAULT_COMPETITION, args.competition)
+    stages, paths = load_stages(name), Paths.of(name)
+    neural = [own for own, stage in stages.items() if isinstance(stage, NeuralStage)]
+    if stage_name not in stages:
+        raise ConfigError(
+            f"the stage must be a neural one of {paths.name} ({', '.join(neural) or 'it has none'}); found "
+            f"{stage_name!r}. Use ./run.sh lr COMPETITION STAGE."
+        )
+    competition = load_competition(name, args.seed)
+    with command.locked(paths):
+        prepare.run(competition, paths, find_config(name))
+        make.run(competition, make.load_folds_config(name), paths)
+        chosen, fell, file = suggest(competition, stage_name, stages[stage_name], paths, args.workers)
+    now = stages[stage_name].learning_rate
+    print(f"stage {stage_name}  suggested learning_rate: {chosen:.1e} (the YAML has {now:.1e})")
+    if not fell:
+        print(f"WARNING: the loss hardly fell in {STEPS} steps, so this says little; look at the curve")
+    print(f"Written: {shown(file)}")
+
+
+if __name__ == "__main__":
+    command.run(main)

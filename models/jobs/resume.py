@@ -1,0 +1,99 @@
+"""Go on from an earlier run's products: `./run.sh full NAME --from FOLDER`, or `train`.
+
+For a machine that starts empty, such as a notebook whose earlier output is attached: FOLDER is that output, read-only
+or not, and need not be named exactly; the folder of the earlier WORK_DIR is looked for below it.
+
+Reads: FOLDER/.../NAME/models and FOLDER/.../cache.
+Writes: the same below WORK_DIR: jobs, finished or with a checkpoint, that are not here yet, and caches. What fits the
+settings, tables and code as they are now is used (`models/jobs/plan.py`); nothing that is here is replaced.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from competition.durations import BAR
+from competition.errors import ConfigError, DataError
+from competition.files import read_json, write_atomically
+from competition.paths import Pack, Paths
+from models.jobs.attempts import CHECKPOINTS, unfinished
+from models.jobs.plan import REPORT
+
+UNFINISHED = ".copied"
+
+
+def resume(earlier: Path, paths: Paths) -> tuple[int, int]:
+    """Copy jobs and caches of an earlier run; returns how many finished jobs and how many begun ones came.
+
+    Finished jobs that were cut when they were copied there are left out, and said.
+
+    Raises:
+        ConfigError: if there are no products of this competition below `earlier`, or those of several runs.
+    """
+    root = _work_root(earlier, paths.name)
+    models = root / paths.name / "models"
+    reported = sorted(file.parent for file in models.rglob(REPORT) if file.parent.name[0] != ".")
+    finished = [job for job in reported if _is_whole(job)]
+    if len(finished) < len(reported):
+        cut = next(job for job in reported if job not in finished)
+        print(f"from {earlier}: {len(reported) - len(finished)} jobs lack files and are left out, the first is {cut}")
+    begun = sorted({file.parent for file in models.rglob(CHECKPOINTS)} - set(reported))
+    waiting = [job for job in finished if not (_here(job, root, paths) / REPORT).exists()]
+    waiting += [job for job in begun if not _is_further_here(_here(job, root, paths))]
+    for job in tqdm(waiting, "jobs of the earlier run", disable=not sys.stderr.isatty(), bar_format=BAR, leave=False):
+        _copy_folder(job, _here(job, root, paths))
+    for file in sorted((root / "cache").rglob("*")):
+        copy = paths.cache / file.relative_to(root / "cache")
+        if file.is_file() and not copy.exists():
+            write_atomically(copy, file.read_bytes())
+    return sum(job in finished for job in waiting), sum(job in begun for job in waiting)
+
+
+def _work_root(earlier: Path, name: str) -> Path:
+    """The earlier WORK_DIR, which is `earlier` or below it; a pack for prediction, also one inside, is none."""
+    roots = {folder.parent.parent for folder in earlier.rglob(f"{name}/models") if folder.is_dir()}
+    found = sorted(root for root in roots if not Pack(root.parent).facts.exists() and roots.isdisjoint(root.parents))
+    if len(found) != 1:
+        which = ", ".join(map(str, found)) or "none"
+        raise ConfigError(
+            f"--from must be a folder with the products of one earlier run of {name} (its WORK_DIR, with "
+            f"{name}/models in it); found below {earlier}: {which}. Name that folder."
+        )
+    return found[0]
+
+
+def _is_whole(job: Path) -> bool:
+    """Whether a finished job has every file that its report lists, in its size."""
+    try:
+        files = read_json(job / REPORT, "files")["files"]
+    except DataError:
+        return False
+    return all((job / name).is_file() and (job / name).stat().st_size == files[name]["size"] for name in files)
+
+
+def _here(job: Path, root: Path, paths: Paths) -> Path:
+    """Where a job of the earlier run stands in this one."""
+    return paths.root / job.relative_to(root / paths.name)
+
+
+def _is_further_here(attempt: Path) -> bool:
+    """Whether the job that a folder here would be an attempt at was begun here or is finished."""
+    job = attempt.with_name(attempt.name.strip(".").partition(".")[0])
+    return job.exists() or bool(unfinished(job))
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    """Copy a job under another name and rename it; files alone, since an attached output has read-only folders."""
+    half = target.with_name(target.name.lstrip(".") + UNFINISHED)
+    shutil.rmtree(half, ignore_errors=True)
+    for file in sorted(source.rglob("*")):
+        if file.is_file():
+            copy = half / file.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+    shutil.rmtree(target, ignore_errors=True)  # of a run that was killed before its first checkpoint, or begun anew
+    half.rename(target)

@@ -1,0 +1,1 @@
+"""One file per kind of stage; they never import each other."""

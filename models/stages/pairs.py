@@ -1,0 +1,197 @@
+"""The costly parts of Uni-Mol with the parameters and numbers of `unimol_tools` and less work.
+
+Pair features take most of a step of a small model. Here they are computed for real pairs only, once for a pair and its
+mirror image where both are equal, in chunks that stay in the cache of a core; the backward pass reads one stored array
+and computes the others again. In the encoder the carried pair bias is one `baddbmm` per layer, and the last layer runs
+for [CLS] alone, since nothing else of it is read. `benchmarks/unimol_step.py` measures it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.stages.unimol_shared import quiet_import
+
+with quiet_import():
+    from unimol_tools.models.transformers import TransformerEncoderLayer, TransformerEncoderWithPair
+
+CPU_CHUNK = 1024  # pairs; a buffer (1024, 128) is half a megabyte, and from 512 to 4096 the time differs by a tenth
+ROOT_TWO_PI = (2 * 3.14159) ** 0.5  # pi as in the package, whose published weights were trained with it
+aten = torch.ops.aten
+
+
+class _GaussianHead(torch.autograd.Function):
+    """x (n,) to (n_out, n): normal densities with means and deviations (k,), then linear, GELU, linear.
+
+    All in float32. Forward keeps the hidden layer (n, n_hidden) alone, where autograd keeps seven arrays of its size.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, mean: Tensor, std: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
+    ) -> Tensor:
+        hidden, out = x.new_empty(len(x), len(w1)), x.new_empty(len(w2), len(x))
+        chunk = _chunk(x)
+        densities, active = x.new_empty(chunk, len(mean)), x.new_empty(chunk, len(w1))
+        for start in range(0, len(x), chunk):
+            part = slice(start, start + chunk)
+            n = len(x[part])
+            z = torch.sub(x[part, None], mean, out=densities[:n]).mul_(1 / std)
+            torch.addmm(b1, _densities(z, std, out=z), w1.T, out=hidden[part])
+            torch.addmm(b2[:, None], w2, aten.gelu.out(hidden[part], out=active[:n]).T, out=out[:, part])
+        ctx.save_for_backward(x, mean, std, w1, w2, hidden)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        x, mean, std, w1, w2, hidden = ctx.saved_tensors
+        of_out = gradients[0]
+        of_x, of_mean, of_std, of_w1, of_b1, of_w2 = map(torch.zeros_like, (x, mean, std, w1, w1[:, 0], w2))
+        chunk = _chunk(x)
+        buffers = [x.new_empty(chunk, len(row)) for row in (mean, mean, mean, of_b1)]
+        for start in range(0, len(x), chunk):
+            part = slice(start, start + chunk)
+            z, density, of_density, of_hidden = (buffer[: len(x[part])] for buffer in buffers)
+            torch.sub(x[part, None], mean, out=z).mul_(1 / std)
+            _densities(z, std, out=density)
+            of_w2.addmm_(of_out[:, part], aten.gelu.out(hidden[part], out=of_hidden))
+            torch.mm(of_out[:, part].T, w2, out=of_hidden)
+            aten.gelu_backward.grad_input(of_hidden, hidden[part], grad_input=of_hidden)
+            of_b1 += of_hidden.sum(0)
+            of_w1.addmm_(of_hidden.T, density)
+            scaled = torch.mm(of_hidden, w1, out=of_density).mul_(density)
+            of_std -= scaled.sum(0)
+            along = scaled.mul_(z)
+            torch.mv(along, -1 / std, out=of_x[part])
+            of_mean += along.sum(0)
+            of_std += torch.linalg.vecdot(along, z, dim=0)
+        return of_x, of_mean / std, of_std / std, of_w1, of_b1, of_w2, of_out.sum(1)
+
+
+def _chunk(x: Tensor) -> int:
+    return min(CPU_CHUNK, len(x)) if x.device.type == "cpu" else len(x)
+
+
+def _densities(z: Tensor, std: Tensor, out: Tensor) -> Tensor:
+    """Densities of standardised values (n, k), written to `out`.
+
+    Those below exp(-60) are lifted to it: a CPU takes ten times as long for an exponential that underflows, and for
+    products with one.
+    """
+    exponent = torch.square(z, out=out).mul_(-0.5).clamp_min_(-60.0)
+    return exponent.exp_().mul_(1 / (ROOT_TWO_PI * std))
+
+
+def gaussian_head(x: Tensor, mean: Tensor, std: Tensor, first: Any, second: Any) -> Tensor:
+    """Scalars (n,), their densities for means and deviations (k,), two linear layers with GELU between: (n_out, n)."""
+    with torch.autocast(x.device.type, enabled=False):
+        return _GaussianHead.apply(x, mean, std, first.weight, first.bias, second.weight, second.bias)
+
+
+class _Spread(torch.autograd.Function):
+    """Values (n_heads, n) of computed pairs to the bias (n_heads, n_all) of all pairs.
+
+    Args:
+        source: (n_all,) column of each pair; n for 0, n + 1 for minus infinity.
+        positions: (n,) where each column stands, and `twins` where those of the columns `twice` stand again; the
+            backward pass gathers by them, which is quicker than scattering and gives the same bits each time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, source: Tensor, positions: Tensor, twice: Tensor, twins: Tensor) -> Tensor:
+        ctx.save_for_backward(positions, twice, twins)
+        constants = values.new_tensor([0.0, float("-inf")]).expand(len(values), 2)
+        return torch.cat([values, constants], dim=1).index_select(1, source)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        positions, twice, twins = ctx.saved_tensors
+        of_values = gradients[0].index_select(1, positions)
+        of_values[:, twice] += gradients[0].index_select(1, twins)
+        return of_values, None, None, None, None
+
+
+def pair_bias(gbf: Any, gbf_proj: Any, tokens: Tensor, coordinates: Tensor, padding: int) -> Tensor:
+    """Attention bias of each head and pair, (n_heads * n_rows, n_tokens, n_tokens), head by head.
+
+    The features of a pair are a function of the two tokens, in their order, and the distance. So (i, j) and (j, i)
+    are equal where the tokens are, and are computed once. Padded keys have minus infinity.
+
+    Args:
+        gbf, gbf_proj: the package's modules.
+        tokens: (n_rows, n_tokens); coordinates: (n_rows, n_tokens, 3) in angstrom.
+    """
+    n_rows, n_tokens = tokens.shape
+    real = tokens != padding
+    equal = tokens[:, :, None] == tokens[:, None, :]
+    computed = (real[:, :, None] & real[:, None, :]) & ~equal.tril(-1)
+    row, i, j = computed.nonzero(as_tuple=True)
+    positions = (row * n_tokens + i) * n_tokens + j
+    twice = (equal[row, i, j] & (i < j)).nonzero().squeeze(1)
+    twins = ((row * n_tokens + j) * n_tokens + i)[twice]
+    source = torch.where(real, len(row), len(row) + 1)[:, None, :].repeat(1, n_tokens, 1).view(-1)
+    source[positions] = torch.arange(len(row), device=tokens.device)
+    source[twins] = twice
+
+    distance = (coordinates[row, i] - coordinates[row, j]).norm(dim=-1)
+    n_types = round(gbf.mul.num_embeddings**0.5)
+    edge_type = tokens[row, i] * n_types + tokens[row, j]
+    if hasattr(gbf, "means"):
+        with torch.autocast(tokens.device.type, enabled=False):
+            # The same numbers as gbf.mul(edge_type), whose backward pass is slow for vectors of length 1.
+            mul, shift = (table.weight.squeeze(1).index_select(0, edge_type) for table in (gbf.mul, gbf.bias))
+            x = mul * distance + shift
+        std = gbf.stds.weight.view(-1).abs() + 1e-5
+        values = gaussian_head(x, gbf.means.weight.view(-1), std, gbf_proj.linear1, gbf_proj.linear2)
+    else:
+        values = gbf_proj(gbf(distance, edge_type)).float().T.contiguous()
+    return _Spread.apply(values, source, positions, twice, twins).view(-1, n_tokens, n_tokens)
+
+
+class EncoderLayer(TransformerEncoderLayer):
+    """The package's layer; heads come before rows, so that the pair bias needs no transposing."""
+
+    def forward(self, x: Tensor, bias: Tensor, first_only: bool = False) -> tuple[Tensor, Tensor]:
+        """Tokens (n_rows, n_tokens, width) and the bias (n_heads * n_rows, n_tokens, n_tokens) of the next layer.
+
+        With `first_only`, of the first token alone: (n_rows, 1, width) and (n_heads * n_rows, 1, n_tokens).
+        """
+        attention = self.self_attn
+        n_rows, n_tokens, width = x.shape
+        heads, head_width = attention.num_heads, attention.head_dim
+        split = attention.in_proj(self.self_attn_layer_norm(x)).view(n_rows, n_tokens, 3, heads, head_width)
+        q, k, v = split.permute(2, 3, 0, 1, 4).reshape(3, heads * n_rows, n_tokens, head_width)
+        if first_only:
+            x, q, bias = x[:, :1], q[:, :1], bias[:, :1]
+        with torch.autocast(x.device.type, enabled=False):  # the bias adds up over layers: float32, as the softmax
+            bias = torch.baddbmm(bias, q.float(), k.float().transpose(1, 2), alpha=attention.scaling)
+        weights = F.dropout(bias.softmax(-1), attention.dropout, self.training)
+        mixed = torch.bmm(weights, v).view(heads, n_rows, -1, head_width).permute(1, 2, 0, 3)
+        mixed = attention.out_proj(mixed.reshape(n_rows, -1, width))
+        x = x + F.dropout(mixed, self.dropout, self.training)
+        hidden = self.activation_fn(self.fc1(self.final_layer_norm(x)))
+        hidden = self.fc2(F.dropout(hidden, self.activation_dropout, self.training))
+        return x + F.dropout(hidden, self.dropout, self.training), bias
+
+
+class Encoder(TransformerEncoderWithPair):
+    """The package's encoder, for the first token alone; the norms of the pre-training losses are left out."""
+
+    def __init__(self, encoder_layers: int, **settings: Any) -> None:
+        super().__init__(encoder_layers=0, **settings)
+        names = ("embed_dim", "ffn_embed_dim", "attention_heads", "dropout", "attention_dropout", "activation_dropout",
+                 "activation_fn")  # fmt: skip
+        of_layer = {name: settings[name] for name in names}
+        self.layers.extend(EncoderLayer(**of_layer) for _ in range(encoder_layers))
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """The first token, (n_rows, width), of tokens (n_rows, n_tokens, width) and the bias of `pair_bias`."""
+        x = F.dropout(self.emb_layer_norm(x), self.emb_dropout, self.training)
+        for layer in self.layers[:-1]:
+            x, bias = layer(x, bias)
+        x, _ = self.layers[-1](x, bias, first_only=True)
+        return self.final_layer_norm(x[:, 0])

@@ -1,0 +1,226 @@
+"""Stage `unimol2`: the UniMolV2Model of `unimol_tools` on graphs and 3-D conformers, as a plain module.
+
+Source: Ji et al., Uni-Mol2: Exploring Molecular Pretraining Model at Scale, NeurIPS 2024.
+What is ours and why: batches of one number of atoms, since the package's attention sees padding and two of its modules
+divide by the padded length; any size; shortest paths by RDKit; and less work for the same numbers. An outer product is
+contracted with its weights one side at a time, which divides its cost by the number of atoms, and the head that moves
+atoms and the last layer's pairs, which nothing reads, are left out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rdkit import Chem
+from torch import Tensor, nn
+
+from competition.tables import Rows
+from models.config import Unimol2Stage
+from models.inputs.molecules import prepared
+from models.inputs.weights import find_weights
+from models.stages.pairs import gaussian_head
+from models.stages.unimol_shared import OnConformers, load_checkpoint, quiet_import
+from models.training.batches import Batches
+from models.training.neural import side_by_side
+
+with quiet_import():
+    from unimol_tools.data.conformer import convert_to_single_emb, get_graph
+    from unimol_tools.models.transformersv2 import (
+        AtomFeature,
+        EdgeFeature,
+        OuterProduct,
+        SE3InvariantKernel,
+        TransformerEncoderLayerV2,
+        TransformerEncoderWithPairV2,
+    )
+    from unimol_tools.models.unimolv2 import molecule_architecture
+
+N_TOKENS, UNKNOWN = 128, 127  # atomic numbers; '*' has 0, the package's padding, and takes the token of a masked atom
+UNREACHABLE = 510  # length of a path between fragments
+FOREIGN_KEYS = ("lm_head.", "movement_pred_head.", "classification_head")
+"""Parts of a checkpoint that only its pre-training or an earlier fine-tuning used."""
+
+
+class Unimol2Backbone(nn.Module):
+    """UniMolV2Model without its heads, in any size; its parts are the package's own."""
+
+    def __init__(self, config: Unimol2Stage) -> None:
+        super().__init__()
+        compact = config.architecture == "compact"
+        args = molecule_architecture("84m" if compact else config.architecture.replace("b", "B"))
+        if compact:
+            args.num_encoder_layers, args.num_attention_heads = config.layers, config.heads
+            args.encoder_embed_dim = args.ffn_embedding_dim = config.width
+            args.pair_embed_dim, args.pair_hidden_dim = config.pair_width, config.pair_hidden_width
+        self.width: int = args.encoder_embed_dim
+        self.embed_tokens = nn.Embedding(N_TOKENS, self.width, padding_idx=0)
+        self.encoder = Encoder(
+            num_encoder_layers=args.num_encoder_layers,
+            embedding_dim=self.width,
+            pair_dim=args.pair_embed_dim,
+            pair_hidden_dim=args.pair_hidden_dim,
+            ffn_embedding_dim=args.ffn_embedding_dim,
+            num_attention_heads=args.num_attention_heads,
+            dropout=args.dropout,
+            attention_dropout=args.attention_dropout,
+            activation_dropout=args.activation_dropout,
+            activation_fn=args.activation_fn,
+            droppath_prob=args.droppath_prob,
+            pair_dropout=args.pair_dropout,
+        )
+        # Sizes of vocabularies as in the package's constructor.
+        self.atom_feature = AtomFeature(num_atom=512, num_degree=128, hidden_dim=self.width)
+        self.edge_feature = EdgeFeature(pair_dim=args.pair_embed_dim, num_edge=64, num_spatial=512)
+        self.se3_invariant_kernel = SE3InvariantKernel(
+            pair_dim=args.pair_embed_dim,
+            num_pair=512,
+            num_kernel=128,
+            std_width=args.gaussian_std_width,
+            start=args.gaussian_mean_start,
+            stop=args.gaussian_mean_stop,
+        )
+
+    def forward(
+        self,
+        tokens: Tensor,
+        atom_features: Tensor,
+        degree: Tensor,
+        bond_features: Tensor,
+        shortest_path: Tensor,
+        coordinates: Tensor,
+    ) -> Tensor:
+        """Vector of the virtual atom, (n_rows, width), of molecules with the same number of atoms.
+
+        Args: as `featurise` gives them, stacked: (n_rows, n_atoms, ...) and (n_rows, n_atoms, n_atoms, ...).
+        """
+        n_rows, n_atoms = tokens.shape
+        x = self.atom_feature({"atom_feat": atom_features, "degree": degree}, self.embed_tokens(tokens))
+        pair = x.new_zeros(n_rows, n_atoms + 1, n_atoms + 1, self.edge_feature.pair_dim)
+        pair = self.edge_feature({"shortest_path": shortest_path.int(), "edge_feat": bond_features.int()}, pair)
+        # The package's type of a pair: the first feature of both atoms, the second in a vocabulary of its own.
+        kind = atom_features[:, :, 0]
+        pair_type = torch.stack(torch.broadcast_tensors(kind[:, :, None] + 1, kind[:, None, :] + 129), dim=-1)
+        distance = (coordinates[:, None] - coordinates[:, :, None]).norm(dim=-1)
+        kernel, layers = self.se3_invariant_kernel.gaussian, self.se3_invariant_kernel.out_proj
+        moved = kernel.mul(pair_type).abs().sum((-2, -1)) * distance + kernel.bias(pair_type).sum((-2, -1))
+        std = torch.ones_like(kernel.mean) * kernel.std
+        values = gaussian_head(moved.flatten(), kernel.mean, std, layers.layer1, layers.layer2)
+        pair[:, 1:, 1:] += values.T.view(n_rows, n_atoms, n_atoms, -1)
+        return self.encoder(x, pair)
+
+
+class Encoder(TransformerEncoderWithPairV2):
+    """The package's encoder without masks, for the virtual atom alone."""
+
+    def __init__(self, num_encoder_layers: int, **settings: Any) -> None:
+        super().__init__(num_encoder_layers=0, **settings)
+        self.layers.extend(EncoderLayer(**settings) for _ in range(num_encoder_layers))
+
+    def forward(self, x: Tensor, pair: Tensor) -> Tensor:
+        """The first vector (n_rows, width) of atoms (n_rows, n, width) and pairs (n_rows, n, n, pair_width)."""
+        x, pair = self.layer_norm(x), self.pair_layer_norm(pair)
+        for layer in self.layers[:-1]:
+            x, pair = layer(x, pair)
+        return self.layers[-1](x, pair, atoms_only=True)[0][:, 0]
+
+
+class EncoderLayer(TransformerEncoderLayerV2):
+    """The package's layer for molecules without padding."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.opm = OuterProductByParts(
+            settings["embedding_dim"], settings["pair_dim"], d_hid=settings["pair_hidden_dim"]
+        )
+
+    def forward(self, x: Tensor, pair: Tensor, atoms_only: bool = False) -> tuple[Tensor, Tensor]:
+        """Atoms and pairs of the next layer; with `atoms_only` the pairs stay as they are."""
+        normed = self.self_attn_layer_norm(x)
+        x = x + self.dropout_module(self.self_attn(normed, normed, normed, pair=pair))
+        x = x + self.dropout_module(self.ffn(self.final_layer_norm(x)))
+        if atoms_only:
+            return x, pair
+        pair = pair + self.dropout_module(self.opm(self.x_layer_norm_opm(x)))
+        everything = pair.new_ones(1, *pair.shape[1:3])
+        product = self.pair_tri_mul(self.pair_layer_norm_trimul(pair), everything)
+        pair = pair + self.shared_dropout(product, -3, self.pair_dropout)
+        return x, pair + self.dropout_module(self.pair_ffn(self.pair_layer_norm_ffn(pair)))
+
+
+class OuterProductByParts(OuterProduct):
+    """The package's linear map of outer products a_i b_j, as a_i (W b_j): no array of n * n * hidden * hidden."""
+
+    def forward(self, m: Tensor) -> Tensor:
+        """Pairs (n_rows, n, n, d_pair) of atoms m (n_rows, n, d_atom)."""
+        scale = m.shape[1] ** -0.5
+        a, b = (self.linear_in(m) * scale).chunk(2, dim=-1)
+        by_parts = self.linear_out.weight.view(self.d_pair, self.d_hid, self.d_hid)
+        half = torch.einsum("bje,pde->bdjp", b, by_parts).flatten(2)
+        outer = torch.bmm(a, half).view(*a.shape[:2], -1, self.d_pair)
+        return (outer + self.linear_out.bias) / (1e-3 + scale**2)
+
+
+class Unimol2(OnConformers):
+    """The stage; see `models.training.neural.Neural`."""
+
+    def start(self, train: Rows, folder: Path) -> nn.Module:
+        """The configured weights, or random ones where none are configured."""
+        backbone = Unimol2Backbone(self.config)
+        if self.config.weights:
+            load_checkpoint(backbone, find_weights(self.config.weights), FOREIGN_KEYS)
+        self.count_statuses(train, folder)
+        return self.per_column(backbone)
+
+    def restore(self, folder: Path) -> nn.Module:
+        """The same architecture for each molecule column."""
+        return self.per_column(Unimol2Backbone(self.config))
+
+    def encode(self, rows: Rows, folder: Path, view: int, seed: int) -> Batches:
+        """Graphs and coordinates of each molecule's heavy atoms; a view is a conformer."""
+        columns = []
+        for column in self.columns:
+            conformers = dict(zip(rows.inputs[column], self.conformers(rows, column, view), strict=True))
+            how = self.config.fragments, self.config.repeat_units
+            encoded = {s: featurise(prepared(s, *how), conformers[s]) for s in conformers}
+            items = [encoded[smiles] for smiles in rows.inputs[column]]
+            lengths = np.array([len(item["tokens"]) for item in items])
+            columns.append(Batches(items, lengths, collate, equal_lengths=True))
+        return side_by_side(columns, once=self.config.backbone_dropout == 0)
+
+
+def featurise(molecule: Chem.Mol, conformer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    """Features of a molecule's heavy atoms, as `mol2unimolv2` of the package gives them.
+
+    Args:
+        conformer: (n_atoms, 4) of the molecule with hydrogens.
+    """
+    with_hydrogens = Chem.AddHs(molecule)
+    heavy = Chem.RemoveAllHs(with_hydrogens)
+    atoms = conformer[conformer[:, 0] != 1]
+    if len(atoms) == 0:  # molecular hydrogen has nothing but hydrogens
+        heavy, atoms = with_hydrogens, conformer
+    features, bonds, bond_features = get_graph(heavy)
+    n_atoms = len(features)
+    of_pairs = np.zeros((n_atoms, n_atoms, 3), dtype=np.uint8)
+    of_pairs[bonds[0], bonds[1]] = convert_to_single_emb(bond_features, [16, 16, 16]) + 1
+    degree = np.bincount(bonds[0], minlength=n_atoms)
+    paths = np.minimum(Chem.GetDistanceMatrix(heavy), UNREACHABLE)
+    numbers = atoms[:, 0].astype(np.int64)
+    # Added numbers are the package's: each feature has a vocabulary of its own behind those that it keeps for itself.
+    return {
+        "tokens": np.where(numbers == 0, UNKNOWN, numbers),
+        "atom_features": convert_to_single_emb(features[:, 1:], [16] * 8) + 2,
+        "degree": degree + 2,
+        "bond_features": of_pairs + np.uint8(2),
+        "shortest_path": paths.astype(np.int16) + np.int16(1),
+        "coordinates": atoms[:, 1:],
+    }
+
+
+def collate(items: list[dict[str, NDArray[Any]]]) -> dict[str, Tensor]:
+    """Features of molecules with the same number of atoms to the arguments of `Unimol2Backbone.forward`."""
+    return {name: torch.from_numpy(np.stack([item[name] for item in items])) for name in items[0]}

@@ -1,0 +1,128 @@
+"""Masked-language modelling of an encoder on the inputs, before it is trained on labels.
+
+Source: Devlin et al., BERT, NAACL 2019: 15 % of the tokens, of which 80 % masked, 10 % random, 10 % as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from competition.errors import ConfigError
+from competition.files import write_json
+from models.config import BertStage
+from models.inputs.tokens import Tokens, pad
+from models.settings import NeuralStage
+from models.training.batches import Batches
+from models.training.heads import Network
+from models.training.losses import Labels
+from models.training.trainer import Progress, make_accelerator, train_epochs
+
+CHOSEN, MASKED, RANDOM = 0.15, 0.8, 0.1
+NOT_CHOSEN = -1
+FILE = "pretraining.json"
+
+
+class TiedDecoder(nn.Module):
+    """Token vectors to scores of all tokens, by the encoder's own input embeddings."""
+
+    def __init__(self, embeddings: nn.Embedding, width: int) -> None:
+        super().__init__()
+        size, narrow = embeddings.weight.shape  # ALBERT's embeddings are narrower than its layers
+        self.transform = nn.Sequential(nn.Linear(width, narrow), nn.GELU(), nn.LayerNorm(narrow))
+        self.bias = nn.Parameter(torch.zeros(size))
+
+    def forward(self, tokens: Tensor, embeddings: Tensor) -> Tensor:
+        """Scores (n, n_vocabulary) of vectors (n, width)."""
+        return nn.functional.linear(self.transform(tokens), embeddings, self.bias)
+
+
+def pretrain(
+    backbone: Any,
+    tokens: Tokens,
+    items: Callable[[int], list[NDArray[np.int64]]],
+    settings: BertStage,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+) -> None:
+    """Train `backbone.encoder` to guess masked tokens; writes the loss of each epoch to pretraining.json.
+
+    Args:
+        items: epoch, from 1 on (0: before the first) -> token ids of each text, in another spelling where that is set.
+
+    Raises:
+        ConfigError: if the tokenizer has no token for a mask.
+        DataError: if the loss is not finite, or memory runs out.
+    """
+    mask_id, ordinary = mask_and_ordinary(tokens)
+
+    def view(epoch: int) -> Batches:
+        # By row and epoch, not by batch: a run that was killed goes on with the same masks.
+        generator = np.random.default_rng([seed, epoch])
+        pairs = [masked(ids, mask_id, ordinary, generator) for ids in items(epoch)]
+        return Batches(pairs, np.array([len(ids) for ids, _ in pairs]), collate)
+
+    def collate(part: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> dict[str, Tensor]:
+        labels = pad([labels for _, labels in part], NOT_CHOSEN)["input_ids"]
+        return {**pad([ids for ids, _ in part], tokens.pad_id), "labels": labels}
+
+    of_labels = {"head_learning_rate": None, "layer_decay": 1.0, "average": "none", "r_drop": 0.0}
+    own = {"epochs": settings.pretrain_epochs, "learning_rate": settings.pretrain_learning_rate}
+    network = Network(backbone, TiedDecoder(backbone.encoder.get_input_embeddings(), backbone.width))
+    accelerator = make_accelerator(settings.precision)
+    network.to(accelerator.device)
+    n_rows = len(items(0))
+    history, _ = train_epochs(
+        network, view, Labels(torch.zeros(n_rows, 1), torch.ones(n_rows, 1)),
+        settings.model_copy(update={**of_labels, **own}), seed, folder / "checkpoint_mlm.pt", progress, accelerator,
+        loss_of=token_loss,
+    )  # fmt: skip
+    write_json(folder / FILE, {"rows": n_rows, "history": history})
+    accelerator.free_memory()
+
+
+def mask_and_ordinary(tokens: Tokens) -> tuple[int, NDArray[np.int64]]:
+    """The id of the mask, and those of all tokens that are not special."""
+    special = {token.content: i for i, token in tokens.tokenizer.get_added_tokens_decoder().items() if token.special}
+    mask_id = next((special[name] for name in ("[MASK]", "<mask>") if name in special), None)
+    if mask_id is None:
+        raise ConfigError(
+            f"pretrain_epochs needs a tokenizer with a token for a mask; this one has {', '.join(special) or 'none'}. "
+            "Set pretrain_epochs: 0, or take other weights."
+        )
+    size = tokens.tokenizer.get_vocab_size()
+    return mask_id, np.setdiff1d(np.arange(size), [*special.values(), tokens.pad_id])
+
+
+def masked(
+    ids: NDArray[np.int64], mask_id: int, ordinary: NDArray[np.int64], generator: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ids with some replaced, and the labels: the true id where a token was chosen, else -1; one at least."""
+    labels = np.full_like(ids, NOT_CHOSEN)
+    possible = np.flatnonzero(np.isin(ids, ordinary))
+    if not len(possible):
+        return ids, labels
+    chosen = generator.choice(possible, max(1, round(CHOSEN * len(possible))), replace=False)
+    labels[chosen] = ids[chosen]
+    fate = generator.random(len(chosen))
+    replaced = ids.copy()
+    replaced[chosen[fate < MASKED]] = mask_id
+    at_random = chosen[(fate >= MASKED) & (fate < MASKED + RANDOM)]
+    replaced[at_random] = generator.choice(ordinary, len(at_random))
+    return replaced, labels
+
+
+def token_loss(network: Network, batch: dict[str, Tensor], target: Labels, settings: NeuralStage) -> Tensor:
+    """Mean cross-entropy of the chosen tokens; only these go through the decoder, which is most of the time."""
+    encoder: Any = network.backbone.encoder
+    states = encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+    chosen = batch["labels"] != NOT_CHOSEN
+    scores = network.head(states[chosen], encoder.get_input_embeddings().weight).float()
+    return nn.functional.cross_entropy(scores, batch["labels"][chosen], reduction="sum") / chosen.sum().clamp(min=1)

@@ -1,0 +1,195 @@
+"""What the neural stages share: a backbone and encoded rows become a fitted stage.
+
+A kind of stage gives four things: `start` and `restore` make its backbone, `encode` and `n_views` its inputs.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from competition.tables import Rows
+from models.inputs.tabular import fit_columns, read_columns
+from models.stage import Context
+from models.training import trainer
+from models.training.batches import Batches, Sample
+from models.training.heads import Network, build_head
+
+
+class Neural:
+    """A neural stage; see `models.stage.FittedStage` for the contract.
+
+    spread: of the last predictions with `mc_dropout`, (n_rows, n_targets), in the targets' own units.
+    """
+
+    def __init__(self, config: Any, context: Context) -> None:
+        self.config = config
+        self.context = context
+        self.spread: NDArray[np.float64] | None = None
+
+    # A kind of stage has these four.
+
+    def start(self, train: Rows, folder: Path) -> nn.Module:
+        """The backbone with the weights to start from, its attribute `width` the length of its pooled features.
+
+        Writes to `folder` all that `restore` and `encode` need beyond the trained weights: vocabularies, shapes.
+        """
+        raise NotImplementedError
+
+    def restore(self, folder: Path) -> nn.Module:
+        """A backbone of the same shape, whatever its weights."""
+        raise NotImplementedError
+
+    def encode(self, rows: Rows, folder: Path, view: int, seed: int) -> Batches:
+        """The rows as the backbone reads them.
+
+        Args:
+            view: 0 for the plain one; others are other spellings or conformers, a function of (view, seed, input).
+        """
+        raise NotImplementedError
+
+    @property
+    def n_views(self) -> tuple[int | None, int]:
+        """Different views in training (None: a fresh one each epoch), and those a prediction is the mean of."""
+        return 1, 1
+
+    # And these it gets.
+
+    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+        """Train on `train`, on its extra rows first and alone with `extra_rows: pretrain`; see the contract."""
+        own, first = train, None
+        if self.config.extra_rows == "pretrain" and train.extra is not None and train.extra.any():
+            own, first = train.take(~train.extra), train.take(train.extra)
+        network, sample = self.ready(own, folder)
+        n_auxiliary = len(self.context.auxiliary) if self.config.auxiliary_weight > 0 else 0
+        trainer.fit(
+            network,
+            sample,
+            self.config,
+            self.context.seed,
+            folder,
+            self.context.progress,
+            valid=None if valid is None else self._sample(valid, folder),
+            first=None if first is None else self._sample(first, folder),
+            n_auxiliary=n_auxiliary,
+        )
+
+    def ready(self, train: Rows, folder: Path) -> tuple[Network, Sample]:
+        """The network with the weights to start from, and the rows as it reads them."""
+        trainer.seed_everything(self.context.seed)
+        fit_columns(train, self.config, self.context, folder)
+        return self._network(self.start(train, folder), train, folder), self._sample(train, folder)
+
+    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
+        """Predictions (n_rows, n_targets)."""
+        network = self._network(self.restore(folder), rows, folder)
+        y_pred, self.spread = trainer.predict(
+            network, self._views(rows, folder, seed=0), self.n_views[1], self.config, folder, len(self.context.targets)
+        )
+        return y_pred
+
+    def _network(self, backbone: nn.Module, rows: Rows, folder: Path) -> Network:
+        n_outputs = len(self.context.targets)
+        n_outputs += len(self.context.auxiliary) if self.config.auxiliary_weight > 0 else 0
+        n_outputs *= 2 if self.config.loss == "gaussian" else 1
+        n_columns = read_columns(rows.take(np.arange(1)), self.config, self.context, folder).shape[1]
+        one = backbone.backbone if isinstance(backbone, PerColumn) else backbone
+        n_features, width = int(backbone.width) + n_columns, int(one.width)  # type: ignore[arg-type]
+        head = build_head(self.config.head, width, n_outputs, self.config.pooler_dropout)
+        return Network(backbone, head, None if n_features == width else (n_features, width))
+
+    def _sample(self, rows: Rows, folder: Path) -> Sample:
+        assert rows.y is not None
+        y = rows.y
+        if self.context.auxiliary and self.config.auxiliary_weight > 0:
+            assert rows.auxiliary is not None
+            y = np.hstack([y, rows.auxiliary])
+        n_views = self.n_views[0]
+        views = self._views(rows, folder, self.context.seed)
+        return Sample(lambda view: views(view if n_views is None else view % n_views), y, rows.weights)
+
+    def _views(self, rows: Rows, folder: Path, seed: int) -> Callable[[int], Batches]:
+        """Encoded rows by view, with the columns that join before the head; the last ones are kept."""
+        columns = read_columns(rows, self.config, self.context, folder)
+
+        @functools.lru_cache(maxsize=self.n_views[0] or 1)
+        def view(number: int) -> Batches:
+            batches = self.encode(rows, folder, number, seed)
+            return with_columns(batches, columns) if columns.shape[1] else batches
+
+        return view
+
+
+def with_columns(batches: Batches, columns: NDArray[np.float32]) -> Batches:
+    """Batches that have the columns (n_rows, n_columns) as one more tensor."""
+    items = list(zip(batches.items, columns, strict=True))
+
+    def collate(part: list[Any]) -> dict[str, Tensor]:
+        batch = batches.collate([item for item, _ in part])
+        return {**batch, "columns": torch.from_numpy(np.stack([row for _, row in part]))}
+
+    return replace(batches, items=items, collate=collate)
+
+
+class PerColumn(nn.Module):
+    """One backbone on each of several molecule columns, their pooled features side by side."""
+
+    def __init__(self, backbone: nn.Module, n_columns: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.n_columns = n_columns
+        self.width: int = backbone.width * n_columns  # type: ignore[operator, assignment]
+
+    def forward(self, **batch: Tensor) -> Tensor:
+        """Features (n_rows, n_columns * width) of tensors named `<column>_<name>`, and `<column>_row` (n_rows,): the
+        molecule of each row among the distinct ones of that column.
+        """
+        parts = []
+        for i in range(self.n_columns):
+            prefix = f"{i}_"
+            own = {name.removeprefix(prefix): tensor for name, tensor in batch.items() if name.startswith(prefix)}
+            molecule = own.pop("row")
+            parts.append(self.backbone(**own)[molecule])
+        return torch.cat(parts, dim=1)
+
+
+def side_by_side(columns: list[Batches], once: bool) -> Batches:
+    """Batches of several columns as the input of `PerColumn`.
+
+    Rows go together by the sum of their lengths, or by all of them where a batch may hold one length only; batches stay
+    whole where that encodes each molecule of a batch once.
+
+    Args:
+        once: whether a molecule that stands in several rows of a batch is encoded once, as in screens of few reagents;
+            not where the backbone drops, or these rows would share a mask.
+    """
+    if len(columns) == 1:
+        return columns[0]
+    lengths = np.stack([column.lengths for column in columns], axis=1)
+    equal_lengths = columns[0].equal_lengths
+    if equal_lengths:
+        of_row = np.unique(lengths, axis=0, return_inverse=True)[1].reshape(-1)
+    else:
+        of_row = np.ones(len(lengths), dtype=np.int64) if once else lengths.sum(axis=1)
+
+    def collate(part: list[Any]) -> dict[str, Tensor]:
+        batch: dict[str, Tensor] = {}
+        for i, column in enumerate(columns):
+            items = [item[i] for item in part]
+            distinct = {id(item): item for item in items} if once else dict(enumerate(items))
+            place = {key: n for n, key in enumerate(distinct)}
+            tensors = column.collate(list(distinct.values()))
+            batch |= {f"{i}_{name}": tensor for name, tensor in tensors.items()}
+            batch[f"{i}_row"] = torch.tensor([place[id(item)] for item in items] if once else list(range(len(items))))
+        return batch
+
+    items = list(zip(*(column.items for column in columns), strict=True))
+    return Batches(items, of_row, collate, equal_lengths)
