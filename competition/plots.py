@@ -1,0 +1,42 @@
+"""The look of every plot: one style and two ways out, for the report, the folds, the studies, the ledger and `lr`."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+STYLE = {
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "font.size": 9,
+    "figure.constrained_layout.use": True, "svg.fonttype": "none", "svg.hashsalt": "plots", "legend.frameon": False,
+}  # fmt: skip
+
+
+def new_figure(n_rows: int = 1, n_columns: int = 1, width: float = 6.4, height: float = 3.6) -> tuple[Any, Any]:
+    """A figure of width x height inches and its axes, (n_rows, n_columns); no window is ever opened."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.subplots(n_rows, n_columns, squeeze=False)
+
+
+def as_svg(figure: Any) -> str:
+    """The figure as an `<svg>` element on a transparent ground; equal figures give equal texts."""
+    from matplotlib import rc_context
+
+    buffer = io.StringIO()
+    with rc_context(STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    content = buffer.getvalue()
+    return content[content.index("<svg") :]
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write the figure whole or not at all, as the suffix of `path` says (.png or .svg)."""
+    from competition.files import write_atomically
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:], dpi=150)
+    write_atomically(path, buffer.getvalue())
