@@ -18,6 +18,7 @@ from competition.errors import ConfigError
 from competition.user_code import load_user_code
 
 Array = NDArray[np.float64]
+MetricKind = Literal["values", "probabilities", "ranks", "decisions"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Metric:
     per_target: the errors whose sum is least where the score of one target is best, so that its convex blend can be
         solved exactly; None where neither is.
     above: labels and predictions must be larger than this.
+    kind: what is scored, which decides how columns are combined: the values themselves, probabilities, the order of the
+        rows (ranks), or decisions.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Metric:
     target_weights: Callable[[Array], Array] | None = None
     per_target: Literal["squared", "absolute"] | None = None
     above: float = -np.inf
+    kind: MetricKind = "values"
 
     def __call__(self, y_true: Array, y_pred: Array) -> float:
         """Score of (n_rows, n_targets); NaN where it is not defined, as R2 of a single row.
@@ -134,8 +138,8 @@ METRICS: dict[str, Metric] = {
         Metric("mape", False, _sklearn("mean_absolute_percentage_error")),
         Metric("max_error", False, _sklearn("max_error")),
         Metric("pearson", True, _scipy("pearsonr")),
-        Metric("spearman", True, _scipy("spearmanr")),
-        Metric("kendall", True, _scipy("kendalltau")),
+        Metric("spearman", True, _scipy("spearmanr"), kind="ranks"),
+        Metric("kendall", True, _scipy("kendalltau"), kind="ranks"),
     )
 }
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
+from importlib import util
 from pathlib import Path
 from typing import Any
 
 from competition.errors import ConfigError
+from competition.files import digest, sha256_of
 
 
 def load_user_code(setting: str, named: str, what: str) -> Any:
-    """The function or class that `file.py:name` names; the file is run once per call.
+    """The function or class that `file.py:name` names; a process runs a file once, and again when it has changed.
 
     Args:
         setting: key of the YAML, for messages.
@@ -25,13 +27,17 @@ def load_user_code(setting: str, named: str, what: str) -> Any:
         raise ConfigError(f"{setting} must be file.py:name; found {named!r}.")
     if not path.is_file():
         raise ConfigError(f"{setting} names {path}, which is not there; correct the path.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pydantic look annotations up in sys.modules, where no other file's name may be in the way.
+    module_name = f"{path.stem}_{digest([str(path.resolve()), sha256_of(path)])}"
     try:
-        spec.loader.exec_module(module)
-        return getattr(module, name)
+        if module_name not in sys.modules:
+            spec = util.spec_from_file_location(module_name, path)
+            assert spec is not None and spec.loader is not None
+            sys.modules[module_name] = util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[module_name])
+        return getattr(sys.modules[module_name], name)
     except (Exception, SystemExit) as error:  # a user's file may raise anything
+        sys.modules.pop(module_name, None)
         raise ConfigError(
             f"{setting}: {path} must define {what}; it fails with {type(error).__name__}: {error}."
         ) from error
