@@ -122,8 +122,8 @@ class Paths:
         return self.root / "folds" / "folds.csv"
 
     @property
-    def units(self) -> Path:
-        return self.root / "folds" / "units.csv"
+    def groups(self) -> Path:
+        return self.root / "folds" / "groups.csv"
 
     @property
     def folds_report(self) -> Path:

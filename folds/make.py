@@ -1,7 +1,7 @@
 """Divide the training rows into folds, once: `python -m folds.make [COMPETITION]`.
 
 Reads: prepared/train.csv, and with kind file the user's own table.
-Writes: folds/folds.csv, units.csv and report.json, which are kept while the settings and the rows stay the same.
+Writes: folds/folds.csv, groups.csv and report.json, which are kept while the settings and the rows stay the same.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
     made_from = digest(
         {"train": sha256_of(paths.train), "folds": config.model_dump(mode="json") | file, "seed": competition.seed}
     )
-    whole = all(path.exists() for path in (paths.folds, paths.units, paths.folds_report))
+    whole = all(path.exists() for path in (paths.folds, paths.groups, paths.folds_report))
     if not (whole and read_json(paths.folds_report, "made_from", "sha256")["made_from"] == made_from):
         own = ~table[EXTRA].astype(bool).to_numpy() if EXTRA in table else np.ones(len(table), dtype=bool)
         made = divide(
@@ -57,11 +57,11 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
             competition.group, competition.seed,
         )  # fmt: skip
         folds = np.full(len(table), -1)  # extra rows train in every fold and are never scored
-        units = made.units.max() + 1 + np.arange(len(table))  # and are units of their own
-        folds[own], units[own] = made.folds, made.units
+        groups = made.groups.max() + 1 + np.arange(len(table))  # and are groups of their own
+        folds[own], groups[own] = made.folds, made.groups
         with command.tables_to_change(paths):
             write_table(paths.folds, pd.DataFrame({"id": table[competition.id], "fold": folds}))
-            write_table(paths.units, pd.DataFrame({"id": table[competition.id], "unit": units}))
+            write_table(paths.groups, pd.DataFrame({"id": table[competition.id], "group": groups}))
             report = {
                 "made_from": made_from,
                 "sha256": sha256_of(paths.folds),

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from rdkit import Chem
 from rdkit.Chem import Descriptors
 from tqdm import tqdm
@@ -22,9 +21,7 @@ SAMPLE = 2_000
 """Most rows of each table that are looked at."""
 FEWEST = 20
 """Rows that each table must have."""
-N_FOLDS = 5
-N_SHOWN = 10
-N_WORDS = 300
+N_FOLDS, N_SHOWN, N_WORDS = 5, 10, 300
 LIGHTGBM = {
     "n_estimators": 150, "learning_rate": 0.05, "num_leaves": 15, "min_child_samples": 10, "colsample_bytree": 0.5,
     "importance_type": "gain", "n_jobs": 1, "deterministic": True, "force_row_wise": True, "verbose": -1,
@@ -37,13 +34,10 @@ class Shift:
 
     aucs: of each fold, on rows that the classifier has not seen.
     features: the most telling ones with `gain`, their share of the classifier's gain, and the mean in each table.
-    train, test: those features of the rows looked at, (n_rows, n_features), in the order of `features`.
     """
 
     aucs: list[float]
     features: pd.DataFrame
-    train: pd.DataFrame
-    test: pd.DataFrame
 
     @property
     def auc(self) -> float:
@@ -51,8 +45,8 @@ class Shift:
         return float(np.mean(self.aucs))
 
     @property
-    def spread(self) -> float:
-        """Standard deviation over folds."""
+    def standard_deviation(self) -> float:
+        """Of the AUC over folds."""
         return float(np.std(self.aucs, ddof=1))
 
 
@@ -76,30 +70,25 @@ def adversarial_validation(
     values = features.to_numpy(dtype=np.float32)
     aucs, gains = [], np.zeros(len(features.columns))
     splitter = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=seed)
-    for known, asked in splitter.split(values, is_test, pd.factorize(rows[INPUT_KEY])[0]):
-        model = LGBMClassifier(**LIGHTGBM, random_state=seed).fit(values[known], is_test[known])
+    for fitted, asked in splitter.split(values, is_test, pd.factorize(rows[INPUT_KEY])[0]):
+        model = LGBMClassifier(**LIGHTGBM, random_state=seed).fit(values[fitted], is_test[fitted])
         aucs.append(float(roc_auc_score(is_test[asked], model.predict_proba(values[asked])[:, 1])))
         gains += model.feature_importances_
     shown = np.argsort(-gains, kind="stable")[:N_SHOWN]
     of_train, of_test = (features[is_test == which].iloc[:, shown] for which in (0, 1))
-    table = pd.DataFrame(
-        {
-            "feature": of_train.columns,
-            "gain": gains[shown] / max(gains.sum(), 1e-300),
-            "mean_in_train": of_train.mean().to_numpy(),
-            "mean_in_test": of_test.mean().to_numpy(),
-        }
-    )
-    return Shift(aucs, table, of_train, of_test)
+    means = {"mean_in_train": of_train.mean().to_numpy(), "mean_in_test": of_test.mean().to_numpy()}
+    table = pd.DataFrame({"feature": of_train.columns, "gain": gains[shown] / max(gains.sum(), 1e-300), **means})
+    return Shift(aucs, table)
 
 
 def readable_features(rows: pd.DataFrame, competition: CompetitionConfig) -> pd.DataFrame:
     """Features with names a person can read, (n_rows, n_features) float, NaN where one is not defined.
 
-    RDKit's descriptors of molecules; frequent words and pieces of text; numbers as they are; frequent categories.
+    RDKit's descriptors of molecules; lengths, frequent words and short runs of characters of text; numbers as they are;
+    frequent categories.
     """
     parts = [rows[[*competition.numeric, *(name for name in rows if str(name).startswith(FEATURE))]].astype(float)]
-    for columns, read in ((competition.smiles, _descriptors), (competition.text, _pieces)):
+    for columns, read in ((competition.smiles, _descriptors), (competition.text, _words)):
         parts += [read(rows[name]).add_prefix(f"{name}: " if len(columns) > 1 else "") for name in columns]
     for name in competition.categorical:
         frequent = [value for value, n in rows[name].value_counts().items() if n >= FEWEST][:N_WORDS]
@@ -109,24 +98,23 @@ def readable_features(rows: pd.DataFrame, competition: CompetitionConfig) -> pd.
 
 
 def _descriptors(smiles: pd.Series) -> pd.DataFrame:
-    found = {
-        text: Descriptors.CalcMolDescriptors(Chem.MolFromSmiles(text), missingVal=np.nan, silent=True)
-        for text in tqdm(sorted(set(smiles)), desc="descriptors", leave=False, disable=None)
-    }
-    return pd.DataFrame([found[text] for text in smiles]).clip(-1e6, 1e6)  # Ipc has no bound
+    codes, distinct = pd.factorize(smiles)
+    found = [
+        Descriptors.CalcMolDescriptors(Chem.MolFromSmiles(text), missingVal=np.nan, silent=True)
+        for text in tqdm(distinct, desc="descriptors", leave=False, disable=None)
+    ]
+    return pd.DataFrame(found).clip(-1e6, 1e6).iloc[codes].reset_index(drop=True)  # Ipc has no bound
 
 
-def _pieces(text: pd.Series) -> pd.DataFrame:
+def _words(text: pd.Series) -> pd.DataFrame:
     from sklearn.feature_extraction.text import CountVectorizer
 
-    words = CountVectorizer(binary=True, token_pattern=r"(?u)\b\w+\b", max_features=N_WORDS)
-    pieces = CountVectorizer(binary=True, analyzer="char", ngram_range=(2, 3), max_features=N_WORDS)
-    parts: list[NDArray] = [
-        text.str.len().to_numpy(dtype=float)[:, None],
-        text.map(lambda cell: len(cell.split())).to_numpy(dtype=float)[:, None],
-    ]
-    names = ["number of characters", "number of words"]
-    for vectorizer, what in ((words, "word"), (pieces, "characters")):
-        parts.append(vectorizer.fit_transform(text).toarray().astype(float))
-        names += [f"{what} {piece!r}" for piece in vectorizer.get_feature_names_out()]
-    return pd.DataFrame(np.hstack(parts), columns=names)
+    parts = [pd.DataFrame({"number of characters": text.str.len(), "number of words": text.str.split().str.len()})]
+    for what, settings in {
+        "word": {"token_pattern": r"(?u)\b\w+\b"},
+        "characters": {"analyzer": "char", "ngram_range": (2, 3)},
+    }.items():
+        vectorizer = CountVectorizer(binary=True, max_features=N_WORDS, **settings)
+        counts = vectorizer.fit_transform(text).toarray()
+        parts.append(pd.DataFrame(counts, text.index, [f"{what} {x!r}" for x in vectorizer.get_feature_names_out()]))
+    return pd.concat(parts, axis=1).astype(float)

@@ -1,26 +1,26 @@
 """How near held-out rows are to the rows they are predicted from, and how near test rows are to the training rows.
 
-A fold scheme imitates the competition where the two distributions agree, which their Wasserstein distance measures.
+A kind of folds imitates the competition where the two distributions agree, which their Wasserstein distance measures.
 Source: Linnenbrink, Mila, Ludwig and Meyer, "kNNDM CV", Geoscientific Model Development 2024.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from rdkit.DataStructs import BulkTanimotoSimilarity
+from scipy import sparse
+from scipy.stats import wasserstein_distance
 from tqdm import tqdm
 
-from folds.units import fingerprint
+from folds.groups import fingerprint
 
 Array = NDArray[np.float64]
 QUERIES = 2_000
 """Most rows of a table whose nearest training row is looked for."""
+CHUNK = 200
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,6 @@ class Similarity:
 
     def distance(self, kind: str) -> float:
         """Wasserstein distance of held-out rows to test rows, from 0 to 1: 0 where folds of a kind imitate the test."""
-        from scipy.stats import wasserstein_distance
-
         return float(wasserstein_distance(self.held_out[kind], self.test))
 
 
@@ -51,26 +49,19 @@ def molecule_similarity(
     Args:
         train, test: prepared tables.
         smiles: molecule columns.
-        folds: kind -> (n_train,).
-        seed: of the sample.
+        folds: kind of folds -> (n_train,).
+        seed: of the sample of held-out rows.
     """
-    prints = {text: fingerprint(text) for name in smiles for text in {*train[name], *test[name]}}
 
-    def encoded(table: pd.DataFrame) -> list[Any]:
-        first, *others = ([prints[text] for text in table[name]] for name in smiles)
-        for other in others:
-            first = [a + b for a, b in zip(first, other, strict=True)]
-        return first
+    def prints(table: pd.DataFrame) -> sparse.csr_array:
+        columns = []
+        for name in smiles:
+            codes, distinct = pd.factorize(table[name])
+            bits = sparse.csr_array(np.array([list(fingerprint(text)) for text in distinct], dtype=np.float32))
+            columns.append(bits[codes])
+        return sparse.hstack(columns, format="csr")
 
-    references = encoded(train)
-    return _similarity(
-        "Tanimoto similarity, Morgan radius 2",
-        references,
-        encoded(test),
-        lambda bits: np.array(BulkTanimotoSimilarity(bits, references)),
-        folds,
-        seed,
-    )
+    return _nearest("Tanimoto similarity, Morgan radius 2", prints(train), prints(test), folds, seed, tanimoto=True)
 
 
 def text_similarity(
@@ -79,37 +70,36 @@ def text_similarity(
     """Cosine of TF-IDF vectors of 2 to 4 characters, which serve every language; the arguments are those above."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    joined = [table[text].agg(" ".join, axis=1) for table in (train, test)]
+    joined = pd.concat([table[text].agg(" ".join, axis=1) for table in (train, test)])
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=50_000)
-    vectors = vectorizer.fit(pd.concat(joined)).transform(pd.concat(joined)).tocsr()
-    references = vectors[: len(train)]
-    return _similarity(
-        "cosine of TF-IDF, 2 to 4 characters",
-        references,
-        vectors[len(train) :],
-        lambda vector: (references @ vector.T).toarray().ravel(),
-        folds,
-        seed,
-    )
+    vectors = sparse.csr_array(vectorizer.fit_transform(joined))
+    train_vectors, test_vectors = vectors[: len(train)], vectors[len(train) :]
+    return _nearest("cosine of TF-IDF, 2 to 4 characters", train_vectors, test_vectors, folds, seed, tanimoto=False)
 
 
-def _similarity(
+def _nearest(
     measure: str,
-    train: Any,
-    test: Any,
-    similar: Callable[[Any], Array],
+    train: sparse.csr_array,
+    test: sparse.csr_array,
     folds: dict[str, NDArray[np.int64]],
     seed: int,
+    tanimoto: bool,
 ) -> Similarity:
-    """The nearest training row of test rows and of a sample of training rows; `similar` compares a row to them all."""
-    held_out: dict[str, list[float]] = {kind: [] for kind in folds}
-    n_train = len(next(iter(folds.values())))
-    sample = np.sort(np.random.default_rng(seed).permutation(n_train)[:QUERIES])
-    for i in tqdm(sample, desc="held-out rows", leave=False, disable=None):
-        found = similar(train[i])
-        for kind, of_row in folds.items():
-            if of_row[i] >= 0:
-                trains = of_row < of_row[i] if kind == "time" else of_row != of_row[i]
-                held_out[kind].append(float(found[trains].max()))
-    to_test = [float(similar(row).max()) for row in tqdm(test, desc="test rows", leave=False, disable=None)]
-    return Similarity(measure, np.array(to_test), {kind: np.array(values) for kind, values in held_out.items()})
+    """The similarity of test rows and of a sample of training rows to their nearest training row."""
+    n_bits = train.sum(axis=1)
+
+    def similar(queries: sparse.csr_array) -> Array:
+        shared = (queries @ train.T).toarray()
+        return shared / (queries.sum(axis=1)[:, None] + n_bits - shared) if tanimoto else shared
+
+    sample = np.sort(np.random.default_rng(seed).permutation(train.shape[0])[:QUERIES])
+    held_out: dict[str, list[Array]] = {kind: [] for kind in folds}
+    for start in tqdm(range(0, len(sample), CHUNK), desc="held-out rows", leave=False, disable=None):
+        rows = sample[start : start + CHUNK]
+        found = similar(train[rows])
+        for kind, fold in folds.items():
+            own = fold[rows, None]
+            trains = fold < own if kind == "time" else fold != own
+            held_out[kind].append(np.where(trains, found, 0.0).max(axis=1)[fold[rows] >= 0])
+    of_test = [similar(test[i : i + CHUNK]).max(axis=1) for i in range(0, test.shape[0], CHUNK)]
+    return Similarity(measure, np.concatenate(of_test), {kind: np.concatenate(v) for kind, v in held_out.items()})

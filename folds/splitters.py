@@ -1,4 +1,4 @@
-"""Folds of the training rows, by scikit-learn's splitters where they exist, over units that must stay together."""
+"""Folds of the training rows, by scikit-learn's splitters where they exist, over groups that must stay together."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from competition.errors import DataError
 from competition.files import derive_seed
 from competition.tables import FOLD, TIME
 from folds.config import FoldsConfig
+from folds.groups import groups_of
 from folds.table import folds_of_file
-from folds.units import units
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Division:
     """Folds and what they were made of.
 
     folds: (n_rows,), -1 for rows that train in every fold.
-    units: (n_rows,), equal for rows that share a fold by construction.
+    groups: (n_rows,), equal for rows that share a fold by construction.
     crossing: number of inputs that stand in several folds; not 0 only by `equal_inputs_may_cross`.
     """
 
     folds: NDArray[np.int64]
-    units: NDArray[np.int64]
+    groups: NDArray[np.int64]
     crossing: int = 0
 
 
@@ -41,28 +41,28 @@ def divide(
     group: str | None,
     seed: int,
 ) -> Division:
-    """Folds and units of the rows of the prepared training table; they do not depend on the order of rows.
+    """Folds and groups of the rows of the prepared training table; they do not depend on the order of rows.
 
     Raises:
-        DataError: if there are fewer units than folds or one is too large, what the kind needs is not there, or folds
+        DataError: if there are fewer groups than folds or one is too large, what the kind needs is not there, or folds
             of the user's own do not fit.
     """
     _require_what_the_kind_needs(config, table, smiles, group)
     order = np.argsort(table[id_column].to_numpy().astype(str), kind="stable")
     rows = table.iloc[order].reset_index(drop=True)
-    unit = units(config, rows, smiles, group)
+    group_of_row = groups_of(config, rows, smiles, group)
     crossing = 0
     if config.kind in ("column", "file"):
         own = rows[FOLD].to_numpy() if config.file is None else folds_of_file(config.file, list(rows[id_column]))
         fold_of_row = own.astype(np.int64)
-        crossing = _checked_own(config, fold_of_row, unit, rows[id_column])
+        crossing = _checked_own(config, fold_of_row, group_of_row, rows[id_column])
     elif config.kind == "time":
-        fold_of_row = time_blocks(rows[TIME].to_numpy(), unit, config.n_folds)
+        fold_of_row = time_blocks(rows[TIME].to_numpy(), group_of_row, config.n_folds)
     else:
-        _require_divisible(config, unit, rows[id_column])
-        fold_of_row = _split(config, rows, unit, targets, derive_seed(seed, "folds") % 2**31)
+        _require_divisible(config, group_of_row, rows[id_column])
+        fold_of_row = _split(config, rows, group_of_row, targets, derive_seed(seed, "folds") % 2**31)
     folds, of_row = np.empty((2, len(table)), dtype=np.int64)
-    folds[order], of_row[order] = fold_of_row, unit
+    folds[order], of_row[order] = fold_of_row, group_of_row
     return Division(folds, of_row, crossing)
 
 
@@ -82,26 +82,26 @@ def _require_what_the_kind_needs(
         raise DataError(f"folds.kind {config.kind} needs {what}. Set it, or choose another kind.")
 
 
-def _require_divisible(config: FoldsConfig, unit: NDArray[np.int64], ids: pd.Series) -> None:
-    """Check that there are as many units as folds, and that none is larger than all folds but one together."""
-    sizes = np.bincount(unit)
+def _require_divisible(config: FoldsConfig, group_of_row: NDArray[np.int64], ids: pd.Series) -> None:
+    """Check that there are as many groups as folds, and that none is larger than all folds but one together."""
+    sizes = np.bincount(group_of_row)
     kind = {"scaffold": " or scaffold", "cluster": " or cluster"}.get(config.kind, " or group")
     together = "equal input" + ("" if config.kind in ("kfold", "stratified") else kind)
     if len(sizes) < config.n_folds:
         raise DataError(
-            f"folds.n_folds must not exceed the units that can be divided; there are {len(sizes)} "
+            f"folds.n_folds must not exceed the groups of rows that can be divided; there are {len(sizes)} "
             f"(rows with {together} count once) for {config.n_folds} folds. Lower folds.n_folds."
         )
     others = config.n_folds - 1
-    if sizes.max() * config.n_folds > len(unit) * others:
+    if sizes.max() * config.n_folds > len(group_of_row) * others:
         raise DataError(
             f"rows that must share a fold ({together}) must not be more than {others} of {config.n_folds} folds of "
-            f"equal size hold; {int(sizes.max())} of {len(unit)} rows are one unit, that of id "
-            f"{ids[int(np.argmax(unit == sizes.argmax()))]!r}. Divide that unit, or choose another folds.kind."
+            f"equal size hold; {int(sizes.max())} of {len(group_of_row)} rows are one group, that of id "
+            f"{ids[int(np.argmax(group_of_row == sizes.argmax()))]!r}. Divide that group, or choose another folds.kind."
         )
 
 
-def _checked_own(config: FoldsConfig, folds: NDArray[np.int64], unit: NDArray[np.int64], ids: pd.Series) -> int:
+def _checked_own(config: FoldsConfig, folds: NDArray[np.int64], group_of_row: NDArray[np.int64], ids: pd.Series) -> int:
     """Check folds of the user's own; returns how many inputs stand in several of them."""
     where = "competition.fold_column" if config.file is None else str(config.file)
     used = sorted(set(folds[folds >= 0].tolist()))
@@ -109,10 +109,10 @@ def _checked_own(config: FoldsConfig, folds: NDArray[np.int64], unit: NDArray[np
         raise DataError(
             f"{where} must use the folds 0 to n-1 with n of at least 2, and -1; found {used}. Number them so."
         )
-    of_unit = pd.Series(folds).groupby(unit)
-    cross = (of_unit.nunique() > 1).to_numpy()
+    of_group = pd.Series(folds).groupby(group_of_row)
+    cross = (of_group.nunique() > 1).to_numpy()
     if cross.any() and not config.equal_inputs_may_cross:
-        example = np.flatnonzero(unit == cross.argmax())
+        example = np.flatnonzero(group_of_row == cross.argmax())
         named = ", ".join(f"{ids[i]!r} in {folds[i]}" for i in example[:3])
         raise DataError(
             f"{where} must keep rows with the same whole input in one fold; {int(cross.sum())} inputs stand in several "
@@ -121,16 +121,16 @@ def _checked_own(config: FoldsConfig, folds: NDArray[np.int64], unit: NDArray[np
     return int(cross.sum())
 
 
-def time_blocks(times: NDArray[np.float64], unit: NDArray[np.int64], n_folds: int) -> NDArray[np.int64]:
+def time_blocks(times: NDArray[np.float64], group_of_row: NDArray[np.int64], n_folds: int) -> NDArray[np.int64]:
     """Block of each row in the order of time, (n_rows,): -1 for the first, then 0 to n_folds - 1, of like size.
 
-    Equal times share a block, which scikit-learn's TimeSeriesSplit, counting rows, would cut through. A unit has the
-    time of its latest row: no fold then trains on a label that is later than its own rows.
+    Equal times share a block, which scikit-learn's TimeSeriesSplit, counting rows, would cut through. A group has
+    the time of its latest row: no fold then trains on a label that is later than its own rows.
 
     Raises:
         DataError: if there are too few times for the blocks.
     """
-    latest = pd.Series(times).groupby(unit).transform("max")
+    latest = pd.Series(times).groupby(group_of_row).transform("max")
     moment, rows_at = np.unique(latest, return_inverse=True)[1], latest.value_counts().sort_index().to_numpy()
     middle = np.cumsum(rows_at) - rows_at / 2
     block_of = np.floor(middle / len(times) * (n_folds + 1)).astype(np.int64)
@@ -144,21 +144,21 @@ def time_blocks(times: NDArray[np.float64], unit: NDArray[np.int64], n_folds: in
 
 
 def _split(
-    config: FoldsConfig, rows: pd.DataFrame, unit: NDArray[np.int64], targets: list[str], state: int
+    config: FoldsConfig, rows: pd.DataFrame, group_of_row: NDArray[np.int64], targets: list[str], state: int
 ) -> NDArray[np.int64]:
     from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
 
     settings = {"n_splits": config.n_folds, "shuffle": True, "random_state": state}
     if config.kind in ("group", "scaffold", "cluster"):
-        return largest_first(np.bincount(unit), config.n_folds, state)[unit]
+        return largest_first(np.bincount(group_of_row), config.n_folds, state)[group_of_row]
     if config.kind == "stratified_group":
         bins = target_bins(rows[targets].to_numpy(), config.n_bins, config.n_folds, state)
-        return _held_out_in(StratifiedGroupKFold(**settings), bins, unit)
+        return _held_out_in(StratifiedGroupKFold(**settings), bins, group_of_row)
     if config.kind == "stratified":
-        means = rows[targets].groupby(unit).mean().to_numpy()
+        means = rows[targets].groupby(group_of_row).mean().to_numpy()
         bins = target_bins(means, config.n_bins, config.n_folds, state)
-        return _held_out_in(StratifiedKFold(**settings), bins)[unit]
-    return _held_out_in(KFold(**settings), np.zeros(int(unit.max()) + 1))[unit]
+        return _held_out_in(StratifiedKFold(**settings), bins)[group_of_row]
+    return _held_out_in(KFold(**settings), np.zeros(int(group_of_row.max()) + 1))[group_of_row]
 
 
 def _held_out_in(splitter: Any, bins: np.ndarray, groups: np.ndarray | None = None) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """What `folds.make` writes, and what it may read.
 
 folds.csv: `id,fold`, fold 0..n_folds-1, or -1 for rows that train in every fold and are never scored.
-units.csv: `id,unit`, equal for rows that share a fold by construction.
+groups.csv: `id,group`, equal for rows that share a fold by construction.
 report.json: says whether folds are blocks in time.
 """
 
@@ -36,18 +36,16 @@ def read_folds(path: Path, ids: list[str]) -> NDArray[np.int64]:
     return folds
 
 
-def read_units(path: Path, ids: list[str]) -> NDArray[np.int64]:
-    """Unit of each id, (n_rows,), in the order of `ids`.
+def read_groups(path: Path, ids: list[str]) -> NDArray[np.int64]:
+    """Group of each id, (n_rows,), in the order of `ids`: equal for rows that share a fold.
 
     Raises:
         DataError: if an id is missing, doubled or foreign.
     """
     table = read_text_table(path)
-    if list(table.columns) != ["id", "unit"] or table["id"].duplicated().any() or set(table["id"]) != set(ids):
-        raise DataError(
-            f"{path} must name every training id once with its unit; delete it and run ./run.sh full again."
-        )
-    return np.array(table.set_index("id")["unit"].loc[ids], dtype=np.int64)
+    if list(table.columns) != ["id", "group"] or table["id"].duplicated().any() or set(table["id"]) != set(ids):
+        raise DataError(f"{path} must name every training id once with its group; delete it and run again.")
+    return table.set_index("id")["group"].loc[ids].to_numpy(dtype=np.int64)
 
 
 def time_ordered(report: Path) -> bool:

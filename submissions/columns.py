@@ -18,7 +18,7 @@ from competition.files import derive_seed, digest, read_json, read_table, read_t
 from competition.metrics import Array, Metric, load_metric
 from competition.paths import PROJECT, Paths
 from competition.tables import INPUT_KEY, text_columns
-from folds.table import read_folds, read_units
+from folds.table import read_folds, read_groups
 from models.jobs.plan import ALL, REPORT, Job, Plan, plan, sha256_of_required, stage_oof, stage_test
 from submissions.blenders import ALWAYS, BLENDERS
 from submissions.config import Config, load_config
@@ -278,7 +278,7 @@ def load_columns(run: Run) -> Columns:
         oof=np.stack(list(oof.values()), axis=1),
         y=y,
         folds=folds,
-        units=read_units(run.paths.units, ids),
+        units=read_groups(run.paths.groups, ids),
         test_ids=test_ids,
         test={name: stage_test(part, run.plan.test_key, test_ids, competition.targets) for name, part in jobs.items()},
         inputs=list(train[INPUT_KEY]),

@@ -25,7 +25,7 @@ from competition.files import derive_seed, read_json, read_table
 from competition.metrics import Array, Metric, load_metric
 from competition.paths import Paths
 from competition.tables import text_columns
-from folds.table import read_units
+from folds.table import read_groups
 from submissions.apply import BLEND, MANIFEST, SELECTION, STACK, read_step
 from submissions.blend import number
 from submissions.bootstrap import bootstrap_scores, fast
@@ -154,7 +154,7 @@ def read_labels(config: Config, paths: Paths) -> Labels:
     metric, draws = load_metric(competition.metric, competition.greater_is_better), config.submissions.bootstrap
     return Labels(
         train.set_index(competition.id)[competition.targets],
-        pd.Series(read_units(paths.units, list(train[competition.id])), index=train[competition.id]),
+        pd.Series(read_groups(paths.groups, list(train[competition.id])), index=train[competition.id]),
         metric,
         user_code(competition).get("metric"),
         draws if fast(metric) else max(100, draws // 10),

@@ -19,8 +19,8 @@ from competition.files import derive_seed, read_text_table, write_atomically, wr
 from competition.paths import Paths, holdout_yaml
 from competition.prepare import prepare
 from competition.tables import own_rows
+from folds.groups import groups_of
 from folds.splitters import divide
-from folds.units import units
 from models.settings import FileStage
 from submissions.config import Config, load_config
 
@@ -79,7 +79,7 @@ def held_out_ids(config: Config, table: pd.DataFrame, share: float) -> set[str]:
         DataError: if the user's folds are too few.
     """
     competition = config.competition
-    units_to_divide = int(units(config.folds, table, competition.smiles, competition.group).max()) + 1
+    units_to_divide = int(groups_of(config.folds, table, competition.smiles, competition.group).max()) + 1
     part = Fraction(share).limit_denominator(max(2, min(20, units_to_divide)))
     own = config.folds.kind in ("column", "file")
     n_folds = part.denominator - (config.folds.kind == "time")  # one more block is before the first fold

@@ -17,7 +17,7 @@ from rdkit import Chem
 from competition.detect import WORD, Found
 from competition.errors import ConfigError, DataError
 from competition.molecules import canonical_smiles
-from folds.units import scaffolds, why_scaffolds
+from folds.groups import scaffolds, why_scaffolds
 from models.config import StageConfig
 
 Preset = Literal["quick", "cpu", "gpu"]

@@ -16,7 +16,7 @@ from competition.files import read_json, read_text_table
 from competition.paths import Paths
 from competition.tables import read_rows
 from folds import make
-from folds.table import read_folds, read_units, time_ordered
+from folds.table import read_folds, read_groups, time_ordered
 from models.jobs.plan import plan
 from models.jobs.work import training_rows
 from submissions.config import load_config
@@ -100,16 +100,16 @@ def test_own_folds_that_split_equal_inputs_are_refused_or_counted_and_said(tmp_p
     assert folds == [0, 1, 1, 2, 0, 1]
     assert "1 inputs stand in several folds" in said
     assert read_json(paths.folds_report)["inputs_in_several_folds"] == 1
-    units = read_units(paths.units, IDS)
+    units = read_groups(paths.groups, IDS)
     assert units[0] == units[1]
     assert len(set(units)) == 5
 
 
 def test_units_are_written_beside_the_folds_and_must_fit_the_ids(tmp_path: Path) -> None:
     _, paths, _ = made(write(tmp_path, "column"))
-    assert read_text_table(paths.units).columns.tolist() == ["id", "unit"]
-    with pytest.raises(DataError, match=r"units\.csv must name every training id once"):
-        read_units(paths.units, IDS[:-1])
+    assert read_text_table(paths.groups).columns.tolist() == ["id", "group"]
+    with pytest.raises(DataError, match=r"groups\.csv must name every training id once"):
+        read_groups(paths.groups, IDS[:-1])
 
 
 def test_a_job_of_time_ordered_folds_trains_on_earlier_blocks_alone(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from competition.errors import DataError
 from competition.tables import INPUT_KEY
 from folds.config import FoldsConfig
+from folds.groups import clusters, scaffold_overlap, scaffolds
 from folds.splitters import divide, largest_first, target_bins, time_blocks
-from folds.units import clusters, scaffold_overlap, scaffolds
 
 RINGS = ["c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1"]
 KINDS = ["kfold", "stratified", "group", "stratified_group", "scaffold", "cluster"]
@@ -154,7 +154,7 @@ def test_labels_that_are_mostly_equal_are_divided_without_a_warning(targets: tup
 @pytest.mark.parametrize("kind", ["kfold", "stratified", "group", "stratified_group", "scaffold"])
 def test_fewer_units_than_folds_are_refused(kind: str) -> None:
     table = molecules(4)
-    with pytest.raises(DataError, match=r"n_folds must not exceed the units .* there are 4 .* for 5 folds"):
+    with pytest.raises(DataError, match=r"n_folds must not exceed the groups .* there are 4 .* for 5 folds"):
         split(table, kind)
 
 
@@ -217,12 +217,12 @@ def test_molecules_of_one_cluster_share_a_fold() -> None:
 def test_rows_of_one_unit_share_a_fold_and_units_have_no_gap(kind: str) -> None:
     table = molecules()
     made = divide(FoldsConfig(kind=kind), table, "id", ["y"], ["smiles"], "g", 0)
-    assert pd.Series(made.folds).groupby(made.units).nunique().max() == 1
-    assert set(made.units) == set(range(made.units.max() + 1))
+    assert pd.Series(made.folds).groupby(made.groups).nunique().max() == 1
+    assert set(made.groups) == set(range(made.groups.max() + 1))
     expected = {"group": "g", "stratified_group": "g", "kfold": INPUT_KEY, "stratified": INPUT_KEY}.get(kind)
     if expected:
-        assert pd.Series(made.units).groupby(table[expected]).nunique().max() == 1
-        assert made.units.max() + 1 == table[expected].nunique()
+        assert pd.Series(made.groups).groupby(table[expected]).nunique().max() == 1
+        assert made.groups.max() + 1 == table[expected].nunique()
 
 
 def test_a_group_larger_than_all_folds_but_one_is_refused() -> None:

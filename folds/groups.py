@@ -1,4 +1,4 @@
-"""Units: training rows that must share a fold."""
+"""Groups: training rows that must share a fold, and the molecules that are alike."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from competition.tables import INPUT_KEY
 from folds.config import FoldsConfig
 
 
-def units(config: FoldsConfig, rows: pd.DataFrame, smiles: list[str], group: str | None) -> NDArray[np.int64]:
-    """Unit of each row of the prepared training table, (n_rows,), from 0 up without a gap.
+def groups_of(config: FoldsConfig, rows: pd.DataFrame, smiles: list[str], group: str | None) -> NDArray[np.int64]:
+    """Group of each row of the prepared training table, (n_rows,), from 0 up without a gap.
 
-    Rows with the same whole input are one unit, and so are rows of a group, a scaffold or a cluster where the kind asks
-    for it, and all that these tie together. Of folds of the user's own nothing more is known.
+    Rows with the same whole input are one group, and so are rows of one `competition.group`, scaffold or cluster where
+    the kind asks for it, and all that these tie together. Of folds of the user's own nothing more is known.
     """
     labels: list[NDArray] = [rows[INPUT_KEY].to_numpy()]
     if config.kind in ("group", "stratified_group"):
@@ -84,7 +84,7 @@ def fingerprint(smiles: str) -> ExplicitBitVect:
 
 
 def _joined(labels: list[np.ndarray]) -> NDArray[np.int64]:
-    """Units 0..n-1 in which rows with an equal entry in any of the label columns are together."""
+    """Groups 0..n-1 in which rows with an equal entry in any of the label columns are together."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
