@@ -19,7 +19,13 @@ CELLS_AT_ONCE = 4_000_000
 
 
 def bootstrap_scores(
-    metric: Metric, y: Array, predictions: dict[str, Array], units: NDArray[np.int64], draws: int, seed: int
+    metric: Metric,
+    y: Array,
+    predictions: dict[str, Array],
+    units: NDArray[np.int64],
+    draws: int,
+    seed: int,
+    size: int | None = None,
 ) -> dict[str, Array]:
     """Scores of several predictions on the same resampled rows.
 
@@ -30,12 +36,13 @@ def bootstrap_scores(
         units: (n_rows,), equal for rows that are drawn together, from 0 up without a gap.
         draws: number of resamples.
         seed: of the resamples.
+        size: units in each resample; None for as many as there are.
 
     Returns:
         By name, (draws,); NaN where a draw leaves the metric undefined.
     """
     score = _score_of_draws(metric, y, predictions, units)
-    parts = [score(counts) for counts in _counts(int(units.max()) + 1, len(units), draws, seed)]
+    parts = [score(counts) for counts in _counts(int(units.max()) + 1, len(units), draws, seed, size)]
     return {name: np.concatenate([part[name] for part in parts]) for name in predictions}
 
 
@@ -44,13 +51,13 @@ def fast(metric: Metric) -> bool:
     return metric.name in SUMS or metric.name in ("spearman", "wmae")
 
 
-def _counts(n_units: int, n_rows: int, draws: int, seed: int) -> Iterator[Counts]:
+def _counts(n_units: int, n_rows: int, draws: int, seed: int, size: int | None = None) -> Iterator[Counts]:
     """How often each unit is drawn, (a few draws, n_units) at a time; the same for any size of the parts."""
-    rng = np.random.default_rng(seed)
-    at_once = max(1, CELLS_AT_ONCE // n_rows)
+    rng, size = np.random.default_rng(seed), size or n_units
+    at_once = max(1, CELLS_AT_ONCE // max(n_rows, size))
     for start in range(0, draws, at_once):
         n = min(at_once, draws - start)
-        drawn = rng.integers(n_units, size=(n, n_units)) + n_units * np.arange(n)[:, None]
+        drawn = rng.integers(n_units, size=(n, size)) + n_units * np.arange(n)[:, None]
         yield np.bincount(drawn.ravel(), minlength=n * n_units).reshape(n, n_units).astype(np.float64)
 
 
