@@ -1,6 +1,6 @@
 """Fit the linear candidates on the columns of all stages: `python -m submissions.blend [COMPETITION]`.
 
-Reads: prepared tables, folds.csv, and oof.csv and test predictions of all jobs.
+Reads: prepared tables, folds.csv, and out-of-fold and test predictions of all jobs.
 Writes: submissions/<run>/run.json, cross_fitted/<candidate>.csv, blend.csv (the default, or the linear candidate that
 is better by the rule of selection) and, last, blend.json. Kept as they are while columns and code stay the same.
 """

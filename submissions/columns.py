@@ -19,7 +19,8 @@ from competition.metrics import Array, Metric, load_metric
 from competition.paths import PROJECT, Paths
 from competition.tables import INPUT_KEY, text_columns
 from folds.table import read_folds, read_groups
-from models.jobs.plan import ALL, REPORT, Job, Plan, plan, sha256_of_required, stage_oof, stage_test
+from models.jobs.plan import ALL, REPORT, Job, Plan, plan, sha256_of_required
+from models.jobs.predictions import stage_oof, stage_test
 from submissions.blenders import ALWAYS, BLENDERS
 from submissions.config import Config, load_config
 from submissions.crossfit import Rule
@@ -190,7 +191,7 @@ def _digests(job: Job, test_key: str) -> list[str]:
         )
     if job.fold == ALL:
         return [f"{job.stage} {job.seed} {job.fold}", sha256_of(test)]
-    oof, known = job.folder / "oof.csv", read_json(job.folder / REPORT, "files")["files"]["oof.csv"]["sha256"]
+    oof, known = job.oof_file, read_json(job.folder / REPORT, "files")["files"][job.oof_file.name]["sha256"]
     if not oof.is_file() or sha256_of(oof) != known:
         raise DataError(f"{oof} must be as its job wrote it, and is not; delete {job.folder} to train it again.")
     return [f"{job.stage} {job.seed} {job.fold}", known, sha256_of(test)]

@@ -19,8 +19,9 @@ from competition.files import digest, read_json, write_table
 from competition.paths import Paths
 from competition.prepare import prepare_test
 from competition.tables import INPUT_KEY
-from models.jobs.plan import jobs_of, stage_test
+from models.jobs.plan import jobs_of
 from models.jobs.predict import predict_jobs
+from models.jobs.predictions import stage_test
 from submissions.apply import MANIFEST, predict_run, submission_table, write_submission
 from submissions.config import Config
 from submissions.features import features_of

@@ -13,7 +13,8 @@ import pandas as pd
 
 from competition.files import write_table
 from competition.metrics import Array
-from models.jobs.plan import ALL, read_predictions
+from models.jobs.plan import ALL
+from models.jobs.predictions import read_predictions
 from submissions.columns import Run, column_names
 
 SPREAD_FILE = "spread.csv"

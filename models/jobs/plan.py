@@ -1,8 +1,8 @@
 """Jobs: one (stage, seed, fold) each, its folder named by a key of all that can change its result.
 
-    work/<name>/models/<stage>/<key>/seed_<s>/fold_<k>/   weights, oof.csv, report.json (written last)
-                                              .../test/<test key>.csv
-                                     seed_<s>/fold_all/   of a refit on all rows: the same without oof.csv
+    work/<name>/models/<stage>/<key>/seed_<s>/fold_<k>/   weights, oof.parquet, report.json (written last)
+                                              .../test/<test key>.parquet
+                                     seed_<s>/fold_all/   of a refit on all rows: the same without oof.parquet
 
 A job is worked on in a folder of another name (`models/jobs/attempts.py`). A finished one is never overwritten: other
 settings, tables, folds, weights or code make another key.
@@ -16,13 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
-
 from competition.config import CompetitionConfig
 from competition.errors import DataError
-from competition.files import digest, read_json, read_table, read_text_table, sha256_of, write_json, write_table
+from competition.files import digest, read_json, read_text_table, sha256_of, write_json
 from competition.paths import PROJECT, Paths
 from folds.table import read_folds, time_ordered
 from models.inputs.code import code_digest_of
@@ -52,13 +48,18 @@ class Job:
     """Whether its test predictions are in the stage's column; those of folds are not with `final_fit: refit`."""
 
     @property
+    def oof_file(self) -> Path:
+        """Its predictions for the rows of its fold."""
+        return self.folder / "oof.parquet"
+
+    @property
     def name(self) -> str:
         """Names it among all of its competition."""
         return f"{self.stage}.{self.key}.seed_{self.seed}.{self.folder.name}"
 
     def test_file(self, test_key: str) -> Path:
         """Its predictions for the test table of that key."""
-        return self.folder / "test" / f"{test_key}.csv"
+        return self.folder / "test" / f"{test_key}.parquet"
 
     def has_predicted(self, test_key: str) -> bool:
         """Whether its predictions for a test table are there and as they were written; else they are made again."""
@@ -247,100 +248,3 @@ def verify(job: Job) -> dict[str, Any]:
                 f"{path} must be as the job wrote it, but it {state}; delete the folder {job.folder} to train it again."
             )
     return report
-
-
-def write_predictions(path: Path, ids: list[str], targets: list[str], y_pred: NDArray[np.float64]) -> None:
-    """Write predictions (n_rows, n_targets) with their ids.
-
-    Raises:
-        DataError: if one is not finite.
-    """
-    if y_pred.shape != (len(ids), len(targets)):
-        raise ValueError(f"predictions must be {(len(ids), len(targets))}, found {y_pred.shape}")
-    bad = ~np.isfinite(y_pred).all(axis=1)
-    if bad.any():
-        raise DataError(
-            f"predictions must be finite; {path} would have {int(bad.sum())} rows that are not (first id "
-            f"{ids[int(bad.argmax())]!r}). Lower the learning_rate of a neural stage, or change its "
-            "precision or target_transform."
-        )
-    write_table(path, pd.concat([pd.Series(ids, name="id"), pd.DataFrame(y_pred, columns=targets)], axis=1))
-
-
-def write_test_predictions(
-    job: Job, test_key: str, ids: list[str], targets: list[str], y_pred: NDArray[np.float64]
-) -> None:
-    """Write a job's predictions for a test table and, last, their digest."""
-    path = job.test_file(test_key)
-    write_predictions(path, ids, targets, y_pred)
-    write_json(path.with_suffix(".json"), {"sha256": sha256_of(path)})
-
-
-def read_predictions(path: Path, ids: list[str], targets: list[str]) -> NDArray[np.float64]:
-    """Predictions (n_rows, n_targets) in the order of `ids`.
-
-    Raises:
-        DataError: if an id is missing, doubled or foreign, or a value is not finite.
-    """
-    table = read_table(path, ["id"])
-    if list(table.columns) != ["id", *targets] or table["id"].duplicated().any() or set(table["id"]) != set(ids):
-        raise DataError(
-            f"{path} must name {len(ids)} ids once each with {', '.join(targets)}; delete it and run again."
-        )
-    y_pred = table.set_index("id").loc[ids, targets].to_numpy(dtype=np.float64)
-    if not np.isfinite(y_pred).all():
-        raise DataError(f"{path} must hold finite numbers; delete it and run again.")
-    return y_pred
-
-
-def stage_oof(jobs: list[Job], ids: list[str], folds: NDArray[np.int64], targets: list[str]) -> NDArray[np.float64]:
-    """Out-of-fold predictions of one stage, mean over its seeds, (n_rows, n_targets); NaN where fold is -1.
-
-    Args:
-        jobs: all of the stage; those of refits are left out.
-        ids, folds: training rows and their folds, in the order of the result.
-
-    Raises:
-        DataError: if a job is unfinished or its rows are not those of its fold.
-    """
-    of_seed: dict[int, NDArray[np.float64]] = {}
-    for job in [job for job in jobs if job.fold != ALL]:
-        if not job.finished:
-            raise DataError(
-                f"every job of stage {job.stage} must be finished; {job.folder} is not. Run ./run.sh train."
-            )
-        oof = of_seed.setdefault(job.seed, np.full((len(ids), len(targets)), np.nan))
-        held_out = folds == job.fold
-        oof[held_out] = read_predictions(
-            job.folder / "oof.csv", [i for i, held in zip(ids, held_out, strict=True) if held], targets
-        )
-    mean: NDArray[np.float64] = np.mean([of_seed[seed] for seed in sorted(of_seed)], axis=0)
-    if np.isnan(mean[folds >= 0]).any():
-        raise DataError(f"every fold of stage {jobs[0].stage} must have predictions; delete its folder and run again.")
-    return mean
-
-
-def stage_test(jobs: list[Job], test_key: str, ids: list[str], targets: list[str]) -> NDArray[np.float64]:
-    """Test predictions of one stage, (n_rows, n_targets), in the order of `ids`.
-
-    They are the mean over folds and seeds, that of the refits over seeds, or the mean of the two (`final_fit`).
-
-    Raises:
-        DataError: if a job has none for this test table.
-    """
-    of_kind = [[job for job in jobs if job.in_column and (job.fold == ALL) is refit] for refit in (False, True)]
-    return np.mean([mean_test(part, test_key, ids, targets) for part in of_kind if part], axis=0)
-
-
-def mean_test(jobs: list[Job], test_key: str, ids: list[str], targets: list[str]) -> NDArray[np.float64]:
-    """Mean test predictions of jobs, (n_rows, n_targets), in the order of `ids`.
-
-    Raises:
-        DataError: if a job has none for this test table.
-    """
-    for job in jobs:
-        if not job.has_predicted(test_key):
-            raise DataError(
-                f"{job.test_file(test_key)} must be as the job wrote it; run ./run.sh train to make it again."
-            )
-    return np.mean([read_predictions(job.test_file(test_key), ids, targets) for job in jobs], axis=0)

@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from competition.tables import Rows
-from models.jobs.plan import Job, mean_test
+from models.jobs.plan import Job
+from models.jobs.predictions import mean_test
 
 
 def pseudo_labels(job: Job, test_key: str, ids: list[str], targets: list[str]) -> NDArray[np.float64]:

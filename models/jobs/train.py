@@ -6,7 +6,7 @@ in time is not started. Several processes on one folder share the jobs: each is 
 With --shard I/N, a process begins with its own part of all jobs; the verb train ends there, full goes on with the rest.
 
 Reads: prepared/train.csv and test.csv, folds/folds.csv.
-Writes: a folder per job with weights, oof.csv, test predictions and, last, report.json. Finished jobs are skipped.
+Writes: a folder per job: weights, out-of-fold and test predictions, and report.json last. Finished jobs are skipped.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from models.config import load_stages
 from models.jobs.budget import Budget, Group
 from models.jobs.claims import Claims
 from models.jobs.executor import Executor, runner_of
-from models.jobs.plan import ALL, REPORT, Job, Plan, plan, read_predictions, verify
+from models.jobs.plan import ALL, REPORT, Job, Plan, plan, verify
+from models.jobs.predictions import read_predictions
 from models.jobs.prefill import cache_tasks, check_molecules
 from models.jobs.resume import resume
 from models.jobs.selection import select, share
@@ -207,7 +208,7 @@ class _Scorer:
             return
         held_out = self.rows.take(self.folds == job.fold)
         assert held_out.y is not None
-        y_pred = read_predictions(job.folder / "oof.csv", held_out.ids, self.competition.targets)
+        y_pred = read_predictions(job.oof_file, held_out.ids, self.competition.targets)
         score = self.metric(held_out.y, y_pred)
         print(
             f"stage {job.stage}  seed {job.seed}  fold {job.fold} of {self.n_folds}  "

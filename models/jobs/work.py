@@ -19,7 +19,8 @@ from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
 from folds.table import read_folds, time_ordered
 from models.jobs import attempts
 from models.jobs.attempts import CHECKPOINTS
-from models.jobs.plan import ALL, Job, publish, write_predictions, write_test_predictions
+from models.jobs.plan import ALL, Job, publish
+from models.jobs.predictions import write_predictions, write_test_predictions
 from models.jobs.pseudo_labels import pseudo_labels, with_pseudo_labels
 from models.registry import build_stage, shared_caches
 from models.settings import VARIANT
@@ -93,10 +94,10 @@ def _fit_and_predict(
     fitted.fit(train, held_out if getattr(stage, "reads_held_out", False) else None, job.folder)
     if job.fold != ALL:
         valid = held_out.without_labels()
-        write_predictions(job.folder / "oof.csv", valid.ids, competition.targets, fitted.predict(valid, job.folder))
+        write_predictions(job.oof_file, valid.ids, competition.targets, fitted.predict(valid, job.folder))
         spread = getattr(fitted, "spread", None)
         if spread is not None:
-            write_predictions(job.folder / "oof_spread.csv", valid.ids, competition.targets, spread)
+            write_predictions(job.folder / "oof_spread.parquet", valid.ids, competition.targets, spread)
     seconds = time.monotonic() - started
     predict_job(job, stage, competition, paths, test, test_key)
     for checkpoint in job.folder.glob(CHECKPOINTS):
@@ -124,7 +125,7 @@ def predict_job(job: Job, stage: Any, competition: CompetitionConfig, paths: Pat
     if spreads:
         path = job.test_file(test_key)
         spread = np.concatenate(spreads)
-        write_predictions(path.with_name(f"{path.stem}_spread.csv"), test.ids, competition.targets, spread)
+        write_predictions(path.with_name(f"{path.stem}_spread.parquet"), test.ids, competition.targets, spread)
     write_test_predictions(job, test_key, test.ids, competition.targets, np.concatenate(parts))
 
 

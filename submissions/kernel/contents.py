@@ -28,7 +28,7 @@ NOT_CODE = ("__pycache__", "configs", "data")
 CODE = (".py", ".txt", ".html", ".css", ".js")
 """Other files that a user keeps among the code, such as tables or credentials, stay at home."""
 OTHER_CODE = "other code"  # the mark of a stage whose jobs were accepted with --reuse
-NOT_READ = ("oof.csv", "oof_spread.csv", "notes.json", "pretraining.json", "measures.json")
+NOT_READ = ("oof.parquet", "oof_spread.parquet", "notes.json", "pretraining.json", "measures.json")
 """Files of a job that prediction does without: predictions for training rows, and what is told of the training."""
 BARE = ("train", "test", "sample_submission", "answers", "metric")
 """Settings of `competition` with a path that prediction does not open."""

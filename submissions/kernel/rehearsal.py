@@ -13,7 +13,7 @@ from pathlib import Path
 from competition import command
 from competition.files import write_json
 from competition.paths import PROJECT, Pack
-from models import predict as models_predict
+from models.jobs import predict as models_predict
 from models.jobs.tasks import Task
 from submissions.kernel.offline import link_work, set_environment
 from submissions.predict import predict

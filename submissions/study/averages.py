@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from models.jobs.plan import read_predictions
+from models.jobs.predictions import read_predictions
 from submissions.study.config import Study
 from submissions.study.results import Part, finished, labels, place
 
@@ -28,7 +28,7 @@ def averages(parts: list[Part], study: Study) -> pd.DataFrame:
                 for seed in study.seeds:
                     if (fold, seed) not in jobs:
                         break
-                    predictions.append(read_predictions(jobs[fold, seed].folder / "oof.csv", held_out.ids, targets))
+                    predictions.append(read_predictions(jobs[fold, seed].oof_file, held_out.ids, targets))
                     score = part.metric(held_out.y, np.mean(predictions, axis=0))
                     rows.append({**place(part, cell, study), "fold": fold, "seeds": len(predictions), "score": score})
     return pd.DataFrame(rows)

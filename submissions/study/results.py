@@ -17,7 +17,8 @@ from competition.metrics import Metric
 from competition.paths import Paths
 from competition.tables import Rows, read_rows
 from folds.table import read_folds
-from models.jobs.plan import Job, Plan, read_predictions, verify
+from models.jobs.plan import Job, Plan, verify
+from models.jobs.predictions import read_predictions
 from submissions.study.cells import Cell, values_of
 from submissions.study.config import COLUMNS, Reached, Study
 
@@ -71,7 +72,7 @@ def results(parts: list[Part], study: Study) -> pd.DataFrame:
                 held_out = labelled.take(folds == job.fold)
                 assert held_out.y is not None
                 targets = part.competition.targets
-                y_pred = read_predictions(job.folder / "oof.csv", held_out.ids, targets)
+                y_pred = read_predictions(job.oof_file, held_out.ids, targets)
                 alone = targets if len(targets) > 1 and part.metric.column is not None else []
                 rows.append(
                     place(part, cell, study)
@@ -117,8 +118,7 @@ def equalities(parts: list[Part], study: Study) -> list[Equality]:
                 for place in places_of_all:
                     ids = labelled.take(folds == place[1]).ids
                     first, *others = (
-                        read_predictions(jobs[n][place].folder / "oof.csv", ids, part.competition.targets)
-                        for n in names
+                        read_predictions(jobs[n][place].oof_file, ids, part.competition.targets) for n in names
                     )
                     apart = max([apart, *(float(np.max(np.abs(other - first) / spread)) for other in others)])
                 found.append(Equality(part.data, stage, names, apart, len(places_of_all)))

@@ -14,7 +14,7 @@ import pytest
 
 from competition.files import write_json
 from competition.paths import PROJECT, Paths
-from models import claims as claims_module
+from models.jobs import claims as claims_module
 from models.jobs.claims import GONE_AFTER, Claims, Owner
 
 PATHS = Paths("shared")

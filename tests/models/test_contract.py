@@ -203,5 +203,5 @@ def test_labels_of_the_held_out_fold_change_no_prediction_for_it(kind: str, tmp_
         write_table(paths.train, table)
         job = Job("one", "key", 0, 0, tmp_path / f"job_{len(oof)}")
         run_job(job, settings(kind), config, paths, "test")
-        oof.append((job.folder / "oof.csv").read_text())
+        oof.append(job.oof_file.read_bytes())
     assert oof[0] == oof[1]

@@ -14,8 +14,8 @@ import pytest
 
 from competition.errors import ConfigError, DataError
 from competition.paths import Paths
-from models import tasks as tasks_module
 from models.jobs import ray_executor
+from models.jobs import tasks as tasks_module
 from models.jobs.claims import Claims
 from models.jobs.executor import Executor, runner_of
 from models.jobs.tasks import Task

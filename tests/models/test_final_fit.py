@@ -14,10 +14,11 @@ from pydantic import ValidationError
 from competition.files import read_json, sha256_of, write_json
 from competition.paths import Paths
 from competition.tables import Rows
-from models import work as work_module
 from models.config import GnnStage
+from models.jobs import work as work_module
 from models.jobs.budget import Budget, Group
-from models.jobs.plan import ALL, Job, publish, stage_oof, stage_test, write_predictions, write_test_predictions
+from models.jobs.plan import ALL, Job, publish
+from models.jobs.predictions import stage_oof, stage_test, write_predictions, write_test_predictions
 from models.jobs.selection import select
 from models.jobs.tasks import Order, Task
 from models.jobs.train import train
@@ -95,7 +96,7 @@ def test_a_refit_trains_on_every_row_with_a_seed_of_its_own_and_holds_none_out(
         run_job(job, stages["trees"], config, paths, todo.test_key)
     assert sorted(seen["fold_all"]) == sorted(mixed_tables()[0]["id"])
     assert all(len(seen[f"fold_{fold}"]) == 40 for fold in range(3))
-    assert not (todo.jobs[-1].folder / "oof.csv").exists()
+    assert not todo.jobs[-1].oof_file.exists()
     assert len({job_seed(config, job) for job in todo.jobs}) == 4
 
 
@@ -119,7 +120,7 @@ def test_the_column_of_test_predictions_is_the_fold_average_the_refit_or_the_mea
 def test_out_of_fold_predictions_are_those_of_the_folds(tmp_path: Path) -> None:
     jobs = [Job("s", "k", 0, fold, tmp_path / f"{fold}") for fold in (0, 1, ALL)]
     for job in jobs[:2]:
-        write_predictions(job.folder / "oof.csv", [f"r{job.fold}"], ["y"], np.array([[1.0 + job.fold]]))
+        write_predictions(job.oof_file, [f"r{job.fold}"], ["y"], np.array([[1.0 + job.fold]]))
         publish(job, {})
     assert stage_oof(jobs, ["r0", "r1"], np.array([0, 1]), ["y"])[:, 0].tolist() == [1, 2]
 

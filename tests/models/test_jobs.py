@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from competition.config import load_competition
@@ -23,10 +24,12 @@ from models.jobs.plan import (
     code_digest_of,
     plan,
     publish,
+    verify,
+)
+from models.jobs.predictions import (
     read_predictions,
     stage_oof,
     stage_test,
-    verify,
     write_predictions,
     write_test_predictions,
 )
@@ -77,8 +80,9 @@ def test_the_test_table_is_in_the_key_of_a_stage_that_reads_its_inputs_and_of_no
 
 
 def test_code_counts_and_comments_and_docstrings_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code, "MODELS", tmp_path)
-    (tmp_path / "shared.py").write_text("RATE = 1\n")
+    monkeypatch.setattr(code, "PROJECT", tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "shared.py").write_text("RATE = 1\n")
     (tmp_path / "own.py").write_text("from models.shared import RATE\n\ndef f(x):\n    return x * RATE\n")
     before = code_digest_of(tmp_path / "own.py")
     (tmp_path / "own.py").write_text(
@@ -86,7 +90,7 @@ def test_code_counts_and_comments_and_docstrings_do_not(tmp_path: Path, monkeypa
         'def f(x):\n    """Doubles."""\n    return x * RATE  # why\n'
     )
     assert code_digest_of(tmp_path / "own.py") == before
-    (tmp_path / "shared.py").write_text("RATE = 2\n")
+    (tmp_path / "models" / "shared.py").write_text("RATE = 2\n")
     assert code_digest_of(tmp_path / "own.py") != before
 
 
@@ -126,9 +130,7 @@ def test_predictions_join_on_id_and_not_on_position(tmp_path: Path) -> None:
     todo = [Job("echo", "k", seed, fold, tmp_path / f"{seed}_{fold}") for seed in (0, 1) for fold in range(3)]
     for job in todo:
         held_out = np.random.default_rng(job.fold).permutation(np.flatnonzero(folds == job.fold))
-        write_predictions(
-            job.folder / "oof.csv", [ids[i] for i in held_out], ["y"], held_out[:, None] + 10.0 * job.seed
-        )
+        write_predictions(job.oof_file, [ids[i] for i in held_out], ["y"], held_out[:, None] + 10.0 * job.seed)
         publish(job, {})
     assert stage_oof(todo, ids, folds, ["y"])[:, 0].tolist() == [i + 5.0 for i in range(9)]
 
@@ -136,34 +138,39 @@ def test_predictions_join_on_id_and_not_on_position(tmp_path: Path) -> None:
 def test_rows_of_fold_minus_one_have_no_prediction(tmp_path: Path) -> None:
     todo = [Job("echo", "k", 0, fold, tmp_path / f"{fold}") for fold in range(2)]
     for job in todo:
-        write_predictions(job.folder / "oof.csv", [f"r{job.fold}"], ["y"], np.array([[1.0]]))
+        write_predictions(job.oof_file, [f"r{job.fold}"], ["y"], np.array([[1.0]]))
         publish(job, {})
     oof = stage_oof(todo, ["r0", "r1", "r2"], np.array([0, 1, -1]), ["y"])
     assert np.isnan(oof[:, 0]).tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize(
-    ("text", "word"),
+    ("table", "words"),
     [
-        ("id,y\na,1\n", "2 ids once each"),
-        ("id,y\na,1\na,2\n", "2 ids once each"),
-        ("id,y\na,1\nz,2\n", "2 ids once each"),
-        ("id,y\na,1\nb,\n", "finite"),
-        ("id,y\na,1\nb,inf\n", "finite"),
+        ({"id": ["a"], "y": [1.0]}, "2 ids once each"),
+        ({"id": ["a", "a"], "y": [1.0, 2.0]}, "2 ids once each"),
+        ({"id": ["a", "z"], "y": [1.0, 2.0]}, "2 ids once each"),
+        ({"id": ["a", "b"], "x": [1.0, 2.0]}, "2 ids once each with y"),
+        ({"id": ["a", "b"], "y": [1.0, None]}, "not finite"),
+        ({"id": ["a", "b"], "y": [1.0, np.inf]}, "not finite"),
+        (None, "cannot be read"),
     ],
 )
 def test_a_table_with_a_missing_doubled_foreign_or_empty_prediction_is_refused(
-    tmp_path: Path, text: str, word: str
+    tmp_path: Path, table: dict | None, words: str
 ) -> None:
-    (tmp_path / "oof.csv").write_text(text)
-    with pytest.raises(DataError, match=word):
-        read_predictions(tmp_path / "oof.csv", ["a", "b"], ["y"])
+    if table is None:
+        (tmp_path / "oof.parquet").write_bytes(b"PAR1 cut")
+    else:
+        pd.DataFrame(table).to_parquet(tmp_path / "oof.parquet", index=False)
+    with pytest.raises(DataError, match=words):
+        read_predictions(tmp_path / "oof.parquet", ["a", "b"], ["y"])
 
 
 def test_predictions_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="first id 'b'"):
-        write_predictions(tmp_path / "oof.csv", ["a", "b"], ["y"], np.array([[1.0], [np.nan]]))
-    assert not (tmp_path / "oof.csv").exists()
+    with pytest.raises(DataError, match="first id is 'b'"):
+        write_predictions(tmp_path / "oof.parquet", ["a", "b"], ["y"], np.array([[1.0], [np.nan]]))
+    assert not (tmp_path / "oof.parquet").exists()
 
 
 def test_changed_test_predictions_are_no_predictions(tmp_path: Path) -> None:
@@ -172,7 +179,7 @@ def test_changed_test_predictions_are_no_predictions(tmp_path: Path) -> None:
     write_test_predictions(job, "t", ["a"], ["y"], np.array([[1.0]]))
     assert job.has_predicted("t")
     assert stage_test([job], "t", ["a"], ["y"]).tolist() == [[1.0]]
-    job.test_file("t").write_text("id,y\na,51.0\n")
+    pd.DataFrame({"id": ["a"], "y": [51.0]}).to_parquet(job.test_file("t"), index=False)
     assert not job.has_predicted("t")
-    with pytest.raises(DataError, match="as the job wrote it"):
+    with pytest.raises(DataError, match="is gone or has changed"):
         stage_test([job], "t", ["a"], ["y"])

@@ -45,7 +45,7 @@ def trained(folder: Path, kind: str, **changes: Any) -> Path:
 def test_predictions_and_weights_are_the_same_bytes_with_and_without_it(tmp_path: Path, kind: str) -> None:
     dropout = {"backbone_dropout": 0.1, "pooler_dropout": 0.2}
     plain, watched = (trained(tmp_path, kind, monitor=value, **dropout) for value in ("none", "held_out"))
-    for name in ("oof.csv", "test/test.csv", "weights.safetensors"):
+    for name in ("oof.parquet", "test/test.parquet", "weights.safetensors"):
         assert sha256_of(plain / name) == sha256_of(watched / name), name
     history = read_json(watched / "training.json")["history"]
     without = [{k: epoch[k] for k in ("train_loss", "learning_rate")} for epoch in history]

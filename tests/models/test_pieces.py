@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from competition.config import load_competition
-from competition.files import read_table
 from competition.paths import Paths
 from competition.tables import Rows
 from models.jobs import work
@@ -47,10 +46,10 @@ def test_rows_reach_a_stage_in_pieces_and_leave_in_order(
     job = Job("lengths", "key", 0, 0, tmp_path / "job")
     work.predict_job(job, None, competition, Paths("mixed"), Rows(ids, pd.DataFrame(index=range(n_rows)), None), "t")
     assert stage.seen == seen
-    written = read_table(job.test_file("t"), ["id"])
+    written = pd.read_parquet(job.test_file("t"))
     assert list(written["id"]) == ids
     assert written[targets[0]].tolist() == [float(i) for i in range(n_rows)]
-    file = job.folder / "test" / "t_spread.csv"
+    file = job.folder / "test" / "t_spread.parquet"
     assert file.exists() is spread
     if spread:
-        assert read_table(file, ["id"])[targets[1]].tolist() == [-i / 10 for i in range(n_rows)]
+        assert pd.read_parquet(file)[targets[1]].tolist() == [-i / 10 for i in range(n_rows)]

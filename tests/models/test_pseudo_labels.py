@@ -15,10 +15,11 @@ from competition.files import read_table, read_text_table, write_table
 from competition.paths import Paths
 from competition.tables import Rows
 from folds.table import read_folds
-from models import work as work_module
 from models.config import load_stages
+from models.jobs import work as work_module
 from models.jobs.budget import Group, why_unfinished
-from models.jobs.plan import ALL, Job, plan, write_test_predictions
+from models.jobs.plan import ALL, Job, plan
+from models.jobs.predictions import write_test_predictions
 from models.jobs.pseudo_labels import pseudo_labels, with_pseudo_labels
 from models.jobs.selection import select
 from models.jobs.train import train

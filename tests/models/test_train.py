@@ -19,11 +19,12 @@ from competition.tables import Rows, read_rows
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
-from models import train as train_module
-from models import work as work_module
 from models.config import LightgbmStage, UnimolStage, load_stages
 from models.inputs import conformers
-from models.jobs.plan import Plan, plan, stage_oof, stage_test
+from models.jobs import train as train_module
+from models.jobs import work as work_module
+from models.jobs.plan import Plan, plan
+from models.jobs.predictions import stage_oof, stage_test
 from models.jobs.prefill import check_molecules
 from models.jobs.selection import select
 from models.jobs.work import job_seed, run_job

@@ -18,7 +18,8 @@ from competition.prepare import prepare
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
-from models.jobs.plan import Plan, plan, publish, write_predictions, write_test_predictions
+from models.jobs.plan import Plan, plan, publish
+from models.jobs.predictions import write_predictions, write_test_predictions
 from submissions import blend, stack, write
 from submissions.columns import Run, open_run
 from submissions.config import load_config
@@ -107,7 +108,7 @@ def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] =
         test = prepared.test
         job.folder.mkdir(parents=True)
         y = train[config.targets].to_numpy()
-        write_predictions(job.folder / "oof.csv", list(train["id"]), config.targets, made_up(y))
+        write_predictions(job.oof_file, list(train["id"]), config.targets, made_up(y))
         y_test = answers.loc[test["id"], config.targets].to_numpy()
         write_test_predictions(job, planned.test_key, list(test["id"]), config.targets, made_up(y_test))
         publish(job, {"seconds": 1.5})

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from competition.errors import ConfigError
@@ -114,7 +115,7 @@ def test_seeds_are_one_column_or_several(tmp_path: Path) -> None:
         of_seeds = [several.stages.index(name) for name in several.stages if name.split(":")[0] == stage]
         np.testing.assert_allclose(several.oof[:, of_seeds].mean(axis=1), one.oof_of(stage), rtol=1e-12)
         np.testing.assert_allclose(several.test_of(stage), one.test[stage], rtol=1e-12)
-    oof = [read_table(job.folder / "oof.csv", ["id"]) for job in separate.plan.of("fair") if job.seed == 10]
+    oof = [pd.read_parquet(job.oof_file) for job in separate.plan.of("fair") if job.seed == 10]
     of_seed = {row["id"]: row["depth"] for table in oof for _, row in table.iterrows()}
     assert several.oof[:, 1, 1].tolist() == [of_seed[row_id] for row_id in several.ids]
 

@@ -16,7 +16,8 @@ from competition.prepare import run as prepare
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from models.config import load_stages
-from models.jobs.plan import plan, read_predictions
+from models.jobs.plan import plan
+from models.jobs.predictions import read_predictions
 from models.jobs.train import train
 from submissions import blend, write
 from submissions.columns import load_columns, open_run

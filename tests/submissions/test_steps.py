@@ -56,9 +56,9 @@ def test_every_column_is_that_of_its_stage_joined_on_id(made: Path) -> None:
     assert loaded.stages == ["fair", "good", "poor"]
     for j, stage in enumerate(loaded.stages):
         jobs = run.plan.of(stage)
-        oof = pd.concat([read_table(job.folder / "oof.csv", ["id"]) for job in jobs]).set_index("id")
+        oof = pd.concat([pd.read_parquet(job.oof_file) for job in jobs]).set_index("id")
         np.testing.assert_array_equal(loaded.oof[:, j], oof.loc[loaded.ids, TARGETS].to_numpy())
-        tests = [read_table(job.folder / "test" / f"{run.plan.test_key}.csv", ["id"]) for job in jobs]
+        tests = [pd.read_parquet(job.test_file(run.plan.test_key)) for job in jobs]
         mean = np.mean([table.set_index("id").loc[loaded.test_ids, TARGETS] for table in tests], axis=0)
         np.testing.assert_allclose(loaded.test[stage], mean, rtol=1e-12)
     weights = blend.blend(run)["candidates"]["convex"]["models"]["height"]["weights"]
@@ -159,9 +159,9 @@ def test_a_file_that_was_edited_is_made_again(made: Path) -> None:
 def test_new_predictions_under_the_same_keys_are_noticed(made: Path) -> None:
     before = run_steps(made)
     job = before.plan.jobs[0]
-    table = read_table(job.folder / "oof.csv", ["id"])
-    write_table(job.folder / "oof.csv", table.assign(height=table["height"] + 0.5))
-    with pytest.raises(DataError, match=r"oof\.csv must be as its job wrote it, and is not; delete"):
+    table = pd.read_parquet(job.oof_file)
+    table.assign(height=table["height"] + 0.5).to_parquet(job.oof_file)
+    with pytest.raises(DataError, match=r"oof\.parquet must be as its job wrote it, and is not; delete"):
         open_run(str(made))
     publish(job, {"seconds": 1.5})  # trained again
     with pytest.raises(DataError, match=r"submissions\.blend"):

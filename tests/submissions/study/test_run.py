@@ -97,7 +97,7 @@ def test_there_is_a_row_for_each_cell_seed_and_fold_with_the_score_of_the_held_o
     folds = pd.read_csv(work / "study_moved_smoke" / "folds" / "folds.csv")
     row = found[(found.moved == 1) & (found.seed == 1) & (found.fold == 2)].iloc[0]
     (job,) = (work / "study_moved_smoke" / "models" / "mean__moved=1").glob("*/seed_1/fold_2")
-    y_pred = pd.read_csv(job / "oof.csv").set_index("id")
+    y_pred = pd.read_parquet(job / "oof.parquet").set_index("id")
     y_true = prepared[prepared["id"].isin(folds[folds.fold == 2]["id"])].set_index("id").loc[y_pred.index]
     competition = load_competition("smoke")
     metric = load_metric(competition.metric, None)
@@ -113,7 +113,7 @@ def test_averages_are_scores_of_mean_predictions(finished: tuple[Path, str]) -> 
     found = pd.read_csv(work / "study_moved" / "averages.csv")
     assert len(found) == 2 * 3 * 2
     jobs = work / "study_moved_smoke" / "models" / "mean__moved=0"
-    oof = [pd.read_csv(file).set_index("id") for file in sorted(jobs.glob("*/seed_*/fold_1/oof.csv"))]
+    oof = [pd.read_parquet(file).set_index("id") for file in sorted(jobs.glob("*/seed_*/fold_1/oof.parquet"))]
     truth = pd.read_csv(work / "study_moved_smoke" / "prepared" / "train.csv").set_index("id").loc[oof[0].index]
     targets, metric = list(oof[0].columns), load_metric("r2", None)
     own = found[(found.moved == 0) & (found.fold == 1)].set_index("seeds")["score"]

@@ -1,0 +1,114 @@
+"""Predictions of jobs: Parquet tables with `id` and a column of float64 per output, joined on id into one per stage."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import parquet
+
+from competition.errors import DataError
+from competition.files import sha256_of, write_atomically, write_json
+from models.jobs.plan import ALL, Job
+
+
+def write_predictions(path: Path, ids: list[str], outputs: list[str], y_pred: NDArray[np.float64]) -> None:
+    """Write predictions (n_rows, n_outputs) with their ids.
+
+    Raises:
+        DataError: if one is not finite.
+    """
+    if y_pred.shape != (len(ids), len(outputs)):
+        raise ValueError(f"predictions must be {(len(ids), len(outputs))}, found {y_pred.shape}")
+    bad = ~np.isfinite(y_pred).all(axis=1)
+    if bad.any():
+        raise DataError(
+            f"{path} would have {int(bad.sum())} predictions that are not finite (the first id is "
+            f"{ids[int(bad.argmax())]!r}). Lower the learning_rate of a neural stage, or change its precision or "
+            "target_transform."
+        )
+    columns = {"id": pa.array(ids, pa.string())} | dict(zip(outputs, y_pred.astype(np.float64).T, strict=True))
+    buffer = io.BytesIO()
+    parquet.write_table(pa.table(columns), buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_predictions(path: Path, ids: list[str], outputs: list[str]) -> NDArray[np.float64]:
+    """Predictions (n_rows, n_outputs) in the order of `ids`.
+
+    Raises:
+        DataError: if the file is no table, an id is missing, doubled or foreign, or a value is not finite.
+    """
+    try:
+        table = parquet.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path} cannot be read ({error}); delete {path.parent} and run again.") from None
+    found = pd.Index(table.column("id").to_pylist()) if table.column_names == ["id", *outputs] else pd.Index([])
+    if found.has_duplicates or len(found) != len(ids) or set(found) != set(ids):
+        raise DataError(
+            f"{path} must name {len(ids)} ids once each with {', '.join(outputs)}; delete {path.parent} and run again."
+        )
+    y_pred = np.column_stack([table.column(name) for name in outputs])[found.get_indexer(pd.Index(ids))]
+    if not np.isfinite(y_pred).all():
+        raise DataError(f"{path} has predictions that are not finite; delete {path.parent} and run again.")
+    return y_pred
+
+
+def write_test_predictions(
+    job: Job, test_key: str, ids: list[str], outputs: list[str], y_pred: NDArray[np.float64]
+) -> None:
+    """Write a job's predictions for a test table and, last, their digest."""
+    path = job.test_file(test_key)
+    write_predictions(path, ids, outputs, y_pred)
+    write_json(path.with_suffix(".json"), {"sha256": sha256_of(path)})
+
+
+def stage_oof(jobs: list[Job], ids: list[str], folds: NDArray[np.int64], outputs: list[str]) -> NDArray[np.float64]:
+    """Out-of-fold predictions of one stage, mean over its seeds, (n_rows, n_outputs); NaN where fold is -1.
+
+    Args:
+        jobs: all of the stage; those of refits are left out.
+        ids, folds: training rows and their folds, in the order of the result.
+
+    Raises:
+        DataError: if a job is unfinished or its rows are not those of its fold.
+    """
+    of_seed: dict[int, NDArray[np.float64]] = {}
+    for job in [job for job in jobs if job.fold != ALL]:
+        if not job.finished:
+            raise DataError(f"a job of stage {job.stage} is not finished: {job.folder}. Run ./run.sh train.")
+        oof = of_seed.setdefault(job.seed, np.full((len(ids), len(outputs)), np.nan))
+        held_out = folds == job.fold
+        oof[held_out] = read_predictions(job.oof_file, [ids[i] for i in np.flatnonzero(held_out)], outputs)
+    mean: NDArray[np.float64] = np.mean([of_seed[seed] for seed in sorted(of_seed)], axis=0)
+    if np.isnan(mean[folds >= 0]).any():
+        raise DataError(f"stage {jobs[0].stage} lacks the predictions of a fold; delete its folder and run again.")
+    return mean
+
+
+def stage_test(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> NDArray[np.float64]:
+    """Test predictions of one stage, (n_rows, n_outputs), in the order of `ids`.
+
+    They are the mean over folds and seeds, that of the refits over seeds, or the mean of the two (`final_fit`).
+
+    Raises:
+        DataError: if a job has none for this test table.
+    """
+    of_kind = [[job for job in jobs if job.in_column and (job.fold == ALL) is refit] for refit in (False, True)]
+    return np.mean([mean_test(part, test_key, ids, outputs) for part in of_kind if part], axis=0)
+
+
+def mean_test(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> NDArray[np.float64]:
+    """Mean test predictions of jobs, (n_rows, n_outputs), in the order of `ids`.
+
+    Raises:
+        DataError: if a job has none for this test table.
+    """
+    for job in jobs:
+        if not job.has_predicted(test_key):
+            raise DataError(f"{job.test_file(test_key)} is gone or has changed; run ./run.sh train to make it again.")
+    return np.mean([read_predictions(job.test_file(test_key), ids, outputs) for job in jobs], axis=0)
