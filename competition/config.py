@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from competition.errors import ConfigError
 from competition.metrics import METRICS
@@ -20,16 +20,15 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
-def named_in_file(value: str) -> str:
-    """`value`, if it has the form file.py:name.
+def _beside_yaml(file: Path, info: ValidationInfo) -> Path:
+    return (info.context["folder"] / file).resolve() if info.context else file
 
-    Raises:
-        ValueError: if not.
-    """
-    file, _, name = value.rpartition(":")
+
+def _named_in_file(named: str, info: ValidationInfo) -> str:
+    file, _, name = named.rpartition(":")
     if not file.endswith(".py") or not name.isidentifier():
         raise ValueError("must be file.py:name")
-    return value
+    return f"{_beside_yaml(Path(file), info)}:{name}"
 
 
 def _each_once(values: list[Any]) -> list[Any]:
@@ -39,6 +38,10 @@ def _each_once(values: list[Any]) -> list[Any]:
     return values
 
 
+GivenPath = Annotated[Path, AfterValidator(_beside_yaml)]
+"""A file or folder that a YAML names, relative to the YAML. `validate` makes it absolute; nothing else does."""
+UserCode = Annotated[str, AfterValidator(_named_in_file)]
+"""`file.py:name`, the user's own function or class, relative to the YAML (`competition.user_code` loads it)."""
 EachOnce = AfterValidator(_each_once)
 """Of a list whose entries must differ."""
 
@@ -46,7 +49,7 @@ EachOnce = AfterValidator(_each_once)
 class ExtraTrain(StrictModel):
     """A table of more training rows."""
 
-    file: Path
+    file: GivenPath
     """CSV with the competition's input columns and some or all of its targets; it needs no ids."""
     columns: dict[str, str] = {}
     """Our name of a column: its name in this file, where they differ."""
@@ -56,16 +59,24 @@ class ExtraTrain(StrictModel):
     """Whether to stop where its labels are on another scale than the competition's."""
 
 
-class CompetitionConfig(StrictModel):
-    """The `competition:` section. Relative paths are relative to the YAML file."""
+def _known_metric(metric: str, info: ValidationInfo) -> str:
+    if metric in METRICS:
+        return metric
+    if ":" not in metric:
+        raise ValueError(f"must be one of {', '.join(METRICS)}, or file.py:function")
+    return _named_in_file(metric, info)
 
-    train: Path
+
+class CompetitionConfig(StrictModel):
+    """The `competition:` section."""
+
+    train: GivenPath
     """Training table: id, inputs, targets."""
-    test: Path
+    test: GivenPath
     """Test table: id, inputs."""
-    sample_submission: Path
+    sample_submission: GivenPath
     """Decides ids, order and columns of the submission."""
-    answers: Path | None = None
+    answers: GivenPath | None = None
     """Labels of the test rows, where they are known; read by the final scoring alone."""
     kaggle: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9-]*$")
     """Slug of the competition on Kaggle, as in its address; `submit` and `kernel` need it."""
@@ -85,8 +96,8 @@ class CompetitionConfig(StrictModel):
     """Input columns with numbers; an empty cell is a missing value."""
     categorical: list[str] = []
     """Input columns with categories; an empty cell is a category of its own."""
-    features: str | None = None
-    """`file.py:function` of numbers of your own: it takes the input columns as a table and returns one with a row of
+    features: UserCode | None = None
+    """A function of numbers of your own: it takes the input columns as a table and returns one with a row of
     numbers for each row, which depends on that row alone. Stages read them as they read `numeric`."""
     weight: str | None = None
     """Training column with the weight of each row in training; scores know no weights."""
@@ -102,8 +113,8 @@ class CompetitionConfig(StrictModel):
     fold_column: str | None = None
     """Training column with a fold of your own for each row (with `folds.kind: column`): 0 to n-1, or -1 for a row that
     trains in every fold."""
-    metric: str
-    """Name of a metric (`competition/metrics.py`), or `file.py:function` relative to the YAML file."""
+    metric: Annotated[str, AfterValidator(_known_metric)]
+    """Name of a metric (`competition/metrics.py`), or a function of your own, file.py:function."""
     greater_is_better: bool | None = None
     """Direction of a metric of your own; the named metrics know theirs."""
     empty_smiles: str | None = None
@@ -124,18 +135,6 @@ class CompetitionConfig(StrictModel):
     def columns_in_sample(self) -> list[str]:
         """Target columns as the sample names them, in the order of `targets`."""
         return self.submission_columns or self.targets
-
-    @field_validator("metric")
-    @classmethod
-    def _metric_is_known(cls, metric: str) -> str:
-        if ":" not in metric and metric not in METRICS:
-            raise ValueError(f"must be one of {', '.join(METRICS)}, or file.py:function")
-        return metric
-
-    @field_validator("features")
-    @classmethod
-    def _names_a_function(cls, features: str | None) -> str | None:
-        return features if features is None else named_in_file(features)
 
     @model_validator(mode="after")
     def _consistent(self) -> CompetitionConfig:
@@ -219,13 +218,13 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validate(model: type[Model], values: Any, path: Path, section: str = "") -> Model:
-    """`values` as a settings model.
+    """`values` as a settings model, with the paths in it relative to the folder of the file `path`.
 
     Raises:
         ConfigError: with every mistake at once: the key's path, what was found, what is allowed.
     """
     try:
-        return model.model_validate(values)
+        return model.model_validate(values, context={"folder": path.parent.resolve()})
     except ValidationError as error:
         said: dict[tuple[str, str], list[str]] = {}  # of a setting that may be one or another thing, all at once
         for item in error.errors():
@@ -260,19 +259,31 @@ def _found(value: Any) -> str:
     return "" if isinstance(value, dict | BaseModel) else f" (found {value!r})"
 
 
-def load_competition(name: str, seed: int | None = None) -> CompetitionConfig:
-    """The `competition:` section of a YAML, with its paths made absolute.
+def read_yaml(name: str, seed: int | None = None) -> tuple[Path, dict[str, Any]]:
+    """Where the YAML of a competition is, and its sections; one of which every setting is a comment is left out.
 
     Args:
         name: as for `find_config`.
         seed: replaces the seed of the file where given.
 
     Raises:
-        ConfigError: as `find_config`, `load_yaml` and `validate`.
+        ConfigError: as `find_config` and `load_yaml`.
     """
     path = find_config(name)
-    document = load_yaml(path)
-    return validate(CompetitionConfig, absolute_paths(document, path, seed).get("competition", {}), path, "competition")
+    document = {section: values for section, values in load_yaml(path).items() if values is not None}
+    if seed is not None and isinstance(section := document.get("competition"), dict):
+        section["seed"] = seed
+    return path, document
+
+
+def load_competition(name: str, seed: int | None = None) -> CompetitionConfig:
+    """The `competition:` section of a YAML.
+
+    Raises:
+        ConfigError: as `read_yaml` and `validate`.
+    """
+    path, document = read_yaml(name, seed)
+    return validate(CompetitionConfig, document.get("competition", {}), path, "competition")
 
 
 def require_own_products(paths: Paths, yaml_file: Path) -> None:
@@ -290,31 +301,3 @@ def require_own_products(paths: Paths, yaml_file: Path) -> None:
                 f"{paths.root} must belong to one YAML; it was made from {owner}, and this is {yaml_file.resolve()}. "
                 "Rename one of the two files, or set WORK_DIR."
             )
-
-
-def absolute_paths(document: dict[str, Any], path: Path, seed: int | None = None) -> dict[str, Any]:
-    """`document` with the paths of `competition:` and the file of `folds:` resolved against the YAML's folder."""
-    folds = document.get("folds")
-    if isinstance(folds, dict) and isinstance(folds.get("file"), str):
-        document = {**document, "folds": {**folds, "file": str((path.parent / folds["file"]).resolve())}}
-    section = document.get("competition")
-    if not isinstance(section, dict):
-        return document
-    section = dict(section)
-    for key in ("train", "test", "sample_submission", "answers"):
-        if isinstance(section.get(key), str):
-            section[key] = str((path.parent / section[key]).resolve())
-    for key in ("metric", "features"):
-        if isinstance(section.get(key), str) and ":" in section[key]:
-            file, function = section[key].rsplit(":", 1)
-            section[key] = f"{(path.parent / file).resolve()}:{function}"
-    if isinstance(section.get("extra_train"), list):
-        section["extra_train"] = [
-            {**item, "file": str((path.parent / str(item["file"])).resolve())}
-            if isinstance(item, dict) and "file" in item
-            else item
-            for item in section["extra_train"]
-        ]
-    if seed is not None:
-        section["seed"] = seed
-    return {**document, "competition": section}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from competition.config import StrictModel
+from competition.config import GivenPath, StrictModel
 
 Kind = Literal[
     "kfold", "stratified", "group", "stratified_group", "scaffold", "cluster", "time", "column", "file"
@@ -30,9 +29,8 @@ class FoldsConfig(StrictModel):
     """cluster: least Tanimoto similarity of a molecule to its cluster's centre; higher makes more and smaller ones."""
     n_bins: int = Field(default=10, ge=2)
     """stratified, stratified_group: number of bins of the targets."""
-    file: Path | None = None
-    """file: CSV with `id,fold` of every training row: 0 to n-1, or -1 for a row that trains in every fold. Relative to
-    the YAML."""
+    file: GivenPath | None = None
+    """file: CSV with `id,fold` of every training row: 0 to n-1, or -1 for a row that trains in every fold."""
     equal_inputs_may_cross: bool = False
     """column, file: whether rows with the same whole input may be in different folds; they are counted then, and else
     an error."""

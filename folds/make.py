@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from competition import command
-from competition.config import CompetitionConfig, absolute_paths, find_config, load_competition, load_yaml, validate
+from competition.config import CompetitionConfig, load_competition, read_yaml, validate
 from competition.errors import DataError
 from competition.files import digest, read_json, read_table, sha256_of, write_json, write_table
 from competition.paths import Paths
@@ -28,8 +28,8 @@ def load_folds_config(name: str) -> FoldsConfig:
     Raises:
         ConfigError: with every mistake of the section.
     """
-    path = find_config(name)
-    return validate(FoldsConfig, absolute_paths(load_yaml(path), path).get("folds") or {}, path, "folds")
+    path, document = read_yaml(name)
+    return validate(FoldsConfig, document.get("folds", {}), path, "folds")
 
 
 def fold_table(table: pd.DataFrame, folds: np.ndarray, targets: list[str]) -> str:

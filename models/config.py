@@ -6,12 +6,11 @@ What is measured behind a default stands in the README's table of results; the f
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StrictBool, ValidationInfo, field_validator, model_validator
 
-from competition.config import EachOnce, StrictModel, find_config, load_yaml, validate
+from competition.config import EachOnce, StrictModel, read_yaml, validate
 from models.inputs.template import parse
 from models.inputs.weights import WEIGHT_SETS
 from models.settings import (
@@ -370,23 +369,7 @@ def load_stages(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: with every mistake of the section.
     """
-    path = find_config(name)
-    stages = dict(validate(StagesConfig, {"stages": stages_section(load_yaml(path), path)}, path).stages)
+    path, document = read_yaml(name)
+    stages = dict(validate(StagesConfig, {"stages": document.get("stages", {})}, path).stages)
     require_sources(stages, path)
     return stages
-
-
-def stages_section(document: dict[str, Any], path: Path) -> Any:
-    """The `stages:` section of a document, `code` and `folder` of stages resolved against the YAML's folder."""
-    section = document.get("stages") or {}
-
-    def resolved(key: str, value: Any) -> Any:
-        here = key in ("code", "folder") and isinstance(value, str)
-        return str((path.parent / value).resolve()) if here else value
-
-    if not isinstance(section, dict):
-        return section
-    return {
-        name: {key: resolved(key, value) for key, value in stage.items()} if isinstance(stage, dict) else stage
-        for name, stage in section.items()
-    }

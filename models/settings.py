@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from competition.config import EachOnce, StrictModel, named_in_file
+from competition.config import EachOnce, GivenPath, StrictModel, UserCode
 from competition.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -65,8 +65,8 @@ class FileStage(Stage):
     """Predictions made elsewhere: another notebook, AutoGluon, a colleague."""
 
     kind: Literal["file"]
-    folder: str
-    """Folder with oof.csv and test.csv, relative to the YAML. Both have the id and the submission's columns, oof.csv
+    folder: GivenPath
+    """Folder with oof.csv and test.csv. Both have the id and the submission's columns, oof.csv
     may have a column fold."""
     target_transform: Literal["none"] = "none"
     """Predictions are in the targets' own units."""
@@ -92,15 +92,10 @@ class CustomStage(Stage):
     """A class of your own with the two methods of `models.stage.FittedStage`."""
 
     kind: Literal["custom"]
-    code: str
-    """`file.py:Class`, relative to the YAML. The class is called with its settings and a `models.stage.Context`."""
+    code: UserCode
+    """`file.py:Class`. The class is called with its settings and a `models.stage.Context`."""
     settings: dict[str, Any] = {}
     """What the class is called with; checked by its attribute `Settings`, a pydantic model, where it has one."""
-
-    @field_validator("code")
-    @classmethod
-    def _names_a_class(cls, code: str) -> str:
-        return named_in_file(code)
 
 
 class LinearHead(StrictModel):

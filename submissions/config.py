@@ -6,17 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from competition.config import (
-    CompetitionConfig,
-    EachOnce,
-    StrictModel,
-    absolute_paths,
-    find_config,
-    load_yaml,
-    validate,
-)
+from competition.config import CompetitionConfig, EachOnce, StrictModel, read_yaml, validate
 from folds.config import FoldsConfig
-from models.config import StageConfig, stages_section
+from models.config import StageConfig
 from models.settings import StageName, require_sources
 
 Blender = Literal[
@@ -98,16 +90,12 @@ class Config(StrictModel):
 
 
 def load_config(name: str, seed: int | None = None) -> Config:
-    """The whole YAML of a competition, with absolute paths.
+    """The whole YAML of a competition.
 
     Raises:
         ConfigError: with every mistake of every section at once.
     """
-    path = find_config(name)
-    # A section of which every setting is a comment reads as None.
-    document = {section: values for section, values in load_yaml(path).items() if values is not None}
-    if "stages" in document:
-        document["stages"] = stages_section(document, path)
-    config = validate(Config, absolute_paths(document, path, seed), path)
+    path, document = read_yaml(name, seed)
+    config = validate(Config, document, path)
     require_sources(dict(config.stages), path)
     return config

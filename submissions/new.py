@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 
 from competition import command, paths
-from competition.config import absolute_paths, validate
+from competition.config import validate
 from competition.detect import Column, Found, Role, detect
 from competition.errors import ConfigError, DataError, UserError
 from competition.files import write_atomically
@@ -351,7 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         args.train, args.test, args.sample = tables["train"], tables["test"], tables["sample"]
     plan = make_plan(args, path)
     text = to_yaml(path.stem, plan)
-    validate(Config, absolute_paths(yaml.safe_load(text), path), path)
+    validate(Config, yaml.safe_load(text), path)
     write_atomically(path, text)
     print(summary(path.stem, plan, args.preset))
     named = args.name if args.name.endswith((".yaml", ".yml")) else path.stem

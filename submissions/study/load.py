@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from competition.config import load_yaml, validate
 from competition.errors import ConfigError
-from models.config import stages_section
 from submissions.study.config import COLUMNS, STUDIES, Axis, Data, Place, Smaller, Study, label, set_at
 
 Version = Literal["full", "short", "quick"]
@@ -34,8 +33,9 @@ def load_study(path: Path, version: Version) -> Study:
         ConfigError: with every mistake of the file.
     """
     document = load_yaml(path)
-    document["stages"] = stages_section(document, path)
     study = validate(Study, document, path)
+    for block in study.stages.values():  # that are validated when the axes have set their values
+        block |= {key: str((path.parent / block[key]).resolve()) for key in ("code", "folder") if key in block}
     mistakes = [*_mistakes(study), *_misplaced(study)]
     if not mistakes and version != "full":
         study = _smaller(study, getattr(study, version))

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from competition.config import absolute_paths, find_config, load_yaml
+from competition.config import CompetitionConfig, find_config, read_yaml, validate
 from competition.errors import ConfigError
 from competition.files import read_text_table, write_atomically, write_table
 from competition.paths import Paths, study_yaml
+from folds.config import FoldsConfig
 from submissions.study.cells import Cell
 from submissions.study.config import Data
 
@@ -42,12 +43,22 @@ def base_document(data: Data, study_file: Path, folder: Path | None) -> dict[str
     beside = study_file.parent / data.base
     path = find_config(str(beside) if beside.is_file() else data.base)
     if data.folder is None:
-        return absolute_paths(load_yaml(path), path)
+        return _absolute(path, path)
     if folder is None:
         return Skipped(f"its tables may not be embedded; name the folder that holds {data.folder}/ with --data.")
     if not (folder / data.folder / "train.csv").is_file():
         return Skipped(f"{folder / data.folder} has no train.csv; name another folder with --data.")
-    return absolute_paths(load_yaml(path), (folder / data.folder / path.name).resolve())
+    return _absolute(path, folder / data.folder / path.name)
+
+
+def _absolute(path: Path, place: Path) -> dict[str, Any]:
+    """The sections about the data in the YAML `path`, read as if it were at `place`."""
+    _, document = read_yaml(str(path))
+    sections = (("competition", CompetitionConfig), ("folds", FoldsConfig))
+    return {
+        name: validate(model, document.get(name, {}), place, name).model_dump(mode="json", exclude_unset=True)
+        for name, model in sections
+    }
 
 
 def write_competition(name: str, data: Data, document: dict[str, Any], cells: list[Cell]) -> Path:
