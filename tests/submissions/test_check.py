@@ -115,7 +115,7 @@ def test_a_template_that_names_a_column_which_is_no_input_is_found_before_any_wo
             {"kind": "bert", "columns": ["SMILES"], "enumerate_smiles": "order"},
             r"stages\.s: .*several molecules; there",
         ),
-        ({"kind": "sklearn", "target_transform": "log1p"}, r"stages\.s: .*above -1; the smallest is -\d"),
+        ({"kind": "sklearn", "target_transform": "log1p"}, r"stages\.s: .*above -1.* the smallest is -\d"),
         ({"kind": "custom", "code": "own.py"}, r"stages\.s\.code: must be file\.py:name \(found '.*own\.py'\)"),
         (
             {"kind": "gnn", "head": {"kind": "multi_sample", "dropout": 0}},
