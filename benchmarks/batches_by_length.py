@@ -26,6 +26,7 @@ import torch
 from pydantic import TypeAdapter
 
 from benchmarks.tricks import measure, read
+from competition.task import Task
 from models.config import StageConfig
 from models.registry import shared_caches
 from models.stage import Context
@@ -79,11 +80,9 @@ def main() -> None:
             rows, roles, folds = read(args.data, name, column, target, n_rows)
             found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
             for seed in range(args.seeds):
-                context = Context(*roles, [], [], [target], seed, Path(cache))
+                context = Context(*roles, [], [], Task([target]), seed, Path(cache))
                 for shared in shared_caches(config, context):
-                    missing = shared.missing(list(rows.inputs[column]))
-                    if missing:
-                        shared.compute_shard(missing)
+                    shared.cache.load(shared.keys(rows))
                 for way, patch in WAYS.items():
                     with patch:
                         found[way].append(measure(config, context, rows, *folds[seed % 5]))

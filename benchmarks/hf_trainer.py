@@ -32,6 +32,7 @@ import transformers
 
 from competition.paths import PROJECT
 from competition.tables import Rows
+from competition.task import Task
 from models.config import BertStage
 from models.jobs.executor import ONE_THREAD
 from models.stage import Context
@@ -133,7 +134,7 @@ def main() -> None:
     )
     if args.only:
         name, seed = args.only[0], int(args.only[1])
-        stage = Bert(config, Context(smiles, text, [], [], [target], seed, Path("unused")))
+        stage = Bert(config, Context(smiles, text, [], [], Task([target]), seed, Path("unused")))
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             if name == "ours":

@@ -22,6 +22,7 @@ from sklearn.model_selection import KFold
 
 from competition.files import derive_seed
 from competition.tables import Rows
+from competition.task import Task
 from models.config import StagesConfig
 from models.registry import build_stage, shared_caches
 from models.stage import Context
@@ -108,22 +109,20 @@ def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray
     text = name == "icwsm_tweets"
     context = Context(
         smiles=[] if text else told["inputs"], text=told["inputs"] if text else [], numeric=[], categorical=[],
-        targets=told["targets"], seed=derive_seed(0, "blenders", name), cache=cache / "features",
+        task=Task(told["targets"]), seed=derive_seed(0, "blenders", name), cache=cache / "features",
     )  # fmt: skip
     rows = Rows(list(table["id"]), table[told["inputs"]], table[told["targets"]].to_numpy(dtype=np.float64))
     stages = StagesConfig.model_validate({"stages": stages_of(text)}).stages
     for config in stages.values():
-        for features in shared_caches(config, context):
-            missing = features.missing(text for column in context.smiles for text in table[column])
-            if missing:
-                features.compute_shard(missing)
+        for shared in shared_caches(config, context):
+            shared.cache.load(shared.keys(rows))
     order = np.random.default_rng(derive_seed(draw // 2, "holdout", name)).permutation(len(rows))
     halves = rows.take(order[: len(rows) // 2]), rows.take(order[len(rows) // 2 :])
     train, holdout = halves if draw % 2 == 0 else halves[::-1]
     folds = np.empty(len(train), dtype=np.int64)
     for fold, (_, held_out) in enumerate(KFold(N_FOLDS, shuffle=True, random_state=draw).split(train.ids)):
         folds[held_out] = fold
-    shape = (len(stages), len(context.targets))
+    shape = (len(stages), len(context.task.targets))
     oof, of_holdout = np.empty((len(train), *shape)), np.empty((N_FOLDS, len(holdout), *shape))
     for j, (stage_name, config) in enumerate(stages.items()):
         started = time.process_time()
@@ -135,6 +134,6 @@ def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray
                 of_holdout[fold, :, j] = stage.predict(holdout.without_labels(), Path(folder))
         print(f"{name} {draw} {stage_name}: {time.process_time() - started:.1f} s", file=sys.stderr, flush=True)
     return {
-        "targets": np.array(context.targets), "oof": oof, "y": np.array(train.y), "folds": folds,
+        "targets": np.array(context.task.targets), "oof": oof, "y": np.array(train.y), "folds": folds,
         "holdout": of_holdout, "y_holdout": np.array(holdout.y),
     }  # fmt: skip

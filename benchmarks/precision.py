@@ -25,6 +25,7 @@ import torch
 from pydantic import TypeAdapter
 
 from competition.tables import Rows
+from competition.task import Task
 from models.config import StageConfig
 from models.registry import build_stage
 from models.stage import Context
@@ -72,7 +73,7 @@ def main() -> None:
         smiles, text = ([column], []) if column == "SMILES" else ([], [column])
         seconds: dict[str, list[float]] = {"float32": [], "bf16": []}
         with tempfile.TemporaryDirectory() as cache:
-            context = Context(smiles, text, [], [], [target], 0, Path(cache))
+            context = Context(smiles, text, [], [], Task([target]), 0, Path(cache))
             for _ in range(args.rounds):
                 for precision, values in seconds.items():
                     settings = {**block, "epochs": 1, "precision": precision}

@@ -26,6 +26,7 @@ from sklearn.model_selection import KFold
 
 from competition.molecules import canonical_smiles
 from competition.tables import Rows
+from competition.task import Task
 from models.config import BertStage, GnnStage
 from models.registry import build_stage
 from models.stage import Context
@@ -86,7 +87,7 @@ def main() -> None:
         tricks = {trick: more for trick, more in TRICKS.items() if set(more) <= set(model.model_fields)}
         changes: dict[str, list[float]] = {trick: [] for trick in tricks}
         for seed in range(args.seeds):
-            context = Context(*roles, [], [], [target], seed, Path("unused"))
+            context = Context(*roles, [], [], Task([target]), seed, Path("unused"))
             plain, _ = measure(model.model_validate(settings), context, rows, *folds[seed % 5])
             for trick, more in tricks.items():
                 rmse, _ = measure(model.model_validate({**settings, **more}), context, rows, *folds[seed % 5])

@@ -1,29 +1,39 @@
-"""The one place that knows which file serves which kind of stage.
+"""Which class serves which kind of stage, and which caches a stage shares with others.
 
-A kind of this project is a settings class in `models/config.py`, a file `models/stages/<kind>.py` and a `case` here.
+A kind of this project is a settings class in `models/config.py`, a file in `models/stages/` and a line here.
 """
 
 from __future__ import annotations
 
-from models.config import (
-    BertStage,
-    CatboostStage,
-    ConformerStage,
-    EmbeddingStage,
-    GnnStage,
-    LightgbmStage,
-    SklearnStage,
-    Unimol2Stage,
-    UnimolStage,
-)
-from models.inputs.cache import MoleculeCache
-from models.settings import CustomStage, FileStage, Stage
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from competition.tables import Rows
+from models.config import ConformerStage, EmbeddingStage, FeatureStage
+from models.inputs.cache import Cache
+from models.settings import NeuralStage, Stage
 from models.stage import Context, FittedStage
+
+CLASSES = {
+    "unimol": "Unimol",
+    "unimol2": "Unimol2",
+    "gnn": "Gnn",
+    "bert": "Bert",
+    "embedding": "Embedding",
+    "lightgbm": "Lightgbm",
+    "catboost": "Catboost",
+    "sklearn": "Sklearn",
+    "file": "File",
+    "custom": "Custom",
+}
+"""Kind of a stage -> the class in the file of that name in `models/stages/`."""
 
 
 def build_stage(config: Stage, context: Context) -> FittedStage:
     """The stage of a settings block. Imports the libraries of its kind only."""
-    stage = _stage_of_kind(config, context)
+    kind: str = config.kind  # type: ignore[attr-defined]  # every kind's own settings have it
+    stage: FittedStage = getattr(importlib.import_module(f"models.stages.{kind}"), CLASSES[kind])(config, context)
     if config.target_transform == "none":
         return stage
     from models.stages.targets import Transformed
@@ -31,63 +41,37 @@ def build_stage(config: Stage, context: Context) -> FittedStage:
     return Transformed(stage, config.target_transform)
 
 
-def _stage_of_kind(config: Stage, context: Context) -> FittedStage:
-    match config:
-        case UnimolStage():
-            from models.stages.unimol import Unimol
+@dataclass(frozen=True)
+class Shared:
+    """A cache that the jobs of a stage read, so that it is filled before they start.
 
-            return Unimol(config, context)
-        case Unimol2Stage():
-            from models.stages.unimol2 import Unimol2
-
-            return Unimol2(config, context)
-        case GnnStage():
-            from models.stages.gnn import Gnn
-
-            return Gnn(config, context)
-        case BertStage():
-            from models.stages.bert import Bert
-
-            return Bert(config, context)
-        case EmbeddingStage():
-            from models.stages.embedding import Embedding
-
-            return Embedding(config, context)
-        case LightgbmStage():
-            from models.stages.lightgbm import Lightgbm
-
-            return Lightgbm(config, context)
-        case CustomStage():
-            from models.stages.custom import Custom
-
-            return Custom(config, context)
-        case CatboostStage():
-            from models.stages.catboost import Catboost
-
-            return Catboost(config, context)
-        case SklearnStage():
-            from models.stages.sklearn import Sklearn
-
-            return Sklearn(config, context)
-        case FileStage():
-            from models.stages.file import File
-
-            return File(config, context)
-    raise TypeError(f"no stage is registered for {type(config).__name__}")
-
-
-def shared_caches(config: Stage, context: Context) -> list[MoleculeCache]:
-    """Caches of molecules that a stage reads and that are filled in parallel before any job starts.
-
-    Without torch, since the parent process asks.
+    keys: the molecules or texts of some rows that it has to hold.
+    on_gpu: whether a worker with a GPU computes it faster.
     """
-    match config:
-        case ConformerStage():
-            from models.inputs.conformers import conformer_cache
 
-            return [conformer_cache(context.cache, **config.conformer_settings)]
-        case LightgbmStage() | CatboostStage() | SklearnStage():
-            from models.inputs.features import molecule_features
+    cache: Cache
+    keys: Callable[[Rows], Iterable[str]]
+    on_gpu: bool = False
 
-            return molecule_features(list(config.features), config.n_bits, context.cache)
-    return []
+
+def shared_caches(config: Stage, context: Context) -> list[Shared]:
+    """The caches that a stage reads. Without torch, since the parent process of all workers asks."""
+    found: list[Shared] = []
+
+    def molecules(columns: list[str]) -> Callable[[Rows], Iterable[str]]:
+        return lambda rows: (smiles for column in columns for smiles in rows.inputs[column])
+
+    if isinstance(config, ConformerStage):
+        from models.inputs.conformers import conformer_cache
+
+        conformers = conformer_cache(context.cache, **config.conformer_settings)
+        found.append(Shared(conformers, molecules(config.columns or context.smiles)))
+    if isinstance(config, FeatureStage | NeuralStage | EmbeddingStage) and context.smiles:
+        from models.inputs.features import stage_features
+
+        found += [Shared(cache, molecules(context.smiles)) for cache in stage_features(config, context.cache)]
+    if isinstance(config, EmbeddingStage):
+        from models.inputs.frozen import encoder_cache, read_texts
+
+        found.append(Shared(encoder_cache(config, context.cache), lambda rows: read_texts(rows, config, context), True))
+    return found

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from competition.config import CompetitionConfig
 from competition.errors import ConfigError
 from competition.tables import Rows
+from competition.task import Task
 from models.settings import FileStage, Stage
 
 
@@ -28,7 +29,7 @@ class Context:
     text: list[str]
     numeric: list[str]
     categorical: list[str]
-    targets: list[str]
+    task: Task
     seed: int
     """Seed of this job; every random number of the stage comes from it."""
     cache: Path
@@ -36,13 +37,11 @@ class Context:
     progress: Callable[[int, int], None] = lambda done, total: None
     """Called with steps done and steps in all."""
     auxiliary: list[str] = field(default_factory=list)
-    """Targets beyond `targets` that may be trained on."""
+    """Targets beyond those of the task that may be trained on."""
     unlabelled: Rows | None = None
     """Inputs of held-out and test rows, for a stage with a setting that asks for them only."""
     id: str = "id"
     """Column that names a row in files of the user's."""
-    submission_columns: list[str] = field(default_factory=list)
-    """The targets' names in files for submission, in their order; empty where they are the same."""
     predicts_held_out: bool = False
     """Whether the rows to predict are of the training table: an id may stand in both tables."""
     folds: list[Path] = field(default_factory=list)
@@ -62,7 +61,7 @@ class FittedStage(Protocol):
         """
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
-        """Predictions (n_rows, n_targets) in the targets' own units, in the order of `rows`, from `folder`."""
+        """Predictions (n_rows, n_outputs) in the targets' own units, in the order of `rows`, from `folder`."""
 
 
 def require_inputs(stage: Stage, competition: CompetitionConfig) -> None:

@@ -1,17 +1,19 @@
-"""A cache on disk of one array per molecule: conformers, descriptors. Shared by folds, seeds, stages and test rows.
+"""A cache on disk of one array per molecule or text, shared by folds, seeds, stages and test rows.
 
-    work/cache/<name>-<digest of settings and RDKit version>/<digest of the molecules>.npz
+    work/cache/<name>-<digest of settings and code>/<digest of the keys>.npz
 
-Each file is a shard: some molecules, all computed together, written whole or not at all. A run that is killed
-keeps its shards; which molecules stand in which shard changes no value.
+Each file is a shard: some keys, all computed together, written whole or not at all. A run that is killed keeps its
+shards, and which keys stand in which shard does not matter.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,85 +26,87 @@ from competition.errors import DataError
 from competition.files import digest, write_atomically
 from models.inputs.code import code_digest_of
 
+Array = NDArray[np.float32]
+
 
 @dataclass(frozen=True)
-class MoleculeCache:
-    """Arrays (n_i, width) of float32 by canonical SMILES, n_i rows for molecule i.
+class Cache:
+    """Arrays (n_i, width) of float32 by key: a canonical SMILES, or a text.
 
-    compute: canonical SMILES -> array and a status word; a pure function of the SMILES and the settings.
+    compute: keys -> for each an array and a status word; it must depend on the keys and the settings alone.
     settings: all that changes what `compute` gives; RDKit's version and the code of `compute` are added.
-    check: raises for status words, by SMILES, that its stage cannot take; None takes all.
+    check: raises for status words, by key, that its stage cannot take; None takes all.
+    per_shard: keys that a worker computes at a time: some seconds of work, all that a kill can lose.
     """
 
     root: Path
     name: str
     settings: dict[str, Any]
-    compute: Callable[[str], tuple[NDArray[np.float32], str]]
+    compute: Callable[[list[str]], Iterable[tuple[Array, str]]]
     check: Callable[[dict[str, str]], None] | None = None
+    per_shard: int = 100
 
-    @property
+    @functools.cached_property
     def folder(self) -> Path:
         """Folder of the shards of these settings."""
-        code = code_digest_of(Path(self.compute.__code__.co_filename))
+        code = code_digest_of(Path(self.compute.__code__.co_filename))  # type: ignore[attr-defined]
         return self.root / f"{self.name}-{digest({**self.settings, 'rdkit': rdkit.__version__, 'code': code})}"
 
-    def missing(self, smiles: Iterable[str]) -> list[str]:
-        """Which distinct molecules are not in the cache, sorted."""
-        stored: set[str] = set()
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """The distinct keys that are not in the cache, sorted."""
+        wanted = set(keys)
         for shard in self.folder.glob("*.npz"):
-            stored.update(_read(shard)["smiles"].tolist())
-        return sorted(set(smiles) - stored)
+            with _opened(shard) as arrays:
+                wanted.difference_update(arrays["keys"].tolist())
+        return sorted(wanted)
 
-    def shard(self, smiles: list[str]) -> Path:
-        """File of the shard of some molecules."""
-        return self.folder / f"{digest(smiles)}.npz"
+    def shard(self, keys: list[str]) -> Path:
+        """File of the shard of some keys."""
+        return self.folder / f"{digest(keys)}.npz"
 
-    def compute_shard(self, smiles: list[str]) -> None:
-        """Compute some molecules and write them as one shard."""
-        values, status = zip(*(self.compute(text) for text in smiles), strict=True)
+    def compute_shard(self, keys: list[str]) -> dict[str, tuple[Array, str]]:
+        """Compute the arrays and status words of some keys and write them as one shard."""
+        computed = dict(zip(keys, self.compute(keys), strict=True))
+        values, status = zip(*computed.values(), strict=True)
         buffer = io.BytesIO()
         np.savez_compressed(
-            buffer,
-            smiles=np.array(smiles),
-            status=np.array(status),
-            lengths=np.array([len(value) for value in values]),
-            values=np.concatenate(values),
+            buffer, keys=keys, status=status, lengths=[len(value) for value in values], values=np.concatenate(values)
         )
-        write_atomically(self.shard(smiles), buffer.getvalue())
+        write_atomically(self.shard(keys), buffer.getvalue())
+        return computed
 
-    def load(self, smiles: list[str]) -> tuple[list[NDArray[np.float32]], list[str]]:
-        """Arrays and status words in the order of `smiles`; what is missing is computed here, as one shard.
+    def load(self, keys: Iterable[str]) -> tuple[list[Array], list[str]]:
+        """Arrays and status words in the order of `keys`; what is missing is computed here.
 
         Raises:
-            DataError: if a shard is damaged, or `check` refuses a molecule.
+            DataError: if a shard is damaged, or `check` refuses a status word.
         """
-        missing = self.missing(smiles)
-        if missing:
-            self.compute_shard(missing)
-        wanted = set(smiles)
-        found: dict[str, tuple[NDArray[np.float32], str]] = {}
-        for shard in sorted(self.folder.glob("*.npz")):
-            arrays = _read(shard)
-            names = arrays["smiles"].tolist()
-            if wanted.isdisjoint(names):
-                continue
-            parts = np.split(arrays["values"], np.cumsum(arrays["lengths"])[:-1])
-            for name, part, word in zip(names, parts, arrays["status"].tolist(), strict=True):
-                if name in wanted:
-                    found[name] = (part, word)
+        keys = list(keys)
+        wanted, found = set(keys), dict[str, tuple[Array, str]]()
+        for shard in self.folder.glob("*.npz"):
+            with _opened(shard) as arrays:
+                names = arrays["keys"].tolist()
+                if not wanted.isdisjoint(names):
+                    parts = np.split(arrays["values"], np.cumsum(arrays["lengths"])[:-1])
+                    rows = zip(names, parts, arrays["status"].tolist(), strict=True)
+                    found |= {name: (part, word) for name, part, word in rows if name in wanted}
+        missing = sorted(wanted - found.keys())
+        for start in range(0, len(missing), self.per_shard):
+            found |= self.compute_shard(missing[start : start + self.per_shard])
         if self.check is not None:
-            self.check({text: word for text, (_, word) in found.items()})
-        return [found[text][0] for text in smiles], [found[text][1] for text in smiles]
+            self.check({key: word for key, (_, word) in found.items()})
+        return [found[key][0] for key in keys], [found[key][1] for key in keys]
 
 
-def _read(shard: Path) -> dict[str, NDArray[Any]]:
-    """Arrays of a shard.
+@contextmanager
+def _opened(shard: Path) -> Iterator[Any]:
+    """The arrays of a shard; each is decompressed when it is asked for.
 
     Raises:
         DataError: if the file is damaged.
     """
     try:
         with np.load(shard) as arrays:
-            return {name: arrays[name] for name in ("smiles", "status", "lengths", "values")}
+            yield arrays
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError) as error:
-        raise DataError(f"{shard} must be a part of the cache and is damaged; delete it and run again.") from error
+        raise DataError(f"{shard} is a damaged part of the cache ({error}); delete it and run again.") from error

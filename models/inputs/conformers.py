@@ -16,7 +16,7 @@ from rdkit import Chem, RDLogger
 from rdkit.Chem import AllChem, rdDepictor, rdDistGeom
 
 from competition.errors import DataError
-from models.inputs.cache import MoleculeCache
+from models.inputs.cache import Array, Cache
 from models.inputs.molecules import prepared
 
 RDLogger.DisableLog("rdApp.*")  # failures are counted by status instead
@@ -26,7 +26,7 @@ EMBED_ATTEMPTS = 10
 MMFF_ITERATIONS = 200
 
 
-def conformer_cache(root: Path, conformers: int, fragments: str, repeat_units: str, unembeddable: str) -> MoleculeCache:
+def conformer_cache(root: Path, conformers: int, fragments: str, repeat_units: str, unembeddable: str) -> Cache:
     """Cache of conformers: arrays (n_atoms, 1 + 3 * conformers), hydrogens included.
 
     Columns are the atomic number, then the coordinates in angstrom of each conformer. The last four arguments are
@@ -43,10 +43,10 @@ def conformer_cache(root: Path, conformers: int, fragments: str, repeat_units: s
         "repeat_units": repeat_units,
     }
 
-    def compute(smiles: str) -> tuple[NDArray[np.float32], str]:
-        return embedded(prepared(smiles, fragments, repeat_units), conformers)
+    def compute(smiles: list[str]) -> list[tuple[Array, str]]:
+        return [embedded(prepared(text, fragments, repeat_units), conformers) for text in smiles]
 
-    return MoleculeCache(root, "conformers", settings, compute, refuse_flat if unembeddable == "error" else None)
+    return Cache(root, "conformers", settings, compute, refuse_flat if unembeddable == "error" else None)
 
 
 def embedded(molecule: Chem.Mol, conformers: int = 1) -> tuple[NDArray[np.float32], str]:

@@ -1,77 +1,83 @@
-"""Features of molecules for trees and kernels: fingerprints and RDKit's descriptors, cached on disk."""
+"""Features of molecules: fingerprints and RDKit's descriptors, cached on disk."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem, RDLogger
 from rdkit.Avalon import pyAvalonTools
 from rdkit.Chem import Descriptors, MACCSkeys, rdFingerprintGenerator, rdReducedGraphs
-from rdkit.DataStructs import ConvertToNumpyArray
 
-from models.inputs.cache import MoleculeCache
+from models.config import EmbeddingStage, FeatureStage
+from models.inputs.cache import Array, Cache
+from models.settings import NeuralStage
 
 RDLogger.DisableLog("rdApp.*")  # a descriptor that fails is NaN, which trees take
 
 LARGEST = 1e6  # a descriptor such as Ipc grows without bound and would be infinite as float32
 MAPLIGHT = ("morgan", "avalon", "erg", "descriptors")
 """Features of MapLight, the best public recipe for trees on ADMET data. Source: Notwell and Wood, arXiv 2310.00174."""
+NEURAL_BITS = 1024
+"""Length of the count vectors where they join a network or the features of an encoder."""
 
 
-def molecule_features(kinds: list[str], n_bits: int, root: Path) -> list[MoleculeCache]:
-    """Caches of the features, each giving arrays (1, n_features); their order is that of the matrix's columns.
+def morgan(molecule: Chem.Mol, n_bits: int) -> NDArray:
+    """Counts of circular environments up to radius 2. Source: Rogers and Hahn, JCIM 2010."""
+    return rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=n_bits).GetCountFingerprintAsNumPy(molecule)
+
+
+def avalon(molecule: Chem.Mol, n_bits: int) -> NDArray:
+    """Counts of Avalon's atom, bond, path and ring features. Source: Gedeck et al., JCIM 2006."""
+    return np.array(pyAvalonTools.GetAvalonCountFP(molecule, n_bits).ToList())
+
+
+def erg(molecule: Chem.Mol, n_bits: int) -> NDArray:
+    """Pairs of pharmacophore points by their distance, (315,). Source: Stiefl et al., ErG, JCIM 2006."""
+    return rdReducedGraphs.GetErGFingerprint(molecule)
+
+
+def maccs(molecule: Chem.Mol, n_bits: int) -> NDArray:
+    """The public MACCS keys, 0 or 1, (167,). Source: Durant et al., JCICS 2002."""
+    return np.array(MACCSkeys.GenMACCSKeys(molecule))
+
+
+def descriptors(molecule: Chem.Mol, n_bits: int) -> NDArray:
+    """All of RDKit's descriptors; NaN where one is not defined, cut at +-1e6."""
+    values = Descriptors.CalcMolDescriptors(molecule, missingVal=np.nan, silent=True).values()
+    return np.clip(np.array(list(values), dtype=np.float64), -LARGEST, LARGEST)
+
+
+FEATURES: dict[str, Callable[[Chem.Mol, int], NDArray]] = {
+    "morgan": morgan, "avalon": avalon, "erg": erg, "maccs": maccs, "descriptors": descriptors,
+}  # fmt: skip
+"""Features of a molecule, (n_features,), by their names in the settings; the number is `n_bits`."""
+
+
+def molecule_features(kinds: list[str], n_bits: int, root: Path) -> list[Cache]:
+    """Caches of the features, each giving arrays (1, n_features), in the order of the matrix's columns.
 
     Args:
-        kinds: morgan, avalon, erg, maccs, descriptors, or maplight for those of `MAPLIGHT`; one named twice is one.
+        kinds: names of `FEATURES`, or maplight for those of `MAPLIGHT`; one named twice is one.
         n_bits: length of the count vectors morgan and avalon.
         root: folder of all caches.
     """
-    known: dict[str, tuple[dict[str, Any], Callable[[str], NDArray[np.float32]]]] = {
-        "morgan": ({"n_bits": n_bits, "radius": 2}, lambda smiles: morgan(smiles, n_bits)),
-        "avalon": ({"n_bits": n_bits}, lambda smiles: avalon(smiles, n_bits)),
-        "erg": ({}, erg),
-        "maccs": ({}, maccs),
-        "descriptors": ({"largest": LARGEST}, descriptors),
-    }
     names = [name for kind in kinds for name in (MAPLIGHT if kind == "maplight" else (kind,))]
-    return [_cache(root, name, *known[name]) for name in dict.fromkeys(names)]
+    return [_cache(name, n_bits, root) for name in dict.fromkeys(names)]
 
 
-def _cache(
-    root: Path, name: str, settings: dict[str, Any], compute: Callable[[str], NDArray[np.float32]]
-) -> MoleculeCache:
-    return MoleculeCache(root, name, settings, lambda smiles: (compute(smiles), "ok"))
+def stage_features(config: FeatureStage | NeuralStage | EmbeddingStage, root: Path) -> list[Cache]:
+    """Caches of the features of molecules that a stage asks for."""
+    if isinstance(config, FeatureStage):
+        return molecule_features(list(config.features), config.n_bits, root)
+    return molecule_features(list(config.molecule_features), NEURAL_BITS, root)
 
 
-def morgan(smiles: str, n_bits: int) -> NDArray[np.float32]:
-    """Counts of circular environments up to radius 2, (1, n_bits). Source: Rogers and Hahn, JCIM 2010."""
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=n_bits)
-    return generator.GetCountFingerprintAsNumPy(Chem.MolFromSmiles(smiles)).astype(np.float32)[None]
+def _cache(name: str, n_bits: int, root: Path) -> Cache:
+    def compute(smiles: list[str]) -> list[tuple[Array, str]]:
+        molecules = [Chem.MolFromSmiles(text) for text in smiles]
+        return [(FEATURES[name](molecule, n_bits).astype(np.float32)[None], "ok") for molecule in molecules]
 
-
-def avalon(smiles: str, n_bits: int) -> NDArray[np.float32]:
-    """Counts of Avalon's atom, bond, path and ring features, (1, n_bits). Source: Gedeck et al., JCIM 2006."""
-    counts = np.zeros(n_bits, dtype=np.float32)
-    ConvertToNumpyArray(pyAvalonTools.GetAvalonCountFP(Chem.MolFromSmiles(smiles), n_bits), counts)
-    return counts[None]
-
-
-def erg(smiles: str) -> NDArray[np.float32]:
-    """Pairs of pharmacophore points by their distance, (1, 315). Source: Stiefl et al., ErG, JCIM 2006."""
-    return rdReducedGraphs.GetErGFingerprint(Chem.MolFromSmiles(smiles)).astype(np.float32)[None]
-
-
-def maccs(smiles: str) -> NDArray[np.float32]:
-    """The public MACCS keys, 0 or 1, (1, 167). Source: Durant et al., JCICS 2002."""
-    return np.array(MACCSkeys.GenMACCSKeys(Chem.MolFromSmiles(smiles)), dtype=np.float32)[None]
-
-
-def descriptors(smiles: str) -> NDArray[np.float32]:
-    """All of RDKit's descriptors, (1, n_descriptors); NaN where one is not defined, cut at +-1e6."""
-    molecule = Chem.MolFromSmiles(smiles)
-    values = Descriptors.CalcMolDescriptors(molecule, missingVal=np.nan, silent=True).values()
-    return np.clip(np.array(list(values), dtype=np.float64), -LARGEST, LARGEST).astype(np.float32)[None]
+    return Cache(root, name, {"n_bits": n_bits} if name in ("morgan", "avalon") else {}, compute)

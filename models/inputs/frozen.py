@@ -1,70 +1,84 @@
-"""What a frozen encoder makes of a text: its pooled features, read once and kept in the cache on disk."""
+"""What a frozen encoder makes of a text: its pooled features, read in batches, once, and kept in the cache on disk."""
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import transformers
-from numpy.typing import NDArray
 
+from competition.tables import Rows
 from models.config import EmbeddingStage
-from models.inputs.cache import MoleculeCache
-from models.inputs.encoders import position_limit, pretrained
-from models.inputs.template import SEPARATOR
-from models.inputs.tokens import Tokens, pad
+from models.inputs.cache import Array, Cache
+from models.inputs.template import SEPARATOR, Template, read_template
 from models.inputs.weights import digest_of_weights
-from models.training.heads import pool
+from models.stage import Context
 
 SHARD = 500
-"""Texts per shard of the cache: some seconds of work, all that a kill can lose."""
+"""Texts that a worker reads at a time: some seconds of work."""
+BATCH = 32
+"""Texts of similar length that go through the encoder together."""
 
 
-class FrozenEncoder:
-    """The encoder of a stage's settings; it is loaded when a text comes that is not in the cache.
+def template_of(config: EmbeddingStage, context: Context) -> Template:
+    """How the columns of a row become the text that the encoder reads."""
+    roles = context.smiles, context.text, context.categorical
+    return read_template(config.template, config.columns, *roles, config.reads_atoms)
 
-    digest: of its files.
+
+def read_texts(rows: Rows, config: EmbeddingStage, context: Context) -> list[str]:
+    """One text per row, its columns apart by `SEPARATOR`."""
+    return template_of(config, context).texts(rows.inputs, SEPARATOR)
+
+
+def encoder_cache(config: EmbeddingStage, root: Path) -> Cache:
+    """Cache of pooled features: arrays (1, width) by text.
+
+    The status word of a text is a JSON list: its numbers of tokens and of unknown tokens, and whether it was cut.
     """
+    settings = config.model_dump(mode="json", include={"pooling", "max_length", "too_long"})
+    settings |= {"weights": digest_of_weights(config.weights), "atoms": config.reads_atoms}
 
-    def __init__(self, config: EmbeddingStage, cache: Path) -> None:
-        self.config = config
-        self.digest = digest_of_weights(config.weights)
-        settings = config.model_dump(mode="json", include={"pooling", "max_length", "too_long"})
-        settings |= {"weights": self.digest, "atoms": config.reads_atoms, "transformers": transformers.__version__}
-        self.cache = MoleculeCache(cache, "embedding", settings, self.embed)
+    settings["transformers"] = metadata.version("transformers")
 
-    def features(
-        self, texts: list[str], progress: Callable[[int, int], None]
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Pooled features (n_rows, width) of texts, and what was counted (n_rows, 3): see `embed`."""
-        missing = self.cache.missing(texts)
-        for start in range(0, len(missing), SHARD):
-            self.cache.compute_shard(missing[start : start + SHARD])
-            progress(min(start + SHARD, len(missing)), len(missing))
-        features, counts = self.cache.load(texts)
-        return np.concatenate(features).astype(np.float64), np.array([json.loads(words) for words in counts])
+    def compute(texts: list[str]) -> list[tuple[Array, str]]:
+        return embedded(texts, config)
 
-    def embed(self, text: str) -> tuple[NDArray[np.float32], str]:
-        """Features (1, width) of one text, and as a JSON list its numbers of tokens, of unknown ones, and of cuts.
+    return Cache(root, "embedding", settings, compute, per_shard=SHARD)
 
-        One text at a time: with others in a batch, its last digits would depend on them.
-        """
-        encoder, tokens, max_length = self.loaded
-        (ids,), n_cut = tokens.encode([text.replace(SEPARATOR, tokens.separator)], max_length, self.config.too_long)
-        batch = {name: tensor.to(encoder.device) for name, tensor in pad([ids], tokens.pad_id).items()}
+
+def embedded(texts: list[str], config: EmbeddingStage) -> list[tuple[Array, str]]:
+    """Features and status words of texts, as of `encoder_cache`."""
+    import torch
+
+    from models.inputs.tokens import pad
+
+    encoder, tokens, max_length = _loaded(config.model_dump_json())
+    encoded = [tokens.encode([t.replace(SEPARATOR, tokens.separator)], max_length, config.too_long) for t in texts]
+    ids = [row for (row,), _ in encoded]
+    pooled = np.empty((len(texts), encoder.config.hidden_size), dtype=np.float32)
+    by_length = np.argsort([len(row) for row in ids], kind="stable")
+    for part in np.split(by_length, range(BATCH, len(ids), BATCH)):
+        batch = {name: tensor.to(encoder.device) for name, tensor in pad([ids[i] for i in part], tokens.pad_id).items()}
         with torch.inference_mode():
-            states = encoder(**batch).last_hidden_state
-            pooled = pool(self.config.pooling, states, batch["attention_mask"], None)
-        return pooled.cpu().numpy(), json.dumps([len(ids), int((ids == tokens.unknown_id).sum()), n_cut])
+            states, mask = encoder(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
+            of_text = states[:, 0] if config.pooling == "cls" else (states * mask).sum(1) / mask.sum(1)
+        pooled[part] = of_text.float().cpu().numpy()
+    counts = [[len(row), int((row == tokens.unknown_id).sum()), n_cut] for (row,), n_cut in encoded]
+    return [(row[None], json.dumps(count)) for row, count in zip(pooled, counts, strict=True)]
 
-    @functools.cached_property
-    def loaded(self) -> tuple[Any, Tokens, int]:
-        """Encoder, tokenizer, and the longest input in tokens."""
-        encoder, tokens = pretrained(self.config, rate=0.0)
-        encoder.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-        return encoder, tokens, min(self.config.max_length, position_limit(encoder))
+
+@functools.lru_cache(maxsize=1)
+def _loaded(settings: str) -> tuple[Any, Any, int]:
+    """The encoder of a worker, with its tokenizer and the longest input in tokens."""
+    import torch
+
+    from models.inputs.encoders import position_limit, pretrained
+
+    config = EmbeddingStage.model_validate_json(settings)
+    encoder, tokens = pretrained(config, rate=0.0)
+    encoder.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    return encoder, tokens, min(config.max_length, position_limit(encoder))

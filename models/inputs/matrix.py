@@ -20,7 +20,7 @@ from competition.errors import DataError
 from competition.files import read_json, write_json
 from competition.tables import Rows
 from models.config import FeatureStage
-from models.inputs.features import molecule_features
+from models.inputs.features import stage_features
 from models.stage import Context
 
 
@@ -77,8 +77,8 @@ def molecule_numbers(rows: Rows, config: FeatureStage, context: Context) -> NDAr
     """Features of each molecule column, (n_rows, n_numbers); NaN where one is not defined."""
     parts: list[NDArray[np.float32]] = [np.empty((len(rows), 0), dtype=np.float32)]
     for column in context.smiles:
-        for cache in molecule_features(list(config.features), config.n_bits, context.cache):
-            parts.append(np.concatenate(cache.load(list(rows.inputs[column]))[0]))
+        for cache in stage_features(config, context.cache):
+            parts.append(np.concatenate(cache.load(rows.inputs[column])[0]))
     return np.hstack(parts)
 
 

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from competition.files import read_json, write_json
 from competition.tables import Rows
 from models.config import EmbeddingStage
-from models.inputs.features import molecule_features
+from models.inputs.features import stage_features
 from models.settings import NeuralStage
 from models.stage import Context
 
 FILE = "columns.json"
-FINGERPRINT_BITS = 1024
 Settings = NeuralStage | EmbeddingStage
 FURTHEST = 5.0
 """Spreads from the mean at which a value is cut: one odd number must not outweigh all pooled features."""
@@ -60,9 +59,9 @@ def _numbers(rows: Rows, config: Settings, context: Context) -> NDArray[np.float
     parts: list[NDArray[Any]] = [np.zeros((len(rows), 0))]
     if config.columns_before_head and context.numeric:
         parts.append(rows.inputs[context.numeric].to_numpy(dtype=np.float64))
-    for column in context.smiles if config.molecule_features else []:
-        for cache in molecule_features(list(config.molecule_features), FINGERPRINT_BITS, context.cache):
-            parts.append(np.concatenate(cache.load(list(rows.inputs[column]))[0]))
+    for column in context.smiles:
+        for cache in stage_features(config, context.cache):
+            parts.append(np.concatenate(cache.load(rows.inputs[column])[0]))
     return np.hstack(parts)
 
 

@@ -169,12 +169,11 @@ def _groups(
     """Groups of tasks in the order of the stages, each stage after the molecules that it reads."""
     groups: dict[str, Group] = {}
     for name, stage in stages.items():
-        caches = {cache.folder.name: cache for cache in shared_caches(stage, context_of(competition, paths, 0))}
+        shared = [shared.cache for shared in shared_caches(stage, context_of(competition, paths, 0))]
+        caches = {cache.folder.name: cache for cache in shared}
         for folder, cache in caches.items():
             groups.setdefault(folder, Group(folder, label=cache.name))
-        if stage.kind == "embedding":
-            groups.setdefault("embedding", Group("embedding", label="features of the encoder"))
-        needs = frozenset([*caches, *(["embedding"] if stage.kind == "embedding" else [])])
+        needs = frozenset(caches)
         labelling = [source for source in (stage.pseudo_labels.of if stage.pseudo_labels else []) if source in stages]
         for source in labelling:
             needs |= {_predictions_of(source), *(_jobs_of(source, seed) for seed in stages[source].seeds)}

@@ -16,6 +16,7 @@ from competition.config import CompetitionConfig
 from competition.files import derive_seed
 from competition.paths import Paths
 from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
+from competition.task import task_of
 from folds.table import read_folds, time_ordered
 from models.jobs import attempts
 from models.jobs.attempts import CHECKPOINTS
@@ -44,13 +45,12 @@ def context_of(
         competition.text,
         [*competition.numeric, *features],
         competition.categorical,
-        competition.targets,
+        task_of(competition),
         seed,
         paths.cache,
         progress or (lambda done, total: None),
         competition.auxiliary_targets,
         id=competition.id,
-        submission_columns=competition.columns_in_sample,
     )
 
 
@@ -164,15 +164,7 @@ def job_seed(competition: CompetitionConfig, job: Job) -> int:
     )
 
 
-def fill_embeddings(stage: Any, competition: CompetitionConfig, paths: Paths, rows: list[Rows]) -> None:
-    """Compute the features of all texts that a frozen encoder has not read yet."""
-    from models.stages.embedding import Embedding
-
-    for part in rows:
-        Embedding(stage, context_of(competition, paths, 0)).features(part)
-
-
-def fill_cache(stage: Any, competition: CompetitionConfig, paths: Paths, folder: str, smiles: list[str]) -> None:
+def fill_cache(stage: Any, competition: CompetitionConfig, paths: Paths, folder: str, keys: list[str]) -> None:
     """Compute one shard of one cache."""
-    caches = shared_caches(stage, context_of(competition, paths, 0))
-    next(cache for cache in caches if cache.folder.name == folder).compute_shard(smiles)
+    caches = [shared.cache for shared in shared_caches(stage, context_of(competition, paths, 0))]
+    next(cache for cache in caches if cache.folder.name == folder).compute_shard(keys)

@@ -56,7 +56,7 @@ class Catboost:
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
         """Predictions (n_rows, n_targets)."""
         x = _features(_with_topics(read_inputs(rows, self.config, self.context, folder), folder))
-        files = [_file(folder, t) for t in range(len(self.context.targets))]
+        files = [_file(folder, t) for t in range(len(self.context.task.outputs))]
         boosters = [CatBoostRegressor().load_model(str(file)) for file in files]
         return trees.in_own_units([booster.predict(x, thread_count=1) for booster in boosters], folder)
 

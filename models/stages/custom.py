@@ -46,7 +46,7 @@ class Custom:
         """
         returned = self._call("predict", self.stage.predict, rows, folder)
         y_pred = np.asarray(self._call("predict", np.asarray, returned, float))
-        expected = (len(rows), len(self.context.targets))
+        expected = (len(rows), len(self.context.task.outputs))
         y_pred = y_pred[:, None] if y_pred.shape == expected[:1] and expected[1] == 1 else y_pred
         if y_pred.shape != expected or not np.isfinite(y_pred).all():
             wrong = int((~np.isfinite(y_pred)).sum())

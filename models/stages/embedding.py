@@ -6,6 +6,7 @@ the means of the columns, and embedding.json with the digest of the encoder, whi
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,8 @@ from competition.files import read_json, write_json
 from competition.tables import Rows
 from models.config import EmbeddingStage
 from models.inputs.encoders import check_vocabulary, cut_note
-from models.inputs.frozen import FrozenEncoder
+from models.inputs.frozen import encoder_cache, read_texts, template_of
 from models.inputs.tabular import fit_columns, read_columns
-from models.inputs.template import SEPARATOR, read_template
 from models.notes import write_notes
 from models.stage import Context
 from models.stages.estimators import build_regressor, fit_targets, predict_targets
@@ -33,24 +33,23 @@ class Embedding:
     def __init__(self, config: EmbeddingStage, context: Context) -> None:
         self.config = config
         self.context = context
-        self.template = read_template(
-            config.template, config.columns, context.smiles, context.text, context.categorical, config.reads_atoms
-        )
-        self.encoder = FrozenEncoder(config, context.cache)
+        self.cache = encoder_cache(config, context.cache)
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Fit a regressor per target on the training rows."""
         assert train.y is not None
         x, counts = self.features(train)
         n_tokens, n_unknown, n_cut = counts.sum(axis=0)
-        check_vocabulary(n_unknown / n_tokens, self.config.weights, self.template.columns)
+        check_vocabulary(n_unknown / n_tokens, self.config.weights, template_of(self.config, self.context).columns)
         if n_cut:
             write_notes(folder, [cut_note(n_cut, len(train), counts[:, 0].max(), self.config.too_long)])
         mean, scale = x.mean(axis=0), x.std(axis=0)
-        stored = {"weights": self.encoder.digest, "mean": mean.tolist()}
+        stored = {"weights": self.cache.settings["weights"], "mean": mean.tolist()}
         write_json(folder / FILE, {**stored, "scale": np.where(scale > 1e-9, scale, 1.0).tolist()})
         fit_columns(train, self.config, self.context, folder)
-        fit_targets(self._pipeline, self._table(x, train, folder), train.y, train.weights, folder, self.context.targets)
+        fit_targets(
+            self._pipeline, self._table(x, train, folder), train.y, train.weights, folder, self.context.task.targets
+        )
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
         """Predictions (n_rows, n_targets).
@@ -58,7 +57,7 @@ class Embedding:
         Raises:
             ConfigError: if the weights are not those of the training.
         """
-        if self.encoder.digest != read_json(folder / FILE)["weights"]:
+        if self.cache.settings["weights"] != read_json(folder / FILE)["weights"]:
             raise ConfigError(
                 f"weights {self.config.weights!r} must be the files that {folder} was trained with, and they have "
                 "changed; put those back, or train again."
@@ -67,8 +66,8 @@ class Embedding:
 
     def features(self, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Pooled features (n_rows, width), and what was counted (n_rows, 3); see `models.inputs.frozen`."""
-        texts = self.template.texts(rows.inputs, SEPARATOR)
-        return self.encoder.features(texts, self.context.progress)
+        features, counts = self.cache.load(read_texts(rows, self.config, self.context))
+        return np.concatenate(features).astype(np.float64), np.array([json.loads(words) for words in counts])
 
     def _table(self, features: NDArray[np.float64], rows: Rows, folder: Path) -> NDArray[np.float64]:
         """Features in units of their spread around the training rows' mean, and the columns that join them."""

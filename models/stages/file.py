@@ -54,7 +54,7 @@ class File:
 
     def __init__(self, config: FileStage, context: Context) -> None:
         self.config, self.context = config, context
-        self.columns = context.submission_columns or context.targets
+        self.columns = context.task.columns_in_sample
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Copy both files and note what looks wrong beside the labels of `train`."""

@@ -44,7 +44,9 @@ class Lightgbm:
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
         """Predictions (n_rows, n_targets)."""
         x = _matrix(read_inputs(rows, self.config, self.context, folder))
-        boosters = [lightgbm.Booster(model_str=_file(folder, t).read_text()) for t in range(len(self.context.targets))]
+        boosters = [
+            lightgbm.Booster(model_str=_file(folder, t).read_text()) for t in range(len(self.context.task.outputs))
+        ]
         return trees.in_own_units([booster.predict(x, num_threads=1) for booster in boosters], folder)
 
     def count_trees(self, config: LightgbmStage, sample: Sample, held_back: Sample) -> tuple[int, float]:

@@ -44,7 +44,7 @@ class Sklearn:
         def pipeline() -> Pipeline:
             return self._pipeline(list(x.columns), vocabularies, n_quantiles)
 
-        fit_targets(pipeline, x, train.y, train.weights, folder, self.context.targets)
+        fit_targets(pipeline, x, train.y, train.weights, folder, self.context.task.targets)
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
         """Predictions (n_rows, n_targets)."""

@@ -78,7 +78,7 @@ def fit_trees(library: Library, x: Inputs, train: Rows, folder: Path) -> None:
     """
     config, context = library.config, library.context
     assert train.y is not None
-    known = labelled_rows(train.y, context.targets)
+    known = labelled_rows(train.y, context.task.targets)
     mean, scale = target_scale(train.y)
     y = (train.y - mean) / scale  # libraries keep labels as float32, which a large mean would leave no digits
     steps = config.search_trials + 1

@@ -92,12 +92,17 @@ class Neural:
         """Predictions (n_rows, n_targets)."""
         network = self._network(self.restore(folder), rows, folder)
         y_pred, self.spread = trainer.predict(
-            network, self._views(rows, folder, seed=0), self.n_views[1], self.config, folder, len(self.context.targets)
+            network,
+            self._views(rows, folder, seed=0),
+            self.n_views[1],
+            self.config,
+            folder,
+            len(self.context.task.outputs),
         )
         return y_pred
 
     def _network(self, backbone: nn.Module, rows: Rows, folder: Path) -> Network:
-        n_outputs = len(self.context.targets)
+        n_outputs = len(self.context.task.outputs)
         n_outputs += len(self.context.auxiliary) if self.config.auxiliary_weight > 0 else 0
         n_outputs *= 2 if self.config.loss == "gaussian" else 1
         n_columns = read_columns(rows.take(np.arange(1)), self.config, self.context, folder).shape[1]

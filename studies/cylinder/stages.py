@@ -73,7 +73,7 @@ class Cylinders:
 
     def __init__(self, settings: DropoutSettings, context: Context) -> None:
         self.settings, self.context = settings, context
-        self.classifies = len(context.targets) > 1
+        self.classifies = len(context.task.outputs) > 1
 
     def network(self) -> Network:
         """A new network."""
@@ -215,7 +215,7 @@ class Mlp(Cylinders):
         """64 units a layer."""
         widths = [2, 64, 64, 64]
         layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in zip(widths[:-1], widths[1:], strict=True)]
-        return Network(list(layers), 64, len(self.context.targets), self.settings)
+        return Network(list(layers), 64, len(self.context.task.outputs), self.settings)
 
     def encode(self, inputs: pd.DataFrame) -> Tensor:
         """(n_rows, 2)."""
@@ -232,7 +232,7 @@ class Vgg(Cylinders):
             for a, b in ((1, 8), (8, 16), (16, 32))
         ]
         layers.append(nn.Sequential(nn.Flatten(), nn.Linear(32 * (SIZE // 8) ** 2, 64), nn.ReLU()))
-        return Network(layers, 64, len(self.context.targets), self.settings)
+        return Network(layers, 64, len(self.context.task.outputs), self.settings)
 
     def encode(self, inputs: pd.DataFrame) -> Tensor:
         """(n_rows, 1, SIZE, SIZE)."""

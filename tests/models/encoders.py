@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from competition.tables import Rows
+from competition.task import Task
 from models.config import BertStage
 from models.inputs import tokens as text
 from models.stage import Context
@@ -32,7 +33,7 @@ def stage(**changes: Any) -> BertStage:
 
 
 def context(smiles: list[str] | None = None, texts: list[str] | None = None, seed: int = 1) -> Context:
-    return Context(smiles or [], texts or [], ["pH"], [], ["y"], seed, Path("unused"))
+    return Context(smiles or [], texts or [], ["pH"], [], Task(["y"]), seed, Path("unused"))
 
 
 def table(n: int = 24, seed: int = 0) -> Rows:

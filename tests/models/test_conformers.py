@@ -10,7 +10,7 @@ from rdkit import Chem
 
 from competition.errors import DataError
 from models.inputs import conformers
-from models.inputs.cache import MoleculeCache
+from models.inputs.cache import Cache
 from models.inputs.conformers import conformer_cache, embedded, refuse_flat, select
 from models.inputs.molecules import prepared
 
@@ -127,11 +127,11 @@ def test_molecules_without_coordinates_are_refused_by_name_unless_flat_is_set(
 def test_the_cache_gives_values_in_the_order_asked_and_computes_each_once(tmp_path: Path) -> None:
     calls = []
 
-    def compute(smiles: str) -> tuple[np.ndarray, str]:
-        calls.append(smiles)
-        return np.full((len(smiles), 2), len(smiles), dtype=np.float32), "ok"
+    def compute(keys: list[str]) -> list[tuple[np.ndarray, str]]:
+        calls.extend(keys)
+        return [(np.full((len(key), 2), len(key), dtype=np.float32), "ok") for key in keys]
 
-    cache = MoleculeCache(tmp_path, "length", {"a": 1}, compute)
+    cache = Cache(tmp_path, "length", {"a": 1}, compute)
     cache.compute_shard(["CC", "CCC"])
     values, status = cache.load(["CCC", "C", "CC", "CCC"])
     assert [value.shape for value in values] == [(3, 2), (1, 2), (2, 2), (3, 2)]
@@ -143,8 +143,8 @@ def test_the_cache_gives_values_in_the_order_asked_and_computes_each_once(tmp_pa
 
 
 def test_other_settings_have_another_folder(tmp_path: Path) -> None:
-    a = MoleculeCache(tmp_path, "x", {"a": 1}, conformer)
-    b = MoleculeCache(tmp_path, "x", {"a": 2}, conformer)
+    a = Cache(tmp_path, "x", {"a": 1}, conformer)
+    b = Cache(tmp_path, "x", {"a": 2}, conformer)
     assert a.folder != b.folder
 
 
@@ -163,7 +163,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     cache.compute_shard(["CO"])
     shard = next(cache.folder.glob("*.npz"))
     shard.write_bytes(shard.read_bytes()[:100])
-    with pytest.raises(DataError, match=f"{shard.name} must be a part of the cache and is damaged"):
+    with pytest.raises(DataError, match=f"{shard.name} is a damaged part of the cache"):
         cache.missing(["CO"])
 
 
@@ -174,6 +174,6 @@ def test_an_edit_of_the_code_that_computes_has_another_folder(tmp_path: Path) ->
         (tmp_path / "own.py").write_text(f"def compute(smiles):\n    {body}\n")
         names: dict = {}
         exec(compile((tmp_path / "own.py").read_text(), str(tmp_path / "own.py"), "exec"), names)
-        folders.append(MoleculeCache(tmp_path, "x", {}, names["compute"]).folder)
+        folders.append(Cache(tmp_path, "x", {}, names["compute"]).folder)
     assert folders[0] != folders[1]
     assert folders[1] == folders[2]

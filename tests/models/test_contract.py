@@ -14,6 +14,7 @@ from competition.files import sha256_of, write_table
 from competition.paths import Paths
 from competition.prepare import prepare
 from competition.tables import Rows, read_rows
+from competition.task import Task
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
@@ -78,7 +79,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[Rows, Rows]:
 
 
 def context(cache: Path, seed: int = 1) -> Context:
-    return Context(["SMILES"], ["note"], ["pH"], ["site"], ["lumo", "mu"], seed, cache)
+    return Context(["SMILES"], ["note"], ["pH"], ["site"], Task(["lumo", "mu"]), seed, cache)
 
 
 def fit(kind: str, train: Rows, folder: Path, cache: Path, seed: int = 1) -> Any:

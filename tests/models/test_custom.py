@@ -10,6 +10,7 @@ import pytest
 
 from competition.errors import ConfigError
 from competition.tables import Rows
+from competition.task import Task
 from models.registry import build_stage
 from models.settings import CustomStage
 from models.stage import Context
@@ -17,7 +18,7 @@ from models.stage import Context
 CLASSES = """
 class Good:
     def __init__(self, settings, context):
-        self.n_targets = len(context.targets)
+        self.n_targets = len(context.task.outputs)
 
     def fit(self, train, valid, folder):
         pass
@@ -58,7 +59,7 @@ ROWS = Rows(["a", "b", "c"], pd.DataFrame({"s": ["C", "CC", "CCC"]}), np.zeros((
 def predicted(folder: Path, name: str) -> np.ndarray:
     (folder / "own.py").write_text(CLASSES)
     config = CustomStage(kind="custom", code=f"{folder / 'own.py'}:{name}")
-    stage = build_stage(config, Context(["s"], [], [], [], ["y", "z"], 0, folder))
+    stage = build_stage(config, Context(["s"], [], [], [], Task(["y", "z"]), 0, folder))
     stage.fit(ROWS, None, folder)
     return stage.predict(ROWS.without_labels(), folder)
 

@@ -15,6 +15,7 @@ from rdkit import Chem
 
 from competition.errors import ConfigError
 from competition.tables import Rows
+from competition.task import Task
 from models.config import GnnStage
 from models.stage import Context
 from models.stages.gnn import Gnn, atom_features
@@ -26,7 +27,7 @@ ROWS = Rows(
 
 def stage(**changes: Any) -> Gnn:
     config = GnnStage.model_validate({"kind": "gnn", "hidden_width": 8, "epochs": 1, "batch_size": 2, **changes})
-    return Gnn(config, Context(["s"], [], [], [], ["y"], 1, Path("unused")))
+    return Gnn(config, Context(["s"], [], [], [], Task(["y"]), 1, Path("unused")))
 
 
 def published(folder: Path, **changes: Any) -> Path:

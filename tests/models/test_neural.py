@@ -13,6 +13,7 @@ import torch
 
 from competition.files import read_json
 from competition.tables import Rows
+from competition.task import Task
 from models.config import GnnStage
 from models.stage import Context
 from models.stages.gnn import Gnn
@@ -25,7 +26,7 @@ SMILES = ["CCO", "CCN", "CCC", "CCCl", "CCF", "CCCO", "CCCN", "CCCC", "c1ccccc1"
 def stage(context: Context | None = None, **changes: Any) -> Gnn:
     small = {"width": 16, "hidden_width": 16, "epochs": 60, "batch_size": 8, "learning_rate": 5e-3}
     config = GnnStage.model_validate({"kind": "gnn", **small, **changes})
-    return Gnn(config, context or Context(["s"], [], ["x"], ["k"], ["y"], 1, Path("unused")))
+    return Gnn(config, context or Context(["s"], [], ["x"], ["k"], Task(["y"]), 1, Path("unused")))
 
 
 def rows(n: int = 48, seed: int = 0) -> Rows:
@@ -96,7 +97,7 @@ def test_weights_of_rows_decide_between_labels_that_contradict(tmp_path: Path) -
 def test_several_molecule_columns_share_one_backbone(tmp_path: Path) -> None:
     train = rows()
     both = Rows(train.ids, train.inputs.assign(t=train.inputs["s"][::-1].to_numpy()), train.y)
-    one = stage(Context(["s", "t"], [], [], [], ["y"], 1, tmp_path), epochs=2)
+    one = stage(Context(["s", "t"], [], [], [], Task(["y"]), 1, tmp_path), epochs=2)
     one.fit(both, None, tmp_path)
     weights = safetensors.torch.load_file(tmp_path / "weights.safetensors")
     assert sum(name.endswith("W_i.weight") for name in weights) == 1
@@ -104,7 +105,7 @@ def test_several_molecule_columns_share_one_backbone(tmp_path: Path) -> None:
     assert weights["head.linear.weight"].shape == (1, 16)
     swapped = Rows(both.ids, both.inputs.rename(columns={"s": "t", "t": "s"}), None)
     assert not np.allclose(one.predict(swapped, tmp_path), one.predict(both, tmp_path))
-    named = stage(Context(["s", "t"], [], [], [], ["y"], 1, tmp_path), columns=["t"])
+    named = stage(Context(["s", "t"], [], [], [], Task(["y"]), 1, tmp_path), columns=["t"])
     assert named.columns == ["t"]
 
 
@@ -112,7 +113,7 @@ def test_what_a_molecule_does_may_depend_on_its_partner(tmp_path: Path) -> None:
     pairs = [(one, two) for one in ("CCO", "c1ccccc1") for two in ("CC#N", "CCCl")] * 8
     y = np.array([1.0 if pair == ("CCO", "CCCl") else 0.0 for pair in pairs])  # a sum of two effects misses by .25
     both = Rows([f"r{i}" for i in range(len(y))], pd.DataFrame(pairs, columns=["s", "t"]), y[:, None])
-    one = stage(Context(["s", "t"], [], [], [], ["y"], 1, tmp_path))
+    one = stage(Context(["s", "t"], [], [], [], Task(["y"]), 1, tmp_path))
     one.fit(both, None, tmp_path)
     assert np.abs(one.predict(both, tmp_path)[:, 0] - y).max() < 0.15
 

@@ -12,6 +12,7 @@ import pytest
 
 from competition.errors import DataError
 from competition.tables import Rows
+from competition.task import Task
 from models.config import SklearnStage
 from models.registry import build_stage
 from models.stage import Context
@@ -24,7 +25,7 @@ def fit(
     folder: Path, y: Any, columns: dict[str, Any], regressor: str = "Ridge", weights: Any = None, **roles: list[str]
 ) -> Any:
     context = Context(
-        **{"smiles": [], "text": [], "numeric": [], "categorical": [], **roles}, targets=["y"], seed=3, cache=folder
+        **{"smiles": [], "text": [], "numeric": [], "categorical": [], **roles}, task=Task(["y"]), seed=3, cache=folder
     )
     stage = build_stage(SklearnStage(kind="sklearn", regressor=regressor), context)
     stage.fit(replace(rows(columns, y), weights=weights), None, folder)

@@ -12,6 +12,7 @@ import pytest
 from competition.errors import DataError
 from competition.files import read_json
 from competition.tables import Rows
+from competition.task import Task
 from models.config import CatboostStage, LightgbmStage
 from models.registry import build_stage
 from models.stage import Context
@@ -31,7 +32,7 @@ def rows(y: Any = None, weights: Any = None, **columns: Any) -> Rows:
 def build(kind: str, tmp_path: Path, settings: dict[str, Any] | None = None, **context: list[str]) -> Any:
     roles = {"smiles": [], "text": [], "numeric": [], "categorical": [], **context}
     config = SETTINGS[kind].model_copy(update=settings or {})
-    return build_stage(config, Context(**roles, targets=["y"], seed=3, cache=tmp_path / "cache"))
+    return build_stage(config, Context(**roles, task=Task(["y"]), seed=3, cache=tmp_path / "cache"))
 
 
 def fit_predict(stage: Any, train: Rows, test: Rows, folder: Path) -> np.ndarray:
@@ -109,7 +110,7 @@ def test_without_a_search_the_settings_are_those_of_the_yaml(kind: str, tmp_path
 
 def test_progress_counts_trials_and_ends_at_all(kind: str, tmp_path: Path) -> None:
     x, said = np.arange(60.0), []
-    context = Context([], [], ["x"], [], ["y"], 3, tmp_path, lambda *steps: said.append(steps))
+    context = Context([], [], ["x"], [], Task(["y"]), 3, tmp_path, lambda *steps: said.append(steps))
     stage = build_stage(SETTINGS[kind].model_copy(update={"search_trials": 2, "max_trees": 5}), context)
     stage.fit(rows(x, x=x), None, tmp_path)
     assert said == [(1, 3), (2, 3), (3, 3)]

@@ -15,6 +15,7 @@ import torch
 from competition.errors import ConfigError
 from competition.files import read_json
 from competition.tables import Rows
+from competition.task import Task
 from models.config import UnimolStage
 from models.inputs import conformers
 from models.notes import read_notes
@@ -218,7 +219,7 @@ def test_flat_molecules_are_named_in_a_note(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(conformers, "_embed", lambda *_: False)
     rows = Rows(["a", "b"], pd.DataFrame({"s": ["CCO", "CO"]}), None)
     config = UnimolStage(kind="unimol")
-    built = Unimol(config, Context(["s"], [], [], [], ["y"], 0, tmp_path / "cache"))
+    built = Unimol(config, Context(["s"], [], [], [], Task(["y"]), 0, tmp_path / "cache"))
     built.count_statuses(rows, tmp_path)
     assert read_json(tmp_path / "conformers.json") == {"flat": 2}
     (note,) = read_notes(tmp_path)

@@ -18,6 +18,7 @@ from unimol_tools.models import unimolv2
 
 from competition.errors import ConfigError
 from competition.tables import Rows
+from competition.task import Task
 from models.config import Unimol2Stage, UnimolStage
 from models.inputs.conformers import embedded
 from models.inputs.molecules import prepared
@@ -168,7 +169,7 @@ def test_with_two_columns_and_conformers_a_prediction_is_the_same_alone_and_in_a
     """And it is the mean over the conformers, which training takes in turn."""
     train = rows(TRAIN, TRAIN[::-1], np.arange(10.0)[:, None])
     test = rows(["CCCCO", "C", "CCO", "c1ccncc1"], ["O", "CCCl", "CC#N", "CCCCBr"], None)
-    built = build_stage(SETTINGS[kind], Context(["a", "b"], [], [], [], ["y"], 1, tmp_path))
+    built = build_stage(SETTINGS[kind], Context(["a", "b"], [], [], [], Task(["y"]), 1, tmp_path))
     (tmp_path / "job").mkdir()
     views, encode = [], built.encode
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from competition.tables import Rows
+from competition.task import Task
 from models.registry import build_stage
 from models.settings import CustomStage
 from models.stage import Context, FittedStage
@@ -26,7 +27,7 @@ def stage(kind: str, where: str, rate: float, seed: int = 0, n_targets: int = 1)
     settings = {"where": where, "rate": rate, "epochs": 2, "learning_rate": 1e-3, "passes": 2}
     config = CustomStage(kind="custom", code=f"{STAGES}:{kind}", settings=settings)
     targets = [f"bin_{i}" for i in range(n_targets)] if n_targets > 1 else ["volume"]
-    return build_stage(config, Context([], [], ["radius", "height"], [], targets, seed, STAGES.parent))
+    return build_stage(config, Context([], [], ["radius", "height"], [], Task(targets), seed, STAGES.parent))
 
 
 def rows(n_targets: int = 1) -> Rows:
@@ -98,7 +99,7 @@ def test_dropout_in_each_layer_makes_the_modes_differ(tmp_path: Path) -> None:
 def network_of(where: str, rate: float) -> stages.Network:
     torch.manual_seed(0)
     settings = stages.DropoutSettings(where=where, rate=rate, epochs=1, learning_rate=1e-3)
-    context = Context([], [], ["radius", "height"], [], ["volume"], 0, STAGES.parent)
+    context = Context([], [], ["radius", "height"], [], Task(["volume"]), 0, STAGES.parent)
     return stages.Mlp(settings, context).network()
 
 
