@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+from pyarrow import parquet
 
 from competition.errors import DataError
+
+DIGEST = b"sha256"
+"""Key of the metadata of a Parquet table under which `table_digest` finds its digest."""
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -74,87 +81,92 @@ def read_json(path: Path, *keys: str) -> Any:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV without its index; floats keep every digit."""
-    write_atomically(path, as_csv(table))
+    """Write a table without its index: typed, as Parquet, where the name says so, else as CSV with every digit."""
+    write_atomically(path, as_parquet(table) if path.suffix == ".parquet" else as_csv(table))
 
 
 def as_csv(table: pd.DataFrame) -> str:
-    """A table as `write_table` writes it."""
+    """A table as text."""
     content = table.to_csv(index=False, lineterminator="\n")
     if "\r" in content:  # left unquoted by the csv module, and taken for the end of a row by every reader
         content = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     return content
 
 
-def read_text_table(path: Path) -> pd.DataFrame:
-    """Read a CSV with every cell as the text that stands in the file; an empty cell is ''.
+def as_parquet(table: pd.DataFrame) -> bytes:
+    """A table with its types and, for `table_digest`, the digest of what it says."""
+    typed = pa.Table.from_pandas(table, preserve_index=False)
+    known = {**typed.schema.metadata, DIGEST: hashlib.sha256(as_csv(table).encode()).hexdigest()}
+    parquet.write_table(typed.replace_schema_metadata(known), buffer := io.BytesIO())
+    return buffer.getvalue()
 
-    Numbers are converted later, where a message can name the row: pandas would turn the text 'NA'
-    into a missing value and the id '007' into 7.
+
+def table_digest(path: Path) -> str:
+    """Digest of a table of ours: of what a Parquet table says, whichever version of pyarrow wrote it, or of a CSV.
 
     Raises:
-        DataError: if the file is absent, empty, not CSV, not UTF-8, or has two columns of one name.
+        DataError: if the step that writes it has not run.
+    """
+    if not path.exists():
+        raise DataError(f"{path} is not there yet; run ./run.sh full, or the steps before this one.")
+    return parquet.read_schema(path).metadata[DIGEST].decode() if path.suffix == ".parquet" else sha256_of(path)
+
+
+def read_table(path: Path, text_columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Read a table of ours, Parquet or CSV; of a CSV, `text_columns` are text and all others are exact numbers.
+
+    Raises:
+        DataError: if it is absent or broken.
     """
     try:
-        # The C parser cannot tell a short row from empty cells.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", header=None, engine="python")
+        if path.suffix == ".parquet":
+            return parquet.read_table(path).to_pandas()
+        with path.open(encoding="utf-8", newline="") as file:
+            header = next(csv.reader(file), [])
+        types = {name: pa.string() if name in text_columns else pa.float64() for name in header}
+        options = arrow_csv.ParseOptions(newlines_in_values=True), arrow_csv.ConvertOptions(column_types=types)
+        return arrow_csv.read_csv(path, parse_options=options[0], convert_options=options[1]).to_pandas()
     except FileNotFoundError:
-        raise DataError(f"{path} must be a CSV file; there is none. Correct the path.") from None
-    except pd.errors.EmptyDataError:
-        raise DataError(f"{path} must have a header and rows; it is empty.") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
-        _require_commas(path)
-        raise DataError(
-            f"{path} must be a CSV file in UTF-8 that you may read: {' '.join(str(error).split())}"
-        ) from None
-    if table.shape[1] == 1:
-        _require_commas(path)
-    columns = [str(name) for name in table.iloc[0]]
-    doubled = sorted({name for name in columns if columns.count(name) > 1})
-    if doubled:
-        raise DataError(f"{path} must have distinct column names; doubled: {', '.join(doubled)}.")
-    table = table.iloc[1:].reset_index(drop=True)
-    short = table.isna().any(axis=1)  # an empty cell is an empty text, one that is not there is NaN
-    if short.any():
-        raise DataError(
-            f"{path}: every row must have {len(columns)} cells; row {int(short.to_numpy().argmax()) + 2} has fewer. "
-            "Is the file complete? Fetch or export it again."
-        )
-    table.columns = pd.Index(columns)
-    return table
+        raise DataError(f"{path} is not there; run the step that writes it.") from None
+    except (ValueError, pa.ArrowException) as error:
+        raise DataError(f"{path} is broken ({' '.join(str(error).split())}); delete it and run again.") from None
 
 
-def _require_commas(path: Path) -> None:
-    """Raise DataError where the first line of a text file has other separators, but no comma."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            first = file.readline()
-    except (OSError, UnicodeDecodeError):
-        return
-    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
-        if separator in first and "," not in first:
-            raise DataError(
-                f"{path} must have its cells separated by commas; its first line has {name}. "
-                "Save it with commas, and numbers with a decimal point."
-            )
+def read_text_table(path: Path) -> pd.DataFrame:
+    """Read a CSV of the user's with every cell as the text that stands in the file; an empty cell is ''.
 
-
-def read_table(path: Path, text_columns: list[str]) -> pd.DataFrame:
-    """Read a table of ours: `text_columns` as text, all others as numbers that round-trip exactly.
+    Numbers are converted later, where a message can name the row: pandas would turn the text 'NA' into a missing value
+    and the id '007' into 7, and take a row that is cut off for one with empty cells.
 
     Raises:
-        DataError: as `read_text_table`.
+        DataError: if the file is absent, empty, no CSV in UTF-8, or has two columns of one name or a row of other
+            length; names the row.
     """
-    table = read_text_table(path)
-    for name in table.columns:
-        if name not in text_columns:
-            try:
-                table[name] = [float(cell or "nan") for cell in table[name]]
-            except ValueError as error:
-                raise DataError(
-                    f"{path}: column {name!r} must hold numbers ({error}); delete it and run again."
-                ) from None
-    return table
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [row for row in csv.reader(file, strict=True) if len(row) > 1 or "".join(row).strip()]
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path}; correct the path.") from None
+    except (csv.Error, UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
+        raise DataError(f"{path} cannot be read as a CSV file in UTF-8: {error}.") from None
+    if not rows:
+        raise DataError(f"{path} is empty; it needs a header and rows.")
+    header, *rows = rows
+    for sign, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and sign in header[0]:
+            raise DataError(
+                f"{path} has {name} between its cells. Save it with commas, and numbers with a decimal point."
+            )
+    doubled = sorted({name for name in header if header.count(name) > 1})
+    if doubled:
+        raise DataError(f"{path} has several columns of the name {', '.join(doubled)}; rename or remove them.")
+    wrong = next((i for i, row in enumerate(rows) if len(row) != len(header)), None)
+    if wrong is not None:
+        raise DataError(
+            f"{path}: row {wrong + 2} has {len(rows[wrong])} cells and the header {len(header)}. Is the file complete, "
+            "and are texts with commas in quotes? Fetch or export it again."
+        )
+    return pd.DataFrame(rows, columns=header, dtype=str)
 
 
 def sha256_of(path: Path) -> str:

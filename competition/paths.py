@@ -103,15 +103,15 @@ class Paths:
 
     @property
     def train(self) -> Path:
-        return self.root / "prepared" / "train.csv"
+        return self.root / "prepared" / "train.parquet"
 
     @property
     def test(self) -> Path:
-        return self.root / "prepared" / "test.csv"
+        return self.root / "prepared" / "test.parquet"
 
     @property
     def sample(self) -> Path:
-        return self.root / "prepared" / "sample_submission.csv"
+        return self.root / "prepared" / "sample_submission.parquet"
 
     @property
     def prepare_report(self) -> Path:

@@ -1,7 +1,7 @@
 """Check the raw tables of a competition and write clean ones: `python -m competition.prepare [COMPETITION]`.
 
 Reads: train, test and sample_submission of the YAML. Never the answers.
-Writes: prepared/train.csv, test.csv, sample_submission.csv and report.json.
+Writes: prepared/train.parquet, test.parquet, sample_submission.parquet and report.json.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from competition.clean import (
 from competition.config import CompetitionConfig, find_config, load_competition, require_own_products
 from competition.errors import DataError, SubmissionError
 from competition.extra import with_extra_rows, with_features
-from competition.files import as_csv, as_json, read_text_table, write_atomically
+from competition.files import as_json, as_parquet, read_text_table, write_atomically
 from competition.metrics import Metric, load_metric
 from competition.paths import Paths
 from competition.tables import FOLD, INPUT_KEY, TIME, WEIGHT
@@ -240,13 +240,13 @@ def run(config: CompetitionConfig, paths: Paths, yaml_file: Path) -> str:
     require_own_products(paths, yaml_file)
     prepared = prepare(config)
     contents = {
-        paths.owner: f"{yaml_file.resolve()}\n",
-        paths.train: as_csv(prepared.train),
-        paths.test: as_csv(prepared.test),
-        paths.sample: as_csv(prepared.sample),
-        paths.prepare_report: as_json(prepared.report),
+        paths.owner: f"{yaml_file.resolve()}\n".encode(),
+        paths.train: as_parquet(prepared.train),
+        paths.test: as_parquet(prepared.test),
+        paths.sample: as_parquet(prepared.sample),
+        paths.prepare_report: as_json(prepared.report).encode(),
     }
-    changed = [path for path, text in contents.items() if not path.exists() or path.read_bytes() != text.encode()]
+    changed = [path for path, content in contents.items() if not path.exists() or path.read_bytes() != content]
     if changed:
         with command.tables_to_change(paths):
             for path in changed:

@@ -14,7 +14,7 @@ def revision() -> str:
     """Which code this is: git's short hash, `-dirty` where code differs from it; without git a digest of the code."""
     try:
         _git("ls-files", "--error-unmatch", "run.sh")  # another project's repository may lie around this one
-        code = [*(f"{package}/**/*.py" for package in ROOMS), "run.sh", "setup.sh", "requirements.txt"]
+        code = [*(f"{package}/*.py" for package in ROOMS), "run.sh", "setup.sh", "requirements.txt"]
         changed = _git("status", "--porcelain", "--", *code)
         return _git("rev-parse", "--short=10", "HEAD").strip() + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):

@@ -72,7 +72,7 @@ def read_rows(path: Path, config: CompetitionConfig, labelled: bool) -> Rows:
     Raises:
         DataError: if the file is missing or not readable.
     """
-    table = read_table(path, text_columns(config))
+    table = read_table(path)
     features = [name for name in table.columns if name.startswith(FEATURE)]
     inputs = table[[*config.inputs, *features, INPUT_KEY]]
     ids = list(table[config.id])
@@ -91,9 +91,3 @@ def read_rows(path: Path, config: CompetitionConfig, labelled: bool) -> Rows:
 def own_rows(table: pd.DataFrame) -> pd.DataFrame:
     """A prepared training table without the rows of extra_train."""
     return table[~table[EXTRA].astype(bool)].reset_index(drop=True) if EXTRA in table else table
-
-
-def text_columns(config: CompetitionConfig) -> list[str]:
-    """Columns of the prepared tables that stay text."""
-    group = [config.group] if config.group else []
-    return [config.id, *config.smiles, *config.text, *config.categorical, *group, INPUT_KEY]

@@ -1,6 +1,6 @@
 """Divide the training rows into folds, once: `python -m folds.make [COMPETITION]`.
 
-Reads: prepared/train.csv, and with kind file the user's own table.
+Reads: prepared/train.parquet, and with kind file the user's own table.
 Writes: folds/folds.csv, groups.csv and report.json, which are kept while the settings and the rows stay the same.
 """
 
@@ -14,9 +14,9 @@ import pandas as pd
 from competition import command
 from competition.config import CompetitionConfig, load_competition, read_yaml, validate
 from competition.errors import DataError
-from competition.files import digest, read_json, read_table, sha256_of, write_json, write_table
+from competition.files import digest, read_json, read_table, sha256_of, table_digest, write_json, write_table
 from competition.paths import Paths
-from competition.tables import EXTRA, text_columns
+from competition.tables import EXTRA
 from folds.config import FoldsConfig
 from folds.splitters import divide
 from folds.table import read_folds
@@ -44,10 +44,10 @@ def fold_table(table: pd.DataFrame, folds: np.ndarray, targets: list[str]) -> st
 
 def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> str:
     """Make or keep folds.csv; returns what to print."""
-    table = read_table(paths.train, text_columns(competition))
+    table = read_table(paths.train)
     file = {"file": sha256_of_own(config.file)} if config.file else {}
     made_from = digest(
-        {"train": sha256_of(paths.train), "folds": config.model_dump(mode="json") | file, "seed": competition.seed}
+        {"train": table_digest(paths.train), "folds": config.model_dump(mode="json") | file, "seed": competition.seed}
     )
     whole = all(path.exists() for path in (paths.folds, paths.groups, paths.folds_report))
     if not (whole and read_json(paths.folds_report, "made_from", "sha256")["made_from"] == made_from):

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from competition import command, prepare
 from competition.config import CompetitionConfig, find_config, load_competition
 from competition.errors import DataError
-from competition.files import derive_seed, read_table, sha256_of, write_json
+from competition.files import derive_seed, read_table, table_digest, write_json
 from competition.paths import Paths, shown
 from competition.plots import new_figure, save_figure
-from competition.tables import TIME, own_rows, text_columns
+from competition.tables import TIME, own_rows
 from folds import make
 from folds.config import FoldsConfig
 from folds.groups import why_scaffolds
@@ -43,7 +43,7 @@ TOLD_APART = 0.6
 
 def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> str:
     """Look at prepared tables and folds.csv, write the pictures and shift.json; returns what to print."""
-    whole, test = (read_table(path, text_columns(competition)) for path in (paths.train, paths.test))
+    whole, test = (read_table(path) for path in (paths.train, paths.test))
     train = own_rows(whole)
     folds = read_folds(paths.folds, list(whole[competition.id]))[: len(train)]  # extra rows stand last
     seed = derive_seed(competition.seed, "shift")
@@ -188,7 +188,7 @@ def as_json(
         return dict(zip(("q10", "median", "q90"), np.quantile(values, [0.1, 0.5, 0.9]).tolist(), strict=True))
 
     return {
-        "made_from": {path.name: sha256_of(path) for path in (paths.train, paths.test, paths.folds)},
+        "made_from": {path.name: table_digest(path) for path in (paths.train, paths.test, paths.folds)},
         "kind": configured,
         "sizes": np.bincount(folds[folds >= 0]).tolist(),
         "similarity": [

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from competition.config import CompetitionConfig
 from competition.durations import in_words
 from competition.errors import DataError
-from competition.files import derive_seed, digest, read_json, read_table, read_text_table, sha256_of
+from competition.files import derive_seed, digest, read_json, read_table, sha256_of, table_digest
 from competition.metrics import Array, Metric, load_metric
 from competition.paths import PROJECT, Paths
-from competition.tables import INPUT_KEY, text_columns
+from competition.tables import INPUT_KEY
 from folds.table import read_folds, read_groups
 from models.jobs.plan import ALL, REPORT, Job, Plan, plan, sha256_of_required
 from models.jobs.predictions import stage_oof, stage_test
@@ -119,7 +119,7 @@ def open_run(competition: str, seed: int | None = None, reuse: bool = False, bud
     left_out: tuple[str, ...] = ()
     if budget is not None:
         config, jobs, left_out = _finished_seeds(config, jobs, budget)
-    tables = {path.name: sha256_of_required(path) for path in (paths.train, paths.test, paths.sample, paths.folds)}
+    tables = {path.name: table_digest(path) for path in (paths.train, paths.test, paths.sample, paths.folds)}
     name = digest({"config": _portable(config), "tables": tables, "keys": jobs.keys}, 12)
     made_from = digest(
         {
@@ -261,10 +261,10 @@ def load_columns(run: Run) -> Columns:
         DataError: if predictions do not fit the tables.
     """
     competition = run.config.competition
-    train = read_table(run.paths.train, text_columns(competition))
+    train = read_table(run.paths.train)
     ids = list(train[competition.id])
     folds = read_folds(run.paths.folds, ids)
-    test_table = read_text_table(run.paths.test)
+    test_table = read_table(run.paths.test)
     test_ids = list(test_table[competition.id])
     names = column_names(run.config)
     jobs = {name: [job for job in run.plan.of(stage) if job.seed in seeds] for name, (stage, seeds) in names.items()}

@@ -3,8 +3,8 @@
 Each run is held against one of them, the latest unless --with names another: the settings that differ, and the paired
 difference of the cross-fitted predictions on the training rows that both have predicted.
 
-Reads: prepared/train.csv, folds/units.csv, and of every run run.json, blend.json, stack.json, selection.json and the
-cross-fitted predictions. Writes nothing.
+Reads: prepared/train.parquet, folds/units.csv, and of every run run.json, blend.json, stack.json, selection.json and
+the cross-fitted predictions. Writes nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from competition.errors import ConfigError, DataError
 from competition.files import derive_seed, read_json, read_table
 from competition.metrics import Array, Metric, load_metric
 from competition.paths import Paths
-from competition.tables import text_columns
 from folds.table import read_groups
 from submissions.apply import BLEND, MANIFEST, SELECTION, STACK, read_step
 from submissions.blend import number
@@ -150,7 +149,7 @@ def read_labels(config: Config, paths: Paths) -> Labels:
         DataError: if the table or its folds are not there.
     """
     competition = config.competition
-    train = read_table(paths.train, text_columns(competition))
+    train = read_table(paths.train)
     metric, draws = load_metric(competition.metric, competition.greater_is_better), config.submissions.bootstrap
     return Labels(
         train.set_index(competition.id)[competition.targets],

@@ -10,7 +10,6 @@ import numpy as np
 
 from competition.files import derive_seed, read_json, read_table
 from competition.metrics import Array
-from competition.tables import text_columns
 from models.settings import NeuralStage
 from models.training.schedules import with_warmup
 from submissions.apply import SUBMISSION_FILE
@@ -78,7 +77,7 @@ def worst_rows(found: Findings) -> list[WorstRow]:
         residuals = (columns.y - found.cross_fitted) / np.nanstd(columns.y[columns.folds >= 0], axis=0)
     largest = np.where(np.isfinite(residuals), np.abs(residuals), -1.0).max(axis=1)
     order = np.argsort(-largest, kind="stable")[:WORST]
-    table = read_table(found.run.paths.train, text_columns(competition))
+    table = read_table(found.run.paths.train)
     return [
         WorstRow(
             columns.ids[i],

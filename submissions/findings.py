@@ -290,7 +290,7 @@ def _answers(run: Run, columns: Columns, files: list[str]) -> dict[str, list[flo
     names = competition.targets
     of_file = names if set(names) <= set(labels.columns) else competition.columns_in_sample
     lacking = [name for name in [competition.id, *of_file] if name not in labels.columns]
-    sample = read_text_table(run.paths.sample)
+    sample = read_table(run.paths.sample)
     ids = list(sample[competition.id])
     if lacking or labels[competition.id].duplicated().any() or not set(ids) <= set(labels[competition.id]):
         raise DataError(

@@ -1,7 +1,7 @@
 """Predict new rows with the saved weights: `./run.sh predict [COMPETITION] --test F [--out F]`.
 
 Reads: the new test table, the folder of the latest run and of its jobs. Neither the YAML nor the training table.
-Writes: predictions/<key of the table>/test.csv and submission.csv, and --out where it is given.
+Writes: predictions/<key of the table>/test.parquet and submission.csv, and --out where it is given.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     competition = config.competition
     table, ids, dropped = prepare_test(competition, str(test_file))
     folder = paths.prediction(digest([ids, table.to_csv(index=False)]))
-    new = TestPaths(paths.name, folder / "test.csv")
+    new = TestPaths(paths.name, folder / "test.parquet")
     write_table(new.test, table)
     jobs = [
         job

@@ -13,9 +13,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from competition import command
 from competition.errors import DataError
-from competition.files import digest, read_json, read_table, read_text_table, sha256_of, write_json
+from competition.files import digest, read_json, read_table, sha256_of, table_digest, write_json
 from competition.metrics import Array
-from competition.tables import own_rows, text_columns
+from competition.tables import own_rows
 from folds.table import read_folds
 from models.stages.file import COPY_OF_OOF, fold_mark
 from submissions.apply import MANIFEST, read_step, submission_table, write_submission
@@ -38,7 +38,7 @@ def at_work(run: Run) -> Iterator[None]:
 def write_manifest(run: Run) -> None:
     """Write run.json: all that a later `predict` needs to know, and what the run was made of."""
     competition = run.config.competition
-    train = read_table(run.paths.train, text_columns(competition))
+    train = read_table(run.paths.train)
     own = own_rows(train)
     ids = list(train[competition.id])
     folds = read_folds(run.paths.folds, ids)
@@ -71,11 +71,11 @@ def write_manifest(run: Run) -> None:
             "stages": stages,
             "columns": {n: {"stage": s, "seeds": seeds} for n, (s, seeds) in column_names(run.config).items()},
             "targets": competition.targets,
-            "sample_columns": list(read_text_table(run.paths.sample).columns),
+            "sample_columns": list(read_table(run.paths.sample).columns),
             "n_folds": run.plan.n_folds,
             "label_means": [float(own[name].mean()) for name in competition.targets],
             "tables": {
-                p.name: sha256_of(p) for p in (run.paths.train, run.paths.test, run.paths.sample, run.paths.folds)
+                p.name: table_digest(p) for p in (run.paths.train, run.paths.test, run.paths.sample, run.paths.folds)
             },
             "test_key": run.plan.test_key,
             "user_code": user_code(competition),
@@ -118,7 +118,7 @@ def write_predictions(run: Run, ids: list[str], y_pred: Array, file: str) -> int
     Raises:
         SubmissionError: if it does not fit the sample.
     """
-    sample, id_column = read_text_table(run.paths.sample), run.config.competition.id
+    sample, id_column = read_table(run.paths.sample), run.config.competition.id
     filling = read_json(run.folder / MANIFEST)["label_means"]
     table, filled = submission_table(sample, id_column, run.column_of, ids, y_pred, filling)
     write_submission(run.folder / file, table, sample, id_column)

@@ -18,7 +18,7 @@ from competition import command
 from competition.errors import DataError, SubmissionError
 from competition.files import read_json, read_table, write_atomically, write_table
 from competition.metrics import Array
-from competition.tables import INPUT_KEY, own_rows, text_columns
+from competition.tables import INPUT_KEY, own_rows
 from submissions.apply import (
     BLEND,
     BLEND_FILE,
@@ -132,7 +132,7 @@ def _steps(run: Run) -> list[str]:
 def _known_labels(run: Run) -> pd.DataFrame:
     """Mean label of each target for each input of the training table, its extra rows left out."""
     competition = run.config.competition
-    train = own_rows(read_table(run.paths.train, text_columns(competition)))
+    train = own_rows(read_table(run.paths.train))
     return train.groupby(INPUT_KEY, as_index=False)[competition.targets].mean()
 
 

@@ -104,7 +104,7 @@ def test_answers_change_no_byte_and_training_rows_are_not_needed_to_predict(undi
     assert submission(work).read_bytes() == submission(undisturbed).read_bytes()
 
     (config.parent / "train.csv").unlink()
-    (work / "smoke" / "prepared" / "train.csv").unlink()
+    (work / "smoke" / "prepared" / "train.parquet").unlink()
     done = run(work, "predict", str(config), "--test", "test.csv", "--out", "out.csv", cwd=config.parent)
     assert done.returncode == 0, done.stderr
     assert (config.parent / "out.csv").read_bytes() == submission(work).read_bytes()

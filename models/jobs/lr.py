@@ -4,7 +4,7 @@ The rate grows from a thousandth to a thousand times that of the YAML while the 
 its first fold; a tenth of the rate at which its loss is smallest is a good peak for its schedule. Held-out rows take
 no part. Source: Smith, Cyclical Learning Rates, WACV 2017; the tenth is fastai's rule.
 
-Reads: prepared/train.csv, folds/folds.csv. Writes: report/lr_<stage>.png. Weights of the test are thrown away.
+Reads: prepared/train.parquet, folds/folds.csv. Writes: report/lr_<stage>.png. Weights of the test are thrown away.
 """
 
 from __future__ import annotations

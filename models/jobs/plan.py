@@ -18,7 +18,7 @@ from typing import Any
 
 from competition.config import CompetitionConfig
 from competition.errors import DataError
-from competition.files import digest, read_json, read_text_table, sha256_of, write_json
+from competition.files import digest, read_json, read_table, sha256_of, table_digest, write_json
 from competition.paths import PROJECT, Paths
 from folds.table import read_folds, time_ordered
 from models.inputs.code import code_digest_of
@@ -108,8 +108,8 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
         ConfigError: if weights or predictions made elsewhere cannot be found, or a stage has nothing to learn from.
         DataError: if a table is missing, or --reuse finds several versions to choose from.
     """
-    train_digest, test_key = sha256_of_required(paths.train), sha256_of_required(paths.test)[:16]
-    folds = read_folds(paths.folds, list(read_text_table(paths.train)[competition.id]))
+    train_digest, test_key = table_digest(paths.train), table_digest(paths.test)[:16]
+    folds = read_folds(paths.folds, list(read_table(paths.train)[competition.id]))
     n_folds = int(folds.max()) + 1
     jobs: list[Job] = []
     keys: dict[str, str] = {}

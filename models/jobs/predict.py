@@ -6,7 +6,7 @@ from typing import Any
 
 from competition.config import CompetitionConfig
 from competition.errors import DataError
-from competition.files import sha256_of
+from competition.files import table_digest
 from competition.paths import Paths
 from competition.tables import read_rows
 from models.jobs.executor import Executor
@@ -36,7 +36,7 @@ def predict_jobs(
         if not job.finished:
             raise DataError(f"every job of the run must be finished; {job.folder} is not. Run ./run.sh full first.")
         verify(job)
-    test_key = sha256_of(paths.test)[:16]
+    test_key = table_digest(paths.test)[:16]
     rows = read_rows(paths.test, competition, labelled=False)
     waiting = [job for job in jobs if not job.has_predicted(test_key)]
     if fixed := sorted({job.stage for job in waiting if stages[job.stage].kind == "file"}):

@@ -5,7 +5,7 @@ budget, stages start in the YAML's order; the first job of each shows how long t
 in time is not started. Several processes on one folder share the jobs: each is trained by the one that claims it.
 With --shard I/N, a process begins with its own part of all jobs; the verb train ends there, full goes on with the rest.
 
-Reads: prepared/train.csv and test.csv, folds/folds.csv.
+Reads: prepared/train.parquet and test.parquet, folds/folds.csv.
 Writes: a folder per job: weights, out-of-fold and test predictions, and report.json last. Finished jobs are skipped.
 """
 

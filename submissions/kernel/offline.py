@@ -115,7 +115,7 @@ def predict_test(facts: dict[str, Any], test: Path, written: Path) -> str:
 
     require_columns(read_text_table(test), [facts["id"], *facts["inputs"]], test)
     predicted = predict(facts["name"], test, n_workers=None)
-    dropped = len(read_text_table(predicted)) - len(read_text_table(predicted.with_name("test.csv")))
+    dropped = len(read_text_table(predicted)) - len(read_table(predicted.with_name("test.parquet")))
     table, order = in_order_of_sample(read_text_table(predicted), test.with_name(facts["sample"]), facts["id"])
     written.parent.mkdir(parents=True, exist_ok=True)
     write_submission(written, table, table, facts["id"])

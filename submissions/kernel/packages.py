@@ -25,7 +25,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from competition.errors import DataError
-from competition.files import read_json, read_text_table, write_table
+from competition.files import read_json, read_table, write_table
 from competition.paths import PROJECT, Pack, Paths
 from submissions.config import Config
 
@@ -97,7 +97,7 @@ def rehearse(paths: Paths, config: Config, pack: Pack) -> list[str]:
         DataError: if that fails.
     """
     competition = config.competition
-    table = read_text_table(paths.test)[[competition.id, *competition.inputs]].head(N_ROWS)
+    table = read_table(paths.test)[[competition.id, *competition.inputs]].head(N_ROWS)
     with tempfile.TemporaryDirectory(prefix="rows_") as folder:
         rows, out = Path(folder) / "test.csv", Path(folder) / "imported.json"
         write_table(rows, pd.DataFrame(table))

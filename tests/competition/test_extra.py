@@ -124,8 +124,8 @@ def test_weights_and_auxiliary_targets_reach_the_rows(tmp_path: Path) -> None:
     train = train.assign(trust=np.linspace(0.1, 1, len(train)), logP=range(len(train)))
     path = write_competition(tmp_path, train, test, competition={"weight": "trust", "auxiliary_targets": ["logP"]})
     config = load_competition(str(path))
-    write_table(tmp_path / "clean.csv", prepare(config).train)
-    rows = read_rows(tmp_path / "clean.csv", config, True)
+    write_table(tmp_path / "clean.parquet", prepare(config).train)
+    rows = read_rows(tmp_path / "clean.parquet", config, True)
     assert rows.weights is not None and rows.auxiliary is not None
     assert np.allclose(rows.weights, train["trust"])
     assert rows.auxiliary.tolist() == [[float(n)] for n in range(len(train))]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from pyarrow import parquet
 
 from competition import files
 from competition.errors import DataError
@@ -20,6 +21,7 @@ from competition.files import (
     read_table,
     read_text_table,
     sha256_of,
+    table_digest,
     write_atomically,
     write_json,
     write_table,
@@ -106,16 +108,39 @@ TEXTS = [
 ]
 
 
-def test_any_text_and_every_digit_of_a_number_come_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+def test_any_text_and_every_digit_of_a_number_come_back(tmp_path: Path, name: str) -> None:
     rng = np.random.default_rng(0)
     numbers = rng.normal(size=len(TEXTS)) * 10.0 ** rng.integers(-300, 300, len(TEXTS))
     numbers[0] = np.nan
     table = pd.DataFrame({"id": [f"i{k}" for k in range(len(TEXTS))], "text": TEXTS, "y": numbers})
-    write_table(tmp_path / "a.csv", table)
-    again = read_table(tmp_path / "a.csv", ["id", "text"])
+    write_table(tmp_path / name, table)
+    again = read_table(tmp_path / name, ["id", "text"])
     assert again["text"].tolist() == TEXTS
     np.testing.assert_array_equal(again["y"], numbers)
     assert again["y"].dtype == np.float64
+
+
+def test_equal_tables_have_equal_digests_whatever_wrote_them(tmp_path: Path) -> None:
+    first, second, third = (tmp_path / f"{name}.parquet" for name in "abc")
+    table = pd.DataFrame({"id": ["007", "7"], "y": [0.1, np.nan]})
+    write_table(first, table)
+    written = parquet.read_table(first)
+    parquet.write_table(written, second, compression="gzip")  # as another version of the library might
+    write_table(third, table.assign(y=[0.1, 0.2]))
+    assert sha256_of(first) != sha256_of(second)
+    assert table_digest(first) == table_digest(second) != table_digest(third)
+    with pytest.raises(DataError, match="absent.parquet is not there yet"):
+        table_digest(tmp_path / "absent.parquet")
+
+
+def test_a_table_of_ours_that_is_broken_is_named(tmp_path: Path) -> None:
+    for name, content in (("a.parquet", "no parquet"), ("b.csv", "id,y\nx,high\n")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(DataError, match=f"{name} is broken .*delete it and run again"):
+            read_table(tmp_path / name, ["id"])
+        with pytest.raises(DataError, match="is not there; run the step"):
+            read_table(tmp_path / f"absent_{name}")
 
 
 def test_unix_and_windows_line_ends_give_the_same_table(tmp_path: Path) -> None:
@@ -127,14 +152,15 @@ def test_unix_and_windows_line_ends_give_the_same_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "must have a header and rows; it is empty"),
-        (b"a,b,a\n1,2,3\n", "distinct column names; doubled: a"),
-        (b"a,b\n1,2\n3,4,5\n", "must be a CSV file"),
-        (b'a,b\n1,"open\n2,3\n', "must be a CSV file"),
+        (b"", "is empty; it needs a header and rows"),
+        (b"a,b,a\n1,2,3\n", "several columns of the name a;"),
+        (b"a,b\n1,2\n3,4,5\n", "row 3 has 3 cells and the header 2"),
+        (b"a,b\n1,2\n\n3\n", "row 3 has 1 cells and the header 2"),
+        (b'a,b\n1,"open\n2,3\n', "cannot be read as a CSV file"),
         (b"a,b\n\xe9,2\n", "in UTF-8"),
-        (b"id;x;y\n1;2;3\n", "separated by commas; its first line has semicolons"),
-        (b"id;y\n1;2,5\n", "separated by commas; its first line has semicolons"),
-        (b"id\ty\n1\t2\n", "separated by commas; its first line has tabs"),
+        (b"id;x;y\n1;2;3\n", "semicolons between its cells. Save it with commas"),
+        (b"id;y\n1;2,5\n", "semicolons between its cells. Save it with commas"),
+        (b"id\ty\n1\t2\n", "tabs between its cells. Save it with commas"),
     ],
 )
 def test_a_file_that_is_no_plain_csv_is_refused_in_one_line(tmp_path: Path, content: bytes, words: str) -> None:
@@ -147,9 +173,9 @@ def test_a_file_that_is_no_plain_csv_is_refused_in_one_line(tmp_path: Path, cont
 
 
 def test_absent_and_broken_files_are_the_users_to_mend(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="there is none"):
+    with pytest.raises(DataError, match="there is no file"):
         read_text_table(tmp_path / "absent.csv")
-    with pytest.raises(DataError, match="must be a CSV file"):
+    with pytest.raises(DataError, match="cannot be read as a CSV file"):
         read_text_table(tmp_path)
     with pytest.raises(DataError, match="run the step that writes it"):
         read_json(tmp_path / "absent.json")

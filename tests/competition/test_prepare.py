@@ -15,7 +15,7 @@ import pytest
 from competition import command
 from competition.config import load_competition
 from competition.errors import DataError, SubmissionError, UserError
-from competition.files import read_json, read_text_table
+from competition.files import read_json, read_table
 from competition.molecules import canonical_smiles, normalised_text
 from competition.paths import PROJECT, Paths
 from competition.prepare import Prepared, describe, prepare, prepare_test
@@ -75,7 +75,7 @@ def test_a_broken_table_is_refused_and_the_place_named(
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     path = write_small(tmp_path)
     (tmp_path / "test.csv").unlink()
-    with pytest.raises(DataError, match=r"test\.csv must be a CSV file; there is none"):
+    with pytest.raises(DataError, match=r"there is no file .*test\.csv"):
         prepare(load_competition(str(path)))
 
 
@@ -286,7 +286,12 @@ def test_the_command_ends_with_2_and_one_sentence_and_leaves_earlier_products_al
     assert first.returncode == 0, first.stderr
     assert "6 training rows, 2 test rows" in first.stdout
     products = {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
-    assert {path.name for path in products} >= {"train.csv", "test.csv", "sample_submission.csv", "report.json"}
+    assert {path.name for path in products} >= {
+        "train.parquet",
+        "test.parquet",
+        "sample_submission.parquet",
+        "report.json",
+    }
 
     broken = run_prepare(write_small(tmp_path, with_line(TRAIN, 3, "c,CCN,high")), work)
     assert broken.returncode == 2
@@ -316,7 +321,7 @@ def test_what_is_written_reads_back_as_rows(tmp_path: Path, monkeypatch: pytest.
     assert rows.take(np.array([False, True])).ids == ["x"]
     assert read_rows(paths.test, load_competition(str(path)), labelled=False).y is None
     assert read_json(paths.prepare_report)["missing_labels"] == {"y": 1}
-    assert read_text_table(paths.sample)["id"].tolist() == ["t1", "t2"]
+    assert read_table(paths.sample)["id"].tolist() == ["t1", "t2"]
 
 
 @pytest.mark.parametrize(
@@ -371,13 +376,13 @@ def test_a_command_that_waits_for_another_says_for_whom_and_goes_on_after_it(tmp
 def test_tables_change_only_while_no_one_trains_on_them(tmp_path: Path) -> None:
     work = tmp_path / "work"
     assert run_prepare(write_small(tmp_path), work).returncode == 0
-    written = {path: path.stat().st_mtime_ns for path in work.rglob("*.csv")}
+    written = {path: path.stat().st_mtime_ns for path in work.rglob("*.parquet")}
     with command.tables_in_use(Paths.of("small")), command.tables_in_use(Paths.of("small")):
         same = run_prepare(write_small(tmp_path), work)
         assert same.returncode == 0, same.stderr
-        assert {path: path.stat().st_mtime_ns for path in work.rglob("*.csv")} == written
+        assert {path: path.stat().st_mtime_ns for path in work.rglob("*.parquet")} == written
         other = run_prepare(write_small(tmp_path, with_line(TRAIN, 3, "c,CCN,7.5")), work)
         assert other.returncode == 2
         assert "small is in use by another command, which trains on other tables" in other.stderr
-        assert {path: path.stat().st_mtime_ns for path in work.rglob("*.csv")} == written
+        assert {path: path.stat().st_mtime_ns for path in work.rglob("*.parquet")} == written
     assert run_prepare(write_small(tmp_path, with_line(TRAIN, 3, "c,CCN,7.5")), work).returncode == 0

@@ -93,7 +93,7 @@ def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
 
 def test_folds_need_the_prepared_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["make", str(write_small(tmp_path))])
-    with pytest.raises(DataError, match=r"prepared/train\.csv must be a CSV file; there is none"):
+    with pytest.raises(DataError, match=r"prepared/train\.parquet is not there"):
         make.main()
 
 

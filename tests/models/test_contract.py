@@ -73,9 +73,9 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[Rows, Rows]:
     folder = tmp_path_factory.mktemp("contract")
     config = load_competition(str(write_competition(folder, *mixed_tables())))
     prepared = prepare(config)
-    write_table(folder / "a.csv", prepared.train)
-    write_table(folder / "b.csv", prepared.test)
-    return read_rows(folder / "a.csv", config, True), read_rows(folder / "b.csv", config, False)
+    write_table(folder / "a.parquet", prepared.train)
+    write_table(folder / "b.parquet", prepared.test)
+    return read_rows(folder / "a.parquet", config, True), read_rows(folder / "b.parquet", config, False)
 
 
 def context(cache: Path, seed: int = 1) -> Context:

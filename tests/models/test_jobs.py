@@ -10,7 +10,7 @@ import pytest
 
 from competition.config import load_competition
 from competition.errors import DataError
-from competition.files import read_text_table, write_table
+from competition.files import read_table, write_table
 from competition.paths import Paths
 from competition.prepare import prepare
 from folds.make import load_folds_config
@@ -70,7 +70,7 @@ def test_a_setting_changes_the_key_and_the_list_of_seeds_does_not(tmp_path: Path
 def test_the_test_table_is_in_the_key_of_a_stage_that_reads_its_inputs_and_of_no_other(tmp_path: Path) -> None:
     bert = {"kind": "bert", "pretrain_epochs": 1}
     before = planned(tmp_path, stages={"fair": bert, "saw": {**bert, "pretrain_on": "all_inputs"}})
-    test = read_text_table(Paths("mixed").test)
+    test = read_table(Paths("mixed").test)
     write_table(Paths("mixed").test, test.assign(note="other words"))
     path = str(tmp_path / "mixed.yaml")
     after = plan(load_competition(path), load_stages(path), Paths("mixed"))

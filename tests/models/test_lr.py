@@ -12,7 +12,6 @@ from competition.errors import ConfigError
 from competition.files import read_table, write_table
 from competition.paths import Paths
 from competition.prepare import run as prepare
-from competition.tables import text_columns
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
@@ -51,7 +50,7 @@ def test_the_curve_is_drawn_and_held_out_rows_take_no_part(tmp_path: Path, monke
     assert 1e-7 < chosen < 0.1
     assert fell == lr.has_fallen(curves[0][1])
     assert file.read_bytes().startswith(b"\x89PNG")
-    table = read_table(paths.train, text_columns(config))
+    table = read_table(paths.train)
     held_out = read_folds(paths.folds, list(table["id"])) == 0
     table.loc[held_out, ["lumo", "mu", "pH"]] = 1e6
     table.loc[held_out, "SMILES"] = "C"

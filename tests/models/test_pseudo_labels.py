@@ -11,7 +11,7 @@ import pytest
 
 from competition.config import load_competition
 from competition.errors import ConfigError, DataError
-from competition.files import read_table, read_text_table, write_table
+from competition.files import read_table, write_table
 from competition.paths import Paths
 from competition.tables import Rows
 from folds.table import read_folds
@@ -130,7 +130,7 @@ def test_the_key_follows_the_source_its_seeds_the_weight_and_the_test_table(tmp_
         key(learner={**SOURCE, "num_leaves": 4}),
     ]
     made(tmp_path)
-    test = read_text_table(Paths("mixed").test)
+    test = read_table(Paths("mixed").test)
     write_table(Paths("mixed").test, test.assign(note="other words"))
     path = str(tmp_path / "mixed.yaml")
     others.append(plan(load_competition(path), load_stages(path), Paths("mixed")).keys["learner"])

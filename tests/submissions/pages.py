@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from competition.files import read_text_table, write_json, write_table
+from competition.files import read_table, read_text_table, write_json, write_table
 from competition.paths import PROJECT
 from models.jobs.plan import Plan
 from submissions.findings import Findings, gather
@@ -71,7 +71,7 @@ def made(folder: Path) -> Made:
     """A hostile competition with all that a run can have beside it: pictures of folds, facts on shift, spread."""
     path, _ = hostile_competition(folder)
     run = run_steps(path)
-    ids = read_text_table(run.paths.test)["id"]
+    ids = read_table(run.paths.test)["id"]
     write_table(run.folder / "spread.csv", pd.DataFrame({"id": ids, "height": range(len(ids)), "depth": 0.0}))
     write_json(run.paths.folds.parent / "shift.json", SHIFT)
     picture = PROJECT / "docs" / "schedules.png"

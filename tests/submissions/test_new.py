@@ -184,7 +184,7 @@ def test_an_existing_yaml_is_only_replaced_with_force(tmp_path: Path) -> None:
 def test_nothing_is_written_when_the_tables_are_refused(tmp_path: Path) -> None:
     files = write(tmp_path, s=smiles(80))
     (tmp_path / "train.csv").write_text((tmp_path / "train.csv").read_text().replace(",", ";"))
-    with pytest.raises(DataError, match=r"train\.csv must have its cells separated by commas"):
+    with pytest.raises(DataError, match=r"train\.csv has semicolons between its cells"):
         new.main([str(tmp_path / "mine.yaml"), *files])
     assert not (tmp_path / "mine.yaml").exists()
 

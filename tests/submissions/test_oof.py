@@ -67,7 +67,7 @@ def test_good_files_are_described_with_their_folds(tmp_path: Path) -> None:
         (OOF, TEST[:-1], r"test\.csv must have a prediction for every row .*; 1 are lacking \('t1'\)"),
         (OOF, [*TEST, "t3,1"], r"test\.csv must have rows of the competition's table alone; .* \('t3'\)"),
         (OOF, [*TEST[:-1], "t1,-inf"], r"test\.csv: column 'y' must hold finite numbers .* '-inf'"),
-        (OOF, ["id;y", "t1;1", "t2;2"], r"test\.csv must have its cells separated by commas"),
+        (OOF, ["id;y", "t1;1", "t2;2"], r"test\.csv has semicolons between its cells"),
     ],
 )
 def test_a_mistake_in_a_file_is_found_before_any_work(

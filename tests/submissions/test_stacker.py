@@ -166,14 +166,14 @@ def test_features_are_descriptors_numbers_and_lengths_of_texts_in_the_order_of_t
     path = write_competition(tmp_path, train, test, submissions={"stack_features": True})
     config = load_config(str(path))
     prepared = prepare(config.competition).train
-    write_table(tmp_path / "prepared.csv", prepared)
-    found = features_of(config, tmp_path / "prepared.csv", tmp_path / "cache")
+    write_table(tmp_path / "prepared.parquet", prepared)
+    found = features_of(config, tmp_path / "prepared.parquet", tmp_path / "cache")
     assert len(found) == 12
     np.testing.assert_array_equal(found[:, -3], prepared["pH"])
     np.testing.assert_array_equal(found[:, -2:], [[len(text), 4] for text in prepared["note"]])
     assert found.shape[1] > 200
     off = load_config(str(write_competition(tmp_path, train, test)))
-    assert features_of(off, tmp_path / "prepared.csv", tmp_path / "cache").shape == (12, 0)
+    assert features_of(off, tmp_path / "prepared.parquet", tmp_path / "cache").shape == (12, 0)
 
 
 @pytest.mark.parametrize("name", ["lightgbm_stack", "ridge_stack", "sklearn_stack"])

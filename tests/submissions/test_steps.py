@@ -40,7 +40,7 @@ def made(tmp_path: Path) -> Path:
 
 def test_the_three_files_fit_the_sample_and_the_chosen_one_is_the_submission(made: Path) -> None:
     run = run_steps(made)
-    sample = read_text_table(run.paths.sample)
+    sample = read_table(run.paths.sample)
     for name in SUBMISSIONS:
         check_submission(run.folder / name, sample, "id")
     assert (run.folder / "submission.csv").read_bytes() == (run.folder / "blend.csv").read_bytes()

@@ -92,7 +92,7 @@ def test_there_is_a_row_for_each_cell_seed_and_fold_with_the_score_of_the_held_o
     assert list(found.columns[:8]) == ["data", "metric", "stage", "moved", "seed", "fold", "score", "seconds"]
     assert len(found) == 2 * 2 * 3
     assert len(found.drop_duplicates(["moved", "seed", "fold"])) == 12
-    prepared = pd.read_csv(work / "study_moved_smoke" / "prepared" / "train.csv")
+    prepared = pd.read_parquet(work / "study_moved_smoke" / "prepared" / "train.parquet")
     assert len(prepared) == 60
     folds = pd.read_csv(work / "study_moved_smoke" / "folds" / "folds.csv")
     row = found[(found.moved == 1) & (found.seed == 1) & (found.fold == 2)].iloc[0]
@@ -114,7 +114,7 @@ def test_averages_are_scores_of_mean_predictions(finished: tuple[Path, str]) -> 
     assert len(found) == 2 * 3 * 2
     jobs = work / "study_moved_smoke" / "models" / "mean__moved=0"
     oof = [pd.read_parquet(file).set_index("id") for file in sorted(jobs.glob("*/seed_*/fold_1/oof.parquet"))]
-    truth = pd.read_csv(work / "study_moved_smoke" / "prepared" / "train.csv").set_index("id").loc[oof[0].index]
+    truth = pd.read_parquet(work / "study_moved_smoke" / "prepared" / "train.parquet").set_index("id").loc[oof[0].index]
     targets, metric = list(oof[0].columns), load_metric("r2", None)
     own = found[(found.moved == 0) & (found.fold == 1)].set_index("seeds")["score"]
     assert own[1] == pytest.approx(metric(truth[targets].to_numpy(), oof[0].to_numpy()))
