@@ -22,7 +22,6 @@ from models.attempts import CHECKPOINTS
 from models.jobs import ALL, Job, publish, write_predictions, write_test_predictions
 from models.machine import machine
 from models.pseudo_labels import pseudo_labels, with_pseudo_labels
-from models.settings import VARIANT
 from models.stage import Context, build_stage, shared_caches
 
 PIECE = 10_000
@@ -155,11 +154,9 @@ def seconds_in_checkpoints(folder: Path) -> float:
 
 
 def job_seed(competition: CompetitionConfig, job: Job) -> int:
-    """Seed of a job, from the top-level seed and its names; variants of a stage in a study share their seeds, so that
-    their differences are paired in weights and batches, too."""
-    return derive_seed(
-        competition.seed, job.stage.split(VARIANT)[0] if "=" in job.stage else job.stage, job.seed, job.fold
-    )
+    """Seed of a job, from the top-level seed and the job's seed and fold. The stage's name is not in it: two settings
+    share their first weights and their batches, so that they can be compared in pairs."""
+    return derive_seed(competition.seed, job.seed, job.fold)
 
 
 def fill_embeddings(stage: Any, competition: CompetitionConfig, paths: Paths, rows: list[Rows]) -> None:
