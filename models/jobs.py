@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 from competition.config import CompetitionConfig
 from competition.errors import DataError
 from competition.files import digest, read_json, read_table, read_text_table, sha256_of, write_json, write_table
+from competition.metrics import made_of_absolute_errors
 from competition.paths import PROJECT, Paths
 from folds.table import read_folds, time_ordered
 from models.code import code_digest_of
+from models.config import TreesStage
 from models.file import files_of
 from models.stage import require_inputs
 from models.weights import digest_of_weights
@@ -110,6 +112,7 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
     train_digest, test_key = sha256_of_required(paths.train), sha256_of_required(paths.test)[:16]
     folds = read_folds(paths.folds, list(read_text_table(paths.train)[competition.id]))
     n_folds = int(folds.max()) + 1
+    absolute = made_of_absolute_errors(competition.metric)
     jobs: list[Job] = []
     keys: dict[str, str] = {}
     for name, stage in sorted(stages.items(), key=lambda item: item[1].pseudo_labels is not None):
@@ -144,6 +147,7 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
                 else {}
             ),
             **({"labels": labels, "weight": pseudo.weight} if pseudo else {}),
+            **({"absolute_errors": True} if isinstance(stage, TreesStage) and absolute else {}),
         }
         key = f"{digest(settings, 12)}-{code_digest(stage)[:6]}"
         other = _version_to_reuse(paths, name, key) if reuse else None

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from competition.config import CompetitionConfig
 from competition.files import derive_seed
+from competition.metrics import made_of_absolute_errors
 from competition.paths import Paths
 from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
 from folds.table import read_folds, time_ordered
@@ -48,6 +49,7 @@ def context_of(
         competition.auxiliary_targets,
         id=competition.id,
         submission_columns=competition.columns_in_sample,
+        absolute_errors=made_of_absolute_errors(competition.metric),
     )
 
 
