@@ -59,7 +59,11 @@ class MoleculeCache:
 
     def compute_shard(self, smiles: list[str]) -> None:
         """Compute some molecules and write them as one shard."""
-        values, status = zip(*(self.compute(text) for text in smiles), strict=True)
+        self.write_shard(smiles, [self.compute(text) for text in smiles])
+
+    def write_shard(self, smiles: list[str], computed: list[tuple[NDArray[np.float32], str]]) -> None:
+        """Write as one shard what was computed for some molecules."""
+        values, status = zip(*computed, strict=True)
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer,

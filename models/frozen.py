@@ -13,6 +13,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
+from models.batches import sorted_plan
 from models.cache import MoleculeCache
 from models.config import EmbeddingStage
 from models.encoders import position_limit, pretrained
@@ -23,6 +24,8 @@ from models.weights import digest_of_weights
 
 SHARD = 500
 """Texts per shard of the cache: some seconds of work, all that a kill can lose."""
+TOGETHER = 32
+"""Texts of like length that go through the encoder together."""
 
 
 class FrozenEncoder:
@@ -36,7 +39,7 @@ class FrozenEncoder:
         self.digest = digest_of_weights(config.weights)
         settings = config.model_dump(mode="json", include={"pooling", "max_length", "too_long"})
         settings |= {"weights": self.digest, "atoms": config.reads_atoms, "transformers": transformers.__version__}
-        self.cache = MoleculeCache(cache, "embedding", settings, self.embed)
+        self.cache = MoleculeCache(cache, "embedding", settings, lambda text: self.embed([text])[0])
 
     def features(
         self, texts: list[str], progress: Callable[[int, int], None]
@@ -44,23 +47,34 @@ class FrozenEncoder:
         """Pooled features (n_rows, width) of texts, and what was counted (n_rows, 3): see `embed`."""
         missing = self.cache.missing(texts)
         for start in range(0, len(missing), SHARD):
-            self.cache.compute_shard(missing[start : start + SHARD])
-            progress(min(start + SHARD, len(missing)), len(missing))
+            part = missing[start : start + SHARD]
+            self.cache.write_shard(part, self.embed(part))
+            progress(start + len(part), len(missing))
         features, counts = self.cache.load(texts)
         return np.concatenate(features).astype(np.float64), np.array([json.loads(words) for words in counts])
 
-    def embed(self, text: str) -> tuple[NDArray[np.float32], str]:
-        """Features (1, width) of one text, and as a JSON list its numbers of tokens, of unknown ones, and of cuts.
+    def embed(self, texts: list[str]) -> list[tuple[NDArray[np.float32], str]]:
+        """Features (1, width) of each text, and as a JSON list its numbers of tokens, of unknown ones, and of cuts.
 
-        One text at a time: with others in a batch, its last digits would depend on them.
+        Texts of like length go through the encoder together; the last digits of one depend on those beside it.
         """
         encoder, tokens, max_length = self.loaded
-        (ids,), n_cut = tokens.encode([text.replace(SEPARATOR, tokens.separator)], max_length, self.config.too_long)
-        batch = {name: tensor.to(encoder.device) for name, tensor in pad([ids], tokens.pad_id).items()}
-        with torch.inference_mode():
-            states = encoder(**batch).last_hidden_state
-            pooled = pool(self.config.pooling, states, batch["attention_mask"], None)
-        return pooled.cpu().numpy(), json.dumps([len(ids), int((ids == tokens.unknown_id).sum()), n_cut])
+        encoded = [
+            tokens.encode([text.replace(SEPARATOR, tokens.separator)], max_length, self.config.too_long)
+            for text in texts
+        ]
+        items = [ids for (ids,), _ in encoded]
+        counts = [[len(ids), int((ids == tokens.unknown_id).sum()), n_cut] for (ids,), n_cut in encoded]
+        plan = sorted_plan(np.array([len(ids) for ids in items]), TOGETHER, equal_lengths=False)
+        pooled: list[NDArray[np.float32]] = []
+        for rows in plan:
+            batch = pad([items[i] for i in rows], tokens.pad_id)
+            batch = {name: tensor.to(encoder.device) for name, tensor in batch.items()}
+            with torch.inference_mode():
+                states = encoder(**batch).last_hidden_state
+                pooled.append(pool(self.config.pooling, states, batch["attention_mask"], None).cpu().numpy())
+        features = np.concatenate(pooled)[np.argsort(np.concatenate(plan))]
+        return [(row[None], json.dumps(count)) for row, count in zip(features, counts, strict=True)]
 
     @functools.cached_property
     def loaded(self) -> tuple[Any, Tokens, int]:
