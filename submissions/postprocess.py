@@ -184,7 +184,7 @@ def _choose_for(
         standard_error = float("nan")
         if rule.metric.better(with_step, without):
             compared = compare(paired, both, which, rule.draws if fast(rule.metric) else max(100, rule.draws // 10))
-            keep, standard_error = choose(paired, compared)[0] == "with", compared["with"].standard_error
+            keep, standard_error = choose(paired, compared, which)[0] == "with", compared["with"].standard_error
         found.append((name, keep, without, with_step, standard_error))
         if keep:
             kept.append(name)

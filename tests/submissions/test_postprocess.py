@@ -108,6 +108,16 @@ def test_steps_are_not_kept_where_predictions_are_labels_and_noise() -> None:
     assert len(found) <= 6  # of 100; one standard error is not much
 
 
+@pytest.mark.parametrize(("beyond", "is_kept"), [(0.01, False), (0.5, True)])
+def test_a_gain_of_less_than_a_thousandth_keeps_no_step(beyond: float, is_kept: bool) -> None:
+    """Predictions beyond the labels' range gain from being cut, each for sure and in sum next to nothing."""
+    y = np.tile(np.linspace(0, 1, 24), 20)
+    y_pred = y + np.where(np.arange(480) // 24 % 2, 0.1, -0.1) * (y > 0.2) * (y < 0.8) + beyond * (y == 1)
+    (tried,) = chain_of(y_pred, y, ["clip"]).tried[0]
+    assert tried.score_without - tried.score_with > 3 * tried.standard_error
+    assert tried.kept == is_kept
+
+
 def test_a_step_that_is_left_out_changes_nothing() -> None:
     rng = np.random.default_rng(0)
     y_pred = rng.normal(size=200)
