@@ -144,6 +144,11 @@ METRICS: dict[str, Metric] = {
 }
 
 
+def made_of_absolute_errors(name: str) -> bool:
+    """Whether the best predictions for a metric are those with the smallest sum of absolute errors."""
+    return name in METRICS and METRICS[name].per_target == "absolute"
+
+
 def load_metric(name: str, greater_is_better: bool | None = None) -> Metric:
     """A named metric, or the user's function `file.py:function`.
 

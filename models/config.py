@@ -6,6 +6,8 @@ What is measured behind a default stands in the README's table of results; the f
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StrictBool, ValidationInfo, field_validator, model_validator
@@ -262,6 +264,13 @@ class FeatureStage(Stage):
     """For each text column: most words and word pairs."""
 
 
+OURS = (
+    "seed", "random_seed", "num_threads", "thread_count", "device_type", "task_type", "boosting", "num_iterations",
+    "iterations", "early_stopping_round", "early_stopping_rounds", "metric", "eval_metric", "custom_metric",
+)  # fmt: skip
+"""Parameters of LightGBM and CatBoost that a job sets itself."""
+
+
 class TreesStage(FeatureStage):
     """What every stage of boosted trees has, one booster per target."""
 
@@ -272,6 +281,28 @@ class TreesStage(FeatureStage):
     """Trees without gain on the inner split before the search stops."""
     search_trials: int = Field(default=0, ge=0)
     """Optuna's trials per target, each on three folds inside the training rows; 0 takes the settings as they are."""
+    parameters: dict[str, Any] = {}
+    """The library's own, by its names, such as another objective (CatBoost's loss_function), by which the trees are
+    then counted, too. Unset, it is the absolute error where the metric is made of it, else the squared one."""
+
+    @classmethod
+    def known_parameters(cls) -> set[str]:
+        """What the library itself can be told."""
+        raise NotImplementedError
+
+    @field_validator("parameters")
+    @classmethod
+    def _parameters_are_known(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        known = cls.known_parameters() if parameters else set()
+        for name in parameters:
+            if name in cls.model_fields:
+                raise ValueError(f"{name} is a setting of the stage; write it beside parameters, not in it")
+            if name in OURS:
+                raise ValueError(f"{name} is set by the job; remove it")
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
+                raise ValueError(f"the library has no parameter {name!r}; close to it: {', '.join(close) or 'none'}")
+        return parameters
 
 
 class LightgbmStage(TreesStage):
@@ -283,6 +314,13 @@ class LightgbmStage(TreesStage):
     feature_fraction: Share = 0.3
     bagging_fraction: Share = 0.8
     lambda_l2: float = Field(default=1.0, ge=0)
+
+    @classmethod
+    def known_parameters(cls) -> set[str]:
+        """LightGBM's names; it takes others without a word."""
+        from lightgbm.basic import _ConfigAliases
+
+        return set(_ConfigAliases._get_all_param_aliases())
 
 
 class CatboostStage(TreesStage):
@@ -301,6 +339,13 @@ class CatboostStage(TreesStage):
     """Share of the features that each split may use."""
     subsample: Share = 0.8
     """Share of the rows that each tree is fitted on."""
+
+    @classmethod
+    def known_parameters(cls) -> set[str]:
+        """CatBoost's names."""
+        from catboost import CatBoostRegressor
+
+        return set(inspect.signature(CatBoostRegressor).parameters)
 
 
 class RegressorStage(Stage):

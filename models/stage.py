@@ -44,6 +44,8 @@ class Context:
     """Column that names a row in files of the user's."""
     predicts_held_out: bool = False
     """Whether the rows to predict are of the training table: an id may stand in both tables."""
+    absolute_errors: bool = False
+    """Whether the metric is made of absolute errors, which trees then minimise instead of squared ones."""
     folds: list[Path] = field(default_factory=list)
     """For a refit on all rows: the folders that the folds of this seed were fitted in, whose choices it takes over."""
 

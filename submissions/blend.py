@@ -48,7 +48,7 @@ def blend(run: Run) -> dict[str, Any]:
         candidates[name] = {"models": models, **scores(rule, predictions)}
         honest[name] = predictions.cross_fitted
     compared = compare(rule, honest, rule.folds >= 0, rule.draws)
-    chosen, reason = choose(rule, compared)
+    chosen, reason = choose(rule, compared, rule.folds >= 0)
     of_target = [columns.test_columns(t) for t in range(len(names))]
     y_pred = np.column_stack([t.fit(chosen).predict(part) for t, part in zip(targets, of_target, strict=True)])
     write_predictions(run, columns.test_ids, y_pred, BLEND_FILE)

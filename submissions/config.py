@@ -45,7 +45,8 @@ class SubmissionsConfig(StrictModel):
     """How columns of predictions become one file."""
 
     default: Blender = "shrunk_ridge"
-    """The blend that is submitted unless another candidate is better by more than `margin` standard errors."""
+    """The blend that is submitted unless another candidate is better by more than `margin` standard errors and by a
+    thousandth of what this one is better than a constant."""
     candidates: list[Blender] = []
     """More blends to compare with the default, beside best_single, mean, convex, convex_and_ridge, shrunk_ridge and
     ridge, which always are, and optuna, which is where the metric has no exact form."""

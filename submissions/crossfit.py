@@ -9,6 +9,7 @@ Three scores that are never mixed:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -171,27 +172,51 @@ def _spread(differences: Array) -> float:
     return float(np.std(differences, ddof=1)) if len(differences) > 1 else float("nan")
 
 
-def choose(rule: Rule, compared: dict[str, Comparison]) -> tuple[str, str]:
+LEAST_SHARE = 0.001
+"""Of the distance between the scores of a constant and of the default, below which no gain is a reason to switch: with
+many rows a paired standard error is so small that gains without any use would be clear."""
+
+
+def least_gain(rule: Rule, score: float, which: NDArray[np.bool_]) -> float:
+    """The smallest gain over `score`, the default's on the rows `which`, that is worth a switch.
+
+    The constant is the labels' mean, or their median for a metric of absolute errors. Where its score is not defined,
+    as a correlation is not, it is 0.
+    """
+    y = rule.y[which]
+    middle = np.nanmedian if rule.metric.per_target == "absolute" else np.nanmean
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a target without any label has no score either
+        constant = rule.metric(y, np.tile(middle(y, axis=0), (len(y), 1)))
+    return LEAST_SHARE * abs(score - (constant if np.isfinite(constant) else 0.0))
+
+
+def choose(rule: Rule, compared: dict[str, Comparison], which: NDArray[np.bool_]) -> tuple[str, str]:
     """The candidate to submit, and why in one sentence: the default, unless another is clearly better.
 
     Of several that are, the one with the best cross-fitted score. A standard error that is not defined never is.
+
+    Args:
+        which: (n_rows,), the rows that the candidates were compared on.
     """
+    least = least_gain(rule, compared[rule.default].cross_fitted_score, which)
     gains = {
         name: comparison.difference if rule.metric.greater_is_better else -comparison.difference
         for name, comparison in compared.items()
         if name != rule.default
     }
-    clear = [name for name, gain in gains.items() if gain > 0 and gain > rule.margin * compared[name].standard_error]
+    needed = {name: np.maximum(least, rule.margin * compared[name].standard_error) for name in gains}  # keeps a NaN
+    clear = [name for name, gain in gains.items() if gain > needed[name]]
     if clear:
         best = max(clear, key=lambda name: gains[name])
         return best, (
             f"{best} is chosen: its cross_fitted_score is better than that of the default, {rule.default}, "
             f"by {gains[best]:.4g}, which is more than {rule.margin:g} standard error(s) of the paired difference "
-            f"({compared[best].standard_error:.4g})."
+            f"({compared[best].standard_error:.4g}) and than the least gain that counts ({least:.2g})."
         )
     reason = (
         f"{rule.default}, the default, stands: no other candidate's cross_fitted_score is better by more than "
-        f"{rule.margin:g} standard error(s) of the paired difference"
+        f"{rule.margin:g} standard error(s) of the paired difference and {least:.2g}, the least gain that counts"
     )
     known = [name for name, gain in gains.items() if np.isfinite(gain)]
     if not known:
@@ -235,7 +260,7 @@ def cross_fitted_choice(
         others = (rule.folds >= 0) & (rule.folds != fold)
         same = repeats({name: part[rule.folds == fold] for name, part in cross_fitted.items()}, rule.default)
         compared = compare(rule, {n: part[fold] for n, part in nested.items() if n not in same}, others, draws)
-        name, _ = choose(rule, compared)
+        name, _ = choose(rule, compared, others)
         chosen.append(name)
         y_pred[rule.folds == fold] = cross_fitted[name][rule.folds == fold]
     return y_pred, chosen

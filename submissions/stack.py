@@ -93,7 +93,7 @@ def _fit_of(default: str, corrector: Corrector) -> Fit:
 
 def _best(rule: Rule, compared: dict[str, Comparison], same: list[str]) -> str:
     """The stack that the rule of selection chooses; where it chooses none, that with the best cross-fitted score."""
-    chosen, _ = choose(rule, {name: part for name, part in compared.items() if name not in same})
+    chosen, _ = choose(rule, {name: part for name, part in compared.items() if name not in same}, rule.folds >= 0)
     if chosen != rule.default:
         return chosen
     stacks = [name for name in compared if name != rule.default]

@@ -61,7 +61,7 @@ def select(run: Run, columns: Columns) -> dict[str, Any]:
     scored, inputs = rule.folds >= 0, np.array(columns.inputs)
     compared = compare(rule, cross_fitted, scored, rule.draws)
     same = repeats({name: part.in_sample for name, part in predictions.items()}, rule.default)
-    chosen, reason = choose(rule, {name: part for name, part in compared.items() if name not in same})
+    chosen, reason = choose(rule, {name: part for name, part in compared.items() if name not in same}, scored)
     steps = _steps(run)
     chain = choose_steps(rule, steps, cross_fitted[chosen], inputs, scored)
     y_pred, chosen_without = procedure(rule, predictions, steps, inputs, run.plan.n_folds)

@@ -134,7 +134,7 @@ def suggest(
     with Executor(n_workers, 8) as executor:
         executor.run(cache_tasks(competition, [stage], paths, [train]), "molecules")
     os.environ.update(ONE_THREAD)
-    seed = derive_seed(competition.seed, name, "range test")
+    seed = derive_seed(competition.seed, "range test")
     plain = stage.model_copy(update={"target_transform": "none"})
     rates, losses, n_steps = range_test(build_stage(plain, context_of(competition, paths, seed, train)), train)
     chosen = suggested(rates, losses)

@@ -19,8 +19,10 @@ from typing import Any
 from competition.config import CompetitionConfig
 from competition.errors import DataError
 from competition.files import digest, read_json, read_table, sha256_of, table_digest, write_json
+from competition.metrics import made_of_absolute_errors
 from competition.paths import PROJECT, Paths
 from folds.table import read_folds, time_ordered
+from models.config import TreesStage
 from models.inputs.code import code_digest_of
 from models.inputs.weights import digest_of_weights
 from models.stage import require_inputs
@@ -111,6 +113,7 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
     train_digest, test_key = table_digest(paths.train), table_digest(paths.test)[:16]
     folds = read_folds(paths.folds, list(read_table(paths.train)[competition.id]))
     n_folds = int(folds.max()) + 1
+    absolute = made_of_absolute_errors(competition.metric)
     jobs: list[Job] = []
     keys: dict[str, str] = {}
     for name, stage in sorted(stages.items(), key=lambda item: item[1].pseudo_labels is not None):
@@ -145,6 +148,7 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
                 else {}
             ),
             **({"labels": labels, "weight": pseudo.weight} if pseudo else {}),
+            **({"absolute_errors": True} if isinstance(stage, TreesStage) and absolute else {}),
         }
         key = f"{digest(settings, 12)}-{code_digest(stage)[:6]}"
         other = _version_to_reuse(paths, name, key) if reuse else None

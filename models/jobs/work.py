@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from competition.config import CompetitionConfig
 from competition.files import derive_seed
+from competition.metrics import made_of_absolute_errors
 from competition.paths import Paths
 from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
 from competition.task import task_of
@@ -24,7 +25,6 @@ from models.jobs.plan import ALL, Job, publish
 from models.jobs.predictions import write_predictions, write_test_predictions
 from models.jobs.pseudo_labels import pseudo_labels, with_pseudo_labels
 from models.registry import build_stage, shared_caches
-from models.settings import VARIANT
 from models.stage import Context
 from models.training.machine import machine
 
@@ -51,6 +51,7 @@ def context_of(
         progress or (lambda done, total: None),
         competition.auxiliary_targets,
         id=competition.id,
+        absolute_errors=made_of_absolute_errors(competition.metric),
     )
 
 
@@ -157,11 +158,9 @@ def seconds_in_checkpoints(folder: Path) -> float:
 
 
 def job_seed(competition: CompetitionConfig, job: Job) -> int:
-    """Seed of a job, from the top-level seed and its names; variants of a stage in a study share their seeds, so that
-    their differences are paired in weights and batches, too."""
-    return derive_seed(
-        competition.seed, job.stage.split(VARIANT)[0] if "=" in job.stage else job.stage, job.seed, job.fold
-    )
+    """Seed of a job, from the top-level seed and the job's seed and fold. The stage's name is not in it: two settings
+    share their first weights and their batches, so that they can be compared in pairs."""
+    return derive_seed(competition.seed, job.seed, job.fold)
 
 
 def fill_cache(stage: Any, competition: CompetitionConfig, paths: Paths, folder: str, keys: list[str]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from catboost import CatBoostRegressor, FeaturesData, Pool
+from catboost import CatBoostError, CatBoostRegressor, FeaturesData, Pool
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.decomposition import TruncatedSVD
@@ -42,6 +42,8 @@ class Catboost:
         "subsample": (0.4, 1.0),
     }
 
+    refusal = CatBoostError
+
     def __init__(self, config: CatboostStage, context: Context) -> None:
         self.config = config
         self.context = context
@@ -66,7 +68,7 @@ class Catboost:
             return 1, float(np.std(held_back.y))
         booster = self._booster(config, len(sample), config.max_trees)
         booster.fit(_pool(sample), eval_set=_pool(held_back), early_stopping_rounds=config.patience)
-        return booster.get_best_iteration() + 1, float(booster.get_best_score()["validation"]["RMSE"])
+        return booster.get_best_iteration() + 1, float(booster.get_best_score()["validation"].popitem()[1])
 
     def grow(self, config: CatboostStage, sample: Sample, n_trees: int) -> CatBoostRegressor:
         """See `models.stages.trees.Library`.
@@ -89,22 +91,23 @@ class Catboost:
 
     def _booster(self, config: CatboostStage, n_rows: int, n_trees: int) -> CatBoostRegressor:
         bags: dict[str, Any] = {"bootstrap_type": "MVS", "subsample": config.subsample}
-        return CatBoostRegressor(
-            loss_function="RMSE",
-            iterations=n_trees,
-            learning_rate=config.learning_rate,
-            depth=config.depth,
-            l2_leaf_reg=config.l2_leaf_reg,
-            random_strength=config.random_strength,
-            rsm=config.rsm,
-            one_hot_max_size=ONE_HOT,
+        parameters = {
+            "loss_function": "MAE" if self.context.absolute_errors else "RMSE",
+            "iterations": n_trees,
+            "learning_rate": config.learning_rate,
+            "depth": config.depth,
+            "l2_leaf_reg": config.l2_leaf_reg,
+            "random_strength": config.random_strength,
+            "rsm": config.rsm,
+            "one_hot_max_size": ONE_HOT,
             **(bags if n_rows >= trees.FEW else {"bootstrap_type": "No"}),
-            allow_const_label=True,
-            random_seed=trees.seed_of(self.context),
-            thread_count=1,
-            allow_writing_files=False,
-            logging_level="Silent",
-        )
+            "allow_const_label": True,
+            "random_seed": trees.seed_of(self.context),
+            "thread_count": 1,
+            "allow_writing_files": False,
+            "logging_level": "Silent",
+        }
+        return CatBoostRegressor(**{**parameters, **config.parameters})
 
 
 def _file(folder: Path, target: int) -> Path:

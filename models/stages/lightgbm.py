@@ -33,6 +33,8 @@ class Lightgbm:
         "lambda_l2": (0.01, 100.0),
     }
 
+    refusal = lightgbm.basic.LightGBMError
+
     def __init__(self, config: LightgbmStage, context: Context) -> None:
         self.config = config
         self.context = context
@@ -60,7 +62,7 @@ class Lightgbm:
             valid_sets=[_dataset(held_back, parameters, data)],
             callbacks=[lightgbm.early_stopping(config.patience, verbose=False)],
         )
-        return max(booster.best_iteration, 1), float(booster.best_score["valid_0"]["rmse"])
+        return max(booster.best_iteration, 1), float(booster.best_score["valid_0"].popitem()[1])
 
     def grow(self, config: LightgbmStage, sample: Sample, n_trees: int) -> lightgbm.Booster:
         """See `models.stages.trees.Library`."""
@@ -72,9 +74,11 @@ class Lightgbm:
         write_atomically(_file(folder, target), booster.model_to_string())
 
     def _parameters(self, config: LightgbmStage, n_rows: int) -> dict[str, Any]:
+        objective = {"objective": "regression", "metric": "rmse"}
+        if self.context.absolute_errors:
+            objective = {"objective": "regression_l1", "metric": "l1"}
         return {
-            "objective": "regression",
-            "metric": "rmse",
+            **({} if "objective" in config.parameters else objective),
             "learning_rate": config.learning_rate,
             "num_leaves": config.num_leaves,
             "min_data_in_leaf": min(config.min_data_in_leaf, max(1, n_rows // 20)),
@@ -87,6 +91,7 @@ class Lightgbm:
             "force_row_wise": True,
             "num_threads": 1,
             "verbosity": -1,
+            **config.parameters,
         }
 
 

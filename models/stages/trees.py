@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import KFold, train_test_split
 
+from competition.errors import ConfigError
 from competition.files import read_json, write_json
 from competition.tables import Rows
 from models.inputs.matrix import Inputs
@@ -59,9 +60,11 @@ class Library(Protocol):
     context: Context
     ranges: dict[str, Range]
     """What the search tunes: names in the stage's settings."""
+    refusal: type[Exception]
+    """What the library raises for parameters that it cannot take."""
 
     def count_trees(self, config: Any, sample: Sample, held_back: Sample) -> tuple[int, float]:
-        """How many trees fitted on `sample` predict `held_back` best, and the RMSE they have there."""
+        """How many trees fitted on `sample` predict `held_back` best, and the error they have there."""
 
     def grow(self, config: Any, sample: Sample, n_trees: int) -> Any:
         """A booster of that many trees."""
@@ -75,6 +78,7 @@ def fit_trees(library: Library, x: Inputs, train: Rows, folder: Path) -> None:
 
     Raises:
         DataError: if a target has fewer than two labels.
+        ConfigError: if the library refuses the parameters of the stage.
     """
     config, context = library.config, library.context
     assert train.y is not None
@@ -89,8 +93,13 @@ def fit_trees(library: Library, x: Inputs, train: Rows, folder: Path) -> None:
         def progress(trials: int, t: int = t) -> None:
             context.progress(t * steps + trials, len(known) * steps)
 
-        settings, count = choice_of_folds(context.folds, t) if context.folds else choice(library, sample, progress)
-        library.save(library.grow(config.model_copy(update=settings), sample, count), folder, t)
+        try:
+            settings, count = choice_of_folds(context.folds, t) if context.folds else choice(library, sample, progress)
+            library.save(library.grow(config.model_copy(update=settings), sample, count), folder, t)
+        except library.refusal as error:
+            if not config.parameters:
+                raise
+            raise ConfigError(f"{config.kind} refuses the stage's parameters {config.parameters}: {error}") from error
         found.append(settings)
         n_trees.append(count)
         progress(steps)
@@ -135,7 +144,7 @@ def in_own_units(y_pred: list[NDArray[np.float64]], folder: Path) -> NDArray[np.
 
 
 def search(library: Library, sample: Sample, progress: Callable[[int], None]) -> dict[str, float]:
-    """Settings of the trial with the smallest mean RMSE over inner folds; the first trial is the YAML's own.
+    """Settings of the trial with the smallest mean error over inner folds; the first trial is the YAML's own.
 
     Args:
         library: whose `ranges` are searched and whose `config` has the number of trials.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import huber_loss, l1_loss, mse_loss
 
 from models.training.labels import target_scale
 
@@ -63,20 +66,10 @@ def training_loss(kind: str, outputs: Tensor, labels: Labels) -> Tensor:
     """Weighted sum of the errors over the number of labels there are; 0 with a gradient of 0 where there is none.
 
     Args:
-        kind: a value of the setting `loss`.
+        kind: a value of the setting `loss`, a name in `LOSSES`.
         outputs: (n_rows, n_outputs), or twice as many columns for gaussian: means, then log variances.
     """
-    y_pred = outputs.float()
-    if kind == "gaussian":
-        # Nix and Weigend 1994. The log variance is bounded: one outlier must not make it infinite.
-        y_pred, log_variance = split_gaussian(y_pred)
-        errors = 0.5 * (log_variance + (y_pred - labels.y).square() * (-log_variance).exp())
-    elif kind == "mse":
-        errors = (y_pred - labels.y).square()
-    elif kind == "huber":
-        errors = torch.nn.functional.huber_loss(y_pred, labels.y, reduction="none")
-    else:
-        errors = (y_pred - labels.y).abs()
+    errors = LOSSES[kind](outputs.float(), labels.y)
     return (labels.weights * errors).sum() / (labels.weights > 0).sum().clamp(min=1)
 
 
@@ -84,6 +77,25 @@ def split_gaussian(outputs: Tensor) -> tuple[Tensor, Tensor]:
     """Means and log variances (n_rows, n_targets) each; the latter softly bounded to +-7."""
     y_pred, raw = outputs.chunk(2, dim=1)
     return y_pred, 7 * torch.tanh(raw / 7)
+
+
+def gaussian(outputs: Tensor, y: Tensor) -> Tensor:
+    """Negative log likelihood of a normal distribution, without its constant. Source: Nix and Weigend, 1994.
+
+    The log variance is bounded: one outlier must not make it infinite.
+    """
+    y_pred, log_variance = split_gaussian(outputs)
+    return 0.5 * (log_variance + (y_pred - y).square() * (-log_variance).exp())
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": partial(mse_loss, reduction="none"),
+    "mae": partial(l1_loss, reduction="none"),
+    "weighted_mae": partial(l1_loss, reduction="none"),  # the weights are in the labels: see `target_weights`
+    "huber": partial(huber_loss, reduction="none"),
+    "gaussian": gaussian,
+}
+"""Value of the setting `loss` -> the error of each label (n_rows, n_targets), from outputs and standardised labels."""
 
 
 def r_drop_penalty(kind: str, one: Tensor, other: Tensor, labels: Labels) -> Tensor:

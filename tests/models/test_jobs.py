@@ -67,6 +67,15 @@ def test_a_setting_changes_the_key_and_the_list_of_seeds_does_not(tmp_path: Path
     assert planned(tmp_path, **trees()).keys["trees"] == key
 
 
+def test_the_errors_of_the_metric_are_in_the_key_of_trees_alone(tmp_path: Path) -> None:
+    stages = {"stages": {"trees": {"kind": "lightgbm"}, "line": {"kind": "sklearn", "regressor": "Ridge"}}}
+    metrics = ("rmse", "r2", "mae")
+    keys = {metric: planned(tmp_path, competition={"metric": metric}, **stages).keys for metric in metrics}
+    assert keys["rmse"] == keys["r2"]
+    assert keys["mae"]["trees"] != keys["rmse"]["trees"]
+    assert keys["mae"]["line"] == keys["rmse"]["line"]
+
+
 def test_the_test_table_is_in_the_key_of_a_stage_that_reads_its_inputs_and_of_no_other(tmp_path: Path) -> None:
     bert = {"kind": "bert", "pretrain_epochs": 1}
     before = planned(tmp_path, stages={"fair": bert, "saw": {**bert, "pretrain_on": "all_inputs"}})

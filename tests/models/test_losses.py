@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from competition.errors import DataError
+from models.settings import NeuralStage
 from models.training.labels import target_scale
-from models.training.losses import Labels, as_labels, r_drop_penalty, target_weights, training_loss
+from models.training.losses import LOSSES, Labels, as_labels, r_drop_penalty, target_weights, training_loss
 
 NAN = float("nan")
 
@@ -47,6 +49,12 @@ def test_a_batch_without_labels_is_zero_and_pulls_nowhere() -> None:
 )
 def test_each_loss_is_what_its_name_says(kind: str, expected: float) -> None:
     assert training_loss(kind, torch.tensor([[0.5], [-3.0]]), labels([[0.0], [0.0]])).item() == pytest.approx(expected)
+
+
+def test_every_loss_of_the_settings_has_its_own_function_and_no_other_name_trains() -> None:
+    assert set(LOSSES) == set(get_args(NeuralStage.model_fields["loss"].annotation))
+    with pytest.raises(KeyError, match="log_cosh"):
+        training_loss("log_cosh", torch.tensor([[0.5]]), labels([[0.0]]))
 
 
 def test_the_gaussian_loss_is_the_negative_log_likelihood_up_to_a_constant() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.errors import DataError
+from competition.errors import ConfigError, DataError
 from competition.files import read_json
 from competition.tables import Rows
 from competition.task import Task
@@ -29,7 +29,7 @@ def rows(y: Any = None, weights: Any = None, **columns: Any) -> Rows:
     return Rows([str(i) for i in range(len(table))], table, None if y is None else np.c_[y], weights)
 
 
-def build(kind: str, tmp_path: Path, settings: dict[str, Any] | None = None, **context: list[str]) -> Any:
+def build(kind: str, tmp_path: Path, settings: dict[str, Any] | None = None, **context: Any) -> Any:
     roles = {"smiles": [], "text": [], "numeric": [], "categorical": [], **context}
     config = SETTINGS[kind].model_copy(update=settings or {})
     return build_stage(config, Context(**roles, task=Task(["y"]), seed=3, cache=tmp_path / "cache"))
@@ -77,6 +77,31 @@ def test_of_two_answers_to_one_question_the_heavier_row_is_believed(kind: str, t
     weighted = fit_predict(stage, rows(y, heavy, x=x), rows(x=[0.0]), tmp_path / "weighted")
     assert even == pytest.approx([5], abs=1.5)
     assert weighted == pytest.approx([9], abs=1)
+
+
+QUANTILE = {"lightgbm": {"objective": "quantile", "alpha": 0.9}, "catboost": {"loss_function": "Quantile:alpha=0.9"}}
+
+
+@pytest.mark.parametrize("of", ["squared", "absolute", "own"])
+def test_the_objective_fits_the_metric_unless_it_is_named(kind: str, tmp_path: Path, of: str) -> None:
+    """Labels of an exponential distribution: mean 1, median log 2, nine tenths below log 10."""
+    y, x = np.random.default_rng(0).exponential(size=2000), np.tile([0.0, 1.0], 1000)
+    settings = {"parameters": QUANTILE[kind], "learning_rate": 0.1} if of == "own" else {}
+    stage = build(kind, tmp_path, settings, numeric=["x"], absolute_errors=of == "absolute")
+    y_pred = fit_predict(stage, rows(y, x=x), rows(x=[0.0, 1.0]), tmp_path)
+    expected = {"squared": 1.0, "absolute": np.log(2), "own": np.log(10)}[of]
+    assert y_pred == pytest.approx([expected] * 2, rel=0.12)
+
+
+def test_a_parameter_of_the_job_of_the_stage_or_of_nobody_is_refused(kind: str, tmp_path: Path) -> None:
+    config = type(SETTINGS[kind])
+    for name, words in (("learning_rate", "setting of the stage"), ("seed", "by the job"), ("max_dept", "max_depth")):
+        with pytest.raises(ValueError, match=words):
+            config.model_validate({"kind": kind, "parameters": {name: 1}})
+    assert config.model_validate({"kind": kind, "parameters": QUANTILE[kind]}).parameters == QUANTILE[kind]
+    x, wrong = np.arange(60.0), {"lightgbm": {"objective": "nothing"}, "catboost": {"max_depth": 3}}[kind]
+    with pytest.raises(ConfigError, match=f"{kind} refuses the stage's parameters"):
+        build(kind, tmp_path, {"parameters": wrong}, numeric=["x"]).fit(rows(x, x=x), None, tmp_path)
 
 
 def test_a_small_spread_far_from_zero_is_learned(kind: str, tmp_path: Path) -> None:

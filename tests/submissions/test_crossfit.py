@@ -18,6 +18,7 @@ from submissions.crossfit import (
     cross_fit,
     cross_fitted_choice,
     fit_of,
+    least_gain,
     scores,
 )
 from submissions.stacker import Stack, fit_stack
@@ -45,7 +46,7 @@ def rule(y: np.ndarray, folds: np.ndarray, metric: str = "rmse", margin: float =
 def decided(columns: np.ndarray, y: np.ndarray, folds: np.ndarray) -> tuple[str, dict[str, Comparison]]:
     found = all_cross_fitted([Target(columns, y, folds, METRICS["rmse"], trials=12)])
     compared = compare(rule(y, folds), {name: part.cross_fitted for name, part in found.items()}, folds >= 0, 1000)
-    return choose(rule(y, folds), compared)[0], compared
+    return choose(rule(y, folds), compared, folds >= 0)[0], compared
 
 
 @pytest.mark.parametrize("metric", ["rmse", "mae", "spearman"])
@@ -192,16 +193,34 @@ def compared(**of: tuple[float, float]) -> dict[str, Comparison]:
         ({"convex": (-0.3, 0.2), "mean": (-0.4, 0.2)}, "rmse", 1.0, "mean"),
         ({"convex": (-0.3, float("nan")), "mean": (float("nan"), 0.1)}, "rmse", 0.0, "shrunk_ridge"),
         ({"convex": (0.0, 0.0)}, "rmse", 0.0, "shrunk_ridge"),
+        ({"convex": (-0.0009, 0.0001)}, "rmse", 1.0, "shrunk_ridge"),  # clear, and below a thousandth of 1 - 0
+        ({"convex": (-0.0011, 0.0001)}, "rmse", 1.0, "convex"),
         ({}, "rmse", 1.0, "shrunk_ridge"),
     ],
 )
 def test_the_default_stands_unless_another_is_clearly_better(
     others: dict[str, tuple[float, float]], metric: str, margin: float, chosen: str
 ) -> None:
-    name, reason = choose(rule(np.zeros(4), np.arange(4), metric, margin), compared(**others))
+    name, reason = choose(rule(np.zeros(4), np.arange(4), metric, margin), compared(**others), np.full(4, True))
     assert name == chosen
     assert chosen in reason
     assert reason.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("metric", "score", "constant"),
+    [
+        ("rmse", 0.5, np.sqrt(2)),  # labels 0, 0, 3 about their mean of 1
+        ("mae", 0.5, 1.0),  # about their median of 0
+        ("r2", 0.5, 0.0),
+        ("spearman", 0.5, 0.0),  # not defined for a constant
+    ],
+)
+def test_the_least_gain_is_a_thousandth_of_the_way_from_a_constant_to_the_default(
+    metric: str, score: float, constant: float
+) -> None:
+    y, which = np.array([0.0, 0.0, np.nan, 3.0, 99.0]), np.arange(5) < 4
+    assert least_gain(rule(y, np.arange(5), metric), score, which) == pytest.approx(abs(score - constant) / 1000)
 
 
 def test_missing_labels_are_masked_in_scores_and_comparisons() -> None:

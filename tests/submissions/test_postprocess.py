@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -106,6 +107,29 @@ def test_steps_are_not_kept_where_predictions_are_labels_and_noise() -> None:
         y_pred = rng.normal(size=200)
         found += kept(chain_of(y_pred, y_pred + 0.5 * rng.normal(size=200)))
     assert len(found) <= 6  # of 100; one standard error is not much
+
+
+@pytest.mark.parametrize(("beyond", "is_kept"), [(0.01, False), (0.5, True)])
+def test_a_gain_of_less_than_a_thousandth_keeps_no_step(beyond: float, is_kept: bool) -> None:
+    """Predictions beyond the labels' range gain from being cut, each for sure and in sum next to nothing."""
+    y = np.tile(np.linspace(0, 1, 24), 20)
+    y_pred = y + np.where(np.arange(480) // 24 % 2, 0.1, -0.1) * (y > 0.2) * (y < 0.8) + beyond * (y == 1)
+    (tried,) = chain_of(y_pred, y, ["clip"]).tried[0]
+    assert tried.score_without - tried.score_with > 3 * tried.standard_error
+    assert tried.kept == is_kept
+
+
+def test_an_isotonic_map_has_to_gain_twice_as_clearly_as_other_steps() -> None:
+    between = dict.fromkeys(("isotonic", "shift_scale"), 0)
+    for name, seed in itertools.product(between, range(40)):
+        rng = np.random.default_rng(seed)
+        y_pred = rng.normal(size=100)
+        bent = np.sign(y_pred) * np.abs(y_pred) ** 1.4 if name == "isotonic" else 1.1 * y_pred
+        (tried,) = chain_of(bent, y_pred + 0.5 * rng.normal(size=100), [name]).tried[0]
+        clear = (tried.score_without - tried.score_with) / tried.standard_error
+        assert tried.kept == (clear > (2 if name == "isotonic" else 1))
+        between[name] += 1 < clear <= 2
+    assert min(between.values()) > 0
 
 
 def test_a_step_that_is_left_out_changes_nothing() -> None:

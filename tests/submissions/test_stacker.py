@@ -52,7 +52,8 @@ def chosen_of(of: Target, correctors: dict[str, Corrector]) -> str:
     found = {"shrunk_ridge": cross_fit([of], fit_of("shrunk_ridge"), 5)}
     found |= {name: cross_fitted(of, corrector) for name, corrector in correctors.items()}
     judged = rule(of.y, of.folds)
-    return choose(judged, compare(judged, {n: p.cross_fitted for n, p in found.items()}, of.folds >= 0, 1000))[0]
+    scored = of.folds >= 0
+    return choose(judged, compare(judged, {n: p.cross_fitted for n, p in found.items()}, scored, 1000), scored)[0]
 
 
 @pytest.mark.parametrize("name", CORRECTORS)

@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from competition.errors import ConfigError
-from models.jobs.work import job_seed
 from submissions.study.cells import cells_of
 from submissions.study.config import STUDIES
 from submissions.study.load import load_study
@@ -99,17 +98,6 @@ def test_the_quick_version_changes_what_it_names(tmp_path: Path) -> None:
     assert all(cell.block["max_trees"] == 3 for cell in cells_of(study, "smoke"))
     assert study.seeds == [0]
     assert {data.rows for data in study.data.values() if not isinstance(data, str)} == {50}
-
-
-def test_variants_of_a_stage_share_their_random_numbers_and_other_stages_do_not() -> None:
-    from competition.config import load_competition
-    from models.jobs.plan import Job
-
-    competition = load_competition("smoke")
-    names = ("minilm", "minilm__rate=0", "minilm__rate=0.1", "minilm_2", "minilm__2")
-    seeds = [job_seed(competition, Job(name, "key", 0, 0, Path())) for name in names]
-    assert seeds[0] == seeds[1] == seeds[2]
-    assert len(set(seeds)) == 3
 
 
 @pytest.mark.parametrize(
