@@ -223,7 +223,7 @@ def _sentence(error: Exception, slug: str | None) -> str:
         page = f"https://www.kaggle.com/competitions/{slug}/rules"
         return f"Kaggle refuses ({reason}); join {slug}, accept its rules at {page}, and run the same command again."
     if status == 404 and slug:
-        return f"Kaggle cannot find this for the competition {slug} ({reason}); is its name that of its page's address?"
+        return f"Kaggle cannot find this ({reason}). Is {slug} the last part of the address of the competition's page?"
     if status is None and isinstance(error, OSError):
         return f"Kaggle could not be reached ({type(error).__name__}); look at the network and run the command again."
     return f"Kaggle answered with an error: {reason}."

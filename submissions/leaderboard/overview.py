@@ -152,12 +152,13 @@ def to_select(scores: pd.DataFrame, draws: Draws | None, metric: Metric) -> tupl
         chosen = list(dict.fromkeys(ranked.index))[:2]
         return chosen, f"Select {' and '.join(chosen)}: the best by CV, or by the board where a file has no CV score."
     chosen, expected = best_pair(draws.private, metric.greater_is_better)
+    if len(chosen) == 1:
+        return chosen, f"Select {chosen[0]}: its private score is {number(expected)} to expect."
     drawn = draws.private[chosen]
     alone = " and ".join(f"{number(mean)} of {name}" for name, mean in drawn.mean().items())
-    of = f", correlation {drawn.corr().iloc[0, 1]:.3f}" if len(chosen) == 2 else ""
     return chosen, (
         f"Select {' and '.join(chosen)}: the better of their private scores is {number(expected)} to expect ({alone} "
-        f"alone{of})."
+        f"alone, correlation {drawn.corr().iloc[0, 1]:.3f})."
     )
 
 

@@ -106,13 +106,13 @@ def spend(slug: str, row: Submission, send: Send, ledger: Path, again: bool, yes
         SubmissionError: if it was sent before.
         ServiceError: if none is left today, or the platform refuses.
     """
-    for one in settle(slug, ledger):
-        if not again and one.file_digest == row.file_digest and one.status in ("submitted", "scored"):
-            if one.ref != BY_HAND:
-                raise SubmissionError(
-                    f"This was sent at {one.time} as {one.submission}, public {number(one.public)}; --again spends "
-                    "another slot on it."
-                )
+    same = [one for one in settle(slug, ledger) if one.file_digest == row.file_digest and one.ref != BY_HAND]
+    sent = [one for one in same if one.status in ("submitted", "scored")]
+    if sent and not again:
+        raise SubmissionError(
+            f"This was sent at {sent[0].time} as {sent[0].submission}, public {number(sent[0].public)}; --again spends "
+            "another slot on it."
+        )
     left, per_day = client.limits(slug) or ("an unknown number", None)
     if left == 0:
         which = "all submissions" if per_day is None else f"the {per_day} submissions of today (UTC)"
