@@ -68,7 +68,8 @@ def username() -> str:
 
 def files(slug: str) -> dict[str, int]:
     """Names and sizes in bytes of a competition's files; those in folders have the folder in the name."""
-    found, token = {}, None
+    found: dict[str, int] = {}
+    token = None
     while token != "":
         with _asked(slug):
             page = login().competition_list_files(slug, page_token=token, page_size=PAGE)

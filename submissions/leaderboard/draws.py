@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from competition.files import derive_seed
+from competition.metrics import Array
 from submissions.bootstrap import bootstrap_scores
 from submissions.compare import Labels
 
@@ -48,7 +49,7 @@ def draw(oof: dict[str, pd.DataFrame], labels: Labels, sizes: tuple[int, int]) -
     if not oof or len(ids) < 2:
         return None
     y, groups = labels.y.loc[ids].to_numpy(), pd.factorize(labels.units.loc[ids])[0].astype(np.int64)
-    predictions = {name: table.loc[ids].to_numpy() for name, table in oof.items()}
+    predictions: dict[str, Array] = {name: table.loc[ids].to_numpy() for name, table in oof.items()}
 
     def drawn(part: str, n_rows: int) -> pd.DataFrame:
         n_groups = max(1, round(n_rows / len(ids) * (groups.max() + 1)))
@@ -75,7 +76,7 @@ def best_pair(private: pd.DataFrame, greater_is_better: bool) -> tuple[list[str]
     Such files are close in their means, and as little correlated as can be.
     """
     best = "max" if greater_is_better else "min"
-    pairs = [list(pair) for pair in combinations(private, min(2, private.shape[1]))]
+    pairs = [list(pair) for pair in combinations(map(str, private), min(2, private.shape[1]))]
     expected = pd.Series([private[pair].agg(best, axis=1).mean() for pair in pairs])
     place = int(expected.agg(f"idx{best}"))
     return pairs[place], float(expected[place])

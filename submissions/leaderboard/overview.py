@@ -18,7 +18,7 @@ import pandas as pd
 from competition import command
 from competition.config import load_competition
 from competition.errors import ConfigError, DataError
-from competition.files import read_json, read_text_table
+from competition.files import read_json, read_table
 from competition.metrics import Metric, load_metric
 from competition.paths import Paths, shown
 from competition.plots import new_figure, save_figure
@@ -88,7 +88,7 @@ def page(competition: str, public_share: float) -> str:
             continue
     draws = None
     if oof:
-        n_test = len(read_text_table(paths.test))
+        n_test = len(read_table(paths.test))
         n_public = round(n_test * public_share)
         draws = draw(oof, read_labels(config, paths), (n_public, n_test - n_public))
     scores = pd.DataFrame([asdict(one) for one in files], columns=["submission", *BOARDS]).set_index("submission")
@@ -133,7 +133,7 @@ def noise(scores: pd.DataFrame, draws: Draws | None, metric: Metric) -> list[str
             "A gain on the board below one paired standard deviation is not evidence; between two of these files "
             f"that is {number(paired_deviation(draws.public))}."
         )
-    board = _ranked(scores.loc[list(draws.public), PUBLIC], metric)[:2]
+    board = _ranked(scores.filter(draws.public.columns, axis=0)[PUBLIC], metric)[:2]
     if len(board) == 2:
         first, second = board.index
         gain, deviation = abs(board[first] - board[second]), (draws.public[first] - draws.public[second]).std()
@@ -150,15 +150,15 @@ def to_select(scores: pd.DataFrame, draws: Draws | None, metric: Metric) -> tupl
     if draws is None:
         ranked = pd.concat([_ranked(scores[CV], metric), _ranked(scores[PUBLIC], metric)])
         chosen = list(dict.fromkeys(ranked.index))[:2]
-        return chosen, f"Select {' and '.join(chosen)}: the best by CV, or by the board where a file has no CV score."
+        return chosen, f"Select {' and '.join(chosen) or 'later'}: by CV, or by the board where a file has no CV score."
     chosen, expected = best_pair(draws.private, metric.greater_is_better)
     if len(chosen) == 1:
         return chosen, f"Select {chosen[0]}: its private score is {number(expected)} to expect."
     drawn = draws.private[chosen]
-    alone = " and ".join(f"{number(mean)} of {name}" for name, mean in drawn.mean().items())
+    alone = " and ".join(f"{number(drawn[name].mean())} of {name}" for name in chosen)
     return chosen, (
         f"Select {' and '.join(chosen)}: the better of their private scores is {number(expected)} to expect ({alone} "
-        f"alone, correlation {drawn.corr().iloc[0, 1]:.3f})."
+        f"alone, correlation {drawn[chosen[0]].corr(drawn[chosen[1]]):.3f})."
     )
 
 
