@@ -72,7 +72,7 @@ case "$verb" in
   compare) setup; step submissions.compare "$@" ;;
   predict) setup; step submissions.predict "$@" ;;
   submit)  setup "$here/requirements-kaggle.txt"; step submissions.leaderboard.submit "$@" ;;
-  ledger)  setup; step submissions.leaderboard.show "$@" ;;
+  ledger)  setup; step submissions.leaderboard.overview "$@" ;;
   kernel)  setup "$here/requirements-kaggle.txt"; step submissions.kernel.pack "$@" ;;
   test)    run_tests "$@" ;;
   help | -h | --help) help ;;

@@ -10,8 +10,8 @@ The client believes that it talks to http://localhost and this server is its pro
 addresses. As the real platform, the server asks for credentials, takes a submission only for a file that arrived
 whole, and counts what is spent. A fault is used once, by the first request whose path it is found in (as a regular
 expression). Its answer is `cut` (the connection is closed at once), `cut after` (closed after the work was done),
-`cut half` (closed in the middle of the answer), `hang` (no answer until the server ends), `wait` (nothing happens until
-`go_on` is set), or a status with a body, (500, {...}), or those and `after`, (500, {...}, "after").
+`cut half` (closed in the middle of the answer), a status with a body, (500, {...}), or those and `after`,
+(500, {...}, "after").
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
 import threading
 import zipfile
@@ -26,7 +27,10 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import urlsplit
+
+from submissions.leaderboard import client
 
 USER, KEY, TOKEN = "ada", "0123456789abcdef0123456789abcdef", "KGAT_fedcba98765432100123456789"
 SIGNATURE = "Signature=5ecre7"
@@ -54,10 +58,7 @@ class KaggleServer:
         self.polls = 0
         self.lag = 0
         """Looks at a data set after which a new version becomes the current one."""
-        self.headers: dict[str, str] = {}
-        """Of every answer, such as X-Kaggle-APIVersion."""
         self.lock = threading.Lock()
-        self.ended, self.go_on = threading.Event(), threading.Event()
 
     def __enter__(self) -> KaggleServer:
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"platform": self}))
@@ -66,16 +67,24 @@ class KaggleServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.ended.set()
         self.http.shutdown()
         self.http.server_close()
 
     def environment(self, home: Path, token: bool = False) -> dict[str, str]:
-        """Variables for the client: to here, with the home folder `home`, and with key or token as credentials."""
+        """Variables for the client: to here, with the home folder `home`, and with key or token as credentials.
+
+        The client of this process, which reads some of them only when it is imported, is told at once.
+        """
         proxy = f"http://127.0.0.1:{self.http.server_address[1]}"
         credentials = {"KAGGLE_API_TOKEN": TOKEN} if token else {"KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY}
         empty = dict.fromkeys(("KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR", "XDG_CONFIG_HOME", "no_proxy", "NO_PROXY"), "")
-        return empty | {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": proxy, "HOME": str(home)} | credentials
+        variables = {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": proxy, "HOME": str(home)}
+        variables = empty | variables | credentials
+        with patch.dict(os.environ, variables):
+            from kaggle.api.kaggle_api_extended import KaggleApi
+        KaggleApi.args, KaggleApi.config = ["--local"], str(home / ".kaggle" / "kaggle.json")
+        client.login.cache_clear()
+        return variables
 
     def score(self, ref: str, public: float | None, private: float | None = None, error: str = "") -> None:
         """Score a submission, or let it fail."""
@@ -133,10 +142,9 @@ class KaggleServer:
             one["polls"] += 1
             if self.scores and one["status"] == "PENDING" and one["polls"] > self.polls:
                 self.score(str(one["ref"]), *self.scores)
-        newest = self.submissions[::-1]
-        start, size = int(asked.get("pageToken") or 0), asked.get("pageSize") or 20
-        following = {"nextPageToken": str(start + size)} if start + size < len(newest) else {}
-        return {"submissions": newest[start : start + size]} | following
+        size = asked["pageSize"]
+        start = (asked["page"] - 1) * size
+        return {"submissions": self.submissions[::-1][start : start + size]}
 
     def SaveKernel(self, asked: dict[str, Any]) -> Any:
         if asked["slug"].split("/")[0] != USER:
@@ -144,13 +152,7 @@ class KaggleServer:
         unknown = [source for source in asked.get("datasetDataSources", []) if source not in self.datasets]
         kernel = self.kernels.setdefault(asked["slug"], {"versions": [], "status": ["COMPLETE"], "failure": ""})
         kernel["versions"].append(asked)
-        url = f"https://www.kaggle.com/code/{asked['slug']}"
-        return {
-            "ref": asked["slug"],
-            "url": url,
-            "versionNumber": len(kernel["versions"]),
-            "invalidDatasetSources": unknown,
-        }
+        return {"versionNumber": len(kernel["versions"]), "invalidDatasetSources": unknown}
 
     def GetKernelSessionStatus(self, asked: dict[str, Any]) -> Any:
         kernel = self.kernels.get(f"{asked['userName']}/{asked['kernelSlug']}")
@@ -249,18 +251,13 @@ class Handler(BaseHTTPRequestHandler):
             fault = next((fault for fault in faults if re.search(fault[0], path)), None)
             if fault:
                 faults.remove(fault)
-        kind = fault[1] if fault else None
-        if kind == "wait":
-            self.platform.go_on.wait(60)
-        with self.platform.lock:
+            kind = fault[1] if fault else None
             late = isinstance(kind, tuple) and kind[2:] == ("after",)
-            if late or kind in (None, "cut after", "cut half", "wait"):
+            if late or kind in (None, "cut after", "cut half"):
                 status, body = self.work(path, content)
             if isinstance(kind, tuple):
                 status, body = kind[:2]
-        if kind == "hang":
-            self.platform.ended.wait(60)
-        if kind in ("cut", "cut after", "hang"):
+        if kind in ("cut", "cut after"):
             self.close_connection = True
             self.connection.close()
             return
@@ -290,8 +287,6 @@ class Handler(BaseHTTPRequestHandler):
         if wanted and status == 200:
             status, start = 206, int(wanted[1])
         self.send_response(302 if redirect else status)
-        for name, value in self.platform.headers.items():
-            self.send_header(name, value)
         if redirect:
             self.send_header("Location", body)
         elif isinstance(body, bytes):

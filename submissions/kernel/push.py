@@ -15,7 +15,7 @@ from competition.errors import ConfigError, DataError, ServiceError
 from competition.files import digest, read_json, sha256_of, write_json
 from competition.paths import Kernel, Paths
 from submissions.leaderboard import client
-from submissions.leaderboard.attempts import MISSES
+from submissions.leaderboard.client import MISSES
 
 DATASET_METADATA, NOTEBOOK_METADATA = "dataset-metadata.json", "kernel-metadata.json"
 

@@ -1,31 +1,31 @@
-"""Kaggle through its own, unmodified command line.
+"""The few calls to Kaggle that this project makes, through the platform's own package (`kaggle==2.2.4`).
 
-Does it repeat calls by itself? (kaggle 2.2.3 and 2.2.4.) The upload of a file, PUT to the address of the upload, is
-repeated up to ten times after a lost connection. StartSubmissionUpload and CreateSubmission are sent once, whatever
-comes back: one run of the client spends at most one slot. CreateDataset and CreateDatasetVersion are repeated after
-429 (2.2.4: and after a lost connection), which at worst makes one version too many. Nothing here repeats a call.
-
-An upload that was cut leaves a file in the temporary folder that a later upload of the same path may take up, though
-the content is another; so each upload has a temporary folder of its own, which goes with it.
+Every failure becomes one sentence. Credentials are found by the package itself and never printed: what it prints is
+dropped, and addresses in its errors lose what stands behind `?`.
 """
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from competition.errors import ServiceError
+from competition.errors import ConfigError, ServiceError
 from competition.files import read_json
-from submissions.leaderboard.answers import answer, failure, number, reason_of, rules, sentence, state_of, utc
-from submissions.leaderboard.process import Ran, find_credentials, run_client
 
-CALL_SECONDS = 300.0
-SUBMIT_SECONDS = 3600.0
-TRANSFER_SECONDS = 24 * 3600.0
-PAGE = "--page-size=100"
-TIMED_OUT = 408
+PAGE = 100
+MISSES = 3
+"""Calls in a row that may fail while something is waited for; more, and it is no passing trouble of the network."""
+NEW_TOKEN = "https://www.kaggle.com/settings/api"
+SPENDS = ("CreateSubmission", "CreateCodeSubmission")
+"""The calls that spend a slot; the package sends each of them once, whatever comes back."""
 STATES = {"cancel_requested": "cancelled", "cancel_acknowledged": "cancelled", "new_script": "queued"}
 
 
@@ -33,167 +33,122 @@ class Unsure(ServiceError):
     """The connection broke when the submission may have been made: look at `submissions` before trying again."""
 
 
-@dataclass(frozen=True)
-class Submitted:
-    """A submission as the platform lists it."""
+@cache
+def login() -> Any:
+    """The package's `KaggleApi` with the user's credentials.
 
-    ref: str
-    date: str
-    """UTC, ISO 8601."""
-    file: str
-    description: str
-    status: str
-    """pending, complete or error."""
-    public: float | None
-    private: float | None
-    error: str
+    Raises:
+        ConfigError: if the package is not installed.
+        ServiceError: if there are no credentials, or the platform refuses them.
+    """
+    try:
+        with _asked():
+            from kaggle.api.kaggle_api_extended import KaggleApi
 
+            api = KaggleApi()
+            api.authenticate()
+    except ImportError:
+        raise ConfigError("Kaggle's client is not installed; run: pip install -r requirements-kaggle.txt") from None
+    except SystemExit:
+        from kagglesdk.kaggle_env import get_access_token_from_env
 
-@dataclass(frozen=True)
-class Limits:
-    """Submissions that the day still allows; None: the client or the platform does not tell."""
-
-    left_today: int | None
-    per_day: int | None
+        if source := get_access_token_from_env()[1]:
+            raise ServiceError(f"Kaggle refuses the token in {source}; make a new one at {NEW_TOKEN}.") from None
+        raise ServiceError(
+            f"No credentials for Kaggle were found; make a token at {NEW_TOKEN} and put it into the variable "
+            "KAGGLE_API_TOKEN or into the file ~/.kaggle/access_token."
+        ) from None
+    return api
 
 
 def username() -> str:
-    """Who the credentials belong to; the platform is asked only where they are a token.
-
-    Raises:
-        ServiceError: without credentials, or if they are refused.
-    """
-    known = find_credentials().username
-    if known:
-        return known
-    ran = run_client("config", "view", seconds=CALL_SECONDS)
-    for line in ran.text.splitlines():
-        if line.startswith("- username: ") and not line.endswith(": None"):
-            return line.removeprefix("- username: ").strip()
-    raise failure(ran)
+    """Who the credentials belong to."""
+    return str(login().config_values["username"])
 
 
 def files(slug: str) -> dict[str, int]:
     """Names and sizes in bytes of a competition's files; those in folders have the folder in the name."""
     found: dict[str, int] = {}
-    for body in _pages("ListDataFiles", "competitions", "files", slug):
-        found |= {str(file["name"]): int(file.get("totalBytes", 0)) for file in body.get("files", [])}
+    token = None
+    while token != "":
+        with _asked(slug):
+            page = login().competition_list_files(slug, page_token=token, page_size=PAGE)
+        found |= {file.name: file.total_bytes for file in page.files}
+        token = page.next_page_token
     return found
 
 
 def fetch(slug: str, folder: Path) -> Path:
-    """Download all files of a competition as one archive into `folder`, going on where an earlier call was cut.
-
-    Not traced: only the archive itself can show that it is whole.
-
-    Raises:
-        ServiceError: if the client failed, or the rules of the competition were not accepted.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    ran = run_client(
-        "competitions", "download", slug, f"--path={folder}", seconds=TRANSFER_SECONDS, traced=False, progress=True
-    )
-    archive = folder / f"{slug}.zip"
-    if ran.status == 0 and archive.is_file():
-        return archive
-    if "403" in ran.said or "rules" in ran.said:
-        raise ServiceError(rules(slug, ran.said))
-    raise failure(ran, slug)
+    """Download all files of a competition as one archive into `folder`, going on where an earlier call was cut."""
+    with _asked(slug):
+        login().competition_download_files(slug, path=str(folder), quiet=False)
+    return folder / f"{slug}.zip"
 
 
 def submit_file(slug: str, file: Path, message: str) -> str:
-    """Submit a file; spends a slot.
-
-    Returns:
-        The platform's reference of the submission.
+    """Submit a file, which spends a slot; returns the platform's reference of the submission.
 
     Raises:
-        ServiceError: if no submission was made, with the platform's reason.
+        ServiceError: if no submission was made.
         Unsure: if one may have been made.
     """
-    ran = run_client(
-        "competitions", "submit", slug, f"--file={file}", f"--message={message}",
-        seconds=SUBMIT_SECONDS, progress=True,
-    )  # fmt: skip
-    return _submitted(ran, "CreateSubmission", slug)
+    return _submitted(slug, lambda: login().competition_submit(str(file), message, slug))
 
 
 def submit_kernel(slug: str, kernel: str, version: int, message: str) -> str:
-    """Submit the `submission.csv` of a notebook version to a code competition; spends a slot.
-
-    Args:
-        slug: of the competition.
-        kernel: owner/notebook.
-        version: as `push_kernel` tells it.
-        message: description of the submission.
-
-    Returns, Raises: as `submit_file`.
-    """
-    ran = run_client(
-        "competitions", "submit", slug, f"--kernel={kernel}", f"--version={version}", "--file=submission.csv",
-        f"--message={message}", seconds=SUBMIT_SECONDS,
-    )  # fmt: skip
-    if ran.calls and ran.calls[-1].name == "CreateCodeSubmission" and ran.calls[-1].status == 404:
-        raise ServiceError(
-            f"The notebook {kernel} must be on Kaggle, and Kaggle knows no version {version} of it for {slug} "
-            f"({reason_of(ran)}); upload it with ./run.sh kernel --push."
-        )
-    return _submitted(ran, "CreateCodeSubmission", slug)
+    """Submit the `submission.csv` of a version of owner/notebook to a code competition; as `submit_file`."""
+    return _submitted(slug, lambda: login().competition_submit_code("submission.csv", message, slug, kernel, version))
 
 
-def _submitted(ran: Ran, name: str, slug: str) -> str:
-    asked = [call for call in ran.calls if call.name == name]
-    status = asked[0].status or 0 if asked else None
-    if status is None or (400 <= status < 500 and status != TIMED_OUT):
-        raise failure(ran, slug)
-    ref = asked[0].body.get("ref") if status == 200 else None
-    if not ref:
-        raise Unsure(
-            f"Kaggle must confirm the submission to {slug}, and did not ({reason_of(ran)}); it may have been made: "
-            "look at the list of submissions before you submit again."
-        )
-    return str(ref)
+def _submitted(slug: str, send: Callable[[], Any]) -> str:
+    login()  # whose errors are certain
+    try:
+        with _asked(slug):
+            answer = send()
+    except ServiceError as error:
+        status, request = _status(error.__cause__), getattr(error.__cause__, "request", None)
+        refused = status is not None and 400 <= status < 500 and status != 408
+        if refused or (request is not None and not request.url.endswith(SPENDS)):
+            raise
+        raise Unsure(f"{error} The submission to {slug} may have been made.") from None
+    if answer.message == login().COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
+        raise ServiceError("Kaggle did not take the upload of the file; run the same command again.")
+    if not answer.ref:
+        raise Unsure(f"Kaggle did not confirm the submission to {slug}, which may have been made.")
+    return str(answer.ref)
 
 
-def submissions(slug: str) -> list[Submitted]:
-    """The submissions of the user's team, newest first."""
-    found = [
-        Submitted(
-            ref=str(one.get("ref", "")),
-            date=utc(one.get("date", "")),
-            file=one.get("fileName") or "",
-            description=one.get("description") or "",
-            status=state_of(one.get("status") or "pending", "pending", "complete", "error"),
-            public=number(one.get("publicScore")),
-            private=number(one.get("privateScore")),
-            error=one.get("errorDescription") or "",
-        )
-        for body in _pages("ListSubmissions", "competitions", "submissions", slug)
-        for one in body.get("submissions", [])
-    ]
-    return sorted(found, key=lambda one: one.date, reverse=True)
+def submissions(slug: str) -> list[Any]:
+    """The submissions of the user's team as the package's `ApiSubmission`."""
+    found: dict[int, Any] = {}
+    for page in count(1):
+        with _asked(slug):
+            listed = login().competition_submissions(slug, page_number=page, page_size=PAGE)
+        known = len(found)
+        found |= {one.ref: one for one in listed}
+        if len(listed) < PAGE or len(found) == known:
+            break
+    return list(found.values())
 
 
-def limits(slug: str) -> Limits:
-    """What is left of today's submissions; kaggle 2.2.3 has no command that tells, 2.2.4 has."""
-    ran = run_client("competitions", "submission-limits", slug, seconds=CALL_SECONDS)
-    if "invalid choice: 'submission-limits'" in ran.errors:
-        return Limits(None, None)
-    body = answer(ran, "GetSubmissionLimits", slug)
-    if not any(body.values()):  # so it answers to users without a team, who have not submitted yet
-        return Limits(None, None)
-    left = int(body.get("numAllowedNow", 0))
-    return Limits(left, None if body.get("limitedByTotal") else left + int(body.get("numToday", 0)))
+def limits(slug: str) -> tuple[int, int | None] | None:
+    """Submissions left today and a day, the latter None where all are counted; None before anybody has submitted."""
+    with _asked(slug):
+        found = login().competition_get_submission_limits(slug)
+    left, used = found.num_allowed_now, found.num_today
+    return (left, None if found.limited_by_total else left + used) if left or found.num_total else None
 
 
 def dataset_status(dataset: str) -> tuple[str, int] | None:
     """State, such as ready or failed, and number of the current version of owner/slug; None: no such data set."""
-    ran = run_client("datasets", "status", dataset, "--format=json", seconds=CALL_SECONDS)
-    if ran.calls and ran.calls[-1].name == "GetDatasetStatus" and ran.calls[-1].status in (403, 404):
-        return None  # 403: private data sets of others, and names that nobody has
-    state = answer(ran, "GetDatasetStatus").get("status") or "not_yet_persisted"
-    version = answer(ran, "GetDataset").get("currentVersionNumber") or 0
-    return state_of(state, "ready", "failed", "deleted"), int(version)
+    try:
+        with _asked():
+            found = json.loads(login().dataset_status(dataset, format="json"))
+    except ServiceError as error:
+        if _status(error.__cause__) in (403, 404):  # 403: private data sets of others, and names that nobody has
+            return None
+        raise
+    return found["status"], found["current_version_number"]
 
 
 def create_or_version_dataset(folder: Path, message: str) -> int:
@@ -207,27 +162,16 @@ def create_or_version_dataset(folder: Path, message: str) -> int:
     """
     dataset = str(read_json(folder / "dataset-metadata.json", "id")["id"])
     known = dataset_status(dataset)
-    new = known is None
-    options = ["create"] if new else ["version", f"--message={message}"]
-    temporary = folder.parent / ".upload"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        ran = run_client(
-            "datasets", *options, f"--path={folder}", "--dir-mode=zip",
-            seconds=TRANSFER_SECONDS, temporary=temporary, progress=True,
-        )  # fmt: skip
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    body = answer(ran, "CreateDataset" if new else "CreateDatasetVersion")
-    if str(body.get("status", "")).lower() != "ok":
-        raise ServiceError(f"Kaggle must take the data set {dataset}, and refused: {sentence(body.get('error'))}")
-    lost = [line.split(": ", 1)[1] for line in ran.text.splitlines() if line.startswith("Upload unsuccessful: ")]
-    if lost:  # the client goes on without them
-        raise ServiceError(
-            f"The data set {dataset} must have all files, and {', '.join(lost)} could not be uploaded; run the same "
-            "command again."
-        )
+    with _asked() as said:
+        if known is None:
+            answer = login().dataset_create_new(str(folder), dir_mode="zip")
+        else:
+            answer = login().dataset_create_version(str(folder), message, dir_mode="zip")
+    if answer.status.lower() != "ok":
+        raise ServiceError(f"Kaggle refused the data set {dataset}: {_clean(answer.error)}.")
+    lost = re.findall("^Upload unsuccessful: (.*)$", said.getvalue(), re.MULTILINE)  # the package goes on without them
+    if lost:
+        raise ServiceError(f"The upload of {', '.join(lost)} failed, so the data set {dataset} lacks it; run it again.")
     return known[1] if known else 0
 
 
@@ -237,33 +181,66 @@ def push_kernel(folder: Path) -> int:
     Raises:
         ServiceError: if it was refused, or a data source is not known to the platform.
     """
-    ran = run_client("kernels", "push", f"--path={folder}", seconds=CALL_SECONDS)
-    body = answer(ran, "SaveKernel")
-    unknown = [
-        source
-        for key in ("invalidDatasetSources", "invalidCompetitionSources", "invalidKernelSources", "invalidModelSources")
-        for source in body.get(key) or []
-    ]
-    error = body.get("error") or (f"it does not know {', '.join(unknown)}" if unknown else "")
-    if error or not body.get("versionNumber"):
-        raise ServiceError(f"Kaggle must take the notebook in {folder}, and did not: {sentence(error or ran.said)}")
-    return int(body["versionNumber"])
+    with _asked():
+        answer = login().kernels_push(str(folder))
+    kinds = ("dataset", "competition", "kernel", "model")
+    unknown = [source for kind in kinds for source in getattr(answer, f"invalid_{kind}_sources")]
+    error = answer.error or (f"it does not know {', '.join(unknown)}" if unknown else "")
+    if error:
+        raise ServiceError(f"Kaggle did not take the notebook in {folder}: {_clean(error)}.")
+    return int(answer.version_number)
 
 
 def kernel_status(kernel: str) -> tuple[str, str]:
     """State of the newest run of owner/notebook: queued, running, complete, error or cancelled; and the reason."""
-    body = answer(run_client("kernels", "status", kernel, seconds=CALL_SECONDS), "GetKernelSessionStatus")
-    state = state_of(body.get("status") or "queued", "queued", "running", "complete", "error", *STATES)
-    return STATES.get(state, state), body.get("failureMessage") or ""
+    with _asked():
+        found = login().kernels_status(kernel)
+    state = found.status.name.lower()
+    return STATES.get(state, state), found.failure_message
 
 
-def _pages(name: str, *command: str) -> list[dict[str, Any]]:
-    """Answers of a command that lists, one per page."""
-    pages, token = [], ""
-    while True:
-        ran = run_client(*command, PAGE, *([f"--page-token={token}"] if token else []), seconds=CALL_SECONDS)
-        pages.append(answer(ran, name, command[-1]))
-        following = pages[-1].get("nextPageToken") or ""
-        if not following or following == token:
-            return pages
-        token = following
+@contextmanager
+def _asked(slug: str | None = None) -> Iterator[io.StringIO]:
+    """Turns a failed call into a ServiceError, whose cause it is; yields what the package prints, which is not shown.
+
+    Args:
+        slug: of the competition that is asked for.
+    """
+    bars = sys.stderr if sys.stderr.isatty() else io.StringIO()
+    try:
+        with redirect_stdout(io.StringIO()) as said, redirect_stderr(bars):
+            yield said
+    except (OSError, ValueError) as error:  # of requests, of the package's own checks
+        if isinstance(error, OSError) and error.errno:  # of the disk
+            raise
+        raise ServiceError(_sentence(error, slug)) from error
+
+
+def _sentence(error: Exception, slug: str | None) -> str:
+    status, reason = _status(error), _clean(str(error))
+    if status == 401:
+        return f"Kaggle does not accept your credentials; make a new token at {NEW_TOKEN}."
+    if status == 403 and slug:
+        page = f"https://www.kaggle.com/competitions/{slug}/rules"
+        return f"Kaggle refuses ({reason}); join {slug}, accept its rules at {page}, and run the same command again."
+    if status == 404 and slug:
+        return f"Kaggle cannot find this ({reason}). Is {slug} the last part of the address of the competition's page?"
+    if status is None and isinstance(error, OSError):
+        return f"Kaggle could not be reached ({type(error).__name__}); look at the network and run the command again."
+    return f"Kaggle answered with an error: {reason}."
+
+
+def _status(error: BaseException | None) -> int | None:
+    """Of the answer behind an error: that of its body, which may come with 200, or else that of HTTP."""
+    response = getattr(error, "response", None)
+    if response is None:
+        return None
+    try:
+        return int(response.json()["code"])
+    except (ValueError, KeyError, TypeError):
+        return int(response.status_code)
+
+
+def _clean(text: str) -> str:
+    """A reason on one line, without its full stop and without the signatures of addresses."""
+    return re.sub(r"(?<=\S)\?[^\s'\")>,]*=[^\s'\")>,]*", "", " ".join(text.split()))[:300].rstrip(". ")

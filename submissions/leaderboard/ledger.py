@@ -1,205 +1,149 @@
-"""The log of a competition's submissions, work/<name>/ledger.csv: one event per row, rows are only ever added.
+"""What was submitted, work/<name>/ledger.csv: one row per submission, the whole file written anew with each change.
 
-An attempt writes `submitting` before the upload, then `submitted` or `failed`, and `scored` with each score; all of
-them carry its `submission`. A row is one write under a lock on the file and is on the disk when `append` returns, so
-that a process which dies between two events leaves a trace of what it was doing. What is left of a row that was cut
-off (a power failure, a full disk) is ended by the next writer with `TORN`, skipped by readers, and shown by the verb.
+A row is there before anything is sent, so that a process which dies leaves a trace of what it was doing.
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
-import errno
 import fcntl
-import io
-import math
-import os
 import secrets
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields, replace
+import shutil
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from competition.errors import DataError
+import pandas as pd
 
-EVENTS = ("submitting", "submitted", "failed", "scored", "selected")
-TORN = " <- torn"
+from competition.errors import ConfigError, DataError
+from competition.files import read_text_table, write_table
+from competition.paths import shown
+
+STATES = ("submitting", "submitted", "scored", "failed", "lost")
 BY_HAND = "by hand"
 """`ref` of a file that this program did not send."""
+NEVER_ARRIVED = ": never arrived"
+"""End of the message of a lost submission in an earlier ledger, which had a row per event."""
 
 
 @dataclass(frozen=True)
-class Event:
-    """One row of the log; texts that are not known are empty, numbers None.
+class Submission:
+    """One row; texts that are not known are empty, numbers None.
 
+    submission: its id, see `new_id`.
     time: UTC, ISO 8601 to the second.
-    submission: of one attempt, see `new_submission`; of `selected`, all that are chosen, with spaces between.
-    file_digest: sha256 of the file that was submitted.
+    status: submitting, until the platform has answered; submitted; scored; failed; lost: the platform does not list it.
+    run, chosen: the run that made it, and the candidate.
     standard_error: of the cross_fitted_score.
     public, private: scores on the leaderboard, in the competition's metric.
+    selected: "yes" for what the user selected on the platform.
+    file, file_digest: what was sent, relative to the competition's products, and its sha256.
     ref: the platform's own name of the submission.
     """
 
-    time: str
-    event: str
     submission: str
-    file_digest: str = ""
-    file: str = ""
+    time: str
+    status: str
     run: str = ""
     chosen: str = ""
-    revision: str = ""
     cv_score: float | None = None
     cross_fitted_score: float | None = None
     standard_error: float | None = None
     public: float | None = None
     private: float | None = None
+    selected: str = ""
     message: str = ""
+    file: str = ""
+    file_digest: str = ""
+    revision: str = ""
     ref: str = ""
 
 
-@dataclass(frozen=True)
-class Submission(Event):
-    """One attempt: the last known value of every field, and the time of its first event.
-
-    event: the last one, which is its status; `submitting` is an attempt of which nothing more is known.
-    """
-
-    selected: bool = False
-
-    @property
-    def status(self) -> str:
-        """`submitting`, `submitted`, `scored` or `failed`."""
-        return self.event
-
-
-COLUMNS = tuple(field.name for field in fields(Event))
-NUMBERS = tuple(field.name for field in fields(Event) if field.default is None)
-HEADER = ",".join(COLUMNS)
+COLUMNS = [field.name for field in fields(Submission)]
+NUMBERS = [field.name for field in fields(Submission) if field.default is None]
 
 
 def now() -> str:
-    """The time of an event."""
+    """The time of a submission."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def new_submission() -> str:
-    """An id for one attempt: a letter and 5 hexadecimal digits, drawn, since another process may begin one now.
-
-    A spreadsheet takes 012345 and 12e456 for numbers, and saves other ones.
-    """
+def new_id() -> str:
+    """An id for a submission: a letter and 5 hexadecimal digits; spreadsheets take 012345 and 12e456 for numbers."""
     return secrets.choice("abcdef") + secrets.token_hex(3)[1:]
 
 
-def append(path: Path, event: Event) -> None:
-    """Add a row, which is on the disk when this returns; any number of processes may do so at once.
-
-    White space in texts, newlines among it, becomes single spaces; a number that is not finite is none.
+def read(path: Path) -> list[Submission]:
+    """All submissions in order of time; none where there is no file. An earlier ledger of events is converted.
 
     Raises:
-        OSError: if the disk takes only a part of the row; the part is removed.
+        DataError: naming the row, if one is damaged.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # closing lets it go, and so does the end of the process
-        there = path.read_bytes()
-        rows = [HEADER] if HEADER.encode() not in there.removeprefix(codecs.BOM_UTF8).splitlines() else []
-        text = "".join(f"{row}\n" for row in [*rows, _row(event)])
-        content = ("" if there.endswith(b"\n") or not there else f"{TORN}\n").encode() + text.encode()
-        if os.write(descriptor, content) < len(content):
-            os.ftruncate(descriptor, len(there))
-            raise OSError(errno.ENOSPC, "there is no room for a row", str(path))
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def read(path: Path) -> list[Event]:
-    """All events, as they were added; none where there is no file.
-
-    Raises:
-        DataError: naming file and line, if a row is damaged otherwise than by the end of its writer (see `torn_rows`).
-    """
-    rows = [(number, line) for number, line in _lines(path) if not _is_torn(line)]
-    if rows and rows[0][1] != HEADER.encode():
-        raise DataError(f"{path}, line {rows[0][0]}: must be {HEADER}; move the file away, or put the line back.")
-    return [_event(path, number, line) for number, line in rows[1:]]
-
-
-def torn_rows(path: Path) -> list[str]:
-    """What is left of rows whose writer was stopped in the middle, each with its line."""
-    lines = _lines(path)
-    torn = [(number, line.removesuffix(TORN.encode())) for number, line in lines if _is_torn(line)]
-    return [f"line {number}: {line.decode(errors='replace')}" for number, line in torn]
-
-
-def submissions(events: Sequence[Event]) -> list[Submission]:
-    """The attempts behind events, in order of time."""
-    found: dict[str, Submission] = {}
-    chosen: set[str] = set()
-    for event in events:
-        if event.event == "selected":
-            chosen = set(event.submission.split())
-        elif (former := found.get(event.submission)) is None:
-            found[event.submission] = Submission(*astuple(event))
-        else:
-            known = {name: value for name, value in vars(event).items() if value not in ("", None)}
-            found[event.submission] = replace(former, **{**known, "time": former.time})
-    marked = [replace(one, selected=one.submission in chosen) for one in found.values()]
-    return sorted(marked, key=lambda one: one.time)
-
-
-def _row(event: Event) -> str:
-    cells = [_cell(getattr(event, name)) for name in COLUMNS]
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(cells)
-    return line.getvalue()
-
-
-def _cell(value: str | float | None) -> str:
-    if isinstance(value, str):
-        return " ".join(value.split())
-    return "" if value is None or not math.isfinite(value) else repr(float(value))
-
-
-def _lines(path: Path) -> list[tuple[int, bytes]]:
-    """Lines with their numbers; a last one that has no end, whose writer is gone, as one that is marked."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)  # nobody is writing
-            *ended, last = file.read().removeprefix(codecs.BOM_UTF8).split(b"\n")  # a mark of spreadsheets
-    except FileNotFoundError:
+    if not path.exists():
         return []
-    lines = [*ended, last + TORN.encode()] if last else ended
-    numbered = enumerate((line.rstrip(b"\r") for line in lines), 1)  # saved by a spreadsheet
-    return [(number, line) for number, line in numbered if line]
+    if path.read_bytes().startswith(b"time,event,submission,"):
+        _convert(path)
+    table = read_text_table(path)
+    if list(table.columns) != COLUMNS:
+        raise DataError(f"{path} must begin with {','.join(COLUMNS)}; put the line back, or move the file away.")
+    found = []
+    for i, row in table.iterrows():
+        try:
+            numbers = {name: float(row[name]) if row[name] else None for name in NUMBERS}
+            if row["status"] not in STATES:
+                raise ValueError(f"the status {row['status']!r} is none of {', '.join(STATES)}")
+        except ValueError as error:
+            raise DataError(f"{path}, row {int(i) + 2} is damaged ({error}); correct it or delete it.") from None  # type: ignore[call-overload]
+        found.append(Submission(**{**row, **numbers}))
+    return sorted(found, key=lambda one: one.time)
 
 
-def _is_torn(line: bytes) -> bool:
-    return line.endswith(TORN.encode())
+def write(path: Path, one: Submission) -> None:
+    """Add a submission, or replace the row that has its id; other processes may do so at the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    one = replace(one, message=" ".join(one.message.split()))
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _write_all(path, [*(other for other in read(path) if other.submission != one.submission), one])
 
 
-def _event(path: Path, number: int, line: bytes) -> Event:
-    try:
-        (cells,) = csv.reader([line.decode()], strict=True)
-        if len(cells) != len(COLUMNS):
-            raise ValueError(f"it has {len(cells)} cells")
-        values = {name: _value(name, cell) for name, cell in zip(COLUMNS, cells, strict=True)}
-        event = Event(**values)  # type: ignore[arg-type]
-        datetime.fromisoformat(event.time)
-        if event.event not in EVENTS or not event.submission:
-            raise ValueError(f"no event {event.event!r} of a submission {event.submission!r}")
-    except (csv.Error, ValueError) as error:
-        raise DataError(
-            f"{path}, line {number}: must be an event of {len(COLUMNS)} cells ({error}); mend or remove the line."
-        ) from None
-    return event
+def _write_all(path: Path, known: list[Submission]) -> None:
+    write_table(path, pd.DataFrame([asdict(one) for one in known], columns=COLUMNS))
 
 
-def _value(name: str, cell: str) -> str | float | None:
-    if name not in NUMBERS:
-        return cell
-    if cell and not math.isfinite(float(cell)):
-        raise ValueError(f"{name} is {cell}")
-    return float(cell) if cell else None
+def named(name: str, known: list[Submission]) -> Submission:
+    """The submission with an id.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    for one in known:
+        if one.submission == name:
+            return one
+    raise ConfigError(
+        f"There is no submission {name!r}; the ledger has {', '.join(one.submission for one in known) or 'none yet'}."
+    )
+
+
+def _convert(path: Path) -> None:
+    """Replace a ledger of events by one of submissions; a copy stays beside it as ledger_events.csv.
+
+    The last value of each cell counts; a row that was cut off while it was written is left out.
+    """
+    copy = path.with_name("ledger_events.csv")
+    shutil.copy(path, copy)
+    found: dict[str, dict[str, str]] = {}
+    selected = ""
+    for event in csv.DictReader(copy.read_text(encoding="utf-8").splitlines()):
+        if event["event"] == "selected":
+            selected = event["submission"]
+        elif None not in event.values():
+            former = found.setdefault(event["submission"], {"time": event["time"]})
+            former |= {name: value for name, value in event.items() if value and name != "time"}
+    for name, row in found.items():
+        status = row.pop("event")
+        lost = status == "failed" and row["message"].endswith(NEVER_ARRIVED)
+        row |= {"status": "lost" if lost else status, "selected": "yes" if name in selected.split() else ""}
+        row["message"] = row.get("message", "").removesuffix(NEVER_ARRIVED)
+    write_table(path, pd.DataFrame(list(found.values()), columns=COLUMNS))
+    print(f"{shown(path)} has one row per submission now; the events are kept in {shown(copy)}.")

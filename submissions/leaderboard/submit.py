@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from competition import command
@@ -21,159 +22,66 @@ from competition.config import CompetitionConfig, load_competition
 from competition.durations import in_words, seconds_of
 from competition.errors import ConfigError, DataError, ServiceError, SubmissionError
 from competition.files import digest, read_json, read_text_table, sha256_of, write_atomically
-from competition.metrics import load_metric
+from competition.metrics import Metric, load_metric
 from competition.paths import Paths, shown
 from competition.revision import revision
-from submissions.apply import (
-    BLEND,
-    BLEND_FILE,
-    SELECTION,
-    STACK,
-    STACK_FILE,
-    SUBMISSION_FILE,
-    check_submission,
-    read_step,
-)
+from submissions.apply import SELECTION, SUBMISSION_FILE, check_submission
 from submissions.blend import number
 from submissions.kernel.push import pushed_notebook
 from submissions.leaderboard import client
-from submissions.leaderboard.attempts import attempt, is_open, require_unspent, settle, wait_for_score
-from submissions.leaderboard.ledger import (
-    BY_HAND,
-    Event,
-    Submission,
-    append,
-    new_submission,
-    now,
-    read,
-    submissions,
-)
+from submissions.leaderboard.ledger import BY_HAND, Submission, new_id, now, read, write
+from submissions.leaderboard.origin import products, scores_of
+from submissions.leaderboard.sending import attempt, is_open, settle, wait_for_score
+
+Send = Callable[[str], str]
+"""Sends a submission with a message and returns the platform's reference."""
 
 
-@dataclass(frozen=True)
-class Made:
-    """What a submission is of; empty where no run made it."""
+def file_to_send(competition: CompetitionConfig, paths: Paths, file: Path | None) -> tuple[Submission, Send]:
+    """The ledger's row of a file that fits the sample, and how it is sent; None: the submission of the latest run.
 
-    run: str = ""
-    chosen: str = ""
-    cv_score: float | None = None
-    cross_fitted_score: float | None = None
-    standard_error: float | None = None
-
-
-@dataclass(frozen=True)
-class Sending:
-    """What is submitted: a file, or a version of a notebook.
-
-    digest: of the content, by which it is known again.
-    name: for a person.
-    file: None for a notebook.
-    send: takes slug, message and, of a file, the copy that was kept; sends it, returns the platform's reference.
-    """
-
-    digest: str
-    name: str
-    made: Made
-    file: Path | None
-    send: Callable[[str, str, Path | None], str]
-
-
-def made_by(file: Path, paths: Paths) -> Made:
-    """The run that has this very file, and its scores.
+    What is checked and sent is a copy, which later runs, and those that end while a question waits, leave alone.
 
     Raises:
-        DataError: if that run has changed since.
-    """
-    known = sha256_of(file)
-    for run in sorted((paths.root / "submissions").glob("*/")):
-        for name, step in ((SUBMISSION_FILE, SELECTION), (BLEND_FILE, BLEND), (STACK_FILE, STACK)):
-            if (run / name).is_file() and sha256_of(run / name) == known:
-                return scores_of(run, step)
-    return Made()
-
-
-def scores_of(run: Path, step: str) -> Made:
-    """The scores of the file that a step of a run wrote: as chosen, and as to be expected.
-
-    Raises:
-        DataError: if the run has changed since.
-    """
-    stored = read_step(run, step)
-    if step == SELECTION:
-        whole = stored["procedure"]
-        return Made(
-            run.name, stored["chosen"], stored["cross_fitted_score"], whole["cross_fitted_score"],
-            whole["standard_error"],
-        )  # fmt: skip
-    score = stored["candidates"][stored["chosen"]]["cross_fitted_score"]  # that of a candidate that was not chosen
-    return Made(run.name, stored["chosen"], score, score)
-
-
-def file_to_send(competition: CompetitionConfig, paths: Paths, file: Path | None) -> Sending:
-    """A file that fits the sample; None for the submission of the latest run.
-
-    Raises:
-        DataError: if there is no run.
+        DataError: if there is no such file.
         SubmissionError: if it does not fit.
     """
     if file is None:
         if not paths.latest_run.exists():
-            raise DataError(f"{paths.root} must hold a finished run, and does not; run ./run.sh full {paths.name}.")
-        file = latest_run(paths) / SUBMISSION_FILE
-    known = sha256_of(file) if file.is_file() else ""  # before the check: `keep` finds what is changed from then on
-    check_submission(file, read_text_table(competition.sample_submission), competition.id)
-    return Sending(
-        known, f"{shown(file)}, which fits the sample", made_by(file, paths), file,
-        lambda slug, message, copy: client.submit_file(slug, copy or file, message),
-    )  # fmt: skip
+            raise DataError(f"{paths.root} has no finished run; run ./run.sh full {paths.name} first.")
+        file = paths.run(paths.latest_run.read_text().strip()) / SUBMISSION_FILE
+    if not file.is_file():
+        raise DataError(f"There is no file {file}; correct --file, or run ./run.sh full {paths.name} again.")
+    name = new_id()
+    copy = paths.submitted(name)
+    write_atomically(copy, file.read_bytes())
+    try:
+        check_submission(copy, read_text_table(competition.sample_submission), competition.id)
+    except SubmissionError as error:
+        copy.unlink()
+        raise SubmissionError(str(error).replace(str(copy), str(file))) from None
+    print(f"{shown(file)} fits the sample")
+    known = sha256_of(copy)
+    made = products(paths).get(known)
+    row = _row(name, str(copy.relative_to(paths.root)), known)
+    row = replace(row, **scores_of(*made)) if made else row
+    return row, partial(client.submit_file, str(competition.kaggle), copy)
 
 
-def notebook_to_send(paths: Paths) -> Sending:
-    """The version of the notebook that was pushed last.
+def notebook_to_send(slug: str, paths: Paths) -> tuple[Submission, Send]:
+    """The same for the version of the notebook that was pushed last.
 
     Raises:
         DataError: if none was pushed, or the pack is another one by now.
     """
     notebook, version = pushed_notebook(paths)
     run = paths.run(read_json(paths.pack.facts, "run")["run"])
-    return Sending(
-        digest([notebook, version], 64), f"version {version} of {notebook}", scores_of(run, SELECTION), None,
-        lambda slug, message, _: client.submit_kernel(slug, notebook, version, message),
-    )  # fmt: skip
+    row = _row(new_id(), f"version {version} of {notebook}", digest([notebook, version], 64))
+    return replace(row, **scores_of(run, SELECTION)), partial(client.submit_kernel, slug, notebook, version)
 
 
-def latest_run(paths: Paths) -> Path:
-    """Folder of the run that was finished last."""
-    return paths.run(paths.latest_run.read_text().strip())
-
-
-def message_of(made: Made, metric: str) -> str:
-    """Run, chosen method and cross-fitted score."""
-    if not made.run:
-        return "a file of no run"
-    return f"run {made.run}, {made.chosen}, cross-fitted {metric} {_with_error(made)}"
-
-
-def _with_error(made: Made | Submission) -> str:
-    error = "" if made.standard_error is None else f" +- {made.standard_error:.2g}"
-    return f"{number(made.cross_fitted_score)}{error}"
-
-
-def keep(file: Path, known: str, copy: Path) -> None:
-    """Copy what is sent, so that later runs, also those that end while a question waits, leave it alone.
-
-    Args:
-        known: digest of the file that was checked.
-
-    Raises:
-        SubmissionError: if it has changed since.
-    """
-    write_atomically(copy, file.read_bytes())
-    if sha256_of(copy) != known:
-        copy.unlink()
-        raise SubmissionError(
-            f"{shown(file)} must stay as it was checked, and has changed since; run the same command again."
-        )
+def _row(name: str, file: str, file_digest: str) -> Submission:
+    return Submission(name, now(), "submitting", file=file, file_digest=file_digest, revision=revision())
 
 
 def confirm(question: str) -> bool:
@@ -183,135 +91,107 @@ def confirm(question: str) -> bool:
         ConfigError: if there is nobody to answer.
     """
     if not sys.stdin.isatty():
-        raise ConfigError("a slot is spent only after a yes; nobody can answer here. Add --yes.")
+        raise ConfigError("A slot is spent only after a yes, and nobody can answer here. Add --yes.")
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
-def spend(slug: str, sending: Sending, event: Event, paths: Paths, again: bool, yes: bool) -> bool:
+def spend(slug: str, row: Submission, send: Send, ledger: Path, again: bool, yes: bool) -> bool:
     """Look, ask and send; whether it was sent.
 
     Args:
-        event: `submitting`, to be written.
         again: whether it may have been sent before.
         yes: whether not to ask.
 
     Raises:
-        SubmissionError: if it was sent before, or has changed since it was checked.
+        SubmissionError: if it was sent before.
         ServiceError: if none is left today, or the platform refuses.
     """
-    known = settle(slug, paths)
-    if not again:
-        require_unspent(sending.digest, known)
-    limits = client.limits(slug)
-    if limits.left_today == 0:
-        if limits.per_day is None:
-            raise ServiceError(f"{slug} must take one more submission, and Kaggle says that you have used all of them.")
-        raise ServiceError(
-            f"{slug} takes {limits.per_day} submissions a day and none is left; come back tomorrow (UTC)."
+    same = [one for one in settle(slug, ledger) if one.file_digest == row.file_digest and one.ref != BY_HAND]
+    sent = [one for one in same if one.status in ("submitted", "scored")]
+    if sent and not again:
+        raise SubmissionError(
+            f"This was sent at {sent[0].time} as {sent[0].submission}, public {number(sent[0].public)}; --again spends "
+            "another slot on it."
         )
-    of = "" if limits.per_day is None else f" of {limits.per_day}"
-    left = "the platform does not say how many are" if limits.left_today is None else f"{limits.left_today}{of}"
-    print(f"{slug}: {left} left today")
+    left, per_day = client.limits(slug) or ("an unknown number", None)
+    if left == 0:
+        which = "all submissions" if per_day is None else f"the {per_day} submissions of today (UTC)"
+        raise ServiceError(f"You have used {which} of {slug}.")
+    print(f"{slug}: {left}{f' of {per_day}' if per_day else ''} left today")
     if not (yes or confirm("Send it?")):
         return False
-    name, copy = sending.name, None
-    if sending.file is not None:
-        copy = paths.submitted(event.submission)
-        keep(sending.file, sending.digest, copy)
-        name = str(copy.relative_to(paths.root))
-    event = replace(event, time=now(), file=name)
-    attempt(slug, event, lambda message: sending.send(slug, message, copy), paths)
-    print(f"Sent as {event.submission}.")
+    attempt(slug, replace(row, time=now()), send, ledger)
+    print(f"Sent as {row.submission}.")
     return True
 
 
-def fetch(slug: str, paths: Paths, greater_is_better: bool) -> list[str]:
-    """Ask the platform for what is not known yet; a line per submission that it was asked about."""
-    waiting = {one.submission for one in submissions(read(paths.ledger)) if is_open(one)}
-    asked = [one for one in settle(slug, paths) if one.submission in waiting]
-    return [f"{one.submission}: {outcome(one, greater_is_better)}" for one in asked] or [
-        "No submission waits for a score."
-    ]
-
-
-def outcome(one: Submission, greater_is_better: bool, waited: float | None = None) -> str:
-    """What became of a submission, in a line; `waited` seconds, None where nobody did."""
-    if one.status == "failed":
-        return f"The platform did not score it: {one.message}"
+def outcome(one: Submission, metric: Metric) -> str:
+    """What became of a submission, in a line."""
     if one.public is None:
-        after = "yet" if waited is None else f"after {in_words(waited)}"
-        return f"No score {after}; ask again later with --fetch."
-    private = "" if one.private is None else f", private {number(one.private)}"
-    expected = "" if one.cross_fitted_score is None else f"; cross-fitted {_with_error(one)}"
-    if one.cross_fitted_score is not None and one.standard_error:
-        off = (one.public - one.cross_fitted_score) / one.standard_error * (1 if greater_is_better else -1)
-        expected += f", so public is {abs(off):.1f} standard errors {'better' if off > 0 else 'worse'}"
-    return f"public {number(one.public)}{private}{expected}"
+        return f"{one.submission}: {one.status}, {one.message}"
+    said = f"{one.submission}: public {number(one.public)}, private {number(one.private)}, cross-fitted {expected(one)}"
+    if one.cross_fitted_score is None or not one.standard_error:
+        return said
+    off = (one.public - one.cross_fitted_score) / one.standard_error * (1 if metric.greater_is_better else -1)
+    return f"{said}, so public is {abs(off):.1f} standard errors {'better' if off > 0 else 'worse'}"
+
+
+def expected(one: Submission) -> str:
+    """The cross-fitted score with its standard error."""
+    return number(one.cross_fitted_score) + (f" +- {one.standard_error:.2g}" if one.standard_error else "")
 
 
 def main() -> None:
     """Command line."""
     args = _options()
     competition, paths = load_competition(args.competition), Paths.of(args.competition)
+    slug, metric = str(competition.kaggle), load_metric(competition.metric, competition.greater_is_better)
     if competition.kaggle is None and not args.dry_run:
         raise ConfigError(
-            "competition.kaggle of the YAML must be the last part of the competition's address on Kaggle; there is "
-            "none. Add it, or use --dry-run for another platform."
+            "competition.kaggle of the YAML is missing, the last part of the competition's address on Kaggle. Add it, "
+            "or use --dry-run for another platform."
         )
-    slug = str(competition.kaggle)
-    metric = load_metric(competition.metric, competition.greater_is_better)
     with command.locked(paths, paths.submit_lock):
         if args.fetch:
-            print("\n".join(fetch(slug, paths, metric.greater_is_better)))
-        else:
-            sending = notebook_to_send(paths) if args.kernel else file_to_send(competition, paths, args.file)
-            event = _event(sending, args.message or message_of(sending.made, metric.name))
-            print(f"{sending.name}: {event.message}")
-            if args.dry_run:
-                _write_down(sending, event, paths)
-            elif not spend(slug, sending, event, paths, args.again, args.yes):
-                print("Nothing was sent.")
-                return
-    if not (args.fetch or args.dry_run or args.no_wait):
-        one = wait_for_score(slug, event.submission, paths, args.wait)
-        print(outcome(one, metric.greater_is_better, args.wait))
+            waiting = [one.submission for one in read(paths.ledger) if is_open(one)]
+            asked = [one for one in settle(slug, paths.ledger) if one.submission in waiting]
+            print("\n".join(outcome(one, metric) for one in asked) or "No submission waits for a score.")
+            return
+        row, send = notebook_to_send(slug, paths) if args.kernel else file_to_send(competition, paths, args.file)
+        of_run = f"run {row.run}, {row.chosen}, cross-fitted {metric.name} {expected(row)}"
+        row = replace(row, message=args.message or (of_run if row.run else "a file of no run"))
+        print(f"{row.file}: {row.message}")
+        if args.dry_run:
+            write(paths.ledger, replace(row, status="submitted", ref=BY_HAND))
+            print(f"Nothing was sent. Submit {shown(paths.root / row.file)} yourself, and write its score down:")
+            print(f"./run.sh ledger {paths.name} --submission {row.submission} --public SCORE")
+            return
+        try:
+            sent = spend(slug, row, send, paths.ledger, args.again, args.yes)
+        finally:
+            if all(one.submission != row.submission for one in read(paths.ledger)):
+                paths.submitted(row.submission).unlink(missing_ok=True)
+    if not sent:
+        print("Nothing was sent.")
+    elif args.wait:
+        print(f"Waiting for the score, {in_words(args.wait)} at most; --fetch asks for it later.", flush=True)
+        print(outcome(wait_for_score(slug, row.submission, paths.ledger, args.wait), metric))
     print(f"All submissions: ./run.sh ledger {args.competition}")
-
-
-def _event(sending: Sending, message: str) -> Event:
-    made = sending.made
-    return Event(
-        time=now(), event="submitting", submission=new_submission(), file_digest=sending.digest, run=made.run,
-        chosen=made.chosen, revision=revision(), cv_score=made.cv_score, cross_fitted_score=made.cross_fitted_score,
-        standard_error=made.standard_error, message=message,
-    )  # fmt: skip
-
-
-def _write_down(sending: Sending, event: Event, paths: Paths) -> None:
-    """The checked file and a row for a platform that the user goes to."""
-    if sending.file is None:
-        raise ConfigError("--dry-run is for a file; a notebook is proved with ./run.sh kernel --try.")
-    copy = paths.submitted(event.submission)
-    keep(sending.file, sending.digest, copy)
-    name = str(copy.relative_to(paths.root))
-    append(paths.ledger, replace(event, event="submitted", file=name, ref=BY_HAND))
-    print(f"Nothing was sent. Submit {shown(copy)} yourself, and write its score down:")
-    print(f"./run.sh ledger {paths.name} --submission {event.submission} --public SCORE")
 
 
 def _options() -> argparse.Namespace:
     options = command.parser(__doc__, takes=())
     options.add_argument("-m", "--message", help="shown on the platform (default: run, chosen method and score)")
-    options.add_argument("--file", type=Path, help="another file than the submission of the latest run")
-    options.add_argument("--kernel", action="store_true", help="the notebook version that kernel --push uploaded")
+    what = options.add_mutually_exclusive_group()
+    what.add_argument("--file", type=Path, help="another file than the submission of the latest run")
+    what.add_argument("--kernel", action="store_true", help="the notebook version that kernel --push uploaded")
+    what.add_argument("--fetch", action="store_true", help="only ask for scores of what was sent before")
     options.add_argument("--yes", action="store_true", help="spend the slot without asking")
     options.add_argument("--again", action="store_true", help="send what was sent before")
     options.add_argument("--dry-run", action="store_true", help="check and write down, send nothing")
-    options.add_argument("--fetch", action="store_true", help="only ask for scores of what was sent before")
     options.add_argument("--wait", type=seconds_of, default=1800.0, metavar="TIME", help="for the score (default: 30m)")
-    options.add_argument("--no-wait", action="store_true", help="do not wait for the score")
-    args: argparse.Namespace = options.parse_args()
-    return args
+    options.add_argument("--no-wait", dest="wait", action="store_const", const=0.0, help="do not wait for the score")
+    return options.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+"""What chance alone does to scores on a leaderboard, and which two files to select.
+
+Public and private parts of the real sizes are drawn from the training rows with their out-of-fold predictions, group by
+group. All files are scored on the same draws, so their differences are paired.
+
+More than a hundred competitions show little fitting to the leaderboard (Roelofs et al., NeurIPS 2019): what is lost or
+won between public and private scores is mostly the draw of the rows. A gain within its noise is not evidence (Blum and
+Hardt, "The Ladder", ICML 2015).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from competition.files import derive_seed
+from competition.metrics import Array
+from submissions.bootstrap import bootstrap_scores
+from submissions.compare import Labels
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Scores on drawn parts, (n_draws, n_files), a column per file.
+
+    n_rows: training rows that are drawn from.
+    sizes: rows of the public and of the private part.
+    """
+
+    public: pd.DataFrame
+    private: pd.DataFrame
+    n_rows: int
+    sizes: tuple[int, int]
+
+
+def draw(oof: dict[str, pd.DataFrame], labels: Labels, sizes: tuple[int, int]) -> Draws | None:
+    """Draw parts of a test table; None where no two rows are predicted by all files.
+
+    Args:
+        oof: file -> out-of-fold predictions, by id.
+        sizes: rows of the public and of the private part.
+    """
+    ids = labels.y.index
+    for table in oof.values():
+        ids = ids.intersection(table.dropna().index)
+    if not oof or len(ids) < 2:
+        return None
+    y, groups = labels.y.loc[ids].to_numpy(), pd.factorize(labels.units.loc[ids])[0].astype(np.int64)
+    predictions: dict[str, Array] = {name: table.loc[ids].to_numpy() for name, table in oof.items()}
+
+    def drawn(part: str, n_rows: int) -> pd.DataFrame:
+        n_groups = max(1, round(n_rows / len(ids) * (groups.max() + 1)))
+        seed = derive_seed(labels.seed, part)
+        return pd.DataFrame(bootstrap_scores(labels.metric, y, predictions, groups, labels.draws, seed, n_groups))
+
+    return Draws(drawn("public", sizes[0]), drawn("private", sizes[1]), len(ids), sizes)
+
+
+def paired_deviation(part: pd.DataFrame) -> float:
+    """Standard deviation of the difference between two files on a part, the median of all pairs; NaN for one file."""
+    return float(np.median([(part[a] - part[b]).std() for a, b in combinations(part, 2)] or [np.nan]))
+
+
+def usual_spearman(part: pd.DataFrame, cv: pd.Series) -> tuple[float, float]:
+    """Between which rank correlations of CV and a part's scores 90 % of the draws lie, though CV is right in all."""
+    low, high = part[cv.index].T.corrwith(cv, method="spearman").quantile([0.05, 0.95])
+    return float(low), float(high)
+
+
+def best_pair(private: pd.DataFrame, greater_is_better: bool) -> tuple[list[str], float]:
+    """The two files whose better one has the best score to expect, and that score; of one file itself.
+
+    Such files are close in their means, and as little correlated as can be.
+    """
+    best = "max" if greater_is_better else "min"
+    pairs = [list(pair) for pair in combinations(map(str, private), min(2, private.shape[1]))]
+    expected = pd.Series([private[pair].agg(best, axis=1).mean() for pair in pairs])
+    place = int(expected.agg(f"idx{best}"))
+    return pairs[place], float(expected[place])

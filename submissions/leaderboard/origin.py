@@ -1,0 +1,44 @@
+"""Which run a submitted file is of, known by its digest, with the scores and out-of-fold predictions behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from competition.files import read_table, sha256_of
+from competition.paths import Paths
+from submissions.apply import BLEND, BLEND_FILE, SELECTION, STACK, STACK_FILE, SUBMISSION_FILE, read_step
+from submissions.products import cross_fitted_file, read_procedure
+
+STEP_OF = {SUBMISSION_FILE: SELECTION, BLEND_FILE: BLEND, STACK_FILE: STACK}
+
+
+def products(paths: Paths) -> dict[str, tuple[Path, str]]:
+    """Digest of a file -> the folder of its run, and the step that wrote it; the submission counts before its twin."""
+    files = [run / name for name in reversed(STEP_OF) for run in sorted(paths.latest_run.parent.glob("*/"))]
+    return {sha256_of(file): (file.parent, STEP_OF[file.name]) for file in files if file.is_file()}
+
+
+def scores_of(run: Path, step: str) -> dict[str, Any]:
+    """Run, candidate and scores, under the names of the ledger's columns.
+
+    Raises:
+        DataError: if the run has changed since it was written.
+    """
+    stored = read_step(run, step)
+    made = {"run": run.name, "chosen": stored["chosen"]}
+    if step != SELECTION:  # a candidate that was not chosen
+        score = stored["candidates"][stored["chosen"]]["cross_fitted_score"]
+        return made | {"cv_score": score, "cross_fitted_score": score}
+    scores = {name: stored["procedure"][name] for name in ("cross_fitted_score", "standard_error")}
+    return made | {"cv_score": stored["cross_fitted_score"], **scores}
+
+
+def out_of_fold(run: Path, step: str, targets: list[str]) -> pd.DataFrame:
+    """Id (its index) -> the cross-fitted prediction of each target."""
+    if step == SELECTION:
+        return read_procedure(run, targets)
+    table = read_table(run / cross_fitted_file(read_step(run, step)["chosen"]), ["id"]).set_index("id")
+    return table[[f"cross_fitted {name}" for name in targets]].set_axis(targets, axis=1)
