@@ -68,7 +68,7 @@ case "$verb" in
   folds)   setup; step folds.show "$@" ;;
   train)   ready "$@"; step models.jobs.train --prepare "$@" ;;
   lr)      setup; step models.jobs.lr "$@" ;;
-  study)   ready "$@"; step submissions.study.run "$@" ;;
+  study)   ready "$@"; step studies "$@" ;;
   compare) setup; step submissions.compare "$@" ;;
   predict) setup; step submissions.predict "$@" ;;
   submit)  setup "$here/requirements-kaggle.txt"; step submissions.leaderboard.submit "$@" ;;

@@ -232,7 +232,7 @@ def draw_similarities(similarities: list[Similarity], configured: str, file: Any
         axis.ecdf(each.test, label="test rows", color="black", linewidth=2.8)
         axis.set(xlabel=f"similarity to the nearest training row\n({each.measure})", ylabel="share of rows below")
         axis.set(xlim=(0, 1), title="folds imitate the competition where their curve meets the test rows'")
-        axis.legend(loc="upper left")
+        axis.legend(loc="lower right")
     save_figure(figure, file)
 
 

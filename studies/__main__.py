@@ -1,0 +1,179 @@
+"""Evidence for defaults: `./run.sh study [STUDY]`.
+
+A study varies settings of a stage along axes. Each cell is a stage of its own in a competition that the study makes of
+a base, so its jobs are trained, resumed and skipped as any other. Without a name, the studies and their claims.
+
+Reads: studies/<name>.yaml, the base's YAML and tables.
+Writes: work/study_<name>_<data>/ with the jobs; work/study_<name>/ with results.csv (a row per job), table.md and
+gains.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from competition import command
+from competition.config import absolute_paths, find_config, load_yaml
+from competition.errors import ConfigError, DataError
+from competition.files import read_text_table, write_atomically, write_table
+from competition.paths import Paths, shown, study_yaml
+from models.jobs.plan import plan
+from studies.config import STUDIES, Cell, Data, Study, Version, cells_of, find_study, load_study
+from studies.results import Part, draw, gains, markdown, tidy
+from submissions.check import check
+from submissions.config import load_config
+
+TEST_ROWS = 20
+"""A study scores held-out folds; that a job also predicts test rows is the price of an ordinary job."""
+
+
+def run_study(
+    file: Path, version: Version = "full", folder: Path | None = None, options: list[str] | None = None,
+    budget: float | None = None,
+) -> str:  # fmt: skip
+    """Train what is not trained yet and write what was found; returns what to print.
+
+    Args:
+        folder: with data that may not be embedded.
+        options: of `./run.sh train`, such as --workers and --executor.
+        budget: seconds from now; what cannot finish in them is left for a later run.
+
+    Raises:
+        ConfigError: with what is wrong with the study, before any work.
+        DataError: if none of its data is there, or no job is finished.
+    """
+    deadline = None if budget is None else time.monotonic() + budget
+    study = load_study(file, version)
+    name = f"study_{file.stem}" + ("" if version == "full" else f"_{version}")
+    made: dict[str, Path] = {}
+    for data, settings in study.data.items():
+        document = base_document(settings, file, folder)
+        if document is None:
+            print(f"{data} is left out: its tables may not be embedded; name the folder that holds "
+                  f"{settings.folder}/train.csv with --data.")  # fmt: skip
+        else:
+            made[data] = write_competition(f"{name}_{data}", settings, document, cells_of(study, data))
+    if not made:
+        raise DataError(f"The study {file.stem} needs the tables of at least one of its data; name them with --data.")
+    for path in made.values():
+        check(load_config(str(path)))
+    parts = [_trained(study, data, path, options or [], deadline) for data, path in made.items()]
+    found = tidy(parts, study)
+    if not len(found):
+        raise DataError("No job of the study is finished within the budget; run it again with more time.")
+    table, products = gains(parts, found, study), Paths(name).root
+    write_table(products / "results.csv", found)
+    text = markdown(table, study)
+    write_atomically(products / "table.md", text + "\n")
+    draw(table, products / "gains.png")
+    said = f"{text}\n\nFigure: {shown(products / 'gains.png')}\nTable of jobs: {shown(products / 'results.csv')}"
+    if version != "quick" and file.parent == STUDIES:
+        kept = STUDIES / "results" / f"{name.removeprefix('study_')}.csv"
+        said += f"\nTo keep it with the project: cp {shown(products / 'results.csv')} {shown(kept)}"
+    return said
+
+
+def _trained(study: Study, data: str, path: Path, options: list[str], deadline: float | None) -> Part:
+    """Train the folds that the study measures, by `./run.sh train`, and tell where the jobs lie."""
+    for fold in [None] if study.folds is None else study.folds:
+        call = [sys.executable, "-m", "models.jobs.train", "--prepare", str(path), *options]
+        call += [] if fold is None else ["--fold", str(fold)]
+        if deadline is not None:
+            call += ["--budget", f"{max(1, int(deadline - time.monotonic()))}s"]
+        status = subprocess.run(call, check=False).returncode
+        if status:
+            sys.exit(status)
+    config, paths, cells = load_config(str(path)), Paths.of(str(path)), cells_of(study, data)
+    return Part(data, config.competition, paths, plan(config.competition, dict(config.stages), paths), cells)
+
+
+def base_document(data: Data, study_file: Path, folder: Path | None) -> dict[str, Any] | None:
+    """The base's YAML with absolute paths; None where it has tables that are not at hand.
+
+    Raises:
+        ConfigError: if there is no such base.
+    """
+    beside = study_file.parent / data.base
+    path = find_config(str(beside) if beside.is_file() else data.base)
+    if data.folder is None:
+        return absolute_paths(load_yaml(path), path)
+    if folder is None or not (folder / data.folder / "train.csv").is_file():
+        return None
+    return absolute_paths(load_yaml(path), (folder / data.folder / path.name).resolve())
+
+
+def write_competition(name: str, data: Data, document: dict[str, Any], cells: list[Cell]) -> Path:
+    """Write the competition whose stages are the cells, with fewer rows and no answers; returns its YAML.
+
+    Raises:
+        ConfigError: if the base has no tables.
+        DataError: if one cannot be read.
+    """
+    competition = dict(document.get("competition") or {})
+    raw = Paths(name).raw
+    tables = {}
+    for key in ("train", "test", "sample_submission"):
+        if not isinstance(competition.get(key), str):
+            raise ConfigError(f"the base {data.base} of a study must name competition.{key}; add it.")
+        tables[key] = read_text_table(Path(competition[key]))
+        competition[key] = str(raw / f"{key}.csv")
+    train, n_rows = tables["train"], data.rows or len(tables["train"])
+    chosen = np.sort(np.random.default_rng(0).choice(len(train), min(n_rows, len(train)), replace=False))
+    tables["train"] = train if n_rows >= len(train) else train.iloc[chosen]
+    tables["test"] = tables["test"][:TEST_ROWS]
+    row_id, sample = competition.get("id"), tables["sample_submission"]
+    if row_id in tables["test"] and row_id in sample:  # else the check of the competition says what is wrong
+        tables["sample_submission"] = sample[sample[row_id].isin(tables["test"][row_id])]
+    for key, table in tables.items():
+        write_table(raw / f"{key}.csv", table)
+    competition.pop("answers", None)
+    folds, stages = {**(document.get("folds") or {}), **data.folds}, {cell.name: cell.block for cell in cells}
+    path = study_yaml(name)
+    content = {"competition": competition, "folds": folds, "stages": stages}
+    write_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    return path
+
+
+def claims() -> str:
+    """The studies of the project with what they are about."""
+    said = {file.stem: " ".join(str(load_yaml(file)["claim"]).split()) for file in sorted(STUDIES.glob("*.yaml"))}
+    return "\n".join(textwrap.fill(f"{name}: {claim}", 110, subsequent_indent="    ") for name, claim in said.items())
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="./run.sh study", description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("study", nargs="?", help="name in studies/, or a YAML file; without one, the list of them")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--quick", action="store_const", const="quick", dest="version", help="minutes on 2 cores")
+    sizes.add_argument("--short", action="store_const", const="short", dest="version", help="about an hour on 2 cores")
+    for name in ("workers", "budget", "executor", "ray-address"):
+        parser.add_argument(f"--{name}", **command.SHARED[name])
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="folder with data that may not be embedded (default: $STUDY_DATA)"
+    )
+    args = parser.parse_args()
+    if args.study is None:
+        print(claims())
+        return
+    options = {"--workers": args.workers, "--executor": args.executor, "--ray-address": args.ray_address}
+    given = [text for name, value in options.items() if value is not None for text in (name, str(value))]
+    folder = args.data or (Path(os.environ["STUDY_DATA"]) if os.environ.get("STUDY_DATA") else None)
+    print(run_study(find_study(args.study), args.version or "full", folder, given, args.budget))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,220 @@
+"""The YAML of a study: a claim, the stages it is about, and the axes along which their settings vary."""
+
+from __future__ import annotations
+
+import itertools
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from competition.config import EachOnce, StrictModel, load_yaml, validate
+from competition.errors import ConfigError
+from competition.paths import PROJECT
+from models.config import stages_section
+
+STUDIES = PROJECT / "studies"
+Version = Literal["full", "short", "quick"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*$")]
+Place = dict[str, Any]
+"""Axis -> its value; an axis that is not named has the baseline's."""
+
+
+class Published(StrictModel):
+    """A number that others reported."""
+
+    what: str
+    """What was measured, on what."""
+    value: str
+    """The number as its source has it, with its standard deviation where there is one."""
+    source: str
+    """Where it stands."""
+
+
+class Data(StrictModel):
+    """A table on which stages are measured."""
+
+    base: str
+    """Competition: its name, or a YAML relative to the study's; its own stages play no part."""
+    folder: str | None = None
+    """Folder below --data (or $STUDY_DATA) with the tables, for data that may not be embedded; without it this part is
+    left out."""
+    rows: int | None = Field(default=None, ge=10)
+    """Training rows, drawn at random once; null takes all."""
+    folds: dict[str, Any] = {}
+    """Settings of `folds:` that differ from the base's."""
+
+
+class Axis(StrictModel):
+    """One thing that varies."""
+
+    stages: list[str] = []
+    """Those that it varies; empty: all."""
+    key: str | None = None
+    """Dotted path of the setting inside the stage's block, such as head.dropout; null: each value names its own."""
+    values: list[Any] | dict[Any, dict[str, Any]] = Field(min_length=1)
+    """The values; without a key, label -> {dotted path: value, ...}."""
+
+    @model_validator(mode="after")
+    def _values_say_what_they_set(self) -> Axis:
+        if (self.key is None) is not isinstance(self.values, dict):
+            raise ValueError("values must be a list with a key, or label -> {setting: value, ...} without one")
+        if len(self.settings) < len(self.values):
+            raise ValueError("each value must stand once")
+        return self
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Label -> {dotted path: value}."""
+        if isinstance(self.values, dict):
+            return {label(name): value for name, value in self.values.items()}
+        return {label(value): {str(self.key): value} for value in self.values}
+
+
+class Reached(StrictModel):
+    """A measure made of a learning curve: the first epoch whose loss is at or below a number, empty if none is."""
+
+    name: Name
+    curve: str
+    """Column of the curve, such as held_out_evaluation_mode (needs `monitor: held_out`)."""
+    below: float
+
+
+class Study(StrictModel):
+    """One study. Its keys `short` (about an hour on 2 cores) and `quick` (minutes) hold what a smaller version changes:
+    the same keys, merged into those above; null takes something out."""
+
+    claim: str = Field(min_length=1)
+    """What others say, in one or two sentences."""
+    published: list[Published] = []
+    data: dict[Name, Data] = Field(min_length=1)
+    stages: dict[Name, dict[str, Any]] = Field(min_length=1)
+    """Name -> block as in a competition's YAML; its key `data` lists what it is measured on, all by default."""
+    axes: dict[Name, Axis] = {}
+    cells: list[Place] | None = None
+    """Combinations that are measured; null: all of them. The baseline always is."""
+    baseline: Place = {}
+    """The cell that others are held against: a value of each axis."""
+    seeds: Annotated[list[int], EachOnce] = Field(default=[0], min_length=1)
+    folds: Annotated[list[int], EachOnce] | None = None
+    """Folds that are measured; null: all."""
+    measures: list[str | Reached] = []
+    """Columns of `results.csv` that the table shows beside the score: of the stage's `measures.json`, or of a curve."""
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Study:
+        mistakes = [f"baseline must name a value of axis {name}" for name in self.axes if name not in self.baseline]
+        places = [("baseline", self.baseline), *((f"cells.{i}", cell) for i, cell in enumerate(self.cells or []))]
+        for where, place in places:
+            for axis, value in place.items():
+                known = self.axes[axis].settings if axis in self.axes else {}
+                if label(value) not in known:
+                    allowed = f"one of {', '.join(known)}" if known else f"of an axis ({', '.join(self.axes)})"
+                    mistakes.append(f"{where}.{axis} must be {allowed}; found {label(value)!r}")
+        for where, names, allowed_names in [
+            *((f"stages.{name}.data", block.get("data", []), self.data) for name, block in self.stages.items()),
+            *((f"axes.{name}.stages", axis.stages, self.stages) for name, axis in self.axes.items()),
+        ]:
+            wrong = [name for name in names if name not in allowed_names]
+            if wrong:
+                mistakes.append(f"{where} must be some of {', '.join(allowed_names)}; found {wrong[0]!r}")
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
+        return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One variant of a stage.
+
+    stage: its name in the study.
+    values: axis -> label, of the axes that vary it.
+    block: its settings as in a competition's YAML.
+    """
+
+    stage: str
+    values: dict[str, str]
+    block: dict[str, Any]
+    is_baseline: bool
+
+    @property
+    def name(self) -> str:
+        """Name of the stage in the competition that is made: `minilm__rate=0.1`."""
+        return "__".join(filter(None, (self.stage, ",".join(f"{axis}={v}" for axis, v in self.values.items()))))
+
+
+def cells_of(study: Study, data: str) -> list[Cell]:
+    """The cells of each stage that is measured on `data`, the baseline first."""
+    found = []
+    for stage, block in study.stages.items():
+        if data not in block.get("data", study.data):
+            continue
+        axes = {name: axis.settings for name, axis in study.axes.items() if stage in (axis.stages or study.stages)}
+        baseline = {name: label(study.baseline[name]) for name in axes}
+        if study.cells is None:
+            places = [dict(zip(axes, labels, strict=True)) for labels in itertools.product(*axes.values())]
+        else:
+            places = [
+                baseline | {a: label(v) for a, v in cell.items()} for cell in study.cells if set(cell) <= set(axes)
+            ]
+        distinct = {tuple(place.items()): place for place in [baseline, *places]}
+        for place in distinct.values():
+            variant = {**deepcopy(block), "seeds": study.seeds}
+            variant.pop("data", None)
+            for axis, value in place.items():
+                for path, setting in axes[axis][value].items():
+                    set_at(variant, path, setting)
+            found.append(Cell(stage, place, variant, place == baseline))
+    return found
+
+
+def find_study(name: str) -> Path:
+    """The YAML of a study: a path that ends in .yaml, or a name in studies/.
+
+    Raises:
+        ConfigError: if there is none; lists those there are.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else STUDIES / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(file.stem for file in sorted(STUDIES.glob("*.yaml")))
+        raise ConfigError(f"{name!r} must be a YAML file or one of the studies {known}; ./run.sh study lists them.")
+    return path.resolve()
+
+
+def load_study(path: Path, version: Version) -> Study:
+    """A version of a study, files of custom stages resolved against its folder.
+
+    Raises:
+        ConfigError: with every mistake of the file.
+    """
+    document = load_yaml(path)
+    changes = {name: document.pop(name, None) or {} for name in ("short", "quick")}
+    document = merged(document, changes.get(version, {}))
+    return validate(Study, document | {"stages": stages_section(document, path)}, path)
+
+
+def merged(document: Any, changes: Any) -> Any:
+    """`document` with the mappings of `changes` merged into its own; null takes a key out, all else replaces."""
+    if not (isinstance(document, dict) and isinstance(changes, dict)):
+        return changes
+    both = {**document, **{key: merged(document.get(key), value) for key, value in changes.items()}}
+    return {key: value for key, value in both.items() if value is not None or key not in changes}
+
+
+def set_at(block: dict[str, Any], path: str, value: Any) -> None:
+    """Set what a dotted path names in a block of settings; what is above it and no mapping becomes one."""
+    *above, last = path.split(".")
+    for key in above:
+        if not isinstance(block.get(key), dict):
+            block[key] = {}
+        block = block[key]
+    block[last] = deepcopy(value)
+
+
+def label(value: Any) -> str:
+    """The text that names a value."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, int | float) else str(value)

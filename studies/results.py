@@ -1,0 +1,172 @@
+"""What the jobs of a study found: a tidy table, paired gains with their intervals, one figure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from competition.config import CompetitionConfig
+from competition.files import read_json
+from competition.metrics import load_metric
+from competition.paths import Paths
+from competition.plots import new_figure, save_figure
+from competition.tables import read_rows
+from folds.table import read_folds
+from models.jobs.plan import Plan, read_predictions, verify
+from studies.config import Cell, Reached, Study
+
+SAID = (
+    "score: mean over seeds and held-out folds +- standard error. gain: over the baseline on the same seeds and folds, "
+    "above 0 is better, with its 95 % interval (corrected resampled t, Nadeau and Bengio 2003). An interval that holds "
+    "0 does not tell the cell from the baseline."
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The cells of a study on one of its data, with the jobs of the competition that was made of it."""
+
+    data: str
+    competition: CompetitionConfig
+    paths: Paths
+    plan: Plan
+    cells: list[Cell]
+
+
+def tidy(parts: list[Part], study: Study) -> pd.DataFrame:
+    """A row for each finished job: data, metric, stage, a column for each axis, seed, fold, score, seconds, measures.
+
+    The score is that of the held-out fold. An axis that does not vary a stage is empty there. With several targets
+    and a metric that scores each alone, `score_<target>` is among the measures.
+
+    Raises:
+        DataError: if a job's folder is not as it was written.
+    """
+    rows = []
+    for part in parts:
+        competition, labelled = part.competition, read_rows(part.paths.train, part.competition, labelled=True)
+        folds = read_folds(part.paths.folds, labelled.ids)
+        metric = load_metric(competition.metric, competition.greater_is_better)
+        targets = competition.targets
+        for cell, job in ((each, job) for each in part.cells for job in part.plan.of(each.name)):
+            if not job.finished or job.fold not in (study.folds or range(part.plan.n_folds)):
+                continue
+            held_out = labelled.take(folds == job.fold)
+            assert held_out.y is not None
+            y_pred = read_predictions(job.folder / "oof.csv", held_out.ids, targets)
+            row: dict[str, Any] = {"data": part.data, "metric": metric.name, "stage": cell.stage}
+            row |= {axis: cell.values.get(axis, "") for axis in study.axes} | {"seed": job.seed, "fold": job.fold}
+            row |= {"score": metric(held_out.y, y_pred), "seconds": verify(job)["seconds"]}
+            if len(targets) > 1 and metric.column is not None:
+                row |= {f"score_{name}": metric.one(held_out.y[:, t], y_pred[:, t]) for t, name in enumerate(targets)}
+            rows.append(row | _measures(job.folder, study))
+    return pd.DataFrame(rows)
+
+
+def _measures(folder: Path, study: Study) -> dict[str, float]:
+    """What a job measured itself (`measures.json`), and the epochs in which its curves reached a loss."""
+    measures, training = folder / "measures.json", folder / "training.json"
+    found = {name: float(value) for name, value in read_json(measures).items()} if measures.exists() else {}
+    history = read_json(training).get("history", []) if training.exists() else []
+    for wanted in study.measures:
+        if isinstance(wanted, Reached):
+            below = [n for n, epoch in enumerate(history, start=1) if epoch.get(wanted.curve, math.inf) <= wanted.below]
+            found[wanted.name] = below[0] if below else math.nan
+    return found
+
+
+def corrected_interval(differences: NDArray[np.float64], test_over_train: float) -> tuple[float, float, float]:
+    """The mean of paired differences (n_pairs,) and the ends of its 95 % corrected resampled t-interval.
+
+    Folds share training rows, so their differences are not independent, and the usual interval is far too narrow. The
+    variance of the mean is taken as (1 / pairs + test rows / training rows) times that of the differences; the second
+    term does not shrink with more seeds. One pair gives no interval: its ends are NaN. Source: Nadeau and Bengio,
+    Inference for the Generalization Error, Machine Learning 52 (2003), their equation 9; derived for random splits,
+    and used here on folds times seeds.
+
+    Args:
+        test_over_train: rows of a held-out fold over those it is trained without, 1 / (folds - 1).
+    """
+    n, mean = len(differences), float(np.mean(differences))
+    if n < 2:
+        return mean, math.nan, math.nan
+    error = math.sqrt((1 / n + test_over_train) * float(np.var(differences, ddof=1)))
+    half = float(stats.t.ppf(0.975, n - 1)) * error
+    return mean, mean - half, mean + half
+
+
+def gains(parts: list[Part], found: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """A row for each cell with a finished job: its score, its paired gain over the baseline, its measures.
+
+    The columns are data, stage, the axes, cell (what differs from the baseline), jobs, score, standard_error, gain, low
+    and high (NaN for the baseline), pairs, and the means of the measures.
+    """
+    names = [wanted if isinstance(wanted, str) else wanted.name for wanted in study.measures]
+    rows = []
+    for part in parts:
+        metric = load_metric(part.competition.metric, part.competition.greater_is_better)
+        baseline = pd.Series(dtype=float)
+        for cell in part.cells:  # the baseline of each stage comes first
+            own = found[(found["data"] == part.data) & (found["stage"] == cell.stage)]
+            for axis, value in cell.values.items():
+                own = own[own[axis] == value]
+            own = own.set_index(["seed", "fold"])
+            scores = own["score"]
+            if cell.is_baseline:
+                baseline, place = scores, cell.values
+            if not len(scores):
+                continue
+            differs = [f"{axis} {value}" for axis, value in cell.values.items() if value != place[axis]]
+            row = {"data": part.data, "stage": cell.stage, **cell.values, "cell": ", ".join(differs) or "baseline"}
+            row |= {
+                "jobs": len(scores),
+                "score": scores.mean(),
+                "standard_error": scores.std() / math.sqrt(len(scores)),
+            }
+            paired = ((scores - baseline) * (1 if metric.greater_is_better else -1)).dropna().to_numpy()
+            if differs and len(paired):
+                ends = corrected_interval(paired, 1 / (part.plan.n_folds - 1))
+                row |= dict(zip(("gain", "low", "high"), ends, strict=True)) | {"pairs": len(paired)}
+            rows.append(row | own.reindex(columns=names).mean().to_dict())
+    columns = ["data", "stage", *study.axes, "cell", "jobs", "score", "standard_error", "gain", "low", "high", "pairs"]
+    return pd.DataFrame(rows).reindex(columns=[*columns, *names])
+
+
+def markdown(table: pd.DataFrame, study: Study) -> str:
+    """The gains as Markdown, a table for each data and stage."""
+    parts = [study.claim.strip()]
+    for (data, stage), rows in table.groupby(["data", "stage"], sort=False):
+        shown = rows.dropna(axis="columns", how="all").drop(columns=["data", "stage", "cell"])
+        lines = [list(map(str, shown)), ["---"] * shown.shape[1]]
+        lines += [
+            ["" if value != value else f"{value:.4g}" if isinstance(value, float) else str(value) for value in row]
+            for row in shown.astype(object).to_numpy()
+        ]
+        parts.append(f"## {data}, {stage}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join([*parts, SAID])
+
+
+def draw(table: pd.DataFrame, file: Path) -> None:
+    """The paired gains with their intervals, a panel for each data and stage; filled: the interval leaves 0 out."""
+    panels = [(place, rows[rows["gain"].notna()]) for place, rows in table.groupby(["data", "stage"], sort=False)]
+    panels = [(place, rows) for place, rows in panels if len(rows)]
+    if not panels:
+        return
+    height = 0.9 * len(panels) + 0.26 * sum(len(rows) for _, rows in panels)
+    figure, axes = new_figure(len(panels), 1, width=7, height=height)
+    for axis, ((data, stage), rows) in zip(axes[:, 0], panels, strict=True):
+        axis.axvline(0, color="grey", linewidth=1)
+        for place, row in enumerate(rows[::-1].itertuples()):
+            axis.plot([row.low, row.high], [place, place], color="C0")
+            told = row.low > 0 or row.high < 0
+            axis.plot(row.gain, place, "o", color="C0", markerfacecolor="C0" if told else "white")
+        axis.set_yticks(range(len(rows)), list(rows["cell"])[::-1])
+        axis.set(title=f"{data}, {stage}", xlabel="gain over the baseline, 95 % interval (right is better)")
+    save_figure(figure, file)

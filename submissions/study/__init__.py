@@ -1,1 +1,0 @@
-"""Evidence for defaults: one YAML of stage variants, measured as ordinary jobs."""

@@ -1,0 +1,245 @@
+"""Studies: their cells and versions, what is wrong before any work, paired gains, and a run that goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from competition.config import load_competition
+from competition.errors import ConfigError, DataError
+from competition.metrics import load_metric
+from competition.paths import CONFIGS, PROJECT
+from models.jobs.plan import read_predictions
+from studies.__main__ import claims, run_study
+from studies.config import STUDIES, cells_of, load_study
+from studies.results import corrected_interval
+
+SMOKE = str(CONFIGS / "smoke.yaml")
+MEAN = """
+import numpy as np
+from competition.files import read_json, write_json
+
+class Mean:
+    def __init__(self, settings, context):
+        self.settings, self.context = settings, context
+
+    def fit(self, train, valid, folder):
+        noise = np.random.default_rng(self.context.seed).normal(scale=0.01)
+        write_json(folder / "mean.json", (train.y.mean(axis=0) + self.settings["moved"] + noise).tolist())
+        write_json(folder / "measures.json", {"rows": len(train)})
+
+    def predict(self, rows, folder):
+        return np.tile(read_json(folder / "mean.json"), (len(rows), 1))
+"""
+STUDY: dict[str, Any] = {
+    "claim": "A mean that is moved is worse.",
+    "data": {"smoke": {"base": SMOKE, "rows": 60, "folds": {"kind": "kfold"}}},
+    "stages": {"mean": {"kind": "custom", "code": "mean.py:Mean", "settings": {"moved": 0}}},
+    "axes": {"moved": {"key": "settings.moved", "values": [0, 1]}},
+    "baseline": {"moved": 0},
+    "seeds": [0, 1],
+    "measures": ["rows"],
+}
+TREES: dict[str, Any] = {
+    "claim": "Bigger trees are better.",
+    "data": {"smoke": {"base": "smoke"}, "orbitals": {"base": "qm9_orbitals"}},
+    "stages": {"trees": {"kind": "lightgbm", "max_trees": 20}, "graph": {"data": ["orbitals"], "kind": "gnn"}},
+    "axes": {
+        "leaves": {"stages": ["trees"], "key": "num_leaves", "values": [4, 31]},
+        "rate": {"key": "learning_rate", "values": [0.01, 0.1]},
+    },
+    "baseline": {"leaves": 4, "rate": 0.1},
+    "seeds": [0, 1],
+    "quick": {
+        "axes": {"rate": {"values": [0.1]}},
+        "data": {"smoke": {"rows": 50}, "orbitals": None},
+        "stages": {"trees": {"max_trees": 3}, "graph": None},
+    },
+}
+
+
+def written(folder: Path, document: dict[str, Any] = STUDY, **changes: Any) -> Path:
+    """A study with some changes, each by its dotted path with two underscores for a dot."""
+    document = deepcopy(document)
+    for path, value in changes.items():
+        *above, last = path.split("__")
+        block = document
+        for key in above:
+            block = block[key]
+        block[last] = value
+    folder.mkdir(exist_ok=True)
+    (folder / "mean.py").write_text(MEAN)
+    file = folder / "moved.yaml"
+    file.write_text(yaml.safe_dump(document, sort_keys=False))
+    return file
+
+
+def names(file: Path, data: str, version: Any = "full") -> list[str]:
+    return [cell.name for cell in cells_of(load_study(file, version), data)]
+
+
+def test_a_cell_is_a_combination_of_the_axes_of_its_stage_and_the_baseline_comes_first(tmp_path: Path) -> None:
+    file = written(tmp_path, TREES)
+    of_trees = [f"trees__leaves={leaves},rate={rate}" for leaves, rate in ((4, 0.1), (4, 0.01), (31, 0.01), (31, 0.1))]
+    assert names(file, "smoke") == of_trees
+    assert names(file, "orbitals") == [*of_trees, "graph__rate=0.1", "graph__rate=0.01"]
+    last = cells_of(load_study(file, "full"), "smoke")[-1]
+    assert last.block == {"kind": "lightgbm", "max_trees": 20, "num_leaves": 31, "learning_rate": 0.1, "seeds": [0, 1]}
+
+
+def test_listed_cells_take_the_baselines_value_where_they_name_none(tmp_path: Path) -> None:
+    file = written(tmp_path, TREES, cells=[{"rate": 0.01}, {"leaves": 31}])
+    assert names(file, "orbitals") == [
+        "trees__leaves=4,rate=0.1", "trees__leaves=4,rate=0.01", "trees__leaves=31,rate=0.1",
+        "graph__rate=0.1", "graph__rate=0.01",
+    ]  # fmt: skip
+
+
+def test_a_value_may_set_several_settings(tmp_path: Path) -> None:
+    axes = {"head": {"values": {"plain": {}, "masks": {"head.kind": "multi_sample", "head.samples": 3, "width": 64}}}}
+    stages = {"graph": {"kind": "gnn"}}
+    study = load_study(written(tmp_path, TREES, axes=axes, stages=stages, baseline={"head": "plain"}, quick={}), "full")
+    assert cells_of(study, "smoke")[1].block == {
+        "kind": "gnn", "head": {"kind": "multi_sample", "samples": 3}, "width": 64, "seeds": [0, 1],
+    }  # fmt: skip
+
+
+def test_a_smaller_version_is_merged_into_the_full_one(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, TREES), "quick")
+    assert list(study.data) == ["smoke"]
+    assert study.data["smoke"].rows == 50
+    assert [cell.block["max_trees"] for cell in cells_of(study, "smoke")] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"axes__rate__values": []}, "axes.rate.values"),
+        ({"axes__rate__values": [0.1, 0.1]}, "each value must stand once"),
+        ({"axes__rate__key": None}, "without one"),
+        ({"axes__rate__stages": ["forest"]}, "axes.rate.stages must be some of trees, graph; found 'forest'"),
+        ({"baseline": {"leaves": 4}}, "baseline must name a value of axis rate"),
+        ({"baseline__rate": 0.5}, "baseline.rate must be one of 0.01, 0.1; found '0.5'"),
+        ({"cells": [{"depth": 3}]}, r"cells.0.depth must be of an axis \(leaves, rate\)"),
+        ({"seeds": [0, 0]}, "seeds: must name each once"),
+        ({"stages__graph__data": ["tweets"]}, "stages.graph.data must be some of smoke, orbitals; found 'tweets'"),
+        ({"claims": "x"}, "claims: this key is not known"),
+    ],
+)
+def test_what_is_wrong_is_said_before_any_work(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_study(written(tmp_path, TREES, **changes), "full")
+
+
+@pytest.mark.parametrize("file", sorted(STUDIES.glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("version", ["full", "short", "quick"])
+def test_every_version_of_every_study_has_cells(file: Path, version: Any) -> None:
+    study = load_study(file, version)
+    assert sum(len(cells_of(study, data)) for data in study.data) > 1
+
+
+def test_the_interval_of_five_differences_by_hand() -> None:
+    # mean 3, variance 2.5, (1/5 + 1/4) * 2.5 = 1.125, root 1.060660; t(4) at 97.5 % is 2.776445
+    mean, low, high = corrected_interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0]), 1 / 4)
+    assert (mean, high - 3, 3 - low) == pytest.approx((3.0, 2.776445 * 1.060660, 2.776445 * 1.060660), rel=1e-6)
+    assert np.isnan(corrected_interval(np.array([0.5]), 1 / 4)[1:]).all()
+
+
+def test_the_interval_holds_the_true_difference_where_folds_share_their_training_rows() -> None:
+    """Its own assumption: the correlation of two differences is the test share, here 0.2 for five folds."""
+    rng = np.random.default_rng(1)
+    shared, own = rng.normal(size=(4000, 1)), rng.normal(size=(4000, 10))
+    differences = np.sqrt(0.2) * shared + np.sqrt(0.8) * own
+    holds = {}
+    for share in (0.0, 1 / 4):
+        ends = [corrected_interval(one, share)[1:] for one in differences]
+        holds[share] = np.mean([low <= 0 <= high for low, high in ends])
+    assert holds[0.0] < 0.8  # the usual t-interval
+    assert holds[1 / 4] == pytest.approx(0.95, abs=0.015)
+
+
+def test_a_study_measures_every_cell_pairs_the_gains_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    file, work = written(tmp_path), tmp_path / "work"
+    said = run_study(file, options=["--workers", "1"], budget=3600)
+    found = pd.read_csv(work / "study_moved" / "results.csv")
+    assert list(found.columns[:8]) == ["data", "metric", "stage", "moved", "seed", "fold", "score", "seconds"]
+    assert len(found.drop_duplicates(["moved", "seed", "fold"])) == len(found) == 2 * 2 * 3
+    made = load_competition(str(work / "configs" / "study_moved_smoke.yaml"))
+    raw, folds = pd.read_csv(made.train), pd.read_csv(work / "study_moved_smoke" / "folds" / "folds.csv")
+    assert len(raw) == 60
+    (job,) = (work / "study_moved_smoke" / "models" / "mean__moved=1").glob("*/seed_1/fold_2")
+    y_true = raw[raw["id"].isin(folds[folds.fold == 2]["id"])]
+    y_pred = read_predictions(next(job.glob("oof.*")), list(y_true["id"]), made.targets)
+    row = found[(found.moved == 1) & (found.seed == 1) & (found.fold == 2)].iloc[0]
+    assert row.score == pytest.approx(load_metric(made.metric, None)(y_true[made.targets].to_numpy(), y_pred))
+    assert row.rows == 60 - len(y_true)
+    by_place = found.pivot_table("score", ["seed", "fold"], "moved")
+    differences = (by_place[1] - by_place[0]).to_numpy()  # R2: greater is better
+    half = 2.570582 * np.sqrt((1 / 6 + 1 / 2) * differences.var(ddof=1))  # t(5); three folds
+    line = next(line for line in said.splitlines() if line.startswith("| 1 "))
+    assert f"{differences.mean():.4g} | {differences.mean() - half:.4g} | {differences.mean() + half:.4g}" in line
+    assert (work / "study_moved" / "gains.png").read_bytes().startswith(b"\x89PNG")
+
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("models/**/report.json")}
+    run_study(written(tmp_path, seeds=[0, 1, 2]), options=["--workers", "1"])
+    after = {path: path.stat().st_mtime_ns for path in work.rglob("models/**/report.json")}
+    assert len(after) == 18
+    assert before.items() <= after.items()
+
+
+def test_data_that_may_not_be_embedded_is_read_from_the_folder_that_is_named_or_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    for name in ("train", "test", "sample_submission"):
+        content = (PROJECT / "competition" / "data" / "smoke" / f"{name}.csv").read_bytes()
+        (private / f"{name}.csv").write_bytes(content)
+    base = Path(SMOKE).read_text().replace("../data/smoke/", "").replace("  answers: answers.csv\n", "")
+    (tmp_path / "base.yaml").write_text(base)
+    file = written(
+        tmp_path, data={"mine": {"base": "base.yaml", "folder": "private", "rows": 30}}, seeds=[0], folds=[1]
+    )
+    with pytest.raises(DataError, match="needs the tables of at least one of its data"):
+        run_study(file)
+    assert "mine is left out" in capsys.readouterr().out
+    run_study(file, folder=tmp_path, options=["--workers", "1"])
+    assert pd.read_csv(tmp_path / "work" / "study_moved" / "results.csv")["fold"].tolist() == [1, 1]
+
+
+def test_the_command_lists_the_studies_and_refuses_with_status_2(tmp_path: Path) -> None:
+    assert all(f"{file.stem}: " in claims() for file in STUDIES.glob("*.yaml"))
+    for word, said in (("no_such_study", "bert_dropout"), (str(written(tmp_path, seeds=[])), "seeds")):
+        call = [sys.executable, "-m", "studies", word]
+        found = subprocess.run(call, cwd=PROJECT, capture_output=True, text=True, check=False)
+        assert found.returncode == 2
+        assert said in found.stderr
+        assert "Traceback" not in found.stderr
+
+
+def test_every_study_and_every_kept_table_is_on_the_page_of_evidence() -> None:
+    page = (PROJECT / "docs" / "evidence.md").read_text()
+    assert all(f"## {file.stem}\n" in page for file in STUDIES.glob("*.yaml"))
+    assert all(f"studies/results/{file.name}" in page for file in (STUDIES / "results").glob("*.csv"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [file.stem for file in sorted(STUDIES.glob("*.yaml"))])
+def test_the_quick_version_of_every_study_runs(name: str, tmp_path: Path) -> None:
+    folder = os.environ.get("STUDY_DATA")
+    try:
+        run_study(STUDIES / f"{name}.yaml", "quick", Path(folder) if folder else None)
+    except DataError as error:
+        if "at least one of its data" not in str(error):
+            raise
+        pytest.skip(str(error))
+    assert (tmp_path / "work" / f"study_{name}_quick" / "gains.png").is_file()
