@@ -23,10 +23,11 @@ import numpy as np
 import yaml
 
 from competition import command
-from competition.config import absolute_paths, find_config, load_yaml
-from competition.errors import ConfigError, DataError
+from competition.config import CompetitionConfig, find_config, read_yaml, validate
+from competition.errors import DataError
 from competition.files import read_text_table, write_atomically, write_table
 from competition.paths import Paths, shown, study_yaml
+from folds.config import FoldsConfig
 from models.jobs.plan import plan
 from studies.config import STUDIES, Cell, Data, Study, Version, cells_of, find_study, load_study
 from studies.results import Part, draw, gains, markdown, tidy
@@ -98,33 +99,35 @@ def _trained(study: Study, data: str, path: Path, options: list[str], deadline: 
 
 
 def base_document(data: Data, study_file: Path, folder: Path | None) -> dict[str, Any] | None:
-    """The base's YAML with absolute paths; None where it has tables that are not at hand.
+    """The sections about the data in the base's YAML, with absolute paths; None where its tables are not at hand.
 
     Raises:
         ConfigError: if there is no such base.
     """
     beside = study_file.parent / data.base
-    path = find_config(str(beside) if beside.is_file() else data.base)
-    if data.folder is None:
-        return absolute_paths(load_yaml(path), path)
-    if folder is None or not (folder / data.folder / "train.csv").is_file():
-        return None
-    return absolute_paths(load_yaml(path), (folder / data.folder / path.name).resolve())
+    path = place = find_config(str(beside) if beside.is_file() else data.base)
+    if data.folder is not None:
+        if folder is None or not (folder / data.folder / "train.csv").is_file():
+            return None
+        place = folder.resolve() / data.folder / path.name
+    _, document = read_yaml(str(path))
+    sections = (("competition", CompetitionConfig), ("folds", FoldsConfig))
+    return {
+        name: validate(model, document.get(name, {}), place, name).model_dump(mode="json", exclude_unset=True)
+        for name, model in sections
+    }
 
 
 def write_competition(name: str, data: Data, document: dict[str, Any], cells: list[Cell]) -> Path:
     """Write the competition whose stages are the cells, with fewer rows and no answers; returns its YAML.
 
     Raises:
-        ConfigError: if the base has no tables.
-        DataError: if one cannot be read.
+        DataError: if a table of the base cannot be read.
     """
-    competition = dict(document.get("competition") or {})
+    competition = dict(document["competition"])
     raw = Paths(name).raw
     tables = {}
     for key in ("train", "test", "sample_submission"):
-        if not isinstance(competition.get(key), str):
-            raise ConfigError(f"the base {data.base} of a study must name competition.{key}; add it.")
         tables[key] = read_text_table(Path(competition[key]))
         competition[key] = str(raw / f"{key}.csv")
     train, n_rows = tables["train"], data.rows or len(tables["train"])
@@ -137,7 +140,7 @@ def write_competition(name: str, data: Data, document: dict[str, Any], cells: li
     for key, table in tables.items():
         write_table(raw / f"{key}.csv", table)
     competition.pop("answers", None)
-    folds, stages = {**(document.get("folds") or {}), **data.folds}, {cell.name: cell.block for cell in cells}
+    folds, stages = {**document["folds"], **data.folds}, {cell.name: cell.block for cell in cells}
     path = study_yaml(name)
     content = {"competition": competition, "folds": folds, "stages": stages}
     write_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
@@ -146,7 +149,9 @@ def write_competition(name: str, data: Data, document: dict[str, Any], cells: li
 
 def claims() -> str:
     """The studies of the project with what they are about."""
-    said = {file.stem: " ".join(str(load_yaml(file)["claim"]).split()) for file in sorted(STUDIES.glob("*.yaml"))}
+    said = {
+        file.stem: " ".join(str(read_yaml(str(file))[1]["claim"]).split()) for file in sorted(STUDIES.glob("*.yaml"))
+    }
     return "\n".join(textwrap.fill(f"{name}: {claim}", 110, subsequent_indent="    ") for name, claim in said.items())
 
 

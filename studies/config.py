@@ -13,7 +13,6 @@ from pydantic import Field, model_validator
 from competition.config import EachOnce, StrictModel, load_yaml, validate
 from competition.errors import ConfigError
 from competition.paths import PROJECT
-from models.config import stages_section
 
 STUDIES = PROJECT / "studies"
 Version = Literal["full", "short", "quick"]
@@ -192,7 +191,11 @@ def load_study(path: Path, version: Version) -> Study:
     document = load_yaml(path)
     changes = {name: document.pop(name, None) or {} for name in ("short", "quick")}
     document = merged(document, changes.get(version, {}))
-    return validate(Study, document | {"stages": stages_section(document, path)}, path)
+    study = validate(Study, document, path)
+    for block in study.stages.values():  # blocks are validated when the axes have set their values
+        if "code" in block:
+            block["code"] = str(path.parent / block["code"])
+    return study
 
 
 def merged(document: Any, changes: Any) -> Any:

@@ -19,7 +19,8 @@ from competition.paths import Paths
 from competition.plots import new_figure, save_figure
 from competition.tables import read_rows
 from folds.table import read_folds
-from models.jobs.plan import Plan, read_predictions, verify
+from models.jobs.plan import Plan, verify
+from models.jobs.predictions import read_predictions
 from studies.config import Cell, Reached, Study
 
 SAID = (
@@ -60,7 +61,7 @@ def tidy(parts: list[Part], study: Study) -> pd.DataFrame:
                 continue
             held_out = labelled.take(folds == job.fold)
             assert held_out.y is not None
-            y_pred = read_predictions(job.folder / "oof.csv", held_out.ids, targets)
+            y_pred = read_predictions(job.oof_file, held_out.ids, targets)
             row: dict[str, Any] = {"data": part.data, "metric": metric.name, "stage": cell.stage}
             row |= {axis: cell.values.get(axis, "") for axis in study.axes} | {"seed": job.seed, "fold": job.fold}
             row |= {"score": metric(held_out.y, y_pred), "seconds": verify(job)["seconds"]}
