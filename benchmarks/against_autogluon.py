@@ -80,7 +80,7 @@ def main() -> None:
         write_features(yaml_file, folder)
         for t, target in enumerate(found.targets):
             theirs = predict(args.python, folder, target, args.seconds / len(found.targets))
-            stages = {stage: y_pred[:, t] for stage, y_pred in found.columns.test.items()}
+            stages = {stage: found.columns.test_of(stage)[:, t] for stage in set(found.columns.stage_of.values())}
             compared = {"submission": found.submission[:, t], "AutoGluon": theirs}
             if "gnn" in stages:
                 compared["mean of AutoGluon and gnn"] = (theirs + stages["gnn"]) / 2

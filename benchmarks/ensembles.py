@@ -21,7 +21,8 @@ import pandas as pd
 
 from competition.config import load_competition
 from competition.paths import PROJECT, Paths
-from submissions.columns import Columns, load_columns, open_run
+from submissions.columns import Columns
+from submissions.run import open_run
 
 SETS = ["qm9_electronic", "biogen_adme", "icwsm_tweets", "buchwald_hartwig", "esol", "photoswitch"]
 FEWEST = 400
@@ -55,7 +56,7 @@ class Answers:
 def read_answers(yaml_file: Path) -> Answers:
     """The answers of a set and the latest run's predictions, in the order of its test rows."""
     competition, paths = load_competition(str(yaml_file)), Paths.of(str(yaml_file))
-    columns = load_columns(open_run(str(yaml_file), budget=math.inf))
+    columns = open_run(str(yaml_file), budget=math.inf).columns
     assert competition.answers is not None
     made = paths.run(paths.latest_run.read_text().strip()) / "submission.csv"
     answers, submission = (
@@ -101,7 +102,7 @@ def main() -> None:
     for name in args.sets:
         found = read_answers(make(name, args.data, args.work, args.budget))
         for t, target in enumerate(found.targets):
-            trees = found.columns.test["lightgbm"][:, t]
+            trees = found.columns.test_of("lightgbm")[:, t]
             pair = squared_errors(found.y[:, t], found.submission[:, t], trees)
             counted = len(pair[0]) >= FEWEST
             ours, theirs = (math.sqrt(errors.mean()) for errors in pair)

@@ -13,22 +13,22 @@ import sys
 import numpy as np
 import pandas as pd
 
-from submissions.columns import load_columns, open_run
+from submissions.run import open_run
 
 DRAWS = 2000
 
 
 def main() -> None:
     run = open_run(sys.argv[1] if len(sys.argv) > 1 else "qm9_orbitals")
-    competition, columns = run.config.competition, load_columns(run)
-    names = [name for name in columns.stages if run.config.stages[name].kind == "lightgbm"]
+    competition, columns = run.config.competition, run.columns
+    names = [name for name in columns.names if run.config.stages[name].kind == "lightgbm"]
     answers = pd.read_csv(competition.answers, dtype={competition.id: str}).set_index(competition.id)
     submission = pd.read_csv(run.folder / "submission.csv", dtype={competition.id: str}).set_index(competition.id)
     y = answers.loc[columns.test_ids, competition.columns_in_sample].to_numpy()
     ours = submission.loc[columns.test_ids, competition.columns_in_sample].to_numpy()
     if len(names) > 1:
         sys.exit(f"this comparison is for competitions with one stage of trees; found {', '.join(names)}")
-    alone = columns.test[names[0]]
+    alone = columns.test_of(names[0])
     spread = np.nanstd(columns.y, axis=0)
 
     def mean_rmse(y_pred: np.ndarray, rows: np.ndarray) -> float:

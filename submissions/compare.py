@@ -3,8 +3,7 @@
 Each run is held against one of them, the latest unless --with names another: the settings that differ, and the paired
 difference of the cross-fitted predictions on the training rows that both have predicted.
 
-Reads: prepared/train.parquet, folds/units.csv, and of every run run.json, blend.json, stack.json, selection.json and
-the cross-fitted predictions. Writes nothing.
+Reads: prepared/train.parquet, folds/groups.csv, and of every run run.json and cross_fitted.csv. Writes nothing.
 """
 
 from __future__ import annotations
@@ -21,18 +20,15 @@ import pandas as pd
 
 from competition import command
 from competition.errors import ConfigError, DataError
-from competition.files import derive_seed, read_json, read_table
+from competition.files import derive_seed, read_table
 from competition.metrics import Array, Metric, load_metric
 from competition.paths import Paths
 from folds.table import read_groups
-from submissions.apply import BLEND, MANIFEST, SELECTION, STACK, read_step
 from submissions.blend import number
 from submissions.bootstrap import bootstrap_scores, fast
-from submissions.columns import user_code
 from submissions.config import Config, load_config
-from submissions.findings import stored_candidates
-from submissions.products import read_procedure
 from submissions.report import table
+from submissions.run import BLEND, CHOICE, CROSS_FITTED, MANIFEST, STACK, read_manifest, read_part, user_code
 
 LONGEST = 60
 """Characters of a setting's value that are shown."""
@@ -44,7 +40,7 @@ class StoredRun:
 
     folder: Path
     manifest: dict[str, Any]
-    selection: dict[str, Any]
+    choice: dict[str, Any]
     candidates: dict[str, Any]
 
     @property
@@ -55,7 +51,7 @@ class StoredRun:
     @property
     def written(self) -> float:
         """When its submission was chosen, in seconds since 1970."""
-        return (self.folder / SELECTION).stat().st_mtime
+        return (self.folder / MANIFEST).stat().st_mtime
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -92,17 +88,14 @@ def stored_runs(paths: Paths) -> tuple[list[StoredRun], list[str]]:
     runs, left_out = [], []
     for manifest in sorted(paths.latest_run.parent.glob(f"*/{MANIFEST}")):
         folder = manifest.parent
-        if not (folder / SELECTION).exists():
-            left_out.append(f"{folder.name}: not finished, it has no {SELECTION}; left out.")
-            continue
         try:
-            made_of = read_json(manifest, "config", "stages", "targets", "tables", "versions", "user_code")
-            products = {step: read_step(folder, step) for step in (BLEND, STACK) if (folder / step).exists()}
-            selection = read_step(folder, SELECTION)
+            stored = read_manifest(folder)
+            parts = [read_part(folder, step)["candidates"] for step in (BLEND, STACK) if step in stored]
+            choice = read_part(folder, CHOICE)
         except DataError as error:
-            left_out.append(f"{folder.name}: damaged; left out. {error}")
+            left_out.append(f"{folder.name}: left out. {error}")
             continue
-        runs.append(StoredRun(folder, made_of, selection, stored_candidates(products)))
+        runs.append(StoredRun(folder, stored, choice, {name: found for part in parts for name, found in part.items()}))
     return sorted(runs, key=lambda run: (run.written, run.name)), left_out
 
 
@@ -196,7 +189,7 @@ def _gain(run: StoredRun, reference: StoredRun, labels: Labels) -> tuple[list[st
     targets = list(labels.y.columns)
     if run.manifest["targets"] != targets:
         return ["-", "-"], [f"its targets are {', '.join(run.manifest['targets'])}; not compared."]
-    this, other = (read_procedure(each.folder, targets) for each in (run, reference))
+    this, other = (read_table(each.folder / CROSS_FITTED, ["id"]).set_index("id") for each in (run, reference))
     found = paired(this, other, labels)
     if found is None:
         return ["-", "-"], ["no two rows are predicted by both runs; not compared."]
@@ -212,13 +205,13 @@ def _gain(run: StoredRun, reference: StoredRun, labels: Labels) -> tuple[list[st
 
 def _scores(run: StoredRun, labels: Labels) -> list[str]:
     """Name of the chosen candidate and three scores; dashes where the run was scored by another metric."""
-    chosen = run.selection["chosen"]
+    chosen = run.choice["chosen"]
     used = run.manifest["config"]["competition"]["metric"]
     if Path(used).name != labels.metric.name or run.manifest["user_code"].get("metric") != labels.metric_code:
         return [f"{chosen} by {used}", "-", "-", "-"]
-    best = run.selection["against"]["best_single"]["cv_score"]
+    best = run.choice["against"]["best_single"]["cv_score"]
     in_sample = run.candidates[chosen]["in_sample_score"]
-    return [chosen, *map(number, (best, in_sample, run.selection["procedure"]["cross_fitted_score"]))]
+    return [chosen, *map(number, (best, in_sample, run.choice["procedure"]["cross_fitted_score"]))]
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from competition.files import derive_seed
@@ -53,6 +54,25 @@ class CrossFitted:
     nested: Array
 
 
+def as_table(ids: list[str], outputs: list[str], predictions: CrossFitted) -> pd.DataFrame:
+    """The predictions of one candidate for the training rows as a table; empty cells where there is none."""
+    parts = [("in_sample", predictions.in_sample), ("cross_fitted", predictions.cross_fitted)]
+    parts += [(f"without_fold_{fold}", part) for fold, part in enumerate(predictions.nested)]
+    tables = [pd.DataFrame(part, columns=[f"{name} {output}" for output in outputs]) for name, part in parts]
+    return pd.concat([pd.Series(ids, name="id"), *tables], axis=1)
+
+
+def from_table(table: pd.DataFrame, ids: list[str], outputs: list[str], n_folds: int) -> CrossFitted:
+    """What `as_table` made, in the order of `ids`."""
+    table = table.set_index("id").loc[ids]
+
+    def part(name: str) -> Array:
+        return table[[f"{name} {output}" for output in outputs]].to_numpy(dtype=np.float64)
+
+    nested = np.stack([part(f"without_fold_{fold}") for fold in range(n_folds)])
+    return CrossFitted(part("in_sample"), part("cross_fitted"), nested)
+
+
 def cross_fit(targets: list[Target], fit: Fit, n_folds: int) -> CrossFitted:
     """All predictions that the scores and the choice of one candidate need."""
     return CrossFitted(
@@ -85,7 +105,7 @@ class Rule:
 
     y: (n_rows, n_targets), NaN where there is no label.
     folds: (n_rows,).
-    units: (n_rows,), equal for rows that share a fold by construction; the bootstrap draws them together.
+    groups: (n_rows,), equal for rows that share a fold by construction; the bootstrap draws them together.
     default: the candidate that stands.
     margin: standard errors of the paired difference by which another has to be better.
     draws: of the bootstrap.
@@ -95,7 +115,7 @@ class Rule:
     metric: Metric
     y: Array
     folds: NDArray[np.int64]
-    units: NDArray[np.int64]
+    groups: NDArray[np.int64]
     default: str
     margin: float
     draws: int
@@ -145,7 +165,7 @@ def compare(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_],
     y = rule.y[which]
     of_rows = {name: y_pred[which] for name, y_pred in predictions.items()}
     scores = {name: rule.metric(y, y_pred) for name, y_pred in of_rows.items()}
-    units = np.unique(rule.units[which], return_inverse=True)[1]
+    units = np.unique(rule.groups[which], return_inverse=True)[1]
     drawn = bootstrap_scores(rule.metric, y, of_rows, units, draws, derive_seed(rule.seed, "bootstrap"))
     return {
         name: Comparison(
@@ -160,7 +180,7 @@ def compare(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_],
 def standard_error(rule: Rule, y_pred: Array) -> float:
     """Of the score of predictions (n_rows, n_targets) itself, no difference, by the bootstrap; NaN where undefined."""
     scored = rule.folds >= 0
-    units = np.unique(rule.units[scored], return_inverse=True)[1]
+    units = np.unique(rule.groups[scored], return_inverse=True)[1]
     draws = rule.draws if fast(rule.metric) else max(100, rule.draws // 10)
     seed = derive_seed(rule.seed, "bootstrap")
     return _spread(bootstrap_scores(rule.metric, rule.y[scored], {"": y_pred[scored]}, units, draws, seed)[""])

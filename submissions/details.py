@@ -12,9 +12,9 @@ from competition.files import derive_seed, read_json, read_table
 from competition.metrics import Array
 from models.settings import NeuralStage
 from models.training.schedules import with_warmup
-from submissions.apply import SUBMISSION_FILE
-from submissions.columns import Columns, Run
+from submissions.columns import Columns
 from submissions.findings import Findings
+from submissions.run import SUBMISSION_FILE, Run
 from submissions.spread import SPREAD_FILE
 
 TRAINING, PRETRAINING = (
@@ -101,10 +101,10 @@ def uncertain_rows(found: Findings) -> list[tuple[str, list[tuple[float, float]]
     path = found.run.folder / SPREAD_FILE
     if not path.exists():
         return []
-    id_column, column_of = found.run.config.competition.id, found.run.column_of
-    spread = read_table(path, ["id"]).set_index("id")[list(column_of)]
+    id_column, task = found.run.config.competition.id, found.run.task
+    spread = read_table(path, ["id"]).set_index("id")[task.outputs]
     predicted = read_table(found.run.folder / SUBMISSION_FILE, [id_column]).set_index(id_column)
-    predicted = predicted.loc[spread.index, list(column_of.values())]
+    predicted = predicted.loc[spread.index, task.columns_in_sample]
     labels = np.nanstd(found.columns.y[found.columns.folds >= 0], axis=0)
     largest = np.nan_to_num(spread.to_numpy() / labels).max(axis=1)  # a row that was dropped has none
     order = np.argsort(-largest, kind="stable")[:WORST]

@@ -17,21 +17,11 @@ from competition.prepare import describe as describe_tables
 from models.jobs.plan import REPORT
 from models.notes import read_notes
 from models.stages.file import FOLD_MARKS
-from submissions.apply import (
-    BLEND,
-    BLEND_FILE,
-    MANIFEST,
-    SELECTION,
-    STACK,
-    STACK_FILE,
-    SUBMISSION_FILE,
-    submission_table,
-)
 from submissions.blend import number
-from submissions.blenders import BLENDERS
-from submissions.columns import Columns, Run, load_columns
+from submissions.columns import Columns
 from submissions.crossfit import score_per_target
-from submissions.products import is_done, read_procedure
+from submissions.run import BLEND, BLEND_FILE, CHOICE, CROSS_FITTED, STACK, STACK_FILE, SUBMISSION_FILE, Run
+from submissions.sample import submission_table
 from submissions.stacker import STACKS
 
 ALL, WHOLE = "all", "whole procedure"
@@ -87,7 +77,7 @@ class Findings:
     chosen_without_fold: the candidate chosen without each fold.
     drop_one: what each stage adds to the default blend: the score without it, and how much better it is with it.
     against: the submission against the best single stage and the previous run.
-    postprocessing: target -> its steps as selection.json has them.
+    postprocessing: target -> its steps as run.json has them.
     answers: file or stage -> its score and those of the targets; empty where no answers are known.
     """
 
@@ -177,19 +167,14 @@ def gather(run: Run) -> Findings:
     Raises:
         DataError: if a step before this one has not run on the columns as they are.
     """
-    steps = [BLEND, *([STACK] if run.config.submissions.stack else []), SELECTION]
-    for step in steps:
-        if not is_done(run, step):
-            raise DataError(f"{run.folder / step} must fit the predictions as they are; run ./run.sh full.")
-    products = {step: read_json(run.folder / step) for step in steps}
-    columns, selection, stored = load_columns(run), products[SELECTION], stored_candidates(products)
+    steps = [BLEND, *([STACK] if run.config.submissions.stack else []), CHOICE]
+    products = {step: run.part(step) for step in steps}
+    columns, selection, stored = run.columns, products[CHOICE], run.candidates
     chosen, default = selection["chosen"], selection["default"]
     in_sample, expected = stored[chosen]["in_sample_score"], selection["procedure"]["cross_fitted_score"]
-    cross_fitted = (
-        read_procedure(run.folder, run.config.competition.targets).loc[columns.ids].to_numpy(dtype=np.float64)
-    )
+    cross_fitted = read_table(run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[columns.ids].to_numpy()
     sign = 1 if run.metric.greater_is_better else -1
-    marks = {stage["name"]: stage["marks"] for stage in read_json(run.folder / MANIFEST)["stages"]}
+    marks = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
     return Findings(
         run=run,
         columns=columns,
@@ -218,14 +203,6 @@ def gather(run: Run) -> Findings:
         postprocessing=selection.get("postprocessing", {}),
         answers=_answers(run, columns, [BLEND_FILE, *([STACK_FILE] if STACK in products else []), SUBMISSION_FILE]),
     )
-
-
-def stored_candidates(products: dict[str, Any]) -> dict[str, Any]:
-    """All candidates of a run with their models and scores, from simple to complex."""
-    blends = products[BLEND]["candidates"]
-    stacks = products.get(STACK, {"candidates": {}})
-    found = blends | stacks.get("candidates", {"lightgbm_stack": stacks})  # the latter of a run of earlier code
-    return {name: found[name] for name in (*BLENDERS, *STACKS) if name in found}
 
 
 def _compared(name: str, part: dict[str, Any], sign: int, in_sample: float | None = None) -> Compared:
@@ -300,13 +277,12 @@ def _answers(run: Run, columns: Columns, files: list[str]) -> dict[str, list[flo
     y = np.column_stack([parse_numbers(labels, name, competition.id, competition.answers) for name in of_file])
     row_of = {row_id: i for i, row_id in enumerate(labels[competition.id])}
     y = y[[row_of[row_id] for row_id in ids]]
-    filling = read_json(run.folder / MANIFEST)["label_means"]
     tables = {file: read_table(run.folder / file, [competition.id]) for file in files}
     for stage in run.config.stages:
         tables[f"stage {stage}"], _ = submission_table(
-            sample, competition.id, run.column_of, columns.test_ids, columns.test_of(stage), filling
+            sample, competition.id, run.task, columns.test_ids, columns.test_of(stage), columns.label_means
         )
     predicted: dict[str, Array] = {
-        name: table[list(run.column_of.values())].to_numpy(dtype=np.float64) for name, table in tables.items()
+        name: table[run.task.columns_in_sample].to_numpy(dtype=np.float64) for name, table in tables.items()
     }
     return {name: [metric(y, y_pred), *score_per_target(metric, y, y_pred)] for name, y_pred in predicted.items()}

@@ -17,9 +17,8 @@ from competition.paths import config_folders
 from competition.revision import revision
 from models.inputs.weights import WEIGHT_SETS, WeightSet, digest_of_weights
 from models.jobs.plan import REPORT, Job
-from submissions.apply import MANIFEST, SUBMISSION_FILE
-from submissions.columns import Run
 from submissions.findings import Findings, with_error
+from submissions.run import SUBMISSION_FILE, Run
 
 HANDOVER = "handover.md"
 
@@ -46,7 +45,7 @@ def handover(found: Findings) -> str:
         "## Outside data",
         "\n".join(f"- {line}" for line in _outside(run)) or "None.",
         "## Versions",
-        "\n".join(f"- {name} {version}" for name, version in read_json(run.folder / MANIFEST)["versions"].items()),
+        "\n".join(f"- {name} {version}" for name, version in run.stored["versions"].items()),
     ]
     return "\n\n".join(parts)
 
@@ -79,7 +78,7 @@ def _steps(run: Run) -> str:
     """Commands from the raw files to the submission, training and prediction apart."""
     name, yaml = run.paths.name, f"{run.paths.name}.yaml"
     named = name if any((folder / yaml).is_file() for folder in config_folders()) else yaml
-    python = read_json(run.folder / MANIFEST)["versions"]["python"]
+    python = run.stored["versions"]["python"]
     cut = "".join(f"\n- {line}" for line in run.left_out)
     first = f"\n\nFirst take out of `{yaml}` what this run left out:\n{cut}" if cut else ""
     slug = run.config.competition.kaggle

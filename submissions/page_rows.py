@@ -11,7 +11,6 @@ import yaml
 from competition.files import read_json
 from competition.paths import shown
 from submissions import details, pictures
-from submissions.apply import MANIFEST
 from submissions.blend import number
 from submissions.details import WorstRow
 from submissions.findings import Findings, with_error
@@ -68,7 +67,7 @@ def _plot(target: int, kind: str, words: str) -> Html:
 
 def correlations(found: Findings) -> Html:
     """How much the errors of stages have in common, a table for each target."""
-    stages = found.columns.stages
+    stages = found.columns.names
     if len(stages) < 2:
         return Html("")
     parts = [
@@ -132,7 +131,7 @@ def folds(found: Findings) -> Html:
     shift = found.run.paths.shift
     parts = [table("Rows and labels of the folds", header, rows)]
     if shift.exists():
-        parts.append(_shift(read_json(shift), read_json(found.run.folder / MANIFEST)["tables"]))
+        parts.append(_shift(read_json(shift), found.run.stored["tables"]))
     else:
         parts.append(paragraphs("./run.sh folds shows whether held-out rows are like test rows; it has not been run."))
     files, size = sorted(shift.parent.glob("*.png")), 0
@@ -231,7 +230,7 @@ def tables(found: Findings) -> Html:
 
 def settings(found: Findings) -> Html:
     """The resolved YAML and the versions of packages."""
-    manifest = read_json(found.run.folder / MANIFEST)
+    manifest = found.run.stored
     written = yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True)
     versions = [[name, version] for name, version in manifest["versions"].items()]
     return together(

@@ -13,18 +13,18 @@ from pathlib import Path
 import pandas as pd
 
 from competition import command
-from competition.config import require_own_products, validate
-from competition.errors import ConfigError, DataError
-from competition.files import digest, read_json, write_table
+from competition.config import require_own_products
+from competition.errors import ConfigError
+from competition.files import digest, write_table
 from competition.paths import Paths
 from competition.prepare import prepare_test
 from competition.tables import INPUT_KEY
-from models.jobs.plan import jobs_of
 from models.jobs.predict import predict_jobs
-from models.jobs.predictions import stage_test
-from submissions.apply import MANIFEST, predict_run, submission_table, write_submission
-from submissions.config import Config
+from submissions.apply import predict_run
+from submissions.columns import predictions_of
 from submissions.features import features_of
+from submissions.run import latest_run
+from submissions.sample import submission_table, write_submission
 
 
 @dataclass(frozen=True)
@@ -50,42 +50,19 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     paths = Paths.of(name)
     if name.endswith((".yaml", ".yml")):
         require_own_products(paths, Path(name))
-    if not paths.latest_run.exists():
-        raise DataError(
-            f"{paths.root} must hold a finished run before it can predict; run ./run.sh full {name} first, "
-            "and look at the name."
-        )
-    run_folder = paths.run(paths.latest_run.read_text().strip())
-    manifest = read_json(
-        run_folder / MANIFEST, "config", "stages", "columns", "sample_columns", "label_means", "n_folds"
-    )
-    config = validate(Config, manifest["config"], run_folder / MANIFEST)
-    competition = config.competition
+    run = latest_run(name)
+    config, competition, stored = run.config, run.config.competition, run.stored
     table, ids, dropped = prepare_test(competition, str(test_file))
     folder = paths.prediction(digest([ids, table.to_csv(index=False)]))
     new = TestPaths(paths.name, folder / "test.parquet")
     write_table(new.test, table)
-    jobs = [
-        job
-        for stage in manifest["stages"]
-        for job in jobs_of(stage["name"], config.stages[stage["name"]], stage["key"], manifest["n_folds"], paths)
-        if job.in_column
-    ]
+    jobs = [job for job in run.plan.jobs if job.in_column]
     test_key = predict_jobs(jobs, dict(config.stages), competition, new, n_workers)
     kept = list(table[competition.id])
-    columns = {
-        name: stage_test(
-            [job for job in jobs if job.stage == column["stage"] and job.seed in column["seeds"]],
-            test_key, kept, competition.targets,
-        )
-        for name, column in manifest["columns"].items()
-    }  # fmt: skip
-    submission, _ = submission_table(
-        pd.DataFrame({name: ids if name == competition.id else "" for name in manifest["sample_columns"]}),
-        competition.id, dict(zip(competition.targets, competition.columns_in_sample, strict=True)),
-        kept, predict_run(run_folder, columns, list(table[INPUT_KEY]), features_of(config, new.test, new.cache)),
-        manifest["label_means"],
-    )  # fmt: skip
+    features = features_of(config, new.test, new.cache)
+    y_pred = predict_run(run, predictions_of(config, run.plan, test_key, kept), list(table[INPUT_KEY]), features)
+    sample = pd.DataFrame({name: ids if name == competition.id else "" for name in stored["sample_columns"]})
+    submission, _ = submission_table(sample, competition.id, run.task, kept, y_pred, stored["label_means"])
     write_submission(folder / "submission.csv", submission, submission, competition.id)
     if dropped:
         print(f"{len(dropped)} rows could not be parsed and have the mean of the training labels")

@@ -1,7 +1,7 @@
 """What came out, on one page: `python -m submissions.report [COMPETITION]`.
 
-Reads: the reports of competition.prepare and of all jobs, the columns, blend.json, stack.json, selection.json; and,
-here alone, the answers where `competition.answers` names a file that is there.
+Reads: the reports of competition.prepare and of all jobs, the columns, run.json; and, here alone, the answers where
+`competition.answers` names a file that is there.
 Writes: report/report.md, which is printed, too, report/index.html, which opens in a browser without a network, and
 report/handover.md: how to make the submission again.
 """
@@ -14,11 +14,10 @@ from competition import command
 from competition.files import write_atomically
 from competition.paths import shown
 from submissions.blend import number
-from submissions.columns import Run, open_run
 from submissions.findings import ALL, WHOLE, Findings, gather, spread, with_error
 from submissions.handover import HANDOVER, handover
 from submissions.page import page
-from submissions.products import at_work
+from submissions.run import Run, at_work, open_run
 from submissions.stack import nothing
 
 SUMMARY, PAGE = "report.md", "index.html"

@@ -1,8 +1,9 @@
 """Fit stacks, level-2 models of what the default blend leaves: `python -m submissions.stack [COMPETITION]`.
 
 Reads: as submissions.blend; with `submissions.stack_features` the prepared tables and the cache of descriptors, too.
-Writes: submissions/<run>/cross_fitted/<stack>.csv, stack/<stack>_<t>.<txt or skops>, stack.csv (the best of them by the
-rule of selection, or else by score) and, last, stack.json. Kept as they are while columns and code stay the same.
+Writes into the run's folder: cross_fitted/<stack>.parquet, stack/<stack>_<t>.<txt or skops>, stack.csv (the best of
+them by the rule of selection, or else by score) and, last, its part of run.json. Kept as they are while columns and
+code stay the same.
 Nothing with `submissions.stack: false`.
 """
 
@@ -14,62 +15,50 @@ from typing import Any
 import numpy as np
 
 from competition import command
-from competition.files import derive_seed, read_json, write_table
-from submissions.apply import STACK, STACK_FILE, store_stack
-from submissions.blend import number
-from submissions.columns import Run, load_columns, open_run, rule_of, targets_of
+from competition.files import derive_seed
+from submissions.apply import store_stack
+from submissions.blend import number, rule_of, targets_of, write_cross_fitted
 from submissions.crossfit import Comparison, CrossFitted, Fit, Rule, choose, compare, cross_fit, fit_of, repeats, scores
 from submissions.features import features_of
-from submissions.products import (
-    at_work,
-    cross_fitted_file,
-    cross_fitted_table,
-    finish,
-    is_done,
-    write_manifest,
-    write_predictions,
-)
+from submissions.run import STACK, STACK_FILE, Run, at_work, open_run
 from submissions.stacker import Corrector, fit_ridge, fit_stack, fit_trees, regressor
 from submissions.target import NONE
 
 
 def stack(run: Run) -> dict[str, Any]:
-    """Content of stack.json, made or kept."""
-    write_manifest(run)
-    if is_done(run, STACK):
-        return dict(read_json(run.folder / STACK))
-    columns, names = load_columns(run), run.config.competition.targets
-    rule = rule_of(run, columns)
+    """The part `stack` of run.json, made or kept."""
+    if run.has(STACK):
+        return run.part(STACK)
+    columns, names, rule = run.columns, run.task.targets, rule_of(run)
     train, test = (features_of(run.config, table, run.paths.cache) for table in (run.paths.train, run.paths.test))
-    targets = targets_of(run, columns, train)
-    of_target = [columns.test_columns(t) for t in range(len(names))]
+    targets = targets_of(run, columns.oof, train)
     predictions = {rule.default: cross_fit(targets, fit_of(rule.default), run.plan.n_folds)}
     candidates, y_pred, files = {}, {}, [STACK_FILE]
     for name, corrector in _correctors(run).items():
         predictions[name] = cross_fit(targets, _fit_of(rule.default, corrector), run.plan.n_folds)
-        write_table(run.folder / cross_fitted_file(name), cross_fitted_table(columns.ids, names, predictions[name]))
+        files.append(write_cross_fitted(run, name, predictions[name]))
         fitted = [fit_stack(target, rule.default, NONE, corrector) for target in targets]
         for t in _untested(predictions[name], predictions[rule.default]):
             fitted[t] = replace(fitted[t], correction=None)
             predictions[name].in_sample[:, t] = predictions[rule.default].in_sample[:, t]
-        models = [store_stack(run.folder, f"{name}_{t}", each, columns.stages) for t, each in enumerate(fitted)]
-        files += [cross_fitted_file(name), *(m["correction"]["file"] for m in models if "file" in m["correction"])]
+        models = [store_stack(run.folder, f"{name}_{t}", each, columns.names) for t, each in enumerate(fitted)]
+        files += [model["correction"]["file"] for model in models if "file" in model["correction"]]
         candidates[name] = {"models": dict(zip(names, models, strict=True)), **scores(rule, predictions[name])}
         y_pred[name] = np.column_stack(
-            [each.predict(np.hstack([part, test])) for each, part in zip(fitted, of_target, strict=True)]
+            [each.predict(np.hstack([columns.test[:, :, t], test])) for t, each in enumerate(fitted)]
         )
     compared = compare(
         rule, {name: part.cross_fitted for name, part in predictions.items()}, rule.folds >= 0, rule.draws
     )
     same = repeats({name: part.in_sample for name, part in predictions.items()}, rule.default)
     chosen = _best(rule, compared, same)
-    write_predictions(run, columns.test_ids, y_pred[chosen], STACK_FILE)
-    content = {
+    run.write_submission(STACK_FILE, y_pred[chosen])
+    found = {
         "candidates": {name: {**part, **asdict(compared[name])} for name, part in candidates.items()},
         "chosen": chosen,
         "same_as_default": same,
     }
-    return finish(run, STACK, content, files)
+    return run.keep(STACK, found, files)
 
 
 def _untested(stack: CrossFitted, default: CrossFitted) -> list[int]:

@@ -2,8 +2,8 @@
 
 Reads: the products of submissions.blend and submissions.stack, the labels, folds.csv, the test predictions; and the
 cross-fitted predictions of the run before this one.
-Writes: submissions/<run>/selection.json, cross_fitted/procedure.csv, submission.csv (the same bytes as blend.csv or
-stack.csv where no post-processing was kept), spread.csv and submissions/latest, the name of this run.
+Writes into the run's folder: cross_fitted.csv, its part of run.json, submission.csv (the same bytes as blend.csv or
+stack.csv where no post-processing was kept) and spread.csv; and submissions/latest, the name of this run.
 """
 
 from __future__ import annotations
@@ -16,31 +16,34 @@ import pandas as pd
 
 from competition import command
 from competition.errors import DataError, SubmissionError
-from competition.files import read_json, read_table, write_atomically, write_table
+from competition.files import read_table, write_atomically, write_table
 from competition.metrics import Array
 from competition.tables import INPUT_KEY, own_rows
-from submissions.apply import (
+from submissions.apply import KNOWN_LABELS, predict_run
+from submissions.blend import number, rule_of
+from submissions.crossfit import (
+    CrossFitted,
+    Rule,
+    choose,
+    compare,
+    cross_fitted_choice,
+    from_table,
+    repeats,
+    standard_error,
+)
+from submissions.features import features_of
+from submissions.postprocess import Inputs, Tried, choose_steps
+from submissions.run import (
     BLEND,
     BLEND_FILE,
-    KNOWN_LABELS,
-    SELECTION,
+    CHOICE,
+    CROSS_FITTED,
     STACK,
     STACK_FILE,
     SUBMISSION_FILE,
-    predict_run,
-)
-from submissions.blend import number
-from submissions.columns import Columns, Run, load_columns, open_run, rule_of
-from submissions.crossfit import CrossFitted, Rule, choose, compare, cross_fitted_choice, repeats, standard_error
-from submissions.features import features_of
-from submissions.postprocess import Inputs, Tried, choose_steps
-from submissions.products import (
-    PROCEDURE,
+    Run,
     at_work,
-    finish,
-    is_done,
-    read_cross_fitted,
-    write_predictions,
+    open_run,
 )
 from submissions.spread import SPREAD_FILE, write_spread
 from submissions.stacker import STACKS
@@ -49,14 +52,12 @@ FEWEST_FOLDS = 4
 """For post-processing: without a fold, three leave blends of a single one, which spread otherwise than those of two."""
 
 
-def select(run: Run, columns: Columns) -> dict[str, Any]:
-    """Content of selection.json, made or kept: every candidate against the default, the post-processing, the scores."""
-    if is_done(run, SELECTION):
-        return dict(read_json(run.folder / SELECTION))
-    rule, names = rule_of(run, columns), run.config.competition.targets
-    stacks = read_json(run.folder / STACK)["candidates"] if run.config.submissions.stack else {}
-    candidates = [*run.candidates, *(name for name in STACKS if name in stacks)]
-    predictions = {name: read_cross_fitted(run, name, columns) for name in candidates}
+def select(run: Run) -> dict[str, Any]:
+    """The part `choice` of run.json, made or kept: every candidate against the default, post-processing, scores."""
+    if run.has(CHOICE):
+        return run.part(CHOICE)
+    rule, names, columns = rule_of(run), run.task.targets, run.columns
+    predictions = {name: read_cross_fitted(run, name) for name in run.candidates}
     cross_fitted = {name: part.cross_fitted for name, part in predictions.items()}
     scored, inputs = rule.folds >= 0, np.array(columns.inputs)
     compared = compare(rule, cross_fitted, scored, rule.draws)
@@ -65,17 +66,17 @@ def select(run: Run, columns: Columns) -> dict[str, Any]:
     steps = _steps(run)
     chain = choose_steps(rule, steps, cross_fitted[chosen], inputs, scored)
     y_pred, chosen_without = procedure(rule, predictions, steps, inputs, run.plan.n_folds)
-    table = pd.DataFrame(y_pred, columns=names)
+    table = pd.DataFrame(y_pred, columns=run.task.outputs)
     table.insert(0, "id", columns.ids)
-    write_table(run.folder / PROCEDURE, table)
-    files = [PROCEDURE]
+    write_table(run.folder / CROSS_FITTED, table)
+    files = [CROSS_FITTED]
     if "known_labels" in run.config.submissions.postprocess:
         write_table(run.folder / KNOWN_LABELS, _known_labels(run))
         files.append(KNOWN_LABELS)
         nan = float("nan")  # rows of one input share a fold: without the fold no label of theirs is known
         for of_target in chain.tried:
             of_target.append(Tried("known_labels", True, nan, nan, nan, None))
-    content = {
+    found = {
         "chosen": chosen,
         "default": rule.default,
         "reason": reason,
@@ -89,11 +90,11 @@ def select(run: Run, columns: Columns) -> dict[str, Any]:
             "chosen_without_fold": chosen_without,
         },
         "against": {
-            "best_single": _against_best_stage(run, rule, columns, y_pred),
-            "previous_run": _against_previous(run, rule, columns, y_pred),
+            "best_single": _against_best_stage(run, rule, y_pred),
+            "previous_run": _against_previous(run, rule, y_pred),
         },
     }
-    return finish(run, SELECTION, content, files)
+    return run.keep(CHOICE, found, files)
 
 
 def procedure(
@@ -143,52 +144,57 @@ def _against(rule: Rule, y_pred: Array, other: Array) -> dict[str, float]:
     return {"difference": paired.difference, "standard_error": paired.standard_error}
 
 
-def _against_best_stage(run: Run, rule: Rule, columns: Columns, y_pred: Array) -> dict[str, Any]:
+def _against_best_stage(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any]:
     """The same to the stage with the best score of its own; it was found on these rows, which favours it a little."""
     scored, sign = rule.folds >= 0, 1 if rule.metric.greater_is_better else -1
+    columns = run.columns
     scores = {name: rule.metric(rule.y[scored], columns.oof_of(name)[scored]) for name in run.config.stages}
     best = max(scores, key=lambda name: np.nan_to_num(sign * scores[name], nan=-np.inf))
     return {"stage": best, "cv_score": scores[best], **_against(rule, y_pred, columns.oof_of(best))}
 
 
-def _against_previous(run: Run, rule: Rule, columns: Columns, y_pred: Array) -> dict[str, Any] | None:
+def _against_previous(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any] | None:
     """The same to the latest run before this one; None where there is none, or its ids or targets are others."""
     if not run.paths.latest_run.exists():
         return None
-    name, targets = run.paths.latest_run.read_text().strip(), run.config.competition.targets
-    file = run.paths.run(name) / PROCEDURE
+    name, outputs = run.paths.latest_run.read_text().strip(), run.task.outputs
+    file = run.paths.run(name) / CROSS_FITTED
     if name == run.name or not file.exists():
         return None
     before = read_table(file, ["id"])
-    if set(before.columns) != {"id", *targets} or sorted(before["id"]) != sorted(columns.ids):
+    if set(before.columns) != {"id", *outputs} or sorted(before["id"]) != sorted(run.columns.ids):
         return None
-    return {"run": name, **_against(rule, y_pred, before.set_index("id").loc[columns.ids, targets].to_numpy())}
+    return {"run": name, **_against(rule, y_pred, before.set_index("id").loc[run.columns.ids, outputs].to_numpy())}
 
 
 def write(run: Run) -> tuple[dict[str, Any], int]:
-    """Choose, write submission.csv; returns selection.json's content and how many rows got the labels' mean.
+    """Choose, write submission.csv; returns the choice and how many rows got the labels' mean.
 
     Raises:
         DataError: if a step before this one has not run on the columns as they are.
         SubmissionError: if the submission does not fit the sample.
     """
     for step, wanted in ((BLEND, True), (STACK, run.config.submissions.stack)):
-        if wanted and not is_done(run, step):
+        if wanted and not run.has(step):
             raise DataError(
-                f"{run.folder / step} must be there and fit the predictions and the code as they are, and does not; "
-                f"run python -m submissions.{step.removesuffix('.json')} first, or ./run.sh full."
+                f"the step {step} has not run on the predictions and the code as they are; "
+                f"run python -m submissions.{step} first, or ./run.sh full."
             )
-    columns = load_columns(run)
-    selection = select(run, columns)
+    choice, columns = select(run), run.columns
     features = features_of(run.config, run.paths.test, run.paths.cache)
-    y_pred = predict_run(run.folder, columns.test, columns.test_inputs, features)
-    filled = write_predictions(run, columns.test_ids, y_pred, SUBMISSION_FILE)
-    twin = STACK_FILE if selection["chosen"] in STACKS else BLEND_FILE
-    if not kept(selection) and (run.folder / twin).read_bytes() != (run.folder / SUBMISSION_FILE).read_bytes():
+    filled = run.write_submission(SUBMISSION_FILE, predict_run(run, columns.test, columns.test_inputs, features))
+    twin = STACK_FILE if choice["chosen"] in STACKS else BLEND_FILE
+    if not kept(choice) and (run.folder / twin).read_bytes() != (run.folder / SUBMISSION_FILE).read_bytes():
         raise SubmissionError(f"{run.folder / SUBMISSION_FILE} must equal {twin} and does not; delete {run.folder}.")
-    write_spread(run, columns.test_ids, lambda test: predict_run(run.folder, test, columns.test_inputs, features))
+    write_spread(run, columns.test_ids, lambda test: predict_run(run, test, columns.test_inputs, features))
     write_atomically(run.paths.latest_run, f"{run.name}\n")
-    return selection, filled
+    return choice, filled
+
+
+def read_cross_fitted(run: Run, candidate: str) -> CrossFitted:
+    """The predictions of a candidate for the training rows."""
+    table = read_table(run.folder / "cross_fitted" / f"{candidate}.parquet")
+    return from_table(table, run.columns.ids, run.task.outputs, run.plan.n_folds)
 
 
 def kept(selection: dict[str, Any]) -> list[str]:
@@ -210,7 +216,7 @@ def describe(run: Run, selection: dict[str, Any]) -> list[str]:
         lines.append(f"post-processing: none; its honest score needs {FEWEST_FOLDS} folds or more")
     if KNOWN_LABELS in selection["files"]:
         known = set(read_table(run.folder / KNOWN_LABELS, [INPUT_KEY])[INPUT_KEY])
-        n = sum(name in known for name in load_columns(run).test_inputs)
+        n = sum(name in known for name in run.columns.test_inputs)
         lines.append(f"known_labels: {n} test rows have the mean label of their input; no score here knows of it")
     single = selection["against"]["best_single"]
     lines.append(f"against the best single stage, {single['stage']}: {_gain(run, single)}")

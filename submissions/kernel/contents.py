@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from competition.errors import DataError
-from competition.files import digest, read_json, sha256_of, write_atomically, write_json
+from competition.files import sha256_of, write_atomically, write_json
 from competition.paths import PROJECT, Pack, Paths, work_root
 from competition.revision import ROOMS
 from models.config import EmbeddingStage
@@ -19,8 +19,9 @@ from models.inputs.weights import WEIGHT_SETS, find_weights
 from models.jobs.plan import REPORT, Job, code_digest, jobs_of, verify
 from models.settings import CustomStage, FileStage
 from models.stages.file import TEST as THEIR_TEST
-from submissions.apply import BLEND, KNOWN_LABELS, MANIFEST, SELECTION, STACK, read_step
+from submissions.apply import KNOWN_LABELS
 from submissions.config import Config
+from submissions.run import BLEND, CHOICE, MANIFEST, STACK, read_manifest, read_part
 from submissions.stacker import STACKS
 
 SCRIPTS = ("run.sh", "setup.sh", "pyproject.toml")
@@ -32,8 +33,11 @@ NOT_READ = ("oof.parquet", "oof_spread.parquet", "notes.json", "pretraining.json
 """Files of a job that prediction does without: predictions for training rows, and what is told of the training."""
 BARE = ("train", "test", "sample_submission", "answers", "metric")
 """Settings of `competition` with a path that prediction does not open."""
-KEPT_OF_RUN = ("run", "stages", "columns", "targets", "sample_columns", "n_folds", "label_means", "versions")
-KEPT_OF_SELECTION = ("run", "made_from", "chosen", "postprocessing", "cross_fitted_score", "procedure")
+KEPT_OF_RUN = (
+    "run", "made_from", "stages", "columns", "targets", "outputs", "sample_columns", "n_folds", "label_means",
+    "test_key", "versions",
+)  # fmt: skip
+KEPT_OF_CHOICE = ("chosen", "postprocessing", "cross_fitted_score", "procedure")
 
 
 def copy_run(paths: Paths, run: str, config: Config, pack: Pack) -> list[str]:
@@ -47,13 +51,13 @@ def copy_run(paths: Paths, run: str, config: Config, pack: Pack) -> list[str]:
             folder of this machine.
         ConfigError: if pretrained weights are out of reach.
     """
-    manifest = read_json(paths.run(run) / MANIFEST, "user_code", *KEPT_OF_RUN)
+    manifest = read_manifest(paths.run(run))
     require_weights(config)
     require_own_code(manifest, config)
     copy_code(pack)
     kept = {key: manifest[key] for key in KEPT_OF_RUN}
-    write_json(_there(paths.run(run), pack) / MANIFEST, {**kept, "config": pack_config(config, pack)})
-    remarks = copy_steps(paths.run(run), _there(paths.run(run), pack))
+    parts, remarks = copy_parts(paths.run(run), _there(paths.run(run), pack))
+    write_json(_there(paths.run(run), pack) / MANIFEST, {**kept, "config": pack_config(config, pack), **parts})
     write_atomically(_there(paths.latest_run, pack), f"{run}\n")
     for stage in manifest["stages"]:
         settings = config.stages[stage["name"]]
@@ -192,33 +196,34 @@ def copy_weights(named: str, stage: str, pack: Pack) -> str:
     return named if named in WEIGHT_SETS else str(folder.relative_to(pack.root))
 
 
-def copy_steps(run_folder: Path, there: Path) -> list[str]:
-    """Copy of the last steps what the chosen candidate needs; returns remarks for a person.
+def copy_parts(run_folder: Path, there: Path) -> tuple[dict[str, Any], list[str]]:
+    """What of run.json the chosen candidate needs, its files copied; and remarks for a person.
 
     Raises:
         DataError: if a file is missing or has changed.
     """
-    selection = read_step(run_folder, SELECTION)
-    chosen, remarks = selection["chosen"], []
-    known = [KNOWN_LABELS] if KNOWN_LABELS in selection["files"] else []
+    choice = read_part(run_folder, CHOICE)
+    chosen, remarks = choice["chosen"], []
+    known = [KNOWN_LABELS] if KNOWN_LABELS in choice["files"] else []
     if known:
         remarks.append(f"{KNOWN_LABELS} travels, with mean labels of training rows: postprocess has known_labels")
-    _copy_step(run_folder, there, SELECTION, {key: selection[key] for key in KEPT_OF_SELECTION}, known)
     step = STACK if chosen in STACKS else BLEND
-    stored = read_step(run_folder, step)
-    models = stored["candidates"][chosen]["models"]
-    content = {"run": stored["run"], "made_from": stored["made_from"], "candidates": {chosen: {"models": models}}}
+    models = read_part(run_folder, step)["candidates"][chosen]["models"]
     corrections = [model.get("correction", {}) for model in models.values()]
-    _copy_step(run_folder, there, step, content, [part["file"] for part in corrections if "file" in part])
-    return remarks
+    files = {
+        CHOICE: _copied(run_folder, there, known),
+        step: _copied(run_folder, there, [part["file"] for part in corrections if "file" in part]),
+    }
+    kept = {key: choice[key] for key in KEPT_OF_CHOICE}
+    candidates = {chosen: {"models": models}}
+    return {CHOICE: {**kept, "files": files[CHOICE]}, step: {"candidates": candidates, "files": files[step]}}, remarks
 
 
-def _copy_step(run_folder: Path, there: Path, step: str, content: dict[str, Any], files: list[str]) -> None:
+def _copied(run_folder: Path, there: Path, files: list[str]) -> dict[str, str]:
     for name in files:
         (there / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(run_folder / name, there / name)
-    whole = {**content, "files": {name: sha256_of(there / name) for name in files}}
-    write_json(there / step, {**whole, "digest": digest(whole)})
+    return {name: sha256_of(there / name) for name in files}
 
 
 def copy_job(job: Job, there: Path) -> None:

@@ -22,9 +22,10 @@ from competition.clean import require_columns
 from competition.errors import DataError
 from competition.files import read_json, read_table, read_text_table, write_json
 from competition.paths import PROJECT, Pack
-from submissions.apply import MANIFEST, SUBMISSION_FILE, write_submission
 from submissions.kernel.contents import unpacked
 from submissions.kernel.install import check_files, check_packages, facts_of
+from submissions.run import MANIFEST, SUBMISSION_FILE
+from submissions.sample import write_submission
 
 TOLERANT = [("unparsable", "drop"), ("unembeddable", "flat"), ("too_long", "cut_end")]
 """Settings that may be `error`, and what they are here."""

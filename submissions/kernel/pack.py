@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from competition import command
-from competition.config import find_config, validate
+from competition.config import find_config
 from competition.errors import ConfigError, DataError, ServiceError
 from competition.files import digest, read_json, replaced, sha256_of, write_json
 from competition.paths import PROJECT, Kernel, Pack, Paths
-from submissions.apply import BLEND, MANIFEST, SELECTION, STACK, read_step
 from submissions.config import Config, load_config
 from submissions.kernel import notebook
 from submissions.kernel.contents import code_files, copy_run
 from submissions.kernel.facts import files_of, with_wheels
 from submissions.kernel.limits import add_options, limits_of
 from submissions.kernel.packages import needs_of
+from submissions.run import CHOICE, MANIFEST, load_run, read_manifest, read_part
 
 PYTHON = "3.12"
 PYTHONS = ("3.11", "3.12")
@@ -69,7 +69,7 @@ def build(name: str, owner: str, python: str, accelerator: str | None) -> Path:
     require_run(name)
     paths = Paths.of(name)
     run = paths.latest_run.read_text().strip()
-    config = validate(Config, read_json(paths.run(run) / MANIFEST, "config")["config"], paths.run(run) / MANIFEST)
+    config = load_run(paths.run(run)).config
     made_from = digest_of_inputs(paths.run(run), config, python)
     machine = accelerator or notebook.default_accelerator(config)
     if is_made_from(paths.pack, made_from):
@@ -95,7 +95,7 @@ def digest_of_inputs(run_folder: Path, config: Config, python: str) -> str:
     own = [config.competition.features, *(getattr(stage, "code", None) for stage in config.stages.values())]
     files = [PROJECT / file for file in code_files()]
     files += [Path(named.rpartition(":")[0]) for named in own if named]
-    files += [run_folder / step for step in (MANIFEST, SELECTION, BLEND, STACK)]  # with digests of all the others
+    files.append(run_folder / MANIFEST)  # with digests of all the others
     packages = sorted(f"{found.name} {found.version}" for found in metadata.distributions())
     return digest([run_folder.name, python, [sha256_of(file) for file in files if file.is_file()], packages])
 
@@ -111,7 +111,7 @@ def is_made_from(pack: Pack, made_from: str) -> bool:
 
 def _facts(paths: Paths, run: str, config: Config) -> dict[str, Any]:
     """What the notebook has to know of the run."""
-    competition, manifest = config.competition, read_json(paths.run(run) / MANIFEST)
+    competition, manifest = config.competition, read_manifest(paths.run(run))
     return {
         "name": paths.name,
         "purpose": "prediction",
@@ -124,7 +124,7 @@ def _facts(paths: Paths, run: str, config: Config) -> dict[str, Any]:
         "targets": competition.columns_in_sample,
         "label_means": manifest["label_means"],
         "metric": Path(competition.metric).name,
-        "cross_fitted_score": read_step(paths.run(run), SELECTION)["procedure"]["cross_fitted_score"],
+        "cross_fitted_score": read_part(paths.run(run), CHOICE)["procedure"]["cross_fitted_score"],
     }
 
 

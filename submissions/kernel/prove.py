@@ -24,13 +24,11 @@ from tqdm import tqdm
 
 from competition import command
 from competition.clean import parse_numbers
-from competition.config import CompetitionConfig, validate
+from competition.config import CompetitionConfig
 from competition.durations import in_words
 from competition.errors import ConfigError, DataError, ServiceError, SubmissionError, UserError
 from competition.files import read_json, read_table, read_text_table, sha256_of, write_atomically, write_json
 from competition.paths import Pack, Paths, shown
-from submissions.apply import MANIFEST, SUBMISSION_FILE, check_submission
-from submissions.config import Config
 from submissions.kernel import execute, wheels
 from submissions.kernel.environment import make_environment
 from submissions.kernel.hidden import write_hidden_test
@@ -38,6 +36,8 @@ from submissions.kernel.limits import Limits
 from submissions.kernel.packages import image_packages
 from submissions.kernel.sandbox import Box, open_box, run
 from submissions.predict import predict
+from submissions.run import SUBMISSION_FILE, load_run
+from submissions.sample import check_submission
 
 TOLERANCE = 1e-6
 """Largest difference of a prediction, in standard deviations of the training labels."""
@@ -66,8 +66,7 @@ def prove(name: str, n_rows: int, limits: Limits, flat: bool = False, n_workers:
     latest = paths.latest_run.read_text().strip()
     if facts["run"] != latest:
         raise DataError(f"the pack must hold the latest run, {latest}, and holds {facts['run']}; make the pack again.")
-    manifest = paths.run(latest) / MANIFEST
-    config = validate(Config, read_json(manifest, "config")["config"], manifest)
+    config = load_run(paths.run(latest)).config
     competition = config.competition
     with command.locked(paths), _empty(paths.proof):
         box = _open_box(paths.proof, set(facts["wheels"]))

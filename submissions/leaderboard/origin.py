@@ -9,10 +9,9 @@ import pandas as pd
 
 from competition.files import read_table, sha256_of
 from competition.paths import Paths
-from submissions.apply import BLEND, BLEND_FILE, SELECTION, STACK, STACK_FILE, SUBMISSION_FILE, read_step
-from submissions.products import cross_fitted_file, read_procedure
+from submissions.run import BLEND, BLEND_FILE, CHOICE, CROSS_FITTED, STACK, STACK_FILE, SUBMISSION_FILE, read_part
 
-STEP_OF = {SUBMISSION_FILE: SELECTION, BLEND_FILE: BLEND, STACK_FILE: STACK}
+STEP_OF = {SUBMISSION_FILE: CHOICE, BLEND_FILE: BLEND, STACK_FILE: STACK}
 
 
 def products(paths: Paths) -> dict[str, tuple[Path, str]]:
@@ -27,9 +26,9 @@ def scores_of(run: Path, step: str) -> dict[str, Any]:
     Raises:
         DataError: if the run has changed since it was written.
     """
-    stored = read_step(run, step)
+    stored = read_part(run, step)
     made = {"run": run.name, "chosen": stored["chosen"]}
-    if step != SELECTION:  # a candidate that was not chosen
+    if step != CHOICE:  # a candidate that was not chosen
         score = stored["candidates"][stored["chosen"]]["cross_fitted_score"]
         return made | {"cv_score": score, "cross_fitted_score": score}
     scores = {name: stored["procedure"][name] for name in ("cross_fitted_score", "standard_error")}
@@ -38,7 +37,7 @@ def scores_of(run: Path, step: str) -> dict[str, Any]:
 
 def out_of_fold(run: Path, step: str, targets: list[str]) -> pd.DataFrame:
     """Id (its index) -> the cross-fitted prediction of each target."""
-    if step == SELECTION:
-        return read_procedure(run, targets)
-    table = read_table(run / cross_fitted_file(read_step(run, step)["chosen"]), ["id"]).set_index("id")
+    if step == CHOICE:
+        return read_table(run / CROSS_FITTED, ["id"]).set_index("id")[targets]
+    table = read_table(run / "cross_fitted" / f"{read_part(run, step)['chosen']}.parquet").set_index("id")
     return table[[f"cross_fitted {name}" for name in targets]].set_axis(targets, axis=1)

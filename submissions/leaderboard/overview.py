@@ -22,7 +22,6 @@ from competition.files import read_json, read_table
 from competition.metrics import Metric, load_metric
 from competition.paths import Paths, shown
 from competition.plots import new_figure, save_figure
-from submissions.apply import SELECTION
 from submissions.blend import number
 from submissions.compare import read_labels
 from submissions.config import load_config
@@ -30,6 +29,7 @@ from submissions.leaderboard.draws import Draws, best_pair, draw, paired_deviati
 from submissions.leaderboard.ledger import BY_HAND, Submission, named, read, write
 from submissions.leaderboard.origin import out_of_fold, products
 from submissions.report import table
+from submissions.run import CHOICE
 
 PICTURE = "ledger.png"
 CV, PUBLIC, PRIVATE = BOARDS = "cross_fitted_score", "public", "private"
@@ -82,7 +82,7 @@ def page(competition: str, public_share: float) -> str:
     files, made_by, oof = distinct(known), products(paths), {}
     for one in files:
         try:
-            product = made_by.get(one.file_digest, (paths.run(one.run), SELECTION))
+            product = made_by.get(one.file_digest, (paths.run(one.run), CHOICE))
             oof[one.submission] = out_of_fold(*product, config.competition.targets)
         except DataError:  # a file of no run, or of one that was deleted
             continue

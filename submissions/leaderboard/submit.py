@@ -25,13 +25,14 @@ from competition.files import digest, read_json, read_text_table, sha256_of, wri
 from competition.metrics import Metric, load_metric
 from competition.paths import Paths, shown
 from competition.revision import revision
-from submissions.apply import SELECTION, SUBMISSION_FILE, check_submission
 from submissions.blend import number
 from submissions.kernel.push import pushed_notebook
 from submissions.leaderboard import client
 from submissions.leaderboard.ledger import BY_HAND, Submission, new_id, now, read, write
 from submissions.leaderboard.origin import products, scores_of
 from submissions.leaderboard.sending import attempt, is_open, settle, wait_for_score
+from submissions.run import CHOICE, SUBMISSION_FILE
+from submissions.sample import check_submission
 
 Send = Callable[[str], str]
 """Sends a submission with a message and returns the platform's reference."""
@@ -77,7 +78,7 @@ def notebook_to_send(slug: str, paths: Paths) -> tuple[Submission, Send]:
     notebook, version = pushed_notebook(paths)
     run = paths.run(read_json(paths.pack.facts, "run")["run"])
     row = _row(new_id(), f"version {version} of {notebook}", digest([notebook, version], 64))
-    return replace(row, **scores_of(run, SELECTION)), partial(client.submit_kernel, slug, notebook, version)
+    return replace(row, **scores_of(run, CHOICE)), partial(client.submit_kernel, slug, notebook, version)
 
 
 def _row(name: str, file: str, file_digest: str) -> Submission:

@@ -21,8 +21,8 @@ from folds.table import read_folds
 from models.jobs.plan import Plan, plan, publish
 from models.jobs.predictions import write_predictions, write_test_predictions
 from submissions import blend, stack, write
-from submissions.columns import Run, open_run
 from submissions.config import load_config
+from submissions.run import Run, open_run
 from tests.conftest import write_competition
 
 TARGETS = ["height", "depth"]

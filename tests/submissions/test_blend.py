@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 
 from competition.errors import ConfigError
-from competition.files import read_json, read_table
+from competition.files import read_table
 from competition.metrics import METRICS
 from submissions import blend, report, stack, write
 from submissions.apply import predict_candidate, predict_run
 from submissions.blenders import ALWAYS, BLENDERS
-from submissions.columns import Run, load_columns, open_run
 from submissions.config import Blender, load_config
 from submissions.crossfit import cross_fitted, fit_of
+from submissions.run import Run, open_run
 from submissions.target import Target
 from tests.submissions.fakes import TARGETS, fake_competition, prepare_and_fake_jobs
 
@@ -51,7 +51,7 @@ def test_cheap_candidates_always_run_and_others_where_they_are_asked_for_or_need
     tmp_path: Path, metric: str, settings: dict, more: set[str]
 ) -> None:
     run = opened(tmp_path, competition={"metric": metric}, submissions=settings)
-    assert run.candidates == [name for name in BLENDERS if name in {*ALWAYS, *more}]
+    assert blend.candidates_of(run) == [name for name in BLENDERS if name in {*ALWAYS, *more}]
 
 
 def test_a_blend_that_does_not_exist_is_refused_by_name(tmp_path: Path) -> None:
@@ -69,21 +69,21 @@ def test_all_candidates_go_all_the_way(tmp_path: Path) -> None:
     assert set(content["candidates"]) == set(BLENDERS)
     assert set(selection["candidates"]) == {*BLENDERS, "lightgbm_stack", "ridge_stack"}
     page = report.report(run)
-    columns = load_columns(run)
+    columns = run.columns
     no_features = np.empty((len(columns.test_ids), 0))
     for name in BLENDERS:
         assert f"| {name} " in page
-        assert np.isfinite(predict_candidate(run.folder, name, columns.test, no_features)).all()
+        assert np.isfinite(predict_candidate(run, name, columns.test, no_features)).all()
     optimism = content["candidates"]["greedy"]
     assert optimism["optimism"] == pytest.approx(optimism["cross_fitted_score"] - optimism["in_sample_score"])
 
 
 def test_what_a_stage_is_worth_is_the_default_refitted_without_it(tmp_path: Path) -> None:
     run = opened(tmp_path)
-    content, columns = blend.blend(run), load_columns(run)
+    content, columns = blend.blend(run), run.columns
     found, default = content["drop_one"], content["candidates"]["shrunk_ridge"]
     assert list(found) == ["fair", "good", "poor"]
-    kept = [columns.stages.index(stage) for stage in ("fair", "poor")]
+    kept = [columns.names.index(stage) for stage in ("fair", "poor")]
     settings = [run.config.submissions.trials, 0]
     targets = [
         Target(columns.oof[:, kept, t], columns.y[:, t], columns.folds, METRICS["rmse"], *settings) for t in range(2)
@@ -108,13 +108,13 @@ def test_a_single_stage_cannot_be_dropped(tmp_path: Path) -> None:
 def test_seeds_are_one_column_or_several(tmp_path: Path) -> None:
     averaged = opened(tmp_path / "a", stages=SEVERAL)
     separate = open_run(str(fake_competition(tmp_path / "b", stages=SEVERAL, submissions={"seeds": "separate"})))
-    one, several = load_columns(averaged), load_columns(separate)
-    assert one.stages == ["fair", "good", "poor"]
-    assert several.stages == ["fair:0", "fair:10", "fair:2", "good:0", "good:1", "poor"]
-    for stage in one.stages:
-        of_seeds = [several.stages.index(name) for name in several.stages if name.split(":")[0] == stage]
+    one, several = averaged.columns, separate.columns
+    assert one.names == ["fair", "good", "poor"]
+    assert several.names == ["fair:0", "fair:10", "fair:2", "good:0", "good:1", "poor"]
+    for stage in one.names:
+        of_seeds = [several.names.index(name) for name in several.names if name.split(":")[0] == stage]
         np.testing.assert_allclose(several.oof[:, of_seeds].mean(axis=1), one.oof_of(stage), rtol=1e-12)
-        np.testing.assert_allclose(several.test_of(stage), one.test[stage], rtol=1e-12)
+        np.testing.assert_allclose(several.test_of(stage), one.test_of(stage), rtol=1e-12)
     oof = [pd.read_parquet(job.oof_file) for job in separate.plan.of("fair") if job.seed == 10]
     of_seed = {row["id"]: row["depth"] for table in oof for _, row in table.iterrows()}
     assert several.oof[:, 1, 1].tolist() == [of_seed[row_id] for row_id in several.ids]
@@ -122,16 +122,16 @@ def test_seeds_are_one_column_or_several(tmp_path: Path) -> None:
 
 def test_separate_seeds_go_all_the_way_and_are_dropped_together(tmp_path: Path) -> None:
     run = opened(tmp_path, stages=SEVERAL, submissions={"seeds": "separate", "margin": 100})
-    content, columns = blend.blend(run), load_columns(run)
+    content, columns = blend.blend(run), run.columns
     stack.stack(run)
     write.write(run)
-    assert set(content["candidates"]["convex"]["models"]["height"]["weights"]) == set(columns.stages)
+    assert set(content["candidates"]["convex"]["models"]["height"]["weights"]) == set(columns.names)
     assert list(content["drop_one"]) == ["fair", "good", "poor"]
-    assert columns.without("fair").stages == ["good:0", "good:1", "poor"]
+    assert columns.of("fair").tolist() == [True] * 3 + [False] * 3
     written = read_table(run.folder / "submission.csv", ["id"]).set_index("id").loc[columns.test_ids, TARGETS]
     no_features = np.empty((len(columns.test_ids), 0))
-    y_pred = predict_run(run.folder, columns.test, columns.test_inputs, no_features)
-    assert y_pred.tobytes() == written.to_numpy().tobytes()
+    y_pred = predict_run(run, columns.test, columns.test_inputs, no_features)
+    np.testing.assert_allclose(y_pred, written, rtol=1e-6)
     weights = content["candidates"][content["default"]]["models"]["height"]["weights"]
     of_stage = sum(weight for name, weight in weights.items() if name.startswith("fair:"))
     assert f"{of_stage:.3f}" in report.report(run)
@@ -150,7 +150,7 @@ def test_with_three_folds_the_default_is_not_replaced_by_a_stand_in(tmp_path: Pa
     blend.blend(run)
     stack.stack(run)
     write.write(run)
-    selection = read_json(run.folder / "selection.json")
+    selection = run.part("choice")
     assert selection["chosen"] == "shrunk_ridge"
     assert "best_single" not in selection["procedure"]["chosen_without_fold"]
     assert "mean" not in selection["procedure"]["chosen_without_fold"]

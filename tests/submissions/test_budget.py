@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from competition.errors import DataError
-from competition.files import read_json
 from competition.paths import PROJECT, Paths
 from submissions import blend, report, stack, write
-from submissions.columns import load_columns, open_run
+from submissions.run import open_run
 from tests.submissions.fakes import fake_competition, prepare_and_fake_jobs
 
 SENTENCE = "poor: 2 of 3 jobs finished within the budget of 2 h; left out."
@@ -42,8 +41,8 @@ def test_a_cut_stage_is_in_no_column_and_no_manifest_and_the_report_says_why(
 ) -> None:
     run_steps(monkeypatch, cut, "--budget", "2h")
     run = open_run(str(cut), budget=7200)
-    assert load_columns(run).stages == ["fair", "good"]
-    manifest = read_json(run.folder / "run.json")
+    assert run.columns.names == ["fair", "good"]
+    manifest = run.stored
     assert [stage["name"] for stage in manifest["stages"]] == ["fair", "good"] == sorted(manifest["config"]["stages"])
     page = (run.paths.report / "report.md").read_text()
     assert SENTENCE in page.splitlines()
@@ -90,7 +89,7 @@ def test_a_seed_that_is_not_finished_is_cut_and_its_stage_stands_with_the_others
     (prepare_and_fake_jobs(path).of("fair")[4].folder / "report.json").unlink()
     run = open_run(str(path), budget=1)
     assert run.left_out == ("fair, seed 2: 2 of 3 jobs finished within the budget of 1 s; left out",)
-    assert load_columns(run).stages == ["fair"]
+    assert run.columns.names == ["fair"]
     of_two_seeds = open_run(str(fake_competition(tmp_path, stages={"fair": {**fair, "seeds": [3, 1]}})))
     assert (run.name, run.made_from) == (of_two_seeds.name, of_two_seeds.made_from)
 

@@ -12,10 +12,9 @@ import pandas as pd
 import pytest
 
 from competition.errors import ConfigError, DataError
-from competition.files import digest, read_json, read_table, sha256_of, write_json, write_table
+from competition.files import read_json, read_table, sha256_of, write_json, write_table
 from competition.metrics import METRICS
 from submissions import compare
-from submissions.apply import read_step
 from submissions.compare import Labels, differences, paired
 from tests.submissions.fakes import TARGETS, fake_competition, prepare_and_fake_jobs, run_steps
 from tests.submissions.pages import with_setting
@@ -28,12 +27,10 @@ def labels_of(y: np.ndarray, metric: str, draws: int = 2000) -> Labels:
 
 
 def sign_again(folder: Path) -> None:
-    """Make the digests of selection.json those of its files as they are now."""
-    stored = read_json(folder / "selection.json")
-    files = {name: sha256_of(folder / name) for name in stored["files"]}
-    content = {**stored, "files": files}
-    del content["digest"]
-    write_json(folder / "selection.json", {**content, "digest": digest(content)})
+    """Make the digests of the choice those of its files as they are now."""
+    stored = read_json(folder / "run.json")
+    stored["choice"]["files"] = {name: sha256_of(folder / name) for name in stored["choice"]["files"]}
+    write_json(folder / "run.json", stored)
 
 
 def table_of(values: np.ndarray, ids: list[str] | None = None) -> pd.DataFrame:
@@ -112,7 +109,7 @@ def test_all_runs_stand_in_one_table_against_the_latest(
     y = read_table(two.parent / "train.csv", ["id", "x", "z"]).set_index("id")[TARGETS]
     scores = []
     for folder in (first, second):
-        table = read_table(folder / "cross_fitted" / "procedure.csv", ["id"]).set_index("id").loc[y.index]
+        table = read_table(folder / "cross_fitted.csv", ["id"]).set_index("id").loc[y.index]
         scores.append(METRICS["rmse"](y.to_numpy(), table[TARGETS].to_numpy()))
     gain = float(rows[first.name].split("|")[-3])
     assert gain == pytest.approx(scores[1] - scores[0], rel=1e-3)
@@ -126,8 +123,8 @@ def test_a_run_of_other_rows_and_folds_is_compared_on_the_common_ones_and_says_s
     two: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = folders_of(two)
-    file = first / "cross_fitted" / "procedure.csv"
-    table = read_table(first / "cross_fitted" / "mean.csv", ["id"])
+    file = first / "cross_fitted.csv"
+    table = pd.read_parquet(first / "cross_fitted" / "mean.parquet")
     wanted = table[["id", *(f"cross_fitted {name}" for name in TARGETS)]].set_axis(["id", *TARGETS], axis=1)
     write_table(file, wanted.iloc[10:])
     sign_again(first)
@@ -151,8 +148,9 @@ def test_runs_that_cannot_be_compared_are_named(
     assert f"{first.name}: its targets are height; not compared." in said(two, capsys, monkeypatch)
     with pytest.raises(DataError, match=f"must predict height, depth, as the YAML says; {first.name} predicts height"):
         said(two, capsys, monkeypatch, "--with", first.name)
-    (first / "selection.json").unlink()
-    assert f"{first.name}: not finished" in said(two, capsys, monkeypatch)
+    del manifest["choice"]
+    write_json(first / "run.json", manifest)
+    assert "is not finished" in said(two, capsys, monkeypatch)
     with pytest.raises(ConfigError, match=f"--with must be one of .*; found '{first.name}'"):
         said(two, capsys, monkeypatch, "--with", first.name)
     shutil.rmtree(first.parent)
@@ -173,16 +171,8 @@ def test_a_damaged_folder_is_named_and_the_others_are_compared(
     two: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = folders_of(two)
-    (first / "blend.json").write_text("{}")
+    (first / "blend.csv").write_text("{}")
     (first.parent / "latest").unlink()
     page = said(two, capsys, monkeypatch)
-    assert f"{first.name}: damaged; left out." in page
+    assert f"{first.name}: left out." in page
     assert f"| {second.name} " in page
-
-
-def test_a_file_of_another_run_is_refused(two: Path) -> None:
-    first, second = folders_of(two)
-    shutil.copy(second / "blend.json", first / "blend.json")
-    shutil.copy(second / "blend.csv", first / "blend.csv")
-    with pytest.raises(DataError, match=rf"must be of the run of run\.json, {first.name}; it is of {second.name}"):
-        read_step(first, "blend.json")

@@ -173,7 +173,7 @@ def test_rows_that_share_a_fold_count_as_one_in_the_comparison() -> None:
     columns, y, _ = columns_like("independent", 200, 2)
     y_pred = {"shrunk_ridge": np.repeat(columns[:, :1], 4, axis=0), "mean": np.repeat(columns[:, 1:], 4, axis=0)}
     alone = rule(np.repeat(y, 4), np.zeros(800, dtype=np.int64))
-    together = dataclasses.replace(alone, units=np.repeat(np.arange(200), 4))
+    together = dataclasses.replace(alone, groups=np.repeat(np.arange(200), 4))
     errors = [compare(each, y_pred, alone.folds >= 0, 1000)["mean"].standard_error for each in (alone, together)]
     assert errors[1] == pytest.approx(2 * errors[0], rel=0.15)
 

@@ -14,7 +14,7 @@ import yaml
 from competition import prepare
 from competition.config import load_competition
 from competition.errors import ConfigError, DataError
-from competition.files import read_json, read_table, write_table
+from competition.files import read_table, write_table
 from competition.paths import PROJECT, Paths
 from folds import make
 from folds.table import read_folds
@@ -23,9 +23,9 @@ from models.jobs.plan import plan
 from models.jobs.train import train
 from submissions import blend, new, report, write
 from submissions.check import check
-from submissions.columns import Run, open_run
 from submissions.config import load_config
 from submissions.predict import predict
+from submissions.run import Run, open_run
 from tests.competition.small import write_small
 from tests.models.theirs import write_theirs
 from tests.submissions.made_up import notes, write_tables
@@ -176,8 +176,8 @@ def test_a_competition_of_nothing_but_files_gives_a_blend_of_them(
     assert list(written["id"]) == [str(i) for i in range(N_TEST)]
     files = [read_table(path.parent / "oof" / name / "test.csv", ["id"]).set_index("id") for name in ("a b", "c")]
     mean = (files[0] + files[1].loc[files[0].index]) / 2
-    np.testing.assert_allclose(written.set_index("id")[TARGETS], mean.loc[list(written["id"]), TARGETS], rtol=1e-12)
-    stages = {stage["name"]: stage["marks"] for stage in read_json(run.folder / "run.json")["stages"]}
+    np.testing.assert_allclose(written.set_index("id")[TARGETS], mean.loc[list(written["id"]), TARGETS], rtol=1e-6)
+    stages = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
     assert stages == {"a_b": ["unknown folds"], "c": ["other folds"]}
     assert "other folds: predictions made elsewhere, with other folds than ours: their models may have seen" in page
 
@@ -193,7 +193,7 @@ def test_their_folds_are_not_marked_where_they_are_ours(given: tuple[list[str], 
     run, page = full(path)
     assert "other folds" not in page
     assert sorted(set(read_folds(Paths("mine").folds, list(oof["id"])))) == [0, 1, 2]
-    assert {stage["name"]: stage["marks"] for stage in read_json(run.folder / "run.json")["stages"]}["c"] == []
+    assert {stage["name"]: stage["marks"] for stage in run.stored["stages"]}["c"] == []
 
 
 def test_new_rows_are_refused_and_the_test_table_itself_is_not(given: tuple[list[str], Path], tmp_path: Path) -> None:

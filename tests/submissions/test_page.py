@@ -14,7 +14,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from competition.files import digest, read_json, write_json
 from competition.paths import PROJECT
 from models.settings import NeuralStage
 from models.training import mlm, trainer
@@ -267,10 +266,10 @@ def test_a_stage_that_helps_has_a_gain_above_0(tmp_path: Path, metric: str, sign
     path = fake_competition(tmp_path, competition={"metric": metric})
     prepare_and_fake_jobs(path)
     run = run_steps(path)
-    stored = {key: value for key, value in read_json(run.folder / "blend.json").items() if key != "digest"}
+    stored = run.part("blend")
     part = {"cross_fitted_score": 0.9, "difference": sign * 0.25, "standard_error": 0.1}
     stored["drop_one"] = {"good": part}  # without minus with, in the metric's own sign: worse without
-    write_json(run.folder / "blend.json", {**stored, "digest": digest(stored)})
+    run.keep("blend", stored, list(stored["files"]))
     assert gather(run).drop_one == [Compared("good", None, 0.9, 0.25, 0.1)]
 
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from competition.errors import ConfigError
-from competition.files import read_json, read_table, read_text_table, write_table
+from competition.files import read_table, read_text_table, write_table
 from competition.metrics import METRICS, Metric
 from submissions import write
 from submissions.apply import predict_run
-from submissions.columns import Run, load_columns
 from submissions.config import load_config
 from submissions.crossfit import Rule, cross_fit, fit_of
 from submissions.postprocess import FITTED, Chain, apply_steps, choose_steps, fit_steps
+from submissions.run import Run
 from submissions.stacker import STACKS
 from submissions.target import Target
 from tests.submissions.fakes import TARGETS, columns_like, fake_competition, prepare_and_fake_jobs, run_steps
@@ -210,7 +210,7 @@ def bent(tmp_path: Path) -> Run:
 
 
 def test_what_is_submitted_is_post_processed_and_its_score_is_stored(bent: Run) -> None:
-    selection = read_json(bent.folder / "selection.json")
+    selection = bent.part("choice")
     assert "isotonic" in [tried["step"] for tried in selection["postprocessing"]["height"] if tried["kept"]]
     chosen = selection["candidates"][selection["chosen"]]
     assert selection["cross_fitted_score"] < chosen["cross_fitted_score"]
@@ -222,17 +222,17 @@ def test_what_is_submitted_is_post_processed_and_its_score_is_stored(bent: Run) 
 
 
 def test_a_stored_run_repeats_its_post_processing_on_new_rows(bent: Run) -> None:
-    loaded = load_columns(bent)
-    found = predict_run(bent.folder, loaded.test, loaded.test_inputs, np.empty((30, 0)))
+    loaded = bent.columns
+    found = predict_run(bent, loaded.test, loaded.test_inputs, np.empty((30, 0)))
     written = read_table(bent.folder / "submission.csv", ["id"]).set_index("id").loc[loaded.test_ids, TARGETS]
-    assert found.tobytes() == written.to_numpy().tobytes()
+    np.testing.assert_allclose(found, written, rtol=1e-6)
 
 
 def test_without_steps_the_submission_is_its_twin(tmp_path: Path) -> None:
     path = fake_competition(tmp_path, submissions={"postprocess": []})
     prepare_and_fake_jobs(path, lambda y: np.exp(y / 3))
     run = run_steps(path)
-    selection = read_json(run.folder / "selection.json")
+    selection = run.part("choice")
     twin = "blend.csv" if selection["chosen"] not in STACKS else "stack.csv"
     assert (run.folder / "submission.csv").read_bytes() == (run.folder / twin).read_bytes()
     assert selection["postprocessing"] == {"height": [], "depth": []}
@@ -243,7 +243,7 @@ def test_with_three_folds_nothing_is_tried_and_that_is_said(tmp_path: Path) -> N
     path = fake_competition(tmp_path)
     prepare_and_fake_jobs(path, lambda y: np.exp(y / 3))
     run = run_steps(path)
-    selection = read_json(run.folder / "selection.json")
+    selection = run.part("choice")
     assert selection["postprocessing"] == {"height": [], "depth": []}
     assert "post-processing: none; its honest score needs 4 folds or more" in write.describe(run, selection)
 
@@ -268,7 +268,7 @@ def test_known_labels_are_used_where_they_are_asked_for_and_nowhere_else(tmp_pat
     plain = read_table(run.folder / "blend.csv", ["id"])
     assert found.loc[4, "depth"] == plain.loc[4, "depth"]  # its label is missing
     assert found.drop(4).equals(plain.drop(4))
-    said = "\n".join(write.describe(run, read_json(run.folder / "selection.json")))
+    said = "\n".join(write.describe(run, run.part("choice")))
     assert "known_labels: 1 test rows have the mean label of their input; no score here knows of it" in said
 
 
@@ -276,25 +276,25 @@ def test_the_submission_is_held_against_the_best_single_stage_and_the_run_before
     path = fake_competition(tmp_path)
     prepare_and_fake_jobs(path)
     first = run_steps(path)
-    before = read_json(first.folder / "selection.json")
+    before = first.part("choice")
     assert before["against"]["previous_run"] is None
     single, score = before["against"]["best_single"], before["procedure"]["cross_fitted_score"]
     assert single["stage"] == "good"
-    columns = load_columns(first)
+    columns = first.columns
     assert single["cv_score"] == pytest.approx(METRICS["rmse"](columns.y, columns.oof_of("good")))
     assert single["difference"] == pytest.approx(score - single["cv_score"])
     assert single["standard_error"] > 0
     second = run_steps(fake_competition(tmp_path, submissions={"default": "mean", "margin": 9.0}))
-    found = read_json(second.folder / "selection.json")
+    found = second.part("choice")
     previous = found["against"]["previous_run"]
     assert previous["run"] == first.name != second.name
     assert previous["difference"] == pytest.approx(found["procedure"]["cross_fitted_score"] - score)
     worse = f"against the run before, {first.name}: {previous['difference']:#.5g} worse"
     assert worse in "\n".join(write.describe(second, found))
-    file = second.folder / write.PROCEDURE
+    file = second.folder / "cross_fitted.csv"
     write_table(file, read_table(file, ["id"]).iloc[1:])
     third = run_steps(fake_competition(tmp_path, submissions={"default": "mean"}))
-    found = read_json(third.folder / "selection.json")
+    found = third.part("choice")
     assert found["against"]["previous_run"] is None  # it has other ids
     assert "against the run before: there is none with the same" in "\n".join(write.describe(third, found))
 

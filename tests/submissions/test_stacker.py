@@ -10,15 +10,15 @@ import pytest
 from sklearn.linear_model import Ridge as ScikitRidge
 
 from competition.errors import ConfigError, DataError
-from competition.files import read_json, read_table, write_table
+from competition.files import read_table, write_table
 from competition.metrics import METRICS
 from competition.prepare import prepare
 from submissions import blend, report, stack, stacker
 from submissions.apply import predict_candidate
-from submissions.columns import load_columns, open_run
 from submissions.config import load_config
 from submissions.crossfit import CrossFitted, choose, compare, cross_fit, cross_fitted_choice, fit_of
 from submissions.features import features_of
+from submissions.run import open_run
 from submissions.stacker import Corrector, Stack, fit_ridge, fit_stack, fit_trees, regressor, simplest
 from submissions.target import NONE, Folds, Target
 from tests.conftest import mixed_tables, write_competition
@@ -187,17 +187,17 @@ def test_a_stored_stack_predicts_what_was_written(tmp_path: Path, monkeypatch: p
     run = open_run(str(path))
     blend.blend(run)
     stack.stack(run)
-    loaded, features = load_columns(run), features_of(run.config, run.paths.test, run.paths.cache)
+    loaded, features = run.columns, features_of(run.config, run.paths.test, run.paths.cache)
     assert features.shape == (30, 2)
-    found = predict_candidate(run.folder, name, loaded.test, features)
+    found = predict_candidate(run, name, loaded.test, features)
     stack_file = read_table(run.folder / "stack.csv", ["id"]).set_index("id").loc[loaded.test_ids, TARGETS].to_numpy()
-    assert found.tobytes() == stack_file.tobytes()
+    np.testing.assert_allclose(found, stack_file, rtol=1e-6)
     nothing = np.empty((30, 0))
-    assert (found != predict_candidate(run.folder, "shrunk_ridge", loaded.test, nothing)).any(axis=0).all()
-    assert (found != predict_candidate(run.folder, name, loaded.test, features[::-1])).any()
+    assert (found != predict_candidate(run, "shrunk_ridge", loaded.test, nothing)).any(axis=0).all()
+    assert (found != predict_candidate(run, name, loaded.test, features[::-1])).any()
     (run.folder / "stack" / "sklearn_stack_1.skops").write_bytes(b"")
     with pytest.raises(DataError, match="changed or gone: stack/sklearn_stack_1.skops"):
-        predict_candidate(run.folder, name, loaded.test, features)
+        predict_candidate(run, name, loaded.test, features)
 
 
 def test_trees_that_no_held_out_row_has_tried_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,15 +205,15 @@ def test_trees_that_no_held_out_row_has_tried_are_left_out(tmp_path: Path, monke
     path = fake_competition(tmp_path)
     prepare_and_fake_jobs(path)
     run = run_steps(path)
-    found = read_json(run.folder / "stack.json")
+    found = run.part("stack")
     assert found["same_as_default"] == ["lightgbm_stack", "ridge_stack"]
     for candidate in found["candidates"].values():
         assert [model["correction"]["kind"] for model in candidate["models"].values()] == ["none", "none"]
-        assert candidate["optimism"] == read_json(run.folder / "blend.json")["candidates"]["shrunk_ridge"]["optimism"]
-    columns = load_columns(run)
-    default = predict_candidate(run.folder, "shrunk_ridge", columns.test, np.empty((len(columns.test_ids), 0)))
+        assert candidate["optimism"] == run.part("blend")["candidates"]["shrunk_ridge"]["optimism"]
+    columns = run.columns
+    default = predict_candidate(run, "shrunk_ridge", columns.test, np.empty((len(columns.test_ids), 0)))
     written = read_table(run.folder / "stack.csv", ["id"]).set_index("id").loc[columns.test_ids].to_numpy()
-    np.testing.assert_allclose(written, default)
+    np.testing.assert_allclose(written, default, rtol=1e-6)
 
 
 def test_a_stack_without_trees_is_said_to_be_the_default_and_is_not_chosen(
@@ -223,10 +223,10 @@ def test_a_stack_without_trees_is_said_to_be_the_default_and_is_not_chosen(
     path = fake_competition(tmp_path, submissions={"margin": 0.0})
     prepare_and_fake_jobs(path)
     run = run_steps(path)
-    selection = read_json(run.folder / "selection.json")
+    selection = run.part("choice")
     assert selection["same_as_default"] == ["lightgbm_stack", "ridge_stack"]
     assert selection["candidates"]["lightgbm_stack"]["difference"] != 0
     assert selection["chosen"] not in selection["same_as_default"]
-    assert "lightgbm_stack: no trees: the default blend" in stack.describe(read_json(run.folder / "stack.json"))
+    assert "lightgbm_stack: no trees: the default blend" in stack.describe(run.part("stack"))
     line = next(line for line in report.report(run).splitlines() if line.startswith("| lightgbm_stack"))
     assert [cell.strip() for cell in line.split("|")[-4:-1]] == ["", "", "no trees"]  # no gain: it cannot be chosen

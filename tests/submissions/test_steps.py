@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +13,16 @@ import pandas as pd
 import pytest
 
 from competition.errors import DataError, SubmissionError
-from competition.files import digest, read_json, read_table, read_text_table, write_table
+from competition.files import read_table, read_text_table, write_table
 from competition.metrics import METRICS
 from competition.paths import PROJECT, Paths
+from competition.task import Task
 from models.jobs.plan import publish
 from models.notes import write_notes
-from submissions import blend, columns, report, stack, write
-from submissions.apply import check_submission, predict_candidate, predict_run, submission_table, write_submission
-from submissions.columns import Run, load_columns, open_run
+from submissions import blend, report, stack, write
+from submissions.apply import predict_candidate, predict_run
+from submissions.run import latest_run, open_run
+from submissions.sample import check_submission, submission_table, write_submission
 from tests.submissions.fakes import TARGETS, fake_competition, prepare_and_fake_jobs, run_steps
 
 SUBMISSIONS = ["blend.csv", "stack.csv", "submission.csv"]
@@ -52,15 +54,15 @@ def test_the_three_files_fit_the_sample_and_the_chosen_one_is_the_submission(mad
 
 def test_every_column_is_that_of_its_stage_joined_on_id(made: Path) -> None:
     run = open_run(str(made))
-    loaded = load_columns(run)
-    assert loaded.stages == ["fair", "good", "poor"]
-    for j, stage in enumerate(loaded.stages):
+    loaded = run.columns
+    assert loaded.names == ["fair", "good", "poor"]
+    for j, stage in enumerate(loaded.names):
         jobs = run.plan.of(stage)
         oof = pd.concat([pd.read_parquet(job.oof_file) for job in jobs]).set_index("id")
         np.testing.assert_array_equal(loaded.oof[:, j], oof.loc[loaded.ids, TARGETS].to_numpy())
         tests = [pd.read_parquet(job.test_file(run.plan.test_key)) for job in jobs]
         mean = np.mean([table.set_index("id").loc[loaded.test_ids, TARGETS] for table in tests], axis=0)
-        np.testing.assert_allclose(loaded.test[stage], mean, rtol=1e-12)
+        np.testing.assert_allclose(loaded.test[:, j], mean, rtol=1e-12)
     weights = blend.blend(run)["candidates"]["convex"]["models"]["height"]["weights"]
     assert weights["good"] > weights["fair"] > weights["poor"]
 
@@ -68,44 +70,44 @@ def test_every_column_is_that_of_its_stage_joined_on_id(made: Path) -> None:
 def test_the_stack_is_the_submission_where_it_is_chosen(made: Path) -> None:
     path = fake_competition(made.parent, submissions={"margin": 0.0, "default": "mean", "postprocess": []})
     run = run_steps(path)
-    selection = read_json(run.folder / "selection.json")
+    selection = run.part("choice")
     assert selection["default"] == "mean"
     assert selection["chosen"] != "mean"
     for step in ("stack", "blend"):
-        name, file = read_json(run.folder / f"{step}.json")["chosen"], f"{step}.csv"
-        forged = {**{key: value for key, value in selection.items() if key != "digest"}, "chosen": name}
-        (run.folder / "selection.json").write_text(json.dumps({**forged, "digest": digest(forged)}))
+        name, file = run.part(step)["chosen"], f"{step}.csv"
+        run.keep("choice", {**selection, "chosen": name}, ["cross_fitted.csv"])
         write.write(run)
         assert (run.folder / "submission.csv").read_bytes() == (run.folder / file).read_bytes()
 
 
-@pytest.mark.parametrize("step", ["blend.json", "selection.json"])
-def test_an_edited_step_is_refused_by_predict_and_made_again_by_a_run(made: Path, step: str) -> None:
-    run = run_steps(made)
-    columns_of_test, before = load_columns(run), (run.folder / step).read_bytes()
-    (run.folder / step).write_text((run.folder / step).read_text().replace("0.", "1.", 1))
-    with pytest.raises(DataError, match=f"changed or gone: {step}"):
-        predict_run(run.folder, columns_of_test.test, columns_of_test.test_inputs, NO_FEATURES)
-    run_steps(made)
-    assert (run.folder / step).read_bytes() == before
+def test_a_stored_run_predicts_without_the_training_table(made: Path) -> None:
+    loaded = run_steps(made).columns
+    paths = Paths.of(str(made))
+    shutil.rmtree(paths.root / "prepared")
+    shutil.rmtree(paths.root / "folds")
+    run = latest_run(str(made))
+    y_pred = predict_run(run, loaded.test, loaded.test_inputs, NO_FEATURES)
+    written = read_table(run.folder / "submission.csv", ["id"]).set_index("id").loc[loaded.test_ids, TARGETS].to_numpy()
+    np.testing.assert_allclose(y_pred, written, rtol=1e-6)
+    stack_file = read_table(run.folder / "stack.csv", ["id"]).set_index("id").loc[loaded.test_ids, TARGETS].to_numpy()
+    y_stack = predict_candidate(run, run.part("stack")["chosen"], loaded.test, NO_FEATURES)
+    np.testing.assert_allclose(y_stack, stack_file, rtol=1e-6)
+    some = predict_run(run, loaded.test[3:5], loaded.test_inputs[3:5], NO_FEATURES[3:5])
+    np.testing.assert_allclose(some, y_pred[3:5], rtol=1e-12)
+    with pytest.raises(DataError, match="needs the columns fair, good, poor"):
+        predict_run(run, loaded.test[:, :2], loaded.test_inputs, NO_FEATURES)
 
 
-def test_a_stored_run_predicts_without_the_training_table(made: Path, tmp_path: Path) -> None:
-    run = run_steps(made)
-    loaded = load_columns(run)
-    folder = shutil.copytree(run.folder, tmp_path / "elsewhere")
-    shutil.rmtree(run.paths.root)
-    y_pred = predict_run(folder, loaded.test, loaded.test_inputs, NO_FEATURES)
-    written = read_table(folder / "submission.csv", ["id"]).set_index("id").loc[loaded.test_ids, TARGETS].to_numpy()
-    assert y_pred.tobytes() == written.tobytes()
-    stack_file = read_table(folder / "stack.csv", ["id"]).set_index("id").loc[loaded.test_ids, TARGETS].to_numpy()
-    in_file = read_json(folder / "stack.json")["chosen"]
-    assert predict_candidate(folder, in_file, loaded.test, NO_FEATURES).tobytes() == stack_file.tobytes()
-    columns_of_some = {name: part[3:5] for name, part in loaded.test.items()}
-    some = predict_run(folder, columns_of_some, loaded.test_inputs[3:5], NO_FEATURES[3:5])
-    assert some.tobytes() == y_pred[3:5].tobytes()
-    with pytest.raises(DataError, match="lacking: poor"):
-        predict_run(folder, {name: loaded.test[name] for name in ("good", "fair")}, loaded.test_inputs, NO_FEATURES)
+def test_a_notebook_has_ids_folds_labels_and_all_columns_in_one_table(made: Path) -> None:
+    columns = run_steps(made).columns
+    table = latest_run(str(made)).oof_table()
+    assert list(table.columns) == ["id", "fold", *TARGETS, *(f"{s} {t}" for s in columns.names for t in TARGETS)]
+    assert list(table["id"]) == columns.ids
+    np.testing.assert_array_equal(table["fold"], columns.folds)
+    np.testing.assert_array_equal(table[TARGETS], columns.y)
+    np.testing.assert_array_equal(table["good depth"], columns.oof[:, 1, 1])
+    as_csv = read_table(latest_run(str(made)).folder / "oof.csv", ["id"])
+    np.testing.assert_array_equal(as_csv.drop(columns="id"), table.drop(columns="id"))
 
 
 def test_a_second_run_changes_no_byte_and_fits_nothing(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +127,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(made: Path, monkeypatch
     run = run_steps(made)
     before = contents(run.folder)
     monkeypatch.setattr(sys, "argv", ["", str(made)])
-    for lost in ("blend.json", "blend.csv", "cross_fitted/mean.csv", "stack.json", "selection.json", "submission.csv"):
+    for lost in ("run.json", "blend.csv", "cross_fitted/mean.parquet", "stack.csv", "submission.csv"):
         (run.folder / lost).unlink()
         (run.folder / ".blend.csv.1.tmp").write_text("half")
         for step in (blend, stack, write):
@@ -161,15 +163,14 @@ def test_new_predictions_under_the_same_keys_are_noticed(made: Path) -> None:
     job = before.plan.jobs[0]
     table = pd.read_parquet(job.oof_file)
     table.assign(height=table["height"] + 0.5).to_parquet(job.oof_file)
-    with pytest.raises(DataError, match=r"oof\.parquet must be as its job wrote it, and is not; delete"):
+    with pytest.raises(DataError, match=r"oof\.parquet is not as its job wrote it; delete"):
         open_run(str(made))
     publish(job, {"seconds": 1.5})  # trained again
     with pytest.raises(DataError, match=r"submissions\.blend"):
         write.write(open_run(str(made)))
     after = run_steps(made)
     assert after.name == before.name
-    assert (after.folder / "blend.json").read_bytes() != b""
-    assert read_json(after.folder / "blend.json")["made_from"] != before.made_from
+    assert after.made_from != before.made_from
 
 
 def test_predictions_so_far_from_the_labels_that_a_blend_has_no_digits_left_are_refused(tmp_path: Path) -> None:
@@ -240,7 +241,7 @@ def test_dropped_test_rows_get_the_mean_of_the_labels_and_are_counted(tmp_path: 
     row = read_table(run.folder / "submission.csv", ["id"]).iloc[4]
     train = read_table(run.paths.train, ["id", "x", "__input"])
     assert row["id"] == test["id"][4]
-    assert row[TARGETS].tolist() == train[TARGETS].mean().tolist()
+    assert row[TARGETS].tolist() == pytest.approx(train[TARGETS].mean().tolist(), rel=1e-6)
     assert "1 test rows dropped" in report.report(run)
 
 
@@ -251,7 +252,7 @@ def test_columns_stand_in_the_order_of_the_sample(tmp_path: Path) -> None:
     prepare_and_fake_jobs(path)
     run = run_steps(path)
     table = read_table(run.folder / "submission.csv", ["id"])
-    assert list(table.columns) == ["D", "id", "H"] == read_json(run.folder / "run.json")["sample_columns"]
+    assert list(table.columns) == ["D", "id", "H"] == run.stored["sample_columns"]
     assert list(table["id"]) == list(sample["id"])[::-1]
     assert table["H"].mean() > 5 > table["D"].mean()
 
@@ -281,12 +282,12 @@ def test_a_file_that_does_not_fit_the_sample_is_refused_and_not_left_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_fits_the_sample_is_written_with_every_digit(tmp_path: Path) -> None:
-    y_pred = np.array([[1 / 3], [1e-300]])
-    table, filled = submission_table(SAMPLE, "id", {"target": "y"}, [" d", "01"], y_pred, [7.0])
+def test_a_file_that_fits_the_sample_is_written_with_seven_digits(tmp_path: Path) -> None:
+    y_pred = np.array([[200 / 3], [1.23456789e-300]])
+    table, filled = submission_table(SAMPLE, "id", Task(["target"], ["y"]), [" d", "01"], y_pred, [7.0])
     write_submission(tmp_path / "blend.csv", table, SAMPLE, "id")
     assert filled == 1
-    assert read_table(tmp_path / "blend.csv", ["id"])["y"].tolist() == [1e-300, 7.0, 1 / 3]
+    assert read_table(tmp_path / "blend.csv", ["id"])["y"].tolist() == [1.234568e-300, 7.0, 66.66667]
 
 
 def test_rows_with_fold_minus_one_are_in_no_score(made: Path) -> None:
@@ -296,7 +297,7 @@ def test_rows_with_fold_minus_one_are_in_no_score(made: Path) -> None:
     write_table(folds, table.assign(fold=table["fold"].where(~table["id"].isin(never), "-1")))
     prepare_and_fake_jobs(made)
     run = run_steps(made)
-    stored = read_table(run.folder / "cross_fitted" / "shrunk_ridge.csv", ["id"]).set_index("id")
+    stored = pd.read_parquet(run.folder / "cross_fitted" / "shrunk_ridge.parquet").set_index("id")
     assert stored.loc[never].isna().all(axis=None)
     assert not stored["cross_fitted height"].drop(never).isna().any()
     assert "-" not in next(line for line in report.report(run).splitlines() if line.startswith("| good ")).split("|")[3]
@@ -308,12 +309,12 @@ def test_the_report_has_every_number_under_its_name(made: Path) -> None:
     lines = page.splitlines()
     assert max(len(line) for line in lines[:-2]) <= 110  # the last two are paths
     assert lines[-1].endswith(str(run.folder / "submission.csv"))
-    loaded = load_columns(run)
-    cv_score = METRICS["rmse"](loaded.y, loaded.oof[:, loaded.stages.index("good")])
+    loaded = run.columns
+    cv_score = METRICS["rmse"](loaded.y, loaded.oof[:, loaded.names.index("good")])
     good = next(line for line in lines if line.startswith("| good "))
     assert f"{cv_score:#.5g}" in good
     assert "4.5" in good  # seconds: three folds of 1.5
-    weights = read_json(run.folder / "blend.json")["candidates"]["shrunk_ridge"]["models"]
+    weights = run.part("blend")["candidates"]["shrunk_ridge"]["models"]
     assert f"{weights['height']['weights']['good']:.3f}" in page
     for words in ("in_sample_score", "cross_fitted_score", "whole procedure", "labels missing: depth"):
         assert words in page
@@ -342,10 +343,8 @@ def test_a_metric_of_the_users_own_goes_all_the_way(tmp_path: Path) -> None:
 
 def test_marks_of_optimistic_and_foreign_stages_reach_the_report(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = open_run(str(made))
-    other = [columns.Job(j.stage, j.key, j.seed, j.fold, j.folder, j.stage == "fair") for j in run.plan.jobs]
-    marked = Run(
-        run.config, run.paths, columns.Plan(other, run.plan.keys, 3, run.plan.test_key), run.name, run.made_from
-    )
+    other = [replace(job, other_code=job.stage == "fair") for job in run.plan.jobs]
+    marked = replace(run, plan=replace(run.plan, jobs=other))
     blend.blend(marked)
     stack.stack(marked)
     write.write(marked)
@@ -361,7 +360,7 @@ def test_a_stage_that_saw_test_inputs_is_marked_and_notes_stand_once_per_stage(t
     for job in prepare_and_fake_jobs(path).of("fair"):
         write_notes(job.folder, [f"{job.fold + 3} texts are cut."])
     run = run_steps(path)
-    marks = {stage["name"]: stage["marks"] for stage in read_json(run.folder / "run.json")["stages"]}
+    marks = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
     assert marks == {"good": [], "fair": ["saw test inputs"], "poor": []}
     page = report.report(run)
     assert "saw test inputs: trained on the inputs of held-out and test rows, not on labels" in page
@@ -378,5 +377,5 @@ def test_the_bootstrap_draws_what_shares_a_fold(tmp_path: Path, kind: str) -> No
     train.loc[1, "x"] = train.loc[0, "x"]
     write_table(tmp_path / "train.csv", train)
     prepare_and_fake_jobs(path)
-    units = load_columns(open_run(str(path))).units
-    assert len(set(units)) == (9 if kind == "group" else 149)  # the equal input ties two of ten groups together
+    groups = open_run(str(path)).columns.groups
+    assert len(set(groups)) == (9 if kind == "group" else 149)  # the equal input ties two of ten groups together

@@ -14,12 +14,12 @@ from competition.errors import ConfigError, DataError
 from competition.files import read_json, read_text_table, sha256_of, write_json
 from competition.paths import PROJECT, Pack, Paths
 from competition.revision import ROOMS
-from submissions.apply import MANIFEST
 from submissions.kernel import contents as contents_module
 from submissions.kernel import notebook, packages, wheels
 from submissions.kernel import pack as pack_module
 from submissions.kernel.contents import SCRIPTS, copy_code
 from submissions.kernel.pack import PYTHONS, build, require_run, table_of_sizes
+from submissions.run import MANIFEST
 from tests.submissions.kernel.conftest import PYTHON, fetch_tiny
 
 

@@ -135,8 +135,8 @@ def test_a_package_without_a_wheel_for_the_image_is_named_and_leaves_nothing_in_
 def test_a_pack_that_cannot_predict_says_why(work: Paths) -> None:
     """A weight that is gone from the pack shows before anything is fetched."""
     from competition.config import validate
-    from submissions.apply import MANIFEST
     from submissions.config import Config
+    from submissions.run import MANIFEST
 
     run = work.run(work.latest_run.read_text().strip())
     config = validate(Config, read_json(run / MANIFEST)["config"], run)

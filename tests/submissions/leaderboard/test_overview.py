@@ -14,11 +14,11 @@ from competition.errors import ConfigError
 from competition.files import write_json
 from competition.metrics import METRICS
 from competition.paths import Paths
-from submissions.apply import BLEND
 from submissions.leaderboard import overview
 from submissions.leaderboard.draws import Draws
 from submissions.leaderboard.ledger import BY_HAND, Submission, read, write
 from submissions.leaderboard.overview import distinct, noise, rank_correlations, to_select
+from submissions.run import BLEND
 
 Command = Callable[..., str]
 

@@ -64,7 +64,7 @@ def test_a_submission_is_sent_with_its_score_expected_and_its_score_comes_back(
     assert status == 0, out
     assert "5 of 5 left today" in out
     (one,), folder = read(paths.ledger), run_folder(paths)
-    selection = read_json(folder / "selection.json")
+    selection = read_json(folder / "run.json")["choice"]
     assert (one.status, one.run, one.chosen) == ("scored", folder.name, selection["chosen"])
     assert one.cross_fitted_score == selection["procedure"]["cross_fitted_score"]
     assert one.standard_error == selection["procedure"]["standard_error"]
@@ -89,7 +89,7 @@ def test_the_users_own_message_and_file_are_sent_and_other_files_of_a_run_are_kn
     mine, blend = sorted(read(paths.ledger), key=lambda one: one.run)
     assert (mine.run, mine.cross_fitted_score) == ("", None)
     assert server.submissions[0]["description"] == f"by hand [{mine.submission}]"
-    stored = read_json(folder / "blend.json")
+    stored = read_json(folder / "run.json")["blend"]
     assert blend.cross_fitted_score == stored["candidates"][stored["chosen"]]["cross_fitted_score"]
     assert blend.standard_error is None
 

@@ -1,0 +1,388 @@
+"""A run: one configuration with its tables and jobs, its columns of predictions, and what the last steps make of them.
+
+Its folder, work/<name>/submissions/<run>/, holds
+
+    run.json                  what the run is made of and what each step found; each step writes its part last
+    oof.parquet, oof.csv      ids, folds, labels and the out-of-fold predictions of all columns
+    cross_fitted/             predictions of each candidate that the scores and the choice are computed from
+    cross_fitted.csv          predictions of the training rows by what was fitted and chosen without their fold
+    blend.csv, stack.csv, submission.csv, spread.csv
+
+A notebook reads the latest run of a competition with
+
+    from submissions.run import latest_run
+    table = latest_run("my_competition").oof_table()    # a pandas table, or run.columns for the same as arrays
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from competition import command
+from competition.config import CompetitionConfig, validate
+from competition.durations import in_words
+from competition.errors import DataError
+from competition.files import digest, read_json, read_table, sha256_of, table_digest, write_json
+from competition.metrics import Array, Metric, load_metric
+from competition.paths import PROJECT, Paths
+from competition.task import Task, task_of
+from models.jobs.plan import ALL, REPORT, Job, Plan, jobs_of, plan, sha256_of_required
+from models.stages.file import COPY_OF_OOF, fold_mark
+from submissions.columns import Columns, load_columns
+from submissions.config import Config, load_config
+from submissions.sample import submission_table, write_submission
+
+MANIFEST = "run.json"
+BLEND, STACK, CHOICE = "blend", "stack", "choice"
+"""The parts of run.json that the steps write: `submissions.blend`, `submissions.stack`, `submissions.write`."""
+BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.csv"
+OOF, OOF_TABLE, CROSS_FITTED = "oof.parquet", "oof.csv", "cross_fitted.csv"
+OWN = """apply blend blenders bootstrap columns convex crossfit features postprocess run sample stack stacker target
+    write"""
+CODE = [
+    *(PROJECT / "submissions" / f"{name}.py" for name in OWN.split()),
+    PROJECT / "competition" / "metrics.py",
+    PROJECT / "models" / "stages" / "estimators.py",
+    PROJECT / "models" / "inputs" / "features.py",
+]
+PACKAGES = ["numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "optuna", "rdkit", "torch", "transformers"]
+PACKAGES += ["chemprop"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One resolved configuration with its tables and jobs, and the folder of what is made of them.
+
+    name: digest of the configuration, the tables and the keys of the jobs.
+    made_from: digest of what else its products depend on: predictions, code, packages.
+    left_out: which stages and seeds of the YAML are not in `config` and `plan`, and why, a line each.
+    """
+
+    name: str
+    made_from: str
+    folder: Path
+    config: Config
+    paths: Paths
+    plan: Plan
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def metric(self) -> Metric:
+        """What predictions are scored by."""
+        return load_metric(self.config.competition.metric, self.config.competition.greater_is_better)
+
+    @property
+    def task(self) -> Task:
+        """What is predicted."""
+        return task_of(self.config.competition)
+
+    @cached_property
+    def columns(self) -> Columns:
+        """All columns with ids, folds and labels.
+
+        Raises:
+            DataError: if predictions do not fit the tables.
+        """
+        return load_columns(self.config, self.paths, self.plan)
+
+    def oof_table(self) -> pd.DataFrame:
+        """Ids, folds, labels (under the names of the targets) and all out-of-fold columns (`column output`)."""
+        return pd.read_parquet(self.folder / OOF)
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """The content of run.json.
+
+        Raises:
+            DataError: if it is not there, or is none of ours.
+        """
+        return read_manifest(self.folder)
+
+    def has(self, step: str) -> bool:
+        """Whether a step has run on the predictions and the code as they are, and its files are unchanged."""
+        try:
+            self.part(step)
+        except DataError:  # not there yet, edited or damaged: made again
+            return False
+        return True
+
+    def part(self, step: str) -> dict[str, Any]:
+        """What a step found, as it stands in run.json.
+
+        Raises:
+            DataError: if it has not run on the predictions and the code as they are, or a file of it has changed.
+        """
+        if self.stored["made_from"] != self.made_from:
+            raise DataError(f"{self.folder} was made from other predictions or other code. Run ./run.sh full.")
+        return read_part(self.folder, step)
+
+    def keep(self, step: str, found: dict[str, Any], files: list[str]) -> dict[str, Any]:
+        """Write what a step found into run.json, with the digests of its files; returns it as it can be read again."""
+        same = (self.folder / MANIFEST).is_file() and self.stored["made_from"] == self.made_from
+        content = self.stored if same else _manifest(self)
+        content[step] = _json({**found, "files": {name: sha256_of(self.folder / name) for name in files}})
+        write_json(self.folder / MANIFEST, content)
+        return self.part(step)
+
+    def write_submission(self, file: str, y_pred: Array) -> int:
+        """Write predictions (n_test_rows, n_outputs) as a submission, checked; returns how many rows were filled.
+
+        Raises:
+            SubmissionError: if it does not fit the sample.
+        """
+        sample, id_column = read_table(self.paths.sample), self.config.competition.id
+        table, filled = submission_table(
+            sample, id_column, self.task, self.columns.test_ids, y_pred, self.columns.label_means
+        )
+        write_submission(self.folder / file, table, sample, id_column)
+        return filled
+
+    @property
+    def candidates(self) -> dict[str, Any]:
+        """The candidates of the finished steps with their models and scores, blends first."""
+        stored = self.stored
+        return {**stored[BLEND]["candidates"], **stored.get(STACK, {"candidates": {}})["candidates"]}
+
+    @property
+    def chosen(self) -> str:
+        """The candidate that is submitted."""
+        return str(self.part(CHOICE)["chosen"])
+
+    @property
+    def weights(self) -> dict[str, dict[str, float]]:
+        """Target -> weight of each column in the chosen blend, or in the blend below the chosen stack."""
+        models = self.candidates[self.chosen]["models"]
+        return {target: model.get("blend", model)["weights"] for target, model in models.items()}
+
+
+def open_run(competition: str, seed: int | None = None, reuse: bool = False, budget: float | None = None) -> Run:
+    """The run as YAML, tables and jobs stand now. Reads digests, no predictions.
+
+    Args:
+        budget: seconds that training had; given, the run is that of a YAML without unfinished stages and seeds.
+
+    Raises:
+        ConfigError, DataError: if a section is wrong, a step before this one has not run, or a job is not finished.
+    """
+    config = load_config(competition, seed)
+    paths = Paths.of(competition)
+    jobs = plan(config.competition, dict(config.stages), paths, reuse)
+    left_out: tuple[str, ...] = ()
+    if budget is not None:
+        config, jobs, left_out = _finished_seeds(config, jobs, budget)
+    name = digest({"config": _portable(config), "tables": _tables(paths), "keys": jobs.keys}, 12)
+    predictions = [_digests(job, jobs.test_key) for job in jobs.jobs]
+    made_from = digest([[sha256_of(file) for file in CODE], package_versions(), predictions])
+    return Run(name, made_from, paths.run(name), config, paths, jobs, left_out)
+
+
+def load_run(folder: Path) -> Run:
+    """A run as its folder holds it; for predictions of new rows its jobs must be there, too, but no table.
+
+    Raises:
+        ConfigError, DataError: if its run.json cannot be read, or is of another version of this code.
+    """
+    stored = read_manifest(folder)
+    config = validate(Config, stored["config"], folder / MANIFEST)
+    paths = Paths(folder.parent.parent.name)
+    keys = {stage["name"]: stage["key"] for stage in stored["stages"]}
+    jobs = [j for n, key in keys.items() for j in jobs_of(n, config.stages[n], key, stored["n_folds"], paths)]
+    made = Plan(jobs, keys, stored["n_folds"], stored["test_key"])
+    return Run(stored["run"], stored["made_from"], folder, config, paths, made)
+
+
+def latest_run(competition: str) -> Run:
+    """The run of a competition that was written last, as its folder holds it.
+
+    Raises:
+        ConfigError, DataError: if there is none, or it cannot be read.
+    """
+    paths = Paths.of(competition)
+    if not paths.latest_run.exists():
+        raise DataError(
+            f"{paths.root} must hold a finished run; run ./run.sh full {competition} first, and look at the name."
+        )
+    return load_run(paths.run(paths.latest_run.read_text(encoding="utf-8").strip()))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The content of a run's run.json.
+
+    Raises:
+        DataError: if it is not there, or is of another version of this code.
+    """
+    stored: dict[str, Any] = read_json(folder / MANIFEST, "run")
+    if "made_from" not in stored:
+        raise DataError(f"{folder} was made by an earlier version of this code; run ./run.sh full for one of today's.")
+    return stored
+
+
+def read_part(folder: Path, step: str) -> dict[str, Any]:
+    """What a step found, as it stands in the run.json of a folder.
+
+    Raises:
+        DataError: if it is not there, or a file that it lists is gone or has changed.
+    """
+    stored = read_manifest(folder)
+    if step not in stored:
+        raise DataError(f"{folder} is not finished: the step {step} has not run. Run ./run.sh full.")
+    changed = [
+        name
+        for name, known in stored[step]["files"].items()
+        if not (folder / name).is_file() or sha256_of(folder / name) != known
+    ]
+    if changed:
+        raise DataError(
+            f"{folder} is not as the run wrote it; changed or gone: {', '.join(changed)}. Run ./run.sh full to make it "
+            "again."
+        )
+    return dict(stored[step])
+
+
+@contextmanager
+def at_work(run: Run) -> Iterator[None]:
+    """Hold the lock of the competition and keep sums on one thread: their order decides their last digits."""
+    with command.locked(run.paths, wait=True), threadpool_limits(1):
+        for left_by_a_killed_process in (*run.folder.rglob("*.tmp"), *run.folder.glob("unchecked_*")):
+            left_by_a_killed_process.unlink()
+        yield
+
+
+def _finished_seeds(config: Config, jobs: Plan, budget: float) -> tuple[Config, Plan, tuple[str, ...]]:
+    """Configuration and jobs of the stages' seeds that have all their jobs, and a line for what else there is.
+
+    Raises:
+        DataError: if there is none.
+    """
+    stages: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
+    for name, stage in config.stages.items():
+        done = jobs.done_by_seed(name)
+        whole = [seed for seed in stage.seeds if all(done[seed])]
+        if whole:
+            stages[name] = stage.model_copy(update={"seeds": whole})
+            cut = {f"{name}, seed {seed}": part for seed, part in done.items() if seed not in whole}
+        else:
+            cut = {name: [is_done for part in done.values() for is_done in part]}
+        left_out |= {which: f"{sum(part)} of {len(part)} jobs" for which, part in cut.items()}
+    within = f"within the budget of {in_words(budget)}"
+    if not stages:
+        found = "; ".join(f"{which}: {jobs_done}" for which, jobs_done in left_out.items())
+        raise DataError(
+            f"at least one stage must finish all jobs of a seed {within}, and none did ({found}). Run again with a "
+            "larger --budget or without one; finished jobs are kept."
+        )
+    keys = {name: jobs.keys[name] for name in stages}
+    kept = [job for job in jobs.jobs if job.stage in stages and job.seed in stages[job.stage].seeds]
+    lines = tuple(f"{which}: {jobs_done} finished {within}; left out" for which, jobs_done in left_out.items())
+    return config.model_copy(update={"stages": stages}), Plan(kept, keys, jobs.n_folds, jobs.test_key), lines
+
+
+def user_code(competition: CompetitionConfig) -> dict[str, list[str]]:
+    """The user's own metric and features, where there are some: digest of the file, name of the function."""
+    named = {"metric": competition.metric.rpartition(":"), "features": (competition.features or "").rpartition(":")}
+    return {key: [sha256_of_required(Path(file)), name] for key, (file, _, name) in named.items() if file}
+
+
+def _portable(config: Config) -> dict[str, Any]:
+    """The settings without the places of files; functions of the user's own are known by their content."""
+    settings = config.model_dump(mode="json")
+    for key in ("train", "test", "sample_submission", "answers", "kaggle"):
+        del settings["competition"][key]
+    del settings["folds"]["file"]  # its content is in folds.csv
+    for extra in settings["competition"]["extra_train"]:
+        del extra["file"]  # its rows are in the prepared training table
+    for stage in settings["stages"].values():
+        stage.pop("folder", None)  # the content of its files is in the job's key
+    settings["competition"] |= user_code(config.competition)
+    return settings
+
+
+def _tables(paths: Paths) -> dict[str, str]:
+    return {file.name: table_digest(file) for file in (paths.train, paths.test, paths.sample, paths.folds)}
+
+
+def _digests(job: Job, test_key: str) -> list[str]:
+    """Name of a finished job and the digests of its predictions.
+
+    Raises:
+        DataError: if it is not finished, has not predicted the test table, or its out-of-fold predictions have changed.
+    """
+    test = job.test_file(test_key)
+    if not job.finished or not test.exists():
+        raise DataError(
+            f"every job must be finished and have predicted the test table; {job.folder} "
+            f"{'lacks ' + test.name if job.finished else 'is not finished'}. Run ./run.sh train."
+        )
+    if job.fold == ALL:
+        return [job.name, sha256_of(test)]
+    oof, known = job.oof_file, read_json(job.folder / REPORT, "files")["files"][job.oof_file.name]["sha256"]
+    if not oof.is_file() or sha256_of(oof) != known:
+        raise DataError(f"{oof} is not as its job wrote it; delete {job.folder} to train it again.")
+    return [job.name, known, sha256_of(test)]
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that matter, of those that are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _manifest(run: Run) -> dict[str, Any]:
+    """What a run is made of: all that a later `predict` needs to know."""
+    competition, columns = run.config.competition, run.columns
+    stages = []
+    for name, settings in sorted(run.config.stages.items()):
+        jobs = run.plan.of(name)
+        marks = ["other code"] if any(job.other_code for job in jobs) else []
+        marks += ["optimistic"] if getattr(settings, "keep", "last") == "best_on_held_out" else []
+        marks += ["saw test inputs"] if getattr(settings, "pretrain_on", "train") == "all_inputs" else []
+        marks += ["pseudo-labels"] if settings.pseudo_labels else []
+        marks += ["refit"] if settings.final_fit != "folds" else []
+        if settings.kind == "file":
+            theirs = jobs[0].folder / COPY_OF_OOF
+            mark = fold_mark(theirs, competition.id, competition.columns_in_sample, columns.ids, columns.folds)
+            marks += [mark] if mark else []
+        seeds = sorted(set(settings.seeds))
+        stages.append({"name": name, "kind": settings.kind, "key": run.plan.keys[name], "seeds": seeds, "marks": marks})
+    return {
+        "run": run.name,
+        "made_from": run.made_from,
+        "config": run.config.model_dump(mode="json"),
+        "stages": stages,
+        "columns": columns.names,
+        "targets": run.task.targets,
+        "outputs": run.task.outputs,
+        "sample_columns": list(read_table(run.paths.sample).columns),
+        "n_folds": run.plan.n_folds,
+        "label_means": columns.label_means,
+        "tables": _tables(run.paths),
+        "test_key": run.plan.test_key,
+        "user_code": user_code(competition),
+        "versions": package_versions(),
+    }
+
+
+def _json(value: Any) -> Any:
+    """`value` with null for numbers that are not finite, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_json(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
