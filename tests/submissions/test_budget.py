@@ -65,7 +65,7 @@ def test_without_a_budget_an_unfinished_stage_is_an_error(cut: Path) -> None:
 
 def test_a_finished_stage_that_has_not_predicted_this_test_table_is_cut_too(cut: Path) -> None:
     job = open_run(str(cut), budget=1).plan.of("fair")[0]
-    next(job.folder.glob("test/*.csv")).unlink()
+    next(job.folder.glob("test/*.parquet")).unlink()
     run = open_run(str(cut), budget=1)
     assert list(run.config.stages) == ["good"]
     assert run.left_out[0] == "fair: 2 of 3 jobs finished within the budget of 1 s; left out"
