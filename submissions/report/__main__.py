@@ -1,0 +1,90 @@
+"""What came out, on one page: `python -m submissions.report [COMPETITION]`.
+
+Reads: the reports of competition.prepare and of all jobs, the run's folder; and, here alone, the answers where
+`competition.answers` names a file that is there.
+Writes: report/report.md, which is printed, too, report/index.html, which opens in a browser without a network, and
+report/handover.md: how to make the submission again.
+"""
+
+from __future__ import annotations
+
+import base64
+import textwrap
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader
+
+from competition import command
+from competition.files import write_atomically
+from competition.paths import shown
+from submissions.handover import HANDOVER, handover
+from submissions.report.findings import Figure, Findings, Table, gather
+from submissions.run import Run, at_work, open_run
+from submissions.words import table
+
+SUMMARY, PAGE = "report.md", "index.html"
+WIDEST = 7
+"""Columns of a table in a terminal; a wider one is continued below."""
+
+
+def report(run: Run) -> str:
+    """Write report.md, index.html and handover.md; returns what stands in the first.
+
+    Raises:
+        DataError: if a step before this one has not run on the predictions as they are.
+    """
+    found = gather(run)
+    folder = run.paths.report
+    summary = markdown(found, folder)
+    write_atomically(folder / SUMMARY, summary + "\n")
+    write_atomically(folder / PAGE, page(found))
+    write_atomically(folder / HANDOVER, handover(run) + "\n")
+    return summary
+
+
+def markdown(found: Findings, folder: Path) -> str:
+    """The brief sections for a terminal; `folder` has the page."""
+    parts = [f"# {found.title}\n\n{found.about}"]
+    for section in found.sections:
+        if section.brief:
+            parts.append(f"## {section.title}")
+            parts += [_folded(part) for part in section.parts if isinstance(part, Table)]
+            said = [part for part in section.parts if isinstance(part, str)]
+            parts.append("\n".join(textwrap.fill(line, 108, break_on_hyphens=False) for line in said))
+    written = f"Page: {shown(folder / PAGE)}\nHandover: {shown(folder / HANDOVER)}\n{found.to_submit}"
+    return "\n\n".join(filter(None, [*parts, written]))
+
+
+def page(found: Findings) -> str:
+    """All sections as one HTML file that needs no network."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["data"] = lambda svg: _data(svg.encode(), "svg+xml")
+    environment.filters["png"] = lambda figure: _data(figure.file.read_bytes(), "png")
+    environment.tests["figure"] = lambda part: isinstance(part, Figure)
+    return environment.get_template("page.html").render(found=found)
+
+
+def _data(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _folded(part: Table) -> str:
+    """A wide table as several below each other, each with the first column."""
+    starts = range(1, len(part.header), WIDEST - 1)
+    columns = [[0, *range(start, min(start + WIDEST - 1, len(part.header)))] for start in starts]
+    return "\n\n".join(table([part.header[i] for i in c], [[row[i] for i in c] for row in part.rows]) for c in columns)
+
+
+def main() -> None:
+    """Command line."""
+    args = command.parser(__doc__).parse_args()
+    run = open_run(args.competition, args.seed, args.reuse, args.budget)
+    with at_work(run):
+        summary = report(run)
+    print(summary)
+
+
+if __name__ == "__main__":
+    command.run(main)

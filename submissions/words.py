@@ -1,0 +1,39 @@
+"""Numbers and tables as people read them, in a terminal and in Markdown."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def number(value: float | None) -> str:
+    """Five significant digits, "-" where there is no number."""
+    return f"{value:#.5g}".rstrip(".") if is_known(value) else "-"
+
+
+def with_error(value: float | None, standard_error: float | None) -> str:
+    """A number and its standard error; the number alone where there is none."""
+    return f"{number(value)} +- {standard_error:#.2g}".rstrip(".") if is_known(standard_error) else number(value)
+
+
+def mean_and_deviation(values: list[float]) -> str:
+    """Mean and standard deviation of the values that are defined."""
+    defined = [value for value in values if is_known(value)]
+    return f"{np.mean(defined):#.4g} +- {np.std(defined, ddof=1):#.2g}" if len(defined) > 1 else "-"
+
+
+def is_known(value: float | None) -> bool:
+    """Whether there is a number."""
+    return value is not None and bool(np.isfinite(value))
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Aligned text that is a Markdown table as well; a column with digits is aligned to the right, but the first."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    left = [i == 0 or not any(character.isdigit() for row in rows for character in row[i]) for i in range(len(header))]
+
+    def line(cells: list[str]) -> str:
+        padded = [c.ljust(w) if is_left else c.rjust(w) for c, w, is_left in zip(cells, widths, left, strict=True)]
+        return f"| {' | '.join(padded)} |"
+
+    rule = "|".join("-" * (w + 1) + ("-" if is_left else ":") for w, is_left in zip(widths, left, strict=True))
+    return "\n".join([line(header), f"|{rule}|", *(line(row) for row in rows)])

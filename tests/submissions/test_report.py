@@ -1,0 +1,226 @@
+"""The report: its numbers are those of the run, names stay text, and the page opens in a browser without a request."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from submissions.run import CHOICE, CROSS_FITTED, Run
+
+from competition.files import read_table, read_text_table, write_json, write_table
+from competition.paths import PROJECT
+from models.settings import NeuralStage
+from models.training import trainer
+from submissions.report import figures
+from submissions.report.__main__ import markdown, page
+from submissions.report.findings import Findings, gather
+from submissions.report.rows import worst_rows
+from tests.submissions.fakes import fake_competition, prepare_and_fake_jobs, run_steps
+
+ATTACK = "<img src=x onerror=alert(1)>"
+TEXT = '</script><script>alert(2)</script> & "more"'
+COLUMN = "<b>note</b>"
+SHIFT = {
+    "made_from": {"folds.csv": "of other folds"},
+    "similarity": [],
+    "adversarial": {"auc": 0.5123, "standard_deviation": 0.034, "features": []},
+    "recommended": {"kind": "scaffold", "reason": "test molecules are far from training molecules"},
+}
+SECTIONS = [
+    "Tables", "Stages", "Candidates", "Blend weights", "Without one stage", "Predictions", "Errors between stages",
+    "Learning curves", "Folds", "Worst rows", "Uncertain test rows", "Settings and versions",
+]  # fmt: skip
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+
+class Reader(HTMLParser):
+    """All elements with their attributes, the text outside of styles, and every tag that does not fit."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.wrong: list[str] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+        self.wrong += self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in {"meta", "link", "img", "input", "br"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(f"</{tag}>")
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.text += f" {data}"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished made-up run whose ids, texts and column names try to become markup, and its report."""
+
+    run: Run
+    found: Findings
+    html: str
+    reader: Reader
+    summary: str
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    folder = tmp_path_factory.mktemp("hostile")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORK_DIR", str(folder / "work"))
+        roles = {"smiles": ["SMILES"], "text": [COLUMN], "numeric": ["x", "z"]}
+        neural = {"kind": "gnn", "epochs": 3, "batch_size": 10, "schedule": "linear", "warmup": 0.1}
+        trees = {"kind": "lightgbm"}
+        path = fake_competition(
+            folder, 90, 30, competition=roles, stages={"good": trees, "fair": neural, "poor": trees}
+        )
+        molecules = read_text_table(PROJECT / "competition" / "data" / "smoke" / "train.csv")["SMILES"]
+        for name in ("train", "test", "sample_submission", "answers"):
+            table = read_text_table(folder / f"{name}.csv")
+            table["id"] = ATTACK + table["id"]
+            if name in ("train", "test"):
+                table["SMILES"] = molecules[: len(table)]
+                table[COLUMN] = [f"{TEXT} {i}" for i in range(len(table))]
+            write_table(folder / f"{name}.csv", table)
+        planned = prepare_and_fake_jobs(path)
+        for job in planned.of("fair"):
+            history = [{"train_loss": loss + job.fold, "learning_rate": 1e-4} for loss in (3.0, 2.0, 1.0)]
+            write_json(job.folder / "training.json", {"history": history})
+        run = run_steps(path)
+        ids = read_table(run.paths.test)["id"]
+        write_table(run.folder / "spread.csv", pd.DataFrame({"id": ids, "height": range(len(ids)), "depth": 0.0}))
+        write_json(run.paths.shift, SHIFT)
+        (run.paths.shift.parent / "sizes.png").write_bytes((PROJECT / "docs" / "schedules.png").read_bytes())
+        found = gather(run)
+        html = page(found)
+        yield Made(run, found, html, Reader(html), markdown(found, run.paths.report))
+
+
+def test_every_section_is_there_and_linked_and_every_tag_is_closed(made: Made) -> None:
+    assert made.reader.wrong == []
+    ids = {attributes["id"] for _, attributes in made.reader.elements if "id" in attributes}
+    links = {str(attributes["href"])[1:] for tag, attributes in made.reader.elements if tag == "a"}
+    assert links == ids
+    titles = [section.title for section in made.found.sections]
+    assert [title for title in SECTIONS if title not in titles] == []
+
+
+def test_numbers_of_the_page_are_those_of_the_summary_and_of_the_run(made: Made) -> None:
+    rows = [line.split("|")[2:-1] for line in made.summary.splitlines() if line.startswith("| ")]
+    numbers = [cell.strip() for row in rows for cell in row if re.search(r"\d", cell)]
+    assert len(numbers) > 40
+    assert [number for number in numbers if number.replace("+-", "±") not in made.reader.text] == []
+    procedure = made.run.part(CHOICE)["procedure"]
+    in_sample = made.run.candidates[made.run.chosen]["in_sample_score"]
+    assert f"{procedure['cross_fitted_score']:#.5g} ± {procedure['standard_error']:#.2g}" in made.reader.text
+    assert f"{procedure['cross_fitted_score'] - in_sample:#.5g}" in made.reader.text  # rmse: the optimism
+
+
+def test_ids_texts_and_names_of_columns_stay_text(made: Made) -> None:
+    tags = [tag for tag, _ in made.reader.elements]
+    assert "script" not in tags
+    assert "b" not in tags
+    assert not [name for _, attributes in made.reader.elements for name in attributes if name.startswith("on")]
+    assert ATTACK in made.reader.text
+    assert TEXT in made.reader.text
+    assert COLUMN in [attributes.get("aria-label") for _, attributes in made.reader.elements]
+
+
+def test_nothing_on_the_page_asks_the_network_and_it_is_small(made: Made) -> None:
+    sources = [str(attributes["src"]) for _, attributes in made.reader.elements if "src" in attributes]
+    assert len(sources) > 20
+    assert all(source.startswith("data:image/") for source in sources)
+    assert "://" not in made.html
+    policy = next(a["content"] for _, a in made.reader.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert str(policy).startswith("default-src 'none'")
+    assert len(made.html.encode()) < 6_000_000
+
+
+def test_the_worst_rows_are_those_with_the_largest_scaled_errors(made: Made) -> None:
+    columns = made.run.columns
+    cross_fitted = read_table(made.run.folder / CROSS_FITTED).set_index("id").loc[columns.ids].to_numpy()
+    largest = np.nanmax(np.abs(cross_fitted - columns.y) / np.nanstd(columns.y, axis=0), axis=1)
+    cards = worst_rows(made.run, cross_fitted)
+    assert [card.title for card in cards] == [
+        f"{rank}. {columns.ids[i]}, fold {columns.folds[i]}"
+        for rank, i in enumerate(np.argsort(-largest)[:20], start=1)
+    ]
+    assert "svg" in next(iter(cards[0].molecules.values()))
+
+
+def test_the_most_uncertain_test_row_comes_first(made: Made) -> None:
+    (section,) = [section for section in made.found.sections if section.title == "Uncertain test rows"]
+    rows: Any = section.parts[1]
+    assert rows.rows[0][1].endswith("+- 29")
+    assert rows.rows[19][1].endswith("+- 10")
+
+
+def test_correlation_of_errors_by_hand() -> None:
+    y = np.array([1.0, 2.0, 3.0, np.nan, 5.0])
+    errors = np.array([[1.0, 2.0, 1.0], [-1.0, -2.0, 1.0], [2.0, 4.0, -1.0], [9.0, 0.0, 0.0], [9.0, 9.0, 9.0]])
+    found = figures.error_correlation(y, y[:, None] + errors, np.array([0, 1, 0, 1, -1]))
+    np.testing.assert_allclose(found[0, 1], 1.0)
+    np.testing.assert_allclose(found[0, 2], np.corrcoef([1, -1, 2], [1, 1, -1])[0, 1])
+
+
+def test_the_schedule_is_drawn_from_the_settings() -> None:
+    stage = NeuralStage(epochs=2, batch_size=5, learning_rate=0.5, schedule="linear", warmup=0)
+    rates = figures.schedule_of(stage, np.repeat([0, 1], 10))  # 10 rows to train on: 4 steps
+    assert rates == [(0.5, 0.5), (1.0, 0.375), (1.5, 0.25), (2.0, 0.125)]
+    assert figures.TRAINING == trainer.TRAINING
+
+
+def test_what_was_found_about_folds_is_inside(made: Made) -> None:
+    for words in ("0.51230 ± 0.034", "scaffold: test molecules are far", "run ./run.sh folds again"):
+        assert words in made.reader.text
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("rmse", 1), ("r2", -1)])
+def test_a_stage_that_helps_has_a_gain_above_0(tmp_path: Path, metric: str, sign: int) -> None:
+    path = fake_competition(tmp_path, competition={"metric": metric})
+    prepare_and_fake_jobs(path)
+    run = run_steps(path)
+    without = run.part("blend")["drop_one"]["good"]
+    assert sign * without["difference"] > 0  # without minus with, in the metric's own sign: worse without
+    (section,) = [section for section in gather(run).sections if section.title == "Without one stage"]
+    rows: Any = section.parts[0]
+    assert float({row[0]: row[2] for row in rows.rows}["good"]) > 0
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
+def test_the_page_opens_in_a_browser_without_an_error_or_a_request(tmp_path: Path, made: Made) -> None:
+    file = tmp_path / "index.html"
+    file.write_text(made.html, encoding="utf-8")
+    options = "headless no-sandbox disable-gpu disable-dev-shm-usage disable-background-networking dump-dom"
+    done = subprocess.run(
+        [
+            str(BROWSER), *(f"--{option}" for option in options.split()), "--enable-logging=stderr",
+            "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=3000",
+            f"--log-net-log={tmp_path / 'net.json'}", f"--user-data-dir={tmp_path / 'profile'}", file.as_uri(),
+        ],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "CONSOLE" not in done.stderr, done.stderr
+    assert done.stdout.count("<img") > 20
+    events = [event.get("params", {}) for event in json.loads((tmp_path / "net.json").read_text())["events"]]
+    # What the browser asks on its own account, and does not get, has no origin.
+    assert [part["url"] for part in events if part.get("initiator", "not an origin") != "not an origin"] == []
