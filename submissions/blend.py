@@ -23,6 +23,7 @@ from submissions.bootstrap import fast
 from submissions.crossfit import CrossFitted, Rule, as_table, choose, compare, cross_fit, cross_fitted, fit_of, scores
 from submissions.run import BLEND, BLEND_FILE, OOF, OOF_TABLE, Run, at_work, open_run
 from submissions.target import Target, exact_problem, share_weights
+from submissions.words import number
 
 
 def blend(run: Run) -> dict[str, Any]:
@@ -150,11 +151,6 @@ def describe(content: dict[str, Any]) -> str:
 
 def _listed(parts: dict[str, Any], names: list[str]) -> str:
     return ", ".join(f"{name} {number(parts[name]['cross_fitted_score'])}" for name in names if name in parts)
-
-
-def number(value: float | None) -> str:
-    """Five significant digits; a dash where there is no number."""
-    return "-" if value is None or not np.isfinite(value) else f"{value:#.5g}".rstrip(".")
 
 
 def main() -> None:

@@ -17,12 +17,13 @@ import numpy as np
 from competition import command
 from competition.files import derive_seed
 from submissions.apply import store_stack
-from submissions.blend import number, rule_of, targets_of, write_cross_fitted
+from submissions.blend import rule_of, targets_of, write_cross_fitted
 from submissions.crossfit import Comparison, CrossFitted, Fit, Rule, choose, compare, cross_fit, fit_of, repeats, scores
 from submissions.features import features_of
 from submissions.run import STACK, STACK_FILE, Run, at_work, open_run
 from submissions.stacker import Corrector, fit_ridge, fit_stack, fit_trees, regressor
 from submissions.target import NONE
+from submissions.words import number
 
 
 def stack(run: Run) -> dict[str, Any]:

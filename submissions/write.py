@@ -20,7 +20,7 @@ from competition.files import read_table, write_atomically, write_table
 from competition.metrics import Array
 from competition.tables import INPUT_KEY, own_rows
 from submissions.apply import KNOWN_LABELS, predict_run
-from submissions.blend import number, rule_of
+from submissions.blend import rule_of
 from submissions.crossfit import (
     CrossFitted,
     Rule,
@@ -47,6 +47,7 @@ from submissions.run import (
 )
 from submissions.spread import SPREAD_FILE, write_spread
 from submissions.stacker import STACKS
+from submissions.words import number
 
 FEWEST_FOLDS = 4
 """For post-processing: without a fold, three leave blends of a single one, which spread otherwise than those of two."""

@@ -22,14 +22,13 @@ from competition.files import read_json, read_table
 from competition.metrics import Metric, load_metric
 from competition.paths import Paths, shown
 from competition.plots import new_figure, save_figure
-from submissions.blend import number
 from submissions.compare import read_labels
 from submissions.config import load_config
 from submissions.leaderboard.draws import Draws, best_pair, draw, paired_deviation, usual_spearman
 from submissions.leaderboard.ledger import BY_HAND, Submission, named, read, write
 from submissions.leaderboard.origin import out_of_fold, products
-from submissions.report import table
 from submissions.run import CHOICE
+from submissions.words import number, table
 
 PICTURE = "ledger.png"
 CV, PUBLIC, PRIVATE = BOARDS = "cross_fitted_score", "public", "private"

@@ -25,7 +25,6 @@ from competition.files import digest, read_json, read_text_table, sha256_of, wri
 from competition.metrics import Metric, load_metric
 from competition.paths import Paths, shown
 from competition.revision import revision
-from submissions.blend import number
 from submissions.kernel.push import pushed_notebook
 from submissions.leaderboard import client
 from submissions.leaderboard.ledger import BY_HAND, Submission, new_id, now, read, write
@@ -33,6 +32,7 @@ from submissions.leaderboard.origin import products, scores_of
 from submissions.leaderboard.sending import attempt, is_open, settle, wait_for_score
 from submissions.run import CHOICE, SUBMISSION_FILE
 from submissions.sample import check_submission
+from submissions.words import number
 
 Send = Callable[[str], str]
 """Sends a submission with a message and returns the platform's reference."""

@@ -70,7 +70,9 @@ def gather(run: Run) -> Findings:
     chosen, expected = choice["chosen"], choice["procedure"]["cross_fitted_score"]
     in_sample = run.candidates[chosen]["in_sample_score"]
     optimism = None if in_sample is None or expected is None else sign * (in_sample - expected)
-    cross_fitted = read_table(run.folder / CROSS_FITTED).set_index("id").loc[run.columns.ids].to_numpy(dtype=np.float64)
+    cross_fitted = (
+        read_table(run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[run.columns.ids].to_numpy(dtype=np.float64)
+    )
     against = {
         f"{words} {part.get('stage', part.get('run'))}": (sign * part["difference"], part["standard_error"])
         for key, words in (("best_single", "the best single stage,"), ("previous_run", "the previous run,"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
@@ -122,3 +123,11 @@ def run_steps(path: Path) -> Run:
     stack.stack(run)
     write.write(run)
     return run
+
+
+def with_setting(path: Path, section: str, **values: object) -> Path:
+    """The same YAML with other values in a section."""
+    document = yaml.safe_load(path.read_text())
+    document[section] |= values
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    return path

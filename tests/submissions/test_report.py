@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from submissions.run import CHOICE, CROSS_FITTED, Run
 
 from competition.files import read_table, read_text_table, write_json, write_table
 from competition.paths import PROJECT
@@ -24,7 +23,7 @@ from models.training import trainer
 from submissions.report import figures
 from submissions.report.__main__ import markdown, page
 from submissions.report.findings import Findings, gather
-from submissions.report.rows import worst_rows
+from submissions.run import CHOICE, CROSS_FITTED, Run
 from tests.submissions.fakes import fake_competition, prepare_and_fake_jobs, run_steps
 
 ATTACK = "<img src=x onerror=alert(1)>"
@@ -156,9 +155,10 @@ def test_nothing_on_the_page_asks_the_network_and_it_is_small(made: Made) -> Non
 
 def test_the_worst_rows_are_those_with_the_largest_scaled_errors(made: Made) -> None:
     columns = made.run.columns
-    cross_fitted = read_table(made.run.folder / CROSS_FITTED).set_index("id").loc[columns.ids].to_numpy()
+    cross_fitted = read_table(made.run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[columns.ids].to_numpy()
     largest = np.nanmax(np.abs(cross_fitted - columns.y) / np.nanstd(columns.y, axis=0), axis=1)
-    cards = worst_rows(made.run, cross_fitted)
+    (section,) = [section for section in made.found.sections if section.title == "Worst rows"]
+    cards: list[Any] = section.parts[1:]
     assert [card.title for card in cards] == [
         f"{rank}. {columns.ids[i]}, fold {columns.folds[i]}"
         for rank, i in enumerate(np.argsort(-largest)[:20], start=1)
