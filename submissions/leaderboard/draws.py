@@ -48,7 +48,7 @@ def draw(oof: dict[str, pd.DataFrame], labels: Labels, sizes: tuple[int, int]) -
         ids = ids.intersection(table.dropna().index)
     if not oof or len(ids) < 2:
         return None
-    y, groups = labels.y.loc[ids].to_numpy(), pd.factorize(labels.units.loc[ids])[0].astype(np.int64)
+    y, groups = labels.y.loc[ids].to_numpy(), pd.factorize(labels.groups.loc[ids])[0].astype(np.int64)
     predictions: dict[str, Array] = {name: table.loc[ids].to_numpy() for name, table in oof.items()}
 
     def drawn(part: str, n_rows: int) -> pd.DataFrame:
