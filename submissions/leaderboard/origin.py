@@ -9,7 +9,16 @@ import pandas as pd
 
 from competition.files import read_table, sha256_of
 from competition.paths import Paths
-from submissions.run import BLEND, BLEND_FILE, CHOICE, CROSS_FITTED, STACK, STACK_FILE, SUBMISSION_FILE, read_part
+from submissions.run import (
+    BLEND,
+    BLEND_FILE,
+    CHOICE,
+    CROSS_FITTED,
+    STACK,
+    STACK_FILE,
+    SUBMISSION_FILE,
+    read_part,
+)
 
 STEP_OF = {SUBMISSION_FILE: CHOICE, BLEND_FILE: BLEND, STACK_FILE: STACK}
 
@@ -26,18 +35,18 @@ def scores_of(run: Path, step: str) -> dict[str, Any]:
     Raises:
         DataError: if the run has changed since it was written.
     """
-    stored = read_part(run, step)
-    made = {"run": run.name, "chosen": stored["chosen"]}
+    found = read_part(run, step)
+    made = {"run": run.name, "chosen": found["chosen"]}
     if step != CHOICE:  # a candidate that was not chosen
-        score = stored["candidates"][stored["chosen"]]["cross_fitted_score"]
+        score = found["candidates"][found["chosen"]]["cross_fitted_score"]
         return made | {"cv_score": score, "cross_fitted_score": score}
-    scores = {name: stored["procedure"][name] for name in ("cross_fitted_score", "standard_error")}
-    return made | {"cv_score": stored["cross_fitted_score"], **scores}
+    scores = {name: found["procedure"][name] for name in ("cross_fitted_score", "standard_error")}
+    return made | {"cv_score": found["cross_fitted_score"], **scores}
 
 
-def out_of_fold(run: Path, step: str, targets: list[str]) -> pd.DataFrame:
-    """Id (its index) -> the cross-fitted prediction of each target."""
+def out_of_fold(run: Path, step: str, outputs: list[str]) -> pd.DataFrame:
+    """Id (its index) -> the cross-fitted prediction of each output."""
     if step == CHOICE:
-        return read_table(run / CROSS_FITTED, ["id"]).set_index("id")[targets]
+        return read_table(run / CROSS_FITTED, ["id"]).set_index("id")
     table = read_table(run / "cross_fitted" / f"{read_part(run, step)['chosen']}.parquet").set_index("id")
-    return table[[f"cross_fitted {name}" for name in targets]].set_axis(targets, axis=1)
+    return table[[f"cross_fitted {name}" for name in outputs]].set_axis(outputs, axis=1)
