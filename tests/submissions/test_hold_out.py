@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,13 +13,15 @@ import yaml
 
 from competition.command import parser
 from competition.config import load_yaml
-from competition.errors import ConfigError
+from competition.errors import ConfigError, DataError
 from competition.files import read_table, read_text_table
 from competition.metrics import METRICS
 from competition.paths import PROJECT, Paths, holdout_yaml
 from submissions.config import load_config
 from submissions.hold_out import hold_out
+from submissions.report import report
 from tests.conftest import mixed_tables, write_competition
+from tests.submissions.fakes import TARGETS, fake_competition, prepare_and_fake_jobs, run_steps
 
 
 def made(folder: Path, share: float = 0.2, **sections: object) -> tuple[Path, dict[str, pd.DataFrame]]:
@@ -53,26 +56,34 @@ def test_the_share_is_kept_also_where_it_is_not_one_over_a_number(tmp_path: Path
     assert len(tables["test"]) == 18
 
 
-def test_equal_inputs_and_groups_are_kept_out_together(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rows_per_group", "share", "n"), [(6, 0.2, 12), (10, 0.15, 10)])
+def test_groups_are_kept_out_whole_also_where_they_are_few(
+    tmp_path: Path, rows_per_group: int, share: float, n: int
+) -> None:
     train, test = mixed_tables()
-    train["plate"] = np.arange(len(train)) // 6
-    path = write_competition(
-        tmp_path, train, test, folds={"kind": "group", "n_folds": 3}, competition={"group": "plate"}
-    )
-    hold_out(str(path), 0.2)
-    raw = Paths.of(str(holdout_yaml(str(path), 0.2))).raw
+    train["plate"] = np.arange(len(train)) // rows_per_group
+    folds = {"kind": "group", "n_folds": 3}
+    path = write_competition(tmp_path, train, test, folds=folds, competition={"group": "plate"})
+    assert f"{n} of 60 training rows" in hold_out(str(path), share)
+    raw = Paths.of(str(holdout_yaml(str(path), share))).raw
     left, kept_out = (set(read_text_table(raw / name)["id"]) for name in ("train.csv", "test.csv"))
     plate_of = dict(zip(train["id"], train["plate"], strict=True))
+    assert len(kept_out) == n
     assert not {plate_of[i] for i in left} & {plate_of[i] for i in kept_out}
 
 
-def test_few_groups_are_divided_into_as_many_parts_as_there_are(tmp_path: Path) -> None:
+def test_the_last_of_the_users_own_folds_are_kept_out_and_two_must_be_left(tmp_path: Path) -> None:
     train, test = mixed_tables()
-    train["plate"] = np.arange(len(train)) // 10
-    path = write_competition(
-        tmp_path, train, test, folds={"kind": "group", "n_folds": 3}, competition={"group": "plate"}
-    )
-    assert "10 of 60 training rows (17%) are kept out" in hold_out(str(path), 0.15)
+    folds = pd.DataFrame({"id": train["id"], "fold": np.arange(len(train)) % 5})
+    folds.to_csv(tmp_path / "theirs.csv", index=False)
+    sections = {"folds": {"kind": "file", "file": "theirs.csv"}}
+    path, tables = made(tmp_path, 0.4, **sections)
+    assert set(tables["test"]["id"]) == set(folds["id"][folds["fold"] >= 3])
+    raw = Paths.of(str(holdout_yaml(str(path), 0.4))).raw
+    assert set(read_text_table(raw / "folds.csv")["fold"]) == {"0", "1", "2"}
+    folds.assign(fold=folds["fold"] % 2).to_csv(tmp_path / "theirs.csv", index=False)
+    with pytest.raises(DataError, match="leaves fewer than two folds: folds.kind file has 2, and 1 would be"):
+        hold_out(str(path), 0.4)
 
 
 def test_another_seed_keeps_out_other_rows_and_the_same_seed_the_same(tmp_path: Path) -> None:
@@ -115,18 +126,26 @@ def test_predictions_made_elsewhere_cannot_be_without_the_rows(tmp_path: Path) -
 
 
 def test_the_finished_submission_is_scored_on_the_rows_kept_out(tmp_path: Path) -> None:
-    train, test = mixed_tables()
-    path = write_competition(tmp_path, train, test)
+    path = fake_competition(tmp_path)
+    hold_out(str(path), 0.2)
+    yaml_file = holdout_yaml(str(path), 0.2)
+    shutil.copy(Paths.of(str(yaml_file)).raw / "answers.csv", yaml_file.parent)  # of which the jobs are made up
+    prepare_and_fake_jobs(yaml_file)
+    run = run_steps(yaml_file)
+    submission = read_table(run.folder / "submission.csv", ["id"]).set_index("id")
+    kept_out = read_table(tmp_path / "train.csv", ["id"]).set_index("id").loc[submission.index]
+    assert len(kept_out) == 30
+    expected = METRICS["rmse"](kept_out[TARGETS].to_numpy(), submission[TARGETS].to_numpy())
+    assert f"| submission.csv | {expected:#.5g} " in report(run).split("holdout_score")[-1]
+
+
+@pytest.mark.slow
+def test_full_with_holdout_ends_with_its_score_and_leaves_the_competition_alone(tmp_path: Path) -> None:
+    path = write_competition(tmp_path, *mixed_tables())
     done = subprocess.run(
         [PROJECT / "run.sh", "full", str(path), "--holdout", "0.2", "--workers", "1"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    paths = Paths.of(str(holdout_yaml(str(path), 0.2)))
-    submission = read_table(paths.run(paths.latest_run.read_text().strip()) / "submission.csv", ["id"]).set_index("id")
-    kept_out = train.set_index("id").loc[submission.index]
-    assert len(kept_out) == 12
-    expected = METRICS["rmse"](kept_out[["lumo", "mu"]].to_numpy(), submission[["lumo", "mu"]].to_numpy())
-    page = done.stdout.split("holdout_score")[-1]
-    assert f"| submission.csv | {expected:#.5g} " in page
-    assert not Paths.of(str(path)).root.exists()  # the competition itself is not touched
+    assert "| submission.csv |" in done.stdout.split("holdout_score")[-1]
+    assert not Paths.of(str(path)).root.exists()
