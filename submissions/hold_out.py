@@ -36,36 +36,33 @@ def hold_out(name: str, share: float, seed: int | None = None) -> str:
     made_elsewhere = [name for name, stage in config.stages.items() if isinstance(stage, FileStage)]
     if made_elsewhere:
         raise ConfigError(
-            f"--holdout needs stages that can be trained without the rows kept out; {', '.join(made_elsewhere)} "
-            "(kind file) brings predictions made elsewhere. Leave such stages out, or run without --holdout."
+            f"--holdout needs stages that can be trained without the rows that are kept out, and "
+            f"{', '.join(made_elsewhere)} (kind file) brings predictions made elsewhere. Leave such stages out."
         )
-    competition = config.competition
-    table = own_rows(prepare(competition).train)
-    held_out = held_out_ids(config, table, share)
+    competition, yaml_file = config.competition, holdout_yaml(name, share)
+    own = own_rows(prepare(competition).train)
+    held_out = held_out_ids(config, own, share)
     raw = read_text_table(competition.train)
-    is_held_out = raw[competition.id].isin(held_out).to_numpy()
-    yaml_file = holdout_yaml(name, share)
-    folder = Paths.of(str(yaml_file)).raw
+    is_held_out = raw[competition.id].isin(held_out)
     rows = raw[is_held_out]
-    sample = rows[[competition.id]].assign(**dict.fromkeys(competition.columns_in_sample, "0"))
-    write_table(folder / "train.csv", raw[~is_held_out])
-    write_table(folder / "test.csv", rows[[competition.id, *competition.inputs]])
-    write_table(folder / "sample_submission.csv", sample)
-    write_table(folder / "answers.csv", rows[[competition.id, *competition.targets]])
+    tables = {
+        "train": raw[~is_held_out],
+        "test": rows[[competition.id, *competition.inputs]],
+        "sample_submission": rows[[competition.id]].assign(**dict.fromkeys(competition.columns_in_sample, "0")),
+        "answers": rows[[competition.id, *competition.targets]],
+    }
     document = config.model_dump(mode="json", exclude_unset=True)
     if config.folds.file is not None:
         theirs = read_text_table(config.folds.file)
-        write_table(folder / "folds.csv", theirs[~theirs["id"].isin(held_out)])
-        document["folds"]["file"] = str(folder / "folds.csv")
-    document["competition"] |= {
-        "train": str(folder / "train.csv"),
-        "test": str(folder / "test.csv"),
-        "sample_submission": str(folder / "sample_submission.csv"),
-        "answers": str(folder / "answers.csv"),
-        "holdout_of": Paths.of(name).name,
-    }
+        tables["folds"] = theirs[~theirs["id"].isin(held_out)]
+    files = {table: Paths.of(str(yaml_file)).raw / f"{table}.csv" for table in tables}
+    for table, file in files.items():
+        write_table(file, tables[table])
+        section, key = ("folds", "file") if table == "folds" else ("competition", table)
+        document[section][key] = str(file)
+    document["competition"]["holdout_of"] = Paths.of(name).name
     write_atomically(yaml_file, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
-    part = f"{len(rows)} of {len(table)} training rows ({len(rows) / len(table):.0%})"
+    part = f"{len(rows)} of {len(own)} training rows ({len(rows) / len(own):.0%})"
     return f"{yaml_file.stem}: {part} are kept out of everything but the final scoring"
 
 
@@ -78,23 +75,25 @@ def held_out_ids(config: Config, table: pd.DataFrame, share: float) -> set[str]:
     Raises:
         DataError: if the user's folds are too few.
     """
-    competition = config.competition
-    units_to_divide = int(groups_of(config.folds, table, competition.smiles, competition.group).max()) + 1
-    part = Fraction(share).limit_denominator(max(2, min(20, units_to_divide)))
-    own = config.folds.kind in ("column", "file")
-    n_folds = part.denominator - (config.folds.kind == "time")  # one more block is before the first fold
-    folds = divide(
-        config.folds if own else config.folds.model_copy(update={"n_folds": n_folds}), table, competition.id,
-        competition.targets, competition.smiles, competition.group, derive_seed(competition.seed, "holdout"),
+    competition, folds = config.competition, config.folds
+    n_groups = int(groups_of(folds, table, competition.smiles, competition.group).max()) + 1
+    part = Fraction(share).limit_denominator(max(2, min(20, n_groups)))
+    own = folds.kind in ("column", "file")
+    if not own:
+        n_folds = part.denominator - (folds.kind == "time")  # one more block is before the first fold
+        folds = folds.model_copy(update={"n_folds": n_folds})
+    seed = derive_seed(competition.seed, "holdout")
+    fold_of = divide(
+        folds, table, competition.id, competition.targets, competition.smiles, competition.group, seed
     ).folds  # fmt: skip
-    last = int(folds.max())
-    n_kept_out = max(1, round(share * (last + 1))) if own else part.numerator
-    if own and last + 1 - n_kept_out < 2:
+    n_folds = int(fold_of.max()) + 1
+    n_kept_out = max(1, round(share * n_folds)) if own else part.numerator
+    if own and n_folds - n_kept_out < 2:
         raise DataError(
-            f"--holdout must leave two folds; folds.kind {config.folds.kind} has {last + 1}, and {n_kept_out} would be "
+            f"--holdout leaves fewer than two folds: folds.kind {folds.kind} has {n_folds}, and {n_kept_out} would be "
             "kept out. Divide the rows into more folds, or choose a smaller share."
         )
-    return set(table[competition.id][folds > last - n_kept_out])
+    return set(table[competition.id][fold_of >= n_folds - n_kept_out])
 
 
 def main() -> None:
