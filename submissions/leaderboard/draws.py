@@ -17,9 +17,7 @@ import numpy as np
 import pandas as pd
 
 from competition.files import derive_seed
-from competition.metrics import Array
-from submissions.bootstrap import bootstrap_scores
-from submissions.compare import Labels
+from submissions.compare import Labels, common_ids, drawn_scores
 
 
 @dataclass(frozen=True)
@@ -43,20 +41,13 @@ def draw(oof: dict[str, pd.DataFrame], labels: Labels, sizes: tuple[int, int]) -
         oof: file -> out-of-fold predictions, by id.
         sizes: rows of the public and of the private part.
     """
-    ids = labels.y.index
-    for table in oof.values():
-        ids = ids.intersection(table.dropna().index)
+    ids = common_ids(labels, list(oof.values()))
     if not oof or len(ids) < 2:
         return None
-    y, groups = labels.y.loc[ids].to_numpy(), pd.factorize(labels.groups.loc[ids])[0].astype(np.int64)
-    predictions: dict[str, Array] = {name: table.loc[ids].to_numpy() for name, table in oof.items()}
-
-    def drawn(part: str, n_rows: int) -> pd.DataFrame:
-        n_groups = max(1, round(n_rows / len(ids) * (groups.max() + 1)))
-        seed = derive_seed(labels.seed, part)
-        return pd.DataFrame(bootstrap_scores(labels.metric, y, predictions, groups, labels.draws, seed, n_groups))
-
-    return Draws(drawn("public", sizes[0]), drawn("private", sizes[1]), len(ids), sizes)
+    public, private = (
+        drawn_scores(labels, oof, ids, derive_seed(labels.seed, f"part {i}"), n) for i, n in enumerate(sizes)
+    )
+    return Draws(public, private, len(ids), sizes)
 
 
 def paired_deviation(part: pd.DataFrame) -> float:

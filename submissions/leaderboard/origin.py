@@ -7,18 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from competition.errors import DataError
 from competition.files import read_table, sha256_of
 from competition.paths import Paths
-from submissions.run import (
-    BLEND,
-    BLEND_FILE,
-    CHOICE,
-    CROSS_FITTED,
-    STACK,
-    STACK_FILE,
-    SUBMISSION_FILE,
-    read_part,
-)
+from submissions.run import BLEND, BLEND_FILE, CHOICE, CROSS_FITTED, STACK, STACK_FILE, SUBMISSION_FILE, read_part
 
 STEP_OF = {SUBMISSION_FILE: CHOICE, BLEND_FILE: BLEND, STACK_FILE: STACK}
 
@@ -45,8 +37,16 @@ def scores_of(run: Path, step: str) -> dict[str, Any]:
 
 
 def out_of_fold(run: Path, step: str, outputs: list[str]) -> pd.DataFrame:
-    """Id (its index) -> the cross-fitted prediction of each output."""
+    """Id (its index) -> the cross-fitted prediction of each output.
+
+    Raises:
+        DataError: if they are not there, or the run has other outputs.
+    """
     if step == CHOICE:
-        return read_table(run / CROSS_FITTED, ["id"]).set_index("id")
-    table = read_table(run / "cross_fitted" / f"{read_part(run, step)['chosen']}.parquet").set_index("id")
-    return table[[f"cross_fitted {name}" for name in outputs]].set_axis(outputs, axis=1)
+        table = read_table(run / CROSS_FITTED, ["id"])
+    else:
+        table = read_table(run / "cross_fitted" / f"{read_part(run, step)['chosen']}.parquet")
+        table = table.rename(columns=lambda name: name.removeprefix("cross_fitted "))
+    if not {*outputs} <= {*table}:
+        raise DataError(f"{run} does not predict {', '.join(outputs)}.")
+    return table.set_index("id")[outputs]

@@ -32,7 +32,7 @@ from submissions.leaderboard.origin import products, scores_of
 from submissions.leaderboard.sending import attempt, is_open, settle, wait_for_score
 from submissions.run import CHOICE, SUBMISSION_FILE
 from submissions.sample import check_submission
-from submissions.words import number
+from submissions.words import number, with_error
 
 Send = Callable[[str], str]
 """Sends a submission with a message and returns the platform's reference."""
@@ -130,16 +130,11 @@ def outcome(one: Submission, metric: Metric) -> str:
     """What became of a submission, in a line."""
     if one.public is None:
         return f"{one.submission}: {one.status}, {one.message}"
-    said = f"{one.submission}: public {number(one.public)}, private {number(one.private)}, cross-fitted {expected(one)}"
+    said = f"{one.submission}: public {number(one.public)}, private {number(one.private)}, cross-fitted {with_error(one.cross_fitted_score, one.standard_error)}"
     if one.cross_fitted_score is None or not one.standard_error:
         return said
     off = (one.public - one.cross_fitted_score) / one.standard_error * (1 if metric.greater_is_better else -1)
     return f"{said}, so public is {abs(off):.1f} standard errors {'better' if off > 0 else 'worse'}"
-
-
-def expected(one: Submission) -> str:
-    """The cross-fitted score with its standard error."""
-    return number(one.cross_fitted_score) + (f" +- {one.standard_error:.2g}" if one.standard_error else "")
 
 
 def main() -> None:
@@ -159,7 +154,7 @@ def main() -> None:
             print("\n".join(outcome(one, metric) for one in asked) or "No submission waits for a score.")
             return
         row, send = notebook_to_send(slug, paths) if args.kernel else file_to_send(competition, paths, args.file)
-        of_run = f"run {row.run}, {row.chosen}, cross-fitted {metric.name} {expected(row)}"
+        of_run = f"run {row.run}, {row.chosen}, cross-fitted {metric.name} {with_error(row.cross_fitted_score, row.standard_error)}"
         row = replace(row, message=args.message or (of_run if row.run else "a file of no run"))
         print(f"{row.file}: {row.message}")
         if args.dry_run:

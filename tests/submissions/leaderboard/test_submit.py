@@ -260,7 +260,7 @@ def test_a_file_that_the_platform_cannot_score_is_told_with_the_reason(
 
 def test_a_score_is_held_against_the_expected_one_in_its_standard_errors() -> None:
     one = Submission("a", now(), "scored", cross_fitted_score=0.65, standard_error=0.03, public=0.71)
-    said = "a: public 0.71000, private -, cross-fitted 0.65000 +- 0.03, so public is 2.0 standard errors"
+    said = "a: public 0.71000, private -, cross-fitted 0.65000 +- 0.030, so public is 2.0 standard errors"
     assert submit.outcome(one, METRICS["rmse"]) == f"{said} worse"
     assert submit.outcome(one, METRICS["r2"]) == f"{said} better"
 
