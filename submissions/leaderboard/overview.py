@@ -67,8 +67,8 @@ def select(ledger: Path, names: list[str]) -> None:
 def distinct(known: list[Submission]) -> list[Submission]:
     """One submission per file that reached the platform: the first with a score, else the first."""
     sent = [one for one in known if one.status == "scored" or (one.status == "submitted" and one.ref != BY_HAND)]
-    ranked = sorted(reversed(sent), key=lambda one: one.status == "scored")
-    return list({one.file_digest or one.submission: one for one in ranked}.values())[::-1]
+    sent = sorted(sent, key=lambda one: one.status != "scored")[::-1]
+    return list({one.file_digest or one.submission: one for one in sent}.values())[::-1]
 
 
 def page(competition: str, public_share: float) -> str:

@@ -130,7 +130,8 @@ def outcome(one: Submission, metric: Metric) -> str:
     """What became of a submission, in a line."""
     if one.public is None:
         return f"{one.submission}: {one.status}, {one.message}"
-    said = f"{one.submission}: public {number(one.public)}, private {number(one.private)}, cross-fitted {with_error(one.cross_fitted_score, one.standard_error)}"
+    expected = with_error(one.cross_fitted_score, one.standard_error)
+    said = f"{one.submission}: public {number(one.public)}, private {number(one.private)}, cross-fitted {expected}"
     if one.cross_fitted_score is None or not one.standard_error:
         return said
     off = (one.public - one.cross_fitted_score) / one.standard_error * (1 if metric.greater_is_better else -1)
@@ -154,7 +155,8 @@ def main() -> None:
             print("\n".join(outcome(one, metric) for one in asked) or "No submission waits for a score.")
             return
         row, send = notebook_to_send(slug, paths) if args.kernel else file_to_send(competition, paths, args.file)
-        of_run = f"run {row.run}, {row.chosen}, cross-fitted {metric.name} {with_error(row.cross_fitted_score, row.standard_error)}"
+        expected = with_error(row.cross_fitted_score, row.standard_error)
+        of_run = f"run {row.run}, {row.chosen}, cross-fitted {metric.name} {expected}"
         row = replace(row, message=args.message or (of_run if row.run else "a file of no run"))
         print(f"{row.file}: {row.message}")
         if args.dry_run:

@@ -19,7 +19,7 @@ from competition.metrics import METRICS
 from competition.paths import PROJECT, Paths, holdout_yaml
 from submissions.config import load_config
 from submissions.hold_out import hold_out
-from submissions.report import report
+from submissions.report.__main__ import report
 from tests.conftest import mixed_tables, write_competition
 from tests.submissions.fakes import TARGETS, fake_competition, prepare_and_fake_jobs, run_steps
 
