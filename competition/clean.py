@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -23,10 +26,10 @@ def check_ids(ids: pd.Series, where: object) -> pd.Series:
     """
     empty = (ids.str.strip() == "").to_numpy()
     if empty.any():
-        raise DataError(f"{where}: every row must have an id; row {int(empty.argmax()) + 2} has none.")
+        raise DataError(f"{where}: row {int(empty.argmax()) + 2} has no id; give every row one of its own.")
     doubled = ids[ids.duplicated()].unique()
     if len(doubled):
-        raise DataError(f"{where}: ids must be unique; doubled: {listed(doubled)}. Remove the extra rows.")
+        raise DataError(f"{where}: the ids {listed(doubled)} stand in several rows. Remove the extra rows.")
     return ids
 
 
@@ -34,18 +37,13 @@ def parse_numbers(table: pd.DataFrame, name: str, id_column: str, where: object)
     """A column as finite floats; an empty cell, NA, NaN, null or None is NaN.
 
     Raises:
-        DataError: for other text or an infinite number; names the row.
+        DataError: for other text or an infinite number; names the rows.
     """
     text = table[name].str.strip()
-    numbers = pd.to_numeric(text.where(~text.str.lower().isin(MISSING), "nan"), errors="coerce")
-    wrong = (numbers.isna() & ~text.str.lower().isin(MISSING)) | (numbers.abs() > LARGEST)
-    if wrong.any():
-        first = int(wrong.to_numpy().argmax())
-        raise DataError(
-            f"{where}: column {name!r} must hold finite numbers or nothing; row {first + 2} "
-            f"(id {table[id_column][first]!r}) has {table[name][first]!r}"
-            + (f", and {int(wrong.sum()) - 1} more rows." if wrong.sum() > 1 else ".")
-        )
+    missing = text.str.lower().isin(MISSING)
+    numbers = pd.to_numeric(text.where(~missing, "nan"), errors="coerce")
+    wrong = (numbers.isna() & ~missing) | (numbers.abs() > LARGEST)
+    refuse(table, wrong, name, id_column, where, "cells that are no finite number", "Correct or empty them.")
     return numbers.astype(float)
 
 
@@ -53,19 +51,15 @@ def parse_times(table: pd.DataFrame, name: str, id_column: str, where: object) -
     """A column of numbers, or of ISO 8601 dates, as numbers that rise with time.
 
     Raises:
-        DataError: for a cell that is neither, and for one of the other kind than most; names the row.
+        DataError: for a cell that is neither, and for one of the other kind than most; names the rows.
     """
     text = table[name].str.strip()
     numbers = pd.to_numeric(text, errors="coerce")
     dates = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
     if numbers.notna().sum() < dates.notna().sum():
         numbers = (dates - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
-    wrong = ~np.isfinite(numbers)
-    if wrong.any():
-        raise DataError(
-            f"{where}: the time column {name!r} must hold a number or a date such as 2025-05-31 in every row, and one "
-            f"kind alone; it does not in {named_rows(table, wrong, id_column)}. Fill or correct it."
-        )
+    what = "times that are neither a number nor a date such as 2025-05-31, or are of the other kind than most"
+    refuse(table, ~np.isfinite(numbers), name, id_column, where, what)
     return numbers.astype(float)
 
 
@@ -73,16 +67,11 @@ def parse_folds(table: pd.DataFrame, name: str, id_column: str, where: object) -
     """A column of whole numbers from -1 up, none missing.
 
     Raises:
-        DataError: for another cell; names the row.
+        DataError: for another cell; names the rows.
     """
     text = table[name].str.strip()
     wrong = ~text.str.fullmatch(r"-1|\d{1,4}")
-    if wrong.any():
-        raise DataError(
-            f"{where}: the fold column {name!r} must hold a whole number from 0 up, or -1, in every row; it does "
-            f"not in {named_rows(table, wrong, id_column)} (the first has {table[name][wrong].iloc[0]!r}). "
-            "Fill or correct it."
-        )
+    refuse(table, wrong, name, id_column, where, "folds that are neither a whole number from 0 up nor -1")
     return text.astype(int)
 
 
@@ -103,14 +92,13 @@ def clean_inputs(
     for name in config.smiles:
         none = config.empty_smiles or ""
         canonical = {smiles: canonical_smiles(smiles.strip() or none) for smiles in table[name].unique()}
-        clean[name] = table[name].map(canonical)
-        keys[name] = clean[name]
-        dropped |= _unusable(table, name, clean[name].isna().to_numpy(), "a SMILES that RDKit can parse", config, where)
-        clean[name] = clean[name].fillna("")
+        keys[name] = table[name].map(canonical)
+        clean[name] = keys[name].fillna("")
+        dropped |= _unusable(table, name, keys[name].isna(), config, where)
     for name in config.text:
         clean[name] = table[name]
         keys[name] = table[name].map(normalised_text)
-        dropped |= _unusable(table, name, (keys[name] == "").to_numpy(), "text", config, where)
+        dropped |= _unusable(table, name, keys[name] == "", config, where)
     for name in config.numeric:
         clean[name] = parse_numbers(table, name, config.id, where)
         keys[name] = clean[name].map(repr)
@@ -122,19 +110,35 @@ def clean_inputs(
     return clean, dropped
 
 
-def _unusable(
-    table: pd.DataFrame, name: str, wrong: np.ndarray, what: str, config: CompetitionConfig, where: str
-) -> np.ndarray:
-    if wrong.any() and config.unparsable == "error":
-        first = int(np.flatnonzero(wrong)[0])
-        is_empty = name in config.smiles and not table[name][first].strip()
-        no_molecule = ', or empty_smiles: "[Ar]" where empty means no molecule' if is_empty else ""
-        raise DataError(
-            f"{where}: column {name!r} must hold {what} in every row; it does not in "
-            f"{named_rows(table, pd.Series(wrong), config.id)} (the first has {table[name][first]!r}). Correct it, or "
-            f"set competition.unparsable: drop{no_molecule} (for predict: before the run that it predicts with)."
-        )
-    return wrong
+def _unusable(table: pd.DataFrame, name: str, wrong: pd.Series, config: CompetitionConfig, where: str) -> np.ndarray:
+    if config.unparsable == "error":
+        what = "cells that are no valid SMILES" if name in config.smiles else "empty texts"
+        advice = "Correct them, or set competition.unparsable: drop (for predict, before the run it predicts with)"
+        if name in config.smiles and (table[name][wrong].str.strip() == "").any():
+            advice += ', or empty_smiles: "[Ar]" where an empty cell means no molecule'
+        refuse(table, wrong, name, config.id, where, what, f"{advice}.")
+    return wrong.to_numpy()
+
+
+def refuse(
+    table: pd.DataFrame,
+    wrong: Any,
+    name: str,
+    id_column: str,
+    where: object,
+    what: str,
+    advice: str = "Correct or fill them.",
+) -> None:
+    """Refuse a column with wrong cells, (n_rows,) bool.
+
+    Raises:
+        DataError: if there are any: what they are, their rows, ids and values, and what to do.
+    """
+    positions = np.flatnonzero(wrong)
+    if len(positions):
+        cells = [f"row {i + 2} (id {table[id_column].iloc[i]!r}): {table[name].iloc[i]!r}" for i in positions[:3]]
+        more = f" and {len(positions) - 3} more" if len(positions) > 3 else ""
+        raise DataError(f"{where}: column {name!r} has {what}: {', '.join(cells)}{more}. {advice}")
 
 
 def require_columns(table: pd.DataFrame, names: list[str], where: object) -> None:
@@ -142,20 +146,19 @@ def require_columns(table: pd.DataFrame, names: list[str], where: object) -> Non
     lacking = [name for name in names if name not in table.columns]
     if lacking:
         raise DataError(
-            f"{where} must have the columns {', '.join(names)}; lacking: {', '.join(lacking)} "
-            f"(it has {', '.join(table.columns)})."
+            f"{where}: columns are lacking: {', '.join(lacking)} (it has {', '.join(table.columns)}); correct them."
         )
 
 
 def require_rows(table: pd.DataFrame, where: object) -> None:
     """Raise a DataError where a table is empty."""
     if table.empty:
-        raise DataError(f"{where} must have at least one row below its header; it has none.")
+        raise DataError(f"{where} has no row below its header.")
 
 
-def listed(values: object, most: int = 5) -> str:
+def listed(values: Iterable[Any], most: int = 5) -> str:
     """The first values, and how many more there are."""
-    items = [repr(value) for value in values]  # type: ignore[attr-defined]
+    items = [repr(value) for value in values]
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 

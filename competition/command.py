@@ -12,45 +12,34 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn
 
 from competition.durations import seconds_of
 from competition.errors import ConfigError, DataError, UserError
 from competition.paths import DEFAULT_COMPETITION, Paths, holdout_yaml, work_root
 
-EXECUTORS = ("local", "ray")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 FULL_OR_CLOSED = (*FULL, errno.EACCES, errno.ENOTDIR, errno.EISDIR)
 """What the system says of a folder that takes no new files."""
 
 
 def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if not 0.05 <= share <= 0.5:
-        raise ConfigError(f"--holdout must be a share from 0.05 to 0.5 of the training rows; found {text!r}.")
-    return share
-
-
-def _executor(text: str) -> str:
-    if text not in EXECUTORS:
-        raise ConfigError(f"--executor must be one of {', '.join(EXECUTORS)}; found {text!r}.")
-    return text
+    if not re.fullmatch(r"0?\.\d+", text) or not 0.05 <= float(text) <= 0.5:
+        raise ConfigError(f"--holdout takes a share of the training rows from 0.05 to 0.5; found {text!r}.")
+    return float(text)
 
 
 def _shard(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
     i, n = (int(part) for part in match.groups()) if match else (0, 0)
     if not 1 <= i <= n:
-        raise ConfigError(f"--shard must be I/N, such as 1/4 to 4/4 for four machines; found {text!r}.")
+        raise ConfigError(f"--shard takes I/N, such as 1/4 to 4/4 for four machines; found {text!r}.")
     return i, n
 
 
-SHARED: dict[str, Any] = {
+SHARED: dict[str, dict[str, Any]] = {
     "seed": {"type": int, "help": "replaces competition.seed of the YAML"},
-    "workers": {"type": int, "help": "jobs side by side (default: one per core or GPU)"},
+    "workers": {"type": int, "help": "jobs side by side (default: as many as the cores or GPUs allow)"},
     "holdout": {
         "type": _share,
         "metavar": "SHARE",
@@ -58,6 +47,7 @@ SHARED: dict[str, Any] = {
         "finished submission on it (holdout_score); a competition of its own, NAME_holdout20",
     },
     "reuse": {"action": "store_true", "help": "accept finished jobs of other code; tables mark them"},
+    "retrain": {"action": "store_true", "help": "train jobs again whose code has changed, without asking"},
     "budget": {
         "type": seconds_of,
         "metavar": "TIME",
@@ -67,12 +57,12 @@ SHARED: dict[str, Any] = {
     "shard": {
         "type": _shard,
         "metavar": "I/N",
-        "help": "machine I of N on one WORK_DIR: train does its share of the jobs, full begins with it",
+        "help": "for train: machine I of N on one WORK_DIR does its share of the jobs",
     },
     "executor": {
-        "type": _executor,
-        "default": EXECUTORS[0],
-        "help": "what full and train place jobs with: local, processes of this machine (default), or ray, a cluster",
+        "choices": ["local", "ray"],
+        "default": "local",
+        "help": "what full and train place jobs with: processes of this machine (default), or a Ray cluster",
     },
     "ray-address": {
         "metavar": "HOST:PORT",
@@ -100,13 +90,13 @@ class Parser(argparse.ArgumentParser):
         return options
 
 
-def parser(description: str | None, verb: str | None = None, takes: Sequence[str] | None = None) -> Parser:
+def parser(description: str | None, verb: str | None = None, takes: Sequence[str] = tuple(SHARED)) -> Parser:
     """The competition and options that commands share.
 
     Args:
         description: the module's docstring.
         verb: of run.sh, where the module has another name.
-        takes: which of the shared options; None for all, which a step of `./run.sh full` has to take.
+        takes: which of the shared options; a step of `./run.sh full` has to take all.
     """
     options = Parser(
         prog=f"./run.sh {verb or Path(sys.argv[0]).stem}",
@@ -121,7 +111,7 @@ def parser(description: str | None, verb: str | None = None, takes: Sequence[str
         help="name in competition/configs/, or a YAML file (default: %(default)s)",
     )
     options.set_defaults(seed=None, workers=None, holdout=None)
-    for name in SHARED if takes is None else takes:
+    for name in takes:
         options.add_argument(f"--{name}", **SHARED[name])
     return options
 
@@ -131,29 +121,24 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        sys.exit(_fail(type(error).__name__, error))
+        _end(f"{type(error).__name__}: {error}", 2)
     except KeyboardInterrupt:
-        print("\nInterrupted. Finished jobs are kept; the same command goes on from there.", file=sys.stderr)
-        sys.exit(130)
+        _end("\nInterrupted. Finished jobs are kept; the same command goes on from there.", 130)
     except BrokenPipeError:
         sys.exit(141)
     except OSError as error:
         if error.errno not in FULL_OR_CLOSED:
             raise
-        sys.exit(_fail("DataError", takes_no_files(error)))
+        _end(
+            f"DataError: the folder for products, {work_root()}, takes no new files ({error}). Make room, or set "
+            "WORK_DIR to another folder; finished jobs are kept.",
+            2,
+        )
 
 
-def takes_no_files(error: OSError) -> str:
-    """What is said of a folder for products that is full or read-only."""
-    return (
-        f"the folder for products, {work_root()}, must take new files; {error}. Make room, or set WORK_DIR to another "
-        "folder; finished jobs are kept."
-    )
-
-
-def _fail(kind: str, message: object) -> int:
-    print(f"{kind}: {message}", file=sys.stderr)
-    return 2
+def _end(message: str, status: int) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(status)
 
 
 @contextmanager
@@ -165,15 +150,22 @@ def locked(paths: Paths, lock: Path | None = None, wait: bool = False) -> Iterat
         wait: until another command has ended, with a line that names it.
 
     Raises:
-        DataError: if another command holds it.
+        DataError: if another command holds it, or the file system has no locks.
     """
-    with _opened(lock or paths.lock) as file:
-        if not _taken(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+    path = lock or paths.lock
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
             by = file.read().strip() or "another command"
             if not wait:
-                raise DataError(f"{paths.root} is in use by another command ({by}); wait for it or stop it.")
+                raise DataError(f"{paths.root} is in use ({by}). Wait for that command, or stop it.") from None
             print(f"waiting for {by}, which is at {paths.root}", flush=True)
-            _taken(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise DataError(f"{path} cannot be locked ({error}). Set WORK_DIR to a folder with locks.") from None
         file.truncate(0)
         file.write(f"{Path(sys.argv[0]).stem} on {socket.gethostname()}, process {os.getpid()}")
         file.flush()
@@ -184,48 +176,28 @@ def locked(paths: Paths, lock: Path | None = None, wait: bool = False) -> Iterat
 
 
 @contextmanager
-def tables_in_use(paths: Paths) -> Iterator[None]:
-    """While this lasts, no command of any machine changes the tables and folds; several at a time may say so."""
-    with _opened(paths.tables_lock) as file:
-        _taken(file, fcntl.LOCK_SH)
+def training(paths: Paths, shard: tuple[int, int] | None = None) -> Iterator[None]:
+    """Be the one driver at the jobs of a competition, or at one shard I/N of them beside the N - 1 others.
+
+    Raises:
+        DataError: if another driver is at the same jobs.
+    """
+    i, n = shard or (1, 1)
+    require_no_training(paths, f"train_*_of_{n}.lock" if n > 1 else None)
+    with locked(paths, paths.training_lock(i, n)):
         yield
 
 
-@contextmanager
-def tables_to_change(paths: Paths) -> Iterator[None]:
-    """While this lasts, no command reads the tables and folds for jobs.
+def require_no_training(paths: Paths, beside: str | None = None) -> None:
+    """Check that no driver trains, since its jobs are named after the tables and folds as they are.
+
+    Args:
+        beside: name pattern of the locks of those that may.
 
     Raises:
-        DataError: if one does now: its jobs are named after these tables.
+        DataError: if one does.
     """
-    with _opened(paths.tables_lock) as file:
-        if not _taken(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            raise DataError(
-                f"{paths.root} is in use by another command, which trains on other tables or folds than those of the "
-                "YAML, its files and --seed now; wait for it or stop it."
-            )
-        yield
-
-
-def _opened(lock: Path) -> TextIO:
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    return lock.open("a+")
-
-
-def _taken(file: TextIO, operation: int) -> bool:
-    """Lock an open file; whether it is now.
-
-    Raises:
-        DataError: if the file system has no locks.
-    """
-    try:
-        fcntl.flock(file, operation)
-    except BlockingIOError:
-        file.seek(0)
-        return False
-    except OSError as error:
-        raise DataError(
-            f"the file system of {file.name} must let files be locked; {error}. Mount it with locks (flock), or set "
-            "WORK_DIR to another folder."
-        ) from None
-    return True
+    for lock in paths.root.glob("train_*.lock"):
+        if beside is None or not lock.match(beside):
+            with locked(paths, lock):
+                pass

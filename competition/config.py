@@ -46,6 +46,13 @@ EachOnce = AfterValidator(_each_once)
 """Of a list whose entries must differ."""
 
 
+GONE = dict.fromkeys(
+    ("reinitialise_layers", "token_order", "atom_features"),
+    "this key is gone, as no measurement spoke for it; leave it out",
+)
+"""Keys of earlier versions, and what to do instead."""
+
+
 class ExtraTrain(StrictModel):
     """A table of more training rows."""
 
@@ -138,30 +145,29 @@ class CompetitionConfig(StrictModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> CompetitionConfig:
-        roles = [self.id, *self.targets, *self.inputs, *self.auxiliary_targets]
-        roles += [name for name in (self.weight, self.fold_column) if name is not None]
-        doubled = sorted({name for name in roles if roles.count(name) > 1})
-        mistakes = [f"each column must have one role, but {name!r} has several" for name in doubled]
-        if any(name.startswith(("__", "feature ")) for name in roles) or "id" in self.targets:
-            mistakes.append("no column may begin with __ or feature and no target be id, which are names of ours")
-        ours = [*self.inputs, *self.targets, *self.auxiliary_targets]
-        for extra in self.extra_train:
-            unknown = [name for name in extra.columns if name not in ours]
-            if unknown:
-                mistakes.append(f"extra_train.columns must be named by inputs or targets, but {unknown[0]!r} is none")
-        if self.submission_columns and len(self.submission_columns) != len(self.targets):
-            mistakes.append("submission_columns must name one column per target")
-        if self.submission_columns and self.id in self.submission_columns:
-            mistakes.append("submission_columns must not name the id")
-        if self.group in (self.id, *self.targets, *self.numeric):
-            mistakes.append(f"group must not be the id, a target or a numeric column, but {self.group!r} is")
-        if self.time in (self.id, *self.targets, *self.auxiliary_targets):
-            mistakes.append(f"time must not be the id or a target, but {self.time!r} is")
-        if ":" in self.metric and self.greater_is_better is None:
-            mistakes.append("greater_is_better must be set for a metric of your own")
-        if self.metric in METRICS and self.greater_is_better not in (None, METRICS[self.metric].greater_is_better):
-            mistakes.append(f"greater_is_better contradicts the metric {self.metric}; remove it")
-        if mistakes:
+        labels = [*self.targets, *self.auxiliary_targets]
+        roles = [self.id, *labels, *self.inputs, *filter(None, (self.weight, self.fold_column))]
+        renamed, ours = self.submission_columns or self.targets, METRICS.get(self.metric)
+        wrong = {f"the column {name!r} has several roles; give it one": roles.count(name) > 1 for name in roles}
+        wrong |= {
+            f"extra_train.columns names {name!r}, which is neither an input nor a target": True
+            for extra in self.extra_train
+            for name in extra.columns
+            if name not in self.inputs + labels
+        }
+        wrong |= {
+            "no column may begin with '__' or 'feature ', and no target may be called id: such names are ours":
+                any(name.startswith(("__", "feature ")) for name in roles) or "id" in self.targets,
+            "submission_columns must name one column per target": len(renamed) != len(self.targets),
+            "submission_columns must not name the id": self.id in renamed,
+            f"group is {self.group!r}, and must not be the id, a target or a numeric column":
+                self.group in (self.id, *self.targets, *self.numeric),
+            f"time is {self.time!r}, and must not be the id or a target": self.time in (self.id, *labels),
+            "greater_is_better must be set for a metric of your own": ours is None and self.greater_is_better is None,
+            f"greater_is_better contradicts the metric {self.metric}; remove it":
+                ours is not None and self.greater_is_better not in (None, ours.greater_is_better),
+        }  # fmt: skip
+        if mistakes := [message for message, is_wrong in wrong.items() if is_wrong]:
             raise ValueError("; ".join(mistakes))
         return self
 
@@ -194,8 +200,8 @@ def find_config(name: str) -> Path:
     known = sorted({file.stem for folder in config_folders() for file in folder.glob("*.yaml")})
     meant = "".join(f" Did you mean {other}?" for other in get_close_matches(name, known, 1))
     raise ConfigError(
-        f"{name!r} must be a YAML file or one of the competitions {', '.join(known)}; make one from its CSV files "
-        f"with ./run.sh new NAME --train F --test F --sample F, or from Kaggle with --kaggle SLUG.{meant}"
+        f"there is no competition {name!r}, only {', '.join(known)} or the path of a YAML file; make one from its CSV "
+        f"files with ./run.sh new NAME --train F --test F --sample F, or from Kaggle with --kaggle SLUG.{meant}"
     )
 
 
@@ -208,9 +214,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} must be YAML: {' '.join(str(error).split())}.") from None
+        raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(document, dict):
-        raise ConfigError(f"{path} must hold the sections competition, folds, stages and submissions.")
+        raise ConfigError(f"{path} needs the sections competition, folds, stages and submissions; it has none.")
     return document
 
 
@@ -229,8 +235,11 @@ def validate(model: type[Model], values: Any, path: Path, section: str = "") -> 
         said: dict[tuple[str, str], list[str]] = {}  # of a setting that may be one or another thing, all at once
         for item in error.errors():
             where = ".".join([*([section] if section else []), *_keys(values, item["loc"])])
-            found = "" if item["type"] in ("missing", "extra_forbidden") else _found(item["input"])
-            said.setdefault((where or "the file", found), []).append(_sentence(item["msg"]))
+            hidden = item["type"] in ("missing", "extra_forbidden") or isinstance(item["input"], dict | BaseModel)
+            message = item["msg"].removeprefix("Value error, ")
+            if item["type"] == "extra_forbidden":
+                message = GONE.get(str(item["loc"][-1]), "this key is not known")
+            said.setdefault((where or "the file", "" if hidden else f" (found {item['input']!r})"), []).append(message)
         lines = [f"  {where}: {'; or: '.join(messages)}{found}" for (where, found), messages in said.items()]
         raise ConfigError("\n".join([f"{path} has {len(lines)} mistake(s):", *lines])) from None
 
@@ -248,15 +257,6 @@ def _keys(values: Any, location: tuple[int | str, ...]) -> list[str]:
         elif isinstance(values, list) and isinstance(part, int):
             values = values[part]
     return keys
-
-
-def _sentence(message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    return "this key is not known" if message == "Extra inputs are not permitted" else message
-
-
-def _found(value: Any) -> str:
-    return "" if isinstance(value, dict | BaseModel) else f" (found {value!r})"
 
 
 def read_yaml(name: str, seed: int | None = None) -> tuple[Path, dict[str, Any]]:
@@ -293,11 +293,11 @@ def require_own_products(paths: Paths, yaml_file: Path) -> None:
         ConfigError: if another YAML, which still exists, made them, or the name is a folder of ours.
     """
     if paths.name in ("cache", "configs"):
-        raise ConfigError(f"a competition must not be named {paths.name}, which is a folder below {paths.root.parent}.")
+        raise ConfigError(f"no competition can be named {paths.name}, which is a folder in {paths.root.parent}.")
     if paths.owner.exists():
         owner = Path(paths.owner.read_text(encoding="utf-8").strip())
         if owner != yaml_file.resolve() and owner.is_file():
             raise ConfigError(
-                f"{paths.root} must belong to one YAML; it was made from {owner}, and this is {yaml_file.resolve()}. "
-                "Rename one of the two files, or set WORK_DIR."
+                f"{paths.root} was made from {owner}, and this is {yaml_file.resolve()}. Rename one of the two, or set "
+                "WORK_DIR."
             )

@@ -28,16 +28,16 @@ def with_extra_rows(
     """The prepared training table with the rows of all extra tables below it, and what was found in each.
 
     Left out are rows with the input of a test row, with an input that cannot be read, and without any label. A row
-    with the input of a training row stays: the job that holds that row out leaves it out (`models.jobs.train`).
+    with the input of a training row stays: the job that holds that row out leaves it out (`models.jobs.work`).
 
     Raises:
         DataError: if columns are missing, or labels are on another scale.
     """
     tables, found = [train.assign(**{EXTRA: 0, WEIGHT: train.get(WEIGHT, 1.0)})], {}
+    lenient = config.model_copy(update={"unparsable": "drop"})
     for i, extra in enumerate(config.extra_train):
         table = _read(extra, config)
         labels = pd.DataFrame({name: parse_numbers(table, name, config.id, extra.file) for name in _labels(config)})
-        lenient = config.model_copy(update={"unparsable": "drop"})
         clean, unreadable = clean_inputs(table, lenient, str(extra.file), in_train=True)
         clean = pd.concat([clean, labels], axis=1).assign(**{EXTRA: 1, WEIGHT: extra.weight})
         if config.group and config.group not in clean:
@@ -47,12 +47,13 @@ def with_extra_rows(
         in_test = clean[INPUT_KEY].isin(set(test[INPUT_KEY])).to_numpy() & ~unusable
         kept = clean[~unusable & ~in_test].assign(**{config.id: lambda t, i=i: [f"extra{i}_{n}" for n in t.index]})
         if extra.check_units:
-            _require_same_units(kept, train, config.targets, extra)
+            for name in config.targets:
+                _require_same_units(kept.dropna(subset=name), train.dropna(subset=name), name, extra)
         found[extra.file.name] = {"used": len(kept), "in_test": int(in_test.sum()), "unusable": int(unusable.sum())}
         tables.append(kept[tables[0].columns])
     whole = pd.concat(tables, ignore_index=True)
     if whole[config.id].duplicated().any():
-        raise DataError(f"ids of {config.train} must not begin with 'extra0_', which names rows of extra_train.")
+        raise DataError(f"{config.train}: an id begins with 'extra0_', which names rows of extra_train. Rename it.")
     return whole, found
 
 
@@ -61,57 +62,50 @@ def _labels(config: CompetitionConfig) -> list[str]:
 
 
 def _read(extra: ExtraTrain, config: CompetitionConfig) -> pd.DataFrame:
-    """The table under our names of columns; a target that it does not have is empty.
+    """The table under our names of columns; a label that it does not have is empty.
 
     Raises:
         DataError: if it lacks an input, or has no target at all.
     """
     raw = read_text_table(extra.file)
     theirs = {name: extra.columns.get(name, name) for name in [*config.inputs, *_labels(config)]}
-    wanted = [
-        *(theirs[name] for name in config.inputs),
-        *(extra.columns[n] for n in _labels(config) if n in extra.columns),
-    ]
-    require_columns(raw, wanted, f"extra_train {extra.file}")
+    needed = [column for name, column in theirs.items() if name in config.inputs or name in extra.columns]
+    require_columns(raw, needed, f"extra_train {extra.file}")
     if not any(theirs[name] in raw for name in config.targets):
         raise DataError(
-            f"extra_train {extra.file} must have one of the targets {', '.join(config.targets)}; it has "
-            f"{', '.join(raw.columns)}. Set columns: {{{config.targets[0]}: THEIR NAME}}."
+            f"extra_train {extra.file} has none of the targets {', '.join(config.targets)}, but {', '.join(raw)}. "
+            f"Set columns: {{{config.targets[0]}: THEIR NAME}}."
         )
     empty = pd.Series("", index=raw.index)
     table = pd.DataFrame({name: raw.get(column, empty) for name, column in theirs.items()})
     return table.assign(**{config.id: [f"row {n + 2}" for n in raw.index]})
 
 
-def _require_same_units(extra: pd.DataFrame, train: pd.DataFrame, targets: list[str], settings: ExtraTrain) -> None:
-    """Check that labels of shared inputs agree, or where there are few, that the extra ones lie among ours.
+def _require_same_units(theirs: pd.DataFrame, ours: pd.DataFrame, name: str, settings: ExtraTrain) -> None:
+    """Check that the labels of shared inputs agree, or where these are few, that the extra ones lie among ours.
 
     Raises:
         DataError: if they do not.
     """
-    for name in targets:
-        ours, theirs = train.dropna(subset=name), extra.dropna(subset=name)
-        spread = float(ours[name].std()) if ours[name].nunique() > 1 else 1.0
-        shared = theirs.groupby(INPUT_KEY)[name].median().to_frame("theirs").join(
-            ours.groupby(INPUT_KEY)[name].median().to_frame("ours"), how="inner"
-        )  # fmt: skip
-        if len(shared) >= SHARED_ROWS:
-            gap = float((shared["theirs"] - shared["ours"]).abs().median())
-            # Of the two regression lines the geometric mean, which noise does not flatten.
-            slope = float(shared["theirs"].std() / shared["ours"].std()) if shared["ours"].nunique() > 1 else 1.0
-            alike = bool(np.corrcoef(shared["theirs"], shared["ours"])[0, 1] > 0.8)
-            wrong = gap > spread or (alike and not SLOPES[0] < slope < SLOPES[1])
-            found = f"on {len(shared)} shared inputs they differ by {gap:.3g}, with a spread {slope:.3g} times as wide"
-        else:
-            middle = float(theirs[name].median())
-            low, high = float(ours[name].min()), float(ours[name].max())
-            wrong = bool(len(theirs)) and not low - spread <= middle <= high + spread
-            found = f"their median is {middle:.3g}, ours are from {low:.3g} to {high:.3g}"
-        if wrong:
-            raise DataError(
-                f"extra_train {settings.file}: {name!r} must be in the units of the competition, whose spread is "
-                f"{spread:.3g}; {found}. Convert the column, or set check_units: false."
-            )
+    deviation = float(ours[name].std()) if ours[name].nunique() > 1 else 1.0
+    medians = [table.groupby(INPUT_KEY)[name].median() for table in (theirs, ours)]
+    shared = pd.concat(medians, axis=1, join="inner", keys=["theirs", "ours"])
+    if len(shared) >= SHARED_ROWS:
+        gap = float((shared["theirs"] - shared["ours"]).abs().median())
+        # Of the two regression lines the geometric mean, which noise does not flatten.
+        slope = float(shared["theirs"].std() / shared["ours"].std()) if shared["ours"].nunique() > 1 else 1.0
+        alike = bool(np.corrcoef(shared["theirs"], shared["ours"])[0, 1] > 0.8)
+        wrong = gap > deviation or (alike and not SLOPES[0] < slope < SLOPES[1])
+        found = f"on {len(shared)} shared inputs they differ by {gap:.3g}, and deviate {slope:.3g} times as much"
+    else:
+        middle, low, high = float(theirs[name].median()), float(ours[name].min()), float(ours[name].max())
+        wrong = bool(len(theirs)) and not low - deviation <= middle <= high + deviation
+        found = f"their median is {middle:.3g}, and ours are from {low:.3g} to {high:.3g}"
+    if wrong:
+        raise DataError(
+            f"extra_train {settings.file}: the labels of {name!r} seem to be in other units than the competition's, "
+            f"whose standard deviation is {deviation:.3g}: {found}. Convert the column, or set check_units: false."
+        )
 
 
 def with_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
@@ -125,38 +119,27 @@ def with_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.DataFram
     function = load_user_code("competition.features", config.features, "a function of a table of inputs")
     features = _call(function, table[config.inputs], config.features)
     if not features.notna().to_numpy().any():
-        raise ConfigError(f"competition.features {config.features} must return numbers; it returned none.")
-    for row in _some_rows(table):
+        raise ConfigError(f"competition.features {config.features} returned no number at all.")
+    # Rows over the whole table, and some whose input stands in it more than once: where other rows would show.
+    repeated = np.flatnonzero(table[INPUT_KEY].duplicated(keep=False))[: ALONE // 2]
+    for row in sorted({*np.linspace(0, len(table) - 1, ALONE).astype(int).tolist(), *repeated.tolist()}):
         alone = _call(function, table[config.inputs].iloc[[row]].reset_index(drop=True), config.features)
-        if list(alone.columns) != list(features.columns) or not np.allclose(
-            alone.to_numpy(), features.iloc[[row]].to_numpy(), equal_nan=True
-        ):
+        if list(alone) != list(features) or not np.allclose(alone, features.iloc[[row]], equal_nan=True):
             raise ConfigError(
-                f"competition.features {config.features} must give a row numbers that depend on that row alone; row "
-                f"{row + 1} has others when it comes alone. Fit and count nothing on the table inside the function."
+                f"competition.features {config.features} gives row {row + 1} other numbers when it comes alone. They "
+                "have to depend on that row alone: fit and count nothing on the table inside the function."
             )
     return pd.concat([table, features.add_prefix(FEATURE)], axis=1)
 
 
-def _some_rows(table: pd.DataFrame) -> list[int]:
-    """Rows over the whole table, and some whose input stands in it more than once: where other rows would show."""
-    spread = np.linspace(0, len(table) - 1, ALONE).astype(int)
-    repeated = np.flatnonzero(table[INPUT_KEY].duplicated(keep=False))[: ALONE // 2]
-    return sorted({*spread.tolist(), *repeated.tolist()})
-
-
 def _call(function: Any, inputs: pd.DataFrame, named: str) -> pd.DataFrame:
     try:
-        features = pd.DataFrame(function(inputs.copy())).reset_index(drop=True)
-        features = features.astype(float)
+        features = pd.DataFrame(function(inputs.copy())).reset_index(drop=True).astype(float).rename(columns=str)
     except (Exception, SystemExit) as error:  # a user's function may raise anything
+        raise ConfigError(f"competition.features {named} raised {type(error).__name__}: {error}.") from error
+    if len(features) != len(inputs) or np.isinf(features.to_numpy()).any() or not features.columns.is_unique:
         raise ConfigError(
-            f"competition.features {named} must return numbers for a table of inputs; it raised "
-            f"{type(error).__name__}: {error}."
-        ) from error
-    if len(features) != len(inputs) or np.isinf(features.to_numpy()).any():
-        raise ConfigError(
-            f"competition.features {named} must return one row of finite numbers (NaN: missing) per row; it returned "
-            f"{features.shape} for {len(inputs)} rows."
+            f"competition.features {named} has to return a row of finite numbers (NaN: missing) for each row, in "
+            f"columns of different names; it returned {features.shape} for {len(inputs)} rows."
         )
-    return features.rename(columns=str)
+    return features

@@ -53,7 +53,13 @@ class Metric:
             ConfigError: if a function of the user's own raises or does not return one number.
         """
         if self.whole is not None:
-            return _call_users(self.name, self.whole, y_true, y_pred)
+            try:
+                return float(self.whole(y_true.copy(), y_pred.copy()))  # theirs may write into the arrays
+            except (Exception, SystemExit) as error:  # a user's function may raise anything
+                raise ConfigError(
+                    f"the metric {self.name} has to return one number for arrays {y_true.shape}; it raised "
+                    f"{type(error).__name__}: {error}."
+                ) from error
         of_targets = np.array([self.one(y_true[:, t], y_pred[:, t]) for t in range(y_true.shape[1])])
         return float(of_targets.mean() if self.target_weights is None else of_targets @ self.target_weights(y_true))
 
@@ -158,25 +164,12 @@ def load_metric(name: str, greater_is_better: bool | None = None) -> Metric:
     Raises:
         ConfigError: if the name is not known, its direction is another one, or the file or the function is not there.
     """
-    if ":" not in name:
-        if name not in METRICS:
-            raise ConfigError(
-                f"competition.metric must be one of {', '.join(METRICS)} or file.py:function; found {name!r}."
-            )
-        metric = METRICS[name]
-        if greater_is_better not in (None, metric.greater_is_better):
-            raise ConfigError(f"competition.greater_is_better contradicts the metric {name}; remove it.")
-        return metric
-    file, function_name = name.rsplit(":", 1)
-    function = load_user_code("competition.metric", name, f"{function_name}(y_true, y_pred)")
-    return Metric(f"{Path(file).name}:{function_name}", bool(greater_is_better), None, function)
-
-
-def _call_users(name: str, function: Callable[[Array, Array], float], y_true: Array, y_pred: Array) -> float:
-    try:
-        return float(function(y_true.copy(), y_pred.copy()))  # theirs may write into the arrays
-    except (Exception, SystemExit) as error:  # a user's function may raise anything
-        raise ConfigError(
-            f"the metric {name} must return one number for arrays {y_true.shape}; "
-            f"it raised {type(error).__name__}: {error}."
-        ) from error
+    if ":" in name:
+        file, function_name = name.rsplit(":", 1)
+        function = load_user_code("competition.metric", name, f"{function_name}(y_true, y_pred)")
+        return Metric(f"{Path(file).name}:{function_name}", bool(greater_is_better), None, function)
+    if name not in METRICS:
+        raise ConfigError(f"there is no metric {name!r}, only {', '.join(METRICS)} or file.py:function of your own.")
+    if greater_is_better not in (None, METRICS[name].greater_is_better):
+        raise ConfigError(f"competition.greater_is_better contradicts the metric {name}; remove it.")
+    return METRICS[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
 CONFIGS = PROJECT / "competition" / "configs"
@@ -62,11 +63,46 @@ def weight_folders() -> list[Path]:
     return [Path(folder) for folder in named if folder] + [PROJECT / "weights"]
 
 
+class Below:
+    """A path below the `root` of the object that has it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __get__(self, owner: Any, kind: type | None = None) -> Path:
+        return Path(owner.root / self.path)
+
+
 @dataclass(frozen=True)
 class Paths:
-    """Products of one competition below `work_root()`."""
+    """Products of one competition below `work_root()`.
+
+    new_test: a prepared test table other than the competition's own (`./run.sh predict`).
+    """
 
     name: str
+    new_test: Path | None = None
+
+    lock = Below("lock")
+    submit_lock = Below("submit.lock")
+    """Held while something is sent, which may be while something is trained."""
+    owner = Below("yaml")
+    """Text file with the path of the YAML that made these products."""
+    raw = Below("raw")
+    """The tables of a competition that `--holdout` or a study makes."""
+    train = Below("prepared/train.parquet")
+    sample = Below("prepared/sample_submission.parquet")
+    prepare_report = Below("prepared/report.json")
+    folds = Below("folds/folds.csv")
+    groups = Below("folds/groups.csv")
+    folds_report = Below("folds/report.json")
+    shift = Below("folds/shift.json")
+    """What `./run.sh folds` finds; its pictures lie beside it."""
+    latest_run = Below("submissions/latest")
+    """Text file with the name of the run that was written last."""
+    ledger = Below("ledger.csv")
+    """Log of what was submitted and how it scored."""
+    report = Below("report")
 
     @staticmethod
     def of(competition: str) -> Paths:
@@ -78,74 +114,20 @@ class Paths:
         return work_root() / self.name
 
     @property
-    def lock(self) -> Path:
-        return self.root / "lock"
-
-    @property
-    def tables_lock(self) -> Path:
-        """Held by all who train on the tables and folds as they are."""
-        return self.root / "tables.lock"
-
-    @property
-    def claims(self) -> Path:
-        """Who is at which job."""
-        return self.root / "claims"
-
-    @property
-    def owner(self) -> Path:
-        """Text file with the path of the YAML that made these products."""
-        return self.root / "yaml"
-
-    @property
-    def raw(self) -> Path:
-        """The tables of a competition that `--holdout` makes."""
-        return self.root / "raw"
-
-    @property
-    def train(self) -> Path:
-        return self.root / "prepared" / "train.parquet"
-
-    @property
     def test(self) -> Path:
-        return self.root / "prepared" / "test.parquet"
-
-    @property
-    def sample(self) -> Path:
-        return self.root / "prepared" / "sample_submission.parquet"
-
-    @property
-    def prepare_report(self) -> Path:
-        return self.root / "prepared" / "report.json"
-
-    @property
-    def folds(self) -> Path:
-        return self.root / "folds" / "folds.csv"
-
-    @property
-    def groups(self) -> Path:
-        return self.root / "folds" / "groups.csv"
-
-    @property
-    def folds_report(self) -> Path:
-        return self.root / "folds" / "report.json"
-
-    @property
-    def shift(self) -> Path:
-        """What `./run.sh folds` finds; its pictures lie beside it."""
-        return self.root / "folds" / "shift.json"
+        return self.new_test or self.root / "prepared" / "test.parquet"
 
     @property
     def cache(self) -> Path:
-        """Conformers and descriptors, shared by every competition below one work root."""
+        """Conformers and features, shared by every competition below one work root."""
         return work_root() / "cache"
+
+    def training_lock(self, shard: int, n_shards: int) -> Path:
+        """Held by the one driver that trains this shard of the jobs."""
+        return self.root / f"train_{shard}_of_{n_shards}.lock"
 
     def job(self, stage: str, key: str, seed: int, fold: int | str) -> Path:
         return self.root / "models" / stage / key / f"seed_{seed}" / f"fold_{fold}"
-
-    @property
-    def latest_run(self) -> Path:
-        """Text file with the name of the run that was written last."""
-        return self.root / "submissions" / "latest"
 
     def run(self, run: str) -> Path:
         return self.root / "submissions" / run
@@ -153,16 +135,6 @@ class Paths:
     def prediction(self, test_key: str) -> Path:
         """Products of `./run.sh predict` for one new test table."""
         return self.root / "predictions" / test_key
-
-    @property
-    def ledger(self) -> Path:
-        """Log of what was submitted and how it scored."""
-        return self.root / "ledger.csv"
-
-    @property
-    def submit_lock(self) -> Path:
-        """Held while something is sent, which may be while something is trained."""
-        return self.root / "submit.lock"
 
     def submitted(self, submission: str) -> Path:
         """The file of one submission, as it was sent."""
@@ -204,10 +176,6 @@ class Paths:
     def proof_log(self) -> Path:
         """What it printed then."""
         return self.kernel / "proof.log"
-
-    @property
-    def report(self) -> Path:
-        return self.root / "report"
 
 
 @dataclass(frozen=True)

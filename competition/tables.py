@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -48,13 +48,11 @@ class Rows:
     def take(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> Rows:
         """Rows of a mask or of positions, in that order."""
         positions = np.flatnonzero(which) if which.dtype == bool else which
+        arrays = [getattr(self, part.name) for part in fields(self)[2:]]
         return Rows(
             [self.ids[i] for i in positions],
             self.inputs.iloc[positions].reset_index(drop=True),
-            None if self.y is None else self.y[positions],
-            None if self.weights is None else self.weights[positions],
-            None if self.auxiliary is None else self.auxiliary[positions],
-            None if self.extra is None else self.extra[positions],
+            *(None if values is None else values[positions] for values in arrays),
         )
 
     def followed_by(self, other: Rows) -> Rows:
@@ -74,8 +72,7 @@ def read_rows(path: Path, config: CompetitionConfig, labelled: bool) -> Rows:
     """
     table = read_table(path)
     features = [name for name in table.columns if name.startswith(FEATURE)]
-    inputs = table[[*config.inputs, *features, INPUT_KEY]]
-    ids = list(table[config.id])
+    ids, inputs = list(table[config.id]), table[[*config.inputs, *features, INPUT_KEY]]
     if not labelled:
         return Rows(ids, inputs, None)
     return Rows(

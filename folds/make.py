@@ -59,17 +59,17 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
         folds = np.full(len(table), -1)  # extra rows train in every fold and are never scored
         groups = made.groups.max() + 1 + np.arange(len(table))  # and are groups of their own
         folds[own], groups[own] = made.folds, made.groups
-        with command.tables_to_change(paths):
-            write_table(paths.folds, pd.DataFrame({"id": table[competition.id], "fold": folds}))
-            write_table(paths.groups, pd.DataFrame({"id": table[competition.id], "group": groups}))
-            report = {
-                "made_from": made_from,
-                "sha256": sha256_of(paths.folds),
-                "sizes": np.bincount(made.folds[made.folds >= 0]).tolist(),
-                "time_ordered": config.kind == "time",
-                "inputs_in_several_folds": made.crossing,
-            }
-            write_json(paths.folds_report, report)
+        command.require_no_training(paths)
+        write_table(paths.folds, pd.DataFrame({"id": table[competition.id], "fold": folds}))
+        write_table(paths.groups, pd.DataFrame({"id": table[competition.id], "group": groups}))
+        report = {
+            "made_from": made_from,
+            "sha256": sha256_of(paths.folds),
+            "sizes": np.bincount(made.folds[made.folds >= 0]).tolist(),
+            "time_ordered": config.kind == "time",
+            "inputs_in_several_folds": made.crossing,
+        }
+        write_json(paths.folds_report, report)
     report = read_json(paths.folds_report)
     said = ""
     if report["sha256"] != sha256_of(paths.folds):

@@ -7,12 +7,12 @@ Writes: predictions/<key of the table>/test.parquet and submission.csv, and --ou
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from competition import command
+from competition.clean import listed
 from competition.config import require_own_products
 from competition.errors import ConfigError
 from competition.files import digest, write_table
@@ -27,19 +27,6 @@ from submissions.run import latest_run
 from submissions.sample import submission_table, write_submission
 
 
-@dataclass(frozen=True)
-class TestPaths(Paths):
-    """Products of a competition, with another test table."""
-
-    __test__ = False  # for pytest this is no test
-    new_test: Path
-
-    @property
-    def test(self) -> Path:
-        """The new table."""
-        return self.new_test
-
-
 def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     """Predict the rows of `test_file` with the chosen submission of the latest run; returns the file written.
 
@@ -52,9 +39,9 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
         require_own_products(paths, Path(name))
     run = latest_run(name)
     config, competition, stored = run.config, run.config.competition, run.stored
-    table, ids, dropped = prepare_test(competition, str(test_file))
+    table, ids, dropped = prepare_test(competition, test_file)
     folder = paths.prediction(digest([ids, table.to_csv(index=False)]))
-    new = TestPaths(paths.name, folder / "test.parquet")
+    new = Paths(paths.name, folder / "test.parquet")
     write_table(new.test, table)
     jobs = [job for job in run.plan.jobs if job.in_column]
     test_key = predict_jobs(jobs, dict(config.stages), competition, new, n_workers)
@@ -65,7 +52,7 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     submission, _ = submission_table(sample, competition.id, run.task, kept, y_pred, stored["label_means"])
     write_submission(folder / "submission.csv", submission, submission, competition.id)
     if dropped:
-        print(f"{len(dropped)} rows could not be parsed and have the mean of the training labels")
+        print(f"{len(dropped)} rows cannot be read and get the mean of the training labels: {listed(dropped)}")
     return folder / "submission.csv"
 
 

@@ -237,7 +237,7 @@ def main() -> None:
                 n_finished, n_begun = resume(args.earlier, paths)
                 came = f"{n_finished} finished jobs and {n_begun} with a checkpoint that were not here"
                 print(f"from {args.earlier}: {came}")
-    with command.tables_in_use(paths):
+    with command.training(paths, args.shard):
         todo = select(plan(competition, stages, paths, args.reuse), args.stage, args.fold)
         if args.shard:
             i, n = args.shard

@@ -227,7 +227,7 @@ def check_predictions(
     """
     train, columns, id_column = own_rows(prepared.train), competition.columns_in_sample, competition.id
     ids: list[str] = list(train[id_column])
-    dropped: list[str] = prepared.report["dropped_train_ids"]  # type: ignore[assignment]
+    dropped: list[str] = prepared.report["dropped_train_ids"]
     wanted = [
         ([row_id for row_id, fold in zip(ids, folds, strict=True) if fold >= 0], {*ids, *dropped}),
         (list(prepared.test[id_column]), set(prepared.sample[id_column])),

@@ -128,12 +128,12 @@ def test_a_metric_of_the_users_own_cannot_change_the_arrays(tmp_path: Path) -> N
 @pytest.mark.parametrize("body", ["raise ValueError('no')", "return 'high'", "return y_true", "return None"])
 def test_a_metric_that_raises_or_returns_no_number_is_the_users_mistake(tmp_path: Path, body: str) -> None:
     metric = load_metric(own(tmp_path, f"def score(y_true, y_pred):\n    {body}\n"), True)
-    with pytest.raises(ConfigError, match=r"mine\.py:score must return one number for arrays \(2, 1\)"):
+    with pytest.raises(ConfigError, match=r"mine\.py:score has to return one number for arrays \(2, 1\)"):
         metric(np.ones((2, 1)), np.ones((2, 1)))
 
 
 def test_a_metric_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"one of r2, .*'accuracy'"):
+    with pytest.raises(ConfigError, match=r"no metric 'accuracy', only r2, "):
         load_metric("accuracy")
     with pytest.raises(ConfigError, match=r"absent\.py, which is not there"):
         load_metric(f"{tmp_path / 'absent.py'}:score", True)

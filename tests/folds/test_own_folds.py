@@ -67,7 +67,7 @@ def test_a_file_of_the_users_own_is_joined_on_the_id_and_read_again_when_it_chan
     [
         ("id,fold\na,0\nb,1\nc,0\nd,1\ne,0\nx,1\n", r"1 are no training rows \('x'\); 1 lack in it \('f'\)"),
         ("id,fold\na,0\na,1\nb,1\nc,0\nd,1\ne,0\nf,1\n", r"1 stand in it more than once \('a'\)"),
-        ("id,fold\na,0\nb,\nc,0\nd,1\ne,0\nf,1\n", r"fold column 'fold' must hold .* row 3 \(id 'b'\)"),
+        ("id,fold\na,0\nb,\nc,0\nd,1\ne,0\nf,1\n", r"column 'fold' has folds that are .* row 3 \(id 'b'\)"),
         ("id,part\na,0\n", "lacking: fold"),
         ("id,fold\na,0\nb,2\nc,0\nd,2\ne,0\nf,2\n", r"folds 0 to n-1.* found \[0, 2\]"),
         ("id,fold\na,0\nb,0\nc,0\nd,0\ne,0\nf,-1\n", r"found \[0\]"),

@@ -129,4 +129,5 @@ def test_ray_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPat
 def test_an_executor_that_is_not_known_is_named() -> None:
     command = [sys.executable, "-m", "models.jobs.train", "smoke", "--executor", "dask"]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (2, "ConfigError: --executor must be one of local, ray; found 'dask'.\n")
+    assert done.returncode == 2
+    assert "--executor: invalid choice: 'dask'" in done.stderr

@@ -104,7 +104,7 @@ def test_files_that_the_yaml_names_are_found_from_the_new_yaml(tmp_path: Path) -
 
 @pytest.mark.parametrize("share", ["0", "0.6", "none", "-0.2"])
 def test_a_share_that_is_none_is_refused(share: str) -> None:
-    with pytest.raises(ConfigError, match=r"--holdout must be a share from 0\.05 to 0\.5 of the training rows; found"):
+    with pytest.raises(ConfigError, match=r"--holdout takes a share of the training rows from 0\.05 to 0\.5; found"):
         parser("").parse_args(["mixed", f"--holdout={share}"])
 
 

@@ -108,7 +108,7 @@ def test_a_hidden_test_table_without_a_column_fails_in_one_sentence(
         return found
 
     monkeypatch.setattr(prove, "write_hidden_test", without_x)
-    with pytest.raises(DataError, match=r"the notebook fails: .*must have the columns .*lacking: x") as caught:
+    with pytest.raises(DataError, match=r"the notebook fails: .*columns are lacking: x") as caught:
         prove.prove("mixed", 20, Limits(), n_workers=1)
     assert "\n" not in str(caught.value)
 
