@@ -73,8 +73,8 @@ def _read(extra: ExtraTrain, config: CompetitionConfig) -> pd.DataFrame:
     require_columns(raw, needed, f"extra_train {extra.file}")
     if not any(theirs[name] in raw for name in config.targets):
         raise DataError(
-            f"extra_train {extra.file} has none of the targets {', '.join(config.targets)}, but {', '.join(raw)}. "
-            f"Set columns: {{{config.targets[0]}: THEIR NAME}}."
+            f"extra_train {extra.file} has none of the targets {', '.join(config.targets)}, but "
+            f"{', '.join(raw.columns)}. Set columns: {{{config.targets[0]}: THEIR NAME}}."
         )
     empty = pd.Series("", index=raw.index)
     table = pd.DataFrame({name: raw.get(column, empty) for name, column in theirs.items()})

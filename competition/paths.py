@@ -84,6 +84,7 @@ class Paths:
     new_test: Path | None = None
 
     lock = Below("lock")
+    claims = Below("claims")
     submit_lock = Below("submit.lock")
     """Held while something is sent, which may be while something is trained."""
     owner = Below("yaml")

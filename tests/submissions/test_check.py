@@ -170,14 +170,14 @@ def test_a_row_that_was_cut_off_is_named(tmp_path: Path) -> None:
 def test_a_label_whose_square_overflows_is_refused(tmp_path: Path) -> None:
     train, test = mixed_tables()
     train.loc[3, "lumo"] = 1e300
-    with pytest.raises(DataError, match=r"row 5 .* has '1e\+300'"):
+    with pytest.raises(DataError, match=r"row 5 .*: '1e\+300'"):
         checked(write_competition(tmp_path, train, test))
 
 
 def test_a_test_table_without_a_usable_row_is_refused(tmp_path: Path) -> None:
     train, test = mixed_tables()
     path = write_competition(tmp_path, train, test.assign(SMILES="no molecule"), competition={"unparsable": "drop"})
-    with pytest.raises(DataError, match="without its unparsable rows must have at least one row"):
+    with pytest.raises(DataError, match="without its unparsable rows has no row"):
         checked(path)
 
 
