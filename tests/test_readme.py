@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from competition.config import CompetitionConfig
@@ -33,9 +34,14 @@ def test_every_verb_that_is_named_is_one_of_run_sh() -> None:
     assert verbs <= named
 
 
-def test_every_other_file_that_is_named_exists() -> None:
-    for name in re.findall(r"`((?:competition|folds|models|submissions|tests)/[\w./]+\.(?:py|yaml|md))`", README):
-        assert (PROJECT / name).exists() or "NAME" in name, name
+@pytest.mark.parametrize("page", ["README.md", "docs/code.md", "docs/stages.md", "docs/evidence.md", "docs/scale.md"])
+def test_every_file_that_is_named_exists(page: str) -> None:
+    text = (PROJECT / page).read_text()
+    rooms = "competition|folds|models|submissions|studies|benchmarks|tests|docs"
+    named = re.findall(rf"[`(]((?:{rooms})/[\w./]+\.(?:py|yaml|md|csv))[`)]", text)
+    assert named
+    for name in named:
+        assert (PROJECT / name).exists(), name
 
 
 def test_the_first_yaml_loads_as_it_stands() -> None:
