@@ -109,12 +109,12 @@ def _descriptors(smiles: pd.Series) -> pd.DataFrame:
 def _words(text: pd.Series) -> pd.DataFrame:
     from sklearn.feature_extraction.text import CountVectorizer
 
-    parts = [pd.DataFrame({"number of characters": text.str.len(), "number of words": text.str.split().str.len()})]
-    for what, settings in {
-        "word": {"token_pattern": r"(?u)\b\w+\b"},
-        "characters": {"analyzer": "char", "ngram_range": (2, 3)},
+    lengths = {"number of characters": text.map(len), "number of words": text.map(lambda cell: len(cell.split()))}
+    parts = [pd.DataFrame(lengths)]
+    for what, vectorizer in {
+        "word": CountVectorizer(binary=True, max_features=N_WORDS, token_pattern=r"(?u)\b\w+\b"),
+        "characters": CountVectorizer(binary=True, max_features=N_WORDS, analyzer="char", ngram_range=(2, 3)),
     }.items():
-        vectorizer = CountVectorizer(binary=True, max_features=N_WORDS, **settings)
         counts = vectorizer.fit_transform(text).toarray()
         parts.append(pd.DataFrame(counts, text.index, [f"{what} {x!r}" for x in vectorizer.get_feature_names_out()]))
     return pd.concat(parts, axis=1).astype(float)

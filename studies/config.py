@@ -112,10 +112,11 @@ class Study(StrictModel):
                 if label(value) not in known:
                     allowed = f"one of {', '.join(known)}" if known else f"of an axis ({', '.join(self.axes)})"
                     mistakes.append(f"{where}.{axis} must be {allowed}; found {label(value)!r}")
-        for where, names, allowed_names in [
+        lists: list[tuple[str, list[str], Any]] = [
             *((f"stages.{name}.data", block.get("data", []), self.data) for name, block in self.stages.items()),
             *((f"axes.{name}.stages", axis.stages, self.stages) for name, axis in self.axes.items()),
-        ]:
+        ]
+        for where, names, allowed_names in lists:
             wrong = [name for name in names if name not in allowed_names]
             if wrong:
                 mistakes.append(f"{where} must be some of {', '.join(allowed_names)}; found {wrong[0]!r}")

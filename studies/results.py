@@ -125,7 +125,12 @@ def gains(parts: list[Part], found: pd.DataFrame, study: Study) -> pd.DataFrame:
             if not len(scores):
                 continue
             differs = [f"{axis} {value}" for axis, value in cell.values.items() if value != place[axis]]
-            row = {"data": part.data, "stage": cell.stage, **cell.values, "cell": ", ".join(differs) or "baseline"}
+            row: dict[str, Any] = {
+                "data": part.data,
+                "stage": cell.stage,
+                **cell.values,
+                "cell": ", ".join(differs) or "baseline",
+            }
             row |= {
                 "jobs": len(scores),
                 "score": scores.mean(),
@@ -164,10 +169,10 @@ def draw(table: pd.DataFrame, file: Path) -> None:
     figure, axes = new_figure(len(panels), 1, width=7, height=height)
     for axis, ((data, stage), rows) in zip(axes[:, 0], panels, strict=True):
         axis.axvline(0, color="grey", linewidth=1)
-        for place, row in enumerate(rows[::-1].itertuples()):
-            axis.plot([row.low, row.high], [place, place], color="C0")
-            told = row.low > 0 or row.high < 0
-            axis.plot(row.gain, place, "o", color="C0", markerfacecolor="C0" if told else "white")
+        for place, (gain, low, high) in enumerate(rows[["gain", "low", "high"]].to_numpy()[::-1]):
+            axis.plot([low, high], [place, place], color="C0")
+            told = low > 0 or high < 0
+            axis.plot(gain, place, "o", color="C0", markerfacecolor="C0" if told else "white")
         axis.set_yticks(range(len(rows)), list(rows["cell"])[::-1])
         axis.set(title=f"{data}, {stage}", xlabel="gain over the baseline, 95 % interval (right is better)")
     save_figure(figure, file)

@@ -42,10 +42,12 @@ def of_tasks(results: pd.DataFrame) -> pd.DataFrame:
     """
     accuracy = 100 * results.set_index([*CELL, "seed", "fold"])["accuracy_evaluation"].sort_index()
     rows = []
-    for place in results.loc[results["where"] != "none", CELL[1:]].drop_duplicates().itertuples(index=False):
+    for place in results.loc[results["where"] != "none", CELL[1:]].drop_duplicates().to_numpy().tolist():
         cost = {data: accuracy[data, *place] - accuracy[data, place[0], "none", 0] for data in ("volume", "bins")}
         cost["difference"] = cost["volume"] - cost["bins"]
-        rows.append({**place._asdict(), **{name: interval(values) for name, values in cost.items()}})
+        rows.append(
+            {**dict(zip(CELL[1:], place, strict=True)), **{name: interval(values) for name, values in cost.items()}}
+        )
     return pd.DataFrame(rows)
 
 

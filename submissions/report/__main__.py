@@ -18,7 +18,8 @@ from competition import command
 from competition.files import write_atomically
 from competition.paths import shown
 from submissions.handover import HANDOVER, handover
-from submissions.report.findings import Figure, Findings, Table, gather
+from submissions.report.findings import Findings, gather
+from submissions.report.parts import Figure, Table
 from submissions.run import Run, at_work, open_run
 from submissions.words import table
 
