@@ -80,9 +80,6 @@ class UnimolStage(ConformerStage):
     kind: Literal["unimol"]
     architecture: Literal["compact", "molecule", "oled"] = "compact"
     """molecule, oled: as published. compact: the same parts in the size below."""
-    token_order: Literal["file", "unimol_tools"] = "file"
-    """Order of the special tokens in the checkpoint: of the dictionary file (all released ones), or of
-    checkpoints pre-trained by unimol_tools 0.1.5 and later."""
     remove_hydrogens: bool = False
     """Whether the model sees heavy atoms only (always with the no_h and OLED weights)."""
     heads: int = Field(default=16, ge=1)
@@ -115,9 +112,6 @@ class Unimol2Stage(ConformerStage):
         return self
 
 
-AtomFeature = Literal["gasteiger", "crippen", "tpsa", "labute", "estate"]
-
-
 class GnnStage(NeuralStage):
     """Message passing over bonds (D-MPNN, Yang et al., JCIM 2019), by chemprop."""
 
@@ -126,8 +120,6 @@ class GnnStage(NeuralStage):
     """chemeleon, or a file of message passing saved by chemprop; null starts from random weights."""
     columns: list[str] = []
     """Molecule columns, each through the same backbone, then together through a hidden layer; empty takes all."""
-    atom_features: list[AtomFeature] = []
-    """Numbers of each atom beside chemprop's own."""
     width: int = Field(default=300, ge=8)
     """Width of a bond's message; the weights decide where there are some."""
     depth: int = Field(default=3, ge=1)
@@ -147,13 +139,8 @@ class GnnStage(NeuralStage):
 
     @model_validator(mode="after")
     def _consistent(self) -> GnnStage:
-        if self.layer_decay < 1 or self.reinitialise_layers or self.checkpoint_layers:
-            raise ValueError(
-                "message passing uses one layer again and again; remove layer_decay, reinitialise_layers and "
-                "checkpoint_layers"
-            )
-        if self.weights and self.atom_features:
-            raise ValueError("weights know chemprop's own atom features only; remove atom_features or weights")
+        if self.layer_decay < 1 or self.checkpoint_layers:
+            raise ValueError("message passing uses one layer again and again; remove layer_decay and checkpoint_layers")
         return self
 
 

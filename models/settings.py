@@ -19,6 +19,14 @@ StageName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*(__[A-Za-z0-9_]
 """Letters, digits and underscores; variants in a study name their values, too."""
 
 
+REMOVED = {
+    "reinitialise_layers": "remove it, and set layer_decay below 1 to keep the lower layers as they were",
+    "token_order": "remove it; the special tokens are read in the order of the released checkpoints",
+    "atom_features": "remove it, and name molecule_features: [descriptors], which join before the head",
+}
+"""Keys that stages had, and what to do instead."""
+
+
 class PseudoLabels(StrictModel):
     """Test rows to train on, with predictions of other stages as their labels.
 
@@ -49,6 +57,18 @@ class Stage(StrictModel):
     folds; no held-out row scores a refit, and every table says so."""
     pseudo_labels: PseudoLabels | None = None
     """Whether test rows are trained on as well, and by whose predictions."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_key_is_of_the_past(cls, values: Any) -> Any:
+        if gone := [f"{key} is no longer there; {REMOVED[key]}" for key in values if key in REMOVED]:
+            raise ValueError(". ".join(gone))
+        return values
+
+    @property
+    def user_code(self) -> dict[str, str]:
+        """Settings that name code of the user's, `file.py:name`: its content is in the job's key, its place is not."""
+        return {}
 
     @property
     def sees_test_inputs(self) -> bool:
@@ -97,6 +117,11 @@ class CustomStage(Stage):
     settings: dict[str, Any] = {}
     """What the class is called with; checked by its attribute `Settings`, a pydantic model, where it has one."""
 
+    @property
+    def user_code(self) -> dict[str, str]:
+        """The class."""
+        return {"code": self.code}
+
 
 class LinearHead(StrictModel):
     """One linear layer on the pooled features."""
@@ -121,6 +146,7 @@ class MultiSampleHead(StrictModel):
 
 
 Feature = Literal["morgan", "avalon", "erg", "maccs", "descriptors", "maplight"]
+LossName = Literal["mse", "mae", "huber", "weighted_mae", "gaussian"]
 Head = Annotated[LinearHead | MultiSampleHead, Field(discriminator="kind")]
 Schedule = Literal[
     "constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "one_cycle", "warmup_stable_decay"
@@ -142,8 +168,6 @@ class NeuralStage(Stage):
     """Peak for the layers behind the backbone, where it differs."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor of the rate from each layer of the backbone to the one below it; the embeddings have the smallest."""
-    reinitialise_layers: int = Field(default=0, ge=0)
-    """Top layers of the backbone that start from random weights."""
     freeze: list[str] = []
     """Parts of the backbone that are not trained, by the beginning of their names (embeddings, encoder.layer.0.)."""
     weight_decay: float = Field(default=0.01, ge=0)
@@ -165,9 +189,11 @@ class NeuralStage(Stage):
     """ema: share of the old average that a step keeps."""
     average_epochs: int = Field(default=3, ge=1)
     """last_epochs: how many."""
-    loss: Literal["mse", "mae", "huber", "weighted_mae", "gaussian"] = "mse"
+    loss: LossName | UserCode = "mse"
     """Of standardised targets. weighted_mae: each target by 1 over its range and root of its number of labels, as in
-    the Open Polymer Prediction 2025. gaussian: likelihood of a normal distribution whose spread is learned, too."""
+    the Open Polymer Prediction 2025. gaussian: likelihood of a normal distribution whose standard deviation is learned,
+    too. `file.py:name`: a function of yours from outputs and labels, both (n_rows, n_targets), to
+    the error of each label."""
     auxiliary_weight: float = Field(default=0.3, ge=0)
     """Weight of the loss of each of competition.auxiliary_targets; 0 leaves them out."""
     head: Head = LinearHead()
@@ -217,6 +243,11 @@ class NeuralStage(Stage):
         if self.monitor == "held_out" and self.final_fit != "folds":
             raise ValueError("a refit on all rows has no held-out fold to monitor; set monitor: none")
         return self
+
+    @property
+    def user_code(self) -> dict[str, str]:
+        """A loss of the user's."""
+        return {"loss": self.loss} if ":" in self.loss else {}
 
     @property
     def reads_held_out(self) -> bool:

@@ -15,9 +15,9 @@ import transformers
 from torch import nn
 
 from competition.errors import ConfigError
-from competition.files import read_json
+from competition.files import read_json, write_json
 from models.config import TextStage
-from models.inputs.tokens import Tokens, read_vocabulary, smiles_tokens, tokens_of_weights
+from models.inputs.tokens import Tokens, first_line, read_vocabulary, smiles_tokens, tokens_of_weights
 from models.inputs.weights import find_weights
 
 transformers.logging.set_verbosity_error()
@@ -43,16 +43,14 @@ def pretrained(config: TextStage, rate: float) -> tuple[transformers.PreTrainedM
     with gathered(find_weights(config.weights), config.weights) as folder:
         encoder = load_encoder(folder, config.weights, rate)
         if config.reads_atoms:
-            path = folder / "vocab.txt"
-            tokens = smiles_tokens(read_vocabulary(path if path.exists() else None))
+            tokens = smiles_tokens(read_vocabulary(folder / "vocab.txt"))
         else:
-            tokens = tokens_of_weights(folder, transformers.AutoTokenizer.from_pretrained)
-    size = encoder.get_input_embeddings().num_embeddings
-    if tokens.tokenizer.get_vocab_size() > size:
+            tokens = tokens_of_weights(folder)
+    n_tokens, size = tokens.tokenizer.get_vocab_size(), encoder.get_input_embeddings().num_embeddings
+    if n_tokens > size:
         raise ConfigError(
-            f"the tokenizer of weights {config.weights!r} must not have more tokens than the encoder; "
-            f"it has {tokens.tokenizer.get_vocab_size()}, the encoder {size}. "
-            "Put the tokenizer of these weights beside them."
+            f"the tokenizer of weights {config.weights!r} has {n_tokens} tokens and the encoder {size}, which must not "
+            "be fewer. Put the tokenizer of these weights beside them."
         )
     return encoder, tokens
 
@@ -72,8 +70,8 @@ def check_vocabulary(unknown: float, weights: str | None, columns: list[str]) ->
 
 def cut_note(n_cut: int, n_rows: int, max_length: int, too_long: str) -> str:
     """A sentence on the texts that were too long."""
-    what = {"cut_end": "their ends are left out", "cut_middle": "their middles are left out"}[too_long]
-    return f"{n_cut} of {n_rows} training texts have more than {max_length} tokens; {what} (too_long: {too_long})."
+    part = {"cut_end": "ends", "cut_middle": "middles"}[too_long]
+    return f"{n_cut} of {n_rows} training texts have more than {max_length} tokens; their {part} are left out."
 
 
 @contextmanager
@@ -92,10 +90,9 @@ def gathered(files: dict[str, Path], name: str) -> Iterator[Path]:
         values["model_type"] = "bert"  # written before transformers 3, as rxnfp's
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for file, path in files.items():
-            if file != "config.json":
-                (folder / file).symlink_to(path.resolve())
-        (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
+        write_json(folder / "config.json", values)
+        for file in files.keys() - {"config.json"}:
+            (folder / file).symlink_to(files[file].resolve())
         yield folder
 
 
@@ -115,18 +112,17 @@ def load_encoder(folder: Path, name: str, rate: float) -> transformers.PreTraine
             ignore_mismatched_sizes=True, **safely,
         )  # fmt: skip
     except (OSError, ValueError, KeyError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"weights {name!r} must be a Hugging Face encoder that AutoModel reads, with safetensors or "
-            f"pytorch_model.bin, and they are not: {line}"
+            f"pytorch_model.bin, and they are not: {first_line(error)}"
         ) from None
     wrong = {
-        "missing": sorted(key for key in found["missing_keys"] if not key.startswith("pooler.")),
-        "with no place": sorted(key for key in found["unexpected_keys"] if not OTHER_HEADS.match(key)),
-        "of another shape": sorted(str(key[0]) for key in found["mismatched_keys"]),
+        "missing": [key for key in found["missing_keys"] if not key.startswith("pooler.")],
+        "with no place": [key for key in found["unexpected_keys"] if not OTHER_HEADS.match(key)],
+        "of another shape": [str(key[0]) for key in found["mismatched_keys"]],
     }
     if any(wrong.values()):
-        what = "; ".join(f"{len(keys)} {how} ({_some(keys)})" for how, keys in wrong.items() if keys)
+        what = "; ".join(f"{len(keys)} {how} ({', '.join(sorted(keys)[:5])})" for how, keys in wrong.items() if keys)
         raise ConfigError(
             f"weights {name!r} must have exactly the weights of a {type(encoder).__name__}; found {what}. "
             "Fetch the files again, or correct config.json."
@@ -136,8 +132,9 @@ def load_encoder(folder: Path, name: str, rate: float) -> transformers.PreTraine
     return without_pooler(encoder)
 
 
-def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
+def new_encoder(config: Any) -> transformers.PreTrainedModel:
+    """An encoder with random weights, in float32, without its pooler."""
+    return without_pooler(transformers.AutoModel.from_config(config, dtype=torch.float32))
 
 
 def without_pooler(encoder: transformers.PreTrainedModel) -> transformers.PreTrainedModel:

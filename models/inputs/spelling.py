@@ -1,4 +1,4 @@
-"""Other spellings of a SMILES: functions of (SMILES, row's inputs, view, seed), so that no row depends on its company.
+"""Other spellings of a SMILES: by (SMILES, row's inputs, augmentation, seed) alone, so no row depends on its company.
 
 Sources: Bjerrum, SMILES Enumeration, arXiv 1703.07076; Schwaller et al., Data augmentation strategies to improve
 reaction yield predictions, 2020 (both spellings and the order of the molecules of a reaction).
@@ -20,15 +20,15 @@ ANY_SPELLING = "()/\\123456789%10%11%12"
 """Branches, bond directions and ring numbers: tokens that the canonical spelling of a molecule may do without."""
 
 
-def spelled(smiles: str, row: str, view: int, seed: int, order_only: bool = False) -> str:
+def spelled(smiles: str, row: str, augmentation: int, seed: int, order_only: bool = False) -> str:
     """A random spelling of a molecule, a mixture or a reaction, its molecules in random order on each side of ">".
 
-    The SMILES itself in view 0, and where a part of it is no molecule. `row` is all that stands in the row. With
-    `order_only` each molecule keeps its spelling.
+    The SMILES itself in augmentation 0, and where a part of it is no molecule. `row` is all that stands in the row.
+    With `order_only` each molecule keeps its spelling.
     """
-    if view == 0 or len(smiles.split()) != 1:
+    if augmentation == 0 or len(smiles.split()) != 1:
         return smiles
-    generator = random.Random(derive_seed(seed, view, smiles, row))
+    generator = random.Random(derive_seed(seed, augmentation, smiles, row))
     sides = []
     for side in re.split("(?<!-)>", smiles):  # "->" is a bond that one atom gives
         parts = [part for part in side.split(".") if part]

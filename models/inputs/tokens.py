@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import tokenizers
 import torch
+import transformers
 from numpy.typing import NDArray
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
+from torch.nn.utils.rnn import pad_sequence
 
 from competition.errors import ConfigError, DataError
 from competition.files import write_atomically
@@ -38,7 +40,7 @@ PAD, UNKNOWN, FIRST, SEPARATOR, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[S
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenizer with the few facts that encoding and padding need.
+    """A tokenizer with what encoding and padding need to know of it.
 
     pad_id: fills a batch's shorter rows.
     unknown_id: stands for what the vocabulary lacks; None where a tokenizer can spell everything.
@@ -90,19 +92,15 @@ class Tokens:
 
     @staticmethod
     def load(path: Path, pad_id: int, unknown_id: int | None, separator: str) -> Tokens:
-        """What `save` wrote, with the facts that are kept beside it."""
+        """What `save` wrote, with what is kept beside it."""
         return Tokens(tokenizers.Tokenizer.from_file(str(path)), pad_id, unknown_id, separator)
 
 
 def pad(items: list[NDArray[np.int64]], pad_id: int) -> dict[str, torch.Tensor]:
     """Token ids (n_rows, longest of the batch) and the mask of real tokens, same shape."""
-    longest = max(len(ids) for ids in items)
-    input_ids = np.full((len(items), longest), pad_id, dtype=np.int64)
-    mask = np.zeros_like(input_ids)
-    for row, ids in enumerate(items):
-        input_ids[row, : len(ids)] = ids
-        mask[row, : len(ids)] = 1
-    return {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask)}
+    ids = [torch.from_numpy(row) for row in items]
+    mask = [torch.ones_like(row) for row in ids]
+    return {"input_ids": pad_sequence(ids, True, pad_id), "attention_mask": pad_sequence(mask, True)}
 
 
 def smiles_tokens(vocabulary: list[str]) -> Tokens:
@@ -169,13 +167,13 @@ def _tokens(model: Any, normalizer: Any, pre_tokenizer: Any, ids: dict[str, int]
     return Tokens(tokenizer, ids[PAD], ids[UNKNOWN], SEPARATOR)
 
 
-def read_vocabulary(path: Path | None) -> list[str]:
+def read_vocabulary(path: Path) -> list[str]:
     """Tokens of a vocab.txt, in the order of their ids.
 
     Raises:
         ConfigError: if there is none.
     """
-    if path is None:
+    if not path.exists():
         raise ConfigError(
             "tokens: smiles needs weights with a vocab.txt, and these have none. "
             "Set tokens: auto to use their tokenizer."
@@ -184,29 +182,28 @@ def read_vocabulary(path: Path | None) -> list[str]:
     return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
-def tokens_of_weights(folder: Path, load: Callable[..., Any]) -> Tokens:
-    """The tokenizer that came with weights in `folder`; `load` is transformers' `AutoTokenizer.from_pretrained`.
+def tokens_of_weights(folder: Path) -> Tokens:
+    """The tokenizer that came with weights in `folder`.
 
     Raises:
         ConfigError: if there is none, or none that the `tokenizers` library can run.
     """
     try:
-        tokenizer = load(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        # A copy, since the settings of padding and cutting are changed here.
+        backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     except Exception as error:  # the library raises many kinds; each means that the files are no usable tokenizer
         advice = "Put tokenizer.json beside them, or set tokens: smiles where they have a vocab.txt of SMILES tokens."
         if list(folder.glob("*.model")) and importlib.util.find_spec("sentencepiece") is None:
             advice = "Install sentencepiece, which reads their .model file (as of DeBERTa v3)."
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
-            f"weights must have a tokenizer that AutoTokenizer reads, and these have none ({line}) {advice}"
+            f"AutoTokenizer must be able to read the tokenizer of the weights: {first_line(error)} {advice}"
         ) from None
-    if getattr(tokenizer, "backend_tokenizer", None) is None:
-        raise ConfigError(
-            f"weights must have a tokenizer with a tokenizer.json; {type(tokenizer).__name__} has none. "
-            "Convert it once and put the file beside the weights."
-        )
-    # A copy, since the settings of padding and cutting are changed here.
-    backend = tokenizers.Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     separator = tokenizer.sep_token or tokenizer.eos_token or "\n"
     return Tokens(backend, pad_id, tokenizer.unk_token_id, separator)
+
+
+def first_line(error: Exception) -> str:
+    """The first line that a library says about an error, or the error's name."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -75,7 +75,7 @@ def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.
         rows: training rows alone.
     """
     from models.training import trainer
-    from models.training.batches import batch_groups
+    from models.training.batches import steps_of_epoch
     from models.training.labels import target_scale
     from models.training.losses import as_labels, target_weights
     from models.training.optimizer import make_optimizer
@@ -84,7 +84,7 @@ def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.
     with tempfile.TemporaryDirectory() as folder:
         network, sample = stage.ready(rows, Path(folder))
         accelerator = trainer.set_up(network, sample, config)
-        labels = as_labels(sample.y, sample.weights, target_weights(config.loss, sample.y), *target_scale(sample.y))
+        labels = as_labels(sample.y, sample.weights * target_weights(config.loss, sample.y), *target_scale(sample.y))
         optimizer = accelerator.prepare(make_optimizer(network, config))
         peaks = [group["lr"] for group in optimizer.param_groups]
         factors = np.geomspace(1 / RANGE, RANGE, STEPS)
@@ -94,25 +94,17 @@ def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.
         bar = tqdm(total=STEPS, desc="range test", leave=False, disable=None)
         epoch = 0
         while len(losses) < STEPS:
-            for group in batch_groups(sample.views(epoch + 1), labels, config, stage.context.seed, epoch, device):
+            for step in steps_of_epoch(sample.encoded(epoch + 1), labels, config, stage.context.seed, epoch, device):
                 for parameters, peak in zip(optimizer.param_groups, peaks, strict=True):
                     parameters["lr"] = peak * factors[len(losses)]
-                total = 0.0
-                for batch, target, share in group:
-                    with accelerator.autocast():
-                        loss = trainer.label_loss(network, batch, target, config) * share
-                    accelerator.backward(loss)
-                    total += float(loss.detach())
-                accelerator.clip_grad_norm_(network.parameters(), config.clip_norm)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+                total = float(trainer.take_step(network, step, optimizer, accelerator, config, trainer.label_loss))
                 losses.append(total)
                 bar.update()
                 curve = smoothed(losses)
                 if len(losses) == STEPS or not np.isfinite(total) or curve[-1] > DIVERGED * curve.min():
                     bar.close()
                     finite = np.isfinite(curve)
-                    n_steps = trainer.steps_per_epoch(sample.views(0), config) * config.epochs
+                    n_steps = trainer.steps_per_epoch(sample.encoded(0), config) * config.epochs
                     return (config.learning_rate * factors[: len(curve)])[finite], curve[finite], n_steps
             epoch += 1
     raise AssertionError("the loop ends by its last step")

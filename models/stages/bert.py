@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 import transformers
 from numpy.typing import NDArray
@@ -23,10 +22,10 @@ from models.inputs.encoders import (
     check_vocabulary,
     config_json,
     cut_note,
+    new_encoder,
     position_limit,
     pretrained,
     set_config_rates,
-    without_pooler,
 )
 from models.inputs.spelling import ANY_SPELLING, mirrored, spelled
 from models.inputs.template import SEPARATOR, read_template, require_molecules
@@ -72,41 +71,26 @@ class Bert(Neural):
             require_molecules(self.template, self.order_only)
 
     @property
-    def n_views(self) -> tuple[int | None, int]:
+    def n_augmentations(self) -> tuple[int | None, int]:
         """Other spellings: a fresh one each epoch, and `test_forms` in prediction."""
         return None if self.config.enumerate_smiles else 1, self.config.test_forms
 
     def start(self, train: Rows, folder: Path) -> nn.Module:
         """The configured weights, or random ones, pre-trained if so set; writes tokenizer, shape, and counts."""
-        if self.config.weights:
-            encoder, tokens = pretrained(self.config, self.config.backbone_dropout)
-        else:
-            encoder, tokens = self._from_scratch(train)
+        rate = self.config.backbone_dropout
+        encoder, tokens = pretrained(self.config, rate) if self.config.weights else self._from_scratch(train, rate)
         if self.config.precision == "bf16" and not torch.cuda.is_available():
             # On a CPU the fused kernel's backward pass is slower in bf16 than in float32; plain products are not.
             encoder.set_attn_implementation("eager")
         max_length = min(self.config.max_length, position_limit(encoder))
-        items, cut = self._items(train.inputs, tokens, max_length, view=0, seed=0)
-        unknown = tokens.unknown_share(items)
-        check_vocabulary(unknown, self.config.weights, self.template.columns)
+        items, n_cut = self._items(train, tokens, max_length)
+        check_vocabulary(tokens.unknown_share(items), self.config.weights, self.template.columns)
         write_atomically(folder / ENCODER, config_json(encoder))
         tokens.save(folder / TOKENIZER)
-        write_json(
-            folder / TEXT,
-            {
-                "columns": self.template.columns,
-                "max_length": max_length,
-                "pad_id": tokens.pad_id,
-                "unknown_id": tokens.unknown_id,
-                "separator": tokens.separator,
-                "rows": len(train),
-                "cut_rows": cut,
-                "longest": max(len(ids) for ids in items),
-                "unknown_share": unknown,
-            },
-        )
-        if cut:
-            write_notes(folder, [cut_note(cut, len(train), max_length, self.config.too_long)])
+        report = {"pad_id": tokens.pad_id, "unknown_id": tokens.unknown_id, "separator": tokens.separator}
+        write_json(folder / TEXT, {**report, "max_length": max_length, "cut_rows": n_cut})
+        if n_cut:
+            write_notes(folder, [cut_note(n_cut, len(train), max_length, self.config.too_long)])
         backbone = BertBackbone(encoder, self.config.pooling)
         if self.config.pretrain_epochs:
             self._pretrain(backbone, train, tokens, max_length, folder)
@@ -116,39 +100,38 @@ class Bert(Neural):
 
     def restore(self, folder: Path) -> nn.Module:
         """The encoder's shape from `folder` alone: neither hub nor package nor the original weights are asked."""
-        encoder = transformers.AutoModel.from_config(
-            transformers.AutoConfig.from_pretrained(folder / ENCODER, local_files_only=True), dtype=torch.float32
-        )
-        return BertBackbone(without_pooler(encoder), self.config.pooling)
+        config = transformers.AutoConfig.from_pretrained(folder / ENCODER, local_files_only=True)
+        return BertBackbone(new_encoder(config), self.config.pooling)
 
-    def encode(self, rows: Rows, folder: Path, view: int, seed: int) -> Batches:
+    def encode(self, rows: Rows, folder: Path, augmentation: int, seed: int) -> Batches:
         """Token ids of all rows."""
         text = read_json(folder / TEXT)
         tokens = Tokens.load(folder / TOKENIZER, text["pad_id"], text["unknown_id"], text["separator"])
-        items, _ = self._items(rows.inputs, tokens, text["max_length"], view, seed)
+        items, _ = self._items(rows, tokens, text["max_length"], augmentation, seed)
         lengths = np.array([len(ids) for ids in items], dtype=np.int64)
         return Batches(items, lengths, lambda batch: pad(batch, tokens.pad_id))
 
     def _items(
-        self, inputs: pd.DataFrame, tokens: Tokens, max_length: int, view: int, seed: int
+        self, rows: Rows, tokens: Tokens, max_length: int, augmentation: int = 0, seed: int = 0
     ) -> tuple[list[NDArray[np.int64]], int]:
-        spell = partial(spelled, view=view, seed=seed, order_only=self.order_only)
-        texts = self.template.texts(inputs, tokens.separator, spell)
+        """Token ids of each row's text, and how many texts were too long."""
+        spell = partial(spelled, augmentation=augmentation, seed=seed, order_only=self.order_only)
+        texts = self.template.texts(rows.inputs, tokens.separator, spell)
         return tokens.encode(texts, max_length, self.config.too_long)
 
     def _pretrain(self, backbone: nn.Module, train: Rows, tokens: Tokens, max_length: int, folder: Path) -> None:
         rows = train
-        if self.config.sees_test_inputs:
+        if self.config.pretrain_on == "all_inputs":
             assert self.context.unlabelled is not None
             rows = train.followed_by(self.context.unlabelled)
 
         def items(epoch: int) -> list[NDArray[np.int64]]:
-            view = epoch if self.config.enumerate_smiles else 0
-            return self._items(rows.inputs, tokens, max_length, view, self.context.seed)[0]
+            augmentation = epoch if self.config.enumerate_smiles else 0
+            return self._items(rows, tokens, max_length, augmentation, self.context.seed)[0]
 
         pretrain(backbone, tokens, items, self.config, self.context.seed, folder, self.context.progress)
 
-    def _from_scratch(self, train: Rows) -> tuple[transformers.PreTrainedModel, Tokens]:
+    def _from_scratch(self, train: Rows, rate: float) -> tuple[transformers.PreTrainedModel, Tokens]:
         if self.template.smiles >= set(self.template.columns):
             texts = self.template.texts(train.inputs, SEPARATOR)
             if self.config.enumerate_smiles:
@@ -167,5 +150,5 @@ class Bert(Neural):
             max_position_embeddings=self.config.max_length,
             pad_token_id=tokens.pad_id,
         )
-        set_config_rates(config, self.config.backbone_dropout)
-        return without_pooler(transformers.AutoModel.from_config(config, dtype=torch.float32)), tokens
+        set_config_rates(config, rate)
+        return new_encoder(config), tokens

@@ -5,6 +5,7 @@ Source: Yang et al., Analyzing Learned Molecular Representations for Property Pr
 
 from __future__ import annotations
 
+import functools
 import warnings
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rdkit import Chem
-from rdkit.Chem import AllChem, EState, rdMolDescriptors
 from torch import Tensor, nn
 
 from competition.errors import ConfigError
@@ -25,7 +24,7 @@ from models.config import GnnStage
 from models.inputs.weights import find_weights
 from models.stage import Context, molecule_columns
 from models.training.batches import Batches
-from models.training.neural import Neural, PerColumn, side_by_side
+from models.training.neural import Neural, per_column, side_by_side
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations inside chemprop's own imports
@@ -77,44 +76,38 @@ class Gnn(Neural):
     def __init__(self, config: GnnStage, context: Context) -> None:
         super().__init__(config, context)
         self.columns = molecule_columns(config.columns, context.smiles, "gnn")
-        n_extra = sum(2 if kind == "crippen" else 1 for kind in config.atom_features)
-        self.featurizer = SimpleMoleculeMolGraphFeaturizer(extra_atom_fdim=n_extra)
+        self.featurizer = SimpleMoleculeMolGraphFeaturizer()
 
     def start(self, train: Rows, folder: Path) -> nn.Module:
         """Message passing with the configured weights, or with random ones; writes its shape."""
-        d_atom, d_bond = self.featurizer.shape
-        shape = {"d_v": d_atom, "d_e": d_bond, "d_h": self.config.width, "depth": self.config.depth}
-        state = None
-        if self.config.weights:
-            shape, state = read_message_passing(self.config.weights, self.featurizer.shape)
+        d_v, d_e = self.featurizer.shape
+        shape = {"d_v": d_v, "d_e": d_e, "d_h": self.config.width, "depth": self.config.depth}
+        if self.config.weights is None:
+            write_json(folder / SHAPE, shape)
+            return self.restore(folder)
+        shape, state = read_message_passing(self.config.weights, (d_v, d_e))
         write_json(folder / SHAPE, shape)
-        backbone = self.restore(folder)
-        if state is not None:
-            message_passing = backbone.backbone if len(self.columns) > 1 else backbone
-            message_passing.message_passing.load_state_dict(state)  # type: ignore[union-attr]
-        return backbone
+        backbone = self._one(folder)
+        backbone.message_passing.load_state_dict(state)
+        return per_column(backbone, len(self.columns))
 
     def restore(self, folder: Path) -> nn.Module:
         """The same for each molecule column."""
+        return per_column(self._one(folder), len(self.columns))
+
+    def _one(self, folder: Path) -> GnnBackbone:
         shape = read_json(folder / SHAPE, "d_h")
         message_passing = BondMessagePassing(**{**shape, "dropout": self.config.backbone_dropout})
-        backbone = GnnBackbone(message_passing, shape["d_h"], self.config)
-        return PerColumn(backbone, len(self.columns)) if len(self.columns) > 1 else backbone
+        return GnnBackbone(message_passing, shape["d_h"], self.config)
 
-    def encode(self, rows: Rows, folder: Path, view: int, seed: int) -> Batches:
+    def encode(self, rows: Rows, folder: Path, augmentation: int, seed: int) -> Batches:
         """Molecular graphs."""
-        graphs = [self._graphs(list(rows.inputs[column])) for column in self.columns]
-        return side_by_side(graphs, once=self.config.backbone_dropout == 0)
-
-    def _graphs(self, smiles: list[str]) -> Batches:
-        graph_of = {text: self._graph(text) for text in set(smiles)}
-        graphs = [graph_of[text] for text in smiles]
-        return Batches(graphs, np.ones(len(graphs), dtype=np.int64), collate)  # atoms of a batch stand in one table
-
-    def _graph(self, smiles: str) -> Any:
-        molecule = Chem.MolFromSmiles(smiles)
-        extra = atom_features(molecule, list(self.config.atom_features)) if self.config.atom_features else None
-        return self.featurizer(molecule, extra)
+        graph_of = functools.cache(lambda smiles: self.featurizer(Chem.MolFromSmiles(smiles)))
+        columns = [list(map(graph_of, rows.inputs[column])) for column in self.columns]
+        equal = np.ones(len(rows), dtype=np.int64)  # atoms of a batch stand in one table
+        return side_by_side(
+            [Batches(graphs, equal, collate) for graphs in columns], once=self.config.backbone_dropout == 0
+        )
 
 
 def read_message_passing(weights: str, expected: tuple[int, int]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -147,29 +140,6 @@ def read_message_passing(weights: str, expected: tuple[int, int]) -> tuple[dict[
             f"default; it reads {own[0]} and {own[1]}. Name weights of that featurizer."
         )
     return shape, state
-
-
-def atom_features(molecule: Chem.Mol, kinds: list[str]) -> NDArray[np.float32]:
-    """Numbers of each atom, (n_atoms, n_features), scaled to about 1; 0 where one is not defined.
-
-    gasteiger: partial charge. crippen: shares in logP and molar refractivity. tpsa, labute: shares in polar and in
-    approximate surface. estate: electrotopological state (Kier and Hall).
-    """
-    parts = []
-    for kind in kinds:
-        match kind:
-            case "gasteiger":
-                AllChem.ComputeGasteigerCharges(molecule)
-                parts.append([[atom.GetDoubleProp("_GasteigerCharge")] for atom in molecule.GetAtoms()])
-            case "crippen":
-                parts.append(rdMolDescriptors._CalcCrippenContribs(molecule))
-            case "tpsa":
-                parts.append([[share / 20] for share in rdMolDescriptors._CalcTPSAContribs(molecule)])
-            case "labute":
-                parts.append([[share / 10] for share in rdMolDescriptors._CalcLabuteASAContribs(molecule)[0]])
-            case "estate":
-                parts.append([[value / 10] for value in EState.EStateIndices(molecule)])
-    return np.nan_to_num(np.hstack([np.array(part) for part in parts]), posinf=0, neginf=0).astype(np.float32)
 
 
 def collate(graphs: list[object]) -> dict[str, Tensor]:

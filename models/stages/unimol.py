@@ -7,23 +7,24 @@ them silently), every dropout rate reachable, weights checked key by key, distan
 
 from __future__ import annotations
 
-import importlib.util
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rdkit import Chem
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from competition.files import read_json, write_json
 from competition.tables import Rows
 from models.config import UnimolStage
 from models.inputs.weights import find_weights
 from models.stages.pairs import Encoder, pair_bias
-from models.stages.unimol_shared import OnConformers, load_checkpoint, quiet_import
-from models.training.batches import Batches
-from models.training.neural import side_by_side
+from models.stages.unimol_shared import Item, OnConformers, quiet_import, with_atoms
 
 with quiet_import():
     from unimol_tools.models.unimol import (
@@ -35,12 +36,10 @@ with quiet_import():
     )
 
 KERNEL_WIDTH = 128  # number of basis functions of a distance, the same in every published model
-SPECIAL_TOKENS = {
-    "file": ["[PAD]", "[CLS]", "[SEP]", "[UNK]"],
-    "unimol_tools": ["[CLS]", "[UNK]", "[PAD]", "[SEP]"],
-}
-FOREIGN_KEYS = ("lm_head.", "pair2coord_proj.", "dist_head.", "encoder.final_head_layer_norm.", "classification_head.")
-"""Parts of a checkpoint that only its pre-training or an earlier fine-tuning used."""
+SPECIAL_TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+VOCABULARY = "vocabulary.json"
+SAME = ("emb_dropout", "dropout", "attention_dropout", "activation_dropout", "max_seq_len", "activation_fn")
+"""Settings of the encoder that have the same name in the package's architectures."""
 
 
 class UnimolBackbone(nn.Module):
@@ -56,25 +55,20 @@ class UnimolBackbone(nn.Module):
         if config.architecture == "compact":
             args.encoder_layers, args.encoder_embed_dim = config.layers, config.width
             args.encoder_ffn_embed_dim, args.encoder_attention_heads = 4 * config.width, config.heads
+        self.width: int = args.encoder_embed_dim
         self.padding_idx = vocabulary.index("[PAD]")
-        self.embed_tokens = nn.Embedding(len(vocabulary), args.encoder_embed_dim, self.padding_idx)
+        self.embed_tokens = nn.Embedding(len(vocabulary), self.width, self.padding_idx)
         self.encoder = Encoder(
             encoder_layers=args.encoder_layers,
-            embed_dim=args.encoder_embed_dim,
+            embed_dim=self.width,
             ffn_embed_dim=args.encoder_ffn_embed_dim,
             attention_heads=args.encoder_attention_heads,
-            emb_dropout=args.emb_dropout,
-            dropout=args.dropout,
-            attention_dropout=args.attention_dropout,
-            activation_dropout=args.activation_dropout,
-            max_seq_len=args.max_seq_len,
-            activation_fn=args.activation_fn,
             no_final_head_layer_norm=args.delta_pair_repr_norm_loss < 0,
+            **{name: getattr(args, name) for name in SAME},
         )
         self.gbf_proj = NonLinearHead(KERNEL_WIDTH, args.encoder_attention_heads, args.activation_fn)
         kernel = GaussianLayer if args.kernel == "gaussian" else NumericalEmbed
         self.gbf = kernel(KERNEL_WIDTH, len(vocabulary) ** 2)
-        self.width: int = args.encoder_embed_dim
 
     def forward(self, tokens: Tensor, coordinates: Tensor) -> Tensor:
         """Vector of [CLS], (n_rows, width).
@@ -90,74 +84,69 @@ class UnimolBackbone(nn.Module):
 class Unimol(OnConformers):
     """The stage; see `models.training.neural.Neural`."""
 
+    foreign_keys = (
+        "lm_head.",
+        "pair2coord_proj.",
+        "dist_head.",
+        "encoder.final_head_layer_norm.",
+        "classification_head.",
+    )
+    equal_lengths = False
+
     def start(self, train: Rows, folder: Path) -> nn.Module:
-        """The configured weights, or random ones where none are configured."""
-        files = find_weights(self.config.weights) if self.config.weights else {}
-        vocabulary = read_vocabulary(files, self.config.token_order)
-        write_json(folder / "vocabulary.json", vocabulary)
-        backbone = UnimolBackbone(self.config, vocabulary)
-        if files:
-            load_checkpoint(backbone, files, FOREIGN_KEYS)
-        self.count_statuses(train, folder)
-        return self.per_column(backbone)
+        """Writes the vocabulary of the weights, too."""
+        write_json(
+            folder / VOCABULARY, read_vocabulary(find_weights(self.config.weights) if self.config.weights else {})
+        )
+        return super().start(train, folder)
 
-    def restore(self, folder: Path) -> nn.Module:
-        """The same architecture for each molecule column."""
-        return self.per_column(UnimolBackbone(self.config, read_json(folder / "vocabulary.json")))
+    def backbone(self, folder: Path) -> nn.Module:
+        """Of the vocabulary in the folder."""
+        return UnimolBackbone(self.config, read_json(folder / VOCABULARY))
 
-    def encode(self, rows: Rows, folder: Path, view: int, seed: int) -> Batches:
-        """Tokens and centred coordinates of each molecule; a view is a conformer."""
-        vocabulary = read_json(folder / "vocabulary.json")
-        padding = vocabulary.index("[PAD]")
-        columns = []
-        for column in self.columns:
-            conformers = dict(zip(rows.inputs[column], self.conformers(rows, column, view), strict=True))
-            encoded = {s: encode(conformers[s], vocabulary, self.config.remove_hydrogens) for s in conformers}
-            items = [encoded[smiles] for smiles in rows.inputs[column]]
-            lengths = np.array([len(tokens) for tokens, _ in items])
-            columns.append(Batches(items, lengths, lambda part: collate(part, padding)))
-        return side_by_side(columns, once=self.config.backbone_dropout == 0)
+    def reader(self, folder: Path) -> Any:
+        """Tokens and centred coordinates."""
+        vocabulary = read_json(folder / VOCABULARY)
+
+        def read(smiles: str, conformer: NDArray[np.float32]) -> Item:
+            return encode(conformer, vocabulary, self.config.remove_hydrogens)
+
+        return read, partial(collate, padding=vocabulary.index("[PAD]"))
 
 
-def read_vocabulary(files: dict[str, Path], token_order: str) -> list[str]:
-    """Symbols by token id: the special tokens in the checkpoint's own order, the atoms of its dictionary, [MASK].
+def read_vocabulary(files: dict[str, Path]) -> list[str]:
+    """Symbols by token id: the special tokens in the order of the released checkpoints, the dictionary's atoms, [MASK].
 
     Args:
         files: of the weights; a dictionary among them wins over the one that ships with unimol_tools.
-        token_order: a key of SPECIAL_TOKENS.
     """
-    own = [path for name, path in files.items() if name.endswith("dict.txt")]
-    spec = importlib.util.find_spec("unimol_hf")
+    spec = find_spec("unimol_hf")
     assert spec is not None and spec.origin is not None
-    path = own[0] if own else Path(spec.origin).parent / "pretrained" / "unimol-v1-allh" / "mol.dict.txt"
+    bundled = Path(spec.origin).parent / "pretrained" / "unimol-v1-allh" / "mol.dict.txt"
+    path = next((path for name, path in files.items() if name.endswith("dict.txt")), bundled)
     symbols = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
-    atoms = [symbol for symbol in symbols if symbol not in SPECIAL_TOKENS["file"] and symbol != "[MASK]"]
-    return [*SPECIAL_TOKENS[token_order], *atoms, "[MASK]"]
+    atoms = [symbol for symbol in symbols if symbol not in (*SPECIAL_TOKENS, "[MASK]")]
+    return [*SPECIAL_TOKENS, *atoms, "[MASK]"]
 
 
-def encode(
-    conformer: NDArray[np.float32], vocabulary: list[str], remove_hydrogens: bool
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def encode(conformer: NDArray[np.float32], vocabulary: list[str], remove_hydrogens: bool) -> Item:
     """Token ids (n_tokens,) and centred coordinates (n_tokens, 3) of a conformer (n_atoms, 4)."""
-    atoms = conformer[conformer[:, 0] != 1] if remove_hydrogens else conformer
-    if len(atoms) == 0:  # molecular hydrogen has nothing but hydrogens
-        atoms = conformer
+    atoms = with_atoms(conformer, remove_hydrogens)
     table, unknown = Chem.GetPeriodicTable(), vocabulary.index("[UNK]")
     id_of = {symbol: i for i, symbol in enumerate(vocabulary)}
     # Atomic number 0 is '*', the open end of a repeat unit; its symbol is not in the dictionary.
     ids = [id_of.get(table.GetElementSymbol(int(number)), unknown) if number else unknown for number in atoms[:, 0]]
-    centred = atoms[:, 1:] - atoms[:, 1:].mean(axis=0)
-    centroid = np.zeros((1, 3), dtype=np.float32)
-    tokens = np.array([id_of["[CLS]"], *ids, id_of["[SEP]"]], dtype=np.int64)
-    return tokens, np.concatenate([centroid, centred, centroid]).astype(np.float32)
+    centred = np.pad(atoms[:, 1:] - atoms[:, 1:].mean(axis=0), ((1, 1), (0, 0)))  # [CLS] and [SEP] at the centroid
+    return {
+        "tokens": np.array([id_of["[CLS]"], *ids, id_of["[SEP]"]], dtype=np.int64),
+        "coordinates": centred.astype(np.float32),
+    }
 
 
-def collate(items: list[tuple[NDArray[np.int64], NDArray[np.float32]]], padding: int) -> dict[str, Tensor]:
+def collate(items: list[Item], padding: int) -> dict[str, Tensor]:
     """Encoded molecules to the arguments of `UnimolBackbone.forward`, padded to the longest."""
-    longest = max(len(tokens) for tokens, _ in items)
-    tokens = np.full((len(items), longest), padding, dtype=np.int64)
-    coordinates = np.zeros((len(items), longest, 3), dtype=np.float32)
-    for i, (ids, positions) in enumerate(items):
-        tokens[i, : len(ids)] = ids
-        coordinates[i, : len(ids)] = positions
-    return {"tokens": torch.from_numpy(tokens), "coordinates": torch.from_numpy(coordinates)}
+    filled = {"tokens": padding, "coordinates": 0}
+    return {
+        name: pad_sequence([torch.from_numpy(item[name]) for item in items], batch_first=True, padding_value=value)
+        for name, value in filled.items()
+    }

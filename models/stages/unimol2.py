@@ -18,14 +18,10 @@ from numpy.typing import NDArray
 from rdkit import Chem
 from torch import Tensor, nn
 
-from competition.tables import Rows
 from models.config import Unimol2Stage
 from models.inputs.molecules import prepared
-from models.inputs.weights import find_weights
 from models.stages.pairs import gaussian_head
-from models.stages.unimol_shared import OnConformers, load_checkpoint, quiet_import
-from models.training.batches import Batches
-from models.training.neural import side_by_side
+from models.stages.unimol_shared import Item, OnConformers, quiet_import, with_atoms
 
 with quiet_import():
     from unimol_tools.data.conformer import convert_to_single_emb, get_graph
@@ -41,8 +37,11 @@ with quiet_import():
 
 N_TOKENS, UNKNOWN = 128, 127  # atomic numbers; '*' has 0, the package's padding, and takes the token of a masked atom
 UNREACHABLE = 510  # length of a path between fragments
-FOREIGN_KEYS = ("lm_head.", "movement_pred_head.", "classification_head")
-"""Parts of a checkpoint that only its pre-training or an earlier fine-tuning used."""
+SAME = (
+    "num_encoder_layers", "num_attention_heads", "dropout", "attention_dropout", "activation_dropout", "activation_fn",
+    "droppath_prob", "pair_dropout",
+)  # fmt: skip
+"""Settings of the encoder that have the same name in the package's architecture."""
 
 
 class Unimol2Backbone(nn.Module):
@@ -59,18 +58,11 @@ class Unimol2Backbone(nn.Module):
         self.width: int = args.encoder_embed_dim
         self.embed_tokens = nn.Embedding(N_TOKENS, self.width, padding_idx=0)
         self.encoder = Encoder(
-            num_encoder_layers=args.num_encoder_layers,
             embedding_dim=self.width,
             pair_dim=args.pair_embed_dim,
             pair_hidden_dim=args.pair_hidden_dim,
             ffn_embedding_dim=args.ffn_embedding_dim,
-            num_attention_heads=args.num_attention_heads,
-            dropout=args.dropout,
-            attention_dropout=args.attention_dropout,
-            activation_dropout=args.activation_dropout,
-            activation_fn=args.activation_fn,
-            droppath_prob=args.droppath_prob,
-            pair_dropout=args.pair_dropout,
+            **{name: getattr(args, name) for name in SAME},
         )
         # Sizes of vocabularies as in the package's constructor.
         self.atom_feature = AtomFeature(num_atom=512, num_degree=128, hidden_dim=self.width)
@@ -167,32 +159,23 @@ class OuterProductByParts(OuterProduct):
 class Unimol2(OnConformers):
     """The stage; see `models.training.neural.Neural`."""
 
-    def start(self, train: Rows, folder: Path) -> nn.Module:
-        """The configured weights, or random ones where none are configured."""
-        backbone = Unimol2Backbone(self.config)
-        if self.config.weights:
-            load_checkpoint(backbone, find_weights(self.config.weights), FOREIGN_KEYS)
-        self.count_statuses(train, folder)
-        return self.per_column(backbone)
+    foreign_keys = ("lm_head.", "movement_pred_head.", "classification_head")
+    equal_lengths = True
 
-    def restore(self, folder: Path) -> nn.Module:
-        """The same architecture for each molecule column."""
-        return self.per_column(Unimol2Backbone(self.config))
+    def backbone(self, folder: Path) -> nn.Module:
+        """Of the size in the settings."""
+        return Unimol2Backbone(self.config)
 
-    def encode(self, rows: Rows, folder: Path, view: int, seed: int) -> Batches:
-        """Graphs and coordinates of each molecule's heavy atoms; a view is a conformer."""
-        columns = []
-        for column in self.columns:
-            conformers = dict(zip(rows.inputs[column], self.conformers(rows, column, view), strict=True))
-            how = self.config.fragments, self.config.repeat_units
-            encoded = {s: featurise(prepared(s, *how), conformers[s]) for s in conformers}
-            items = [encoded[smiles] for smiles in rows.inputs[column]]
-            lengths = np.array([len(item["tokens"]) for item in items])
-            columns.append(Batches(items, lengths, collate, equal_lengths=True))
-        return side_by_side(columns, once=self.config.backbone_dropout == 0)
+    def reader(self, folder: Path) -> Any:
+        """Graph and coordinates of the heavy atoms."""
+
+        def read(smiles: str, conformer: NDArray[np.float32]) -> Item:
+            return featurise(prepared(smiles, self.config.fragments, self.config.repeat_units), conformer)
+
+        return read, collate
 
 
-def featurise(molecule: Chem.Mol, conformer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+def featurise(molecule: Chem.Mol, conformer: NDArray[np.float32]) -> Item:
     """Features of a molecule's heavy atoms, as `mol2unimolv2` of the package gives them.
 
     Args:
@@ -200,9 +183,9 @@ def featurise(molecule: Chem.Mol, conformer: NDArray[np.float32]) -> dict[str, N
     """
     with_hydrogens = Chem.AddHs(molecule)
     heavy = Chem.RemoveAllHs(with_hydrogens)
-    atoms = conformer[conformer[:, 0] != 1]
-    if len(atoms) == 0:  # molecular hydrogen has nothing but hydrogens
-        heavy, atoms = with_hydrogens, conformer
+    atoms = with_atoms(conformer, remove_hydrogens=True)
+    if (atoms[:, 0] == 1).all():
+        heavy = with_hydrogens
     features, bonds, bond_features = get_graph(heavy)
     n_atoms = len(features)
     of_pairs = np.zeros((n_atoms, n_atoms, 3), dtype=np.uint8)
@@ -221,6 +204,6 @@ def featurise(molecule: Chem.Mol, conformer: NDArray[np.float32]) -> dict[str, N
     }
 
 
-def collate(items: list[dict[str, NDArray[Any]]]) -> dict[str, Tensor]:
+def collate(items: list[Item]) -> dict[str, Tensor]:
     """Features of molecules with the same number of atoms to the arguments of `Unimol2Backbone.forward`."""
     return {name: torch.from_numpy(np.stack([item[name] for item in items])) for name in items[0]}

@@ -1,4 +1,4 @@
-"""What both Uni-Mol stages share: the import of unimol_tools, published weights, and conformers as views."""
+"""What both Uni-Mol stages share: the import of unimol_tools, published weights, and conformers as augmentations."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ import contextlib
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from competition.errors import ConfigError
 from competition.files import write_json
 from competition.tables import Rows
 from models.inputs.conformers import conformer_cache, select
+from models.inputs.weights import find_weights
 from models.notes import write_notes
 from models.stage import Context, molecule_columns
-from models.training.neural import Neural, PerColumn
+from models.training.batches import Batches
+from models.training.neural import Neural, per_column, side_by_side
+
+Item = dict[str, NDArray[Any]]
 
 
 @contextlib.contextmanager
@@ -36,42 +41,73 @@ def quiet_import() -> Iterator[None]:
 
 
 class OnConformers(Neural):
-    """A stage whose backbone reads each molecule column, its views the conformers; see `Neural`."""
+    """A stage whose backbone reads each molecule column, its augmentations the conformers; see `Neural`."""
+
+    foreign_keys: tuple[str, ...]
+    """Beginnings of keys of a checkpoint that only its pre-training or an earlier fine-tuning used."""
+    equal_lengths: bool
+    """Of its batches; see `Batches`."""
 
     def __init__(self, config: Any, context: Context) -> None:
         super().__init__(config, context)
         self.columns = molecule_columns(config.columns, context.smiles, config.kind)
+        self.cache = conformer_cache(context.cache, **config.conformer_settings)
+
+    # A kind of stage has these two.
+
+    def backbone(self, folder: Path) -> nn.Module:
+        """The backbone of one molecule column, with random weights."""
+        raise NotImplementedError
+
+    def reader(
+        self, folder: Path
+    ) -> tuple[Callable[[str, NDArray[np.float32]], Item], Callable[[list[Item]], dict[str, Tensor]]]:
+        """What makes an input of a SMILES and a conformer (n_atoms, 4), with `tokens` in it; and what makes a batch."""
+        raise NotImplementedError
+
+    # And these it gets.
 
     @property
-    def n_views(self) -> tuple[int, int]:
-        """One view per conformer."""
+    def n_augmentations(self) -> tuple[int, int]:
+        """As many as conformers."""
         return self.config.conformers, self.config.conformers
 
-    def per_column(self, backbone: nn.Module) -> nn.Module:
-        """The same backbone for each column."""
-        return PerColumn(backbone, len(self.columns)) if len(self.columns) > 1 else backbone
-
-    def conformers(self, rows: Rows, column: str, view: int) -> list[NDArray[np.float32]]:
-        """One conformer (n_atoms, 4) per row."""
-        return [select(conformers, view) for conformers in self._load(rows, column)[0]]
-
-    def count_statuses(self, rows: Rows, folder: Path) -> None:
-        """Write how many molecules of all columns were embedded in which way, and a note of flat ones."""
-        word_of = {
-            smiles: word
-            for column in self.columns
-            for smiles, word in zip(rows.inputs[column], self._load(rows, column)[1], strict=True)
-        }
-        words = list(word_of.values())
-        write_json(folder / "conformers.json", {word: words.count(word) for word in sorted(set(words))})
-        flat = sorted(smiles for smiles, word in word_of.items() if word == "flat")
+    def start(self, train: Rows, folder: Path) -> nn.Module:
+        """The configured weights, or random ones where none are configured; counts how molecules were embedded."""
+        backbone = self.backbone(folder)
+        if self.config.weights:
+            load_checkpoint(backbone, find_weights(self.config.weights), self.foreign_keys)
+        smiles = list(dict.fromkeys(text for column in self.columns for text in train.inputs[column]))
+        statuses = self.cache.load(smiles)[1]
+        write_json(folder / "conformers.json", dict(sorted(Counter(statuses).items())))
+        flat = sorted(text for text, status in zip(smiles, statuses, strict=True) if status == "flat")
         if flat:
-            said = f"{len(flat)} of {len(words)} training molecules have flat coordinates, since RDKit finds no others"
+            said = f"{len(flat)} of {len(smiles)} training molecules have flat coordinates, since RDKit finds no others"
             write_notes(folder, [f"{said}: {', '.join(flat[:3])}{' ...' if len(flat) > 3 else ''}"])
+        return per_column(backbone, len(self.columns))
 
-    def _load(self, rows: Rows, column: str) -> tuple[list[NDArray[np.float32]], list[str]]:
-        cache = conformer_cache(self.context.cache, **self.config.conformer_settings)
-        return cache.load(list(rows.inputs[column]))
+    def restore(self, folder: Path) -> nn.Module:
+        """The same architecture for each molecule column."""
+        return per_column(self.backbone(folder), len(self.columns))
+
+    def encode(self, rows: Rows, folder: Path, augmentation: int, seed: int) -> Batches:
+        """Each molecule in one of its conformers."""
+        read, collate = self.reader(folder)
+        columns = []
+        for column in self.columns:
+            smiles = list(rows.inputs[column])
+            conformers = dict(zip(smiles, self.cache.load(smiles)[0], strict=True))
+            item_of = {text: read(text, select(found, augmentation)) for text, found in conformers.items()}
+            items = [item_of[text] for text in smiles]
+            lengths = np.array([len(item["tokens"]) for item in items])
+            columns.append(Batches(items, lengths, collate, self.equal_lengths))
+        return side_by_side(columns, once=self.config.backbone_dropout == 0)
+
+
+def with_atoms(conformer: NDArray[np.float32], remove_hydrogens: bool) -> NDArray[np.float32]:
+    """The atoms of a conformer (n_atoms, 4) that a model sees: molecular hydrogen has nothing but hydrogens."""
+    heavy = conformer[conformer[:, 0] != 1]
+    return heavy if remove_hydrogens and len(heavy) else conformer
 
 
 def load_checkpoint(backbone: nn.Module, files: dict[str, Path], foreign_keys: tuple[str, ...]) -> None:
@@ -88,17 +124,11 @@ def load_checkpoint(backbone: nn.Module, files: dict[str, Path], foreign_keys: t
     with torch.serialization.safe_globals([argparse.Namespace]):
         content = torch.load(path, map_location="cpu", weights_only=True)
     state = content.get("model", content.get("model_state_dict", content))
-    state = {name: tensor for name, tensor in state.items() if not name.startswith(foreign_keys)}
-    expected = backbone.state_dict()
-    missing, foreign = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    shapes = sorted(k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape)
-    if missing or foreign or shapes:
+    try:
+        backbone.load_state_dict({key: state[key] for key in state if not key.startswith(foreign_keys)})
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[:500]
         raise ConfigError(
-            f"{path} must hold the weights of this architecture; missing: {_few(missing)}; foreign: {_few(foreign)}; "
-            f"of another shape: {_few(shapes)}. Set the architecture and weights that belong together."
-        )
-    backbone.load_state_dict(state)
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "none"
+            f"{path} does not hold the weights of this architecture: {said}. Set the architecture and the weights that "
+            "belong together."
+        ) from None

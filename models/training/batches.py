@@ -15,6 +15,8 @@ from torch import Tensor
 from models.settings import NeuralStage
 from models.training.losses import Labels
 
+Plan = list[NDArray[np.intp]]
+"""Positions of rows, micro-batch by micro-batch."""
 LENGTHS_PER_BATCH = 4
 """Least number of lengths in a batch of rows that cannot be padded."""
 
@@ -46,98 +48,94 @@ class Batches:
 class Sample:
     """Rows with labels.
 
-    views: number of a view (0 is the plain one) -> the encoded rows; an epoch of training takes the view after its own
-        number, so that other spellings or conformers of a molecule come by.
-    y: (n_rows, n_targets + n_auxiliary), NaN where missing.
-    weights: (n_rows,); None where all are 1.
+    encoded: number of an augmentation (0 is none) to the encoded rows; an epoch of training takes the augmentation
+        after its own number, so that other spellings or conformers of a molecule come by.
+    y: (n_rows, n_targets), auxiliary targets last, NaN where missing.
+    weights: of the labels, of the same shape.
     """
 
-    views: Callable[[int], Batches]
+    encoded: Callable[[int], Batches]
     y: NDArray[np.float64]
-    weights: NDArray[np.float64] | None = None
+    weights: NDArray[np.float64]
 
 
-def piece_size(device_type: str, precision: str) -> int:
+def micro_batch_size(device_type: str, precision: str) -> int:
     """Most rows of a batch that go through the network together.
 
-    Small pieces pad little and cost a CPU nothing in float32; in bf16 each casts all weights anew, and a GPU is idle
-    without many rows. Their gradients add up to that of the whole step, so that only speed depends on it (nearly so in
-    pre-training, whose loss is a mean over tokens, of which rows have unequal numbers).
+    Small micro-batches pad little and cost a CPU nothing in float32; in bf16 each casts all weights anew, and a GPU is
+    idle without many rows. Their gradients add up to that of the whole step, so that only speed depends on it (nearly
+    so in pre-training, whose loss is a mean over tokens, of which rows have unequal numbers).
     """
     if device_type == "cuda":
         return 32
     return 16 if precision == "bf16" else 8
 
 
-def step_plan(
-    batches: Batches, settings: NeuralStage, seed: int, epoch: int, device_type: str
-) -> list[list[NDArray[np.intp]]]:
-    """Positions of the pieces of each step of an epoch: a function of (seed, epoch), each row once.
+def step_plan(batches: Batches, settings: NeuralStage, seed: int, epoch: int, device_type: str) -> list[Plan]:
+    """The micro-batches of each step of an epoch: a function of (seed, epoch), each row once.
 
     The rows of a step are drawn at random, whatever their length. Batches of rows of like length, as trainers make
     them, have a biased gradient wherever the target goes with the length (`benchmarks/batches_by_length.py`).
-    Here only the pieces of a step are of like length. With `equal_lengths` a piece has one length only, and a step
-    some random pieces.
+    Here only the micro-batches of a step are of like length. With `equal_lengths` a micro-batch has one length only,
+    and a step some random micro-batches.
     """
     generator = np.random.default_rng([seed, epoch])
     lengths, size = batches.lengths, settings.batch_size
     order = generator.permutation(len(lengths))
     if batches.equal_lengths:
-        pieces = _cut(order[np.argsort(lengths[order], kind="stable")], lengths, max(1, size // LENGTHS_PER_BATCH))
-        pieces = [pieces[i] for i in generator.permutation(len(pieces))]
+        plan = _cut(order[np.argsort(lengths[order], kind="stable")], lengths, max(1, size // LENGTHS_PER_BATCH))
+        plan = [plan[i] for i in generator.permutation(len(plan))]
         per_step = min(LENGTHS_PER_BATCH, size) * settings.accumulate
-        return [pieces[i : i + per_step] for i in range(0, len(pieces), per_step)]
+        return [plan[i : i + per_step] for i in range(0, len(plan), per_step)]
     if (lengths != lengths[0]).any():
-        size = min(size, piece_size(device_type, settings.precision))
+        size = min(size, micro_batch_size(device_type, settings.precision))
     per_step = settings.batch_size * settings.accumulate
     steps = [order[i : i + per_step] for i in range(0, len(order), per_step)]
     by_length = [step[np.argsort(lengths[step], kind="stable")] for step in steps]
     return [np.array_split(step, -(-len(step) // size)) for step in by_length]
 
 
-def sorted_plan(lengths: NDArray[np.int64], batch_size: int, equal_lengths: bool) -> list[NDArray[np.intp]]:
-    """Positions of each batch for prediction: by length."""
-    order = np.argsort(lengths, kind="stable")
-    if equal_lengths:
-        return _cut(order, lengths, batch_size)
+def sorted_plan(batches: Batches, batch_size: int) -> Plan:
+    """The batches for prediction: by length."""
+    order = np.argsort(batches.lengths, kind="stable")
+    if batches.equal_lengths:
+        return _cut(order, batches.lengths, batch_size)
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
-def _cut(order: NDArray[np.intp], lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.intp]]:
+def _cut(order: NDArray[np.intp], lengths: NDArray[np.int64], batch_size: int) -> Plan:
     """Rows sorted by length, cut where the length changes and where a batch is full."""
     groups = np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1)
     return [group[i : i + batch_size] for group in groups for i in range(0, len(group), batch_size)]
 
 
-def batch_groups(
-    batches: Batches, labels: Labels, settings: NeuralStage, seed: int, epoch: int, device: torch.device
-) -> Iterator[list[tuple[dict[str, Tensor], Labels, float]]]:
-    """The pieces of each step of an epoch, on the device.
+MicroBatch = tuple[dict[str, Tensor], Labels, float]
 
-    Each comes with its labels and its share of the step's labels, by which its loss counts: so a step on small pieces
+
+def steps_of_epoch(
+    batches: Batches, labels: Labels, settings: NeuralStage, seed: int, epoch: int, device: torch.device
+) -> Iterator[list[MicroBatch]]:
+    """The micro-batches of each step of an epoch, on the device.
+
+    Each comes with its labels and its share of the step's labels, by which its loss counts: so a step in micro-batches
     has the gradient of one large batch. On a GPU a thread makes the next ones while the device is at work.
     """
     doubled = settings.r_drop > 0 and settings.backbone_dropout > 0
 
-    def load(group: list[NDArray[np.intp]]) -> list[tuple[dict[str, Tensor], Labels, float]]:
-        known = [int((labels.weights[rows] > 0).sum()) for rows in group]  # here, where no device has to be waited for
+    def load(step: Plan) -> list[MicroBatch]:
+        known = [int((labels.weights[rows] > 0).sum()) for rows in step]  # here, where no device has to be waited for
+        inputs = (batches.batch(np.tile(rows, 2) if doubled else rows, device) for rows in step)
         return [
-            (
-                batches.batch(np.tile(rows, 2) if doubled else rows, device),
-                labels.take(rows, device),
-                n / max(sum(known), 1),
-            )
-            for rows, n in zip(group, known, strict=True)
+            (batch, labels.take(rows, device), n / max(sum(known), 1))
+            for batch, rows, n in zip(inputs, step, known, strict=True)
         ]
 
-    groups = step_plan(batches, settings, seed, epoch, device.type)
+    steps = step_plan(batches, settings, seed, epoch, device.type)
     if device.type == "cpu":  # the thread would take the time it saves
-        yield from map(load, groups)
+        yield from map(load, steps)
         return
     with ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(load, groups[0])
-        for following in [*groups[1:], None]:
-            ready = waiting.result()
-            if following is not None:
-                waiting = thread.submit(load, following)
+        following = thread.submit(load, steps[0])
+        for step in [*steps[1:], []]:
+            ready, following = following.result(), thread.submit(load, step)
             yield ready

@@ -1,16 +1,14 @@
-"""The state of a training run at the end of an epoch, from which a killed run goes on to the same bytes."""
+"""The state of a training run at the end of an epoch, from which a killed run goes on to the same predictions."""
 
 from __future__ import annotations
 
 import io
 import time
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
-from competition.errors import DataError
 from competition.files import write_atomically
 
 SECONDS_BETWEEN = 30.0
@@ -22,67 +20,44 @@ class Checkpoint:
 
     Args:
         path: of the file; what an earlier process left there is what `load` gives.
-        parts: objects with state_dict and load_state_dict, by name.
+        parts: objects with state_dict and load_state_dict, by name; None where a run has none.
     """
 
     def __init__(self, path: Path, parts: dict[str, Any]) -> None:
-        self.path, self.parts = path, parts
+        self.path = path
+        self.parts = {name: part for name, part in parts.items() if part is not None}
         self.started = self.written = time.monotonic()
-        self.seconds_before = 0.0
 
-    def load(self) -> dict[str, Any] | None:
-        """Restore all parts and the generators; the facts that were saved with them, or None without a file.
-
-        Raises:
-            DataError: if the file was cut.
-        """
+    def load(self) -> Any:
+        """Restore all parts and the generators; what was saved beside them, or None without a file."""
         if not self.path.exists():
             return None
-        state = _read(self.path)
+        state = torch.load(self.path, map_location="cpu", weights_only=True)
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
         torch.set_rng_state(state["generator"])
         if torch.cuda.is_available():
             torch.cuda.set_rng_state_all(state["gpu_generators"])
-        self.seconds_before = state["seconds"]
-        facts: dict[str, Any] = state["facts"]
-        return facts
+        self.started -= state["seconds"]
+        return state["beside"]
 
-    def save(self, facts: dict[str, Any]) -> None:
+    def save(self, beside: Any) -> None:
         """Write the state, if the last time was long enough ago."""
         if time.monotonic() - self.written < SECONDS_BETWEEN:
             return
+        state = {
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "generator": torch.get_rng_state(),
+            "gpu_generators": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "seconds": time.monotonic() - self.started,
+            "beside": beside,
+        }
         buffer = io.BytesIO()
-        torch.save(
-            {
-                "parts": {name: part.state_dict() for name, part in self.parts.items()},
-                "generator": torch.get_rng_state(),
-                "gpu_generators": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-                "facts": facts,
-                "seconds": self.seconds_before + time.monotonic() - self.started,
-            },
-            buffer,
-        )
+        torch.save(state, buffer)
         write_atomically(self.path, buffer.getvalue())
         self.written = time.monotonic()
 
 
 def seconds_in(path: Path) -> float:
     """Seconds of training that a checkpoint holds."""
-    return float(_read(path, mmap=True)["seconds"])
-
-
-def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
-    """What `save` wrote.
-
-    Raises:
-        DataError: if the file was cut, as a copy from another machine may be.
-    """
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except (RuntimeError, UnpicklingError, EOFError, OSError) as error:
-        why = str(error).partition("\n")[0]
-        raise DataError(
-            f"{path} must be a whole checkpoint, and is not ({why}); delete it, and its fold begins anew."
-        ) from None
-    return state
+    return float(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["seconds"])

@@ -7,8 +7,11 @@ Why a proof: `unimol_tools` keeps 46 of its rates as plain numbers that a sweep 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from competition.errors import ConfigError
 
@@ -21,9 +24,8 @@ def rates(module: nn.Module) -> dict[str, float]:
     """Every dropout rate in a module by its path, those that are 0 included."""
     found = {}
     for path, part in module.named_modules():
-        if isinstance(part, nn.modules.dropout._DropoutNd) or type(part).__name__ == "Dropout":
-            found[f"{path}.p"] = float(part.p)
-        for name in RATE_NAMES:
+        is_dropout = isinstance(part, nn.modules.dropout._DropoutNd) or type(part).__name__ == "Dropout"
+        for name in ("p", *RATE_NAMES) if is_dropout else RATE_NAMES:
             value = part.__dict__.get(name)
             if isinstance(value, float | int) and not isinstance(value, bool):
                 found[f"{path}.{name}".lstrip(".")] = float(value)
@@ -45,41 +47,28 @@ def audit(backbone: nn.Module, batch: dict[str, Tensor]) -> None:
         ConfigError: if the outputs differ; names the modules that drop, or the first whose output differs.
     """
     was_training = backbone.training
-    outputs, traces = [], []
-    for training in (True, True, False):
-        backbone.train(training)
-        output, trace = _trace(backbone, batch)
-        outputs.append(output)
-        traces.append(trace)
+    passes = [_traced(backbone.train(mode), batch) for mode in (True, True, False)]
     backbone.train(was_training)
-    tolerance = 0.0 if outputs[0].device.type == "cpu" else 1e-5 * float(outputs[2].abs().max())
-    differs = [bool((output - outputs[2]).abs().max() > tolerance) for output in outputs[:2]]
-    if any(differs):
+    expected, trace = passes.pop()
+    tolerance = 0.0 if expected.device.type == "cpu" else 1e-5 * float(expected.abs().max())
+    if any(bool((output - expected).abs().max() > tolerance) for output, _ in passes):
         on = [f"{path} = {rate:g}" for path, rate in rates(backbone).items() if rate > 0]
-        first = next((path for path in traces[2] if any(t.get(path) != traces[2][path] for t in traces[:2])), "unknown")
+        first = next((path for path in trace if any(other.get(path) != trace[path] for _, other in passes)), "unknown")
         raise ConfigError(
-            "with backbone_dropout 0 a backbone must give the same output in training and evaluation mode, "
-            f"and it does not; still dropping: {', '.join(on) or f'no rate is above 0, first difference in {first}'}. "
+            "backbone_dropout is 0, but the backbone still gives other outputs in training mode than in evaluation "
+            f"mode: {', '.join(on) or f'no rate is above 0, and the first output that differs is of {first}'}. "
             "Set those rates to 0 in the stage's file, or set backbone_dropout."
         )
 
 
-def _trace(backbone: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-    """Output of the backbone, and a fingerprint of every leaf module's output in the order they ran."""
+def _traced(backbone: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    """Output of the backbone, and a fingerprint of every module's output in the order in which they ended."""
+    paths = {module: path for path, module in backbone.named_modules()}
     trace: dict[str, float] = {}
 
-    def hook(path: str) -> object:
-        def record(_module: nn.Module, _inputs: object, output: object) -> None:
-            if isinstance(output, Tensor) and path not in trace:
-                trace[path] = float(output.double().sum())
+    def record(module: nn.Module, _inputs: Any, output: Any) -> None:
+        if module in paths and isinstance(output, Tensor):
+            trace.setdefault(paths[module], float(output.double().sum()))
 
-        return record
-
-    leaves = [(path, part) for path, part in backbone.named_modules() if not list(part.children())]
-    handles = [part.register_forward_hook(hook(path)) for path, part in leaves]
-    try:
-        with torch.no_grad():
-            return backbone(**batch).float(), trace
-    finally:
-        for handle in handles:
-            handle.remove()
+    with register_module_forward_hook(record), torch.no_grad():
+        return backbone(**batch).float(), trace

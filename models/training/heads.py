@@ -8,31 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models import settings
-
-Loss = Callable[[Tensor], Tensor]
+from models.settings import MultiSampleHead, NeuralStage
 
 
-class LinearHead(nn.Module):
-    """Dropout, then one linear layer. Dropout right before the last layer leaves the mean prediction unbiased."""
+class Head(nn.Module):
+    """Dropout and one linear layer; with several rates, multi-sample dropout: several masks share the layer.
 
-    def __init__(self, width: int, n_outputs: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(width, n_outputs)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Outputs (n_rows, n_outputs)."""
-        return self.linear(self.dropout(features))
-
-    def loss(self, features: Tensor, loss: Loss) -> Tensor:
-        """Training loss of features (n_rows, width); `loss` maps outputs to a number."""
-        return loss(self.forward(features))
-
-
-class MultiSampleHead(nn.Module):
-    """Multi-sample dropout: several masks, one shared layer, the mean of their losses; no mask at inference.
-
+    Dropout right before the last layer leaves the mean prediction unbiased.
     Source: Inoue, Multi-Sample Dropout for Accelerated Training and Better Generalization, arXiv 1905.09788.
     The losses are averaged, not the outputs: with outputs averaged the penalty on the weights shrinks by
     the number of samples. The backbone runs once.
@@ -47,19 +29,18 @@ class MultiSampleHead(nn.Module):
         """Outputs (n_rows, n_outputs) of one pass: plain at inference, the first mask for a pass of `mc_dropout`."""
         return self.linear(self.dropouts[0](features))
 
-    def loss(self, features: Tensor, loss: Loss) -> Tensor:
-        """Mean over the masks of the loss of features (n_rows, width)."""
+    def loss(self, features: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """Mean over the masks of the loss of features (n_rows, width); `loss` maps outputs to a number."""
         return torch.stack([loss(self.linear(dropout(features))) for dropout in self.dropouts]).mean()
 
 
-def build_head(
-    config: settings.LinearHead | settings.MultiSampleHead, width: int, n_outputs: int, pooler_dropout: float = 0.0
-) -> nn.Module:
-    """The head of a settings block."""
-    if isinstance(config, settings.MultiSampleHead):
-        rates = config.dropout if isinstance(config.dropout, list) else [config.dropout] * config.samples
-        return MultiSampleHead(width, n_outputs, rates)
-    return LinearHead(width, n_outputs, pooler_dropout)
+def build_head(settings: NeuralStage, width: int, n_outputs: int) -> Head:
+    """The head of a stage."""
+    rates: float | list[float] = settings.pooler_dropout
+    if isinstance(settings.head, MultiSampleHead):
+        rates = settings.head.dropout
+        rates = rates if isinstance(rates, list) else [rates] * settings.head.samples
+    return Head(width, n_outputs, rates if isinstance(rates, list) else [rates])
 
 
 class Network(nn.Module):
@@ -105,8 +86,7 @@ def pool(kind: str, tokens: Tensor, mask: Tensor, attention: AttentionPooling | 
     """Token vectors (n_rows, n_tokens, width) to one vector (n_rows, width): their mean, the first, or by attention."""
     if kind == "cls":
         return tokens[:, 0]
-    if kind == "attention":
-        assert attention is not None
+    if attention is not None:
         return attention(tokens, mask)
     weights = mask.unsqueeze(-1).to(tokens.dtype)
     return (tokens * weights).sum(1) / weights.sum(1)

@@ -1,7 +1,12 @@
-"""What a network is trained on: labels with their weights, the loss of its outputs, and R-Drop's penalty."""
+"""What a network is trained on: labels with their weights, the losses, and R-Drop's penalty.
+
+A loss is an entry of `LOSSES` and its name in `LossName` of `models/settings.py`; one of the user's is a function
+`errors(outputs, y)` that the YAML names as `loss: mine.py:errors`.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,15 +17,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import huber_loss, l1_loss, mse_loss
 
+from competition.errors import ConfigError
+from competition.user_code import load_user_code
 from models.training.labels import target_scale
+
+Errors = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Labels:
     """Standardised labels of the training rows and the weight of each.
 
-    y: (n_rows, n_outputs) in units of each target's spread around its mean, 0 where there is no label.
-    weights: (n_rows, n_outputs), 0 where there is no label.
+    y: (n_rows, n_targets) in standard deviations around each target's mean, 0 where there is no label.
+    weights: (n_rows, n_targets), 0 where there is no label.
     """
 
     y: Tensor
@@ -32,85 +41,110 @@ class Labels:
 
 
 def as_labels(
-    y: NDArray[np.float64],
-    row_weights: NDArray[np.float64] | None,
-    target_weights: NDArray[np.float64],
-    mean: NDArray[np.float64],
-    scale: NDArray[np.float64],
+    y: NDArray[np.float64], weights: NDArray[np.float64], mean: NDArray[np.float64], scale: NDArray[np.float64]
 ) -> Labels:
-    """Labels (n_rows, n_outputs), NaN where missing, in units of `scale` around `mean`.
-
-    Args:
-        row_weights: (n_rows,); None where all are 1.
-        target_weights, mean, scale: (n_outputs,).
-    """
-    weights = (~np.isnan(y)) * (1.0 if row_weights is None else row_weights[:, None]) * target_weights
-    scaled = np.nan_to_num((y - mean) / scale)
+    """Labels (n_rows, n_targets), NaN where missing, and their weights of the same shape; mean, scale: (n_targets,)."""
+    scaled, weights = np.nan_to_num((y - mean) / scale), weights * ~np.isnan(y)
     return Labels(torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32))
 
 
-def target_weights(kind: str, y: NDArray[np.float64]) -> NDArray[np.float64]:
+def target_weights(loss: str, y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Weight of each target in the loss of its standardised values, (n_targets,) with mean 1.
 
     weighted_mae: 1 / (range * sqrt(labels)) in the target's own units, so that the loss is proportional to the
     metric of NeurIPS Open Polymer Prediction 2025; all others 1.
     """
-    if kind != "weighted_mae":
+    if loss != "weighted_mae":
         return np.ones(y.shape[1])
-    spread = np.nanmax(y, axis=0) - np.nanmin(y, axis=0)
-    weights = target_scale(y)[1] / np.where(spread > 0, spread, 1.0) / np.sqrt((~np.isnan(y)).sum(axis=0))
+    width = np.nanmax(y, axis=0) - np.nanmin(y, axis=0)
+    weights = target_scale(y)[1] / np.where(width > 0, width, 1.0) / np.sqrt((~np.isnan(y)).sum(axis=0))
     return np.asarray(weights / weights.mean())
 
 
-def training_loss(kind: str, outputs: Tensor, labels: Labels) -> Tensor:
-    """Weighted sum of the errors over the number of labels there are; 0 with a gradient of 0 where there is none.
-
-    Args:
-        kind: a value of the setting `loss`, a name in `LOSSES`.
-        outputs: (n_rows, n_outputs), or twice as many columns for gaussian: means, then log variances.
-    """
-    errors = LOSSES[kind](outputs.float(), labels.y)
-    return (labels.weights * errors).sum() / (labels.weights > 0).sum().clamp(min=1)
-
-
 def split_gaussian(outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and log variances (n_rows, n_targets) each; the latter softly bounded to +-7."""
+    """Means and log variances (n_rows, n_targets) each; the latter softly bounded to +-7: one outlier must not make
+    them infinite.
+    """
     y_pred, raw = outputs.chunk(2, dim=1)
     return y_pred, 7 * torch.tanh(raw / 7)
 
 
 def gaussian(outputs: Tensor, y: Tensor) -> Tensor:
-    """Negative log likelihood of a normal distribution, without its constant. Source: Nix and Weigend, 1994.
-
-    The log variance is bounded: one outlier must not make it infinite.
-    """
+    """Negative log likelihood of a normal distribution, without its constant. Source: Nix and Weigend, 1994."""
     y_pred, log_variance = split_gaussian(outputs)
     return 0.5 * (log_variance + (y_pred - y).square() * (-log_variance).exp())
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mse": partial(mse_loss, reduction="none"),
-    "mae": partial(l1_loss, reduction="none"),
-    "weighted_mae": partial(l1_loss, reduction="none"),  # the weights are in the labels: see `target_weights`
-    "huber": partial(huber_loss, reduction="none"),
-    "gaussian": gaussian,
+def gaussian_penalty(one: Tensor, other: Tensor) -> Tensor:
+    """Symmetric KL divergence of two normal distributions; KL(p, q) = ((m1 - m2)^2 + s1^2) / (2 s2^2) - 1/2 + log(s2 /
+    s1), and the logs cancel in the mean of KL(p, q) and KL(q, p).
+    """
+    (m1, v1), (m2, v2) = split_gaussian(one), split_gaussian(other)
+    gap = (m1 - m2).square()
+    return 0.25 * ((gap + v1.exp()) * (-v2).exp() + (gap + v2.exp()) * (-v1).exp() - 2)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss of the setting `loss`.
+
+    errors: outputs and standardised labels y to the error of each label, (n_rows, n_targets).
+    penalty: of R-Drop, outputs of two passes to how far they are apart for each label, (n_rows, n_targets).
+    outputs_per_target: columns of the outputs, which come as (n_rows, outputs_per_target * n_targets).
+    """
+
+    errors: Errors
+    penalty: Errors = partial(mse_loss, reduction="none")
+    outputs_per_target: int = 1
+
+
+LOSSES: dict[str, Loss] = {
+    "mse": Loss(partial(mse_loss, reduction="none")),
+    "mae": Loss(partial(l1_loss, reduction="none")),
+    "weighted_mae": Loss(partial(l1_loss, reduction="none")),  # the weights are in the labels: see `target_weights`
+    "huber": Loss(partial(huber_loss, reduction="none")),
+    "gaussian": Loss(gaussian, gaussian_penalty, outputs_per_target=2),
 }
-"""Value of the setting `loss` -> the error of each label (n_rows, n_targets), from outputs and standardised labels."""
 
 
-def r_drop_penalty(kind: str, one: Tensor, other: Tensor, labels: Labels) -> Tensor:
-    """How far two passes with other dropout masks are apart, mean over the labels there are.
+@functools.cache
+def load_loss(name: str) -> Loss:
+    """The loss of a name in `LOSSES`, or of `file.py:name`, a function of the user's that is tried on two rows.
 
-    The squared difference, or for gaussian the symmetric KL divergence.
+    Raises:
+        ConfigError: if the user's function fails, or does not give one error for each label.
+    """
+    if name in LOSSES:
+        return LOSSES[name]
+    errors = load_user_code("loss", name, "errors(outputs, y)")
+    try:
+        found = errors(torch.zeros(2, 3, requires_grad=True), torch.ones(2, 3))
+        if found.shape != (2, 3) or not found.requires_grad:
+            raise ValueError(f"of labels (2, 3) it returns {tuple(found.shape)}, gradient: {found.requires_grad}")
+    except Exception as error:  # a user's function may raise anything
+        raise ConfigError(
+            f"loss: {name} must be a function of two tensors, outputs and y, that returns the error of each label by "
+            f"differentiable operations of torch, and it fails with {type(error).__name__}: {error}."
+        ) from error
+    return Loss(errors)
+
+
+def outputs_per_target(name: str) -> int:
+    """Columns of the network's outputs for each target; prediction asks for it without the user's file."""
+    return LOSSES[name].outputs_per_target if name in LOSSES else 1
+
+
+def training_loss(name: str, outputs: Tensor, labels: Labels) -> Tensor:
+    """Weighted sum of the errors over the number of labels there are; 0 with a gradient of 0 where there is none."""
+    errors = load_loss(name).errors(outputs.float(), labels.y)
+    return (labels.weights * errors).sum() / (labels.weights > 0).sum().clamp(min=1)
+
+
+def r_drop_penalty(name: str, one: Tensor, other: Tensor, labels: Labels) -> Tensor:
+    """How far two passes with other dropout masks are apart, as the mean over the labels there are.
+
     Source: Liang et al., R-Drop, NeurIPS 2021. On a regression's single output their softmax KL would be 0.
     """
-    one, other = one.float(), other.float()
-    if kind == "gaussian":
-        (m1, v1), (m2, v2) = split_gaussian(one), split_gaussian(other)
-        # KL(p, q) = ((m1 - m2)^2 + s1^2) / (2 s2^2) - 1/2 + (log s2^2 - log s1^2) / 2; the logs cancel in the mean
-        gap = (m1 - m2).square()
-        apart = 0.25 * ((gap + v1.exp()) * (-v2).exp() + (gap + v2.exp()) * (-v1).exp() - 2)
-    else:
-        apart = (one - other).square()
     known = labels.weights > 0
+    apart = load_loss(name).penalty(one.float(), other.float())
     return (apart * known).sum() / known.sum().clamp(min=1)

@@ -59,11 +59,11 @@ def pretrain(
 
     Raises:
         ConfigError: if the tokenizer has no token for a mask.
-        DataError: if the loss is not finite, or memory runs out.
+        DataError: if the loss is not finite.
     """
     mask_id, ordinary = mask_and_ordinary(tokens)
 
-    def view(epoch: int) -> Batches:
+    def encoded(epoch: int) -> Batches:
         # By row and epoch, not by batch: a run that was killed goes on with the same masks.
         generator = np.random.default_rng([seed, epoch])
         pairs = [masked(ids, mask_id, ordinary, generator) for ids in items(epoch)]
@@ -73,25 +73,29 @@ def pretrain(
         labels = pad([labels for _, labels in part], NOT_CHOSEN)["input_ids"]
         return {**pad([ids for ids, _ in part], tokens.pad_id), "labels": labels}
 
-    of_labels = {"head_learning_rate": None, "layer_decay": 1.0, "average": "none", "r_drop": 0.0}
-    own = {"epochs": settings.pretrain_epochs, "learning_rate": settings.pretrain_learning_rate}
+    own = {
+        "epochs": settings.pretrain_epochs, "learning_rate": settings.pretrain_learning_rate,
+        "head_learning_rate": None, "layer_decay": 1.0, "average": "none", "r_drop": 0.0,
+    }  # fmt: skip
     network = Network(backbone, TiedDecoder(backbone.encoder.get_input_embeddings(), backbone.width))
-    accelerator = make_accelerator(settings.precision)
-    network.to(accelerator.device)
+    network.to(make_accelerator(settings.precision).device)
     n_rows = len(items(0))
+    every_row = Labels(torch.zeros(n_rows, 1), torch.ones(n_rows, 1))
     history, _ = train_epochs(
-        network, view, Labels(torch.zeros(n_rows, 1), torch.ones(n_rows, 1)),
-        settings.model_copy(update={**of_labels, **own}), seed, folder / "checkpoint_mlm.pt", progress, accelerator,
+        network, encoded, every_row, settings.model_copy(update=own), seed, folder / "checkpoint_mlm.pt", progress,
         loss_of=token_loss,
     )  # fmt: skip
     write_json(folder / FILE, {"rows": n_rows, "history": history})
-    accelerator.free_memory()
 
 
 def mask_and_ordinary(tokens: Tokens) -> tuple[int, NDArray[np.int64]]:
-    """The id of the mask, and those of all tokens that are not special."""
+    """The id of the mask, and those of all tokens that are not special.
+
+    Raises:
+        ConfigError: if there is no mask.
+    """
     special = {token.content: i for i, token in tokens.tokenizer.get_added_tokens_decoder().items() if token.special}
-    mask_id = next((special[name] for name in ("[MASK]", "<mask>") if name in special), None)
+    mask_id = special.get("[MASK]", special.get("<mask>"))
     if mask_id is None:
         raise ConfigError(
             f"pretrain_epochs needs a tokenizer with a token for a mask; this one has {', '.join(special) or 'none'}. "

@@ -1,6 +1,6 @@
 """What the neural stages share: a backbone and encoded rows become a fitted stage.
 
-A kind of stage gives four things: `start` and `restore` make its backbone, `encode` and `n_views` its inputs.
+A kind of stage gives four things: `start` and `restore` make its backbone, `encode` and `n_augmentations` its inputs.
 """
 
 from __future__ import annotations
@@ -22,17 +22,20 @@ from models.stage import Context
 from models.training import trainer
 from models.training.batches import Batches, Sample
 from models.training.heads import Network, build_head
+from models.training.losses import outputs_per_target
 
 
 class Neural:
     """A neural stage; see `models.stage.FittedStage` for the contract.
 
-    spread: of the last predictions with `mc_dropout`, (n_rows, n_targets), in the targets' own units.
+    spread: standard deviation over the passes of `mc_dropout` of the last predictions, (n_rows, n_targets), in the
+        targets' own units.
     """
 
     def __init__(self, config: Any, context: Context) -> None:
         self.config = config
         self.context = context
+        self.auxiliary = context.auxiliary if config.auxiliary_weight > 0 else []
         self.spread: NDArray[np.float64] | None = None
 
     # A kind of stage has these four.
@@ -48,39 +51,30 @@ class Neural:
         """A backbone of the same shape, whatever its weights."""
         raise NotImplementedError
 
-    def encode(self, rows: Rows, folder: Path, view: int, seed: int) -> Batches:
+    def encode(self, rows: Rows, folder: Path, augmentation: int, seed: int) -> Batches:
         """The rows as the backbone reads them.
 
         Args:
-            view: 0 for the plain one; others are other spellings or conformers, a function of (view, seed, input).
+            augmentation: 0 for none; others are other spellings or conformers, by (augmentation, seed, input) alone.
         """
         raise NotImplementedError
 
     @property
-    def n_views(self) -> tuple[int | None, int]:
-        """Different views in training (None: a fresh one each epoch), and those a prediction is the mean of."""
+    def n_augmentations(self) -> tuple[int | None, int]:
+        """How many there are in training (None: a fresh one each epoch), and that a prediction is the mean of."""
         return 1, 1
 
     # And these it gets.
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Train on `train`, on its extra rows first and alone with `extra_rows: pretrain`; see the contract."""
-        own, first = train, None
+        first = None
         if self.config.extra_rows == "pretrain" and train.extra is not None and train.extra.any():
-            own, first = train.take(~train.extra), train.take(train.extra)
-        network, sample = self.ready(own, folder)
-        n_auxiliary = len(self.context.auxiliary) if self.config.auxiliary_weight > 0 else 0
-        trainer.fit(
-            network,
-            sample,
-            self.config,
-            self.context.seed,
-            folder,
-            self.context.progress,
-            valid=None if valid is None else self._sample(valid, folder),
-            first=None if first is None else self._sample(first, folder),
-            n_auxiliary=n_auxiliary,
-        )
+            first, train = train.take(train.extra), train.take(~train.extra)
+        with trainer.advice_on_memory(self.config):
+            network, sample = self.ready(train, folder)
+            others = (None if rows is None else self._sample(rows, folder) for rows in (valid, first))
+            trainer.fit(network, sample, self.config, self.context.seed, folder, self.context.progress, *others)
 
     def ready(self, train: Rows, folder: Path) -> tuple[Network, Sample]:
         """The network with the weights to start from, and the rows as it reads them."""
@@ -90,58 +84,49 @@ class Neural:
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
         """Predictions (n_rows, n_targets)."""
-        network = self._network(self.restore(folder), rows, folder)
-        y_pred, self.spread = trainer.predict(
-            network,
-            self._views(rows, folder, seed=0),
-            self.n_views[1],
-            self.config,
-            folder,
-            len(self.context.task.outputs),
-        )
+        network, encoded = self._network(self.restore(folder), rows, folder), self._encoded(rows, folder, seed=0)
+        with trainer.advice_on_memory(self.config):
+            y_pred, self.spread = trainer.predict(
+                network, encoded, self.n_augmentations[1], self.config, folder, len(self.context.task.outputs)
+            )
         return y_pred
 
     def _network(self, backbone: nn.Module, rows: Rows, folder: Path) -> Network:
-        n_outputs = len(self.context.task.outputs)
-        n_outputs += len(self.context.auxiliary) if self.config.auxiliary_weight > 0 else 0
-        n_outputs *= 2 if self.config.loss == "gaussian" else 1
+        n_outputs = len([*self.context.task.outputs, *self.auxiliary]) * outputs_per_target(self.config.loss)
         n_columns = read_columns(rows.take(np.arange(1)), self.config, self.context, folder).shape[1]
         one = backbone.backbone if isinstance(backbone, PerColumn) else backbone
         n_features, width = int(backbone.width) + n_columns, int(one.width)  # type: ignore[arg-type]
-        head = build_head(self.config.head, width, n_outputs, self.config.pooler_dropout)
+        head = build_head(self.config, width, n_outputs)
         return Network(backbone, head, None if n_features == width else (n_features, width))
 
     def _sample(self, rows: Rows, folder: Path) -> Sample:
         assert rows.y is not None
-        y = rows.y
-        if self.context.auxiliary and self.config.auxiliary_weight > 0:
-            assert rows.auxiliary is not None
-            y = np.hstack([y, rows.auxiliary])
-        n_views = self.n_views[0]
-        views = self._views(rows, folder, self.context.seed)
-        return Sample(lambda view: views(view if n_views is None else view % n_views), y, rows.weights)
+        y = np.hstack([rows.y, rows.auxiliary]) if self.auxiliary and rows.auxiliary is not None else rows.y
+        weights = np.ones_like(y) if rows.weights is None else np.repeat(rows.weights[:, None], y.shape[1], axis=1)
+        weights[:, rows.y.shape[1] :] *= self.config.auxiliary_weight
+        encoded, n = self._encoded(rows, folder, self.context.seed), self.n_augmentations[0]
+        return Sample(lambda number: encoded(number % n if n else number), y, weights)
 
-    def _views(self, rows: Rows, folder: Path, seed: int) -> Callable[[int], Batches]:
-        """Encoded rows by view, with the columns that join before the head; the last ones are kept."""
+    def _encoded(self, rows: Rows, folder: Path, seed: int) -> Callable[[int], Batches]:
+        """Encoded rows by augmentation, with the columns that join before the head; the last ones are kept."""
         columns = read_columns(rows, self.config, self.context, folder)
 
-        @functools.lru_cache(maxsize=self.n_views[0] or 1)
-        def view(number: int) -> Batches:
+        @functools.lru_cache(maxsize=self.n_augmentations[0] or 1)
+        def encoded(number: int) -> Batches:
             batches = self.encode(rows, folder, number, seed)
             return with_columns(batches, columns) if columns.shape[1] else batches
 
-        return view
+        return encoded
 
 
 def with_columns(batches: Batches, columns: NDArray[np.float32]) -> Batches:
     """Batches that have the columns (n_rows, n_columns) as one more tensor."""
-    items = list(zip(batches.items, columns, strict=True))
 
     def collate(part: list[Any]) -> dict[str, Tensor]:
-        batch = batches.collate([item for item, _ in part])
-        return {**batch, "columns": torch.from_numpy(np.stack([row for _, row in part]))}
+        items, rows = zip(*part, strict=True)
+        return {**batches.collate(list(items)), "columns": torch.from_numpy(np.stack(rows))}
 
-    return replace(batches, items=items, collate=collate)
+    return replace(batches, items=list(zip(batches.items, columns, strict=True)), collate=collate)
 
 
 class PerColumn(nn.Module):
@@ -166,6 +151,11 @@ class PerColumn(nn.Module):
         return torch.cat(parts, dim=1)
 
 
+def per_column(backbone: nn.Module, n_columns: int) -> nn.Module:
+    """The same backbone for each of several molecule columns."""
+    return PerColumn(backbone, n_columns) if n_columns > 1 else backbone
+
+
 def side_by_side(columns: list[Batches], once: bool) -> Batches:
     """Batches of several columns as the input of `PerColumn`.
 
@@ -179,22 +169,19 @@ def side_by_side(columns: list[Batches], once: bool) -> Batches:
     if len(columns) == 1:
         return columns[0]
     lengths = np.stack([column.lengths for column in columns], axis=1)
-    equal_lengths = columns[0].equal_lengths
-    if equal_lengths:
-        of_row = np.unique(lengths, axis=0, return_inverse=True)[1].reshape(-1)
+    if columns[0].equal_lengths:
+        lengths = np.unique(lengths, axis=0, return_inverse=True)[1].reshape(-1)
     else:
-        of_row = np.ones(len(lengths), dtype=np.int64) if once else lengths.sum(axis=1)
+        lengths = np.ones(len(lengths), dtype=np.int64) if once else lengths.sum(axis=1)
 
     def collate(part: list[Any]) -> dict[str, Tensor]:
         batch: dict[str, Tensor] = {}
-        for i, column in enumerate(columns):
-            items = [item[i] for item in part]
-            distinct = {id(item): item for item in items} if once else dict(enumerate(items))
-            place = {key: n for n, key in enumerate(distinct)}
-            tensors = column.collate(list(distinct.values()))
-            batch |= {f"{i}_{name}": tensor for name, tensor in tensors.items()}
-            batch[f"{i}_row"] = torch.tensor([place[id(item)] for item in items] if once else list(range(len(items))))
+        for i, (column, items) in enumerate(zip(columns, zip(*part, strict=True), strict=True)):
+            keys = [id(item) for item in items] if once else list(range(len(items)))
+            distinct = dict(zip(keys, items, strict=True))
+            batch |= {f"{i}_{name}": tensor for name, tensor in column.collate(list(distinct.values())).items()}
+            batch[f"{i}_row"] = torch.tensor([list(distinct).index(key) for key in keys])
         return batch
 
     items = list(zip(*(column.items for column in columns), strict=True))
-    return Batches(items, of_row, collate, equal_lengths)
+    return Batches(items, lengths, collate, columns[0].equal_lengths)

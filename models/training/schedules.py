@@ -70,11 +70,8 @@ def with_warmup(
     Raises:
         ConfigError: if the rise would take all steps or more.
     """
-    schedule = SCHEDULES[name]
-    if name == "cosine_with_restarts":
-        schedule = partial(schedule, cycles=cycles)
-    if name == "warmup_stable_decay":
-        schedule = partial(schedule, decay=decay)
+    own: dict[str, float] = {"cosine_with_restarts": {"cycles": cycles}, "warmup_stable_decay": {"decay": decay}}.get(name, {})
+    schedule = partial(SCHEDULES[name], **own)
     if warmup >= max(total_steps, 1):
         raise ConfigError(
             f"warmup must be shorter than the run; it is {warmup:g} steps, and the run has {total_steps}. "

@@ -27,8 +27,7 @@ class SeenEmbedding(nn.Module):
     def __init__(self, embedding: nn.Embedding, seen: Tensor) -> None:
         super().__init__()
         whole = embedding.weight.detach()
-        place = torch.full((len(whole),), -1)
-        place[seen] = torch.arange(len(seen))
+        place = torch.full((len(whole),), -1).index_put((seen,), torch.arange(len(seen)))
         for name, tensor in {"place": place, "seen": seen, "whole": whole}.items():
             self.register_buffer(name, tensor, persistent=False)
         self.weight = nn.Parameter(whole[seen])
@@ -42,11 +41,10 @@ class SeenEmbedding(nn.Module):
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         destination[prefix + "weight"] = self.whole.index_copy(0, self.seen, self.weight.detach())
 
+    @torch.no_grad()
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
-        whole = state_dict[prefix + "weight"]
-        with torch.no_grad():
-            self.whole.copy_(whole)
-            self.weight.copy_(whole[self.seen.to(whole.device)])
+        self.whole.copy_(state_dict[prefix + "weight"])
+        self.weight.copy_(self.whole[self.seen])
 
 
 def train_only(encoder: transformers.PreTrainedModel, ids: ArrayLike) -> None:

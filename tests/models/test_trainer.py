@@ -22,7 +22,7 @@ from models.jobs.work import seconds_in_checkpoints
 from models.settings import NeuralStage
 from models.training import trainer
 from models.training.batches import Batches, Sample, step_plan
-from models.training.heads import LinearHead, Network
+from models.training.heads import Head, Network
 from models.training.losses import Labels
 from models.training.optimizer import make_optimizer
 from models.training.schedules import with_warmup
@@ -50,7 +50,7 @@ class Drops(Backbone):
 
 def network(seed: int = 0, backbone: type[Backbone] = Backbone, n_targets: int = 2) -> Network:
     trainer.seed_everything(seed)
-    return Network(backbone(), LinearHead(24, n_targets, 0.0))
+    return Network(backbone(), Head(24, n_targets, [0.0]))
 
 
 def rows(n: int = 40, seed: int = 0) -> tuple[Batches, NDArray[np.float64]]:
@@ -83,7 +83,7 @@ def fit(
 
 
 def sample(inputs: Batches, y: NDArray[np.float64], weights: Any = None) -> Sample:
-    return Sample(lambda view: inputs, y, weights)
+    return Sample(lambda view: inputs, y, np.ones_like(y) if weights is None else weights)
 
 
 def predict(net: Network, inputs: Batches, folder: Path, **changes: Any) -> NDArray[np.float64]:
@@ -221,7 +221,7 @@ def test_best_on_held_out_keeps_the_weights_of_the_best_epoch(tmp_path: Path) ->
     away = Batches(inputs.items, inputs.lengths, inputs.collate)
     y_valid = np.repeat(y.mean(axis=0, keepdims=True), len(y), axis=0)
     net = fit(tmp_path, epochs=12, valid=sample(away, y_valid), keep="best_on_held_out", learning_rate=3e-3)
-    losses = [epoch["valid_loss"] for epoch in read_json(tmp_path / "training.json")["history"]]
+    losses = [epoch["held_out_evaluation_mode"] for epoch in read_json(tmp_path / "training.json")["history"]]
     assert losses.index(min(losses)) < 11
     y_pred = predict(net, away, tmp_path)
     loss = (((y_pred - y_valid) / y.std(axis=0)) ** 2).mean()
@@ -233,7 +233,7 @@ def test_without_held_out_rows_the_last_weights_are_kept(tmp_path: Path) -> None
     last = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     kept = safetensors.torch.load_file(tmp_path / "weights.safetensors")
     assert all(torch.equal(kept[name], tensor) for name, tensor in last.items())
-    assert "valid_loss" not in read_json(tmp_path / "training.json")["history"][0]
+    assert "held_out_evaluation_mode" not in read_json(tmp_path / "training.json")["history"][0]
 
 
 def test_held_out_rows_choose_an_epoch_and_do_not_touch_the_training(tmp_path: Path) -> None:
@@ -247,13 +247,13 @@ def test_held_out_rows_choose_an_epoch_and_do_not_touch_the_training(tmp_path: P
 
 
 def test_a_backbone_that_drops_unseen_stops_the_run_before_the_first_step(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="same output in training and evaluation mode"):
+    with pytest.raises(ConfigError, match="other outputs in training mode"):
         fit(tmp_path, net=network(backbone=Drops))
 
 
 def test_a_rate_in_a_module_is_switched_off_or_set_as_the_stage_says(tmp_path: Path) -> None:
     for rate in (0.0, 0.3):
-        net = Network(Backbone(dropout=0.1), LinearHead(24, 2, 0.0))
+        net = Network(Backbone(dropout=0.1), Head(24, 2, [0.0]))
         fit(tmp_path / str(rate), net=net, epochs=1, backbone_dropout=rate)
         assert net.backbone.dropout.p == rate
 
@@ -286,7 +286,7 @@ def test_in_bf16_products_are_of_half_precision_while_weights_and_predictions_ar
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     fit(tmp_path, epochs=1)
     with pytest.raises(RuntimeError, match="size mismatch"):
-        trainer.load_weights(network(n_targets=3), tmp_path)
+        trainer.predict(network(n_targets=3), lambda view: rows()[0], 1, settings(), tmp_path, 2)
 
 
 def test_two_small_batches_in_a_step_train_as_one_large_batch(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_r_drop_runs_the_backbone_once_where_only_the_head_drops_and_on_a_double
             return super().forward(x)
 
     for i, rates in enumerate(({"pooler_dropout": 0.2}, {"backbone_dropout": 0.2})):
-        net = Network(Counting(dropout=0.1), LinearHead(24, 2, rates.get("pooler_dropout", 0.0)))
+        net = Network(Counting(dropout=0.1), Head(24, 2, [rates.get("pooler_dropout", 0.0)]))
         seen.clear()
         fit(tmp_path / str(i), net=net, epochs=1, batch_size=8, r_drop=1.0, **rates)
         assert max(seen[-4:]) == (8 if i == 0 else 16)
@@ -359,7 +359,7 @@ def test_mc_dropout_gives_a_mean_and_a_spread_that_grows_with_the_rate(tmp_path:
     spreads = []
     for i, rate in enumerate((0.05, 0.5)):
         folder = tmp_path / str(i)
-        net = Network(Backbone(), LinearHead(24, 2, rate))
+        net = Network(Backbone(), Head(24, 2, [rate]))
         chosen = {"epochs": 30, "mc_dropout": 20, "pooler_dropout": rate}
         fit(folder, net=net, **chosen)
         y_pred, spread = trainer.predict(net, lambda view: inputs, 1, settings(**chosen), folder, 2)
@@ -398,9 +398,9 @@ def test_auxiliary_targets_shape_the_features_and_are_not_predicted(tmp_path: Pa
 
 
 def test_dropouts_that_are_on_are_listed_by_module(tmp_path: Path) -> None:
-    net = Network(Backbone(dropout=0.1), LinearHead(24, 2, 0.25))
+    net = Network(Backbone(dropout=0.1), Head(24, 2, [0.25]))
     fit(tmp_path, net=net, epochs=1, backbone_dropout=0.3, pooler_dropout=0.25)
-    assert read_json(tmp_path / "training.json")["dropout"] == {"backbone.dropout.p": 0.3, "head.dropout.p": 0.25}
+    assert read_json(tmp_path / "training.json")["dropout"] == {"backbone.dropout.p": 0.3, "head.dropouts.0.p": 0.25}
 
 
 def test_memory_that_runs_out_names_a_batch_size_to_try(tmp_path: Path) -> None:
@@ -411,7 +411,7 @@ def test_memory_that_runs_out_names_a_batch_size_to_try(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"of batch_size 8, 8 rows together do not\. Set batch_size: 4 and accumulate: 2"
     ):
-        fit(tmp_path, net=Network(Greedy(), LinearHead(24, 2, 0.0)), epochs=1)
+        fit(tmp_path, net=Network(Greedy(), Head(24, 2, [0.0])), epochs=1)
 
 
 def test_where_nothing_may_be_padded_pieces_have_one_length_and_steps_have_several() -> None:
