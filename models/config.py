@@ -20,29 +20,41 @@ from models.settings import (
     Feature,
     FileStage,
     NeuralStage,
+    Number,
+    Passes,
     Rate,
     Schedule,
     Share,
     Stage,
     StageName,
+    Weight,
+    Width,
     require_sources,
 )
 
 
-class ConformerStage(NeuralStage):
+class MoleculeStage(NeuralStage):
+    """What neural stages on molecules have."""
+
+    weights: str | None = None
+    """Named set or file to start from (gnn: chemeleon, or message passing saved by chemprop); null starts from random
+    weights."""
+    columns: list[str] = []
+    """Molecule columns, each through the same backbone, then together through a hidden layer; empty takes all."""
+    schedule: Schedule = "one_cycle"
+    weight_decay: Weight = 0.0
+
+
+class ConformerStage(MoleculeStage):
     """What both Uni-Mol stages have, on 3-D conformers."""
 
     architecture: str
-    weights: str | None = None
-    """Named set or file to start from; null starts from random weights."""
-    layers: int = Field(default=4, ge=1)
+    layers: Number = 4
     """compact: number of layers."""
-    width: int = Field(default=128, ge=8)
+    width: Width = 128
     """compact: width of an atom."""
     heads: int
-    columns: list[str] = []
-    """Molecule columns, each through the same backbone, then together through a hidden layer; empty takes all."""
-    conformers: int = Field(default=1, ge=1)
+    conformers: Number = 1
     """Conformers of a molecule: an epoch of training takes the next one, a prediction is the mean over all."""
     fragments: Literal["all", "largest"] = "all"
     """Of a salt or a mixture: everything, or the fragment with the most heavy atoms."""
@@ -53,11 +65,9 @@ class ConformerStage(NeuralStage):
     unembeddable: Literal["flat", "error"] = "flat"
     """What to do with a molecule that RDKit finds no 3-D coordinates for: take 2-D coordinates, as Uni-Mol did, and
     say how many and which; or stop before any job starts."""
-    epochs: int = Field(default=15, ge=1)
-    batch_size: int = Field(default=16, ge=1)
+    epochs: Number = 15
+    batch_size: Number = 16
     learning_rate: Rate = 1e-3
-    schedule: Schedule = "one_cycle"
-    weight_decay: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
     def _compact_fits(self) -> ConformerStage:
@@ -82,7 +92,7 @@ class UnimolStage(ConformerStage):
     """molecule, oled: as published. compact: the same parts in the size below."""
     remove_hydrogens: bool = False
     """Whether the model sees heavy atoms only (always with the no_h and OLED weights)."""
-    heads: int = Field(default=16, ge=1)
+    heads: Number = 16
     """compact: attention heads, a divisor of the width."""
 
     @model_validator(mode="after")
@@ -98,9 +108,9 @@ class Unimol2Stage(ConformerStage):
     kind: Literal["unimol2"]
     architecture: Literal["compact", "84m", "164m", "310m", "570m", "1.1b"] = "compact"
     """84m to 1.1b: as published. compact: the same parts in the size below."""
-    heads: int = Field(default=8, ge=1)
+    heads: Number = 8
     """compact: attention heads, a divisor of the width."""
-    pair_width: int = Field(default=64, ge=8)
+    pair_width: Width = 64
     """compact: width of a pair."""
     pair_hidden_width: int = Field(default=16, ge=4)
     """compact: width inside the products over pairs."""
@@ -112,30 +122,24 @@ class Unimol2Stage(ConformerStage):
         return self
 
 
-class GnnStage(NeuralStage):
+class GnnStage(MoleculeStage):
     """Message passing over bonds (D-MPNN, Yang et al., JCIM 2019), by chemprop."""
 
     kind: Literal["gnn"]
-    weights: str | None = None
-    """chemeleon, or a file of message passing saved by chemprop; null starts from random weights."""
-    columns: list[str] = []
-    """Molecule columns, each through the same backbone, then together through a hidden layer; empty takes all."""
-    width: int = Field(default=300, ge=8)
+    width: Width = 300
     """Width of a bond's message; the weights decide where there are some."""
-    depth: int = Field(default=3, ge=1)
+    depth: Number = 3
     """Rounds of message passing; the weights decide where there are some."""
     aggregation: Annotated[list[Literal["mean", "sum", "norm"]], EachOnce] = Field(
         default=["mean", "norm"], min_length=1
     )
     """How atoms become a molecule: their mean, sum, or sum over 10; several side by side. A mean cannot count."""
-    hidden_width: int = Field(default=300, ge=8)
+    hidden_width: Width = 300
     """Width of the layer between the molecule and the head."""
-    epochs: int = Field(default=30, ge=1)
-    batch_size: int = Field(default=64, ge=1)
+    epochs: Number = 30
+    batch_size: Number = 64
     learning_rate: Rate = 2e-3
-    schedule: Schedule = "one_cycle"
-    warmup: float = Field(default=0.1, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0)
+    warmup: Weight = 0.1
 
     @model_validator(mode="after")
     def _consistent(self) -> GnnStage:
@@ -156,7 +160,7 @@ class TextStage(StrictModel):
     tokens: Literal["auto", "smiles"] = "auto"
     """auto: the tokenizer of the weights; from scratch, atoms for molecule columns and word pieces for text.
     smiles: atom by atom, with the weights' vocab.txt; text columns then hold SMILES, such as those of reactions."""
-    max_length: int = Field(default=256, ge=8)
+    max_length: Width = 256
     """Longest input in tokens, the encoder's own limit aside."""
     too_long: Literal["cut_end", "cut_middle", "error"] = "cut_end"
     """What happens to a longer one, counted in the job's report. cut_middle keeps a quarter of the length at its
@@ -187,29 +191,29 @@ class BertStage(TextStage, NeuralStage):
     enumerate_smiles: StrictBool | Literal["order"] = False
     """Whether training sees another random spelling of each molecule in every epoch, and the molecules of one cell, or
     of one side of a reaction, in another order; order: that alone."""
-    test_forms: int = Field(ge=1)
+    test_forms: Number
     """Spellings whose mean is the prediction, the canonical one and random ones; unset: 5 with enumerate_smiles."""
-    layers: int = Field(default=4, ge=1)
+    layers: Number = 4
     """From scratch: number of layers."""
-    width: int = Field(default=128, ge=8)
+    width: Width = 128
     """From scratch: width of a token."""
-    heads: int = Field(default=4, ge=1)
+    heads: Number = 4
     """From scratch: attention heads, a divisor of the width."""
     vocabulary: int = Field(default=4000, ge=100)
     """From scratch: most word pieces, learned from the training rows of the fold."""
-    pretrain_epochs: int = Field(default=0, ge=0)
+    pretrain_epochs: Passes = 0
     """Passes of masked-language modelling over the inputs before the training."""
     pretrain_on: Literal["train", "all_inputs"] = "train"
     """all_inputs: also those of the held-out fold and the test table, without labels; every table says so."""
-    epochs: int = Field(ge=1)
+    epochs: Number
     """Unset: 4 with weights, 20 from scratch."""
     learning_rate: Rate
     """Unset: 5e-5 with weights, 1e-3 from scratch."""
     pretrain_learning_rate: Rate
     """Peak of the pre-training; unset: as the default of learning_rate."""
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: Number = 16
     head_learning_rate: Rate | None = 1e-3
-    warmup: float = Field(default=0.1, ge=0)
+    warmup: Weight = 0.1
 
     @model_validator(mode="before")
     @classmethod
@@ -262,9 +266,9 @@ class TreesStage(FeatureStage):
     """What every stage of boosted trees has, one booster per target."""
 
     learning_rate: Rate = 0.03
-    max_trees: int = Field(default=2000, ge=1)
+    max_trees: Number = 2000
     """Upper end of the search for the number of trees."""
-    patience: int = Field(default=100, ge=1)
+    patience: Number = 100
     """Trees without gain on the inner split before the search stops."""
     search_trials: int = Field(default=0, ge=0)
     """Optuna's trials per target, each on three folds inside the training rows; 0 takes the settings as they are."""
@@ -297,10 +301,10 @@ class LightgbmStage(TreesStage):
 
     kind: Literal["lightgbm"]
     num_leaves: int = Field(default=31, ge=2)
-    min_data_in_leaf: int = Field(default=10, ge=1)
+    min_data_in_leaf: Number = 10
     feature_fraction: Share = 0.3
     bagging_fraction: Share = 0.8
-    lambda_l2: float = Field(default=1.0, ge=0)
+    lambda_l2: Weight = 1.0
 
     @classmethod
     def known_parameters(cls) -> set[str]:
@@ -319,8 +323,8 @@ class CatboostStage(TreesStage):
     """For all text columns together: most topics, directions of a truncated SVD of the TF-IDF."""
     learning_rate: Rate = 0.05
     depth: int = Field(default=6, ge=1, le=16)
-    l2_leaf_reg: float = Field(default=3.0, ge=0)
-    random_strength: float = Field(default=1.0, ge=0)
+    l2_leaf_reg: Weight = 3.0
+    random_strength: Weight = 1.0
     """Noise on the scores of splits, against overfitting."""
     rsm: Share = 0.3
     """Share of the features that each split may use."""

@@ -10,9 +10,13 @@ from pydantic import Field, field_validator, model_validator
 from competition.config import EachOnce, GivenPath, StrictModel, UserCode
 from competition.errors import ConfigError
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+Number = Annotated[int, Field(ge=1)]
+Passes = Annotated[int, Field(ge=0)]
+Width = Annotated[int, Field(ge=8)]
+Weight = Annotated[float, Field(ge=0)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0)]
 VARIANT = "__"
 """What stands between the name of a stage and that of its variant in a study: `minilm__rate=0.1`."""
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*(__[A-Za-z0-9_]+=[A-Za-z0-9_=.,+-]+)?$")]
@@ -123,6 +127,9 @@ class CustomStage(Stage):
         return {"code": self.code}
 
 
+Mask = Annotated[float, Field(gt=0, lt=1)]
+
+
 class LinearHead(StrictModel):
     """One linear layer on the pooled features."""
 
@@ -133,9 +140,9 @@ class MultiSampleHead(StrictModel):
     """Multi-sample dropout: several dropout masks share one linear layer, their losses are averaged."""
 
     kind: Literal["multi_sample"]
-    samples: int = Field(default=5, ge=1)
+    samples: Number = 5
     """Masks per step; 1 is plain dropout before the last layer."""
-    dropout: Annotated[float, Field(gt=0, lt=1)] | list[Annotated[float, Field(gt=0, lt=1)]] = 0.2
+    dropout: Mask | list[Mask] = 0.2
     """Rate of the masks, or a list with one rate for each; above 0, or all masks would be the same."""
 
     @model_validator(mode="after")
@@ -156,55 +163,55 @@ Schedule = Literal[
 class NeuralStage(Stage):
     """What every neural stage has: the settings of the one training loop (`models/training/trainer.py`)."""
 
-    epochs: int = Field(default=10, ge=1)
+    epochs: Number = 10
     """Passes over the training rows."""
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: Number = 32
     """Rows that go through the network together."""
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: Number = 1
     """Batches per step of the optimizer; their gradients add up to that of one large batch."""
     learning_rate: Rate = 1e-4
     """Peak of the schedule."""
     head_learning_rate: Rate | None = None
     """Peak for the layers behind the backbone, where it differs."""
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    layer_decay: Share = 1.0
     """Factor of the rate from each layer of the backbone to the one below it; the embeddings have the smallest."""
     freeze: list[str] = []
     """Parts of the backbone that are not trained, by the beginning of their names (embeddings, encoder.layer.0.)."""
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: Weight = 0.01
     """AdamW's decay of weight matrices; norms and biases have none."""
     schedule: Schedule = "linear"
     """Shape of the learning rate after the warm-up."""
-    warmup: float = Field(default=0.06, ge=0)
+    warmup: Weight = 0.06
     """Steps in which the rate rises: below 1 a share of all steps, from 1 on a number of steps."""
-    cycles: int = Field(default=3, ge=1)
+    cycles: Number = 3
     """cosine_with_restarts: how often the rate falls."""
-    decay: Annotated[float, Field(gt=0, le=1)] = 0.2
+    decay: Share = 0.2
     """warmup_stable_decay: share of the steps in which the rate falls."""
     clip_norm: Rate = 1.0
     """Largest norm of the gradient."""
     average: Literal["none", "ema", "last_epochs"] = "none"
     """Which weights are kept: the last, their exponential moving average over steps, or the mean over the ends of
     the last epochs."""
-    ema_decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    ema_decay: Mask = 0.999
     """ema: share of the old average that a step keeps."""
-    average_epochs: int = Field(default=3, ge=1)
+    average_epochs: Number = 3
     """last_epochs: how many."""
     loss: LossName | UserCode = "mse"
     """Of standardised targets. weighted_mae: each target by 1 over its range and root of its number of labels, as in
     the Open Polymer Prediction 2025. gaussian: likelihood of a normal distribution whose standard deviation is learned,
     too. `file.py:name`: a function of yours from outputs and labels, both (n_rows, n_targets), to
     the error of each label."""
-    auxiliary_weight: float = Field(default=0.3, ge=0)
+    auxiliary_weight: Weight = 0.3
     """Weight of the loss of each of competition.auxiliary_targets; 0 leaves them out."""
     head: Head = LinearHead()
     """The layer that maps pooled features to targets."""
-    pooler_dropout: Fraction = 0.0
+    pooler_dropout: Dropout = 0.0
     """Rate of dropout on the pooled features, before the head."""
-    backbone_dropout: Fraction = 0.0
+    backbone_dropout: Dropout = 0.0
     """Rate of every dropout inside the backbone; audited before each fold where it is 0."""
-    r_drop: float = Field(default=0.0, ge=0)
+    r_drop: Weight = 0.0
     """Weight of the difference between two passes with other dropout masks."""
-    mc_dropout: int = Field(default=0, ge=0)
+    mc_dropout: Passes = 0
     """Passes with dropout on whose mean is the prediction; their spread is written beside it. 0: one pass without."""
     molecule_features: list[Feature] = []
     """Features of the molecule columns that join the numeric and categorical columns before the head."""
@@ -223,25 +230,20 @@ class NeuralStage(Stage):
     """Recompute each layer in the backward pass instead of keeping its activations: less memory, a third slower."""
 
     @model_validator(mode="after")
-    def _something_drops_where_it_must(self) -> NeuralStage:
+    def _consistent(self) -> NeuralStage:
         drops = self.pooler_dropout > 0 or self.backbone_dropout > 0
         multi_sample = isinstance(self.head, MultiSampleHead)
         if self.r_drop and not drops:
             raise ValueError("r_drop needs two passes that differ; set pooler_dropout or backbone_dropout above 0")
-        if self.r_drop and multi_sample:
-            raise ValueError("r_drop and head.kind multi_sample cannot both shape the loss; remove one")
         if self.mc_dropout and not drops and not multi_sample:
             raise ValueError("mc_dropout needs passes that differ; set pooler_dropout or backbone_dropout above 0")
-        if self.pooler_dropout and multi_sample:
-            raise ValueError("pooler_dropout and head.kind multi_sample drop the same features; remove one")
-        return self
-
-    @model_validator(mode="after")
-    def _refit_has_no_held_out_fold(self) -> NeuralStage:
-        if self.keep == "best_on_held_out" and self.final_fit != "folds":
-            raise ValueError("a refit on all rows has no held-out fold to choose an epoch on; set keep: last")
-        if self.monitor == "held_out" and self.final_fit != "folds":
-            raise ValueError("a refit on all rows has no held-out fold to monitor; set monitor: none")
+        if multi_sample and (self.r_drop or self.pooler_dropout):
+            raise ValueError("multi_sample has masks of its own; remove r_drop and pooler_dropout, or this head")
+        if self.reads_held_out and self.final_fit != "folds":
+            raise ValueError(
+                "a refit on all rows has no held-out fold to choose an epoch on or to monitor; set keep: last and "
+                "monitor: none"
+            )
         return self
 
     @property

@@ -10,7 +10,8 @@ import warnings
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,19 +38,6 @@ SHAPE_NAMES = ("d_v", "d_e", "d_h", "depth", "bias", "undirected", "activation")
 AGGREGATIONS = {"mean": MeanAggregation, "sum": SumAggregation, "norm": partial(NormAggregation, norm=10.0)}
 
 
-class Graph(NamedTuple):
-    """A batch of molecules as chemprop's message passing reads it.
-
-    V: atoms (n_atoms, d_atom); E: directed bonds (n_bonds, d_bond); edge_index: (2, n_bonds) from and to atom;
-    rev_edge_index: (n_bonds,) the bond in the other direction.
-    """
-
-    V: Tensor
-    E: Tensor
-    edge_index: Tensor
-    rev_edge_index: Tensor
-
-
 class GnnBackbone(nn.Module):
     """Message passing, aggregation over atoms, one hidden layer: a batch to (n_rows, hidden_width)."""
 
@@ -64,9 +52,15 @@ class GnnBackbone(nn.Module):
             nn.Dropout(config.backbone_dropout),
         )
 
-    def forward(self, V: Tensor, E: Tensor, edge_index: Tensor, rev_edge_index: Tensor, molecule: Tensor) -> Tensor:
-        """Features (n_rows, hidden_width); `molecule` (n_atoms,) is the row of each atom."""
-        atoms = self.message_passing(Graph(V, E, edge_index, rev_edge_index))
+    def forward(self, molecule: Tensor, **graph: Tensor) -> Tensor:
+        """Features (n_rows, hidden_width).
+
+        Args:
+            molecule: (n_atoms,) the row of each atom.
+            graph: V, atoms (n_atoms, d_atom); E, directed bonds (n_bonds, d_bond); edge_index (2, n_bonds), from and to
+                atom; rev_edge_index (n_bonds,), the bond in the other direction.
+        """
+        atoms = self.message_passing(SimpleNamespace(**graph))
         return self.hidden(torch.cat([aggregation(atoms, molecule) for aggregation in self.aggregations], dim=1))
 
 
@@ -81,14 +75,13 @@ class Gnn(Neural):
     def start(self, train: Rows, folder: Path) -> nn.Module:
         """Message passing with the configured weights, or with random ones; writes its shape."""
         d_v, d_e = self.featurizer.shape
-        shape = {"d_v": d_v, "d_e": d_e, "d_h": self.config.width, "depth": self.config.depth}
-        if self.config.weights is None:
-            write_json(folder / SHAPE, shape)
-            return self.restore(folder)
-        shape, state = read_message_passing(self.config.weights, (d_v, d_e))
+        shape, state = {"d_v": d_v, "d_e": d_e, "d_h": self.config.width, "depth": self.config.depth}, None
+        if self.config.weights:
+            shape, state = read_message_passing(self.config.weights, (d_v, d_e))
         write_json(folder / SHAPE, shape)
         backbone = self._one(folder)
-        backbone.message_passing.load_state_dict(state)
+        if state is not None:
+            backbone.message_passing.load_state_dict(state)
         return per_column(backbone, len(self.columns))
 
     def restore(self, folder: Path) -> nn.Module:
@@ -127,28 +120,20 @@ def read_message_passing(weights: str, expected: tuple[int, int]) -> tuple[dict[
         content = torch.load(path, map_location="cpu", weights_only=True)
         shape, state = content["hyper_parameters"], content["state_dict"]
         shape = {name: shape[name] for name in SHAPE_NAMES if shape.get(name) is not None}
+        if expected != (own := (shape["d_v"], shape["d_e"])):
+            raise ValueError(f"it reads {own[0]} numbers of an atom and {own[1]} of a bond")
         BondMessagePassing(**shape).load_state_dict(state)
     except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError, UnpicklingError) as error:
-        said = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"{path} must hold hyper_parameters and the state_dict of a BondMessagePassing, as chemprop saves it, and "
-            f"does not ({type(error).__name__}: {said}). Name chemeleon, or a file of that form."
+            f"{path} must hold hyper_parameters and the state_dict of a BondMessagePassing that reads {expected[0]} "
+            f"numbers of an atom and {expected[1]} of a bond, as chemprop saves it, and does not: "
+            f"{' '.join(str(error).split())[:200]}. Name chemeleon, or a file of that form."
         ) from None
-    if (own := (shape.get("d_v"), shape.get("d_e"))) != expected:
-        raise ConfigError(
-            f"{path} must read {expected[0]} numbers of an atom and {expected[1]} of a bond, as chemprop gives them by "
-            f"default; it reads {own[0]} and {own[1]}. Name weights of that featurizer."
-        )
     return shape, state
 
 
 def collate(graphs: list[object]) -> dict[str, Tensor]:
     """Molecular graphs to the arguments of `GnnBackbone.forward`."""
     batch = BatchMolGraph(graphs)
-    return {
-        "V": batch.V,
-        "E": batch.E,
-        "edge_index": batch.edge_index,
-        "rev_edge_index": batch.rev_edge_index,
-        "molecule": batch.batch.to(torch.long),
-    }
+    names = ("V", "E", "edge_index", "rev_edge_index")
+    return {"molecule": batch.batch.to(torch.long), **{name: getattr(batch, name) for name in names}}

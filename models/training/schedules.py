@@ -70,7 +70,9 @@ def with_warmup(
     Raises:
         ConfigError: if the rise would take all steps or more.
     """
-    own: dict[str, float] = {"cosine_with_restarts": {"cycles": cycles}, "warmup_stable_decay": {"decay": decay}}.get(name, {})
+    own: dict[str, float] = {"cosine_with_restarts": {"cycles": cycles}, "warmup_stable_decay": {"decay": decay}}.get(
+        name, {}
+    )
     schedule = partial(SCHEDULES[name], **own)
     if warmup >= max(total_steps, 1):
         raise ConfigError(

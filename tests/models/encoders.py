@@ -28,7 +28,7 @@ needs_rxnfp = pytest.mark.skipif(
 
 
 def stage(**changes: Any) -> BertStage:
-    small = {"layers": 1, "width": 32, "heads": 2, "epochs": 2, "vocabulary": 100, "batch_size": 8}
+    small = {"layers": 1, "width": 32, "heads": 2, "epochs": 1, "vocabulary": 100, "batch_size": 8}
     return BertStage.model_validate({"kind": "bert", "learning_rate": 1e-3, **small, **changes})
 
 
@@ -38,17 +38,11 @@ def context(smiles: list[str] | None = None, texts: list[str] | None = None, see
 
 def table(n: int = 24, seed: int = 0) -> Rows:
     rng = np.random.default_rng(seed)
-    inputs = pd.DataFrame(
-        {
-            "SMILES": [SMILES[i] for i in rng.integers(len(SMILES), size=n)],
-            "note": [" ".join(rng.choice(WORDS, rng.integers(2, 7))) for _ in range(n)],
-            "pH": rng.normal(size=n),
-        }
-    )
-    y = np.array(
-        [[len(smiles) + note.count("e")] for smiles, note in zip(inputs["SMILES"], inputs["note"], strict=True)]
-    )
-    return Rows([f"r{i}" for i in range(n)], inputs, y.astype(float))
+    molecules = [SMILES[i] for i in rng.integers(len(SMILES), size=n)]
+    notes = [" ".join(rng.choice(WORDS, rng.integers(2, 7))) for _ in range(n)]
+    y = [[float(len(molecule) + note.count("e"))] for molecule, note in zip(molecules, notes, strict=True)]
+    inputs = pd.DataFrame({"SMILES": molecules, "note": notes, "pH": rng.normal(size=n)})
+    return Rows([f"r{i}" for i in range(n)], inputs, np.array(y))
 
 
 def fit(folder: Path, config: BertStage, ctx: Context, train: Rows | None = None, valid: Rows | None = None) -> Bert:
@@ -62,12 +56,8 @@ def publish(folder: Path) -> Path:
     """A published masked-language model as a folder: its head, its pooler, its dropout, its tokenizer."""
     torch.manual_seed(0)
     tokens = text.learn_word_pieces([" ".join(WORDS)] * 2, 100, lowercase=True)
-    config = transformers.BertConfig(
-        vocab_size=100, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=24,
-    )  # fmt: skip
-    transformers.BertForPreTraining(config).save_pretrained(folder)
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokens.tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    ).save_pretrained(folder)
+    size = {**TINY, "vocab_size": 100, "intermediate_size": 64, "max_position_embeddings": 24}
+    transformers.BertForPreTraining(transformers.BertConfig(**size)).save_pretrained(folder)
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokens.tokenizer, **special).save_pretrained(folder)
     return folder

@@ -1,8 +1,9 @@
-"""Losses, weights of targets and R-Drop's penalty against numbers computed by hand."""
+"""Losses, weights of targets and R-Drop's penalty against numbers computed by hand; losses of the user's."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -10,10 +11,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from competition.errors import DataError
-from models.settings import NeuralStage
+from competition.errors import ConfigError, DataError
+from models.settings import LossName
 from models.training.labels import target_scale
-from models.training.losses import LOSSES, Labels, as_labels, r_drop_penalty, target_weights, training_loss
+from models.training.losses import (
+    LOSSES,
+    Labels,
+    as_labels,
+    load_loss,
+    outputs_per_target,
+    r_drop_penalty,
+    target_weights,
+    training_loss,
+)
 
 NAN = float("nan")
 
@@ -24,44 +34,42 @@ def labels(y: list[list[float]], weights: list[list[float]] | None = None) -> La
     return Labels(torch.nan_to_num(truth), known.float() if weights is None else torch.tensor(weights) * known)
 
 
-def test_errors_are_averaged_over_the_labels_there_are() -> None:
-    y_pred = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
-    loss = training_loss("mse", y_pred, labels([[0.0, NAN], [NAN, 1.0]]))
-    assert loss.item() == pytest.approx((1 + 9) / 2)
-    loss.backward()
-    assert y_pred.grad is not None
-    assert y_pred.grad.tolist() == [[1.0, 0.0], [0.0, 3.0]]
-
-
-def test_a_batch_without_labels_is_zero_and_pulls_nowhere() -> None:
-    y_pred = torch.tensor([[1.0, 2.0]], requires_grad=True)
-    loss = training_loss("mse", y_pred, labels([[NAN, NAN]]))
-    loss.backward()
-    assert loss.item() == 0
-    assert y_pred.grad is not None
-    assert y_pred.grad.tolist() == [[0.0, 0.0]]
+def gaussian(mean: float, variance: float) -> Tensor:
+    return torch.tensor([[mean, 7 * math.atanh(math.log(variance) / 7)]])
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"),
+    ("y", "loss", "gradient"),
+    [
+        ([[0.0, NAN], [NAN, 1.0]], (1 + 9) / 2, [[1.0, 0.0], [0.0, 3.0]]),
+        ([[NAN, NAN], [NAN, NAN]], 0, [[0.0, 0.0], [0.0, 0.0]]),
+    ],
+)
+def test_errors_are_averaged_over_the_labels_there_are(y: list[list[float]], loss: float, gradient: object) -> None:
+    y_pred = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    found = training_loss("mse", y_pred, labels(y))
+    found.backward()
+    assert found.item() == pytest.approx(loss)
+    assert y_pred.grad is not None and y_pred.grad.tolist() == gradient
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
     # Errors 0.5 and -3: squares .25 and 9; Huber .125 and 3 - .5.
     [("mse", 4.625), ("mae", 1.75), ("huber", (0.125 + 2.5) / 2), ("weighted_mae", 1.75)],
 )
-def test_each_loss_is_what_its_name_says(kind: str, expected: float) -> None:
-    assert training_loss(kind, torch.tensor([[0.5], [-3.0]]), labels([[0.0], [0.0]])).item() == pytest.approx(expected)
-
-
-def test_every_loss_of_the_settings_has_its_own_function_and_no_other_name_trains() -> None:
-    assert set(LOSSES) == set(get_args(NeuralStage.model_fields["loss"].annotation))
-    with pytest.raises(KeyError, match="log_cosh"):
-        training_loss("log_cosh", torch.tensor([[0.5]]), labels([[0.0]]))
+def test_each_loss_is_what_its_name_says(name: str, expected: float) -> None:
+    assert training_loss(name, torch.tensor([[0.5], [-3.0]]), labels([[0.0], [0.0]])).item() == pytest.approx(expected)
 
 
 def test_the_gaussian_loss_is_the_negative_log_likelihood_up_to_a_constant() -> None:
-    variance = 0.25
-    raw = 7 * math.atanh(math.log(variance) / 7)
-    loss = training_loss("gaussian", torch.tensor([[1.0, raw]]), labels([[2.0]]))
-    assert loss.item() == pytest.approx(0.5 * (math.log(variance) + 1 / variance), rel=1e-5)
+    loss = training_loss("gaussian", gaussian(1.0, 0.25), labels([[2.0]]))
+    assert loss.item() == pytest.approx(0.5 * (math.log(0.25) + 1 / 0.25), rel=1e-5)
+    assert [outputs_per_target(name) for name in ("gaussian", "mse", "mine.py:errors")] == [2, 1, 1]
+
+
+def test_every_loss_of_the_settings_is_in_the_table() -> None:
+    assert set(LOSSES) == set(get_args(LossName))
 
 
 def test_weights_multiply_errors_and_do_not_cancel_out() -> None:
@@ -75,48 +83,35 @@ def test_weights_multiply_errors_and_do_not_cancel_out() -> None:
 def test_weighted_mae_weighs_targets_by_range_and_root_of_labels_in_their_own_units() -> None:
     y = np.array([[0.0, 0.0], [10.0, 100.0], [NAN, 50.0], [NAN, 50.0]])
     weights = target_weights("weighted_mae", y)
-    scale = target_scale(y)[1]
+    own = weights / target_scale(y)[1]
     # In own units the weight is proportional to 1 / (range * sqrt(n)): 1 / (10 * sqrt 2) and 1 / (100 * 2).
-    own = weights / scale
     assert own[0] / own[1] == pytest.approx(200 / (10 * math.sqrt(2)))
     assert weights.mean() == pytest.approx(1)
     assert target_weights("mae", y).tolist() == [1, 1]
 
 
-def test_the_r_drop_penalty_of_numbers_is_their_mean_squared_difference() -> None:
+@pytest.mark.parametrize(("weights", "expected"), [([[1.0], [1.0]], (0.25 + 4) / 2), ([[0.0], [2.0]], 4)])
+def test_the_r_drop_penalty_of_numbers_is_their_mean_squared_difference(weights: object, expected: float) -> None:
     one, other = torch.tensor([[1.0], [2.0]]), torch.tensor([[1.5], [0.0]])
-    assert r_drop_penalty("mse", one, other, known([[1.0], [1.0]])).item() == pytest.approx((0.25 + 4) / 2)
-    assert r_drop_penalty("mse", one, other, known([[0.0], [2.0]])).item() == pytest.approx(4)  # only where labels are
-
-
-def known(weights: list[list[float]]) -> Labels:
-    return Labels(torch.zeros(len(weights), len(weights[0])), torch.tensor(weights))
-
-
-def kl(mean: float, variance: float, other_mean: float, other_variance: float) -> float:
-    return 0.5 * (
-        math.log(other_variance / variance) + (variance + (mean - other_mean) ** 2) / other_variance - 1
-    )  # fmt: skip
-
-
-def gaussian(mean: float, variance: float) -> Tensor:
-    return torch.tensor([[mean, 7 * math.atanh(math.log(variance) / 7)]])
+    known = Labels(torch.zeros(2, 1), torch.tensor(weights))
+    assert r_drop_penalty("mse", one, other, known).item() == pytest.approx(expected)  # only where labels are
 
 
 def test_the_r_drop_penalty_of_distributions_is_the_symmetric_kl() -> None:
-    one, other, labels = gaussian(1.0, 0.5), gaussian(2.0, 2.0), known([[1.0]])
-    found = r_drop_penalty("gaussian", one, other, labels).item()
-    assert found == pytest.approx((kl(1, 0.5, 2, 2) + kl(2, 2, 1, 0.5)) / 2, rel=1e-4)
-    assert r_drop_penalty("gaussian", gaussian(1.0, 0.5), gaussian(1.0, 0.5), known([[1.0]])).item() == pytest.approx(
-        0, abs=1e-6
-    )
+    def kl(m: float, v: float, other_m: float, other_v: float) -> float:
+        return 0.5 * (math.log(other_v / v) + (v + (m - other_m) ** 2) / other_v - 1)
+
+    one, other, known = gaussian(1.0, 0.5), gaussian(2.0, 2.0), labels([[0.0]])
+    expected = (kl(1, 0.5, 2, 2) + kl(2, 2, 1, 0.5)) / 2
+    assert r_drop_penalty("gaussian", one, other, known).item() == pytest.approx(expected, rel=1e-4)
+    assert r_drop_penalty("gaussian", one, one, known).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_standardised_labels_have_mean_zero_and_spread_one_and_zero_weight_where_missing() -> None:
+def test_standardised_labels_have_mean_zero_and_unit_deviation_and_zero_weight_where_missing() -> None:
     y = np.array([[1.0, 5.0], [3.0, NAN], [NAN, 5.0]])
     mean, scale = target_scale(y)
     assert (mean.tolist(), scale.tolist()) == ([2.0, 5.0], [1.0, 1.0])
-    found = as_labels(y, np.array([1.0, 0.5, 1.0]), np.array([1.0, 2.0]), mean, scale)
+    found = as_labels(y, np.array([[1.0, 2.0], [0.5, 1.0], [1.0, 2.0]]), mean, scale)
     assert found.y.tolist() == [[-1, 0], [1, 0], [0, 0]]
     assert found.weights.tolist() == [[1, 2], [0.5, 0], [0, 2]]
 
@@ -124,3 +119,24 @@ def test_standardised_labels_have_mean_zero_and_spread_one_and_zero_weight_where
 def test_a_target_without_any_label_is_a_data_error_that_says_which() -> None:
     with pytest.raises(DataError, match="target number 2"):
         target_scale(np.array([[1.0, NAN], [3.0, NAN]]))
+
+
+def test_a_loss_of_the_users_is_a_function_of_outputs_and_labels(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text("def cubed(outputs, y):\n    return (outputs - y).abs() ** 3\n")
+    loss = training_loss(f"{mine}:cubed", torch.tensor([[1.0], [3.0]]), labels([[0.0], [1.0]]))
+    assert loss.item() == pytest.approx((1 + 8) / 2)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return ((outputs - y) ** 2).mean()", r"of labels \(2, 3\) it returns \(\)"),
+        ("return (outputs - y).abs().detach()", "gradient: False"),
+        ("return outputs @ y", "RuntimeError"),
+    ],
+)
+def test_a_loss_of_the_users_that_cannot_train_is_a_config_error(body: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(f"def errors(outputs, y):\n    {body}\n")
+    with pytest.raises(ConfigError, match=f"(?s)mine.py:errors must be a function.*{said}"):
+        load_loss(f"{tmp_path / 'mine.py'}:errors")

@@ -11,22 +11,26 @@ import pytest
 import safetensors.torch
 import torch
 
+from competition.errors import ConfigError
 from competition.files import read_json
 from competition.tables import Rows
 from competition.task import Task
-from models.config import GnnStage
+from models.config import GnnStage, StagesConfig, load_stages
 from models.stage import Context
 from models.stages.gnn import Gnn
 from models.training.batches import Batches
+from models.training.heads import Head, Network
 from models.training.neural import PerColumn, side_by_side
+from tests.conftest import mixed_tables, write_competition
 
 SMILES = ["CCO", "CCN", "CCC", "CCCl", "CCF", "CCCO", "CCCN", "CCCC", "c1ccccc1", "Cc1ccccc1", "CC(=O)O", "CC#N"]
 
 
-def stage(context: Context | None = None, **changes: Any) -> Gnn:
-    small = {"width": 16, "hidden_width": 16, "epochs": 60, "batch_size": 8, "learning_rate": 5e-3}
+def stage(smiles: str = "s", auxiliary: tuple[str, ...] = (), **changes: Any) -> Gnn:
+    small = {"width": 16, "hidden_width": 16, "epochs": 2, "batch_size": 8}
     config = GnnStage.model_validate({"kind": "gnn", **small, **changes})
-    return Gnn(config, context or Context(["s"], [], ["x"], ["k"], Task(["y"]), 1, Path("unused")))
+    columns = (["x"], ["k"]) if smiles == "s" else ([], [])
+    return Gnn(config, Context(list(smiles), [], *columns, Task(["y"]), 1, Path("unused"), auxiliary=list(auxiliary)))
 
 
 def rows(n: int = 48, seed: int = 0) -> Rows:
@@ -38,84 +42,62 @@ def rows(n: int = 48, seed: int = 0) -> Rows:
     return Rows([f"r{i}" for i in range(n)], inputs, y[:, None])
 
 
-def test_numbers_and_categories_reach_the_head(tmp_path: Path) -> None:
-    train, test = rows(), rows(seed=1)
-    errors = []
-    for i, before_head in enumerate((True, False)):
-        folder = tmp_path / str(i)
-        folder.mkdir()
-        one = stage(columns_before_head=before_head)
-        one.fit(train, None, folder)
-        assert test.y is not None
-        errors.append(((one.predict(test, folder) - test.y) ** 2).mean() / test.y.var())
-    assert errors[0] < 0.2
-    assert errors[1] > 0.8
+def fit(one: Gnn, train: Rows, folder: Path) -> Gnn:
+    folder.mkdir(exist_ok=True)
+    one.fit(train, None, folder)
+    return one
 
 
-def test_a_missing_number_and_an_unseen_category_are_legal(tmp_path: Path) -> None:
-    train, test = rows(), rows(seed=1)
-    train.inputs.loc[3, "x"] = np.nan
-    test.inputs.loc[0, ["x", "k"]] = [np.nan, "never seen"]
-    one = stage(epochs=2)
-    one.fit(train, None, tmp_path)
-    assert np.isfinite(one.predict(test, tmp_path)).all()
-    columns = read_json(tmp_path / "columns.json")
-    assert columns["gaps"] == [True]
-    assert columns["categories"] == {"k": ["a", "b"]}
+@pytest.mark.parametrize("before_head", [True, False])
+def test_numbers_and_categories_reach_the_head_where_the_stage_says_so(before_head: bool, tmp_path: Path) -> None:
+    one = fit(stage(columns_before_head=before_head, epochs=1), rows(), tmp_path)
+    inputs = pd.DataFrame({"s": "CCO", "x": [300, 310, 300, np.nan], "k": ["a", "a", "b", "never seen"]})
+    y_pred = one.predict(Rows(list("abcd"), inputs, None), tmp_path)
+    assert np.isfinite(y_pred).all()
+    assert len({round(float(value), 5) for value in y_pred[:, 0]}) == (4 if before_head else 1)
 
 
 def test_extra_rows_come_first_and_alone_where_the_stage_says_so(tmp_path: Path) -> None:
     own, more = rows(), rows(seed=5)
+    assert own.y is not None and more.y is not None
     both = Rows(
         [*own.ids, *(f"e{i}" for i in more.ids)], pd.concat([own.inputs, more.inputs], ignore_index=True),
         np.concatenate([own.y, more.y + 100]), extra=np.repeat([False, True], len(own)),
     )  # fmt: skip
     trained = {}
     for how in ("train", "pretrain"):
-        folder = tmp_path / how
-        folder.mkdir()
-        one = stage(extra_rows=how, epochs=3)
-        one.fit(both, None, folder)
-        trained[how] = read_json(folder / "training.json")
+        fit(stage(extra_rows=how), both, tmp_path / how)
+        trained[how] = read_json(tmp_path / how / "training.json")
     assert trained["train"]["mean"][0] == pytest.approx(50, abs=5)
     assert trained["pretrain"]["mean"][0] == pytest.approx(0, abs=1)  # scaled by the competition's own rows
-    assert len(trained["pretrain"]["pretrain_history"]) == 3
+    assert len(trained["pretrain"]["pretrain_history"]) == 2
     assert "pretrain_history" not in trained["train"]
 
 
-def test_weights_of_rows_decide_between_labels_that_contradict(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("weight", "n_outputs"), [(0.3, 2), (0.0, 1)])
+def test_auxiliary_targets_are_trained_on_with_their_weight_and_not_predicted(
+    tmp_path: Path, weight: float, n_outputs: int
+) -> None:
     train = rows()
-    train.inputs["x"] = 0.0
-    train.inputs["k"] = "a"
-    up = np.arange(len(train)) % 2 == 0
-    weighted = Rows(train.ids, train.inputs, np.where(up, 1.0, 0.0)[:, None], np.where(up, 1.0, 0.02))
-    one = stage()
-    one.fit(weighted, None, tmp_path)
-    assert one.predict(weighted, tmp_path).mean() > 0.85
+    both = Rows(train.ids, train.inputs, train.y, np.full(len(train), 0.5), auxiliary=np.ones((len(train), 1)))
+    one = fit(stage(auxiliary=("z",), auxiliary_weight=weight, epochs=1), both, tmp_path)
+    assert safetensors.torch.load_file(tmp_path / "weights.safetensors")["head.linear.bias"].shape == (n_outputs,)
+    assert one.predict(both, tmp_path).shape == (len(train), 1)
+    weights = one.ready(both, tmp_path)[1].weights
+    assert weights[0].tolist() == pytest.approx([0.5, 0.5 * weight][:n_outputs])
 
 
 def test_several_molecule_columns_share_one_backbone(tmp_path: Path) -> None:
     train = rows()
     both = Rows(train.ids, train.inputs.assign(t=train.inputs["s"][::-1].to_numpy()), train.y)
-    one = stage(Context(["s", "t"], [], [], [], Task(["y"]), 1, tmp_path), epochs=2)
-    one.fit(both, None, tmp_path)
+    one = fit(stage("st", epochs=1), both, tmp_path)
     weights = safetensors.torch.load_file(tmp_path / "weights.safetensors")
     assert sum(name.endswith("W_i.weight") for name in weights) == 1
     assert weights["join.0.weight"].shape == (16, 32)
     assert weights["head.linear.weight"].shape == (1, 16)
     swapped = Rows(both.ids, both.inputs.rename(columns={"s": "t", "t": "s"}), None)
     assert not np.allclose(one.predict(swapped, tmp_path), one.predict(both, tmp_path))
-    named = stage(Context(["s", "t"], [], [], [], Task(["y"]), 1, tmp_path), columns=["t"])
-    assert named.columns == ["t"]
-
-
-def test_what_a_molecule_does_may_depend_on_its_partner(tmp_path: Path) -> None:
-    pairs = [(one, two) for one in ("CCO", "c1ccccc1") for two in ("CC#N", "CCCl")] * 8
-    y = np.array([1.0 if pair == ("CCO", "CCCl") else 0.0 for pair in pairs])  # a sum of two effects misses by .25
-    both = Rows([f"r{i}" for i in range(len(y))], pd.DataFrame(pairs, columns=["s", "t"]), y[:, None])
-    one = stage(Context(["s", "t"], [], [], [], Task(["y"]), 1, tmp_path))
-    one.fit(both, None, tmp_path)
-    assert np.abs(one.predict(both, tmp_path)[:, 0] - y).max() < 0.15
+    assert stage("st", columns=["t"]).columns == ["t"]
 
 
 def test_several_columns_of_equal_length_batches_are_equal_in_each() -> None:
@@ -155,3 +137,27 @@ def test_features_of_columns_stand_side_by_side_and_a_molecule_is_encoded_once(o
     assert found.tolist() == [[1.0, 2.0], [2.0, 2.0], [1.0, 2.0]]
     assert net.backbone.seen == ([2, 1] if once else [3, 3])
     assert net.width == 2
+
+
+def test_what_a_molecule_does_may_depend_on_its_partner() -> None:
+    torch.manual_seed(0)
+    network = Network(PerColumn(Echo(), 2), Head(4, 1, [0.0]), join=(2, 4))
+    x, y = torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 1.0])
+    rows = {"0_row": torch.arange(4), "1_row": torch.arange(4)}
+    neither, second, first, both = network({"0_x": x, "1_x": y, **rows}).flatten().tolist()
+    assert abs((both - second) - (first - neither)) > 1e-3  # a sum of two effects would be 0
+
+
+def test_a_key_that_is_gone_is_named_with_what_to_do_and_a_loss_of_ones_own_lies_beside_the_yaml(
+    tmp_path: Path,
+) -> None:
+    stages = {"net": {"kind": "gnn", "atom_features": ["tpsa"]}, "text": {"kind": "bert", "reinitialise_layers": 1}}
+    path = write_competition(tmp_path, *mixed_tables(), stages=stages)
+    with pytest.raises(ConfigError) as error:
+        load_stages(str(path))
+    assert "stages.net: atom_features is no longer there; remove it, and name molecule_features" in str(error.value)
+    assert "stages.text: reinitialise_layers is no longer there" in str(error.value)
+    path = write_competition(tmp_path, *mixed_tables(), stages={"net": {"kind": "gnn", "loss": "mine.py:errors"}})
+    assert load_stages(str(path))["net"].user_code == {"loss": f"{tmp_path / 'mine.py'}:errors"}
+    with pytest.raises(ValueError, match="must be file.py:name"):
+        StagesConfig.model_validate({"stages": {"net": {"kind": "gnn", "loss": "nse"}}})

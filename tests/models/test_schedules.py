@@ -14,34 +14,22 @@ TWO_DEGREES = 0.99939082701909576  # cos(pi / 90)
 
 
 @pytest.mark.parametrize(
-    ("name", "middle", "last"),
+    ("name", "first", "middle", "last"),
     [
-        ("constant", 1.0, 1.0),
-        ("linear", 0.5, 1 / 90),
-        ("cosine", 0.5, (1 - TWO_DEGREES) / 2),
-        ("polynomial", 0.25, 1 / 8100),
-        ("one_cycle", 0.50005, 1e-4 + 0.9999 * (1 - TWO_DEGREES) / 2),
+        ("constant", 1 / 11, 1.0, 1.0),
+        ("linear", 1 / 11, 0.5, 1 / 90),
+        ("cosine", 1 / 11, 0.5, (1 - TWO_DEGREES) / 2),
+        ("polynomial", 1 / 11, 0.25, 1 / 8100),
+        ("one_cycle", 0.04 + 0.96 / 11, 0.50005, 1e-4 + 0.9999 * (1 - TWO_DEGREES) / 2),
     ],
 )
-def test_after_ten_steps_of_warm_up_the_other_ninety_follow_the_schedule(name: str, middle: float, last: float) -> None:
+def test_after_a_rise_by_equal_parts_in_ten_steps_the_other_ninety_follow_the_schedule(
+    name: str, first: float, middle: float, last: float
+) -> None:
     rate = with_warmup(name, 0.1, 100)
-    assert rate(10) == pytest.approx(1.0)
-    assert rate(55) == pytest.approx(middle)
-    assert rate(99) == pytest.approx(last)
-
-
-@pytest.mark.parametrize("name", [name for name in SCHEDULES if name != "one_cycle"])
-def test_the_warm_up_rises_by_equal_parts_from_just_above_zero(name: str) -> None:
-    rate = with_warmup(name, 0.1, 100)
-    assert rate(0) == pytest.approx(1 / 11)
-    assert rate(4) == pytest.approx(5 / 11)
-    assert rate(9) == pytest.approx(10 / 11)
-
-
-def test_one_cycle_begins_its_rise_at_a_twenty_fifth() -> None:
-    rate = with_warmup("one_cycle", 0.1, 100)
-    assert rate(0) == pytest.approx(0.04 + 0.96 / 11)
-    assert rate(9) == pytest.approx(0.04 + 0.96 * 10 / 11)
+    assert [rate(step) for step in (0, 10, 55, 99)] == pytest.approx([first, 1.0, middle, last])
+    assert rate(4) == pytest.approx(first + 4 * (rate(9) - first) / 9)
+    assert rate(10) - rate(9) == pytest.approx(rate(1) - rate(0))
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -58,27 +46,21 @@ def test_every_step_moves_the_weights_and_none_exceeds_the_peak(name: str, warmu
 
 
 def test_without_warm_up_the_first_step_is_the_peak() -> None:
-    assert with_warmup("linear", 0.0, 4)(0) == 1.0
     assert [with_warmup("linear", 0.0, 4)(step) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
 
 
-def test_cosine_is_half_a_wave_without_restart() -> None:
+def test_cosine_is_half_a_wave_without_restart_and_falls_again_as_often_as_it_says_with_them() -> None:
     assert SCHEDULES["cosine"](25, 100) == pytest.approx((1 + math.sqrt(0.5)) / 2)
     assert SCHEDULES["cosine"](75, 100) == pytest.approx((1 - math.sqrt(0.5)) / 2)
-
-
-def test_cosine_with_restarts_falls_as_often_as_it_says() -> None:
     rate = with_warmup("cosine_with_restarts", 0.0, 90, cycles=3)
-    assert [rate(step) for step in (0, 30, 60)] == pytest.approx([1, 1, 1])
-    assert rate(15) == pytest.approx(0.5)
+    assert [rate(step) for step in (0, 15, 30, 60)] == pytest.approx([1, 0.5, 1, 1])
     assert rate(29) < 0.01
 
 
 def test_warmup_stable_decay_holds_the_peak_and_falls_over_the_last_share() -> None:
     rate = with_warmup("warmup_stable_decay", 10, 110, decay=0.2)
-    assert rate(4) == pytest.approx(5 / 11)
     assert [rate(step) for step in (10, 50, 90)] == [1, 1, 1]
-    assert [rate(step) for step in (95, 100, 109)] == pytest.approx([0.75, 0.5, 0.05])
+    assert [rate(step) for step in (4, 95, 100, 109)] == pytest.approx([5 / 11, 0.75, 0.5, 0.05])
 
 
 @pytest.mark.parametrize("warmup", [20, 30])

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from unimol_tools.models.unimol import UniMolModel
 
 from competition.errors import ConfigError
 from competition.files import read_json
@@ -20,22 +21,14 @@ from models.config import UnimolStage
 from models.inputs import conformers
 from models.notes import read_notes
 from models.stage import Context
-from models.stages import pairs
-from models.stages.unimol import (
-    FOREIGN_KEYS,
-    Unimol,
-    UnimolBackbone,
-    collate,
-    encode,
-    molecule_architecture,
-    oled_architecture,
-    read_vocabulary,
-)
+from models.stages import pairs, unimol
+from models.stages.unimol import Unimol, UnimolBackbone, collate, encode, read_vocabulary
 from models.stages.unimol_shared import load_checkpoint
 from models.training.dropout import audit, rates, set_rates
 from tests.models.published import PackageModel
 
-FILE_ORDER = read_vocabulary({}, "file")
+FILE_ORDER = read_vocabulary({})
+THEIR_ORDER = ["[CLS]", "[UNK]", "[PAD]", "[SEP]", *FILE_ORDER[4:]]
 METHANOL = np.array(
     [[6, 0, 0, 0], [8, 1.4, 0, 0], [1, -0.5, 1, 0], [1, -0.5, -1, 0], [1, -0.5, 0, 1], [1, 1.8, 0.9, 0]],
     dtype=np.float32,
@@ -46,140 +39,113 @@ def stage(**values: Any) -> UnimolStage:
     return UnimolStage.model_validate({"kind": "unimol", "layers": 2, "width": 32, "heads": 4, **values})
 
 
-def batch(padding: int = 0) -> dict[str, torch.Tensor]:
-    return collate([encode(METHANOL, FILE_ORDER, False), encode(METHANOL[:2], FILE_ORDER, False)], padding)
+def batch() -> dict[str, torch.Tensor]:
+    return collate([encode(METHANOL, FILE_ORDER, False), encode(METHANOL[:2], FILE_ORDER, False)], 0)
 
 
-def backbone(kernel: str) -> UnimolBackbone:
-    """A small one with a kernel whose parameters are not the initial ones and zeros."""
-    architecture = "molecule" if kernel == "gaussian" else "oled"
-    with mock.patch(f"models.stages.unimol.{architecture}_architecture", lambda: small(kernel)):
+def backbone(architecture: str = "compact", small: bool = False) -> UnimolBackbone:
+    """One with a kernel whose parameters are not the initial ones and zeros; in a small size where so asked."""
+    torch.manual_seed(0)
+    args = (unimol.oled_architecture if architecture == "oled" else unimol.molecule_architecture)()
+    if small:
+        args.encoder_layers, args.encoder_embed_dim, args.encoder_ffn_embed_dim = 3, 32, 64
+        args.encoder_attention_heads = 4
+    names = dict.fromkeys(("oled_architecture", "molecule_architecture"), lambda: args)
+    with mock.patch.multiple(unimol, **names):
         ours = UnimolBackbone(stage(architecture=architecture), FILE_ORDER)
     torch.nn.init.normal_(ours.gbf.mul.weight, 1, 0.3)
     torch.nn.init.normal_(ours.gbf.bias.weight, 0, 0.3)
     return ours
 
 
-def small(kernel: str) -> Any:
-    args = oled_architecture() if kernel == "linear" else molecule_architecture()
-    args.encoder_layers, args.encoder_embed_dim, args.encoder_ffn_embed_dim, args.encoder_attention_heads = 3, 32, 64, 4
-    return args
-
-
 def test_token_ids_are_those_of_the_dictionary_file() -> None:
     """Hand-computed from mol.dict.txt: [PAD] [CLS] [SEP] [UNK] C N O S H ... Li, then [MASK]."""
     assert FILE_ORDER[:9] == ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "C", "N", "O", "S", "H"]
-    assert len(FILE_ORDER) == 31
-    assert FILE_ORDER[-1] == "[MASK]"
-    tokens, coordinates = encode(METHANOL, FILE_ORDER, remove_hydrogens=False)
-    assert tokens.tolist() == [1, 4, 6, 8, 8, 8, 8, 2]
-    assert np.allclose(coordinates[1:-1].mean(axis=0), 0, atol=1e-6)
-    assert (coordinates[[0, -1]] == 0).all()
-
-
-def test_checkpoints_of_unimol_tools_itself_have_their_own_order() -> None:
-    own = read_vocabulary({}, "unimol_tools")
-    assert own[:4] == ["[CLS]", "[UNK]", "[PAD]", "[SEP]"]
-    assert own[4:] == FILE_ORDER[4:]
+    assert (len(FILE_ORDER), FILE_ORDER[-1]) == (31, "[MASK]")
+    item = encode(METHANOL, FILE_ORDER, remove_hydrogens=False)
+    assert item["tokens"].tolist() == [1, 4, 6, 8, 8, 8, 8, 2]
+    assert np.allclose(item["coordinates"][1:-1].mean(axis=0), 0, atol=1e-6)
+    assert (item["coordinates"][[0, -1]] == 0).all()
 
 
 def test_hydrogens_are_left_out_and_unknown_or_open_atoms_are_unk() -> None:
-    assert encode(METHANOL, FILE_ORDER, remove_hydrogens=True)[0].tolist() == [1, 4, 6, 2]
+    assert encode(METHANOL, FILE_ORDER, remove_hydrogens=True)["tokens"].tolist() == [1, 4, 6, 2]
     odd = np.array([[0, 0, 0, 0], [78, 2, 0, 0]], dtype=np.float32)
-    assert encode(odd, FILE_ORDER, False)[0].tolist() == [1, 3, 3, 2]
+    assert encode(odd, FILE_ORDER, False)["tokens"].tolist() == [1, 3, 3, 2]
+    hydrogen = METHANOL[2:4]
+    assert encode(hydrogen, FILE_ORDER, remove_hydrogens=True)["tokens"].tolist() == [1, 8, 8, 2]
 
 
 @pytest.mark.parametrize("architecture", ["molecule", "oled"])
-def test_the_backbone_is_the_model_of_the_package(
-    architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_backbone_is_the_model_of_the_package(architecture: str, tmp_path: Path) -> None:
     """Same parameters by name and shape, and with the same weights the same output, ids remapped.
 
     The package's constructor loads a checkpoint, so one with random weights is made first.
     """
-    from unimol_tools.models.unimol import UniMolModel
-
-    torch.manual_seed(0)
-    ours = UnimolBackbone(stage(architecture=architecture), FILE_ORDER).eval()
-    torch.nn.init.normal_(ours.gbf.mul.weight, 1, 0.1)
-    torch.nn.init.normal_(ours.gbf.bias.weight, 0, 0.1)
-    their_order = read_vocabulary({}, "unimol_tools")
-    ours_of_theirs = [FILE_ORDER.index(symbol) for symbol in their_order]
-    pairs = [i * 31 + j for i in ours_of_theirs for j in ours_of_theirs]
+    ours = backbone(architecture).eval()
+    ours_of_theirs = [FILE_ORDER.index(symbol) for symbol in THEIR_ORDER]
+    of_pairs = [i * 31 + j for i in ours_of_theirs for j in ours_of_theirs]
     state = dict(ours.state_dict())
     state["embed_tokens.weight"] = state["embed_tokens.weight"][ours_of_theirs]
-    for name in ("gbf.mul.weight", "gbf.bias.weight", "gbf.w_edge.weight"):
-        if name in state:
-            state[name] = state[name][pairs]
+    for name in {"gbf.mul.weight", "gbf.bias.weight", "gbf.w_edge.weight"} & state.keys():
+        state[name] = state[name][of_pairs]
     torch.save({"model": state}, tmp_path / "model.pt")
     (tmp_path / "dict.txt").write_text("\n".join(s for s in FILE_ORDER if s != "[MASK]"))
     with contextlib.chdir(tmp_path):
         theirs = UniMolModel(3, architecture, str(tmp_path / "model.pt")).eval()
     names = {name for name in theirs.state_dict() if not name.startswith("classification_head.")}
     assert names == set(ours.state_dict())
-    our_batch = batch()
-    their_id = torch.tensor([their_order.index(symbol) for symbol in FILE_ORDER])
-    tokens = their_id[our_batch["tokens"]]
-    distance = torch.cdist(our_batch["coordinates"], our_batch["coordinates"])
+    tokens = torch.tensor([THEIR_ORDER.index(symbol) for symbol in FILE_ORDER])[batch()["tokens"]]
+    coordinates = batch()["coordinates"]
+    distance = torch.cdist(coordinates, coordinates)
     edge_type = tokens.unsqueeze(2) * 31 + tokens.unsqueeze(1)
     with torch.no_grad():
-        expected = theirs(tokens, distance, our_batch["coordinates"], edge_type, return_repr=True)
-        assert torch.allclose(ours(**our_batch), expected, atol=2e-5)
-
-
-def checkpoint(tmp_path: Path, **changes: Any) -> Path:
-    """A checkpoint as published: a `model` entry with foreign pre-training heads, weights all 0.5."""
-    state = {name: torch.full_like(t, 0.5) for name, t in UnimolBackbone(stage(), FILE_ORDER).state_dict().items()}
-    state |= {"lm_head.dense.weight": torch.zeros(2), "dist_head.dense.weight": torch.zeros(2)}
-    for name, value in changes.items():
-        name = name.replace("__", ".")
-        if value is None:
-            del state[name]
-        else:
-            state[name] = value
-    torch.save({"model": state}, tmp_path / "model.pt")
-    return tmp_path / "model.pt"
-
-
-def test_loading_a_checkpoint_sets_every_parameter(tmp_path: Path) -> None:
-    backbone = UnimolBackbone(stage(), FILE_ORDER)
-    load_checkpoint(backbone, {"model.pt": checkpoint(tmp_path)}, FOREIGN_KEYS)
-    assert all((parameter == 0.5).all() for parameter in backbone.parameters())
+        expected = theirs(tokens, distance, coordinates, edge_type, return_repr=True)
+        assert torch.allclose(ours(**batch()), expected, atol=2e-5)
 
 
 @pytest.mark.parametrize(
-    ("changes", "word"),
+    ("changes", "said"),
     [
-        ({"encoder__layers__1__fc1__weight": None}, "missing: encoder.layers.1.fc1.weight"),
-        ({"encoder__layers__9__fc1__weight": torch.zeros(2)}, "foreign: encoder.layers.9.fc1.weight"),
-        ({"gbf__mul__weight": torch.zeros(4, 1)}, "another shape: gbf.mul.weight"),
+        ({}, None),
+        ({"encoder.layers.1.fc1.weight": None}, 'Missing key.*"encoder.layers.1.fc1.weight"'),
+        ({"encoder.layers.9.fc1.weight": torch.zeros(2)}, 'Unexpected key.*"encoder.layers.9.fc1.weight"'),
+        ({"gbf.mul.weight": torch.zeros(4, 1)}, "size mismatch for gbf.mul.weight"),
     ],
 )
-def test_a_checkpoint_with_other_keys_is_refused_by_name(tmp_path: Path, changes: Any, word: str) -> None:
-    with pytest.raises(ConfigError, match=word):
-        load_checkpoint(
-            UnimolBackbone(stage(), FILE_ORDER), {"model.pt": checkpoint(tmp_path, **changes)}, FOREIGN_KEYS
-        )
+def test_a_checkpoint_sets_every_parameter_or_is_refused(tmp_path: Path, changes: Any, said: str | None) -> None:
+    """As published: a `model` entry with the heads of its pre-training, which are left out; all weights 0.5."""
+    ours = UnimolBackbone(stage(), FILE_ORDER)
+    state: dict[str, Any] = {name: torch.full_like(t, 0.5) for name, t in ours.state_dict().items()}
+    state |= {"lm_head.dense.weight": torch.zeros(2), "dist_head.dense.weight": torch.zeros(2), **changes}
+    state = {name: tensor for name, tensor in state.items() if tensor is not None}
+    torch.save({"model": state}, tmp_path / "model.pt")
+    files = {"model.pt": tmp_path / "model.pt"}
+    if said is None:
+        load_checkpoint(ours, files, Unimol.foreign_keys)
+        assert all((parameter == 0.5).all() for parameter in ours.parameters())
+    else:
+        with pytest.raises(ConfigError, match=said):
+            load_checkpoint(ours, files, Unimol.foreign_keys)
 
 
 def test_the_audit_finds_the_rates_that_are_no_modules() -> None:
-    backbone = UnimolBackbone(stage(), FILE_ORDER)
-    assert sum(rate > 0 for rate in rates(backbone).values()) == 1 + 3 * 2  # embedding; three in each of two layers
+    ours = backbone()
+    assert sum(rate > 0 for rate in rates(ours).values()) == 1 + 3 * 2  # embedding; three in each of two layers
     with pytest.raises(ConfigError, match=r"encoder\.layers\.0\.self_attn\.dropout = 0\.1"):
-        audit(backbone, batch())
-    set_rates(backbone, 0.0)
-    audit(backbone, batch())
+        audit(ours, batch())
+    set_rates(ours, 0.0)
+    audit(ours, batch())
 
 
-@pytest.mark.parametrize("kernel", ["gaussian", "linear"])
+@pytest.mark.parametrize("architecture", ["molecule", "oled"])
 @pytest.mark.parametrize("chunk", [7, 1024])
 def test_outputs_and_gradients_are_those_of_the_package(
-    kernel: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+    architecture: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With padding, with equal and unequal mirror images, in one chunk of pairs and in several."""
+    """With padding, with equal and unequal mirror images, in one chunk of pairs and in several, with both kernels."""
     monkeypatch.setattr(pairs, "CPU_CHUNK", chunk)
-    torch.manual_seed(0)
-    ours = backbone(kernel)
+    ours = backbone(architecture, small=True)
     theirs = PackageModel(ours)
     outputs = []
     for network in (ours, theirs):
@@ -196,8 +162,7 @@ def test_outputs_and_gradients_are_those_of_the_package(
 
 
 def test_under_autocast_the_pair_bias_stays_in_float32() -> None:
-    torch.manual_seed(0)
-    ours = backbone("gaussian").eval()
+    ours = backbone().eval()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         bias = pairs.pair_bias(ours.gbf, ours.gbf_proj, **batch(), padding=0)
         half = ours(**batch())
@@ -208,19 +173,15 @@ def test_under_autocast_the_pair_bias_stays_in_float32() -> None:
 
 
 def test_padding_changes_no_output() -> None:
-    torch.manual_seed(0)
-    backbone = UnimolBackbone(stage(), FILE_ORDER).eval()
-    alone = collate([encode(METHANOL[:2], FILE_ORDER, False)], 0)
+    ours, alone = backbone().eval(), collate([encode(METHANOL[:2], FILE_ORDER, False)], 0)
     with torch.no_grad():
-        assert torch.allclose(backbone(**batch())[1:], backbone(**alone), atol=1e-5)
+        assert torch.allclose(ours(**batch())[1:], ours(**alone), atol=1e-5)
 
 
 def test_flat_molecules_are_named_in_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conformers, "_embed", lambda *_: False)
-    rows = Rows(["a", "b"], pd.DataFrame({"s": ["CCO", "CO"]}), None)
-    config = UnimolStage(kind="unimol")
-    built = Unimol(config, Context(["s"], [], [], [], Task(["y"]), 0, tmp_path / "cache"))
-    built.count_statuses(rows, tmp_path)
+    rows = Rows(["a", "b", "c"], pd.DataFrame({"s": ["CCO", "CO", "CO"]}), None)
+    Unimol(stage(), Context(["s"], [], [], [], Task(["y"]), 0, tmp_path / "cache")).start(rows, tmp_path)
     assert read_json(tmp_path / "conformers.json") == {"flat": 2}
     (note,) = read_notes(tmp_path)
     assert note.startswith("2 of 2 training molecules have flat coordinates")

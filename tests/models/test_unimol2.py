@@ -24,7 +24,7 @@ from models.inputs.conformers import embedded
 from models.inputs.molecules import prepared
 from models.registry import build_stage
 from models.stage import Context
-from models.stages.unimol2 import FOREIGN_KEYS, UNKNOWN, Unimol2Backbone, collate, featurise
+from models.stages.unimol2 import UNKNOWN, Unimol2, Unimol2Backbone, collate, featurise
 from models.stages.unimol_shared import load_checkpoint
 from models.training.dropout import audit, rates, set_rates
 from tests.models.published import PackageModel2
@@ -93,7 +93,7 @@ def test_outputs_and_gradients_are_those_of_the_package() -> None:
         torch.nn.init.normal_(parameter, 0.05, 0.3)  # many start at 0
     theirs = PackageModel2(ours)
     names = ours.state_dict().keys()
-    assert names == {name for name in theirs.state_dict() if not name.startswith(FOREIGN_KEYS)}
+    assert names == {name for name in theirs.state_dict() if not name.startswith(Unimol2.foreign_keys)}
     smiles = ["CCOC(C)=O", "CC(=O)[O-].[Na+].O", "c1ccccc1"]
     outputs = []
     for network in (ours, theirs):
@@ -113,12 +113,12 @@ def test_outputs_and_gradients_are_those_of_the_package() -> None:
             assert (parameter.grad - expected[name]).abs().max() < 1e-5 * scale, name
 
 
-@pytest.mark.parametrize("size", ["84m", "164m", "310m", "570m", "1.1b"])
+@pytest.mark.parametrize("size", ["84m", "1.1b"])
 def test_published_sizes_have_the_parameters_of_the_package(size: str) -> None:
     with torch.device("meta"), mock.patch.object(unimolv2.UniMolV2Model, "load_pretrained_weights"):
         ours = Unimol2Backbone(stage(architecture=size)).state_dict()
         theirs = unimolv2.UniMolV2Model(1, size.replace("b", "B"), pretrained_model_path="none").state_dict()
-    theirs = {name: tensor for name, tensor in theirs.items() if not name.startswith(FOREIGN_KEYS)}
+    theirs = {name: tensor for name, tensor in theirs.items() if not name.startswith(Unimol2.foreign_keys)}
     assert {name: tensor.shape for name, tensor in ours.items()} == {name: t.shape for name, t in theirs.items()}
 
 
@@ -126,7 +126,7 @@ def test_loading_a_checkpoint_sets_every_parameter_and_leaves_its_heads_out(tmp_
     backbone = Unimol2Backbone(stage())
     state = {name: torch.full_like(tensor, 0.5) for name, tensor in backbone.state_dict().items()}
     torch.save({"model": {**state, "movement_pred_head.q_proj.weight": torch.zeros(2)}}, tmp_path / "checkpoint.pt")
-    load_checkpoint(backbone, {"modelzoo/84M/checkpoint.pt": tmp_path / "checkpoint.pt"}, FOREIGN_KEYS)
+    load_checkpoint(backbone, {"modelzoo/84M/checkpoint.pt": tmp_path / "checkpoint.pt"}, Unimol2.foreign_keys)
     assert all((parameter == 0.5).all() for parameter in backbone.parameters())
 
 
@@ -152,45 +152,39 @@ def test_weights_and_architecture_belong_together() -> None:
         stage(weights="unimol2_84m")
 
 
-TRAIN = ["CCO", "CCCO", "c1ccccc1O", "CC(=O)O", "CCN", "CCCN", "OCC(O)CO", "CC(C)C", "CCOC", "C1CC1"]
-SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 4, "learning_rate": 3e-3}
-SETTINGS = {
-    "unimol": UnimolStage(
-        kind="unimol", layers=2, width=32, heads=4, epochs=2, conformers=2, batch_size=4, learning_rate=3e-3
-    ),
-    "unimol2": stage(epochs=2, conformers=2, batch_size=4, learning_rate=3e-3),
-}
+SHORT = {"layers": 2, "width": 16, "heads": 2, "epochs": 2, "conformers": 2, "batch_size": 3, "learning_rate": 3e-3}
 
 
-@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize("config", [UnimolStage(kind="unimol", **SHORT), stage(**SHORT)], ids=["unimol", "unimol2"])
 def test_with_two_columns_and_conformers_a_prediction_is_the_same_alone_and_in_any_batch(
-    kind: str, tmp_path: Path
+    config: Any, tmp_path: Path
 ) -> None:
     """And it is the mean over the conformers, which training takes in turn."""
-    train = rows(TRAIN, TRAIN[::-1], np.arange(10.0)[:, None])
-    test = rows(["CCCCO", "C", "CCO", "c1ccncc1"], ["O", "CCCl", "CC#N", "CCCCBr"], None)
-    built = build_stage(SETTINGS[kind], Context(["a", "b"], [], [], [], Task(["y"]), 1, tmp_path))
+    known = ["CCO", "CCCO", "CC(=O)O", "CCN", "C1CC1"]
+    train = rows(known, known[::-1], np.arange(5.0)[:, None])
+    test = rows(["CCCO", "C", "CCO"], ["O", "CCCl", "C1CC1"], None)
+    built = build_stage(config, Context(["a", "b"], [], [], [], Task(["y"]), 1, tmp_path))
     (tmp_path / "job").mkdir()
-    views, encode = [], built.encode
+    seen, encode = [], built.encode
 
-    def recorded(rows: Rows, folder: Path, view: int, seed: int) -> Any:
-        views.append(view)
-        return encode(rows, folder, view, seed)
+    def recorded(rows: Rows, folder: Path, augmentation: int, seed: int) -> Any:
+        seen.append(augmentation)
+        return encode(rows, folder, augmentation, seed)
 
     with mock.patch.object(built, "encode", recorded):
         built.fit(train, None, tmp_path / "job")
-        assert set(views) == {0, 1}
+        assert set(seen) == {0, 1}
         y_pred = built.predict(test, tmp_path / "job")
-    alone = np.concatenate([built.predict(test.take(np.array([i])), tmp_path / "job") for i in range(4)])
+    alone = np.concatenate([built.predict(test.take(np.array([i])), tmp_path / "job") for i in range(3)])
     assert np.abs(alone - y_pred).max() < 1e-5 * np.std(train.y)
     assert np.ptp(y_pred) > 1e-4
 
-    by_view = []
+    of_each = []
     for only in range(2):
         with mock.patch.object(built, "encode", lambda *rest, only=only: encode(*rest[:2], only, 0)):
-            by_view.append(built.predict(test, tmp_path / "job"))
-    assert np.allclose(np.mean(by_view, axis=0), y_pred, atol=1e-6)
-    assert np.abs(by_view[0] - by_view[1]).max() > 1e-6
+            of_each.append(built.predict(test, tmp_path / "job"))
+    assert np.allclose(np.mean(of_each, axis=0), y_pred, atol=1e-6)
+    assert np.abs(of_each[0] - of_each[1]).max() > 1e-6
 
 
 def rows(a: list[str], b: list[str], y: Any) -> Rows:
