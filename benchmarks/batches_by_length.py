@@ -1,9 +1,9 @@
-"""What batches of rows of like length cost in error, and what pieces of like length inside random batches save in time.
+"""What batches of rows of like length cost in error, and what micro-batches of like length save in time.
 
     python -m benchmarks.batches_by_length --data FOLDER_WITH_COMPETITIONS [--seeds 5]
 
 On one thread, the same stage on the same folds: batches drawn at random and padded; ours (random batches that go
-through the network in pieces of like length, with the gradient of the whole); and batches from windows of 20 batches
+through the network in micro-batches of like length, with the gradient of the whole); and batches from windows of 20
 sorted by length, as trainers with `group_by_length` make them. Prints held-out RMSE and seconds over those of the
 first, as the geometric mean with its standard error.
 """
@@ -60,8 +60,8 @@ def sorted_windows(part: Any, settings: Any, seed: int, epoch: int, device_type:
 
 
 WAYS = {
-    "random, padded": mock.patch.object(batches, "piece_size", lambda device_type, precision: 10**6),
-    "random in pieces": contextlib.nullcontext(),
+    "random, padded": mock.patch.object(batches, "micro_batch_size", lambda device_type, precision: 10**6),
+    "random in micro-batches": contextlib.nullcontext(),
     "by length": mock.patch.object(batches, "step_plan", sorted_windows),
 }
 

@@ -62,15 +62,17 @@ def theirs(stage: Bert, train: Rows, folder: Path, grouped: bool) -> tuple[float
     with mock.patch("models.stages.bert.train_only"):  # it trains the vectors of all tokens
         network, sample = stage.ready(train, folder)
     network.backbone.encoder.set_attn_implementation("sdpa")  # as it comes; ours is another in bf16 on a CPU
-    view = sample.views(0)
+    rows_of = sample.encoded(0)
     mean, scale = target_scale(sample.y)
     y = ((sample.y - mean) / scale).astype(np.float32)
-    rows = [{"input_ids": ids, "labels": label, "length": len(ids)} for ids, label in zip(view.items, y, strict=True)]
+    rows = [
+        {"input_ids": ids, "labels": label, "length": len(ids)} for ids, label in zip(rows_of.items, y, strict=True)
+    ]
     config = stage.config
 
     def collate(part: list[dict[str, Any]]) -> dict[str, Any]:
         return {
-            **view.collate([row["input_ids"] for row in part]),
+            **rows_of.collate([row["input_ids"] for row in part]),
             "labels": torch.tensor(np.stack([r["labels"] for r in part])),
         }
 
@@ -95,12 +97,11 @@ def theirs(stage: Bert, train: Rows, folder: Path, grouped: bool) -> tuple[float
 def ours(stage: Bert, train: Rows, folder: Path) -> tuple[float, Any]:
     """Seconds of our loop and the trained network."""
     network, sample = stage.ready(train, folder)
-    accelerator = trainer.make_accelerator(stage.config.precision)
-    labels = as_labels(sample.y, None, np.ones(1), *target_scale(sample.y))
+    labels = as_labels(sample.y, sample.weights, *target_scale(sample.y))
     started = time.process_time()
     trainer.train_epochs(
-        network, sample.views, labels, stage.config, 0, folder / "checkpoint.pt", lambda done, total: None, accelerator
-    )  # fmt: skip
+        network, sample.encoded, labels, stage.config, 0, folder / "checkpoint.pt", lambda done, total: None
+    )
     return time.process_time() - started, network
 
 
@@ -144,7 +145,7 @@ def main() -> None:
             rows = Rows(list(test["id"]), test[[column]].reset_index(drop=True), None)
             mean, scale = target_scale(train.y)
             batches, accelerator = stage.encode(rows, folder, 0, 0), trainer.make_accelerator("float32")
-            y_pred = trainer.forward(network, batches, 32, accelerator)
+            y_pred = trainer.forward(network, batches, 32, accelerator).double().numpy()
             error = y_pred[:, 0] * scale[0] + mean[0] - test[target].to_numpy()
         print(json.dumps({"seconds": spent, "rmse": float(np.sqrt(np.mean(error**2)))}))
         return

@@ -97,7 +97,7 @@ def theirs(folder: Path, name: str) -> None:
         return found
 
     dictionary = folder / "dict.txt"
-    dictionary.write_text("\n".join(f"{symbol} 1" for symbol in read_vocabulary({}, "unimol_tools")[4:-1]))
+    dictionary.write_text("\n".join(f"{symbol} 1" for symbol in read_vocabulary({})[4:-1]))
     paths = {"pretrained_model_path": str(dictionary), "pretrained_dict_path": str(dictionary)}
     with (
         mock.patch.object(unimol, "molecule_architecture", lambda: small),

@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from pydantic import TypeAdapter
@@ -47,11 +46,11 @@ def seconds_of(stage: Any, train: Rows, folder: Path) -> float:
     """Of one epoch; loading and featurising are outside the clock."""
     network, sample = stage.ready(train, folder)
     settings = stage.config
-    accelerator = trainer.set_up(network, sample, settings)
-    labels = as_labels(sample.y, None, np.ones(1), *target_scale(sample.y))
+    trainer.set_up(network, sample, settings)
+    labels = as_labels(sample.y, sample.weights, *target_scale(sample.y))
     started = time.process_time()
     trainer.train_epochs(
-        network, sample.views, labels, settings, 0, folder / "checkpoint.pt", lambda done, total: None, accelerator
+        network, sample.encoded, labels, settings, 0, folder / "checkpoint.pt", lambda done, total: None
     )
     return time.process_time() - started
 

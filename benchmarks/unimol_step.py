@@ -31,7 +31,7 @@ from tests.models.published import PackageModel, PackageModel2
 
 
 def tokens_of(smiles: pd.Series) -> list[Any]:
-    vocabulary = unimol.read_vocabulary({}, "file")
+    vocabulary = unimol.read_vocabulary({})
     return [unimol.encode(embedded(prepared(text, "all", "keep"))[0], vocabulary, False) for text in smiles]
 
 
@@ -52,9 +52,13 @@ def main() -> None:
     torch.set_num_threads(1)
     smiles = pd.read_csv(args.table)["SMILES"][:120]
     if args.kind == "unimol":
-        items, make = tokens_of(smiles), lambda: unimol.UnimolBackbone(config, unimol.read_vocabulary({}, "file"))
+        items, make = tokens_of(smiles), lambda: unimol.UnimolBackbone(config, unimol.read_vocabulary({}))
         config = UnimolStage(kind="unimol", architecture=args.architecture)
-        sizes, collate, package = [len(tokens) for tokens, _ in items], partial(unimol.collate, padding=0), PackageModel
+        sizes, collate, package = (
+            [len(item["tokens"]) for item in items],
+            partial(unimol.collate, padding=0),
+            PackageModel,
+        )
     else:
         items, make = graphs_of(smiles), lambda: unimol2.Unimol2Backbone(config)
         config = Unimol2Stage(kind="unimol2", architecture=args.architecture)

@@ -148,8 +148,8 @@ def train_epochs(
     average = make_average(network, settings)
     parts = {"network": network, "optimizer": optimizer, "schedule": schedule, "average": average}
     checkpoint = Checkpoint(checkpoint_file, {**parts, "scaler": accelerator.scaler})
-    history: History
-    history, best = checkpoint.load() or ([], None)
+    history: History = []
+    history, best = checkpoint.load() or (history, None)
     for epoch in range(len(history), settings.epochs):
         network.train()
         losses, started = [], time.perf_counter()
