@@ -160,7 +160,9 @@ def train_epochs(
             if average and settings.average == "ema":
                 average.update_parameters(network)
             progress(step, n_steps * settings.epochs)
-        history.append({"train_loss": float(torch.stack(losses).mean()), "learning_rate": schedule.get_last_lr()[0]})
+        history.append(
+            {"train_loss": float(torch.stack(losses).mean()), "learning_rate": float(schedule.get_last_lr()[0])}
+        )
         if not np.isfinite(loss := history[-1]["train_loss"]):
             raise DataError(f"the training loss is {loss} in epoch {epoch + 1}; lower the stage's learning_rate.")
         is_late = epoch >= settings.epochs - settings.average_epochs
