@@ -174,8 +174,8 @@ def leaves(value: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
 
 def table(path: Path, *place: str) -> Leaves:
     """The numbers of a table of predictions."""
-    read = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, float_precision="round_trip")
-    read = read.set_index(read["id"].astype(str)).drop(columns="id")
+    read = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str)  # all digits
+    read = read.set_index(read["id"].astype(str)).drop(columns="id").astype(float)
     return {" / ".join(way): value for way, value in leaves({name: dict(part) for name, part in read.items()}, *place)}
 
 
@@ -198,16 +198,14 @@ def of_run(root: Path, pattern: str) -> list[Path]:
 def of_candidates(root: Path, key: str) -> Leaves:
     """All that is called `key` below the candidates of a run, wherever its JSON files have them."""
     read = (leaf for file in of_run(root, "*.json") for leaf in leaves(json.loads(file.read_text())))
-    return {
-        " / ".join(part for part in path if part not in ("candidates", "models", key)): value
-        for path, value in read
-        if key in path and "candidates" in path
-    }
+    inside = ((path[path.index("candidates") :], value) for path, value in read if key in path and "candidates" in path)
+    return {" / ".join(part for part in path if part not in ("candidates", "models", key)): v for path, v in inside}
 
 
 def choice(root: Path) -> Leaves:
     """What was chosen on all rows and without each fold, and which post-processing was kept."""
-    read = (leaf for file in of_run(root, "selection.json") for leaf in leaves(json.loads(file.read_text())))
+    found = [json.loads(file.read_text()) for name in ("selection.json", "run.json") for file in of_run(root, name)]
+    read = (leaf for content in found for leaf in leaves(content.get("choice", content)))
     return {" / ".join(path): value for path, value in read if {*path} & {"chosen", "kept", "step", "procedure"}}
 
 
