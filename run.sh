@@ -73,7 +73,7 @@ case "$verb" in
   predict) setup; step submissions.predict "$@" ;;
   submit)  setup "$here/requirements-kaggle.txt"; step submissions.leaderboard.submit "$@" ;;
   ledger)  setup; step submissions.leaderboard.overview "$@" ;;
-  kernel)  setup "$here/requirements-kaggle.txt"; step submissions.kernel.pack "$@" ;;
+  kernel)  setup "$here/requirements-kaggle.txt"; step submissions.kernel "$@" ;;
   test)    run_tests "$@" ;;
   help | -h | --help) help ;;
   *) echo "run.sh has no verb '$verb'; ./run.sh help lists them." >&2; exit 2 ;;

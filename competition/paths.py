@@ -142,86 +142,66 @@ class Paths:
         return self.root / "submitted" / f"{submission}.csv"
 
     @property
-    def kernel(self) -> Path:
-        """An offline notebook and its data set."""
-        return self.root / "kernel"
-
-    @property
-    def prediction_kernel(self) -> Kernel:
-        return Kernel(self.kernel, self.root / "pushed.json")
+    def kernel(self) -> Kernel:
+        """What `./run.sh kernel` makes."""
+        return Kernel(self.root / "kernel")
 
     @property
     def training_kernel(self) -> Kernel:
         """What `./run.sh kernel --training` makes."""
-        return Kernel(self.root / "kernel_training", self.root / "pushed_training.json")
-
-    @property
-    def pack(self) -> Pack:
-        """The data set of the offline notebook."""
-        return self.prediction_kernel.pack
-
-    @property
-    def notebook(self) -> Path:
-        return self.prediction_kernel.notebook
-
-    @property
-    def pushed(self) -> Path:
-        return self.prediction_kernel.pushed
-
-    @property
-    def proof(self) -> Path:
-        """Where the notebook runs while it is proved."""
-        return self.kernel / "proof"
-
-    @property
-    def proof_log(self) -> Path:
-        """What it printed then."""
-        return self.kernel / "proof.log"
+        return Kernel(self.root / "kernel_training")
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """An offline notebook and its data set.
-
-    root: folder of both.
-    pushed: what of them was uploaded; beside the folder, since each `./run.sh kernel` may make that anew.
-    """
+    """An offline notebook and its data set, the bundle."""
 
     root: Path
-    pushed: Path
 
     @property
-    def pack(self) -> Pack:
-        return Pack(self.root / "dataset")
+    def bundle(self) -> Bundle:
+        return Bundle(self.root / "dataset")
 
     @property
     def notebook(self) -> Path:
+        """Folder of the notebook and of what it is uploaded with."""
         return self.root / "notebook"
+
+    @property
+    def pushed(self) -> Path:
+        """What was uploaded; beside the folder, which each `./run.sh kernel` makes anew."""
+        return self.root.with_name(f"{self.root.name}_pushed.json")
+
+    @property
+    def proof_log(self) -> Path:
+        """What the notebook printed when it was proved."""
+        return self.root / "proof.log"
 
 
 @dataclass(frozen=True)
-class Pack:
+class Bundle:
     """The data set of an offline notebook: code, weights and packages, wherever it is mounted."""
 
     root: Path
 
     @property
-    def facts(self) -> Path:
-        """What the notebook finds the pack by."""
-        return self.root / "pack.json"
+    def manifest(self) -> Path:
+        """What the notebook finds the bundle by, with the digests of the other files."""
+        return self.root / "bundle.json"
 
     @property
     def metadata(self) -> Path:
+        """What the data set is uploaded with."""
         return self.root / "dataset-metadata.json"
+
+    @property
+    def requirements(self) -> Path:
+        """The packages of `wheels`, which the notebook installs."""
+        return self.root / "requirements.txt"
 
     @property
     def code(self) -> Path:
         return self.root / "code"
-
-    @property
-    def user(self) -> Path:
-        """Code of the user's own."""
-        return self.code / "user"
 
     @property
     def work(self) -> Path:
@@ -229,13 +209,13 @@ class Pack:
         return self.root / "work"
 
     @property
-    def weights(self) -> Path:
-        return self.root / "weights"
+    def user(self) -> Path:
+        """Code and tables of the user's own."""
+        return self.work / "user"
 
     @property
-    def data(self) -> Path:
-        """Tables of the user's own, for training."""
-        return self.root / "data"
+    def weights(self) -> Path:
+        return self.root / "weights"
 
     @property
     def wheels(self) -> Path:

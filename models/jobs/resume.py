@@ -19,7 +19,7 @@ from tqdm import tqdm
 from competition.durations import BAR
 from competition.errors import ConfigError, DataError
 from competition.files import read_json, write_atomically
-from competition.paths import Pack, Paths
+from competition.paths import Bundle, Paths
 from models.jobs.attempts import CHECKPOINTS, unfinished
 from models.jobs.plan import REPORT
 
@@ -54,9 +54,10 @@ def resume(earlier: Path, paths: Paths) -> tuple[int, int]:
 
 
 def _work_root(earlier: Path, name: str) -> Path:
-    """The earlier WORK_DIR, which is `earlier` or below it; a pack for prediction, also one inside, is none."""
+    """The earlier WORK_DIR, which is `earlier` or below it; a bundle for prediction, also one inside, is none."""
     roots = {folder.parent.parent for folder in earlier.rglob(f"{name}/models") if folder.is_dir()}
-    found = sorted(root for root in roots if not Pack(root.parent).facts.exists() and roots.isdisjoint(root.parents))
+    bundles = {root for root in roots if Bundle(root.parent).manifest.exists()}
+    found = sorted(root for root in roots - bundles if roots.isdisjoint(root.parents))
     if len(found) != 1:
         which = ", ".join(map(str, found)) or "none"
         raise ConfigError(

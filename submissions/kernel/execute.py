@@ -1,44 +1,42 @@
-"""Runs a notebook from top to bottom in a Jupyter kernel, in the sandbox: `python execute.py NOTEBOOK`.
+"""What runs in the sandbox: `python execute.py NOTEBOOK [--read-only FOLDER] [--hide FOLDER ...]`.
 
-Imports nothing of ours, since nothing of ours is there. It prints one JSON object per line: `reached` with the
-addresses that the network leads to, `cell` for each that is done, `failed` with all that a failing cell printed.
+Makes sure that there is no network, guards folders where it may mount, and runs the notebook under Jupyter. It imports
+nothing of ours, since nothing of ours is there, and prints what the cells print.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
+import os
 import re
 import socket
+import subprocess
 import sys
 import tempfile
-import time
 from typing import Any
 
-ADDRESSES = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
-"""Of networks that are kept for documents. To connect a datagram socket sends nothing, but needs a way to go."""
+NOWHERE = ("192.0.2.1", 9)
+"""Of a network that is kept for documents: to connect a datagram socket sends nothing, but needs a way to go."""
+FLAGS = {"nosuid": os.ST_NOSUID, "nodev": os.ST_NODEV, "noexec": os.ST_NOEXEC}
 
 
-def say(**fields: Any) -> None:
-    """Print fields as one line."""
-    print(json.dumps(fields), flush=True)
-
-
-def reached() -> list[str]:
-    """Those of ADDRESSES to which there is a way."""
-    found = []
-    for family, address in ADDRESSES:
+def reaches_network() -> bool:
+    """Whether there is a way out of this machine."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect((address, 9))
-            found.append(address)
+            probe.connect(NOWHERE)
         except OSError:
-            pass
-    return found
+            return False
+    return True
 
 
-def is_failed(cell: Any) -> bool:
-    """Whether a cell ended with an exception."""
-    return any(output["output_type"] == "error" for output in cell.get("outputs", []))
+def guard(read_only: str, hidden: list[str]) -> None:
+    """Mount a folder read-only, and nothing over the hidden ones, for the processes of this namespace alone."""
+    kept = [name for name, flag in FLAGS.items() if os.statvfs(read_only).f_flag & flag]  # or the system refuses
+    subprocess.run(["mount", "--bind", read_only, read_only], check=True)
+    subprocess.run(["mount", "-o", ",".join(["remount", "bind", "ro", *kept]), read_only], check=True)
+    for folder in hidden:
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], check=True)
 
 
 def text_of(cell: Any) -> str:
@@ -47,37 +45,38 @@ def text_of(cell: Any) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(parts))
 
 
-def execute(notebook: str) -> int:
-    """Run all cells of a file; returns the exit status."""
+def execute(notebook: str) -> None:
+    """Run all cells of a file, from top to bottom; exit status 1 where one fails."""
     import nbformat
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, DeadKernelError
+    from nbclient.exceptions import CellExecutionError
     from traitlets.config import Config
 
     document = nbformat.read(notebook, as_version=4)
-    cells = [cell for cell in document.cells if cell.cell_type == "code"]
-    clock = [time.monotonic()]
-
-    def done(cell: Any, cell_index: int, **_: Any) -> None:
-        started, clock[0] = clock[0], time.monotonic()
-        if not is_failed(cell):
-            number = next(i for i, known in enumerate(cells, 1) if known is cell)
-            say(cell=number, cells=len(cells), seconds=clock[0] - started, text=text_of(cell))
-
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # the path of a Unix socket has some hundred characters
         config = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
-        client = NotebookClient(document, timeout=None, config=config, on_cell_executed=done, startup_timeout=120)
         try:
-            client.execute()
+            NotebookClient(document, timeout=None, config=config, startup_timeout=120).execute()
         except CellExecutionError:
-            say(failed=text_of(next(cell for cell in cells if is_failed(cell))))
-            return 1
-        except DeadKernelError:
-            say(failed="KernelDied: the Jupyter kernel ended by itself")
-            return 1
-    return 0
+            sys.exit(1)
+        finally:
+            for cell in document.cells:
+                print(text_of(cell), flush=True)
+
+
+def main() -> None:
+    """Command line."""
+    options = argparse.ArgumentParser()
+    options.add_argument("notebook")
+    options.add_argument("--read-only")
+    options.add_argument("--hide", nargs="*", default=[])
+    args = options.parse_args()
+    if reaches_network():
+        sys.exit("SubmissionError: the sandbox does not keep the notebook from the network.")
+    if args.read_only:
+        guard(args.read_only, args.hide)
+    execute(args.notebook)
 
 
 if __name__ == "__main__":
-    say(reached=reached())
-    sys.exit(execute(sys.argv[1]))
+    main()

@@ -1,150 +1,136 @@
-"""What the notebook runs, without a network: `python -m submissions.kernel.offline` from the code of a pack.
+"""What the notebook runs, without a network: `python -m submissions.kernel.offline` from the code of a bundle.
 
-Reads: the pack that this code lies in, and the competition's test file, wherever they are mounted below /kaggle/input
-(KAGGLE_INPUT). Writes: submission.csv in /kaggle/working (KAGGLE_WORKING), and nothing else there.
-
-In the rerun on hidden rows a molecule that cannot be read must not cost the submission: whatever the setting
-`unparsable` says, such rows get the mean of the training labels and are counted.
+Reads: the bundle that this code lies in, and the competition's files, wherever they are mounted below /kaggle/input
+(KAGGLE_INPUT). Writes: submission.csv in /kaggle/working (KAGGLE_WORKING). A notebook that trains writes its products
+beside it, and gives its options to `run.sh full`.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from packaging.requirements import Requirement
 
 from competition import command
-from competition.clean import require_columns
+from competition.environment import installed, mismatch
 from competition.errors import DataError
-from competition.files import read_json, read_table, read_text_table, write_json
-from competition.paths import PROJECT, Pack
-from submissions.kernel.contents import unpacked
-from submissions.kernel.install import check_files, check_packages, facts_of
-from submissions.run import MANIFEST, SUBMISSION_FILE
-from submissions.sample import write_submission
-
-TOLERANT = [("unparsable", "drop"), ("unembeddable", "flat"), ("too_long", "cut_end")]
-"""Settings that may be `error`, and what they are here."""
+from competition.files import read_json, read_table, read_text_table, sha256_of, write_table
+from competition.paths import PROJECT, Bundle, Paths
+from submissions.run import SUBMISSION_FILE
 
 
-def find_test(facts: dict[str, Any], inputs: Path) -> Path:
-    """The competition's test file below `inputs`, which is named as the run's, and is in no pack.
+def check_bundle(bundle: Bundle, manifest: dict[str, Any]) -> None:
+    """Check that a bundle is as it was made, and that the image has the packages that do not travel.
+
+    Raises:
+        DataError: with a file that is missing or has changed, or with all packages that do not fit.
+    """
+    for name, known in manifest["files"].items():
+        file = bundle.root / name
+        if not file.is_file() or sha256_of(file) != known["sha256"]:
+            found = "has changed" if file.is_file() else "is missing"
+            raise DataError(f"{file} {found} since ./run.sh kernel made the bundle. Upload the bundle again.")
+    needed = map(Requirement, manifest["image"])
+    misfits = [mismatch(part.name, str(part.specifier), installed(part.name)) for part in needed]
+    if wrong := list(filter(None, misfits)):
+        raise DataError(
+            f"This image does not have the packages that the bundle was made for: {'; '.join(wrong)}. Choose another "
+            "version of the image for the notebook, or make the bundle again for this one."
+        )
+
+
+def mounted(inputs: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """All folders below `inputs`, each with the names of its folders and files, but for bundles."""
+    for folder, folders, files in os.walk(inputs):
+        if Bundle(Path(folder)).manifest.name in files:
+            folders.clear()
+        else:
+            yield Path(folder), folders, files
+
+
+def find_table(name: str, slug: str | None, inputs: Path) -> Path:
+    """The competition's table of this name.
 
     Raises:
         DataError: if there is none, or several.
     """
-    found = []
-    for folder, folders, files in os.walk(inputs):
-        if Pack(Path(folder)).facts.name in files:
-            folders.clear()
-        elif facts["test"] in files:
-            found.append(Path(folder) / facts["test"])
-    of_competition = [path for path in found if facts["kaggle"] in path.relative_to(inputs).parts[:-1]]
-    found = sorted(of_competition or found)
-    if len(found) == 1:
-        return found[0]
-    raise DataError(
-        f"one file {facts['test']} must be below {inputs}, that of the competition {facts['kaggle'] or facts['name']}; "
-        + (f"there are {len(found)}: {', '.join(map(str, found))}. Detach" if found else "there is none. Attach")
-        + (" the inputs that are not of it." if found else " the competition's data to the notebook.")
-    )
+    found = sorted(folder / name for folder, _, files in mounted(inputs) if name in files)
+    found = [path for path in found if slug in path.relative_to(inputs).parts[:-1]] or found
+    if len(found) != 1:
+        raise DataError(
+            f"The notebook needs one {name} below {inputs}, that of the competition {slug or ''}; "
+            + (
+                f"found {', '.join(map(str, found))}. Detach the others."
+                if found
+                else "there is none. Attach its data."
+            )
+        )
+    return found[0]
 
 
-def link_work(pack: Pack, folder: Path) -> list[str]:
-    """Link the packed products into `folder`: predictions are written beside weights, which are read-only.
-
-    The run's settings get the paths of the pack, and let no row stop a prediction; returns which, for a person.
-    """
-    changed = []
-    for source in pack.work.rglob("*"):
-        path = folder / source.relative_to(pack.work)
-        if source.is_dir():
-            path.mkdir(parents=True, exist_ok=True)
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if source.match(f"*/submissions/*/{MANIFEST}"):
-            manifest = read_json(source)
-            config = unpacked(manifest["config"], pack)
-            changed = make_tolerant(config)
-            write_json(path, {**manifest, "config": config})
-        else:
-            path.symlink_to(source)
-    return changed
-
-
-def make_tolerant(config: dict[str, Any]) -> list[str]:
-    """Change, in place, settings that would end a prediction for the sake of one row; returns them, for a person."""
-    sections = [("competition", config["competition"]), *config["stages"].items()]
-    found = [(section, *change) for section in sections for change in TOLERANT if section[1].get(change[0]) == "error"]
-    for (_, settings), name, value in found:
-        settings[name] = value
-    return [f"{where}.{name} is {value} here, not error" for (where, _), name, value in found]
-
-
-def set_environment(pack: Pack, work: Path) -> None:
-    """Products to `work`, pretrained weights from the pack, and no hub."""
-    os.environ |= {
-        "WORK_DIR": str(work),
-        "WEIGHTS_DIR": str(pack.weights),
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-    }
-
-
-def in_order_of_sample(table: pd.DataFrame, sample: Path, id_column: str) -> tuple[pd.DataFrame, str]:
-    """The submission in the order of the sample beside the test file, if it names the same rows; and what was done."""
-    if not sample.is_file():
-        return table, f"there is no {sample.name} beside it: rows in the order of the test file"
-    asked = read_text_table(sample)
-    if id_column not in asked or sorted(asked[id_column]) != sorted(table[id_column]):
-        return table, f"{sample.name} names other rows: rows in the order of the test file"
-    ordered = table.set_index(id_column, drop=False).loc[list(asked[id_column])].reset_index(drop=True)
-    return ordered, f"rows in the order of {sample.name}"
-
-
-def predict_test(facts: dict[str, Any], test: Path, written: Path) -> str:
-    """Predict `test` with the run below WORK_DIR into the file `written`; returns what was found, in words.
+def predict_rows(bundle: Bundle, manifest: dict[str, Any], test: Path, written: Path) -> None:
+    """Predict a test table with the run of the bundle, and write the submission, in the order of the sample.
 
     Raises:
         UserError: as `submissions.predict.predict`.
     """
-    from submissions.predict import predict  # here: what is checked before needs none of its packages
+    from submissions.predict import predict  # here, since what was checked before needs little of what it imports
 
-    require_columns(read_text_table(test), [facts["id"], *facts["inputs"]], test)
-    predicted = predict(facts["name"], test, n_workers=None)
-    dropped = len(read_text_table(predicted)) - len(read_table(predicted.with_name("test.parquet")))
-    table, order = in_order_of_sample(read_text_table(predicted), test.with_name(facts["sample"]), facts["id"])
-    written.parent.mkdir(parents=True, exist_ok=True)
-    write_submission(written, table, table, facts["id"])
-    numbers = read_table(written, [facts["id"]])
-    lines = [f"{len(table)} rows, {dropped} of them unreadable and filled with the mean label; {order}", ""]
-    lines.append(f"{'target':24} {'mean':>12} {'spread':>12} {'mean of training labels':>24}")
-    for name, mean in zip(facts["targets"], facts["label_means"], strict=True):
-        lines.append(f"{name:24} {numbers[name].mean():12.5g} {numbers[name].std(ddof=0):12.5g} {mean:24.5g}")
-    return "\n".join(lines)
+    with tempfile.TemporaryDirectory() as work:
+        for source in sorted(bundle.work.rglob("*")):  # links, since predictions are written beside the weights
+            target = Path(work, source.relative_to(bundle.work))
+            target.mkdir() if source.is_dir() else target.symlink_to(source)
+        os.environ["WORK_DIR"] = work
+        table = read_text_table(predict(manifest["name"], test, n_workers=None))
+    table, is_ordered = in_order_of(test.with_name(manifest["sample"]), table, manifest["id"])
+    write_table(written, table)
+    print(f"{len(table)} rows of {test}, in the order of {manifest['sample'] if is_ordered else 'that file'}")
+    print(read_table(written, [manifest["id"]]).describe().loc[["mean", "std", "min", "max"]].to_string())
+    print(f"means of the training labels: {', '.join(f'{mean:.5g}' for mean in manifest['label_means'])}")
+
+
+def in_order_of(sample: Path, table: pd.DataFrame, id_column: str) -> tuple[pd.DataFrame, bool]:
+    """The rows in the order of the sample, if it is there and names the same ones; and whether they are."""
+    asked = list(read_text_table(sample).get(id_column, [])) if sample.is_file() else []
+    if sorted(asked) != sorted(table[id_column]):
+        return table, False
+    return table.set_index(id_column, drop=False).loc[asked].reset_index(drop=True), True
+
+
+def train(bundle: Bundle, name: str, inputs: Path, written: Path, options: list[str]) -> None:
+    """Train in the folder `work` beside the submission; what an earlier session finished is taken over."""
+    if any(folder.name == name and "models" in folders for folder, folders, _ in mounted(inputs)):
+        options = [*options, "--from", str(inputs)]
+    os.environ["WORK_DIR"] = str(written.with_name("work"))
+    # An upload loses the permission to run a file.
+    done = subprocess.run(["bash", str(bundle.code / "run.sh"), "full", f"{name}.yaml", *options], cwd=bundle.root)
+    if done.returncode:
+        sys.exit(done.returncode)
+    paths = Paths(name)
+    shutil.copy(paths.run(paths.latest_run.read_text().strip()) / SUBMISSION_FILE, written)
 
 
 def main() -> None:
     """Command line."""
-    started = time.monotonic()
-    pack = Pack(PROJECT.parent)
-    facts = facts_of(pack)
-    check_packages(facts)
-    check_files(pack, facts)
-    print(f"pack of run {facts['run']}: {len(facts['files'])} files as they were packed", flush=True)
-    test = find_test(facts, Path(os.environ.get("KAGGLE_INPUT") or "/kaggle/input"))
-    print(f"test file: {test}", flush=True)
+    bundle = Bundle(PROJECT.parent)
+    manifest = read_json(bundle.manifest)
+    check_bundle(bundle, manifest)
+    inputs = Path(os.environ.get("KAGGLE_INPUT") or "/kaggle/input")
     written = Path(os.environ.get("KAGGLE_WORKING") or "/kaggle/working") / SUBMISSION_FILE
-    with tempfile.TemporaryDirectory(prefix="prediction_") as work:
-        set_environment(pack, Path(work))
-        for change in link_work(pack, Path(work)):
-            print(f"no row stops a prediction: {change}", flush=True)
-        print(predict_test(facts, test, written))
-    print(f"\n{written}: {time.monotonic() - started:.0f} s")
+    os.environ |= {"WEIGHTS_DIR": str(bundle.weights), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    if manifest["purpose"] == "training":
+        train(bundle, manifest["name"], inputs, written, sys.argv[1:])
+    else:
+        predict_rows(bundle, manifest, find_table(manifest["test"], manifest["kaggle"], inputs), written)
+    print(f"written: {written}")
 
 
 if __name__ == "__main__":

@@ -1,213 +1,222 @@
-"""Pack the latest run for an offline notebook: `./run.sh kernel [COMPETITION] [--try] [--push]`.
+"""What travels to an offline notebook: what it reads, and nothing else.
 
-With --training: what training needs, and a notebook that trains (submissions/kernel/training.py).
+A bundle for prediction has no training rows, no labels and no out-of-fold predictions, and of the stages only those
+that have weight in the submission; one for training has no answers, and of the tables only those that the platform
+does not mount. Neither has a path of the machine that packs: files of the user's are copied, and named relative to the
+file that names them.
 
-Reads: the folder of the run and of its jobs, the prepared test table, packages of the index pip is set to. Writes:
-
-    work/<name>/kernel/dataset/     for one data set: code/ work/ weights/ wheels/ and pack.json, by which the notebook
-                                    finds it: run, competition, targets, ranges of packages, and each file's digest
+    work/<name>/kernel/dataset/     for one data set: code/ work/ weights/ wheels/ requirements.txt and bundle.json, by
+                                    which the notebook finds it: purpose, competition, packages, each file's digest
     work/<name>/kernel/notebook/    the notebook and what it is uploaded with
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from importlib import metadata
+import json
 from pathlib import Path
 from typing import Any
 
-from competition import command
-from competition.config import find_config
-from competition.errors import ConfigError, DataError, ServiceError
-from competition.files import digest, read_json, replaced, sha256_of, write_json
-from competition.paths import PROJECT, Kernel, Pack, Paths
-from submissions.config import Config, load_config
-from submissions.kernel import notebook
-from submissions.kernel.contents import code_files, copy_run
-from submissions.kernel.facts import files_of, with_wheels
-from submissions.kernel.limits import add_options, limits_of
-from submissions.kernel.packages import needs_of
-from submissions.run import CHOICE, MANIFEST, load_run, read_manifest, read_part
+import yaml
 
-PYTHON = "3.12"
-PYTHONS = ("3.11", "3.12")
-NO_OWNER = "your-username"
-LARGEST = 5
-"""Files that the table of sizes names."""
+from competition.errors import DataError
+from competition.files import read_json, replaced, sha256_of, write_atomically, write_json
+from competition.paths import Bundle, Kernel, Paths, kaggle_files, kaggle_listing, kaggle_mount, work_root
+from models.config import EmbeddingStage
+from models.inputs.weights import WEIGHT_SETS
+from models.jobs.plan import REPORT, Job, code_digest, verify
+from models.settings import CustomStage, FileStage, NeuralStage
+from submissions.apply import KNOWN_LABELS
+from submissions.check import check
+from submissions.columns import column_names
+from submissions.config import Config
+from submissions.kernel.contents import copy, copy_code, copy_of_user, copy_weights, relocated, require_no_paths
+from submissions.kernel.notebook import CPU, GPU, write_notebook
+from submissions.kernel.wheels import add_wheels
+from submissions.run import BLEND, CHOICE, MANIFEST, STACK, Run, latest_run, user_code
+from submissions.stacker import STACKS
 
-
-def require_run(name: str) -> None:
-    """Check that there is something to pack.
-
-    Raises:
-        ConfigError: if there is no such competition.
-        DataError: if it has no finished run.
-    """
-    paths = Paths.of(name)
-    if not paths.latest_run.exists():
-        find_config(name)
-        raise DataError(f"{paths.root} must hold a finished run before it can be packed; run ./run.sh full {name}.")
+NOT_READ = ("oof", "notes.json", "pretraining.json", "measures.json")
+"""How files of a job begin that prediction does without: predictions of training rows, and what training told."""
+TOLERANT = {"unparsable": "drop", "unembeddable": "flat", "too_long": "cut_end"}
+"""Settings that may be `error`, and what they are in a notebook, where no hidden row may cost the submission."""
+KEPT_OF_RUN = ("run", "made_from", "targets", "outputs", "sample_columns", "n_folds", "label_means", "test_key")
+KEPT_OF_CHOICE = ("chosen", "postprocessing")
 
 
-def build(name: str, owner: str, python: str, accelerator: str | None) -> Path:
-    """Make the folder work/<name>/kernel of the latest run, whole or not at all; an earlier one is replaced.
-
-    A pack of the same run, code and packages, whole as it was made, is kept: what was proved is what is pushed.
+def build(paths: Paths, config: Config | None, owner: str, python: str, accelerator: str | None) -> Kernel:
+    """Make the folder of a notebook and its bundle, whole or not at all; an earlier one is replaced.
 
     Args:
+        config: of what is to be trained; None for a notebook that predicts with the latest run.
         owner: user name on Kaggle.
         python: of the notebook's image, such as 3.12.
         accelerator: cpu, or an id of Kaggle's; None for a GPU where a stage has use for one.
 
+    Raises:
+        ConfigError: if weights are out of reach, or as `submissions.check.check`.
+        DataError: if a stage cannot predict new rows, a product has changed, or a file names a folder of this machine.
+        ServiceError: if a package cannot be fetched.
+    """
+    kernel = paths.training_kernel if config else paths.kernel
+    with replaced(kernel.root) as folder:
+        new = Kernel(folder)
+        print("copying code and weights ...", flush=True)
+        copy_code(new.bundle)
+        if config:
+            manifest = copy_competition(paths.name, config, new.bundle)
+        else:
+            config, manifest = copy_run(paths.name, new.bundle)
+        require_no_paths(new.bundle, config)
+        manifest |= add_wheels(new.bundle, {stage.kind for stage in config.stages.values()}, python)
+        write_json(new.bundle.manifest, {**manifest, "files": files_in(new.bundle)})
+        has_network = any(isinstance(stage, NeuralStage | EmbeddingStage) for stage in config.stages.values())
+        machine = accelerator or (GPU if has_network else CPU)
+        write_notebook(new.notebook, new.bundle, manifest, owner, machine)
+    return kernel
+
+
+def files_in(bundle: Bundle) -> dict[str, dict[str, Any]]:
+    """Size and digest of every file, by its name in the bundle."""
+    files = sorted(path for path in bundle.root.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(bundle.root)): {"size": path.stat().st_size, "sha256": sha256_of(path)} for path in files
+    }
+
+
+def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
+    """Copy what the submission of the latest run is predicted with.
+
     Returns:
-        The folder.
+        The settings, of the stages that have weight in it alone, and what the notebook has to know.
 
     Raises:
-        ConfigError, DataError: as `require_run`; DataError, too, if a stage cannot predict new rows, or a package
-            cannot travel.
+        DataError: if such a stage has no model, or a job, or code of the user's, is not as it was in the run.
+        ConfigError: if pretrained weights are out of reach.
     """
-    require_run(name)
-    paths = Paths.of(name)
-    run = paths.latest_run.read_text().strip()
-    config = load_run(paths.run(run)).config
-    made_from = digest_of_inputs(paths.run(run), config, python)
-    machine = accelerator or notebook.default_accelerator(config)
-    if is_made_from(paths.pack, made_from):
-        print(f"run {run}: packed already with this code and these packages; the pack is kept as it is")
-        notebook.write(paths.notebook, paths.pack, read_json(paths.pack.facts), owner, machine)
-        return paths.kernel
-    with replaced(paths.kernel) as folder:
-        pack = Pack(folder / paths.pack.root.name)
-        print(f"run {run}: copying code and weights ...", flush=True)
-        remarks = copy_run(paths, run, config, pack)
-        print("predicting two rows with them, to see what that imports ...", flush=True)
-        needs = needs_of(paths, config, pack, python)
-        facts = {**_facts(paths, run, config), "made_from": made_from, **with_wheels(needs, pack, python)}
-        write_json(pack.facts, facts)
-        notebook.write(folder / paths.notebook.name, pack, facts, owner, machine)
-    for remark in remarks:
-        print(f"note: {remark}")
-    return paths.kernel
-
-
-def digest_of_inputs(run_folder: Path, config: Config, python: str) -> str:
-    """Digest of all that decides what is in a pack: run, code, code of the user's, packages that are installed."""
-    own = [config.competition.features, *(getattr(stage, "code", None) for stage in config.stages.values())]
-    files = [PROJECT / file for file in code_files()]
-    files += [Path(named.rpartition(":")[0]) for named in own if named]
-    files.append(run_folder / MANIFEST)  # with digests of all the others
-    packages = sorted(f"{found.name} {found.version}" for found in metadata.distributions())
-    return digest([run_folder.name, python, [sha256_of(file) for file in files if file.is_file()], packages])
-
-
-def is_made_from(pack: Pack, made_from: str) -> bool:
-    """Whether a pack is there that was made from inputs of this digest, with every file as it was and no other."""
-    facts = read_json(pack.facts) if pack.facts.is_file() else {}
-    if facts.get("made_from") != made_from:
-        return False
-    written_later = (pack.facts.name, pack.metadata.name)
-    return {name: found for name, found in files_of(pack).items() if name not in written_later} == facts["files"]
-
-
-def _facts(paths: Paths, run: str, config: Config) -> dict[str, Any]:
-    """What the notebook has to know of the run."""
-    competition, manifest = config.competition, read_manifest(paths.run(run))
-    return {
-        "name": paths.name,
+    run = latest_run(name)
+    there = bundle.work / run.folder.relative_to(work_root())
+    parts = copy_parts(run, there)
+    columns = column_names(run.config)
+    weighed = [column for weights in run.weights.values() for column, weight in weights.items() if weight]
+    used = {columns[column][0] for column in (columns if STACK in parts else weighed)}
+    config = run.config.model_copy(update={"stages": {n: s for n, s in run.config.stages.items() if n in used}})
+    if fixed := [stage for stage, settings in config.stages.items() if isinstance(settings, FileStage)]:
+        raise DataError(
+            f"The stages {', '.join(fixed)} (kind: file) have weight in the submission, but no model that could "
+            "predict hidden rows. Run ./run.sh full without them, then ./run.sh kernel again."
+        )
+    require_own_code(run, config)
+    settings = relocated(
+        config.model_dump(), lambda path: copy_of_user(path, bundle, there) if path.suffix == ".py" else path.name
+    )
+    for section in (settings["competition"], *settings["stages"].values()):
+        section |= {key: value for key, value in TOLERANT.items() if section.get(key) == "error"}
+    for stage, section in settings["stages"].items():
+        if isinstance(config.stages[stage], EmbeddingStage):
+            section["weights"] = copy_weights(section["weights"], stage, bundle)
+        elif section.get("weights") not in (None, *WEIGHT_SETS):
+            section["weights"] = Path(section["weights"]).name  # the folders of its jobs have what they became
+    for job in run.plan.jobs:
+        if job.in_column and job.stage in used:
+            copy_job(job, bundle.work / job.folder.relative_to(work_root()))
+    stored, competition = run.stored, config.competition
+    stages = [stage for stage in stored["stages"] if stage["name"] in used]
+    kept = {key: stored[key] for key in KEPT_OF_RUN}
+    kept |= {"config": settings, "stages": stages, "columns": list(column_names(config)), **parts}
+    write_json(there / MANIFEST, kept)
+    write_atomically(bundle.work / run.paths.latest_run.relative_to(work_root()), f"{run.name}\n")
+    return config, {
+        "name": run.paths.name,
         "purpose": "prediction",
-        "run": run,
+        "run": run.name,
         "kaggle": competition.kaggle,
         "test": competition.test.name,
         "sample": competition.sample_submission.name,
         "id": competition.id,
-        "inputs": competition.inputs,
-        "targets": competition.columns_in_sample,
-        "label_means": manifest["label_means"],
-        "metric": Path(competition.metric).name,
-        "cross_fitted_score": read_part(paths.run(run), CHOICE)["procedure"]["cross_fitted_score"],
+        "label_means": stored["label_means"],
+        "metric": run.metric.name,
+        "cross_fitted_score": run.part(CHOICE)["procedure"]["cross_fitted_score"],
     }
 
 
-def table_of_sizes(files: dict[str, dict[str, Any]]) -> str:
-    """Sizes of the parts of a pack and of its largest files, in megabytes."""
-    sizes, counts = defaultdict[str, int](int), defaultdict[str, int](int)
-    for name, facts in files.items():
-        sizes[name.split("/")[0]] += facts["size"]
-        counts[name.split("/")[0]] += 1
-    rows = [(part, counts[part], sizes[part]) for part in sorted(sizes, key=lambda part: -sizes[part])]
-    rows.append(("all", len(files), sum(sizes.values())))
-    lines = [f"{'part':12} {'files':>6} {'MB':>10}"]
-    lines += [f"{part:12} {count:6} {size / 1e6:10.2f}" for part, count, size in rows]
-    lines.append("largest files:")
-    largest = sorted(files, key=lambda name: -files[name]["size"])[:LARGEST]
-    return "\n".join([*lines, *(f"  {files[name]['size'] / 1e6:10.2f} MB  {name}" for name in largest)])
+def copy_parts(run: Run, there: Path) -> dict[str, Any]:
+    """What run.json says of the chosen candidate and its post-processing, with the files that they read."""
+    step = STACK if run.chosen in STACKS else BLEND
+    choice, models = run.part(CHOICE), run.part(step)["candidates"][run.chosen]["models"]
+    kept: dict[str, Any] = {CHOICE: {key: choice[key] for key in KEPT_OF_CHOICE}}
+    kept[step] = {"candidates": {run.chosen: {"models": models}}}
+    for part in kept:
+        read = KNOWN_LABELS if part == CHOICE else json.dumps(models)
+        kept[part]["files"] = {name: known for name, known in run.part(part)["files"].items() if name in read}
+        for name in kept[part]["files"]:
+            copy(run.folder / name, there / name)
+    if kept[CHOICE]["files"]:
+        print(f"note: {KNOWN_LABELS} travels, with mean labels of training rows, since postprocess has known_labels")
+    return kept
 
 
-def find_owner() -> str:
-    """The user name on Kaggle, as the credentials say, or a placeholder."""
-    try:
-        from submissions.leaderboard.client import username
-
-        return username()
-    except ServiceError as error:
-        print(f"note: the owner is {NO_OWNER!r} for now; --push needs yours, by credentials or --owner ({error})")
-        return NO_OWNER
-
-
-def main() -> None:
-    """Command line."""
-    options = command.parser(__doc__, "kernel", ("workers",))
-    options.add_argument("--owner", help="your user name on Kaggle (default: as your credentials say)")
-    options.add_argument(
-        "--python", default=PYTHON, choices=PYTHONS, help="Python of the notebook's image (default: %(default)s)"
-    )
-    options.add_argument(
-        "--accelerator", help=f"{notebook.CPU}, {notebook.GPU}, ... (default: {notebook.GPU} if a stage has a network)"
-    )
-    options.add_argument("--training", action="store_true", help="a notebook that trains; it needs no finished run")
-    options.add_argument("--try", dest="tried", action="store_true", help="prove that the notebook runs offline")
-    options.add_argument("--push", action="store_true", help="upload the data set and the notebook")
-    add_options(options)
-    args = options.parse_args()
-    kernel = pack_training(args) if args.training else pack_run(args)
-    print(table_of_sizes(read_json(kernel.pack.facts, "files")["files"]))
-    if args.tried:
-        from submissions.kernel.prove import prove
-
-        prove(args.competition, int(args.rows), limits_of(args), args.flat, args.workers)
-    if args.push:
-        from submissions.kernel.push import push
-
-        push(args.competition, args.training)
-    print(f"Pack: {kernel.pack.root}\nNotebook: {kernel.notebook}")
-
-
-def pack_run(args: Any) -> Kernel:
-    """The latest run, packed as the options say."""
-    paths = Paths.of(args.competition)
-    require_run(args.competition)
-    owner = args.owner or find_owner()
-    with command.locked(paths):
-        build(args.competition, owner, args.python, args.accelerator)
-    return paths.prediction_kernel
-
-
-def pack_training(args: Any) -> Kernel:
-    """What training needs, packed as the options say.
+def require_own_code(run: Run, config: Config) -> None:
+    """Check that code of the user's is as it was in the run.
 
     Raises:
-        ConfigError: as `require_on_platform`, or for an option of the other notebook.
+        DataError: if a file has changed.
     """
-    from submissions.kernel.training import build_training, require_on_platform
+    stored = run.stored
+    changed = [key for key, known in user_code(config.competition).items() if stored["user_code"].get(key) != known]
+    for stage in stored["stages"]:
+        settings = config.stages.get(stage["name"])
+        if isinstance(settings, CustomStage) and "other code" not in stage["marks"]:
+            changed += [stage["name"]] * (not stage["key"].endswith(code_digest(settings)[:6]))
+    if changed:
+        raise DataError(
+            f"Your own code of {changed[0]} has changed since the run. Run ./run.sh full, then ./run.sh kernel again."
+        )
 
-    if args.tried:
-        raise ConfigError("--try must go without --training: it holds predictions against those of a finished run.")
-    config = load_config(args.competition, args.seed)
-    require_on_platform(config.competition, args.competition)
-    owner = args.owner or find_owner()
-    with command.locked(Paths.of(args.competition)):
-        return build_training(args.competition, config, owner, args.python, args.accelerator)
+
+def copy_job(job: Job, there: Path) -> None:
+    """Copy a finished job, with a report that lists what is copied.
+
+    Raises:
+        DataError: if a file of it is missing or has changed.
+    """
+    report = verify(job)
+    files = {name: known for name, known in report["files"].items() if not name.startswith(NOT_READ)}
+    for name in files:
+        copy(job.folder / name, there / name)
+    write_json(there / REPORT, {"files": files, "seconds": report["seconds"]})
 
 
-if __name__ == "__main__":
-    command.run(main)
+def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any]:
+    """Copy what training needs, with a YAML that names it; the notebook's manifest of it.
+
+    Raises:
+        ConfigError: if pretrained weights are out of reach, or as `submissions.check.check`.
+        DataError: if a table is wrong.
+    """
+    competition = config.competition
+    print(check(config, here=False), flush=True)
+    tables = [competition.train, competition.test, competition.sample_submission]
+
+    def place(path: Path) -> str:
+        on_platform = mounted_at(path, str(competition.kaggle)) if path in tables else None
+        return on_platform or copy_of_user(path, bundle, bundle.root)
+
+    document = config.model_dump(exclude_unset=True)
+    document["competition"].pop("answers", None)
+    document = relocated(document, place)
+    for stage, settings in document["stages"].items():
+        if settings.get("weights"):
+            settings["weights"] = copy_weights(settings["weights"], stage, bundle)
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    write_atomically(bundle.root / f"{name}.yaml", text)
+    return {"name": name, "purpose": "training", "kaggle": competition.kaggle}
+
+
+def mounted_at(table: Path, slug: str) -> str | None:
+    """Where the notebook finds a table of the competition; None if the platform has it in an archive alone."""
+    downloaded, listing = kaggle_files(slug).resolve(), kaggle_listing(slug)
+    inside = table.relative_to(downloaded).as_posix() if table.is_relative_to(downloaded) else table.name
+    if listing.is_file() and inside not in read_json(listing, "listed")["listed"]:
+        print(f"note: the platform has {inside} in an archive alone, so it travels with the code")
+        return None
+    return str(kaggle_mount(slug) / inside)

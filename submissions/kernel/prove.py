@@ -3,212 +3,169 @@
 Reads: kernel/dataset and kernel/notebook, the raw tables of the competition, the latest run.
 Writes: kernel/proof.log, all that the notebook printed.
 
-The notebook runs from top to bottom under Jupyter in `submissions.kernel.sandbox`, on rows that it has never seen, and
-has to predict what `./run.sh predict` predicts for them here.
+The notebook runs from top to bottom under Jupyter in a sandbox, on rows that it has never seen, one of which cannot be
+read where there are molecules, and has to predict what `./run.sh predict` predicts for them here.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from competition import command
 from competition.clean import parse_numbers
 from competition.config import CompetitionConfig
-from competition.durations import in_words
-from competition.errors import ConfigError, DataError, ServiceError, SubmissionError, UserError
-from competition.files import read_json, read_table, read_text_table, sha256_of, write_atomically, write_json
-from competition.paths import Pack, Paths, shown
-from submissions.kernel import execute, wheels
-from submissions.kernel.environment import make_environment
-from submissions.kernel.hidden import write_hidden_test
-from submissions.kernel.limits import Limits
-from submissions.kernel.packages import image_packages
-from submissions.kernel.sandbox import Box, open_box, run
+from competition.errors import DataError, SubmissionError
+from competition.files import derive_seed, read_json, read_table, read_text_table, write_json, write_table
+from competition.paths import PROJECT, Bundle, Paths, shown
+from competition.revision import ROOMS
+from submissions.kernel.sandbox import Limits, make_sandbox, run_notebook
+from submissions.kernel.wheels import download, image_packages
 from submissions.predict import predict
-from submissions.run import SUBMISSION_FILE, load_run
-from submissions.sample import check_submission
+from submissions.run import SUBMISSION_FILE, latest_run
+from submissions.sample import DIGITS, check_submission
 
 TOLERANCE = 1e-6
 """Largest difference of a prediction, in standard deviations of the training labels."""
-
+UNREADABLE = "hidden_unreadable"
+"""Id of the row that cannot be read."""
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-ERRORS: dict[str, type[UserError]] = {
-    error.__name__: error for error in (ConfigError, DataError, ServiceError, SubmissionError)
-}
 
 
 def prove(name: str, n_rows: int, limits: Limits, flat: bool = False, n_workers: int | None = None) -> None:
     """Run the packed notebook of a competition as the platform would, and compare what it predicts.
 
     Args:
-        n_rows: of the hidden test table.
+        n_rows: of the hidden test table, at most.
         flat: mount the inputs as /kaggle/input/<slug>, as the platform did in former times.
         n_workers: of the prediction that the notebook's is compared with.
 
     Raises:
-        UserError: of the class that the notebook names, if it fails.
+        DataError: if the notebook fails.
         SubmissionError: if it breaks a limit, or what it writes is not what it has to be.
     """
-    started = time.monotonic()
     paths = Paths.of(name)
-    facts = read_json(paths.pack.facts, "run", "kaggle", "name", "python", "wheels", "files")
-    latest = paths.latest_run.read_text().strip()
-    if facts["run"] != latest:
-        raise DataError(f"the pack must hold the latest run, {latest}, and holds {facts['run']}; make the pack again.")
-    config = load_run(paths.run(latest)).config
-    competition = config.competition
-    with command.locked(paths), _empty(paths.proof):
-        box = _open_box(paths.proof, set(facts["wheels"]))
-        slug = facts["kaggle"] or facts["name"]
-        files = box.folder / "kaggle" / "input" / (slug if flat else f"competitions/{slug}")
-        n_rows, source = write_hidden_test(competition, "known_labels" in config.submissions.postprocess, n_rows, files)
-        _say("hidden test", f"{n_rows} rows of {source}, new ids, new order")
-        _mount_pack(paths, facts, box, flat)
-        peak = _execute(paths, box, limits)
-        written = _only_submission(box.folder / "kaggle" / "working")
-        check_submission(written, read_text_table(files / competition.sample_submission.name), competition.id)
-        clock = time.monotonic()
-        expected = predict(name, files / competition.test.name, n_workers)
-        _say("prediction", "of ./run.sh predict, here, for the same rows", clock)
-        _compare(competition, written, expected)
-    _say("proved", f"in {in_words(time.monotonic() - started)}, {peak / 1e9:.2g} GB of memory at most; {box.means}")
+    bundle = read_json(paths.kernel.bundle.manifest, "run", "kaggle", "name", "python")
+    run = latest_run(name)
+    if bundle["run"] != run.name:
+        raise DataError(f"The bundle is of the run {bundle['run']}, and the latest is {run.name}; pack it again.")
+    config, competition = run.config, run.config.competition
+    with command.locked(paths), tempfile.TemporaryDirectory(dir=paths.kernel.root) as folder:
+        shipped = {line.partition("==")[0] for line in paths.kernel.bundle.requirements.read_text().split()}
+        sandbox = make_sandbox(Path(folder), image_packages() - shipped)
+        print(f"sandbox: {sandbox.means}", flush=True)
+        slug = bundle["kaggle"] or bundle["name"]
+        tables = sandbox.input / (slug if flat else f"competitions/{slug}")
+        source = write_hidden_test(competition, "known_labels" in config.submissions.postprocess, n_rows, tables)
+        dataset = read_json(paths.kernel.bundle.metadata, "id")["id"]
+        mount(paths.kernel.bundle, Bundle(sandbox.input / (Path(dataset).name if flat else f"datasets/{dataset}")))
+        notebook = Path(shutil.copy(next(paths.kernel.notebook.glob("*.ipynb")), folder))
+        products = [path for path in paths.root.iterdir() if path.is_dir() and path != paths.kernel.root]
+        hidden = [*(PROJECT / room for room in ROOMS), *products]
+        used = run_notebook(sandbox, notebook, hidden, limits, paths.kernel.proof_log)
+        if used["status"]:
+            raise DataError(
+                f"The notebook fails: {last_error(paths.kernel.proof_log.read_text())} "
+                f"(all that it printed: {shown(paths.kernel.proof_log)})"
+            )
+        written = only_submission(sandbox.working)
+        check_submission(written, read_text_table(tables / competition.sample_submission.name), competition.id)
+        readable = read_text_table(tables / competition.test.name)
+        test = Path(folder) / "readable.csv"
+        write_table(test, readable[readable[competition.id] != UNREADABLE])
+        compare(competition, written, predict(name, test, n_workers), run.stored["label_means"])
+    print(
+        f"proved: {len(readable)} hidden rows of {source}, {used['minutes']:.2g} of {limits.minutes:g} minutes, "
+        f"{used['memory']:.2g} of {limits.memory:g} GB of memory, {used['disk']:.2g} of {limits.disk:g} GB of disk"
+    )
 
 
-@contextmanager
-def _empty(folder: Path) -> Iterator[None]:
-    """A folder that is empty at the start and gone at the end."""
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def mount(bundle: Bundle, there: Bundle) -> None:
+    """Copy a bundle to where the notebook finds it; where this Python is not the image's, with wheels for this one."""
+    shutil.copytree(bundle.root, there.root)
+    manifest = read_json(there.manifest)
+    if manifest["python"] != PYTHON:
+        shutil.rmtree(there.wheels)
+        download(there.requirements, there.wheels, PYTHON)
+        files = {name: known for name, known in manifest["files"].items() if not name.startswith("wheels/")}
+        write_json(there.manifest, {**manifest, "files": files})
+        print(f"Python {PYTHON} here, {manifest['python']} in the image: the same packages, wheels for {PYTHON}")
 
 
-def _say(what: str, text: str, since: float | None = None) -> None:
-    seconds = "" if since is None else f"  {time.monotonic() - since:.0f} s"
-    tqdm.write(f"{what:<14}{text}{seconds}")  # above a bar, where there is one
-    sys.stdout.flush()
+def write_hidden_test(competition: CompetitionConfig, known_labels: bool, n_rows: int, folder: Path) -> str:
+    """Write the competition's three files with a hidden test table: new ids, the sample in another order.
+
+    Args:
+        known_labels: whether the run gives test rows the labels of equal training rows. Then training rows would
+            prove nothing of its models, and the rows are drawn from the test table.
+        n_rows: at most; drawn from the training table without its labels, the same ones each time.
+        folder: of the files, named as those of the competition.
+
+    Returns:
+        The name of the file that they were drawn from.
+    """
+    source = competition.test if known_labels else competition.train
+    columns = read_text_table(competition.test).columns
+    rng = np.random.default_rng(derive_seed(competition.seed, "hidden test"))
+    table = read_text_table(source)
+    drawn = table[[name for name in columns if name in table]].iloc[rng.permutation(len(table))[:n_rows]]
+    drawn = drawn.reset_index(drop=True)
+    drawn[competition.id] = [f"hidden{i:05d}" for i in range(len(drawn))]
+    if competition.smiles:
+        drawn.loc[len(drawn)] = drawn.iloc[0]
+        drawn.loc[len(drawn) - 1, [competition.id, competition.smiles[0]]] = [UNREADABLE, "not a molecule"]
+    sample = read_text_table(competition.sample_submission).head(0)
+    sample[competition.id] = drawn[competition.id].iloc[rng.permutation(len(drawn))]
+    write_table(folder / competition.test.name, drawn)
+    write_table(folder / competition.sample_submission.name, sample.fillna("0"))
+    shutil.copyfile(competition.train, folder / competition.train.name)
+    return source.name
 
 
-def _open_box(folder: Path, shipped: set[str]) -> Box:
-    clock = time.monotonic()
-    names, packages = make_environment(folder / "environment", image_packages(), shipped)
-    box = open_box(folder, folder / "environment", packages)
-    _say("environment", f"{len(names)} packages that the notebook image has, and none that the pack brings", clock)
-    _say("isolation", box.means)
-    return box
+def last_error(text: str) -> str:
+    """What a failed notebook says in one sentence: our error, pip's, or the last line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it says nothing"]
+    ours = [line for line in lines if re.match(r"\w+Error: (?!submissions\.|pip )|ERROR: ", line)]
+    return (ours or lines)[-1]
 
 
-def _mount_pack(paths: Paths, facts: dict[str, Any], box: Box, flat: bool) -> None:
-    """Show pack and notebook in the box; where this Python is not that of the image, with wheels for this one."""
-    name = read_json(paths.pack.metadata, "id")["id"]
-    pack = Pack(box.folder / "kaggle" / "input" / (name.split("/")[1] if flat else f"datasets/{name}"))
-    shutil.copytree(paths.pack.root, pack.root, copy_function=box.lay)
-    for source in (next(paths.notebook.glob("*.ipynb")), Path(execute.__file__)):
-        shutil.copy(source, box.folder / "kaggle" / "src")
-    if facts["python"] == PYTHON:
-        return
-    clock = time.monotonic()
-    for package, wheel in facts["wheels"].items():
-        shipped = pack.wheels / wheel["file"]
-        if shipped.is_file():  # a missing one is for the notebook to find out
-            shipped.unlink()
-            fitting = wheels.find(package, wheel["version"], PYTHON)
-            box.lay(fitting, pack.wheels / fitting.name)
-            del facts["files"][f"wheels/{wheel['file']}"]
-            wheel["file"] = fitting.name
-            facts["files"][f"wheels/{fitting.name}"] = {"size": fitting.stat().st_size, "sha256": sha256_of(fitting)}
-    write_json(pack.facts, {**facts, "python": PYTHON})
-    _say("python", f"{PYTHON} here, {facts['python']} in the image: same versions, wheels for {PYTHON}", clock)
-
-
-def _execute(paths: Paths, box: Box, limits: Limits) -> float:
-    """Run the notebook; returns the most memory that it used, in bytes."""
-    heard: dict[str, Any] = {}
-    log: list[str] = []
-
-    def hear(line: str) -> None:
-        try:
-            message = json.loads(line)
-        except json.JSONDecodeError:  # a warning of some library
-            log.append(line)
-            return
-        log.append(message.pop("text", None) or message.get("failed", ""))
-        heard.update(message)
-        if "cell" in message:
-            _say(f"cell {message['cell']} of {message['cells']}", f"{message['seconds']:.0f} s")
-
-    source = box.kaggle / "src"
-    notebook = next((box.folder / "kaggle" / "src").glob("*.ipynb")).name
-    python = str(box.environment / "bin" / "python")
-    try:
-        status, peak = run(box, [python, f"{source}/execute.py", f"{source}/{notebook}"], limits, hear)
-    finally:
-        write_atomically(paths.proof_log, "\n".join(log))
-    if "failed" in heard:
-        kind, sentence = _sentence(heard["failed"])
-        raise ERRORS.get(kind, DataError)(
-            f"the notebook fails: {sentence} (all that it printed: {shown(paths.proof_log)})"
-        )
-    if status or "reached" not in heard:
-        raise DataError(
-            f"Jupyter must run in the sandbox, and ended with status {status}; {shown(paths.proof_log)} says why."
-        )
-    if heard["reached"]:
-        raise SubmissionError(f"the notebook must have no network, and {', '.join(heard['reached'])} could be reached.")
-    _say("network", "nothing could be reached")
-    return peak
-
-
-def _sentence(text: str) -> tuple[str, str]:
-    """What a failed cell says in one sentence, and the class of the error: ours, of pip, or the last line."""
-    ours = re.findall(rf"^({'|'.join(ERRORS)}): (.+)$", text, re.MULTILINE)
-    if ours:
-        return str(ours[0][0]), str(ours[0][1])
-    lines = [line for line in text.splitlines() if line.strip()] or ["it says nothing"]
-    pip = [line for line in lines if line.startswith("ERROR: ")]
-    return "", (pip or lines)[-1].removeprefix("ERROR: ")
-
-
-def _only_submission(working: Path) -> Path:
+def only_submission(working: Path) -> Path:
     """The submission, if nothing else was written beside it."""
     found = sorted(str(path.relative_to(working)) for path in working.rglob("*") if path.is_file())
     if found != [SUBMISSION_FILE]:
         raise SubmissionError(
-            f"the notebook must write {SUBMISSION_FILE} into its working folder and nothing else; "
+            f"The notebook may write {SUBMISSION_FILE} into its working folder and nothing else; "
             f"found {', '.join(found) or 'nothing'}."
         )
     return working / SUBMISSION_FILE
 
 
-def _compare(competition: CompetitionConfig, ours: Path, theirs: Path) -> None:
-    """Hold the notebook's predictions against those made here, id by id, in spreads of the training labels.
+def compare(competition: CompetitionConfig, notebook: Path, here: Path, means: list[float]) -> None:
+    """Hold the notebook's predictions against those made here, id by id, in standard deviations of the labels.
+
+    Args:
+        means: of the training labels, which a row that cannot be read is given.
 
     Raises:
         SubmissionError: if one differs by more than the tolerance.
     """
     train = read_text_table(competition.train)
-    here = read_table(theirs, [competition.id]).set_index(competition.id)
-    there = read_table(ours, [competition.id]).set_index(competition.id).loc[here.index]
-    largest = {}
+    found = read_table(notebook, [competition.id]).set_index(competition.id)
+    expected = read_table(here, [competition.id]).set_index(competition.id)
+    if UNREADABLE in found.index:
+        expected.loc[UNREADABLE] = dict(zip(competition.columns_in_sample, means, strict=True))
     for target, column in zip(competition.targets, competition.columns_in_sample, strict=True):
-        spread = float(np.nanstd(parse_numbers(train, target, competition.id, competition.train))) or 1.0
-        largest[target] = float(np.abs(there[column] - here[column]).max()) / spread
-    worst = max(largest, key=lambda target: largest[target])
-    if not largest[worst] <= TOLERANCE:
-        raise SubmissionError(
-            f"the notebook must predict what ./run.sh predict predicts, to {TOLERANCE:g} of each target's spread; "
-            f"{worst!r} differs by {largest[worst]:.3g}. Make the pack again."
-        )
-    _say("difference", f"at most {largest[worst]:.2g} of a target's spread ({worst}); allowed {TOLERANCE:g}")
+        deviation = float(np.nanstd(parse_numbers(train, target, competition.id, competition.train))) or 1.0
+        rounded = 10.0 ** (1 - DIGITS) * expected[column].abs()  # one in the last digit that is written
+        largest = float(((found[column] - expected[column]).abs() - rounded).max(skipna=False)) / deviation
+        if not largest <= TOLERANCE:
+            raise SubmissionError(
+                f"The notebook's predictions of {target!r} differ from those of ./run.sh predict by up to "
+                f"{largest:.3g} standard deviations, more than {TOLERANCE:g}. Pack it again."
+            )
+        print(f"{target}: differs by less than {TOLERANCE:g} standard deviations from ./run.sh predict")

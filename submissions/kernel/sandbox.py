@@ -1,226 +1,190 @@
-"""A notebook's machine: no network, read-only inputs, nothing else of this machine, limits on time, memory and disk.
+"""A notebook's machine: no network, read-only inputs, only the image's packages, limits on time, memory and disk.
 
-    box/kaggle/input      /kaggle/input, read-only
-    box/kaggle/src        /kaggle/src, the notebook, read-only
-    box/kaggle/working    /kaggle/working
-    box/tmp               /tmp; tmp/home is $HOME
-
-Where the system gives namespaces to its users, a process sees these paths, the system's own folders, the interpreter
-and its environment, and no network device. Elsewhere (many containers) the paths stay those of the box, write
-permission is taken from the inputs, and every Python process of the environment refuses to connect.
+Where the system gives namespaces to its users (`unshare`), the notebook sees no network device, its inputs are mounted
+read-only, and our code and products are hidden. Elsewhere (many containers) every Python of the sandbox refuses to
+connect, and write permission is taken from the inputs.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import shlex
 import shutil
 import subprocess
-import sys
-import threading
-from collections.abc import Callable
+import time
+import venv
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
-from competition.files import write_atomically
-from submissions.kernel.environment import link_or_copy
-from submissions.kernel.limits import Limits, watch
+import psutil  # type: ignore[import-untyped]
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-NAMESPACES = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child"]
-SYSTEM = [Path(f"/{name}") for name in ("usr", "etc", "bin", "sbin", "lib", "lib32", "lib64", "libx32")]
+from competition.errors import SubmissionError
 
-NO_NETWORK = """\
-import sys
-
-
-def refuse(event, arguments):
-    if event in ("socket.connect", "socket.sendto", "socket.sendmsg") and arguments[0].family in (2, 10):
-        raise OSError(101, "Network is unreachable")
-    if event in ("socket.getaddrinfo", "socket.gethostbyname"):
-        raise OSError(101, "Network is unreachable")
-
-
-sys.addaudithook(refuse)
-"""
+EXECUTE, NO_NETWORK = (Path(__file__).with_name(name) for name in ("execute.py", "no_network.py"))
+UNSHARE = ["unshare", "--map-root-user", "--net", "--mount"]
+TOOLS = ("ipykernel", "nbclient", "pip")
+"""What runs a notebook and installs its packages; every image has them."""
 
 
 @dataclass(frozen=True)
-class Box:
-    """A sandbox on disk.
+class Limits:
+    """What a notebook may use."""
 
-    folder: as the module describes it.
-    environment: the virtual environment of what runs in it, writable.
-    packages: folder in the environment -> folder of this machine to see there, read-only.
-    namespaces: whether they guard it.
-    """
+    minutes: float = 30.0
+    memory: float = 30.0
+    """GB of all its processes together."""
+    disk: float = 20.0
+    """GB in its working folder."""
 
-    folder: Path
-    environment: Path
-    packages: dict[Path, Path]
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A sandbox on disk; `namespaces` says whether they guard it."""
+
+    root: Path
     namespaces: bool
+
+    @property
+    def input(self) -> Path:
+        """What the platform mounts as /kaggle/input."""
+        return self.root / "input"
+
+    @property
+    def working(self) -> Path:
+        """What the notebook may write to."""
+        return self.root / "working"
+
+    @property
+    def python(self) -> Path:
+        """The interpreter, with the image's packages alone."""
+        return self.root / "image" / "bin" / "python"
 
     @property
     def means(self) -> str:
         """What guards it, in words."""
         if self.namespaces:
-            return "namespaces: no network, read-only inputs, no file of this machine beyond the system's"
-        return (
-            "permissions (this system gives no namespaces): sockets refused in Python, inputs without write permission"
-        )
-
-    def lay(self, source: str | Path, target: str | Path) -> None:
-        """Lay a file into the box: a link, or a copy where its permissions will change."""
-        if self.namespaces:
-            link_or_copy(source, target)
-        else:
-            shutil.copyfile(source, target)
-
-    @property
-    def kaggle(self) -> Path:
-        """The folder of input, src and working as a process in the box sees it."""
-        return Path("/kaggle") if self.namespaces else self.folder / "kaggle"
-
-    @property
-    def temporary(self) -> Path:
-        """The folder for temporary files as a process in the box sees it."""
-        return Path("/tmp") if self.namespaces else self.folder / "tmp"
+            return "namespaces: no network device, inputs mounted read-only, this project's code and products hidden"
+        return "permissions (no namespaces here): Python refuses to connect, inputs without write permission"
 
 
-def open_box(folder: Path, environment: Path, packages: dict[Path, Path]) -> Box:
-    """Make the folders of a box, and find out whether namespaces can guard it; if not, packages are linked."""
-    for name in ("root", "tmp/home", "kaggle/input", "kaggle/src", "kaggle/working"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    box = Box(folder, environment, packages, True)
-    with suppress(FileNotFoundError):  # no unshare
-        command = _command(box, [str(environment / "bin" / "python"), "-c", ""])
-        if subprocess.run(command, env=_variables(box), capture_output=True, check=False).returncode == 0:
-            return box
-    for target, source in packages.items():  # links: what pip removes there stays here
-        shutil.copytree(source, target, copy_function=link_or_copy, dirs_exist_ok=True)
-    return Box(folder, environment, {}, False)
+def make_sandbox(root: Path, packages: Iterable[str]) -> Sandbox:
+    """An empty sandbox with an environment of this interpreter that has some of its packages, and what they need."""
+    sandbox = Sandbox(root, has_namespaces())
+    for folder in (sandbox.input, sandbox.working, root / "home"):
+        folder.mkdir(parents=True)
+    venv.create(sandbox.python.parents[1], symlinks=True)
+    site = next(sandbox.python.parents[1].glob("lib/python*/site-packages"))
+    for distribution in _with_requirements([*packages, *TOOLS]):
+        for name in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__"}:
+            if not (site / name).exists():
+                (site / name).symlink_to(str(distribution.locate_file(name)))
+    if not sandbox.namespaces:
+        shutil.copy(NO_NETWORK, site / "sitecustomize.py")
+    return sandbox
 
 
-def run(box: Box, command: list[str], limits: Limits, say: Callable[[str], None]) -> tuple[int, float]:
-    """Run a command in the box's working folder; `say` gets each line of its output. Nothing of it is left running.
+def has_namespaces() -> bool:
+    """Whether this system lets its users make them."""
+    try:
+        return subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def _with_requirements(names: Iterable[str]) -> list[metadata.Distribution]:
+    """Installed distributions, with those that they need and that are installed."""
+    found, waiting = dict[str, metadata.Distribution](), [canonicalize_name(name) for name in names]
+    while waiting:
+        name = waiting.pop()
+        if name in found or not (installed := list(metadata.distributions(name=name))):
+            continue
+        found[name] = installed[0]
+        needs = map(Requirement, installed[0].requires or [])
+        waiting += [canonicalize_name(n.name) for n in needs if n.marker is None or n.marker.evaluate({"extra": ""})]
+    return list(found.values())
+
+
+def run_notebook(sandbox: Sandbox, notebook: Path, hidden: list[Path], limits: Limits, log: Path) -> dict[str, float]:
+    """Run a notebook with what is in `sandbox.input`; all that it prints goes to `log`.
+
+    Args:
+        hidden: folders that the notebook shall not see, where there are namespaces.
 
     Returns:
-        Its exit status, and the most memory that its processes used, in bytes.
+        What it used: `minutes`, `memory` and `disk` as in `Limits`; and `status`, its exit status.
 
     Raises:
         SubmissionError: if it breaks a limit; it is ended then.
     """
-    if not box.namespaces:
-        _refuse_network(box.environment)
-        _set_write_permission(box, False)
-    try:
-        process = subprocess.Popen(
-            _command(box, command), env=_variables(box), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            errors="replace", start_new_session=True,
-        )  # fmt: skip
-        listener = threading.Thread(target=_listen, args=(process, say), daemon=True)
-        listener.start()
+    script = shutil.copy(EXECUTE, sandbox.root)
+    command = [str(sandbox.python), str(script), str(notebook)]
+    if sandbox.namespaces:
+        command = [*UNSHARE, *command, f"--read-only={sandbox.input}", "--hide", *map(str, hidden)]
+    else:
+        for path in [sandbox.input, *sandbox.input.rglob("*")]:
+            path.chmod(path.stat().st_mode & ~0o222)
+    with log.open("w") as said:
+        process = psutil.Popen(
+            command, cwd=sandbox.working, env=_variables(sandbox), stdout=said, stderr=subprocess.STDOUT
+        )
+        started, used, known = time.monotonic(), dict.fromkeys(vars(limits), 0.0), {process}
         try:
-            peak = watch(process, limits, box.folder / "kaggle" / "working")
+            while process.poll() is None:
+                time.sleep(0.2)
+                known.update(_children(process))
+                used["minutes"] = (time.monotonic() - started) / 60
+                used["memory"] = max(used["memory"], sum(map(_memory, known)))
+                used["disk"] = _size(sandbox.working)
+                for what, allowed in vars(limits).items():
+                    if used[what] > allowed:
+                        raise SubmissionError(
+                            f"The notebook used {used[what]:.3g} of the {allowed:.3g} {_UNITS[what]} that it may use, "
+                            f"and was stopped. Blend fewer or cheaper stages, or allow more with --{what}."
+                        )
         finally:
-            listener.join(timeout=5)
-        return process.returncode, peak
-    finally:
-        if not box.namespaces:
-            _set_write_permission(box, True)
+            for one in known.union(_children(process)):
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+            process.wait()
+    return {**used, "status": process.returncode}
 
 
-def _listen(process: subprocess.Popen[str], say: Callable[[str], None]) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        say(line.rstrip("\n"))
+_UNITS = {"minutes": "minutes", "memory": "GB of memory", "disk": "GB in its working folder"}
 
 
-def _variables(box: Box) -> dict[str, str]:
+def _variables(sandbox: Sandbox) -> dict[str, str]:
     """Environment variables of the platform, and nothing of this machine but which GPUs and libraries to use."""
     here = {name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH") if name in os.environ}
-    moved = {"KAGGLE_INPUT": f"{box.kaggle}/input", "KAGGLE_WORKING": f"{box.kaggle}/working"}
     return {
         **here,
-        **({} if box.namespaces else moved),
-        "PATH": f"{box.environment}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-        "HOME": f"{box.temporary}/home",
-        "TMPDIR": str(box.temporary),
+        "PATH": f"{sandbox.python.parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+        "HOME": str(sandbox.root / "home"),
         "LANG": "C.UTF-8",
         "PYTHONNOUSERSITE": "1",
+        "KAGGLE_INPUT": str(sandbox.input),
+        "KAGGLE_WORKING": str(sandbox.working),
         "KAGGLE_KERNEL_RUN_TYPE": "Batch",
         "KAGGLE_IS_COMPETITION_RERUN": "1",
     }
 
 
-def _command(box: Box, command: list[str]) -> list[str]:
-    """The command line that runs `command` in the working folder of the box."""
-    inside = ["/bin/sh", "-c", 'cd "$0" && exec "$@"', f"{box.kaggle}/working", *command]
-    if not box.namespaces:
-        return inside
-    script = box.folder / "mounts.sh"
-    write_atomically(script, _mounts(box) + '\nexec chroot "$@"\n')
-    return [*NAMESPACES, "/bin/sh", str(script), str(box.folder / "root"), *inside]
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return list(process.children(recursive=True))
+    return []
 
 
-def _mounts(box: Box) -> str:
-    """Shell lines that build the root folder of the box in a mount namespace of its own."""
-    root, kaggle = box.folder / "root", box.folder / "kaggle"
-    lines = ["set -e", f"mount -t tmpfs -o mode=755 tmpfs {shlex.quote(str(root))}"]
-    for folder in SYSTEM:
-        if folder.is_symlink():
-            lines.append(f"ln -s {shlex.quote(str(folder.readlink()))} {shlex.quote(f'{root}{folder}')}")
-        elif folder.is_dir():
-            lines += _bind(folder, root, folder)
-    lines += [f"mkdir {shlex.quote(f'{root}/proc')}"]
-    # A new /proc is refused where parts of the old one are covered; /proc/self is right in the old one, too.
-    proc = shlex.quote(f"{root}/proc")
-    lines += [f"mount -t proc proc {proc} 2>/dev/null || mount --rbind /proc {proc}"]
-    lines += _bind(Path("/dev"), root, Path("/dev"), writable=True)
-    lines += _bind(Path("/sys"), root, Path("/sys"), writable=True)
-    lines += _bind(box.folder / "tmp", root, Path("/tmp"), writable=True)
-    for prefix in {Path(sys.base_prefix), Path(sys.base_prefix).resolve()}:
-        if not any(prefix.is_relative_to(folder) for folder in SYSTEM):
-            lines += _bind(prefix, root, prefix)
-    lines += _bind(box.environment, root, box.environment, writable=True)
-    for target, source in box.packages.items():
-        lines += _bind(source, root, target)
-    for name in ("input", "src", "working"):
-        lines += _bind(kaggle / name, root, Path("/kaggle") / name, writable=name == "working")
-    return "\n".join([*lines, f"mount -o remount,bind,ro {shlex.quote(str(root))}"])
+def _memory(process: psutil.Process) -> float:
+    """GB that a process holds; pages that it shares count in parts."""
+    with suppress(psutil.Error):  # it has ended since
+        return float(process.memory_full_info().pss / 1e9)
+    return 0.0
 
 
-def _bind(source: Path, root: Path, target: Path, writable: bool = False) -> list[str]:
-    """Shell lines that show `source` at `target` below `root`; without its flags the system refuses a remount."""
-    to = f"{root}{target}"
-    lines = [f"mkdir -p {shlex.quote(to)}", f"mount --rbind {shlex.quote(str(source))} {shlex.quote(to)}"]
-    if writable:
-        return lines
-    for point in [source, *_mounted_below(source)]:
-        flags = os.statvfs(point).f_flag
-        known = {"nosuid": os.ST_NOSUID, "nodev": os.ST_NODEV, "noexec": os.ST_NOEXEC}
-        words = ",".join(["remount", "bind", "ro", *(word for word, flag in known.items() if flags & flag)])
-        lines.append(f"mount -o {words} {shlex.quote(f'{to}{str(point)[len(str(source)) :]}')}")
-    return lines
-
-
-def _mounted_below(folder: Path) -> list[Path]:
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    points = {re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), line.split()[4]) for line in lines}
-    return sorted(Path(point) for point in points if point.startswith(f"{folder}/"))
-
-
-def _refuse_network(environment: Path) -> None:
-    """Have every Python process of an environment refuse to connect, through a line of a .pth file."""
-    for packages in environment.glob("lib/python*/site-packages"):
-        write_atomically(packages / "no_network.py", NO_NETWORK)
-        write_atomically(packages / "no_network.pth", "import no_network\n")
-
-
-def _set_write_permission(box: Box, permitted: bool) -> None:
-    for name in ("input", "src"):
-        for path in [box.folder / "kaggle" / name, *(box.folder / "kaggle" / name).rglob("*")]:
-            if not path.is_symlink():
-                mode = path.stat().st_mode
-                path.chmod(mode | 0o200 if permitted else mode & ~0o222)
+def _size(folder: Path) -> float:
+    """GB of the files in a folder that others are writing to."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e9

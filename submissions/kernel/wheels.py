@@ -1,114 +1,148 @@
-"""The wheels that travel: fetched by pip once, kept in the cache, and checked to be all that is needed."""
+"""The packages that travel: what a bundle needs and the notebook's image (`image.txt`) has not, fetched by pip."""
 
 from __future__ import annotations
 
-import os
+import ast
 import shutil
 import subprocess
 import sys
-import tempfile
-import zipfile
-from email.parser import BytesHeaderParser
+import tomllib
+from collections.abc import Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-from packaging import tags
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
-from tqdm import tqdm
+from packaging.utils import canonicalize_name
 
-from competition.durations import BAR
 from competition.errors import DataError, ServiceError
-from competition.paths import wheels_cache
-from submissions.kernel.packages import Needs, closure, environment_of, image_packages
+from competition.files import write_atomically
+from competition.paths import PROJECT, Bundle, wheels_cache
 
-PLATFORMS = (
-    "manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_26_x86_64", "manylinux_2_24_x86_64",
-    "manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux_2_12_x86_64", "manylinux2010_x86_64",
-    "manylinux_2_5_x86_64", "manylinux1_x86_64", "linux_x86_64",
-)  # fmt: skip
-"""What the image's glibc runs, newest first."""
-
-
-def collect(needs: Needs, folder: Path, python: str) -> dict[str, str]:
-    """Put the wheels of `needs.shipped` into `folder`; returns package -> name of its file.
-
-    Raises:
-        ServiceError: if one can be fetched neither as a wheel nor as pure Python.
-        DataError: if a wheel needs a package that neither travels nor is in the image.
-    """
-    folder.mkdir(parents=True)
-    files = {}
-    bar = tqdm(
-        needs.shipped.items(), "wheels", disable=not sys.stderr.isatty(), bar_format=BAR + "{postfix}", leave=False
-    )
-    for name, version in bar:
-        bar.set_postfix_str(name)
-        wheel = find(name, version, python)
-        shutil.copyfile(wheel, folder / wheel.name)
-        files[name] = wheel.name
-    check_closed(needs.roots, folder, python)
-    return files
+IMAGE = Path(__file__).with_name("image.txt")
+ONLY_FOR = {"unimol-tools": {"unimol", "unimol2"}, "chemprop": {"gnn"}}
+"""Packages with many requirements -> the kinds of stages that import them."""
+GLIBC = (28, 27, 26, 24, 17, 12, 5)
+PLATFORMS = [f"--platform=manylinux_2_{minor}_x86_64" for minor in GLIBC] + [
+    f"--platform={name}_x86_64" for name in ("manylinux2014", "manylinux2010", "manylinux1", "linux")
+]
+"""What the image's glibc runs."""
 
 
-def find(name: str, version: str, python: str) -> Path:
-    """A wheel for a Python such as 3.12, in the cache, where it is put if it is not there yet.
+def add_wheels(bundle: Bundle, kinds: set[str], python: str) -> dict[str, Any]:
+    """Put requirements.txt and the wheels that it names into a bundle that has all else.
+
+    Args:
+        kinds: of the stages.
+        python: of the notebook's image, such as 3.12.
+
+    Returns:
+        What the bundle's manifest says of packages: `python`, and `image`, the requirements that the image must meet.
 
     Raises:
-        ServiceError: if it can be fetched neither as a wheel nor as pure Python.
+        DataError: if a package is not installed here.
+        ServiceError: if pip cannot fetch one.
     """
+    ranges = {str(canonicalize_name(Requirement(text).name)): text for text in project_requirements()}
+    roots = [text for name, text in ranges.items() if kinds & ONLY_FOR.get(name, kinds)]
+    image = image_packages()
+    if any(bundle.root.rglob("*.skops")):  # only its own version reads an estimator of scikit-learn for certain
+        image.discard("scikit-learn")
+    pins = pinned([*roots, *imported_by(bundle.user.rglob("*.py"))], image, python)
+    print(f"collecting {len(pins)} packages for Python {python} ...", flush=True)
+    write_atomically(bundle.requirements, "".join(f"{pin}\n" for pin in pins))
+    download(bundle.requirements, bundle.wheels, python)
+    return {"python": python, "image": [ranges[name] for name in sorted(image & set(ranges)) if ranges[name] in roots]}
+
+
+def project_requirements() -> list[str]:
+    """The requirements of pyproject.toml, such as numpy>=2.0,<2.5."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return list(project["dependencies"])
+
+
+def image_packages() -> set[str]:
+    """Packages that the notebook's image has."""
+    lines = (line.partition("#")[0] for line in IMAGE.read_text(encoding="utf-8").splitlines())
+    return {canonicalize_name(name) for line in lines for name in line.split()}
+
+
+def imported_by(files: Iterable[Path]) -> set[str]:
+    """Distributions, installed here, that files of code import by name, wherever in the file."""
+    modules = set()
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules.add(node.module.partition(".")[0])
+    distributions = metadata.packages_distributions()
+    return {name for module in modules for name in distributions.get(module, [])}
+
+
+def pinned(roots: Iterable[str], image: set[str], python: str) -> list[str]:
+    """What `roots` need beyond the image, themselves included, in the versions that are installed here.
+
+    Raises:
+        DataError: if a package is not installed here.
+    """
+    there = {"python_version": python, "python_full_version": f"{python}.0", "os_name": "posix", "extra": ""}
+    there |= {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"}
+    pins = dict[str, str]()
+    seen = set[str]()
+    waiting = [Requirement(root) for root in roots]
+    while waiting:
+        part = waiting.pop()
+        name = canonicalize_name(part.name)
+        if name in image or str(part) in seen:
+            continue
+        seen.add(str(part))
+        try:
+            pins[name] = f"{name}=={metadata.version(name)}"
+        except metadata.PackageNotFoundError:
+            raise DataError(
+                f"The package {name}, which the notebook needs, is not installed here, so its version is not known. "
+                "Run ./run.sh check once, which installs what is missing, or install it."
+            ) from None
+        for need in map(Requirement, metadata.requires(name) or []):
+            extras = [there | {"extra": extra} for extra in ("", *part.extras)]
+            if need.marker is None or any(need.marker.evaluate(extra) for extra in extras):
+                waiting.append(need)
+    return sorted(pins.values())
+
+
+def download(requirements: Path, folder: Path, python: str) -> None:
+    """Put the wheels of a requirements file into `folder`: from the cache if it has them all, else through pip's index.
+
+    A package that is published as source alone is built here, if it is pure Python.
+
+    Raises:
+        ServiceError: if pip fails, or a package cannot be built for another machine.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     cache = wheels_cache()
     cache.mkdir(parents=True, exist_ok=True)
-    if cached(name, version, cache, python) is None:
-        fetch(name, version, cache, python)
-    wheel = cached(name, version, cache, python)
-    if wheel is None:
+    target = ["--implementation=cp", f"--python-version={python}", *PLATFORMS]
+    wanted = ["--no-deps", f"--requirement={requirements}", f"--dest={folder}", f"--find-links={cache}", *target]
+    if not _pip("download", "--no-index", *wanted):
+        return
+    failed = _pip("download", *wanted)
+    for source in _sources(folder):
+        failed = failed or _pip("wheel", "--no-deps", f"--wheel-dir={folder}", str(source))
+        source.unlink()
+    own = [wheel.name for wheel in folder.glob("*-linux_*.whl")]  # built here, with compiled code
+    if failed or own:
         raise ServiceError(
-            f"{name} {version} must be there as a wheel for Python {python} on Linux; pip fetched another one. "
-            "Install a version that has one, or do without the stage that imports it."
+            f"pip cannot fetch the wheels for Python {python} on Linux: {failed or f'{own[0]} is for this machine'}. "
+            "Look at the network and at pip's index, install a version here that has a wheel, or leave out the stage "
+            "that needs the package."
         )
-    return wheel
+    for wheel in folder.glob("*.whl"):
+        shutil.copy(wheel, cache)
 
 
-def cached(name: str, version: str, cache: Path, python: str) -> Path | None:
-    """A wheel of the cache that the image's Python takes."""
-    taken = set(_tags(python))
-    for path in sorted(cache.glob("*.whl")):
-        try:
-            found, number, _, its = parse_wheel_filename(path.name)
-        except InvalidWheelFilename:
-            continue
-        if found == name and str(number) == version and its & taken:
-            return path
-    return None
-
-
-def _tags(python: str) -> list[tags.Tag]:
-    numbers = tuple(int(part) for part in python.split("."))
-    own = tags.cpython_tags(numbers, platforms=PLATFORMS)
-    return [*own, *tags.compatible_tags(numbers, f"cp{python.replace('.', '')}", PLATFORMS)]
-
-
-def fetch(name: str, version: str, cache: Path, python: str) -> None:
-    """Put a wheel into the cache, whole or not at all; one is built where there is only the source.
-
-    Raises:
-        ServiceError: if pip fails, or what it builds is not pure Python.
-    """
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
-        platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
-        wanted = [f"{name}=={version}", "--no-deps"]
-        failed = _pip("download", *wanted, "--only-binary=:all:", "--python-version", python, *platforms, "-d", folder)
-        if failed:
-            # The source says the same to every Python: pure Python is all that can be built for another machine.
-            failed = _pip("wheel", *wanted, "-w", folder) and failed
-        wheels = list(Path(folder).glob("*.whl"))
-        if failed or len(wheels) != 1:
-            raise ServiceError(
-                f"{name} {version} must be fetched by pip for the notebook, and could not be: {failed or 'no wheel'}. "
-                "Look at the network and at pip's index, and run again; what was fetched is kept."
-            )
-        os.replace(wheels[0], cache / wheels[0].name)
+def _sources(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.iterdir()) if path.name.endswith((".tar.gz", ".zip")))
 
 
 def _pip(*arguments: str) -> str:
@@ -116,45 +150,3 @@ def _pip(*arguments: str) -> str:
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run([*pip, *arguments], capture_output=True, text=True, check=False)
     return ((done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]) if done.returncode else ""
-
-
-def check_closed(roots: list[str], folder: Path, python: str) -> None:
-    """Check by the wheels' own metadata that what they need is among them, in range, or in the image.
-
-    Raises:
-        DataError: names the first package that is lacking.
-    """
-    wheels: dict[str, tuple[str, list[Requirement]]] = {}
-    for path in sorted(folder.glob("*.whl")):
-        own_name, version, _, _ = parse_wheel_filename(path.name)
-        wheels[own_name] = (str(version), requirements_of(path))
-    image = image_packages() - set(wheels)
-
-    def declared_by(name: str) -> list[Requirement]:
-        return wheels[name][1] if name in wheels else []
-
-    shipped, declared = closure(roots, image, environment_of(python), declared_by)
-    for name in sorted(shipped):
-        wanted = declared.get(canonicalize_name(name), "")
-        if name not in wheels or not SpecifierSet(wanted).contains(wheels[name][0], prereleases=True):
-            found = f"{wheels[name][0]} travels" if name in wheels else "it neither travels nor is in the image"
-            raise DataError(
-                f"every package that the notebook needs must travel or be in the image; {name}{wanted} is needed, and "
-                f"{found}. Install packages here that fit together (./run.sh in an environment of its own does)."
-            )
-
-
-def requirements_of(wheel: Path) -> list[Requirement]:
-    """What a wheel declares in its METADATA.
-
-    Raises:
-        DataError: if it is no wheel.
-    """
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            inside = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
-            (name,) = [name for name in inside if name.count("/") == 1]
-            header = BytesHeaderParser().parsebytes(archive.read(name))
-    except (zipfile.BadZipFile, ValueError) as error:
-        raise DataError(f"{wheel} must be a wheel with METADATA ({error}); delete it and run again.") from None
-    return [Requirement(text) for text in header.get_all("Requires-Dist") or []]

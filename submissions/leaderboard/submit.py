@@ -73,10 +73,10 @@ def notebook_to_send(slug: str, paths: Paths) -> tuple[Submission, Send]:
     """The same for the version of the notebook that was pushed last.
 
     Raises:
-        DataError: if none was pushed, or the pack is another one by now.
+        DataError: if none was pushed, or the bundle is another one by now.
     """
     notebook, version = pushed_notebook(paths)
-    run = paths.run(read_json(paths.pack.facts, "run")["run"])
+    run = paths.run(read_json(paths.kernel.bundle.manifest, "run")["run"])
     row = _row(new_id(), f"version {version} of {notebook}", digest([notebook, version], 64))
     return replace(row, **scores_of(run, CHOICE)), partial(client.submit_kernel, slug, notebook, version)
 

@@ -97,7 +97,7 @@ def test_a_job_that_was_cut_when_it_was_copied_is_left_out_and_trained_again(
 def test_a_pack_among_the_products_is_not_taken_for_an_earlier_run(attached: Path, here: Paths) -> None:
     (work,) = attached.rglob("work")
     (work / "mixed").chmod(0o755)
-    write(work / "mixed/kernel/dataset", "work/mixed/models/x/report.json", "pack.json")
+    write(work / "mixed/kernel/dataset", "work/mixed/models/x/report.json", "bundle.json")
     write(work / "mixed/.kernel.new/dataset", "work/mixed/models/x/report.json")
     assert resume(attached, here) == (1, 1)
     with pytest.raises(ConfigError, match="none"):

@@ -1,4 +1,4 @@
-"""A small real run with a tree, a ridge and a stage of the user's own, and its pack; no package is fetched."""
+"""A small real run with trees, a refit and a stage of the user's own, and its bundle; one package travels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from competition.config import load_competition
-from competition.paths import Pack, Paths
+from competition.paths import Paths, wheels_cache
 from competition.prepare import run as prepare
 from folds.make import load_folds_config
 from folds.make import run as make_folds
@@ -25,6 +25,10 @@ from tests.conftest import mixed_tables, write_competition
 from tests.submissions.fakes import run_steps
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+SHIPPED = "threadpoolctl"
+"""One file of Python, which prediction imports: the only package that travels in these tests."""
+HEAVY = ("torch", "transformers", "sentencepiece", "accelerate", "unimol_tools", "chemprop", "catboost")
+SLUG = "some-molecules"
 
 OWN_STAGE = '''
 import json
@@ -44,7 +48,6 @@ class Shrunk:
     def predict(self, rows, folder):
         return np.tile(json.loads((folder / "half.json").read_text()), (len(rows), 1))
 '''
-
 OWN_FEATURES = '''
 def lengths(inputs):
     """Characters of a molecule."""
@@ -52,91 +55,86 @@ def lengths(inputs):
 '''
 
 
-def tiny_wheel(folder: Path, name: str, version: str, requires: list[str], tag: str = "py3-none-any") -> Path:
-    """A wheel that holds nothing but what it declares."""
+def tiny_wheel(folder: Path, name: str, version: str, tag: str = "py3-none-any", files: tuple = ()) -> Path:
+    """A wheel of some installed files, or of nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
     stem = f"{name.replace('-', '_')}-{version}"
     path = folder / f"{stem}-{tag}.whl"
-    lines = [
-        "Metadata-Version: 2.1",
-        f"Name: {name}",
-        f"Version: {version}",
-        *(f"Requires-Dist: {r}" for r in requires),
-    ]
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"{stem}.dist-info/METADATA", "\n".join(lines) + "\n\n")
+        archive.writestr(f"{stem}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         archive.writestr(f"{stem}.dist-info/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
+        for file in files:
+            archive.write(str(file.locate()), str(file))
         archive.writestr(f"{stem}.dist-info/RECORD", "")
     return path
 
 
-def fetch_tiny(name: str, version: str, cache: Path, python: str) -> None:
-    """Stands in for pip: a wheel that declares what the installed package does."""
-    tiny_wheel(cache, name, version, metadata.requires(name) or [])
+@pytest.fixture(autouse=True)
+def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image that lacks one small package of a project without networks; pip has no index."""
+    prepare_image(tmp_path, monkeypatch)
 
 
-@pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with the YAML and tables of the competition `mixed` and, in `work`, its run and its pack."""
-    folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WORK_DIR", str(folder / "work"))
-        patch.setattr(wheels, "fetch", fetch_tiny)
-        run_and_build(_competition(folder))
-    return folder
+def prepare_image(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    needed = [text for text in wheels.project_requirements() if not text.startswith(HEAVY)]
+    names = {text.partition(">")[0] for text in needed} - {SHIPPED}
+    (folder / "image.txt").write_text("\n".join([*names, "packaging"]))
+    patch.setattr(wheels, "IMAGE", folder / "image.txt")
+    patch.setattr(wheels, "project_requirements", lambda: needed)
+    patch.setenv("PIP_NO_INDEX", "1")
+    patch.delenv("PIP_FIND_LINKS", raising=False)
 
 
-def run_and_build(yaml: Path) -> None:
-    """All steps of a competition called `mixed`, and its pack."""
+def cache_wheel() -> None:
+    """Put the wheel of SHIPPED, as it is installed here, into the cache of WORK_DIR."""
+    files = [file for file in metadata.files(SHIPPED) or [] if file.suffix == ".py" and ".." not in file.parts]
+    tiny_wheel(wheels_cache(), SHIPPED, metadata.version(SHIPPED), files=tuple(files))
+
+
+def make_run(yaml: Path) -> None:
+    """All steps of `full` but the report."""
     config, paths = load_competition(str(yaml)), Paths.of(str(yaml))
     prepare(config, paths, yaml)
     make_folds(config, load_folds_config(str(yaml)), paths)
     stages = load_stages(str(yaml))
     train(config, stages, paths, plan(config, stages, paths), 2)
     run_steps(yaml)
-    build("mixed", "me", PYTHON, None)
 
 
-def _competition(folder: Path) -> Path:
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the YAML and tables of the competition `mixed` and, in `work`, its run and its bundle."""
+    folder = tmp_path_factory.mktemp("made")
     rng = np.random.default_rng(3)
     training, test = mixed_tables(n_train=60, n_test=20)
     training["lumo"] = rng.normal(size=len(training))  # with all digits: found wherever one of them stands
     training["mu"] = training["mu"].where(training["mu"].isna(), rng.normal(size=len(training)))
     (folder / "own.py").write_text(OWN_STAGE)
     (folder / "features.py").write_text(OWN_FEATURES)
-    return write_competition(
+    yaml = write_competition(
         folder,
         training,
         test,
-        competition={"kaggle": "some-molecules", "features": "features.py:lengths"},
+        competition={"kaggle": SLUG, "features": "features.py:lengths"},
         folds={"n_folds": 2},
         stages={
             "trees": {"kind": "lightgbm", "n_bits": 64, "max_trees": 15},
-            "ridge": {"kind": "sklearn", "regressor": "Ridge", "n_bits": 64, "final_fit": "refit"},
+            "refit": {"kind": "lightgbm", "n_bits": 64, "max_trees": 5, "final_fit": "refit"},
             "own": {"kind": "custom", "code": "own.py:Shrunk"},
         },
-        submissions={"trials": 4, "bootstrap": 100, "stack": False, "default": "mean", "postprocess": []},
+        submissions={"trials": 4, "bootstrap": 100, "stack": False, "default": "mean", "margin": 99, "postprocess": []},
     )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORK_DIR", str(folder / "work"))
+        prepare_image(folder, patch)
+        make_run(yaml)
+        cache_wheel()
+        build(Paths("mixed"), None, "me", PYTHON, None)
+    return folder
 
 
 @pytest.fixture
 def work(made: Path, tmp_path: Path) -> Paths:
-    """A copy of the products, with the pack, that a test may change."""
+    """A copy of the products, with the bundle, that a test may change."""
     shutil.copytree(made / "work", tmp_path / "work")
     return Paths("mixed")
-
-
-@pytest.fixture
-def mounted(made: Path, tmp_path: Path) -> Pack:
-    """The pack as an input of a notebook: kaggle/input/datasets/me/mixed-pack below `tmp_path`; no competition yet."""
-    folder = tmp_path / "kaggle" / "input" / "datasets" / "me" / "mixed-pack"
-    shutil.copytree(made / "work" / "mixed" / "kernel" / "dataset", folder)
-    return Pack(folder)
-
-
-def mount_competition(made: Path, inputs: Path) -> Path:
-    """The competition's tables as an input of a notebook; returns their folder."""
-    folder = inputs / "competitions" / "some-molecules"
-    folder.mkdir(parents=True)
-    for name in ("train.csv", "test.csv", "sample_submission.csv"):
-        shutil.copy(made / name, folder)
-    return folder

@@ -1,226 +1,283 @@
-"""A pack holds what prediction reads, and nothing of the training table or of the machine that packed."""
+"""A bundle holds what the notebook reads, and nothing of the training table or of the machine that packed."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
+import yaml
 
-from competition.command import locked
 from competition.errors import ConfigError, DataError
 from competition.files import read_json, read_text_table, sha256_of, write_json
-from competition.paths import PROJECT, Pack, Paths
+from competition.paths import PROJECT, Bundle, Paths, kaggle_files, kaggle_listing
 from competition.revision import ROOMS
-from submissions.kernel import contents as contents_module
-from submissions.kernel import notebook, packages, wheels
-from submissions.kernel import pack as pack_module
+from submissions.config import load_config
+from submissions.kernel import contents, pack
+from submissions.kernel.__main__ import main, sizes
 from submissions.kernel.contents import SCRIPTS, copy_code
-from submissions.kernel.pack import PYTHONS, build, require_run, table_of_sizes
-from submissions.run import MANIFEST
-from tests.submissions.kernel.conftest import PYTHON, fetch_tiny
+from submissions.kernel.notebook import slug_of, write_notebook
+from submissions.run import latest_run
+from tests.submissions.fakes import fake_competition, run_steps
+from tests.submissions.kernel.conftest import PYTHON, SHIPPED, SLUG, cache_wheel
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No prediction in another process, and no network."""
-    monkeypatch.setattr(packages, "rehearse", lambda *arguments: ["lightgbm"])
-    monkeypatch.setattr(wheels, "fetch", fetch_tiny)
+def contents_of(bundle: Bundle) -> dict[str, bytes]:
+    return {str(path.relative_to(bundle.root)): path.read_bytes() for path in bundle.root.rglob("*") if path.is_file()}
 
 
-def contents(pack: Pack) -> dict[str, bytes]:
-    return {str(path.relative_to(pack.root)): path.read_bytes() for path in pack.root.rglob("*") if path.is_file()}
+def build(paths: Paths, accelerator: str | None = None) -> Bundle:
+    return pack.build(paths, None, "me", PYTHON, accelerator).bundle
 
 
-def test_no_label_no_training_input_and_no_out_of_fold_prediction_travels(made: Path, work: Paths) -> None:
-    table = read_text_table(made / "train.csv")
-    test = read_text_table(made / "test.csv")
+def stored_run(bundle: Bundle) -> dict[str, Any]:
+    return dict(read_json(next(bundle.work.glob("mixed/submissions/*/run.json"))))
+
+
+def test_no_label_no_training_input_no_out_of_fold_prediction_and_no_folder_travels(made: Path, work: Paths) -> None:
+    table, test = read_text_table(made / "train.csv"), read_text_table(made / "test.csv")
     secrets = {label for name in ("lumo", "mu") for label in table[name] if len(label) > 8}
     secrets |= {smiles for smiles in set(table["SMILES"]) - set(test["SMILES"]) if len(smiles) > 8}
     secrets |= set(table["id"]) - set(test["id"])
     assert len(secrets) > 150
-    packed = contents(work.pack)
-    assert not any(secret.encode() in content for content in packed.values() for secret in secrets)
+    packed = contents_of(work.kernel.bundle)
+    everything = b"\n".join(packed.values())
+    assert not [secret for secret in secrets if secret.encode() in everything]
     assert not [name for name in packed if "oof" in Path(name).name or "cross_fitted" in name or "/test/" in name]
+    assert not [folder for folder in (made, PROJECT, work.root) if str(folder).encode() in everything]
 
 
-def test_no_folder_of_this_machine_is_named_in_a_pack(made: Path, work: Paths) -> None:
-    for name, content in contents(work.pack).items():
-        for folder in (made, PROJECT, work.root):
-            assert str(folder).encode() not in content, name
-
-
-def test_pack_json_lists_every_file_with_size_and_digest(work: Paths) -> None:
-    facts = read_json(work.pack.facts)
-    unlisted = {work.pack.facts.name, work.pack.metadata.name}
-    assert set(facts["files"]) == set(contents(work.pack)) - unlisted
-    for name, known in facts["files"].items():
-        path = work.pack.root / name
+def test_the_manifest_lists_every_file_and_a_second_bundle_is_the_same(made: Path, work: Paths) -> None:
+    bundle = work.kernel.bundle
+    manifest, before = read_json(bundle.manifest), contents_of(bundle)
+    assert set(manifest["files"]) == set(before) - {bundle.manifest.name, bundle.metadata.name}
+    for name, known in manifest["files"].items():
+        path = bundle.root / name
         assert known == {"size": path.stat().st_size, "sha256": sha256_of(path)}
-    assert (facts["run"], facts["kaggle"], facts["id"]) == (work.latest_run.read_text().strip(), "some-molecules", "id")
-    assert "all" in table_of_sizes(facts["files"])
+    assert sizes(manifest["files"]).splitlines()[-1].startswith("all ")
+    assert (manifest["purpose"], manifest["run"]) == ("prediction", work.latest_run.read_text().strip())
+    assert bundle.requirements.read_text().startswith(f"{SHIPPED}==")
+    assert contents_of(build(work)) == before
 
 
-def test_of_a_refitted_stage_the_refit_alone_travels(work: Paths) -> None:
-    jobs = {str(path.parent.relative_to(work.pack.work)) for path in work.pack.work.rglob("report.json")}
-    assert [Path(job).name for job in sorted(jobs) if "/ridge/" in job] == ["fold_all"]
-    assert [Path(job).name for job in sorted(jobs) if "/trees/" in job] == ["fold_0", "fold_1"]
-
-
-def test_code_of_the_users_own_travels_and_tests_and_data_do_not(work: Paths) -> None:
-    packed = contents(work.pack)
-    assert {"code/user/competition/features.py", "code/user/own/own.py", "code/run.sh"} <= set(packed)
+def test_the_user_s_code_travels_and_settings_that_could_stop_at_a_row_do_not(work: Paths) -> None:
+    bundle = work.kernel.bundle
+    packed, stored = contents_of(bundle), stored_run(bundle)
+    folder = next(bundle.work.glob("mixed/submissions/*/run.json")).parent
+    for named, word in (
+        (stored["config"]["stages"]["own"]["code"], "class Shrunk"),
+        (stored["config"]["competition"]["features"], "def lengths"),
+    ):
+        assert word in (folder / named.rpartition(":")[0]).read_text()
+    assert stored["config"]["competition"]["train"] == "train.csv"
+    assert stored["config"]["competition"]["unparsable"] == "drop"
+    assert "code/run.sh" in packed
     assert not [name for name in packed if name.startswith(("code/tests", "code/competition/data", "code/docs"))]
-    config = read_json(work.pack.work / "mixed" / "submissions" / work.latest_run.read_text().strip() / MANIFEST)[
-        "config"
-    ]
-    assert config["stages"]["own"]["code"] == "code/user/own/own.py:Shrunk"
-    assert config["competition"]["train"] == "train.csv"
 
 
 def test_of_what_a_user_keeps_among_the_code_only_code_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*ROOMS, "competition/mine"):
+    for name in (*ROOMS, "competition/mine", "models/.hidden"):
         (tmp_path / "project" / name).mkdir(parents=True)
-    for name in ("models/own.py", "models/kaggle.json", "competition/mine/answers.csv", *SCRIPTS):
+    for name in (
+        "models/own.py",
+        "models/kaggle.json",
+        "competition/mine/answers.csv",
+        "models/.hidden/a.py",
+        *SCRIPTS,
+    ):
         (tmp_path / "project" / name).touch()
-    monkeypatch.setattr(contents_module, "PROJECT", tmp_path / "project")
-    copy_code(Pack(tmp_path / "pack"))
-    assert set(contents(Pack(tmp_path / "pack"))) == {"code/models/own.py", *(f"code/{name}" for name in SCRIPTS)}
+    monkeypatch.setattr(contents, "PROJECT", tmp_path / "project")
+    bundle = Bundle(tmp_path / "bundle")
+    copy_code(bundle)
+    assert set(contents_of(bundle)) == {
+        "code/models/own.py",
+        *(f"code/{name}" for name in SCRIPTS),
+    }
 
 
-def test_an_interrupted_pack_leaves_the_old_one_whole(
-    work: Paths, quick: None, monkeypatch: pytest.MonkeyPatch
+def test_a_file_that_names_a_folder_of_this_machine_does_not_travel(work: Paths, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(f"TABLE = '{work.root.parent}/table.csv'")
+    bundle = Bundle(tmp_path / "bundle")
+    contents.copy_of_user(tmp_path / "own.py", bundle, bundle.root)
+    with pytest.raises(DataError, match=r"own\.py would travel and names .*work, a folder of this machine"):
+        contents.require_no_paths(bundle, latest_run("mixed").config)
+
+
+def test_of_a_refitted_stage_the_refit_alone_travels(work: Paths) -> None:
+    jobs = [path.parent for path in work.kernel.bundle.work.rglob("report.json")]
+    assert sorted(job.name for job in jobs if "refit" in job.parts) == ["fold_all"]
+    assert sorted(job.name for job in jobs if "trees" in job.parts) == ["fold_0", "fold_1"]
+
+
+def test_a_stage_without_weight_in_the_submission_does_not_travel(made: Path, work: Paths) -> None:
+    document = yaml.safe_load((made / "mixed.yaml").read_text())
+    document["submissions"]["default"] = "best_single"
+    for name in ("train.csv", "test.csv", "sample_submission.csv", "own.py", "features.py"):
+        shutil.copy(made / name, work.root.parent.parent)
+    yaml_file = work.root.parent.parent / "mixed.yaml"
+    yaml_file.write_text(yaml.safe_dump(document, sort_keys=False))
+    run_steps(yaml_file)
+    bundle = build(work)
+    stages = {path.relative_to(bundle.work).parts[2] for path in bundle.work.rglob("report.json")}
+    stored = stored_run(bundle)
+    assert set(stored["config"]["stages"]) == {stage["name"] for stage in stored["stages"]} == stages
+    assert len(stages) < 3  # of two targets, each has a best single stage
+
+
+def test_an_interrupted_bundle_leaves_the_old_one_whole_and_a_new_one_replaces_it(
+    work: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (work.pack.root / "stray").touch()  # else it would be kept
-    before = contents(work.pack)
+    (work.kernel.bundle.root / "stray").touch()
+    before = contents_of(work.kernel.bundle)
 
     def killed(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(notebook, "write", killed)
-    with pytest.raises(KeyboardInterrupt):
-        build("mixed", "me", PYTHON, None)
-    assert contents(work.pack) == before
+    with monkeypatch.context() as patched:
+        patched.setattr(pack, "write_notebook", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build(work)
+    assert contents_of(work.kernel.bundle) == before
+    build(work)
+    assert not (work.kernel.bundle.root / "stray").exists() and work.kernel.bundle.manifest.exists()
     assert not list(work.root.glob(".kernel*"))
 
 
-def test_a_new_pack_replaces_the_old_one_and_what_a_killed_process_left(work: Paths, quick: None) -> None:
-    (work.pack.root / "stray").touch()
-    left = work.root / ".kernel.new"
-    left.mkdir()
-    (left / "half").touch()
-    with locked(work):
-        build("mixed", "me", PYTHON, None)
-    assert not (work.pack.root / "stray").exists()
-    assert not left.exists()
-    assert work.pack.facts.exists()
-
-
-@pytest.fixture
-def rehearsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Has an entry for each time that two rows are predicted, which is when a pack is made anew; none is, really."""
-    times: list[int] = []
-    monkeypatch.setattr(packages, "rehearse", lambda *arguments: times.append(1) or ["lightgbm"])
-    monkeypatch.setattr(wheels, "fetch", fetch_tiny)
-    return times
-
-
-def test_an_unchanged_pack_is_kept_whoever_owns_it(
-    work: Paths, rehearsed: list[int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = contents(work.pack)
-    build("mixed", "someone", PYTHON, "NvidiaTeslaT4")
-    assert not rehearsed
-    assert "the pack is kept as it is" in capsys.readouterr().out
-    changed = {name for name, content in contents(work.pack).items() if before[name] != content}
-    assert changed == {"dataset-metadata.json"}
-    assert read_json(work.notebook / "kernel-metadata.json")["dataset_sources"] == ["someone/mixed-pack"]
-
-
-@pytest.mark.parametrize("what", ["python", "run", "file of the pack", "file too many", "file too few", "code"])
-def test_a_pack_of_anything_else_is_made_anew(
-    work: Paths, rehearsed: list[int], monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    run = work.run(work.latest_run.read_text().strip())
-    packed = work.pack.code / "run.sh"
-    if what == "run":
-        write_json(run / MANIFEST, {**read_json(run / MANIFEST), "seconds": 1.0})
-    elif what == "file of the pack":
-        packed.write_text(packed.read_text() + "\n")
-    elif what == "file too many":
-        (work.pack.root / "stray").touch()
-    elif what == "file too few":
-        packed.unlink()
-    elif what == "code":
-        monkeypatch.setattr(pack_module, "code_files", lambda: [Path("run.sh")])
-    other_python = next(python for python in PYTHONS if python != PYTHON)
-    build("mixed", "me", other_python if what == "python" else PYTHON, None)
-    assert rehearsed == [1]
-    assert not (work.pack.root / "stray").exists() and packed.read_bytes() == (PROJECT / "run.sh").read_bytes()
-
-
-def test_a_job_with_a_changed_file_is_not_packed(work: Paths, quick: None) -> None:
-    shutil.rmtree(work.kernel)
+def test_a_job_with_a_changed_file_is_not_packed(work: Paths) -> None:
     booster = next(work.root.glob("models/trees/*/seed_0/fold_1/target_0.txt"))
     booster.write_text(booster.read_text() + " ")
-    with pytest.raises(DataError, match=r"target_0.txt must be as the job wrote it, but it has changed"):
-        build("mixed", "me", PYTHON, None)
-
-
-def test_a_stage_of_predictions_made_elsewhere_cannot_be_packed(work: Paths, quick: None) -> None:
-    manifest = work.run(work.latest_run.read_text().strip()) / MANIFEST
-    stored = read_json(manifest)
-    stored["config"]["stages"]["theirs"] = {"kind": "file", "folder": "/somewhere"}
-    write_json(manifest, stored)
-    with pytest.raises(DataError, match=r"theirs \(kind: file\) have none"):
-        build("mixed", "me", PYTHON, None)
+    with pytest.raises(DataError, match=r"target_0\.txt must be as the job wrote it"):
+        build(work)
 
 
 @pytest.mark.parametrize("file", ["own.py", "features.py"])
-def test_own_code_that_changed_since_the_run_is_not_packed(
-    made: Path, work: Paths, quick: None, tmp_path: Path, file: str
-) -> None:
-    manifest = work.run(work.latest_run.read_text().strip()) / MANIFEST
+def test_own_code_that_changed_since_the_run_is_not_packed(made: Path, work: Paths, tmp_path: Path, file: str) -> None:
+    manifest = work.run(work.latest_run.read_text().strip()) / "run.json"
     shutil.copy(made / file, tmp_path / file)
     manifest.write_text(manifest.read_text().replace(str(made / file), str(tmp_path / file)))
     with (tmp_path / file).open("a") as code:
         code.write("\nMORE = 1\n")
-    with pytest.raises(DataError, match=f"{file} is gone or has changed"):
-        build("mixed", "me", PYTHON, None)
+    with pytest.raises(DataError, match="Your own code of (own|features) has changed"):
+        build(work)
 
 
-def test_a_competition_without_a_run_is_told_to_make_one_and_one_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"run ./run.sh full smoke"):
-        require_run("smoke")
-    with pytest.raises(ConfigError, match="'nothing' must be a YAML file or one of the competitions"):
-        require_run("nothing")
-    assert not (tmp_path / "work").exists()
-
-
-def test_the_notebook_is_valid_has_no_outputs_and_asks_for_no_internet(work: Paths) -> None:
-    metadata = read_json(work.notebook / "kernel-metadata.json")
-    assert metadata["enable_internet"] is False
+def test_the_notebook_is_valid_has_no_outputs_and_asks_for_no_internet(work: Paths, tmp_path: Path) -> None:
+    metadata = read_json(work.kernel.notebook / "kernel-metadata.json")
+    assert metadata["enable_internet"] is False and metadata["is_private"] is True
     assert metadata["enable_gpu"] is False  # no stage has a network
-    assert metadata["competition_sources"] == ["some-molecules"]
-    assert metadata["dataset_sources"] == [read_json(work.pack.metadata)["id"]] == ["me/mixed-pack"]
+    assert metadata["competition_sources"] == [SLUG]
+    assert metadata["dataset_sources"] == [read_json(work.kernel.bundle.metadata)["id"]] == ["me/mixed-pack"]
     assert metadata["id"].split("/")[1] == metadata["title"].lower().replace(" ", "-")
-    written = nbformat.read(work.notebook / metadata["code_file"], as_version=4)
+    written = nbformat.read(work.kernel.notebook / metadata["code_file"], as_version=4)
     nbformat.validate(written)
     assert not any(cell.get("outputs") for cell in written.cells)
+    compile(written.cells[1].source, "notebook", "exec")
+    assert work.latest_run.read_text().strip() in written.cells[0].source
+
+    manifest = json.loads(work.kernel.bundle.manifest.read_text())
+    write_notebook(tmp_path / "notebook", work.kernel.bundle, manifest, "me", "NvidiaTeslaT4")
+    metadata = read_json(tmp_path / "notebook" / "kernel-metadata.json")
+    assert (metadata["enable_gpu"], metadata["machine_shape"]) == (True, "NvidiaTeslaT4")
 
 
 @pytest.mark.parametrize(
     ("name", "slug"), [("x", "x-pack"), ("My_Data", "my-data-pack"), ("y" * 80, "y" * 45 + "-pack")]
 )
 def test_names_on_kaggle_have_6_to_50_characters(name: str, slug: str) -> None:
-    assert notebook.slug_of(name, "pack") == slug
-    assert 6 <= len(notebook.title_of(slug)) <= 50
+    assert slug_of(name, "pack") == slug
+    with pytest.raises(ConfigError, match="no letter or digit"):
+        slug_of("---", "pack")
 
 
-def test_a_gpu_is_asked_for_by_its_id(work: Paths, tmp_path: Path) -> None:
-    facts = json.loads(work.pack.facts.read_text())
-    notebook.write(tmp_path / "notebook", work.pack, facts, "me", "NvidiaTeslaT4")
-    metadata = read_json(tmp_path / "notebook" / "kernel-metadata.json")
-    assert (metadata["enable_gpu"], metadata["machine_shape"]) == (True, "NvidiaTeslaT4")
+FEATURES = "def product(inputs):\n    return inputs[['x']].to_numpy() * inputs[['z']].to_numpy()\n"
+
+
+def to_train(folder: Path, **sections: Any) -> Path:
+    """The YAML of a competition of numbers on the platform, which has a feature of the user's own."""
+    folder.mkdir(exist_ok=True)
+    (folder / "features.py").write_text(FEATURES)
+    sections = {"stages": {"trees": {"kind": "lightgbm", "max_trees": 10}}, **sections}
+    roles = {"kaggle": SLUG, "features": "features.py:product", **sections.pop("competition", {})}
+    submissions = {"bootstrap": 100, "default": "mean", "stack": False}
+    return fake_competition(folder, 90, 20, competition=roles, submissions=submissions, **sections)
+
+
+def build_training(path: Path) -> Bundle:
+    cache_wheel()
+    return pack.build(Paths.of(str(path)), load_config(str(path)), "me", PYTHON, None).bundle
+
+
+def settings_of(bundle: Bundle) -> dict[str, Any]:
+    return dict(yaml.safe_load((bundle.root / "mixed.yaml").read_text()))
+
+
+def test_every_path_of_the_training_yaml_leads_to_the_mount_or_into_the_bundle(tmp_path: Path) -> None:
+    path = to_train(tmp_path / "made", competition={"extra_train": [{"file": "more/extra.csv"}]})
+    extra = tmp_path / "made" / "more" / "extra.csv"
+    extra.parent.mkdir()
+    shutil.copy(path.parent / "train.csv", extra)
+    made = build_training(path)
+    settings = settings_of(made)["competition"]
+    assert settings["train"] == f"/kaggle/input/competitions/{SLUG}/train.csv"
+    assert settings["sample_submission"] == f"/kaggle/input/competitions/{SLUG}/sample_submission.csv"
+    assert "answers" not in settings
+    assert (made.root / settings["features"].split(":")[0]).read_text() == FEATURES
+    assert (made.root / settings["extra_train"][0]["file"]).read_bytes() == extra.read_bytes()
+    assert [file.name for file in made.root.rglob("*.csv")] == ["extra.csv"]
+
+
+def test_a_table_that_the_platform_has_in_an_archive_travels(tmp_path: Path) -> None:
+    path, folder = to_train(tmp_path / "made"), kaggle_files(SLUG)
+    (folder / "data").mkdir(parents=True)
+    document = yaml.safe_load(path.read_text())
+    for key, name in (("train", "data/train.csv"), ("test", "test.csv")):
+        shutil.copy(path.parent / f"{key}.csv", folder / name)
+        document["competition"][key] = str(folder / name)
+    path.write_text(yaml.safe_dump(document))
+    write_json(kaggle_listing(SLUG), {"listed": {"data/train.csv": 1, "test.csv.zip": 1, "sample_submission.csv": 1}})
+    made = build_training(path)
+    settings = settings_of(made)["competition"]
+    assert settings["train"] == f"/kaggle/input/competitions/{SLUG}/data/train.csv"
+    assert (made.root / settings["test"]).read_bytes() == (folder / "test.csv").read_bytes()
+
+
+def test_weights_travel_or_the_bundle_is_not_made(tmp_path: Path) -> None:
+    weights = tmp_path / "encoder"
+    weights.mkdir()
+    (weights / "config.json").write_text("{}")
+    stages = {"text": {"kind": "bert", "weights": str(weights), "columns": ["x"]}}
+    roles = {"numeric": ["z"], "text": ["x"], "features": None}
+    made = build_training(to_train(tmp_path / "made", competition=roles, stages=stages))
+    named = settings_of(made)["stages"]["text"]["weights"]
+    assert (made.root / named / "config.json").read_text() == "{}"
+    notebook = read_json(Paths.of("mixed").training_kernel.notebook / "kernel-metadata.json")
+    assert (notebook["enable_gpu"], notebook["enable_internet"]) == (True, False)
+    stages["text"]["weights"] = "someone/unknown"
+    with pytest.raises(ConfigError, match=r"stages\.text: weights 'someone/unknown'"):
+        build_training(to_train(tmp_path / "made", competition=roles, stages=stages))
+    assert (made.root / named / "config.json").exists()  # the one that was there stays
+
+
+def test_what_cannot_be_packed_is_told_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = str(to_train(tmp_path / "without", competition={"kaggle": None}))
+    holdout = str(to_train(tmp_path / "holdout", competition={"holdout_of": "mixed"}))
+    for arguments, error, message in (
+        (["nothing"], ConfigError, "no competition 'nothing'"),
+        (["nothing", "--training"], ConfigError, "no competition 'nothing'"),
+        (["smoke"], DataError, r"has no finished run to pack; run \./run\.sh full smoke"),
+        ([without, "--training"], ConfigError, r"add competition\.kaggle: SLUG"),
+        ([holdout, "--training"], ConfigError, "leave out --holdout"),
+        (["smoke", "--training", "--try"], ConfigError, "competition.kaggle|--try is for"),
+        (["smoke", "--try", "--rows", "-1"], ConfigError, "take numbers above 0; found '-1'"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["kernel", *arguments])
+        with pytest.raises(error, match=message):
+            main()
+    assert capsys.readouterr().out == ""
+    assert not (tmp_path / "work").exists()

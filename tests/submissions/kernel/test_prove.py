@@ -1,11 +1,9 @@
-"""`kernel --try`: one real run of boosted trees, packed, and its notebook proved; then with something taken away."""
+"""`kernel --try`: the notebook of a real run proved; then with something taken away."""
 
 from __future__ import annotations
 
 import re
 import shutil
-import zipfile
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -13,149 +11,136 @@ import pandas as pd
 import pytest
 
 from competition.config import load_competition
-from competition.errors import ConfigError, DataError, SubmissionError
-from competition.files import read_json, read_text_table, write_table
-from competition.paths import Paths
-from submissions.kernel import hidden, limits, packages, prove, sandbox, wheels
-from submissions.kernel.limits import Limits
-from tests.submissions.fakes import fake_competition
-from tests.submissions.kernel.conftest import run_and_build
-
-SHIPPED = "threadpoolctl"
-"""One file of Python, which prediction imports: the only package that travels here."""
-IMAGE = "numpy scipy scikit-learn lightgbm optuna pydantic PyYAML tqdm packaging rdkit pandas skops matplotlib"
+from competition.errors import DataError, SubmissionError
+from competition.files import read_json, read_text_table, sha256_of, write_json, write_table
+from competition.paths import Bundle, Paths
+from submissions.config import load_config
+from submissions.kernel import pack, prove, sandbox
+from submissions.kernel.sandbox import Limits, make_sandbox, run_notebook
+from submissions.kernel.wheels import image_packages
+from tests.submissions.kernel.conftest import HEAVY, PYTHON, SHIPPED, SLUG, cache_wheel
+from tests.submissions.kernel.test_pack import to_train
 
 
-def wheel_of_installed(name: str, version: str, cache: Path, python: str) -> None:
-    """Stands in for pip: a wheel of the files that are installed here."""
-    assert name == SHIPPED, f"{name} must be in the image of these tests"
-    distribution = metadata.distribution(name)
-    files = [file for file in distribution.files or [] if ".." not in file.parts and file.suffix != ".pyc"]
-    files = [file for file in files if file.name not in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")]
-    with zipfile.ZipFile(cache / f"{name}-{version}-py3-none-any.whl", "w") as archive:
-        for file in files:
-            archive.write(str(distribution.locate_file(file)), str(file))
-        archive.writestr(f"{name}-{version}.dist-info/RECORD", "".join(f"{file},,\n" for file in files))
-
-
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with a competition of numbers and, in `work`, its run and its pack."""
-    folder = tmp_path_factory.mktemp("packed")
-    (folder / "image.txt").write_text(IMAGE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WORK_DIR", str(folder / "work"))
-        patch.setattr(wheels, "fetch", wheel_of_installed)
-        patch.setattr(packages, "IMAGE", folder / "image.txt")
-        stages = {"trees": {"kind": "lightgbm", "max_trees": 10}}
-        submissions = {"default": "mean", "stack": False, "postprocess": []}
-        run_and_build(fake_competition(folder, 90, 20, stages=stages, submissions=submissions))
-    return folder
-
-
-@pytest.fixture
-def paths(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    """A copy of the products that a test may change."""
-    shutil.copytree(packed / "work", tmp_path / "work")
-    monkeypatch.setattr(packages, "IMAGE", packed / "image.txt")
-    return Paths("mixed")
-
-
-def test_the_notebook_predicts_hidden_rows_as_predict_does(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(read_json(paths.pack.facts)["wheels"]) == [SHIPPED]
+def test_the_notebook_predicts_hidden_and_unreadable_rows_as_predict_does(
+    work: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other ids, another order in the sample, a molecule that is none, though `unparsable` is `error` in the YAML."""
     prove.prove("mixed", 50, Limits(), n_workers=1)
     said = capsys.readouterr().out
-    assert "50 rows of train.csv" in said
-    assert "nothing could be reached" in said
-    assert re.search(r"difference +at most 0 of a target's spread", said)
-    assert re.search(r"^proved .* GB of memory at most; (namespaces|permissions)", said, re.MULTILINE)
-    assert f"installed from the pack: {SHIPPED}" in paths.proof_log.read_text()
-    assert not paths.proof.exists()
+    assert re.search(r"^sandbox: (namespaces|permissions)", said, re.MULTILINE)
+    assert said.count("differs by less than 1e-06 standard deviations") == 2
+    assert re.search(
+        r"^proved: 51 hidden rows of train\.csv, .* of 30 minutes, .* of 30 GB of memory", said, re.MULTILINE
+    )
+    assert "51 rows of" in work.kernel.proof_log.read_text()
+    assert not list(work.kernel.root.glob("tmp*"))
 
 
+@pytest.mark.slow  # Jupyter, once more
 def test_without_namespaces_and_in_the_old_layout_it_is_proved_too(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    work: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sandbox, "NAMESPACES", ["no-such-tool"])
+    monkeypatch.setattr(sandbox, "UNSHARE", ["no-such-tool"])
     prove.prove("mixed", 20, Limits(), flat=True, n_workers=1)
-    said = capsys.readouterr().out
-    assert "permissions (this system gives no namespaces)" in said.splitlines()[-1]
-    assert (paths.pack.root / "pack.json").stat().st_mode & 0o200
+    assert "sandbox: permissions" in capsys.readouterr().out
+    assert work.kernel.bundle.manifest.stat().st_mode & 0o200
 
 
-def test_a_pack_without_its_wheel_fails_in_one_sentence(paths: Paths) -> None:
-    next(paths.pack.wheels.glob("*.whl")).unlink()
-    with pytest.raises(DataError, match=rf"the notebook fails: .*{SHIPPED}.*proof\.log\)$") as caught:
-        prove.prove("mixed", 20, Limits(), n_workers=1)
-    assert "\n" not in str(caught.value)
-    assert not paths.proof.exists()
-
-
-def test_a_pack_without_a_weight_file_fails_in_one_sentence(paths: Paths) -> None:
-    weights = sorted(path for path in paths.pack.work.rglob("fold_*/*") if path.suffix == ".txt")
-    weights[0].unlink()
-    with pytest.raises(DataError, match=rf"the notebook fails: .*{weights[0].name}.*missing") as caught:
+@pytest.mark.parametrize("lost", ["wheel", pytest.param("weight", marks=pytest.mark.slow)])
+def test_a_bundle_without_one_of_its_files_fails_in_one_sentence(work: Paths, lost: str) -> None:
+    bundle = work.kernel.bundle
+    gone = next(bundle.root.rglob("*.whl" if lost == "wheel" else "target_0.txt"))
+    gone.unlink()
+    named = SHIPPED if lost == "wheel" else f"{gone.name} is missing"
+    with pytest.raises(DataError, match=rf"The notebook fails: .*{named}.*proof\.log\)$") as caught:
         prove.prove("mixed", 20, Limits(), n_workers=1)
     assert "\n" not in str(caught.value)
 
 
-def test_a_hidden_test_table_without_a_column_fails_in_one_sentence(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def without_x(competition: object, known_labels: bool, n_rows: int, folder: Path) -> tuple[int, str]:
-        found = hidden.write_hidden_test(competition, known_labels, n_rows, folder)  # type: ignore[arg-type]
-        write_table(folder / "test.csv", read_text_table(folder / "test.csv").drop(columns="x"))
-        return found
-
-    monkeypatch.setattr(prove, "write_hidden_test", without_x)
-    with pytest.raises(DataError, match=r"the notebook fails: .*columns are lacking: x") as caught:
-        prove.prove("mixed", 20, Limits(), n_workers=1)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_pack_of_an_earlier_run_is_not_proved(paths: Paths) -> None:
-    paths.latest_run.write_text("another\n")
-    with pytest.raises(DataError, match="must hold the latest run, another"):
+def test_a_bundle_of_an_earlier_run_is_not_proved(work: Paths) -> None:
+    write_json(work.kernel.bundle.manifest, {**read_json(work.kernel.bundle.manifest), "run": "another"})
+    with pytest.raises(DataError, match="The bundle is of the run another, and the latest is"):
         prove.prove("mixed", 20, Limits())
 
 
-def test_other_predictions_and_other_files_are_refused(packed: Path, tmp_path: Path) -> None:
-    competition = load_competition(str(packed / "mixed.yaml"))
-    spread = np.nanstd(pd.read_csv(packed / "train.csv")["height"])
-    table = pd.DataFrame({"id": ["a", "b"], "height": [1.0, 2.0], "depth": [3.0, 4.0]})
-    write_table(tmp_path / "here.csv", table)
-    write_table(tmp_path / "there.csv", table.iloc[::-1].assign(height=[2.0, 1.0 + 2e-6 * spread]))
-    with pytest.raises(SubmissionError, match="'height' differs by 2e-06"):
-        prove._compare(competition, tmp_path / "there.csv", tmp_path / "here.csv")
-    write_table(tmp_path / "there.csv", table.iloc[::-1].assign(height=[2.0, 1.0 + 5e-7 * spread]))
-    prove._compare(competition, tmp_path / "there.csv", tmp_path / "here.csv")
-    with pytest.raises(SubmissionError, match=r"nothing else; found here\.csv, there\.csv"):
-        prove._only_submission(tmp_path)
+def test_other_predictions_and_other_files_are_refused(made: Path, tmp_path: Path) -> None:
+    competition = load_competition(str(made / "mixed.yaml"))
+    deviation = np.nanstd(pd.read_csv(made / "train.csv")["lumo"])
+    here, there = tmp_path / "here.csv", tmp_path / "there.csv"
+    table = pd.DataFrame({"id": ["a", "b"], "lumo": [1.0, 2.0], "mu": [3.0, 4.0]})
+    write_table(here, table)
+
+    def compare(first: float, unreadable: float = 0.5) -> None:
+        found = table.iloc[::-1].assign(lumo=[2.0, first])
+        found.loc[2] = [prove.UNREADABLE, unreadable, 0.25]
+        write_table(there, found)
+        prove.compare(competition, there, here, [0.5, 0.25])
+
+    compare(1.0 + 5e-7 * deviation)
+    with pytest.raises(SubmissionError, match="'lumo' differ .* by up to [12].*e-06"):
+        compare(1.0 + 3e-6 * deviation)
+    with pytest.raises(SubmissionError, match="'lumo' differ"):
+        compare(1.0, unreadable=0.6)
+    with pytest.raises(SubmissionError, match="'lumo' differ .* by up to nan"):
+        compare(float("nan"))
+    with pytest.raises(SubmissionError, match=r"nothing else; found here\.csv, image\.txt, there\.csv"):
+        prove.only_submission(tmp_path)
 
 
-def test_hidden_rows_are_training_inputs_under_new_ids_and_without_labels(packed: Path, tmp_path: Path) -> None:
-    competition = load_competition(str(packed / "mixed.yaml"))
-    assert hidden.write_hidden_test(competition, False, 40, tmp_path) == (40, "train.csv")
-    test, raw = read_text_table(tmp_path / "test.csv"), read_text_table(packed / "train.csv")
+def test_hidden_rows_are_training_inputs_under_new_ids_and_without_labels(made: Path, tmp_path: Path) -> None:
+    competition = load_competition(str(made / "mixed.yaml"))
+    assert prove.write_hidden_test(competition, False, 40, tmp_path) == "train.csv"
+    test, raw = read_text_table(tmp_path / "test.csv"), read_text_table(made / "train.csv")
     sample = read_text_table(tmp_path / "sample_submission.csv")
-    assert list(test.columns) == ["id", "x", "z"]
-    assert set(test["x"]) <= set(raw["x"]) and list(test["x"]) != list(raw["x"][:40])
-    assert not set(test["id"]) & {*raw["id"], *read_text_table(packed / "test.csv")["id"]}
+    assert list(test.columns) == list(read_text_table(made / "test.csv").columns)
+    assert list(test["id"])[-1] == prove.UNREADABLE and len(test) == 41
+    assert set(test["note"]) <= set(raw["note"]) and list(test["note"])[:40] != list(raw["note"][:40])
+    assert not set(test["id"]) & {*raw["id"], *read_text_table(made / "test.csv")["id"]}
     assert sorted(sample["id"]) == sorted(test["id"]) and list(sample["id"]) != list(test["id"])
-    assert list(sample.columns) == ["id", "height", "depth"]
-    known = hidden.write_hidden_test(competition, True, 40, tmp_path)
-    assert known == (20, "test.csv")
+    assert list(sample.columns) == ["id", "lumo", "mu"]
+    assert prove.write_hidden_test(competition, True, 40, tmp_path) == "test.csv"
+    assert len(read_text_table(tmp_path / "test.csv")) == 21
 
 
-def test_what_a_failed_cell_says_is_one_sentence() -> None:
-    ours = "some line\nDataError: a file must be there.\nTraceback ...\nRuntimeError: failed; see above"
-    assert prove._sentence(ours) == ("DataError", "a file must be there.")
-    assert prove._sentence("x\nERROR: No matching distribution found for y\nmore") == (
-        "", "No matching distribution found for y",
-    )  # fmt: skip
-    assert prove._sentence("Traceback\n  line\nKeyError: 'x'\n") == ("", "KeyError: 'x'")
+def test_what_a_failed_notebook_says_is_one_sentence() -> None:
+    ours = "some line\nDataError: a file is gone.\nTraceback ...\nRuntimeError: submissions.kernel.offline failed; see"
+    assert prove.last_error(ours) == "DataError: a file is gone."
+    assert prove.last_error("x\nERROR: No matching y\nRuntimeError: pip failed; see") == "ERROR: No matching y"
+    assert prove.last_error("Traceback\n  line\nKeyError: 'x'\n") == "KeyError: 'x'"
 
 
-def test_limits_are_numbers_above_0() -> None:
-    with pytest.raises(ConfigError, match="must be numbers above 0; found '-1'"):
-        limits._positive("-1")
+@pytest.mark.slow  # two trainings, each in a sandbox of its own
+def test_a_training_notebook_makes_the_submission_and_a_second_session_goes_on(tmp_path: Path) -> None:
+    path = to_train(tmp_path / "made")
+    cache_wheel()
+    kernel = pack.build(Paths.of("mixed"), load_config(str(path)), "me", PYTHON, None)
+    first = session(tmp_path / "first", kernel.root, path.parent)
+    assert {file.name for file in first.iterdir()} == {"work", "submission.csv"}
+    written = pd.read_csv(first / "submission.csv", dtype={"id": str})
+    sample = pd.read_csv(path.parent / "sample_submission.csv", dtype={"id": str})
+    assert list(written.columns) == list(sample.columns) and list(written["id"]) == list(sample["id"])
+    assert written.drop(columns="id").std().min() > 0
+    second = session(tmp_path / "second", kernel.root, path.parent, first)
+    assert "3 of 3 jobs are finished" in (tmp_path / "second.log").read_text()
+    assert (second / "submission.csv").read_bytes() == (first / "submission.csv").read_bytes()
+
+
+def session(folder: Path, kernel: Path, tables: Path, output: Path | None = None) -> Path:
+    """Run the notebook on a machine of the platform; returns its working folder."""
+    box = make_sandbox(folder, {*image_packages(), *HEAVY} - {SHIPPED})
+    bundle = Bundle(box.input / "datasets" / read_json(kernel / "dataset" / "dataset-metadata.json")["id"])
+    shutil.copytree(kernel / "dataset", bundle.root)
+    yaml, manifest = bundle.root / "mixed.yaml", read_json(bundle.manifest)
+    yaml.write_text(yaml.read_text().replace("/kaggle/input", str(box.input)))  # where the platform mounts it
+    manifest["files"]["mixed.yaml"]["sha256"] = sha256_of(yaml)
+    write_json(bundle.manifest, manifest)
+    (box.input / "competitions" / SLUG).mkdir(parents=True)
+    for name in ("train.csv", "test.csv", "sample_submission.csv"):
+        shutil.copy(tables / name, box.input / "competitions" / SLUG)
+    if output is not None:
+        shutil.copytree(output, box.input / "notebooks" / "me" / "first")
+    notebook = next((kernel / "notebook").glob("*.ipynb"))
+    used = run_notebook(box, notebook, [], Limits(), folder.with_suffix(".log"))
+    assert used["status"] == 0, folder.with_suffix(".log").read_text()
+    return box.working

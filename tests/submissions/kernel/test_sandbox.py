@@ -3,137 +3,120 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from competition.errors import SubmissionError
-from submissions.kernel import execute
-from submissions.kernel.limits import Limits
-from submissions.kernel.sandbox import Box, open_box, run
+from submissions.kernel import sandbox as module
+from submissions.kernel.sandbox import Limits, Sandbox, has_namespaces, make_sandbox, run_notebook
 
-SECRET = "secret"
+CELL = """
+import json, os, socket, subprocess, sys
+from importlib.util import find_spec
 
+def tried(act):
+    try:
+        return str(act())
+    except OSError as error:
+        return error.strerror
 
-@pytest.fixture(params=["as the system allows", "without namespaces"])
-def box(request: pytest.FixtureRequest, tmp_path: Path) -> Box:
-    """A box with an input file; the second one without namespaces wherever the tests run."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "environment")], check=True)
-    opened = open_box(tmp_path / "box", tmp_path / "environment", {})
-    (tmp_path / "box" / "kaggle" / "input" / "data.csv").write_text("id\n")
-    (tmp_path / "outside.txt").write_text(SECRET)
-    return opened if request.param == "as the system allows" else Box(opened.folder, opened.environment, {}, False)
-
-
-def inside(box: Box, code: str, limits: Limits | None = None) -> list[str]:
-    """What Python code prints in the box; it must end well."""
-    lines: list[str] = []
-    status, _ = run(box, [str(box.environment / "bin" / "python"), "-c", code], limits or Limits(), lines.append)
-    assert status == 0, lines
-    return lines
-
-
-def test_a_notebook_works_where_the_platform_has_its_files(box: Box) -> None:
-    code = "import os; print(os.getcwd()); open('submission.csv', 'w').write('id'); print(os.environ['HOME'])"
-    where, home = inside(box, code)
-    assert where == f"{box.kaggle}/working"
-    assert where == "/kaggle/working" or not box.namespaces
-    assert (box.folder / "kaggle" / "working" / "submission.csv").read_text() == "id"
-    assert inside(box, f"import os; print(os.listdir({home!r}), os.path.exists('{box.kaggle}/input/data.csv'))") == [
-        "[] True"
-    ]
+child = "import socket; socket.socket().connect(('127.0.0.1', 9))"
+print(json.dumps({
+    "connect": tried(lambda: socket.create_connection(("localhost", 9), 1)),
+    "child": subprocess.run([sys.executable, "-c", child], capture_output=True, text=True).stderr,
+    "input": tried(lambda: open(os.environ["KAGGLE_INPUT"] + "/data.csv").read()),
+    "mode": oct(os.stat(os.environ["KAGGLE_INPUT"] + "/data.csv").st_mode & 0o222),
+    "write": tried(lambda: open(os.environ["KAGGLE_INPUT"] + "/data.csv", "a").write("x")),
+    "hidden": tried(lambda: os.listdir(HIDDEN)),
+    "packages": [name for name in ("tqdm", "yaml", "numpy") if find_spec(name)],
+    "variables": [name for name in ("KAGGLE_KEY", "PYTHONPATH", "WORK_DIR") if name in os.environ],
+    "home": os.listdir(os.path.expanduser("~")),
+}))
+open("submission.csv", "w").write("id")
+"""
 
 
-def test_no_address_is_reached(box: Box) -> None:
-    code = Path(execute.__file__).read_text().partition("\nif __name__")[0] + "\nprint(reached())"
-    assert inside(box, code) == ["[]"]
-    code = "import socket\ntry: socket.create_connection(('localhost', 9), 1)\nexcept OSError as error: print(error)"
-    assert "unreachable" in inside(box, code)[0]
-
-
-def test_a_child_process_reaches_no_address_either(box: Box) -> None:
-    child = "import socket; socket.socket().connect(('127.0.0.1', 9))"
-    code = f"import subprocess, sys; print(subprocess.run([sys.executable, '-c', {child!r}], stderr=-1).stderr)"
-    assert "unreachable" in inside(box, code)[-1]
-
-
-def test_inputs_are_read_only_and_writable_again_where_they_lie(box: Box) -> None:
-    code = f"import os; print(oct(os.stat('{box.kaggle}/input/data.csv').st_mode & 0o222))"
-    if box.namespaces:
-        code = f"try: open('{box.kaggle}/input/data.csv', 'w')\nexcept OSError as error: print(error.strerror)"
-    assert inside(box, code)[0] in ("Read-only file system", "0o0")
-    (box.folder / "kaggle" / "input" / "data.csv").write_text("changed\n")
-    assert (box.folder / "kaggle" / "input" / "data.csv").stat().st_mode & 0o200
-
-
-def test_neither_home_nor_checkout_nor_products_are_seen(tmp_path: Path, box: Box) -> None:
-    paths = [str(tmp_path / "outside.txt"), str(Path(__file__))]
-    seen = json.loads(inside(box, f"import json, os; print(json.dumps([os.path.exists(p) for p in {paths}]))")[0])
-    assert seen == [not box.namespaces] * 2  # without namespaces there is nothing to hide them with
-    code = "import os, sys; print(os.path.expanduser('~') == os.environ['HOME'], 'WORK_DIR' in os.environ, sys.path)"
-    line = inside(box, code)[0]
-    assert line.startswith("True False") and str(Path(sys.prefix) / "lib") not in line
-
-
-def test_only_the_interpreter_s_own_folder_is_seen_of_a_home_that_holds_it(box: Box) -> None:
-    if box.namespaces and Path(sys.base_prefix).is_relative_to(Path.home()):
-        names = inside(box, f"import os; print(os.listdir({str(Path.home())!r}))")
-        assert names == [str([Path(sys.base_prefix).relative_to(Path.home()).parts[0]])]
-
-
-def test_a_notebook_that_runs_too_long_is_ended_with_all_it_started(box: Box) -> None:
-    child = "import time\nwhile True:\n open('alive', 'a').write('x'); time.sleep(0.02)"
-    code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True)"
-    with pytest.raises(SubmissionError, match=r"must end within 1\.5 s and was stopped"):
-        inside(box, code + "; time.sleep(60)", Limits(seconds=1.5))
-    alive = box.folder / "kaggle" / "working" / "alive"
-    size = alive.stat().st_size
-    assert size > 0
-    time.sleep(0.2)
-    assert alive.stat().st_size == size
-
-
-def test_what_a_finished_notebook_left_running_is_ended_too(box: Box) -> None:
-    child = "import time\nwhile True:\n open('alive', 'a').write('x'); time.sleep(0.02)"
-    code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(0.5)"
-    inside(box, code)
-    alive = box.folder / "kaggle" / "working" / "alive"
-    size = alive.stat().st_size
-    time.sleep(0.2)
-    assert alive.stat().st_size == size > 0
-
-
-def test_memory_of_all_processes_together_has_a_limit(box: Box) -> None:
-    def children(n: int, seconds: float) -> str:
-        child = f"import time; x = bytearray(b'1') * 120_000_000; time.sleep({seconds})"
-        started = f"subprocess.Popen([sys.executable, '-c', {child!r}])"
-        return f"import subprocess, sys; [c.wait() for c in [{started} for _ in range({n})]]"
-
-    _, peak = run(box, [str(box.environment / "bin" / "python"), "-c", children(1, 0.5)], Limits(), print)
-    assert 120e6 < peak < 200e6
-    with pytest.raises(SubmissionError, match=r"must work with 0\.2 GB of memory and was stopped, since it used 0\.2"):
-        inside(box, children(2, 60), Limits(memory=200e6))
-
-
-def test_the_working_folder_has_a_limit(box: Box) -> None:
-    code = "import time; open('large', 'wb').write(bytes(5_000_000)); time.sleep(60)"
-    with pytest.raises(SubmissionError, match=r"at most 0\.001 GB into its working folder .* held 0\.005 GB"):
-        inside(box, code, Limits(disk=1e6))
-
-
-def test_without_the_tool_for_namespaces_the_box_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("submissions.kernel.sandbox.NAMESPACES", ["no-such-tool"])
-    assert not open_box(tmp_path, Path(sys.prefix), {}).namespaces
-    monkeypatch.setattr("submissions.kernel.sandbox.NAMESPACES", ["false"])
-    assert not open_box(tmp_path, Path(sys.prefix), {}).namespaces
-
-
-def test_variables_of_this_machine_do_not_reach_the_notebook(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KAGGLE_KEY", SECRET)
+@pytest.mark.parametrize("namespaces", [True, False])
+def test_a_notebook_has_its_inputs_read_only_and_neither_network_nor_project_nor_secrets(
+    namespaces: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if namespaces and not has_namespaces():
+        pytest.skip("this system gives no namespaces")
+    if not namespaces:
+        monkeypatch.setattr(module, "UNSHARE", ["no-such-tool"])
+    monkeypatch.setenv("KAGGLE_KEY", "secret")
     monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
-    line = inside(box, "import os; print(dict(os.environ))")[0]
-    assert SECRET not in line and "PYTHONPATH" not in line
-    assert "KAGGLE_IS_COMPETITION_RERUN" in line
+    (tmp_path / "products").mkdir()
+    (tmp_path / "products" / "train.csv").touch()
+    sandbox = make_sandbox(tmp_path / "sandbox", ["tqdm", "PyYAML"])
+    assert sandbox.namespaces is namespaces
+    (sandbox.input / "data.csv").write_text("id")
+    cells = [nbformat.v4.new_code_cell(CELL.replace("HIDDEN", repr(str(tmp_path / "products"))))]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebook.ipynb")
+
+    used = run_notebook(sandbox, tmp_path / "notebook.ipynb", [tmp_path / "products"], Limits(), tmp_path / "log")
+    said = json.loads((tmp_path / "log").read_text().strip().splitlines()[-1])
+    assert used["status"] == 0 and 0.01 < used["memory"] < 2
+    assert (sandbox.working / "submission.csv").read_text() == "id"
+    assert "unreachable" in said["connect"] and "unreachable" in said["child"]
+    assert said["input"] == "id"
+    assert said["write"] == "Read-only file system" if namespaces else said["mode"] == "0o0"
+    assert said["hidden"] == ("[]" if namespaces else "['train.csv']")
+    assert said["packages"] == ["tqdm", "yaml"] and said["variables"] == []
+    assert not {".cache", ".kaggle"} & set(said["home"])
+
+
+def test_a_failed_cell_is_told_with_all_that_was_printed(tmp_path: Path) -> None:
+    sandbox = make_sandbox(tmp_path / "sandbox", [])
+    cells = [nbformat.v4.new_code_cell("print('one')"), nbformat.v4.new_code_cell("print('two'); {}['x']")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebook.ipynb")
+    assert run_notebook(sandbox, tmp_path / "notebook.ipynb", [], Limits(), tmp_path / "log")["status"] == 1
+    lines = [line for line in (tmp_path / "log").read_text().splitlines() if line]
+    assert lines[:2] == ["one", "two"] and lines[-1] == "KeyError: 'x'"
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """A sandbox without namespaces, whose notebook is a script of Python."""
+    monkeypatch.setattr(module, "UNSHARE", ["no-such-tool"])
+    (tmp_path / "execute.py").write_text("import runpy, sys\nrunpy.run_path(sys.argv[1])\n")
+    monkeypatch.setattr(module, "EXECUTE", tmp_path / "execute.py")
+    return make_sandbox(tmp_path / "sandbox", [])
+
+
+def run(sandbox: Sandbox, code: str, **limits: float) -> dict[str, float]:
+    (sandbox.root / "script.py").write_text(f"import subprocess, sys, time\n{code}\n")
+    return run_notebook(sandbox, sandbox.root / "script.py", [], Limits(**limits), sandbox.root / "log")
+
+
+CHILD = "subprocess.Popen([sys.executable, '-c', {!r}], start_new_session=True)"
+BEAT = "import time\nwhile True:\n open('alive', 'a').write('x'); time.sleep(0.02)"
+HOLD = "import time; x = bytearray(b'1') * 120_000_000; time.sleep({})"
+
+
+@pytest.mark.parametrize("too_long", [True, False])
+def test_nothing_that_a_notebook_started_outlives_it(bare: Sandbox, too_long: bool) -> None:
+    code = f"{CHILD.format(BEAT)}; time.sleep({60 if too_long else 1.5})"
+    if too_long:
+        with pytest.raises(SubmissionError, match=r"of the 0\.03 minutes that it may use, .* --minutes"):
+            run(bare, code, minutes=0.03)
+    else:
+        run(bare, code)
+    size = (bare.working / "alive").stat().st_size
+    time.sleep(0.2)
+    assert (bare.working / "alive").stat().st_size == size > 0
+
+
+def test_memory_of_all_processes_together_has_a_limit(bare: Sandbox) -> None:
+    both = f"[child.wait() for child in [{CHILD.format(HOLD.format(1))} for _ in range(2)]]"
+    assert 0.24 < run(bare, both)["memory"] < 0.4
+    with pytest.raises(SubmissionError, match=r"of the 0\.2 GB of memory that it may use"):
+        run(bare, both.replace("sleep(1)", "sleep(60)"), memory=0.2)
+
+
+def test_the_working_folder_has_a_limit(bare: Sandbox) -> None:
+    with pytest.raises(SubmissionError, match=r"used 0\.00\d+ of the 0\.001 GB in its working folder"):
+        run(bare, "open('large', 'wb').write(bytes(5_000_000)); time.sleep(60)", disk=1e-3)

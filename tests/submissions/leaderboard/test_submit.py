@@ -282,9 +282,10 @@ def test_a_pushed_notebook_is_submitted_once_per_version_with_the_scores_of_its_
 ) -> None:
     status, out = submitted("--kernel", "--yes")
     assert status == 2 and "--push" in out
-    write_json(paths.pack.facts, {"run": run_folder(paths).name})
-    pushed = {"id": "ada/heights-offline", "version": 3}
-    write_json(paths.pushed, {"notebook": pushed, "dataset": {"digest": sha256_of(paths.pack.facts)}})
+    manifest = paths.kernel.bundle.manifest
+    write_json(manifest, {"run": run_folder(paths).name})
+    pushed = {"notebook": "ada/heights-offline", "version": 3, "bundle": sha256_of(manifest)}
+    write_json(paths.kernel.pushed, pushed)
     assert submitted("--kernel", "--yes")[0] == 2 and statuses(paths) == ["failed"]  # Kaggle has no such version
     server.kernels["ada/heights-offline"] = {"versions": [{}, {}, {}]}
     status, out = submitted("--kernel", "--yes")
