@@ -48,7 +48,7 @@ def download(slug: str) -> Path:
     """
     folder, listing = paths.kaggle_files(slug), paths.kaggle_listing(slug)
     listed = client.files(slug)
-    if listing.is_file() and folder.is_dir() and read_json(listing) == listed:
+    if listing.is_file() and folder.is_dir() and read_json(listing, "listed")["listed"] == listed:
         print(f"The files of {slug} are in {paths.shown(folder)} already; delete it to download them again.")
         return folder
     print(f"Downloading the files of {slug} ({len(listed)}, {sum(listed.values()) / 1e6:.3g} MB) ...", flush=True)
@@ -68,7 +68,7 @@ def download(slug: str) -> Path:
             except UNREADABLE as error:
                 print(f"Left packed: {inner.name} ({error})")
     archive.unlink()
-    write_json(listing, listed)
+    write_json(listing, {"listed": listed})
     return folder
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from competition import paths
 from competition.errors import ConfigError, DataError, ServiceError
+from competition.files import read_json
 from submissions import new
 from submissions.config import load_config
 from submissions.leaderboard.download import download, find_tables, slug_of
@@ -43,6 +44,8 @@ def test_new_downloads_finds_the_tables_and_writes_the_slug(
     assert path.parent / written["sample_submission"] == folder / "sampleSubmission.csv"
     assert load_config(str(path)).competition.test.read_bytes() == tables["test"]
     assert {file.name for file in folder.parent.iterdir()} == {"tides", "tides.json"}
+    listed = read_json(paths.kaggle_listing("tides"))["listed"]  # `kernel --training` asks what is in an archive
+    assert sorted(listed) == ["data/Test.csv", "sampleSubmission.csv.zip", "train.csv"]
 
 
 def test_what_is_complete_is_not_downloaded_again_what_changed_is_and_a_cut_download_goes_on(
