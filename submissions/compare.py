@@ -178,14 +178,10 @@ def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: Labels, 
 
 
 def tried(n: int) -> str:
-    """How many runs were tried, and what the best of as many equal ones looks like."""
-    if n < 3:
-        return f"Runs that were tried: {n}."
+    """How many runs were tried, and what that does to the best of them."""
     luck = stats.norm.ppf((n - 0.375) / (n + 0.25))  # Blom: the largest of n normal numbers
-    return (
-        f"Runs that were tried: {n}. The best of {n} that are equal looks about {luck:.1f} standard errors better than "
-        "their mean, so its score is too good by as much."
-    )
+    best = f" The best of {n} equal runs looks about {luck:.1f} standard errors better than it is." if n > 2 else ""
+    return f"Runs that were tried: {n}.{best}"
 
 
 def _scores(run: dict[str, Any], labels: Labels) -> list[str]:

@@ -85,15 +85,19 @@ def page(competition: str, public_share: float) -> str:
             oof[one.submission] = out_of_fold(*product, config.competition.targets)
         except DataError:  # a file of no run, or of one that was deleted
             continue
-    draws = None
+    scores = pd.DataFrame([asdict(one) for one in files], columns=["submission", *BOARDS]).set_index("submission")
+    scores, draws = scores.astype(float), None
+    chosen: list[str] = []
     if oof:
         n_test = len(read_table(paths.test))
         n_public = round(n_test * public_share)
         draws = draw(oof, read_labels(config, paths), (n_public, n_test - n_public))
-    scores = pd.DataFrame([asdict(one) for one in files], columns=["submission", *BOARDS]).set_index("submission")
-    scores = scores.astype(float)
-    chosen, why = to_select(scores, draws, metric)
-    said = [*rank_correlations(scores, draws), *noise(scores, draws, metric), *_shift(paths), why]
+    said = rank_correlations(scores, draws)
+    if draws is None:
+        said.append("The runs behind these files are not here, so nothing is said of chance. Select by CV.")
+    else:
+        chosen, why = to_select(draws, metric)
+        said += [*noise(scores, draws, metric), *_shift(paths), why]
     wrapped = [textwrap.fill(line, 110, initial_indent="- ", subsequent_indent="  ") for line in said]
     label = f"{metric.name}, {'greater' if metric.greater_is_better else 'less'} is better"
     parts = [f"# Submissions of {paths.name}: {label}", _table(known), "\n".join(wrapped)]
@@ -108,71 +112,58 @@ def rank_correlations(scores: pd.DataFrame, draws: Draws | None) -> list[str]:
     said = []
     for one, other in ((CV, PUBLIC), (CV, PRIVATE), (PUBLIC, PRIVATE)):
         both = scores[[one, other]].dropna()
-        if len(both) < FEWEST:
-            continue
-        said.append(f"Spearman of {one} and {other}: {both[one].corr(both[other], 'spearman'):.2f}, n = {len(both)}.")
-        if draws is not None and one == CV and set(both.index) <= set(draws.public):
-            low, high = usual_spearman(draws.public if other == PUBLIC else draws.private, both[CV])
-            said[-1] += f" The draw of the rows alone gives {low:.2f} to {high:.2f} in 90 % of the cases."
+        if len(both) >= FEWEST:
+            rho, usual = both[one].corr(both[other], "spearman"), ""
+            if draws is not None and one == CV and set(both.index) <= set(draws.public):
+                low, high = usual_spearman(draws.public if other == PUBLIC else draws.private, both[CV])
+                usual = f"; {low:.2f} to {high:.2f} in nine of ten draws of the rows"
+            said.append(f"Spearman of {one} and {other}: {rho:.2f}, n = {len(both)}{usual}.")
     return said or [f"A rank correlation of CV and the leaderboard needs {FEWEST} files with both scores."]
 
 
-def noise(scores: pd.DataFrame, draws: Draws | None, metric: Metric) -> list[str]:
+def noise(scores: pd.DataFrame, draws: Draws, metric: Metric) -> list[str]:
     """How far the draw of the rows alone moves scores, and the lead on the public board held against it."""
-    if draws is None:
-        return ["The runs behind these files are not here, so nothing is said of chance."]
-    parts = zip((PUBLIC, PRIVATE), (draws.public, draws.private), draws.sizes, strict=True)
-    deviations = [f"{number(part.std().median())} on {n} {name} rows" for name, part, n in parts]
+    public, private = (number(part.std().median()) for part in (draws.public, draws.private))
     said = [
-        f"The standard deviation of a score is {' and '.join(deviations)}, drawn from {draws.n_rows} out-of-fold rows "
-        "by group; --public-share tells the share of the public rows."
+        f"The standard deviation of a score is {public} on {draws.sizes[0]} public rows and {private} on "
+        f"{draws.sizes[1]} private rows, drawn from {draws.n_rows} out-of-fold rows by group (--public-share)."
     ]
     if draws.public.shape[1] > 1:
         said.append(
-            "A gain on the board below one paired standard deviation is not evidence; between two of these files "
-            f"that is {number(paired_deviation(draws.public))}."
+            "A gain on the board below one paired standard deviation is not evidence; between two of these files that "
+            f"is {number(paired_deviation(draws.public))}."
         )
-    board = _ranked(scores.filter(draws.public.columns, axis=0)[PUBLIC], metric)[:2]
-    if len(board) == 2:
-        first, second = board.index
+    board = scores[PUBLIC].filter(draws.public.columns).dropna().sort_values(ascending=not metric.greater_is_better)
+    if len(board) > 1:
+        first, second = board.index[:2]
         gain, deviation = abs(board[first] - board[second]), (draws.public[first] - draws.public[second]).std()
-        verdict = "not evidence" if gain < deviation else "more than one of them"
+        verdict = ", which is not evidence" if gain < deviation else ""
         said.append(
-            f"On the board {first} leads {second} by {number(gain)}, with a paired standard deviation of "
-            f"{number(deviation)}: {verdict}."
+            f"On the board {first} leads {second} by {number(gain)}{verdict}; the paired standard deviation of the two "
+            f"is {number(deviation)}."
         )
     return said
 
 
-def to_select(scores: pd.DataFrame, draws: Draws | None, metric: Metric) -> tuple[list[str], str]:
-    """The two submissions to select, and why: the best pair of the draws, else the best by CV, else by the board."""
-    if draws is None:
-        ranked = pd.concat([_ranked(scores[CV], metric), _ranked(scores[PUBLIC], metric)])
-        chosen = list(dict.fromkeys(ranked.index))[:2]
-        return chosen, f"Select {' and '.join(chosen) or 'later'}: by CV, or by the board where a file has no CV score."
+def to_select(draws: Draws, metric: Metric) -> tuple[list[str], str]:
+    """The two submissions to select, or the one that there is, and why."""
     chosen, expected = best_pair(draws.private, metric.greater_is_better)
+    means = " and ".join(f"{number(draws.private[name].mean())} of {name}" for name in chosen)
     if len(chosen) == 1:
-        return chosen, f"Select {chosen[0]}: its private score is {number(expected)} to expect."
-    drawn = draws.private[chosen]
-    alone = " and ".join(f"{number(drawn[name].mean())} of {name}" for name in chosen)
+        return chosen, f"Select {chosen[0]}; the private score to expect is {means}."
+    rho = draws.private[chosen[0]].corr(draws.private[chosen[1]])
     return chosen, (
-        f"Select {' and '.join(chosen)}: the better of their private scores is {number(expected)} to expect ({alone} "
-        f"alone, correlation {drawn[chosen[0]].corr(drawn[chosen[1]]):.3f})."
+        f"Select {' and '.join(chosen)}: the better of their private scores is expected to be {number(expected)} "
+        f"({means} alone, correlation {rho:.3f})."
     )
-
-
-def _ranked(scores: pd.Series, metric: Metric) -> pd.Series:
-    return scores.dropna().sort_values(ascending=not metric.greater_is_better, kind="stable")
 
 
 def _shift(paths: Paths) -> list[str]:
     if not paths.shift.exists():
-        return [f"This is optimistic where train and test differ; ./run.sh folds {paths.name} tells whether they do."]
-    found = read_json(paths.shift, "adversarial")["adversarial"]
-    if found is None or found["auc"] <= TOLD_APART:
-        return []
-    differ = f"train and test differ (AUC {found['auc']:.2f} in ./run.sh folds {paths.name})"
-    return [f"These draws are optimistic: {differ}, so test rows are not like draws from the training rows."]
+        return [f"The draws are optimistic where train and test differ; ./run.sh folds {paths.name} tells if they do."]
+    auc = (read_json(paths.shift, "adversarial")["adversarial"] or {"auc": 0.5})["auc"]
+    differ = f"The draws are optimistic: train and test differ (AUC {auc:.2f} in ./run.sh folds {paths.name})."
+    return [differ] if auc > TOLD_APART else []
 
 
 def _table(known: list[Submission]) -> str:

@@ -17,39 +17,27 @@ from submissions.leaderboard import client
 from submissions.leaderboard.ledger import BY_HAND, Submission, named, read, write
 
 POLL = 10.0
-"""Seconds between two looks at the platform's list."""
-LOOKS = 3
-"""After so many, a submission that is not listed is lost; it is looked for again with every later one."""
+"""Seconds until the platform's list is looked at, or looked at again."""
+STATES = {"PENDING": "submitted", "COMPLETE": "scored", "ERROR": "failed"}
+"""The platform's states in the ledger's words."""
 
 
 def settle(slug: str, ledger: Path, only: str | None = None) -> list[Submission]:
     """Bring the ledger up to what the platform knows: submissions with an unknown end, scores that came later.
 
+    What it does not list is lost, and looked for again with every later submission: platforms may be slow.
+
     Args:
-        ledger: its path.
         only: id of the one submission to look for; None for all, which no other process may be sending.
-
-    Returns:
-        All submissions, in order of time.
-
-    Raises:
-        ServiceError: if the platform does not answer.
     """
     waiting = [one for one in read(ledger) if is_open(one) and only in (None, one.submission)]
-    for look in range(LOOKS):
-        if not waiting:
-            break
-        if look:
-            time.sleep(POLL)
-        listed = client.submissions(slug)
-        for one in list(waiting):
-            found = next((t for t in listed if str(t.ref) == one.ref or t.description.endswith(_tag(one))), None)
-            if found is not None:
-                write(ledger, _as_listed(one, found))
-            if found is not None or one.status != "submitting":
-                waiting.remove(one)
+    listed = client.submissions(slug) if waiting else []
     for one in waiting:
-        write(ledger, replace(one, status="lost"))
+        found = next((t for t in listed if str(t.ref) == one.ref or t.description.endswith(_tag(one))), None)
+        if found is not None:
+            write(ledger, _as_listed(one, found))
+        elif one.status == "submitting":
+            write(ledger, replace(one, status="lost"))
     return read(ledger)
 
 
@@ -65,31 +53,24 @@ def _tag(one: Submission) -> str:
 
 def _as_listed(one: Submission, listed: Any) -> Submission:
     """The submission with what the platform's `ApiSubmission` says of it."""
-    status, one = listed.status.name, replace(one, ref=str(listed.ref))
-    if status == "ERROR":
-        reason = listed.error_description or "the platform could not score it"
-        return replace(one, status="failed", message=f"{one.message}: {reason}")
-    if status != "COMPLETE":
-        return replace(one, status="submitted")
+    one = replace(one, ref=str(listed.ref), status=STATES[listed.status.name])
+    if one.status == "failed":
+        return replace(one, message=f"{one.message}: {listed.error_description or 'the platform could not score it'}")
     public, private = (float(score) if score else None for score in (listed.public_score, listed.private_score))
-    return replace(one, status="scored", public=public, private=private)
+    return replace(one, public=public, private=private)
 
 
 def attempt(slug: str, one: Submission, send: Callable[[str], str], ledger: Path) -> None:
-    """Send a submission; the ledger has it whatever happens.
-
-    Args:
-        one: with the status `submitting`.
-        send: sends with the message that it gets, and returns the platform's reference.
-        ledger: its path.
+    """Send a submission, with a function of the message that returns the platform's reference.
 
     Raises:
-        ServiceError: if the platform refused it, or it is not known whether it arrived.
+        ServiceError: if the platform refused it, or it is not known whether it arrived; the ledger has it.
     """
     write(ledger, one)
     try:
         ref = send(f"{one.message} {_tag(one)}")
     except client.Unsure:
+        time.sleep(POLL)
         if named(one.submission, settle(slug, ledger, one.submission)).status == "lost":
             raise
         print("The connection broke, but the platform's list has the submission: it arrived.")

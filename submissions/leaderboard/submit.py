@@ -30,7 +30,7 @@ from submissions.leaderboard import client
 from submissions.leaderboard.ledger import BY_HAND, Submission, new_id, now, read, write
 from submissions.leaderboard.origin import products, scores_of
 from submissions.leaderboard.sending import attempt, is_open, settle, wait_for_score
-from submissions.run import CHOICE, SUBMISSION_FILE
+from submissions.run import CHOICE, SUBMISSION_FILE, latest_run
 from submissions.sample import check_submission
 from submissions.words import number, with_error
 
@@ -38,19 +38,11 @@ Send = Callable[[str], str]
 """Sends a submission with a message and returns the platform's reference."""
 
 
-def file_to_send(competition: CompetitionConfig, paths: Paths, file: Path | None) -> tuple[Submission, Send]:
-    """The ledger's row of a file that fits the sample, and how it is sent; None: the submission of the latest run.
+def file_to_send(competition: CompetitionConfig, paths: Paths, file: Path) -> tuple[Submission, Send]:
+    """The ledger's row of a file that fits the sample, and how it is sent.
 
     What is checked and sent is a copy, which later runs, and those that end while a question waits, leave alone.
-
-    Raises:
-        DataError: if there is no such file.
-        SubmissionError: if it does not fit.
     """
-    if file is None:
-        if not paths.latest_run.exists():
-            raise DataError(f"{paths.root} has no finished run; run ./run.sh full {paths.name} first.")
-        file = paths.run(paths.latest_run.read_text().strip()) / SUBMISSION_FILE
     if not file.is_file():
         raise DataError(f"There is no file {file}; correct --file, or run ./run.sh full {paths.name} again.")
     name = new_id()
@@ -62,61 +54,48 @@ def file_to_send(competition: CompetitionConfig, paths: Paths, file: Path | None
         copy.unlink()
         raise SubmissionError(str(error).replace(str(copy), str(file))) from None
     print(f"{shown(file)} fits the sample")
-    known = sha256_of(copy)
-    made = products(paths).get(known)
-    row = _row(name, str(copy.relative_to(paths.root)), known)
-    row = replace(row, **scores_of(*made)) if made else row
+    made = products(paths).get(sha256_of(copy))
+    row = _row(name, str(copy.relative_to(paths.root)), sha256_of(copy), made)
     return row, partial(client.submit_file, str(competition.kaggle), copy)
 
 
 def notebook_to_send(slug: str, paths: Paths) -> tuple[Submission, Send]:
-    """The same for the version of the notebook that was pushed last.
-
-    Raises:
-        DataError: if none was pushed, or the bundle is another one by now.
-    """
+    """The same for the version of the notebook that was pushed last."""
     notebook, version = pushed_notebook(paths)
     run = paths.run(read_json(paths.kernel.bundle.manifest, "run")["run"])
-    row = _row(new_id(), f"version {version} of {notebook}", digest([notebook, version], 64))
-    return replace(row, **scores_of(run, CHOICE)), partial(client.submit_kernel, slug, notebook, version)
+    row = _row(new_id(), f"version {version} of {notebook}", digest([notebook, version], 64), (run, CHOICE))
+    return row, partial(client.submit_kernel, slug, notebook, version)
 
 
-def _row(name: str, file: str, file_digest: str) -> Submission:
-    return Submission(name, now(), "submitting", file=file, file_digest=file_digest, revision=revision())
+def _row(name: str, file: str, file_digest: str, made: tuple[Path, str] | None) -> Submission:
+    row = Submission(name, now(), "submitting", file=file, file_digest=file_digest, revision=revision())
+    return replace(row, **scores_of(*made)) if made else row
 
 
 def confirm(question: str) -> bool:
-    """Ask on the terminal.
-
-    Raises:
-        ConfigError: if there is nobody to answer.
-    """
+    """Ask on the terminal, where there is somebody to answer."""
     if not sys.stdin.isatty():
         raise ConfigError("A slot is spent only after a yes, and nobody can answer here. Add --yes.")
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
 def spend(slug: str, row: Submission, send: Send, ledger: Path, again: bool, yes: bool) -> bool:
-    """Look, ask and send; whether it was sent.
-
-    Args:
-        again: whether it may have been sent before.
-        yes: whether not to ask.
+    """Look, ask (unless `yes`) and send; whether it was sent.
 
     Raises:
-        SubmissionError: if it was sent before.
+        SubmissionError: if it was sent before, which `again` allows.
         ServiceError: if none is left today, or the platform refuses.
     """
-    same = [one for one in settle(slug, ledger) if one.file_digest == row.file_digest and one.ref != BY_HAND]
-    sent = [one for one in same if one.status in ("submitted", "scored")]
-    if sent and not again:
-        raise SubmissionError(
-            f"This was sent at {sent[0].time} as {sent[0].submission}, public {number(sent[0].public)}; --again spends "
-            "another slot on it."
-        )
+    for one in settle(slug, ledger):
+        sent = one.status in ("submitted", "scored") and one.ref != BY_HAND
+        if sent and one.file_digest == row.file_digest and not again:
+            raise SubmissionError(
+                f"This was sent at {one.time} as {one.submission}, public {number(one.public)}; --again spends another "
+                "slot on it."
+            )
     left, per_day = client.limits(slug) or ("an unknown number", None)
     if left == 0:
-        which = "all submissions" if per_day is None else f"the {per_day} submissions of today (UTC)"
+        which = f"the {per_day} submissions of today (UTC)" if per_day else "all submissions"
         raise ServiceError(f"You have used {which} of {slug}.")
     print(f"{slug}: {left}{f' of {per_day}' if per_day else ''} left today")
     if not (yes or confirm("Send it?")):
@@ -154,7 +133,11 @@ def main() -> None:
             asked = [one for one in settle(slug, paths.ledger) if one.submission in waiting]
             print("\n".join(outcome(one, metric) for one in asked) or "No submission waits for a score.")
             return
-        row, send = notebook_to_send(slug, paths) if args.kernel else file_to_send(competition, paths, args.file)
+        if args.kernel:
+            row, send = notebook_to_send(slug, paths)
+        else:
+            file = args.file or latest_run(paths.name).folder / SUBMISSION_FILE
+            row, send = file_to_send(competition, paths, file)
         expected = with_error(row.cross_fitted_score, row.standard_error)
         of_run = f"run {row.run}, {row.chosen}, cross-fitted {metric.name} {expected}"
         row = replace(row, message=args.message or (of_run if row.run else "a file of no run"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -67,11 +68,13 @@ def test_every_submission_is_a_row_with_what_chance_does_and_what_to_select(
     assert "on 9 public rows and" in text and "on 21 private rows" in text
     assert "below one paired standard deviation is not evidence" in text
     assert "Select chosen and blend: the better of their private scores is" in text
-    assert "./run.sh folds mixed tells whether they do" in text
+    assert "./run.sh folds mixed tells if they do" in text
     assert (paths.report / "ledger.png").read_bytes().startswith(b"\x89PNG")
     write_json(paths.shift, {"adversarial": {"auc": 0.83}})
-    assert "These draws are optimistic: train and test differ (AUC 0.83" in " ".join(said().split())
+    assert "The draws are optimistic: train and test differ (AUC 0.83" in " ".join(said().split())
     assert "on 15 public rows" in " ".join(said("--public-share", "0.5").split())
+    shutil.rmtree(run)
+    assert "so nothing is said of chance. Select by CV." in " ".join(said().split())
 
 
 def frame(**scores: list[float]) -> pd.DataFrame:
@@ -87,11 +90,11 @@ DRAWS = Draws(
 
 def test_a_lead_is_evidence_only_beyond_its_paired_deviation() -> None:
     # a - b is 0.2 or 0: a standard deviation of 0.1414
-    for public_of_b, verdict in ((0.60, "not evidence"), (0.75, "more than one of them")):
+    for public_of_b, verdict in ((0.60, ", which is not evidence"), (0.75, "")):
         scores = frame(public=[0.5, public_of_b, 0.9, 0.1])  # d has no draws
         said = " ".join(noise(scores, DRAWS, METRICS["rmse"]))
-        assert f"On the board a leads b by {public_of_b - 0.5:.5f}".rstrip("0") in said
-        assert f"deviation of 0.14142: {verdict}." in said
+        assert f"On the board a leads b by {public_of_b - 0.5:#.5g}{verdict}; the paired" in said
+        assert "standard deviation of the two is 0.14142." in said
     assert "c leads b" in " ".join(noise(scores, DRAWS, METRICS["r2"]))
 
 
@@ -106,17 +109,12 @@ def test_ranks_are_compared_where_three_files_have_both_scores() -> None:
     assert "needs 3 files" in rank_correlations(few, None)[0]
 
 
-def test_the_pair_of_the_draws_is_selected_and_without_draws_the_best_by_cv() -> None:
-    scores = frame(cross_fitted_score=[0.3, None, 0.2, 0.4], public=[0.1, 0.0, 0.2, 0.3])  # type: ignore[list-item]
-    chosen, why = to_select(scores, DRAWS, METRICS["rmse"])
-    assert (
-        chosen == ["a", "c"] and "is 0.25000 to expect (0.50000 of a and 0.55000 of c alone, correlation -1.000)" in why
-    )
+def test_the_pair_of_the_draws_is_selected_or_the_one_file_that_there_is() -> None:
+    chosen, why = to_select(DRAWS, METRICS["rmse"])
+    assert chosen == ["a", "c"]
+    assert "is expected to be 0.25000 (0.50000 of a and 0.55000 of c alone, correlation -1.000)" in why
     alone = replace(DRAWS, private=DRAWS.private[["b"]])
-    assert to_select(scores, alone, METRICS["rmse"]) == (["b"], "Select b: its private score is 0.55000 to expect.")
-    assert to_select(scores, None, METRICS["rmse"])[0] == ["c", "a"]
-    assert to_select(scores, None, METRICS["r2"])[0] == ["d", "a"]
-    assert to_select(frame(public=[0.1, 0.0, 0.2, 0.3]), None, METRICS["rmse"])[0] == ["b", "a"]
+    assert to_select(alone, METRICS["rmse"]) == (["b"], "Select b; the private score to expect is 0.55000 of b.")
 
 
 def test_copies_of_a_file_count_once_and_what_never_reached_the_platform_not_at_all() -> None:
