@@ -25,7 +25,7 @@ from competition.config import load_competition
 from competition.paths import Paths
 from competition.tables import read_rows
 from models.config import LightgbmStage
-from models.inputs.matrix import molecule_numbers
+from models.inputs.blocks import molecules
 from models.jobs.work import context_of
 
 THEIRS = """
@@ -48,7 +48,7 @@ def write_features(yaml_file: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     train, test = (read_rows(path, competition, path == paths.train) for path in (paths.train, paths.test))
     for name, rows in (("train", train), ("test", test)):
-        numbers = molecule_numbers(rows, config, context)
+        numbers = molecules(rows, config, context)
         own = rows.inputs[[*context.text, *context.numeric, *context.categorical]]
         features = pd.DataFrame(numbers, columns=[f"molecule_{i}" for i in range(numbers.shape[1])])
         pd.concat([features, own], axis=1).to_csv(folder / f"{name}.csv", index=False)

@@ -23,8 +23,7 @@ import torch
 
 from competition.paths import PROJECT
 from models.config import Unimol2Stage, UnimolStage
-from models.inputs.conformers import embedded
-from models.inputs.molecules import prepared
+from models.inputs.conformers import embedded, prepared
 from models.stages import unimol, unimol2
 from models.training.dropout import set_rates
 from tests.models.published import PackageModel, PackageModel2

@@ -57,6 +57,11 @@ def wheels_cache() -> Path:
     return work_root() / "cache" / "wheels"
 
 
+def hub_revisions() -> Path:
+    """Repository of the hub -> its revision when it was first used."""
+    return work_root() / "cache" / "hub_revisions.json"
+
+
 def weight_folders() -> list[Path]:
     """Folders with pretrained weights that the user keeps: $WEIGHTS_DIR, $UNIMOL_WEIGHT_DIR, `weights/`."""
     named = [os.environ.get("WEIGHTS_DIR"), os.environ.get("UNIMOL_WEIGHT_DIR")]

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, ValidationInfo, field_validator, model_validator
 
 from competition.config import EachOnce, StrictModel, read_yaml, validate
-from models.inputs.template import parse
-from models.inputs.weights import WEIGHT_SETS
 from models.settings import (
     CustomStage,
     Feature,
@@ -31,6 +29,7 @@ from models.settings import (
     Width,
     require_sources,
 )
+from models.weight_sets import WEIGHT_SETS
 
 
 class MoleculeStage(NeuralStage):
@@ -170,14 +169,6 @@ class TextStage(StrictModel):
     def reads_atoms(self) -> bool:
         """Whether all columns are SMILES, cut into atoms."""
         return self.tokens == "smiles" or (self.weights in WEIGHT_SETS and WEIGHT_SETS[self.weights].atoms)
-
-    @model_validator(mode="after")
-    def _one_reading(self) -> Self:
-        if self.template is not None:
-            named = [column for _, column in parse(self.template)[0]]
-            if self.columns and set(self.columns) != set(named):
-                raise ValueError(f"columns must be those of the template ({', '.join(named)}), or be left out")
-        return self
 
 
 class BertStage(TextStage, NeuralStage):
@@ -350,7 +341,7 @@ class RegressorStage(Stage):
     @field_validator("regressor")
     @classmethod
     def _regressor_is_known(cls, regressor: str) -> str:
-        from models.stages.estimators import regressor_class
+        from models.regressors import regressor_class
 
         regressor_class(regressor)
         return regressor
@@ -358,7 +349,7 @@ class RegressorStage(Stage):
     @field_validator("parameters")
     @classmethod
     def _parameters_are_known(cls, parameters: dict[str, Any], others: ValidationInfo) -> dict[str, Any]:
-        from models.stages.estimators import build_regressor
+        from models.regressors import build_regressor
 
         if "regressor" in others.data:
             build_regressor(others.data["regressor"], parameters, seed=0)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from competition.tables import Rows
-from models.config import ConformerStage, EmbeddingStage, FeatureStage
+from models.config import ConformerStage, EmbeddingStage
 from models.inputs.cache import Cache
-from models.settings import NeuralStage, Stage
+from models.settings import Stage
 from models.stage import Context, FittedStage
 
 CLASSES = {
@@ -46,12 +46,10 @@ class Shared:
     """A cache that the jobs of a stage read, so that it is filled before they start.
 
     keys: the molecules or texts of some rows that it has to hold.
-    on_gpu: whether a worker with a GPU computes it faster.
     """
 
     cache: Cache
     keys: Callable[[Rows], Iterable[str]]
-    on_gpu: bool = False
 
 
 def shared_caches(config: Stage, context: Context) -> list[Shared]:
@@ -66,12 +64,14 @@ def shared_caches(config: Stage, context: Context) -> list[Shared]:
 
         conformers = conformer_cache(context.cache, **config.conformer_settings)
         found.append(Shared(conformers, molecules(config.columns or context.smiles)))
-    if isinstance(config, FeatureStage | NeuralStage | EmbeddingStage) and context.smiles:
+    if context.smiles:
         from models.inputs.features import stage_features
 
         found += [Shared(cache, molecules(context.smiles)) for cache in stage_features(config, context.cache)]
     if isinstance(config, EmbeddingStage):
-        from models.inputs.frozen import encoder_cache, read_texts
+        from models.inputs.frozen import encoder_cache
+        from models.inputs.template import SEPARATOR, read_template
 
-        found.append(Shared(encoder_cache(config, context.cache), lambda rows: read_texts(rows, config, context), True))
+        template = read_template(config, context)
+        found.append(Shared(encoder_cache(config, context.cache), lambda rows: template.texts(rows.inputs, SEPARATOR)))
     return found

@@ -20,17 +20,18 @@ from competition.tables import own_rows
 from folds.splitters import divide
 from models.config import RegressorStage, TextStage
 from models.inputs.template import read_template, require_molecules
-from models.inputs.weights import WEIGHT_SETS, digest_of_weights
+from models.inputs.weights import digest_of_weights
 from models.jobs.executor import count_gpus
 from models.jobs.plan import code_digest
 from models.jobs.ray_executor import require_cluster
+from models.regressors import require_weights
 from models.settings import CustomStage, FileStage, NeuralStage, Stage
 from models.stage import molecule_columns, require_inputs
 from models.stages.custom import load_custom
-from models.stages.estimators import require_weights
 from models.stages.file import FOLD_MARKS, check_predictions
 from models.training.labels import require_log1p
 from models.training.machine import cpu_has_bf16, require_precision
+from models.weight_sets import WEIGHT_SETS
 from submissions.config import Config, load_config
 
 
@@ -123,10 +124,7 @@ def _check_columns(stage: object, config: Config, train: pd.DataFrame) -> None:
     if kind in ("gnn", "unimol", "unimol2"):
         molecule_columns(getattr(stage, "columns", []), competition.smiles, kind)
     if isinstance(stage, TextStage):
-        template = read_template(
-            stage.template, stage.columns, competition.smiles, competition.text, competition.categorical,
-            stage.reads_atoms,
-        )  # fmt: skip
+        template = read_template(stage, competition)
         if enumerates := getattr(stage, "enumerate_smiles", False):
             require_molecules(template, enumerates == "order")
             if enumerates == "order" and not any("." in text for text in template.texts(train, " ")):

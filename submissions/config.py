@@ -35,7 +35,7 @@ class StackRegressor(StrictModel):
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:
-        from models.stages.estimators import build_regressor
+        from models.regressors import build_regressor
 
         build_regressor(self.name, self.parameters, seed=0)
         return self

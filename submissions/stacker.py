@@ -189,7 +189,7 @@ def fit_ridge(x: Array, residual: Array, folds: NDArray[np.int64], power: int) -
 
 def regressor(name: str, parameters: dict[str, Any], seed: int) -> Corrector:
     """A corrector of scikit-learn by its name and settings; it is used where it clearly helps across the folds."""
-    from models.stages.estimators import build_regressor
+    from models.regressors import build_regressor
 
     def fit(x: Array, residual: Array, folds: NDArray[np.int64], power: int) -> Regressor | None:
         def fitted(rows: NDArray[np.bool_]) -> Regressor:

@@ -1,9 +1,11 @@
 """3-D conformers of molecules by RDKit, from the canonical SMILES, with a bound on iterations and never on time.
 
-Steps, each tried where the one before fails: ETKDG version 3; ETKDG from random coordinates; distances alone, without
+First the molecule: salts are cut down and the open ends of polymers closed, as the settings say. Then its coordinates;
+each step is tried where the one before fails: ETKDG version 3; ETKDG from random coordinates; distances alone, without
 what ETKDG knows of torsions and rings, for strained cages; flat 2-D coordinates. All but the last are relaxed in MMFF.
 The status word says which one it was; statuses are counted in the job's report.
-Source: Riniker and Landrum, JCIM 2015 (ETKDG); Tosco et al., J. Cheminf. 2014 (MMFF in RDKit).
+Sources: Riniker and Landrum, JCIM 2015 (ETKDG); Tosco et al., J. Cheminf. 2014 (MMFF in RDKit); Wang et al., MMPolymer,
+CIKM 2024 (caps of carbon).
 """
 
 from __future__ import annotations
@@ -11,13 +13,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from rdkit import Chem, RDLogger
 from rdkit.Chem import AllChem, rdDepictor, rdDistGeom
 
 from competition.errors import DataError
 from models.inputs.cache import Array, Cache
-from models.inputs.molecules import prepared
 
 RDLogger.DisableLog("rdApp.*")  # failures are counted by status instead
 
@@ -33,39 +33,15 @@ def conformer_cache(root: Path, conformers: int, fragments: str, repeat_units: s
     settings of `models.config.ConformerStage`. A flat molecule is stored whatever `unembeddable` says, so that to set
     it anew computes nothing again.
     """
-    settings = {
-        "seed": SEED,
-        "attempts": EMBED_ATTEMPTS,
-        "mmff": MMFF_ITERATIONS,
-        "method": "etkdg3-random-distances-mmff",
-        "conformers": conformers,
-        "fragments": fragments,
-        "repeat_units": repeat_units,
-    }
 
     def compute(smiles: list[str]) -> list[tuple[Array, str]]:
         return [embedded(prepared(text, fragments, repeat_units), conformers) for text in smiles]
 
+    settings = {"conformers": conformers, "fragments": fragments, "repeat_units": repeat_units}
     return Cache(root, "conformers", settings, compute, refuse_flat if unembeddable == "error" else None)
 
 
-def embedded(molecule: Chem.Mol, conformers: int = 1) -> tuple[NDArray[np.float32], str]:
-    """Conformers of a molecule, (n_atoms, 1 + 3 * conformers), and how they were made.
-
-    The status is mmff, etkdg, random_mmff, random, distances_mmff, distances or flat. Where fewer embed than asked
-    for, they repeat.
-    """
-    molecule = Chem.AddHs(molecule)
-    for word in ("", "random", "distances"):
-        if _embed(molecule, conformers, word):
-            optimised = _optimise(molecule)
-            status = "_".join(part for part in (word, "mmff" if optimised else "") if part) or "etkdg"
-            return _array(molecule, conformers), status
-    rdDepictor.Compute2DCoords(molecule)
-    return _array(molecule, conformers), "flat"
-
-
-def select(conformers: NDArray[np.float32], number: int) -> NDArray[np.float32]:
+def select(conformers: Array, number: int) -> Array:
     """One conformer, (n_atoms, 4), of an array of the cache."""
     return conformers[:, [0, 3 * number + 1, 3 * number + 2, 3 * number + 3]]
 
@@ -79,10 +55,83 @@ def refuse_flat(statuses: dict[str, str]) -> None:
     flat = sorted(smiles for smiles, status in statuses.items() if status == "flat")
     if flat:
         raise DataError(
-            f"every molecule must have a 3-D conformer; {len(flat)} of {len(statuses)} cannot be embedded: "
+            f"{len(flat)} of {len(statuses)} molecules have no 3-D conformer: "
             f"{', '.join(flat[:3])}{' ...' if len(flat) > 3 else ''}. Set the stage's unembeddable: flat to give them "
             "2-D coordinates, or for salts fragments: largest, or for '*' repeat_units: cap."
         )
+
+
+def prepared(smiles: str, fragments: str, repeat_units: str) -> Chem.Mol:
+    """The molecule that a canonical SMILES stands for, without hydrogens, its atoms in a fixed order.
+
+    Raises:
+        DataError: if the closed molecule breaks the rules of valence.
+    """
+    molecule = Chem.MolFromSmiles(smiles)
+    if fragments == "largest":
+        parts = Chem.GetMolFrags(molecule, asMols=True)
+        molecule = max(parts, key=lambda part: (part.GetNumHeavyAtoms(), part.GetNumAtoms(), Chem.MolToSmiles(part)))
+    stars = [atom for atom in molecule.GetAtoms() if atom.GetAtomicNum() == 0]
+    if repeat_units == "keep" or not stars:
+        return molecule
+    closed = (
+        _cyclic(molecule, stars) if repeat_units == "cyclic_dimer" and _are_ends(stars) else _capped(molecule, stars)
+    )
+    try:
+        Chem.SanitizeMol(closed)
+    except Chem.MolSanitizeException as error:
+        raise DataError(
+            f"repeat_units: {repeat_units} makes no molecule of {smiles} ({error}). Set repeat_units: keep."
+        ) from error
+    return closed
+
+
+def _are_ends(stars: list[Chem.Atom]) -> bool:
+    """Whether these are two '*', each with one single bond, to atoms that are not '*' themselves."""
+    bonds = [(star, bond) for star in stars for bond in star.GetBonds()]
+    return len(stars) == len(bonds) == 2 and all(
+        bond.GetBondType() == Chem.BondType.SINGLE and bond.GetOtherAtom(star).GetAtomicNum() for star, bond in bonds
+    )
+
+
+def _capped(molecule: Chem.Mol, stars: list[Chem.Atom]) -> Chem.Mol:
+    """Carbon in place of every '*', with the hydrogens that its bonds leave room for."""
+    capped = Chem.RWMol(molecule)
+    for star in stars:
+        capped.ReplaceAtom(star.GetIdx(), Chem.Atom(6))
+    return capped.GetMol()
+
+
+def _cyclic(molecule: Chem.Mol, stars: list[Chem.Atom]) -> Chem.Mol:
+    """Two units joined head to tail both ways; three, where both ends are at one atom, which two cannot join twice."""
+    head, tail = (star.GetNeighbors()[0].GetIdx() for star in stars)
+    n_units, size = (3 if head == tail else 2), molecule.GetNumAtoms()
+    ring = Chem.Mol(molecule)
+    for _ in range(n_units - 1):
+        ring = Chem.CombineMols(ring, molecule)
+    ring = Chem.RWMol(ring)
+    for unit in range(n_units):
+        ring.AddBond(unit * size + tail, (unit + 1) % n_units * size + head, Chem.BondType.SINGLE)
+    for index in sorted((unit * size + star.GetIdx() for unit in range(n_units) for star in stars), reverse=True):
+        ring.RemoveAtom(index)
+    return ring.GetMol()
+
+
+def embedded(molecule: Chem.Mol, conformers: int = 1) -> tuple[Array, str]:
+    """Conformers of a molecule, (n_atoms, 1 + 3 * conformers), and how they were made.
+
+    The status is mmff, etkdg, random_mmff, random, distances_mmff, distances or flat. Where fewer embed than asked
+    for, they repeat.
+    """
+    molecule = Chem.AddHs(molecule)
+    way = next((way for way in ("", "random", "distances") if _embed(molecule, conformers, way)), "flat")
+    if way == "flat":
+        rdDepictor.Compute2DCoords(molecule)
+    relaxed = way != "flat" and _relax(molecule)
+    numbers = [atom.GetAtomicNum() for atom in molecule.GetAtoms()]
+    positions = [conformer.GetPositions() for conformer in molecule.GetConformers()]
+    array = np.column_stack([numbers, *(positions[i % len(positions)] for i in range(conformers))])
+    return array.astype(np.float32), "_".join(filter(None, (way, "mmff" if relaxed else ""))) or "etkdg"
 
 
 def _embed(molecule: Chem.Mol, conformers: int, way: str) -> bool:
@@ -98,15 +147,9 @@ def _embed(molecule: Chem.Mol, conformers: int, way: str) -> bool:
         return False
 
 
-def _optimise(molecule: Chem.Mol) -> bool:
+def _relax(molecule: Chem.Mol) -> bool:
     """Relax in MMFF where it has parameters for every atom; one that has not converged is kept as it is."""
     if not AllChem.MMFFHasAllMoleculeParams(molecule):
         return False
     results = AllChem.MMFFOptimizeMoleculeConfs(molecule, maxIters=MMFF_ITERATIONS)
     return all(code >= 0 for code, _ in results)
-
-
-def _array(molecule: Chem.Mol, conformers: int) -> NDArray[np.float32]:
-    numbers = np.array([atom.GetAtomicNum() for atom in molecule.GetAtoms()], dtype=np.float32)
-    positions = [conformer.GetPositions() for conformer in molecule.GetConformers()]
-    return np.column_stack([numbers, *(positions[i % len(positions)] for i in range(conformers))]).astype(np.float32)

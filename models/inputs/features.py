@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,8 @@ from rdkit import Chem, RDLogger
 from rdkit.Avalon import pyAvalonTools
 from rdkit.Chem import Descriptors, MACCSkeys, rdFingerprintGenerator, rdReducedGraphs
 
-from models.config import EmbeddingStage, FeatureStage
 from models.inputs.cache import Array, Cache
-from models.settings import NeuralStage
+from models.settings import Stage
 
 RDLogger.DisableLog("rdApp.*")  # a descriptor that fails is NaN, which trees take
 
@@ -56,7 +55,7 @@ FEATURES: dict[str, Callable[[Chem.Mol, int], NDArray]] = {
 """Features of a molecule, (n_features,), by their names in the settings; the number is `n_bits`."""
 
 
-def molecule_features(kinds: list[str], n_bits: int, root: Path) -> list[Cache]:
+def molecule_features(kinds: Iterable[str], n_bits: int, root: Path) -> list[Cache]:
     """Caches of the features, each giving arrays (1, n_features), in the order of the matrix's columns.
 
     Args:
@@ -68,11 +67,10 @@ def molecule_features(kinds: list[str], n_bits: int, root: Path) -> list[Cache]:
     return [_cache(name, n_bits, root) for name in dict.fromkeys(names)]
 
 
-def stage_features(config: FeatureStage | NeuralStage | EmbeddingStage, root: Path) -> list[Cache]:
-    """Caches of the features of molecules that a stage asks for."""
-    if isinstance(config, FeatureStage):
-        return molecule_features(list(config.features), config.n_bits, root)
-    return molecule_features(list(config.molecule_features), NEURAL_BITS, root)
+def stage_features(config: Stage, root: Path) -> list[Cache]:
+    """Caches of the features of molecules that a stage reads; none where it reads none."""
+    kinds = getattr(config, "features", None) or getattr(config, "molecule_features", [])
+    return molecule_features(kinds, getattr(config, "n_bits", NEURAL_BITS), root)
 
 
 def _cache(name: str, n_bits: int, root: Path) -> Cache:

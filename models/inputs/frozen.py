@@ -10,28 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from competition.tables import Rows
 from models.config import EmbeddingStage
 from models.inputs.cache import Array, Cache
-from models.inputs.template import SEPARATOR, Template, read_template
+from models.inputs.template import SEPARATOR
 from models.inputs.weights import digest_of_weights
-from models.stage import Context
 
 SHARD = 500
 """Texts that a worker reads at a time: some seconds of work."""
 BATCH = 32
 """Texts of similar length that go through the encoder together."""
-
-
-def template_of(config: EmbeddingStage, context: Context) -> Template:
-    """How the columns of a row become the text that the encoder reads."""
-    roles = context.smiles, context.text, context.categorical
-    return read_template(config.template, config.columns, *roles, config.reads_atoms)
-
-
-def read_texts(rows: Rows, config: EmbeddingStage, context: Context) -> list[str]:
-    """One text per row, its columns apart by `SEPARATOR`."""
-    return template_of(config, context).texts(rows.inputs, SEPARATOR)
 
 
 def encoder_cache(config: EmbeddingStage, root: Path) -> Cache:

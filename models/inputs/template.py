@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from string import Formatter
 
 import pandas as pd
 
+from competition.config import CompetitionConfig
 from competition.errors import ConfigError
+from models.config import TextStage
+from models.stage import Context
 
 SEPARATOR = "[SEP]"
 """Stands in a template for the encoder's own separator."""
@@ -17,27 +19,22 @@ SEPARATOR = "[SEP]"
 
 @dataclass(frozen=True)
 class Template:
-    """What stands before each column, and behind the last.
+    """How a text is made of columns.
 
-    pieces: (literal, column) in order.
-    end: literal behind the last column.
+    columns: in the order of the text.
+    literals: what stands before each column, and behind the last.
     smiles: those of the columns that hold SMILES.
     """
 
-    pieces: list[tuple[str, str]]
-    end: str
+    columns: list[str]
+    literals: list[str]
     smiles: frozenset[str]
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns in their order."""
-        return [column for _, column in self.pieces]
 
     @property
     def is_reaction(self) -> bool:
         """Whether the template makes a reaction's SMILES of molecule columns, each of its sides a set of molecules."""
-        literals = self.end + "".join(literal for literal, _ in self.pieces)
-        return set(self.columns) <= self.smiles and 1 <= literals.count(">") <= 2 and not literals.strip(".>")
+        around = "".join(self.literals)
+        return set(self.columns) <= self.smiles and 1 <= around.count(">") <= 2 and not around.strip(".>")
 
     def texts(
         self, inputs: pd.DataFrame, separator: str, spell: Callable[[str, str], str] = lambda smiles, row: smiles
@@ -52,8 +49,7 @@ class Template:
         """
         whole = self.is_reaction
         spelled = set() if whole else self.smiles
-        literals = [_with_separator(literal, separator) for literal, _ in self.pieces]
-        end = _with_separator(self.end, separator)
+        *literals, end = (re.sub(r"\s*\[SEP\]\s*", lambda found: separator, literal) for literal in self.literals)
         texts = []
         for values in inputs[self.columns].astype(str).itertuples(index=False, name=None):
             text, row = "", "\n".join(values)
@@ -65,51 +61,42 @@ class Template:
         return texts
 
 
-def _with_separator(literal: str, separator: str) -> str:
-    return re.sub(rf"\s*{re.escape(SEPARATOR)}\s*", lambda found: separator, literal)
+def read_template(stage: TextStage, inputs: CompetitionConfig | Context) -> Template:
+    """The template of a stage; without one, "." between neighbouring molecule columns and [SEP] between all others.
 
-
-def read_template(
-    template: str | None,
-    columns: list[str],
-    smiles: list[str],
-    text: list[str],
-    categorical: list[str],
-    reads_atoms: bool = False,
-) -> Template:
-    """The named template; without one, "." between neighbouring molecule columns and [SEP] between all others.
-
-    Args:
-        columns: of a text without template; empty for all of `text`, else all of `smiles`.
-        smiles, text, categorical: columns of the competition by role.
-        reads_atoms: whether all columns hold SMILES, whatever their role: a reaction is no molecule.
+    Without columns, all text columns are read, or where there are none, all molecule columns.
 
     Raises:
-        ConfigError: if a column is not an input, or there is none to read.
+        ConfigError: if a column is not an input, there is none to read, or the template cannot be read.
     """
-    pieces, end = parse(template) if template else ([], "")
-    columns = [column for _, column in pieces] or columns or text or smiles
-    known = [*smiles, *text, *categorical]
+    columns, literals = stage.columns or inputs.text or inputs.smiles, list[str]()
+    if stage.template is not None:
+        columns, literals = _parsed(stage.template)
+        if stage.columns and set(stage.columns) != set(columns):
+            raise ConfigError(f"columns must be those of the template ({', '.join(columns)}), or be left out")
+    known = [*inputs.smiles, *inputs.text, *inputs.categorical]
     foreign = [column for column in columns if column not in known]
     if foreign or not columns:
         raise ConfigError(
-            "columns of a stage that reads text must be inputs with molecules, text or categories "
+            "a stage that reads text takes columns of molecules, text or categories "
             f"({', '.join(known) or 'there are none'}); found {', '.join(foreign) or 'no text or molecule column'}. "
             "Name the column under competition.text or competition.smiles."
         )
-    if not pieces:
-        neighbours = zip(columns, columns[1:], strict=False)
-        between = ["." if a in smiles and b in smiles else SEPARATOR for a, b in neighbours]
-        pieces = list(zip(["", *between], columns, strict=True))
-    molecules = frozenset(columns if reads_atoms else {*columns} & {*smiles})
+    molecules = frozenset(columns if stage.reads_atoms else {*columns} & {*inputs.smiles})
+    if not literals:
+        pairs = zip(columns, columns[1:], strict=False)
+        literals = ["", *("." if {a, b} <= {*inputs.smiles} else SEPARATOR for a, b in pairs), ""]
     if molecules >= set(columns):  # blanks around an arrow are for the reader
-        pieces = [(_close_up(literal), column) for literal, column in pieces]
-        end = _close_up(end)
-    return Template(pieces, end, molecules)
+        literals = [re.sub(r"\s*([.>]+)\s*", r"\1", literal) for literal in literals]
+    return Template(columns, literals, molecules)
 
 
-def _close_up(literal: str) -> str:
-    return re.sub(r"\s*([.>]+)\s*", r"\1", literal)
+def _parsed(template: str) -> tuple[list[str], list[str]]:
+    """Columns, and what stands before each and behind the last, of a text such as "{a}.{b}>>{c}"."""
+    parts = re.split(r"\{([^{}]+)\}", template)
+    if len(parts) == 1 or any(brace in literal for literal in parts[::2] for brace in "{}"):
+        raise ConfigError(f"a template names columns in braces, as in {{a}} [SEP] {{b}}; found {template!r}")
+    return parts[1::2], parts[::2]
 
 
 def require_molecules(template: Template, order_only: bool) -> None:
@@ -129,25 +116,3 @@ def require_molecules(template: Template, order_only: bool) -> None:
             f"enumerate_smiles: order needs columns that are a side of a reaction; this stage reads {columns} in their "
             'order. Set a template with an arrow, such as template: "{' + "}.{".join(template.columns) + '}>>".'
         )
-
-
-def parse(template: str) -> tuple[list[tuple[str, str]], str]:
-    """(literal, column) pairs of a format string such as "{a}.{b}>>{c}", and what stands behind the last column.
-
-    Raises:
-        ValueError: if it is no format string, or names no column.
-    """
-    pieces, end = [], ""
-    try:
-        fields = list(Formatter().parse(template))
-    except ValueError as error:
-        raise ValueError(f"template must be text with columns in braces, as in {{a}} [SEP] {{b}}: {error}") from None
-    for literal, column, spec, conversion in fields:
-        if column is None:
-            end = literal
-        else:  # a colon or an exclamation mark is a part of the column's name here
-            name = column + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
-            pieces.append((literal, name))
-    if not all(column for _, column in pieces) or not pieces:
-        raise ValueError("a template must name columns in braces, as in {a} [SEP] {b}")
-    return pieces, end

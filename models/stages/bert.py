@@ -63,9 +63,7 @@ class Bert(Neural):
 
     def __init__(self, config: BertStage, context: Context) -> None:
         super().__init__(config, context)
-        self.template = read_template(
-            config.template, config.columns, context.smiles, context.text, context.categorical, config.reads_atoms
-        )
+        self.template = read_template(config, context)
         self.order_only = config.enumerate_smiles == "order"
         if config.enumerate_smiles:
             require_molecules(self.template, self.order_only)

@@ -39,21 +39,20 @@ class Custom:
         self._call("fit", self.stage.fit, train, valid, folder)
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
-        """Predictions (n_rows, n_targets).
+        """Predictions (n_rows, n_outputs); a single output may be (n_rows,).
 
         Raises:
             ConfigError: if it fails, or returns something else or numbers that are not finite.
         """
-        returned = self._call("predict", self.stage.predict, rows, folder)
-        y_pred = np.asarray(self._call("predict", np.asarray, returned, float))
-        expected = (len(rows), len(self.context.task.outputs))
-        y_pred = y_pred[:, None] if y_pred.shape == expected[:1] and expected[1] == 1 else y_pred
-        if y_pred.shape != expected or not np.isfinite(y_pred).all():
-            wrong = int((~np.isfinite(y_pred)).sum())
-            found = f"{wrong} that are not finite" if y_pred.shape == expected else f"shape {y_pred.shape}"
+        y_pred = self._call("predict", lambda: np.asarray(self.stage.predict(rows, folder), float))
+        shape = (len(rows), len(self.context.task.outputs))
+        y_pred = y_pred[:, None] if y_pred.shape == shape[:1] and shape[1] == 1 else y_pred
+        if y_pred.shape != shape or not np.isfinite(y_pred).all():
+            wrong = f"{(~np.isfinite(y_pred)).sum()} of them are not finite"
             raise ConfigError(
-                f"predict of {self.config.code} must return finite numbers of shape {expected}, a row per row and a "
-                f"column per target; found {found}. Labels in training may be missing (NaN)."
+                f"predict of {self.config.code} must return numbers of shape {shape}, a row per row and a column per "
+                f"output; {wrong if y_pred.shape == shape else f'it returned the shape {y_pred.shape}'}. "
+                "Labels in training may be missing (NaN)."
             )
         return y_pred
 
@@ -69,7 +68,7 @@ class Custom:
             own = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
             where = f" in line {own[-1]}" if own else ""
             raise ConfigError(
-                f"{method} of {self.config.code} must not fail; it raised {type(error).__name__}{where}: {error}. "
+                f"{method} of {self.config.code} raised {type(error).__name__}{where}: {error}. "
                 "Correct it; finished jobs are kept."
             ) from error
 
@@ -82,16 +81,16 @@ def load_custom(config: CustomStage) -> tuple[Any, Any]:
     """
     found = load_user_code("code", config.code, "a class with fit and predict")
     for name, arguments in METHODS.items():
-        method = getattr(found, name, None)
         try:
+            method = getattr(found, name)
             if method is object.__init__:
                 raise TypeError("the class has none of its own")
-            inspect.signature(method).bind("self", *arguments)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+            inspect.signature(method).bind("self", *arguments)
+        except (AttributeError, TypeError, ValueError):
             raise ConfigError(
-                f"code: {config.code} must be a class with {name}(self, {', '.join(arguments)}); it has none, or with "
-                "other arguments."
+                f"code: {config.code} must be a class with {name}(self, {', '.join(arguments)}); it has none, or one "
+                "with other arguments."
             ) from None
-    model = getattr(found, "Settings", None)
-    file = Path(config.code.rpartition(":")[0])
-    return found, config.settings if model is None else validate(model, config.settings, file, "settings")
+    if not hasattr(found, "Settings"):
+        return found, config.settings
+    return found, validate(found.Settings, config.settings, Path(config.code.rpartition(":")[0]), "settings")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from competition.clean import check_ids, listed, named_rows, parse_numbers, require_columns
+from competition.clean import check_ids, listed, parse_numbers, require_columns
 from competition.config import CompetitionConfig
 from competition.errors import ConfigError, DataError
 from competition.files import read_text_table
@@ -24,10 +24,8 @@ from models.notes import write_notes
 from models.settings import FileStage
 from models.stage import Context
 
-OOF, TEST = "oof.csv", "test.csv"
-COPY_OF_OOF, COPY_OF_TEST = "their_oof.csv", "their_test.csv"  # a job's own oof.csv has the rows of its fold
-FOLD = "fold"
-"""Column of oof.csv that names the fold in which a row was held out there."""
+OOF, TEST, FOLD = "oof.csv", "test.csv", "fold"  # the column fold of oof.csv says where a row was held out there
+COPY_OF_OOF, COPY_OF_TEST = "their_oof.csv", "their_test.csv"  # beside the job's own predictions
 
 WHY = (
     "their models may have seen labels of the fold that is held out here, so the scores of this stage, and the "
@@ -39,14 +37,10 @@ FOLD_MARKS = {
     UNKNOWN_FOLDS: f"predictions made elsewhere, whose {OOF} does not name their folds: {WHY}",
 }
 
-LEAST_ROWS = 20
-"""Fewer say too little of a column."""
-FAR = 3.0
-"""Spreads of the labels; of predictions that are all the mean of the labels, half are nearer to them than 0.7."""
-AGAINST = -0.2
-"""Correlation with the labels; the means of the other folds have one slightly below 0."""
-CROSSED = 0.1
-"""By how much the correlations with each other's labels exceed those with the own ones where columns look swapped."""
+LEAST_ROWS = 20  # fewer say too little of a column
+FAR = 3.0  # standard deviations of the labels; half of predictions that are all the mean are nearer to them than 0.7
+AGAINST = -0.2  # correlation with the labels; the means of the other folds have one slightly below 0
+CROSSED = 0.1  # by how much swapped columns are more like each other's labels than like their own
 
 
 class File:
@@ -60,23 +54,18 @@ class File:
         """Copy both files and note what looks wrong beside the labels of `train`."""
         for source, name in zip(files_of(self.config), (COPY_OF_OOF, COPY_OF_TEST), strict=True):
             shutil.copyfile(source, folder / name)
-        oof, test = self._read(folder / COPY_OF_OOF, []), self._read(folder / COPY_OF_TEST, [])
-        assert train.y is not None
-        notes = doubts(oof, test, pd.DataFrame(train.y, index=train.ids, columns=self.columns))
-        if notes:
+        oof, test = (read_theirs(file, self.context.id, self.columns) for file in files_of(self.config))
+        if notes := doubts(oof, test, pd.DataFrame(train.y, index=train.ids, columns=self.columns)):
             write_notes(folder, notes)
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
-        """Their predictions for `rows`, (n_rows, n_targets).
+        """Their predictions for `rows`, (n_rows, n_outputs).
 
         Raises:
             DataError: if there is none for a row.
         """
-        table = self._read(folder / (COPY_OF_OOF if self.context.predicts_held_out else COPY_OF_TEST), rows.ids)
-        return table.loc[rows.ids].to_numpy(dtype=np.float64)
-
-    def _read(self, path: Path, wanted: list[str]) -> pd.DataFrame:
-        return read_theirs(path, self.context.id, self.columns, wanted)
+        file = folder / (COPY_OF_OOF if self.context.predicts_held_out else COPY_OF_TEST)
+        return read_theirs(file, self.context.id, self.columns, rows.ids).loc[rows.ids].to_numpy(dtype=np.float64)
 
 
 def files_of(config: FileStage) -> tuple[Path, Path]:
@@ -85,19 +74,17 @@ def files_of(config: FileStage) -> tuple[Path, Path]:
     Raises:
         ConfigError: if one is not there.
     """
-    folder = Path(config.folder)
-    lacking = [name for name in (OOF, TEST) if not (folder / name).is_file()]
-    if lacking:
-        found = f"{folder} lacks {' and '.join(lacking)}" if folder.is_dir() else f"there is no folder {folder}"
+    files = Path(config.folder) / OOF, Path(config.folder) / TEST
+    if lacking := [str(file) for file in files if not file.is_file()]:
         raise ConfigError(
-            f"folder must be one with {OOF} and {TEST}; {found}. Correct the path, which is relative to the YAML, or "
-            "put them there."
+            f"the folder of the stage needs {OOF} and {TEST}; there is no {' and no '.join(lacking)}. Correct the "
+            "path, which is relative to the YAML, or put them there."
         )
-    return folder / OOF, folder / TEST
+    return files
 
 
 def read_theirs(
-    path: Path, id_column: str, columns: list[str], wanted: Sequence[str], known: Collection[str] | None = None
+    path: Path, id_column: str, columns: list[str], wanted: Sequence[str] = (), known: Collection[str] | None = None
 ) -> pd.DataFrame:
     """All predictions of a file, ids as the index, one column of floats for each of `columns`; others are not read.
 
@@ -109,34 +96,20 @@ def read_theirs(
         known: ids that may stand in the file; None allows any.
 
     Raises:
-        DataError: with every mistake of the file, a line each.
+        DataError: if the file cannot be read, lacks predictions, or is for another version of the data.
     """
     table = read_text_table(path)
     require_columns(table, [id_column, *columns], path)
-    ids = check_ids(table[id_column], path)
-    values, mistakes = pd.DataFrame(index=pd.Index(ids)), []
-    for name in columns:
-        try:
-            values[name] = parse_numbers(table, name, id_column, path).to_numpy()
-        except DataError as error:
-            mistakes.append(str(error))
-    empty = ids.isin(set(wanted)) & values.isna().any(axis=1).to_numpy()
-    if empty.any():
-        mistakes.append(
-            f"{path} must have a prediction in every column; one is empty in {named_rows(table, empty, id_column)}. "
-            "Fill it in, or leave the stage out."
-        )
-    there = set(ids)
-    if lacking := [row_id for row_id in wanted if row_id not in there]:
-        mistakes.append(
-            f"{path} must have a prediction for every row of the competition; {len(lacking)} are lacking "
-            f"({listed(lacking)}). Add them, or leave the stage out."
-        )
-    if known is not None and (foreign := [row_id for row_id in ids if row_id not in known]):
-        mistakes.append(
-            f"{path} must have rows of the competition's table alone; {len(foreign)} of its ids are not there "
-            f"({listed(foreign)}). Remove them, or use the predictions made with this version of the data."
-        )
+    index = pd.Index(check_ids(table[id_column], path))
+    numbers = {name: parse_numbers(table, name, id_column, path).to_numpy() for name in columns}
+    values = pd.DataFrame(numbers, index=index)
+    lacking, mistakes = values.reindex(list(wanted)).isna().any(axis=1), []
+    if lacking.any():
+        rows = f"{lacking.sum()} rows of the competition ({listed(lacking.index[lacking])})"
+        mistakes.append(f"{path} lacks predictions for {rows}. Add them, or leave the stage out.")
+    if known is not None and (foreign := [row_id for row_id in index if row_id not in known]):
+        rows = f"{len(foreign)} rows that the competition does not have ({listed(foreign)})"
+        mistakes.append(f"{path} has {rows}. Remove them, or use predictions for this version of the data.")
     if mistakes:
         raise DataError("\n".join(mistakes))
     return values
@@ -169,13 +142,11 @@ def common_folds(files: Sequence[Path]) -> Path | None:
     tables = [read_text_table(file) for file in files if file.is_file()]
     if len(tables) < len(files) or not all({"id", FOLD} <= set(table) for table in tables):
         return None
-    first, *others = (table.set_index("id")[FOLD].str.strip() for table in tables)
-    partition = pd.factorize(first)[0]
-    same = (
-        set(other.index) == set(first.index) and np.array_equal(partition, pd.factorize(other.loc[first.index])[0])
-        for other in others
-    )
-    return files[0] if set(first) == set(map(str, range(first.nunique()))) and all(same) else None
+    ids, folds = list(tables[0]["id"]), tables[0][FOLD].str.strip()
+    if {*folds} != {*map(str, range(folds.nunique()))} or any({*table["id"]} != {*ids} for table in tables):
+        return None
+    marks = [fold_mark(file, "id", [], ids, folds.astype(int).to_numpy()) for file in files]
+    return None if any(marks) else files[0]
 
 
 def doubts(oof: pd.DataFrame, test: pd.DataFrame, labels: pd.DataFrame) -> list[str]:
@@ -190,22 +161,18 @@ def doubts(oof: pd.DataFrame, test: pd.DataFrame, labels: pd.DataFrame) -> list[
     with np.errstate(invalid="ignore", divide="ignore"):  # a constant column correlates with nothing
         alike = np.array([oof.corrwith(labels[name]) for name in names])  # rows labels, columns predictions
     for i, name in enumerate(names):
-        spread, gaps = labels[name].std(), (oof[name] - labels[name]).abs().dropna()
-        if len(gaps) < LEAST_ROWS or not spread > 0:
+        scale, gap = labels[name].std(), (oof[name] - labels[name]).abs()
+        if gap.count() < LEAST_ROWS or not scale > 0:
             continue
-        if gaps.median() > FAR * spread:
-            said.append(
-                f"{name} of {OOF} is {gaps.median():.3g} from the labels (median), whose spread is {spread:.3g}: "
-                "other units?"
-            )
+        if gap.median() > FAR * scale:
+            apart = f"{gap.median():.3g} from the labels (median), whose standard deviation is {scale:.3g}"
+            said.append(f"{name} of {OOF} is {apart}: other units?")
         if alike[i, i] < AGAINST:
             said.append(f"{name} of {OOF} runs against the labels (correlation {alike[i, i]:.2f}): its sign?")
-        away = abs(test[name].median() - oof[name].median())
-        if test[name].count() >= LEAST_ROWS and (away > spread or test[name].std() > FAR * spread):
-            said.append(
-                f"{name} of {TEST} is not like that of {OOF} (median {test[name].median():.3g} +- "
-                f"{test[name].std():.3g}, there {oof[name].median():.3g} +- {oof[name].std():.3g}): other units?"
-            )
+        moved = abs(test[name].median() - oof[name].median()) > scale or test[name].std() > FAR * scale
+        if test[name].count() >= LEAST_ROWS and moved:
+            here, there = (f"{each[name].median():.3g} +- {each[name].std():.3g}" for each in (test, oof))
+            said.append(f"{name} of {TEST} is not like that of {OOF} (median {here}, there {there}): other units?")
     for i, j in combinations(range(len(names)), 2):
         crossed, own = min(alike[i, j], alike[j, i]), max(alike[i, i], alike[j, j])
         if len(oof) >= LEAST_ROWS and crossed > own + CROSSED:
@@ -228,10 +195,8 @@ def check_predictions(
     train, columns, id_column = own_rows(prepared.train), competition.columns_in_sample, competition.id
     ids: list[str] = list(train[id_column])
     dropped: list[str] = prepared.report["dropped_train_ids"]
-    wanted = [
-        ([row_id for row_id, fold in zip(ids, folds, strict=True) if fold >= 0], {*ids, *dropped}),
-        (list(prepared.test[id_column]), set(prepared.sample[id_column])),
-    ]
+    scored = [row_id for row_id, fold in zip(ids, folds, strict=True) if fold >= 0]
+    wanted = [(scored, {*ids, *dropped}), (list(prepared.test[id_column]), set(prepared.sample[id_column]))]
     tables, mistakes, files = [], [], files_of(stage)
     for path, (must, may) in zip(files, wanted, strict=True):
         try:
@@ -241,4 +206,4 @@ def check_predictions(
     if mistakes:
         raise DataError("\n".join(mistakes))
     labels = train.set_index(id_column)[competition.targets].set_axis(columns, axis=1)
-    return fold_mark(files[0], id_column, columns, ids, folds), doubts(tables[0], tables[1], labels)
+    return fold_mark(files[0], id_column, columns, ids, folds), doubts(*tables, labels)

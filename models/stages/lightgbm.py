@@ -13,80 +13,61 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from competition.files import write_atomically
 from competition.tables import Rows
 from models.config import LightgbmStage
-from models.inputs.matrix import Inputs, fit_inputs, read_inputs
-from models.stage import Context
-from models.stages import trees
-from models.stages.trees import Sample
+from models.inputs import blocks
+from models.stages.per_target import Sample
+from models.stages.trees import FEW, Trees
 
 
-class Lightgbm:
-    """The stage; see `models.stage.FittedStage` and `models.stages.trees.Library`."""
+class Lightgbm(Trees):
+    """The stage; without text its features are dense, with it sparse, and categories stand last."""
 
-    ranges: dict[str, trees.Range] = {
+    ranges = {
         "num_leaves": (4, 128),
         "min_data_in_leaf": (2, 50),
         "feature_fraction": (0.05, 1.0),
         "bagging_fraction": (0.4, 1.0),
         "lambda_l2": (0.01, 100.0),
     }
-
     refusal = lightgbm.basic.LightGBMError
 
-    def __init__(self, config: LightgbmStage, context: Context) -> None:
-        self.config = config
-        self.context = context
+    def _features(self, rows: Rows, folder: Path) -> Any:
+        context = self.context
+        numbers = [blocks.molecules(rows, self.config, context), blocks.numbers(rows, context)]
+        codes = blocks.codes(rows, context, folder)
+        if not context.text:
+            return np.hstack([*numbers, codes], dtype=np.float32)
+        parts = [*numbers, blocks.words(rows, context, folder), codes]
+        return sparse.hstack([sparse.csr_matrix(part, dtype=np.float32) for part in parts], format="csr")
 
-    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
-        """Fit words, categories and boosters on the training rows alone."""
-        trees.fit_trees(self, fit_inputs(train, self.config, self.context, folder), train, folder)
-
-    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
-        """Predictions (n_rows, n_targets)."""
-        x = _matrix(read_inputs(rows, self.config, self.context, folder))
-        boosters = [
-            lightgbm.Booster(model_str=_file(folder, t).read_text()) for t in range(len(self.context.task.outputs))
-        ]
-        return trees.in_own_units([booster.predict(x, num_threads=1) for booster in boosters], folder)
-
-    def count_trees(self, config: LightgbmStage, sample: Sample, held_back: Sample) -> tuple[int, float]:
-        """See `models.stages.trees.Library`."""
-        parameters = self._parameters(config, len(sample))
-        data = _dataset(sample, parameters)
-        booster = lightgbm.train(
-            parameters,
-            data,
-            config.max_trees,
-            valid_sets=[_dataset(held_back, parameters, data)],
-            callbacks=[lightgbm.early_stopping(config.patience, verbose=False)],
-        )
+    def _count(self, config: LightgbmStage, sample: Sample, held_back: Sample) -> tuple[int, float]:
+        parameters = self._parameters(config, sample)
+        data = self._data(sample, parameters)
+        stop, held = lightgbm.early_stopping(config.patience, verbose=False), self._data(held_back, parameters, data)
+        booster = lightgbm.train(parameters, data, config.max_trees, valid_sets=[held], callbacks=[stop])
         return max(booster.best_iteration, 1), float(booster.best_score["valid_0"].popitem()[1])
 
-    def grow(self, config: LightgbmStage, sample: Sample, n_trees: int) -> lightgbm.Booster:
-        """See `models.stages.trees.Library`."""
-        parameters = self._parameters(config, len(sample))
-        return lightgbm.train(parameters, _dataset(sample, parameters), n_trees)
+    def _grow(self, config: LightgbmStage, sample: Sample, n_trees: int, path: Path) -> None:
+        parameters = self._parameters(config, sample)
+        booster = lightgbm.train(parameters, self._data(sample, parameters), n_trees)
+        path.with_suffix(".txt").write_text(booster.model_to_string())
 
-    def save(self, booster: lightgbm.Booster, folder: Path, target: int) -> None:
-        """See `models.stages.trees.Library`."""
-        write_atomically(_file(folder, target), booster.model_to_string())
+    def _predict_one(self, x: Any, path: Path) -> NDArray[np.float64]:
+        booster = lightgbm.Booster(model_str=path.with_suffix(".txt").read_text())
+        return np.asarray(booster.predict(x, num_threads=1))
 
-    def _parameters(self, config: LightgbmStage, n_rows: int) -> dict[str, Any]:
-        objective = {"objective": "regression", "metric": "rmse"}
+    def _parameters(self, config: LightgbmStage, sample: Sample) -> dict[str, Any]:
+        n_rows, objective = len(sample.y), {"objective": "regression", "metric": "rmse"}
         if self.context.absolute_errors:
             objective = {"objective": "regression_l1", "metric": "l1"}
         return {
             **({} if "objective" in config.parameters else objective),
-            "learning_rate": config.learning_rate,
-            "num_leaves": config.num_leaves,
+            **{name: getattr(config, name) for name in ("learning_rate", *self.ranges)},
             "min_data_in_leaf": min(config.min_data_in_leaf, max(1, n_rows // 20)),
-            "feature_fraction": config.feature_fraction,
-            "bagging_fraction": config.bagging_fraction if n_rows >= trees.FEW else 1.0,
+            "bagging_fraction": config.bagging_fraction if n_rows >= FEW else 1.0,
             "bagging_freq": 1,
-            "lambda_l2": config.lambda_l2,
-            "seed": trees.seed_of(self.context),
+            "seed": self.seed,
             "deterministic": True,
             "force_row_wise": True,
             "num_threads": 1,
@@ -94,23 +75,8 @@ class Lightgbm:
             **config.parameters,
         }
 
-
-def _file(folder: Path, target: int) -> Path:
-    return folder / f"target_{target}.txt"
-
-
-def _dataset(sample: Sample, parameters: dict[str, Any], reference: lightgbm.Dataset | None = None) -> lightgbm.Dataset:
-    x = _matrix(sample.x)
-    categorical = list(range(x.shape[1] - sample.x.codes.shape[1], x.shape[1]))
-    return lightgbm.Dataset(
-        x, sample.y, reference=reference, weight=sample.weights, categorical_feature=categorical, params=parameters,
-        free_raw_data=False,
-    )  # fmt: skip
-
-
-def _matrix(x: Inputs) -> Any:
-    """Matrix (n_rows, n_features): dense without text, sparse with it; categories last, -1 taken as missing."""
-    codes = x.codes.astype(np.float32)
-    if not x.words.shape[1]:
-        return np.hstack([x.numbers, codes])
-    return sparse.hstack([sparse.csr_matrix(x.numbers), x.words, sparse.csr_matrix(codes)], format="csr")
+    def _data(self, sample: Sample, parameters: dict[str, Any], reference: Any = None) -> lightgbm.Dataset:
+        n_features = sample.x.shape[1]
+        categorical = list(range(n_features - len(self.context.categorical), n_features))
+        options = {"params": parameters, "categorical_feature": categorical, "free_raw_data": False}
+        return lightgbm.Dataset(sample.x, sample.y, reference=reference, weight=sample.weights, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import skops.io
 from numpy.typing import NDArray
 from sklearn import preprocessing
 
-from competition.files import write_atomically
 from competition.tables import Rows
 from models.training.labels import require_log1p
 
@@ -33,11 +33,12 @@ class Transformed:
         if self.kind == "log1p":
             require_log1p(train.y)
         transform = make_transform(self.kind, len(train)).fit(train.y)
-        write_atomically(folder / FILE, skops.io.dumps(transform))
-        self.stage.fit(_moved(train, transform), None if valid is None else _moved(valid, transform), folder)
+        skops.io.dump(transform, folder / FILE)
+        train, valid = (rows and replace(rows, y=transform.transform(rows.y)) for rows in (train, valid))
+        self.stage.fit(train, valid, folder)
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
-        """Predictions (n_rows, n_targets) in the targets' own units."""
+        """Predictions (n_rows, n_outputs) in the targets' own units."""
         transform = skops.io.load(folder / FILE)
         y_pred = self.stage.predict(rows, folder)
         spread = getattr(self.stage, "spread", None)
@@ -49,23 +50,12 @@ class Transformed:
 
 def make_transform(kind: str, n_rows: int) -> Any:
     """The scikit-learn transformer of a value of the setting `target_transform`."""
-    match kind:
-        case "standard":
-            return preprocessing.StandardScaler()
-        case "robust":
-            return preprocessing.RobustScaler()
-        case "min_max":
-            return preprocessing.MinMaxScaler()
-        case "quantile":
-            return preprocessing.QuantileTransformer(
-                n_quantiles=min(1000, n_rows), output_distribution="normal", subsample=None
-            )
-        case "power":
-            return preprocessing.PowerTransformer()
-        case "log1p":
-            return preprocessing.FunctionTransformer(np.log1p, np.expm1, check_inverse=False)
-    raise ValueError(f"no transform is called {kind}")
-
-
-def _moved(rows: Rows, transform: Any) -> Rows:
-    return Rows(rows.ids, rows.inputs, transform.transform(rows.y), rows.weights, rows.auxiliary, rows.extra)
+    normal = {"output_distribution": "normal", "subsample": None}
+    return {
+        "standard": preprocessing.StandardScaler(),
+        "robust": preprocessing.RobustScaler(),
+        "min_max": preprocessing.MinMaxScaler(),
+        "quantile": preprocessing.QuantileTransformer(n_quantiles=min(1000, n_rows), **normal),
+        "power": preprocessing.PowerTransformer(),
+        "log1p": preprocessing.FunctionTransformer(np.log1p, np.expm1, check_inverse=False),
+    }[kind]

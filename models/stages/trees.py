@@ -1,4 +1,4 @@
-"""What the boosted trees share: one booster per target, its number of trees, the search for its settings.
+"""What the stages of boosted trees share: the number of trees, the search for settings, and a refit's choices.
 
 The number of trees comes from a split inside the training rows; the booster is then fitted again on all of them.
 With `search_trials`, Optuna tunes the settings first, on folds inside the training rows. A refit on all rows takes the
@@ -9,171 +9,101 @@ Optuna, KDD 2019; the refit as in AutoGluon's refit_full (Erickson et al., 2020)
 from __future__ import annotations
 
 import statistics
+from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.model_selection import KFold, train_test_split
 
 from competition.errors import ConfigError
-from competition.files import read_json, write_json
+from competition.files import read_json
 from competition.tables import Rows
-from models.inputs.matrix import Inputs
-from models.stage import Context
-from models.training.labels import labelled_rows, target_scale
+from models.inputs import blocks
+from models.stages.per_target import TRAINING, PerTarget, Sample
 
-TRAINING = "training.json"
 FEW = 20  # rows, below which a bag could be empty and a search would find noise
 INNER_SHARE = 0.2  # of the training rows, held back for the number of trees
 INNER_FOLDS = 3  # of the search: one split alone would be tuned to
 
-Range = tuple[int, int] | tuple[float, float]
-"""Lowest and highest value of a setting in the search, on a logarithmic scale."""
 
+class Trees(PerTarget):
+    """A stage of boosted trees; `lightgbm.py` and `catboost.py` add what is their library's own."""
 
-@dataclass(frozen=True)
-class Sample:
-    """Rows with a label of one target.
-
-    x: n_rows encoded rows; y: (n_rows,) standardised labels; weights: (n_rows,), None where all are 1.
-    """
-
-    x: Inputs
-    y: NDArray[np.float64]
-    weights: NDArray[np.float64] | None
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def take(self, rows: NDArray[np.intp]) -> Sample:
-        """Rows at positions, in that order."""
-        return Sample(self.x.take(rows), self.y[rows], None if self.weights is None else self.weights[rows])
-
-
-class Library(Protocol):
-    """What a boosting library adds to this file."""
-
-    config: Any
-    context: Context
-    ranges: dict[str, Range]
-    """What the search tunes: names in the stage's settings."""
-    refusal: type[Exception]
+    ranges: ClassVar[dict[str, tuple[float, float]]]
+    """What the search tunes: setting -> lowest and highest value, on a logarithmic scale."""
+    refusal: ClassVar[type[Exception]]
     """What the library raises for parameters that it cannot take."""
 
-    def count_trees(self, config: Any, sample: Sample, held_back: Sample) -> tuple[int, float]:
+    def _learn(self, train: Rows, folder: Path) -> None:
+        blocks.fit_words(train, self.config.tfidf_features, self.context, folder)
+        blocks.fit_categories(train, self.context, folder)
+
+    @abstractmethod
+    def _count(self, config: Any, sample: Sample, held_back: Sample) -> tuple[int, float]:
         """How many trees fitted on `sample` predict `held_back` best, and the error they have there."""
 
-    def grow(self, config: Any, sample: Sample, n_trees: int) -> Any:
-        """A booster of that many trees."""
+    @abstractmethod
+    def _grow(self, config: Any, sample: Sample, n_trees: int, path: Path) -> None:
+        """Fit a booster of that many trees and write it in the library's own format."""
 
-    def save(self, booster: Any, folder: Path, target: int) -> None:
-        """Write a booster in the library's own format, equal ones to equal bytes."""
+    def _fit_one(self, sample: Sample, target: int, path: Path) -> dict[str, Any]:
+        steps, config = self.config.search_trials + 1, self.config
 
-
-def fit_trees(library: Library, x: Inputs, train: Rows, folder: Path) -> None:
-    """Fit and write one booster per target, and training.json.
-
-    Raises:
-        DataError: if a target has fewer than two labels.
-        ConfigError: if the library refuses the parameters of the stage.
-    """
-    config, context = library.config, library.context
-    assert train.y is not None
-    known = labelled_rows(train.y, context.task.targets)
-    mean, scale = target_scale(train.y)
-    y = (train.y - mean) / scale  # libraries keep labels as float32, which a large mean would leave no digits
-    steps = config.search_trials + 1
-    n_trees, found = [], []
-    for t, rows in enumerate(known):
-        sample = Sample(x.take(rows), y[rows, t], None if train.weights is None else train.weights[rows])
-
-        def progress(trials: int, t: int = t) -> None:
-            context.progress(t * steps + trials, len(known) * steps)
+        def progress(trials: int) -> None:
+            self.context.progress(target * steps + trials, len(self.context.task.targets) * steps)
 
         try:
-            settings, count = choice_of_folds(context.folds, t) if context.folds else choice(library, sample, progress)
-            library.save(library.grow(config.model_copy(update=settings), sample, count), folder, t)
-        except library.refusal as error:
+            choice = choice_of_folds(self.context.folds, target) or self._choose(sample, progress)
+            self._grow(config.model_copy(update=choice["found"]), sample, choice["n_trees"], path)
+        except self.refusal as error:
             if not config.parameters:
                 raise
             raise ConfigError(f"{config.kind} refuses the stage's parameters {config.parameters}: {error}") from error
-        found.append(settings)
-        n_trees.append(count)
         progress(steps)
-    report = {
-        "n_trees": n_trees,
-        "found": found,
-        "n_features": x.numbers.shape[1] + x.words.shape[1] + x.codes.shape[1],
-    }
-    write_json(folder / TRAINING, {**report, "mean": mean.tolist(), "scale": scale.tolist()})
+        return choice
+
+    def _choose(self, sample: Sample, progress: Callable[[int], None]) -> dict[str, Any]:
+        """Settings that the search found on training rows, if there is one, and the number of trees for them."""
+        found = self._search(sample, progress) if self.config.search_trials and len(sample.y) >= FEW else {}
+        inner, outer = train_test_split(np.arange(len(sample.y)), test_size=INNER_SHARE, random_state=self.seed)
+        config = self.config.model_copy(update=found)
+        return {"found": found, "n_trees": self._count(config, sample.take(inner), sample.take(outer))[0]}
+
+    def _search(self, sample: Sample, progress: Callable[[int], None]) -> dict[str, float]:
+        """Settings of the trial with the smallest mean error over inner folds; the first trial is the YAML's own."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        folds = list(KFold(INNER_FOLDS, shuffle=True, random_state=self.seed).split(sample.y))
+
+        def mean_error(trial: optuna.Trial) -> float:
+            suggested = {}
+            for name, (low, high) in self.ranges.items():
+                suggest: Any = trial.suggest_int if isinstance(low, int) else trial.suggest_float
+                suggested[name] = suggest(name, low, high, log=True)
+            config = self.config.model_copy(update=suggested)
+            return float(np.mean([self._count(config, sample.take(a), sample.take(b))[1] for a, b in folds]))
+
+        study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=self.seed))
+        own = {name: min(max(getattr(self.config, name), low), high) for name, (low, high) in self.ranges.items()}
+        study.enqueue_trial(own)
+        ends = [lambda study, trial: progress(trial.number + 1)]
+        study.optimize(mean_error, self.config.search_trials, callbacks=ends)
+        return study.best_params
 
 
-def choice(library: Library, sample: Sample, progress: Callable[[int], None]) -> tuple[dict[str, float], int]:
-    """Settings that the search found on training rows, if there is one, and the number of trees for them."""
-    config, seed = library.config, seed_of(library.context)
-    found = search(library, sample, progress) if config.search_trials and len(sample) >= FEW else {}
-    inner, outer = train_test_split(np.arange(len(sample)), test_size=INNER_SHARE, random_state=seed)
-    tuned = config.model_copy(update=found)
-    return found, library.count_trees(tuned, sample.take(inner), sample.take(outer))[0]
-
-
-def choice_of_folds(folders: list[Path], target: int) -> tuple[dict[str, float], int]:
-    """The same for a refit: means over folds, of settings on the scale of the search, whole numbers rounded.
+def choice_of_folds(folders: list[Path], target: int) -> dict[str, Any]:
+    """What a refit takes over: means over folds, of settings on the scale of the search, whole numbers rounded.
 
     The number of trees is not raised for the rows that a fold lacks: it changes little with them, and a fold does not
-    raise it either for its booster of all training rows.
+    raise it either for its booster of all training rows. Nothing, where no refit has folds to take over from.
     """
-    folds = [read_json(folder / TRAINING, "n_trees", "found") for folder in folders]
-    found = [fold["found"][target] for fold in folds]
-    settings = {name: _log_mean([each[name] for each in found]) for name in found[0]} if all(found) else {}
-    return settings, round(statistics.mean(fold["n_trees"][target] for fold in folds))
-
-
-def _log_mean(values: list[float]) -> float:
-    mean = statistics.geometric_mean(values)
-    return round(mean) if isinstance(values[0], int) else mean
-
-
-def in_own_units(y_pred: list[NDArray[np.float64]], folder: Path) -> NDArray[np.float64]:
-    """Standardised predictions, (n_rows,) for each target, to (n_rows, n_targets) in the targets' own units."""
-    training = read_json(folder / TRAINING, "mean", "scale")
-    return np.column_stack(y_pred) * np.array(training["scale"]) + np.array(training["mean"])
-
-
-def search(library: Library, sample: Sample, progress: Callable[[int], None]) -> dict[str, float]:
-    """Settings of the trial with the smallest mean error over inner folds; the first trial is the YAML's own.
-
-    Args:
-        library: whose `ranges` are searched and whose `config` has the number of trials.
-        sample: training rows, the only ones that the search sees.
-        progress: called with the number of trials done.
-    """
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    config, seed = library.config, seed_of(library.context)
-    folds = list(KFold(INNER_FOLDS, shuffle=True, random_state=seed).split(sample.y))
-
-    def mean_error(trial: optuna.Trial) -> float:
-        trying = config.model_copy(update={name: _suggest(trial, name, *ends) for name, ends in library.ranges.items()})
-        return float(
-            np.mean([library.count_trees(trying, sample.take(inner), sample.take(outer))[1] for inner, outer in folds])
-        )
-
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
-    study.enqueue_trial({n: min(max(getattr(config, n), low), high) for n, (low, high) in library.ranges.items()})
-    study.optimize(mean_error, config.search_trials, callbacks=[lambda study, trial: progress(trial.number + 1)])
-    return study.best_params
-
-
-def _suggest(trial: Any, name: str, low: float, high: float) -> float:
-    suggest = trial.suggest_int if isinstance(low, int) else trial.suggest_float
-    return suggest(name, low, high, log=True)
-
-
-def seed_of(context: Context) -> int:
-    """The job's seed, cut to what the libraries take."""
-    return context.seed % 2**31
+    folds = [read_json(folder / TRAINING, "models")["models"][target] for folder in folders]
+    if not folds:
+        return {}
+    found = [fold["found"] for fold in folds]
+    means = {name: statistics.geometric_mean(each[name] for each in found) for name in found[0]} if all(found) else {}
+    settings = {name: round(mean) if isinstance(found[0][name], int) else mean for name, mean in means.items()}
+    return {"found": settings, "n_trees": round(statistics.mean(fold["n_trees"] for fold in folds))}

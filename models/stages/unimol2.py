@@ -19,7 +19,7 @@ from rdkit import Chem
 from torch import Tensor, nn
 
 from models.config import Unimol2Stage
-from models.inputs.molecules import prepared
+from models.inputs.conformers import prepared
 from models.stages.pairs import gaussian_head
 from models.stages.unimol_shared import Item, OnConformers, quiet_import, with_atoms
 

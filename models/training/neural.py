@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from competition.tables import Rows
-from models.inputs.tabular import fit_columns, read_columns
+from models.inputs.blocks import fit_columns, read_columns
 from models.stage import Context
 from models.training import trainer
 from models.training.batches import Batches, Sample

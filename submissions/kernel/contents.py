@@ -13,11 +13,11 @@ from competition.errors import DataError
 from competition.files import digest, sha256_of
 from competition.paths import PROJECT, Bundle, work_root
 from competition.revision import ROOMS
-from models.inputs.weights import WEIGHT_SETS, find_weights
+from models.inputs.weights import find_weights
 from submissions.config import Config
 
 SCRIPTS = ("run.sh", "setup.sh", "pyproject.toml")
-CODE = (".py", ".txt", ".html", ".css", ".js", ".jinja", ".ipynb")
+CODE = (".py", ".txt", ".html", ".css", ".js", ".jinja", ".ipynb", ".yaml")
 """Other files that a user keeps among the code, such as tables or credentials, stay at home."""
 NOT_CODE = {"__pycache__", "configs", "data"}
 TEXT = (".json", ".txt", ".csv", ".py", ".sh", ".toml", ".yaml")

@@ -22,9 +22,9 @@ from competition.errors import DataError
 from competition.files import read_json, replaced, sha256_of, write_atomically, write_json
 from competition.paths import Bundle, Kernel, Paths, kaggle_files, kaggle_listing, kaggle_mount, work_root
 from models.config import EmbeddingStage
-from models.inputs.weights import WEIGHT_SETS
 from models.jobs.plan import REPORT, Job, code_digest, verify
 from models.settings import CustomStage, FileStage, NeuralStage
+from models.weight_sets import WEIGHT_SETS
 from submissions.apply import KNOWN_LABELS
 from submissions.check import check
 from submissions.columns import column_names

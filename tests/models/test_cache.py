@@ -1,0 +1,103 @@
+"""The cache of arrays by molecule or text, and which caches a stage shares with others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+
+from competition.errors import DataError
+from models.config import StageConfig
+from models.inputs.cache import Cache
+from models.registry import shared_caches
+from tests.models.made import context, rows
+
+
+@pytest.fixture
+def calls() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def cache(tmp_path: Path, calls: list[str]) -> Cache:
+    """Arrays (length of the key, 2) that are full of that length."""
+
+    def compute(keys: list[str]) -> list[tuple[np.ndarray, str]]:
+        calls.extend(keys)
+        return [(np.full((len(key), 2), len(key), dtype=np.float32), f"word {key}") for key in keys]
+
+    return Cache(tmp_path, "length", {"a": 1}, compute, per_shard=2)
+
+
+def test_values_come_in_the_order_asked_whatever_their_shards_and_each_is_computed_once(
+    cache: Cache, calls: list[str]
+) -> None:
+    cache.compute_shard(["CC", "CCC"])
+    assert cache.missing(["C", "CCC", "C", "CCCC"]) == ["C", "CCCC"]
+    asked = ["CCC", "C", "CC", "CCC", "CCCCC", "CCCC"]
+    for _ in range(2):
+        values, status = cache.load(asked)
+        assert [(value.shape, value[0, 0]) for value in values] == [((len(key), 2), len(key)) for key in asked]
+        assert status == [f"word {key}" for key in asked]
+    assert sorted(calls) == ["C", "CC", "CCC", "CCCC", "CCCCC"]
+    assert len(list(cache.folder.iterdir())) == 3  # 2 + 2 + 1 of the keys
+
+
+def test_a_shard_is_decompressed_once_and_only_its_keys_where_it_has_none_that_is_asked_for(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for keys in (["C", "CC"], ["N", "NN"], ["O", "OO"]):
+        cache.compute_shard(keys)
+    read, get = list[str](), np.lib.npyio.NpzFile.__getitem__
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda self, name: (read.append(name), get(self, name))[1])
+    cache.load(["CC", "N"])
+    assert {name: read.count(name) for name in read} == {"keys": 3, "values": 2, "lengths": 2, "status": 2}
+    read.clear()
+    assert cache.missing(["CC", "F"]) == ["F"]
+    assert set(read) == {"keys"}
+
+
+def test_a_damaged_shard_is_named(cache: Cache) -> None:
+    cache.compute_shard(["CO"])
+    shard = next(cache.folder.glob("*.npz"))
+    shard.write_bytes(shard.read_bytes()[:100])
+    for use in (cache.missing, cache.load):
+        with pytest.raises(DataError, match=f"{shard.name} is a damaged part of the cache"):
+            use(["CO"])
+
+
+def test_other_settings_and_an_edit_of_the_code_that_computes_have_another_folder(tmp_path: Path) -> None:
+    """Values of older code are never taken for those of today's."""
+    folders = []
+    for body, settings in (("return 1", {}), ("return 2", {}), ("return 2  # why", {}), ("return 2", {"a": 1})):
+        (tmp_path / "own.py").write_text(f"def compute(keys):\n    {body}\n")
+        names: dict[str, Any] = {}
+        exec(compile((tmp_path / "own.py").read_text(), str(tmp_path / "own.py"), "exec"), names)
+        folders.append(Cache(tmp_path, "x", settings, names["compute"]).folder)
+    assert folders[1] == folders[2]
+    assert len(set(folders)) == 3
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        ({"kind": "lightgbm", "features": ["maccs"]}, {"maccs": ["CC", "CO", "N", "O"]}),
+        ({"kind": "gnn", "columns": ["b"], "molecule_features": ["erg"]}, {"erg": ["CC", "CO", "N", "O"]}),
+        ({"kind": "unimol", "columns": ["b"], "molecule_features": ["erg"]},
+         {"conformers": ["N", "O"], "erg": ["CC", "CO", "N", "O"]}),
+        ({"kind": "embedding", "weights": "", "columns": ["b"]}, {"embedding": ["N", "O"]}),
+        ({"kind": "gnn"}, {}),
+        ({"kind": "file", "folder": "x"}, {}),
+    ],
+)  # fmt: skip
+def test_what_jobs_read_is_filled_before_them(block: dict[str, Any], expected: dict[str, Any], tmp_path: Path) -> None:
+    """Features that join a network before its head, too: parallel folds would compute them twice."""
+    (tmp_path / "config.json").write_text("{}")  # weights that nobody reads yet
+    block = {**block, "weights": str(tmp_path)} if "weights" in block else block
+    stage = TypeAdapter(StageConfig).validate_python(block)
+    train = rows(a=["CC", "CO", "CC"], b=["N", "O", "O"])
+    found = shared_caches(stage, context(tmp_path, smiles=["a", "b"]))
+    assert {shared.cache.name: sorted(set(shared.keys(train))) for shared in found} == expected
