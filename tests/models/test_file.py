@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,22 +13,20 @@ import pytest
 
 from competition.config import load_competition
 from competition.errors import ConfigError, DataError
-from competition.files import read_table
 from competition.paths import Paths
-from competition.prepare import prepare
 from competition.prepare import run as run_prepare
+from competition.task import Task
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
 from models.config import load_stages
 from models.jobs.plan import Plan, plan
-from models.jobs.work import run_job
 from models.notes import read_notes
+from models.registry import build_stage
 from models.settings import FileStage
-from models.stages.file import doubts, files_of, fold_mark, read_theirs
+from models.stages.file import common_folds, doubts, fold_mark, read_theirs
 from tests.competition.small import write_small
-from tests.conftest import mixed_tables, write_competition
-from tests.models.theirs import write_theirs
+from tests.models.made import context, rows
 
 
 def write_files(folder: Path, oof: list[str], test: list[str]) -> Path:
@@ -36,6 +36,12 @@ def write_files(folder: Path, oof: list[str], test: list[str]) -> Path:
     return folder
 
 
+def write_yaml(folder: Path, block: str = "kind: file\n    folder: x", **competition: Any) -> Path:
+    path = write_small(folder, **competition)
+    path.write_text(path.read_text().replace("kind: lightgbm", block))
+    return path
+
+
 def planned(path: Path) -> Plan:
     config, paths = load_competition(str(path)), Paths.of(str(path))
     run_prepare(config, paths, path)
@@ -43,97 +49,54 @@ def planned(path: Path) -> Plan:
     return plan(config, load_stages(str(path)), paths)
 
 
-def run_all(path: Path) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
-    """All OOF rows of the one stage, and the test predictions of each job."""
-    todo, config, paths = planned(path), load_competition(str(path)), Paths.of(str(path))
-    stages = load_stages(str(path))
-    for job in todo.jobs:
-        run_job(job, stages[job.stage], config, paths, todo.test_key)
-    oof = pd.concat([read_table(job.folder / "oof.csv", ["id"]) for job in todo.jobs]).set_index("id")
-    return oof, [read_table(job.test_file(todo.test_key), ["id"]).set_index("id") for job in todo.jobs]
-
-
-def test_each_job_hands_out_the_rows_of_its_fold_and_of_the_test_table_by_id(tmp_path: Path) -> None:
-    train, test = mixed_tables()
-    write_theirs(tmp_path / "theirs" / "x", train, test, ["lumo", "mu"])
-    path = write_competition(tmp_path, train, test, stages={"x": {"kind": "file", "folder": "theirs/x"}})
-    oof, tests = run_all(path)
-    given = pd.read_csv(tmp_path / "theirs" / "x" / "oof.csv").set_index("id")
-    assert sorted(oof.index) == sorted(train["id"])
-    pd.testing.assert_frame_equal(oof, given.loc[oof.index])
-    given = pd.read_csv(tmp_path / "theirs" / "x" / "test.csv").set_index("id")
-    assert len(tests) == 3
-    for part in tests:
-        pd.testing.assert_frame_equal(part, given.loc[list(test["id"])])
-
-
-def test_an_id_of_both_tables_has_a_prediction_in_each(tmp_path: Path) -> None:
-    path = write_small(tmp_path, test=["id,SMILES", "a,CCCC", "b,CCBr"], sample=["id,y", "a,0", "b,0"])
-    path.write_text(path.read_text().replace("kind: lightgbm", "kind: file\n    folder: x"))
-    oof_lines = ["y,id", *(f"{i}.5,{name}" for i, name in enumerate("fedcba"))]
-    write_files(tmp_path / "x", oof_lines, ["id,y", "b,-2", "a,-1"])
-    oof, tests = run_all(path)
-    assert oof["y"].to_dict() == {"a": 5.5, "b": 4.5, "c": 3.5, "d": 2.5, "e": 1.5, "f": 0.5}
-    assert all(part["y"].to_dict() == {"a": -1.0, "b": -2.0} for part in tests)
-
-
-def test_columns_have_the_names_of_the_submission(tmp_path: Path) -> None:
-    path = write_small(tmp_path, sample=["id,score", "t1,0", "t2,0"], submission_columns=["score"])
-    path.write_text(path.read_text().replace("kind: lightgbm", "kind: file\n    folder: x"))
-    oof_lines = ["id,y,score", *(f"{name},99,{i}" for i, name in enumerate("abcdef"))]
-    write_files(tmp_path / "x", oof_lines, ["id,score", "t1,1", "t2,2"])
-    oof, tests = run_all(path)
-    assert oof["y"].to_dict() == {name: float(i) for i, name in enumerate("abcdef")}
-    assert tests[0]["y"].to_dict() == {"t1": 1.0, "t2": 2.0}
+def test_a_job_hands_out_predictions_by_id_under_the_submissions_names_and_needs_the_folder_no_more(
+    tmp_path: Path,
+) -> None:
+    """The id `a` stands in both tables."""
+    theirs = write_files(tmp_path / "x", ["s,y,id", "3,9,c", "1,9,a", "2,9,b"], ["id,s", "d,-2", "a,-1"])
+    config, job = FileStage(kind="file", folder=str(theirs)), tmp_path / "job"
+    job.mkdir()
+    told = replace(context(tmp_path), task=Task(["y"], ["s"]))
+    build_stage(config, told).fit(rows([5.0, 6.0], x=[0, 0]), None, job)
+    shutil.rmtree(theirs)
+    for held_out, ids, expected in ((True, "bca", [2.0, 3.0, 1.0]), (False, "ad", [-1.0, -2.0])):
+        stage = build_stage(config, replace(told, predicts_held_out=held_out))
+        assert stage.predict(replace(rows(x=list(ids)), ids=list(ids)), job)[:, 0].tolist() == expected
+    with pytest.raises(DataError, match=r"lacks predictions for 1 rows of the competition \('e'\)"):
+        stage.predict(replace(rows(x=["e"]), ids=["e"]), job)
 
 
 def test_the_key_is_that_of_the_content_and_not_of_the_place(tmp_path: Path) -> None:
-    train, test = mixed_tables()
+    oof, test = ["id,y,z", *(f"{name},1,{i}" for i, name in enumerate("abcdef"))], ["id,y,z", "t1,1,2", "t2,2,1"]
 
-    def key(folder: str) -> str:
-        path = write_competition(tmp_path, train, test, stages={"x": {"kind": "file", "folder": folder}})
-        return planned(path).keys["x"]
+    def key(folder: str, **named: Any) -> str:
+        return planned(write_yaml(tmp_path, f"kind: file\n    folder: {folder}", **named)).keys["trees"]
 
-    write_theirs(tmp_path / "here", train, test, ["lumo", "mu"])
+    write_files(tmp_path / "here", oof, test)
     before = key("here")
-    names = {"submission_columns": ["mu", "lumo"]}  # the same files, read otherwise
-    swapped = write_competition(
-        tmp_path, train, test, stages={"x": {"kind": "file", "folder": "here"}}, competition=names
-    )
-    (tmp_path / "sample_submission.csv").write_text((tmp_path / "sample_submission.csv").read_text())
-    assert planned(swapped).keys["x"] != before
+    sample = ["id,z", "t1,0", "t2,0"]
+    assert key("here", sample=sample, submission_columns=["z"]) != before  # the same files, read otherwise
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     assert key("there") == before
-    for name in ("oof.csv", "test.csv"):
-        text = (tmp_path / "there" / name).read_text()
-        (tmp_path / "there" / name).write_text(text + "new,1,1\n")
+    for changed in ((oof[:-1], test), (oof, [*test, "new,1,1"])):
+        write_files(tmp_path / "there", *changed)
         assert key("there") != before
-        (tmp_path / "there" / name).write_text(text)
+    (tmp_path / "there" / "test.csv").unlink()
+    with pytest.raises(ConfigError, match=r"needs oof\.csv and test\.csv; there is no .*there/test\.csv\. Correct"):
+        key("there")
 
 
-def test_a_job_needs_no_folder_of_theirs_once_it_is_finished(tmp_path: Path) -> None:
-    write_files(tmp_path / "x", ["id,y", *(f"{name},1" for name in "abcdef")], ["id,y", "t1,1", "t2,2"])
-    path = write_small(tmp_path)
-    path.write_text(path.read_text().replace("kind: lightgbm", "kind: file\n    folder: x"))
-    run_all(path)
-    shutil.rmtree(tmp_path / "x")
-    with pytest.raises(ConfigError, match=r"must be one with oof\.csv and test\.csv; there is no folder .*/x\."):
-        planned(path)
-
-
-def test_one_seed_and_no_transform_are_legal(tmp_path: Path) -> None:
-    path = write_small(tmp_path)
-    for settings, words in (
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
         ("seeds: [0, 1]", r"stages\.trees\.seeds: must name one seed.* \(found \[0, 1\]\)"),
         ("target_transform: log1p", r"stages\.trees\.target_transform: .*'none'"),
         ("extra_rows: train", r"stages\.trees\.extra_rows: .*'ignore'"),
-    ):
-        write_small(tmp_path)
-        block = f"kind: file\n    folder: x\n    {settings}"
-        path.write_text(path.read_text().replace("kind: lightgbm", block))
-        with pytest.raises(ConfigError, match=words):
-            load_stages(str(path))
-    assert FileStage(kind="file", folder="x", seeds=[3]).seeds == [3]
+    ],
+)
+def test_one_seed_and_no_transform_are_legal(setting: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_stages(str(write_yaml(tmp_path, f"kind: file\n    folder: x\n    {setting}")))
 
 
 IDS = ["a", "b", "c", "d", "e", "f"]
@@ -158,30 +121,45 @@ def test_folds_are_compared_as_a_partition(theirs: list, mark: str | None, tmp_p
     assert fold_mark(tmp_path / "oof.csv", "id", ["y"], IDS, OURS) == mark
 
 
-def test_without_a_column_fold_the_folds_are_unknown(tmp_path: Path) -> None:
-    write_files(tmp_path, ["id,y", *(f"{name},1" for name in IDS)], ["id,y"])
-    assert fold_mark(tmp_path / "oof.csv", "id", ["y"], IDS, OURS) == "unknown folds"
-    write_files(tmp_path, ["id,fold", *(f"{name},1" for name in IDS)], ["id,fold"])
-    assert fold_mark(tmp_path / "oof.csv", "id", ["fold"], IDS, OURS) == "unknown folds"  # it is the target
+@pytest.mark.parametrize("target", ["y", "fold"])
+def test_without_a_column_fold_the_folds_are_unknown(target: str, tmp_path: Path) -> None:
+    write_files(tmp_path, [f"id,{target}", *(f"{name},1" for name in IDS)], ["id"])
+    assert fold_mark(tmp_path / "oof.csv", "id", [target], IDS, OURS) == "unknown folds"
 
 
-def test_rows_that_are_not_wanted_may_lack_a_prediction(tmp_path: Path) -> None:
-    write_files(tmp_path, ["id,y", "a,1", "b,", "c,3"], ["id,y"])
-    values = read_theirs(tmp_path / "oof.csv", "id", ["y"], ["c", "a"], {"a", "b", "c", "d"})
-    assert values["y"].loc[["c", "a"]].tolist() == [3.0, 1.0]
-    with pytest.raises(DataError, match=r"one is empty in row 3 \(id 'b'\)\. Fill"):
-        read_theirs(tmp_path / "oof.csv", "id", ["y"], ["b"])
+@pytest.mark.parametrize(
+    ("folds", "common"),
+    [(["0", "0", "1"], True), (["1", "1", "0"], True), (["0", "1", "1"], False), (["0", "0", "2"], False)],
+)
+def test_folds_of_several_files_are_taken_over_where_they_are_the_same(
+    folds: list[str], common: bool, tmp_path: Path
+) -> None:
+    files = []
+    for name, ids, each in (("one", "abc", folds), ("two", "cba", ["1", "0", "0"])):
+        lines = [f"{i},1,{fold}" for i, fold in zip(ids, each, strict=True)]
+        files.append(write_files(tmp_path / name, ["id,y,fold", *lines], ["id,y"]) / "oof.csv")
+    assert common_folds(files) == (files[0] if common else None)
+    assert common_folds([*files, tmp_path / "absent"]) is None
+
+
+def test_rows_that_are_not_wanted_may_lack_a_prediction_and_all_mistakes_are_said_at_once(tmp_path: Path) -> None:
+    oof = write_files(tmp_path, ["id,y", "a,1", "b,", "c,3"], ["id,y"]) / "oof.csv"
+    assert read_theirs(oof, "id", ["y"], ["c", "a"], {"a", "b", "c", "d"})["y"].loc[["c", "a"]].tolist() == [3.0, 1.0]
+    with pytest.raises(DataError) as error:
+        read_theirs(oof, "id", ["y"], ["b", "d"], {"a", "b", "d"})
+    assert [line.removeprefix(str(oof)) for line in str(error.value).splitlines()] == [
+        " lacks predictions for 2 rows of the competition ('b', 'd'). Add them, or leave the stage out.",
+        " has 1 rows that the competition does not have ('c'). Remove them, or use predictions for this version of "
+        "the data.",
+    ]
 
 
 def columns_of(n: int = 200) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """OOF rows in an order of their own, test rows, labels."""
     rng = np.random.default_rng(0)
     labels = pd.DataFrame(rng.normal(size=(n, 2)) + [5, 50], columns=["p", "q"])
-    oof = labels + rng.normal(size=(n, 2))
-    return (
-        oof.sample(frac=1, random_state=1),
-        pd.DataFrame(rng.normal(size=(n, 2)) + [5, 50], columns=["p", "q"]),
-        labels,
-    )
+    oof = (labels + rng.normal(size=(n, 2))).sample(frac=1, random_state=1)
+    return oof, pd.DataFrame(rng.normal(size=(n, 2)) + [5, 50], columns=["p", "q"]), labels
 
 
 def test_good_columns_raise_no_doubts_with_missing_labels_and_few_rows() -> None:
@@ -195,48 +173,31 @@ def test_good_columns_raise_no_doubts_with_missing_labels_and_few_rows() -> None
 
 def test_other_units_a_wrong_sign_and_swapped_columns_are_said() -> None:
     oof, test, labels = columns_of()
-    units, _ = doubts(oof.assign(p=oof["p"] * 10), test.assign(p=test["p"] * 10), labels)
-    assert units.startswith("p of oof.csv is 4")
-    assert units.endswith("other units?")
-    (sign,) = doubts(oof.assign(p=10 - oof["p"]), test, labels)
-    assert sign.startswith("p of oof.csv runs against the labels (correlation -0.7")
-    (other,) = doubts(oof, test.assign(q=np.log(test["q"])), labels)
-    assert other.startswith("q of test.csv is not like that of oof.csv (median 3.9")
-    (wide,) = doubts(oof, (test - [5, 50]) * 10 + [5, 50], labels.assign(q=np.nan))
-    assert wide.startswith("p of test.csv is not like")
-    alike = labels - [5, 50]
-    crossed = oof.sub([5, 50]).rename(columns={"p": "q", "q": "p"})[["p", "q"]]
-    assert doubts(crossed, test - [5, 50], alike) == [
-        "p and q of oof.csv are each more like the labels of the other: swapped?"
-    ]
+    centred = oof.sub([5, 50]).rename(columns={"p": "q", "q": "p"})[["p", "q"]]
+    for said, args in {
+        "p of oof.csv is 4": (oof.assign(p=oof["p"] * 10), test.assign(p=test["p"] * 10), labels),
+        "p of oof.csv runs against the labels (correlation -0.7": (oof.assign(p=10 - oof["p"]), test, labels),
+        "q of test.csv is not like that of oof.csv (median 3.9": (oof, test.assign(q=np.log(test["q"])), labels),
+        "p of test.csv is not like": (oof, (test - [5, 50]) * 10 + [5, 50], labels.assign(q=np.nan)),
+        "p and q of oof.csv are each more like the labels of the other": (centred, test - [5, 50], labels - [5, 50]),
+    }.items():
+        assert doubts(*args)[0].startswith(said)
 
 
 def test_doubts_are_notes_of_the_job(tmp_path: Path) -> None:
-    train, test = mixed_tables()
-    scaled = train.assign(lumo=train["lumo"] * 1000)
-    write_theirs(tmp_path / "x", scaled, test, ["lumo", "mu"])
-    path = write_competition(tmp_path, train, test, stages={"x": {"kind": "file", "folder": "x"}})
-    run_all(path)
-    folder = planned(path).jobs[0].folder
-    assert any(note.startswith("lumo of oof.csv is") for note in read_notes(folder))
+    names = [f"r{i}" for i in range(30)]
+    files = write_files(tmp_path, ["id,y", *(f"{name},{1000 * i}" for i, name in enumerate(names))], ["id,y", "t,0"])
+    stage = build_stage(FileStage(kind="file", folder=str(files)), context(tmp_path))
+    stage.fit(rows(np.arange(30), x=names), None, tmp_path)
+    (note,) = read_notes(tmp_path)
+    assert note.startswith("y of oof.csv is")
 
 
-def test_rows_without_any_input_column_are_each_their_own_unit(tmp_path: Path) -> None:
+def test_rows_without_any_input_column_are_each_in_a_group_of_their_own_and_other_kinds_are_refused(
+    tmp_path: Path,
+) -> None:
     train = ["id,y", *(f"{name},{i}" for i, name in enumerate("abcdef"))]
     path = write_small(tmp_path, train=train, test=["id", "a", "z"], sample=["id,y", "a,0", "z,0"], smiles=None)
-    prepared = prepare(load_competition(str(path)))
-    keys = [*prepared.train["__input"], *prepared.test["__input"]]
-    assert len(set(keys)) == 8
-    assert prepared.report["test_rows_whose_input_is_in_train"] == 0
-    run_prepare(load_competition(str(path)), Paths("small"), path)
-    make_folds(load_competition(str(path)), load_folds_config(str(path)), Paths("small"))
+    with pytest.raises(ConfigError, match="at least one input column"):
+        planned(path)
     assert sorted(read_folds(Paths("small").folds, list("abcdef"))) == [0, 0, 1, 1, 2, 2]
-    with pytest.raises(ConfigError, match="at least one input column must be named"):
-        plan(load_competition(str(path)), load_stages(str(path)), Paths("small"))
-
-
-def test_a_lacking_file_is_named(tmp_path: Path) -> None:
-    write_files(tmp_path / "x", ["id,y"], ["id,y"])
-    (tmp_path / "x" / "test.csv").unlink()
-    with pytest.raises(ConfigError, match=r"x lacks test\.csv\. Correct the path"):
-        files_of(FileStage(kind="file", folder=str(tmp_path / "x")))
