@@ -96,14 +96,18 @@ def read_theirs(
         known: ids that may stand in the file; None allows any.
 
     Raises:
-        DataError: if the file cannot be read, lacks predictions, or is for another version of the data.
+        DataError: with every mistake of the file, a line each.
     """
     table = read_text_table(path)
     require_columns(table, [id_column, *columns], path)
     index = pd.Index(check_ids(table[id_column], path))
-    numbers = {name: parse_numbers(table, name, id_column, path).to_numpy() for name in columns}
-    values = pd.DataFrame(numbers, index=index)
-    lacking, mistakes = values.reindex(list(wanted)).isna().any(axis=1), []
+    values, mistakes = pd.DataFrame(0.0, index=index, columns=columns), []
+    for name in columns:
+        try:
+            values[name] = parse_numbers(table, name, id_column, path).to_numpy()
+        except DataError as error:
+            mistakes.append(str(error))
+    lacking = values.reindex(list(wanted)).isna().any(axis=1)
     if lacking.any():
         rows = f"{lacking.sum()} rows of the competition ({listed(lacking.index[lacking])})"
         mistakes.append(f"{path} lacks predictions for {rows}. Add them, or leave the stage out.")
@@ -145,7 +149,7 @@ def common_folds(files: Sequence[Path]) -> Path | None:
     ids, folds = list(tables[0]["id"]), tables[0][FOLD].str.strip()
     if {*folds} != {*map(str, range(folds.nunique()))} or any({*table["id"]} != {*ids} for table in tables):
         return None
-    marks = [fold_mark(file, "id", [], ids, folds.astype(int).to_numpy()) for file in files]
+    marks = [fold_mark(file, "id", [], ids, folds.to_numpy(dtype=np.int64)) for file in files]
     return None if any(marks) else files[0]
 
 
@@ -197,7 +201,7 @@ def check_predictions(
     dropped: list[str] = prepared.report["dropped_train_ids"]
     scored = [row_id for row_id, fold in zip(ids, folds, strict=True) if fold >= 0]
     wanted = [(scored, {*ids, *dropped}), (list(prepared.test[id_column]), set(prepared.sample[id_column]))]
-    tables, mistakes, files = [], [], files_of(stage)
+    tables, mistakes, files = list[pd.DataFrame](), list[str](), files_of(stage)
     for path, (must, may) in zip(files, wanted, strict=True):
         try:
             tables.append(read_theirs(path, id_column, columns, must, may))
@@ -206,4 +210,4 @@ def check_predictions(
     if mistakes:
         raise DataError("\n".join(mistakes))
     labels = train.set_index(id_column)[competition.targets].set_axis(columns, axis=1)
-    return fold_mark(files[0], id_column, columns, ids, folds), doubts(*tables, labels)
+    return fold_mark(files[0], id_column, columns, ids, folds), doubts(tables[0], tables[1], labels)

@@ -34,7 +34,7 @@ class Lightgbm(Trees):
 
     def _features(self, rows: Rows, folder: Path) -> Any:
         context = self.context
-        numbers = [blocks.molecules(rows, self.config, context), blocks.numbers(rows, context)]
+        numbers: list[Any] = [blocks.molecules(rows, self.config, context), blocks.numbers(rows, context)]
         codes = blocks.codes(rows, context, folder)
         if not context.text:
             return np.hstack([*numbers, codes], dtype=np.float32)

@@ -51,7 +51,9 @@ class Sklearn(Regressors):
             ("number", make_pipeline(filled, MinMaxScaler(clip=True), StandardScaler())),
             ("category", OneHotEncoder(handle_unknown="ignore")),
         ]
-        columns = [(block, part, [name for name in x if name.startswith(f"{block} ")]) for block, part in parts]
+        columns = [
+            (block, part, [name for name in map(str, x) if name.startswith(f"{block} ")]) for block, part in parts
+        ]
         texts = [(name, blocks.vectoriser(vocabulary=words), f"text {name}") for name, words in self.words.items()]
         regressor = build_regressor(self.config.regressor, self.config.parameters, self.seed)
         takes_sparse = bool(texts) and get_tags(regressor).input_tags.sparse

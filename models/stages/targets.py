@@ -34,8 +34,8 @@ class Transformed:
             require_log1p(train.y)
         transform = make_transform(self.kind, len(train)).fit(train.y)
         skops.io.dump(transform, folder / FILE)
-        train, valid = (rows and replace(rows, y=transform.transform(rows.y)) for rows in (train, valid))
-        self.stage.fit(train, valid, folder)
+        moved = [rows and replace(rows, y=transform.transform(rows.y)) for rows in (train, valid)]
+        self.stage.fit(*moved, folder)
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
         """Predictions (n_rows, n_outputs) in the targets' own units."""

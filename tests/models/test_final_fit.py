@@ -40,11 +40,11 @@ def test_the_number_of_trees_and_searched_settings_are_means_over_the_folds(tmp_
     folders = [tmp_path / f"{fold}" for fold in range(3)]
     for folder, count, leaves, l2 in zip(folders, (10, 20, 33), (4, 8, 64), (0.1, 1.0, 10.0), strict=True):
         found = {"num_leaves": leaves, "lambda_l2": l2}
-        write_json(folder / "training.json", {"n_trees": [5, count], "found": [{}, found]})
-    assert trees.choice_of_folds(folders, 0) == ({}, 5)
-    settings, count = trees.choice_of_folds(folders, 1)
-    assert count == 21
-    assert settings == {"num_leaves": 13, "lambda_l2": pytest.approx(1.0)}
+        models = [{"n_trees": 5, "found": {}}, {"n_trees": count, "found": found}]
+        write_json(folder / "training.json", {"models": models})
+    assert trees.choice_of_folds(folders, 0) == {"n_trees": 5, "found": {}}
+    expected = {"num_leaves": 13, "lambda_l2": pytest.approx(1.0)}
+    assert trees.choice_of_folds(folders, 1) == {"n_trees": 21, "found": expected}
 
 
 def test_a_refit_grows_the_mean_number_of_trees_and_counts_none(
@@ -58,12 +58,14 @@ def test_a_refit_grows_the_mean_number_of_trees_and_counts_none(
     def refuse(*rest: Any) -> Any:
         raise AssertionError("a refit must not choose")
 
-    monkeypatch.setattr(trees, "choice", refuse)
+    monkeypatch.setattr(trees.Trees, "_choose", refuse)
     run_job(refit, stages["trees"], config, paths, todo.test_key)
-    counts = np.array([read_json(job.folder / "training.json")["n_trees"] for job in folds])
-    assert counts.std() > 0
-    expected = [round(mean) for mean in counts.mean(axis=0)]
-    assert read_json(refit.folder / "training.json")["n_trees"] == expected
+    *counts, n_trees = [
+        [model["n_trees"] for model in read_json(job.folder / "training.json")["models"]] for job in todo.jobs
+    ]
+    assert np.std(counts) > 0
+    expected = [round(mean) for mean in np.mean(counts, axis=0)]
+    assert n_trees == expected
     grown = [(refit.folder / f"target_{t}.txt").read_text().count("\nTree=") for t in range(2)]
     assert grown == expected
 

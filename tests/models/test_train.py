@@ -206,7 +206,7 @@ def test_a_molecule_without_coordinates_stops_the_run_first_where_error_is_set(
 
     monkeypatch.setattr(conformers, "_embed", small)
     trees, reads_both = LightgbmStage(kind="lightgbm"), UnimolStage(kind="unimol", unembeddable="error")
-    with pytest.raises(DataError, match="1 of 2 cannot be embedded: CCO"):
+    with pytest.raises(DataError, match="1 of 2 molecules have no 3-D conformer: CCO"):
         check_molecules(config, [trees, reads_both], Paths("mixed"), [rows])
     check_molecules(config, [trees, reads_both.model_copy(update={"unembeddable": "flat"})], Paths("mixed"), [rows])
     check_molecules(config, [trees, reads_both.model_copy(update={"columns": ["SMILES"]})], Paths("mixed"), [rows])

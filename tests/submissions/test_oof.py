@@ -55,17 +55,17 @@ def test_good_files_are_described_with_their_folds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("oof", "test", "words"),
     [
-        ([*OOF, "g,7"], TEST, r"oof\.csv must have rows of .*; 1 of its ids are not there \('g'\)\. Remove them"),
-        (OOF[:-2], TEST, r"oof\.csv must have a prediction for every row .*; 2 are lacking \('a', 'b'\)\. Add them"),
+        ([*OOF, "g,7"], TEST, r"oof\.csv has 1 rows that the competition does not have \('g'\)\. Remove them"),
+        (OOF[:-2], TEST, r"oof\.csv lacks predictions for 2 rows of the competition \('a', 'b'\)\. Add them"),
         ([*OOF, "a,2"], TEST, r"oof\.csv: the ids 'a' stand in several rows\. Remove"),
         (["id,z", *OOF[1:]], TEST, r"oof\.csv: columns are lacking: y \(it has id, z\)"),
         (["name,y", *OOF[1:]], TEST, r"oof\.csv: columns are lacking: id"),
-        ([*OOF[:-1], "a,"], TEST, r"oof\.csv must have a prediction in every column; one is empty in row 7 \(id 'a'\)"),
-        ([*OOF[:-1], "a,nan"], TEST, r"one is empty in row 7 \(id 'a'\)\. Fill it in"),
+        ([*OOF[:-1], "a,"], TEST, r"oof\.csv lacks predictions for 1 rows of the competition \('a'\)"),
+        ([*OOF[:-1], "a,nan"], TEST, r"oof\.csv lacks predictions for 1 rows of the competition \('a'\)"),
         ([*OOF[:-1], "a,inf"], TEST, r"oof\.csv: column 'y' has cells that are no finite number: row 7 .*: 'inf'"),
         ([*OOF[:-1], "a,high"], TEST, r"oof\.csv: column 'y' has cells that are no finite number: row 7 .*: 'high'"),
-        (OOF, TEST[:-1], r"test\.csv must have a prediction for every row .*; 1 are lacking \('t1'\)"),
-        (OOF, [*TEST, "t3,1"], r"test\.csv must have rows of the competition's table alone; .* \('t3'\)"),
+        (OOF, TEST[:-1], r"test\.csv lacks predictions for 1 rows of the competition \('t1'\)"),
+        (OOF, [*TEST, "t3,1"], r"test\.csv has 1 rows that the competition does not have \('t3'\)"),
         (OOF, [*TEST[:-1], "t1,-inf"], r"test\.csv: column 'y' has cells that are no finite number: .* '-inf'"),
         (OOF, ["id;y", "t1;1", "t2;2"], r"test\.csv has semicolons between its cells"),
     ],
@@ -86,7 +86,7 @@ def test_all_mistakes_of_all_stages_are_named_at_once(tmp_path: Path) -> None:
     lines = str(error.value).splitlines()
     assert len(lines) == 6
     assert [line.split(": ")[0] for line in lines] == ["stages.theirs"] * 4 + ["stages.gone", "stages.note"]
-    assert "there is no folder" in lines[4]
+    assert "given/gone/oof.csv" in lines[4]
 
 
 def test_rows_that_preparation_drops_need_no_prediction_and_may_have_one(tmp_path: Path) -> None:
@@ -271,4 +271,4 @@ def test_mistakes_in_the_files_are_announced_by_new(
     options, path = given
     (path.parent / "oof" / "c" / "test.csv").unlink()
     new.main([str(path), *options])
-    assert "stages.c: folder must be one with oof.csv and test.csv" in capsys.readouterr().err
+    assert "stages.c: the folder of the stage needs oof.csv and test.csv" in capsys.readouterr().err
