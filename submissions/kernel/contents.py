@@ -14,6 +14,7 @@ from competition.files import digest, sha256_of
 from competition.paths import PROJECT, Bundle, work_root
 from competition.revision import ROOMS
 from models.inputs.weights import find_weights
+from models.weight_sets import WEIGHT_SETS
 from submissions.config import Config
 
 SCRIPTS = ("run.sh", "setup.sh", "pyproject.toml")
