@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import cache
 
 from rdkit import Chem, RDLogger
 
 RDLogger.DisableLog("rdApp.*")  # our messages name the row instead
 
 
+@cache  # tables are read again and again, and parsing is slow
 def canonical_smiles(smiles: str) -> str | None:
     """RDKit's canonical SMILES, or None where it cannot parse the text or it holds no atom.
 

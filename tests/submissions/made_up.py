@@ -9,8 +9,8 @@ import pandas as pd
 
 from competition.files import write_table
 from competition.prepare import prepare
-from submissions import new
 from submissions.config import Config, load_config
+from submissions.new import __main__ as new
 
 RINGS = ["c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1"]
 
@@ -36,11 +36,13 @@ def write(folder: Path, n_train: int = 60, n_test: int = 20, n_targets: int = 1,
 
 
 def write_tables(folder: Path, train: pd.DataFrame, test: pd.DataFrame, sample: pd.DataFrame) -> list[str]:
-    options = []
-    for name, table in (("train", train), ("test", test), ("sample", sample)):
-        write_table(folder / f"{name}.csv", table)
-        options += [f"--{name}", str(folder / f"{name}.csv")]
-    return options
+    for file, table in zip(files_in(folder), (train, test, sample), strict=True):
+        write_table(file, table)
+    return [option for file in files_in(folder) for option in (f"--{file.stem}", str(file))]
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [folder / f"{name}.csv" for name in ("train", "test", "sample")]
 
 
 def make(folder: Path, files: list[str], *options: str) -> Config:
@@ -50,7 +52,3 @@ def make(folder: Path, files: list[str], *options: str) -> Config:
     config = load_config(str(path))
     prepare(config.competition)
     return config
-
-
-def kinds(config: Config) -> dict[str, str]:
-    return {name: stage.kind for name, stage in config.stages.items()}

@@ -21,9 +21,10 @@ from folds.table import read_folds
 from models.config import load_stages
 from models.jobs.plan import plan
 from models.jobs.train import train
-from submissions import blend, new, report, write
+from submissions import blend, report, write
 from submissions.check import check
 from submissions.config import load_config
+from submissions.new import __main__ as new
 from submissions.predict import predict
 from submissions.run import Run, open_run
 from tests.competition.small import write_small

@@ -12,9 +12,9 @@ import yaml
 from competition import paths
 from competition.errors import ConfigError, DataError, ServiceError
 from competition.files import read_json
-from submissions import new
 from submissions.config import load_config
 from submissions.leaderboard.download import download, find_tables, slug_of
+from submissions.new import __main__ as new
 from tests.kaggle_server import KaggleServer, archive
 from tests.submissions.made_up import smiles, write
 

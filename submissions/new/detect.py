@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from competition.clean import MISSING, check_ids, parse_numbers
-from competition.errors import DataError, SubmissionError
+from competition.clean import MISSING, check_ids, named_rows, parse_numbers
+from competition.errors import DataError
 from competition.files import read_text_table
-from competition.molecules import canonical_smiles
+from competition.molecules import canonical_smiles, normalised_text
 
 Role = Literal["smiles", "text", "numeric", "categorical", "left out"]
 
@@ -41,33 +41,41 @@ class Column:
     """Whether the user should look at the data before going on."""
     reaction: bool = False
     """Whether a text column holds reaction SMILES."""
-    empty: bool = False
-    """Whether a molecule column has empty cells."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What stands in the tables.
-
-    targets: columns of the training table; submission_columns: their names in the sample, where they differ.
-    y: (n_rows, n_targets) labels, NaN where there is none.
-    groups: columns only in train whose names suggest that their rows belong together.
-    """
+    """What stands in the tables."""
 
     train: pd.DataFrame
     test: pd.DataFrame
     id: str
     id_reason: str
     targets: list[str]
+    """Columns of the training table."""
     submission_columns: list[str] | None
+    """Their names in the sample, where they differ."""
     targets_reason: str
     y: pd.DataFrame
+    """(n_rows, n_targets) labels, NaN where there is none."""
     columns: list[Column]
     groups: list[str]
+    """Columns only in train whose names suggest that their rows belong together."""
 
-    def named(self, role: Role) -> list[str]:
-        """Columns of a role, in the order of the training table."""
-        return [column.name for column in self.columns if column.role == role]
+    def named(self, *roles: Role) -> list[str]:
+        """Columns of some roles, in the order of the training table."""
+        return [column.name for column in self.columns if column.role in roles]
+
+    @property
+    def inputs(self) -> list[str]:
+        """Columns that are not left out."""
+        return [column.name for column in self.columns if column.role != "left out"]
+
+    @property
+    def has_no_molecules(self) -> bool:
+        """Whether an empty cell means no molecule: there are others in its row."""
+        smiles = self.named("smiles")
+        return len(smiles) > 1 and any((t[smiles] == "").any(axis=None) for t in (self.train, self.test))
 
     @property
     def missing_labels(self) -> dict[str, int]:
@@ -75,59 +83,68 @@ class Found:
         return {str(name): int(n) for name, n in self.y.isna().sum().items() if n}
 
     @property
+    def unreadable(self) -> str:
+        """The rows whose molecule does not parse or whose text is empty, in words."""
+        said = []
+        for where, table in (("train", self.train), ("test", self.test)):
+            wrong = pd.Series(False, index=table.index)
+            for name in self.named("text"):
+                wrong |= table[name].map(normalised_text) == ""
+            for name in self.named("smiles"):
+                stands_for_none = (table[name].str.strip() == "") & self.has_no_molecules
+                wrong |= table[name].map(canonical_smiles).isna() & ~stands_for_none
+            if wrong.any():
+                said.append(f"{int(wrong.sum())} of {where}: {named_rows(table, wrong, self.id)}")
+        return "; ".join(said)
+
+    @property
     def problem(self) -> str:
         """Kind of the competition, in words."""
-        molecules, text = bool(self.named("smiles")), bool(self.named("text"))
-        table = "a table" if any(column.role != "left out" for column in self.columns) else "no inputs"
-        inputs = "molecules and text" if molecules and text else "molecules" if molecules else "text" if text else table
+        kinds = ["molecules"] * bool(self.named("smiles")) + ["text"] * bool(self.named("text"))
+        inputs = " and ".join(kinds) or ("a table" if self.inputs else "no inputs")
         n, labels = len(self.targets), ", sparse labels" if self.missing_labels else ""
         return f"{inputs}, {'one target' if n == 1 else f'{n} targets'}{labels}"
 
 
 def detect(
-    train_file: Path,
-    test_file: Path,
-    sample_file: Path,
+    files: Sequence[Path],
     id_column: str | None = None,
     targets: Sequence[str] = (),
     group: str | None = None,
     inputs_needed: bool = True,
 ) -> Found:
-    """Read the three tables and guess the role of each column; what is named here is not guessed.
+    """Read train, test and sample and guess the role of each column; what is named here is not guessed.
 
     Raises:
-        DataError, SubmissionError: if the id or the targets cannot be told, or no input column is left and one is
-            needed.
+        DataError: if the id or the targets cannot be told, or no input column is left and one is needed.
     """
-    train, test, sample = (read_text_table(file) for file in (train_file, test_file, sample_file))
-    files = {str(train_file): train, str(test_file): test, str(sample_file): sample}
-    id_column, id_reason = find_id(files, id_column)
+    tables = {str(file): read_text_table(file) for file in files}
+    (train_file, train), (_, test), (sample_file, sample) = tables.items()
+    id_column, id_reason = find_id(tables, id_column)
     if group is not None and (group not in train or group == id_column):
-        raise DataError(f"--group must name a column of {train_file} other than the id; found {group!r}.")
+        raise DataError(f"--group names a column of {train_file} other than the id; found {group!r}.")
     asked = [name for name in sample.columns if name != id_column]
-    predicted, renamed, targets_reason = find_targets(train, test, asked, list(targets), group, str(sample_file))
-    y = pd.DataFrame({name: parse_numbers(train, name, id_column, train_file) for name in predicted})
+    predicted, renamed, targets_reason = find_targets(train, test, asked, list(targets), group, sample_file)
     columns = []
-    for name in [*train.columns, *(name for name in test.columns if name not in train.columns)]:
+    for name in dict.fromkeys([*train.columns, *test.columns]):
         if name in (id_column, *predicted):
             continue
+        column = Column(name, "left out", f"only in {'train' if name in train else 'test'}")
         if name in test and name in train:
             column = classify(name, train[name], test[name])
-        else:
-            column = Column(name, "left out", f"only in {'train' if name in train else 'test'}")
         if name == group and column.role == "smiles":  # a new molecule still says much; a new label says nothing
             column = replace(column, reason=f"{column.reason}; it makes the folds, too (--group)")
         elif name == group:
             column = Column(name, "left out", "makes the folds (--group)")
         columns.append(column)
-    if inputs_needed and all(column.role == "left out" for column in columns):
-        reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in columns) or "there is no other column"
-        raise DataError(
-            f"{train_file} and {test_file} must share an input column; found none to learn from ({reasons})."
-        )
     only_train = [name for name in train.columns if name not in test and name not in predicted and name != group]
     groups = [name for name in only_train if NAMED_LIKE_GROUP.search(name) and 1 < train[name].nunique() < len(train)]
-    return Found(train, test, id_column, id_reason, predicted, renamed, targets_reason, y, columns, groups)
+    y = pd.DataFrame({name: parse_numbers(train, name, id_column, train_file) for name in predicted})
+    found = Found(train, test, id_column, id_reason, predicted, renamed, targets_reason, y, columns, groups)
+    if inputs_needed and not found.inputs:
+        reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in columns) or "there is no other column"
+        raise DataError(f"no column of {' and '.join(list(tables)[:2])} is an input to learn from ({reasons}).")
+    return found
 
 
 def find_id(tables: dict[str, pd.DataFrame], named: str | None) -> tuple[str, str]:
@@ -139,19 +156,16 @@ def find_id(tables: dict[str, pd.DataFrame], named: str | None) -> tuple[str, st
     *_, sample = tables.values()
     common = [name for name in sample.columns if name.strip() and all(name in table for table in tables.values())]
     candidates = [name for name in common if named in (None, name)]
-    if not candidates:
-        have = "; ".join(f"{file} has {', '.join(table.columns)}" for file, table in tables.items())
-        what = "the id must be a column" if named is None else f"--id {named!r} must name a column"
-        raise DataError(f"{what} of all three tables; {have}. Rename or add it there, or name another with --id.")
     for name in candidates:
         if all(table[name].is_unique and (table[name].str.strip() != "").all() for table in tables.values()):
-            if named is not None:
-                return name, "named with --id"
-            first = name == sample.columns[0]
-            return name, "the sample's first column" if first else "GUESS: first column with its own value in every row"
+            guess = "GUESS: first column with its own value in every row"
+            reason = "the sample's first column" if name == sample.columns[0] else guess
+            return name, reason if named is None else "named with --id"
     for file, table in tables.items():
-        check_ids(table[candidates[0]], f"{file}, column {candidates[0]!r} (taken for the id; another: --id)")
-    raise DataError(f"the id must be unique in all three tables, and no column is; tried {', '.join(candidates)}.")
+        for name in candidates[:1]:
+            check_ids(table[name], f"{file}, column {name!r} (taken for the id; another: --id)")
+    have = "; ".join(f"{file} has {', '.join(table.columns)}" for file, table in tables.items())
+    raise DataError(f"no column {named or ''!r} names the rows of all three tables: {have}. Rename one, or set --id.")
 
 
 def find_targets(
@@ -160,53 +174,41 @@ def find_targets(
     """Training columns to predict, their names in the sample where they differ, and the reason.
 
     Args:
-        train: training table.
-        test: test table.
         asked: the sample's columns without the id.
         named: what the user names as targets, or nothing.
         group: a column that is no target.
         sample_file: for messages.
 
     Raises:
-        DataError, SubmissionError: if the sample's columns and the training table's do not fit together.
+        DataError: if the sample's columns and the training table's do not fit together.
     """
-    if not asked:
-        raise SubmissionError(f"{sample_file} must have a column per target beside the id; it has none.")
     if foreign := [name for name in named if name not in train]:
-        raise DataError(f"--target must name columns of the training table; it has no {', '.join(map(repr, foreign))}.")
+        raise DataError(f"--target names {', '.join(map(repr, foreign))}, which the training table does not have.")
     if named and set(named) == set(asked):
         return named, None, "named with --target"
-    if named:
-        if len(named) != len(asked):
-            raise DataError(
-                f"--target must name one column for each of {', '.join(asked)} in {sample_file}, in that order."
-            )
-        return named, asked, "named with --target; the sample calls them " + ", ".join(asked)
-    if not any(name in train for name in asked) and all(name in test for name in asked):
+    if not asked or (named and len(named) != len(asked)):
+        columns = ", ".join(asked) or "none"
         raise DataError(
-            f"the targets must be columns of the training table; {', '.join(asked)} are columns of the test table, and "
-            "of that alone. Are --train and --test swapped?"
+            f"{sample_file} needs a column for each target beside the id, in their order; it has {columns}."
         )
-    inputs = [name for name in asked if name in test and (name not in train or not is_numeric(train[name]))]
-    if inputs:
-        raise SubmissionError(
-            f"{sample_file} must have the id and the targets alone; {', '.join(inputs)} stands in the test table too "
-            "and holds no numbers. Remove it there, or name the id with --id."
-        )
+    if named:
+        return named, asked, "named with --target; the sample calls them " + ", ".join(asked)
+    if inputs := [name for name in asked if name in test and name in train and not is_numeric(train[name])]:
+        raise DataError(f"{sample_file} has the input {', '.join(inputs)} among the targets; remove it, or set --id.")
     lacking = [name for name in asked if name not in train]
     if not lacking:
         return asked, None, "the sample's other columns"
     spare = [
         name
         for name in train.columns
-        if name not in test and name not in asked and name != group and not NAMED_LIKE_GROUP.search(name)
-        and name.strip() and is_numeric(train[name]) and not counts_rows(train[name])
+        if name.strip() and name not in (*test.columns, *asked, group) and not NAMED_LIKE_GROUP.search(name)
+        and is_numeric(train[name]) and not counts_rows(train[name])
     ]  # fmt: skip
     if len(spare) != len(lacking):
         raise DataError(
-            f"{sample_file} asks for {', '.join(lacking)}, which the training table must have or have under other "
-            f"names; {len(spare)} of its numeric columns are not in the test table ({', '.join(spare) or 'none'}). "
-            "Name the targets with --target, in the order of the sample's columns."
+            f"{sample_file} asks for {', '.join(lacking)}, which the training table does not have; {len(spare)} of its "
+            f"numeric columns are not in the test table ({', '.join(spare) or 'none'}). Name the targets with "
+            "--target, in the order of the sample's columns. Or are --train and --test swapped?"
         )
     of = dict(zip(lacking, spare, strict=True))
     pairs = ", ".join(f"{new} is {old}" for new, old in of.items())
@@ -221,10 +223,9 @@ def is_numeric(cells: pd.Series) -> bool:
 
 def counts_rows(cells: pd.Series) -> bool:
     """Whether the cells are consecutive whole numbers, one per row, in any order."""
-    if cells.nunique() < len(cells) or len(cells) < 2:
-        return False
     numbers = pd.to_numeric(cells, errors="coerce")
-    return bool(((numbers % 1) == 0).all() and numbers.max() - numbers.min() + 1 == len(numbers))
+    whole = cells.is_unique and len(cells) > 1 and bool((numbers % 1 == 0).all())
+    return whole and bool(numbers.max() - numbers.min() + 1 == len(numbers))
 
 
 def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
@@ -234,23 +235,30 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
         return Column(name, "left out", "has no name, like the row numbers that pandas writes")
     if train.str.strip().nunique() == 1:
         return Column(name, "left out", "the same in every training row")
-    known = _known(cells)
-    filled = cells[cells != ""]
-    codes = known.str.fullmatch(r"0\d+").any()  # 007 is a name, and would lose its zeros
-    if is_numeric(cells) and not codes:
-        return _number_column(name, train, cells)
-    if not codes and (damaged := _damaged_numbers(name, known)):
-        return damaged
+    known, filled = _known(cells), cells[cells != ""]
+    if not known.str.fullmatch(r"0\d+").any():  # 007 is a name, and would lose its zeros
+        if is_numeric(cells):
+            return _number_column(name, train, cells)
+        if damaged := _damaged_numbers(known):
+            return Column(name, "left out", damaged, warning=True)
     distinct = list(filled.unique())
     sample = distinct[:: max(1, len(distinct) // SAMPLED)][:SAMPLED]
+    n_parsed, n_empty = _parsed(sample), len(cells) - len(filled)
     if looks_like_smiles(name, sample):
-        n_empty = len(cells) - len(filled)
-        parsed = f"RDKit parses {_parsed(sample)} of {len(sample)} distinct values"
-        parsed += f"; {n_empty} cells are empty" if n_empty else ""
-        return Column(name, "smiles", parsed, warning=_parsed(sample) < len(sample) or n_empty > 0, empty=n_empty > 0)
+        reason = f"RDKit parses {n_parsed} of {len(sample)} distinct values" + f"; {n_empty} cells are empty" * (
+            n_empty > 0
+        )
+        return Column(name, "smiles", reason, warning=n_parsed < len(sample) or n_empty > 0)
     if np.mean([is_reaction(value) for value in sample]) >= NEARLY_ALL:
         return Column(name, "text", "reaction SMILES (with >), which only language models read", reaction=True)
-    return _text_or_category(name, len(filled), distinct, sample)
+    n, words = len(distinct), float(np.mean([len(WORD.findall(value)) for value in sample]))
+    reason = f"{n} distinct values in {len(filled)} cells"
+    if (words >= 3 and n > max(10, 0.2 * len(filled))) or (words >= 2 and n > 0.5 * len(filled)):
+        return Column(name, "text", f"{reason}, {words:.1f} words on average")
+    if n <= 0.5 * len(filled):
+        also = "; all parse as SMILES too: move it to smiles if they are molecules" * (n_parsed == len(sample))
+        return Column(name, "categorical", reason + also)
+    return Column(name, "left out", f"{reason}, of one word, like ids; name it under text if they say something")
 
 
 def _known(cells: pd.Series) -> pd.Series:
@@ -263,27 +271,22 @@ def _number_column(name: str, train: pd.Series, cells: pd.Series) -> Column:
         return Column(name, "left out", "counts the rows")
     if train.is_unique and NAMED_LIKE_ID.search(name):
         return Column(name, "left out", "has a value of its own in every row and a name like an id")
-    n_empty = len(cells) - len(_known(cells))
-    n_distinct = train.nunique()
-    reason = "numbers" + (f", {n_empty} cells empty" if n_empty else "")
-    if n_distinct <= 10 and (pd.to_numeric(_known(cells)) % 1 == 0).all():
-        reason += f", {n_distinct} distinct whole ones: move it to categorical if they are codes"
+    known = _known(cells)
+    reason = "numbers" + (f", {len(cells) - len(known)} cells empty" if len(known) < len(cells) else "")
+    if train.nunique() <= 10 and (pd.to_numeric(known) % 1 == 0).all():
+        reason += f", {train.nunique()} distinct whole ones: move it to categorical if they are codes"
     return Column(name, "numeric", reason)
 
 
-def _damaged_numbers(name: str, known: pd.Series) -> Column | None:
-    """A column of numbers that do not parse; None where it is something else."""
+def _damaged_numbers(known: pd.Series) -> str:
+    """What is wrong with a column of numbers that do not parse; "" where it is something else."""
     wrong = known[pd.to_numeric(known, errors="coerce").isna()]
     comma = known.str.fullmatch(r"[+-]?\d*,\d+")
     if comma.any() and is_numeric(known.where(~comma, known.str.replace(",", "."))):
-        advice = f"numbers with a decimal comma ({wrong.iloc[0]!r}); write them with a point to use them"
-        return Column(name, "left out", advice, warning=True)
+        return f"numbers with a decimal comma ({wrong.iloc[0]!r}); write them with a point to use them"
     if len(wrong) <= 0.2 * len(known):
-        advice = (
-            f"{len(wrong)} of {len(known)} cells are no numbers ({wrong.iloc[0]!r}); correct or empty them to use it"
-        )
-        return Column(name, "left out", advice, warning=True)
-    return None
+        return f"{len(wrong)} of {len(known)} cells are no numbers ({wrong.iloc[0]!r}); correct or empty them to use it"
+    return ""
 
 
 def looks_like_smiles(name: str, values: list[str]) -> bool:
@@ -307,17 +310,3 @@ def is_reaction(value: str) -> bool:
     """Whether a value is reaction SMILES: reactants > agents > products, each may be empty."""
     parts = value.split(">")
     return len(parts) == 3 and all(part == "" or canonical_smiles(part) is not None for part in parts)
-
-
-def _text_or_category(name: str, n_cells: int, distinct: list[str], sample: list[str]) -> Column:
-    n = len(distinct)
-    words = float(np.mean([len(WORD.findall(value)) for value in sample]))
-    also = (
-        "; all parse as SMILES too: move it to smiles if they are molecules" if _parsed(sample) == len(sample) else ""
-    )
-    if (words >= 3 and n > max(10, 0.2 * n_cells)) or (words >= 2 and n > 0.5 * n_cells):
-        return Column(name, "text", f"{n} distinct values in {n_cells} cells, {words:.1f} words on average")
-    if n <= 0.5 * n_cells:
-        return Column(name, "categorical", f"{n} distinct values in {n_cells} cells{also}")
-    reason = f"{n} distinct values of one word in {n_cells} cells, like ids; name it under text if they say something"
-    return Column(name, "left out", reason)

@@ -1,0 +1,249 @@
+"""Write a competition's YAML from its CSV files: `./run.sh new NAME --train F --test F --sample F`.
+
+It holds what differs from the defaults. Every guess is explained in a comment beside it; read them once. With
+--kaggle SLUG the files of a competition on Kaggle are downloaded first; --train, --test and --sample then say which
+of them are the tables, where their names do not.
+
+Reads: the three tables, and with --answers the labels of the test rows.
+Writes: competition/configs/NAME.yaml (or NAME itself, if it ends in .yaml; or $WORK_DIR/configs/NAME.yaml where the
+folder of the code is read-only).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from itertools import chain, count
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from competition import command, paths
+from competition.config import validate
+from competition.errors import ConfigError, DataError, UserError
+from competition.files import write_atomically
+from competition.metrics import load_metric
+from competition.prepare import describe, prepare
+from folds.config import FoldsConfig
+from folds.config import Kind as FoldsKind
+from models.stages.file import OOF, TEST, common_folds
+from submissions.check import check
+from submissions.config import Config, load_config
+from submissions.leaderboard.download import download, find_tables, slug_of
+from submissions.new.choices import PRESETS, Block, choose_folds, choose_metric, choose_stages
+from submissions.new.detect import Found, Role, detect
+from submissions.new.writing import as_written, as_yaml, comments, on_one_line, setting
+
+ROLES: tuple[Role, ...] = ("smiles", "text", "numeric", "categorical")
+
+HINTS = """
+# More that is often worth setting (models/config.py, folds/config.py and submissions/config.py have all of it):
+#   in any stage           seeds: [0, 1, 2]        the mean over seeds; more seeds, better and slower
+#   in gnn, bert, unimol   epochs, learning_rate, batch_size, schedule: linear | cosine | one_cycle | ...
+#   in gnn, bert, unimol   head: {kind: multi_sample, samples: 5, dropout: 0.2}
+#   in bert on reactions   template: "{a}.{b}>>{c}" of your columns, enumerate_smiles: order, epochs: 15
+#   in submissions         default: convex         plain weights, where folds are groups that are few and unlike
+#   in folds               kind: kfold | stratified | group | stratified_group | scaffold | cluster | time | column |
+#                          file, and n_folds; ./run.sh folds NAME shows which one looks like the test table
+#   in competition         unparsable: drop        leave out rows whose molecule does not parse or whose text is empty
+"""
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options of the command."""
+    options = argparse.ArgumentParser(
+        prog="./run.sh new",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = options.add_argument
+    add("name", help="name of the competition, or a file that ends in .yaml")
+    add("--train", type=Path, help="training table: id, inputs, targets")
+    add("--test", type=Path, help="test table: id, inputs")
+    add("--sample", type=Path, help="sample submission: id, targets")
+    add("--kaggle", metavar="SLUG", help="download the tables of this competition, as in the address of its page")
+    add("--answers", type=Path, help="labels of the test rows, where they are known")
+    add("--metric", help="name of a metric, or file.py:function")
+    direction = options.add_mutually_exclusive_group()
+    for word, greater in (("greater", "store_true"), ("smaller", "store_false")):
+        direction.add_argument(f"--{word}-is-better", action=greater, default=None, dest="greater", help="of your own")
+    add("--id", help="column that names a row (default: the sample's first)")
+    add("--target", nargs="+", default=[], help="training columns to predict, in the order of the sample's columns")
+    add("--group", help="training column whose equal values must share a fold")
+    kinds = [kind for kind in get_args(FoldsKind) if kind not in ("time", "column", "file")]  # which name a column
+    add("--folds", choices=kinds, help="kind of folds")
+    presets = sorted(file.stem for file in PRESETS.glob("*.yaml"))
+    add(
+        "--preset", choices=presets,
+        help="stages for minutes on a CPU (quick), for hours on a CPU, or for a 16 GB GPU, or of a file of yours in "
+        "submissions/new/presets (default: quick; none with --oof)",
+    )  # fmt: skip
+    found_in = f"a folder with {OOF} and {TEST} for each stage"
+    add("--oof", type=Path, metavar="DIR", help=f"folder of predictions made elsewhere: {found_in}")
+    add("--force", action="store_true", help="replace an existing YAML")
+    args = options.parse_args(arguments)
+    if args.kaggle is None and None in (args.train, args.test, args.sample):
+        options.error("--train, --test and --sample are required without --kaggle")
+    if args.preset is None and args.oof is None:
+        args.preset = "quick"
+    return args
+
+
+def target_file(name: str, force: bool) -> Path:
+    """Where the YAML goes.
+
+    Raises:
+        ConfigError: if the name is not usable, or taken and not `force`.
+    """
+    stem = re.sub(r"\.ya?ml$", "", Path(name).name)
+    if len(stem.encode()) > 100:
+        raise ConfigError(f"NAME has {len(stem)} characters, and folders are named after it; take at most 100.")
+    if stem != Path(name).name:
+        path = Path(name).resolve()
+    elif re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) and name not in ("cache", "configs", "kaggle"):
+        beside_code, among_products = paths.config_folders()
+        path = (beside_code if os.access(beside_code, os.W_OK) else among_products).resolve() / f"{name}.yaml"
+        if not path.is_relative_to(beside_code.resolve()) and (beside_code / path.name).exists():
+            raise ConfigError(f"NAME is taken: {beside_code / path.name} is there and read-only. Choose another.")
+    else:
+        raise ConfigError(
+            f"NAME takes letters, digits, _, - and ., and is none of cache, configs and kaggle; found {name!r}."
+        )
+    if path.exists() and not force:
+        raise ConfigError(f"{path} is there already; remove it, choose another name, or add --force to replace it.")
+    return path
+
+
+def file_stages(folder: Path, yaml_file: Path, taken: set[str]) -> list[Block]:
+    """A stage for each folder of predictions in `folder`, sorted; a folder without any is written as a comment.
+
+    Args:
+        folder: of --oof.
+        yaml_file: that the stages are written for.
+        taken: names of other stages.
+
+    Raises:
+        DataError: if there is none.
+    """
+    folders = sorted(f for f in folder.iterdir() if f.is_dir() and f.name[0] != ".") if folder.is_dir() else []
+    usable = [part for part in folders if (part / OOF).exists() or (part / TEST).exists()]
+    if not usable:
+        raise DataError(f"--oof {folder} has no folder with {OOF} and {TEST}, one for each stage. Correct the path.")
+    blocks, names = [], set(taken)
+    for part in folders:
+        legal = re.sub(r"^(?=[^A-Za-z])", "stage_", re.sub(r"[^A-Za-z0-9_]", "_", part.name))
+        name = next(name for name in chain([legal], (f"{legal}_{i}" for i in count(2))) if name not in names)
+        names.add(name)
+        said = f"predictions made elsewhere{'' if name == part.name else f', the folder {part.name!r}'}"
+        said += "" if part in usable else f"; left out, since it has neither {OOF} nor {TEST}"
+        blocks.append(Block(name, {"kind": "file", "folder": as_written(part, yaml_file)}, said, part in usable))
+    return blocks
+
+
+def to_yaml(args: argparse.Namespace, path: Path, found: Found) -> str:
+    """The YAML with a comment for each reason.
+
+    Raises:
+        ConfigError, DataError: as `choose_folds`, `choose_stages` and `file_stages`.
+    """
+    metric, metric_reason = (args.metric, "named with --metric") if args.metric else choose_metric(found)
+    if ":" in metric:
+        file, function = metric.rsplit(":", 1)
+        metric = f"{as_written(Path(file), path)}:{function}"
+    kind, n_folds, folds_reason = choose_folds(found, args.group, args.folds)
+    folds: dict[str, Any] = {"kind": kind} | ({} if n_folds == FoldsConfig().n_folds else {"n_folds": n_folds})
+    stages = choose_stages(args.preset, found) if args.preset else []
+    if args.oof is not None:
+        theirs = file_stages(args.oof, path, {stage.name for stage in stages})
+        stages = [*theirs, *stages]
+        shared = common_folds([path.parent / block.settings["folder"] / OOF for block in theirs if block.enabled])
+        if shared is not None and args.folds is None and args.group is None:
+            folds, folds_reason = (
+                {"kind": "file", "file": as_written(shared, path)},
+                "theirs, the same in every oof.csv",
+            )
+            if any(column.role != "left out" for column in found.columns):
+                folds["equal_inputs_may_cross"] = True  # what they did is done; folds.make counts such inputs
+
+    lines = comments(f"{path.stem}: {found.problem}. Written by ./run.sh new; look at each GUESS.", "")
+    lines.append("competition:")
+    for key in ("train", "test", "sample", "answers"):
+        if (file := getattr(args, key)) is not None:
+            said = "read by the final scoring alone" if key == "answers" else ""
+            lines += setting("sample_submission" if key == "sample" else key, as_written(file, path), said)
+    if args.kaggle is not None:
+        lines += setting("kaggle", args.kaggle, "where submit and kernel go to")
+    lines += setting("id", found.id, found.id_reason)
+    missing = ", ".join(f"{target} {n}" for target, n in found.missing_labels.items())
+    lines += setting("targets", found.targets, found.targets_reason, f"labels missing: {missing}" if missing else "")
+    if found.submission_columns:
+        lines += setting("submission_columns", found.submission_columns, "the targets' names in the sample")
+    for role in (*ROLES, "left out"):
+        columns = {column.name: column for column in found.columns if column.role == role}
+        reasons = [f"{name if name.strip() else '(no name)'}: {column.reason}" for name, column in columns.items()]
+        if role == "left out":
+            lines += [line for reason in reasons for line in comments(f"left out: {reason}")]
+        elif columns:
+            lines += setting(role, list(columns), *reasons)
+    if found.has_no_molecules:
+        lines += setting("empty_smiles", "[Ar]", "GUESS: an empty cell is no molecule; argon stands for it")
+    if found.unreadable:
+        lines += setting("unparsable", "drop", f"GUESS: rows that cannot be read are left out, {found.unreadable}")
+    if args.group is not None:
+        lines += setting("group", args.group)
+    for group in found.groups:
+        lines += comments(f"with folds.kind group, if rows of one {group} belong together: group: {as_yaml(group)}")
+    lines += setting("metric", metric, metric_reason)
+    if args.greater is not None:
+        lines += setting("greater_is_better", args.greater)
+    lines += ["", *setting("folds", folds, folds_reason, indent=""), "", "stages:"]
+    for stage in stages:
+        lines += [*comments(stage.comment), f"  {'' if stage.enabled else '# '}{stage.name}: {as_yaml(stage.settings)}"]
+    return "\n".join(lines) + "\n"
+
+
+def warnings(found: Found) -> list[str]:
+    """What the user should look at before going on."""
+    said = [f"column {column.name}: {column.reason}" for column in found.columns if column.warning]
+    said += [f"rows that cannot be read: {found.unreadable}"] if found.unreadable else []
+    yes_or_no = [name for name in found.targets if set(found.y[name].dropna()) == {0, 1}]
+    said += [f"target {name}: only 0 and 1, predicted as a number; no classification yet" for name in yes_or_no]
+    return [f"WARNING  {on_one_line(line)}" for line in said]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    args = parse_arguments(arguments)
+    path = target_file(args.name, args.force)
+    if args.kaggle is not None:
+        args.kaggle = slug_of(args.kaggle)
+        tables = find_tables(download(args.kaggle), train=args.train, test=args.test, sample=args.sample)
+        args.train, args.test, args.sample = tables["train"], tables["test"], tables["sample"]
+    if args.metric is not None:
+        if ":" in args.metric and args.greater is None:
+            raise ConfigError(f"--metric {args.metric} needs --greater-is-better or --smaller-is-better.")
+        load_metric(args.metric, args.greater)
+    if args.answers is not None and not args.answers.is_file():
+        raise DataError(f"--answers: there is no file {args.answers}.")
+    inputs_needed = args.preset is not None
+    found = detect((args.train, args.test, args.sample), args.id, args.target, args.group, inputs_needed)
+    text = to_yaml(args, path, found)
+    validate(Config, yaml.safe_load(text), path)
+    write_atomically(path, text + HINTS)
+    print("\n".join([text, *warnings(found)]))
+    named = args.name if path.name == Path(args.name).name else path.stem
+    config = load_config(named)
+    try:
+        print(check(config) if args.oof else describe(prepare(config.competition).report))
+    except UserError as error:
+        print(f"\nMend the data before ./run.sh full:\n{type(error).__name__}: {error}", file=sys.stderr)
+    print(f"\nWritten: {paths.shown(path)}\nNext: look at the guesses in it, then ./run.sh full {named}")
+
+
+if __name__ == "__main__":
+    command.run(main)

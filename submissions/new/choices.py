@@ -1,0 +1,184 @@
+"""What `./run.sh new` chooses for what it found: metric, folds and stages, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import TypeAdapter
+from rdkit import Chem
+
+from competition.config import StrictModel, load_yaml, validate
+from competition.errors import ConfigError, DataError
+from competition.molecules import canonical_smiles
+from folds.groups import scaffolds, why_scaffolds
+from models.config import StageConfig
+from submissions.new.detect import WORD, Found
+
+PRESETS = Path(__file__).parent / "presets"
+USUAL_BATCH = 32
+LONGEST = 256  # characters or words of an input that count: the usual max_length
+
+Need = Literal[
+    "molecules", "one_molecule", "several_molecules", "reactions", "text", "short_text", "long_text", "table"
+]
+Size = Literal["atoms", "atom_pairs", "characters", "words", "labels", "row_pairs"]
+
+
+class PresetStage(StrictModel):
+    """One stage of a preset; `presets/quick.yaml` says how they are read."""
+
+    name: str
+    needs: list[Need]
+    reason: str
+    settings: dict[str, Any]
+    size: Size = "labels"
+    largest: float = 1e99
+
+
+class Preset(StrictModel):
+    """The stages of a preset, in the order in which they are written."""
+
+    stages: list[PresetStage]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A stage of the YAML. A stage that is not enabled is written as a comment."""
+
+    name: str
+    settings: dict[str, Any]
+    comment: str
+    enabled: bool = True
+
+
+def choose_metric(found: Found) -> tuple[str, str]:
+    """Metric and reason, where the user names none."""
+    if len(found.targets) == 1:
+        return "rmse", "GUESS, the usual one for a single target"
+    deviations = found.y.std()
+    ratio = float(deviations.max() / deviations.min()) if deviations.min() > 0 else float("inf")
+    if ratio <= 2:
+        return "rmse", f"GUESS, mean over the targets; the widest deviates {ratio:.1f} times as much as the narrowest"
+    return "r2", f"GUESS, mean over the targets, which deviate {ratio:.0f}-fold: in rmse the widest would decide"
+
+
+def choose_folds(found: Found, group: str | None, kind: str | None) -> tuple[str, int, str]:
+    """Kind and number of folds, and the reason.
+
+    Raises:
+        ConfigError: if `kind` does not fit to what is there.
+        DataError: if there is too little to divide.
+    """
+    smiles, train = found.named("smiles"), found.train
+    if kind is not None and (kind in ("group", "stratified_group")) != (group is not None):
+        raise ConfigError("--folds group and --group COL belong together; add the other, or leave both out.")
+    if kind in ("scaffold", "cluster") and not smiles:
+        raise ConfigError(f"--folds {kind} needs a column of molecules, and none was found.")
+    unlike = why_scaffolds(_molecules(train, smiles), _molecules(found.test, smiles)) if len(smiles) == 1 else ""
+    if kind is not None:
+        reason = "named with --folds"
+    elif group is not None:
+        kind, reason = "group", f"rows of one {group!r} share a fold"
+    elif unlike:
+        kind, reason = "scaffold", f"{unlike}: the folds hold out scaffolds too"
+    elif len(found.targets) == 1:
+        kind, reason = "stratified", "one target: like values in every fold"
+    else:
+        kind, reason = "kfold", "several targets: at random"
+    n_groups = len(train[found.inputs].drop_duplicates()) if group is None else train[group].nunique()
+    if group is None and kind == "scaffold":
+        n_groups = len(set(scaffolds(_molecules(train, smiles), acyclic_alone=True)))
+    if n_groups < 2:
+        raise DataError(f"folds need two groups or distinct inputs; there is {n_groups}.")
+    n_folds = min(3 if len(train) < 30 else 10 if len(train) < 500 else 5, n_groups)
+    if n_folds == n_groups or len(train) < 30:
+        reason += f"; {n_folds} folds, as there is no more to divide"
+    elif n_folds == 10:
+        reason += "; 10 folds, as each row counts below 500"
+    return kind, n_folds, reason
+
+
+def _molecules(table: pd.DataFrame, smiles: list[str]) -> list[str]:
+    """Canonical SMILES of the molecules of the first column that parse."""
+    return [text for text in map(canonical_smiles, table[smiles[0]]) if text]
+
+
+def choose_stages(preset: str, found: Found) -> list[Block]:
+    """The stages of a preset that fit to the tables, with fewer epochs or as a comment where these are large.
+
+    Raises:
+        ConfigError: if the preset's file is not as it has to be.
+    """
+    file = PRESETS / f"{preset}.yaml"
+    smiles, reactions = found.named("smiles"), [column.name for column in found.columns if column.reaction]
+    text = [name for name in found.named("text") if name not in reactions]
+    is_long = _length("words", text, found) > 200
+    columns: dict[Need, list[str]] = {
+        "molecules": smiles,
+        "one_molecule": smiles if len(smiles) == 1 else [],
+        "several_molecules": smiles if len(smiles) > 1 else [],
+        "reactions": reactions,
+        "text": text,
+        "short_text": [] if is_long else text,
+        "long_text": text if is_long else [],
+        "table": [] if found.named("smiles", "text") else found.named("numeric", "categorical"),
+    }
+    parts = {"fingerprints and descriptors": smiles, "TF-IDF": found.named("text")}
+    parts["the numbers and categories"] = found.named("numeric", "categorical")
+    features = ", ".join(words for words, there in parts.items() if there)
+    blocks = []
+    for stage in validate(Preset, load_yaml(file), file).stages:
+        read = next((columns[need] for need in stage.needs if columns[need]), None)
+        if read:
+            block = _fitted(stage, read, found)
+            # Without `columns` a language model takes the text columns where there are any.
+            if block.settings["kind"] in ("bert", "embedding") and read != (found.named("text") or smiles):
+                block.settings["columns"] = read
+            blocks.append(Block(block.name, block.settings, block.comment.format(features=features), block.enabled))
+    return blocks
+
+
+def _fitted(stage: PresetStage, columns: list[str], found: Found) -> Block:
+    """A stage with as many epochs as the tables allow, without settings that are the defaults of its kind."""
+    settings, reason, n_rows = dict(stage.settings), stage.reason, len(found.train)
+    epochs = settings.get("epochs")
+    sizes = {"labels": n_rows * len(found.targets), "row_pairs": n_rows**2 * len(found.targets)}
+    size = sizes.get(stage.size) or n_rows * _length(stage.size, columns, found)
+    size *= len(settings.get("seeds", [0]))
+    if epochs and size * epochs > stage.largest:
+        settings["epochs"] = max(round(stage.largest / size), (epochs + 2) // 3)
+        reason += f"; {settings['epochs']} epochs instead of {epochs}, as the tables are large"
+    enabled = size * settings.get("epochs", 1) <= stage.largest * (3 if epochs else 1)
+    reason += "" if enabled else "; the tables are large for it: remove the # to train it"
+    fields = type(TypeAdapter[Any](StageConfig).validate_python(settings)).model_fields
+    changes = {key: value for key, value in settings.items() if key == "kind" or fields[key].default != value}
+    return Block(stage.name, changes, reason, enabled)
+
+
+def _length(size: Size, columns: list[str], found: Found) -> float:
+    """How long the inputs of a row are, as the mean over some 200 training rows."""
+    sample = found.train.iloc[:: max(1, len(found.train) // 200)]
+    lengths = [float(np.mean([LENGTHS[size](cell) for cell in sample[name]])) for name in columns]
+    if size in ("characters", "words"):
+        return min(LONGEST, sum(lengths))
+    # Of several columns a batch encodes each distinct molecule once.
+    shares = [min(1, found.train[name].nunique() / USUAL_BATCH) if len(columns) > 1 else 1 for name in columns]
+    return float(np.dot(shares, lengths))
+
+
+def _atoms(smiles: str, hydrogens: bool) -> int:
+    molecule = Chem.MolFromSmiles(smiles)
+    return 0 if molecule is None else (Chem.AddHs(molecule) if hydrogens else molecule).GetNumAtoms()
+
+
+LENGTHS: dict[str, Callable[[str], float]] = {
+    "characters": len,
+    "words": lambda text: 1.4 * len(WORD.findall(text)),  # in word pieces
+    "atoms": lambda smiles: _atoms(smiles, hydrogens=False),
+    "atom_pairs": lambda smiles: _atoms(smiles, hydrogens=True) ** 2,
+}

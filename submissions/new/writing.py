@@ -1,0 +1,52 @@
+"""Lines of a YAML: settings with the reason beside or above them, and paths as a person would write them."""
+
+from __future__ import annotations
+
+import math
+import os
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from competition import paths
+
+WIDTH = 110
+
+
+def setting(key: str, value: Any, *reasons: str, indent: str = "  ") -> list[str]:
+    """Lines of one setting, its reason beside it where there is room, else above."""
+    said = [reason for reason in reasons if reason]
+    line = f"{indent}{key}: {as_yaml(value)}"
+    if len(said) == 1 and len(line) + len(said[0]) + 4 <= WIDTH:
+        return [f"{line}  # {on_one_line(said[0])}"]
+    return [*(comment for reason in said for comment in comments(reason, indent)), line]
+
+
+def comments(text: str, indent: str = "  ") -> list[str]:
+    """Text as lines of comment."""
+    return textwrap.wrap(on_one_line(text), WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}#   ")
+
+
+def as_yaml(value: Any) -> str:
+    """A value on one line of YAML, quoted wherever plain text would be read as something else."""
+    texts = value if isinstance(value, list) else [value]
+    style = '"' if any(isinstance(text, str) and len(text.splitlines()) > 1 for text in texts) else None
+    dumped = yaml.safe_dump(
+        [value], default_flow_style=True, default_style=style, width=math.inf, allow_unicode=True, sort_keys=False
+    )
+    return dumped.strip()[1:-1]
+
+
+def on_one_line(text: str) -> str:
+    """Text on one line; column names may hold line ends."""
+    return " ".join(text.split())
+
+
+def as_written(file: Path, yaml_file: Path) -> str:
+    """A path relative to the YAML where both move together, else absolute."""
+    file, folder = file.resolve(), yaml_file.parent
+    in_project = file.is_relative_to(paths.PROJECT) and folder.is_relative_to(paths.PROJECT)
+    together = in_project or file.is_relative_to(folder)
+    return Path(os.path.relpath(file, folder)).as_posix() if together else str(file)

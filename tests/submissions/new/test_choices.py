@@ -1,0 +1,142 @@
+"""What `./run.sh new` chooses for what it finds: metric, folds, stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from competition.errors import ConfigError, DataError
+from competition.files import write_table
+from submissions.new import choices
+from submissions.new.choices import Block, choose_folds, choose_metric, choose_stages
+from submissions.new.detect import Found, detect
+from tests.submissions.made_up import RINGS, files_in, notes, smiles, write
+
+ONE = {"lightgbm": "lightgbm", "svr": "sklearn", "gnn": "gnn", "rxnfp": "bert", "unimol": "unimol"}
+TEXT = {"lightgbm": "lightgbm", "minilm_frozen": "embedding", "minilm": "bert"}
+NUMBER = [k / 7 for k in range(80)]
+
+
+def found_in(folder: Path, *sizes: int, **inputs: Any) -> Found:
+    write(folder, *sizes, **inputs)
+    return detect(files_in(folder))
+
+
+def stages(found: Found, preset: str = "quick") -> dict[str, Block]:
+    return {block.name: block for block in choose_stages(preset, found) if block.enabled}
+
+
+def kinds(blocks: dict[str, Block]) -> dict[str, str]:
+    return {name: block.settings["kind"] for name, block in blocks.items()}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected", "columns"),
+    [
+        ({"s": smiles(80)}, ONE, {}),
+        ({"s": smiles(80), "ligand": smiles(80)[::-1]}, {**ONE, "mlp": "sklearn"}, {}),  # all molecule columns
+        ({"t": notes(80)}, TEXT, {}),
+        ({"s": smiles(80), "t": notes(80)}, {**ONE, **TEXT}, {"rxnfp": ["s"]}),
+        ({"n": NUMBER, "k": ["p", "q"] * 40}, {"lightgbm": "lightgbm", "lightgbm_small": "lightgbm"}, {}),
+        (
+            {"rxn": [f"{s}>>{s}O" for s in smiles(80)], "t": notes(80)}, {**TEXT, "rxnfp_reaction": "bert"},
+            {"rxnfp_reaction": ["rxn"], "minilm": ["t"], "minilm_frozen": ["t"]},
+        ),
+    ],
+)  # fmt: skip
+def test_the_quick_stages_of_each_kind_of_problem(
+    tmp_path: Path, inputs: dict[str, Any], expected: dict[str, str], columns: dict[str, list[str]]
+) -> None:
+    chosen = stages(found_in(tmp_path, **inputs))
+    assert kinds(chosen) == expected
+    assert {name: b.settings["columns"] for name, b in chosen.items() if "columns" in b.settings} == columns
+
+
+def test_the_presets_differ_in_epochs_and_seeds(tmp_path: Path) -> None:
+    found = found_in(tmp_path, s=smiles(80))
+    quick, cpu, gpu = (stages(found, preset) for preset in ("quick", "cpu", "gpu"))
+    assert quick["gnn"].settings == {"kind": "gnn"}  # without what is the default
+    assert cpu["gnn"].settings == {"kind": "gnn", "epochs": 50, "seeds": [0, 1]}
+    assert "epochs" not in quick["unimol"].settings and cpu["unimol"].settings["epochs"] == 30
+    assert cpu["rxnfp"].settings["enumerate_smiles"]
+    assert kinds(cpu) == {**kinds(quick), "catboost": "catboost"}
+    assert all(block.settings["seeds"] == [0, 1, 2] for name, block in gpu.items() if name != "svr")
+    assert gpu["unimol"].settings["weights"] == "unimol_all_h"
+
+
+def test_quick_stays_quick_with_at_least_a_third_of_the_epochs_or_without_the_stage(tmp_path: Path) -> None:
+    larger = smiles(360, [f"{a}C{b}" for a in RINGS for b in RINGS]) * 6
+    chosen = stages(found_in(tmp_path, 2140, 20, s=larger))
+    assert 5 < chosen["unimol"].settings["epochs"] < 15
+    assert "instead of 15, as the tables are large" in chosen["unimol"].comment
+    assert "epochs" not in chosen["gnn"].settings
+    blocks = choose_stages("quick", found_in(tmp_path, 80_000, 20, t=notes(80_020)))
+    assert [block.name for block in blocks if block.enabled] == ["lightgbm", "minilm_frozen"]
+    assert "remove the # to train it" in blocks[-1].comment
+
+
+def test_a_preset_of_ones_own_is_a_file_and_a_mistake_in_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choices, "PRESETS", tmp_path)
+    found = found_in(tmp_path, n=NUMBER)
+    stage = "- {name: ridge, needs: [%s], reason: mine, settings: {kind: sklearn, regressor: Ridge}}"
+    (tmp_path / "mine.yaml").write_text(f"stages:\n{stage % 'table'}\n")
+    assert stages(found, "mine") == {"ridge": Block("ridge", {"kind": "sklearn", "regressor": "Ridge"}, "mine")}
+    (tmp_path / "mine.yaml").write_text(f"stages:\n{stage % 'tables'}\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml has 1 mistake.*\n  stages\.0\.needs\.0: .*found 'tables'"):
+        stages(found, "mine")
+
+
+@pytest.mark.parametrize(
+    ("n_targets", "scale", "metric"), [(1, 10.0, "rmse"), (2, 1.0, "rmse"), (2, 1.9, "rmse"), (2, 2.1, "r2")]
+)
+def test_the_guessed_metric_follows_how_the_targets_deviate(
+    tmp_path: Path, n_targets: int, scale: float, metric: str
+) -> None:
+    write(tmp_path, n_targets=n_targets, n=NUMBER)
+    train = pd.read_csv(tmp_path / "train.csv")
+    if n_targets == 2:
+        write_table(tmp_path / "train.csv", train.assign(y1=train["y0"] * scale))
+    name, reason = choose_metric(detect(files_in(tmp_path)))
+    assert (name, reason[:5]) == (metric, "GUESS")
+
+
+GROUP = [f"g{i % 8}" for i in range(80)]
+SHIFTED = [*smiles(60, RINGS[:3]), *smiles(20, RINGS[3:])]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "inputs", "group", "kind", "expected"),
+    [
+        ((60, 20), {"n": NUMBER}, None, None, ("stratified", 10)),
+        ((60, 20, 2), {"n": NUMBER}, None, None, ("kfold", 10)),
+        ((500, 20), {"t": notes(520)}, None, None, ("stratified", 5)),
+        ((20, 60), {"n": NUMBER}, None, None, ("stratified", 3)),
+        ((2, 78), {"n": NUMBER}, None, None, ("stratified", 2)),
+        ((60, 20), {"n": NUMBER, "lab": GROUP}, "lab", None, ("group", 8)),
+        ((60, 20), {"s": smiles(80)}, None, None, ("stratified", 10)),
+        ((60, 20), {"s": smiles(80)}, None, "scaffold", ("scaffold", 6)),
+        ((60, 20), {"s": SHIFTED}, None, None, ("scaffold", 3)),
+    ],
+)
+def test_folds_fit_to_targets_group_number_of_rows_and_scaffolds(
+    tmp_path: Path, sizes: tuple[int, ...], inputs: Any, group: str | None, kind: str | None, expected: tuple[str, int]
+) -> None:
+    *found, reason = choose_folds(found_in(tmp_path, *sizes, **inputs), group, kind)
+    assert tuple(found) == expected
+    assert ("of the test molecules with rings" in reason) is (inputs.get("s") == SHIFTED)
+
+
+def test_folds_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    found = found_in(tmp_path, n=NUMBER, lab=["a"] * 80)
+    for group, kind in ((None, "group"), ("lab", "kfold")):
+        with pytest.raises(ConfigError, match="--folds group and --group COL belong together"):
+            choose_folds(found, group, kind)
+    with pytest.raises(ConfigError, match="--folds scaffold needs a column of molecules"):
+        choose_folds(found, None, "scaffold")
+    with pytest.raises(DataError, match="two groups or distinct inputs; there is 1"):
+        choose_folds(found, "lab", None)

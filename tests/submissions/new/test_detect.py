@@ -1,0 +1,209 @@
+"""What a column is taken for, and what is not guessed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from competition.errors import DataError
+from competition.files import write_table
+from submissions.new.detect import Column, Found, classify, counts_rows, detect, is_reaction
+
+ALKANES = ["C" * k for k in range(1, 21)]
+RINGS = [f"{'C' * k}c1ccccc1" for k in range(20)]
+NOTES = [f"sample {i} looked rather {word} today" for i in range(10) for word in ("clear", "dull")]
+NUMBERS = [str(x) for x in np.linspace(0, 1, 20)]
+LARGE = [str(i * i + 1000) for i in range(20)]
+
+
+def column(values: list[str], name: str = "column", test: list[str] | None = None) -> Column:
+    return classify(name, pd.Series(values, dtype=str), pd.Series(values[:3] if test is None else test, dtype=str))
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "expected"),
+    [
+        (RINGS, "c", "smiles"),
+        (RINGS[:3] * 7, "c", "smiles"),
+        ([f"[Na+].{smiles}" for smiles in RINGS], "c", "smiles"),
+        (["CCCCCO", "CCCCCN", "CCCCCC", "CCCCCCl"] * 5, "c", "smiles"),
+        (ALKANES, "c", "smiles"),
+        (ALKANES[:4] * 5, "c", "categorical"),
+        (["C", "N", "CO", "O"] * 5, "solvent_SMILES", "smiles"),
+        (["C", "N", "CO", "I"] * 5, "c", "categorical"),
+        (["NO", "IN", "CO"] * 7, "c", "categorical"),
+        (["yes", "no"] * 10, "c", "categorical"),
+        (["", "site A", "site B", "site B"] * 5, "c", "categorical"),
+        (["NA", "EU"] * 10, "c", "categorical"),
+        (["007", "012", "100"] * 7, "c", "categorical"),
+        (NOTES, "c", "text"),
+        (["你好世界今天天气不错" + chr(0x4E00 + i) for i in range(20)], "c", "text"),
+        ([f"{s}>>{s}O" for s in RINGS], "c", "text"),
+        (NUMBERS, "c", "numeric"),
+        (["1.5", "NA", "", "nan", "-2e3"] * 4, "c", "numeric"),
+        (["0", "1"] * 10, "c", "numeric"),
+        (LARGE, "mass", "numeric"),
+        (LARGE, "acid", "numeric"),
+        (LARGE, "patient_id", "left out"),
+        (LARGE, "CompoundID", "left out"),
+        (LARGE, "Unnamed index", "left out"),
+        (NUMBERS, "", "left out"),
+        ([str(i) for i in range(20)], "c", "left out"),
+        ([str(i) for i in reversed(range(1, 21))], "c", "left out"),
+        (["x"] * 20, "c", "left out"),
+        ([""] * 20, "c", "left out"),
+        ([f"KX{i}-{i * i}" for i in range(20)], "c", "left out"),
+        ([f"{i:04d}" for i in range(20)], "c", "left out"),
+        (["1,5", "2,25", "3,0", "4"] * 5, "c", "left out"),
+        ([*map(str, np.linspace(0, 1, 19)), "<0.1"], "c", "left out"),
+    ],
+)  # fmt: skip
+def test_a_column_is_taken_for_what_it_is(values: list[str], name: str, expected: str) -> None:
+    assert column(values, name).role == expected, column(values, name)
+
+
+@pytest.mark.parametrize(
+    ("values", "test", "role", "words"),
+    [
+        ([*RINGS, "c1cc", "C(("], RINGS[:2], "smiles", "RDKit parses 20 of 22 distinct values"),
+        (["1,5", "2,25", "3"], ["1,0"], "left out", "decimal comma ('1,5')"),
+        (["1", "2", "3", "4", "5", "<0.1"], ["1"], "left out", "1 of 7 cells are no numbers ('<0.1')"),
+        (NUMBERS, ["0.5", "?", "."], "left out", "2 of 23 cells are no numbers"),
+    ],
+)
+def test_damaged_cells_of_either_table_are_a_warning_that_shows_one(
+    values: list[str], test: list[str], role: str, words: str
+) -> None:
+    found = column(values, test=test)
+    assert (found.role, found.warning) == (role, True)
+    assert words in found.reason
+    assert not column(RINGS).warning
+
+
+def test_reasons_say_what_else_it_could_be() -> None:
+    assert "move it to smiles" in column(["C", "N", "CO", "O"] * 5).reason
+    assert column(["1", "1", "2"] * 7, test=["3", ""]).reason.startswith(
+        "numbers, 1 cells empty, 2 distinct whole ones"
+    )
+
+
+def test_row_numbers_are_consecutive_whole_numbers_in_any_order_over_both_tables() -> None:
+    assert column(["5", "0", "3"], test=["1", "4", "2"]).reason == "counts the rows"
+    assert column(["5", "0", "3"], test=["1", "4", "9"]).role == "numeric"
+    assert counts_rows(pd.Series(["3", "1", "2"])) and counts_rows(pd.Series(["0.0", "1.0"]))
+    assert not any(counts_rows(pd.Series(cells)) for cells in (["0", "1", "3"], ["0", "1", "1"], ["0.5", "1.5"]))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("CC>>CO", True), ("CC.O>[Pd]>CO", True), ("CC>CO", False), ("a > b", False), ("x>>y", False), ("C>C>C>C", False)],
+)
+def test_reactions_are_three_parts_of_molecules(value: str, expected: bool) -> None:
+    assert is_reaction(value) is expected
+
+
+ROWS: dict[str, Any] = {"id": ["a", "b", "c", "d"], "x": [0.5, 0.1, 0.7, 0.2], "y": [1.0, 2.0, np.nan, 4.0]}
+NEW: dict[str, Any] = {"id": ["e", "f"], "x": [0.5, 0.6]}
+ASKED: dict[str, Any] = {"id": ["f", "e"], "y": [0, 0]}
+OTHER_NAME = {"id": ["e", "f"], "prediction": [0, 0]}
+Z = {"z": [1, 2, 3, 5]}
+
+
+def find(folder: Path, train: dict[str, Any], test: dict[str, Any], sample: dict[str, Any], **named: Any) -> Found:
+    files = [folder / f"{name}.csv" for name in ("train", "test", "sample")]
+    for file, columns in zip(files, (train, test, sample), strict=True):
+        write_table(file, pd.DataFrame(columns))
+    return detect(files, **named)
+
+
+def test_id_targets_and_inputs_of_a_plain_competition(tmp_path: Path) -> None:
+    found = find(tmp_path, ROWS, {**NEW, "y": ["", ""]}, ASKED)  # a target is no input even with an empty column
+    assert (found.id, found.targets, found.submission_columns) == ("id", ["y"], None)
+    assert found.inputs == found.named("numeric") == ["x"]
+    assert found.missing_labels == {"y": 1}
+    assert found.problem == "a table, one target, sparse labels"
+
+
+@pytest.mark.parametrize(
+    ("more", "sample", "named", "targets"),
+    [
+        (Z, {"id": ["e", "f"], "z": [0, 0], "y": [0, 0]}, [], ["z", "y"]),  # the order of the sample
+        (Z, {"id": ["e", "f"], "z": [0, 0], "y": [0, 0]}, ["y", "z"], ["y", "z"]),
+        (Z, OTHER_NAME, ["z"], ["z"]),
+        (Z, {"id": ["e", "f"], "first": [0, 0], "second": [0, 0]}, [], ["y", "z"]),
+        ({"": [0, 1, 2, 3], "n": [4, 3, 2, 1], "cluster": [1, 1, 2, 2], "t": list("pqpq")}, OTHER_NAME, [], ["y"]),
+    ],
+)
+def test_targets_are_those_of_the_sample_named_or_guessed_by_order(
+    tmp_path: Path, more: dict[str, Any], sample: dict[str, Any], named: list[str], targets: list[str]
+) -> None:
+    found = find(tmp_path, {**ROWS, **more}, NEW, sample, targets=named)
+    assert found.targets == targets
+    assert found.submission_columns in (None, [name for name in sample if name != "id"])
+    assert found.targets_reason.startswith("GUESS") == (not named and not set(sample) <= {*ROWS, *more})
+
+
+@pytest.mark.parametrize(
+    ("tables", "named", "words"),
+    [
+        (
+            ({**ROWS, **Z}, NEW, OTHER_NAME),
+            {},
+            r"2 of its numeric columns are .* \(y, z\).*--target",
+        ),
+        (({**ROWS, **Z}, NEW, OTHER_NAME), {"targets": ["w"]}, "--target names 'w', which the training table"),
+        (({**ROWS, **Z}, NEW, OTHER_NAME), {"targets": ["y", "z"]}, "needs a column for each target .* has prediction"),
+        ((ROWS, NEW, {"id": ["e", "f"]}), {}, "needs a column for each target .* has none"),
+        ((NEW, ROWS, ASKED), {}, "are --train and --test swapped"),
+        (({**ROWS, "t": list("pqrs")}, {**NEW, "t": list("uv")}, {**ASKED, "t": list("uv")}), {}, "has the input t"),
+        (({**ROWS, "y": ["1", "2,5", "", "4"]}, NEW, ASKED), {}, r"'y' has .* row 3 \(id 'b'\): '2,5'"),
+        (({**ROWS, "id": list("aabc")}, NEW, ASKED), {}, r"train\.csv, column 'id' .*: the ids 'a' stand in several"),
+        (({"key": [1, 2], "x": [1, 2], "y": [1, 2]}, NEW, ASKED), {}, r"no column .*train\.csv has key, x, y"),
+        ((ROWS, NEW, ASKED), {"id_column": "x"}, "no column 'x' names the rows of all three tables"),
+        ((ROWS, NEW, ASKED), {"group": "absent"}, "--group names a column of .*'absent'"),
+        (({**ROWS, "x": [1, 1, 1, 1]}, NEW, ASKED), {}, "input to learn from .*'x': the same in every training row"),
+    ],
+)
+def test_what_cannot_be_told_is_asked_for(tmp_path: Path, tables: Any, named: dict[str, Any], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        find(tmp_path, *tables, **named)
+
+
+def test_the_id_need_not_be_the_first_column(tmp_path: Path) -> None:
+    found = find(tmp_path, ROWS, NEW, {"y": [0, 0], "id": ["e", "f"]})
+    assert found.id == "id"
+    assert found.id_reason.startswith("GUESS")
+
+
+def test_columns_of_one_table_and_the_group_are_left_out(tmp_path: Path) -> None:
+    train = {**ROWS, "cluster": ["p", "p", "q", "q"], "lab": ["r", "r", "s", "s"]}
+    found = find(tmp_path, train, {**NEW, "later": [1, 2], "lab": ["r", "t"]}, ASKED, group="lab")
+    reasons = {column.name: column.reason for column in found.columns if column.role == "left out"}
+    assert reasons == {"cluster": "only in train", "lab": "makes the folds (--group)", "later": "only in test"}
+    assert found.groups == ["cluster"]
+
+
+def test_a_group_of_molecules_that_the_test_table_has_too_stays_an_input(tmp_path: Path) -> None:
+    train = {"id": range(20), "smiles": RINGS, "amount": [k % 7 for k in range(20)], "y": range(20)}
+    test = {"id": [20, 21], "smiles": ["CCCc1ccccc1", "CCOc1ccccc1"], "amount": [3, 4]}
+    found = find(tmp_path, train, test, {"id": [20, 21], "y": [0, 0]}, group="smiles")
+    assert found.named("smiles") == ["smiles"]
+    assert "makes the folds, too" in found.columns[0].reason
+
+
+@pytest.mark.parametrize(
+    ("inputs", "problem"),
+    [
+        ({"s": RINGS, "n": NUMBERS}, "molecules, one target"),
+        ({"t": NOTES}, "text, one target"),
+        ({"s": RINGS, "t": NOTES}, "molecules and text, one target"),
+    ],
+)
+def test_the_kind_of_the_problem_is_named(tmp_path: Path, inputs: dict[str, list[str]], problem: str) -> None:
+    ids = [f"i{k}" for k in range(20)]
+    found = find(tmp_path, {"id": ids, **inputs, "y": range(20)}, {"id": ids, **inputs}, {"id": ids, "y": [0] * 20})
+    assert (found.problem, found.unreadable) == (problem, "")
