@@ -34,7 +34,7 @@ from competition.paths import PROJECT
 from competition.tables import Rows
 from competition.task import Task
 from models.config import BertStage
-from models.jobs.executor import ONE_THREAD
+from models.jobs.local_workers import ONE_THREAD
 from models.stage import Context
 from models.stages.bert import Bert
 from models.training import trainer

@@ -1,7 +1,7 @@
 """What an executor costs: 1,000 stand-in jobs of 0.2 s, which sleep, on 4 workers, so 50 s at best.
 
-`python -m benchmarks.overhead [local|ray] [--jobs N] [--seconds S] [--workers N]`. Jobs are claimed and looked
-after as real ones are; the time that workers take to start is counted. With --seconds 0, what it takes to place a job.
+`python -m benchmarks.overhead [local|ray] [--jobs N] [--seconds S] [--workers N]`. The time that
+workers take to start is counted. With --seconds 0, what it takes to place a job.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from competition.paths import Paths
-from models.jobs.claims import Claims
-from models.jobs.executor import runner_of
-from models.jobs.tasks import Task
+from models.jobs.ray_workers import workers_of
+from models.jobs.workers import Item
 
 
 def stand_in(folder: Path, seconds: float) -> None:
@@ -29,17 +27,11 @@ def stand_in(folder: Path, seconds: float) -> None:
 
 def overhead(executor: str, n_jobs: int, seconds: float, n_workers: int, root: Path) -> None:
     """Run the jobs and print what they took beyond the best possible."""
-    tasks = [
-        Task(
-            f"{i}", stand_in, (root / f"{i}", seconds), claim=f"job-{i}",
-            finished=(root / f"{i}" / "report.json").exists,
-        )
-        for i in range(n_jobs)
-    ]  # fmt: skip
+    items = [Item(stand_in, (root / f"{i}", seconds)) for i in range(n_jobs)]
     before = time.monotonic()
-    with Claims(Paths("stand_ins")) as claims, runner_of(executor, None)(n_workers, n_jobs) as runner:
+    with workers_of(executor, None)(n_workers) as workers:
         started = time.monotonic()
-        runner.run(tasks, "jobs", claims=claims)
+        workers.run(items, "jobs")
         ended = time.monotonic()
     assert len(list(root.glob("*/report.json"))) == n_jobs
     best = seconds * n_jobs / n_workers

@@ -15,10 +15,8 @@ import time
 from pathlib import Path
 
 from benchmarks.overhead import stand_in
-from competition.paths import Paths
-from models.jobs.claims import Claims
-from models.jobs.executor import runner_of
-from models.jobs.tasks import Task
+from models.jobs.ray_workers import workers_of
+from models.jobs.workers import Item
 
 SECONDS = {"unimol": 336.9 / 5, "rxnfp": 322.0 / 5, "gnn": 111.4 / 5, "lightgbm": 16.2 / 5, "svr": 8.9 / 5}
 """Per job on one CPU core: the ESOL run of the README, 5 folds each. The longest first, as in the YAML."""
@@ -67,20 +65,17 @@ def check(executor: str, speedup: float, shorter: float, n_workers: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["WORK_DIR"] = folder
         root = Path(folder) / "jobs"
-        warm = [Task(f"warm {i}", stand_in, (root / f"warm-{i}", 1.0)) for i in range(n_workers)]
-        tasks = [
-            Task(f"{i}", stand_in, (root / f"{i}", job), claim=f"{i}", finished=(root / f"{i}" / "report.json").exists)
-            for i, job in enumerate(seconds)
-        ]
-        with Claims(Paths("stand_ins")) as claims, runner_of(executor, None)(n_workers, len(tasks)) as runner:
-            runner.run(warm, "workers")
+        warm = [Item(stand_in, (root / f"warm-{i}", 1.0)) for i in range(n_workers)]
+        items = [Item(stand_in, (root / f"{i}", job)) for i, job in enumerate(seconds)]
+        with workers_of(executor, None)(n_workers) as workers:
+            workers.run(warm, "workers")
             before = time.monotonic()
-            runner.run(tasks, "jobs", claims=claims)
+            workers.run(items, "jobs")
             took = time.monotonic() - before
     computed = makespan(seconds, n_workers, 0.0, 0.0)
     return (
         f"{executor}, {n_workers} workers, jobs {shorter:g} times shorter: {took:.1f} s, computed {computed:.1f} s "
-        f"without placement, {(took - computed) * n_workers / len(tasks) * 1000:.0f} ms more per job"
+        f"without placement, {(took - computed) * n_workers / len(items) * 1000:.0f} ms more per job"
     )
 
 

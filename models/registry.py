@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from competition.tables import Rows
-from models.config import ConformerStage, EmbeddingStage
+from models.config import ConformerStage, EmbeddingStage, TreesStage
 from models.inputs.cache import Cache
-from models.settings import Stage
+from models.settings import CustomStage, NeuralStage, Stage
 from models.stage import Context, FittedStage
 
 CLASSES = {
@@ -75,3 +75,13 @@ def shared_caches(config: Stage, context: Context) -> list[Shared]:
         template = read_template(config, context)
         found.append(Shared(encoder_cache(config, context.cache), lambda rows: template.texts(rows.inputs, SEPARATOR)))
     return found
+
+
+def asks_for_gpu(config: Stage) -> bool:
+    """Whether a job of a stage takes a GPU for itself, where there is one; all others compute on cores."""
+    return isinstance(config, NeuralStage) or (isinstance(config, CustomStage) and config.gpu)
+
+
+def asks_for_threads(config: Stage) -> bool:
+    """Whether a job of a stage may use several cores, since its result does not depend on their number."""
+    return isinstance(config, TreesStage)

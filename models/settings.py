@@ -120,6 +120,8 @@ class CustomStage(Stage):
     """`file.py:Class`. The class is called with its settings and a `models.stage.Context`."""
     settings: dict[str, Any] = {}
     """What the class is called with; checked by its attribute `Settings`, a pydantic model, where it has one."""
+    gpu: bool = True
+    """Whether a job takes a GPU for itself, where there is one; false: it computes on a core, many side by side."""
 
     @property
     def user_code(self) -> dict[str, str]:
@@ -230,7 +232,7 @@ class NeuralStage(Stage):
     """Recompute each layer in the backward pass instead of keeping its activations: less memory, a third slower."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> NeuralStage:
+    def _passes_and_folds_agree(self) -> NeuralStage:
         drops = self.pooler_dropout > 0 or self.backbone_dropout > 0
         multi_sample = isinstance(self.head, MultiSampleHead)
         if self.r_drop and not drops:

@@ -46,6 +46,8 @@ class Context:
     """Whether the rows to predict are of the training table: an id may stand in both tables."""
     absolute_errors: bool = False
     """Whether the metric is made of absolute errors, which trees then minimise instead of squared ones."""
+    threads: int = 1
+    """Cores that training may use, of a stage whose result does not depend on it."""
     folds: list[Path] = field(default_factory=list)
     """For a refit on all rows: the folders that the folds of this seed were fitted in, whose choices it takes over."""
 

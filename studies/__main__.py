@@ -165,7 +165,7 @@ def main() -> None:
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--quick", action="store_const", const="quick", dest="version", help="minutes on 2 cores")
     sizes.add_argument("--short", action="store_const", const="short", dest="version", help="about an hour on 2 cores")
-    for name in ("workers", "budget", "executor", "ray-address"):
+    for name in ("workers", "budget", "executor", "ray-address", "retrain"):
         parser.add_argument(f"--{name}", **command.SHARED[name])
     parser.add_argument(
         "--data", type=Path, metavar="FOLDER", help="folder with data that may not be embedded (default: $STUDY_DATA)"
@@ -176,6 +176,7 @@ def main() -> None:
         return
     options = {"--workers": args.workers, "--executor": args.executor, "--ray-address": args.ray_address}
     given = [text for name, value in options.items() if value is not None for text in (name, str(value))]
+    given += ["--retrain"] if args.retrain else []
     folder = args.data or (Path(os.environ["STUDY_DATA"]) if os.environ.get("STUDY_DATA") else None)
     print(run_study(find_study(args.study), args.version or "full", folder, given, args.budget))
 

@@ -21,16 +21,15 @@ from folds.splitters import divide
 from models.config import RegressorStage, TextStage
 from models.inputs.template import read_template, require_molecules
 from models.inputs.weights import digest_of_weights
-from models.jobs.executor import count_gpus
 from models.jobs.plan import code_digest
-from models.jobs.ray_executor import require_cluster
+from models.jobs.ray_workers import require_cluster
 from models.regressors import require_weights
 from models.settings import CustomStage, FileStage, NeuralStage, Stage
 from models.stage import molecule_columns, require_inputs
 from models.stages.custom import load_custom
 from models.stages.file import FOLD_MARKS, check_predictions
 from models.training.labels import require_log1p
-from models.training.machine import cpu_has_bf16, require_precision
+from models.training.machine import cpu_has_bf16, require_precision, usable_gpus
 from models.weight_sets import WEIGHT_SETS
 from submissions.config import Config, load_config
 
@@ -54,7 +53,7 @@ def check(config: Config, here: bool = True) -> str:
     ).folds  # fmt: skip
     _check_metric(competition, own[competition.targets].to_numpy(dtype=np.float64), folds)
     lines, mistakes = [describe(prepared.report)], []
-    has_gpu = count_gpus() > 0  # whether it has bf16 only torch knows; the stage asks it
+    has_gpu = bool(usable_gpus())  # whether it has bf16 only torch knows; the stage asks it
     for name, stage in config.stages.items():
         weights, mark = getattr(stage, "weights", None), None
         doubts: list[str] = []
@@ -147,6 +146,11 @@ def _check_training(stage: Stage, config: Config, own: pd.DataFrame) -> None:
 def main() -> None:
     """Command line."""
     args = command.parser(__doc__).parse_args()
+    if args.shard:
+        raise ConfigError(
+            "--shard is for the jobs alone: run ./run.sh train with --shard I/N on each of N machines, and then "
+            "./run.sh full without it on one of them."
+        )
     if args.executor == "ray":
         require_cluster(args.ray_address)
     found = check(load_config(args.competition, args.seed), here=args.executor == "local")

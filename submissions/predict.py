@@ -19,7 +19,7 @@ from competition.files import digest, write_table
 from competition.paths import Paths
 from competition.prepare import prepare_test
 from competition.tables import INPUT_KEY
-from models.jobs.predict import predict_jobs
+from models.jobs.new_rows import predict_jobs
 from submissions.apply import predict_run
 from submissions.columns import predictions_of
 from submissions.features import features_of

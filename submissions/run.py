@@ -19,7 +19,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -198,7 +198,7 @@ def load_run(folder: Path) -> Run:
     paths = Paths(folder.parent.parent.name)
     keys = {stage["name"]: stage["key"] for stage in stored["stages"]}
     jobs = [j for n, key in keys.items() for j in jobs_of(n, config.stages[n], key, stored["n_folds"], paths)]
-    made = Plan(jobs, keys, stored["n_folds"], stored["test_key"])
+    made = Plan(jobs, keys, stored["n_folds"], stored["test_key"], dict(config.stages))
     return Run(stored["run"], stored["made_from"], folder, config, paths, made)
 
 
@@ -286,7 +286,7 @@ def _finished_seeds(config: Config, jobs: Plan, budget: float) -> tuple[Config, 
     keys = {name: jobs.keys[name] for name in stages}
     kept = [job for job in jobs.jobs if job.stage in stages and job.seed in stages[job.stage].seeds]
     lines = tuple(f"{which}: {jobs_done} finished {within}; left out" for which, jobs_done in left_out.items())
-    return config.model_copy(update={"stages": stages}), Plan(kept, keys, jobs.n_folds, jobs.test_key), lines
+    return config.model_copy(update={"stages": stages}), replace(jobs, jobs=kept, keys=keys), lines
 
 
 def user_code(competition: CompetitionConfig) -> dict[str, list[str]]:

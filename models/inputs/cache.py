@@ -37,6 +37,7 @@ class Cache:
     settings: all that changes what `compute` gives; RDKit's version and the code of `compute` are added.
     check: raises for status words, by key, that its stage cannot take; None takes all.
     per_shard: keys that a worker computes at a time: some seconds of work, all that a kill can lose.
+    gpu: whether a worker with a GPU computes them faster.
     """
 
     root: Path
@@ -45,6 +46,7 @@ class Cache:
     compute: Callable[[list[str]], Iterable[tuple[Array, str]]]
     check: Callable[[dict[str, str]], None] | None = None
     per_shard: int = 100
+    gpu: bool = False
 
     @functools.cached_property
     def folder(self) -> Path:

@@ -1,39 +1,67 @@
-"""Digest of code: what makes finished jobs and cached arrays out of date."""
+"""Digests of code: what makes finished jobs and cached arrays out of date. Comments and docstrings do not count."""
 
 from __future__ import annotations
 
 import ast
+import functools
+from collections.abc import Iterable
 from pathlib import Path
 
 from competition.files import digest
 
 PROJECT = Path(__file__).parents[2]
+ROOMS = ("models", "competition", "folds")
+NO_RESULT = {
+    "config", "settings", "stage", "notes", "machine", "code", "weights", "errors", "files", "paths", "durations",
+}  # fmt: skip
+"""Modules that change no result: settings and digests of weights are in keys themselves, the others read and say."""
 
 
 def code_digest_of(file: Path) -> str:
-    """Digest of a module and of the modules of `models` it imports, without comments and docstrings.
+    """Digest of a module and of what it imports of ours."""
+    return _digest(_with_imports([file]))
 
-    Left out are `config.py` and `settings.py`, since settings are in the key themselves, and `stage.py`, the contract.
+
+def own_and_shared_code(own: Path, shared: Iterable[Path], alone: Iterable[Path]) -> tuple[str, str]:
+    """Digests of a module by itself, and of all other code that its result comes from.
+
+    Args:
+        shared: modules that count with what they import, beside what `own` imports.
+        alone: modules that count without their imports.
     """
+    code = _with_imports([own, *shared]) | {path: _code_of(path.read_text(encoding="utf-8"))[0] for path in alone}
+    return _digest({own: code.pop(own)}), _digest(code)
+
+
+def _digest(code: dict[Path, str]) -> str:
+    return digest(sorted((path.name, text) for path, text in code.items()))
+
+
+def _with_imports(files: list[Path]) -> dict[Path, str]:
+    """Code of some modules and of those of ours that they import; followed further are imports inside `models`."""
     seen: dict[Path, str] = {}
-    waiting = [file]
+    waiting = list(files)
     while waiting:
         path = waiting.pop()
-        if path in seen or path.name in ("config.py", "settings.py", "stage.py") or not path.exists():
+        if path in seen or not path.exists():
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("models."):
-                module = PROJECT.joinpath(*node.module.split("."))
-                waiting += [module.with_suffix(".py"), *(module / f"{alias.name}.py" for alias in node.names)]
-            body = getattr(node, "body", None)
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
-                first = body[0]
-                if (
-                    isinstance(first, ast.Expr)
-                    and isinstance(first.value, ast.Constant)
-                    and isinstance(first.value.value, str)
-                ):
-                    body.pop(0)
-        seen[path] = ast.dump(tree)
-    return digest(sorted((path.name, code) for path, code in seen.items()))
+        seen[path], imported = _code_of(path.read_text(encoding="utf-8"))
+        if path in files or path.is_relative_to(PROJECT / "models"):
+            waiting += [PROJECT / name for name in imported if Path(name).stem not in NO_RESULT]
+    return seen
+
+
+@functools.cache
+def _code_of(text: str) -> tuple[str, list[str]]:
+    """A module without comments and docstrings, and the files of ours that it may import."""
+    tree = ast.parse(text)
+    imported: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in ROOMS:
+            module = node.module.replace(".", "/")
+            imported += [f"{module}.py", *(f"{module}/{alias.name}.py" for alias in node.names)]
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
+            ast.get_docstring(node, clean=False) is not None
+        ):
+            node.body = node.body[1:]
+    return ast.dump(tree), imported

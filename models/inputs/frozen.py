@@ -34,7 +34,7 @@ def encoder_cache(config: EmbeddingStage, root: Path) -> Cache:
     def compute(texts: list[str]) -> list[tuple[Array, str]]:
         return embedded(texts, config)
 
-    return Cache(root, "embedding", settings, compute, per_shard=SHARD)
+    return Cache(root, "embedding", settings, compute, per_shard=SHARD, gpu=True)
 
 
 def embedded(texts: list[str], config: EmbeddingStage) -> list[tuple[Array, str]]:

@@ -27,9 +27,9 @@ from competition.tables import Rows, read_rows
 from folds import make
 from folds.table import read_folds, time_ordered
 from models.config import load_stages
-from models.jobs.executor import ONE_THREAD, Executor
+from models.jobs.local_workers import ONE_THREAD, LocalWorkers
 from models.jobs.pictures import draw_range_test, draw_schedules
-from models.jobs.prefill import cache_tasks
+from models.jobs.prefill import cache_items
 from models.jobs.work import context_of, training_rows
 from models.registry import build_stage
 from models.settings import NeuralStage
@@ -123,8 +123,8 @@ def suggest(
     rows = read_rows(paths.train, competition, labelled=True)
     folds = read_folds(paths.folds, rows.ids)
     train = rows.take(training_rows(rows, folds, 0, stage.extra_rows, time_ordered(paths.folds_report)))
-    with Executor(n_workers, 8) as executor:
-        executor.run(cache_tasks(competition, [stage], paths, [train]), "molecules")
+    with LocalWorkers(n_workers) as workers:
+        workers.run(cache_items(competition, stage, paths, [train], set())[0], "molecules")
     os.environ.update(ONE_THREAD)
     seed = derive_seed(competition.seed, "range test")
     plain = stage.model_copy(update={"target_transform": "none"})

@@ -4,26 +4,26 @@
                                               .../test/<test key>.parquet
                                      seed_<s>/fold_all/   of a refit on all rows: the same without oof.parquet
 
-A job is worked on in a folder of another name (`models/jobs/attempts.py`). A finished one is never overwritten: other
-settings, tables, folds, weights or code make another key.
+A key is `<settings>-<code>-<shared code>`: digests of the stage's settings with its tables, folds and weights, of its
+own file, and of the other code that its result comes from. What differs has another key, and overwrites nothing.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from competition.config import CompetitionConfig
-from competition.errors import DataError
-from competition.files import digest, read_json, read_table, sha256_of, table_digest, write_json
+from competition.durations import in_words
+from competition.errors import ConfigError, DataError
+from competition.files import derive_seed, digest, read_json, read_table, sha256_of, table_digest
 from competition.metrics import made_of_absolute_errors
 from competition.paths import PROJECT, Paths
 from folds.table import read_folds, time_ordered
 from models.config import TreesStage
-from models.inputs.code import code_digest_of
+from models.inputs.code import own_and_shared_code
 from models.inputs.weights import digest_of_weights
 from models.stage import require_inputs
 from models.stages.file import files_of
@@ -31,6 +31,18 @@ from models.stages.file import files_of
 REPORT = "report.json"
 ALL = -2
 """Fold of a refit on all rows: no row has it in folds.csv, so none is held out."""
+HANDS_ROWS = [
+    PROJECT / "models" / "jobs" / "work.py",
+    PROJECT / "competition" / "tables.py",
+    PROJECT / "folds" / "table.py",
+]
+"""The code that hands a stage its rows, whichever stage it is."""
+AT_STAKE = 1800.0
+"""Seconds of finished jobs that are not trained again without asking where only shared code differs."""
+COLUMNS = {
+    "id", "targets", "smiles", "text", "numeric", "categorical", "auxiliary_targets", "weight", "seed",
+}  # fmt: skip
+"""Settings of `competition` that a stage depends on."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,8 @@ class Plan:
     """Key of each stage."""
     n_folds: int
     test_key: str
+    stages: dict[str, Any]
+    """Settings of each stage."""
 
     def of(self, stage: str) -> list[Job]:
         """Jobs of one stage, by seed and fold, each seed's refit behind its folds."""
@@ -100,62 +114,78 @@ class Plan:
             done.setdefault(job.seed, []).append(job.finished and job.has_predicted(self.test_key))
         return done
 
+    def select(self, stage: str | None = None, fold: int | None = None, shard: tuple[int, int] = (1, 1)) -> Plan:
+        """The part of a plan that --stage, --fold and --shard name.
+
+        Shard i of n has every n-th job of the plan, whether finished or not, so that all shards, whenever they start,
+        divide the jobs in the same way, and the folds of each stage evenly.
+
+        Raises:
+            ConfigError: if there is no such stage or fold.
+        """
+        if stage is not None and stage not in self.keys:
+            raise ConfigError(f"--stage must be one of {', '.join(self.keys)}; found {stage!r}.")
+        if fold is not None and not 0 <= fold < self.n_folds:
+            raise ConfigError(f"--fold must be from 0 to {self.n_folds - 1}; found {fold}.")
+        own = self.jobs[shard[0] - 1 :: shard[1]]
+        return replace(self, jobs=[job for job in own if stage in (None, job.stage) and fold in (None, job.fold)])
+
 
 def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, reuse: bool = False) -> Plan:
     """The jobs of all stages, in the YAML's order, those with pseudo-labels last.
 
     Reads prepared tables, folds.csv and weights; trains nothing.
 
+    Args:
+        reuse: whether finished jobs of other code are accepted, where there are none of today's.
+
     Raises:
         ConfigError: if weights or predictions made elsewhere cannot be found, or a stage has nothing to learn from.
-        DataError: if a table is missing, or --reuse finds several versions to choose from.
+        DataError: if a table is missing.
     """
     train_digest, test_key = table_digest(paths.train), table_digest(paths.test)[:16]
     folds = read_folds(paths.folds, list(read_table(paths.train)[competition.id]))
     n_folds = int(folds.max()) + 1
     absolute = made_of_absolute_errors(competition.metric)
+    common = {
+        "columns": competition.model_dump(mode="json", include=COLUMNS),
+        "train": train_digest,
+        "folds": sha256_of(paths.folds),
+        "seed": job_seed(competition, 0, 0),  # as the code derives it
+        "time_ordered": time_ordered(paths.folds_report),
+    }
     jobs: list[Job] = []
     keys: dict[str, str] = {}
     for name, stage in sorted(stages.items(), key=lambda item: item[1].pseudo_labels is not None):
-        pseudo = stage.pseudo_labels
-        sources = sorted(set(pseudo.of)) if pseudo else []
-        labels = [[source, keys[source], sorted(stages[source].seeds)] for source in sources]
         require_inputs(stage, competition)
+        sources = sorted(set(stage.pseudo_labels.of)) if stage.pseudo_labels else []
         settings = {
-            "stage": stage.model_dump(mode="json", exclude={"seeds", "code", "folder", "final_fit", "pseudo_labels"}),
-            "columns": competition.model_dump(
-                mode="json",
-                include={
-                    "id",
-                    "targets",
-                    "smiles",
-                    "text",
-                    "numeric",
-                    "categorical",
-                    "auxiliary_targets",
-                    "weight",
-                    "seed",
-                },
-            ),
-            "train": train_digest,
-            "folds": sha256_of(paths.folds),
+            **common,
+            "stage": stage.model_dump(mode="json", exclude=NOT_IN_KEY),
             "weights": digest_of_weights(getattr(stage, "weights", None)),
-            **({"test": test_key} if stage.sees_test_inputs else {}),
-            **({"time_ordered": True} if time_ordered(paths.folds_report) else {}),
-            **(
-                {"files": [sha256_of(f) for f in files_of(stage)], "named": competition.columns_in_sample}
-                if stage.kind == "file"
-                else {}
-            ),
-            **({"labels": labels, "weight": pseudo.weight} if pseudo else {}),
-            **({"absolute_errors": True} if isinstance(stage, TreesStage) and absolute else {}),
+            "test": test_key if stage.sees_test_inputs else None,
+            "files": [sha256_of(f) for f in files_of(stage)] if stage.kind == "file" else None,
+            "named": competition.columns_in_sample if stage.kind == "file" else None,
+            "labels": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
+            "absolute_errors": absolute and isinstance(stage, TreesStage),
+            "label_weight": stage.pseudo_labels.weight if stage.pseudo_labels else None,
         }
-        key = f"{digest(settings, 12)}-{code_digest(stage)[:6]}"
-        other = _version_to_reuse(paths, name, key) if reuse else None
-        keys[name] = other or key
+        key = f"{digest(settings, 12)}-{code_digest(stage)}"
+        others = other_versions(paths, name, key) if reuse else []
+        keys[name] = others[-1] if others else key
         labelling = [job for source in sources for job in jobs if job.stage == source and job.fold != ALL]
-        jobs += jobs_of(name, stage, keys[name], n_folds, paths, other is not None, labelling)
-    return Plan(jobs, keys, n_folds, test_key)
+        jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, labelling)
+    return Plan(jobs, keys, n_folds, test_key, stages)
+
+
+NOT_IN_KEY = {"seeds", "code", "folder", "final_fit", "pseudo_labels", "gpu"}
+"""Settings of a stage that change no job, or are in its key in another form."""
+
+
+def job_seed(competition: CompetitionConfig, seed: int, fold: int) -> int:
+    """Seed of a job, from the top-level seed and the job's seed and fold. The stage's name is not in it: two settings
+    share their first weights and their batches, so that they can be compared in pairs."""
+    return derive_seed(competition.seed, seed, fold)
 
 
 def jobs_of(
@@ -189,66 +219,58 @@ def sha256_of_required(path: Path) -> str:
         DataError: if it is not there.
     """
     if not path.exists():
-        raise DataError(f"{path} must exist before this step; run ./run.sh full, or the steps before this one.")
+        raise DataError(f"{path} is not there yet; run ./run.sh full, or the steps before this one.")
     return sha256_of(path)
 
 
-def _version_to_reuse(paths: Paths, stage: str, key: str) -> str | None:
-    """Key of finished jobs with the same settings and other code, if jobs of today's code are not there."""
-    settings, _ = key.split("-")
-    root = paths.root / "models" / stage
-    found = sorted(
-        folder.name
-        for folder in root.glob(f"{settings}-*")
-        if folder.name != key and any(folder.glob(f"seed_*/fold_*/{REPORT}"))
-    )
-    if not found or any((root / key).glob(f"seed_*/fold_*/{REPORT}")):
-        return None
-    if len(found) > 1:
-        raise DataError(
-            f"--reuse must find one version of stage {stage}; {root} has {', '.join(found)}. Delete all but one."
-        )
-    return found[0]
-
-
 def code_digest(stage: Any) -> str:
-    """Digest of the code of a stage: its file and what that imports from `models`; its transform of targets."""
-    file, name = (PROJECT / "models" / "stages" / f"{stage.kind}.py", "")
-    if stage.kind == "custom":
-        own, _, name = stage.code.rpartition(":")
-        file = Path(own)
-    transform = _digest_of(PROJECT / "models" / "stages" / "targets.py") if stage.target_transform != "none" else ""
-    return digest([_digest_of(file), name, transform])
+    """Digests of the code of a stage: of its own file, and of all other code that its result comes from."""
+    stages = PROJECT / "models" / "stages"
+    file, _, name = stage.code.rpartition(":") if stage.kind == "custom" else (stages / f"{stage.kind}.py", "", "")
+    transform = [stages / "targets.py"] if stage.target_transform != "none" else []
+    own, shared = own_and_shared_code(Path(file), transform, HANDS_ROWS)
+    return f"{digest([own, name], 6)}-{shared[:6]}"
 
 
-_digest_of = functools.cache(code_digest_of)
+def other_versions(paths: Paths, stage: str, key: str, same: int = 1) -> list[str]:
+    """Keys under which a stage has finished jobs of other code, the latest last; none where it has some of this key.
 
-
-def publish(job: Job, report: dict[str, Any]) -> None:
-    """Mark a job as finished: list every file of its folder with size and digest, in report.json, last.
-
-    Files whose names begin with a dot are marks of attempts and what a killed process left, and are left out.
+    Args:
+        same: how many parts of the key they share: 1 for the settings, 2 for the stage's own file as well.
     """
-    files = {
-        str(path.relative_to(job.folder)): {"size": path.stat().st_size, "sha256": sha256_of(path)}
-        for path in sorted(job.folder.rglob("*"))
-        if path.is_file() and path.name[0] != "." and "test" not in path.relative_to(job.folder).parts[:1]
+    reports = {
+        folder.name: [report.stat().st_mtime for report in folder.glob(f"seed_*/fold_*/{REPORT}")]
+        for folder in (paths.root / "models" / stage).glob("-".join(key.split("-")[:same]) + "-*")
     }
-    write_json(job.folder / REPORT, {**report, "files": files})
+    finished = {name: max(times) for name, times in reports.items() if times}
+    return [] if key in finished else sorted(finished, key=lambda name: finished[name])
 
 
-def verify(job: Job) -> dict[str, Any]:
-    """Report of a finished job whose files are all as they were written.
+def require_answer(todo: Plan, paths: Paths) -> None:
+    """Stop where hours of finished jobs would be trained again, and their stages' own files are as they were.
 
     Raises:
-        DataError: for a missing or changed file.
+        DataError: with the stages and their time, if it is more than `AT_STAKE`.
     """
-    report: dict[str, Any] = read_json(job.folder / REPORT, "files", "seconds")
-    for name, expected in report["files"].items():
-        path = job.folder / name
-        if not path.is_file() or path.stat().st_size != expected["size"] or sha256_of(path) != expected["sha256"]:
-            state = "has changed" if path.is_file() else "is gone"
-            raise DataError(
-                f"{path} must be as the job wrote it, but it {state}; delete the folder {job.folder} to train it again."
-            )
-    return report
+    lines, total = [], 0.0
+    for stage in dict.fromkeys(job.stage for job in todo.jobs if not job.finished):
+        for key in other_versions(paths, stage, todo.keys[stage], same=2)[-1:]:
+            reports = list((paths.root / "models" / stage / key).glob(f"seed_*/fold_*/{REPORT}"))
+            seconds = sum(read_json(report, "seconds")["seconds"] for report in reports)
+            total += seconds
+            lines.append(f"  {stage}: {len(reports)} jobs, {in_words(seconds)}")
+    if total > AT_STAKE:
+        raise DataError(
+            "code that stages share has changed since these jobs were finished:\n" + "\n".join(lines) + "\nRun again "
+            "with --reuse to keep them, which every table then says, or with --retrain to train them again."
+        )
+
+
+def say_old_products(paths: Paths) -> None:
+    """Name products of earlier versions of the project, in one sentence; they are left alone."""
+    for file in (paths.root / "models").glob("*/*/seed_*/fold_*/oof.csv"):
+        print(
+            f"{paths.root} has jobs of an earlier version of this project, such as {file.parent}; they are left alone "
+            "and trained anew. Delete models/ there if you do not need them."
+        )
+        return

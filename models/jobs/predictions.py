@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from competition.errors import DataError
-from competition.files import sha256_of, write_atomically, write_json
+from competition.files import read_table, sha256_of, write_atomically, write_json
 from models.jobs.plan import ALL, Job
 
 
@@ -43,16 +43,13 @@ def read_predictions(path: Path, ids: list[str], outputs: list[str]) -> NDArray[
     Raises:
         DataError: if the file is no table, an id is missing, doubled or foreign, or a value is not finite.
     """
-    try:
-        table = parquet.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path} cannot be read ({error}); delete {path.parent} and run again.") from None
-    found = pd.Index(table.column("id").to_pylist()) if table.column_names == ["id", *outputs] else pd.Index([])
+    table = read_table(path)
+    found = pd.Index(table["id"] if list(table) == ["id", *outputs] else [])
     if found.has_duplicates or len(found) != len(ids) or set(found) != set(ids):
         raise DataError(
             f"{path} must name {len(ids)} ids once each with {', '.join(outputs)}; delete {path.parent} and run again."
         )
-    y_pred = np.column_stack([table.column(name) for name in outputs])[found.get_indexer(pd.Index(ids))]
+    y_pred = table[outputs].to_numpy(dtype=np.float64)[found.get_indexer(pd.Index(ids))]
     if not np.isfinite(y_pred).all():
         raise DataError(f"{path} has predictions that are not finite; delete {path.parent} and run again.")
     return y_pred

@@ -38,14 +38,14 @@ def resume(earlier: Path, paths: Paths) -> tuple[int, int]:
     models = root / paths.name / "models"
     reported = sorted(file.parent for file in models.rglob(REPORT) if file.parent.name[0] != ".")
     finished = [job for job in reported if _is_whole(job)]
-    if len(finished) < len(reported):
-        cut = next(job for job in reported if job not in finished)
-        print(f"from {earlier}: {len(reported) - len(finished)} jobs lack files and are left out, the first is {cut}")
+    if cut := [job for job in reported if job not in finished]:
+        print(f"from {earlier}: {len(cut)} jobs lack files and are left out, the first is {cut[0]}")
     begun = sorted({file.parent for file in models.rglob(CHECKPOINTS)} - set(reported))
-    waiting = [job for job in finished if not (_here(job, root, paths) / REPORT).exists()]
-    waiting += [job for job in begun if not _is_further_here(_here(job, root, paths))]
+    here = {job: paths.root / job.relative_to(root / paths.name) for job in [*finished, *begun]}
+    waiting = [job for job in finished if not (here[job] / REPORT).exists()]
+    waiting += [job for job in begun if not _is_further(here[job])]
     for job in tqdm(waiting, "jobs of the earlier run", disable=not sys.stderr.isatty(), bar_format=BAR, leave=False):
-        _copy_folder(job, _here(job, root, paths))
+        _copy_folder(job, here[job])
     for file in sorted((root / "cache").rglob("*")):
         copy = paths.cache / file.relative_to(root / "cache")
         if file.is_file() and not copy.exists():
@@ -61,8 +61,8 @@ def _work_root(earlier: Path, name: str) -> Path:
     if len(found) != 1:
         which = ", ".join(map(str, found)) or "none"
         raise ConfigError(
-            f"--from must be a folder with the products of one earlier run of {name} (its WORK_DIR, with "
-            f"{name}/models in it); found below {earlier}: {which}. Name that folder."
+            f"--from names a folder with the products of one earlier run of {name} (its WORK_DIR, with {name}/models "
+            f"in it); found below {earlier}: {which}. Name that folder."
         )
     return found[0]
 
@@ -76,12 +76,7 @@ def _is_whole(job: Path) -> bool:
     return all((job / name).is_file() and (job / name).stat().st_size == files[name]["size"] for name in files)
 
 
-def _here(job: Path, root: Path, paths: Paths) -> Path:
-    """Where a job of the earlier run stands in this one."""
-    return paths.root / job.relative_to(root / paths.name)
-
-
-def _is_further_here(attempt: Path) -> bool:
+def _is_further(attempt: Path) -> bool:
     """Whether the job that a folder here would be an attempt at was begun here or is finished."""
     job = attempt.with_name(attempt.name.strip(".").partition(".")[0])
     return job.exists() or bool(unfinished(job))

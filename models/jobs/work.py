@@ -1,4 +1,7 @@
-"""What a worker does: one job from prepared tables to a published folder, predictions of one, a shard of a cache."""
+"""What a worker does with a job: from prepared tables to a published folder, and predictions of new rows.
+
+The code of this file is in the key of every job, since it hands stages their rows, labels and seeds.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from competition.config import CompetitionConfig
-from competition.files import derive_seed
 from competition.metrics import made_of_absolute_errors
 from competition.paths import Paths
 from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
@@ -21,10 +24,10 @@ from competition.task import task_of
 from folds.table import read_folds, time_ordered
 from models.jobs import attempts
 from models.jobs.attempts import CHECKPOINTS
-from models.jobs.plan import ALL, Job, publish
-from models.jobs.predictions import write_predictions, write_test_predictions
-from models.jobs.pseudo_labels import pseudo_labels, with_pseudo_labels
-from models.registry import build_stage, shared_caches
+from models.jobs.plan import ALL, Job, job_seed
+from models.jobs.predictions import mean_test, write_predictions, write_test_predictions
+from models.jobs.workers import progress
+from models.registry import build_stage
 from models.stage import Context
 from models.training.machine import machine
 
@@ -35,9 +38,7 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def context_of(
-    competition: CompetitionConfig, paths: Paths, seed: int, rows: Rows | None = None, progress: Any = None
-) -> Context:
+def context_of(competition: CompetitionConfig, paths: Paths, seed: int, rows: Rows | None = None) -> Context:
     """What a stage is told beside its own settings; `rows` name the features of the user's own, if there are any."""
     features = [] if rows is None else [str(name) for name in rows.inputs if str(name).startswith(FEATURE)]
     return Context(
@@ -48,7 +49,7 @@ def context_of(
         task_of(competition),
         seed,
         paths.cache,
-        progress or (lambda done, total: None),
+        progress,
         competition.auxiliary_targets,
         id=competition.id,
         absolute_errors=made_of_absolute_errors(competition.metric),
@@ -56,78 +57,77 @@ def context_of(
 
 
 def run_job(
-    job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test_key: str, progress: Any = None
+    job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test_key: str, threads: int = 1
 ) -> None:
     """Fit one job, predict its held-out fold, if it has one, and the test rows, and publish its folder."""
     if job.finished:  # by a worker that was lost before it could say so
         return
     attempt = attempts.begin(job.folder)
     try:
-        _fit_and_predict(replace(job, folder=attempt), stage, competition, paths, test_key, progress)
+        report = _fit_and_predict(replace(job, folder=attempt), stage, competition, paths, test_key, threads)
     except Exception:
-        # Where another process took the folder over, files vanish under this attempt; the job is theirs then.
-        if attempts.is_whole(attempt):
-            attempts.require_room(attempt)
-            raise
-    attempts.finish(attempt, job.folder)
+        probe = attempt / ".probe"
+        probe.write_bytes(bytes(2**16))  # a full disk is said here; libraries have words of their own for it
+        probe.unlink()
+        raise
+    attempts.write_report(attempt, report)
+    attempts.publish(attempt, job.folder)
 
 
 def _fit_and_predict(
-    job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test_key: str, progress: Any
-) -> None:
-    """All that the folder of a job holds, and its report last."""
-    rows = read_rows(paths.train, competition, labelled=True)
+    job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test_key: str, threads: int
+) -> dict[str, Any]:
+    """All that the folder of a job holds but its report, which is returned."""
+    rows, test = read_rows(paths.train, competition, labelled=True), read_rows(paths.test, competition, labelled=False)
     folds = read_folds(paths.folds, rows.ids)
     train = rows.take(training_rows(rows, folds, job.fold, stage.extra_rows, time_ordered(paths.folds_report)))
     held_out = rows.take(folds == job.fold)
     started = time.monotonic() - seconds_in_checkpoints(job.folder)
-    test = read_rows(paths.test, competition, labelled=False)
-    if stage.pseudo_labels is not None:
-        labels = pseudo_labels(job, test_key, test.ids, competition.targets)
-        train = with_pseudo_labels(train, test, labels, stage.pseudo_labels.weight)
     context = replace(
-        context_of(competition, paths, job_seed(competition, job), rows, progress),
+        context_of(competition, paths, job_seed(competition, job.seed, job.fold), rows),
+        threads=threads,
         predicts_held_out=True,
         folds=[need.folder for need in job.needs if need.stage == job.stage],
         unlabelled=held_out.followed_by(test) if getattr(stage, "pretrain_on", "train") == "all_inputs" else None,
     )
+    outputs = context.task.outputs
+    if stage.pseudo_labels is not None:
+        labels = pseudo_labels(job, test_key, test.ids, outputs)
+        train = with_pseudo_labels(train, test, labels, stage.pseudo_labels.weight)
     fitted = build_stage(stage, context)
     fitted.fit(train, held_out if getattr(stage, "reads_held_out", False) else None, job.folder)
     if job.fold != ALL:
         valid = held_out.without_labels()
-        write_predictions(job.oof_file, valid.ids, competition.targets, fitted.predict(valid, job.folder))
+        write_predictions(job.oof_file, valid.ids, outputs, fitted.predict(valid, job.folder))
         spread = getattr(fitted, "spread", None)
         if spread is not None:
-            write_predictions(job.folder / "oof_spread.parquet", valid.ids, competition.targets, spread)
+            write_predictions(job.folder / "oof_spread.parquet", valid.ids, outputs, spread)
     seconds = time.monotonic() - started
     predict_job(job, stage, competition, paths, test, test_key)
     for checkpoint in job.folder.glob(CHECKPOINTS):
         checkpoint.unlink()
-    publish(
-        job,
-        {
-            "seconds": seconds,
-            "machine": machine(),
-            "stage": stage.model_dump(mode="json"),
-            "python": platform.python_version(),
-            "packages": {name: metadata.version(name) for name in PACKAGES},
-        },
-    )
+    return {
+        "seconds": seconds,
+        "machine": machine(),
+        "stage": stage.model_dump(mode="json"),
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+    }
 
 
 def predict_job(job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test: Rows, test_key: str) -> None:
     """Predict test rows with the weights of a job, PIECE rows at a time."""
-    fitted = build_stage(stage, context_of(competition, paths, job_seed(competition, job), test))
+    context = context_of(competition, paths, job_seed(competition, job.seed, job.fold), test)
+    fitted = build_stage(stage, context)
     parts, spreads = [], []
     for start in range(0, len(test), PIECE):
         parts.append(fitted.predict(test.take(np.arange(start, min(start + PIECE, len(test)))), job.folder))
         if getattr(fitted, "spread", None) is not None:
             spreads.append(fitted.spread)  # type: ignore[attr-defined]  # of a neural stage with mc_dropout
     if spreads:
-        path = job.test_file(test_key)
-        spread = np.concatenate(spreads)
-        write_predictions(path.with_name(f"{path.stem}_spread.parquet"), test.ids, competition.targets, spread)
-    write_test_predictions(job, test_key, test.ids, competition.targets, np.concatenate(parts))
+        path = job.folder / "test" / f"{test_key}_spread.parquet"
+        write_predictions(path, test.ids, context.task.outputs, np.concatenate(spreads))
+    write_test_predictions(job, test_key, test.ids, context.task.outputs, np.concatenate(parts))
 
 
 def training_rows(
@@ -147,6 +147,39 @@ def training_rows(
     return trains
 
 
+def pseudo_labels(job: Job, test_key: str, ids: list[str], outputs: list[str]) -> NDArray[np.float64]:
+    """Labels (n_rows, n_outputs) of the test rows: the plain mean over the stages that give them, each over its jobs.
+
+    Those of fold k's job come from models of fold k, so nothing of fold k's own labels comes back to it through them.
+
+    Args:
+        job: of which `needs` are the jobs to take.
+
+    Raises:
+        DataError: if one of these has no predictions for this test table.
+    """
+    of_stage: dict[str, list[Job]] = {}
+    for need in job.needs:
+        if need.stage != job.stage:
+            of_stage.setdefault(need.stage, []).append(need)
+    return np.mean([mean_test(jobs, test_key, ids, outputs) for jobs in of_stage.values()], axis=0)
+
+
+def with_pseudo_labels(train: Rows, test: Rows, y: NDArray[np.float64], weight: float) -> Rows:
+    """Training rows and, below them, the test rows with labels `y` (n_test_rows, n_targets) and a weight."""
+    assert train.y is not None
+    n, auxiliary = len(test), train.auxiliary
+    weights = np.ones(len(train)) if train.weights is None else train.weights
+    return Rows(
+        [*train.ids, *test.ids],
+        pd.concat([train.inputs, test.inputs], ignore_index=True),
+        np.vstack([train.y, y]),
+        np.append(weights, np.full(n, weight)),
+        None if auxiliary is None else np.vstack([auxiliary, np.full((n, auxiliary.shape[1]), np.nan)]),
+        None if train.extra is None else np.append(train.extra, np.zeros(n, dtype=bool)),
+    )
+
+
 def seconds_in_checkpoints(folder: Path) -> float:
     """Seconds that a killed run spent on what this one goes on with."""
     found = list(folder.glob(CHECKPOINTS))
@@ -155,15 +188,3 @@ def seconds_in_checkpoints(folder: Path) -> float:
     from models.training.checkpoint import seconds_in  # here, since it imports torch, which trees do without
 
     return sum(seconds_in(path) for path in found)
-
-
-def job_seed(competition: CompetitionConfig, job: Job) -> int:
-    """Seed of a job, from the top-level seed and the job's seed and fold. The stage's name is not in it: two settings
-    share their first weights and their batches, so that they can be compared in pairs."""
-    return derive_seed(competition.seed, job.seed, job.fold)
-
-
-def fill_cache(stage: Any, competition: CompetitionConfig, paths: Paths, folder: str, keys: list[str]) -> None:
-    """Compute one shard of one cache."""
-    caches = [shared.cache for shared in shared_caches(stage, context_of(competition, paths, 0))]
-    next(cache for cache in caches if cache.folder.name == folder).compute_shard(keys)

@@ -82,7 +82,7 @@ class Catboost(Trees):
             "one_hot_max_size": ONE_HOT,
             "allow_const_label": True,
             "random_seed": self.seed,
-            "thread_count": 1,
+            "thread_count": self.context.threads,
             "allow_writing_files": False,
             "logging_level": "Silent",
         }

@@ -70,7 +70,7 @@ class Lightgbm(Trees):
             "seed": self.seed,
             "deterministic": True,
             "force_row_wise": True,
-            "num_threads": 1,
+            "num_threads": self.context.threads,
             "verbosity": -1,
             **config.parameters,
         }

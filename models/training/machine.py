@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,31 +13,43 @@ from typing import Any
 from competition.errors import ConfigError
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # a Mac has none
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def usable_gpus() -> list[str]:
+    """Names of the GPUs that CUDA shows, as for CUDA_VISIBLE_DEVICES; found without importing torch."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [device for device in visible.replace(" ", "").split(",") if device not in ("", "-1")]
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    return [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
+
+
 def machine() -> dict[str, Any]:
     """Processor, cores this process may use, memory in GiB, and the GPU in use, where there is one."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    found = {"processor": _processor(), "cores": len(os.sched_getaffinity(0)), "memory_gib": round(memory)}
+    names = [line.partition(":")[2].strip() for line in _cpuinfo().splitlines() if line.startswith("model name")]
+    processor = names[0] if names else platform.machine()
+    found = {"processor": processor, "cores": usable_cores(), "memory_gib": round(memory)}
     torch = sys.modules.get("torch")  # a stage that does not use it does not use a GPU
     if torch is not None and torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name(0)
     return found
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def cpu_has_bf16() -> bool:
     """Whether the processor multiplies in bf16 (AMD from Zen 4, Intel's servers from Sapphire Rapids); else slower."""
-    try:
-        return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:  # no Linux
-        return False
+    return "avx512_bf16" in _cpuinfo()
+
+
+def _cpuinfo() -> str:
+    path = Path("/proc/cpuinfo")  # of Linux alone
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def require_precision(precision: str, has_gpu: bool, has_bf16: bool) -> None:

@@ -22,7 +22,8 @@ from competition.errors import DataError
 from competition.files import read_json, replaced, sha256_of, write_atomically, write_json
 from competition.paths import Bundle, Kernel, Paths, kaggle_files, kaggle_listing, kaggle_mount, work_root
 from models.config import EmbeddingStage
-from models.jobs.plan import REPORT, Job, code_digest, verify
+from models.jobs.attempts import verify
+from models.jobs.plan import REPORT, Job, code_digest
 from models.settings import CustomStage, FileStage, NeuralStage
 from models.weight_sets import WEIGHT_SETS
 from submissions.apply import KNOWN_LABELS
@@ -166,7 +167,7 @@ def require_own_code(run: Run, config: Config) -> None:
     for stage in stored["stages"]:
         settings = config.stages.get(stage["name"])
         if isinstance(settings, CustomStage) and "other code" not in stage["marks"]:
-            changed += [stage["name"]] * (not stage["key"].endswith(code_digest(settings)[:6]))
+            changed += [stage["name"]] * (stage["key"].split("-")[1] != code_digest(settings).split("-")[0])
     if changed:
         raise DataError(
             f"Your own code of {changed[0]} has changed since the run. Run ./run.sh full, then ./run.sh kernel again."

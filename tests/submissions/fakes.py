@@ -19,7 +19,8 @@ from competition.prepare import prepare
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
-from models.jobs.plan import Plan, plan, publish
+from models.jobs.attempts import write_report
+from models.jobs.plan import Plan, plan
 from models.jobs.predictions import write_predictions, write_test_predictions
 from submissions import blend, stack, write
 from submissions.config import load_config
@@ -112,7 +113,7 @@ def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] =
         write_predictions(job.oof_file, list(train["id"]), config.targets, made_up(y))
         y_test = answers.loc[test["id"], config.targets].to_numpy()
         write_test_predictions(job, planned.test_key, list(test["id"]), config.targets, made_up(y_test))
-        publish(job, {"seconds": 1.5})
+        write_report(job.folder, {"seconds": 1.5})
     return planned
 
 

@@ -143,13 +143,13 @@ def test_row_weights_and_a_regressor_that_takes_none_are_found_before_any_work(t
 def test_a_precision_that_this_machine_has_not_is_found_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    monkeypatch.setattr("submissions.check.count_gpus", lambda: 0)
+    monkeypatch.setattr("submissions.check.usable_gpus", lambda: [])
     monkeypatch.setattr("submissions.check.cpu_has_bf16", lambda: False)
     path = write_competition(tmp_path, *mixed_tables(), stages={"s": {"kind": "gnn", "precision": precision}})
     with pytest.raises(ConfigError, match=rf"stages\.s: precision {precision} needs a GPU"):
         checked(path)
     check(load_config(str(path)), here=False)  # other machines train
-    monkeypatch.setattr("submissions.check.count_gpus", lambda: 1)
+    monkeypatch.setattr("submissions.check.usable_gpus", lambda: ["0"])
     checked(path)
 
 

@@ -41,7 +41,7 @@ def test_a_refitted_and_a_pseudo_labelled_stage_predict_new_rows_as_they_predict
     prepare(config, paths, path)
     make_folds(config, load_folds_config(str(path)), paths)
     todo = plan(config, load_stages(str(path)), paths)
-    train(config, load_stages(str(path)), paths, todo, 2)
+    train(config, paths, todo, 2)
     run = open_run(str(path))
     blend.blend(run)
     write.write(run)

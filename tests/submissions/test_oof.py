@@ -151,7 +151,7 @@ def full(path: Path) -> tuple[Run, str]:
     competition, paths = load_competition(name), Paths.of(name)
     prepare.run(competition, paths, path)
     make.run(competition, make.load_folds_config(name), paths)
-    train(competition, load_stages(name), paths, plan(competition, load_stages(name), paths), 1)
+    train(competition, paths, plan(competition, load_stages(name), paths), 1)
     run = open_run(name)
     blend.blend(run)
     write.write(run)

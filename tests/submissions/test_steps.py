@@ -17,7 +17,7 @@ from competition.files import read_table, read_text_table, write_table
 from competition.metrics import METRICS
 from competition.paths import PROJECT, Paths
 from competition.task import Task
-from models.jobs.plan import publish
+from models.jobs.attempts import write_report
 from models.notes import write_notes
 from submissions import blend, report, stack, write
 from submissions.apply import predict_candidate, predict_run
@@ -165,7 +165,7 @@ def test_new_predictions_under_the_same_keys_are_noticed(made: Path) -> None:
     table.assign(height=table["height"] + 0.5).to_parquet(job.oof_file)
     with pytest.raises(DataError, match=r"oof\.parquet is not as its job wrote it; delete"):
         open_run(str(made))
-    publish(job, {"seconds": 1.5})  # trained again
+    write_report(job.folder, {"seconds": 1.5})  # trained again
     with pytest.raises(DataError, match=r"submissions\.blend"):
         write.write(open_run(str(made)))
     after = run_steps(made)

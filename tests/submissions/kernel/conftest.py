@@ -97,7 +97,7 @@ def make_run(yaml: Path) -> None:
     prepare(config, paths, yaml)
     make_folds(config, load_folds_config(str(yaml)), paths)
     stages = load_stages(str(yaml))
-    train(config, stages, paths, plan(config, stages, paths), 2)
+    train(config, paths, plan(config, stages, paths), 2)
     run_steps(yaml)
 
 

@@ -11,6 +11,8 @@ from competition.files import write_json
 from competition.paths import Paths
 from models.jobs.resume import resume
 
+SEED = "mixed/models/gnn/key/seed_0"
+
 
 def write(folder: Path, *files: str) -> None:
     for name in files:
@@ -25,9 +27,8 @@ def write(folder: Path, *files: str) -> None:
 def attached(tmp_path: Path) -> Path:
     """An earlier output: one finished job, one with a checkpoint, one that was not begun in earnest, a cache."""
     work = tmp_path / "input" / "notebooks" / "me" / "mine" / "work"
-    jobs = "mixed/models/gnn/key/seed_0"
-    write(work, f"{jobs}/fold_0/report.json", f"{jobs}/fold_0/weights.safetensors", f"{jobs}/fold_0/test/t.csv")
-    write(work, f"{jobs}/fold_1/checkpoint.pt", f"{jobs}/fold_1/shape.json", f"{jobs}/fold_2/shape.json")
+    write(work, f"{SEED}/fold_0/report.json", f"{SEED}/fold_0/weights.safetensors", f"{SEED}/fold_0/test/t.parquet")
+    write(work, f"{SEED}/.fold_1.aa/checkpoint.pt", f"{SEED}/.fold_1.aa/shape.json", f"{SEED}/.fold_2.aa/shape.json")
     write(work, "cache/conformers-1/a.npz", "other/models/x/report.json")
     for path in [*work.rglob("*"), work]:
         path.chmod(0o555 if path.is_dir() else 0o444)
@@ -35,55 +36,51 @@ def attached(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    monkeypatch.setenv("WORK_DIR", str(tmp_path / "work"))
+def here() -> Paths:
     return Paths("mixed")
 
 
-def test_finished_jobs_and_checkpoints_and_caches_come_and_can_be_written_beside(attached: Path, here: Paths) -> None:
+def test_finished_jobs_and_checkpoints_and_caches_come_once_and_can_be_written_beside(
+    attached: Path, here: Paths
+) -> None:
     assert resume(attached, here) == (1, 1)
-    finished, begun = (here.job("gnn", "key", 0, fold) for fold in (0, 1))
+    finished = here.job("gnn", "key", 0, 0)
     assert (finished / "weights.safetensors").read_text().startswith("earlier")
-    (finished / "test" / "another.csv").write_text("new")
+    (finished / "test" / "another.parquet").write_text("new")
+    (begun,) = finished.parent.glob(".fold_1.*")
     (begun / "checkpoint.pt").unlink()
-    assert not here.job("gnn", "key", 0, 2).exists()
+    assert sorted(path.name for path in finished.parent.iterdir()) == [begun.name, "fold_0"]
     assert (here.cache / "conformers-1" / "a.npz").exists()
     assert not (here.root.parent / "other").exists()
-
-
-def test_a_second_time_nothing_comes(attached: Path, here: Paths) -> None:
-    resume(attached, here)
     assert resume(attached, here) == (0, 0)
 
 
 def test_what_is_finished_or_further_here_stays(attached: Path, here: Paths) -> None:
-    write(here.root / "models/gnn/key/seed_0", "fold_0/report.json", "fold_1/checkpoint.pt")
+    write(here.root.parent, f"{SEED}/fold_0/report.json", f"{SEED}/.fold_1.bb/checkpoint.pt")
     (here.job("gnn", "key", 0, 0) / "report.json").write_text("mine")
     assert resume(attached, here) == (0, 0)
     assert (here.job("gnn", "key", 0, 0) / "report.json").read_text() == "mine"
 
 
-def test_a_finished_job_takes_the_place_of_one_that_was_only_begun_here(attached: Path, here: Paths) -> None:
-    write(here.root / "models/gnn/key/seed_0", "fold_0/checkpoint.pt")
+@pytest.mark.parametrize("left", ["fold_0/checkpoint.pt", "fold_0.copied/weights.safetensors"])
+def test_a_finished_job_takes_the_place_of_one_that_was_begun_or_half_copied_here(
+    attached: Path, here: Paths, left: str
+) -> None:
+    write(here.root.parent, f"{SEED}/{left}")
     assert resume(attached, here) == (1, 1)
+    names = sorted(path.name for path in here.job("gnn", "key", 0, 0).parent.iterdir())
+    assert [name.partition(".")[0] or name[1:7] for name in names] == ["fold_1", "fold_0"]
     assert not (here.job("gnn", "key", 0, 0) / "checkpoint.pt").exists()
-
-
-def test_what_a_killed_copy_left_is_no_job_and_is_made_again(attached: Path, here: Paths) -> None:
-    write(here.root / "models/gnn/key/seed_0", "fold_0.copied/weights.safetensors")
-    assert resume(attached, here) == (1, 1)
-    assert sorted(path.name for path in here.job("gnn", "key", 0, 0).parent.iterdir()) == ["fold_0", "fold_1"]
 
 
 def test_a_job_that_was_cut_when_it_was_copied_is_left_out_and_trained_again(
     attached: Path, here: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (report,) = attached.rglob("mixed/models/**/report.json")
-    report.chmod(0o644)
-    write_json(report, {"files": {"weights.safetensors": {"size": 27, "sha256": "..."}}})
-    report.parent.chmod(0o755)
     weights = report.with_name("weights.safetensors")
-    weights.chmod(0o644)
+    for path in (report, weights, report.parent):
+        path.chmod(0o755)
+    write_json(report, {"files": {"weights.safetensors": {"size": 27, "sha256": "..."}}})
     weights.write_text("earlier")
     assert resume(attached, here) == (0, 1)
     assert "1 jobs lack files and are left out" in capsys.readouterr().out
@@ -91,10 +88,10 @@ def test_a_job_that_was_cut_when_it_was_copied_is_left_out_and_trained_again(
     weights.write_bytes(bytes(27))
     assert resume(attached, here) == (1, 0)
     report.write_text('{"files": {"we')
-    assert resume(attached, Paths("mixed")) == (0, 0)
+    assert resume(attached, here) == (0, 0)
 
 
-def test_a_pack_among_the_products_is_not_taken_for_an_earlier_run(attached: Path, here: Paths) -> None:
+def test_a_kernel_among_the_products_is_not_taken_for_an_earlier_run(attached: Path, here: Paths) -> None:
     (work,) = attached.rglob("work")
     (work / "mixed").chmod(0o755)
     write(work / "mixed/kernel/dataset", "work/mixed/models/x/report.json", "bundle.json")
@@ -104,10 +101,9 @@ def test_a_pack_among_the_products_is_not_taken_for_an_earlier_run(attached: Pat
         resume(work / "mixed/kernel/dataset", here)
 
 
-def test_no_products_or_those_of_two_runs_are_named(attached: Path, here: Paths, tmp_path: Path) -> None:
+def test_no_products_or_those_of_two_runs_are_named(here: Paths, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="its WORK_DIR, with mixed/models in it"):
         resume(tmp_path / "nothing", here)
-    write(tmp_path / "both" / "a", "mixed/models/x")
-    write(tmp_path / "both" / "b", "mixed/models/x")
+    write(tmp_path / "both", "a/mixed/models/x", "b/mixed/models/x")
     with pytest.raises(ConfigError, match=r"both/a, .*both/b\. Name that folder"):
         resume(tmp_path / "both", here)

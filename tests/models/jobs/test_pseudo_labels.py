@@ -9,31 +9,26 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.config import load_competition
 from competition.errors import ConfigError, DataError
 from competition.files import read_table, write_table
-from competition.paths import Paths
 from competition.tables import Rows
 from folds.table import read_folds
 from models.config import load_stages
-from models.jobs import work as work_module
-from models.jobs.budget import Group, why_unfinished
+from models.jobs import work
 from models.jobs.plan import ALL, Job, plan
 from models.jobs.predictions import write_test_predictions
-from models.jobs.pseudo_labels import pseudo_labels, with_pseudo_labels
-from models.jobs.selection import select
 from models.jobs.train import train
-from models.jobs.work import run_job
+from models.jobs.work import pseudo_labels, run_job, with_pseudo_labels
 from tests.conftest import mixed_tables, write_competition
-from tests.models.test_train import Echo, planned
+from tests.models.jobs.common import TREES, Echo, HereWorkers, planned
 
-SOURCE = {"kind": "lightgbm", "n_bits": 64, "max_trees": 20}
+SOURCE = {**TREES, "max_trees": 20}
 LEARNER = {**SOURCE, "num_leaves": 4, "pseudo_labels": {"of": ["source"], "weight": 0.3}}
 
 
-def made(folder: Path, source: dict[str, Any] = SOURCE, learner: dict[str, Any] = LEARNER) -> Any:
+def made(folder: Path, source: dict[str, Any] = SOURCE, learner: dict[str, Any] = LEARNER, **more: Any) -> Any:
     """A learner above its source: the order of the YAML does not matter."""
-    return planned(write_competition(folder, *mixed_tables(), stages={"learner": learner, "source": source}))
+    return planned(folder, stages={"learner": learner, "source": source}, **more)
 
 
 def test_labels_are_the_mean_over_stages_each_over_its_jobs(tmp_path: Path) -> None:
@@ -69,18 +64,16 @@ class Listening(Echo):
         type(self).seen = train
 
 
-def labels_of_test_rows(folder: Path, fold: int, monkeypatch: pytest.MonkeyPatch) -> pd.Series:
+def labels_of_test_rows(folder: Path, config: Any, paths: Any, fold: int, monkeypatch: Any) -> pd.Series:
     """What the learner's job of a fold is told about the test rows, after all jobs of its source were trained."""
-    path = str(folder / "mixed.yaml")
-    config, paths, stages = load_competition(path), Paths("mixed"), load_stages(path)
-    todo = plan(config, stages, paths)
+    todo = plan(config, load_stages(str(folder / "mixed.yaml")), paths)
     for job in todo.of("source"):
         if not job.finished:
-            run_job(job, stages["source"], config, paths, todo.test_key)
+            run_job(job, todo.stages["source"], config, paths, todo.test_key)
     with monkeypatch.context() as patched:
-        patched.setattr(work_module, "build_stage", lambda config, context: Listening())
+        patched.setattr(work, "build_stage", lambda config, context: Listening())
         job = next(job for job in todo.of("learner") if job.fold == fold)
-        run_job(job, stages["learner"], config, paths, todo.test_key)
+        run_job(job, todo.stages["learner"], config, paths, todo.test_key)
     seen = Listening.seen
     assert seen.y is not None and seen.weights is not None
     is_test = seen.weights == 0.3
@@ -92,13 +85,12 @@ def test_labels_of_the_held_out_fold_reach_no_pseudo_label_of_its_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of another fold's job and of the refit do change, or this test could not fail."""
-    made(tmp_path, learner={**LEARNER, "final_fit": "both"})
-    before = {fold: labels_of_test_rows(tmp_path, fold, monkeypatch) for fold in (0, 1, ALL)}
-    paths = Paths("mixed")
-    prepared = read_table(paths.train, ["id", "SMILES", "note", "site", "__input"])
+    config, paths, _ = made(tmp_path, learner={**LEARNER, "final_fit": "both"})
+    before = {fold: labels_of_test_rows(tmp_path, config, paths, fold, monkeypatch) for fold in (0, 1, ALL)}
+    prepared = read_table(paths.train)
     held_out = read_folds(paths.folds, list(prepared["id"])) == 0
     write_table(paths.train, prepared.assign(lumo=prepared["lumo"].where(~held_out, -1000.0)))
-    after = {fold: labels_of_test_rows(tmp_path, fold, monkeypatch) for fold in (0, 1, ALL)}
+    after = {fold: labels_of_test_rows(tmp_path, config, paths, fold, monkeypatch) for fold in (0, 1, ALL)}
     assert after[0].equals(before[0])
     assert (after[1] != before[1]).any()
     assert (after[ALL] != before[ALL]).any()
@@ -117,34 +109,28 @@ def test_a_fold_needs_that_fold_of_every_source_and_a_refit_all_of_them(tmp_path
 
 
 def test_the_key_follows_the_source_its_seeds_the_weight_and_the_test_table(tmp_path: Path) -> None:
-    def key(source: dict[str, Any] = SOURCE, learner: dict[str, Any] = LEARNER) -> str:
-        return made(tmp_path, source, learner)[-1].keys["learner"]
+    def key(source: dict[str, Any] = SOURCE, learner: dict[str, Any] = LEARNER, **more: Any) -> str:
+        return made(tmp_path, source, learner, **more)[-1].keys["learner"]
 
-    plain = key()
-    assert key() == plain
+    plain, (train, test) = key(), mixed_tables()
     assert key({**SOURCE, "final_fit": "both"}) == plain
     others = [
         key({**SOURCE, "num_leaves": 7}),
         key({**SOURCE, "seeds": [0, 1]}),
         key(learner={**LEARNER, "pseudo_labels": {"of": ["source"], "weight": 0.5}}),
         key(learner={**SOURCE, "num_leaves": 4}),
+        key(tables=(train, test.assign(note="other words"))),
     ]
-    made(tmp_path)
-    test = read_table(Paths("mixed").test)
-    write_table(Paths("mixed").test, test.assign(note="other words"))
-    path = str(tmp_path / "mixed.yaml")
-    others.append(plan(load_competition(path), load_stages(path), Paths("mixed")).keys["learner"])
     assert len({plain, *others}) == 6
 
 
 def test_a_run_trains_the_source_first_and_a_stage_alone_says_what_it_lacks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config, paths, stages, todo = made(tmp_path)
-    alone = select(todo, "learner", None)
-    with pytest.raises(DataError, match=r"stage learner needs finished jobs of stage source; .* --stage source first"):
-        train(config, stages, paths, alone, 1)
-    train(config, stages, paths, select(todo, None, 1), 1)
+    config, paths, todo = made(tmp_path)
+    with pytest.raises(DataError, match=r"3 jobs need finished jobs of source; run \./run\.sh train with --stage"):
+        train(config, paths, todo.select("learner"), 1, make_workers=HereWorkers)
+    train(config, paths, todo.select(fold=1), 1, make_workers=HereWorkers)
     assert [job.finished for job in todo.jobs] == [False, True, False, False, True, False]
     assert [line.split("  ")[:3] for line in capsys.readouterr().out.splitlines()] == [
         ["stage source", "seed 0", "fold 1 of 3"],
@@ -162,13 +148,7 @@ def test_a_run_trains_the_source_first_and_a_stage_alone_says_what_it_lacks(
     ],
 )
 def test_a_stage_that_cannot_label_is_refused_by_name(tmp_path: Path, of: str, source: dict[str, Any]) -> None:
-    learner = {**LEARNER, "pseudo_labels": {"of": [of]}}
-    stages = {"source": source, "learner": learner, "other": SOURCE}
+    stages = {"source": source, "learner": {**LEARNER, "pseudo_labels": {"of": [of]}}, "other": SOURCE}
     path = write_competition(tmp_path, *mixed_tables(), stages=stages)
-    with pytest.raises(ConfigError, match=rf"stages\.learner\.pseudo_labels\.of: must name .*other \(found '{of}'\)"):
+    with pytest.raises(ConfigError, match=rf"stages\.learner\.pseudo_labels\.of: .*other \(found '{of}'\)"):
         load_stages(str(path))
-
-
-def test_a_learner_that_a_budget_cut_says_that_its_source_did_not_fit() -> None:
-    source, learner = Group("jobs of source", waiting=2), Group("jobs of learner", waiting=3)
-    assert why_unfinished(learner, [source]) == "3 not started: jobs of source did not fit"

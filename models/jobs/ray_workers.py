@@ -1,0 +1,170 @@
+"""The same work on a Ray cluster, for `--executor ray`: a CPU for each item, and a GPU where it asks for one.
+
+Every machine of the cluster has this project, its packages and the folder for products at the same paths. An item whose
+machine is lost is started again on another one, where its job goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from competition.command import FULL_OR_CLOSED
+from competition.errors import ConfigError, DataError, ServiceError, UserError
+from competition.paths import PROJECT, work_root
+from models.jobs.local_workers import ONE_THREAD, WORKER_LOST, LocalWorkers
+from models.jobs.workers import POLL, Item, Workers, timed
+from models.training.machine import usable_cores, usable_gpus
+
+RETRIES = 5
+"""Times that an item is started again because its machine or its worker was lost, before the run ends."""
+PATIENCE = 5.0
+"""Seconds in which a cluster must answer."""
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # what a lost machine has to say; it is in Ray's own logs
+}
+"""Variables that Ray reads when it is imported."""
+
+
+class RayWorkers(Workers):
+    """Workers of a Ray cluster; use it in a `with` statement.
+
+    Args:
+        n_workers: CPUs that items may use together; None for all that the cluster has.
+        address: HOST:PORT of a cluster, or auto for the one that runs here; None for $RAY_ADDRESS, or where that is
+            not set a cluster of this machine alone, which ends with the run.
+
+    Raises:
+        ConfigError: if Ray is not installed.
+        ServiceError: if there is no cluster at the address.
+    """
+
+    def __init__(self, n_workers: int | None = None, address: str | None = None) -> None:
+        super().__init__()
+        address = require_cluster(address)
+        os.environ.update(QUIET)
+        import ray
+
+        own = {"num_cpus": n_workers or usable_cores(), "num_gpus": len(usable_gpus()), "include_dashboard": False}
+        try:
+            ray.init(
+                address or "local",
+                **({} if address else own),
+                runtime_env={"env_vars": _environment()},
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+            )
+        except (RuntimeError, ValueError, ConnectionError, TimeoutError) as error:
+            raise ServiceError(f"the Ray cluster at {address} does not take this run: {_one_line(error)}.") from None
+        self.ray, self.n_workers = ray, n_workers
+        self.timed = ray.remote(max_retries=RETRIES)(timed)
+        self.references: dict[Item, Any] = {}
+        self.counted, self.size = -POLL, (0, 0)
+        # None should wait for this process between two jobs, and a cluster that grows does so when something waits.
+        self.spare = 0.0 if n_workers else 0.25
+
+    def capacity(self) -> tuple[int, int]:
+        """As `Workers`; a change is printed."""
+        if time.monotonic() - self.counted >= POLL:
+            found, before = self.ray.cluster_resources(), self.size
+            self.counted, self.size = time.monotonic(), (int(found.get("CPU", 0)), int(found.get("GPU", 0)))
+            if before not in ((0, 0), self.size):
+                now, then = (f"{cpus} CPUs and {gpus} GPUs" for cpus, gpus in (self.size, before))
+                tqdm.write(f"the cluster has {now} now, and had {then}", file=sys.stdout)
+        return self.n_workers or self.size[0], self.size[1]
+
+    def start(self, item: Item, index: int) -> Future[float]:
+        """As `Workers`."""
+        placed = self.timed.options(num_cpus=1, num_gpus=int(self.on_gpu(item)))
+        self.references[item] = placed.remote(index, item.function, item.arguments)
+        future: Future[float] = self.references[item].future()
+        return future
+
+    def end(self) -> None:
+        """As `Workers`."""
+        for item in self.running:
+            self.ray.cancel(self.references[item], force=True)
+
+    def close(self) -> None:
+        """As `Workers`."""
+        self.ray.shutdown()
+
+    def meaning(self, error: Exception) -> Exception:
+        """As `Workers`."""
+        errors = self.ray.exceptions
+        if isinstance(error, errors.RayTaskError):
+            cause = error.cause
+            known = isinstance(cause, UserError) or (isinstance(cause, OSError) and cause.errno in FULL_OR_CLOSED)
+            return cause if known else error  # which has the traceback of the worker
+        if isinstance(error, errors.WorkerCrashedError | errors.NodeDiedError | errors.OutOfMemoryError):
+            return DataError(WORKER_LOST)
+        if isinstance(error, errors.RayError):
+            return ServiceError(f"the Ray cluster was lost during the run: {_one_line(error)}. Run again.")
+        return error
+
+
+def workers_of(executor: str, ray_address: str | None) -> Callable[[int | None], Workers]:
+    """What makes the workers of `--executor`, from their number."""
+    return LocalWorkers if executor == "local" else partial(RayWorkers, address=ray_address)
+
+
+def require_cluster(address: str | None) -> str | None:
+    """HOST:PORT of the cluster that an address or $RAY_ADDRESS names, which answers; None for one of this machine.
+
+    Ray itself asks for minutes before it says that there is none.
+
+    Raises:
+        ConfigError: if Ray is not installed.
+        ServiceError: if there is no cluster at the address.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError(
+            "--executor ray needs the package ray, which is not installed; pip install -r requirements-ray.txt into "
+            "the environment in use, or leave that (deactivate), and ./run.sh installs it."
+        )
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address in (None, "", "local"):
+        return None
+    if address == "auto":
+        return address  # Ray says at once whether one runs here
+    host, _, port = address.rpartition(":")
+    try:
+        if not (host and port.isdecimal() and "/" not in host):
+            raise OSError("that is no HOST:PORT, such as 10.0.0.5:6379")
+        socket.create_connection((host, int(port)), PATIENCE).close()
+        ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+        subprocess.run(ask, capture_output=True, timeout=2 * PATIENCE, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        why = error if isinstance(error, OSError) else "what listens there is no healthy cluster of this version of Ray"
+        raise ServiceError(
+            f"the Ray cluster at {address} does not answer: {why}. Start one (ray start --head), run this on one of "
+            "its machines, or correct --ray-address or RAY_ADDRESS."
+        ) from None
+    return address
+
+
+def _environment() -> dict[str, str]:
+    """Variables of every worker, which are read when it starts."""
+    folders = ("WEIGHTS_DIR", "UNIMOL_WEIGHT_DIR", "HF_HOME")
+    named = {name: str(Path(os.environ[name]).resolve()) for name in folders if name in os.environ}
+    hub = {name: value for name, value in os.environ.items() if name in ("HF_HUB_OFFLINE", "HF_ENDPOINT")}
+    search = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
+    return {**ONE_THREAD, **named, **hub, "WORK_DIR": str(work_root().resolve()), "PYTHONPATH": search}
+
+
+def _one_line(error: Exception) -> str:
+    return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__).rstrip(".")

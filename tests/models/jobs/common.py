@@ -1,0 +1,132 @@
+"""What the tests of jobs share: planned competitions, stages without libraries, workers without processes, drivers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from competition.config import load_competition
+from competition.files import read_json, sha256_of, write_table
+from competition.paths import PROJECT, Paths
+from competition.prepare import prepare
+from competition.tables import Rows
+from folds.make import load_folds_config
+from folds.make import run as make_folds
+from models.config import load_stages
+from models.jobs.plan import Plan, plan
+from models.jobs.workers import Item, Order, Workers
+from tests.conftest import mixed_tables, write_competition
+
+STAGE = PROJECT / "tests" / "models" / "jobs" / "counted_stage.py"
+TREES = {"kind": "lightgbm", "n_bits": 64, "max_trees": 5}
+
+
+class Echo:
+    """Predicts the number in a row's id; what comes out of place is seen at once."""
+
+    context: Any
+
+    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+        pass
+
+    def predict(self, rows: Rows, folder: Path) -> np.ndarray:
+        return np.array([[float(i[1:]), -float(i[1:])] for i in rows.ids])
+
+
+class HereWorkers(Workers):
+    """They run an item at once, in this process."""
+
+    cores, gpus = 1, 0
+
+    def __init__(self, n_workers: int | None = None) -> None:
+        super().__init__()
+        self.most_threads = self.cores
+
+    def capacity(self) -> tuple[int, int]:
+        return self.cores, self.gpus
+
+    def start(self, item: Item, index: int) -> Future[float]:
+        done: Future[float] = Future()
+        item.function(*item.arguments)
+        done.set_result(1.0)
+        return done
+
+    def end(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Listing(HereWorkers):
+    """They do nothing; `items` are what they were given, by noun."""
+
+    def __init__(self, cores: int = 1, gpus: int = 0) -> None:
+        super().__init__()
+        self.cores, self.gpus, self.most_threads = cores, gpus, cores
+        self.items: dict[str, list[Item]] = {}
+
+    def run(self, items: list[Item], noun: str, order: Order | None = None) -> tuple[list[Item], list[Item]]:
+        self.items[noun] = items
+        return [], []
+
+
+def planned(folder: Path, seed: int | None = None, reuse: bool = False, **sections: Any) -> tuple[Any, Paths, Plan]:
+    """A competition with its tables and folds made: settings, paths and jobs."""
+    tables = sections.pop("tables", None) or mixed_tables()
+    path = write_competition(folder, *tables, **{"stages": {"trees": TREES}, **sections})
+    config, paths = load_competition(str(path), seed), Paths("mixed")
+    prepared = prepare(config)
+    write_table(paths.train, prepared.train)
+    write_table(paths.test, prepared.test)
+    make_folds(config, load_folds_config(str(path)), paths)
+    return config, paths, plan(config, load_stages(str(path)), paths, reuse)
+
+
+def counted(folder: Path, seconds: float = 0.0, seeds: int = 2, **settings: Any) -> Path:
+    """A YAML with two stages of three folds, whose jobs take some seconds each and write a line to folder/log.
+
+    Those of the second stage wait as long as folder/hold is there.
+    """
+    settings = {"log": str(folder / "log"), "seconds": seconds} | settings
+    stage = {"kind": "custom", "code": f"{STAGE}:Counted", "seeds": list(range(seeds))}
+    held = {**settings, "hold": str(folder / "hold")}
+    stages = {"a": {**stage, "settings": settings}, "b": {**stage, "settings": held}}
+    return write_competition(folder, *mixed_tables(), stages=stages)
+
+
+def start(path: Path, *options: str) -> subprocess.Popen[str]:
+    """A driver: `./run.sh train`, in a process group of its own."""
+    command = [sys.executable, "-m", "models.jobs.train", str(path), "--prepare", *options]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=PROJECT, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+
+def ended(process: subprocess.Popen[str], status: int = 0) -> str:
+    """What a process said; it must end with this status."""
+    said, errors = process.communicate(timeout=300)
+    assert process.returncode == status, errors
+    return said if status == 0 else errors
+
+
+def trained(folder: Path) -> Counter[str]:
+    """How often each job of `counted` was begun."""
+    log = folder / "log"
+    return Counter(line.split()[0] for line in log.read_text().splitlines()) if log.exists() else Counter()
+
+
+def products() -> dict[str, str]:
+    """Digests of all that is published; of a report, what it lists."""
+    root = Paths("mixed").root / "models"
+    assert not [path for path in root.rglob("*") if path.name[0] == "."]
+    return {
+        str(path.relative_to(root)): sha256_of(path) if path.name != "report.json" else str(read_json(path)["files"])
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }

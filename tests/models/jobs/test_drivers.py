@@ -1,0 +1,123 @@
+"""Drivers as a person starts them: two at once, shards, one that is killed, and folders that take no files."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from competition import command
+from competition.errors import ConfigError
+from competition.paths import PROJECT, Paths
+from tests.conftest import mixed_tables, write_competition
+from tests.models.jobs.common import TREES, counted, ended, products, start, trained
+
+N_JOBS = 12
+
+
+def wait_until_begun(folder: Path, n_jobs: int, run: subprocess.Popen[str]) -> None:
+    while sum(trained(folder).values()) < n_jobs:
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.05)
+
+
+def test_a_second_driver_is_told_so_and_after_a_kill_the_next_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is killed with six jobs finished and two under way; in the end all bytes are those of one that was not
+    disturbed."""
+    path, hold = counted(tmp_path), tmp_path / "hold"
+    hold.touch()
+    first = start(path, "--workers", "2")
+    wait_until_begun(tmp_path, 8, first)
+    told = ended(start(path), 2)
+    assert told.startswith(f"DataError: another command trains the jobs in {Paths('mixed').root} now (train on ")
+    assert f"process {first.pid}). Wait for it or stop it." in told
+    assert "another command trains" in ended(start(path, "--shard", "1/2"), 2)
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    hold.unlink()
+    said = ended(start(path, "--workers", "2"))
+    assert said.startswith("stage a  6 of 6 jobs are finished\n")
+    assert said.count("valid rmse") == 6
+    counts = trained(tmp_path)
+    assert (len(counts), sum(counts.values()), max(counts.values())) == (N_JOBS, N_JOBS + 2, 2)
+    resumed = products()
+    monkeypatch.setenv("WORK_DIR", str(tmp_path / "alone"))
+    ended(start(path, "--workers", "1"))
+    assert products() == resumed
+
+
+def test_shards_at_once_train_their_shares_and_a_second_one_of_them_is_told_so(tmp_path: Path) -> None:
+    path, hold = counted(tmp_path), tmp_path / "hold"
+    hold.touch()
+    shards = [start(path, "--workers", "1", "--shard", f"{i}/3") for i in (2, 1, 3)]
+    wait_until_begun(tmp_path, 9, shards[0])
+    assert "another command trains the jobs" in ended(start(path, "--shard", "3/3"), 2)
+    assert "another command trains the jobs" in ended(start(path), 2)
+    hold.unlink()
+    assert [ended(shard).count("valid rmse") for shard in shards] == [4, 4, 4]
+    assert trained(tmp_path) == dict.fromkeys(trained(tmp_path), 1)
+    assert len([name for name in products() if name.endswith("report.json")]) == N_JOBS
+
+
+def test_a_shard_leaves_jobs_whose_needs_another_shard_has_and_says_so(tmp_path: Path) -> None:
+    path = write_competition(tmp_path, *mixed_tables(), stages={"trees": {**TREES, "final_fit": "both"}})
+    assert "1 jobs wait for jobs of other shards" in ended(start(path, "--shard", "2/2"))  # fold 1, not the refit
+    assert "valid rmse" in ended(start(path, "--shard", "1/2"))
+    said = ended(start(path))
+    assert said.count("valid rmse") == 0
+    assert said.count("refit on all rows") == 1
+
+
+@pytest.mark.parametrize("shard", ["0/4", "5/4", "a/b", "1", "1/0", "-1/4", "1/4/2"])
+def test_a_shard_that_is_none_is_named(shard: str) -> None:
+    with pytest.raises(ConfigError, match=r"--shard must be I/N, such as 1/4 to 4/4 for four machines; found '"):
+        command.parser("").parse_args(["any", f"--shard={shard}"])
+
+
+def test_full_names_the_two_commands_of_several_machines_and_an_executor_that_is_not_known_is_named() -> None:
+    for options, words in (
+        (["--shard", "1/2"], "run ./run.sh train with --shard I/N on each of N machines, and then ./run.sh full"),
+        (["--executor", "dask"], "--executor must be one of local, ray; found 'dask'."),
+    ):
+        check = [sys.executable, "-m", "submissions.check", "smoke", *options]
+        done = subprocess.run(check, cwd=PROJECT, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert words in done.stderr
+
+
+def test_a_full_disk_is_one_sentence_and_what_is_finished_stays(tmp_path: Path) -> None:
+    path = counted(tmp_path, seeds=1)
+    ended(start(path, "--stage", "a"))
+    said = ended(start(counted(tmp_path, seeds=1, full_disk=True), "--stage", "b"), 2)
+    work = tmp_path / "work"
+    assert said.startswith(f"DataError: the folder for products, {work}, must take new files; [Errno 28] No space left")
+    assert said.count("\n") == 1
+    assert len(list(Paths("mixed").root.glob("models/a/*/*/*/report.json"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("mount", "said"),
+    [
+        ("mount -t tmpfs -o size=200k none $WORK_DIR", "[Errno 28] No space left"),
+        ("mount -t tmpfs -o ro none $WORK_DIR", "[Errno 30] Read-only file system"),
+    ],
+)
+def test_a_folder_that_takes_no_files_is_one_sentence(tmp_path: Path, mount: str, said: str) -> None:
+    """A real one, in a name space of its own; where the machine allows none, /dev/full above has to do."""
+    path = write_competition(tmp_path, *mixed_tables(), stages={"trees": {**TREES, "max_trees": 500}})
+    (tmp_path / "work").mkdir()
+    train = f"{sys.executable} -m models.jobs.train {path} --prepare --workers 1"
+    unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", f"{mount} || exit 77; {train}"]
+    done = subprocess.run(unshare, cwd=PROJECT, capture_output=True, text=True, check=False)
+    if done.returncode in (1, 77) and "Error" not in done.stderr:
+        pytest.skip(f"no name spaces here: {done.stderr}")
+    assert done.returncode == 2, done.stderr
+    assert f"the folder for products, {tmp_path / 'work'}, must take new files; {said}" in done.stderr
+    assert done.stderr.count("\n") == 1

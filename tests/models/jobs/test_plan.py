@@ -1,0 +1,223 @@
+"""Which jobs there are, what their keys depend on, and what happens to finished jobs of other code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from competition.config import load_competition
+from competition.errors import ConfigError, DataError
+from competition.files import read_table, write_table
+from competition.paths import PROJECT, Paths
+from models.config import load_stages
+from models.inputs import code
+from models.jobs import plan as plan_module
+from models.jobs.attempts import write_report
+from models.jobs.plan import Job, Plan, job_seed, plan, require_answer, say_old_products
+from tests.conftest import mixed_tables, write_competition
+from tests.models.jobs.common import TREES, planned
+
+
+def keys(folder: Path, seed: int | None = None, **sections: Any) -> dict[str, str]:
+    return planned(folder, seed, **sections)[-1].keys
+
+
+def trees(**settings: object) -> dict:
+    return {"stages": {"trees": {**TREES, **settings}}}
+
+
+def test_a_plan_has_a_job_for_every_stage_seed_and_fold(tmp_path: Path) -> None:
+    *_, todo = planned(tmp_path, **trees(seeds=[0, 7]))
+    assert [(job.stage, job.seed, job.fold) for job in todo.jobs] == [
+        ("trees", seed, fold) for seed in (0, 7) for fold in range(3)
+    ]
+    assert len({job.folder for job in todo.jobs}) == 6
+
+
+def test_what_can_change_a_result_changes_the_key_and_the_list_of_seeds_does_not(tmp_path: Path) -> None:
+    plain = keys(tmp_path, **trees())
+    assert keys(tmp_path, **trees(seeds=[0, 1], final_fit="both")) == plain
+    train, test = mixed_tables()
+    others = [
+        keys(tmp_path, **trees(num_leaves=7)),
+        keys(tmp_path, **trees(target_transform="standard")),
+        keys(tmp_path, seed=5, **trees()),
+        keys(tmp_path, **trees(), folds={"n_folds": 4}),
+        keys(tmp_path, **trees(), competition={"metric": "mae"}),
+        keys(tmp_path, **trees(), competition={"numeric": []}),
+        keys(tmp_path, **trees(), tables=(train.assign(lumo=train["lumo"] * 2), test)),
+    ]
+    assert len({key["trees"] for key in (plain, *others)}) == 8
+    assert keys(tmp_path, **trees()) == plain
+
+
+def test_the_test_table_is_in_the_key_of_a_stage_that_reads_its_inputs_and_of_no_other(tmp_path: Path) -> None:
+    bert = {"kind": "bert", "pretrain_epochs": 1}
+    stages = {"fair": bert, "saw": {**bert, "pretrain_on": "all_inputs"}}
+    train, test = mixed_tables()
+    *_, before = planned(tmp_path, stages=stages)
+    *_, after = planned(tmp_path, stages=stages, tables=(train, test.assign(note="other words")))
+    assert after.test_key != before.test_key
+    assert after.keys["fair"] == before.keys["fair"]
+    assert after.keys["saw"] != before.keys["saw"]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of a stage, what it imports, and what hands it its rows."""
+    monkeypatch.setattr(code, "PROJECT", tmp_path)
+    for name, text in {
+        "models/stages/own.py": "from models.inputs.shared import RATE\nfrom competition.far import FAR\n\nx = RATE\n",
+        "models/inputs/shared.py": "from models.inputs.deep import DEEP\nfrom models.settings import S\n\nRATE = 1\n",
+        "models/inputs/deep.py": "DEEP = 1\n",
+        "models/settings.py": "S = 1\n",
+        "competition/far.py": "FAR = 1\n",
+        "work.py": "import models.inputs.nothing\n\n\ndef rows(folds):\n    return folds != 0\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "changes"),
+    [
+        ("models/stages/own.py", "x = RATE", "x = RATE + 1", ["own"]),
+        ("models/inputs/shared.py", "RATE = 1", "RATE = 2", ["shared"]),
+        ("models/inputs/deep.py", "DEEP = 1", "DEEP = 2", ["shared"]),
+        ("competition/far.py", "FAR = 1", "FAR = 2", ["shared"]),
+        ("work.py", "folds != 0", "folds != 1", ["shared"]),
+        ("models/settings.py", "S = 1", "S = 2", []),
+        ("work.py", "    return folds", '    """Says what."""\n    # and why\n    return folds', []),
+    ],
+)
+def test_a_key_has_the_code_of_the_stage_of_what_it_imports_and_of_what_hands_it_its_rows(
+    project: Path, file: str, old: str, new: str, changes: list[str]
+) -> None:
+    def digests() -> dict[str, str]:
+        found = code.own_and_shared_code(project / "models/stages/own.py", [], [project / "work.py"])
+        return dict(zip(("own", "shared"), found, strict=True))
+
+    before, text = digests(), (project / file).read_text()
+    assert old in text
+    (project / file).write_text(text.replace(old, new))
+    assert [name for name, digest in digests().items() if digest != before[name]] == changes
+
+
+def test_the_run_of_a_job_and_the_tables_hand_a_stage_its_rows() -> None:
+    names = {str(file.relative_to(PROJECT)) for file in plan_module.HANDS_ROWS if file.exists()}
+    assert names == {"models/jobs/work.py", "competition/tables.py", "folds/table.py"}
+
+
+def edited(monkeypatch: pytest.MonkeyPatch, own: str = "", shared: str = "") -> None:
+    """From now on, code is as after an edit."""
+    digest = plan_module.code_digest
+
+    def after(stage: Any) -> str:
+        parts = digest(stage).split("-")
+        return f"{own or parts[0]}-{shared or parts[1]}"
+
+    monkeypatch.setattr(plan_module, "code_digest", after)
+
+
+def finish(todo: Plan, seconds: float) -> None:
+    for job in todo.jobs:
+        job.folder.mkdir(parents=True)
+        write_report(job.folder, {"seconds": seconds})
+
+
+def test_edited_code_makes_a_new_key_and_reuse_takes_the_latest_finished_one_and_marks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, old = planned(tmp_path)
+    finish(old, 1.0)
+    for job in old.jobs:
+        os.utime(job.folder / "report.json", (0, 0))
+    edited(monkeypatch, own="edited")
+    *_, new = planned(tmp_path)
+    assert new.keys != old.keys
+    assert not any(job.finished for job in new.jobs)
+    *_, reused = planned(tmp_path, reuse=True)
+    assert reused.keys == old.keys
+    assert all(job.finished and job.other_code for job in reused.jobs)
+    finish(new, 1.0)
+    edited(monkeypatch, shared="again")
+    *_, latest = planned(tmp_path, reuse=True)
+    assert latest.keys == new.keys
+
+
+def test_hours_of_finished_jobs_are_not_lost_to_shared_code_without_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, paths, todo = planned(tmp_path, stages={"trees": TREES, "others": {**TREES, "num_leaves": 4}})
+    finish(todo, 400.0)
+    require_answer(todo, paths)
+    edited(monkeypatch, shared="edited")
+    stages = {"trees": TREES, "others": {**TREES, "num_leaves": 4}}
+    *_, new = planned(tmp_path, stages=stages)
+    with pytest.raises(DataError, match=r"(?s)  trees: 3 jobs, 20 min\n  others: 3 jobs, 20 min\n.*--reuse.*--retrain"):
+        require_answer(new, paths)
+    require_answer(new.select("trees"), paths)  # 20 minutes are not worth a question
+    finish(new.select(fold=0), 400.0)  # it was answered: some are trained again
+    require_answer(new, paths)
+    edited(monkeypatch, own="own")
+    require_answer(planned(tmp_path, stages=stages)[-1], paths)  # who edits a stage wants to see what it does
+
+
+def test_jobs_of_an_earlier_version_of_the_project_are_named_and_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, paths, _ = planned(tmp_path)
+    say_old_products(paths)
+    assert capsys.readouterr().out == ""
+    old = paths.root / "models" / "trees" / "0123-456" / "seed_0" / "fold_0" / "oof.csv"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    say_old_products(paths)
+    said = capsys.readouterr().out
+    assert f"jobs of an earlier version of this project, such as {old.parent}; they are left alone" in said
+    assert said.count("\n") == 1
+    assert old.exists()
+
+
+def test_seeds_and_folds_have_random_numbers_of_their_own_which_stages_share(tmp_path: Path) -> None:
+    path = str(write_competition(tmp_path, *mixed_tables()))
+    configs = [load_competition(path), load_competition(path, seed=1)]
+    assert len({job_seed(config, seed, fold) for config in configs for seed in (0, 1) for fold in (-2, 0, 1)}) == 12
+    assert job_seed(configs[0], 0, 0) == 1904144577
+
+
+def jobs(n: int) -> list[Job]:
+    return [Job("a", "key", 0, fold, Path(f"/nowhere/fold_{fold}")) for fold in range(n)]
+
+
+def test_shards_are_the_same_whatever_is_finished_and_have_each_job_once() -> None:
+    todo = Plan(jobs(7), {"a": "key"}, 7, "test", {})
+    shares = [[job.fold for job in todo.select(shard=(i, 3)).jobs] for i in (1, 2, 3)]
+    assert shares == [[0, 3, 6], [1, 4], [2, 5]]
+
+
+def test_a_stage_or_fold_that_is_not_there_is_named() -> None:
+    todo = Plan(jobs(3), {"a": "key"}, 3, "t", {})
+    assert [job.fold for job in todo.select("a", 2).jobs] == [2]
+    with pytest.raises(ConfigError, match="--stage must be one of a; found 'forest'"):
+        todo.select("forest")
+    with pytest.raises(ConfigError, match="--fold must be from 0 to 2; found 3"):
+        todo.select(fold=3)
+
+
+def test_a_plan_before_the_tables_are_made_says_what_to_run(tmp_path: Path) -> None:
+    path = str(write_competition(tmp_path, *mixed_tables()))
+    with pytest.raises(DataError, match=r"not there yet; run ./run\.sh full"):
+        plan(load_competition(path), load_stages(path), Paths("mixed"))
+
+
+def test_folds_that_were_edited_make_another_key(tmp_path: Path) -> None:
+    config, paths, before = planned(tmp_path)
+    table = read_table(paths.folds, ["id"])
+    write_table(paths.folds, table.assign(fold=2 - table["fold"].astype(int)))
+    after = plan(config, load_stages(str(tmp_path / "mixed.yaml")), paths)
+    assert after.keys != before.keys

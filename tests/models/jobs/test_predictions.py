@@ -1,0 +1,102 @@
+"""Tables of predictions: joined on id and not on position, refused where an id or a number is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from competition.errors import DataError
+from models.jobs.attempts import write_report
+from models.jobs.plan import ALL, Job
+from models.jobs.predictions import (
+    read_predictions,
+    stage_oof,
+    stage_test,
+    write_predictions,
+    write_test_predictions,
+)
+
+
+def test_out_of_fold_predictions_join_on_id_and_are_means_over_seeds(tmp_path: Path) -> None:
+    """A row's own number is its prediction, 10 more in the second seed, written in any order; a refit takes no part.
+
+    Row 9 has fold -1 and is never predicted.
+    """
+    ids = [f"r{i}" for i in range(10)]
+    folds = np.array([2, 0, 1, 1, 0, 2, 0, 1, 2, -1])
+    todo = [Job("echo", "k", seed, fold, tmp_path / f"{seed}_{fold}") for seed in (0, 1) for fold in (0, 1, 2, ALL)]
+    for job in todo:
+        held_out = np.random.default_rng(job.seed).permutation(np.flatnonzero(folds == job.fold))
+        if job.fold != ALL:
+            numbers = held_out[:, None] + 10.0 * job.seed
+            write_predictions(job.oof_file, [ids[i] for i in held_out], ["y", "-y"], np.hstack([numbers, -numbers]))
+            write_report(job.folder, {})
+    oof = stage_oof(todo, ids, folds, ["y", "-y"])
+    assert oof[:9, 0].tolist() == [i + 5.0 for i in range(9)]
+    assert oof[:9, 1].tolist() == [-i - 5.0 for i in range(9)]
+    assert np.isnan(oof[9]).all()
+    (todo[0].folder / "report.json").unlink()
+    with pytest.raises(DataError, match="a job of stage echo is not finished"):
+        stage_oof(todo, ids, folds, ["y", "-y"])
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"id": ["a"], "y": [1.0]}, "2 ids once each"),
+        ({"id": ["a", "a"], "y": [1.0, 2.0]}, "2 ids once each"),
+        ({"id": ["a", "z"], "y": [1.0, 2.0]}, "2 ids once each"),
+        ({"id": ["a", "b"], "x": [1.0, 2.0]}, "2 ids once each with y"),
+        ({"id": ["a", "b"], "y": [1.0, None]}, "not finite"),
+        ({"id": ["a", "b"], "y": [1.0, np.inf]}, "not finite"),
+        (None, "broken"),
+    ],
+)
+def test_a_table_with_a_missing_doubled_foreign_or_empty_prediction_is_refused(
+    tmp_path: Path, table: dict | None, words: str
+) -> None:
+    if table is None:
+        (tmp_path / "oof.parquet").write_bytes(b"PAR1 cut")
+    else:
+        pd.DataFrame(table).to_parquet(tmp_path / "oof.parquet", index=False)
+    with pytest.raises(DataError, match=words):
+        read_predictions(tmp_path / "oof.parquet", ["a", "b"], ["y"])
+
+
+def test_predictions_keep_every_digit_and_those_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
+    y_pred = np.random.default_rng(0).normal(size=(2, 1)) / 3
+    write_predictions(tmp_path / "good.parquet", ["007", "NA"], ["y"], y_pred)
+    assert np.array_equal(read_predictions(tmp_path / "good.parquet", ["NA", "007"], ["y"]), y_pred[::-1])
+    with pytest.raises(DataError, match="the first id is 'b'"):
+        write_predictions(tmp_path / "bad.parquet", ["a", "b"], ["y"], np.array([[1.0], [np.nan]]))
+    assert not (tmp_path / "bad.parquet").exists()
+
+
+def test_changed_test_predictions_are_no_predictions(tmp_path: Path) -> None:
+    job = Job("s", "k", 0, 0, tmp_path / "job")
+    assert not job.has_predicted("t")
+    write_test_predictions(job, "t", ["a"], ["y"], np.array([[1.0]]))
+    assert job.has_predicted("t")
+    assert stage_test([job], "t", ["a"], ["y"]).tolist() == [[1.0]]
+    pd.DataFrame({"id": ["a"], "y": [51.0]}).to_parquet(job.test_file("t"), index=False)
+    assert not job.has_predicted("t")
+    with pytest.raises(DataError, match="is gone or has changed"):
+        stage_test([job], "t", ["a"], ["y"])
+
+
+@pytest.mark.parametrize(("final_fit", "expected"), [("folds", 52), ("refit", 60), ("both", 56)])
+def test_test_predictions_are_the_mean_of_folds_the_refit_or_the_mean_of_both(
+    tmp_path: Path, final_fit: str, expected: float
+) -> None:
+    """Two folds that say 1 and 3, a refit that says 10, and 100 more in the second seed: 2, 10, 6, and 50 more."""
+    jobs = []
+    for seed in (0, 1):
+        for fold, value in ((0, 1.0), (1, 3.0), (ALL, 10.0)):
+            job = Job("s", "k", seed, fold, tmp_path / f"{seed}_{fold}", in_column=fold == ALL or final_fit != "refit")
+            if fold != ALL or final_fit != "folds":
+                write_test_predictions(job, "t", ["a"], ["y"], np.array([[value + 100 * seed]]))
+                jobs.append(job)
+    assert stage_test(jobs, "t", ["a"], ["y"]).tolist() == [[expected]]

@@ -1,0 +1,120 @@
+"""The same jobs on a Ray cluster of several nodes on this machine: placed, lost, started again, to the same bytes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray", reason="needs requirements-ray.txt, which ./run.sh test --all installs")
+
+from ray.cluster_utils import Cluster
+
+from competition.errors import ConfigError, DataError, ServiceError
+from competition.paths import Paths
+from models.jobs import ray_workers
+from models.jobs.ray_workers import RayWorkers, require_cluster
+from models.jobs.workers import Item
+from tests.models.jobs.common import counted, ended, products, start, trained
+from tests.models.jobs.test_workers import be_killed, fail, four_items
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A head without CPUs and four nodes with one each."""
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    made.nodes = [made.add_node(num_cpus=1) for _ in range(4)]
+    yield made
+    made.shutdown()
+
+
+def n_finished() -> int:
+    return len(list(Paths("mixed").root.glob("models/*/*/*/fold_*/report.json")))
+
+
+def test_items_mistakes_and_killed_workers_are_those_of_local_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the cluster of this machine that is started for a run."""
+    monkeypatch.setattr(ray_workers, "RETRIES", 1)
+    done: list[int] = []
+    with RayWorkers(2) as workers:
+        workers.run(four_items(tmp_path, done), "items")
+        assert sorted(done) == [0, 1, 2, 3]
+        assert {(tmp_path / f"{i}").read_text().split()[0] for i in range(4)} == {"1"}
+        with pytest.raises(ConfigError, match="^said by a worker$"):
+            workers.run([Item(fail, ())], "items")
+        with pytest.raises(DataError, match="memory ran out; finished jobs are kept"):
+            workers.run([Item(be_killed, ())], "items")
+
+
+@pytest.mark.slow
+def test_jobs_of_lost_nodes_are_trained_by_others_to_the_bytes_of_local_workers(
+    tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, hold = counted(tmp_path, seeds=3), tmp_path / "hold"
+    hold.touch()
+    run = start(path, "--executor", "ray", "--ray-address", cluster.address)
+    while sum(trained(tmp_path).values()) < 9 + 4:
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.1)
+    for node in cluster.nodes[:2]:
+        cluster.remove_node(node, allow_graceful=False)
+    assert run.stdout is not None
+    while "the cluster has 2 CPUs and 0 GPUs now" not in (line := run.stdout.readline()):
+        assert line, run.communicate()
+    hold.unlink()
+    ended(run)
+    said = ended(start(path))
+    assert said == "stage a  9 of 9 jobs are finished\nstage b  9 of 9 jobs are finished\n"
+    counts = trained(tmp_path)
+    assert len(counts) == 18
+    assert sum(counts.values()) == 18 + 2  # those that were on the two nodes
+    shared = products()
+    monkeypatch.setenv("WORK_DIR", str(tmp_path / "alone"))
+    ended(start(path, "--workers", "4"))
+    assert products() == shared
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_writes_no_more_and_goes_on_without_what_is_finished(tmp_path: Path) -> None:
+    path, hold = counted(tmp_path), tmp_path / "hold"
+    hold.touch()
+    options = ("--executor", "ray", "--workers", "2")
+    run = start(path, *options)
+    while sum(trained(tmp_path).values()) < 8:
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.1)
+    os.killpg(run.pid, signal.SIGINT)
+    assert "Interrupted. Finished jobs are kept" in ended(run, 130)
+    hold.unlink()
+    time.sleep(2)
+    assert (n_finished(), sum(trained(tmp_path).values())) == (6, 8)
+    assert ended(start(path, *options)).count("valid rmse") == 6
+    assert sum(trained(tmp_path).values()) == 8 + 6
+
+
+@pytest.mark.parametrize("what", ["nothing", "another service"])
+def test_a_cluster_that_is_not_there_is_one_sentence_within_seconds(what: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(ray_workers, "PATIENCE", 1.5)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if what == "another service":
+            listener.listen()
+        before = time.monotonic()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(ServiceError, match=f"the Ray cluster at {address} does not answer: "):
+            require_cluster(address)
+        assert time.monotonic() - before < 15
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "head", "head:port", ":6379"])
+def test_an_address_of_no_cluster_is_named(address: str) -> None:
+    with pytest.raises(ServiceError, match="that is no HOST:PORT"):
+        require_cluster(address)

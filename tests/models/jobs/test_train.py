@@ -1,0 +1,152 @@
+"""What is handed to workers: features before jobs, on all cores or the GPU, and lines for a person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from competition.config import load_competition
+from competition.errors import DataError
+from competition.paths import Paths
+from competition.tables import Rows, read_rows
+from models.config import LightgbmStage, UnimolStage
+from models.inputs import conformers
+from models.jobs import work
+from models.jobs.new_rows import predict_jobs
+from models.jobs.plan import Plan
+from models.jobs.prefill import cache_items
+from models.jobs.train import train
+from models.notes import write_notes
+from tests.conftest import mixed_tables, write_competition
+from tests.models.jobs.common import TREES, Echo, HereWorkers, Listing, planned
+
+GNN = {"kind": "gnn", "width": 16, "hidden_width": 16, "epochs": 1}
+
+
+def many_molecules() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """250 alkanes, 190 of them to train on."""
+    table = pd.concat([mixed_tables()[0]] * 5, ignore_index=True).iloc[:250]
+    table = table.assign(id=[f"m{i}" for i in range(250)], SMILES=["C" * (i + 1) for i in range(250)])
+    return table.iloc[:190], table.iloc[190:].drop(columns=["lumo", "mu"])
+
+
+def listed(folder: Path, cores: int, gpus: int, stages: dict[str, Any], **sections: Any) -> Listing:
+    """What a machine would be given to do."""
+    config, paths, todo = planned(folder, stages=stages, **sections)
+    workers = Listing(cores, gpus)
+    train(config, paths, todo, None, make_workers=lambda n: workers)
+    return workers
+
+
+def test_trees_fill_sixteen_cores_beside_one_gpu_and_networks_ask_for_it(tmp_path: Path) -> None:
+    custom = {"kind": "custom", "code": "mine.py:Mine"}
+    (tmp_path / "mine.py").write_text("class Mine:\n    pass\n")
+    stages = {"trees": TREES, "graph": GNN, "mine": custom, "kernel": {**custom, "gpu": False}}
+    workers = listed(tmp_path, cores=16, gpus=1, stages=stages)
+    asked = {item.arguments[0].stage: (item.gpu, item.threads, item.arguments[-1]) for item in workers.items["jobs"]}
+    assert asked == {"trees": (False, 5, 5), "graph": (True, 1, 1), "mine": (True, 1, 1), "kernel": (False, 1, 1)}
+
+
+def test_molecules_of_one_job_are_parts_for_all_cores_and_no_stage_computes_those_of_another(tmp_path: Path) -> None:
+    unimol = {"kind": "unimol", "epochs": 1}
+    stages = {"one": unimol, "same": {**unimol, "epochs": 2}, "other": {**unimol, "conformers": 2}}
+    workers = listed(tmp_path, 16, 1, stages, tables=many_molecules())
+    assert [len(item.arguments[-1]) for item in workers.items["molecules"]] == [100, 100, 50] * 2
+    assert not any(item.gpu for item in workers.items["molecules"])
+
+
+def test_features_of_molecules_for_a_network_are_computed_before_its_folds(tmp_path: Path) -> None:
+    workers = listed(tmp_path, 2, 0, {"graph": {**GNN, "molecule_features": ["maccs"]}})
+    assert [item.arguments[-2].partition("-")[0] for item in workers.items["molecules"]] == ["maccs"]
+    config, paths, todo = planned(tmp_path, stages={"graph": {**GNN, "molecule_features": ["maccs"]}})
+    train(config, paths, Plan([], {}, 3, todo.test_key, {}), 1, make_workers=HereWorkers)  # nothing to do
+    items, _ = cache_items(config, todo.stages["graph"], paths, [read_rows(paths.train, config, True)], set())
+    HereWorkers().run(items, "molecules")
+    (shard,) = paths.cache.glob("maccs-*/*.npz")
+    before = shard.stat().st_mtime_ns
+    HereWorkers().run(items, "molecules")  # of another machine, which finds it there
+    assert shard.stat().st_mtime_ns == before
+    assert cache_items(config, todo.stages["graph"], paths, [read_rows(paths.train, config, True)], set())[0] == []
+
+
+def test_texts_of_a_frozen_encoder_are_parts_for_all_cores_or_the_gpu(tmp_path: Path) -> None:
+    pytest.importorskip("rxnfp")
+    stages = {"frozen": {"kind": "embedding", "weights": "rxnfp", "columns": ["SMILES"]}}
+    workers = listed(tmp_path, 16, 1, stages)
+    assert workers.items["molecules"]
+    assert all(item.gpu for item in workers.items["molecules"])
+    assert not any(item.gpu for item in workers.items["jobs"])
+
+
+def test_each_shard_begins_with_another_part_of_the_molecules(tmp_path: Path) -> None:
+    config, paths, todo = planned(tmp_path, tables=many_molecules(), stages={"trees": {**TREES, "features": ["maccs"]}})
+    order: list[list[int]] = []
+    for i in (1, 2, 3):
+        workers = Listing()
+        train(config, paths, todo, None, make_workers=lambda n, workers=workers: workers, shard=(i, 3))
+        order.append([len(item.arguments[-1]) for item in workers.items["molecules"]])
+    assert order == [[100, 100, 50], [100, 50, 100], [50, 100, 100]]
+
+
+def test_a_molecule_without_coordinates_stops_the_run_first_where_error_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stands before the stage that wants coordinates; a column that it does not read does not concern it."""
+    train_table, test = mixed_tables()
+    config = load_competition(
+        str(write_competition(tmp_path, train_table.assign(other="CCO"), test.assign(other="CCO")))
+    )
+    config = config.model_copy(update={"smiles": ["SMILES", "other"]})
+    rows = Rows(["a"], pd.DataFrame({"SMILES": ["CO"], "other": ["CCO"]}), None)
+    embed = conformers._embed
+
+    def small(molecule: Any, *rest: Any) -> bool:
+        return molecule.GetNumHeavyAtoms() < 3 and embed(molecule, *rest)
+
+    monkeypatch.setattr(conformers, "_embed", small)
+    reads_both = UnimolStage(kind="unimol", unembeddable="error")
+
+    def look(stage: Any) -> None:
+        HereWorkers().run(cache_items(config, stage, Paths("mixed"), [rows], set())[0], "molecules")
+
+    look(LightgbmStage(kind="lightgbm", features=["maccs"]))
+    with pytest.raises(DataError, match="1 of 2 molecules have no 3-D conformer: CCO"):
+        look(reads_both)
+    look(reads_both.model_copy(update={"unembeddable": "flat"}))
+    look(reads_both.model_copy(update={"columns": ["SMILES"]}))
+
+
+def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Noting(Echo):
+        def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+            write_notes(folder, ["9 of 40 texts are cut."])
+
+    monkeypatch.setattr(work, "build_stage", lambda config, context: Noting())
+    config, paths, todo = planned(tmp_path, competition={"targets": ["lumo"], "metric": "mae"})
+    monkeypatch.setattr(Noting, "predict", lambda self, rows, folder: Echo.predict(self, rows, folder)[:, :1])
+    train(config, paths, todo, 1, make_workers=HereWorkers)
+    lines = capsys.readouterr().out.splitlines()
+    rows = read_rows(paths.train, config, True)
+    assert rows.y is not None
+    fold = pd.read_csv(paths.folds, dtype={"id": str}).set_index("id")["fold"].loc[rows.ids].to_numpy()
+    errors = abs(rows.y[:, 0] - [float(i[1:]) for i in rows.ids])
+    said = [f"stage trees  seed 0  fold {k} of 3  valid mae {errors[fold == k].mean():.4f}  0 s" for k in range(3)]
+    assert lines == [said[0], "stage trees  9 of 40 texts are cut.", *said[1:]]
+    train(config, paths, todo, 1, make_workers=HereWorkers)
+    assert capsys.readouterr().out == "stage trees  3 of 3 jobs are finished\n"
+
+
+def test_new_rows_are_predicted_by_finished_jobs_of_stages_with_weights(tmp_path: Path) -> None:
+    config, paths, todo = planned(tmp_path)
+    with pytest.raises(DataError, match="is not finished"):
+        predict_jobs(todo.jobs, todo.stages, config, paths, 1, HereWorkers)
+    train(config, paths, todo, 1, make_workers=HereWorkers)
+    for job in todo.jobs:
+        job.test_file(todo.test_key).unlink()
+    assert predict_jobs(todo.jobs, todo.stages, config, paths, 1, HereWorkers) == todo.test_key
+    assert all(job.has_predicted(todo.test_key) for job in todo.jobs)

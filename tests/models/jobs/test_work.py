@@ -1,0 +1,196 @@
+"""One job from prepared tables to a published folder: alignment, leaks, resumption, new rows in pieces."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rdkit import Chem
+
+from competition.config import load_competition
+from competition.files import sha256_of
+from competition.paths import Paths
+from competition.tables import Rows, read_rows
+from folds.table import read_folds
+from models.jobs import work
+from models.jobs.plan import ALL, Job
+from models.jobs.predictions import stage_oof, stage_test
+from models.jobs.work import run_job
+from models.training import checkpoint
+from tests.conftest import mixed_tables, write_competition
+from tests.models.jobs.common import Echo, planned
+
+
+class Memoriser(Echo):
+    """Knows the labels of every input it was fitted on, and the mean for any other."""
+
+    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+        assert valid is None
+        assert train.y is not None
+        self.mean = np.nanmean(train.y, axis=0)
+        labels = np.where(np.isnan(train.y), self.mean, train.y)
+        self.known = dict(zip(train.inputs["SMILES"], labels, strict=True))
+
+    def predict(self, rows: Rows, folder: Path) -> np.ndarray:
+        assert rows.y is None, "held-out rows come without labels"
+        return np.array([self.known.get(smiles, self.mean) for smiles in rows.inputs["SMILES"]])
+
+
+class Listening(Echo):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.train: dict[str, list[str]] = {}
+        self.unlabelled: list[Rows | None] = []
+
+    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+        self.train[folder.name.split(".")[1]] = train.ids
+        self.unlabelled.append(self.context.unlabelled)
+
+
+def run_all(folder: Path, monkeypatch: pytest.MonkeyPatch, stage: Echo, **sections: Any) -> tuple[Any, ...]:
+    """Train every job, the last first, as `stage`; rows, out-of-fold predictions, test rows, test predictions."""
+
+    def build(config: Any, context: Any) -> Any:
+        stage.context = context
+        return stage
+
+    monkeypatch.setattr(work, "build_stage", build)
+    config, paths, todo = planned(folder, **sections)
+    for job in reversed(todo.jobs):
+        run_job(job, todo.stages[job.stage], config, paths, todo.test_key)
+    rows, test = read_rows(paths.train, config, True), read_rows(paths.test, config, False)
+    folds = read_folds(paths.folds, rows.ids)
+    oof = stage_oof(todo.jobs, rows.ids, folds, config.targets)
+    return rows, oof, test, stage_test(todo.jobs, todo.test_key, test.ids, config.targets)
+
+
+def test_predictions_stay_with_their_ids_through_shuffled_folds_and_unordered_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, oof, test_rows, test = run_all(tmp_path, monkeypatch, Echo())
+    assert rows.ids != sorted(rows.ids)
+    assert oof[:, 0].tolist() == [float(i[1:]) for i in rows.ids]
+    assert test[:, 1].tolist() == [-float(i[1:]) for i in test_rows.ids]
+
+
+def test_a_stage_that_memorises_scores_at_chance_on_random_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each input stands twice with the same random label, written differently: only folds that split them leak."""
+    train, test = mixed_tables()
+    train[["note", "pH", "site"]] = ["same", 7.0, "a"]
+    rng = np.random.default_rng(1)
+    train["lumo"], train["mu"] = rng.normal(size=(2, len(train)))
+    twin = train.assign(id="t" + train["id"])
+    twin["SMILES"] = [Chem.MolToSmiles(Chem.MolFromSmiles(s), canonical=False, doRandom=True) for s in train["SMILES"]]
+    both = pd.concat([train, twin], ignore_index=True)
+    rows, oof, _, _ = run_all(tmp_path, monkeypatch, Memoriser(), tables=(both, test))
+    assert rows.y is not None
+    r2 = 1 - ((oof - rows.y) ** 2).sum(axis=0) / ((rows.y - rows.y.mean(axis=0)) ** 2).sum(axis=0)
+    assert (r2 <= 0.0).all()
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_inputs_of_held_out_and_test_rows_reach_only_a_stage_that_asks_for_them(
+    asks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bert = {"kind": "bert", "pretrain_epochs": 1, "pretrain_on": "all_inputs" if asks else "train"}
+    stage, (train, test) = Listening(), mixed_tables()
+    run_all(tmp_path, monkeypatch, stage, stages={"one": bert})
+    assert len(stage.unlabelled) == 3
+    for rows in stage.unlabelled:
+        assert (rows is not None) is asks
+        if rows is not None:
+            assert rows.y is None
+            assert set(test["id"]) < set(rows.ids)
+            assert len(rows) == len(rows.inputs) == len(test) + len(train) // 3
+
+
+def test_a_job_trains_on_the_other_folds_and_a_refit_on_every_row_with_a_seed_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Listening()
+    trees = {"kind": "lightgbm", "n_bits": 64, "final_fit": "refit"}
+    rows, *_ = run_all(tmp_path, monkeypatch, stage, stages={"trees": trees})
+    folds = read_folds(Paths("mixed").folds, rows.ids)
+    for fold in range(3):
+        held_out = {name for name, of_row in zip(rows.ids, folds, strict=True) if of_row == fold}
+        assert set(stage.train[f"fold_{fold}"]) == set(rows.ids) - held_out
+    assert sorted(stage.train["fold_all"]) == sorted(rows.ids)
+    (refit,) = Paths("mixed").root.glob("models/trees/*/seed_0/fold_all")
+    assert not list(refit.glob("oof*"))
+
+
+@pytest.mark.parametrize("final_fit", ["folds", "both"])
+def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, final_fit: str
+) -> None:
+    gnn = {"kind": "gnn", "width": 16, "hidden_width": 16, "epochs": 4, "batch_size": 16, "pooler_dropout": 0.2}
+    config, paths, todo = planned(tmp_path, stages={"graph": {**gnn, "final_fit": final_fit}})
+    job = todo.jobs[-1]
+    assert (job.fold == ALL) is (final_fit == "both")
+    steps: list[int] = []
+
+    def run(stop_at: int | None = None) -> dict[str, str]:
+        def progress(done: int, total: int) -> None:
+            steps.append(done)
+            if stop_at is not None and done == total + stop_at:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(work, "progress", progress)
+        run_job(job, todo.stages["graph"], config, paths, todo.test_key)
+        files = [path for path in job.folder.rglob("*.*") if path.name != "report.json"]
+        assert not [path for path in files if path.name.startswith("checkpoint")]
+        return {path.name: sha256_of(path) for path in files}
+
+    undisturbed = run()
+    shutil.rmtree(job.folder)
+    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        run(stop_at=-2)
+    assert not job.folder.exists()
+    assert len(list(job.folder.parent.glob(f".{job.folder.name}.*/checkpoint.pt"))) == 1
+    steps.clear()
+    assert run() == undisturbed
+    assert len(steps) < max(steps)  # it did not begin anew
+
+
+class Lengths(Echo):
+    """Remembers how many rows it was given at a time."""
+
+    def __init__(self, spread: bool) -> None:
+        self.seen: list[int] = []
+        self.gives_spread = spread
+
+    def predict(self, rows: Rows, folder: Path) -> np.ndarray:
+        self.seen.append(len(rows))
+        y_pred = super().predict(rows, folder)
+        if self.gives_spread:
+            self.spread = y_pred / 10
+        return y_pred
+
+
+@pytest.mark.parametrize(("n_rows", "seen"), [(4, [4]), (10, [4, 4, 2])])
+@pytest.mark.parametrize("spread", [False, True])
+def test_rows_reach_a_stage_in_pieces_and_leave_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_rows: int, seen: list[int], spread: bool
+) -> None:
+    competition, stage = load_competition(str(write_competition(tmp_path, *mixed_tables()))), Lengths(spread)
+    monkeypatch.setattr(work, "PIECE", 4)
+    monkeypatch.setattr(work, "build_stage", lambda config, context: stage)
+    ids = [f"r{i}" for i in range(n_rows)]
+    job = Job("lengths", "key", 0, 0, tmp_path / "job")
+    work.predict_job(job, None, competition, Paths("mixed"), Rows(ids, pd.DataFrame(index=range(n_rows)), None), "t")
+    assert stage.seen == seen
+    written = pd.read_parquet(job.test_file("t"))
+    assert list(written["id"]) == ids
+    assert written["lumo"].tolist() == [float(i) for i in range(n_rows)]
+    file = job.folder / "test" / "t_spread.parquet"
+    assert file.exists() is spread
+    if spread:
+        assert pd.read_parquet(file)["mu"].tolist() == [-i / 10 for i in range(n_rows)]
