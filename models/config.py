@@ -341,9 +341,9 @@ class RegressorStage(Stage):
     @field_validator("regressor")
     @classmethod
     def _regressor_is_known(cls, regressor: str) -> str:
-        from models.regressors import regressor_class
+        from models.regressors import build_regressor
 
-        regressor_class(regressor)
+        build_regressor(regressor, {}, seed=0)
         return regressor
 
     @field_validator("parameters")

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import difflib
-import functools
-import importlib
-import inspect
-import warnings
+from collections.abc import Iterable
+from difflib import get_close_matches
+from importlib import import_module
 from typing import Any
 
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
-from sklearn.utils import get_tags
 from sklearn.utils.validation import has_fit_parameter
 
 from competition.errors import ConfigError
 
-MODULES = (
-    "cross_decomposition", "ensemble", "gaussian_process", "kernel_ridge", "linear_model", "neighbors",
-    "neural_network", "svm", "tree",
-)  # fmt: skip
-"""Where regressors are looked for; scikit-learn's own list takes seconds, since it imports torch."""
+MODULES = {
+    "cross_decomposition": "CCA PLSCanonical PLSRegression",
+    "ensemble": "AdaBoostRegressor BaggingRegressor ExtraTreesRegressor GradientBoostingRegressor "
+    "HistGradientBoostingRegressor RandomForestRegressor",
+    "gaussian_process": "GaussianProcessRegressor",
+    "kernel_ridge": "KernelRidge",
+    "linear_model": "ARDRegression BayesianRidge ElasticNet ElasticNetCV HuberRegressor Lars LarsCV Lasso LassoCV "
+    "LassoLars LassoLarsCV LassoLarsIC LinearRegression OrthogonalMatchingPursuit OrthogonalMatchingPursuitCV "
+    "PassiveAggressiveRegressor QuantileRegressor RANSACRegressor Ridge RidgeCV SGDRegressor TheilSenRegressor "
+    "TweedieRegressor",
+    "neighbors": "KNeighborsRegressor RadiusNeighborsRegressor",
+    "neural_network": "MLPRegressor",
+    "svm": "LinearSVR NuSVR SVR",
+    "tree": "DecisionTreeRegressor ExtraTreeRegressor",
+}
+"""Module -> its regressors of many features for labels of either sign; scikit-learn's own list would import torch."""
+MODULE_OF = {name: module for module, names in MODULES.items() for name in names.split()}
 
 
 def build_regressor(name: str, parameters: dict[str, Any], seed: int) -> Any:
@@ -31,10 +39,12 @@ def build_regressor(name: str, parameters: dict[str, Any], seed: int) -> Any:
     Raises:
         ValueError: for a name, parameter or value that scikit-learn does not know, with the close ones that it does.
     """
+    if name not in MODULE_OF:
+        raise ValueError(f"scikit-learn has no such regressor; {_try(name, MODULE_OF)}")
     found = regressor_class(name)()
     known = found.get_params(deep=False)
     if unknown := sorted(parameters.keys() - known.keys()):
-        raise ValueError(f"{name} has no parameter {unknown[0]!r}; {_close(unknown[0], list(known))}")
+        raise ValueError(f"{name} has no parameter {unknown[0]!r}; {_try(unknown[0], known)}")
     if name == "GaussianProcessRegressor":
         found.set_params(kernel=ConstantKernel() * RBF(30.0, (0.1, 1e4)) + WhiteKernel())
     if "random_state" in known:
@@ -45,14 +55,8 @@ def build_regressor(name: str, parameters: dict[str, Any], seed: int) -> Any:
 
 
 def regressor_class(name: str) -> type:
-    """The class of a regressor that takes many features and labels of either sign.
-
-    Raises:
-        ValueError: if scikit-learn has none of that name, with the names that are close.
-    """
-    if name not in _regressors():
-        raise ValueError(f"scikit-learn has no such regressor; {_close(name, list(_regressors()))}")
-    return _regressors()[name]
+    """The class of a name of `MODULE_OF`."""
+    return getattr(import_module(f"sklearn.{MODULE_OF[name]}"), name)
 
 
 def require_weights(regressor: str) -> None:
@@ -68,27 +72,5 @@ def require_weights(regressor: str) -> None:
         )
 
 
-@functools.cache
-def _regressors() -> dict[str, type]:
-    modules = [importlib.import_module(f"sklearn.{module}") for module in MODULES]
-    named = {name: kind for module in modules for name, kind in vars(module).items() if name[0] != "_"}
-    return {name: kind for name, kind in sorted(named.items()) if _takes_features(kind)}
-
-
-def _takes_features(kind: Any) -> bool:
-    """Whether a name of scikit-learn is a regressor of many features, for labels of either sign."""
-    if not (inspect.isclass(kind) and issubclass(kind, RegressorMixin) and issubclass(kind, BaseEstimator)):
-        return False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of the regressors that will go, asked for or not
-            tags = get_tags(kind())
-    except TypeError:  # made of other estimators, which no YAML can name
-        return False
-    return tags.target_tags.single_output and not tags.target_tags.positive_only
-
-
-def _close(name: str, known: list[str]) -> str:
-    lower = {each.lower(): each for each in known}
-    close = [lower[each] for each in difflib.get_close_matches(name.lower(), lower, n=5, cutoff=0.4)]
-    return f"close to it: {', '.join(close)}" if close else f"it has {', '.join(known)}"
+def _try(name: str, known: Iterable[str]) -> str:
+    return f"try {', '.join(get_close_matches(name, known, n=5, cutoff=0.4) or known)}"

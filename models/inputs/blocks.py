@@ -1,7 +1,7 @@
 """Feature blocks: what a row is for trees, for regressors, and for the head of a network.
 
 A block is one function from rows to a matrix with a row for each of them. What a block learns, it learns from the
-training rows alone, and it is kept as JSON in the folder of the job.
+training rows alone, as JSON for the folder of the job.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from models.inputs.features import stage_features
 from models.settings import Stage
 from models.stage import Context
 
-WORDS, CATEGORIES, COLUMNS = "words.json", "categories.json", "columns.json"
+COLUMNS = "columns.json"
 FURTHEST = 5.0
 """Standard deviations from the mean at which a value is cut: one odd number must not outweigh all pooled features."""
 
@@ -45,62 +45,56 @@ def vectoriser(**settings: Any) -> TfidfVectorizer:
     return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32, **settings)
 
 
-def learn_words(train: Rows, name: str, most: int) -> TfidfVectorizer:
-    """Words and word pairs of a text column that two training rows share, at most `most`, the frequent ones first.
+def learn_words(train: Rows, most: int, context: Context) -> dict[str, dict[str, Any]]:
+    """For each text column the words and word pairs that two training rows share, at most the `most` frequent ones.
 
     Raises:
         DataError: if there are none.
     """
-    fitted = vectoriser(min_df=2, max_features=most)
-    try:
-        fitted.fit(train.inputs[name])
-    except ValueError:
-        raise DataError(
-            f"the text column {name!r} has no word that two training rows of a fold share; "
-            "leave it out of competition.text, or the stage out of stages."
-        ) from None
-    fitted.vocabulary_ = {word: int(i) for word, i in fitted.vocabulary_.items()}  # as JSON has them
-    return fitted
+    learned = {}
+    for name in context.text:
+        fitted = vectoriser(min_df=2, max_features=most)
+        try:
+            fitted.fit(train.inputs[name])
+        except ValueError:
+            raise DataError(
+                f"the text column {name!r} has no word that two training rows of a fold share; "
+                "leave it out of competition.text, or the stage out of stages."
+            ) from None
+        vocabulary = {word: int(i) for word, i in fitted.vocabulary_.items()}
+        learned[name] = {"vocabulary": vocabulary, "idf": fitted.idf_.tolist()}
+    return learned
 
 
-def fit_words(train: Rows, most: int, context: Context, folder: Path) -> None:
-    """Learn the words of each text column."""
-    fitted = {name: learn_words(train, name, most) for name in context.text}
-    stored = {name: {"vocabulary": each.vocabulary_, "idf": each.idf_.tolist()} for name, each in fitted.items()}
-    write_json(folder / WORDS, stored)
-
-
-def words(rows: Rows, context: Context, folder: Path) -> sparse.csr_matrix:
+def words(rows: Rows, learned: dict[str, dict[str, Any]]) -> sparse.csr_matrix:
     """TF-IDF of each text column, (n_rows, n_words)."""
     parts = [sparse.csr_matrix((len(rows), 0), dtype=np.float32)]
-    for name, stored in read_json(folder / WORDS).items():
-        fitted = vectoriser(vocabulary=stored["vocabulary"])
-        fitted.idf_ = np.array(stored["idf"], dtype=np.float32)
+    for name, of_column in learned.items():
+        fitted = vectoriser(vocabulary=of_column["vocabulary"])
+        fitted.idf_ = np.array(of_column["idf"], dtype=np.float32)
         parts.append(fitted.transform(rows.inputs[name]))
     return sparse.hstack(parts, format="csr")
 
 
-def fit_categories(train: Rows, context: Context, folder: Path) -> None:
-    """Learn the values of each categorical column."""
-    write_json(folder / CATEGORIES, {name: sorted(set(train.inputs[name])) for name in context.categorical})
+def learn_categories(train: Rows, columns: list[str]) -> dict[str, list[str]]:
+    """The values of each categorical column."""
+    return {name: sorted(set(train.inputs[name])) for name in columns}
 
 
-def codes(rows: Rows, context: Context, folder: Path) -> NDArray[np.float32]:
+def codes(rows: Rows, learned: dict[str, list[str]]) -> NDArray[np.float32]:
     """The number of each category, (n_rows, n_categorical); -1 for one that no training row has."""
-    known = read_json(folder / CATEGORIES)
-    found = [pd.Index(known[name]).get_indexer(rows.inputs[name]) for name in context.categorical]
+    found = [pd.Index(known).get_indexer(rows.inputs[name]) for name, known in learned.items()]
     return np.column_stack([np.empty((len(rows), 0)), *found]).astype(np.float32)
 
 
 def fit_columns(train: Rows, config: Any, context: Context, folder: Path) -> None:
-    """Learn the means, standard deviations and categories of `read_columns`."""
+    """Learn and write the means, standard deviations and categories of `read_columns`."""
     values = _numbers_of(train, config, context)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a column without any number
         mean, scale = np.nan_to_num(np.nanmean(values, axis=0)), np.nan_to_num(np.nanstd(values, axis=0))
     stored = {"mean": mean, "scale": np.where(scale > 1e-9, scale, 1.0), "gaps": np.isnan(values).any(axis=0)}
-    names = context.categorical if config.columns_before_head else []
-    categories = {name: sorted(set(train.inputs[name])) for name in names}
+    categories = learn_categories(train, context.categorical if config.columns_before_head else [])
     write_json(folder / COLUMNS, {**{k: v.tolist() for k, v in stored.items()}, "categories": categories})
 
 
@@ -114,8 +108,8 @@ def read_columns(rows: Rows, config: Any, context: Context, folder: Path) -> NDA
     stored, values = read_json(folder / COLUMNS), _numbers_of(rows, config, context)
     standardised = np.clip((values - stored["mean"]) / stored["scale"], -FURTHEST, FURTHEST)
     parts = [np.nan_to_num(standardised), np.isnan(values)[:, np.array(stored["gaps"], dtype=bool)]]
-    for name, known in stored["categories"].items():
-        parts.append(rows.inputs[name].to_numpy()[:, None] == np.array(known, dtype=object))
+    of_row = codes(rows, stored["categories"])
+    parts += [of_row[:, [i]] == range(len(known)) for i, known in enumerate(stored["categories"].values())]
     return np.hstack(parts).astype(np.float32)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,40 +21,35 @@ BATCH = 32
 
 
 def encoder_cache(config: EmbeddingStage, root: Path) -> Cache:
-    """Cache of pooled features: arrays (1, width) by text.
-
-    The status word of a text is a JSON list: its numbers of tokens and of unknown tokens, and whether it was cut.
-    """
+    """Cache of what `embedded` gives for a text."""
     settings = config.model_dump(mode="json", include={"pooling", "max_length", "too_long"})
     settings |= {"weights": digest_of_weights(config.weights), "atoms": config.reads_atoms}
-
     settings["transformers"] = metadata.version("transformers")
 
     def compute(texts: list[str]) -> list[tuple[Array, str]]:
-        return embedded(texts, config)
+        return [(row[None], "ok") for row in embedded(texts, config)]
 
     return Cache(root, "embedding", settings, compute, per_shard=SHARD, gpu=True)
 
 
-def embedded(texts: list[str], config: EmbeddingStage) -> list[tuple[Array, str]]:
-    """Features and status words of texts, as of `encoder_cache`."""
+def embedded(texts: list[str], config: EmbeddingStage) -> Array:
+    """Texts as (n_texts, width + 3): pooled features, numbers of tokens and of unknown ones, whether a text was cut."""
     import torch
 
     from models.inputs.tokens import pad
 
     encoder, tokens, max_length = _loaded(config.model_dump_json())
     encoded = [tokens.encode([t.replace(SEPARATOR, tokens.separator)], max_length, config.too_long) for t in texts]
-    ids = [row for (row,), _ in encoded]
-    pooled = np.empty((len(texts), encoder.config.hidden_size), dtype=np.float32)
-    by_length = np.argsort([len(row) for row in ids], kind="stable")
-    for part in np.split(by_length, range(BATCH, len(ids), BATCH)):
-        batch = {name: tensor.to(encoder.device) for name, tensor in pad([ids[i] for i in part], tokens.pad_id).items()}
+    counts = [[len(row), (row == tokens.unknown_id).sum(), n_cut] for (row,), n_cut in encoded]
+    by_length, pooled = np.argsort([length for length, *_ in counts], kind="stable"), list[Array]()
+    for part in np.split(by_length, range(BATCH, len(texts), BATCH)):
+        batch = pad([encoded[i][0][0] for i in part], tokens.pad_id)
+        batch = {name: tensor.to(encoder.device) for name, tensor in batch.items()}
         with torch.inference_mode():
             states, mask = encoder(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
             of_text = states[:, 0] if config.pooling == "cls" else (states * mask).sum(1) / mask.sum(1)
-        pooled[part] = of_text.float().cpu().numpy()
-    counts = [[len(row), int((row == tokens.unknown_id).sum()), n_cut] for (row,), n_cut in encoded]
-    return [(row[None], json.dumps(count)) for row, count in zip(pooled, counts, strict=True)]
+        pooled.append(of_text.cpu().numpy())
+    return np.hstack([np.concatenate(pooled)[np.argsort(by_length)], counts], dtype=np.float32)
 
 
 @functools.lru_cache(maxsize=1)

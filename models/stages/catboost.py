@@ -8,7 +8,6 @@ Sources: Prokhorenkova et al., CatBoost, NeurIPS 2018; Deerwester et al., latent
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from catboost import CatBoostError, CatBoostRegressor, FeaturesData, Pool
@@ -18,7 +17,6 @@ from sklearn.decomposition import TruncatedSVD
 from competition.errors import DataError
 from competition.tables import Rows
 from models.config import CatboostStage
-from models.inputs import blocks
 from models.stages.per_target import Sample
 from models.stages.trees import FEW, Trees
 
@@ -41,16 +39,14 @@ class Catboost(Trees):
     def _learn(self, train: Rows, folder: Path) -> None:
         super()._learn(train, folder)
         if self.context.text:
-            words = blocks.words(train, self.context, folder)
+            _, words, _ = self._blocks(train, folder)
             svd = TruncatedSVD(min(self.config.topics, *words.shape), random_state=self.seed).fit(words)
             np.save(folder / TOPICS, svd.components_.astype(np.float32))  # (n_topics, n_words)
 
     def _features(self, rows: Rows, folder: Path) -> NDArray[np.float32]:
-        context = self.context
-        parts: list[Any] = [blocks.molecules(rows, self.config, context), blocks.numbers(rows, context)]
-        if context.text:
-            parts.append(blocks.words(rows, context, folder) @ np.load(folder / TOPICS).T)
-        return np.hstack([*parts, blocks.codes(rows, context, folder)], dtype=np.float32)
+        numbers, words, codes = self._blocks(rows, folder)
+        topics = words @ np.load(folder / TOPICS).T if self.context.text else words.toarray()
+        return np.hstack([numbers, topics, codes])
 
     def _count(self, config: CatboostStage, sample: Sample, held_back: Sample) -> tuple[int, float]:
         if not _varies(sample):

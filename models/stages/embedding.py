@@ -6,7 +6,6 @@ the means of the features, and the digest of the encoder, which prediction asks 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +37,17 @@ class Embedding(Regressors):
         self.template = read_template(config, context)
         self.cache = encoder_cache(config, context.cache)
 
-    def pooled(self, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def pooled(self, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Pooled features (n_rows, width), and what was counted (n_rows, 3); see `models.inputs.frozen`."""
-        features, counts = self.cache.load(self.template.texts(rows.inputs, SEPARATOR))
-        return np.concatenate(features).astype(np.float64), np.array([json.loads(words) for words in counts])
+        found = np.concatenate(self.cache.load(self.template.texts(rows.inputs, SEPARATOR))[0]).astype(np.float64)
+        return found[:, :-3], found[:, -3:]
 
     def _learn(self, train: Rows, folder: Path) -> None:
         x, counts = self.pooled(train)
-        n_tokens, n_unknown, n_cut = counts.sum(axis=0)
+        n_tokens, n_unknown, n_cut = counts.sum(axis=0).astype(int)
         check_vocabulary(n_unknown / n_tokens, self.config.weights, self.template.columns)
         if n_cut:
-            write_notes(folder, [cut_note(n_cut, len(train), counts[:, 0].max(), self.config.too_long)])
+            write_notes(folder, [cut_note(n_cut, len(train), int(counts[:, 0].max()), self.config.too_long)])
         mean, scale = x.mean(axis=0), np.where(x.std(axis=0) > 1e-9, x.std(axis=0), 1.0)
         weights = self.cache.settings["weights"]
         write_json(folder / FILE, {"weights": weights, "mean": mean.tolist(), "scale": scale.tolist()})

@@ -38,7 +38,7 @@ FOLD_MARKS = {
 }
 
 LEAST_ROWS = 20  # fewer say too little of a column
-FAR = 3.0  # standard deviations of the labels; half of predictions that are all the mean are nearer to them than 0.7
+FAR = 3.0  # standard deviations of the labels, as the root mean squared error; that of their mean is 1
 AGAINST = -0.2  # correlation with the labels; the means of the other folds have one slightly below 0
 CROSSED = 0.1  # by how much swapped columns are more like each other's labels than like their own
 
@@ -160,22 +160,21 @@ def doubts(oof: pd.DataFrame, test: pd.DataFrame, labels: pd.DataFrame) -> list[
         oof, test: predictions by id, as of `read_theirs`.
         labels: by id, under the same names; NaN where there is none. Rows without a prediction do not count.
     """
-    said, names, shared = [], [str(name) for name in oof], labels.index.intersection(oof.index)
-    labels, oof = labels.loc[shared], oof.loc[shared]
+    labels, oof = labels.align(oof, join="inner", axis=0)
+    said, names = list[str](), [str(name) for name in oof]
     with np.errstate(invalid="ignore", divide="ignore"):  # a constant column correlates with nothing
         alike = np.array([oof.corrwith(labels[name]) for name in names])  # rows labels, columns predictions
     for i, name in enumerate(names):
-        scale, gap = labels[name].std(), (oof[name] - labels[name]).abs()
-        if gap.count() < LEAST_ROWS or not scale > 0:
+        errors, theirs, scale = oof[name] - labels[name], test[name], labels[name].std()
+        if errors.count() < LEAST_ROWS or not scale > 0:
             continue
-        if gap.median() > FAR * scale:
-            apart = f"{gap.median():.3g} from the labels (median), whose standard deviation is {scale:.3g}"
-            said.append(f"{name} of {OOF} is {apart}: other units?")
-        if alike[i, i] < AGAINST:
-            said.append(f"{name} of {OOF} runs against the labels (correlation {alike[i, i]:.2f}): its sign?")
-        moved = abs(test[name].median() - oof[name].median()) > scale or test[name].std() > FAR * scale
-        if test[name].count() >= LEAST_ROWS and moved:
-            here, there = (f"{each[name].median():.3g} +- {each[name].std():.3g}" for each in (test, oof))
+        far = (errors**2).mean() ** 0.5 / scale
+        if far > FAR or alike[i, i] < AGAINST:
+            wrong = f"{far:.2g} standard deviations from the labels, correlation {alike[i, i]:.2f}"
+            said.append(f"{name} of {OOF} does not fit its labels ({wrong}): other units, or another sign?")
+        moved = abs(theirs.median() - oof[name].median())
+        if theirs.count() >= LEAST_ROWS and max(moved, theirs.std() / FAR) > scale:
+            here, there = (f"{each.median():.3g} +- {each.std():.3g}" for each in (theirs, oof[name]))
             said.append(f"{name} of {TEST} is not like that of {OOF} (median {here}, there {there}): other units?")
     for i, j in combinations(range(len(names)), 2):
         crossed, own = min(alike[i, j], alike[j, i]), max(alike[i, i], alike[j, j])

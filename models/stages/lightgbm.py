@@ -15,7 +15,6 @@ from scipy import sparse
 
 from competition.tables import Rows
 from models.config import LightgbmStage
-from models.inputs import blocks
 from models.stages.per_target import Sample
 from models.stages.trees import FEW, Trees
 
@@ -33,13 +32,10 @@ class Lightgbm(Trees):
     refusal = lightgbm.basic.LightGBMError
 
     def _features(self, rows: Rows, folder: Path) -> Any:
-        context = self.context
-        numbers: list[Any] = [blocks.molecules(rows, self.config, context), blocks.numbers(rows, context)]
-        codes = blocks.codes(rows, context, folder)
-        if not context.text:
-            return np.hstack([*numbers, codes], dtype=np.float32)
-        parts = [*numbers, blocks.words(rows, context, folder), codes]
-        return sparse.hstack([sparse.csr_matrix(part, dtype=np.float32) for part in parts], format="csr")
+        numbers, words, codes = self._blocks(rows, folder)
+        if not self.context.text:
+            return np.hstack([numbers, codes])
+        return sparse.hstack([sparse.csr_matrix(numbers), words, sparse.csr_matrix(codes)], format="csr")
 
     def _count(self, config: LightgbmStage, sample: Sample, held_back: Sample) -> tuple[int, float]:
         parameters = self._parameters(config, sample)

@@ -28,8 +28,7 @@ class Sklearn(Regressors):
 
     def _learn(self, train: Rows, folder: Path) -> None:
         assert train.y is not None
-        learned = {name: blocks.learn_words(train, name, self.config.tfidf_features) for name in self.context.text}
-        self.words = {name: words.vocabulary_ for name, words in learned.items()}
+        self.words = blocks.learn_words(train, self.config.tfidf_features, self.context)
         self.n_quantiles = min(QUANTILES, int((~np.isnan(train.y)).sum(axis=0).min()))
 
     def _features(self, rows: Rows, folder: Path) -> pd.DataFrame:
@@ -54,7 +53,8 @@ class Sklearn(Regressors):
         columns = [
             (block, part, [name for name in map(str, x) if name.startswith(f"{block} ")]) for block, part in parts
         ]
-        texts = [(name, blocks.vectoriser(vocabulary=words), f"text {name}") for name, words in self.words.items()]
+        words = {name: blocks.vectoriser(vocabulary=known["vocabulary"]) for name, known in self.words.items()}
+        texts = [(name, vectoriser, f"text {name}") for name, vectoriser in words.items()]
         regressor = build_regressor(self.config.regressor, self.config.parameters, self.seed)
         takes_sparse = bool(texts) and get_tags(regressor).input_tags.sparse
         features = ColumnTransformer([*columns, *texts], sparse_threshold=float(takes_sparse))

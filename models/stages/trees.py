@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
 from sklearn.model_selection import KFold, train_test_split
 
 from competition.errors import ConfigError
-from competition.files import read_json
+from competition.files import read_json, write_json
 from competition.tables import Rows
 from models.inputs import blocks
 from models.stages.per_target import TRAINING, PerTarget, Sample
 
+LEARNED = "blocks.json"
 FEW = 20  # rows, below which a bag could be empty and a search would find noise
 INNER_SHARE = 0.2  # of the training rows, held back for the number of trees
 INNER_FOLDS = 3  # of the search: one split alone would be tuned to
@@ -37,8 +40,16 @@ class Trees(PerTarget):
     """What the library raises for parameters that it cannot take."""
 
     def _learn(self, train: Rows, folder: Path) -> None:
-        blocks.fit_words(train, self.config.tfidf_features, self.context, folder)
-        blocks.fit_categories(train, self.context, folder)
+        words = blocks.learn_words(train, self.config.tfidf_features, self.context)
+        categories = blocks.learn_categories(train, self.context.categorical)
+        write_json(folder / LEARNED, {"words": words, "categories": categories})
+
+    def _blocks(self, rows: Rows, folder: Path) -> tuple[NDArray[np.float32], sparse.csr_matrix, NDArray[np.float32]]:
+        """Numbers, words, and the codes of categories, each (n_rows, ...)."""
+        molecules, numbers = blocks.molecules(rows, self.config, self.context), blocks.numbers(rows, self.context)
+        learned = read_json(folder / LEARNED)
+        words, codes = blocks.words(rows, learned["words"]), blocks.codes(rows, learned["categories"])
+        return np.hstack([molecules, numbers], dtype=np.float32), words, codes
 
     @abstractmethod
     def _count(self, config: Any, sample: Sample, held_back: Sample) -> tuple[int, float]:

@@ -74,13 +74,13 @@ def test_texts_go_through_the_encoder_together_and_each_gets_its_own_features(pu
     together = frozen.embedded(texts, config)
     assert sizes == [32, 18]
     hook.remove()
-    for text, (features, counts) in zip(texts, together, strict=True):
+    for text, found in zip(texts, together, strict=True):
         (ids,), _ = tokens.encode([text], 24)
         with torch.inference_mode():
             states = encoder(torch.tensor(ids)[None]).last_hidden_state[0].numpy()
-        assert np.allclose(features[0], states[0] if pooling == "cls" else states.mean(axis=0), atol=1e-5)
-        assert counts == f"[{len(ids)}, {list(ids).count(tokens.unknown_id)}, 0]"
-    assert len({features.tobytes() for features, _ in together}) == 50
+        assert np.allclose(found[:-3], states[0] if pooling == "cls" else states.mean(axis=0), atol=1e-5)
+        assert found[-3:].tolist() == [len(ids), list(ids).count(tokens.unknown_id), 0]
+    assert len(np.unique(together, axis=0)) == 50
 
 
 @pytest.mark.parametrize("change", [{"pooling": "cls"}, {"max_length": 8}, {"too_long": "cut_middle"}])

@@ -175,13 +175,13 @@ def test_other_units_a_wrong_sign_and_swapped_columns_are_said() -> None:
     oof, test, labels = columns_of()
     centred = oof.sub([5, 50]).rename(columns={"p": "q", "q": "p"})[["p", "q"]]
     for said, args in {
-        "p of oof.csv is 4": (oof.assign(p=oof["p"] * 10), test.assign(p=test["p"] * 10), labels),
-        "p of oof.csv runs against the labels (correlation -0.7": (oof.assign(p=10 - oof["p"]), test, labels),
+        "p of oof.csv does not fit its labels (47 stand": (oof.assign(p=oof["p"] * 10), test * [10, 1], labels),
+        "p of oof.csv does not fit its labels (2.3 stand": (oof.assign(p=10 - oof["p"]), test, labels),
         "q of test.csv is not like that of oof.csv (median 3.9": (oof, test.assign(q=np.log(test["q"])), labels),
         "p of test.csv is not like": (oof, (test - [5, 50]) * 10 + [5, 50], labels.assign(q=np.nan)),
         "p and q of oof.csv are each more like the labels of the other": (centred, test - [5, 50], labels - [5, 50]),
     }.items():
-        assert doubts(*args)[0].startswith(said)
+        assert any(each.startswith(said) for each in doubts(*args)), (said, doubts(*args))
 
 
 def test_doubts_are_notes_of_the_job(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_doubts_are_notes_of_the_job(tmp_path: Path) -> None:
     stage = build_stage(FileStage(kind="file", folder=str(files)), context(tmp_path))
     stage.fit(rows(np.arange(30), x=names), None, tmp_path)
     (note,) = read_notes(tmp_path)
-    assert note.startswith("y of oof.csv is")
+    assert note.startswith("y of oof.csv does not fit its labels")
 
 
 def test_rows_without_any_input_column_are_each_in_a_group_of_their_own_and_other_kinds_are_refused(
