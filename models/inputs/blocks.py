@@ -83,7 +83,7 @@ def learn_categories(train: Rows, columns: list[str]) -> dict[str, list[str]]:
 
 def codes(rows: Rows, learned: dict[str, list[str]]) -> NDArray[np.float32]:
     """The number of each category, (n_rows, n_categorical); -1 for one that no training row has."""
-    found = [pd.Index(known).get_indexer(rows.inputs[name]) for name, known in learned.items()]
+    found = [pd.Index(known).get_indexer(pd.Index(rows.inputs[name])) for name, known in learned.items()]
     return np.column_stack([np.empty((len(rows), 0)), *found]).astype(np.float32)
 
 
