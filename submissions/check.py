@@ -6,8 +6,10 @@ Writes: nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from competition import command
@@ -15,8 +17,9 @@ from competition.config import CompetitionConfig
 from competition.errors import ConfigError, DataError
 from competition.metrics import load_metric
 from competition.paths import Paths
-from competition.prepare import describe, prepare
+from competition.prepare import Prepared, describe, prepare
 from competition.tables import own_rows
+from competition.user_code import load_user_code
 from folds.splitters import divide
 from models.config import RegressorStage, TextStage
 from models.inputs.template import read_template, require_molecules
@@ -24,7 +27,7 @@ from models.inputs.weights import digest_of_weights
 from models.jobs.plan import code_digest
 from models.jobs.ray_workers import require_cluster
 from models.regressors import require_weights
-from models.settings import CustomStage, FileStage, NeuralStage, Stage
+from models.settings import CustomStage, FileStage, NeuralStage
 from models.stage import molecule_columns, require_inputs
 from models.stages.custom import load_custom
 from models.stages.file import FOLD_MARKS, check_predictions
@@ -47,43 +50,76 @@ def check(config: Config, here: bool = True) -> str:
     competition = config.competition
     prepared = prepare(competition)
     own = own_rows(prepared.train)
-    folds = divide(
-        config.folds, own, competition.id, competition.targets, competition.smiles, competition.group,
-        competition.seed,
-    ).folds  # fmt: skip
+    parts = competition.id, competition.targets, competition.smiles, competition.group, competition.seed
+    folds = divide(config.folds, own, *parts).folds
     _check_metric(competition, own[competition.targets].to_numpy(dtype=np.float64), folds)
+    for where, named in _user_code(config.submissions.model_dump(), "submissions"):
+        load_user_code(where, named, "what it names")
     lines, mistakes = [describe(prepared.report)], []
     has_gpu = bool(usable_gpus())  # whether it has bf16 only torch knows; the stage asks it
     for name, stage in config.stages.items():
-        weights, mark = getattr(stage, "weights", None), None
-        doubts: list[str] = []
         try:
-            require_inputs(stage, competition)
-            _check_columns(stage, config, prepared.train)
-            _check_training(stage, config, own)
             if here and isinstance(stage, NeuralStage):
                 require_precision(stage.precision, has_gpu, has_gpu or cpu_has_bf16())
-            digest_of_weights(weights)
-            if isinstance(stage, CustomStage):
-                load_custom(stage)
-            if isinstance(stage, FileStage):
-                mark, doubts = check_predictions(stage, competition, prepared, folds)
-        except ConfigError as error:
-            mistakes.append(f"stages.{name}: {error}")
-            continue
-        except DataError as error:  # of predictions made elsewhere, a line for each mistake in their files
+            found, doubts = _check_stage(stage, competition, prepared, folds)
+        except (ConfigError, DataError) as error:  # with a line for each mistake
             mistakes += [f"stages.{name}: {line}" for line in str(error).splitlines()]
             continue
-        code_digest(stage)
-        known = WEIGHT_SETS.get(weights or "")
-        said = f" from {weights}" if weights else ""
-        said += f" ({known.labels}: check that they are not this competition's)" if known and known.labels else ""
-        said += f", {len(set(stage.seeds)) * (int(folds.max()) + 1 + (stage.final_fit != 'folds'))} jobs"
-        lines.append(f"stage {name}: {stage.kind}{said}" + (f"; {mark}: {FOLD_MARKS[mark]}" if mark else ""))
-        lines += [f"WARNING stage {name}: {doubt}" for doubt in doubts]
+        n_jobs = len(stage.seeds) * (int(folds.max()) + 1 + (stage.final_fit != "folds"))
+        lines += [f"stage {name}: {found}; {n_jobs} jobs", *(f"WARNING stage {name}: {doubt}" for doubt in doubts)]
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return "\n".join(lines)
+
+
+def _check_stage(
+    stage: Any, competition: CompetitionConfig, prepared: Prepared, folds: NDArray[np.int64]
+) -> tuple[str, list[str]]:
+    """What is known of a stage before its first job, and what looks wrong, in words.
+
+    Raises:
+        ConfigError, DataError: for what it can never do with these tables, labels, weights and files.
+    """
+    require_inputs(stage, competition)
+    if stage.kind in ("gnn", "unimol", "unimol2"):
+        molecule_columns(stage.columns, competition.smiles, stage.kind)
+    if isinstance(stage, TextStage):
+        template = read_template(stage, competition)
+        if enumerates := getattr(stage, "enumerate_smiles", False):
+            require_molecules(template, enumerates == "order")
+            if enumerates == "order" and not any("." in text for text in template.texts(prepared.train, " ")):
+                raise ConfigError(
+                    "enumerate_smiles: order needs cells or sides of a reaction with several molecules; there are none "
+                    f"in {', '.join(template.columns)}. Set true, for other spellings, or leave it out."
+                )
+    if stage.target_transform == "log1p":
+        require_log1p(own_rows(prepared.train)[competition.targets].to_numpy(dtype=np.float64))
+    extra = stage.extra_rows != "ignore" and any(table.weight != 1 for table in competition.extra_train)
+    if isinstance(stage, RegressorStage) and (competition.weight or extra or stage.pseudo_labels):
+        require_weights(stage.regressor)
+    for setting, named in _user_code(stage.model_dump(), stage.kind):
+        load_user_code(setting, named, "what it names")
+    if isinstance(stage, CustomStage):
+        load_custom(stage)
+    code_digest(stage)
+    weights = getattr(stage, "weights", None)
+    digest_of_weights(weights)
+    labels = WEIGHT_SETS[weights].labels if weights in WEIGHT_SETS else None
+    said = stage.kind + (f" from {weights}" if weights else "")
+    said += f" ({labels}: check that they are not this competition's)" if labels else ""
+    if not isinstance(stage, FileStage):
+        return said, []
+    mark, doubts = check_predictions(stage, competition, prepared, folds)
+    return said + (f"; {mark}: {FOLD_MARKS[mark]}" if mark else ""), doubts
+
+
+def _user_code(settings: Any, where: str) -> Iterator[tuple[str, str]]:
+    """Setting and value of all that names code of the user's own, file.py:name."""
+    if isinstance(settings, str) and ".py:" in settings:
+        yield where, settings
+    elif isinstance(settings, dict | list):
+        for key, value in settings.items() if isinstance(settings, dict) else enumerate(settings):
+            yield from _user_code(value, f"{where}.{key}")
 
 
 def _check_metric(competition: CompetitionConfig, y: NDArray[np.float64], folds: NDArray[np.int64]) -> None:
@@ -97,60 +133,24 @@ def _check_metric(competition: CompetitionConfig, y: NDArray[np.float64], folds:
     subsets: dict[str, NDArray[np.int64]] = {"all rows that are scored": np.flatnonzero(folds >= 0)}
     subsets |= {f"the rows of fold {fold}": np.flatnonzero(folds == fold) for fold in range(int(folds.max()) + 1)}
     subsets["rows drawn with repetition"] = rng.integers(len(y), size=len(y))
-    for named, rows in subsets.items():
+    for i, (named, rows) in enumerate(subsets.items()):
         score = metric(y[rows], y_pred[rows])
-        equal = [
-            name
-            for name, part in zip(competition.targets, y[rows].T, strict=True)
-            if len(np.unique(part[~np.isnan(part)])) < 2
-        ]
-        if not np.isfinite(score) and equal and named == "all rows that are scored":
-            raise ConfigError(
-                f"each target must have two different labels for the metric {metric.name}; on {named} "
-                f"{', '.join(equal)} has not. Take it out of competition.targets, or choose another metric."
-            )
-        if not np.isfinite(score) and not equal:  # within a fold R2 and correlations may have no value to give
-            raise ConfigError(
-                f"the metric {metric.name} must be a finite number for predictions near the labels; on {named} "
-                f"({len(rows)}) it is {score}. Correct the function (NaN in y_true is a missing label), or choose "
-                "another competition.metric."
-            )
-
-
-def _check_columns(stage: object, config: Config, train: pd.DataFrame) -> None:
-    competition = config.competition
-    kind = getattr(stage, "kind", "")
-    if kind in ("gnn", "unimol", "unimol2"):
-        molecule_columns(getattr(stage, "columns", []), competition.smiles, kind)
-    if isinstance(stage, TextStage):
-        template = read_template(stage, competition)
-        if enumerates := getattr(stage, "enumerate_smiles", False):
-            require_molecules(template, enumerates == "order")
-            if enumerates == "order" and not any("." in text for text in template.texts(train, " ")):
-                raise ConfigError(
-                    "enumerate_smiles: order needs cells or sides of a reaction with several molecules; there are none "
-                    f"in {', '.join(template.columns)}. Set true, for other spellings, or leave it out."
-                )
-
-
-def _check_training(stage: Stage, config: Config, own: pd.DataFrame) -> None:
-    """What the labels and weights of the training rows forbid, known before a fold is trained."""
-    competition = config.competition
-    if stage.target_transform == "log1p":
-        require_log1p(own[competition.targets].to_numpy(dtype=np.float64))
-    extra = stage.extra_rows != "ignore" and any(table.weight != 1 for table in competition.extra_train)
-    if isinstance(stage, RegressorStage) and (competition.weight or extra or stage.pseudo_labels):
-        require_weights(stage.regressor)
+        labels = zip(competition.targets, y[rows].T, strict=True)
+        equal = [name for name, part in labels if len(np.unique(part[~np.isnan(part)])) < 2]
+        if np.isfinite(score) or (equal and i):  # within a fold R2 and correlations may have no value to give
+            continue
+        what_to_do = "Correct the function (NaN in y_true is a missing label)"
+        if equal:
+            what_to_do = f"There {', '.join(equal)} has one label alone; take it out of competition.targets"
+        raise ConfigError(
+            f"the metric {metric.name} is {score} for predictions near the labels on {named} ({len(rows)}), and has "
+            f"to be a finite number. {what_to_do}, or choose another competition.metric."
+        )
 
 
 def main() -> None:
     """Command line."""
     args = command.parser(__doc__).parse_args()
-    if args.shard:
-        raise ConfigError(
-            "--shard is for the jobs alone: run ./run.sh train with --shard I/N on each of N machines, and then "
-            "./run.sh full without it on one of them."
-        )
     if args.executor == "ray":
         require_cluster(args.ray_address)
     found = check(load_config(args.competition, args.seed), here=args.executor == "local")
