@@ -9,12 +9,14 @@ Reads: prepared/train.parquet, folds/folds.csv. Writes: report/lr_<stage>.png. W
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -23,21 +25,21 @@ from competition.config import CompetitionConfig, find_config, load_competition
 from competition.errors import ConfigError
 from competition.files import derive_seed
 from competition.paths import DEFAULT_COMPETITION, Paths, shown
+from competition.plots import new_figure, save_figure
 from competition.tables import Rows, read_rows
 from folds import make
 from folds.table import read_folds, time_ordered
 from models.config import load_stages
 from models.jobs.local_workers import ONE_THREAD, LocalWorkers
-from models.jobs.pictures import draw_range_test, draw_schedules
 from models.jobs.prefill import cache_items
 from models.jobs.work import context_of, training_rows
 from models.registry import build_stage
 from models.settings import NeuralStage
+from models.training.schedules import SCHEDULES, with_warmup
 
 STEPS = 120
 RANGE = 1e3
 """From the YAML's rate divided by this to the rate times this."""
-SMOOTHING = 0.9
 DIVERGED = 4.0
 """Times the smallest smoothed loss, at which the test ends."""
 FELL = 0.8
@@ -45,12 +47,8 @@ FELL = 0.8
 
 
 def smoothed(losses: list[float]) -> NDArray[np.float64]:
-    """Moving average of losses, the start corrected as in Adam."""
-    average, values = 0.0, []
-    for n, loss in enumerate(losses, start=1):
-        average = SMOOTHING * average + (1 - SMOOTHING) * loss
-        values.append(average / (1 - SMOOTHING**n))
-    return np.array(values)
+    """Moving average of losses, in which each step weighs nine tenths of the next."""
+    return pd.Series(losses).ewm(alpha=0.1).mean().to_numpy()
 
 
 def suggested(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> float:
@@ -80,7 +78,7 @@ def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.
     from models.training.losses import as_labels, target_weights
     from models.training.optimizer import make_optimizer
 
-    config = stage.config
+    config, losses = stage.config, list[float]()
     with tempfile.TemporaryDirectory() as folder:
         network, sample = stage.ready(rows, Path(folder))
         accelerator = trainer.set_up(network, sample, config)
@@ -88,32 +86,28 @@ def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.
         optimizer = accelerator.prepare(make_optimizer(network, config))
         peaks = [group["lr"] for group in optimizer.param_groups]
         factors = np.geomspace(1 / RANGE, RANGE, STEPS)
-        losses: list[float] = []
+        seed, device = stage.context.seed, accelerator.device
+        steps = itertools.chain.from_iterable(
+            steps_of_epoch(sample.encoded(epoch + 1), labels, config, seed, epoch, device)
+            for epoch in itertools.count()
+        )
         network.train()
-        device = accelerator.device
-        bar = tqdm(total=STEPS, desc="range test", leave=False, disable=None)
-        epoch = 0
-        while len(losses) < STEPS:
-            for step in steps_of_epoch(sample.encoded(epoch + 1), labels, config, stage.context.seed, epoch, device):
-                for parameters, peak in zip(optimizer.param_groups, peaks, strict=True):
-                    parameters["lr"] = peak * factors[len(losses)]
-                total = float(trainer.take_step(network, step, optimizer, accelerator, config, trainer.label_loss))
-                losses.append(total)
-                bar.update()
-                curve = smoothed(losses)
-                if len(losses) == STEPS or not np.isfinite(total) or curve[-1] > DIVERGED * curve.min():
-                    bar.close()
-                    finite = np.isfinite(curve)
-                    n_steps = trainer.steps_per_epoch(sample.encoded(0), config) * config.epochs
-                    return (config.learning_rate * factors[: len(curve)])[finite], curve[finite], n_steps
-            epoch += 1
-    raise AssertionError("the loop ends by its last step")
+        for factor, step in zip(tqdm(factors, "range test", leave=False, disable=None), steps, strict=False):
+            for parameters, peak in zip(optimizer.param_groups, peaks, strict=True):
+                parameters["lr"] = peak * factor
+            losses.append(float(trainer.take_step(network, step, optimizer, accelerator, config, trainer.label_loss)))
+            curve = smoothed(losses)
+            if not np.isfinite(losses[-1]) or curve[-1] > DIVERGED * curve.min():
+                break
+        finite = np.isfinite(losses)
+        n_steps = trainer.steps_per_epoch(sample.encoded(0), config) * config.epochs
+        return (config.learning_rate * factors[: len(losses)])[finite], curve[finite], n_steps
 
 
 def suggest(
     competition: CompetitionConfig, name: str, stage: Any, paths: Paths, n_workers: int | None
 ) -> tuple[float, bool, Path]:
-    """Run the test of a stage and draw it; returns the suggested rate, whether the loss fell, and the picture.
+    """Run the test of a stage and draw it; returns the suggested rate, whether the loss fell, and the plot.
 
     Raises:
         ConfigError: if the stage is not neural.
@@ -130,9 +124,30 @@ def suggest(
     plain = stage.model_copy(update={"target_transform": "none"})
     rates, losses, n_steps = range_test(build_stage(plain, context_of(competition, paths, seed, train)), train)
     chosen = suggested(rates, losses)
-    file = paths.report / f"lr_{name}.png"
-    draw_range_test(rates, losses, chosen, stage, n_steps, file)
-    return chosen, has_fallen(losses), file
+    figure, ((left, right),) = new_figure(1, 2, width=10, height=3.8)
+    left.plot(rates, losses)
+    left.axvline(chosen, color="C1", label=f"suggestion {chosen:.1e}")
+    left.axvline(stage.learning_rate, color="grey", linestyle="--", label=f"the YAML's {stage.learning_rate:.1e}")
+    left.set(xscale="log", xlabel="learning rate", ylabel="training loss (smoothed)", title="range test")
+    left.set_ylim(top=min(float(losses.max()), 2 * float(losses[: max(len(losses) // 10, 1)].max())))
+    left.legend()
+    schedule = with_warmup(stage.schedule, stage.warmup, n_steps, stage.cycles, stage.decay)
+    right.plot([stage.learning_rate * schedule(step) for step in range(n_steps)])
+    right.set(xlabel="step", ylabel="learning rate", title=f"{stage.schedule}, {n_steps} steps")
+    save_figure(figure, paths.report / f"lr_{name}.png")
+    return chosen, has_fallen(losses), paths.report / f"lr_{name}.png"
+
+
+def draw_schedules(file: Path, n_steps: int = 300) -> None:
+    """Every schedule over the steps of an optimizer, with a warm-up of a tenth."""
+    figure, axes = new_figure(2, 4, width=13, height=5.4)
+    for name, axis in zip(SCHEDULES, axes.flat, strict=False):
+        schedule = with_warmup(name, 0.1, n_steps)
+        axis.plot([schedule(step) for step in range(n_steps)])
+        axis.set(title=name, xlabel="step", ylim=(0, 1.05))
+    for axis in axes.flat[len(SCHEDULES) :]:
+        axis.remove()
+    save_figure(figure, file)
 
 
 def main() -> None:
@@ -150,8 +165,8 @@ def main() -> None:
     neural = [own for own, stage in stages.items() if isinstance(stage, NeuralStage)]
     if stage_name not in stages:
         raise ConfigError(
-            f"the stage must be a neural one of {paths.name} ({', '.join(neural) or 'it has none'}); found "
-            f"{stage_name!r}. Use ./run.sh lr COMPETITION STAGE."
+            f"{stage_name!r} is none of the neural stages of {paths.name} ({', '.join(neural) or 'it has none'}). Use "
+            "./run.sh lr COMPETITION STAGE."
         )
     competition = load_competition(name, args.seed)
     with command.locked(paths):

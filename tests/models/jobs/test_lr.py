@@ -7,17 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from competition.config import load_competition
 from competition.errors import ConfigError
 from competition.files import read_table, write_table
-from competition.paths import Paths
-from competition.prepare import run as prepare
-from folds.make import load_folds_config
-from folds.make import run as make_folds
 from folds.table import read_folds
-from models.config import load_stages
 from models.jobs import lr
-from tests.conftest import mixed_tables, write_competition
+from tests.models.jobs.common import TREES, planned
 
 GNN = {"kind": "gnn", "width": 16, "hidden_width": 16, "epochs": 2, "batch_size": 8, "learning_rate": 1e-3}
 
@@ -38,15 +32,12 @@ def test_smoothing_starts_at_the_first_loss() -> None:
 
 
 def test_the_curve_is_drawn_and_held_out_rows_take_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_competition(tmp_path, *mixed_tables(), stages={"graph": GNN, "trees": {"kind": "lightgbm"}})
-    config, paths = load_competition(str(path)), Paths("mixed")
-    prepare(config, paths, path)
-    make_folds(config, load_folds_config(str(path)), paths)
-    stages = load_stages(str(path))
+    monkeypatch.setattr(lr, "STEPS", 30)
+    config, paths, todo = planned(tmp_path, stages={"graph": GNN, "trees": TREES})
     curves = []
     range_test = lr.range_test
     monkeypatch.setattr(lr, "range_test", lambda *a: curves.append(range_test(*a)) or curves[-1])
-    chosen, fell, file = lr.suggest(config, "graph", stages["graph"], paths, 1)
+    chosen, fell, file = lr.suggest(config, "graph", todo.stages["graph"], paths, 1)
     assert 1e-7 < chosen < 0.1
     assert fell == lr.has_fallen(curves[0][1])
     assert file.read_bytes().startswith(b"\x89PNG")
@@ -55,11 +46,11 @@ def test_the_curve_is_drawn_and_held_out_rows_take_no_part(tmp_path: Path, monke
     table.loc[held_out, ["lumo", "mu", "pH"]] = 1e6
     table.loc[held_out, "SMILES"] = "C"
     write_table(paths.train, table)
-    lr.suggest(config, "graph", stages["graph"], paths, 1)
+    lr.suggest(config, "graph", todo.stages["graph"], paths, 1)
     assert np.array_equal(curves[0][1], curves[1][1])
     assert curves[0][2] == 2 * 5  # two epochs of the steps that 40 rows in batches of 8 have
     with pytest.raises(ConfigError, match="trees is a lightgbm"):
-        lr.suggest(config, "trees", stages["trees"], paths, 1)
+        lr.suggest(config, "trees", todo.stages["trees"], paths, 1)
 
 
 def test_every_schedule_is_drawn(tmp_path: Path) -> None:
