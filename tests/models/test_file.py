@@ -18,13 +18,12 @@ from competition.prepare import run as run_prepare
 from competition.task import Task
 from folds.make import load_folds_config
 from folds.make import run as make_folds
-from folds.table import read_folds
 from models.config import load_stages
 from models.jobs.plan import Plan, plan
 from models.notes import read_notes
 from models.registry import build_stage
 from models.settings import FileStage
-from models.stages.file import common_folds, doubts, fold_mark, read_theirs
+from models.stages.file import doubts, fold_mark, read_theirs
 from tests.competition.small import write_small
 from tests.models.made import context, rows
 
@@ -36,7 +35,7 @@ def write_files(folder: Path, oof: list[str], test: list[str]) -> Path:
     return folder
 
 
-def write_yaml(folder: Path, block: str = "kind: file\n    folder: x", **competition: Any) -> Path:
+def write_yaml(folder: Path, block: str, **competition: Any) -> Path:
     path = write_small(folder, **competition)
     path.write_text(path.read_text().replace("kind: lightgbm", block))
     return path
@@ -127,21 +126,6 @@ def test_without_a_column_fold_the_folds_are_unknown(target: str, tmp_path: Path
     assert fold_mark(tmp_path / "oof.csv", "id", [target], IDS, OURS) == "unknown folds"
 
 
-@pytest.mark.parametrize(
-    ("folds", "common"),
-    [(["0", "0", "1"], True), (["1", "1", "0"], True), (["0", "1", "1"], False), (["0", "0", "2"], False)],
-)
-def test_folds_of_several_files_are_taken_over_where_they_are_the_same(
-    folds: list[str], common: bool, tmp_path: Path
-) -> None:
-    files = []
-    for name, ids, each in (("one", "abc", folds), ("two", "cba", ["1", "0", "0"])):
-        lines = [f"{i},1,{fold}" for i, fold in zip(ids, each, strict=True)]
-        files.append(write_files(tmp_path / name, ["id,y,fold", *lines], ["id,y"]) / "oof.csv")
-    assert common_folds(files) == (files[0] if common else None)
-    assert common_folds([*files, tmp_path / "absent"]) is None
-
-
 def test_rows_that_are_not_wanted_may_lack_a_prediction_and_all_mistakes_are_said_at_once(tmp_path: Path) -> None:
     oof = write_files(tmp_path, ["id,y", "a,1", "b,", "c,3"], ["id,y"]) / "oof.csv"
     assert read_theirs(oof, "id", ["y"], ["c", "a"], {"a", "b", "c", "d"})["y"].loc[["c", "a"]].tolist() == [3.0, 1.0]
@@ -189,15 +173,4 @@ def test_doubts_are_notes_of_the_job(tmp_path: Path) -> None:
     files = write_files(tmp_path, ["id,y", *(f"{name},{1000 * i}" for i, name in enumerate(names))], ["id,y", "t,0"])
     stage = build_stage(FileStage(kind="file", folder=str(files)), context(tmp_path))
     stage.fit(rows(np.arange(30), x=names), None, tmp_path)
-    (note,) = read_notes(tmp_path)
-    assert note.startswith("y of oof.csv does not fit its labels")
-
-
-def test_rows_without_any_input_column_are_each_in_a_group_of_their_own_and_other_kinds_are_refused(
-    tmp_path: Path,
-) -> None:
-    train = ["id,y", *(f"{name},{i}" for i, name in enumerate("abcdef"))]
-    path = write_small(tmp_path, train=train, test=["id", "a", "z"], sample=["id,y", "a,0", "z,0"], smiles=None)
-    with pytest.raises(ConfigError, match="at least one input column"):
-        planned(path)
-    assert sorted(read_folds(Paths("small").folds, list("abcdef"))) == [0, 0, 1, 1, 2, 2]
+    assert read_notes(tmp_path)[0].startswith("y of oof.csv does not fit its labels")
