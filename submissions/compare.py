@@ -205,7 +205,8 @@ def main() -> None:
     runs, left_out = stored_runs(paths)
     if not runs:
         raise DataError(f"{paths.root} has no finished run; run ./run.sh full {paths.name} first.")
-    reference = args.other or list(runs)[-1]
+    latest = paths.latest_run.read_text(encoding="utf-8").strip() if paths.latest_run.exists() else ""
+    reference = args.other or (latest if latest in runs else list(runs)[-1])
     if reference not in runs:
         raise ConfigError(f"--with takes one of {', '.join(runs)}; found {reference!r}.")
     labels = read_labels(config, paths)

@@ -87,13 +87,13 @@ def read(path: Path) -> list[Submission]:
     if list(table.columns) != COLUMNS:
         raise DataError(f"{path} must begin with {','.join(COLUMNS)}; put the line back, or move the file away.")
     found = []
-    for i, row in table.iterrows():
+    for i, row in enumerate(table.to_dict("records"), 2):
         try:
             numbers = {name: float(row[name]) if row[name] else None for name in NUMBERS}
             if row["status"] not in STATES:
                 raise ValueError(f"the status {row['status']!r} is none of {', '.join(STATES)}")
         except ValueError as error:
-            raise DataError(f"{path}, row {int(i) + 2} is damaged ({error}); correct it or delete it.") from None  # type: ignore[call-overload]
+            raise DataError(f"{path}, row {i} is damaged ({error}); correct it or delete it.") from None
         found.append(Submission(**{**row, **numbers}))
     return sorted(found, key=lambda one: one.time)
 

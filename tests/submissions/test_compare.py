@@ -135,6 +135,8 @@ def test_all_runs_stand_in_one_table_against_the_latest(said: Command, folders: 
     scores = [METRICS["rmse"](y.to_numpy(), table.to_numpy()) for table in tables]
     gain = float(rows[first.name].split("|")[-3])
     assert gain == pytest.approx(scores[1] - scores[0], rel=1e-3) and gain > 0
+    (second.parent / "latest").write_text(f"{first.name}\n")  # full was run again on its settings
+    assert said() == said("--with", first.name)
     swapped = said("--with", first.name)
     assert "- stages.good: removed" in swapped and f"{-gain:#.5g}" in swapped
 
