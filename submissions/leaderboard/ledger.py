@@ -94,7 +94,7 @@ def read(path: Path) -> list[Submission]:
                 raise ValueError(f"the status {row['status']!r} is none of {', '.join(STATES)}")
         except ValueError as error:
             raise DataError(f"{path}, row {i} is damaged ({error}); correct it or delete it.") from None
-        found.append(Submission(**{**row, **numbers}))
+        found.append(Submission(**{name: numbers.get(name, row[name]) for name in COLUMNS}))
     return sorted(found, key=lambda one: one.time)
 
 
