@@ -18,6 +18,34 @@ LARGEST = 1e100  # larger numbers are as good as infinite: their squares overflo
 MISSING = {"", "na", "n/a", "nan", "null", "none"}
 
 
+def refuse(
+    table: pd.DataFrame, wrong: Any, name: str, id_column: str, where: object, what: str, advice: str = "Correct them."
+) -> None:
+    """Refuse a column with wrong cells, (n_rows,) bool.
+
+    Raises:
+        DataError: if there are any: what they are, their rows, ids and values, and what to do.
+    """
+    positions = np.flatnonzero(wrong)
+    if len(positions):
+        cells = [f"row {i + 2} (id {table[id_column].iloc[i]!r}): {table[name].iloc[i]!r}" for i in positions[:3]]
+        more = f" and {len(positions) - 3} more" if len(positions) > 3 else ""
+        raise DataError(f"{where}: column {name!r} has {what}: {', '.join(cells)}{more}. {advice}")
+
+
+def require_columns(table: pd.DataFrame, names: list[str], where: object) -> None:
+    """Raise a DataError that lists the columns which are not there."""
+    lacking = ", ".join(name for name in names if name not in table.columns)
+    if lacking:
+        raise DataError(f"{where}: columns are lacking: {lacking} (it has {', '.join(table.columns)}); correct them.")
+
+
+def require_rows(table: pd.DataFrame, where: object) -> None:
+    """Raise a DataError where a table is empty."""
+    if table.empty:
+        raise DataError(f"{where} has no row below its header.")
+
+
 def check_ids(ids: pd.Series, where: object) -> pd.Series:
     """The ids, if each row has one of its own.
 
@@ -89,16 +117,20 @@ def clean_inputs(
     clean = pd.DataFrame({config.id: table[config.id]})
     keys = pd.DataFrame(index=table.index)
     dropped = np.zeros(len(table), dtype=bool)
-    for name in config.smiles:
-        none = config.empty_smiles or ""
-        canonical = {smiles: canonical_smiles(smiles.strip() or none) for smiles in table[name].unique()}
-        keys[name] = table[name].map(canonical)
-        clean[name] = keys[name].fillna("")
-        dropped |= _unusable(table, name, keys[name].isna(), config, where)
-    for name in config.text:
-        clean[name] = table[name]
-        keys[name] = table[name].map(normalised_text)
-        dropped |= _unusable(table, name, keys[name] == "", config, where)
+    for name in config.smiles + config.text:
+        if name in config.smiles:
+            keys[name] = [canonical_smiles(cell.strip() or config.empty_smiles or "") or "" for cell in table[name]]
+            clean[name], what = keys[name], "cells that are no valid SMILES"
+        else:
+            keys[name] = table[name].map(normalised_text)
+            clean[name], what = table[name], "empty texts"
+        wrong = keys[name] == ""
+        if config.unparsable == "error":
+            advice = "Correct them, or set competition.unparsable: drop (for predict, before the run it predicts with)"
+            if name in config.smiles and (table[name][wrong].str.strip() == "").any():
+                advice += ', or empty_smiles: "[Ar]" where an empty cell means no molecule'
+            refuse(table, wrong, name, config.id, where, what, f"{advice}.")
+        dropped |= wrong.to_numpy()
     for name in config.numeric:
         clean[name] = parse_numbers(table, name, config.id, where)
         keys[name] = clean[name].map(repr)
@@ -106,54 +138,8 @@ def clean_inputs(
         clean[name] = keys[name] = table[name].str.strip()
     if not config.inputs:
         keys["row"] = ("train " if in_train else "test ") + table[config.id]
-    clean[INPUT_KEY] = [digest(list(row)) for row in keys.fillna("").itertuples(index=False)]
+    clean[INPUT_KEY] = [digest(list(row)) for row in keys.itertuples(index=False)]
     return clean, dropped
-
-
-def _unusable(table: pd.DataFrame, name: str, wrong: pd.Series, config: CompetitionConfig, where: str) -> np.ndarray:
-    if config.unparsable == "error":
-        what = "cells that are no valid SMILES" if name in config.smiles else "empty texts"
-        advice = "Correct them, or set competition.unparsable: drop (for predict, before the run it predicts with)"
-        if name in config.smiles and (table[name][wrong].str.strip() == "").any():
-            advice += ', or empty_smiles: "[Ar]" where an empty cell means no molecule'
-        refuse(table, wrong, name, config.id, where, what, f"{advice}.")
-    return wrong.to_numpy()
-
-
-def refuse(
-    table: pd.DataFrame,
-    wrong: Any,
-    name: str,
-    id_column: str,
-    where: object,
-    what: str,
-    advice: str = "Correct or fill them.",
-) -> None:
-    """Refuse a column with wrong cells, (n_rows,) bool.
-
-    Raises:
-        DataError: if there are any: what they are, their rows, ids and values, and what to do.
-    """
-    positions = np.flatnonzero(wrong)
-    if len(positions):
-        cells = [f"row {i + 2} (id {table[id_column].iloc[i]!r}): {table[name].iloc[i]!r}" for i in positions[:3]]
-        more = f" and {len(positions) - 3} more" if len(positions) > 3 else ""
-        raise DataError(f"{where}: column {name!r} has {what}: {', '.join(cells)}{more}. {advice}")
-
-
-def require_columns(table: pd.DataFrame, names: list[str], where: object) -> None:
-    """Raise a DataError that lists the columns which are not there."""
-    lacking = [name for name in names if name not in table.columns]
-    if lacking:
-        raise DataError(
-            f"{where}: columns are lacking: {', '.join(lacking)} (it has {', '.join(table.columns)}); correct them."
-        )
-
-
-def require_rows(table: pd.DataFrame, where: object) -> None:
-    """Raise a DataError where a table is empty."""
-    if table.empty:
-        raise DataError(f"{where} has no row below its header.")
 
 
 def listed(values: Iterable[Any], most: int = 5) -> str:

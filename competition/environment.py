@@ -15,32 +15,22 @@ from importlib import metadata
 from pathlib import Path
 
 
-def mismatch(name: str, wanted: str, version: str | None) -> str:
-    """What does not fit about a version, None where there is none; "" where it is in the range, such as `>=2,<2.3`."""
-    if version is None:
-        return f"{name} is missing, needed {name}{wanted}"
+def mismatch(name: str, wanted: str, version: str | None = None) -> str:
+    """What does not fit about a package, or a version; "" where it is in the range, such as `>=2,<2.3`."""
     try:
+        version = version or metadata.version(name)
         from packaging.specifiers import SpecifierSet
-    except ImportError:
-        return f"{name} {version} cannot be compared with {wanted} without the package packaging"
+    except (metadata.PackageNotFoundError, ImportError):
+        return f"{name} is missing, needed {name}{wanted}" if version is None else "packaging is missing"
     return "" if SpecifierSet(wanted).contains(version, prereleases=True) else f"{name} {version}, needed {wanted}"
-
-
-def installed(name: str) -> str | None:
-    """Version of a package, if it is there."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def main() -> None:
     """Command line: exit status 2 with the list of what does not fit."""
     file = Path(__file__).resolve().parents[1] / "pyproject.toml"
     project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
-    names = [re.split("(?=[<>=])", requirement, maxsplit=1) for requirement in project["dependencies"]]
     found = [mismatch("Python", project["requires-python"], platform.python_version())]
-    found += [mismatch(name, wanted, installed(name)) for name, wanted in names]
+    found += [mismatch(*re.split("(?=[<>=])", text, maxsplit=1)) for text in project["dependencies"]]
     if any(found):
         what_to_do = (
             "Where there is internet, make a data set with the wheels of what the image lacks: ./run.sh kernel NAME "

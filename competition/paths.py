@@ -47,11 +47,6 @@ def kaggle_mount(slug: str) -> Path:
     return Path("/kaggle/input/competitions") / slug
 
 
-def shown(path: Path) -> Path:
-    """A path as a person reads it: relative to where they stand, if it is below."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
 def wheels_cache() -> Path:
     """Packages for offline notebooks, shared by every competition."""
     return work_root() / "cache" / "wheels"
@@ -66,6 +61,11 @@ def weight_folders() -> list[Path]:
     """Folders with pretrained weights that the user keeps: $WEIGHTS_DIR, $UNIMOL_WEIGHT_DIR, `weights/`."""
     named = [os.environ.get("WEIGHTS_DIR"), os.environ.get("UNIMOL_WEIGHT_DIR")]
     return [Path(folder) for folder in named if folder] + [PROJECT / "weights"]
+
+
+def shown(path: Path) -> Path:
+    """A path as a person reads it: relative to where they stand, if it is below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 class Below:
@@ -88,27 +88,20 @@ class Paths:
     name: str
     new_test: Path | None = None
 
-    lock = Below("lock")
-    claims = Below("claims")
-    submit_lock = Below("submit.lock")
-    """Held while something is sent, which may be while something is trained."""
-    owner = Below("yaml")
-    """Text file with the path of the YAML that made these products."""
-    raw = Below("raw")
-    """The tables of a competition that `--holdout` or a study makes."""
+    owner = Below("yaml")  # text file with the path of the YAML that made these products
+    raw = Below("raw")  # the tables of a competition that `--holdout` or a study makes
     train = Below("prepared/train.parquet")
     sample = Below("prepared/sample_submission.parquet")
     prepare_report = Below("prepared/report.json")
     folds = Below("folds/folds.csv")
     groups = Below("folds/groups.csv")
     folds_report = Below("folds/report.json")
-    shift = Below("folds/shift.json")
-    """What `./run.sh folds` finds; its pictures lie beside it."""
-    latest_run = Below("submissions/latest")
-    """Text file with the name of the run that was written last."""
-    ledger = Below("ledger.csv")
-    """Log of what was submitted and how it scored."""
+    shift = Below("folds/shift.json")  # what `./run.sh folds` finds; its pictures lie beside it
+    latest_run = Below("submissions/latest")  # text file with the name of the run that was written last
     report = Below("report")
+    ledger = Below("ledger.csv")  # what was submitted, and how it scored
+    lock = Below("lock")
+    submit_lock = Below("submit.lock")  # held while something is sent, which may be while something is trained
 
     @staticmethod
     def of(competition: str) -> Paths:
@@ -162,25 +155,17 @@ class Kernel:
     """An offline notebook and its data set, the bundle."""
 
     root: Path
+    notebook = Below("notebook")  # folder of the notebook and of what it is uploaded with
+    proof_log = Below("proof.log")  # what the notebook printed when it was proved
 
     @property
     def bundle(self) -> Bundle:
         return Bundle(self.root / "dataset")
 
     @property
-    def notebook(self) -> Path:
-        """Folder of the notebook and of what it is uploaded with."""
-        return self.root / "notebook"
-
-    @property
     def pushed(self) -> Path:
         """What was uploaded; beside the folder, which each `./run.sh kernel` makes anew."""
         return self.root.with_name(f"{self.root.name}_pushed.json")
-
-    @property
-    def proof_log(self) -> Path:
-        """What the notebook printed when it was proved."""
-        return self.root / "proof.log"
 
 
 @dataclass(frozen=True)
@@ -188,40 +173,11 @@ class Bundle:
     """The data set of an offline notebook: code, weights and packages, wherever it is mounted."""
 
     root: Path
-
-    @property
-    def manifest(self) -> Path:
-        """What the notebook finds the bundle by, with the digests of the other files."""
-        return self.root / "bundle.json"
-
-    @property
-    def metadata(self) -> Path:
-        """What the data set is uploaded with."""
-        return self.root / "dataset-metadata.json"
-
-    @property
-    def requirements(self) -> Path:
-        """The packages of `wheels`, which the notebook installs."""
-        return self.root / "requirements.txt"
-
-    @property
-    def code(self) -> Path:
-        return self.root / "code"
-
-    @property
-    def work(self) -> Path:
-        """Products, as below `work_root()`."""
-        return self.root / "work"
-
-    @property
-    def user(self) -> Path:
-        """Code and tables of the user's own."""
-        return self.work / "user"
-
-    @property
-    def weights(self) -> Path:
-        return self.root / "weights"
-
-    @property
-    def wheels(self) -> Path:
-        return self.root / "wheels"
+    manifest = Below("bundle.json")  # what the notebook finds the bundle by, with the digests of the other files
+    metadata = Below("dataset-metadata.json")  # what the data set is uploaded with
+    requirements = Below("requirements.txt")  # the packages of `wheels`, which the notebook installs
+    code = Below("code")
+    work = Below("work")  # products, as below `work_root()`
+    user = Below("work/user")  # code and tables of the user's own
+    weights = Below("weights")
+    wheels = Below("wheels")

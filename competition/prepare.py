@@ -140,19 +140,15 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test_ids: list
     """Check that the sample asks for exactly the test rows and the targets.
 
     Raises:
-        SubmissionError: if it does not; names the columns or ids.
+        DataError, SubmissionError: if it does not; names the columns or ids.
     """
-    where = config.sample_submission
-    expected = [config.id, *config.columns_in_sample]
+    where, expected = config.sample_submission, [config.id, *config.columns_in_sample]
     if sorted(sample.columns) != sorted(expected):
         raise SubmissionError(
             f"{where} has the columns {', '.join(sample.columns)}, where {', '.join(expected)} are expected. Correct "
             "competition.targets, or set competition.submission_columns where the names differ."
         )
-    try:
-        check_ids(sample[config.id], where)
-    except DataError as error:
-        raise SubmissionError(str(error)) from None
+    check_ids(sample[config.id], where)
     asked, given = set(sample[config.id]), set(test_ids)
     parts = {
         "in the sample only": [i for i in sample[config.id] if i not in given],
@@ -174,28 +170,22 @@ def describe(report: dict[str, Any]) -> str:
         f"{found['unusable']} without a usable input or label"
         for file, found in report.get("extra_train", {}).items()
     ]
-    dropped = {name: report[f"dropped_{name}_ids"] for name in ("train", "test")}
-    said = [
-        (report["duplicates_in_train"], "{} training rows repeat the input of an earlier one (they share its fold)"),
-        (report["test_rows_whose_input_is_in_train"], "{} test rows have an input that is in the training table, too"),
-        (report["ids_in_train_and_test"], "{} ids stand in both tables"),
-        (counted(report["missing_labels"]), "labels missing: {}"),
-        (counted(report["empty_molecules"]), "empty molecules, read as empty_smiles: {}"),
-        *((line, "{}") for line in extra),
-        (", ".join(report["constant_columns"]), "constant columns: {}"),
-        (", ".join(report["constant_targets"]), "constant targets: {}"),
-        (
-            ", ".join(report["targets_of_0_and_1"]),
-            "only 0 and 1 under {}: predicted as numbers; there is no classification yet",
-        ),
-        (listed(dropped["train"]), f"{len(dropped['train'])} training rows are left out, as they cannot be read: {{}}"),
-        (
-            listed(dropped["test"]),
-            f"{len(dropped['test'])} test rows cannot be read and get the mean of the training labels: {{}}",
-        ),
-    ]
+    in_train, in_test = report["dropped_train_ids"], report["dropped_test_ids"]
+    said: dict[str, Any] = {
+        "{} training rows repeat the input of an earlier one (they share its fold)": report["duplicates_in_train"],
+        "{} test rows have an input that is in the training table, too": report["test_rows_whose_input_is_in_train"],
+        "{} ids stand in both tables": report["ids_in_train_and_test"],
+        "labels missing: {}": counted(report["missing_labels"]),
+        "empty molecules, read as empty_smiles: {}": counted(report["empty_molecules"]),
+        "{}": "\n".join(extra),
+        "constant columns: {}": ", ".join(report["constant_columns"]),
+        "constant targets: {}": ", ".join(report["constant_targets"]),
+        "only 0 and 1 under {}: predicted as numbers; no classification yet": ", ".join(report["targets_of_0_and_1"]),
+        f"{len(in_train)} training rows are left out, as they cannot be read: {{}}": listed(in_train),
+        f"{len(in_test)} test rows cannot be read and get the mean of the training labels: {{}}": listed(in_test),
+    }
     lines = [f"{report['n_train']} training rows, {report['n_test']} test rows"]
-    return "\n".join([*lines, *(words.format(found) for found, words in said if found)])
+    return "\n".join([*lines, *(words.format(found) for words, found in said.items() if found)])
 
 
 def run(config: CompetitionConfig, paths: Paths, yaml_file: Path) -> str:

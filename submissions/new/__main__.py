@@ -26,7 +26,6 @@ from competition import command, paths
 from competition.config import validate
 from competition.errors import ConfigError, DataError, UserError
 from competition.files import write_atomically
-from competition.metrics import load_metric
 from competition.prepare import describe, prepare
 from folds.config import FoldsConfig
 from folds.config import Kind as FoldsKind
@@ -224,10 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         args.kaggle = slug_of(args.kaggle)
         tables = find_tables(download(args.kaggle), train=args.train, test=args.test, sample=args.sample)
         args.train, args.test, args.sample = tables["train"], tables["test"], tables["sample"]
-    if args.metric is not None:
-        if ":" in args.metric and args.greater is None:
-            raise ConfigError(f"--metric {args.metric} needs --greater-is-better or --smaller-is-better.")
-        load_metric(args.metric, args.greater)
+    if args.metric is not None and ":" in args.metric and args.greater is None:
+        raise ConfigError(f"--metric {args.metric} needs --greater-is-better or --smaller-is-better.")
     if args.answers is not None and not args.answers.is_file():
         raise DataError(f"--answers: there is no file {args.answers}.")
     inputs_needed = args.preset is not None

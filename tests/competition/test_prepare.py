@@ -55,7 +55,7 @@ def timed(role: str, *cells: str) -> dict[str, Any]:
         ({"train": with_line(TRAIN, 2, " ,CC,1")}, DataError, r"row 3 has no id"),
         ({"sample": [*SAMPLE, "t9,0"]}, SubmissionError, r"1 are in the sample only \('t9'\)"),
         ({"sample": SAMPLE[:2]}, SubmissionError, r"1 are in .*test\.csv only \('t2'\)"),
-        ({"sample": [*SAMPLE, "t1,0"]}, SubmissionError, r"sample\.csv: the ids 't1' stand in several rows"),
+        ({"sample": [*SAMPLE, "t1,0"]}, DataError, r"sample\.csv: the ids 't1' stand in several rows"),
         ({"sample": ["id,z", "t1,0", "t2,0"]}, SubmissionError, r"has the columns id, z, where id, y are expected"),
         ({"train": with_line(TRAIN, 3, "c,CCN,high")}, DataError, r"'y' has .*: row 4 \(id 'c'\): 'high'\. Correct"),
         ({"train": with_line(TRAIN, 3, "c,CCN,inf")}, DataError, r"row 4 \(id 'c'\): 'inf'"),
@@ -192,7 +192,7 @@ def test_constant_columns_and_targets_of_0_and_1_are_said(tmp_path: Path) -> Non
     assert (found.report["constant_columns"], found.report["constant_targets"]) == (["SMILES"], ["y"])
     assert "no classification" not in describe(found.report)
     found = prepared(tmp_path, ["id,SMILES,y", "a,CCO,1", "b,CC,0", "c,C,", "d,CN,1.0"])
-    assert "only 0 and 1 under y: predicted as numbers; there is no classification yet" in describe(found.report)
+    assert "only 0 and 1 under y: predicted as numbers; no classification yet" in describe(found.report)
 
 
 def test_a_new_test_table_is_cleaned_alike_without_the_training_table(tmp_path: Path) -> None:

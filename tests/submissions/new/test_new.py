@@ -37,7 +37,7 @@ def test_a_named_metric_is_no_guess_and_one_of_the_users_own_needs_its_direction
     assert (config.metric, config.greater_is_better) == (f"{own}:score", False)
     for options, words in (
         (["--metric", f"{own}:score"], "--greater-is-better or --smaller-is-better"),
-        (["--metric", "accuracy"], "there is no metric"),
+        (["--metric", "accuracy"], "must be one of r2"),
         (["--metric", "rmse", "--greater-is-better"], "contradicts"),
     ):
         with pytest.raises(ConfigError, match=words):
