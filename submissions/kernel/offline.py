@@ -20,7 +20,7 @@ import pandas as pd
 from packaging.requirements import Requirement
 
 from competition import command
-from competition.environment import installed, mismatch
+from competition.environment import mismatch
 from competition.errors import DataError
 from competition.files import read_json, read_table, read_text_table, sha256_of, write_table
 from competition.paths import PROJECT, Bundle, Paths
@@ -39,7 +39,7 @@ def check_bundle(bundle: Bundle, manifest: dict[str, Any]) -> None:
             found = "has changed" if file.is_file() else "is missing"
             raise DataError(f"{file} {found} since ./run.sh kernel made the bundle. Upload the bundle again.")
     needed = map(Requirement, manifest["image"])
-    misfits = [mismatch(part.name, str(part.specifier), installed(part.name)) for part in needed]
+    misfits = [mismatch(part.name, str(part.specifier)) for part in needed]
     if wrong := list(filter(None, misfits)):
         raise DataError(
             f"This image does not have the packages that the bundle was made for: {'; '.join(wrong)}. Choose another "
