@@ -17,11 +17,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from competition.metrics import METRICS
-from submissions.blend import drop_one
-from submissions.blenders import ALWAYS
+from submissions.blend.candidates import ALWAYS, CANDIDATES
+from submissions.blend.crossfit import Rule, compare, cross_fit, cross_fitted
+from submissions.blend.problem import Matrices
 from submissions.config import SubmissionsConfig
-from submissions.crossfit import Rule, compare, cross_fit, cross_fitted, fit_of
-from submissions.target import Target
 
 N_STAGES, N_TARGETS, N_FOLDS = 40, 5, 5
 SETTINGS = SubmissionsConfig()
@@ -58,29 +57,27 @@ def main() -> None:
     metric, default = METRICS[args.metric], SETTINGS.default
     oof, y, folds = made_up(args.rows)
 
-    def targets(oof: np.ndarray) -> list[Target]:
-        return [Target(oof[:, :, t], y[:, t], folds, metric, SETTINGS.trials) for t in range(N_TARGETS)]
+    def matrices(P: np.ndarray) -> Matrices:
+        return Matrices(P, y, folds, metric, trials=SETTINGS.trials)
 
     clock = Clock()
     clock.say("made up the columns")
     with threadpool_limits(1):
-        fitted = targets(oof)
-        honest = cross_fitted(fitted, fit_of(default), N_FOLDS)
-        for target in fitted:
-            target.fit(default)
+        m, blend = matrices(oof), CANDIDATES[default]
+        honest = cross_fitted(blend, m, N_FOLDS)
+        blend.fit(m)
         clock.say(f"{default} on all rows and without each fold, cross_fitted_score {metric(y, honest):.5f}")
         if not args.all:
             return
         y_pred = {}
-        for name in (*ALWAYS, default):
-            y_pred[name] = cross_fit(fitted, fit_of(name), N_FOLDS).cross_fitted
+        for name in ALWAYS:
+            y_pred[name] = cross_fit(CANDIDATES[name], m, N_FOLDS).cross_fitted
             clock.say(f"{name} with all that the choice needs")
-        units = np.arange(len(y))
-        rule = Rule(metric, y, folds, units, default, SETTINGS.margin, SETTINGS.bootstrap, seed=0)
+        rule = Rule(metric, y, folds, np.arange(len(y)), default, SETTINGS.margin, SETTINGS.bootstrap, seed=0)
         compare(rule, y_pred, folds >= 0, rule.draws)
         clock.say("differences to the default")
-        stages = [str(j) for j in range(N_STAGES)]
-        drop_one(stages, lambda j: targets(np.delete(oof, int(j), axis=1)), rule, honest, N_FOLDS)
+        without = {str(j): cross_fitted(blend, matrices(np.delete(oof, j, axis=1)), N_FOLDS) for j in range(N_STAGES)}
+        compare(rule, {default: honest, **without}, folds >= 0, rule.fewer_draws)
         clock.say("each stage's worth")
 
 

@@ -17,7 +17,7 @@ Measured as the logarithm of its ratio to a competitor's on the same matrix. A d
 targets, draws and subsets; the result is the mean over data sets, each counting the same. Its 95 % interval is a
 bootstrap that draws data sets, not matrices, since those of a set are not independent (percentiles, 10,000 draws).
 
-Ours: the default of submissions.blenders as it is (shrunk_ridge, 40 trials). Others, for the table: best single, mean,
+Ours: the default of a blend as it is (shrunk_ridge, 40 trials). Others, for the table: best single, mean,
 convex, convex_and_ridge, ridge, signed hill climbing. Competitors: greedy selection with AutoGluon's semantics (25
 steps, with replacement, cut at the best step); Optuna on the weights as people write it (300 trials of TPE, weights
 drawn in [0, 1] and normalised, RMSE); the package hillclimbers, where it can be imported, with negative weights on the
@@ -29,7 +29,7 @@ above either, at 3, 5 and 10 columns, in at most a tenth of Optuna's time.
 Honest score (10 columns): the cross-fitted RMSE of the default is held against the RMSE on the holdout of the same
 parts: the columns of fold k's models alone, with the weights fitted without fold k, squares averaged over k. Bias is
 the logarithm of the ratio, per data set as above; aim: its 95 % interval inside +-2 %. Beside it the in-sample score
-of the default and of the LightGBM stack (submissions.stacker.fit_stack), each against the holdout of the models of
+of the default and of the LightGBM stack (submissions.blend.stacks.Stacked), each against the holdout of the models of
 each fold with what was fitted on all rows; and the cross-fitted score of the stack.
 (Added after one draw had shown how much the rows of a draw decide: the same of the single columns, whose score has
 nothing to be biased by, as a control; "beyond its columns" is the default's bias less their mean.)
@@ -39,7 +39,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import io
 import json
 import time
@@ -54,14 +53,14 @@ from threadpoolctl import threadpool_limits
 from benchmarks.oof_matrices import N_FOLDS, SETS, Matrix, matrices
 from competition.files import derive_seed
 from competition.metrics import METRICS
-from submissions.blenders import BLENDERS
+from submissions.blend.candidates import CANDIDATES, Blend, Candidate, Linear
+from submissions.blend.crossfit import cross_fitted
+from submissions.blend.problem import Matrices
+from submissions.blend.stacks import Stacked, fit_trees
 from submissions.config import SubmissionsConfig
-from submissions.crossfit import Fit, cross_fitted, fit_of
-from submissions.stacker import fit_stack
-from submissions.target import NONE, Blend, Target
 
 DEFAULT = SubmissionsConfig().default
-OURS = [name for name in BLENDERS if name != "optuna"]
+OURS = [name for name, found in CANDIDATES.items() if isinstance(found, Linear) and name != "optuna"]
 OPTUNA = "optuna_300"
 SUBSETS = {3: 2, 5: 2, 10: 1}
 
@@ -115,9 +114,15 @@ def kept_weights(file: Path, matrix: Matrix) -> dict[str, list[float]]:
     return stored[key]
 
 
-def target_of(matrix: Matrix) -> Target:
-    """A fresh one, which has fitted nothing yet."""
-    return Target(matrix.oof, matrix.y, matrix.folds, METRICS["rmse"])
+def matrices_of(matrix: Matrix) -> Matrices:
+    """Fresh ones, on which nothing is fitted yet."""
+    return Matrices(matrix.oof[:, :, None], matrix.y[:, None], matrix.folds, METRICS["rmse"])
+
+
+def predict(blend: Any, columns: np.ndarray) -> np.ndarray:
+    """Predictions (n_rows,) for columns (n_rows, n_stages); the stack sees no features."""
+    features = [np.empty((len(columns), 0))] if hasattr(blend, "base") else []
+    return blend.predict(columns[:, :, None], *features)[:, 0]
 
 
 def held_out_errors(matrix: Matrix, kept: dict) -> list[dict]:
@@ -128,8 +133,8 @@ def held_out_errors(matrix: Matrix, kept: dict) -> list[dict]:
         averaged = part.holdout.mean(axis=0)
         line = {"set": part.set_name, "target": part.target, "draw": part.draw, "n_columns": len(which), "subset": i}
         for name in OURS:
-            blend, seconds = timed(lambda part=part, name=name: target_of(part).fit(name))
-            error = rmse(part.y_holdout, blend.predict(averaged))
+            blend, seconds = timed(lambda part=part, name=name: CANDIDATES[name].fit(matrices_of(part)))
+            error = rmse(part.y_holdout, predict(blend, averaged))
             lines.append({**line, "candidate": name, "error": error, "seconds": seconds})
         error = rmse(part.y_holdout, averaged @ np.array(kept["weights"][i]))
         lines.append({**line, "candidate": OPTUNA, "error": error, "seconds": kept["seconds"][i]})
@@ -139,19 +144,18 @@ def held_out_errors(matrix: Matrix, kept: dict) -> list[dict]:
 def honesty(matrix: Matrix) -> dict[str, Any]:
     """Logarithms of score over holdout score, of the default and of the stack."""
     found: dict[str, Any] = {"set": matrix.set_name}
-    stack = functools.cache(lambda target, without: fit_stack(target, DEFAULT, without))
-    candidates: dict[str, Fit] = {DEFAULT: fit_of(DEFAULT), "lightgbm_stack": stack}
-    target = target_of(matrix)
-    for name, fit in candidates.items():
-        without_own = [fit(target, frozenset({fold})) for fold in range(N_FOLDS)]
-        honest = rmse(matrix.y, cross_fitted([target], fit, N_FOLDS)[:, 0])
+    default, m = CANDIDATES[DEFAULT], matrices_of(matrix)
+    candidates: dict[str, Candidate] = {DEFAULT: default, "lightgbm_stack": Stacked(default, fit_trees)}
+    for name, candidate in candidates.items():
+        without_own = [candidate.fit(m, frozenset({fold})) for fold in range(N_FOLDS)]
+        honest = rmse(matrix.y, cross_fitted(candidate, m, N_FOLDS)[:, 0])
         found[f"{name} cross-fitted"] = np.log(honest / of_fold_models(matrix, without_own))
-        whole = fit(target, NONE)
-        in_sample = rmse(matrix.y, whole.predict(matrix.oof))
+        whole = candidate.fit(m)
+        in_sample = rmse(matrix.y, predict(whole, matrix.oof))
         found[f"{name} in-sample"] = np.log(in_sample / of_fold_models(matrix, [whole] * N_FOLDS))
-    singles = [Blend(one) for one in np.eye(matrix.oof.shape[1])]
+    singles = [Blend(one[:, None], np.zeros(1)) for one in np.eye(matrix.oof.shape[1])]
     control = np.mean(
-        [np.log(rmse(matrix.y, one.predict(matrix.oof)) / of_fold_models(matrix, [one] * N_FOLDS)) for one in singles]
+        [np.log(rmse(matrix.y, predict(one, matrix.oof)) / of_fold_models(matrix, [one] * N_FOLDS)) for one in singles]
     )
     found["single columns"] = control
     found[f"{DEFAULT} beyond its columns"] = found[f"{DEFAULT} cross-fitted"] - control
@@ -161,7 +165,7 @@ def honesty(matrix: Matrix) -> dict[str, Any]:
 def of_fold_models(matrix: Matrix, fitted: list) -> float:
     """RMSE on the holdout of each fold's models, each with a blend of its own."""
     parts = zip(matrix.holdout, fitted, strict=True)
-    return float(np.sqrt(np.mean([rmse(matrix.y_holdout, blend.predict(columns)) ** 2 for columns, blend in parts])))
+    return float(np.sqrt(np.mean([rmse(matrix.y_holdout, predict(blend, columns)) ** 2 for columns, blend in parts])))
 
 
 def over_sets(values: pd.Series, sets: pd.Series) -> tuple[pd.Series, str]:
@@ -206,7 +210,8 @@ def against_package(matrix: Matrix) -> str | None:
                 eval_metric=hillclimbers.partial(rmse), negative_weights=True, plot_hill=False,
             )
         )  # fmt: skip
-    ours, blend = (target_of(matrix).fit(name).predict(test.to_numpy()) for name in ("hill_climb", DEFAULT))
+    m, columns = matrices_of(matrix), test.to_numpy()
+    ours, blend = (predict(CANDIDATES[name].fit(m), columns) for name in ("hill_climb", DEFAULT))
     errors = [rmse(matrix.y_holdout, y_pred) for y_pred in (theirs, ours, blend)]
     apart = np.abs(ours - theirs).max()
     return (

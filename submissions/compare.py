@@ -25,7 +25,7 @@ from competition.files import derive_seed, read_table
 from competition.metrics import Array, Metric, load_metric
 from competition.paths import Paths
 from folds.table import read_groups
-from submissions.bootstrap import bootstrap_scores, fast
+from submissions.blend.bootstrap import bootstrap_scores, fast
 from submissions.config import Config, load_config
 from submissions.run import BLEND, CHOICE, CROSS_FITTED, MANIFEST, STACK, read_manifest, read_part, user_code
 from submissions.words import number, table
@@ -58,7 +58,7 @@ def read_labels(config: Config, paths: Paths) -> Labels:
         train[competition.targets],
         pd.Series(read_groups(paths.groups, list(train.index)), index=train.index),
         metric,
-        user_code(competition).get("metric"),
+        user_code(config).get("metric"),
         draws if fast(metric) else max(100, draws // 10),
         derive_seed(competition.seed, "bootstrap"),
     )

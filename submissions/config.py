@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from competition.config import CompetitionConfig, EachOnce, StrictModel, read_yaml, validate
+from competition.config import CompetitionConfig, EachOnce, StrictModel, UserCode, read_yaml, validate
 from folds.config import FoldsConfig
 from models.config import StageConfig
 from models.settings import StageName, require_sources
+from submissions.blend.candidates import CANDIDATES
+from submissions.blend.postprocess import STEPS
 
-Blender = Literal[
-    "best_single",
-    "mean",
-    "convex",
-    "convex_and_ridge",
-    "shrunk_ridge",
-    "ridge",
-    "greedy",
-    "hill_climb",
-    "optuna",
-]
-Step = Literal["shift_scale", "isotonic", "average_equal_inputs", "clip", "round", "known_labels"]
+
+def _one_of(names: Collection[str]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(f"must be one of {', '.join(names)}")
+        return name
+
+    return AfterValidator(check)
+
+
+Blend = Annotated[str, _one_of(CANDIDATES)] | UserCode
+Step = Annotated[str, _one_of([*STEPS, "known_labels"])] | UserCode
 
 
 class StackRegressor(StrictModel):
@@ -44,12 +47,13 @@ class StackRegressor(StrictModel):
 class SubmissionsConfig(StrictModel):
     """How columns of predictions become one file."""
 
-    default: Blender = "shrunk_ridge"
+    default: Blend = "shrunk_ridge"
     """The blend that is submitted unless another candidate is better by more than `margin` standard errors and by a
     thousandth of what this one is better than a constant."""
-    candidates: list[Blender] = []
+    candidates: Annotated[list[Blend], EachOnce] = []
     """More blends to compare with the default, beside best_single, mean, convex, convex_and_ridge, shrunk_ridge and
-    ridge, which always are, and optuna, which is where the metric has no exact form."""
+    ridge, which always are, and optuna, which is where the metric has no exact form; `file.py:function` is one of your
+    own (`submissions/blend/candidates.py` says what it has to be)."""
     weights: Literal["per_target", "shared"] = "per_target"
     """shared: one vector of weights for all targets, fitted on their labels in units of each target's spread."""
     seeds: Literal["averaged", "separate"] = "averaged"
@@ -70,7 +74,8 @@ class SubmissionsConfig(StrictModel):
     """Whether stacks see RDKit's descriptors, the competition's numbers and the lengths of texts, too."""
     postprocess: Annotated[list[Step], EachOnce] = ["isotonic", "average_equal_inputs", "clip"]
     """Steps on the chosen candidate's predictions, in this order, with four folds or more; each is kept for a target
-    where its cross-fitted score gains by more than `margin` standard errors. known_labels (a test row whose input is in
+    where its cross-fitted score gains by more than `margin` standard errors; `file.py:function` is one of your own
+    (`submissions/blend/postprocess.py`). known_labels (a test row whose input is in
     the training table gets its mean label there) cannot be scored so: it is kept where it is named, and comes last."""
 
 

@@ -30,7 +30,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from competition import command
-from competition.config import CompetitionConfig, validate
+from competition.config import validate
 from competition.durations import in_words
 from competition.errors import DataError
 from competition.files import digest, read_json, read_table, sha256_of, table_digest, write_json
@@ -39,6 +39,8 @@ from competition.paths import PROJECT, Paths
 from competition.task import Task, task_of
 from models.jobs.plan import ALL, REPORT, Job, Plan, jobs_of, plan, sha256_of_required
 from models.stages.file import COPY_OF_OOF, fold_mark
+from submissions.blend.candidates import CANDIDATES
+from submissions.blend.stored import label
 from submissions.columns import Columns, load_columns
 from submissions.config import Config, load_config
 from submissions.sample import submission_table, write_submission
@@ -48,10 +50,10 @@ BLEND, STACK, CHOICE = "blend", "stack", "choice"
 """The parts of run.json that the steps write: `submissions.blend`, `submissions.stack`, `submissions.write`."""
 BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.csv"
 OOF, OOF_TABLE, CROSS_FITTED = "oof.parquet", "oof.csv", "cross_fitted.csv"
-OWN = """apply blend blenders bootstrap columns convex crossfit features postprocess run sample stack stacker target
-    write"""
+SPREAD_FILE = "spread.csv"
 CODE = [
-    *(PROJECT / "submissions" / f"{name}.py" for name in OWN.split()),
+    *sorted((PROJECT / "submissions" / "blend").glob("*.py")),
+    *(PROJECT / "submissions" / f"{name}.py" for name in ("columns", "features", "fitted", "sample", "stack", "write")),
     PROJECT / "competition" / "metrics.py",
     PROJECT / "models" / "stages" / "estimators.py",
     PROJECT / "models" / "inputs" / "features.py",
@@ -150,9 +152,10 @@ class Run:
 
     @property
     def candidates(self) -> dict[str, Any]:
-        """The candidates of the finished steps with their models and scores, blends first."""
-        stored = self.stored
-        return {**stored[BLEND]["candidates"], **stored.get(STACK, {"candidates": {}})["candidates"]}
+        """The candidates of the finished steps with their models and scores, from simple to complex."""
+        parts = [part["candidates"] for step, part in self.stored.items() if step in (BLEND, STACK)]
+        found = {name: candidate for part in parts for name, candidate in part.items()}
+        return {name: found[name] for name in dict.fromkeys([*CANDIDATES, *found]) if name in found}
 
     @property
     def chosen(self) -> str:
@@ -161,9 +164,9 @@ class Run:
 
     @property
     def weights(self) -> dict[str, dict[str, float]]:
-        """Target -> weight of each column in the chosen blend, or in the blend below the chosen stack."""
+        """Target -> weight of each column in the chosen blend, or in that below the chosen stack; else empty."""
         models = self.candidates[self.chosen]["models"]
-        return {target: model.get("blend", model)["weights"] for target, model in models.items()}
+        return {output: found["weights"] for output, found in models.get("base", models).get("targets", {}).items()}
 
 
 def open_run(competition: str, seed: int | None = None, reuse: bool = False, budget: float | None = None) -> Run:
@@ -289,24 +292,32 @@ def _finished_seeds(config: Config, jobs: Plan, budget: float) -> tuple[Config, 
     return config.model_copy(update={"stages": stages}), replace(jobs, jobs=kept, keys=keys), lines
 
 
-def user_code(competition: CompetitionConfig) -> dict[str, list[str]]:
-    """The user's own metric and features, where there are some: digest of the file, name of the function."""
-    named = {"metric": competition.metric.rpartition(":"), "features": (competition.features or "").rpartition(":")}
-    return {key: [sha256_of_required(Path(file)), name] for key, (file, _, name) in named.items() if file}
+def user_code(config: Config) -> dict[str, list[str]]:
+    """The user's own functions but those of stages: setting or name -> digest of the file, name of the function."""
+    own, submissions = config.competition, config.submissions
+    named = {"metric": own.metric, "features": own.features or ""}
+    named |= {label(n): n for n in (submissions.default, *submissions.candidates, *submissions.postprocess)}
+    files = {key: value.rpartition(":") for key, value in named.items()}
+    return {key: [sha256_of_required(Path(file)), name] for key, (file, _, name) in files.items() if file}
 
 
 def _portable(config: Config) -> dict[str, Any]:
     """The settings without the places of files; functions of the user's own are known by their content."""
-    settings = config.model_dump(mode="json")
-    for key in ("train", "test", "sample_submission", "answers", "kaggle"):
-        del settings["competition"][key]
-    del settings["folds"]["file"]  # its content is in folds.csv
+    settings = config.model_dump(mode="json", exclude={
+        "competition": {*("train", "test", "sample_submission", "answers", "kaggle"), "metric", "features"},
+        "folds": {"file"},  # its content is in folds.csv
+    })  # fmt: skip
     for extra in settings["competition"]["extra_train"]:
         del extra["file"]  # its rows are in the prepared training table
     for stage in settings["stages"].values():
         stage.pop("folder", None)  # the content of its files is in the job's key
-    settings["competition"] |= user_code(config.competition)
-    return settings
+    blends = settings["submissions"]
+    blends |= {key: [label(n) for n in blends[key]] for key in ("candidates", "postprocess")}
+    return (
+        settings
+        | {"user_code": user_code(config), "metric": label(config.competition.metric)}
+        | {"default": label(blends.pop("default"))}
+    )
 
 
 def _tables(paths: Paths) -> dict[str, str]:
@@ -374,7 +385,7 @@ def _manifest(run: Run) -> dict[str, Any]:
         "label_means": columns.label_means,
         "tables": _tables(run.paths),
         "test_key": run.plan.test_key,
-        "user_code": user_code(competition),
+        "user_code": user_code(run.config),
         "versions": package_versions(),
     }
 

@@ -26,15 +26,15 @@ from models.jobs.attempts import verify
 from models.jobs.plan import REPORT, Job, code_digest
 from models.settings import CustomStage, FileStage, NeuralStage
 from models.weight_sets import WEIGHT_SETS
-from submissions.apply import KNOWN_LABELS
+from submissions.blend.stacks import STACKS
 from submissions.check import check
 from submissions.columns import column_names
 from submissions.config import Config
+from submissions.fitted import KNOWN_LABELS
 from submissions.kernel.contents import copy, copy_code, copy_of_user, copy_weights, relocated, require_no_paths
 from submissions.kernel.notebook import CPU, GPU, write_notebook
 from submissions.kernel.wheels import add_wheels
 from submissions.run import BLEND, CHOICE, MANIFEST, STACK, Run, latest_run, user_code
-from submissions.stacker import STACKS
 
 NOT_READ = ("oof", "notes.json", "pretraining.json", "measures.json")
 """How files of a job begin that prediction does without: predictions of training rows, and what training told."""
@@ -99,7 +99,7 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     parts = copy_parts(run, there)
     columns = column_names(run.config)
     weighed = [column for weights in run.weights.values() for column, weight in weights.items() if weight]
-    used = {columns[column][0] for column in (columns if STACK in parts else weighed)}
+    used = {columns[column][0] for column in (weighed if weighed and STACK not in parts else columns)}
     config = run.config.model_copy(update={"stages": {n: s for n, s in run.config.stages.items() if n in used}})
     if fixed := [stage for stage, settings in config.stages.items() if isinstance(settings, FileStage)]:
         raise DataError(
@@ -163,7 +163,7 @@ def require_own_code(run: Run, config: Config) -> None:
         DataError: if a file has changed.
     """
     stored = run.stored
-    changed = [key for key, known in user_code(config.competition).items() if stored["user_code"].get(key) != known]
+    changed = [key for key, known in user_code(config).items() if stored["user_code"].get(key) != known]
     for stage in stored["stages"]:
         settings = config.stages.get(stage["name"])
         if isinstance(settings, CustomStage) and "other code" not in stage["marks"]:

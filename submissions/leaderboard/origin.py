@@ -10,6 +10,7 @@ import pandas as pd
 from competition.errors import DataError
 from competition.files import read_table, sha256_of
 from competition.paths import Paths
+from submissions.fitted import cross_fitted_file
 from submissions.run import BLEND, BLEND_FILE, CHOICE, CROSS_FITTED, STACK, STACK_FILE, SUBMISSION_FILE, read_part
 
 STEP_OF = {SUBMISSION_FILE: CHOICE, BLEND_FILE: BLEND, STACK_FILE: STACK}
@@ -45,7 +46,7 @@ def out_of_fold(run: Path, step: str, outputs: list[str]) -> pd.DataFrame:
     if step == CHOICE:
         table = read_table(run / CROSS_FITTED, ["id"])
     else:
-        table = read_table(run / "cross_fitted" / f"{read_part(run, step)['chosen']}.parquet")
+        table = read_table(run / cross_fitted_file(read_part(run, step)["chosen"]))
         table = table.rename(columns=lambda name: name.removeprefix("cross_fitted "))
     if not {*outputs} <= {*table}:
         raise DataError(f"{run} does not predict {', '.join(outputs)}.")

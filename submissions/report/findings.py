@@ -20,14 +20,13 @@ from competition.prepare import describe as describe_tables
 from models.jobs.plan import REPORT
 from models.notes import read_notes
 from models.stages.file import FOLD_MARKS
-from submissions.crossfit import score_per_target
+from submissions.blend.crossfit import score_per_target
+from submissions.blend.stacks import STACKS
 from submissions.report import figures
 from submissions.report.parts import Figure, Folded, Part, Section, Table
 from submissions.report.rows import uncertain_rows, worst_rows
 from submissions.run import BLEND, BLEND_FILE, CHOICE, CROSS_FITTED, STACK, STACK_FILE, SUBMISSION_FILE, Run
 from submissions.sample import submission_table
-from submissions.stack import nothing
-from submissions.stacker import STACKS
 from submissions.words import mean_and_deviation, number, with_error
 
 ALL, SUBMITTED = "all", "submission"
@@ -223,7 +222,7 @@ def _candidates(run: Run, choice: dict[str, Any], sign: int) -> Table:
         is_default, is_same = name == choice["default"], name in choice.get("same_as_default", []) and name in STACKS
         compared = not is_default and not is_same and part.get("difference") is not None
         gain = [number(sign * part["difference"] + 0.0), number(part["standard_error"])] if compared else ["", ""]
-        words = ["chosen"] * (name == choice["chosen"]) + ["default"] * is_default + [nothing(name)] * is_same
+        words = ["chosen"] * (name == choice["chosen"]) + ["default"] * is_default + ["no correction"] * is_same
         scores = [number(part["in_sample_score"]), number(part["cross_fitted_score"])]
         rows.append([name, *scores, *gain, ", ".join(words)])
     rows.append([SUBMITTED, "", number(choice["procedure"]["cross_fitted_score"]), "", "", ""])
@@ -234,7 +233,7 @@ def _same_as_default(choice: dict[str, Any]) -> list[Part]:
     if not set(choice.get("same_as_default", [])) & set(STACKS):
         return []
     return [
-        "no trees, no correction: the stack found nothing to correct on all rows, or corrected no held-out row, and is "
+        "no correction: the stack found nothing to correct on all rows, or corrected no held-out row, and is "
         "the default blend; its cross_fitted_score is that of the stacks without one fold each. It cannot be chosen."
     ]
 

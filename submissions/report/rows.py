@@ -8,8 +8,7 @@ from competition.files import read_table, read_text_table
 from competition.metrics import Array
 from submissions.report import figures
 from submissions.report.parts import Card, Part, Table
-from submissions.run import SUBMISSION_FILE, Run
-from submissions.spread import SPREAD_FILE
+from submissions.run import SPREAD_FILE, SUBMISSION_FILE, Run
 from submissions.words import number, with_error
 
 N_ROWS = 20

@@ -22,9 +22,11 @@ from folds.table import read_folds
 from models.jobs.attempts import write_report
 from models.jobs.plan import Plan, plan
 from models.jobs.predictions import write_predictions, write_test_predictions
-from submissions import blend, stack, write
+from submissions.blend.__main__ import blend
 from submissions.config import load_config
 from submissions.run import Run, open_run
+from submissions.stack import stack
+from submissions.write import write
 from tests.conftest import write_competition
 
 TARGETS = ["height", "depth"]
@@ -120,9 +122,9 @@ def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] =
 def run_steps(path: Path) -> Run:
     """The run of a YAML whose jobs are there."""
     run = open_run(str(path))
-    blend.blend(run)
-    stack.stack(run)
-    write.write(run)
+    blend(run)
+    stack(run)
+    write(run)
     return run
 
 

@@ -1,17 +1,18 @@
-"""The stacks of one target: the default blend and a level-2 model, on the columns, of what the blend leaves.
+"""Stacks: the default blend and a level-2 model, on the columns, of what the blend leaves.
 
 The level-2 model, here called the correction, is small trees (LightGBM), a ridge, or any regressor of scikit-learn. It
 sees the columns and, where they are asked for, features of the rows. It is fitted on the blend's residual and not on
 the labels: what shrinks is then the correction, and the blend is what is left of it. (A ridge on the labels alone is a
-blend, and stands among the blenders.) Blend, scaling, residual and correction come from the rows a stack is fitted on,
-so it can be refitted without a fold as a whole. A correction that does not clearly help inside those rows is left out.
+blend, and stands among the candidates.) Blend, scaling, residual and correction come from the rows a stack is fitted
+on, so it can be refitted without a fold as a whole. A correction that does not clearly help inside those rows is left
+out.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 
 from competition.errors import ConfigError
 from competition.metrics import Array
-from submissions.target import NONE, Blend, Folds, Target, exact_problem, weighted_sum
+from submissions.blend.candidates import Candidate, Predictor
+from submissions.blend.problem import NONE, Folds, Matrices
 
 STACKS = ("lightgbm_stack", "ridge_stack", "sklearn_stack")
 MOST_TREES = 300
@@ -41,14 +43,14 @@ PARAMETERS: dict[str, Any] = {
 PENALTIES = 10.0 ** np.arange(2, -4.5, -0.5)
 """Of the ridge, in units of n_rows, from hardly any correction to nearly none of the shrinkage."""
 FURTHEST = 5.0
-"""Spreads from the mean at which a feature is cut: one odd number must not throw a linear correction off."""
+"""Standard deviations from the mean at which a feature is cut: one odd number must not throw a correction off."""
 
 
 class Correction(Protocol):
     """A fitted level-2 model."""
 
     def predict(self, x: Array) -> Array:
-        """What the blend leaves in units of its spread, (n_rows,), for scaled rows (n_rows, n_stages + n_features)."""
+        """What the blend leaves in units of its spread, (n_rows,), for scaled rows (n_rows, n_columns + n_features)."""
 
 
 Corrector = Callable[[Array, Array, NDArray[np.int64], int], Correction | None]
@@ -75,11 +77,11 @@ class Ridge:
     """A linear correction; weights: of the inputs and, last, the intercept, which is shrunk like them."""
 
     penalty: float
-    weights: list[float]
+    weights: Array
 
     def predict(self, x: Array) -> Array:
         """See `Correction`."""
-        return weighted_sum(x, np.array(self.weights[:-1]), self.weights[-1])
+        return x @ self.weights[:-1] + self.weights[-1]
 
 
 @dataclass(frozen=True)
@@ -97,38 +99,87 @@ class Regressor:
 class Scaling:
     """How a correction sees the rows; learned from the rows fitted on.
 
+    order: of the columns, given by their content, so that the names of stages change nothing.
     centre, spread: of the blend's predictions; columns and residual are scaled by them.
-    order: positions of the columns as the correction numbers them.
-    means, scales: of each feature.
+    means, scales: (n_features,).
     """
 
+    order: list[int]
     centre: float
     spread: float
-    order: list[int]
-    means: list[float]
-    scales: list[float]
+    means: Array
+    scales: Array
 
-    def __call__(self, inputs: Array) -> Array:
-        """Inputs (n_rows, n_stages + n_features), scaled; a missing feature is its mean."""
-        columns = (inputs[:, self.order] - self.centre) / self.spread
-        features = (inputs[:, len(self.order) :] - np.array(self.means)) / np.array(self.scales)
-        return np.hstack([columns, np.nan_to_num(np.clip(features, -FURTHEST, FURTHEST))])
+    @staticmethod
+    def of(order: list[int], y_pred: Array, features: Array) -> Scaling:
+        """What the blend's predictions (n_rows,) and features (n_rows, n_features) tell."""
+        if not len(y_pred):
+            return Scaling(order, 0.0, 0.0, np.zeros(features.shape[1]), np.ones(features.shape[1]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a feature without any number
+            means, scales = np.nan_to_num(np.nanmean(features, axis=0)), np.nan_to_num(np.nanstd(features, axis=0))
+        scales = np.where(scales > 1e-9, scales, 1.0)
+        return Scaling(order, float(y_pred.mean()), float(y_pred.std()), means, scales)
+
+    def __call__(self, columns: Array, features: Array) -> Array:
+        """Columns and, behind them, features, scaled; a missing feature is its mean."""
+        scaled = np.clip((features - self.means) / self.scales, -FURTHEST, FURTHEST)
+        return np.hstack([(columns[:, self.order] - self.centre) / self.spread, np.nan_to_num(scaled)])
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A blend and what corrects it; without a correction it is the blend."""
+    """A blend and, for each output, what corrects it; without a correction it is the blend.
 
-    blend: Blend
-    scaling: Scaling
-    correction: Correction | None
+    base: the blend of all outputs.
+    parts: of each output its scaling and its correction.
+    """
 
-    def predict(self, inputs: Array) -> Array:
-        """Predictions (n_rows,) for columns and, behind them, features (n_rows, n_stages + n_features)."""
-        y_pred = self.blend.predict(inputs)
-        if self.correction is None:
-            return y_pred
-        return y_pred + self.scaling.spread * self.correction.predict(self.scaling(inputs))
+    base: Predictor
+    parts: list[tuple[Scaling, Correction | None]] = field(default_factory=list)
+
+    def predict(self, P: Array, features: Array) -> Array:
+        """Predictions (n_rows, n_outputs) for columns and features (n_rows, n_features)."""
+        y_pred = self.base.predict(P)
+        for t, (scaling, correction) in enumerate(self.parts):
+            if correction is not None:
+                y_pred[:, t] += scaling.spread * correction.predict(scaling(P[:, :, t], features))
+        return y_pred
+
+
+class Stacked(Candidate):
+    """A stack on the blend `default` as a candidate.
+
+    The residual of each row is that of the blend fitted without the row's fold too. Size and use of the correction come
+    from the error in the folds left, each predicted by a correction of the others.
+    """
+
+    def __init__(self, default: Candidate, corrector: Corrector) -> None:
+        super().__init__(corrector)
+        self.default, self.corrector = default, corrector
+
+    def fit(self, m: Matrices, without: Folds = NONE) -> Stack:
+        """See `Candidate`.
+
+        Raises:
+            ConfigError: if a regressor of scikit-learn cannot be fitted with its parameters.
+        """
+        base, left = self.default.fit(m, without), m.left(without)
+        residual, features = np.full(m.y.shape, np.nan), m.seen_by_stacks
+        for fold in set(m.folds[left].tolist()):
+            own = m.folds == fold
+            residual[own] = m.y[own] - self.default.fit(m, without | {fold}).predict(m.P[own])
+        power, parts = 1 if m.problems[0].exact == "absolute" else 2, list[tuple[Scaling, Correction | None]]()
+        for t in range(m.y.shape[1]):
+            rows = left & ~np.isnan(m.y[:, t])
+            order = m.problems[t % len(m.problems)].order.tolist()
+            scaling = Scaling.of(order, base.predict(m.P[rows])[:, t], features[rows])
+            correction = None
+            if len(np.unique(m.folds[rows])) > 1 and scaling.spread > 0:
+                x = scaling(m.P[rows, :, t], features[rows])
+                correction = self.corrector(x, residual[rows, t] / scaling.spread, m.folds[rows], power)
+            parts.append((scaling, correction))
+        return Stack(base, parts)
 
 
 def simplest(losses: list[list[float]]) -> int:
@@ -184,7 +235,7 @@ def fit_ridge(x: Array, residual: Array, folds: NDArray[np.int64], power: int) -
     found = simplest(losses)
     if found == 0:
         return None
-    return Ridge(float(PENALTIES[found - 1]), weights(np.full(len(x), True))[found - 1].tolist())
+    return Ridge(float(PENALTIES[found - 1]), weights(np.full(len(x), True))[found - 1])
 
 
 def regressor(name: str, parameters: dict[str, Any], seed: int) -> Corrector:
@@ -197,55 +248,17 @@ def regressor(name: str, parameters: dict[str, Any], seed: int) -> Corrector:
 
         losses: list[list[float]] = [[], []]
         try:
-            for fold in np.unique(folds):
-                held_out = folds == fold
-                losses[0].append(_loss(residual[held_out], power))
-                losses[1].append(_loss(residual[held_out] - fitted(~held_out).predict(x[held_out]), power))
+            for own in (folds == fold for fold in np.unique(folds)):
+                losses[0].append(_loss(residual[own], power))
+                losses[1].append(_loss(residual[own] - fitted(~own).predict(x[own]), power))
             return fitted(np.full(len(x), True)) if simplest(losses) else None
         except ValueError as error:
             raise ConfigError(
-                f"submissions.stack_regressor must fit the {len(x)} labelled rows of a target; scikit-learn says of "
-                f"{name}: {' '.join(str(error).split()).rstrip('.')}. Change its parameters or choose another."
+                f"submissions.stack_regressor: {name} cannot be fitted on the {len(x)} labelled rows of a target; "
+                f"scikit-learn says: {' '.join(str(error).split()).rstrip('.')}. Change it or its parameters."
             ) from error
 
     return fit
-
-
-def fit_stack(target: Target, default: str, without: Folds = NONE, corrector: Corrector = fit_trees) -> Stack:
-    """A stack, fitted on the labelled rows of all folds but those in `without`.
-
-    The residual of each row is that of the blend `default` fitted without the row's fold too. Size and use of the
-    correction come from the error in the folds left, each predicted by a correction of the others.
-
-    Raises:
-        ConfigError: if a regressor of scikit-learn cannot be fitted with its parameters.
-    """
-    blend = target.fit(default, without)
-    inputs = target.inputs[target.usable]
-    left = target.left(without)
-    inner = sorted({int(fold) for fold in target.known_folds[left]})
-    scaling = _scaling(target, blend, inputs[left])
-    if len(inner) < 2 or not scaling.spread > 0:
-        return Stack(blend, scaling, None)
-    residual = np.full(len(inputs), np.nan)
-    for fold in inner:
-        held_out = target.known_folds == fold
-        residual[held_out] = target.known_y[held_out] - target.fit(default, without | {fold}).predict(inputs[held_out])
-    power = 1 if exact_problem(target.metric) == "absolute" else 2
-    correction = corrector(scaling(inputs[left]), residual[left] / scaling.spread, target.known_folds[left], power)
-    return Stack(blend, scaling, correction)
-
-
-def _scaling(target: Target, blend: Blend, inputs: Array) -> Scaling:
-    features = inputs[:, target.n_stages :]
-    if not len(inputs):
-        return Scaling(0.0, 0.0, target.order, [0.0] * features.shape[1], [1.0] * features.shape[1])
-    fitted = blend.predict(inputs)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a feature without any number
-        means, scales = np.nan_to_num(np.nanmean(features, axis=0)), np.nan_to_num(np.nanstd(features, axis=0))
-    scales = np.where(scales > 1e-9, scales, 1.0)
-    return Scaling(float(fitted.mean()), float(fitted.std()), target.order, means.tolist(), scales.tolist())
 
 
 def _loss(residual: Array, power: int) -> float:

@@ -1,6 +1,6 @@
 """Exact convex weights: of at least 0, with sum 1, and the least squared or absolute error.
 
-Since the weights sum to 1, the error of a blend is E w with E = y - columns, (n_rows, n_stages).
+Since the weights sum to 1, the error of a blend is E w with E = y - columns, (n_rows, n_columns).
 """
 
 from __future__ import annotations
@@ -20,37 +20,34 @@ def least_squares_weights(gram: Array) -> Array:
     that ends after finitely many steps. A billionth of the mean of the diagonal is added to it, which makes the
     solution unique: equal columns share their weight.
     """
-    n_stages = len(gram)
-    scale = np.trace(gram) / n_stages
+    n_columns = len(gram)
+    scale = np.trace(gram) / n_columns
     if not scale > 0:
-        return np.full(n_stages, 1.0 / n_stages)
-    gram = gram / scale + 1e-9 * np.eye(n_stages)
+        return np.full(n_columns, 1.0 / n_columns)
+    gram = gram / scale + 1e-9 * np.eye(n_columns)
     corral = [int(np.argmin(np.diag(gram)))]
-    weights = np.eye(n_stages)[corral[0]]
-    for _ in range(100 * n_stages):
+    weights = np.eye(n_columns)[corral[0]]
+    for _ in range(100 * n_columns):
         slope = gram @ weights
         entering = int(np.argmin(slope))
-        value = weights @ slope
-        if entering in corral or slope[entering] >= value * (1 - 1e-12):
+        if entering in corral or slope[entering] >= weights @ slope * (1 - 1e-12):
             break
         corral.append(entering)
         while True:
             free = np.linalg.solve(gram[np.ix_(corral, corral)], np.ones(len(corral)))
             free /= free.sum()  # least w' gram w on the plane through the corral
-            now = weights[corral]
-            if (free > 0).all():
-                weights = np.zeros(n_stages)
-                weights[corral] = free
+            now, falling = weights[corral], free <= 0
+            if falling.any():
+                step = (now[falling] / (now[falling] - free[falling])).min()
+                free = (1 - step) * now + step * free
+                free[falling & (free <= 1e-15)] = 0
+                if (free > 0).all():  # rounding hid the one that reached 0
+                    free[int(np.argmin(np.where(falling, free, np.inf)))] = 0
+            weights = np.zeros(n_columns)
+            weights[corral] = free
+            corral = [j for j in corral if weights[j] > 0]
+            if not falling.any():
                 break
-            falling = free <= 0
-            step = (now[falling] / (now[falling] - free[falling])).min()
-            now = (1 - step) * now + step * free
-            now[falling & (now <= 1e-15)] = 0
-            if (now > 0).all():  # rounding hid the one that reached 0
-                now[int(np.argmin(np.where(falling, now, np.inf)))] = 0
-            weights = np.zeros(n_stages)
-            weights[corral] = now
-            corral = [j for j, weight in zip(corral, now, strict=True) if weight > 0]
     return weights / weights.sum()
 
 
@@ -62,12 +59,12 @@ def least_absolute_weights(errors: Array) -> Array:
     exact, since the linear terms are a lower bound of the absolute errors, which it reaches.
 
     Args:
-        errors: E, (n_rows, n_stages).
+        errors: E, (n_rows, n_columns).
     """
-    n_rows, n_stages = errors.shape
+    n_rows, n_columns = errors.shape
     scale = np.abs(errors).mean()
     if not scale > 0:
-        return np.full(n_stages, 1.0 / n_stages)
+        return np.full(n_columns, 1.0 / n_columns)
     errors = errors / scale
     first = errors @ least_squares_weights(errors.T @ errors)
     signs = np.where(first < 0, -1.0, 1.0)
@@ -84,15 +81,15 @@ def least_absolute_weights(errors: Array) -> Array:
 def _programme(errors: Array, slope: Array) -> Array:
     """Weights w >= 0, sum 1, that minimise sum |E w| + slope'w.
 
-    Solved as its dual, which has n_stages rows and so is ten times faster than the textbook form:
+    Solved as its dual, which has n_columns rows and so is ten times faster than the textbook form:
     max over |d| <= 1 of min_j (E'd + slope)_j; the weights are the multipliers of the minimum.
     """
     from scipy.optimize import linprog
 
-    n_rows, n_stages = errors.shape
+    n_rows, n_columns = errors.shape
     solution = linprog(
         np.append(np.zeros(n_rows), -1.0),
-        A_ub=np.hstack([-errors.T, np.ones((n_stages, 1))]),
+        A_ub=np.hstack([-errors.T, np.ones((n_columns, 1))]),
         b_ub=slope,
         bounds=[(-1, 1)] * n_rows + [(None, None)],
         method="highs",

@@ -1,0 +1,1 @@
+"""From columns to one prediction: candidates, nested scores, stacks, decisions, post-processing."""

@@ -1,0 +1,176 @@
+"""How sure a difference between two scores is: a paired bootstrap over the groups of rows that share a fold.
+
+Every candidate is scored on the same draws, so the spread of a difference is that of the difference itself. Metrics
+that are functions of sums over rows, wmae and Spearman's are computed for all draws at once; others draw by draw.
+Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 and 16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from competition.metrics import Array, Metric, polymer_weights
+
+CELLS_AT_ONCE = 4_000_000
+Score = Callable[[Array], dict[str, Array]]
+"""How often each group is drawn, (n_draws, n_groups) -> the score of each prediction, (n_draws,)."""
+
+
+def bootstrap_scores(
+    metric: Metric,
+    y: Array,
+    predictions: dict[str, Array],
+    groups: NDArray[np.int64],
+    draws: int,
+    seed: int,
+    size: int | None = None,
+) -> dict[str, Array]:
+    """Scores of several predictions on the same resampled rows.
+
+    Args:
+        y: (n_rows, n_targets), NaN where there is no label.
+        predictions: by name, (n_rows, n_outputs) each, finite.
+        groups: (n_rows,), equal for rows that are drawn together, from 0 up without a gap.
+        draws: number of resamples.
+        seed: of the resamples.
+        size: groups in each resample; None for as many as there are.
+
+    Returns:
+        By name, (draws,); NaN where a draw leaves the metric undefined.
+    """
+    if metric.name in SUMS:
+        score = _by_sums(metric, y, predictions, groups)
+    else:
+        score = FAST.get(metric.name, _one_by_one)(metric, y, predictions, groups)
+    parts = [score(counts) for counts in _counts(int(groups.max()) + 1, len(groups), draws, seed, size)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in predictions}
+
+
+def fast(metric: Metric) -> bool:
+    """Whether all draws are scored at once."""
+    return metric.name in SUMS or metric.name in FAST
+
+
+def _counts(n_groups: int, n_rows: int, draws: int, seed: int, size: int | None = None) -> Iterator[Array]:
+    """How often each group is drawn, (a few draws, n_groups) at a time; the same for any size of the parts."""
+    rng, size = np.random.default_rng(seed), size or n_groups
+    at_once = max(1, CELLS_AT_ONCE // max(n_rows, size))
+    for start in range(0, draws, at_once):
+        n = min(at_once, draws - start)
+        drawn = rng.integers(n_groups, size=(n, size)) + n_groups * np.arange(n)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=n * n_groups).reshape(n, n_groups).astype(np.float64)
+
+
+def _pearson(n: Array, y: Array, yy: Array, p: Array, pp: Array, yp: Array) -> Array:
+    return (yp - y * p / n) / np.sqrt((yy - y**2 / n) * (pp - p**2 / n))
+
+
+def _log_error(raw: Array, error: Array) -> Array:
+    squares = (np.log1p(raw) - np.log1p(raw - error)) ** 2
+    return np.where(np.isfinite(squares), squares, np.nan)  # at or below -1 the score is not defined
+
+
+Numbers = Callable[[Array, Array, Array], list[Array]]
+_SQUARED: tuple[Numbers, Callable[..., Array]] = (lambda raw, y, p: [(y - p) ** 2], lambda n, ee: np.sqrt(ee / n))
+SUMS: dict[str, tuple[Numbers, Callable[..., Array]]] = {
+    "mse": (_SQUARED[0], lambda n, ee: ee / n),
+    "rmse": _SQUARED,
+    "mcrmse": _SQUARED,
+    "rmsle": (lambda raw, y, p: [_log_error(raw, y - p)], _SQUARED[1]),
+    "r2": (lambda raw, y, p: [y, y**2, (y - p) ** 2], lambda n, y, yy, ee: 1 - ee / (yy - y**2 / n)),
+    "explained_variance": (
+        lambda raw, y, p: [y, y**2, y - p, (y - p) ** 2],
+        lambda n, y, yy, e, ee: 1 - (ee - e**2 / n) / (yy - y**2 / n),
+    ),
+    "mae": (lambda raw, y, p: [np.abs(y - p)], lambda n, e: e / n),
+    "mape": (
+        lambda raw, y, p: [np.abs(y - p) / np.maximum(np.abs(raw), np.finfo(np.float64).eps)],
+        lambda n, e: e / n,
+    ),
+    "pearson": (lambda raw, y, p: [y, y**2, p, p**2, y * p], _pearson),
+}
+"""Metric -> numbers of each row, from y as it is and y and y_pred about the mean label; the score of their sums."""
+
+
+def _by_sums(metric: Metric, y: Array, predictions: dict[str, Array], groups: NDArray[np.int64]) -> Score:
+    numbers, of_sums = SUMS[metric.name]
+    n_groups, n_targets = int(groups.max()) + 1, y.shape[1]
+    sums = []
+    for t in range(n_targets):
+        known = ~np.isnan(y[:, t])
+        own, centre = y[known, t], y[known, t].mean() if known.any() else 0.0
+        for y_pred in predictions.values():
+            with np.errstate(divide="ignore", invalid="ignore"):
+                parts = [np.ones_like(own), *numbers(own, own - centre, y_pred[known, t] - centre)]
+            sums += [np.bincount(groups[known], part, n_groups) for part in parts]
+    of_groups = np.stack(sums, axis=1)  # (n_groups, n_targets * n_predictions * n_sums)
+
+    def score(counts: Array) -> dict[str, Array]:
+        found = (counts @ of_groups).reshape(len(counts), n_targets, len(predictions), -1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scores = of_sums(*np.moveaxis(found, 3, 0)).mean(axis=1)
+        return dict(zip(predictions, scores.T, strict=True))
+
+    return score
+
+
+def _by_ranks(metric: Metric, y: Array, predictions: dict[str, Array], groups: NDArray[np.int64]) -> Score:
+    """Spearman's correlation: Pearson's of the ranks, which are taken anew in every draw."""
+
+    def score(counts: Array) -> dict[str, Array]:
+        found = {name: np.zeros(len(counts)) for name in predictions}
+        for t in range(y.shape[1]):
+            known = ~np.isnan(y[:, t])
+            times = counts[:, groups[known]]
+            a = _ranks(y[known, t], times)
+            for name, y_pred in predictions.items():
+                b = _ranks(y_pred[known, t], times)
+                sums = [np.einsum("bi,bi->b", times, part) for part in (a, a**2, b, b**2, a * b)]
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    found[name] += _pearson(times.sum(axis=1), *sums) / y.shape[1]
+        return found
+
+    return score
+
+
+def _ranks(values: Array, times: Array) -> Array:
+    """Middle ranks of `values` (n,) about their mean, in samples that hold value i `times[:, i]` times, (draws, n)."""
+    _, place = np.unique(values, return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    starts = np.flatnonzero(np.diff(place[order], prepend=-1))
+    equal = np.add.reduceat(times[:, order], starts, axis=1)  # (draws, n_distinct)
+    return (np.cumsum(equal, axis=1) - (equal - 1) / 2 - times.sum(axis=1, keepdims=True) / 2)[:, place]
+
+
+def _by_ranges(metric: Metric, y: Array, predictions: dict[str, Array], groups: NDArray[np.int64]) -> Score:
+    """wmae: the range and the number of labels of each target are those of the draw."""
+    known = ~np.isnan(y)
+    errors = {name: np.where(known, np.abs(y_pred - y), 0) for name, y_pred in predictions.items()}
+    ascending = [np.flatnonzero(known[:, t])[np.argsort(y[known[:, t], t])] for t in range(y.shape[1])]
+
+    def score(counts: Array) -> dict[str, Array]:
+        times = counts[:, groups]
+        n = times @ known
+        spread = np.full_like(n, np.nan)
+        for t, rows in enumerate(ascending):
+            drawn = times[:, rows] > 0
+            if len(rows):
+                spread[:, t] = y[rows[-1 - drawn[:, ::-1].argmax(axis=1)], t] - y[rows[drawn.argmax(axis=1)], t]
+        weights = polymer_weights(n, times @ known.any(axis=1)) / n / np.where(spread > 0, spread, np.nan)
+        return {name: (weights * (times @ error)).sum(axis=1) for name, error in errors.items()}
+
+    return score
+
+
+def _one_by_one(metric: Metric, y: Array, predictions: dict[str, Array], groups: NDArray[np.int64]) -> Score:
+    def score(counts: Array) -> dict[str, Array]:
+        drawn = [np.repeat(np.arange(len(y)), times[groups].astype(np.int64)) for times in counts]
+        return {name: np.array([metric(y[r], y_pred[r]) for r in drawn]) for name, y_pred in predictions.items()}
+
+    return score
+
+
+FAST = {"spearman": _by_ranks, "wmae": _by_ranges}

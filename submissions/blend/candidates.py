@@ -1,0 +1,368 @@
+"""The candidates of a blend, from simple to complex; the table at the end is the registry.
+
+A candidate is one function, `fit(P, y, metric, folds, weights) -> predictor`:
+
+    P: (n_rows, n_columns, n_outputs), out-of-fold predictions.
+    y: (n_rows, n_targets), NaN where a label is missing.
+    metric: a `competition.metrics.Metric`.
+    folds: (n_rows,), for what is tuned by cross-fitting.
+    weights: "per_target" or "shared", as the YAML says.
+
+A predictor is a dataclass of numbers, texts and arrays with `predict(P)`, which returns (n_rows, n_outputs); weights
+(n_columns,) will do as well. One of your own is named `mine.py:fit` in the YAML. A function sees the rows that it is
+fitted on and no other: scores come from fits without each fold.
+
+A weighted mean can also be a solver, `solve(problem, without) -> Solution`, which finds its weights from sums that are
+kept of each fold, and so is refitted in no time. Where a single fold is left nothing can be cross-fitted, and what is
+tuned by cross-fitting is the exact convex blend: nearer to what is submitted than the mean, which knows no label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from competition.metrics import Array, Metric
+from competition.user_code import load_user_code
+from submissions.blend.convex import least_absolute_weights, least_squares_weights
+from submissions.blend.problem import NONE, Folds, Matrices, Problem, Solution, Solver, offset
+from submissions.blend.stored import label, require_storable, users
+
+SMALLEST_PENALTY, LARGEST_PENALTY = 1e-4, 10.0
+PENALTIES = np.geomspace(SMALLEST_PENALTY, LARGEST_PENALTY, 21, dtype=np.float64)
+GREEDY_STEPS = 25
+CLIMBING_STEPS = np.delete(np.arange(-50, 51), 50) / 100
+QUANTILES = np.linspace(0, 1, 501)
+
+
+class Predictor(Protocol):
+    """A fitted candidate."""
+
+    def predict(self, P: Array) -> Array:
+        """Predictions (n_rows, n_outputs) for columns (n_rows, n_columns, n_outputs)."""
+
+
+@dataclass(frozen=True)
+class Blend:
+    """A weighted sum of columns.
+
+    weights: (n_columns, n_outputs).
+    intercept: (n_outputs,); not 0 only where the weights do not sum to 1, and of a ridge.
+    settings: what was tuned, by name, for each output.
+    """
+
+    weights: Array
+    intercept: Array
+    settings: list[dict[str, float]] = field(default_factory=list)
+
+    def predict(self, P: Array) -> Array:
+        """See `Predictor`."""
+        return np.einsum("nco,co->no", P, self.weights) + self.intercept
+
+
+class Candidate:
+    """A function that fits a predictor, as it is refitted without some folds."""
+
+    def __init__(self, function: Callable[..., Any], named: str = "") -> None:
+        self.function, self.named = function, named
+
+    def __call__(
+        self, P: Array, y: Array, metric: Metric, folds: NDArray[np.int64], weights: Any = "per_target"
+    ) -> Predictor:
+        """The predictor fitted on all rows."""
+        return self.fit(Matrices(P, y, folds, metric, weights))
+
+    def fit(self, m: Matrices, without: Folds = NONE) -> Predictor:
+        """The predictor fitted on the rows of all folds but some; the plain mean where none is left.
+
+        Raises:
+            ConfigError: if a function of the user's raises, or returns neither weights nor a predictor.
+        """
+        left = m.left(without)
+        if not left.any():
+            return Linear(mean).fit(m, without)
+        P, y, folds = m.P[left], m.y[left], m.folds[left]
+        if not self.named:
+            return self.function(P, y, m.metric, folds, m.weights)
+        with users(f"the candidate {self.named}", f"return weights ({P.shape[1]},) or a predictor"):
+            found = self.function(P.copy(), y.copy(), m.metric, folds.copy(), m.weights)
+            if not hasattr(found, "predict"):
+                weights = np.asarray(found, dtype=np.float64).reshape(P.shape[1], -1)
+                return Blend(weights + np.zeros(P.shape[1:]), np.zeros(P.shape[2]))
+            np.broadcast_to(found.predict(P[:2].copy()), (len(P[:2]), P.shape[2]))
+        require_storable(found, f"the candidate {self.named}")
+        return found
+
+
+class Linear(Candidate):
+    """A solver for weights as a candidate."""
+
+    def __init__(self, solver: Solver) -> None:
+        super().__init__(solver)
+
+    def fit(self, m: Matrices, without: Folds = NONE) -> Blend:
+        """Weights in the targets' own units; the plain mean for a target without a labelled row left."""
+        weights, intercepts, settings = [], [], []
+        for problem in m.problems:
+            for target in problem.targets:
+                units = target.units(without)
+                found = problem.solve(self.function if units.n else mean, without if units.n else NONE)
+                weights.append(found.weights[np.argsort(problem.order)])
+                intercepts.append(float(offset(found.weights, found.intercept, units)))
+                settings.append(found.settings)
+        return Blend(np.column_stack(weights), np.array(intercepts), settings)
+
+
+def best_single(problem: Problem, without: Folds) -> Solution:
+    """All weight on the column with the best score; for a metric of the user's own, the least squared error."""
+    each = np.eye(problem.n_columns)
+    return Solution(each[int(np.argmin(_in_sample(problem, without)(each)))])
+
+
+def mean(problem: Problem, without: Folds) -> Solution:
+    """The plain mean of the columns."""
+    return Solution(np.full(problem.n_columns, 1.0 / problem.n_columns))
+
+
+def convex(problem: Problem, without: Folds) -> Solution:
+    """Weights of at least 0 that sum to 1, exact for squared and absolute errors; the former serve other metrics."""
+    if problem.exact == "absolute":
+        return Solution(least_absolute_weights(problem.errors(without)))
+    return Solution(least_squares_weights(problem.moments(without)[2:, 2:]))
+
+
+def convex_and_ridge(problem: Problem, without: Folds) -> Solution:
+    """Halfway between `convex` and `ridge`."""
+    one, other = problem.solve(convex, without), problem.solve(ridge, without)
+    return Solution((one.weights + other.weights) / 2, (one.intercept + other.intercept) / 2, other.settings)
+
+
+def shrunk_ridge(problem: Problem, without: Folds) -> Solution:
+    """Convex and equal weights mixed, corrected by a ridge on what they leave; both amounts tuned by Optuna.
+
+    w = w0 + v; w0 = t * equal + (1 - t) * convex; v the ridge solution on the residual y - columns w0 with penalty
+    a * n_rows, in standard units. (t, a) minimise the cross-fitted error: each fold left is predicted by weights,
+    convex ones included, that were fitted without it.
+    Ours; what it gains is measured by benchmarks/blenders.py.
+    """
+    inner = problem.folds_left(without)
+    if len(inner) < 2:
+        return problem.solve(convex, without)
+
+    def weights_of(sets: list[Folds]) -> Callable[..., Array]:
+        ridges = _Ridges(problem, sets, centred=False)
+        exact = np.array([problem.solve(convex, left_out).weights for left_out in sets])
+
+        def weights(towards_equal: float, penalty: float) -> Array:
+            start = towards_equal / problem.n_columns + (1 - towards_equal) * exact
+            return start + ridges.solve(np.einsum("sij,sj->si", ridges.with_errors, start), penalty)
+
+        return weights
+
+    loss, held_out = problem.loss(without, cross_fitted=True), weights_of([without | {fold} for fold in inner])
+
+    def error(suggest: Callable[..., float]) -> float:
+        towards_equal = suggest("towards_equal", 0.0, 1.0)
+        penalty = suggest("penalty", SMALLEST_PENALTY, LARGEST_PENALTY, log=True)
+        return float(loss(held_out(towards_equal, penalty)[None], np.zeros((1, len(inner))))[0])
+
+    # the corners: equal and convex weights, hardly corrected
+    corners = [{"towards_equal": corner, "penalty": LARGEST_PENALTY} for corner in (1.0, 0.0)]
+    settings = _tuned(error, corners, problem.trials, problem.seed)
+    return Solution(weights_of([without])(**settings)[0], settings=settings)
+
+
+def ridge(problem: Problem, without: Folds) -> Solution:
+    """Signed weights with an intercept, penalty a * n_rows in standard units; a has the least cross-fitted error.
+
+    Source: Hoerl and Kennard, "Ridge regression", Technometrics 1970; as a blend, Breiman, "Stacked regressions",
+    Machine Learning 1996.
+    """
+    inner = problem.folds_left(without)
+    if len(inner) < 2:
+        return problem.solve(convex, without)
+
+    def solutions(sets: list[Folds], penalties: Array) -> tuple[Array, Array]:
+        """Weights (n_penalties, n_sets, n_columns) and intercepts (n_penalties, n_sets)."""
+        ridges = _Ridges(problem, sets, centred=True)
+        weights = np.array([ridges.solve(ridges.with_y, penalty) for penalty in penalties])
+        return weights, -(ridges.means * weights).sum(axis=2)
+
+    losses = problem.loss(without, cross_fitted=True)(*solutions([without | {fold} for fold in inner], PENALTIES))
+    best = int(np.argmin(losses))
+    weights, intercepts = solutions([without], PENALTIES[best : best + 1])
+    return Solution(weights[0, 0], float(intercepts[0, 0]), {"penalty": float(PENALTIES[best])})
+
+
+class _Ridges:
+    """Ridge solutions without each of several sets of folds, for any penalty and right-hand side.
+
+    X = columns in standard units, centred on their own means or on that of the labels.
+
+    means: (n_sets, n_columns), of X before it is centred on them.
+    with_y: X'y / n_rows, (n_sets, n_columns).
+    with_errors: X'E / n_rows, (n_sets, n_columns, n_columns), X not centred on its own means.
+    """
+
+    def __init__(self, problem: Problem, sets: list[Folds], centred: bool) -> None:
+        # X = y - E as a combination of the entries 1, y, E
+        to_columns = np.hstack([np.tile([0.0, 1.0], (problem.n_columns, 1)), -np.eye(problem.n_columns)])
+        products = to_columns @ np.array([problem.moments(without) for without in sets])
+        self.means, self.with_y, self.with_errors = products[:, :, 0], products[:, :, 1], products[:, :, 2:]
+        gram = products @ to_columns.T
+        if centred:
+            gram = gram - self.means[:, :, None] * self.means[:, None, :]
+        values, self._vectors = np.linalg.eigh(gram)
+        self._values = np.maximum(values, 0)
+
+    def solve(self, right: Array, penalty: float) -> Array:
+        """(X'X / n_rows + penalty) v = right, (n_sets, n_columns)."""
+        rotated = np.einsum("sij,si->sj", self._vectors, right) / (self._values + penalty)
+        return np.einsum("sij,sj->si", self._vectors, rotated)
+
+
+def greedy(problem: Problem, without: Folds) -> Solution:
+    """Greedy selection: 25 times the column whose addition to the mean helps most; cut where the loss was least.
+
+    Source: Caruana et al., "Ensemble selection from libraries of models", ICML 2004; with replacement and cut at the
+    best step as in AutoGluon's EnsembleSelection.
+    """
+    loss, each = _in_sample(problem, without), np.eye(problem.n_columns)
+    taken, best, least = np.zeros(problem.n_columns), each[0], np.inf
+    for step in range(1, GREEDY_STEPS + 1):
+        losses = loss((taken + each) / step)
+        nearest = int(np.argmin(losses))
+        taken = taken + each[nearest]
+        if losses[nearest] < least:
+            best, least = taken / step, losses[nearest]
+    return Solution(best)
+
+
+def hill_climb(problem: Problem, without: Folds) -> Solution:
+    """Signed hill climbing: from the best column, mix in the one that helps most, by -0.5 to 0.5, while one does.
+
+    Each column is mixed in once; weights sum to 1. Source: the package hillclimbers, with negative weights.
+    """
+    loss, each, steps = _in_sample(problem, without), np.eye(problem.n_columns), CLIMBING_STEPS[:, None]
+    losses = loss(each)
+    unused = list(range(problem.n_columns))
+    weights, least = each[unused.pop(int(np.argmin(losses)))], losses.min()
+    while unused:
+        mixed = {j: (1 - steps) * weights + steps * each[j] for j in unused}
+        found = {j: loss(part) for j, part in mixed.items()}
+        j = min(unused, key=lambda j: found[j].min())
+        if not found[j].min() < least:
+            break
+        weights, least = mixed[j][int(np.argmin(found[j]))], found[j].min()
+        unused.remove(j)
+    return Solution(weights)
+
+
+def optuna(problem: Problem, without: Folds) -> Solution:
+    """Weights of at least 0 that sum to 1, by Optuna on the metric itself, from the convex and the equal ones.
+
+    For metrics without an exact form, as rank correlations; for the others `convex` has the answer already.
+    """
+    loss, start = _in_sample(problem, without), problem.solve(convex, without).weights
+    names = [f"column_{j}" for j in range(problem.n_columns)]
+
+    def normalised(found: dict[str, float]) -> Array:
+        weights = np.array([found[name] for name in names])
+        return weights / weights.sum() if weights.sum() > 0 else np.full(len(names), 1 / len(names))
+
+    settings = _tuned(
+        lambda suggest: float(loss(normalised({name: suggest(name, 0.0, 1.0) for name in names})[None])[0]),
+        [dict(zip(names, weights.tolist(), strict=True)) for weights in (start / start.max(), np.ones(len(names)))],
+        problem.weight_trials,
+        problem.seed,
+    )
+    return Solution(normalised(settings))
+
+
+def _in_sample(problem: Problem, without: Folds) -> Callable[[Array], Array]:
+    """Loss of blends (n_blends, n_columns) that sum to 1, on the rows left."""
+    loss = problem.loss(without, cross_fitted=False)
+    return lambda weights: loss(weights[:, None], np.zeros((len(weights), 1)))
+
+
+def _tuned(
+    error: Callable[[Callable[..., float]], float], first: list[dict[str, float]], trials: int, seed: int
+) -> dict[str, float]:
+    """The settings of least error, which suggests them to itself by name and range; the trials `first` come first."""
+    import optuna as library
+
+    library.logging.set_verbosity(library.logging.WARNING)
+    study = library.create_study(sampler=library.samplers.TPESampler(seed=seed))
+    for settings in first:
+        study.enqueue_trial(settings)
+    study.optimize(lambda trial: error(trial.suggest_float), n_trials=trials)
+    return dict(study.best_params)
+
+
+@dataclass(frozen=True)
+class Median:
+    """The median of the columns."""
+
+    def predict(self, P: Array) -> Array:
+        """See `Predictor`."""
+        return np.median(P, axis=1)
+
+
+def median(P: Array, y: Array, metric: Metric, folds: NDArray[np.int64], weights: str) -> Median:
+    """The median of the columns, which no single column that goes astray can move far."""
+    return Median()
+
+
+@dataclass(frozen=True)
+class MeanOfRanks:
+    """The mean rank of the columns, as the label of that rank.
+
+    columns: (n_outputs, n_columns, n_quantiles) of the out-of-fold predictions; labels: (n_outputs, n_quantiles).
+    """
+
+    columns: Array
+    labels: Array
+
+    def predict(self, P: Array) -> Array:
+        """See `Predictor`; a rank is looked up in the stored quantiles, so one row alone gets the same prediction."""
+        y_pred = []
+        for t, (columns, labels) in enumerate(zip(self.columns, self.labels, strict=True)):
+            ranks = np.mean([np.interp(P[:, j, t], known, QUANTILES) for j, known in enumerate(columns)], axis=0)
+            y_pred.append(np.interp(ranks, QUANTILES, labels))
+        return np.column_stack(y_pred)
+
+
+def mean_of_ranks(P: Array, y: Array, metric: Metric, folds: NDArray[np.int64], weights: str) -> MeanOfRanks:
+    """The mean of the columns' ranks: for a metric of ranks, where columns are on scales of their own."""
+    labels = [np.nanquantile(column, QUANTILES) if np.isfinite(column).any() else QUANTILES * 0 for column in y.T]
+    return MeanOfRanks(np.moveaxis(np.quantile(P, QUANTILES, axis=0), 0, -1).swapaxes(0, 1), np.array(labels))
+
+
+SOLVERS: list[Solver] = [
+    best_single, mean, convex, convex_and_ridge, shrunk_ridge, ridge, greedy, hill_climb, optuna
+]  # fmt: skip
+CANDIDATES: dict[str, Candidate] = {
+    **{solver.__name__: Linear(solver) for solver in SOLVERS},
+    **{function.__name__: Candidate(function) for function in (median, mean_of_ranks)},
+}
+ALWAYS = ("best_single", "mean", "convex", "convex_and_ridge", "shrunk_ridge", "ridge")
+"""Candidates that every run compares with the default: they cost next to nothing."""
+
+
+CLASSES: dict[str, type] = {kind.__name__: kind for kind in (Blend, Median, MeanOfRanks)}
+
+
+def candidate(named: str) -> Candidate:
+    """A candidate by its name in the YAML.
+
+    Raises:
+        ConfigError: if it is the user's own, and their file does not have it.
+    """
+    if named in CANDIDATES:
+        return CANDIDATES[named]
+    function = load_user_code("submissions.candidates", named, "fit(P, y, metric, folds, weights)")
+    return Candidate(function, label(named))

@@ -1,0 +1,245 @@
+"""Scores that can be believed, and the choice among candidates.
+
+`in_sample_score`: weights and score on the same out-of-fold rows.
+`cross_fitted_score` of a candidate: every row is predicted by what was fitted without its fold.
+`cross_fitted_score` of the submission: the candidate that predicts a row was chosen without its fold, too.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from competition.files import derive_seed
+from competition.metrics import Array, Metric
+from submissions.blend.bootstrap import bootstrap_scores, fast
+from submissions.blend.candidates import Candidate, Predictor
+from submissions.blend.problem import NONE, Folds, Matrices
+
+LEAST_SHARE = 0.001
+"""Of the distance between the scores of a constant and of the default, below which no gain is a reason to switch: with
+many rows a paired standard error is so small that gains without any use would be clear."""
+
+
+@dataclass(frozen=True)
+class CrossFitted:
+    """Predictions of one candidate for the training rows, NaN for rows with fold -1.
+
+    in_sample: (n_rows, n_outputs), fitted on all rows.
+    cross_fitted: (n_rows, n_outputs), each row by what was fitted without its fold.
+    nested: (n_folds, n_rows, n_outputs); in entry k without fold k as well, NaN for the rows of fold k.
+    """
+
+    in_sample: Array
+    cross_fitted: Array
+    nested: Array
+
+    def table(self, ids: list[str], outputs: list[str]) -> pd.DataFrame:
+        """All of it as a table with the columns `part output`."""
+        parts = [("in_sample", self.in_sample), ("cross_fitted", self.cross_fitted)]
+        parts += [(f"without_fold_{fold}", part) for fold, part in enumerate(self.nested)]
+        tables = [pd.DataFrame(part, columns=[f"{name} {output}" for output in outputs]) for name, part in parts]
+        return pd.concat([pd.Series(ids, name="id"), *tables], axis=1)
+
+    @staticmethod
+    def of(table: pd.DataFrame, ids: list[str], n_outputs: int) -> CrossFitted:
+        """What `table` made, in the order of `ids`."""
+        values = table.set_index("id").loc[ids].to_numpy().reshape(len(ids), -1, n_outputs)
+        return CrossFitted(values[:, 0], values[:, 1], np.moveaxis(values[:, 2:], 1, 0))
+
+
+def predicted(predictor: Predictor, m: Matrices, rows: NDArray[np.bool_]) -> Array:
+    """Predictions of some rows, (n_rows, n_outputs), NaN for the others."""
+    y_pred = np.full((len(m.folds), m.P.shape[2]), np.nan)
+    y_pred[rows] = predictor.predict(m.P[rows], *([m.seen_by_stacks[rows]] if hasattr(predictor, "base") else []))
+    return y_pred
+
+
+def cross_fit(candidate: Candidate, m: Matrices, n_folds: int) -> CrossFitted:
+    """All predictions that the scores and the choice of one candidate need."""
+    return CrossFitted(
+        predicted(candidate.fit(m), m, m.folds >= 0),
+        cross_fitted(candidate, m, n_folds),
+        np.stack([cross_fitted(candidate, m, n_folds, frozenset({fold})) for fold in range(n_folds)]),
+    )
+
+
+def cross_fitted(candidate: Candidate, m: Matrices, n_folds: int, without: Folds = NONE) -> Array:
+    """(n_rows, n_outputs), each row by what was fitted without its fold and `without`; NaN for rows of those folds."""
+    y_pred = np.full((len(m.folds), m.P.shape[2]), np.nan)
+    for fold in set(range(n_folds)) - without:
+        own = m.folds == fold
+        y_pred[own] = predicted(candidate.fit(m, without | {fold}), m, own)[own]
+    return y_pred
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The rule of selection and the rows it is applied to.
+
+    y: (n_rows, n_targets), NaN where there is no label.
+    folds, groups: (n_rows,); rows of one group share a fold by construction, and the bootstrap draws them together.
+    default: the candidate that stands.
+    margin: standard errors of the paired difference by which another has to be better.
+    draws, seed: of the bootstrap.
+    """
+
+    metric: Metric
+    y: Array
+    folds: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    default: str
+    margin: float
+    draws: int
+    seed: int
+
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """Mask of the rows that have a fold."""
+        return self.folds >= 0
+
+    @property
+    def fewer_draws(self) -> int:
+        """For what is compared many times: a tenth, where a metric must be computed draw by draw."""
+        return self.draws if fast(self.metric) else max(100, self.draws // 10)
+
+    def gain(self, difference: float) -> float:
+        """A difference of scores as something that is above 0 where it is better."""
+        return difference if self.metric.greater_is_better else -difference
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate against the default, in the metric's own unit and sign; both are 0 for the default itself."""
+
+    cross_fitted_score: float
+    difference: float
+    standard_error: float
+
+
+def scores(rule: Rule, predictions: CrossFitted) -> dict[str, float | list[float]]:
+    """The two scores of a candidate, overall and, for a metric of columns, per target; and its optimism.
+
+    Optimism is by how much the in-sample score looks better than the cross-fitted one, in the metric's unit.
+    """
+    found: dict[str, float | list[float]] = {}
+    y, score = rule.y[rule.scored], {}
+    for name in ("in_sample", "cross_fitted"):
+        y_pred = getattr(predictions, name)[rule.scored]
+        score[name] = rule.metric(y, y_pred)
+        found |= {f"{name}_score": score[name], f"{name}_score_per_target": score_per_target(rule.metric, y, y_pred)}
+    return found | {"optimism": rule.gain(score["in_sample"] - score["cross_fitted"])}
+
+
+def score_per_target(metric: Metric, y: Array, y_pred: Array) -> list[float]:
+    """Score of each target; empty for a metric of the user's own, which may need all columns."""
+    return [metric.one(y[:, t], y_pred[:, t]) for t in range(y.shape[1])] if metric.column else []
+
+
+def compare(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_], draws: int) -> dict[str, Comparison]:
+    """Cross-fitted score of each candidate on some rows, and its paired difference to the default.
+
+    Args:
+        predictions: candidate -> (n_rows, n_outputs).
+        which: (n_rows,), the rows; only their labels are read.
+    """
+    scores = {name: rule.metric(rule.y[which], y_pred[which]) for name, y_pred in predictions.items()}
+    drawn, default = _drawn(rule, predictions, which, draws), rule.default
+    return {
+        name: Comparison(scores[name], scores[name] - scores[default], _deviation(drawn[name] - drawn[default]))
+        for name in predictions
+    }
+
+
+def standard_error(rule: Rule, y_pred: Array) -> float:
+    """Of the score of predictions (n_rows, n_outputs) itself, no difference, by the bootstrap; NaN where undefined."""
+    return _deviation(_drawn(rule, {"": y_pred}, rule.scored, rule.fewer_draws)[""])
+
+
+def _drawn(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_], draws: int) -> dict[str, Array]:
+    groups = np.unique(rule.groups[which], return_inverse=True)[1]
+    of_rows = {name: y_pred[which] for name, y_pred in predictions.items()}
+    return bootstrap_scores(rule.metric, rule.y[which], of_rows, groups, draws, derive_seed(rule.seed, "bootstrap"))
+
+
+def _deviation(drawn: Array) -> float:
+    """Standard deviation over the draws in which the scores are defined; NaN where there are none."""
+    defined = drawn[np.isfinite(drawn)]
+    return float(np.std(defined, ddof=1)) if len(defined) > 1 else float("nan")
+
+
+def least_gain(rule: Rule, score: float, which: NDArray[np.bool_]) -> float:
+    """The smallest gain over `score`, the default's on the rows `which`, that is worth a switch.
+
+    The constant is the labels' mean, or their median for a metric of absolute errors. Where its score is not defined,
+    as a correlation is not, it is 0.
+    """
+    y = rule.y[which]
+    middle = np.nanmedian if rule.metric.per_target == "absolute" else np.nanmean
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a target without any label has no score either
+        constant = rule.metric(y, np.tile(middle(y, axis=0), (len(y), 1)))
+    return LEAST_SHARE * abs(score - (constant if np.isfinite(constant) else 0.0))
+
+
+def choose(rule: Rule, compared: dict[str, Comparison], which: NDArray[np.bool_]) -> tuple[str, str]:
+    """The candidate to submit, and why in one sentence: the default, unless another is clearly better.
+
+    Of several that are, the one with the best cross-fitted score. A standard error that is not defined never is.
+
+    Args:
+        which: (n_rows,), the rows that the candidates were compared on.
+    """
+    least, default = least_gain(rule, compared[rule.default].cross_fitted_score, which), rule.default
+    gains = {name: rule.gain(part.difference) for name, part in compared.items() if name != default}
+    clear = [n for n, gain in gains.items() if gain > np.maximum(least, rule.margin * compared[n].standard_error)]
+    needed = f"{rule.margin:g} standard error(s) of the paired difference"
+    if clear:
+        best = max(clear, key=lambda name: gains[name])
+        return best, (
+            f"{best} is chosen: its cross_fitted_score is better than that of the default, {default}, by "
+            f"{gains[best]:.4g}, which is more than {needed} ({compared[best].standard_error:.4g}) and than the least "
+            f"gain that counts ({least:.2g})."
+        )
+    reason = (
+        f"{default}, the default, stands: no other candidate's cross_fitted_score is better by more than {needed} and "
+        f"{least:.2g}, the least gain that counts"
+    )
+    known = [name for name, gain in gains.items() if np.isfinite(gain)]
+    if not known:
+        return default, f"{reason}."
+    nearest = max(known, key=lambda name: gains[name])
+    by = f"{abs(gains[nearest]):.4g}, standard error {compared[nearest].standard_error:.4g}"
+    how = f"{'better' if gains[nearest] > 0 else 'worse'} by {by}" if gains[nearest] else "equal"
+    return default, f"{reason} (best of the others: {nearest}, {how})."
+
+
+def repeats(predictions: dict[str, Array], default: str) -> list[str]:
+    """Candidates that predict what the default predicts, to the last digit: nothing to choose."""
+    same = {name: np.array_equal(y_pred, predictions[default], equal_nan=True) for name, y_pred in predictions.items()}
+    return [name for name, is_same in same.items() if is_same and name != default]
+
+
+def cross_fitted_choice(rule: Rule, predictions: dict[str, CrossFitted]) -> tuple[Array, list[str]]:
+    """Each row as predicted by the candidate that was chosen without its fold.
+
+    For fold k the rule sees the rows of the other folds, each predicted without its own fold and fold k; the winner,
+    refitted without fold k, predicts fold k. Candidates that predict fold k as the default does are left out, like a
+    stack without a correction from the submission.
+
+    Returns:
+        (n_rows, n_outputs), NaN for rows with fold -1; and the candidate chosen without each fold.
+    """
+    y_pred, chosen = np.full(predictions[rule.default].in_sample.shape, np.nan), []
+    for fold in range(len(predictions[rule.default].nested)):
+        own, others = rule.folds == fold, rule.scored & (rule.folds != fold)
+        same = repeats({name: part.cross_fitted[own] for name, part in predictions.items()}, rule.default)
+        nested = {name: part.nested[fold] for name, part in predictions.items() if name not in same}
+        name, _ = choose(rule, compare(rule, nested, others, rule.fewer_draws), others)
+        chosen.append(name)
+        y_pred[own] = predictions[name].cross_fitted[own]
+    return y_pred, chosen

@@ -1,0 +1,270 @@
+"""Last steps on the predictions of the chosen candidate, each kept for a target only where it clearly helps.
+
+A step is one function, `fit(y_pred, y) -> step`, of predictions that were made without each row's fold and of labels,
+(n_rows,) each and none missing; None where it has no use. What it returns is a dataclass of numbers, texts and arrays
+with `predict(y_pred, inputs)`; `inputs` are equal where rows have the same whole input. One of your own is named
+`mine.py:fit` in the YAML.
+
+Whether a step helps is told by folds: the rows of a fold are corrected by steps that were fitted on the other folds,
+the steps before it included. It is kept if the score so found is better than that without it by more than `margin`
+standard errors of the paired difference, as a candidate has to be; an isotonic map needs twice as many. Fitting, choice
+and use see the rows they are given and no other, so whoever leaves out a fold gets steps that know nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from competition.metrics import Array
+from competition.user_code import load_user_code
+from submissions.blend.crossfit import Rule, choose, compare
+from submissions.blend.stored import from_json, label, require_storable, to_json, users
+
+MOST_LEVELS = 50
+ROWS_PER_LEVEL = 10
+MARGINS = {"isotonic": 2.0}
+"""Step -> how many times the margin it needs, where that is not 1: on three hidden tests isotonic maps had won out of
+fold, and then gained once and lost twice."""
+
+Inputs = NDArray[np.str_]
+
+
+class Step(Protocol):
+    """A fitted step."""
+
+    def predict(self, y_pred: Array, inputs: Inputs) -> Array:
+        """Predictions (n_rows,) after the step; `inputs`, (n_rows,), are equal where the whole input is the same."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Predictions cut to the range of the labels."""
+
+    low: float
+    high: float
+
+    def predict(self, y_pred: Array, inputs: Inputs) -> Array:
+        """See `Step`."""
+        return np.clip(y_pred, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A straight line through labels over predictions, by least squares; a shift alone where predictions are equal."""
+
+    scale: float
+    shift: float
+
+    def predict(self, y_pred: Array, inputs: Inputs) -> Array:
+        """See `Step`."""
+        return self.shift + self.scale * y_pred
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A rising function of the prediction, constant beyond the ends, straight between its corners x, y.
+
+    Source: Zadrozny and Elkan, Transforming Classifier Scores into Accurate Probability Estimates, KDD 2002.
+    """
+
+    x: Array
+    y: Array
+
+    def predict(self, y_pred: Array, inputs: Inputs) -> Array:
+        """See `Step`."""
+        return np.interp(y_pred, self.x, self.y)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Predictions moved to the nearest label, the lower of two."""
+
+    levels: Array
+
+    def predict(self, y_pred: Array, inputs: Inputs) -> Array:
+        """See `Step`."""
+        return self.levels[np.searchsorted((self.levels[1:] + self.levels[:-1]) / 2, y_pred)]
+
+
+@dataclass(frozen=True)
+class MeanOfEqualInputs:
+    """Rows that are the same input get the mean of their predictions."""
+
+    def predict(self, y_pred: Array, inputs: Inputs) -> Array:
+        """See `Step`."""
+        _, first, place = np.unique(inputs, return_index=True, return_inverse=True)
+        of_first = y_pred[first][place]  # taken off before the sum: the mean of equal numbers is that number
+        return of_first + (np.bincount(place, y_pred - of_first) / np.bincount(place))[place]
+
+
+def clip(y_pred: Array, y: Array) -> Clip:
+    """See `Clip`."""
+    return Clip(float(y.min()), float(y.max()))
+
+
+def shift_scale(y_pred: Array, y: Array) -> Line:
+    """See `Line`."""
+    centred = y_pred - y_pred.mean()
+    scale = float(centred @ y / (centred @ centred)) if centred.any() else 1.0
+    return Line(scale, float(y.mean() - scale * y_pred.mean()))
+
+
+def isotonic(y_pred: Array, y: Array) -> Curve:
+    """See `Curve`."""
+    from sklearn.isotonic import IsotonicRegression
+
+    found = IsotonicRegression().fit(y_pred, y)
+    return Curve(found.X_thresholds_, found.y_thresholds_)
+
+
+def to_levels(y_pred: Array, y: Array) -> Levels | None:
+    """See `Levels`; None unless labels are few values, often repeated."""
+    levels = np.unique(y)
+    return Levels(levels) if len(levels) <= min(MOST_LEVELS, len(y) / ROWS_PER_LEVEL) else None
+
+
+Fit = Callable[[Array, Array], Step | None]
+STEPS: dict[str, Fit] = {
+    "clip": clip,
+    "shift_scale": shift_scale,
+    "isotonic": isotonic,
+    "round": to_levels,
+    "average_equal_inputs": lambda y_pred, y: MeanOfEqualInputs(),
+}
+CLASSES: dict[str, type] = {kind.__name__: kind for kind in (Clip, Line, Curve, Levels, MeanOfEqualInputs)}
+
+
+def fit_of(named: str) -> Fit:
+    """The function of a step in the YAML.
+
+    Raises:
+        ConfigError: if it is the user's own, and their file does not have it, or it does not do what a step does.
+    """
+    if named in STEPS:
+        return STEPS[named]
+    function, name = load_user_code("submissions.postprocess", named, "fit(y_pred, y)"), f"the step {label(named)}"
+
+    def fit(y_pred: Array, y: Array) -> Step | None:
+        with users(name, f"return a fitted step for {len(y)} predictions and labels"):
+            step = function(y_pred.copy(), y.copy())
+            if step is not None:
+                np.broadcast_to(step.predict(y_pred[:2].copy(), np.array(["a", "b"])[: len(y)]), y[:2].shape)
+        if step is not None:
+            require_storable(step, name)
+        return step
+
+    return fit
+
+
+def fit_steps(names: list[str], y_pred: Array, y: Array, inputs: Inputs) -> dict[str, Step]:
+    """Steps of one target, each fitted on what those before it make of the rows.
+
+    Args:
+        names: of the steps, in order.
+        y_pred, y: (n_rows,); rows without a label are left out.
+        inputs: (n_rows,).
+    """
+    known, steps = ~np.isnan(y), dict[str, Step]()
+    for name in names if known.any() else []:
+        step = fit_of(name)(apply_steps(steps, y_pred, inputs)[known], y[known])
+        steps |= {} if step is None else {name: step}
+    return steps
+
+
+def apply_steps(steps: dict[str, Step], y_pred: Array, inputs: Inputs) -> Array:
+    """Predictions (n_rows,) of one target after fitted steps."""
+    for step in steps.values():
+        y_pred = step.predict(y_pred, inputs)
+    return y_pred
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A step of one target.
+
+    score_without, score_with: of the target, by folds; for a metric of the user's own, of all targets.
+    standard_error: of their paired difference; NaN where the step gains nothing.
+    fitted: where it is kept and has a use.
+    """
+
+    step: str
+    kept: bool
+    score_without: float
+    score_with: float
+    standard_error: float
+    fitted: Step | None
+
+    def stored(self) -> dict[str, Any]:
+        """As JSON."""
+        fitted = None if self.fitted is None else to_json(self.fitted)
+        return {**vars(self), "step": label(self.step), "fitted": fitted}
+
+
+def stored_steps(tried: list[dict[str, Any]], named: dict[str, str]) -> dict[str, Step]:
+    """The fitted ones of what `Tried.stored` gave, in order; `named` has the steps of the YAML by their labels."""
+    return {s["step"]: from_json(s["fitted"], CLASSES, named[s["step"]]) for s in tried if s["fitted"]}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The steps of all targets, each tried in turn.
+
+    cross_fitted: (n_rows, n_targets), the rows given, each after steps that were fitted without its fold; others NaN.
+    """
+
+    tried: list[list[Tried]]
+    cross_fitted: Array
+
+    def apply(self, y_pred: Array, inputs: Inputs) -> Array:
+        """Predictions (n_rows, n_targets) after the steps that were kept."""
+        kept = [{each.step: each.fitted for each in tried if each.fitted is not None} for tried in self.tried]
+        return np.column_stack([apply_steps(steps, y_pred[:, t], inputs) for t, steps in enumerate(kept)])
+
+
+def choose_steps(rule: Rule, names: list[str], y_pred: Array, inputs: Inputs, which: NDArray[np.bool_]) -> Chain:
+    """Try steps on some rows, one after the other, and fit those that are kept on all of them.
+
+    Args:
+        rule: of selection; only labels of the rows `which` are read.
+        names: of the steps, in order.
+        y_pred: (n_rows, n_targets), each row predicted without its fold.
+        inputs: (n_rows,).
+        which: (n_rows,).
+    """
+    y_pred, tried = np.where(which[:, None], y_pred, np.nan), []
+    for t in range(y_pred.shape[1]):
+        of_target, y_pred = _choose_for(t, rule, names, y_pred, inputs, which)
+        tried.append(of_target)
+    return Chain(tried, y_pred)
+
+
+def _choose_for(
+    t: int, rule: Rule, names: list[str], y_pred: Array, inputs: Inputs, which: NDArray[np.bool_]
+) -> tuple[list[Tried], Array]:
+    """What was tried for target t, and `y_pred` with that target's column after the steps that were kept, by folds."""
+    y, folds, of_rows, before = rule.y[which, t], rule.folds[which], inputs[which], y_pred[which, t]
+    columns = slice(t, t + 1) if rule.metric.column else slice(None)
+    tried: list[Tried] = []
+    for name in names:
+        paired = replace(rule, y=rule.y[:, columns], default="without", margin=rule.margin * MARGINS.get(name, 1.0))
+        after, kept = y_pred.copy(), [each.step for each in tried if each.kept]
+        for fold in np.unique(folds):
+            own = folds == fold
+            steps = fit_steps([*kept, name], before[~own], y[~own], of_rows[~own])
+            after[np.flatnonzero(which)[own], t] = apply_steps(steps, before[own], of_rows[own])
+        both = {"without": y_pred[:, columns], "with": after[:, columns]}
+        without, with_step = (rule.metric(paired.y[which], part[which]) for part in both.values())
+        keep = bool(np.isnan(without) and np.isfinite(with_step))  # as an rmsle of predictions below -1, when clipped
+        standard_error = float("nan")
+        if rule.metric.better(with_step, without):
+            compared = compare(paired, both, which, rule.fewer_draws)
+            keep, standard_error = choose(paired, compared, which)[0] == "with", compared["with"].standard_error
+        tried.append(Tried(name, keep, without, with_step, standard_error, None))
+        y_pred = after if keep else y_pred
+    fitted = fit_steps([each.step for each in tried if each.kept], before, y, of_rows)
+    return [replace(each, fitted=fitted.get(each.step)) for each in tried], y_pred
