@@ -79,7 +79,7 @@ def _stored(run: Run, name: str, predictor: Predictor) -> tuple[dict[str, Any], 
     Raises:
         ConfigError: if a regressor cannot be stored.
     """
-    outputs, files = run.task.outputs, []
+    outputs, files = run.task.outputs, list[str]()
     if isinstance(predictor, Blend):
         of_output = zip(outputs, predictor.weights.T.tolist(), predictor.intercept, predictor.settings, strict=True)
         targets = {

@@ -55,7 +55,7 @@ CODE = [
     *sorted((PROJECT / "submissions" / "blend").glob("*.py")),
     *(PROJECT / "submissions" / f"{name}.py" for name in ("columns", "features", "fitted", "sample", "stack", "write")),
     PROJECT / "competition" / "metrics.py",
-    PROJECT / "models" / "stages" / "estimators.py",
+    PROJECT / "models" / "regressors.py",
     PROJECT / "models" / "inputs" / "features.py",
 ]
 PACKAGES = ["numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "optuna", "rdkit", "torch", "transformers"]

@@ -17,7 +17,7 @@ from competition import command
 from competition.files import derive_seed
 from submissions.blend.candidates import candidate
 from submissions.blend.crossfit import Comparison, Rule, choose, compare, cross_fit, repeats
-from submissions.blend.stacks import Stacked, fit_ridge, fit_trees, regressor
+from submissions.blend.stacks import Corrector, Stacked, fit_ridge, fit_trees, regressor
 from submissions.features import features_of
 from submissions.fitted import keep, matrices_of, read_cross_fitted, rule_of
 from submissions.run import BLEND, STACK, STACK_FILE, Run, at_work, open_run
@@ -62,7 +62,7 @@ def stack(run: Run) -> dict[str, Any]:
 def stacks_of(run: Run) -> dict[str, Stacked]:
     """The stacks that are compared, by name."""
     default, own = candidate(run.config.submissions.default), run.config.submissions.stack_regressor
-    correctors = {"lightgbm_stack": fit_trees, "ridge_stack": fit_ridge}
+    correctors: dict[str, Corrector] = {"lightgbm_stack": fit_trees, "ridge_stack": fit_ridge}
     if own is not None:
         seed = derive_seed(run.config.competition.seed, "sklearn_stack")
         correctors["sklearn_stack"] = regressor(own.name, own.parameters, seed)

@@ -121,7 +121,7 @@ def _by_ranks(metric: Metric, y: Array, predictions: dict[str, Array], groups: N
     """Spearman's correlation: Pearson's of the ranks, which are taken anew in every draw."""
 
     def score(counts: Array) -> dict[str, Array]:
-        found = {name: np.zeros(len(counts)) for name in predictions}
+        found: dict[str, Array] = {name: np.zeros(len(counts)) for name in predictions}
         for t in range(y.shape[1]):
             known = ~np.isnan(y[:, t])
             times = counts[:, groups[known]]

@@ -138,9 +138,9 @@ class Stack:
     base: Predictor
     parts: list[tuple[Scaling, Correction | None]] = field(default_factory=list)
 
-    def predict(self, P: Array, features: Array) -> Array:
+    def predict(self, P: Array, features: Array | None = None) -> Array:
         """Predictions (n_rows, n_outputs) for columns and features (n_rows, n_features)."""
-        y_pred = self.base.predict(P)
+        y_pred, features = self.base.predict(P), np.empty((len(P), 0)) if features is None else features
         for t, (scaling, correction) in enumerate(self.parts):
             if correction is not None:
                 y_pred[:, t] += scaling.spread * correction.predict(scaling(P[:, :, t], features))
