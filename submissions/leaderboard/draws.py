@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
 import pandas as pd
 
 from competition.files import derive_seed
@@ -48,11 +47,6 @@ def draw(oof: dict[str, pd.DataFrame], labels: Labels, sizes: tuple[int, int]) -
         drawn_scores(labels, oof, ids, derive_seed(labels.seed, f"part {i}"), n) for i, n in enumerate(sizes)
     )
     return Draws(public, private, len(ids), sizes)
-
-
-def paired_deviation(part: pd.DataFrame) -> float:
-    """Standard deviation of the difference between two files on a part, the median of all pairs; NaN for one file."""
-    return float(np.median([(part[a] - part[b]).std() for a, b in combinations(part, 2)] or [np.nan]))
 
 
 def usual_spearman(part: pd.DataFrame, cv: pd.Series) -> tuple[float, float]:

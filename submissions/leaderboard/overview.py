@@ -24,7 +24,7 @@ from competition.paths import Paths, shown
 from competition.plots import new_figure, save_figure
 from submissions.compare import read_labels
 from submissions.config import load_config
-from submissions.leaderboard.draws import Draws, best_pair, draw, paired_deviation, usual_spearman
+from submissions.leaderboard.draws import Draws, best_pair, draw, usual_spearman
 from submissions.leaderboard.ledger import BY_HAND, Submission, named, read, write
 from submissions.leaderboard.origin import out_of_fold, products
 from submissions.run import CHOICE
@@ -65,10 +65,10 @@ def select(ledger: Path, names: list[str]) -> None:
 
 
 def distinct(known: list[Submission]) -> list[Submission]:
-    """One submission per file that reached the platform: the first with a score, else the first."""
+    """One submission per file that reached the platform: the last with a score, else the last."""
     sent = [one for one in known if one.status == "scored" or (one.status == "submitted" and one.ref != BY_HAND)]
-    sent = sorted(sent, key=lambda one: one.status != "scored")[::-1]
-    return list({one.file_digest or one.submission: one for one in sent}.values())[::-1]
+    sent.sort(key=lambda one: one.status == "scored")
+    return list({one.file_digest or one.submission: one for one in sent}.values())
 
 
 def page(competition: str, public_share: float) -> str:
@@ -128,19 +128,13 @@ def noise(scores: pd.DataFrame, draws: Draws, metric: Metric) -> list[str]:
         f"The standard deviation of a score is {public} on {draws.sizes[0]} public rows and {private} on "
         f"{draws.sizes[1]} private rows, drawn from {draws.n_rows} out-of-fold rows by group (--public-share)."
     ]
-    if draws.public.shape[1] > 1:
-        said.append(
-            "A gain on the board below one paired standard deviation is not evidence; between two of these files that "
-            f"is {number(paired_deviation(draws.public))}."
-        )
     board = scores[PUBLIC].filter(draws.public.columns).dropna().sort_values(ascending=not metric.greater_is_better)
     if len(board) > 1:
         first, second = board.index[:2]
         gain, deviation = abs(board[first] - board[second]), (draws.public[first] - draws.public[second]).std()
-        verdict = ", which is not evidence" if gain < deviation else ""
         said.append(
-            f"On the board {first} leads {second} by {number(gain)}{verdict}; the paired standard deviation of the two "
-            f"is {number(deviation)}."
+            f"On the board {first} leads {second} by {number(gain)}, with a paired standard deviation of "
+            f"{number(deviation)}. A gain on the board below one paired standard deviation is not evidence."
         )
     return said
 

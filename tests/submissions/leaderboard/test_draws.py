@@ -8,7 +8,7 @@ import pytest
 
 from competition.metrics import METRICS
 from submissions.compare import Labels
-from submissions.leaderboard.draws import best_pair, draw, paired_deviation, usual_spearman
+from submissions.leaderboard.draws import best_pair, draw, usual_spearman
 
 N = 2000
 
@@ -44,16 +44,8 @@ def test_files_share_their_draws_and_are_held_against_each_other_on_the_rows_of_
     draws = draw({"a": predictions(errors), "b": predictions(shifted)}, labels_of(y), (50, 100))
     assert draws is not None and draws.n_rows == N - 1
     assert (draws.public["b"] - draws.public["a"]).to_numpy() == pytest.approx(0.1)
-    assert paired_deviation(draws.public) == pytest.approx(0, abs=1e-9)
     assert draw({"a": predictions(errors[:1])}, labels_of(y), (50, 100)) is None
     assert draw({}, labels_of(y), (50, 100)) is None
-
-
-def test_the_deviation_of_a_difference_is_the_median_of_the_pairs() -> None:
-    part = pd.DataFrame({"a": [0.0, 0, 0, 0], "b": [1.0, -1, 1, -1], "c": [3.0, -3, 3, -3]})
-    unit = np.sqrt(4 / 3)  # of b - a; c - b has 2 of it, c - a 3
-    assert paired_deviation(part) == pytest.approx(2 * unit)
-    assert np.isnan(paired_deviation(part[["a"]]))
 
 
 def test_the_pair_whose_better_one_is_best_beats_the_two_best() -> None:
