@@ -150,7 +150,7 @@ def test_an_interrupted_bundle_leaves_the_old_one_whole_and_a_new_one_replaces_i
 def test_a_job_with_a_changed_file_is_not_packed(work: Paths) -> None:
     booster = next(work.root.glob("models/trees/*/seed_0/fold_1/target_0.txt"))
     booster.write_text(booster.read_text() + " ")
-    with pytest.raises(DataError, match=r"target_0\.txt must be as the job wrote it"):
+    with pytest.raises(DataError, match=r"target_0\.txt has changed since the job wrote it"):
         build(work)
 
 
@@ -257,7 +257,7 @@ def test_weights_travel_or_the_bundle_is_not_made(tmp_path: Path) -> None:
     notebook = read_json(Paths.of("mixed").training_kernel.notebook / "kernel-metadata.json")
     assert (notebook["enable_gpu"], notebook["enable_internet"]) == (True, False)
     stages["text"]["weights"] = "someone/unknown"
-    with pytest.raises(ConfigError, match=r"stages\.text: weights 'someone/unknown'"):
+    with pytest.raises(ConfigError, match=r"stages\.text: the weights 'someone/unknown'"):
         build_training(to_train(tmp_path / "made", competition=roles, stages=stages))
     assert (made.root / named / "config.json").exists()  # the one that was there stays
 
