@@ -15,7 +15,8 @@ from competition.errors import ConfigError
 from competition.files import read_json
 from competition.tables import Rows
 from competition.task import Task
-from models.config import GnnStage, StagesConfig, load_stages
+from models.config import StagesConfig, load_stages
+from models.neural_kinds import GnnStage
 from models.stage import Context
 from models.stages.gnn import Gnn
 from models.training.batches import Batches
