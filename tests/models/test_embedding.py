@@ -130,7 +130,9 @@ def test_texts_that_are_too_long_are_noted_or_refused(published: Path, cache: Pa
     train = table(10)
     train.inputs["note"] = ["red " * n for n in range(1, 11)]
     fit(stage(published, max_length=8), notes(cache), train, tmp_path / "cut")
-    assert read_notes(tmp_path / "cut") == ["4 of 10 training texts have more than 8 tokens; their ends are left out."]
+    assert read_notes(tmp_path / "cut") == [
+        "4 of 10 training texts have more than 8 tokens; their ends are left out (too_long: cut_end)."
+    ]
     with pytest.raises(DataError, match="at most 8 tokens"):
         fit(stage(published, max_length=8, too_long="error"), notes(cache), train, tmp_path / "error")
 
