@@ -60,8 +60,6 @@ def check(config: Config, here: bool = True) -> str:
     has_gpu = bool(usable_gpus())  # whether it has bf16 only torch knows; the stage asks it
     for name, stage in config.stages.items():
         try:
-            if isinstance(stage, NeuralStage) and ":" in stage.loss:
-                load_user_code("loss", stage.loss, "errors(outputs, y)")
             if here and isinstance(stage, NeuralStage):
                 require_precision(stage.precision, has_gpu, has_gpu or cpu_has_bf16())
             found, doubts = _check_stage(stage, competition, prepared, folds)
