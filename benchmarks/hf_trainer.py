@@ -33,8 +33,8 @@ import transformers
 from competition.paths import PROJECT
 from competition.tables import Rows
 from competition.task import Task
-from models.config import BertStage
 from models.jobs.local_workers import ONE_THREAD
+from models.neural_kinds import BertStage
 from models.stage import Context
 from models.stages.bert import Bert
 from models.training import trainer

@@ -27,7 +27,7 @@ from sklearn.model_selection import KFold
 from competition.molecules import canonical_smiles
 from competition.tables import Rows
 from competition.task import Task
-from models.config import BertStage, GnnStage
+from models.neural_kinds import BertStage, GnnStage
 from models.registry import build_stage
 from models.stage import Context
 

@@ -21,11 +21,12 @@ from competition.prepare import Prepared, describe, prepare
 from competition.tables import own_rows
 from competition.user_code import load_user_code
 from folds.splitters import divide
-from models.config import RegressorStage, TextStage
+from models.config import RegressorStage
 from models.inputs.template import read_template, require_molecules
 from models.inputs.weights import digest_of_weights
 from models.jobs.plan import code_digest
 from models.jobs.ray_workers import require_cluster
+from models.neural_kinds import TextStage
 from models.regressors import require_weights
 from models.settings import CustomStage, FileStage, NeuralStage
 from models.stage import molecule_columns, require_inputs

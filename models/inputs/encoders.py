@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Iterator
@@ -13,12 +12,13 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
+from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from competition.errors import ConfigError
 from competition.files import read_json, write_json
-from models.config import TextStage
-from models.inputs.tokens import Tokens, first_line, read_vocabulary, smiles_tokens, tokens_of_weights
+from models.inputs.tokens import first_line, read_vocabulary, smiles_tokens, tokens_of_weights
 from models.inputs.weights import find_weights
+from models.neural_kinds import TextStage
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -33,7 +33,7 @@ MOST_UNKNOWN = 0.5
 """Share of unknown tokens above which a vocabulary cannot be the one for these inputs."""
 
 
-def pretrained(config: TextStage, rate: float) -> tuple[transformers.PreTrainedModel, Tokens]:
+def pretrained(config: TextStage, rate: float) -> tuple[transformers.PreTrainedModel, Tokenizer]:
     """Encoder and tokenizer of the stage's weights, with `rate` for every dropout.
 
     Raises:
@@ -42,17 +42,16 @@ def pretrained(config: TextStage, rate: float) -> tuple[transformers.PreTrainedM
     assert config.weights is not None
     with gathered(find_weights(config.weights), config.weights) as folder:
         encoder = load_encoder(folder, config.weights, rate)
-        if config.reads_atoms:
-            tokens = smiles_tokens(read_vocabulary(folder / "vocab.txt"))
-        else:
-            tokens = tokens_of_weights(folder)
-    n_tokens, size = tokens.tokenizer.get_vocab_size(), encoder.get_input_embeddings().num_embeddings
-    if n_tokens > size:
+        atoms = config.reads_atoms
+        tokenizer = smiles_tokens(read_vocabulary(folder / "vocab.txt")) if atoms else tokens_of_weights(folder)
+    size = encoder.get_input_embeddings().num_embeddings
+    if len(tokenizer) > size:
         raise ConfigError(
-            f"the tokenizer of weights {config.weights!r} has {n_tokens} tokens and the encoder {size}, which must not "
-            "be fewer. Put the tokenizer of these weights beside them."
+            f"the tokenizer of weights {config.weights!r} has {len(tokenizer)} tokens and the encoder {size}, which "
+            "must not be fewer. Put the tokenizer of these weights beside them."
         )
-    return encoder, tokens
+    tokenizer.model_max_length = min(config.max_length, position_limit(encoder))
+    return encoder, tokenizer
 
 
 def check_vocabulary(unknown: float, weights: str | None, columns: list[str]) -> None:
@@ -70,8 +69,10 @@ def check_vocabulary(unknown: float, weights: str | None, columns: list[str]) ->
 
 def cut_note(n_cut: int, n_rows: int, max_length: int, too_long: str) -> str:
     """A sentence on the texts that were too long."""
-    part = {"cut_end": "ends", "cut_middle": "middles"}[too_long]
-    return f"{n_cut} of {n_rows} training texts have more than {max_length} tokens; their {part} are left out."
+    part = {"cut_end": "ends are left out", "cut_middle": "middles are left out"}[too_long]
+    return (
+        f"{n_cut} of {n_rows} training texts have more than {max_length} tokens; their {part} (too_long: {too_long})."
+    )
 
 
 @contextmanager
@@ -159,10 +160,3 @@ def position_limit(encoder: transformers.PreTrainedModel) -> int:
             return part.num_embeddings - (0 if part.padding_idx is None else part.padding_idx + 1)
     limit = getattr(encoder.config, "max_position_embeddings", None)
     return limit if isinstance(limit, int) and limit > 0 else 2**31
-
-
-def config_json(encoder: transformers.PreTrainedModel) -> str:
-    """The encoder's config without the place it was loaded from, so that equal jobs write equal bytes."""
-    values = encoder.config.to_dict()
-    values.pop("_name_or_path", None)
-    return json.dumps({**values, "dtype": "float32"}, indent=1, sort_keys=True) + "\n"

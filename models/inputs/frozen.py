@@ -36,14 +36,15 @@ def embedded(texts: list[str], config: EmbeddingStage) -> Array:
     """Texts as (n_texts, width + 3): pooled features, numbers of tokens and of unknown ones, whether a text was cut."""
     import torch
 
-    from models.inputs.tokens import pad
+    from models.inputs.tokens import encode, pad, separator_of
 
-    encoder, tokens, max_length = _loaded(config.model_dump_json())
-    encoded = [tokens.encode([t.replace(SEPARATOR, tokens.separator)], max_length, config.too_long) for t in texts]
-    counts = [[len(row), (row == tokens.unknown_id).sum(), n_cut] for (row,), n_cut in encoded]
+    encoder, tokenizer = _loaded(config.model_dump_json())
+    separator = separator_of(tokenizer)
+    encoded = [encode(tokenizer, [text.replace(SEPARATOR, separator)], config.too_long) for text in texts]
+    counts = [[len(row), (row == tokenizer.unk_token_id).sum(), n_cut] for (row,), n_cut in encoded]
     by_length, pooled = np.argsort([length for length, *_ in counts], kind="stable"), list[Array]()
     for part in np.split(by_length, range(BATCH, len(texts), BATCH)):
-        batch = pad([encoded[i][0][0] for i in part], tokens.pad_id)
+        batch = pad([encoded[i][0][0] for i in part], tokenizer.pad_token_id)
         batch = {name: tensor.to(encoder.device) for name, tensor in batch.items()}
         with torch.inference_mode():
             states, mask = encoder(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
@@ -53,13 +54,11 @@ def embedded(texts: list[str], config: EmbeddingStage) -> Array:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(settings: str) -> tuple[Any, Any, int]:
-    """The encoder of a worker, with its tokenizer and the longest input in tokens."""
+def _loaded(settings: str) -> tuple[Any, Any]:
+    """The encoder of a worker, and its tokenizer."""
     import torch
 
-    from models.inputs.encoders import position_limit, pretrained
+    from models.inputs.encoders import pretrained
 
-    config = EmbeddingStage.model_validate_json(settings)
-    encoder, tokens = pretrained(config, rate=0.0)
-    encoder.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    return encoder, tokens, min(config.max_length, position_limit(encoder))
+    encoder, tokenizer = pretrained(EmbeddingStage.model_validate_json(settings), rate=0.0)
+    return encoder.eval().to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer

@@ -10,7 +10,7 @@ import pandas as pd
 
 from competition.config import CompetitionConfig
 from competition.errors import ConfigError
-from models.config import TextStage
+from models.neural_kinds import TextStage
 from models.stage import Context
 
 SEPARATOR = "[SEP]"

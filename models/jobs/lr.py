@@ -81,12 +81,13 @@ def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.
     config, losses = stage.config, list[float]()
     with tempfile.TemporaryDirectory() as folder:
         network, sample = stage.ready(rows, Path(folder))
-        accelerator = trainer.set_up(network, sample, config)
+        training = stage.trainer_of(network, Path(folder))
+        training.prepare(sample)
         labels = as_labels(sample.y, sample.weights * target_weights(config.loss, sample.y), *target_scale(sample.y))
-        optimizer = accelerator.prepare(make_optimizer(network, config))
+        optimizer = training.accelerator.prepare(make_optimizer(network, config))
         peaks = [group["lr"] for group in optimizer.param_groups]
         factors = np.geomspace(1 / RANGE, RANGE, STEPS)
-        seed, device = stage.context.seed, accelerator.device
+        seed, device = stage.context.seed, training.accelerator.device
         steps = itertools.chain.from_iterable(
             steps_of_epoch(sample.encoded(epoch + 1), labels, config, seed, epoch, device)
             for epoch in itertools.count()
@@ -95,7 +96,7 @@ def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.
         for factor, step in zip(tqdm(factors, "range test", leave=False, disable=None), steps, strict=False):
             for parameters, peak in zip(optimizer.param_groups, peaks, strict=True):
                 parameters["lr"] = peak * factor
-            losses.append(float(trainer.take_step(network, step, optimizer, accelerator, config, trainer.label_loss)))
+            losses.append(float(training.take_step(step, optimizer, trainer.label_loss)))
             curve = smoothed(losses)
             if not np.isfinite(losses[-1]) or curve[-1] > DIVERGED * curve.min():
                 break

@@ -23,7 +23,7 @@ from competition.metrics import made_of_absolute_errors
 from competition.paths import PROJECT, Paths
 from folds.table import read_folds, time_ordered
 from models.config import TreesStage
-from models.inputs.code import own_and_shared_code
+from models.inputs.code import code_digest_of, own_and_shared_code
 from models.inputs.weights import digest_of_weights
 from models.stage import require_inputs
 from models.stages.file import files_of
@@ -161,7 +161,7 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
         sources = sorted(set(stage.pseudo_labels.of)) if stage.pseudo_labels else []
         settings = {
             **common,
-            "stage": stage.model_dump(mode="json", exclude=NOT_IN_KEY),
+            "stage": stage.model_dump(mode="json", exclude=NOT_IN_KEY | stage.user_code.keys()),
             "weights": digest_of_weights(getattr(stage, "weights", None)),
             "test": test_key if stage.sees_test_inputs else None,
             "files": [sha256_of(f) for f in files_of(stage)] if stage.kind == "file" else None,
@@ -178,7 +178,7 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
     return Plan(jobs, keys, n_folds, test_key, stages)
 
 
-NOT_IN_KEY = {"seeds", "code", "folder", "final_fit", "pseudo_labels", "gpu"}
+NOT_IN_KEY = {"seeds", "folder", "final_fit", "pseudo_labels", "gpu"}
 """Settings of a stage that change no job, or are in its key in another form."""
 
 
@@ -224,12 +224,13 @@ def sha256_of_required(path: Path) -> str:
 
 
 def code_digest(stage: Any) -> str:
-    """Digests of the code of a stage: of its own file, and of all other code that its result comes from."""
+    """Digests of the code of a stage: of its own file and the user's, and of all other that its result comes from."""
     stages = PROJECT / "models" / "stages"
-    file, _, name = stage.code.rpartition(":") if stage.kind == "custom" else (stages / f"{stage.kind}.py", "", "")
+    users = [named.rpartition(":") for named in stage.user_code.values()]
+    file = Path(users[0][0]) if stage.kind == "custom" else stages / f"{stage.kind}.py"
     transform = [stages / "targets.py"] if stage.target_transform != "none" else []
-    own, shared = own_and_shared_code(Path(file), transform, HANDS_ROWS)
-    return f"{digest([own, name], 6)}-{shared[:6]}"
+    own, shared = own_and_shared_code(file, transform, HANDS_ROWS)
+    return f"{digest([own, [(code_digest_of(Path(user)), name) for user, _, name in users]], 6)}-{shared[:6]}"
 
 
 def other_versions(paths: Paths, stage: str, key: str, same: int = 1) -> list[str]:

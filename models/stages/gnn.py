@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from competition.errors import ConfigError
 from competition.files import read_json, write_json
 from competition.tables import Rows
-from models.config import GnnStage
 from models.inputs.weights import find_weights
+from models.neural_kinds import GnnStage
 from models.stage import Context, molecule_columns
 from models.training.batches import Batches
 from models.training.neural import Neural, per_column, side_by_side

@@ -21,8 +21,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from competition.files import read_json, write_json
 from competition.tables import Rows
-from models.config import UnimolStage
 from models.inputs.weights import find_weights
+from models.neural_kinds import UnimolStage
 from models.stages.pairs import Encoder, pair_bias
 from models.stages.unimol_shared import Item, OnConformers, quiet_import, with_atoms
 

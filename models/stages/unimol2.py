@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from rdkit import Chem
 from torch import Tensor, nn
 
-from models.config import Unimol2Stage
 from models.inputs.conformers import prepared
+from models.neural_kinds import Unimol2Stage
 from models.stages.pairs import gaussian_head
 from models.stages.unimol_shared import Item, OnConformers, quiet_import, with_atoms
 

@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from competition.errors import ConfigError
 from competition.files import write_json
-from models.config import BertStage
-from models.inputs.tokens import Tokens, pad
+from models.inputs.tokens import Ids, pad
+from models.neural_kinds import BertStage
 from models.settings import NeuralStage
 from models.training.batches import Batches
 from models.training.heads import Network
 from models.training.losses import Labels
-from models.training.trainer import Progress, make_accelerator, train_epochs
+from models.training.trainer import Progress, Trainer
 
 CHOSEN, MASKED, RANDOM = 0.15, 0.8, 0.1
 NOT_CHOSEN = -1
@@ -45,8 +45,8 @@ class TiedDecoder(nn.Module):
 
 def pretrain(
     backbone: Any,
-    tokens: Tokens,
-    items: Callable[[int], list[NDArray[np.int64]]],
+    tokenizer: Tokenizer,
+    items: Callable[[int], list[Ids]],
     settings: BertStage,
     seed: int,
     folder: Path,
@@ -61,7 +61,7 @@ def pretrain(
         ConfigError: if the tokenizer has no token for a mask.
         DataError: if the loss is not finite.
     """
-    mask_id, ordinary = mask_and_ordinary(tokens)
+    mask_id, ordinary = mask_and_ordinary(tokenizer)
 
     def encoded(epoch: int) -> Batches:
         # By row and epoch, not by batch: a run that was killed goes on with the same masks.
@@ -69,45 +69,38 @@ def pretrain(
         pairs = [masked(ids, mask_id, ordinary, generator) for ids in items(epoch)]
         return Batches(pairs, np.array([len(ids) for ids, _ in pairs]), collate)
 
-    def collate(part: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> dict[str, Tensor]:
+    def collate(part: list[tuple[Ids, Ids]]) -> dict[str, Tensor]:
         labels = pad([labels for _, labels in part], NOT_CHOSEN)["input_ids"]
-        return {**pad([ids for ids, _ in part], tokens.pad_id), "labels": labels}
+        return {**pad([ids for ids, _ in part], tokenizer.pad_token_id), "labels": labels}
 
     own = {
         "epochs": settings.pretrain_epochs, "learning_rate": settings.pretrain_learning_rate,
         "head_learning_rate": None, "layer_decay": 1.0, "average": "none", "r_drop": 0.0,
     }  # fmt: skip
     network = Network(backbone, TiedDecoder(backbone.encoder.get_input_embeddings(), backbone.width))
-    network.to(make_accelerator(settings.precision).device)
+    trainer = Trainer(network, settings.model_copy(update=own), seed, folder, progress)
     n_rows = len(items(0))
     every_row = Labels(torch.zeros(n_rows, 1), torch.ones(n_rows, 1))
-    history, _ = train_epochs(
-        network, encoded, every_row, settings.model_copy(update=own), seed, folder / "checkpoint_mlm.pt", progress,
-        loss_of=token_loss,
-    )  # fmt: skip
+    history, _ = trainer.train_epochs(encoded, every_row, "checkpoint_mlm.pt", loss_of=token_loss)
     write_json(folder / FILE, {"rows": n_rows, "history": history})
 
 
-def mask_and_ordinary(tokens: Tokens) -> tuple[int, NDArray[np.int64]]:
+def mask_and_ordinary(tokenizer: Tokenizer) -> tuple[int, Ids]:
     """The id of the mask, and those of all tokens that are not special.
 
     Raises:
         ConfigError: if there is no mask.
     """
-    special = {token.content: i for i, token in tokens.tokenizer.get_added_tokens_decoder().items() if token.special}
-    mask_id = special.get("[MASK]", special.get("<mask>"))
-    if mask_id is None:
+    if tokenizer.mask_token_id is None:
         raise ConfigError(
-            f"pretrain_epochs needs a tokenizer with a token for a mask; this one has {', '.join(special) or 'none'}. "
-            "Set pretrain_epochs: 0, or take other weights."
+            "pretrain_epochs needs a tokenizer with a token for a mask, and this one has none. Set pretrain_epochs: 0, "
+            "or take other weights."
         )
-    size = tokens.tokenizer.get_vocab_size()
-    return mask_id, np.setdiff1d(np.arange(size), [*special.values(), tokens.pad_id])
+    special = [i for i, token in tokenizer.added_tokens_decoder.items() if token.special]
+    return tokenizer.mask_token_id, np.setdiff1d(np.arange(len(tokenizer)), special)
 
 
-def masked(
-    ids: NDArray[np.int64], mask_id: int, ordinary: NDArray[np.int64], generator: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def masked(ids: Ids, mask_id: int, ordinary: Ids, generator: np.random.Generator) -> tuple[Ids, Ids]:
     """Ids with some replaced, and the labels: the true id where a token was chosen, else -1; one at least."""
     labels = np.full_like(ids, NOT_CHOSEN)
     possible = np.flatnonzero(np.isin(ids, ordinary))

@@ -74,7 +74,11 @@ class Neural:
         with trainer.advice_on_memory(self.config):
             network, sample = self.ready(train, folder)
             others = (None if rows is None else self._sample(rows, folder) for rows in (valid, first))
-            trainer.fit(network, sample, self.config, self.context.seed, folder, self.context.progress, *others)
+            self.trainer_of(network, folder).fit(sample, *others)
+
+    def trainer_of(self, network: Network, folder: Path) -> trainer.Trainer:
+        """What trains a network of this stage."""
+        return trainer.Trainer(network, self.config, self.context.seed, folder, self.context.progress)
 
     def ready(self, train: Rows, folder: Path) -> tuple[Network, Sample]:
         """The network with the weights to start from, and the rows as it reads them."""

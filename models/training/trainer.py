@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -58,148 +59,140 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def fit(
-    network: Network,
-    train: Sample,
-    settings: NeuralStage,
-    seed: int,
-    folder: Path,
-    progress: Progress,
-    valid: Sample | None = None,
-    first: Sample | None = None,
-) -> None:
-    """Train on labelled rows; write weights and a report to `folder`, and checkpoints on the way.
+@dataclass
+class Trainer:
+    """What trains a network.
 
-    Args:
-        network: with the random or pretrained weights to start from; left with the trained ones.
-        valid: held-out rows, for `keep: best_on_held_out` and `monitor: held_out` only.
-        first: rows to train on before, with a schedule of their own (`extra_rows: pretrain`).
-
-    Raises:
-        ConfigError: if the dropout audit finds a module that drops, a layer is not there, or the precision is not.
-        DataError: if the loss is not finite.
+    network: with the random or pretrained weights to start from; left with the trained ones.
+    folder: of the weights, the report, and the checkpoints on the way.
     """
-    mean, scale = target_scale(train.y)
-    importance = target_weights(settings.loss, train.y)
 
-    def ready(sample: Sample) -> Labels:
-        return as_labels(sample.y, sample.weights * importance, mean, scale)
+    network: Network
+    settings: NeuralStage
+    seed: int
+    folder: Path
+    progress: Progress
 
-    accelerator = set_up(network, train, settings)
-    history: dict[str, History] = {}
-    if first is not None:
-        history["pretrain_history"], _ = train_epochs(
-            network, first.encoded, ready(first), settings, seed, folder / "checkpoint_pretrain.pt", progress
-        )
-    watched: monitor.Watched = {}
-    if valid is not None:
-        watched["held_out"] = valid.encoded(0), ready(valid)
-        if settings.monitor == "held_out":
-            watched["train"] = monitor.as_many(train.encoded(0), ready(train), len(valid.y))
-    history["history"], state = train_epochs(
-        network, train.encoded, ready(train), settings, seed, folder / "checkpoint.pt", progress, watched
-    )
-    if settings.monitor == "held_out":
-        n_steps = steps_per_epoch(train.encoded(0), settings) * settings.epochs
-        write_json(folder / monitor.MEASURES, monitor.measures(history["history"], n_steps))
-    save_file(state, folder / WEIGHTS)
-    report = {"mean": mean.tolist(), "scale": scale.tolist(), "seed": seed, "precision": accelerator.mixed_precision}
-    on = {path: rate for path, rate in rates(network).items() if rate > 0}
-    write_json(folder / TRAINING, {**report, "dropout": on, **history})
+    def __post_init__(self) -> None:
+        self.accelerator = make_accelerator(self.settings.precision)
+        self.network.to(self.accelerator.device)
 
+    def fit(self, train: Sample, valid: Sample | None = None, first: Sample | None = None) -> None:
+        """Train on labelled rows; write weights and a report.
 
-def set_up(network: Network, train: Sample, settings: NeuralStage) -> Accelerator:
-    """Bring a network to its device with the rates and layers of the settings, its dropout audited."""
-    accelerator = make_accelerator(settings.precision)
-    set_rates(network.backbone, settings.backbone_dropout)
-    prepare_layers(network.backbone, settings)
-    network.to(accelerator.device)
-    if settings.backbone_dropout == 0:
-        batches = train.encoded(0)
-        batch = batches.batch(sorted_plan(batches, batch_size=4)[0], accelerator.device)
-        audit(network.backbone, {name: tensor for name, tensor in batch.items() if name != "columns"})
-    return accelerator
+        Args:
+            valid: held-out rows, for `keep: best_on_held_out` and `monitor: held_out` only.
+            first: rows to train on before, with a schedule of their own (`extra_rows: pretrain`).
 
+        Raises:
+            ConfigError: if the dropout audit finds a module that drops, or a layer is not there.
+            DataError: if the loss is not finite.
+        """
+        mean, scale = target_scale(train.y)
+        importance = target_weights(self.settings.loss, train.y)
 
-def train_epochs(
-    network: Network,
-    encoded: Callable[[int], Batches],
-    labels: Labels,
-    settings: NeuralStage,
-    seed: int,
-    checkpoint_file: Path,
-    progress: Progress,
-    watched: monitor.Watched | None = None,
-    loss_of: LossOfBatch | None = None,
-) -> tuple[History, dict[str, Tensor]]:
-    """Train all epochs; the history by epoch and the weights to keep: the last, their average, or the best.
+        def ready(sample: Sample) -> Labels:
+            return as_labels(sample.y, sample.weights * importance, mean, scale)
 
-    Args:
-        encoded: rows by augmentation; see `Sample`.
-        watched: rows whose loss joins the history; held-out ones choose the epoch with `keep: best_on_held_out`.
-        loss_of: a batch; `label_loss` unless another is given.
-    """
-    accelerator = make_accelerator(settings.precision)
-    n_steps = steps_per_epoch(encoded(0), settings)
-    optimizer = make_optimizer(network, settings)
-    rate = with_warmup(settings.schedule, settings.warmup, n_steps * settings.epochs, settings.cycles, settings.decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    optimizer = accelerator.prepare(optimizer)
-    average = make_average(network, settings)
-    parts = {"network": network, "optimizer": optimizer, "schedule": schedule, "average": average}
-    checkpoint = Checkpoint(checkpoint_file, {**parts, "scaler": accelerator.scaler})
-    history: History = []
-    history, best = checkpoint.load() or (history, None)
-    for epoch in range(len(history), settings.epochs):
-        network.train()
-        losses, started = [], time.perf_counter()
-        steps = steps_of_epoch(encoded(epoch + 1), labels, settings, seed, epoch, accelerator.device)
-        for step, micro_batches in enumerate(steps, start=epoch * n_steps + 1):
-            losses.append(take_step(network, micro_batches, optimizer, accelerator, settings, loss_of or label_loss))
-            schedule.step()
-            if average and settings.average == "ema":
+        self.prepare(train)
+        history: dict[str, History] = {}
+        if first is not None:
+            history["pretrain_history"], _ = self.train_epochs(first.encoded, ready(first), "checkpoint_pretrain.pt")
+        watched: monitor.Watched = {}
+        if valid is not None:
+            watched["held_out"] = valid.encoded(0), ready(valid)
+            if self.settings.monitor == "held_out":
+                watched["train"] = monitor.as_many(train.encoded(0), ready(train), len(valid.y))
+        history["history"], state = self.train_epochs(train.encoded, ready(train), "checkpoint.pt", watched)
+        if self.settings.monitor == "held_out":
+            n_steps = steps_per_epoch(train.encoded(0), self.settings) * self.settings.epochs
+            write_json(self.folder / monitor.MEASURES, monitor.measures(history["history"], n_steps))
+        save_file(state, self.folder / WEIGHTS)
+        report = {"mean": mean.tolist(), "scale": scale.tolist(), "seed": self.seed}
+        on = {path: rate for path, rate in rates(self.network).items() if rate > 0}
+        report |= {"precision": self.accelerator.mixed_precision, "dropout": on}
+        write_json(self.folder / TRAINING, {**report, **history})
+
+    def prepare(self, train: Sample) -> None:
+        """Give the network the rates and layers of the settings, and audit its dropout."""
+        backbone = self.network.backbone
+        set_rates(backbone, self.settings.backbone_dropout)
+        prepare_layers(backbone, self.settings)
+        if self.settings.backbone_dropout == 0:
+            batches = train.encoded(0)
+            batch = batches.batch(sorted_plan(batches, batch_size=4)[0], self.accelerator.device)
+            audit(backbone, {name: tensor for name, tensor in batch.items() if name != "columns"})
+
+    def train_epochs(
+        self,
+        encoded: Callable[[int], Batches],
+        labels: Labels,
+        checkpoint_name: str,
+        watched: monitor.Watched | None = None,
+        loss_of: LossOfBatch | None = None,
+    ) -> tuple[History, dict[str, Tensor]]:
+        """Train all epochs; the history by epoch and the weights to keep: the last, their average, or the best.
+
+        Args:
+            encoded: rows by augmentation; see `Sample`.
+            watched: rows whose loss joins the history; held-out ones choose the epoch with `keep: best_on_held_out`.
+            loss_of: a batch; `label_loss` unless another is given.
+        """
+        network, settings, accelerator = self.network, self.settings, self.accelerator
+        n_steps = steps_per_epoch(encoded(0), settings)
+        total = n_steps * settings.epochs
+        optimizer = make_optimizer(network, settings)
+        rate = with_warmup(settings.schedule, settings.warmup, total, settings.cycles, settings.decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        optimizer = accelerator.prepare(optimizer)
+        average = make_average(network, settings)
+        parts = {"network": network, "optimizer": optimizer, "schedule": schedule, "average": average}
+        checkpoint = Checkpoint(self.folder / checkpoint_name, {**parts, "scaler": accelerator.scaler})
+        history: History = []
+        history, best = checkpoint.load() or (history, None)
+        for epoch in range(len(history), settings.epochs):
+            network.train()
+            losses, started = [], time.perf_counter()
+            steps = steps_of_epoch(encoded(epoch + 1), labels, settings, self.seed, epoch, accelerator.device)
+            for step, micro_batches in enumerate(steps, start=epoch * n_steps + 1):
+                losses.append(self.take_step(micro_batches, optimizer, loss_of or label_loss))
+                schedule.step()
+                if average and settings.average == "ema":
+                    average.update_parameters(network)
+                self.progress(step, total)
+            loss = float(torch.stack(losses).mean())
+            if not np.isfinite(loss):
+                raise DataError(f"the training loss is {loss} in epoch {epoch + 1}; lower the stage's learning_rate.")
+            history.append({"train_loss": loss, "learning_rate": float(schedule.get_last_lr()[0])})
+            is_late = epoch >= settings.epochs - settings.average_epochs
+            if average and settings.average == "last_epochs" and is_late:
                 average.update_parameters(network)
-            progress(step, n_steps * settings.epochs)
-        history.append(
-            {"train_loss": float(torch.stack(losses).mean()), "learning_rate": float(schedule.get_last_lr()[0])}
-        )
-        if not np.isfinite(loss := history[-1]["train_loss"]):
-            raise DataError(f"the training loss is {loss} in epoch {epoch + 1}; lower the stage's learning_rate.")
-        is_late = epoch >= settings.epochs - settings.average_epochs
-        if average and settings.average == "last_epochs" and is_late:
-            average.update_parameters(network)
-        kept = average.module if average and average.n_averaged > 0 else network
-        if watched:
-            if settings.monitor == "held_out":
-                history[-1]["seconds"] = time.perf_counter() - started
-            outputs_of = partial(forward, kept, batch_size=settings.batch_size, accelerator=accelerator)
-            history[-1] |= monitor.losses(outputs_of, watched, settings)
-            loss = history[-1][f"held_out_{monitor.EVALUATION_MODE}"]
-            if settings.keep == "best_on_held_out" and (best is None or loss < best[0]):
-                best = loss, state_of(kept)
-        checkpoint.save((history, best))
-    return history, best[1] if best else state_of(average.module if average else network)
+            kept = average.module if average and average.n_averaged > 0 else network
+            if watched:
+                if settings.monitor == "held_out":
+                    history[-1]["seconds"] = time.perf_counter() - started
+                outputs_of = partial(forward, kept, batch_size=settings.batch_size, accelerator=accelerator)
+                history[-1] |= monitor.losses(outputs_of, watched, settings)
+                loss = history[-1][f"held_out_{monitor.EVALUATION_MODE}"]
+                if settings.keep == "best_on_held_out" and (best is None or loss < best[0]):
+                    best = loss, state_of(kept)
+            checkpoint.save((history, best))
+        return history, best[1] if best else state_of(average.module if average else network)
 
-
-def take_step(
-    network: Network,
-    micro_batches: list[MicroBatch],
-    optimizer: torch.optim.Optimizer,
-    accelerator: Accelerator,
-    settings: NeuralStage,
-    loss_of: LossOfBatch,
-) -> Tensor:
-    """One step of the optimizer on the gradient of all its micro-batches; returns their loss."""
-    total = torch.zeros((), device=accelerator.device)
-    for batch, target, share in micro_batches:
-        with accelerator.autocast():
-            loss = loss_of(network, batch, target, settings) * share
-        accelerator.backward(loss)
-        total += loss.detach()
-    accelerator.clip_grad_norm_(network.parameters(), settings.clip_norm)
-    optimizer.step()
-    optimizer.zero_grad()
-    return total
+    def take_step(
+        self, micro_batches: list[MicroBatch], optimizer: torch.optim.Optimizer, loss_of: LossOfBatch
+    ) -> Tensor:
+        """One step of the optimizer on the gradient of all its micro-batches; returns their loss."""
+        total = torch.zeros((), device=self.accelerator.device)
+        for batch, target, share in micro_batches:
+            with self.accelerator.autocast():
+                loss = loss_of(self.network, batch, target, self.settings) * share
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        self.accelerator.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        return total
 
 
 def label_loss(network: Network, batch: dict[str, Tensor], target: Labels, settings: NeuralStage) -> Tensor:

@@ -14,8 +14,8 @@ import transformers
 
 from competition.tables import Rows
 from competition.task import Task
-from models.config import BertStage
-from models.inputs import tokens as text
+from models.inputs.tokens import learn_word_pieces
+from models.neural_kinds import BertStage
 from models.stage import Context
 from models.stages.bert import Bert
 
@@ -55,9 +55,9 @@ def fit(folder: Path, config: BertStage, ctx: Context, train: Rows | None = None
 def publish(folder: Path) -> Path:
     """A published masked-language model as a folder: its head, its pooler, its dropout, its tokenizer."""
     torch.manual_seed(0)
-    tokens = text.learn_word_pieces([" ".join(WORDS)] * 2, 100, lowercase=True)
+    tokenizer = learn_word_pieces([" ".join(WORDS)] * 2, 100, lowercase=True)
+    tokenizer.mask_token = None
+    tokenizer.save_pretrained(folder)
     size = {**TINY, "vocab_size": 100, "intermediate_size": 64, "max_position_embeddings": 24}
     transformers.BertForPreTraining(transformers.BertConfig(**size)).save_pretrained(folder)
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokens.tokenizer, **special).save_pretrained(folder)
     return folder

@@ -15,9 +15,10 @@ import transformers
 
 from competition.errors import ConfigError
 from models.inputs import encoders
+from models.inputs.tokens import encode
 from models.stages import bert
 from models.training.dropout import audit, rates
-from tests.models.encoders import TINY, context, needs_rxnfp, publish, stage, table
+from tests.models.encoders import TINY, WORDS, context, needs_rxnfp, publish, stage, table
 
 State = dict[str, torch.Tensor]
 DENSE = "bert.encoder.layer.0.output.dense.weight"
@@ -91,6 +92,12 @@ def test_a_tokenizer_with_more_tokens_than_the_encoder_is_a_config_error(own: Pa
     tokenizer.save_pretrained(own)
     with pytest.raises(ConfigError, match="and the encoder 100"):
         load(own)
+
+
+def test_no_input_is_longer_than_the_encoder_has_positions_or_the_stage_allows(published: Path) -> None:
+    for longest, expected in ((256, 24), (8, 8)):
+        tokenizer = encoders.pretrained(stage(weights=str(published), max_length=longest), 0.0)[1]
+        assert encode(tokenizer, [" ".join(WORDS * 5)])[0][0].shape == (expected,)
 
 
 def test_an_old_bin_file_is_read_without_running_what_is_in_it(own: Path) -> None:

@@ -69,17 +69,17 @@ def test_texts_go_through_the_encoder_together_and_each_gets_its_own_features(pu
         [],
         stage(published, pooling=pooling),
     )
-    encoder, tokens, _ = frozen._loaded(config.model_dump_json())
+    encoder, tokenizer = frozen._loaded(config.model_dump_json())
     hook = encoder.register_forward_hook(lambda module, _, out: sizes.append(len(out.last_hidden_state)))
     together = frozen.embedded(texts, config)
     assert sizes == [32, 18]
     hook.remove()
     for text, found in zip(texts, together, strict=True):
-        (ids,), _ = tokens.encode([text], 24)
+        (ids,) = tokenizer([text])["input_ids"]
         with torch.inference_mode():
             states = encoder(torch.tensor(ids)[None]).last_hidden_state[0].numpy()
         assert np.allclose(found[:-3], states[0] if pooling == "cls" else states.mean(axis=0), atol=1e-5)
-        assert found[-3:].tolist() == [len(ids), list(ids).count(tokens.unknown_id), 0]
+        assert found[-3:].tolist() == [len(ids), ids.count(tokenizer.unk_token_id), 0]
     assert len(np.unique(together, axis=0)) == 50
 
 
@@ -130,7 +130,9 @@ def test_texts_that_are_too_long_are_noted_or_refused(published: Path, cache: Pa
     train = table(10)
     train.inputs["note"] = ["red " * n for n in range(1, 11)]
     fit(stage(published, max_length=8), notes(cache), train, tmp_path / "cut")
-    assert read_notes(tmp_path / "cut") == ["4 of 10 training texts have more than 8 tokens; their ends are left out."]
+    assert read_notes(tmp_path / "cut") == [
+        "4 of 10 training texts have more than 8 tokens; their ends are left out (too_long: cut_end)."
+    ]
     with pytest.raises(DataError, match="at most 8 tokens"):
         fit(stage(published, max_length=8, too_long="error"), notes(cache), train, tmp_path / "error")
 

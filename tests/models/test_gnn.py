@@ -14,7 +14,7 @@ from chemprop.nn import BondMessagePassing
 from competition.errors import ConfigError
 from competition.tables import Rows
 from competition.task import Task
-from models.config import GnnStage
+from models.neural_kinds import GnnStage
 from models.stage import Context
 from models.stages.gnn import Gnn
 

@@ -12,7 +12,7 @@ import torch
 
 from competition.errors import ConfigError
 from competition.files import read_json
-from models.inputs.tokens import learn_smiles_tokens
+from models.inputs.tokens import encode, learn_smiles_tokens
 from models.stages.bert import Bert
 from models.training import mlm, trainer
 from models.training.checkpoint import Checkpoint
@@ -34,20 +34,16 @@ def test_fifteen_percent_are_chosen_of_which_most_are_masked_and_some_random_and
 
 
 def test_special_tokens_are_never_chosen_nor_put_in_and_a_short_text_still_has_one_to_guess() -> None:
-    tokens = learn_smiles_tokens(SMILES)
-    mask_id, ordinary = mask_and_ordinary(tokens)
-    assert mask_id == tokens.tokenizer.token_to_id("[MASK]")
-    assert not set(ordinary) & {tokens.tokenizer.token_to_id(name) for name in ("[PAD]", "[UNK]", "[CLS]", "[SEP]")}
+    tokenizer = learn_smiles_tokens(SMILES)
+    mask_id, ordinary = mask_and_ordinary(tokenizer)
+    assert mask_id == tokenizer.convert_tokens_to_ids("[MASK]")
+    assert set(ordinary) == set(range(len(tokenizer))) - set(tokenizer.all_special_ids)
     for number in range(50):
-        labels = masked(tokens.encode(["C"], 8)[0][0], mask_id, ordinary, np.random.default_rng(number))[1]
+        labels = masked(encode(tokenizer, ["C"])[0][0], mask_id, ordinary, np.random.default_rng(number))[1]
         assert (labels != NOT_CHOSEN).tolist() == [False, True, False]
-
-
-def test_a_tokenizer_without_a_mask_is_a_config_error() -> None:
-    tokens = learn_smiles_tokens(SMILES)
-    bare = tokens.tokenizer.to_str().replace("[MASK]", "[EMPTY]")
+    tokenizer.mask_token = None
     with pytest.raises(ConfigError, match=r"a token for a mask.*pretrain_epochs: 0"):
-        mask_and_ordinary(replace(tokens, tokenizer=type(tokens.tokenizer).from_str(bare)))
+        mask_and_ordinary(tokenizer)
 
 
 def test_pre_training_lowers_its_loss_and_changes_the_encoder_and_its_decoder_is_left_behind(tmp_path: Path) -> None:

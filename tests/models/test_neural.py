@@ -15,7 +15,9 @@ from competition.errors import ConfigError
 from competition.files import read_json
 from competition.tables import Rows
 from competition.task import Task
-from models.config import GnnStage, StagesConfig, load_stages
+from models.config import StagesConfig, load_stages
+from models.jobs.plan import code_digest
+from models.neural_kinds import GnnStage
 from models.stage import Context
 from models.stages.gnn import Gnn
 from models.training.batches import Batches
@@ -158,6 +160,11 @@ def test_a_key_that_is_gone_is_named_with_what_to_do_and_a_loss_of_ones_own_lies
     assert "stages.net: atom_features is no longer there; remove it, and name molecule_features" in str(error.value)
     assert "stages.text: reinitialise_layers is no longer there" in str(error.value)
     path = write_competition(tmp_path, *mixed_tables(), stages={"net": {"kind": "gnn", "loss": "mine.py:errors"}})
-    assert load_stages(str(path))["net"].user_code == {"loss": f"{tmp_path / 'mine.py'}:errors"}
+    net, keys = load_stages(str(path))["net"], []
+    assert net.user_code == {"loss": f"{tmp_path / 'mine.py'}:errors"}
+    for power in (2, 2, 3):
+        (tmp_path / "mine.py").write_text(f"def errors(outputs, y):\n    return (outputs - y).abs() ** {power}\n")
+        keys.append(code_digest(net))
+    assert keys[0] == keys[1] != keys[2]  # its content is in the job's key
     with pytest.raises(ValueError, match="must be file.py:name"):
         StagesConfig.model_validate({"stages": {"net": {"kind": "gnn", "loss": "nse"}}})

@@ -6,7 +6,7 @@ import pytest
 from rdkit import Chem
 
 from models.inputs.spelling import ANY_SPELLING, mirrored, spelled
-from models.inputs.tokens import learn_smiles_tokens
+from models.inputs.tokens import encode, learn_smiles_tokens, unknown_share
 from tests.models.encoders import SMILES
 
 DRUG = "C[C@@H](C(=O)N1CCN(c2ncnc3[nH]ccc23)CC1)c1ccc(/C=C/C)cc1"
@@ -55,4 +55,4 @@ def test_a_vocabulary_from_canonical_smiles_knows_the_tokens_of_every_spelling()
     forms = [spelled(smiles, "row", number, 0) for smiles in known for number in range(50)]
     for texts, complete in (([*mirrored(known), ANY_SPELLING], True), (known[-1:], False)):
         tokens = learn_smiles_tokens(texts)
-        assert (tokens.unknown_share(tokens.encode(forms, 200)[0]) == 0) is complete
+        assert (unknown_share(tokens, encode(tokens, forms)[0]) == 0) is complete

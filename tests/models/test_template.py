@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from competition.errors import ConfigError
-from models.config import BertStage
 from models.inputs.template import Template, read_template
+from models.neural_kinds import BertStage
 from tests.models.made import context
 
 INPUTS = pd.DataFrame({"a": ["CC", "", "C"], "b": ["O", "N", ""], "c": ["CCO", "N", "C"], "s t": ["hot", "{x}", ""]})

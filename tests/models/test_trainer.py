@@ -65,9 +65,8 @@ def batches(x: NDArray[np.float32]) -> Batches:
 
 
 def settings(**changes: Any) -> NeuralStage:
-    return NeuralStage.model_validate(
-        {"epochs": 30, "batch_size": 8, "learning_rate": 1e-2, "weight_decay": 0, **changes}
-    )
+    small = {"epochs": 30, "batch_size": 8, "learning_rate": 1e-2, "weight_decay": 0}
+    return NeuralStage.model_validate({**small, **changes})
 
 
 def sample(inputs: Batches, y: NDArray[np.float64], weights: Any = 1.0) -> Sample:
@@ -77,9 +76,9 @@ def sample(inputs: Batches, y: NDArray[np.float64], weights: Any = 1.0) -> Sampl
 def fit(folder: Path, net: Network | None = None, of: Sample | None = None, **changes: Any) -> Network:
     folder.mkdir(exist_ok=True)
     valid, progress = changes.pop("valid", None), changes.pop("progress", lambda done, total: None)
-    net, seed = net or network(), changes.pop("seed", 0)
-    trainer.fit(net, of or sample(*rows()), settings(**changes), seed, folder, progress, valid)
-    return net
+    training = trainer.Trainer(net or network(), settings(**changes), 0, folder, progress)
+    training.fit(of or sample(*rows()), valid)
+    return training.network
 
 
 def predict(net: Network, folder: Path, inputs: Batches | None = None, n_targets: int = 2, **changes: Any) -> Any:
@@ -101,19 +100,16 @@ def plan(lengths: NDArray[np.int64], seed: int = 1, epoch: int = 0, device: str 
 
 
 @pytest.mark.parametrize("changes", [{}, {"accumulate": 3}, {"device": "cuda"}, {"equal_lengths": True}])
-def test_the_steps_of_an_epoch_hold_each_row_once(changes: dict[str, Any]) -> None:
+def test_an_epoch_has_each_row_once_in_steps_that_are_a_function_of_seed_and_epoch(changes: dict[str, Any]) -> None:
     steps = plan(np.arange(1003) % 50, **changes)
     assert sorted(np.concatenate([rows for step in steps for rows in step])) == list(range(1003))
     assert max(sum(map(len, step)) for step in steps) == 16 * changes.get("accumulate", 1)
 
+    def sets(seed: int, epoch: int) -> set[frozenset[int]]:
+        return {frozenset(np.concatenate(step).tolist()) for step in plan(np.arange(300) % 50, seed, epoch, **changes)}
 
-def test_the_steps_are_a_function_of_seed_and_epoch() -> None:
-    def sets(seed: int, epoch: int) -> list[frozenset[int]]:
-        return [frozenset(np.concatenate(step).tolist()) for step in plan(np.arange(300) % 50, seed, epoch)]
-
-    assert sets(1, 2) == sets(1, 2)
-    assert sets(1, 2) != sets(2, 2)
-    assert not set(sets(1, 0)) & set(sets(1, 1))  # other company each epoch, not only another order
+    assert sets(1, 0) == sets(1, 0)
+    assert not sets(1, 0) & (sets(1, 1) | sets(2, 0))  # other company, not only another order
 
 
 def test_a_step_is_drawn_whatever_the_length_and_its_micro_batches_pad_little() -> None:
@@ -153,31 +149,14 @@ def test_it_overfits_a_small_set_and_predicts_in_the_targets_units_whatever_orde
         predict(network(n_targets=3), tmp_path)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path: Path) -> None:
-    digests = []
-    for i, seed in enumerate((0, 0, 1)):
-        fit(tmp_path / str(i), network(seed), seed=seed, epochs=2)
-        digests.append([sha256_of(tmp_path / str(i) / name) for name in ("weights.safetensors", "training.json")])
-    assert digests[0] == digests[1]
-    assert digests[0] != digests[2]
-
-
-def test_missing_labels_train_and_change_nothing_of_what_the_others_say(tmp_path: Path) -> None:
+def test_labels_with_a_weight_of_zero_train_nothing_and_only_the_targets_are_predicted(tmp_path: Path) -> None:
     inputs, y = rows()
-    y[::3, 0] = np.nan
-    y[0] = np.nan
-    y_pred = predict(fit(tmp_path, of=sample(inputs, y), epochs=60), tmp_path)
-    known = ~np.isnan(y[:, 0])
-    assert np.isfinite(y_pred).all()
-    assert np.corrcoef(y_pred[known, 0], y[known, 0])[0, 1] > 0.97
-
-
-def test_weights_decide_between_labels_that_contradict(tmp_path: Path) -> None:
-    inputs, y = rows()
-    up = np.arange(len(y)) % 2 == 0
-    weights = np.where(up, 1.0, 0.02)[:, None]
-    net = fit(tmp_path, of=sample(inputs, up[:, None] * np.ones_like(y), weights), epochs=10)
-    assert predict(net, tmp_path).mean() > 0.85
+    for name, truth, weight in (("a", y, 0.0), ("b", y * [1, -1], 0.0), ("c", y, 1.0)):
+        net = fit(tmp_path / name, of=sample(inputs, truth, np.array([1.0, weight])), epochs=1)
+    first, second, third = (kept(tmp_path / name)["backbone.hidden.weight"] for name in "abc")
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
+    assert predict(net, tmp_path / "c", n_targets=1).shape == (len(y), 1)
 
 
 def test_a_loss_that_is_not_finite_is_a_data_error_that_says_what_to_do(tmp_path: Path) -> None:
@@ -188,9 +167,8 @@ def test_a_loss_that_is_not_finite_is_a_data_error_that_says_what_to_do(tmp_path
 
 def test_the_rate_in_the_history_follows_the_schedule_and_progress_counts_every_step(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    fit(
-        tmp_path, epochs=4, schedule="cosine", warmup=0.25, learning_rate=1e-3, progress=lambda *step: seen.append(step)
-    )
+    own = {"epochs": 4, "schedule": "cosine", "warmup": 0.25, "learning_rate": 1e-3}
+    fit(tmp_path, progress=lambda *step: seen.append(step), **own)
     rate = with_warmup("cosine", 0.25, 20)  # 40 rows, batches of 8, 4 epochs
     assert history(tmp_path, "learning_rate") == pytest.approx([1e-3 * rate(5 * n) for n in (1, 2, 3, 4)])
     assert seen == [(step, 20) for step in range(1, 21)]
@@ -227,20 +205,12 @@ def test_watching_changes_no_prediction_and_tells_losses_with_dropout_on_and_off
     assert sha256_of(tmp_path / "none" / trainer.WEIGHTS) == sha256_of(tmp_path / "held_out" / trainer.WEIGHTS)
     assert history(tmp_path / "none", "train_loss") == history(tmp_path / "held_out", "train_loss")
     assert not (tmp_path / "none" / monitor.MEASURES).exists()
+    measures = read_json(tmp_path / "without" / monitor.MEASURES)
+    assert measures["seconds_per_step"] > 0
     for part in ("train", "held_out"):
         on, off = (history(tmp_path / "held_out", f"{part}_{mode}_mode") for mode in ("training", "evaluation"))
         assert all(a != b for a, b in zip(on, off, strict=True))
-        measures = read_json(tmp_path / "without" / monitor.MEASURES)
         assert measures[f"{part}_training_mode"] == measures[f"{part}_evaluation_mode"]
-    assert measures["seconds_per_step"] > 0
-
-
-def test_training_rows_that_are_watched_are_spread_over_the_table_and_no_more_than_held_out_ones() -> None:
-    whole = Batches(list(range(10)), np.arange(10), lambda items: {})
-    labels = Labels(torch.arange(10.0)[:, None], torch.ones(10, 1))
-    part, of_part = monitor.as_many(whole, labels, 4)
-    assert part.items == [0, 3, 6, 9] == part.lengths.tolist() == of_part.y[:, 0].tolist()
-    assert monitor.as_many(whole, labels, 50)[0].items == whole.items
 
 
 def test_a_backbone_that_drops_unseen_stops_the_run_before_the_first_step(tmp_path: Path) -> None:
@@ -248,20 +218,21 @@ def test_a_backbone_that_drops_unseen_stops_the_run_before_the_first_step(tmp_pa
         fit(tmp_path, network(backbone=Drops))
 
 
-def test_rates_are_switched_off_or_set_as_the_stage_says_and_listed_where_they_are_on(tmp_path: Path) -> None:
-    for rate, on in ((0.0, {}), (0.3, {"backbone.dropout.p": 0.3})):
-        net = fit(tmp_path / str(rate), network(dropout=0.1, rate=0.25), epochs=1, backbone_dropout=rate)
-        assert net.backbone.dropout.p == rate
-        assert read_json(tmp_path / str(rate) / "training.json")["dropout"] == {**on, "head.dropouts.0.p": 0.25}
+@pytest.mark.parametrize(("rate", "on"), [(0.0, {}), (0.3, {"backbone.dropout.p": 0.3})])
+def test_rates_are_set_as_the_stage_says_and_listed_where_they_are_on(tmp_path: Path, rate: float, on: Any) -> None:
+    net = fit(tmp_path, network(dropout=0.1, rate=0.25), epochs=1, backbone_dropout=rate)
+    assert net.backbone.dropout.p == rate
+    assert read_json(tmp_path / "training.json")["dropout"] == {**on, "head.dropouts.0.p": 0.25}
 
 
-def test_half_precision_without_hardware_that_has_it_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_without_hardware_that_has_it_is_a_config_error(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(trainer, "cpu_has_bf16", lambda: False)
-    for precision in ("fp16", "bf16"):
-        with pytest.raises(ConfigError, match="precision: auto"):
-            trainer.make_accelerator(precision)
+    with pytest.raises(ConfigError, match="precision: auto"):
+        trainer.make_accelerator(precision)
 
 
 def test_in_bf16_products_are_of_half_precision_while_weights_and_predictions_are_not(
@@ -281,10 +252,7 @@ def test_several_small_batches_in_a_step_train_as_one_large_batch(tmp_path: Path
     inputs, y = rows(32)
     y[:20, 0] = np.nan  # batches with few labels must not count as much as those with many
     of = sample(replace(inputs, lengths=np.zeros(32, dtype=np.int64)), y)
-    one, four = (
-        fit(tmp_path / str(size), of=of, epochs=3, batch_size=size, accumulate=32 // size).state_dict()
-        for size in (32, 8)
-    )
+    one, four = (fit(tmp_path / str(n), of=of, epochs=3, batch_size=32 // n, accumulate=n).state_dict() for n in (1, 4))
     for name, tensor in one.items():
         assert torch.allclose(tensor, four[name], atol=1e-5), name
 
@@ -329,18 +297,16 @@ def test_settings_that_contradict_each_other_are_a_mistake(changes: dict[str, An
 
 def test_mc_dropout_gives_a_mean_and_a_deviation_that_grows_with_the_rate(tmp_path: Path) -> None:
     inputs, y = rows()
-    deviations = []
+    net, deviations = fit(tmp_path), []
     for rate in (0.05, 0.5):
-        net, chosen = network(rate=rate), settings(mc_dropout=20, pooler_dropout=rate)
-        fit(tmp_path / str(rate), net, mc_dropout=20, pooler_dropout=rate)
-        (y_pred, deviation), (again, _) = (
-            trainer.predict(net, lambda number: inputs, 1, chosen, tmp_path / str(rate), 2) for _ in range(2)
-        )
-        assert np.array_equal(y_pred, again)
-        assert np.corrcoef(y_pred[:, 0], y[:, 0])[0, 1] > 0.8
-        assert deviation is not None and deviation.shape == y.shape
-        deviations.append((deviation / y.std(axis=0)).mean())
-    assert 0 < 2 * deviations[0] < deviations[1]
+        net.head.dropouts[0].p = rate
+        chosen = settings(mc_dropout=20, pooler_dropout=rate)
+        found = [trainer.predict(net, lambda number: inputs, 1, chosen, tmp_path, 2) for _ in range(2)]
+        assert np.array_equal(found[0][0], found[1][0])
+        assert np.corrcoef(found[0][0][:, 0], y[:, 0])[0, 1] > 0.8
+        deviations.append(found[0][1] / y.std(axis=0))
+    assert deviations[0].shape == y.shape
+    assert 0 < 2 * deviations[0].mean() < deviations[1].mean()
 
 
 @pytest.mark.parametrize("average", ["ema", "last_epochs"])
@@ -350,33 +316,17 @@ def test_averaged_weights_are_kept_and_are_not_the_last(tmp_path: Path, average:
     assert not torch.equal(kept(tmp_path)["head.linear.weight"], net.state_dict()["head.linear.weight"])
 
 
-def test_labels_with_a_weight_of_zero_train_nothing_and_only_the_targets_are_predicted(tmp_path: Path) -> None:
-    inputs, y = rows()
-    other = y * [1, -1]
-    for name, truth, weight in (("a", y, 0.0), ("b", other, 0.0), ("c", y, 1.0)):
-        net = fit(tmp_path / name, of=sample(inputs, truth, np.array([1.0, weight])), epochs=1)
-    first, second, third = (kept(tmp_path / name)["backbone.hidden.weight"] for name in "abc")
-    assert torch.equal(first, second)
-    assert not torch.equal(first, third)
-    assert predict(net, tmp_path / "c", n_targets=1).shape == (len(y), 1)
-
-
-@pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"), MemoryError()]
-)
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), MemoryError()])
 def test_memory_that_runs_out_names_a_batch_size_to_try(error: Exception) -> None:
     advice = r"too small for 8 rows together.*Set batch_size: 4 and accumulate: 2"
     with pytest.raises(DataError, match=advice), trainer.advice_on_memory(settings()):
         raise error
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"average": "ema", "schedule": "cosine"},
-        {"average": "last_epochs", "accumulate": 2, "batch_size": 4, "keep": "best_on_held_out"},
-    ],
-)
+OTHER_PARTS = {"average": "last_epochs", "accumulate": 2, "batch_size": 4, "keep": "best_on_held_out"}
+
+
+@pytest.mark.parametrize("changes", [{"average": "ema", "schedule": "cosine"}, OTHER_PARTS])
 def test_a_fold_that_was_interrupted_goes_on_to_the_same_predictions(
     tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,8 +19,8 @@ from unimol_tools.models import unimolv2
 from competition.errors import ConfigError
 from competition.tables import Rows
 from competition.task import Task
-from models.config import Unimol2Stage, UnimolStage
 from models.inputs.conformers import embedded, prepared
+from models.neural_kinds import Unimol2Stage, UnimolStage
 from models.registry import build_stage
 from models.stage import Context
 from models.stages.unimol2 import UNKNOWN, Unimol2, Unimol2Backbone, collate, featurise
