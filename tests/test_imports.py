@@ -1,10 +1,13 @@
-"""Imports go left to right only: competition, folds, models, submissions; stages never import each other."""
+"""The shape of the code: imports go one way, names are unique, files are short, and the whole does not grow unseen."""
 
 from __future__ import annotations
 
 import ast
+import io
 import subprocess
 import sys
+import tokenize
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,12 +15,23 @@ import pytest
 from competition.paths import PROJECT
 
 ROOMS = ["competition", "folds", "models", "submissions", "studies"]
-STAGES = {"unimol", "unimol2", "gnn", "bert", "embedding", "lightgbm", "catboost", "sklearn"}
+MODELS = ["inputs", "training", "stages", "jobs"]
+STAGES = {"unimol", "unimol2", "gnn", "bert", "embedding", "lightgbm", "catboost", "sklearn", "file", "custom"}
+FILES = sorted(file for room in ROOMS for file in (PROJECT / room).rglob("*.py"))
+LARGEST = {"lines": 13_500, "tokens": 95_000}
+"""What the code may have outside tests and benchmarks: some 200 lines above what it has."""
+
+UNTIL_ALL_ROOMS_ARE_IN = pytest.mark.xfail(strict=False, reason="some rooms are still being rewritten")
+
+
+def module_of(file: Path) -> str:
+    return ".".join(file.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def imported(file: Path) -> set[str]:
+    """Modules of ours that a file imports, inside functions too."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -25,22 +39,82 @@ def imported(file: Path) -> set[str]:
     return names
 
 
+IMPORTS = {module_of(file): imported(file) for file in FILES}
+
+
+def below(name: str, package: str) -> bool:
+    return f"{name}.".startswith(f"{package}.")
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_imports_only_rooms_to_its_left(room: str) -> None:
-    forbidden = set(ROOMS[ROOMS.index(room) + 1 :]) | {"tests"}
-    for file in (PROJECT / room).rglob("*.py"):
-        assert not {name.split(".")[0] for name in imported(file)} & forbidden, file
+    forbidden = [*ROOMS[ROOMS.index(room) + 1 :], "tests", "benchmarks"]
+    wrong = {
+        m: n for m, names in IMPORTS.items() if below(m, room) for n in names if any(below(n, f) for f in forbidden)
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("part", MODELS)
+def test_a_folder_of_models_imports_only_those_before_it(part: str) -> None:
+    later = [f"models.{name}" for name in MODELS[MODELS.index(part) + 1 :]]
+    wrong = {
+        m: n for m, names in IMPORTS.items() if below(m, f"models.{part}") for n in names if n.startswith(tuple(later))
+    }
+    assert not wrong
 
 
 def test_stages_do_not_import_each_other() -> None:
     for stage in STAGES:
         others = {f"models.stages.{other}" for other in STAGES - {stage}}
-        assert not imported(PROJECT / "models" / "stages" / f"{stage}.py") & others, stage
+        assert not IMPORTS[f"models.stages.{stage}"] & others, stage
+
+
+@UNTIL_ALL_ROOMS_ARE_IN
+def test_no_imports_go_in_a_circle() -> None:
+    try:
+        TopologicalSorter({name: names & IMPORTS.keys() - {name} for name, names in IMPORTS.items()}).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+@UNTIL_ALL_ROOMS_ARE_IN
+def test_no_two_modules_share_a_name() -> None:
+    stems = [file.stem for file in FILES if file.stem not in ("config", "__init__", "__main__")]
+    assert sorted(stems) == sorted(set(stems))
+
+
+def tokens(text: str) -> int:
+    """Tokens of code, without comments, docstrings and layout."""
+    strings: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        for statement in getattr(node, "body", []) if isinstance(getattr(node, "body", None), list) else []:
+            if isinstance(statement, ast.Expr) and isinstance(getattr(statement.value, "value", None), str):
+                strings |= set(range(statement.lineno, (statement.end_lineno or 0) + 1))
+    layout = {"COMMENT", "NL", "NEWLINE", "INDENT", "DEDENT", "ENDMARKER"}
+    found = tokenize.generate_tokens(io.StringIO(text).readline)
+    return sum(tokenize.tok_name[token.type] not in layout and token.start[0] not in strings for token in found)
+
+
+@UNTIL_ALL_ROOMS_ARE_IN
+def test_the_code_is_as_small_as_it_was() -> None:
+    texts = [file.read_text(encoding="utf-8") for file in FILES]
+    lines = [text.count("\n") for text in texts]
+    assert max(lines) <= 400
+    assert sum(lines) <= LARGEST["lines"]
+    assert sum(map(tokens, texts)) <= LARGEST["tokens"]
 
 
 @pytest.mark.parametrize(
     "command",
-    ["submissions.check", "competition.prepare", "folds.make", "folds.show", "models.jobs.train", "submissions.new"],
+    [
+        "submissions.check",
+        "competition.prepare",
+        "folds.make",
+        "folds.show",
+        "models.jobs.train",
+        "submissions.new.__main__",
+    ],
 )
 def test_commands_that_answer_in_seconds_do_not_import_torch(command: str) -> None:
     code = f"import sys, {command}; sys.exit('torch' in sys.modules)"

@@ -22,32 +22,29 @@ from models.jobs.work import training_rows
 from tests.conftest import mixed_tables, write_competition
 
 INPUTS = ["SMILES", "note", "pH", "site"]
+TRAIN, TEST = mixed_tables()
 
 
-def made(folder: Path, train: pd.DataFrame, test: pd.DataFrame, **competition: Any) -> Prepared:
-    return prepare(load_competition(str(write_competition(folder, train, test, competition=competition))))
+def made(folder: Path, train: pd.DataFrame = TRAIN, **competition: Any) -> Prepared:
+    return prepare(load_competition(str(write_competition(folder, train, TEST, competition=competition))))
 
 
-def extra_table(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+def more_rows() -> pd.DataFrame:
     """A new molecule, one of the training table, one of the test table, one that does not parse, one without label."""
-    rows = [train.iloc[0], train.iloc[1], test.iloc[0], train.iloc[2], train.iloc[3]]
+    rows = [TRAIN.iloc[0], TRAIN.iloc[1], TEST.iloc[0], TRAIN.iloc[2], TRAIN.iloc[3]]
     table = pd.DataFrame(rows)[INPUTS].reset_index(drop=True)
-    table["SMILES"] = ["CCCCCCCCO", train["SMILES"][1], test["SMILES"][0], "C(C", "CCCCCCCCN"]
-    table["lumo"] = [1.0, 2.0, 1.5, 1.2, np.nan]
-    return table
+    table["SMILES"] = ["CCCCCCCCO", TRAIN["SMILES"][1], TEST["SMILES"][0], "C(C", "CCCCCCCCN"]
+    return table.assign(lumo=[1.0, 2.0, 1.5, 1.2, np.nan])
 
 
 def test_extra_rows_train_in_every_fold_and_are_in_none(tmp_path: Path) -> None:
-    train, test = mixed_tables()
-    write_table(tmp_path / "more.csv", extra_table(train, test))
-    path = write_competition(
-        tmp_path, train, test, competition={"extra_train": [{"file": "more.csv", "weight": 0.25}], "group": None}
-    )
-    config, paths = load_competition(str(path)), Paths("mixed")
-    prepared = prepare(config)
+    write_table(tmp_path / "more.csv", more_rows())
+    extra = {"extra_train": [{"file": "more.csv", "weight": 0.25}]}
+    config = load_competition(str(write_competition(tmp_path, TRAIN, TEST, competition=extra)))
+    prepared, paths = prepare(config), Paths("mixed")
     assert prepared.report["extra_train"] == {"more.csv": {"used": 2, "in_test": 1, "unusable": 2}}
     assert "2 extra training rows from more.csv" in describe(prepared.report)
-    assert prepared.report["n_train"] == len(train)
+    assert prepared.report["n_train"] == len(TRAIN) == len(own_rows(prepared.train))
     write_table(paths.train, prepared.train)
     make_folds(config, FoldsConfig(n_folds=3), paths)
     rows = read_rows(paths.train, config, True)
@@ -55,75 +52,56 @@ def test_extra_rows_train_in_every_fold_and_are_in_none(tmp_path: Path) -> None:
     assert rows.extra is not None and rows.weights is not None
     assert folds[rows.extra].tolist() == [-1, -1]
     assert folds[~rows.extra].min() == 0
-    assert rows.weights.tolist() == [1.0] * len(train) + [0.25] * 2
-    assert len(own_rows(prepared.train)) == len(train)
+    assert rows.weights.tolist() == [1.0] * len(TRAIN) + [0.25] * 2
 
 
 def test_an_extra_row_stays_out_of_the_job_that_holds_its_input_out() -> None:
-    key = ["a", "b", "c", "a", "d"]
-    rows = Rows(
-        list("vwxyz"), pd.DataFrame({"__input": key}), np.zeros((5, 1)),
-        extra=np.array([False, False, False, True, True]),
-    )  # fmt: skip
+    extra = np.array([False, False, False, True, True])
+    rows = Rows(list("vwxyz"), pd.DataFrame({"__input": list("abcad")}), np.zeros((5, 1)), extra=extra)
     folds = np.array([0, 1, 1, -1, -1])
     assert training_rows(rows, folds, 0, "train", False).tolist() == [False, True, True, False, True]
     assert training_rows(rows, folds, 1, "train", False).tolist() == [True, False, False, True, True]
     assert training_rows(rows, folds, 1, "ignore", False).tolist() == [True, False, False, False, False]
 
 
+CENTRED = TRAIN.assign(lumo=TRAIN["lumo"] - TRAIN["lumo"].mean())
+SHARED = TRAIN.iloc[:6][INPUTS].assign(lumo=[1000.0, 2000, 1500, 1700, 1800, 1900])
+
+
 @pytest.mark.parametrize(
-    ("labels", "shared", "says"),
+    ("train", "more", "says"),
     [
-        ([1000.0, 2000, 1500, 1700, 1800, 1900], True, "on 6 shared inputs they differ by"),
-        ([1000.0, 2000, 1500, 1700, 1800, 1900], False, "their median is 1.75e+03"),
+        (TRAIN, SHARED, "on 6 shared inputs they differ by"),
+        (TRAIN, SHARED.assign(SMILES=["C" * n + "F" for n in range(9, 15)]), r"their median is 1\.75e.03"),
+        (CENTRED, CENTRED[:20].assign(lumo=lambda t: t["lumo"] / 27.2), r"and deviate 0\.0368 times as much"),
     ],
 )
-def test_labels_in_other_units_are_refused(tmp_path: Path, labels: list[float], shared: bool, says: str) -> None:
-    train, test = mixed_tables()
-    more = train.iloc[:6][INPUTS].assign(lumo=labels)
-    if not shared:
-        more["SMILES"] = ["C" * n + "F" for n in range(9, 15)]
-    write_table(tmp_path / "more.csv", more)
-    with pytest.raises(DataError, match=f"labels of 'lumo' seem to be in other units .*{says.replace('+', '.')}"):
-        made(tmp_path, train, test, extra_train=[{"file": "more.csv"}])
-    made(tmp_path, train, test, extra_train=[{"file": "more.csv", "check_units": False}])
-
-
-def test_labels_near_zero_in_larger_units_are_refused(tmp_path: Path) -> None:
-    train, test = mixed_tables()
-    shrunk = train.iloc[:20][INPUTS].assign(lumo=(train["lumo"] - train["lumo"].mean())[:20] / 27.2)
-    train = train.assign(lumo=train["lumo"] - train["lumo"].mean())
-    write_table(tmp_path / "more.csv", shrunk)
-    with pytest.raises(DataError, match=r"other units .* and deviate 0\.0368 times as much"):
-        made(tmp_path, train, test, extra_train=[{"file": "more.csv"}])
-
-
-def test_a_column_of_an_extra_table_that_is_none_of_ours_is_a_mistake(tmp_path: Path) -> None:
-    train, test = mixed_tables()
-    write_table(tmp_path / "more.csv", extra_table(train, test))
-    with pytest.raises(ConfigError, match="names 'Lumo', which is neither"):
-        made(tmp_path, train, test, extra_train=[{"file": "more.csv", "columns": {"Lumo": "lumo"}}])
+def test_labels_in_other_units_are_refused(tmp_path: Path, train: pd.DataFrame, more: pd.DataFrame, says: str) -> None:
+    write_table(tmp_path / "more.csv", more[[*INPUTS, "lumo"]])
+    with pytest.raises(DataError, match=f"labels of 'lumo' seem to be in other units .*{says}"):
+        made(tmp_path, train, extra_train=[{"file": "more.csv"}])
+    made(tmp_path, train, extra_train=[{"file": "more.csv", "check_units": False}])
 
 
 def test_columns_of_an_extra_table_go_by_their_names_or_are_named_as_lacking(tmp_path: Path) -> None:
-    train, test = mixed_tables()
-    more = extra_table(train, test).rename(columns={"SMILES": "structure", "lumo": "LUMO (eV)"})
-    write_table(tmp_path / "more.csv", more)
-    with pytest.raises(DataError, match=r"extra_train .*more\.csv: columns are lacking: SMILES"):
-        made(tmp_path, train, test, extra_train=[{"file": "more.csv"}])
-    with pytest.raises(DataError, match=r"has none of the targets lumo, mu.*columns: \{lumo: THEIR NAME\}"):
-        made(tmp_path, train, test, extra_train=[{"file": "more.csv", "columns": {"SMILES": "structure"}}])
+    write_table(tmp_path / "more.csv", more_rows().rename(columns={"SMILES": "structure", "lumo": "LUMO (eV)"}))
     names = {"SMILES": "structure", "lumo": "LUMO (eV)"}
-    prepared = made(tmp_path, train, test, extra_train=[{"file": "more.csv", "columns": names}])
+    prepared = made(tmp_path, extra_train=[{"file": "more.csv", "columns": names}])
     assert prepared.train["lumo"].tail(2).tolist() == [1.0, 2.0]
     assert prepared.train["mu"].tail(2).isna().all()
+    for columns, error, words in (
+        ({}, DataError, r"extra_train .*more\.csv: columns are lacking: SMILES"),
+        ({"SMILES": "structure"}, DataError, r"has none of the targets lumo, mu.*columns: \{lumo: THEIR NAME\}"),
+        ({"Lumo": "lumo"}, ConfigError, "names 'Lumo', which is neither"),
+    ):
+        with pytest.raises(error, match=words):
+            made(tmp_path, extra_train=[{"file": "more.csv", "columns": columns}])
 
 
 def test_weights_and_auxiliary_targets_reach_the_rows(tmp_path: Path) -> None:
-    train, test = mixed_tables()
-    train = train.assign(trust=np.linspace(0.1, 1, len(train)), logP=range(len(train)))
-    path = write_competition(tmp_path, train, test, competition={"weight": "trust", "auxiliary_targets": ["logP"]})
-    config = load_competition(str(path))
+    train = TRAIN.assign(trust=np.linspace(0.1, 1, len(TRAIN)), logP=range(len(TRAIN)))
+    roles = {"weight": "trust", "auxiliary_targets": ["logP"]}
+    config = load_competition(str(write_competition(tmp_path, train, TEST, competition=roles)))
     write_table(tmp_path / "clean.parquet", prepare(config).train)
     rows = read_rows(tmp_path / "clean.parquet", config, True)
     assert rows.weights is not None and rows.auxiliary is not None
@@ -133,9 +111,10 @@ def test_weights_and_auxiliary_targets_reach_the_rows(tmp_path: Path) -> None:
     part = rows.take(np.array([3, 1]))
     assert part.auxiliary is not None and part.weights is not None
     assert part.auxiliary.tolist() == [[3.0], [1.0]]
+    assert part.weights.tolist() == rows.weights[[3, 1]].tolist()
     train.loc[4, "trust"] = 0
-    with pytest.raises(DataError, match=r"'trust' has weights that are not above 0: row 6"):
-        made(tmp_path, train, test, weight="trust")
+    with pytest.raises(DataError, match="'trust' has weights that are not above 0: row 6"):
+        made(tmp_path, train, weight="trust")
 
 
 FEATURES = """
@@ -166,8 +145,7 @@ def quits(inputs):
 
 def test_features_of_ones_own_join_both_tables(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(FEATURES)
-    train, test = mixed_tables()
-    prepared = made(tmp_path, train, test, features="own.py:lengths")
+    prepared = made(tmp_path, features="own.py:lengths")
     assert prepared.train["feature atoms"].tolist() == [float(len(s)) for s in prepared.train["SMILES"]]
     assert prepared.test["feature pH2"].isna().tolist() == prepared.test["pH"].isna().tolist()
 
@@ -188,4 +166,4 @@ def test_features_of_ones_own_join_both_tables(tmp_path: Path) -> None:
 def test_a_function_of_features_that_cannot_be_trusted_is_named(tmp_path: Path, function: str, says: str) -> None:
     (tmp_path / "own.py").write_text(FEATURES)
     with pytest.raises(ConfigError, match=says):
-        made(tmp_path, *mixed_tables(), features=f"own.py:{function}")
+        made(tmp_path, features=f"own.py:{function}")
