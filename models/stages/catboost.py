@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from sklearn.decomposition import TruncatedSVD
 
 from competition.errors import DataError
+from competition.files import read_json
 from competition.tables import Rows
 from models.config import CatboostStage
+from models.inputs import blocks
 from models.stages.per_target import Sample
-from models.stages.trees import FEW, Trees
+from models.stages.trees import FEW, LEARNED, Trees
 
 TOPICS = "topics.npy"
 ONE_HOT = 16  # categories, up to which each is asked for by itself; CatBoost's means see only "above the median or not"
@@ -39,7 +41,7 @@ class Catboost(Trees):
     def _learn(self, train: Rows, folder: Path) -> None:
         super()._learn(train, folder)
         if self.context.text:
-            _, words, _ = self._blocks(train, folder)
+            words = blocks.words(train, read_json(folder / LEARNED)["words"])
             svd = TruncatedSVD(min(self.config.topics, *words.shape), random_state=self.seed).fit(words)
             np.save(folder / TOPICS, svd.components_.astype(np.float32))  # (n_topics, n_words)
 
