@@ -47,7 +47,7 @@ def small(folder: Path, oof: list[str] = OOF, predicted: list[str] = TEST, **com
 
 def test_good_files_are_described_with_their_folds(tmp_path: Path) -> None:
     said = check(load_config(str(small(tmp_path))))
-    assert "stage theirs: file, 3 jobs; unknown folds: predictions made elsewhere, whose oof.csv does not name" in said
+    assert "stage theirs: file; unknown folds: predictions made elsewhere, whose oof.csv does not name" in said
     assert "WARNING" not in said
 
 
