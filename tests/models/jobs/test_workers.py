@@ -153,7 +153,10 @@ def test_workers_end_when_their_parent_does(tmp_path: Path, how: int) -> None:
         "    command.run(main)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    parent = subprocess.Popen([sys.executable, str(script)], env=environment, stderr=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, str(script)], env=environment, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+    )  # fmt: skip
     deadline = time.monotonic() + 60
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         assert time.monotonic() < deadline
