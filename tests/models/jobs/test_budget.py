@@ -147,14 +147,14 @@ def test_a_stage_that_does_not_fit_is_cut_and_a_later_run_goes_on_from_there(
     make_folds(config, load_folds_config(str(path)), paths)
     todo = plan(config, load_stages(str(path)), paths)
     before = time.monotonic()
-    train(config, paths, todo, 1, budget=15)
-    assert time.monotonic() - before < 15 * 1.05 + 5
+    train(config, paths, todo, 1, budget=12)
+    assert time.monotonic() - before < 12 * 1.05 + 5
     n_done = sum(job.finished for job in todo.jobs)
     assert n_done < 3
     last = capsys.readouterr().out.splitlines()[-2:]
-    said = [f"stage a  seed 0  {n} of 3 jobs finished within the budget of 15 s; " for n in (n_done, n_done - 1)]
+    said = [f"stage a  seed 0  {n} of 3 jobs finished within the budget of 12 s; " for n in (n_done, n_done - 1)]
     assert last[0].startswith(tuple(said))  # one less: a job that was published while its worker was ended
-    assert last[1].startswith("stage b  seed 0  0 of 3 jobs finished within the budget of 15 s; ")
+    assert last[1].startswith("stage b  seed 0  0 of 3 jobs finished within the budget of 12 s; ")
     assert sum(trained(tmp_path).values()) <= n_done + 1  # none that was known not to fit
 
 
