@@ -107,7 +107,8 @@ class Trainer:
         if self.settings.monitor == "held_out":
             n_steps = steps_per_epoch(train.encoded(0), self.settings) * self.settings.epochs
             write_json(self.folder / monitor.MEASURES, monitor.measures(history["history"], n_steps))
-        save_file(state, self.folder / WEIGHTS)
+        # weights of the hub may be views of transposed tensors, which safetensors does not take
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, self.folder / WEIGHTS)
         report = {"mean": mean.tolist(), "scale": scale.tolist(), "seed": self.seed}
         on = {path: rate for path, rate in rates(self.network).items() if rate > 0}
         report |= {"precision": self.accelerator.mixed_precision, "dropout": on}

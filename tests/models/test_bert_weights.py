@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -18,7 +19,7 @@ from models.inputs import encoders
 from models.inputs.tokens import encode
 from models.stages import bert
 from models.training.dropout import audit, rates
-from tests.models.encoders import TINY, WORDS, context, needs_rxnfp, publish, stage, table
+from tests.models.encoders import TINY, WORDS, context, fit, needs_rxnfp, publish, stage, table
 
 State = dict[str, torch.Tensor]
 DENSE = "bert.encoder.layer.0.output.dense.weight"
@@ -133,6 +134,13 @@ def test_rxnfp_loads_whole_though_its_config_names_no_model() -> None:
     assert own.keys() == {name for name in state if not name.startswith(("cls.", "bert.pooler."))}
     assert all(torch.equal(tensor, state[name]) for name, tensor in own.items())
     assert max(rates(encoder).values()) == 0
+
+
+@needs_rxnfp
+def test_rxnfp_whose_file_holds_transposed_tensors_trains_and_is_saved(tmp_path: Path) -> None:
+    ctx = context(["SMILES"])
+    fitted = fit(tmp_path, stage(weights="rxnfp", columns=["SMILES"], max_length=16), ctx, table(8))
+    assert np.isfinite(fitted.predict(table(4), tmp_path)).all()
 
 
 @needs_rxnfp
