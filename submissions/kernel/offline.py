@@ -22,28 +22,23 @@ from packaging.requirements import Requirement
 from competition import command
 from competition.environment import mismatch
 from competition.errors import DataError
-from competition.files import read_json, read_table, read_text_table, sha256_of, write_table
+from competition.files import read_json, read_table, read_text_table, write_table
 from competition.paths import PROJECT, Bundle, Paths
 from submissions.run import SUBMISSION_FILE
 
 
-def check_bundle(bundle: Bundle, manifest: dict[str, Any]) -> None:
-    """Check that a bundle is as it was made, and that the image has the packages that do not travel.
+def require_image(requirements: list[str]) -> None:
+    """Check that the image has the packages that do not travel.
 
     Raises:
-        DataError: with a file that is missing or has changed, or with all packages that do not fit.
+        DataError: with all that do not fit.
     """
-    for name, known in manifest["files"].items():
-        file = bundle.root / name
-        if not file.is_file() or sha256_of(file) != known["sha256"]:
-            found = "has changed" if file.is_file() else "is missing"
-            raise DataError(f"{file} {found} since ./run.sh kernel made the bundle. Upload the bundle again.")
-    needed = map(Requirement, manifest["image"])
+    needed = map(Requirement, requirements)
     misfits = [mismatch(part.name, str(part.specifier)) for part in needed]
-    if wrong := list(filter(None, misfits)):
+    if any(misfits):
         raise DataError(
-            f"This image does not have the packages that the bundle was made for: {'; '.join(wrong)}. Choose another "
-            "version of the image for the notebook, or make the bundle again for this one."
+            f"The bundle was made for an image with other packages: {'; '.join(filter(None, misfits))}. Choose another "
+            "version of the image for the notebook, or make the bundle again."
         )
 
 
@@ -66,18 +61,14 @@ def find_table(name: str, slug: str | None, inputs: Path) -> Path:
     found = [path for path in found if slug in path.relative_to(inputs).parts[:-1]] or found
     if len(found) != 1:
         raise DataError(
-            f"The notebook needs one {name} below {inputs}, that of the competition {slug or ''}; "
-            + (
-                f"found {', '.join(map(str, found))}. Detach the others."
-                if found
-                else "there is none. Attach its data."
-            )
+            f"The notebook needs one {name} below {inputs}, that of the competition {slug or ''}; found "
+            f"{', '.join(map(str, found)) or 'none'}. Attach the competition's data, and nothing else of that name."
         )
     return found[0]
 
 
 def predict_rows(bundle: Bundle, manifest: dict[str, Any], test: Path, written: Path) -> None:
-    """Predict a test table with the run of the bundle, and write the submission, in the order of the sample.
+    """Predict a test table with the run of the bundle, and write the submission.
 
     Raises:
         UserError: as `submissions.predict.predict`.
@@ -90,19 +81,16 @@ def predict_rows(bundle: Bundle, manifest: dict[str, Any], test: Path, written: 
             target.mkdir() if source.is_dir() else target.symlink_to(source)
         os.environ["WORK_DIR"] = work
         table = read_text_table(predict(manifest["name"], test, n_workers=None))
-    table, is_ordered = in_order_of(test.with_name(manifest["sample"]), table, manifest["id"])
-    write_table(written, table)
-    print(f"{len(table)} rows of {test}, in the order of {manifest['sample'] if is_ordered else 'that file'}")
+    write_table(written, in_order_of(test.with_name(manifest["sample"]), table, manifest["id"]))
+    print(f"{len(table)} rows of {test}; means of the training labels: {manifest['label_means']}")
     print(read_table(written, [manifest["id"]]).describe().loc[["mean", "std", "min", "max"]].to_string())
-    print(f"means of the training labels: {', '.join(f'{mean:.5g}' for mean in manifest['label_means'])}")
 
 
-def in_order_of(sample: Path, table: pd.DataFrame, id_column: str) -> tuple[pd.DataFrame, bool]:
-    """The rows in the order of the sample, if it is there and names the same ones; and whether they are."""
+def in_order_of(sample: Path, table: pd.DataFrame, id_column: str) -> pd.DataFrame:
+    """The rows in the order of the sample, if it is there and names the same ones."""
     asked = list(read_text_table(sample).get(id_column, [])) if sample.is_file() else []
-    if sorted(asked) != sorted(table[id_column]):
-        return table, False
-    return table.set_index(id_column, drop=False).loc[asked].reset_index(drop=True), True
+    same = sorted(asked) == sorted(table[id_column])
+    return table.set_index(id_column, drop=False).loc[asked] if same else table
 
 
 def train(bundle: Bundle, name: str, inputs: Path, written: Path, options: list[str]) -> None:
@@ -122,7 +110,7 @@ def main() -> None:
     """Command line."""
     bundle = Bundle(PROJECT.parent)
     manifest = read_json(bundle.manifest)
-    check_bundle(bundle, manifest)
+    require_image(manifest["image"])
     inputs = Path(os.environ.get("KAGGLE_INPUT") or "/kaggle/input")
     written = Path(os.environ.get("KAGGLE_WORKING") or "/kaggle/working") / SUBMISSION_FILE
     os.environ |= {"WEIGHTS_DIR": str(bundle.weights), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

@@ -6,26 +6,24 @@ does not mount. Neither has a path of the machine that packs: files of the user'
 file that names them.
 
     work/<name>/kernel/dataset/     for one data set: code/ work/ weights/ wheels/ requirements.txt and bundle.json, by
-                                    which the notebook finds it: purpose, competition, packages, each file's digest
+                                    which the notebook finds it: purpose, competition, packages, digest of its files
     work/<name>/kernel/notebook/    the notebook and what it is uploaded with
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from competition.errors import DataError
-from competition.files import read_json, replaced, sha256_of, write_atomically, write_json
+from competition.files import digest, read_json, replaced, sha256_of, write_atomically, write_json
 from competition.paths import Bundle, Kernel, Paths, kaggle_files, kaggle_listing, kaggle_mount, work_root
 from models.config import EmbeddingStage
 from models.jobs.attempts import verify
 from models.jobs.plan import REPORT, Job, code_digest
 from models.settings import CustomStage, FileStage, NeuralStage
-from models.weight_sets import WEIGHT_SETS
 from submissions.blend.stacks import STACKS
 from submissions.check import check
 from submissions.columns import column_names
@@ -40,8 +38,8 @@ NOT_READ = ("oof", "notes.json", "pretraining.json", "measures.json")
 """How files of a job begin that prediction does without: predictions of training rows, and what training told."""
 TOLERANT = {"unparsable": "drop", "unembeddable": "flat", "too_long": "cut_end"}
 """Settings that may be `error`, and what they are in a notebook, where no hidden row may cost the submission."""
-KEPT_OF_RUN = ("run", "made_from", "targets", "outputs", "sample_columns", "n_folds", "label_means", "test_key")
-KEPT_OF_CHOICE = ("chosen", "postprocessing")
+READ = (".txt", ".skops", KNOWN_LABELS)
+"""How files of the last steps end that prediction reads; the others are predictions."""
 
 
 def build(paths: Paths, config: Config | None, owner: str, python: str, accelerator: str | None) -> Kernel:
@@ -69,19 +67,11 @@ def build(paths: Paths, config: Config | None, owner: str, python: str, accelera
             config, manifest = copy_run(paths.name, new.bundle)
         require_no_paths(new.bundle, config)
         manifest |= add_wheels(new.bundle, {stage.kind for stage in config.stages.values()}, python)
-        write_json(new.bundle.manifest, {**manifest, "files": files_in(new.bundle)})
-        has_network = any(isinstance(stage, NeuralStage | EmbeddingStage) for stage in config.stages.values())
-        machine = accelerator or (GPU if has_network else CPU)
-        write_notebook(new.notebook, new.bundle, manifest, owner, machine)
+        files = [file for file in sorted(new.bundle.root.rglob("*")) if file.is_file()]
+        write_json(new.bundle.manifest, {**manifest, "content": digest([sha256_of(file) for file in files])})
+        networks = [stage for stage in config.stages.values() if isinstance(stage, NeuralStage | EmbeddingStage)]
+        write_notebook(new.notebook, new.bundle, manifest, owner, accelerator or (GPU if networks else CPU))
     return kernel
-
-
-def files_in(bundle: Bundle) -> dict[str, dict[str, Any]]:
-    """Size and digest of every file, by its name in the bundle."""
-    files = sorted(path for path in bundle.root.rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(bundle.root)): {"size": path.stat().st_size, "sha256": sha256_of(path)} for path in files
-    }
 
 
 def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
@@ -95,11 +85,10 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
         ConfigError: if pretrained weights are out of reach.
     """
     run = latest_run(name)
-    there = bundle.work / run.folder.relative_to(work_root())
-    parts = copy_parts(run, there)
+    stored, there = run.stored, bundle.work / run.folder.relative_to(work_root())
     columns = column_names(run.config)
     weighed = [column for weights in run.weights.values() for column, weight in weights.items() if weight]
-    used = {columns[column][0] for column in (weighed if weighed and STACK not in parts else columns)}
+    used = {columns[column][0] for column in (weighed if weighed and run.chosen not in STACKS else columns)}
     config = run.config.model_copy(update={"stages": {n: s for n, s in run.config.stages.items() if n in used}})
     if fixed := [stage for stage, settings in config.stages.items() if isinstance(settings, FileStage)]:
         raise DataError(
@@ -115,17 +104,21 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     for stage, section in settings["stages"].items():
         if isinstance(config.stages[stage], EmbeddingStage):
             section["weights"] = copy_weights(section["weights"], stage, bundle)
-        elif section.get("weights") not in (None, *WEIGHT_SETS):
+        elif section.get("weights"):
             section["weights"] = Path(section["weights"]).name  # the folders of its jobs have what they became
     for job in run.plan.jobs:
         if job.in_column and job.stage in used:
             copy_job(job, bundle.work / job.folder.relative_to(work_root()))
-    stored, competition = run.stored, config.competition
+    for part in {BLEND, STACK, CHOICE} & set(stored):
+        stored[part]["files"] = {file: known for file, known in run.part(part)["files"].items() if file.endswith(READ)}
+        for file in stored[part]["files"]:
+            print(f"{file} travels, too")
+            copy(run.folder / file, there / file)
     stages = [stage for stage in stored["stages"] if stage["name"] in used]
-    kept = {key: stored[key] for key in KEPT_OF_RUN}
-    kept |= {"config": settings, "stages": stages, "columns": list(column_names(config)), **parts}
-    write_json(there / MANIFEST, kept)
+    stored |= {"config": settings, "stages": stages, "columns": list(column_names(config))}
+    write_json(there / MANIFEST, stored)
     write_atomically(bundle.work / run.paths.latest_run.relative_to(work_root()), f"{run.name}\n")
+    competition = config.competition
     return config, {
         "name": run.paths.name,
         "purpose": "prediction",
@@ -135,25 +128,8 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
         "sample": competition.sample_submission.name,
         "id": competition.id,
         "label_means": stored["label_means"],
-        "metric": run.metric.name,
-        "cross_fitted_score": run.part(CHOICE)["procedure"]["cross_fitted_score"],
+        "score": f"{run.metric.name} {run.part(CHOICE)['procedure']['cross_fitted_score']:.5g}, cross-fitted",
     }
-
-
-def copy_parts(run: Run, there: Path) -> dict[str, Any]:
-    """What run.json says of the chosen candidate and its post-processing, with the files that they read."""
-    step = STACK if run.chosen in STACKS else BLEND
-    choice, models = run.part(CHOICE), run.part(step)["candidates"][run.chosen]["models"]
-    kept: dict[str, Any] = {CHOICE: {key: choice[key] for key in KEPT_OF_CHOICE}}
-    kept[step] = {"candidates": {run.chosen: {"models": models}}}
-    for part in kept:
-        read = KNOWN_LABELS if part == CHOICE else json.dumps(models)
-        kept[part]["files"] = {name: known for name, known in run.part(part)["files"].items() if name in read}
-        for name in kept[part]["files"]:
-            copy(run.folder / name, there / name)
-    if kept[CHOICE]["files"]:
-        print(f"note: {KNOWN_LABELS} travels, with mean labels of training rows, since postprocess has known_labels")
-    return kept
 
 
 def require_own_code(run: Run, config: Config) -> None:
@@ -196,10 +172,10 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
     """
     competition = config.competition
     print(check(config, here=False), flush=True)
-    tables = [competition.train, competition.test, competition.sample_submission]
+    slug, tables = str(competition.kaggle), [competition.train, competition.test, competition.sample_submission]
 
     def place(path: Path) -> str:
-        on_platform = mounted_at(path, str(competition.kaggle)) if path in tables else None
+        on_platform = mounted_at(path, slug) if path in tables else None
         return on_platform or copy_of_user(path, bundle, bundle.root)
 
     document = config.model_dump(exclude_unset=True)

@@ -19,26 +19,16 @@ from importlib import metadata
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from competition.errors import SubmissionError
+from submissions.kernel.wheels import versions_of
 
 EXECUTE, NO_NETWORK = (Path(__file__).with_name(name) for name in ("execute.py", "no_network.py"))
 UNSHARE = ["unshare", "--map-root-user", "--net", "--mount"]
-TOOLS = ("ipykernel", "nbclient", "pip")
+TOOLS = ["ipykernel", "nbclient", "pip"]
 """What runs a notebook and installs its packages; every image has them."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a notebook may use."""
-
-    minutes: float = 30.0
-    memory: float = 30.0
-    """GB of all its processes together."""
-    disk: float = 20.0
-    """GB in its working folder."""
+LIMITS = {"minutes": 30.0, "memory": 30.0, "disk": 20.0}
+"""The most that a notebook may use: minutes, GB of all its processes together, GB in its working folder."""
 
 
 @dataclass(frozen=True)
@@ -58,124 +48,93 @@ class Sandbox:
         """What the notebook may write to."""
         return self.root / "working"
 
-    @property
-    def python(self) -> Path:
-        """The interpreter, with the image's packages alone."""
-        return self.root / "image" / "bin" / "python"
 
-    @property
-    def means(self) -> str:
-        """What guards it, in words."""
-        if self.namespaces:
-            return "namespaces: no network device, inputs mounted read-only, this project's code and products hidden"
-        return "permissions (no namespaces here): Python refuses to connect, inputs without write permission"
+def make_sandbox(root: Path, packages: Iterable[str], without: set[str]) -> Sandbox:
+    """An empty sandbox, in whose environment this interpreter has some of its packages and what they need.
 
-
-def make_sandbox(root: Path, packages: Iterable[str]) -> Sandbox:
-    """An empty sandbox with an environment of this interpreter that has some of its packages, and what they need."""
-    sandbox = Sandbox(root, has_namespaces())
+    Args:
+        without: packages that the notebook installs itself.
+    """
+    namespaces = False
+    with suppress(FileNotFoundError):
+        namespaces = not subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode
+    sandbox = Sandbox(root, namespaces)
     for folder in (sandbox.input, sandbox.working, root / "home"):
         folder.mkdir(parents=True)
-    venv.create(sandbox.python.parents[1], symlinks=True)
-    site = next(sandbox.python.parents[1].glob("lib/python*/site-packages"))
-    for distribution in _with_requirements([*packages, *TOOLS]):
-        for name in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__"}:
+    venv.create(root / "image", symlinks=True)
+    site = next((root / "image").glob("lib/python*/site-packages"))
+    versions = versions_of(packages, without) | versions_of(TOOLS, set())
+    for package, version in versions.items():
+        files = (metadata.files(package) or []) if version else []
+        for name in {file.parts[0] for file in files} - {"..", "__pycache__"}:
             if not (site / name).exists():
-                (site / name).symlink_to(str(distribution.locate_file(name)))
-    if not sandbox.namespaces:
+                (site / name).symlink_to(str(metadata.distribution(package).locate_file(name)))
+    if not namespaces:
         shutil.copy(NO_NETWORK, site / "sitecustomize.py")
     return sandbox
 
 
-def has_namespaces() -> bool:
-    """Whether this system lets its users make them."""
-    try:
-        return subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        return False
-
-
-def _with_requirements(names: Iterable[str]) -> list[metadata.Distribution]:
-    """Installed distributions, with those that they need and that are installed."""
-    found, waiting = dict[str, metadata.Distribution](), [canonicalize_name(name) for name in names]
-    while waiting:
-        name = waiting.pop()
-        if name in found or not (installed := list(metadata.distributions(name=name))):
-            continue
-        found[name] = installed[0]
-        needs = map(Requirement, installed[0].requires or [])
-        waiting += [canonicalize_name(n.name) for n in needs if n.marker is None or n.marker.evaluate({"extra": ""})]
-    return list(found.values())
-
-
-def run_notebook(sandbox: Sandbox, notebook: Path, hidden: list[Path], limits: Limits, log: Path) -> dict[str, float]:
+def run_notebook(
+    sandbox: Sandbox, notebook: Path, hidden: list[Path], limits: dict[str, float], log: Path
+) -> tuple[int, dict[str, float]]:
     """Run a notebook with what is in `sandbox.input`; all that it prints goes to `log`.
 
     Args:
         hidden: folders that the notebook shall not see, where there are namespaces.
+        limits: as LIMITS.
 
     Returns:
-        What it used: `minutes`, `memory` and `disk` as in `Limits`; and `status`, its exit status.
+        Its exit status, and the most that it used of what has limits.
 
     Raises:
         SubmissionError: if it breaks a limit; it is ended then.
     """
-    script = shutil.copy(EXECUTE, sandbox.root)
-    command = [str(sandbox.python), str(script), str(notebook)]
+    python = sandbox.root / "image" / "bin" / "python"
+    command = [str(python), str(shutil.copy(EXECUTE, sandbox.root)), str(notebook)]
     if sandbox.namespaces:
-        command = [*UNSHARE, *command, f"--read-only={sandbox.input}", "--hide", *map(str, hidden)]
+        command = [*UNSHARE, *command, str(sandbox.input), *map(str, hidden)]
     else:
         for path in [sandbox.input, *sandbox.input.rglob("*")]:
             path.chmod(path.stat().st_mode & ~0o222)
-    with log.open("w") as said:
-        process = psutil.Popen(
-            command, cwd=sandbox.working, env=_variables(sandbox), stdout=said, stderr=subprocess.STDOUT
-        )
-        started, used, known = time.monotonic(), dict.fromkeys(vars(limits), 0.0), {process}
-        try:
-            while process.poll() is None:
-                time.sleep(0.2)
-                known.update(_children(process))
-                used["minutes"] = (time.monotonic() - started) / 60
-                used["memory"] = max(used["memory"], sum(map(_memory, known)))
-                used["disk"] = _size(sandbox.working)
-                for what, allowed in vars(limits).items():
-                    if used[what] > allowed:
-                        raise SubmissionError(
-                            f"The notebook used {used[what]:.3g} of the {allowed:.3g} {_UNITS[what]} that it may use, "
-                            f"and was stopped. Blend fewer or cheaper stages, or allow more with --{what}."
-                        )
-        finally:
-            for one in known.union(_children(process)):
-                with suppress(psutil.NoSuchProcess):
-                    one.kill()
-            process.wait()
-    return {**used, "status": process.returncode}
-
-
-_UNITS = {"minutes": "minutes", "memory": "GB of memory", "disk": "GB in its working folder"}
-
-
-def _variables(sandbox: Sandbox) -> dict[str, str]:
-    """Environment variables of the platform, and nothing of this machine but which GPUs and libraries to use."""
-    here = {name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH") if name in os.environ}
-    return {
-        **here,
-        "PATH": f"{sandbox.python.parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+    kept = {name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH") if name in os.environ}
+    variables = {
+        "PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         "HOME": str(sandbox.root / "home"),
         "LANG": "C.UTF-8",
         "PYTHONNOUSERSITE": "1",
         "KAGGLE_INPUT": str(sandbox.input),
         "KAGGLE_WORKING": str(sandbox.working),
         "KAGGLE_KERNEL_RUN_TYPE": "Batch",
-        "KAGGLE_IS_COMPETITION_RERUN": "1",
     }
+    used, started = dict.fromkeys(limits, 0.0), time.monotonic()
+    with log.open("w") as said:
+        process = psutil.Popen(command, cwd=sandbox.working, env=kept | variables, stdout=said, stderr=said)
+        known = {process}
+        try:
+            while process.poll() is None:
+                time.sleep(0.2)
+                known |= _children(process)
+                now = (time.monotonic() - started) / 60, sum(map(_memory, known)), _size(sandbox.working)
+                used = {what: max(used[what], value) for what, value in zip(limits, now, strict=True)}
+                for what, allowed in limits.items():
+                    if used[what] > allowed:
+                        unit = "minutes" if what == "minutes" else f"GB of {what}"
+                        raise SubmissionError(
+                            f"The notebook was stopped, since it used more than {allowed:g} {unit}. Blend fewer or "
+                            f"cheaper stages, or allow more with --{what}."
+                        )
+        finally:
+            for one in known | _children(process):
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+            process.wait()
+    return int(process.returncode), used
 
 
-def _children(process: psutil.Process) -> list[psutil.Process]:
+def _children(process: psutil.Process) -> set[psutil.Process]:
     with suppress(psutil.NoSuchProcess):
-        return list(process.children(recursive=True))
-    return []
+        return set(process.children(recursive=True))
+    return set()
 
 
 def _memory(process: psutil.Process) -> float:

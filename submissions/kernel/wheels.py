@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,9 @@ from competition.paths import PROJECT, Bundle, wheels_cache
 IMAGE = Path(__file__).with_name("image.txt")
 ONLY_FOR = {"unimol-tools": {"unimol", "unimol2"}, "chemprop": {"gnn"}}
 """Packages with many requirements -> the kinds of stages that import them."""
-GLIBC = (28, 27, 26, 24, 17, 12, 5)
-PLATFORMS = [f"--platform=manylinux_2_{minor}_x86_64" for minor in GLIBC] + [
-    f"--platform={name}_x86_64" for name in ("manylinux2014", "manylinux2010", "manylinux1", "linux")
-]
-"""What the image's glibc runs."""
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+GLIBC = ("_2_28", "_2_27", "_2_26", "_2_24", "_2_17", "2014", "_2_12", "2010", "_2_5", "1")
+"""The names of what the image's glibc runs, behind `manylinux`."""
 
 
 def add_wheels(bundle: Bundle, kinds: set[str], python: str) -> dict[str, Any]:
@@ -43,16 +41,21 @@ def add_wheels(bundle: Bundle, kinds: set[str], python: str) -> dict[str, Any]:
         DataError: if a package is not installed here.
         ServiceError: if pip cannot fetch one.
     """
-    ranges = {str(canonicalize_name(Requirement(text).name)): text for text in project_requirements()}
-    roots = [text for name, text in ranges.items() if kinds & ONLY_FOR.get(name, kinds)]
+    ranges = {canonicalize_name(Requirement(text).name): text for text in project_requirements()}
+    roots = [name for name in ranges if kinds & ONLY_FOR.get(name, kinds)]
     image = image_packages()
     if any(bundle.root.rglob("*.skops")):  # only its own version reads an estimator of scikit-learn for certain
         image.discard("scikit-learn")
-    pins = pinned([*roots, *imported_by(bundle.user.rglob("*.py"))], image, python)
-    print(f"collecting {len(pins)} packages for Python {python} ...", flush=True)
-    write_atomically(bundle.requirements, "".join(f"{pin}\n" for pin in pins))
+    versions = versions_of([*roots, *imported_by(bundle.user.rglob("*.py"))], image, python)
+    if absent := [name for name, version in versions.items() if version is None]:
+        raise DataError(
+            f"The notebook needs the package {absent[0]}, which is not installed here, so that its version is not "
+            "known. Run ./run.sh check, which installs what is missing, or install it."
+        )
+    print(f"collecting {len(versions)} packages for Python {python} ...", flush=True)
+    write_atomically(bundle.requirements, "".join(f"{name}=={versions[name]}\n" for name in sorted(versions)))
     download(bundle.requirements, bundle.wheels, python)
-    return {"python": python, "image": [ranges[name] for name in sorted(image & set(ranges)) if ranges[name] in roots]}
+    return {"python": python, "image": [ranges[name] for name in roots if name in image]}
 
 
 def project_requirements() -> list[str]:
@@ -69,46 +72,39 @@ def image_packages() -> set[str]:
 
 def imported_by(files: Iterable[Path]) -> set[str]:
     """Distributions, installed here, that files of code import by name, wherever in the file."""
-    modules = set()
-    for file in files:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                modules |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                modules.add(node.module.partition(".")[0])
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
     distributions = metadata.packages_distributions()
-    return {name for module in modules for name in distributions.get(module, [])}
+    return {found for name in names for found in distributions.get(name.partition(".")[0], [])}
 
 
-def pinned(roots: Iterable[str], image: set[str], python: str) -> list[str]:
-    """What `roots` need beyond the image, themselves included, in the versions that are installed here.
+def versions_of(names: Iterable[str], without: set[str], python: str = PYTHON) -> dict[str, str | None]:
+    """The packages `names` and all that they need on Linux, with the versions that are installed here.
 
-    Raises:
-        DataError: if a package is not installed here.
+    Args:
+        without: packages that are left out with what they need.
     """
-    there = {"python_version": python, "python_full_version": f"{python}.0", "os_name": "posix", "extra": ""}
+    there = {"python_version": python, "python_full_version": f"{python}.0", "os_name": "posix"}
     there |= {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"}
-    pins = dict[str, str]()
-    seen = set[str]()
-    waiting = [Requirement(root) for root in roots]
+    versions, seen = dict[str, str | None](), set[str]()
+    waiting = [Requirement(name) for name in names]
     while waiting:
         part = waiting.pop()
         name = canonicalize_name(part.name)
-        if name in image or str(part) in seen:
+        if name in without or str(part) in seen:
             continue
         seen.add(str(part))
         try:
-            pins[name] = f"{name}=={metadata.version(name)}"
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            raise DataError(
-                f"The package {name}, which the notebook needs, is not installed here, so its version is not known. "
-                "Run ./run.sh check once, which installs what is missing, or install it."
-            ) from None
+            versions[name] = None
+            continue
         for need in map(Requirement, metadata.requires(name) or []):
-            extras = [there | {"extra": extra} for extra in ("", *part.extras)]
-            if need.marker is None or any(need.marker.evaluate(extra) for extra in extras):
+            extras = ["", *part.extras]
+            if need.marker is None or any(need.marker.evaluate(there | {"extra": extra}) for extra in extras):
                 waiting.append(need)
-    return sorted(pins.values())
+    return versions
 
 
 def download(requirements: Path, folder: Path, python: str) -> None:
@@ -119,34 +115,31 @@ def download(requirements: Path, folder: Path, python: str) -> None:
     Raises:
         ServiceError: if pip fails, or a package cannot be built for another machine.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     cache = wheels_cache()
-    cache.mkdir(parents=True, exist_ok=True)
-    target = ["--implementation=cp", f"--python-version={python}", *PLATFORMS]
-    wanted = ["--no-deps", f"--requirement={requirements}", f"--dest={folder}", f"--find-links={cache}", *target]
-    if not _pip("download", "--no-index", *wanted):
+    for place in (folder, cache):
+        place.mkdir(parents=True, exist_ok=True)
+    wanted = ["--no-deps", f"--requirement={requirements}", f"--dest={folder}", f"--find-links={cache}"]
+    wanted += ["--implementation=cp", f"--python-version={python}", "--platform=linux_x86_64"]
+    wanted += [f"--platform=manylinux{glibc}_x86_64" for glibc in GLIBC]
+    if not pip("download", "--no-index", *wanted):
         return
-    failed = _pip("download", *wanted)
-    for source in _sources(folder):
-        failed = failed or _pip("wheel", "--no-deps", f"--wheel-dir={folder}", str(source))
+    failed = pip("download", *wanted)
+    for source in [path for path in folder.iterdir() if path.suffix != ".whl"]:
+        failed = failed or pip("wheel", "--no-deps", f"--wheel-dir={folder}", str(source))
         source.unlink()
-    own = [wheel.name for wheel in folder.glob("*-linux_*.whl")]  # built here, with compiled code
-    if failed or own:
+    if compiled := [wheel.name for wheel in folder.glob("*-linux_*.whl")]:
+        failed = failed or f"{compiled[0]} was built for this machine"
+    if failed:
         raise ServiceError(
-            f"pip cannot fetch the wheels for Python {python} on Linux: {failed or f'{own[0]} is for this machine'}. "
-            "Look at the network and at pip's index, install a version here that has a wheel, or leave out the stage "
-            "that needs the package."
+            f"pip cannot fetch the wheels for Python {python} on Linux: {failed}. Look at the network and at pip's "
+            "index, install a version here that has a wheel, or leave out the stage that needs the package."
         )
-    for wheel in folder.glob("*.whl"):
+    for wheel in folder.iterdir():
         shutil.copy(wheel, cache)
 
 
-def _sources(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.iterdir()) if path.name.endswith((".tar.gz", ".zip")))
-
-
-def _pip(*arguments: str) -> str:
+def pip(*arguments: str) -> str:
     """Run pip; returns the last line of what it says where it fails, else nothing."""
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run([*pip, *arguments], capture_output=True, text=True, check=False)
-    return ((done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]) if done.returncode else ""
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (done.stderr.strip() or "no message").splitlines()[-1] if done.returncode else ""

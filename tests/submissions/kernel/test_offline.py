@@ -12,30 +12,17 @@ import pandas as pd
 import pytest
 
 from competition.errors import DataError
-from competition.files import read_json, write_table
+from competition.files import write_table
 from competition.paths import Bundle, Paths
 from submissions.kernel import offline
-from submissions.kernel.offline import check_bundle, find_table, in_order_of, train
+from submissions.kernel.offline import find_table, in_order_of, require_image, train
 from tests.submissions.kernel.conftest import SLUG
 
 
-def test_a_file_that_is_missing_or_changed_is_named(work: Paths) -> None:
-    bundle = work.kernel.bundle
-    manifest = read_json(bundle.manifest)
-    check_bundle(bundle, manifest)
-    booster = next(bundle.root.rglob("target_0.txt"))
-    booster.write_text(booster.read_text().replace("1", "2"))
-    with pytest.raises(DataError, match=r"target_0\.txt has changed since .* Upload the bundle again"):
-        check_bundle(bundle, manifest)
-    booster.unlink()
-    with pytest.raises(DataError, match=r"target_0\.txt is missing"):
-        check_bundle(bundle, manifest)
-
-
-def test_packages_of_the_image_out_of_range_are_named_with_what_was_found(work: Paths) -> None:
-    wrong = {**read_json(work.kernel.bundle.manifest), "image": ["numpy>=1,<2", "not-there>=2"]}
+def test_packages_of_the_image_out_of_range_are_named_with_what_was_found() -> None:
+    require_image(["numpy>=2,<3"])
     with pytest.raises(DataError, match=r"numpy 2.*, needed <2,>=1; not-there is missing, needed not-there>=2"):
-        check_bundle(work.kernel.bundle, wrong)
+        require_image(["pandas>=1", "numpy>=1,<2", "not-there>=2"])
 
 
 def test_the_test_table_is_that_of_the_competition_wherever_it_is_mounted(tmp_path: Path) -> None:
@@ -43,12 +30,12 @@ def test_the_test_table_is_that_of_the_competition_wherever_it_is_mounted(tmp_pa
     bundle.work.mkdir(parents=True)
     for file in (bundle.manifest, bundle.work / "test.csv"):  # in a bundle: none of the competition's
         file.touch()
-    with pytest.raises(DataError, match=rf"one test\.csv below .*{SLUG}; there is none. Attach"):
+    with pytest.raises(DataError, match=rf"one test\.csv below .*{SLUG}; found none. Attach"):
         find_table("test.csv", SLUG, tmp_path)
     for folder in ("datasets/you/other", "datasets/you/another"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "test.csv").touch()
-    with pytest.raises(DataError, match=r"found .*another/test\.csv, .*other/test\.csv. Detach"):
+    with pytest.raises(DataError, match=r"found .*another/test\.csv, .*other/test\.csv\. Attach"):
         find_table("test.csv", SLUG, tmp_path)
     (tmp_path / SLUG / "data").mkdir(parents=True)
     (tmp_path / SLUG / "data" / "test.csv").touch()
@@ -58,13 +45,12 @@ def test_the_test_table_is_that_of_the_competition_wherever_it_is_mounted(tmp_pa
 def test_rows_have_the_order_of_the_sample_only_if_it_names_the_same_rows(tmp_path: Path) -> None:
     table = pd.DataFrame({"id": ["a", "b", "c"], "y": np.arange(3.0)})
     sample = tmp_path / "sample.csv"
-    assert in_order_of(sample, table, "id")[1] is False
+    assert in_order_of(sample, table, "id") is table
     write_table(sample, table.iloc[[2, 0, 1]])
-    ordered, is_ordered = in_order_of(sample, table, "id")
-    assert (is_ordered, list(ordered["id"]), list(ordered["y"])) == (True, ["c", "a", "b"], [2.0, 0.0, 1.0])
+    ordered = in_order_of(sample, table, "id")
+    assert (list(ordered["id"]), list(ordered["y"])) == (["c", "a", "b"], [2.0, 0.0, 1.0])
     write_table(sample, table.iloc[:2])
-    same, is_ordered = in_order_of(sample, table, "id")
-    assert (is_ordered, list(same["id"])) == (False, ["a", "b", "c"])
+    assert in_order_of(sample, table, "id") is table
 
 
 @pytest.mark.parametrize("earlier", ["notebooks/me/first/work/mixed", "datasets/me/mixed-pack/work/mixed", None])

@@ -10,7 +10,7 @@ import pytest
 from competition.errors import DataError, ServiceError
 from competition.paths import PROJECT, Bundle, wheels_cache
 from submissions.kernel import wheels
-from submissions.kernel.wheels import add_wheels, download, imported_by, pinned
+from submissions.kernel.wheels import add_wheels, download, imported_by, versions_of
 from tests.submissions.kernel.conftest import tiny_wheel
 
 DECLARED = {
@@ -26,12 +26,7 @@ def test_the_packages_are_followed_by_markers_and_extras_up_to_those_of_the_imag
 ) -> None:
     monkeypatch.setattr(wheels.metadata, "requires", DECLARED.__getitem__)
     monkeypatch.setattr(wheels.metadata, "version", lambda name: "1.0")
-    assert pinned(["A>=0"], {"c"}, "3.12") == ["a==1.0", "b==1.0", "d==1.0", "turbo==1.0"]
-
-
-def test_a_package_that_is_not_installed_here_is_named() -> None:
-    with pytest.raises(DataError, match="no-such-package, which the notebook needs, is not installed here"):
-        pinned(["no_such_package>1"], set(), "3.12")
+    assert versions_of(["A>=0"], {"c"}, "3.12") == dict.fromkeys(["a", "b", "d", "turbo"], "1.0")
 
 
 @pytest.fixture
@@ -76,6 +71,12 @@ def test_packages_that_own_code_imports_are_found_wherever_it_does(tmp_path: Pat
     assert imported_by([tmp_path / "own.py"]) == {"scikit-learn", "PyYAML"}
 
 
+def test_a_package_that_is_not_installed_here_is_named(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wheels, "project_requirements", lambda: ["no_such_package>1"])
+    with pytest.raises(DataError, match="needs the package no-such-package, which is not installed here"):
+        add_wheels(bundle, {"lightgbm"}, "3.12")
+
+
 @pytest.fixture
 def cache(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache, beside which pip has nothing."""
@@ -112,11 +113,11 @@ def test_a_package_that_has_its_source_alone_is_built_if_it_is_pure_python(
             tiny_wheel(folder, "a", "1.0", tag) if verb == "wheel" else (folder / "a-1.0.tar.gz").touch()
         return "nothing found" if "--no-index" in options else ""
 
-    monkeypatch.setattr(wheels, "_pip", pip)
+    monkeypatch.setattr(wheels, "pip", pip)
     if tag == "py3-none-any":
         download(tmp_path / "requirements.txt", tmp_path / "wheels", "3.12")
         assert [path.name for path in wheels_cache().iterdir()] == ["a-1.0-py3-none-any.whl"]
         assert [path.name for path in (tmp_path / "wheels").iterdir()] == ["a-1.0-py3-none-any.whl"]
     else:
-        with pytest.raises(ServiceError, match=r"a-1\.0-cp311-cp311-linux_x86_64\.whl is for this machine"):
+        with pytest.raises(ServiceError, match=r"a-1\.0-cp311-cp311-linux_x86_64\.whl was built for this machine"):
             download(tmp_path / "requirements.txt", tmp_path / "wheels", "3.12")
