@@ -32,7 +32,7 @@ def write_notebook(folder: Path, bundle: Bundle, manifest: dict[str, Any], owner
     data_set, notebook = (slug_of(manifest["name"], what) for what in slugs)
     titles = [slug.replace("-", " ") for slug in (data_set, notebook)]  # of which Kaggle makes the slugs again
     write_json(bundle.metadata, {"id": f"{owner}/{data_set}", "title": titles[0], "licenses": [{"name": "other"}]})
-    metadata = {
+    metadata: dict[str, Any] = {
         "id": f"{owner}/{notebook}",
         "title": titles[1],
         "code_file": f"{notebook}.ipynb",
