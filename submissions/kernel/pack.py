@@ -61,12 +61,14 @@ def build(paths: Paths, config: Config | None, owner: str, python: str, accelera
         new = Kernel(folder)
         print("copying code and weights ...", flush=True)
         copy_code(new.bundle)
+        kinds = None
         if config:
             manifest = copy_competition(paths.name, config, new.bundle)
         else:
             config, manifest = copy_run(paths.name, new.bundle)
+            kinds = {stage.kind for stage in config.stages.values()}
         require_no_paths(new.bundle, config)
-        manifest |= add_wheels(new.bundle, {stage.kind for stage in config.stages.values()}, python)
+        manifest |= add_wheels(new.bundle, kinds, python)
         files = [file for file in sorted(new.bundle.root.rglob("*")) if file.is_file()]
         write_json(new.bundle.manifest, {**manifest, "content": digest([sha256_of(file) for file in files])})
         networks = [stage for stage in config.stages.values() if isinstance(stage, NeuralStage | EmbeddingStage)]

@@ -27,11 +27,11 @@ GLIBC = ("_2_28", "_2_27", "_2_26", "_2_24", "_2_17", "2014", "_2_12", "2010", "
 """The names of what the image's glibc runs, behind `manylinux`."""
 
 
-def add_wheels(bundle: Bundle, kinds: set[str], python: str) -> dict[str, Any]:
+def add_wheels(bundle: Bundle, kinds: set[str] | None, python: str) -> dict[str, Any]:
     """Put requirements.txt and the wheels that it names into a bundle that has all else.
 
     Args:
-        kinds: of the stages.
+        kinds: of the stages; None where all packages of the project are needed, as `run.sh` does.
         python: of the notebook's image, such as 3.12.
 
     Returns:
@@ -42,7 +42,7 @@ def add_wheels(bundle: Bundle, kinds: set[str], python: str) -> dict[str, Any]:
         ServiceError: if pip cannot fetch one.
     """
     ranges = {canonicalize_name(Requirement(text).name): text for text in project_requirements()}
-    roots = [name for name in ranges if kinds & ONLY_FOR.get(name, kinds)]
+    roots = [name for name in ranges if kinds is None or kinds & ONLY_FOR.get(name, kinds)]
     image = image_packages()
     if any(bundle.root.rglob("*.skops")):  # only its own version reads an estimator of scikit-learn for certain
         image.discard("scikit-learn")

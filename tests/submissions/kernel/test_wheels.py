@@ -49,6 +49,8 @@ def test_what_is_in_the_image_and_what_other_stages_need_does_not_travel(bundle:
     assert "lightgbm>=4.6,<5" in said["image"] and not [text for text in said["image"] if text.startswith("rdkit")]
     add_wheels(bundle, {"gnn"}, "3.12")
     assert {"chemprop", "lightning"} <= shipped(bundle) and not {"torch", "unimol-tools"} & shipped(bundle)
+    add_wheels(bundle, None, "3.12")  # for training, since run.sh asks for all
+    assert {"chemprop", "unimol-tools"} <= shipped(bundle)
 
 
 @pytest.mark.parametrize(("package", "kinds"), wheels.ONLY_FOR.items())
