@@ -53,10 +53,10 @@ def main() -> None:
     config = load_config(args.competition, args.seed) if args.training else None
     if args.training and args.tried:
         raise ConfigError("--try compares predictions with those of a finished run; leave it out, or --training.")
-    if config and not config.competition.kaggle:
+    if config and (config.competition.holdout_of or not config.competition.kaggle):
         raise ConfigError(
-            f"The YAML of {args.competition} does not say which competition on Kaggle has the tables that the notebook "
-            "trains on; add competition.kaggle: SLUG, the last part of the address of the competition's page."
+            f"The notebook trains on tables of a competition on Kaggle, and those of {args.competition} are none; add "
+            "competition.kaggle: SLUG, the last part of the address of the competition's page, without --holdout."
         )
     if not args.training and not paths.latest_run.exists():
         find_config(args.competition)  # whose message is better where there is none

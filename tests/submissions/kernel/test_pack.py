@@ -262,11 +262,13 @@ def test_what_cannot_be_packed_is_told_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without = str(to_train(tmp_path / "without", competition={"kaggle": None}))
+    holdout = str(to_train(tmp_path / "holdout", competition={"holdout_of": "mixed"}))
     for arguments, error, message in (
         (["nothing"], ConfigError, "no competition 'nothing'"),
         (["nothing", "--training"], ConfigError, "no competition 'nothing'"),
         (["smoke"], DataError, r"run \./run\.sh full smoke"),
         ([without, "--training"], ConfigError, r"add competition\.kaggle: SLUG"),
+        ([holdout, "--training"], ConfigError, "without --holdout"),
         (["smoke", "--training", "--try"], ConfigError, "--try compares predictions"),
     ):
         monkeypatch.setattr(sys, "argv", ["kernel", *arguments])
