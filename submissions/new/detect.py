@@ -215,10 +215,17 @@ def find_targets(
     return [of.get(name, name) for name in asked], asked, f"GUESS, by order: in the sample {pairs}"
 
 
+def not_numbers(cells: pd.Series) -> tuple[pd.Series, int]:
+    """The cells that are neither missing nor a finite number, and how many are not missing."""
+    cells = cells.str.strip()
+    known = cells[~cells.str.lower().isin(MISSING)]
+    return known[~np.isfinite(pd.to_numeric(known, errors="coerce"))], len(known)
+
+
 def is_numeric(cells: pd.Series) -> bool:
     """Whether every cell is a finite number or missing, and some are numbers."""
-    known = _known(cells)
-    return len(known) > 0 and bool(np.isfinite(pd.to_numeric(known, errors="coerce")).all())
+    wrong, n_known = not_numbers(cells)
+    return wrong.empty and n_known > 0
 
 
 def counts_rows(cells: pd.Series) -> bool:
@@ -235,58 +242,43 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
         return Column(name, "left out", "has no name, like the row numbers that pandas writes")
     if train.str.strip().nunique() == 1:
         return Column(name, "left out", "the same in every training row")
-    known, filled = _known(cells), cells[cells != ""]
-    if not known.str.fullmatch(r"0\d+").any():  # 007 is a name, and would lose its zeros
-        if is_numeric(cells):
-            return _number_column(name, train, cells)
-        if damaged := _damaged_numbers(known):
-            return Column(name, "left out", damaged, warning=True)
-    distinct = list(filled.unique())
+    wrong, n_known = not_numbers(cells)
+    if not cells.str.fullmatch(r"0\d+").any():  # 007 is a name, and would lose its zeros
+        if wrong.empty and n_known:
+            return _number_column(name, train, cells, n_known)
+        commas = bool(wrong.str.fullmatch(r"[+-]?\d*,\d+").all())
+        if len(wrong) and (commas or len(wrong) <= 0.2 * n_known):
+            why = f"{len(wrong)} of {n_known} cells are no numbers ({wrong.iloc[0]!r}{', a decimal comma' * commas})"
+            return Column(name, "left out", f"{why}; correct or empty them to use it", warning=True)
+    filled = cells[cells != ""]
+    distinct, n_cells = list(filled.unique()), len(filled)
     sample = distinct[:: max(1, len(distinct) // SAMPLED)][:SAMPLED]
-    n_parsed, n_empty = _parsed(sample), len(cells) - len(filled)
+    n_parsed, n_empty = _parsed(sample), len(cells) - n_cells
     if looks_like_smiles(name, sample):
-        reason = f"RDKit parses {n_parsed} of {len(sample)} distinct values" + f"; {n_empty} cells are empty" * (
-            n_empty > 0
-        )
+        empty = f"; {n_empty} cells are empty" if n_empty else ""
+        reason = f"RDKit parses {n_parsed} of {len(sample)} distinct values{empty}"
         return Column(name, "smiles", reason, warning=n_parsed < len(sample) or n_empty > 0)
     if np.mean([is_reaction(value) for value in sample]) >= NEARLY_ALL:
         return Column(name, "text", "reaction SMILES (with >), which only language models read", reaction=True)
-    n, words = len(distinct), float(np.mean([len(WORD.findall(value)) for value in sample]))
-    reason = f"{n} distinct values in {len(filled)} cells"
-    if (words >= 3 and n > max(10, 0.2 * len(filled))) or (words >= 2 and n > 0.5 * len(filled)):
+    words, n = float(np.mean([len(WORD.findall(value)) for value in sample])), len(distinct)
+    reason = f"{n} distinct values in {n_cells} cells"
+    if (words >= 3 and n > max(10, 0.2 * n_cells)) or (words >= 2 and n > 0.5 * n_cells):
         return Column(name, "text", f"{reason}, {words:.1f} words on average")
-    if n <= 0.5 * len(filled):
+    if n <= 0.5 * n_cells:
         also = "; all parse as SMILES too: move it to smiles if they are molecules" * (n_parsed == len(sample))
         return Column(name, "categorical", reason + also)
     return Column(name, "left out", f"{reason}, of one word, like ids; name it under text if they say something")
 
 
-def _known(cells: pd.Series) -> pd.Series:
-    cells = cells.str.strip()
-    return cells[~cells.str.lower().isin(MISSING)]
-
-
-def _number_column(name: str, train: pd.Series, cells: pd.Series) -> Column:
+def _number_column(name: str, train: pd.Series, cells: pd.Series, n_known: int) -> Column:
     if counts_rows(train) or counts_rows(cells):
         return Column(name, "left out", "counts the rows")
     if train.is_unique and NAMED_LIKE_ID.search(name):
         return Column(name, "left out", "has a value of its own in every row and a name like an id")
-    known = _known(cells)
-    reason = "numbers" + (f", {len(cells) - len(known)} cells empty" if len(known) < len(cells) else "")
-    if train.nunique() <= 10 and (pd.to_numeric(known) % 1 == 0).all():
+    reason = "numbers" + (f", {len(cells) - n_known} cells empty" if n_known < len(cells) else "")
+    if train.nunique() <= 10 and (pd.to_numeric(cells, errors="coerce").dropna() % 1 == 0).all():
         reason += f", {train.nunique()} distinct whole ones: move it to categorical if they are codes"
     return Column(name, "numeric", reason)
-
-
-def _damaged_numbers(known: pd.Series) -> str:
-    """What is wrong with a column of numbers that do not parse; "" where it is something else."""
-    wrong = known[pd.to_numeric(known, errors="coerce").isna()]
-    comma = known.str.fullmatch(r"[+-]?\d*,\d+")
-    if comma.any() and is_numeric(known.where(~comma, known.str.replace(",", "."))):
-        return f"numbers with a decimal comma ({wrong.iloc[0]!r}); write them with a point to use them"
-    if len(wrong) <= 0.2 * len(known):
-        return f"{len(wrong)} of {len(known)} cells are no numbers ({wrong.iloc[0]!r}); correct or empty them to use it"
-    return ""
 
 
 def looks_like_smiles(name: str, values: list[str]) -> bool:

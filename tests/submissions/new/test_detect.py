@@ -70,7 +70,7 @@ def test_a_column_is_taken_for_what_it_is(values: list[str], name: str, expected
     ("values", "test", "role", "words"),
     [
         ([*RINGS, "c1cc", "C(("], RINGS[:2], "smiles", "RDKit parses 20 of 22 distinct values"),
-        (["1,5", "2,25", "3"], ["1,0"], "left out", "decimal comma ('1,5')"),
+        (["1,5", "2,25", "3"], ["1,0"], "left out", "3 of 4 cells are no numbers ('1,5', a decimal comma)"),
         (["1", "2", "3", "4", "5", "<0.1"], ["1"], "left out", "1 of 7 cells are no numbers ('<0.1')"),
         (NUMBERS, ["0.5", "?", "."], "left out", "2 of 23 cells are no numbers"),
     ],

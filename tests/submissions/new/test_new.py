@@ -97,7 +97,7 @@ def test_what_was_found_guessed_and_left_out_is_printed(
         "left out: (no name): has no name",
         "left out: same: the same in every training row",
         "left out: late: only in test",
-        "WARNING  column price: numbers with a decimal comma ('0,5')",
+        "WARNING  column price: 80 of 80 cells are no numbers ('0,5', a decimal comma)",
         "if rows of one cluster belong together: group: cluster",
         "60 training rows, 20 test rows",
         f"Written: {tmp_path / 'mine.yaml'}",
