@@ -39,18 +39,6 @@ from submissions.new.writing import as_written, as_yaml, comments, on_one_line, 
 
 ROLES: tuple[Role, ...] = ("smiles", "text", "numeric", "categorical")
 
-HINTS = """
-# More that is often worth setting (models/config.py, folds/config.py and submissions/config.py have all of it):
-#   in any stage           seeds: [0, 1, 2]        the mean over seeds; more seeds, better and slower
-#   in gnn, bert, unimol   epochs, learning_rate, batch_size, schedule: linear | cosine | one_cycle | ...
-#   in gnn, bert, unimol   head: {kind: multi_sample, samples: 5, dropout: 0.2}
-#   in bert on reactions   template: "{a}.{b}>>{c}" of your columns, enumerate_smiles: order, epochs: 15
-#   in submissions         default: convex         plain weights, where folds are groups that are few and unlike
-#   in folds               kind: kfold | stratified | group | stratified_group | scaffold | cluster | time | column |
-#                          file, and n_folds; ./run.sh folds NAME shows which one looks like the test table
-#   in competition         unparsable: drop        leave out rows whose molecule does not parse or whose text is empty
-"""
-
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Options of the command."""
@@ -231,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = detect((args.train, args.test, args.sample), args.id, args.target, args.group, inputs_needed)
     text = to_yaml(args, path, found)
     validate(Config, yaml.safe_load(text), path)
-    write_atomically(path, text + HINTS)
+    write_atomically(path, text + (PRESETS.parent / "hints.yaml").read_text(encoding="utf-8"))
     print("\n".join([text, *warnings(found)]))
     named = args.name if path.name == Path(args.name).name else path.stem
     config = load_config(named)
