@@ -160,7 +160,7 @@ def predict_run(run: Run, P: Array, inputs: list[str], features: Array) -> Array
         run: of which the choice was made.
         P: (n_rows, n_columns, n_outputs), the columns in the order of the run's, each the mean of its jobs.
         inputs: n_rows names of the rows' whole inputs (`INPUT_KEY`).
-        features: (n_rows, n_features) as `submissions.features` gives them.
+        features: (n_rows, n_features) as `submissions.stack_features` gives them.
 
     Raises:
         DataError: if the run's folder is not complete.

@@ -21,10 +21,10 @@ from competition.prepare import prepare_test
 from competition.tables import INPUT_KEY
 from models.jobs.new_rows import predict_jobs
 from submissions.columns import predictions_of
-from submissions.features import features_of
 from submissions.fitted import predict_run
 from submissions.run import latest_run
 from submissions.sample import submission_table, write_submission
+from submissions.stack_features import features_of
 
 
 def predict(name: str, test_file: Path, n_workers: int | None) -> Path:

@@ -18,9 +18,9 @@ from competition.files import derive_seed
 from submissions.blend.candidates import candidate
 from submissions.blend.crossfit import Comparison, Rule, choose, compare, cross_fit, repeats
 from submissions.blend.stacks import Corrector, Stacked, fit_ridge, fit_trees, regressor
-from submissions.features import features_of
 from submissions.fitted import keep, matrices_of, read_cross_fitted, rule_of
 from submissions.run import BLEND, STACK, STACK_FILE, Run, at_work, open_run
+from submissions.stack_features import features_of
 from submissions.words import number
 
 

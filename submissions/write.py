@@ -31,9 +31,9 @@ from submissions.blend.crossfit import (
 )
 from submissions.blend.postprocess import Inputs, Tried, choose_steps
 from submissions.columns import jobs_of_columns
-from submissions.features import features_of
 from submissions.fitted import KNOWN_LABELS, predict_run, read_cross_fitted, rule_of
 from submissions.run import BLEND, CHOICE, CROSS_FITTED, SPREAD_FILE, STACK, SUBMISSION_FILE, Run, at_work, open_run
+from submissions.stack_features import features_of
 from submissions.words import number
 
 FEWEST_FOLDS = 4

@@ -18,10 +18,8 @@ ROOMS = ["competition", "folds", "models", "submissions", "studies"]
 MODELS = ["inputs", "training", "stages", "jobs"]
 STAGES = {"unimol", "unimol2", "gnn", "bert", "embedding", "lightgbm", "catboost", "sklearn", "file", "custom"}
 FILES = sorted(file for room in ROOMS for file in (PROJECT / room).rglob("*.py"))
-LARGEST = {"lines": 13_500, "tokens": 95_000}
-"""What the code may have outside tests and benchmarks: some 200 lines above what it has."""
-
-UNTIL_ALL_ROOMS_ARE_IN = pytest.mark.xfail(strict=False, reason="some rooms are still being rewritten")
+LARGEST = {"lines": 19_600, "tokens": 139_000}
+"""What the code may have outside tests and benchmarks: some 200 lines above what it has. Lower it with the code."""
 
 
 def module_of(file: Path) -> str:
@@ -70,7 +68,6 @@ def test_stages_do_not_import_each_other() -> None:
         assert not IMPORTS[f"models.stages.{stage}"] & others, stage
 
 
-@UNTIL_ALL_ROOMS_ARE_IN
 def test_no_imports_go_in_a_circle() -> None:
     try:
         TopologicalSorter({name: names & IMPORTS.keys() - {name} for name, names in IMPORTS.items()}).prepare()
@@ -78,7 +75,6 @@ def test_no_imports_go_in_a_circle() -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-@UNTIL_ALL_ROOMS_ARE_IN
 def test_no_two_modules_share_a_name() -> None:
     stems = [file.stem for file in FILES if file.stem not in ("config", "__init__", "__main__")]
     assert sorted(stems) == sorted(set(stems))
@@ -96,7 +92,6 @@ def tokens(text: str) -> int:
     return sum(tokenize.tok_name[token.type] not in layout and token.start[0] not in strings for token in found)
 
 
-@UNTIL_ALL_ROOMS_ARE_IN
 def test_the_code_is_as_small_as_it_was() -> None:
     texts = [file.read_text(encoding="utf-8") for file in FILES]
     lines = [text.count("\n") for text in texts]

@@ -1,8 +1,8 @@
 """Stages of the study: a network on a cylinder's radius and height or on its picture, with dropout in several places.
 
 One target is regressed by mean squared error, standardised; several are bins, by cross-entropy. Each job measures
-itself on fresh cylinders, whose labels need no table, in the three ways to use a network with dropout: evaluation mode,
-one pass in training mode, the mean over many such passes (MC dropout: Gal and Ghahramani, arXiv 1506.02142).
+itself on fresh cylinders in the three ways to use a network with dropout: evaluation mode, one pass in training mode,
+the mean over many such passes (MC dropout: Gal and Ghahramani, arXiv 1506.02142).
 """
 
 from pathlib import Path
@@ -16,17 +16,18 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from competition.files import read_json, write_atomically, write_json
+from competition.files import write_atomically, write_json
 from competition.tables import Rows
 from models.stage import Context
 from models.training.labels import target_scale
-from studies.cylinder.make import HEIGHT, draw, one_hot
-from studies.cylinder.metric import accuracy
-from studies.cylinder.variance_shift import unit_ratio
+from studies.cylinder.cylinders import HEIGHT, accuracy, draw, one_hot
 
-WEIGHTS, SCALE, MEASURES = "weights.safetensors", "scale.json", "measures.json"
+Array = NDArray[np.float64]
+WEIGHTS = "weights.safetensors"
 SIZE = 24
 """Pixels of a picture's side, which is as long as the largest diameter, 1."""
+WIDTH = 64
+"""Units before the last layer."""
 N_FRESH, FRESH_SEED = 1000, 1
 
 
@@ -47,23 +48,30 @@ class DropoutSettings(BaseModel, extra="forbid"):
 class Network(nn.Module):
     """Hidden layers with dropout on the units of each, or on the last one's only, and a linear layer."""
 
-    def __init__(self, layers: list[nn.Module], width: int, n_outputs: int, settings: DropoutSettings) -> None:
+    mean: Tensor
+    scale: Tensor
+    """Of the targets."""
+
+    def __init__(self, layers: list[nn.Module], n_outputs: int, settings: DropoutSettings) -> None:
         super().__init__()
         each = settings.rate if settings.where == "each" else 0.0
         dropped = [part for layer in layers[:-1] for part in (layer, nn.Dropout(each))]
         self.units = nn.Sequential(*dropped, layers[-1])
         self.dropout = nn.Dropout(0.0 if settings.where == "none" else settings.rate)
-        self.last = nn.Linear(width, n_outputs)
+        self.last = nn.Linear(WIDTH, n_outputs)
+        for name, value in (("mean", 0), ("scale", 1)):
+            self.register_buffer(name, torch.full((n_outputs,), value, dtype=torch.float64))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Outputs (n_rows, n_outputs)."""
-        return self.steps(x)[2]
-
-    def steps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Units before the last layer as their own layer gives them, as the last one reads them, and the outputs."""
         units = self.units(x)
         read = self.dropout(units)
         return units, read, self.last(read)
+
+    def predictions(self, outputs: Tensor) -> Array:
+        """Outputs as volumes, or as the probability of each bin."""
+        outputs = outputs.double()
+        return (outputs.softmax(dim=1) if outputs.shape[1] > 1 else outputs * self.scale + self.mean).numpy()
 
 
 class Cylinders:
@@ -73,149 +81,123 @@ class Cylinders:
 
     def __init__(self, settings: DropoutSettings, context: Context) -> None:
         self.settings, self.context = settings, context
-        self.classifies = len(context.task.outputs) > 1
 
-    def network(self) -> Network:
-        """A new network."""
+    def layers(self) -> list[nn.Module]:
+        """New hidden layers."""
         raise NotImplementedError
 
     def encode(self, inputs: pd.DataFrame) -> Tensor:
         """Columns radius and height as the network reads them, n_rows first."""
         raise NotImplementedError
 
+    def network(self) -> Network:
+        """A new network."""
+        return Network(self.layers(), len(self.context.task.outputs), self.settings)
+
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Train on all rows, write the weights and the measures."""
         assert train.y is not None
+        settings, y = self.settings, torch.tensor(train.y)
         torch.manual_seed(self.context.seed)
-        mean, scale = target_scale(train.y)
-        mean, scale = (0 * mean, 0 * scale + 1) if self.classifies else (mean, scale)
-        write_json(folder / SCALE, {"mean": mean.tolist(), "scale": scale.tolist()})
-        network = self.network()
-        y = torch.from_numpy((train.y - mean) / scale).float()
-        train_loss = self._train(network, self.encode(train.inputs), y)
-        write_atomically(folder / WEIGHTS, safetensors.torch.save(network.state_dict()))
-        write_json(folder / MEASURES, {"train_loss": train_loss, **self._measures(network, folder)})
-
-    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
-        """Volumes, or the probability of each bin, (n_rows, n_targets), in evaluation mode."""
-        network = self.network()
-        network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
-        with torch.inference_mode():
-            return self._in_units(network.eval()(self.encode(rows.inputs)), folder)
-
-    def _train(self, network: Network, x: Tensor, y: Tensor) -> float:
-        """Train in place; the mean loss of the last epoch."""
-        settings, losses = self.settings, [0.0]
-        loss = nn.CrossEntropyLoss() if self.classifies else nn.MSELoss()
+        network, loss = self.network(), nn.CrossEntropyLoss() if y.shape[1] > 1 else nn.MSELoss()
+        if y.shape[1] == 1:
+            network.mean, network.scale = map(torch.from_numpy, target_scale(train.y))
+        x, y = self.encode(train.inputs), ((y - network.mean) / network.scale).float()
         optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate)
         n_steps = settings.epochs * -(-len(x) // settings.batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
         network.train()
         for epoch in range(settings.epochs):
-            losses = []
             for rows in torch.randperm(len(x)).split(settings.batch_size):
                 optimizer.zero_grad()
-                value = loss(network(x[rows]), y[rows])
-                value.backward()
+                loss(network(x[rows])[2], y[rows]).backward()
                 optimizer.step()
                 schedule.step()
-                losses.append(value.item() * len(rows))
             self.context.progress(epoch + 1, settings.epochs)
-        return sum(losses) / len(x)
-
-    def _in_units(self, outputs: Tensor, folder: Path) -> NDArray[np.float64]:
-        """Outputs of the network as volumes or as probabilities."""
-        if self.classifies:
-            return outputs.double().softmax(dim=1).numpy()
-        scale = read_json(folder / SCALE)
-        return outputs.double().numpy() * np.array(scale["scale"]) + np.array(scale["mean"])
+        write_atomically(folder / WEIGHTS, safetensors.torch.save(network.state_dict()))
+        write_json(folder / "measures.json", self._measures(network))
 
     @torch.inference_mode()
-    def _measures(self, network: Network, folder: Path) -> dict[str, float]:
-        """Scores on fresh cylinders in the three modes, biases and variances.
+    def predict(self, rows: Rows, folder: Path) -> Array:
+        """Volumes, or the probability of each bin, (n_rows, n_targets), in evaluation mode."""
+        network = self.network()
+        network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+        return network.predictions(network.eval()(self.encode(rows.inputs))[2])
 
-        Bias: mean prediction minus mean label, in standard deviations of the labels; `large` is the quarter of largest
-        volumes. A variance ratio is that of a unit in training mode (rows and masks) over that in evaluation mode
-        (rows), the median over the units before the last layer: `units` as the hidden layer gives them, `inputs` as
-        the last layer reads them, behind its own dropout; `formula` is what that one adds to the units' own moments.
-        `mean_ratio_units` is that of their means, evaluation over training: what a ReLU makes of the shift before it.
-        """
+    @torch.inference_mode()
+    def _measures(self, network: Network) -> dict[str, float]:
+        """Measures of the predictions on fresh cylinders in the three modes, and the variance shift."""
         fresh = draw(N_FRESH, FRESH_SEED)
         x, volume = self.encode(fresh), fresh[["volume"]].to_numpy()
-        units, _, outputs = network.eval().steps(x)
-        passes, shift = [], VarianceShift(units, network.dropout.p)
+        units, _, outputs = network.eval()(x)
         network.train()
-        for _ in range(self.settings.passes):
-            own, read, dropped = network.steps(x)
-            shift.add(own, read)
-            passes.append(self._in_units(dropped, folder))
-        modes = {"training": passes[0], "mc": np.mean(passes, axis=0)}
-        modes["evaluation"] = self._in_units(outputs, folder)
-        measures = {}
-        for mode, y_pred in modes.items():
-            of_mode = bin_measures(volume, y_pred) if self.classifies else volume_measures(volume, y_pred)
-            measures.update({f"{name}_{mode}": value for name, value in of_mode.items()})
-        return {**measures, **shift.ratios()}
+        own, read, dropped = zip(*(network(x) for _ in range(self.settings.passes)), strict=True)
+        predicted = [network.predictions(values) for values in dropped]
+        modes = {"training": predicted[0], "mc": np.mean(predicted, axis=0), "evaluation": network.predictions(outputs)}
+        found = {
+            f"{name}_{mode}": value for mode, y_pred in modes.items() for name, value in measure(volume, y_pred).items()
+        }
+        return found | variance_shift(units, torch.stack(own), torch.stack(read), network.dropout.p)
 
 
-def volume_measures(volume: NDArray[np.float64], y_pred: NDArray[np.float64]) -> dict[str, float]:
-    """RMSE; share of predictions in the right bin; bias in standard deviations of the labels, of all rows and of the
-    quarter of largest volumes; (n_rows, 1) each.
+def measure(volume: Array, y_pred: Array) -> dict[str, float]:
+    """Share of the rows in the right bin; of volumes, (n_rows, 1), also RMSE and bias.
+
+    The bias is the mean prediction minus the mean label in standard deviations of the labels, of all rows and (`large`)
+    of the quarter of largest volumes.
     """
-    error = y_pred - volume
-    large = volume >= np.quantile(volume, 0.75)
+    bins = one_hot(volume[:, 0])
+    if y_pred.shape[1] > 1:
+        return {"accuracy": accuracy(bins, y_pred)}
+    error, large = y_pred - volume, volume >= np.quantile(volume, 0.75)
     return {
         "score": float(np.sqrt(np.mean(error**2))),
-        "accuracy": accuracy(one_hot(volume[:, 0]), one_hot(y_pred[:, 0])),
+        "accuracy": accuracy(bins, one_hot(y_pred[:, 0])),
         "bias": float(error.mean() / volume.std()),
         "bias_large": float(error[large].mean() / volume.std()),
     }
 
 
-def bin_measures(volume: NDArray[np.float64], probability: NDArray[np.float64]) -> dict[str, float]:
-    """Share of rows in the right bin, and mean negative log-likelihood, of volumes (n_rows, 1)."""
-    bins = one_hot(volume[:, 0])
-    return {
-        "accuracy": accuracy(bins, probability),
-        "log_loss": float(-np.log(np.maximum((bins * probability).sum(axis=1), 1e-12)).mean()),
+def unit_ratio(rate: float, mean: Array, variance: Array) -> Array:
+    """Variance of a unit in training over that in inference, from its moments in inference.
+
+    Dropout of rate p multiplies a unit x by b / (1-p), where b is 1 with probability 1-p and else 0. The mean stays,
+    the variance becomes (Var + mean^2) / (1-p) - mean^2 (Li, Chen, Hu and Yang, CVPR 2019, arXiv 1801.05134).
+    """
+    return ((variance + mean**2) / (1 - rate) - mean**2) / variance
+
+
+def variance_shift(units: Tensor, own: Tensor, read: Tensor, rate: float) -> dict[str, float]:
+    """Variance in training mode, over rows and passes, over that in evaluation mode: the median over units that vary.
+
+    `units`: as the hidden layer gives them; `inputs`: as the last layer reads them, behind its own dropout; `formula`:
+    what that one adds to the units' own moments. `mean_ratio_units` is that of the means, evaluation over training:
+    what a ReLU makes of the shift before it.
+
+    Args:
+        units: (n_rows, n_units) in evaluation mode.
+        own: the same in training mode, (n_passes, n_rows, n_units).
+        read: the same as the last layer reads them.
+        rate: of the dropout before the last layer.
+    """
+    vary = units.var(dim=0) > 1e-6 * units.var(dim=0).max()  # a ReLU that never opens has no variance to compare
+    units, own, read = (values[..., vary].double().flatten(0, -2) for values in (units, own, read))
+    mean, variance = units.mean(dim=0), units.var(dim=0, correction=0)
+    found = {
+        "variance_ratio_units": own.var(dim=0, correction=0) / variance,
+        "variance_ratio_inputs": read.var(dim=0, correction=0) / variance,
+        "variance_ratio_formula": torch.from_numpy(unit_ratio(rate, mean.numpy(), variance.numpy())),
+        "mean_ratio_units": mean / own.mean(dim=0),
     }
-
-
-class VarianceShift:
-    """Variances of units in training mode, over rows and passes, against those in evaluation mode, over rows."""
-
-    def __init__(self, units: Tensor, rate: float) -> None:
-        """`units`: (n_rows, n_units) in evaluation mode; `rate`: of the dropout behind them."""
-        self.mean, self.variance = units.double().mean(dim=0), units.double().var(dim=0, correction=0)
-        self.rate, self.passes = rate, 0
-        self.moments = torch.zeros(4, units.shape[1], dtype=torch.float64)
-
-    def add(self, units: Tensor, read: Tensor) -> None:
-        """One pass: the units and what is read of them, (n_rows, n_units) each."""
-        self.passes += 1
-        self.moments += torch.stack([values.double().mean(dim=0) for values in (units, units**2, read, read**2)])
-
-    def ratios(self) -> dict[str, float]:
-        """Medians over the units that vary; a ReLU that never opens has no variance to compare."""
-        vary = self.variance > 1e-6 * self.variance.max()
-        mean, variance, moments = self.mean[vary], self.variance[vary], self.moments[:, vary] / self.passes
-        found = {
-            "units": ((moments[1] - moments[0] ** 2) / variance).numpy(),
-            "inputs": ((moments[3] - moments[2] ** 2) / variance).numpy(),
-            "formula": unit_ratio(self.rate, mean.numpy(), variance.numpy()),
-        }
-        ratios = {f"variance_ratio_{name}": float(np.median(ratio)) for name, ratio in found.items()}
-        return {**ratios, "mean_ratio_units": float((mean / moments[0]).median())}
+    return {name: float(np.median(ratio)) for name, ratio in found.items()}
 
 
 class Mlp(Cylinders):
     """Three hidden layers on radius and height, each moved to [-1, 1]."""
 
-    def network(self) -> Network:
+    def layers(self) -> list[nn.Module]:
         """64 units a layer."""
-        widths = [2, 64, 64, 64]
-        layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in zip(widths[:-1], widths[1:], strict=True)]
-        return Network(list(layers), 64, len(self.context.task.outputs), self.settings)
+        return [nn.Sequential(nn.Linear(width, WIDTH), nn.ReLU()) for width in (2, WIDTH, WIDTH)]
 
     def encode(self, inputs: pd.DataFrame) -> Tensor:
         """(n_rows, 2)."""
@@ -225,21 +207,18 @@ class Mlp(Cylinders):
 class Vgg(Cylinders):
     """A small VGG on the picture (Simonyan and Zisserman, arXiv 1409.1556): 3 x 3 convolutions, pooling, two layers."""
 
-    def network(self) -> Network:
+    def layers(self) -> list[nn.Module]:
         """8, 16 and 32 channels, 64 units."""
-        layers: list[nn.Module] = [
-            nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
-            for a, b in ((1, 8), (8, 16), (16, 32))
-        ]
-        layers.append(nn.Sequential(nn.Flatten(), nn.Linear(32 * (SIZE // 8) ** 2, 64), nn.ReLU()))
-        return Network(layers, 64, len(self.context.task.outputs), self.settings)
+        channels = ((1, 8), (8, 16), (16, 32))
+        layers = [nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)) for a, b in channels]
+        return [*layers, nn.Sequential(nn.Flatten(), nn.Linear(32 * (SIZE // 8) ** 2, WIDTH), nn.ReLU())]
 
     def encode(self, inputs: pd.DataFrame) -> Tensor:
         """(n_rows, 1, SIZE, SIZE)."""
         return torch.from_numpy(pictures(inputs["radius"].to_numpy(), inputs["height"].to_numpy()))[:, None]
 
 
-def pictures(radius: NDArray[np.float64], height: NDArray[np.float64]) -> NDArray[np.float32]:
+def pictures(radius: Array, height: Array) -> NDArray[np.float32]:
     """Depth pictures from above, (n, SIZE, SIZE): a disc, as bright as the cylinder is high (1 for the highest).
 
     A pixel on the disc's edge has the share of it that the disc covers, to first order in its distance from the edge.

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -16,24 +15,26 @@ from competition.task import Task
 from models.registry import build_stage
 from models.settings import CustomStage
 from models.stage import Context, FittedStage
-from studies.cylinder import make, stages
-from studies.cylinder.metric import accuracy
+from studies.cylinder import cylinders, stages
 
 N_ROWS = 60
 STAGES = Path(stages.__file__)
 
 
+def context(n_targets: int = 1, seed: int = 0) -> Context:
+    return Context([], [], ["radius", "height"], [], Task([f"y{i}" for i in range(n_targets)]), seed, STAGES.parent)
+
+
 def stage(kind: str, where: str, rate: float, seed: int = 0, n_targets: int = 1) -> FittedStage:
     settings = {"where": where, "rate": rate, "epochs": 2, "learning_rate": 1e-3, "passes": 2}
     config = CustomStage(kind="custom", code=f"{STAGES}:{kind}", settings=settings)
-    targets = [f"bin_{i}" for i in range(n_targets)] if n_targets > 1 else ["volume"]
-    return build_stage(config, Context([], [], ["radius", "height"], [], Task(targets), seed, STAGES.parent))
+    return build_stage(config, context(n_targets, seed))
 
 
 def rows(n_targets: int = 1) -> Rows:
-    table = make.draw(N_ROWS, seed=3)
+    table = cylinders.draw(N_ROWS, seed=3)
     volume = table[["volume"]].to_numpy()
-    y = volume if n_targets == 1 else make.one_hot(volume[:, 0])
+    y = volume if n_targets == 1 else cylinders.one_hot(volume[:, 0])
     return Rows([str(i) for i in range(N_ROWS)], table[["radius", "height"]], y)
 
 
@@ -45,29 +46,24 @@ def fitted(folder: Path, kind: str, where: str, rate: float, seed: int = 0) -> t
     return one.predict(rows().without_labels(), folder), measures
 
 
-def test_the_committed_tables_are_what_make_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    committed = {path.name: path.read_bytes() for path in (make.FOLDER / "data").iterdir()}
-    monkeypatch.setattr(make, "FOLDER", tmp_path)
-    make.main()
+def test_the_committed_tables_are_what_the_module_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    committed = {path.name: path.read_bytes() for path in (cylinders.FOLDER / "data").iterdir()}
+    monkeypatch.setattr(cylinders, "FOLDER", tmp_path)
+    cylinders.main()
     assert {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()} == committed
 
 
-def test_the_label_is_the_volume_and_each_bin_has_about_an_eighth() -> None:
-    train = pd.read_csv(make.FOLDER / "data" / "volume_train.csv")
-    assert np.allclose(train.volume, np.pi * train.radius**2 * train.height, atol=1e-5)
-    share = make.one_hot(train.volume.to_numpy()).mean(axis=0)
-    assert share.shape == (8,)
-    assert np.abs(share - 1 / 8).max() < 0.02
-
-
-def test_a_volume_is_one_in_the_column_of_its_bin() -> None:
-    assert make.one_hot(np.array([4.0, 4.2, 30.0])).argmax(axis=1).tolist() == [0, 1, 7]
+def test_a_volume_is_one_in_the_column_of_its_bin_and_each_bin_has_about_an_eighth() -> None:
+    assert cylinders.one_hot(np.array([4.0, 4.2, 30.0])).argmax(axis=1).tolist() == [0, 1, 7]
+    table = cylinders.draw(2000, seed=0)
+    assert np.allclose(table.volume, np.pi * table.radius**2 * table.height)
+    assert np.abs(cylinders.one_hot(table.volume.to_numpy()).mean(axis=0) - 1 / 8).max() < 0.02
 
 
 def test_accuracy_is_the_share_of_rows_with_the_largest_number_in_the_right_bin() -> None:
     y_true = np.eye(3)[[0, 1, 2, 2]]
     y_pred = np.array([[0.5, 0.3, 0.2], [0.4, 0.3, 0.3], [0.1, 0.2, 0.7], [0.3, 0.6, 0.1]])
-    assert accuracy(y_true, y_pred) == 0.5
+    assert cylinders.accuracy(y_true, y_pred) == 0.5
 
 
 def test_a_picture_shows_a_disc_of_the_radius_as_bright_as_the_height() -> None:
@@ -81,46 +77,35 @@ def test_a_picture_shows_a_disc_of_the_radius_as_bright_as_the_height() -> None:
 
 
 @pytest.mark.parametrize("kind", ["Mlp", "Vgg"])
-@pytest.mark.parametrize("where", ["each", "last"])
-def test_at_rate_0_training_and_evaluation_mode_are_the_same(tmp_path: Path, kind: str, where: str) -> None:
-    _, measures = fitted(tmp_path / "job", kind, where, 0.0)
+def test_at_rate_0_training_and_evaluation_mode_are_the_same(tmp_path: Path, kind: str) -> None:
+    _, measures = fitted(tmp_path / "job", kind, "each", 0.0)
     assert measures["score_training"] == measures["score_evaluation"]
     assert measures["score_mc"] == pytest.approx(measures["score_evaluation"], rel=1e-9)
     for name in ("units", "inputs", "formula"):
         assert measures[f"variance_ratio_{name}"] == pytest.approx(1, rel=1e-5)
-
-
-def test_dropout_in_each_layer_makes_the_modes_differ(tmp_path: Path) -> None:
-    _, measures = fitted(tmp_path / "job", "Mlp", "each", 0.5)
+    _, measures = fitted(tmp_path / "dropped", kind, "each", 0.5)
     assert measures["score_training"] != measures["score_evaluation"]
-    assert measures["variance_ratio_units"] > 1.05
 
 
-def network_of(where: str, rate: float) -> stages.Network:
+def test_the_ratio_of_a_unit_by_hand() -> None:
+    assert stages.unit_ratio(0.2, np.array([0.0]), np.array([1.0])) == pytest.approx([1.25])
+    # variance 1, mean 2, rate 0.5: (1 + 4) / 0.5 - 4 = 6
+    assert stages.unit_ratio(0.5, np.array([2.0]), np.array([1.0])) == pytest.approx([6.0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("where", ["each", "last"])
+def test_dropout_before_the_last_layer_alone_shifts_what_it_reads_as_the_formula_says(where: str) -> None:
     torch.manual_seed(0)
-    settings = stages.DropoutSettings(where=where, rate=rate, epochs=1, learning_rate=1e-3)
-    context = Context([], [], ["radius", "height"], [], Task(["volume"]), 0, STAGES.parent)
-    return stages.Mlp(settings, context).network()
-
-
-@torch.no_grad()
-def test_dropout_before_the_last_layer_leaves_earlier_units_alone() -> None:
-    x = torch.randn(50, 2)
-    last, each = network_of("last", 0.5), network_of("each", 0.5)
-    assert torch.equal(last.train().steps(x)[0], last.eval().steps(x)[0])
-    assert not torch.equal(last.train().steps(x)[1], last.eval().steps(x)[1])
-    assert not torch.equal(each.train().steps(x)[0], each.eval().steps(x)[0])
-
-
-@torch.no_grad()
-def test_the_measured_ratio_before_the_last_layer_is_the_formulas() -> None:
-    network = network_of("last", 0.3)
-    x = torch.randn(500, 2)
-    shift = stages.VarianceShift(network.eval().steps(x)[0], 0.3)
+    settings = stages.DropoutSettings(where=where, rate=0.3, epochs=1, learning_rate=1e-3)
+    network, x = stages.Mlp(settings, context()).network(), torch.randn(500, 2)
+    units = network.eval()(x)[0]
     network.train()
-    for _ in range(200):
-        shift.add(*network.steps(x)[:2])
-    ratios = shift.ratios()
+    own, read, _ = (torch.stack(parts) for parts in zip(*(network(x) for _ in range(200)), strict=True))
+    ratios = stages.variance_shift(units, own, read, 0.3)
+    if where == "each":
+        assert ratios["variance_ratio_units"] > 1.05
+        return
     assert ratios["variance_ratio_units"] == pytest.approx(1, rel=1e-5)
     assert ratios["variance_ratio_inputs"] == pytest.approx(ratios["variance_ratio_formula"], rel=0.01)
     assert ratios["variance_ratio_formula"] > 1.4
@@ -144,7 +129,7 @@ def test_bins_are_predicted_as_probabilities(tmp_path: Path) -> None:
 
 def test_measures_of_volumes_are_as_computed_by_hand() -> None:
     volume = np.array([[1.0], [5.0], [9.0], [25.0]])
-    measures = stages.volume_measures(volume, volume + [[1.0], [1.0], [-1.0], [-9.0]])
+    measures = stages.measure(volume, volume + [[1.0], [1.0], [-1.0], [-9.0]])
     deviation = 9.110433579144299  # of 1, 5, 9, 25: mean 10, squares 81 + 25 + 1 + 225 = 332, sqrt(83)
     assert measures["score"] == pytest.approx(np.sqrt(84 / 4))
     assert measures["accuracy"] == 0.5  # 2 is in bin 0 as 1 is, 8 in 3 as 9; 6 is in 2 and not 1, 16 in 6 and not 7

@@ -34,12 +34,12 @@ from submissions.blend.__main__ import blend, candidates_of
 from submissions.blend.candidates import ALWAYS, CANDIDATES
 from submissions.blend.crossfit import cross_fitted
 from submissions.config import load_config
-from submissions.features import features_of
 from submissions.fitted import matrices_of, predict_candidate, predict_run
 from submissions.predict import predict
 from submissions.run import Run, latest_run, open_run
 from submissions.sample import check_submission
 from submissions.stack import stack
+from submissions.stack_features import features_of
 from submissions.write import describe, write
 from tests.submissions.fakes import TARGETS, fake_competition, prepare_and_fake_jobs, run_steps
 

@@ -18,7 +18,7 @@ from submissions.blend.crossfit import CrossFitted, choose, compare, cross_fit
 from submissions.blend.problem import Matrices
 from submissions.blend.stacks import Corrector, Stacked, fit_ridge, fit_trees, regressor, simplest
 from submissions.config import load_config
-from submissions.features import features_of
+from submissions.stack_features import features_of
 from tests.conftest import mixed_tables, write_competition
 from tests.submissions.blend.test_crossfit import rule
 from tests.submissions.fakes import columns_like, fake_competition, near_duplicates

@@ -1,4 +1,4 @@
-"""Write the tables of the study: `python -m studies.cylinder.make`; the same bytes each time.
+"""The cylinders of the study; `python -m studies.cylinder.cylinders` writes its tables, the same bytes each time.
 
 Radius and height are drawn evenly from the ranges of the posted claim (`SOURCE.md`); the volume follows exactly. The
 bins hold the same cylinders, their volume as one of `N_BINS` classes.
@@ -32,6 +32,11 @@ def draw(n: int, seed: int) -> pd.DataFrame:
 def one_hot(volume: NDArray[np.float64]) -> NDArray[np.float64]:
     """The bin of each volume, (n, N_BINS): 1 in its column, else 0."""
     return np.eye(N_BINS)[np.digitize(volume, EDGES)]
+
+
+def accuracy(y_true: NDArray[np.float64], y_pred: NDArray[np.float64]) -> float:
+    """Share of rows whose largest prediction is in the column of their bin; (n_rows, N_BINS) each."""
+    return float((y_true.argmax(axis=1) == y_pred.argmax(axis=1)).mean())
 
 
 def main() -> None:
