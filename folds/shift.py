@@ -6,7 +6,7 @@ tell. Source: Zajac, "Adversarial validation", fastml.com 2016.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,10 +17,8 @@ from tqdm import tqdm
 from competition.config import CompetitionConfig
 from competition.tables import FEATURE, INPUT_KEY
 
-SAMPLE = 2_000
-"""Most rows of each table that are looked at."""
-FEWEST = 20
-"""Rows that each table must have."""
+SAMPLE, FEWEST = 2_000, 20
+"""Rows of each table: the most that are looked at, and the fewest distinct ones that there must be."""
 N_FOLDS, N_SHOWN, N_WORDS = 5, 10, 300
 LIGHTGBM = {
     "n_estimators": 150, "learning_rate": 0.05, "num_leaves": 15, "min_child_samples": 10, "colsample_bytree": 0.5,
@@ -28,38 +26,19 @@ LIGHTGBM = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Shift:
-    """What tells train and test apart.
-
-    aucs: of each fold, on rows that the classifier has not seen.
-    features: the most telling ones with `gain`, their share of the classifier's gain, and the mean in each table.
-    """
-
-    aucs: list[float]
-    features: pd.DataFrame
-
-    @property
-    def auc(self) -> float:
-        """Mean over folds."""
-        return float(np.mean(self.aucs))
-
-    @property
-    def standard_deviation(self) -> float:
-        """Of the AUC over folds."""
-        return float(np.std(self.aucs, ddof=1))
-
-
 def adversarial_validation(
     train: pd.DataFrame, test: pd.DataFrame, competition: CompetitionConfig, seed: int
-) -> Shift | None:
+) -> dict[str, Any] | None:
     """Classify rows of both prepared tables; None where one has fewer than `FEWEST` distinct inputs.
 
     Rows with the same whole input share a fold, so that no row is recognised by its twin.
+
+    Returns:
+        `fold_aucs` on rows that the classifier has not seen, their mean `auc` and `standard_deviation`, and the most
+        telling `features` with their share of the classifier's `gain` and their mean in each table.
     """
     from lightgbm import LGBMClassifier
-    from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedGroupKFold, cross_validate
 
     if min(train[INPUT_KEY].nunique(), test[INPUT_KEY].nunique()) < FEWEST:
         return None
@@ -67,18 +46,27 @@ def adversarial_validation(
     rows = pd.concat(parts, ignore_index=True)
     is_test = np.repeat([0, 1], [len(part) for part in parts])
     features = readable_features(rows, competition)
-    values = features.to_numpy(dtype=np.float32)
-    aucs, gains = [], np.zeros(len(features.columns))
-    splitter = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=seed)
-    for fitted, asked in splitter.split(values, is_test, pd.factorize(rows[INPUT_KEY])[0]):
-        model = LGBMClassifier(**LIGHTGBM, random_state=seed).fit(values[fitted], is_test[fitted])
-        aucs.append(float(roc_auc_score(is_test[asked], model.predict_proba(values[asked])[:, 1])))
-        gains += model.feature_importances_
-    shown = np.argsort(-gains, kind="stable")[:N_SHOWN]
-    of_train, of_test = (features[is_test == which].iloc[:, shown] for which in (0, 1))
-    means = {"mean_in_train": of_train.mean().to_numpy(), "mean_in_test": of_test.mean().to_numpy()}
-    table = pd.DataFrame({"feature": of_train.columns, "gain": gains[shown] / max(gains.sum(), 1e-300), **means})
-    return Shift(aucs, table)
+    found = cross_validate(
+        LGBMClassifier(**LIGHTGBM, random_state=seed),
+        features.to_numpy(dtype=np.float32),
+        is_test,
+        groups=rows[INPUT_KEY],
+        cv=StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=seed),
+        scoring="roc_auc",
+        return_estimator=True,
+    )
+    aucs, gains = found["test_score"], np.sum([model.feature_importances_ for model in found["estimator"]], axis=0)
+    top = np.argsort(-gains, kind="stable")[:N_SHOWN]
+    shown = features.iloc[:, top]
+    in_train, in_test = (shown[is_test == which].mean().to_numpy() for which in (0, 1))
+    shares = {"feature": shown.columns, "gain": gains[top] / max(gains.sum(), 1e-300)}
+    telling = pd.DataFrame({**shares, "mean_in_train": in_train, "mean_in_test": in_test})
+    return {
+        "auc": float(aucs.mean()),
+        "standard_deviation": float(aucs.std(ddof=1)),
+        "fold_aucs": aucs.tolist(),
+        "features": telling.to_dict("records"),
+    }
 
 
 def readable_features(rows: pd.DataFrame, competition: CompetitionConfig) -> pd.DataFrame:
@@ -87,23 +75,22 @@ def readable_features(rows: pd.DataFrame, competition: CompetitionConfig) -> pd.
     RDKit's descriptors of molecules; lengths, frequent words and short runs of characters of text; numbers as they are;
     frequent categories.
     """
-    parts = [rows[[*competition.numeric, *(name for name in rows if str(name).startswith(FEATURE))]].astype(float)]
+    parts = [rows[[*competition.numeric, *(name for name in rows if str(name).startswith(FEATURE))]]]
     for columns, read in ((competition.smiles, _descriptors), (competition.text, _words)):
-        parts += [read(rows[name]).add_prefix(f"{name}: " if len(columns) > 1 else "") for name in columns]
+        parts += [read(rows[name]).add_prefix(f"{name}: ") for name in columns]
     for name in competition.categorical:
-        frequent = [value for value, n in rows[name].value_counts().items() if n >= FEWEST][:N_WORDS]
-        parts.append(pd.DataFrame({f"{name} is {value!r}": (rows[name] == value).astype(float) for value in frequent}))
-    whole = pd.concat([part for part in parts if part.shape[1]], axis=1)
+        frequent = rows[name].map(rows[name].value_counts()) >= FEWEST
+        parts.append(pd.get_dummies(rows[name].where(frequent), prefix=f"{name} is", prefix_sep=" "))
+    whole = pd.concat(parts, axis=1).astype(float)
     return whole.loc[:, whole.nunique() > 1]
 
 
 def _descriptors(smiles: pd.Series) -> pd.DataFrame:
-    codes, distinct = pd.factorize(smiles)
-    found = [
-        Descriptors.CalcMolDescriptors(Chem.MolFromSmiles(text), missingVal=np.nan, silent=True)
-        for text in tqdm(distinct, desc="descriptors", leave=False, disable=None)
-    ]
-    return pd.DataFrame(found).clip(-1e6, 1e6).iloc[codes].reset_index(drop=True)  # Ipc has no bound
+    found = {
+        text: Descriptors.CalcMolDescriptors(Chem.MolFromSmiles(text), missingVal=np.nan, silent=True)
+        for text in tqdm(smiles.unique(), desc="descriptors", leave=False, disable=None)
+    }
+    return pd.DataFrame(list(smiles.map(found))).clip(-1e6, 1e6)  # Ipc has no bound
 
 
 def _words(text: pd.Series) -> pd.DataFrame:
@@ -115,6 +102,6 @@ def _words(text: pd.Series) -> pd.DataFrame:
         "word": CountVectorizer(binary=True, max_features=N_WORDS, token_pattern=r"(?u)\b\w+\b"),
         "characters": CountVectorizer(binary=True, max_features=N_WORDS, analyzer="char", ngram_range=(2, 3)),
     }.items():
-        counts = vectorizer.fit_transform(text).toarray()
-        parts.append(pd.DataFrame(counts, text.index, [f"{what} {x!r}" for x in vectorizer.get_feature_names_out()]))
-    return pd.concat(parts, axis=1).astype(float)
+        found = vectorizer.fit_transform(text).toarray()
+        parts.append(pd.DataFrame(found, columns=[f"{what} {x!r}" for x in vectorizer.get_feature_names_out()]))
+    return pd.concat(parts, axis=1)

@@ -6,21 +6,24 @@ Source: Linnenbrink, Mila, Ludwig and Meyer, "kNNDM CV", Geoscientific Model Dev
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
+from rdkit.DataStructs import BulkTanimotoSimilarity
 from scipy.stats import wasserstein_distance
-from tqdm import tqdm
 
+from competition.config import CompetitionConfig
 from folds.groups import fingerprint
 
 Array = NDArray[np.float64]
 QUERIES = 2_000
 """Most rows of a table whose nearest training row is looked for."""
-CHUNK = 200
 
 
 @dataclass(frozen=True)
@@ -41,65 +44,43 @@ class Similarity:
         return float(wasserstein_distance(self.held_out[kind], self.test))
 
 
-def molecule_similarity(
-    train: pd.DataFrame, test: pd.DataFrame, smiles: list[str], folds: dict[str, NDArray[np.int64]], seed: int
-) -> Similarity:
-    """Tanimoto similarity of Morgan fingerprints; those of several molecule columns are put side by side.
+def similarities(
+    train: pd.DataFrame, test: pd.DataFrame, competition: CompetitionConfig, folds: dict[str, NDArray[np.int64]]
+) -> list[Similarity]:
+    """Of molecules by the Tanimoto similarity of their Morgan fingerprints, those of several columns side by side; of
+    text by the cosine of TF-IDF vectors of 2 to 4 characters, which serve every language.
 
     Args:
-        train, test: prepared tables.
-        smiles: molecule columns.
+        train, test: rows of the prepared tables; of the training rows, `QUERIES` are looked at as held-out ones.
         folds: kind of folds -> (n_train,).
-        seed: of the sample of held-out rows.
     """
+    found = []
+    if competition.smiles:
+        columns = (table[competition.smiles].itertuples(index=False) for table in (train, test))
+        prints, asked = ([reduce(operator.add, map(fingerprint, row)) for row in table] for table in columns)
+        tanimoto = _nearest(prints, asked, lambda query: np.array(BulkTanimotoSimilarity(query, prints)), folds)
+        found.append(Similarity("Tanimoto similarity, Morgan radius 2", *tanimoto))
+    if competition.text:
+        from sklearn.feature_extraction.text import TfidfVectorizer
 
-    def prints(table: pd.DataFrame) -> sparse.csr_array:
-        columns = []
-        for name in smiles:
-            codes, distinct = pd.factorize(table[name])
-            bits = sparse.csr_array(np.array([list(fingerprint(text)) for text in distinct], dtype=np.float32))
-            columns.append(bits[codes])
-        return sparse.hstack(columns, format="csr")
-
-    return _nearest("Tanimoto similarity, Morgan radius 2", prints(train), prints(test), folds, seed, tanimoto=True)
-
-
-def text_similarity(
-    train: pd.DataFrame, test: pd.DataFrame, text: list[str], folds: dict[str, NDArray[np.int64]], seed: int
-) -> Similarity:
-    """Cosine of TF-IDF vectors of 2 to 4 characters, which serve every language; the arguments are those above."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    joined = pd.concat([table[text].agg(" ".join, axis=1) for table in (train, test)])
-    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=50_000)
-    vectors = sparse.csr_array(vectorizer.fit_transform(joined))
-    train_vectors, test_vectors = vectors[: len(train)], vectors[len(train) :]
-    return _nearest("cosine of TF-IDF, 2 to 4 characters", train_vectors, test_vectors, folds, seed, tanimoto=False)
+        text = pd.concat([train, test])[competition.text].agg(" ".join, axis=1)
+        vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=50_000)
+        vectors = vectorizer.fit_transform(text)
+        rows, of_train = list(vectors), vectors[: len(train)].T.tocsr()
+        cosine = _nearest(rows[: len(train)], rows[len(train) :], lambda row: (row @ of_train).toarray()[0], folds)
+        found.append(Similarity("cosine of TF-IDF, 2 to 4 characters", *cosine))
+    return found
 
 
 def _nearest(
-    measure: str,
-    train: sparse.csr_array,
-    test: sparse.csr_array,
-    folds: dict[str, NDArray[np.int64]],
-    seed: int,
-    tanimoto: bool,
-) -> Similarity:
-    """The similarity of test rows and of a sample of training rows to their nearest training row."""
-    n_bits = train.sum(axis=1)
-
-    def similar(queries: sparse.csr_array) -> Array:
-        shared = (queries @ train.T).toarray()
-        return shared / (queries.sum(axis=1)[:, None] + n_bits - shared) if tanimoto else shared
-
-    sample = np.sort(np.random.default_rng(seed).permutation(train.shape[0])[:QUERIES])
-    held_out: dict[str, list[Array]] = {kind: [] for kind in folds}
-    for start in tqdm(range(0, len(sample), CHUNK), desc="held-out rows", leave=False, disable=None):
-        rows = sample[start : start + CHUNK]
-        found = similar(train[rows])
+    train: list[Any], test: list[Any], similar: Callable[[Any], Array], folds: dict[str, NDArray[np.int64]]
+) -> tuple[Array, dict[str, Array]]:
+    """The similarity of test rows and of a sample of training rows to their nearest training row, of other folds."""
+    held_out: dict[str, list[float]] = {kind: [] for kind in folds}
+    for i in np.random.default_rng(0).permutation(len(train))[:QUERIES]:
+        found = similar(train[i])
         for kind, fold in folds.items():
-            own = fold[rows, None]
-            trains = fold < own if kind == "time" else fold != own
-            held_out[kind].append(np.where(trains, found, 0.0).max(axis=1)[fold[rows] >= 0])
-    of_test = [similar(test[i : i + CHUNK]).max(axis=1) for i in range(0, test.shape[0], CHUNK)]
-    return Similarity(measure, np.concatenate(of_test), {kind: np.concatenate(v) for kind, v in held_out.items()})
+            if fold[i] >= 0:
+                trains = fold < fold[i] if kind == "time" else fold != fold[i]
+                held_out[kind].append(found[trains].max(initial=0.0))
+    return np.array([similar(query).max() for query in test]), {k: np.array(v) for k, v in held_out.items()}

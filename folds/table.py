@@ -10,30 +10,37 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from competition.clean import listed, parse_folds, require_columns
+from competition.clean import check_ids, listed, parse_folds, require_columns
 from competition.errors import DataError
 from competition.files import read_json, read_text_table
 
 
 def read_folds(path: Path, ids: list[str]) -> NDArray[np.int64]:
-    """Fold of each id, (n_rows,), in the order of `ids`.
+    """Fold of each id, (n_rows,), in the order of `ids`, from our table or one of the user's.
 
     Raises:
-        DataError: if an id is missing, doubled or foreign, or the folds are not 0..n-1.
+        DataError: if an id is missing, doubled or foreign, or the folds are not 0..n-1 and -1.
     """
-    table = read_text_table(path)
-    if list(table.columns) != ["id", "fold"] or table["id"].duplicated().any() or set(table["id"]) != set(ids):
-        raise DataError(f"{path} must name every training id once with its fold; delete it and run again.")
-    if not table["fold"].str.fullmatch(r"-1|\d{1,4}").all():
-        raise DataError(f"{path} must hold whole numbers under fold; delete it and run again.")
-    fold_of = dict(zip(table["id"], table["fold"].astype(int), strict=True))
-    folds = np.array([fold_of[i] for i in ids], dtype=np.int64)
-    used = sorted(set(folds[folds >= 0].tolist()))
-    if used != list(range(len(used))) or len(used) < 2 or folds.min() < -1:
-        raise DataError(f"{path} must use the folds 0..n-1 with n of at least 2, or -1; found {used}.")
+    table = _read(path, ids, "fold")
+    folds = parse_folds(table, "fold", "id", path).set_axis(table["id"]).loc[ids].to_numpy(dtype=np.int64)
+    require_numbers(folds, path)
     return folds
+
+
+def require_numbers(folds: NDArray[np.int64], where: object) -> None:
+    """Check that folds are numbered 0..n-1 and that there are at least two.
+
+    Raises:
+        DataError: if they are not.
+    """
+    used = sorted(set(folds[folds >= 0].tolist()))
+    if used != list(range(len(used))) or len(used) < 2:
+        raise DataError(
+            f"{where} must use the folds 0 to n-1 with n of at least 2, and -1; found {used}. Number them so."
+        )
 
 
 def read_groups(path: Path, ids: list[str]) -> NDArray[np.int64]:
@@ -42,10 +49,7 @@ def read_groups(path: Path, ids: list[str]) -> NDArray[np.int64]:
     Raises:
         DataError: if an id is missing, doubled or foreign.
     """
-    table = read_text_table(path)
-    if list(table.columns) != ["id", "group"] or table["id"].duplicated().any() or set(table["id"]) != set(ids):
-        raise DataError(f"{path} must name every training id once with its group; delete it and run again.")
-    return table.set_index("id")["group"].loc[ids].to_numpy(dtype=np.int64)
+    return _read(path, ids, "group").set_index("id")["group"].loc[ids].to_numpy(dtype=np.int64)
 
 
 def time_ordered(report: Path) -> bool:
@@ -57,22 +61,14 @@ def time_ordered(report: Path) -> bool:
     return bool(read_json(report, "time_ordered")["time_ordered"])
 
 
-def folds_of_file(path: Path, ids: list[str]) -> NDArray[np.int64]:
-    """Fold of each id, (n_rows,), from a table `id,fold` of the user's own, in the order of `ids`.
-
-    Raises:
-        DataError: if an id is missing, doubled or foreign, or a fold is no whole number.
-    """
+def _read(path: Path, ids: list[str], column: str) -> pd.DataFrame:
     table = read_text_table(path)
-    require_columns(table, ["id", "fold"], path)
-    named, asked = set(table["id"]), set(ids)
-    wrong = {
-        "stand in it more than once": list(table["id"][table["id"].duplicated()].unique()),
-        "are no training rows": [i for i in table["id"] if i not in asked],
-        "lack in it": [i for i in ids if i not in named],
-    }
-    found = "; ".join(f"{len(which)} {how} ({listed(which)})" for how, which in wrong.items() if len(which))
-    if found:
-        raise DataError(f"{path} must name the id of every training row once; of its ids {found}. Correct the file.")
-    folds = parse_folds(table, "fold", "id", path)
-    return folds.set_axis(table["id"]).loc[ids].to_numpy(dtype=np.int64)
+    require_columns(table, ["id", column], path)
+    named, asked = set(check_ids(table["id"], path)), set(ids)
+    if named != asked:
+        raise DataError(
+            f"{path} must name the id of every training row once; {len(named - asked)} of its ids are no training "
+            f"rows ({listed(sorted(named - asked))}), and {len(asked - named)} rows lack in it "
+            f"({listed(sorted(asked - named))}). Correct the file; folds.csv and groups.csv are made again if deleted."
+        )
+    return table

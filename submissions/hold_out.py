@@ -76,16 +76,14 @@ def held_out_ids(config: Config, table: pd.DataFrame, share: float) -> set[str]:
         DataError: if the user's folds are too few.
     """
     competition, folds = config.competition, config.folds
-    n_groups = int(groups_of(folds, table, competition.smiles, competition.group).max()) + 1
+    n_groups = int(groups_of(folds, table, competition).max()) + 1
     part = Fraction(share).limit_denominator(max(2, min(20, n_groups)))
     own = folds.kind in ("column", "file")
     if not own:
         n_folds = part.denominator - (folds.kind == "time")  # one more block is before the first fold
         folds = folds.model_copy(update={"n_folds": n_folds})
     seed = derive_seed(competition.seed, "holdout")
-    fold_of = divide(
-        folds, table, competition.id, competition.targets, competition.smiles, competition.group, seed
-    ).folds  # fmt: skip
+    fold_of = divide(folds, table, competition, seed).folds
     n_folds = int(fold_of.max()) + 1
     n_kept_out = max(1, round(share * n_folds)) if own else part.numerator
     if own and n_folds - n_kept_out < 2:

@@ -1,124 +1,171 @@
-"""folds.csv: made once, kept while nothing changes, and refused when it does not fit."""
+"""folds.csv: made once, kept while nothing changes; folds of the user's own and blocks in time: taken and refused."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from competition import prepare
+from competition.config import load_competition
 from competition.errors import ConfigError, DataError
-from competition.files import read_json, read_text_table
+from competition.files import read_text_table
 from competition.paths import Paths
+from competition.tables import read_rows
 from folds import make
-from folds.table import read_folds
+from folds.table import read_folds, read_groups, time_ordered
+from models.jobs.plan import plan
+from models.jobs.work import training_rows
+from submissions.config import load_config
 from tests.competition.small import TRAIN, write_small
 
-
-def run(path: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> Paths:
-    monkeypatch.setattr(sys, "argv", ["command", str(path), *options])
-    prepare.main()
-    make.main()
-    return Paths.of(str(path))
+MOLECULES = ["CCO", "CCC", "CCN", "c1ccccc1", "CC(=O)O", "CCCl"]
+IDS = list("abcdef")
 
 
-def settings(path: Path, old: str, new: str) -> Path:
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
+def made(path: Path, **changes: Any) -> tuple[str, Paths, list[int]]:
+    """Prepare and divide, with changes of the section `folds`: what was said, the paths, the fold of each row."""
+    document = yaml.safe_load(path.read_text())
+    document["folds"] = {**document["folds"], **changes}
+    path.write_text(yaml.safe_dump(document))
+    config, paths = load_competition(str(path)), Paths.of(str(path))
+    prepare.run(config, paths, path)
+    said = make.run(config, make.load_folds_config(str(path)), paths)
+    return said, paths, read_folds(paths.folds, list(read_text_table(path.parent / "train.csv")["id"])).tolist()
+
+
+def own(folder: Path, kind: str, cells: str | list[str] = "001122", twins: bool = False, **folds: Any) -> Path:
+    """Six rows with a cell each of a column `own`, which is the time and the fold column alike."""
+    smiles = ["CCO", "OCC", *MOLECULES[2:]] if twins else MOLECULES
+    lines = [f"{i},{s},{n},{c}" for n, (i, s, c) in enumerate(zip(IDS, smiles, cells, strict=True))]
+    path = write_small(folder, ["id,SMILES,y,own", *lines], **{"time" if kind == "time" else "fold_column": "own"})
+    document = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**document, "folds": {"kind": kind, **folds}}))
     return path
 
 
-def test_the_table_names_every_training_id_once_and_is_described(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_table_names_every_training_id_once_and_is_described(tmp_path: Path) -> None:
+    said, paths, folds = made(write_small(tmp_path, [*TRAIN, "g,OCC,8.0"]))
+    assert read_text_table(paths.folds).columns.tolist() == ["id", "fold"]
+    assert sorted(np.bincount(folds)) == [2, 2, 3]
+    assert folds[0] == folds[6]  # a and g are one molecule
+    groups = read_groups(paths.groups, [*IDS, "g"])
+    assert (groups[0] == groups[6], len(set(groups))) == (True, 6)
+    lines = [line.split() for line in said.splitlines()]
+    assert lines[0] == ["fold", "rows", "mean", "y"]
+    y = np.array([1, 2, 3, 4, 5, 6, 8])
+    for fold, rows, mean in lines[1:]:
+        held_out = np.array(folds) == int(fold)
+        assert (int(rows), float(mean)) == (held_out.sum(), pytest.approx(y[held_out].mean(), abs=1e-3))
+
+
+def test_folds_are_kept_while_nothing_changes_and_made_again_when_settings_seed_or_rows_do(tmp_path: Path) -> None:
+    path = write_small(tmp_path)
+    _, paths, first = made(path)
+    by_hand = "id,fold\n" + "".join(f"{i},{k}\n" for i, k in zip(IDS, [-1, 0, 0, 1, 1, 2], strict=True))
+    paths.folds.write_text(by_hand)
+    assert made(path)[0].startswith(f"{paths.folds} was edited by hand and is used as it is")
+    assert paths.folds.read_text() == by_hand
+    paths.folds_report.unlink()  # as after a kill
+    assert made(path)[2] == first
+    assert np.bincount(made(path, n_folds=2)[2]).tolist() == [3, 3]
+    three = made(path, n_folds=3)[2]
+    path.write_text(path.read_text().replace("competition:", "competition:\n  seed: 5"))
+    assert made(path)[2] != three
+    assert sorted(np.bincount(made(write_small(tmp_path, [*TRAIN, "g,CCCCCC,7.0"]))[2])) == [2, 2, 3]
+
+
+def test_a_wrong_setting_is_named_and_folds_need_the_prepared_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = run(write_small(tmp_path), monkeypatch)
-    table = read_text_table(paths.folds)
-    assert table.columns.tolist() == ["id", "fold"]
-    assert table["id"].tolist() == list("abcdef")
-    assert sorted(table["fold"]) == ["0", "0", "1", "1", "2", "2"]
-    assert read_json(paths.folds_report)["sizes"] == [2, 2, 2]
-    assert "mean y" in capsys.readouterr().out
-
-
-def test_folds_are_kept_while_nothing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_small(tmp_path)
-    folds = run(path, monkeypatch).folds
-    folds.write_text("id,fold\n" + "".join(f"{i},{k}\n" for i, k in zip("abcdef", [-1, 0, 0, 1, 1, 2], strict=True)))
-    by_hand = folds.read_bytes()
-    run(path, monkeypatch)
-    assert folds.read_bytes() == by_hand
-
-
-@pytest.mark.parametrize("change", ["n_folds", "seed", "rows"])
-def test_folds_are_made_again_when_settings_seed_or_rows_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
-) -> None:
-    path = write_small(tmp_path)
-    before = read_json(run(path, monkeypatch).folds_report)
-    if change == "n_folds":
-        settings(path, "n_folds: 3", "n_folds: 2")
-    if change == "rows":
-        write_small(tmp_path, [*TRAIN, "g,CCCCCC,7.0"])
-    paths = run(path, monkeypatch, *(["--seed", "5"] if change == "seed" else []))
-    after = read_json(paths.folds_report)
-    assert after["made_from"] != before["made_from"]
-    assert after["sizes"] == {"n_folds": [3, 3], "seed": [2, 2, 2], "rows": [3, 2, 2]}[change]
-    assert len(read_text_table(paths.folds)) == sum(after["sizes"])
-
-
-def test_an_interrupted_run_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_small(tmp_path)
-    paths = run(path, monkeypatch)
-    whole = paths.folds.read_bytes()
-    paths.folds_report.unlink()
-    paths.folds.write_text("id,fold\n")
-    run(path, monkeypatch)
-    assert paths.folds.read_bytes() == whole
-
-
-def test_duplicates_are_counted_and_share_a_fold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = run(write_small(tmp_path, [*TRAIN, "g,OCC,7.0"]), monkeypatch)
-    fold = dict(read_text_table(paths.folds).itertuples(index=False))
-    assert fold["a"] == fold["g"]
-    assert read_json(paths.prepare_report)["duplicates_in_train"] == 1
-
-
-def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
-    path = settings(write_small(tmp_path), "n_folds: 3", "folds: 3")
-    with pytest.raises(ConfigError, match=r"folds\.folds: this key is not known"):
-        make.load_folds_config(str(path))
-
-
-def test_folds_need_the_prepared_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["make", str(write_small(tmp_path))])
+    monkeypatch.setattr(sys, "argv", ["make", str(path)])
     with pytest.raises(DataError, match=r"prepared/train\.parquet is not there"):
         make.main()
+    path.write_text(path.read_text().replace("n_folds: 3", "folds: 3"))
+    with pytest.raises(ConfigError, match=r"folds\.folds: this key is not known"):
+        make.load_folds_config(str(path))
+    for folds in ({"kind": "file"}, {"kind": "kfold", "file": "mine.csv"}):
+        path = own(tmp_path, **folds)
+        with pytest.raises(ConfigError, match="kind: file and the setting file must be given together"):
+            make.load_folds_config(str(path))
 
 
-def test_folds_are_read_in_the_order_of_the_ids_asked_for(tmp_path: Path) -> None:
+def test_folds_and_groups_are_read_in_the_order_of_the_ids_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "folds.csv"
-    path.write_text("id,fold\na,0\n007,1\nc,-1\n")
-    np.testing.assert_array_equal(read_folds(path, ["c", "007", "a"]), [-1, 1, 0])
+    path.write_text("id,fold,group\na,0,5\n007,1,6\nc,-1,7\n")
+    assert read_folds(path, ["c", "007", "a"]).tolist() == [-1, 1, 0]
+    assert read_groups(path, ["c", "007", "a"]).tolist() == [7, 6, 5]
+    for read in (read_folds, read_groups):
+        with pytest.raises(DataError, match=r"1 of its ids are no training rows \('c'\)"):
+            read(path, ["a", "007"])
+
+
+def test_own_folds_are_taken_as_they_are_and_read_again_when_they_change(tmp_path: Path) -> None:
+    assert made(own(tmp_path, "column", ["2", "0", "1", "0", "-1", "2"]))[2] == [2, 0, 1, 0, -1, 2]
+    path = own(tmp_path, "file", file="mine.csv")
+    (path.parent / "mine.csv").write_text("fold,id\n0,f\n1,e\n1,d\n0,c\n2,b\n2,a\n")
+    assert made(path)[2] == [2, 2, 0, 1, 1, 0]
+    (path.parent / "mine.csv").write_text("id,fold\n" + "".join(f"{i},{n % 2}\n" for n, i in enumerate(IDS)))
+    assert made(path)[2] == [0, 1, 0, 1, 0, 1]
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("lines", "words"),
     [
-        "id,fold\na,0\n",
-        "id,fold\na,0\nb,1\nc,1\n",
-        "id,fold\na,0\na,1\n",
-        "id,part\na,0\nb,1\n",
-        "id,fold\na,0\nb,2\n",
-        "id,fold\na,0\nb,0\n",
-        "id,fold\na,0\nb,-2\n",
-        "id,fold\na,0\nb,one\n",
-        "id,fold\na,0\nb,\n",
+        ("id,fold a,0 b,1 c,0 d,1 e,0 x,1", r"1 of its ids are .* \('x'\), and 1 rows lack in it \('f'\)"),
+        ("id,fold a,0 a,1 b,1 c,0 d,1 e,0 f,1", "ids 'a' stand in several rows"),
+        ("id,fold a,0 b, c,0 d,1 e,0 f,1", r"column 'fold' has folds that are .* row 3 \(id 'b'\)"),
+        ("id,fold a,0 b,-2 c,0 d,1 e,0 f,1", r"row 3 \(id 'b'\): '-2'"),
+        ("id,part a,0", "lacking: fold"),
+        ("id,fold a,0 b,2 c,0 d,2 e,0 f,2", r"folds 0 to n-1.* found \[0, 2\]"),
+        ("id,fold a,0 b,0 c,0 d,0 e,0 f,-1", r"found \[0\]"),
+        ("", r"there is no file .*mine\.csv"),
     ],
 )
-def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "folds.csv"
-    path.write_text(content)
-    with pytest.raises(DataError, match=r"folds\.csv must"):
-        read_folds(path, ["a", "b"])
+def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, lines: str, words: str) -> None:
+    if lines:
+        (tmp_path / "mine.csv").write_text(lines.replace(" ", "\n") + "\n")
+    with pytest.raises(DataError, match=words):
+        made(own(tmp_path, "file", file="mine.csv"))
+
+
+def test_own_folds_that_split_equal_inputs_are_refused_or_counted_and_said(tmp_path: Path) -> None:
+    path = own(tmp_path, "column", "011201", twins=True)
+    with pytest.raises(DataError, match=r"1 inputs stand in several \(the first: 'a' in 0, 'b' in 1\)"):
+        made(path)
+    said, paths, folds = made(path, equal_inputs_may_cross=True)
+    assert folds == [0, 1, 1, 2, 0, 1]
+    assert said.startswith("1 inputs stand in several folds")
+    groups = read_groups(paths.groups, IDS)
+    assert (groups[0] == groups[1], len(set(groups))) == (True, 5)
+    with pytest.raises(DataError, match=r"fold_column must use the folds 0 to n-1"):
+        made(own(tmp_path, "column", "002222"))
+
+
+def test_a_job_of_time_ordered_folds_trains_on_earlier_blocks_alone(tmp_path: Path) -> None:
+    dates = ["2021-03-01", "2020-01-01", "2023-01-01", "2022-05-05", "2020-06-01", "2024-01-01"]
+    path = own(tmp_path, "time", dates, n_folds=2)
+    _, paths, folds = made(path)
+    assert folds == [0, -1, 1, 0, -1, 1]
+    rows = read_rows(paths.train, load_competition(str(path)), labelled=True)
+    for fold in (0, 1):
+        trains = training_rows(rows, np.array(folds), fold, "train", time_ordered(paths.folds_report))
+        first_held_out = min(date for date, of_row in zip(dates, folds, strict=True) if of_row == fold)
+        assert trains.any()
+        assert all(date < first_held_out for date, used in zip(dates, trains, strict=True) if used)
+
+
+def test_jobs_of_equal_folds_have_other_keys_where_time_orders_them(tmp_path: Path) -> None:
+    keys, tables = [], []
+    for kind, folds in (("time", {"n_folds": 2}), ("column", {})):
+        path = own(tmp_path, kind, ["-1", "-1", "0", "0", "1", "1"], **folds)
+        config, paths = load_config(str(path)), made(path)[1]
+        keys.append(plan(config.competition, dict(config.stages), paths).keys["trees"])
+        tables.append(paths.folds.read_bytes())
+    assert tables[0] == tables[1]
+    assert keys[0] != keys[1]
