@@ -37,7 +37,7 @@ from competition.files import digest, read_json, read_table, sha256_of, table_di
 from competition.metrics import Array, Metric, load_metric
 from competition.paths import PROJECT, Paths
 from competition.task import Task, task_of
-from models.jobs.plan import ALL, REPORT, Job, Plan, jobs_of, plan, sha256_of_required
+from models.jobs.plan import ALL, REPORT, Job, Plan, jobs_of, plan
 from models.stages.file import COPY_OF_OOF, fold_mark
 from submissions.blend.candidates import CANDIDATES
 from submissions.blend.stored import label
@@ -298,7 +298,7 @@ def user_code(config: Config) -> dict[str, list[str]]:
     named = {"metric": own.metric, "features": own.features or ""}
     named |= {label(n): n for n in (submissions.default, *submissions.candidates, *submissions.postprocess)}
     files = {key: value.rpartition(":") for key, value in named.items()}
-    return {key: [sha256_of_required(Path(file)), name] for key, (file, _, name) in files.items() if file}
+    return {key: [table_digest(Path(file)), name] for key, (file, _, name) in files.items() if file}
 
 
 def _portable(config: Config) -> dict[str, Any]:

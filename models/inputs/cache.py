@@ -51,7 +51,8 @@ class Cache:
     @functools.cached_property
     def folder(self) -> Path:
         """Folder of the shards of these settings."""
-        code = code_digest_of(Path(self.compute.__code__.co_filename))
+        function = getattr(self.compute, "func", self.compute)  # of a partial, which workers can be given
+        code = code_digest_of(Path(function.__code__.co_filename))
         return self.root / f"{self.name}-{digest({**self.settings, 'rdkit': rdkit.__version__, 'code': code})}"
 
     def missing(self, keys: Iterable[str]) -> list[str]:

@@ -10,7 +10,9 @@ CIKM 2024 (caps of carbon).
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rdkit import Chem, RDLogger
@@ -33,12 +35,14 @@ def conformer_cache(root: Path, conformers: int, fragments: str, repeat_units: s
     settings of `models.neural_kinds.ConformerStage`. A flat molecule is stored whatever `unembeddable` says, so that to
     set it anew computes nothing again.
     """
-
-    def compute(smiles: list[str]) -> list[tuple[Array, str]]:
-        return [embedded(prepared(text, fragments, repeat_units), conformers) for text in smiles]
-
     settings = {"conformers": conformers, "fragments": fragments, "repeat_units": repeat_units}
-    return Cache(root, "conformers", settings, compute, refuse_flat if unembeddable == "error" else None)
+    refuse = refuse_flat if unembeddable == "error" else None
+    return Cache(root, "conformers", settings, partial(_computed, settings), refuse)
+
+
+def _computed(settings: dict[str, Any], smiles: list[str]) -> list[tuple[Array, str]]:
+    fragments, repeat_units, conformers = (settings[name] for name in ("fragments", "repeat_units", "conformers"))
+    return [embedded(prepared(text, fragments, repeat_units), conformers) for text in smiles]
 
 
 def select(conformers: Array, number: int) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,8 +75,10 @@ def stage_features(config: Stage, root: Path) -> list[Cache]:
 
 
 def _cache(name: str, n_bits: int, root: Path) -> Cache:
-    def compute(smiles: list[str]) -> list[tuple[Array, str]]:
-        molecules = [Chem.MolFromSmiles(text) for text in smiles]
-        return [(FEATURES[name](molecule, n_bits).astype(np.float32)[None], "ok") for molecule in molecules]
+    settings = {"n_bits": n_bits} if name in ("morgan", "avalon") else {}
+    return Cache(root, name, settings, partial(_computed, name, n_bits))
 
-    return Cache(root, name, {"n_bits": n_bits} if name in ("morgan", "avalon") else {}, compute)
+
+def _computed(name: str, n_bits: int, smiles: list[str]) -> list[tuple[Array, str]]:
+    molecules = [Chem.MolFromSmiles(text) for text in smiles]
+    return [(FEATURES[name](molecule, n_bits).astype(np.float32)[None], "ok") for molecule in molecules]

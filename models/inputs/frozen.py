@@ -25,11 +25,11 @@ def encoder_cache(config: EmbeddingStage, root: Path) -> Cache:
     settings = config.model_dump(mode="json", include={"pooling", "max_length", "too_long"})
     settings |= {"weights": digest_of_weights(config.weights), "atoms": config.reads_atoms}
     settings["transformers"] = metadata.version("transformers")
+    return Cache(root, "embedding", settings, functools.partial(_computed, config), per_shard=SHARD, gpu=True)
 
-    def compute(texts: list[str]) -> list[tuple[Array, str]]:
-        return [(row[None], "ok") for row in embedded(texts, config)]
 
-    return Cache(root, "embedding", settings, compute, per_shard=SHARD, gpu=True)
+def _computed(config: EmbeddingStage, texts: list[str]) -> list[tuple[Array, str]]:
+    return [(row[None], "ok") for row in embedded(texts, config)]
 
 
 def embedded(texts: list[str], config: EmbeddingStage) -> Array:

@@ -212,17 +212,6 @@ def jobs_of(
     return jobs
 
 
-def sha256_of_required(path: Path) -> str:
-    """Digest of a file that an earlier step writes.
-
-    Raises:
-        DataError: if it is not there.
-    """
-    if not path.exists():
-        raise DataError(f"{path} is not there yet; run ./run.sh full, or the steps before this one.")
-    return sha256_of(path)
-
-
 def code_digest(stage: Any) -> str:
     """Digests of the code of a stage: of its own file and the user's, and of all other that its result comes from."""
     stages = PROJECT / "models" / "stages"

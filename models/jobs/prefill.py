@@ -7,9 +7,10 @@ from typing import Any
 from competition.config import CompetitionConfig
 from competition.paths import Paths
 from competition.tables import Rows
+from models.inputs.cache import Cache
 from models.jobs.work import context_of
 from models.jobs.workers import Item
-from models.registry import Shared, shared_caches
+from models.registry import shared_caches
 
 
 def cache_items(
@@ -22,48 +23,32 @@ def cache_items(
     """
     items, groups = list[Item](), set[str]()
     for shared in shared_caches(stage, context_of(competition, paths, 0)):
-        cache, keys = shared.cache, keys_of(shared, rows)
+        cache, keys = shared.cache, sorted({key for part in rows for key in shared.keys(part)})
         folder, group = cache.folder.name, f"the {cache.name} ({cache.folder.name[-6:]})"
         missing = {key for key in cache.missing(keys) if (folder, key) not in planned}
         planned.update((folder, key) for key in missing)
         # Parts of all keys, not of the missing ones: so several processes on one folder have the same parts.
-        parts = [keys[start : start + cache.per_shard] for start in range(0, len(keys), cache.per_shard)]
-        calls = [[key for key in part if key in missing] for part in parts]
-        items += [
-            Item(fill_cache, (stage, competition, paths, folder, part), gpu=cache.gpu, group=group, alike=group)
-            for part in calls
-            if part
-        ]
+        for start in range(0, len(keys), cache.per_shard):
+            if part := [key for key in keys[start : start + cache.per_shard] if key in missing]:
+                items.append(Item(fill, (cache, part), gpu=cache.gpu, group=group, alike=group))
         groups.add(group)
         if cache.check is not None:
             check = f"a look at {group}"
-            call = (stage, competition, paths, folder, keys)
-            items.append(Item(check_cache, call, group=check, alike=check, after=frozenset([group])))
+            items.append(Item(look, (cache, keys), group=check, alike=check, after=frozenset([group])))
             groups.add(check)
     return items, frozenset(groups)
 
 
-def keys_of(shared: Shared, rows: list[Rows]) -> list[str]:
-    """Distinct molecules or texts of rows that a shared cache has to hold, sorted."""
-    return sorted({key for part in rows for key in shared.keys(part)})
-
-
-def fill_cache(stage: Any, competition: CompetitionConfig, paths: Paths, folder: str, keys: list[str]) -> None:
-    """Compute one shard of one cache, unless another machine has done so meanwhile."""
-    cache = _cache(stage, competition, paths, folder)
+def fill(cache: Cache, keys: list[str]) -> None:
+    """Compute one shard of a cache, unless another machine has done so meanwhile."""
     if not cache.shard(keys).exists():
         cache.compute_shard(keys)
 
 
-def check_cache(stage: Any, competition: CompetitionConfig, paths: Paths, folder: str, keys: list[str]) -> None:
+def look(cache: Cache, keys: list[str]) -> None:
     """Let a stage see how its molecules turned out.
 
     Raises:
         DataError: if it cannot take one.
     """
-    _cache(stage, competition, paths, folder).load(keys)
-
-
-def _cache(stage: Any, competition: CompetitionConfig, paths: Paths, folder: str) -> Any:
-    caches = [shared.cache for shared in shared_caches(stage, context_of(competition, paths, 0))]
-    return next(cache for cache in caches if cache.folder.name == folder)
+    cache.load(keys)

@@ -23,8 +23,6 @@ from competition.paths import Bundle, Paths
 from models.jobs.attempts import CHECKPOINTS, unfinished
 from models.jobs.plan import REPORT
 
-UNFINISHED = ".copied"
-
 
 def resume(earlier: Path, paths: Paths) -> tuple[int, int]:
     """Copy jobs and caches of an earlier run; returns how many finished jobs and how many begun ones came.
@@ -37,27 +35,27 @@ def resume(earlier: Path, paths: Paths) -> tuple[int, int]:
     root = _work_root(earlier, paths.name)
     models = root / paths.name / "models"
     reported = sorted(file.parent for file in models.rglob(REPORT) if file.parent.name[0] != ".")
-    finished = [job for job in reported if _is_whole(job)]
+    finished = {job for job in reported if _is_whole(job)}
     if cut := [job for job in reported if job not in finished]:
         print(f"from {earlier}: {len(cut)} jobs lack files and are left out, the first is {cut[0]}")
-    begun = sorted({file.parent for file in models.rglob(CHECKPOINTS)} - set(reported))
-    here = {job: paths.root / job.relative_to(root / paths.name) for job in [*finished, *begun]}
-    waiting = [job for job in finished if not (here[job] / REPORT).exists()]
-    waiting += [job for job in begun if not _is_further(here[job])]
+    begun = {file.parent for file in models.rglob(CHECKPOINTS)} - set(reported)
+    here = {job: paths.root / job.relative_to(root / paths.name) for job in sorted(finished | begun)}
+    waiting = [job for job in here if not _is_further(here[job], job in finished)]
     for job in tqdm(waiting, "jobs of the earlier run", disable=not sys.stderr.isatty(), bar_format=BAR, leave=False):
-        _copy_folder(job, here[job])
-    for file in sorted((root / "cache").rglob("*")):
-        copy = paths.cache / file.relative_to(root / "cache")
-        if file.is_file() and not copy.exists():
-            write_atomically(copy, file.read_bytes())
-    return sum(job in finished for job in waiting), sum(job in begun for job in waiting)
+        half = here[job].with_name(here[job].name.lstrip(".") + ".copied")
+        shutil.rmtree(half, ignore_errors=True)
+        _copy_files(job, half)
+        shutil.rmtree(here[job], ignore_errors=True)  # of a run that was killed, or begun anew
+        half.rename(here[job])
+    _copy_files(root / "cache", paths.cache)
+    return len(finished.intersection(waiting)), len(begun.intersection(waiting))
 
 
 def _work_root(earlier: Path, name: str) -> Path:
-    """The earlier WORK_DIR, which is `earlier` or below it; a bundle for prediction, also one inside, is none."""
+    """The earlier WORK_DIR, which is `earlier` or below it; that of a notebook's bundle, also one inside, is none."""
     roots = {folder.parent.parent for folder in earlier.rglob(f"{name}/models") if folder.is_dir()}
-    bundles = {root for root in roots if Bundle(root.parent).manifest.exists()}
-    found = sorted(root for root in roots - bundles if roots.isdisjoint(root.parents))
+    roots -= {root for root in roots if Bundle(root.parent).manifest.exists()}
+    found = sorted(root for root in roots if roots.isdisjoint(root.parents))
     if len(found) != 1:
         which = ", ".join(map(str, found)) or "none"
         raise ConfigError(
@@ -76,20 +74,15 @@ def _is_whole(job: Path) -> bool:
     return all((job / name).is_file() and (job / name).stat().st_size == files[name]["size"] for name in files)
 
 
-def _is_further(attempt: Path) -> bool:
-    """Whether the job that a folder here would be an attempt at was begun here or is finished."""
-    job = attempt.with_name(attempt.name.strip(".").partition(".")[0])
-    return job.exists() or bool(unfinished(job))
+def _is_further(folder: Path, finished: bool) -> bool:
+    """Whether a job is here as far as there: finished, or, where it is only begun there, begun."""
+    job = folder.with_name(folder.name.strip(".").partition(".")[0])
+    return (job / REPORT).exists() or (not finished and bool(unfinished(job)))
 
 
-def _copy_folder(source: Path, target: Path) -> None:
-    """Copy a job under another name and rename it; files alone, since an attached output has read-only folders."""
-    half = target.with_name(target.name.lstrip(".") + UNFINISHED)
-    shutil.rmtree(half, ignore_errors=True)
+def _copy_files(source: Path, target: Path) -> None:
+    """Copy what is not there yet; files alone, since an attached output has read-only folders."""
     for file in sorted(source.rglob("*")):
-        if file.is_file():
-            copy = half / file.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
-    shutil.rmtree(target, ignore_errors=True)  # of a run that was killed before its first checkpoint, or begun anew
-    half.rename(target)
+        copy = target / file.relative_to(source)
+        if file.is_file() and not copy.exists():
+            write_atomically(copy, file.read_bytes())

@@ -10,7 +10,6 @@ Writes: a folder per job: weights, out-of-fold and test predictions, and report.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +28,7 @@ from folds import make
 from folds.table import read_folds
 from models.config import load_stages
 from models.jobs.attempts import verify
-from models.jobs.budget import Budget
+from models.jobs.budget import choose, why_unfinished
 from models.jobs.local_workers import LocalWorkers
 from models.jobs.plan import ALL, Job, Plan, plan, require_answer, say_old_products
 from models.jobs.predictions import read_predictions
@@ -66,8 +65,7 @@ def train(
     Raises:
         ConfigError, DataError: of the first job that fails; jobs that were finished before are kept.
     """
-    deadline = time.monotonic() + (budget or math.inf)
-    seconds: dict[str, list[float]] = {}
+    started, seconds = time.monotonic(), {}
     for name in todo.stages:
         jobs = todo.of(name)
         done = [job for job in jobs if job.finished]
@@ -80,17 +78,18 @@ def train(
         return
     with make_workers(n_workers) as workers:
         of_stages = _items(competition, paths, todo, unfinished, workers, shard)
-        order = Budget(deadline, seconds)
         if budget:
+            workers.deadline = started + budget
+            workers.seconds.update(seconds)
             in_order = [item for items in of_stages for noun in NOUNS for item in items[noun]]
-            left, ended = workers.run(in_order, "jobs", order)
+            left, ended = workers.run(in_order, "jobs", choose)
         for noun in NOUNS if not budget else ():
             left, _ = workers.run([item for items in of_stages for item in items[noun]], noun)
     if budget:
         for name in dict.fromkeys(job.stage for job in unfinished):
             for seed, finished in todo.done_by_seed(name).items():
                 groups = (_jobs_of(name, seed), _predictions_of(name))
-                why = ", ".join(filter(None, (order.why(left, ended, group) for group in groups)))
+                why = ", ".join(filter(None, (why_unfinished(left, ended, group, workers) for group in groups)))
                 of_all = f"{sum(finished)} of {len(finished)} jobs finished within the budget of {in_words(budget)}"
                 if not all(finished):
                     print(f"stage {name}  seed {seed}  {of_all}; {why}")

@@ -9,6 +9,7 @@ import math
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
@@ -46,34 +47,34 @@ class Item:
     done: Callable[[], None] = lambda: None
 
 
-class Order:
-    """Which of the items that can start goes to a free worker: the first. `budget.py` has another order."""
+def first(ready: Iterator[Item], waiting: list[Item], workers: Workers) -> Item | None:
+    """The item that a free worker takes: the first that can start. `budget.py` has another order.
 
-    deadline = math.inf
-    """time.monotonic() at which running items are ended."""
-
-    def choose(self, ready: Iterator[Item], waiting: list[Item], workers: Workers) -> Item | None:
-        """One of `ready`, which are those of `waiting` that can start now; None to leave workers free for now."""
-        return next(ready, None)
-
-    def finished(self, item: Item, seconds: float) -> None:
-        """An item took so many seconds of its worker."""
+    Args:
+        ready: those of `waiting` that can start now.
+        workers: with what they have and what items took.
+    """
+    return next(ready, None)
 
 
 class Workers(ABC):
     """The loop; `local_workers.py` and `ray_workers.py` say what a worker is. Use it in a `with` statement.
 
     running: items that workers have, with the time.monotonic() at which each was started.
+    seconds: what finished items are alike in -> the seconds that each took of its worker.
+    deadline: time.monotonic() at which running items are ended; no other `run` can follow.
     shares: share of its steps that the worker of an item has done, by the item's index, where workers tell.
     """
 
-    spare = 0.0
-    """Share of the cores and GPUs for which items are handed out beyond what can run."""
+    deadline = math.inf
     most_threads = 1
     """Cores that one item may use."""
+    spare = 0.0
+    """Share of the cores and GPUs for which items are handed out beyond what can run."""
 
     def __init__(self) -> None:
         self.running: dict[Item, float] = {}
+        self.seconds: dict[str, list[float]] = defaultdict(list)
         self.shares: Any = [0.0]
 
     @abstractmethod
@@ -119,12 +120,8 @@ class Workers(ABC):
         gpu_is_free = sum(map(self.on_gpu, self.running)) < gpus or not self.on_gpu(item)
         return gpu_is_free and (taken + item.threads <= cores or not self.running)
 
-    def run(self, items: list[Item], noun: str, order: Order | None = None) -> tuple[list[Item], list[Item]]:
-        """Run items as workers become free, with a bar of the time left on a terminal.
-
-        Args:
-            noun: what they are, for the bar.
-            order: where it has a deadline and that passes, the workers are ended, and no other `run` can follow.
+    def run(self, items: list[Item], noun: str, choose: Choose = first) -> tuple[list[Item], list[Item]]:
+        """Run items as workers become free, with a bar of the time left on a terminal; `noun` says what they are.
 
         Returns:
             The items that could not start, and those that were ended at the deadline.
@@ -133,7 +130,6 @@ class Workers(ABC):
             The first exception of an item.
             DataError: if a worker was killed.
         """
-        order = order or Order()
         waiting, futures = list(items), dict[Future[float], Item]()
         index = {item: i % len(self.shares) for i, item in enumerate(items)}
         self.running.clear()
@@ -143,8 +139,8 @@ class Workers(ABC):
             return (i for i in waiting if self._has_room(i) and not i.after & unfinished and i.can_start())
 
         with tqdm(total=len(items), desc=noun, disable=not sys.stderr.isatty(), bar_format=BAR, leave=False) as bar:
-            while (left := order.deadline - time.monotonic()) > 0:
-                while waiting and (item := order.choose(ready(), waiting, self)):
+            while (left := self.deadline - time.monotonic()) > 0:
+                while waiting and (item := choose(ready(), waiting, self)):
                     waiting.remove(item)
                     futures[self.start(item, index[item])] = item
                     self.running[item] = time.monotonic()
@@ -154,7 +150,7 @@ class Workers(ABC):
                 for future in [future for future in futures if future in ended]:
                     item = futures.pop(future)
                     del self.running[item]
-                    order.finished(item, self._seconds(future))
+                    self.seconds[item.alike].append(self._result(future))
                     with bar.external_write_mode():
                         item.done()
                         sys.stdout.flush()
@@ -163,7 +159,7 @@ class Workers(ABC):
         self.end()
         return waiting, list(futures.values())
 
-    def _seconds(self, future: Future[float]) -> float:
+    def _result(self, future: Future[float]) -> float:
         try:
             return future.result()
         except Exception as error:
@@ -173,6 +169,7 @@ class Workers(ABC):
             raise meaning from None
 
 
+Choose = Callable[[Iterator[Item], list[Item], Workers], Item | None]
 _shares: Any = None
 _index = 0
 

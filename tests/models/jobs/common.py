@@ -20,7 +20,7 @@ from folds.make import load_folds_config
 from folds.make import run as make_folds
 from models.config import load_stages
 from models.jobs.plan import Plan, plan
-from models.jobs.workers import Item, Order, Workers
+from models.jobs.workers import Choose, Item, Workers, first
 from tests.conftest import mixed_tables, write_competition
 
 STAGE = PROJECT / "tests" / "models" / "jobs" / "counted_stage.py"
@@ -72,7 +72,7 @@ class Listing(HereWorkers):
         self.cores, self.gpus, self.most_threads = cores, gpus, cores
         self.items: dict[str, list[Item]] = {}
 
-    def run(self, items: list[Item], noun: str, order: Order | None = None) -> tuple[list[Item], list[Item]]:
+    def run(self, items: list[Item], noun: str, choose: Choose = first) -> tuple[list[Item], list[Item]]:
         self.items[noun] = items
         return [], []
 

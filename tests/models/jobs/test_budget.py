@@ -15,11 +15,11 @@ from folds.make import load_folds_config
 from folds.make import run as make_folds
 from models.config import load_stages
 from models.jobs import budget as budget_module
-from models.jobs.budget import Budget, seconds_until_done
+from models.jobs.budget import choose, seconds_until_done, why_unfinished
 from models.jobs.local_workers import LocalWorkers
 from models.jobs.plan import plan
 from models.jobs.train import train
-from models.jobs.workers import Item, Order
+from models.jobs.workers import Item
 from tests.models.jobs.common import TREES, HereWorkers, Listing, counted, planned, trained
 
 Started = Callable[..., str | None]
@@ -40,7 +40,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
         monkeypatch.setattr(budget_module.time, "monotonic", lambda: now)
         workers = HereWorkers()
         workers.cores, workers.gpus, workers.running = n_workers, gpus, running or {}
-        item = Budget(deadline, seconds).choose(iter(waiting), waiting, workers)
+        workers.seconds, workers.deadline = seconds, deadline
+        item = choose(iter(waiting), waiting, workers)
         return item and item.group
 
     return started
@@ -114,26 +115,23 @@ def test_a_seed_that_fits_is_not_lost_with_one_that_does_not_and_all_seeds_are_m
 
 
 def test_what_was_cut_is_said_with_its_reason() -> None:
-    order = Budget(0.0, {"a": [90.0]})
-    assert order.why(items("a", 3), [], "a") == "3 not started: at about 1.5 min each they did not fit"
-    cut = "2 cut off when it ended, 5 not started: no time was left"
-    assert order.why(items("b", 5), items("b", 2), "b") == cut
+    def why(group: str, waiting: list[Item], ended: list[Item] | None = None) -> str:
+        workers = HereWorkers()
+        workers.seconds = {"a": [90.0]}
+        return why_unfinished(waiting, ended or [], group, workers)
+
+    assert why("a", items("a", 3)) == "3 not started: at about 1.5 min each they did not fit"
+    assert why("b", items("b", 5), items("b", 2)) == "2 cut off when it ended, 5 not started: no time was left"
     waiting = items("b", 5, after=frozenset(["the conformers"]))
-    assert order.why([*waiting, *items("the conformers", 7)], [], "b") == "5 not started: the conformers did not fit"
-    assert order.why(items("a", 3), [], "b") == ""
-
-
-class EndsAt(Order):
-    """All items, until a moment."""
-
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
+    assert why("b", [*waiting, *items("the conformers", 7)]) == "5 not started: the conformers did not fit"
+    assert why("b", items("a", 3)) == ""
 
 
 def test_running_items_are_ended_at_the_deadline() -> None:
     before, three = time.monotonic(), [Item(time.sleep, (60,)) for _ in range(3)]
     with LocalWorkers(2) as workers:
-        waiting, cut = workers.run(three, "items", EndsAt(before + 1.5))
+        workers.deadline = before + 1.5
+        waiting, cut = workers.run(three, "items")
     assert (waiting, cut) == (three[2:], three[:2])
     assert 1.5 <= time.monotonic() - before < 10
 
@@ -165,7 +163,7 @@ def test_within_a_budget_molecules_are_looked_at_before_their_stage_and_count_as
     workers = Listing()
     train(config, paths, todo, 1, budget=1000, make_workers=lambda n: workers)
     called = [item.function.__name__ for item in workers.items["jobs"]]
-    assert called == ["fill_cache", "check_cache", *["run_job"] * 3, "fill_cache", *["run_job"] * 3]
+    assert called == ["fill", "look", *["run_job"] * 3, "fill", *["run_job"] * 3]
     filled, looked, *jobs = workers.items["jobs"]
     assert looked.after == {filled.group}
     assert [{filled.group, looked.group} <= item.after for item in jobs] == [True] * 3 + [False] * 4

@@ -10,13 +10,11 @@ import pytest
 
 from competition.config import load_competition
 from competition.errors import ConfigError, DataError
-from competition.files import read_table, write_table
-from competition.paths import PROJECT, Paths
-from models.config import load_stages
+from competition.paths import PROJECT
 from models.inputs import code
 from models.jobs import plan as plan_module
 from models.jobs.attempts import write_report
-from models.jobs.plan import Job, Plan, job_seed, plan, require_answer, say_old_products
+from models.jobs.plan import Job, Plan, job_seed, require_answer, say_old_products
 from tests.conftest import mixed_tables, write_competition
 from tests.models.jobs.common import TREES, planned
 
@@ -27,14 +25,6 @@ def keys(folder: Path, seed: int | None = None, **sections: Any) -> dict[str, st
 
 def trees(**settings: object) -> dict:
     return {"stages": {"trees": {**TREES, **settings}}}
-
-
-def test_a_plan_has_a_job_for_every_stage_seed_and_fold(tmp_path: Path) -> None:
-    *_, todo = planned(tmp_path, **trees(seeds=[0, 7]))
-    assert [(job.stage, job.seed, job.fold) for job in todo.jobs] == [
-        ("trees", seed, fold) for seed in (0, 7) for fold in range(3)
-    ]
-    assert len({job.folder for job in todo.jobs}) == 6
 
 
 def test_what_can_change_a_result_changes_the_key_and_the_list_of_seeds_does_not(tmp_path: Path) -> None:
@@ -207,17 +197,3 @@ def test_a_stage_or_fold_that_is_not_there_is_named() -> None:
         todo.select("forest")
     with pytest.raises(ConfigError, match="--fold must be from 0 to 2; found 3"):
         todo.select(fold=3)
-
-
-def test_a_plan_before_the_tables_are_made_says_what_to_run(tmp_path: Path) -> None:
-    path = str(write_competition(tmp_path, *mixed_tables()))
-    with pytest.raises(DataError, match=r"not there yet; run ./run\.sh full"):
-        plan(load_competition(path), load_stages(path), Paths("mixed"))
-
-
-def test_folds_that_were_edited_make_another_key(tmp_path: Path) -> None:
-    config, paths, before = planned(tmp_path)
-    table = read_table(paths.folds, ["id"])
-    write_table(paths.folds, table.assign(fold=2 - table["fold"].astype(int)))
-    after = plan(config, load_stages(str(tmp_path / "mixed.yaml")), paths)
-    assert after.keys != before.keys

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -17,7 +15,6 @@ pytest.importorskip("ray", reason="needs requirements-ray.txt, which ./run.sh te
 from ray.cluster_utils import Cluster
 
 from competition.errors import ConfigError, DataError, ServiceError
-from competition.paths import Paths
 from models.jobs import ray_workers
 from models.jobs.ray_workers import RayWorkers, require_cluster
 from models.jobs.workers import Item
@@ -32,10 +29,6 @@ def cluster() -> Iterator[Any]:
     made.nodes = [made.add_node(num_cpus=1) for _ in range(4)]
     yield made
     made.shutdown()
-
-
-def n_finished() -> int:
-    return len(list(Paths("mixed").root.glob("models/*/*/*/fold_*/report.json")))
 
 
 def test_items_mistakes_and_killed_workers_are_those_of_local_workers(
@@ -80,24 +73,6 @@ def test_jobs_of_lost_nodes_are_trained_by_others_to_the_bytes_of_local_workers(
     monkeypatch.setenv("WORK_DIR", str(tmp_path / "alone"))
     ended(start(path, "--workers", "4"))
     assert products() == shared
-
-
-@pytest.mark.slow
-def test_an_interrupted_run_writes_no_more_and_goes_on_without_what_is_finished(tmp_path: Path) -> None:
-    path, hold = counted(tmp_path), tmp_path / "hold"
-    hold.touch()
-    options = ("--executor", "ray", "--workers", "2")
-    run = start(path, *options)
-    while sum(trained(tmp_path).values()) < 8:
-        assert run.poll() is None, run.communicate()
-        time.sleep(0.1)
-    os.killpg(run.pid, signal.SIGINT)
-    assert "Interrupted. Finished jobs are kept" in ended(run, 130)
-    hold.unlink()
-    time.sleep(2)
-    assert (n_finished(), sum(trained(tmp_path).values())) == (6, 8)
-    assert ended(start(path, *options)).count("valid rmse") == 6
-    assert sum(trained(tmp_path).values()) == 8 + 6
 
 
 @pytest.mark.parametrize("what", ["nothing", "another service"])

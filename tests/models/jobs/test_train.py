@@ -60,7 +60,7 @@ def test_molecules_of_one_job_are_parts_for_all_cores_and_no_stage_computes_thos
 
 def test_features_of_molecules_for_a_network_are_computed_before_its_folds(tmp_path: Path) -> None:
     workers = listed(tmp_path, 2, 0, {"graph": {**GNN, "molecule_features": ["maccs"]}})
-    assert [item.arguments[-2].partition("-")[0] for item in workers.items["molecules"]] == ["maccs"]
+    assert [item.arguments[0].name for item in workers.items["molecules"]] == ["maccs"]
     config, paths, todo = planned(tmp_path, stages={"graph": {**GNN, "molecule_features": ["maccs"]}})
     train(config, paths, Plan([], {}, 3, todo.test_key, {}), 1, make_workers=HereWorkers)  # nothing to do
     items, _ = cache_items(config, todo.stages["graph"], paths, [read_rows(paths.train, config, True)], set())
