@@ -15,7 +15,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -26,8 +25,8 @@ from competition.metrics import Array, Metric, load_metric
 from competition.paths import Paths
 from folds.table import read_groups
 from submissions.blend.bootstrap import bootstrap_scores, fast
-from submissions.config import Config, load_config
-from submissions.run import BLEND, CHOICE, CROSS_FITTED, MANIFEST, STACK, read_manifest, read_part, user_code
+from submissions.config import load_config
+from submissions.run import BLEND, CHOICE, CROSS_FITTED, MANIFEST, STACK, read_manifest, read_part
 from submissions.words import number, table
 
 LONGEST = 50
@@ -36,91 +35,63 @@ LONGEST = 50
 
 @dataclass(frozen=True)
 class Labels:
-    """Training rows to compare predictions on: labels and groups by id, the metric, and how the bootstrap draws.
-
-    metric_code: digest and name of the user's own function; None for a named metric.
-    """
+    """Training rows to compare predictions on: labels and groups by id, and how the bootstrap draws and scores."""
 
     y: pd.DataFrame
     groups: pd.Series
     metric: Metric
-    metric_code: list[str] | None
     draws: int
     seed: int
 
+    def ids_of_all(self, predictions: list[pd.DataFrame]) -> pd.Index:
+        """Ids of the rows that all have predicted; none where their outputs are others."""
+        ids = self.y.index
+        for each in predictions:
+            ids = ids.intersection(each.reindex(columns=self.y.columns).dropna().index)
+        return ids
 
-def read_labels(config: Config, paths: Paths) -> Labels:
-    """Labels of the prepared training table, to be scored as the YAML says now."""
-    competition = config.competition
+    def drawn_scores(self, predictions: dict[str, pd.DataFrame], seed: int, n_rows: int | None = None) -> pd.DataFrame:
+        """Scores on draws of the rows that all predict, group by group, (n_draws, n_predictions).
+
+        Args:
+            predictions: id (its index) -> prediction per target, NaN where there is none.
+            seed: of the draws, which all predictions share.
+            n_rows: rows in a draw, on average; None for as many as there are.
+        """
+        ids = self.ids_of_all(list(predictions.values()))
+        groups = pd.factorize(self.groups.loc[ids])[0]
+        n_groups = None if n_rows is None else max(1, round(n_rows / len(ids) * (groups.max() + 1)))
+        arrays: dict[str, Array] = {
+            name: part.loc[ids, self.y.columns].to_numpy() for name, part in predictions.items()
+        }
+        y = self.y.loc[ids].to_numpy()
+        return pd.DataFrame(bootstrap_scores(self.metric, y, arrays, groups, self.draws, seed, n_groups))
+
+    def paired(self, this: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float, int] | None:
+        """By how much one is better than the other, the standard error of that, and on how many rows; None below 2."""
+        ids = self.ids_of_all([this, other])
+        if len(ids) < 2:
+            return None
+        drawn = self.drawn_scores({"this": this, "other": other}, self.seed)
+        y = self.y.loc[ids].to_numpy()
+        first, second = (self.metric(y, each.loc[ids, self.y.columns].to_numpy()) for each in (this, other))
+        gain = first - second if self.metric.greater_is_better else second - first
+        return gain, float((drawn["this"] - drawn["other"]).std()), len(ids)
+
+
+def read_labels(name: str, seed: int | None = None) -> Labels:
+    """Labels of a competition's prepared training table, to be scored as the YAML says now."""
+    config, paths = load_config(name, seed), Paths.of(name)
+    competition, draws = config.competition, config.submissions.bootstrap
     train = read_table(paths.train).set_index(competition.id)
-    metric, draws = load_metric(competition.metric, competition.greater_is_better), config.submissions.bootstrap
+    metric = load_metric(competition.metric, competition.greater_is_better)
     return Labels(
         train[competition.targets],
         pd.Series(read_groups(paths.groups, list(train.index)), index=train.index),
         metric,
-        user_code(config).get("metric"),
         draws if fast(metric) else max(100, draws // 10),
         derive_seed(competition.seed, "bootstrap"),
     )
-
-
-def common_ids(labels: Labels, predictions: list[pd.DataFrame]) -> pd.Index:
-    """Ids of the training rows that all have predicted."""
-    ids = labels.y.index
-    for each in predictions:
-        ids = ids.intersection(each.dropna().index)
-    return ids
-
-
-def drawn_scores(
-    labels: Labels, predictions: dict[str, pd.DataFrame], ids: pd.Index, seed: int, n_rows: int | None = None
-) -> pd.DataFrame:
-    """Scores of several predictions on the same draws of groups, (n_draws, n_predictions).
-
-    Args:
-        ids: of the rows to draw from.
-        seed: of the draws.
-        n_rows: rows in a draw, on average; None for as many as there are.
-    """
-    groups = pd.factorize(labels.groups.loc[ids])[0].astype(np.int64)
-    n_groups = None if n_rows is None else max(1, round(n_rows / len(ids) * (groups.max() + 1)))
-    arrays: dict[str, Array] = {name: part.loc[ids].to_numpy() for name, part in predictions.items()}
-    y = labels.y.loc[ids].to_numpy()
-    return pd.DataFrame(bootstrap_scores(labels.metric, y, arrays, groups, labels.draws, seed, n_groups))
-
-
-def paired(this: pd.DataFrame, other: pd.DataFrame, labels: Labels) -> tuple[float, float, int] | None:
-    """By how much one is better than the other, the standard error of that, and on how many rows; None below two.
-
-    Args:
-        this, other: id (its index) -> cross-fitted prediction per target, NaN where there is none.
-    """
-    ids = common_ids(labels, [this, other])
-    if len(ids) < 2:
-        return None
-    drawn = drawn_scores(labels, {"this": this, "other": other}, ids, labels.seed)
-    scores = [labels.metric(labels.y.loc[ids].to_numpy(), each.loc[ids].to_numpy()) for each in (this, other)]
-    gain = scores[0] - scores[1] if labels.metric.greater_is_better else scores[1] - scores[0]
-    return gain, float((drawn["this"] - drawn["other"]).std()), len(ids)
-
-
-def stored_runs(paths: Paths) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Name -> run.json of the finished runs, the oldest first, and a line for each other folder."""
-    runs, left_out = {}, []
-    for manifest in sorted(paths.latest_run.parent.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime):
-        try:
-            read_part(manifest.parent, CHOICE)
-            runs[manifest.parent.name] = read_manifest(manifest.parent)
-        except DataError as error:
-            left_out.append(f"{manifest.parent.name} is left out: {error}")
-    return runs, left_out
-
-
-def settings_of(run: dict[str, Any]) -> dict[str, Any]:
-    """The resolved YAML, with what else a run is made of."""
-    keys = {stage["name"]: stage["key"] for stage in run["stages"]}
-    tables = {name: sha256[:12] for name, sha256 in run["tables"].items()}
-    return {**run["config"], "jobs": keys, "tables": tables, **{name: run[name] for name in ("user_code", "versions")}}
 
 
 def differences(this: dict[str, Any], other: dict[str, Any], path: str = "") -> Iterator[str]:
@@ -138,36 +109,26 @@ def differences(this: dict[str, Any], other: dict[str, Any], path: str = "") -> 
 def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: Labels, paths: Paths) -> str:
     """Tables of scores and of gains over `reference`, and what differs from it, the latest run first.
 
-    Raises:
-        DataError: if `reference` predicts other targets than the labels have.
+    Args:
+        runs: name -> run.json, the oldest first.
     """
-    targets, other = list(labels.y.columns), runs[reference]
-    if other["targets"] != targets:
-        raise DataError(
-            f"The YAML predicts {', '.join(targets)}, and the run to compare with, {reference}, predicts "
-            f"{', '.join(other['targets'])}. Name another one with --with."
-        )
-    oof = {
-        name: read_table(paths.run(name) / CROSS_FITTED, ["id"]).set_index("id")
-        for name, run in runs.items()
-        if run["targets"] == targets
-    }
+    oof = {name: read_table(paths.run(name) / CROSS_FITTED, ["id"]).set_index("id") for name in runs}
     rows, remarks, changed = [], [], []
     for name, run in reversed(runs.items()):
-        gain, error = "reference", ""
+        gains = ["reference", ""]
         if name != reference:
-            found = paired(oof[name], oof[reference], labels) if name in oof else None
-            gain, error = (number(found[0]), number(found[1])) if found else ("-", "-")
+            found = labels.paired(oof[name], oof[reference])
+            gains = [number(found[0]), number(found[1])] if found else ["-", "-"]
             if found is None:
                 remarks.append(f"{name} has other targets or other rows, and is not compared.")
             elif found[2] < max(len(oof[name]), len(oof[reference])):
                 remarks.append(f"{name} is compared on the {found[2]} rows that both runs predict.")
-            if run["tables"]["folds.csv"] != other["tables"]["folds.csv"]:
+            if run["tables"]["folds.csv"] != runs[reference]["tables"]["folds.csv"]:
                 remarks.append(f"{name} has other folds, from which part of the difference may come.")
-            lines = list(differences(settings_of(run), settings_of(other))) or ["nothing"]
+            lines = list(differences(_settings(run), _settings(runs[reference]))) or ["nothing"]
             changed.append("\n".join([f"{name}:", *(f"- {line}" for line in lines)]))
         written = datetime.fromtimestamp((paths.run(name) / MANIFEST).stat().st_mtime)
-        rows.append([name, f"{written:%Y-%m-%d %H:%M}", *_scores(run, labels), gain, error])
+        rows.append([name, f"{written:%Y-%m-%d %H:%M}", *_scores(run, labels.metric), *gains])
     header = ["run", "written", "chosen", "best stage", "in_sample", "cross_fitted", "gain", "standard_error"]
     said = (
         "best stage: cv_score. in_sample: of the chosen candidate. cross_fitted: with the choice. gain: of that "
@@ -184,11 +145,17 @@ def tried(n: int) -> str:
     return f"Runs that were tried: {n}.{best}"
 
 
-def _scores(run: dict[str, Any], labels: Labels) -> list[str]:
+def _settings(run: dict[str, Any]) -> dict[str, Any]:
+    """The resolved YAML, with what else a run is made of."""
+    jobs = {stage["name"]: stage["key"] for stage in run["stages"]}
+    return {**run["config"], "jobs": jobs, **{name: run[name] for name in ("tables", "user_code", "versions")}}
+
+
+def _scores(run: dict[str, Any], metric: Metric) -> list[str]:
     """Name of the chosen candidate and three scores; dashes where the run was scored by another metric."""
     choice, used = run[CHOICE], run["config"]["competition"]["metric"]
     chosen = choice["chosen"]
-    if Path(used).name != labels.metric.name or run["user_code"].get("metric") != labels.metric_code:
+    if Path(used).name != metric.name:
         return [f"{chosen} by {used}", "-", "-", "-"]
     candidates = run[BLEND]["candidates"] | run.get(STACK, {"candidates": {}})["candidates"]
     best, whole = choice["against"]["best_single"], choice["procedure"]
@@ -201,15 +168,19 @@ def main() -> None:
     options = command.parser(__doc__, takes=("seed", "holdout"))
     options.add_argument("--with", dest="other", metavar="RUN", help="the run to compare with (default: the latest)")
     args = options.parse_args()
-    config, paths = load_config(args.competition, args.seed), Paths.of(args.competition)
-    runs, left_out = stored_runs(paths)
+    paths, runs, left_out = Paths.of(args.competition), {}, []
+    for manifest in sorted(paths.latest_run.parent.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime):
+        try:
+            read_part(manifest.parent, CHOICE)
+            runs[manifest.parent.name] = read_manifest(manifest.parent)
+        except DataError as error:
+            left_out.append(f"{manifest.parent.name} is left out: {error}")
     if not runs:
         raise DataError(f"{paths.root} has no finished run; run ./run.sh full {paths.name} first.")
-    latest = paths.latest_run.read_text(encoding="utf-8").strip() if paths.latest_run.exists() else ""
-    reference = args.other or (latest if latest in runs else list(runs)[-1])
+    reference = args.other or paths.latest_run.read_text(encoding="utf-8").strip()
     if reference not in runs:
         raise ConfigError(f"--with takes one of {', '.join(runs)}; found {reference!r}.")
-    labels = read_labels(config, paths)
+    labels = read_labels(args.competition, args.seed)
     direction = "greater is better" if labels.metric.greater_is_better else "less is better"
     print(f"# Runs of {paths.name}: {labels.metric.name}, {direction}\n")
     print("\n".join([comparison(runs, reference, labels, paths), *left_out]))

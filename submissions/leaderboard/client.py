@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cache
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,15 @@ from competition.files import read_json
 PAGE = 100
 MISSES = 3
 """Calls in a row that may fail while something is waited for; more, and it is no passing trouble of the network."""
-NEW_TOKEN = "https://www.kaggle.com/settings/api"
+TOKEN = "make a token at https://www.kaggle.com/settings/api"
 SPENDS = ("CreateSubmission", "CreateCodeSubmission")
 """The calls that spend a slot; the package sends each of them once, whatever comes back."""
-STATES = {"cancel_requested": "cancelled", "cancel_acknowledged": "cancelled", "new_script": "queued"}
+ADVICE = {
+    401: f"it does not accept your credentials, so {TOKEN}",
+    403: "join the competition and accept its rules at https://www.kaggle.com/competitions/{slug}/rules",
+    404: "is {slug} the last part of the address of the competition's page?",
+}
+"""What may help, by the status of the answer."""
 
 
 class Unsure(ServiceError):
@@ -50,12 +54,8 @@ def login() -> Any:
     except ImportError:
         raise ConfigError("Kaggle's client is not installed; run: pip install -r requirements-kaggle.txt") from None
     except SystemExit:
-        from kagglesdk.kaggle_env import get_access_token_from_env
-
-        if source := get_access_token_from_env()[1]:
-            raise ServiceError(f"Kaggle refuses the token in {source}; make a new one at {NEW_TOKEN}.") from None
         raise ServiceError(
-            f"No credentials for Kaggle were found; make a token at {NEW_TOKEN} and put it into the variable "
+            f"Kaggle's client found no credentials that the platform accepts; {TOKEN} and put it into the variable "
             "KAGGLE_API_TOKEN or into the file ~/.kaggle/access_token."
         ) from None
     return api
@@ -120,23 +120,20 @@ def _submitted(slug: str, send: Callable[[], Any]) -> str:
 
 def submissions(slug: str) -> list[Any]:
     """The submissions of the user's team as the package's `ApiSubmission`."""
-    found: dict[int, Any] = {}
-    for page in count(1):
+    found: list[Any] = []
+    pages = 0
+    while len(found) == pages * PAGE:
+        pages += 1
         with _asked(slug):
-            listed = login().competition_submissions(slug, page_number=page, page_size=PAGE)
-        known = len(found)
-        found |= {one.ref: one for one in listed}
-        if len(listed) < PAGE or len(found) == known:
-            break
-    return list(found.values())
+            found += login().competition_submissions(slug, page_number=pages, page_size=PAGE)
+    return found
 
 
-def limits(slug: str) -> tuple[int, int | None] | None:
-    """Submissions left today and a day, the latter None where all are counted; None before anybody has submitted."""
+def submissions_left(slug: str) -> int | None:
+    """How many the platform takes now; None where it does not say, as before the first one."""
     with _asked(slug):
         found = login().competition_get_submission_limits(slug)
-    left, used = found.num_allowed_now, found.num_today
-    return (left, None if found.limited_by_total else left + used) if left or found.num_total else None
+    return int(found.num_allowed_now) if found.num_allowed_now or found.num_total else None
 
 
 def dataset_status(dataset: str) -> tuple[str, int] | None:
@@ -183,8 +180,7 @@ def push_kernel(folder: Path) -> int:
     """
     with _asked():
         answer = login().kernels_push(str(folder))
-    kinds = ("dataset", "competition", "kernel", "model")
-    unknown = [source for kind in kinds for source in getattr(answer, f"invalid_{kind}_sources")]
+    unknown = [*answer.invalid_dataset_sources, *answer.invalid_competition_sources]
     error = answer.error or (f"it does not know {', '.join(unknown)}" if unknown else "")
     if error:
         raise ServiceError(f"Kaggle did not take the notebook in {folder}: {_clean(error)}.")
@@ -192,11 +188,11 @@ def push_kernel(folder: Path) -> int:
 
 
 def kernel_status(kernel: str) -> tuple[str, str]:
-    """State of the newest run of owner/notebook: queued, running, complete, error or cancelled; and the reason."""
+    """State of the newest run of owner/notebook, such as running, complete, error or cancelled; and the reason."""
     with _asked():
         found = login().kernels_status(kernel)
     state = found.status.name.lower()
-    return STATES.get(state, state), found.failure_message
+    return "cancelled" if state.startswith("cancel") else state, found.failure_message
 
 
 @contextmanager
@@ -211,23 +207,15 @@ def _asked(slug: str | None = None) -> Iterator[io.StringIO]:
         with redirect_stdout(io.StringIO()) as said, redirect_stderr(bars):
             yield said
     except (OSError, ValueError) as error:  # of requests, of the package's own checks
-        if isinstance(error, OSError) and error.errno:  # of the disk
-            raise
-        raise ServiceError(_sentence(error, slug)) from error
-
-
-def _sentence(error: Exception, slug: str | None) -> str:
-    status, reason = _status(error), _clean(str(error))
-    if status == 401:
-        return f"Kaggle does not accept your credentials; make a new token at {NEW_TOKEN}."
-    if status == 403 and slug:
-        page = f"https://www.kaggle.com/competitions/{slug}/rules"
-        return f"Kaggle refuses ({reason}); join {slug}, accept its rules at {page}, and run the same command again."
-    if status == 404 and slug:
-        return f"Kaggle cannot find this ({reason}). Is {slug} the last part of the address of the competition's page?"
-    if status is None and isinstance(error, OSError):
-        return f"Kaggle could not be reached ({type(error).__name__}); look at the network and run the command again."
-    return f"Kaggle answered with an error: {reason}."
+        status = _status(error)
+        if status is None and isinstance(error, OSError):
+            if error.errno:  # of the disk
+                raise
+            why = f"could not be reached ({type(error).__name__}); look at the network and run the command again"
+        else:
+            why = f"answered: {_clean(str(error))}"
+        advice = ADVICE.get(status or 0, "") if slug or status == 401 else ""
+        raise ServiceError(f"Kaggle {why}{advice and '; '}{advice.format(slug=slug)}.") from error
 
 
 def _status(error: BaseException | None) -> int | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import zipfile
-import zlib
 from pathlib import Path
 
 from competition import paths
@@ -16,14 +15,11 @@ from competition.files import read_json, replaced, write_json
 from submissions.leaderboard import client
 
 NAMES = {
-    "train": ["train(ing|set|data)?"],
-    "test": ["test(set|data)?"],
-    "sample": ["(sample|example)sub.*", "submission.*"],
+    "train": ("train(ing|set|data)?",),
+    "test": ("test(set|data)?",),
+    "sample": ("(sample|example)sub.*", "submission.*"),
 }
 """Letters of the names of tables; the first pattern that any file fits counts."""
-UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
-"""What zipfile says of an archive that is damaged, encrypted or compressed in an unknown way."""
-APPLE = "__MACOSX/"
 
 
 def slug_of(text: str) -> str:
@@ -40,11 +36,13 @@ def slug_of(text: str) -> str:
 
 
 def download(slug: str) -> Path:
-    """Folder with all files of a competition, archives extracted; what is complete already is not downloaded again.
+    """Folder with all files of a competition; each archive among them becomes a folder, too, and none is left.
+
+    What is complete already is not downloaded again.
 
     Raises:
         ServiceError: as `client.files` and `client.fetch`.
-        DataError: if the archive is damaged.
+        DataError: if the download is damaged.
     """
     folder, listing = paths.kaggle_files(slug), paths.kaggle_listing(slug)
     listed = client.files(slug)
@@ -56,16 +54,16 @@ def download(slug: str) -> Path:
     with replaced(folder) as fresh:
         try:
             _extract(archive, fresh)
-        except UNREADABLE as error:
+        except zipfile.BadZipFile as error:
             archive.unlink()
             raise DataError(
                 f"{archive.name} is damaged ({error}) and was deleted; run the same command again."
             ) from None
         for inner in sorted(fresh.rglob("*.zip")):
             try:
-                _extract(inner, inner.parent)
+                _extract(inner, inner.with_name(inner.name.split(".")[0]))
                 inner.unlink()
-            except UNREADABLE as error:
+            except (zipfile.BadZipFile, RuntimeError) as error:  # RuntimeError: it needs a password
                 print(f"Left packed: {inner.name} ({error})")
     archive.unlink()
     write_json(listing, {"listed": listed})
@@ -73,11 +71,8 @@ def download(slug: str) -> Path:
 
 
 def _extract(archive: Path, folder: Path) -> None:
-    """Extract into `folder`, which zipfile never leaves; an archive of several files inside another gets a folder."""
     with zipfile.ZipFile(archive) as packed:
-        names = [name for name in packed.namelist() if not name.startswith(APPLE)]
-        is_inner = archive.parent == folder
-        packed.extractall(archive.with_suffix("") if is_inner and len(names) > 1 else folder, names)
+        packed.extractall(folder)  # never leaves the folder, whatever the names
 
 
 def find_tables(folder: Path, **given: Path | None) -> dict[str, Path]:
@@ -91,7 +86,7 @@ def find_tables(folder: Path, **given: Path | None) -> dict[str, Path]:
     Raises:
         DataError: if one has no match, or several.
     """
-    csvs = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".csv")
+    csvs = sorted(path for path in folder.rglob("*.csv") if "__MACOSX" not in path.parts)
     letters = {path: re.sub(r"[^a-z]", "", path.stem.lower()) for path in csvs}  # sample_submission, sampleSubmission
     tables, unclear = {}, []
     for table, file in given.items():
@@ -104,9 +99,9 @@ def find_tables(folder: Path, **given: Path | None) -> dict[str, Path]:
         else:
             unclear.append(f"--{table} ({'several fit' if found else 'none fits'})")
     if unclear:
-        names = [path.relative_to(folder).as_posix() for path in csvs or sorted(folder.rglob("*"))]
+        names = ", ".join(path.relative_to(folder).as_posix() for path in csvs[:20])
         raise DataError(
-            "The names of the downloaded files do not tell the three tables; add "
-            f"{', '.join(unclear)} with one of: {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}."
+            f"The names of the downloaded files do not tell the three tables; add {', '.join(unclear)} with one of: "
+            f"{names or 'none is a CSV file'}."
         )
     return tables

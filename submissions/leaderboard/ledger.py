@@ -6,61 +6,66 @@ A row is there before anything is sent, so that a process which dies leaves a tr
 from __future__ import annotations
 
 import csv
-import fcntl
 import secrets
 import shutil
-from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import pandas as pd
+from pydantic import BeforeValidator
 
-from competition.errors import ConfigError, DataError
-from competition.files import read_text_table, write_table
-from competition.paths import shown
+from competition.config import StrictModel, validate
+from competition.errors import ConfigError
+from competition.files import read_table, read_text_table, sha256_of, write_table
+from competition.paths import Paths, shown
+from submissions.fitted import cross_fitted_file
+from submissions.run import BLEND, BLEND_FILE, CHOICE, CROSS_FITTED, STACK, STACK_FILE, SUBMISSION_FILE, read_part
 
-STATES = ("submitting", "submitted", "scored", "failed", "lost")
 BY_HAND = "by hand"
 """`ref` of a file that this program did not send."""
-NEVER_ARRIVED = ": never arrived"
-"""End of the message of a lost submission in an earlier ledger, which had a row per event."""
+Score = Annotated[float | None, BeforeValidator(lambda cell: None if cell == "" else cell)]
 
 
-@dataclass(frozen=True)
-class Submission:
-    """One row; texts that are not known are empty, numbers None.
-
-    submission: its id, see `new_id`.
-    time: UTC, ISO 8601 to the second.
-    status: submitting, until the platform has answered; submitted; scored; failed; lost: the platform does not list it.
-    run, chosen: the run that made it, and the candidate.
-    standard_error: of the cross_fitted_score.
-    public, private: scores on the leaderboard, in the competition's metric.
-    selected: "yes" for what the user selected on the platform.
-    file, file_digest: what was sent, relative to the competition's products, and its sha256.
-    ref: the platform's own name of the submission.
-    """
+class Submission(StrictModel):
+    """One row; texts that are not known are empty, numbers None."""
 
     submission: str
+    """Its id, see `new_id`."""
     time: str
-    status: str
+    """UTC, ISO 8601 to the second."""
+    status: Literal["submitting", "submitted", "scored", "failed", "lost"]
+    """submitting, until the platform has answered; lost: the platform does not list it."""
     run: str = ""
+    """The run that made it, with `chosen`, the candidate, and its scores."""
     chosen: str = ""
-    cv_score: float | None = None
-    cross_fitted_score: float | None = None
-    standard_error: float | None = None
-    public: float | None = None
-    private: float | None = None
+    cv_score: Score = None
+    cross_fitted_score: Score = None
+    standard_error: Score = None
+    """Of the cross_fitted_score."""
+    public: Score = None
+    """On the leaderboard, as `private`."""
+    private: Score = None
     selected: str = ""
+    """"yes" for what the user selected on the platform."""
     message: str = ""
     file: str = ""
+    """What was sent, relative to the competition's products, and its sha256."""
     file_digest: str = ""
     revision: str = ""
+    """Of the code."""
     ref: str = ""
+    """The platform's own name of the submission."""
+
+    def but(self, **changes: Any) -> Submission:
+        """The row with other values."""
+        return self.model_copy(update=changes)
 
 
-COLUMNS = [field.name for field in fields(Submission)]
-NUMBERS = [field.name for field in fields(Submission) if field.default is None]
+class Ledger(StrictModel):
+    """Number of a row in the file -> the row."""
+
+    row: dict[int, Submission]
 
 
 def now() -> str:
@@ -74,41 +79,23 @@ def new_id() -> str:
 
 
 def read(path: Path) -> list[Submission]:
-    """All submissions in order of time; none where there is no file. An earlier ledger of events is converted.
+    """All submissions, the first one first; none where there is no file. An earlier ledger of events is converted.
 
     Raises:
-        DataError: naming the row, if one is damaged.
+        ConfigError: naming rows and cells, if some are damaged.
     """
     if not path.exists():
         return []
     if path.read_bytes().startswith(b"time,event,submission,"):
         _convert(path)
-    table = read_text_table(path)
-    if list(table.columns) != COLUMNS:
-        raise DataError(f"{path} must begin with {','.join(COLUMNS)}; put the line back, or move the file away.")
-    found = []
-    for i, row in enumerate(table.to_dict("records"), 2):
-        try:
-            numbers = {name: float(row[name]) if row[name] else None for name in NUMBERS}
-            if row["status"] not in STATES:
-                raise ValueError(f"the status {row['status']!r} is none of {', '.join(STATES)}")
-        except ValueError as error:
-            raise DataError(f"{path}, row {i} is damaged ({error}); correct it or delete it.") from None
-        found.append(Submission(**{name: numbers.get(name, row[name]) for name in COLUMNS}))
-    return sorted(found, key=lambda one: one.time)
+    rows = enumerate(read_text_table(path).to_dict("records"), 2)
+    return list(validate(Ledger, {"row": dict(rows)}, path).row.values())
 
 
-def write(path: Path, one: Submission) -> None:
-    """Add a submission, or replace the row that has its id; other processes may do so at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    one = replace(one, message=" ".join(one.message.split()))
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        _write_all(path, [*(other for other in read(path) if other.submission != one.submission), one])
-
-
-def _write_all(path: Path, known: list[Submission]) -> None:
-    write_table(path, pd.DataFrame([asdict(one) for one in known], columns=COLUMNS))
+def write(path: Path, *changed: Submission) -> None:
+    """Add submissions, or replace the rows that have their ids; the caller holds the lock."""
+    rows = {one.submission: one.model_dump() for one in (*read(path), *changed)}
+    write_table(path, pd.DataFrame(rows.values()))
 
 
 def named(name: str, known: list[Submission]) -> Submission:
@@ -120,9 +107,8 @@ def named(name: str, known: list[Submission]) -> Submission:
     for one in known:
         if one.submission == name:
             return one
-    raise ConfigError(
-        f"There is no submission {name!r}; the ledger has {', '.join(one.submission for one in known) or 'none yet'}."
-    )
+    ids = ", ".join(one.submission for one in known) or "none yet"
+    raise ConfigError(f"There is no submission {name!r}; the ledger has {ids}.")
 
 
 def _convert(path: Path) -> None:
@@ -132,18 +118,49 @@ def _convert(path: Path) -> None:
     """
     copy = path.with_name("ledger_events.csv")
     shutil.copy(path, copy)
-    found: dict[str, dict[str, str]] = {}
-    selected = ""
-    for event in csv.DictReader(copy.read_text(encoding="utf-8").splitlines()):
-        if event["event"] == "selected":
-            selected = event["submission"]
-        elif None not in event.values():
-            former = found.setdefault(event["submission"], {"time": event["time"]})
-            former |= {name: value for name, value in event.items() if value and name != "time"}
-    for name, row in found.items():
-        status = row.pop("event")
-        lost = status == "failed" and row["message"].endswith(NEVER_ARRIVED)
-        row |= {"status": "lost" if lost else status, "selected": "yes" if name in selected.split() else ""}
-        row["message"] = row.get("message", "").removesuffix(NEVER_ARRIVED)
-    write_table(path, pd.DataFrame(list(found.values()), columns=COLUMNS))
+    with copy.open(encoding="utf-8", newline="") as file:
+        events = pd.DataFrame([row for row in csv.DictReader(file) if None not in row.values()])
+    is_selection = events["event"] == "selected"
+    selected = " ".join(events["submission"][is_selection].tail(1)).split()
+    of_submission = events[~is_selection].rename(columns={"event": "status"}).replace("", None).groupby("submission")
+    rows = of_submission.last().assign(time=of_submission["time"].first()).sort_values("time").reset_index()
+    rows["selected"] = rows["submission"].isin(selected).map({True: "yes", False: ""})
+    write_table(path, rows[list(Submission.model_fields)])
     print(f"{shown(path)} has one row per submission now; the events are kept in {shown(copy)}.")
+
+
+def made_by(paths: Paths, file_digest: str) -> dict[str, Any]:
+    """Run, candidate and scores behind a file, as in the ledger; nothing for a file of no run.
+
+    Raises:
+        DataError: if the run has changed since it was written.
+    """
+    for name, step in ((SUBMISSION_FILE, CHOICE), (BLEND_FILE, BLEND), (STACK_FILE, STACK)):
+        for file in sorted(paths.latest_run.parent.glob(f"*/{name}")):
+            if sha256_of(file) == file_digest:
+                return scores_of(file.parent, step)
+    return {}
+
+
+def scores_of(run: Path, step: str = CHOICE) -> dict[str, Any]:
+    """Run, candidate and scores of the file that a step of a run has written, as in the ledger."""
+    found = read_part(run, step)
+    made = {"run": run.name, "chosen": found["chosen"]}
+    if step != CHOICE:  # a candidate that was not chosen
+        score = found["candidates"][found["chosen"]]["cross_fitted_score"]
+        return made | {"cv_score": score, "cross_fitted_score": score}
+    scores = {name: found["procedure"][name] for name in ("cross_fitted_score", "standard_error")}
+    return made | {"cv_score": found["cross_fitted_score"], **scores}
+
+
+def out_of_fold(paths: Paths, one: Submission) -> pd.DataFrame:
+    """Id (its index) -> the cross-fitted prediction of each output, of what was submitted.
+
+    Raises:
+        DataError: if the run is not there any more.
+    """
+    run = paths.run(one.run or "no run")
+    if read_part(run, CHOICE)["chosen"] == one.chosen:
+        return read_table(run / CROSS_FITTED, ["id"]).set_index("id")
+    table = read_table(run / cross_fitted_file(one.chosen)).set_index("id")
+    return table.filter(regex="^cross_fitted ").rename(columns=lambda name: name.removeprefix("cross_fitted "))

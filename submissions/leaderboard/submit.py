@@ -1,8 +1,12 @@
 """Submit to the leaderboard and write down what became of it: `./run.sh submit [COMPETITION] [-m MESSAGE] [--file F]`.
 
-The file is held against the sample first; then it says what is left of today's limit and asks before it spends a slot,
+The file is held against the sample first; then it says how many submissions are left and asks before it spends one,
 waits for the score, and says how it compares with the expected one. --kernel submits the notebook version that
 `./run.sh kernel --push` uploaded, for a code competition.
+
+Nothing is sent twice, and nothing that was sent is forgotten: a submission is in the ledger before anything is sent,
+and its message on the platform ends with its id. So where the end of it is not known, after a lost connection or a
+kill, the platform's own list tells.
 
 Reads: the submission of the latest run (or --file), the sample, the run that the file is of.
 Writes: work/<name>/ledger.csv, and a copy of the file in work/<name>/submitted/.
@@ -12,50 +16,116 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from competition import command
 from competition.config import CompetitionConfig, load_competition
 from competition.durations import in_words, seconds_of
-from competition.errors import ConfigError, DataError, ServiceError, SubmissionError
+from competition.errors import ConfigError, ServiceError, SubmissionError
 from competition.files import digest, read_json, read_text_table, sha256_of, write_atomically
 from competition.metrics import Metric, load_metric
 from competition.paths import Paths, shown
 from competition.revision import revision
 from submissions.kernel.push import pushed_notebook
 from submissions.leaderboard import client
-from submissions.leaderboard.ledger import BY_HAND, Submission, new_id, now, read, write
-from submissions.leaderboard.origin import products, scores_of
-from submissions.leaderboard.sending import attempt, is_open, settle, wait_for_score
-from submissions.run import CHOICE, SUBMISSION_FILE, latest_run
+from submissions.leaderboard.ledger import BY_HAND, Submission, made_by, named, new_id, now, read, scores_of, write
+from submissions.run import SUBMISSION_FILE, latest_run
 from submissions.sample import check_submission
 from submissions.words import number, with_error
 
+POLL = 10.0
+"""Seconds until the platform's list is looked at, or looked at again."""
+STATES = {"PENDING": "submitted", "COMPLETE": "scored", "ERROR": "failed"}
+"""The platform's states in the ledger's words."""
 Send = Callable[[str], str]
 """Sends a submission with a message and returns the platform's reference."""
 
 
-def file_to_send(competition: CompetitionConfig, paths: Paths, file: Path) -> tuple[Submission, Send]:
-    """The ledger's row of a file that fits the sample, and how it is sent.
+def settle(slug: str, ledger: Path) -> list[Submission]:
+    """Bring the ledger up to what the platform knows: submissions with an unknown end, scores that came later.
 
-    What is checked and sent is a copy, which later runs, and those that end while a question waits, leave alone.
+    What it does not list is lost, and looked for again with every later submission: platforms may be slow.
     """
-    if not file.is_file():
-        raise DataError(f"There is no file {file}; correct --file, or run ./run.sh full {paths.name} again.")
-    name = new_id()
-    copy = paths.submitted(name)
-    write_atomically(copy, file.read_bytes())
+    waiting = [one for one in read(ledger) if is_open(one)]
+    listed = client.submissions(slug) if waiting else []
+    for one in waiting:
+        found = next(
+            (t for t in listed if str(t.ref) == one.ref or t.description.endswith(f"[{one.submission}]")), None
+        )
+        if found is not None:
+            one = one.but(
+                ref=str(found.ref),
+                status=STATES[found.status.name],
+                public=float(found.public_score) if found.public_score else None,
+                private=float(found.private_score) if found.private_score else None,
+            )
+            if one.status == "failed":
+                one = one.but(message=f"{one.message}: {found.error_description or 'the platform could not score it'}")
+        elif one.status == "submitting":
+            one = one.but(status="lost")
+        write(ledger, one)
+    return read(ledger)
+
+
+def is_open(one: Submission) -> bool:
+    """Whether the platform may know more of a submission than the ledger."""
+    scored = one.public is not None and one.private is not None
+    return one.status in ("submitting", "lost") or not (one.status == "failed" or one.ref == BY_HAND or scored)
+
+
+def attempt(slug: str, one: Submission, send: Send, ledger: Path) -> None:
+    """Send a submission.
+
+    Raises:
+        ServiceError: if the platform refused it, or it is not known whether it arrived; the ledger has it.
+    """
+    write(ledger, one)
     try:
-        check_submission(copy, read_text_table(competition.sample_submission), competition.id)
-    except SubmissionError as error:
-        copy.unlink()
-        raise SubmissionError(str(error).replace(str(copy), str(file))) from None
+        ref = send(f"{one.message} [{one.submission}]")
+    except client.Unsure:
+        time.sleep(POLL)
+        if named(one.submission, settle(slug, ledger)).status == "lost":
+            raise
+        print("The connection broke, but the platform's list has the submission: it arrived.")
+    except ServiceError as error:
+        write(ledger, one.but(status="failed", message=f"{one.message}: {error}"))
+        raise
+    else:
+        write(ledger, one.but(status="submitted", ref=ref))
+
+
+def wait_for_score(slug: str, name: str, ledger: Path, seconds: float) -> Submission:
+    """Ask for the score until it is there or the time is over; returns the submission as the ledger then has it.
+
+    Raises:
+        ServiceError: if the platform does not answer several times in a row.
+    """
+    end, misses = time.monotonic() + seconds, 0
+    while True:
+        try:
+            settle(slug, ledger)
+            misses = 0
+        except ServiceError:
+            misses += 1
+            if misses > client.MISSES:
+                raise
+        one = named(name, read(ledger))
+        if one.status != "submitted" or time.monotonic() + POLL > end:
+            return one
+        time.sleep(POLL)
+
+
+def file_to_send(competition: CompetitionConfig, paths: Paths, file: Path) -> tuple[Submission, Send]:
+    """The ledger's row of a file that fits the sample, and how its copy is sent, which later runs leave alone."""
+    check_submission(file, read_text_table(competition.sample_submission), competition.id)
     print(f"{shown(file)} fits the sample")
-    made = products(paths).get(sha256_of(copy))
-    row = _row(name, str(copy.relative_to(paths.root)), sha256_of(copy), made)
+    file_digest = sha256_of(file)
+    copy = paths.submitted(file_digest[:12])
+    write_atomically(copy, file.read_bytes())
+    row = _row(str(copy.relative_to(paths.root)), file_digest).but(**made_by(paths, file_digest))
     return row, partial(client.submit_file, str(competition.kaggle), copy)
 
 
@@ -63,13 +133,14 @@ def notebook_to_send(slug: str, paths: Paths) -> tuple[Submission, Send]:
     """The same for the version of the notebook that was pushed last."""
     notebook, version = pushed_notebook(paths)
     run = paths.run(read_json(paths.kernel.bundle.manifest, "run")["run"])
-    row = _row(new_id(), f"version {version} of {notebook}", digest([notebook, version], 64), (run, CHOICE))
+    row = _row(f"version {version} of {notebook}", digest([notebook, version], 64)).but(**scores_of(run))
     return row, partial(client.submit_kernel, slug, notebook, version)
 
 
-def _row(name: str, file: str, file_digest: str, made: tuple[Path, str] | None) -> Submission:
-    row = Submission(name, now(), "submitting", file=file, file_digest=file_digest, revision=revision())
-    return replace(row, **scores_of(*made)) if made else row
+def _row(file: str, file_digest: str) -> Submission:
+    return Submission(
+        submission=new_id(), time=now(), status="submitting", file=file, file_digest=file_digest, revision=revision()
+    )
 
 
 def confirm(question: str) -> bool:
@@ -79,12 +150,11 @@ def confirm(question: str) -> bool:
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
-def spend(slug: str, row: Submission, send: Send, ledger: Path, again: bool, yes: bool) -> bool:
-    """Look, ask (unless `yes`) and send; whether it was sent.
+def check_slot(slug: str, row: Submission, ledger: Path, again: bool) -> None:
+    """Check that there is a slot, and that what it is spent on was not sent before, unless `again` allows it.
 
     Raises:
-        SubmissionError: if it was sent before, which `again` allows.
-        ServiceError: if none is left today, or the platform refuses.
+        ServiceError, SubmissionError: if not.
     """
     for one in settle(slug, ledger):
         sent = one.status in ("submitted", "scored") and one.ref != BY_HAND
@@ -93,16 +163,10 @@ def spend(slug: str, row: Submission, send: Send, ledger: Path, again: bool, yes
                 f"This was sent at {one.time} as {one.submission}, public {number(one.public)}; --again spends another "
                 "slot on it."
             )
-    left, per_day = client.limits(slug) or ("an unknown number", None)
+    left = client.submissions_left(slug)
     if left == 0:
-        which = f"the {per_day} submissions of today (UTC)" if per_day else "all submissions"
-        raise ServiceError(f"You have used {which} of {slug}.")
-    print(f"{slug}: {left}{f' of {per_day}' if per_day else ''} left today")
-    if not (yes or confirm("Send it?")):
-        return False
-    attempt(slug, replace(row, time=now()), send, ledger)
-    print(f"Sent as {row.submission}.")
-    return True
+        raise ServiceError(f"You have used all submissions that {slug} takes now.")
+    print(f"{slug}: {'an unknown number' if left is None else left} left now")
 
 
 def outcome(one: Submission, metric: Metric) -> str:
@@ -136,27 +200,25 @@ def main() -> None:
         if args.kernel:
             row, send = notebook_to_send(slug, paths)
         else:
-            file = args.file or latest_run(paths.name).folder / SUBMISSION_FILE
-            row, send = file_to_send(competition, paths, file)
+            row, send = file_to_send(competition, paths, args.file or latest_run(paths.name).folder / SUBMISSION_FILE)
         expected = with_error(row.cross_fitted_score, row.standard_error)
         of_run = f"run {row.run}, {row.chosen}, cross-fitted {metric.name} {expected}"
-        row = replace(row, message=args.message or (of_run if row.run else "a file of no run"))
+        row = row.but(message=args.message or (of_run if row.run else "a file of no run"))
         print(f"{row.file}: {row.message}")
         if args.dry_run:
-            write(paths.ledger, replace(row, status="submitted", ref=BY_HAND))
+            write(paths.ledger, row.but(status="submitted", ref=BY_HAND))
             print(f"Nothing was sent. Submit {shown(paths.root / row.file)} yourself, and write its score down:")
             print(f"./run.sh ledger {paths.name} --submission {row.submission} --public SCORE")
             return
-        try:
-            sent = spend(slug, row, send, paths.ledger, args.again, args.yes)
-        finally:
-            if all(one.submission != row.submission for one in read(paths.ledger)):
-                paths.submitted(row.submission).unlink(missing_ok=True)
-    if not sent:
-        print("Nothing was sent.")
-    elif args.wait:
-        print(f"Waiting for the score, {in_words(args.wait)} at most; --fetch asks for it later.", flush=True)
-        print(outcome(wait_for_score(slug, row.submission, paths.ledger, args.wait), metric))
+        check_slot(slug, row, paths.ledger, args.again)
+        if not (args.yes or confirm("Send it?")):
+            print("Nothing was sent.")
+            return
+        attempt(slug, row.but(time=now()), send, paths.ledger)
+        print(f"Sent as {row.submission}.")
+        if args.wait:
+            print(f"Waiting for the score, {in_words(args.wait)} at most; --fetch asks for it later.", flush=True)
+            print(outcome(wait_for_score(slug, row.submission, paths.ledger, args.wait), metric))
     print(f"All submissions: ./run.sh ledger {args.competition}")
 
 

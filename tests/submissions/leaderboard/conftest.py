@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from competition.paths import Paths
+from submissions.leaderboard.ledger import Submission
 from tests.kaggle_server import KaggleServer
 from tests.submissions.fakes import fake_competition, prepare_and_fake_jobs, run_steps
 
@@ -52,3 +53,9 @@ def paths(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     shutil.copytree(made, tmp_path / "own")
     monkeypatch.setenv("WORK_DIR", str(tmp_path / "own" / "work"))
     return Paths.of("mixed")
+
+
+def one(name: str, day: int = 1, **fields: object) -> Submission:
+    """A row of the ledger."""
+    base = {"status": "submitted", "file_digest": f"of {name}", "message": f"try {name}"}
+    return Submission.model_validate({"submission": name, "time": f"2026-11-{day:02d}T10:00:00Z", **base, **fields})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,10 @@ from competition.errors import ServiceError
 from competition.files import read_json, read_table, sha256_of, write_json, write_table
 from competition.metrics import METRICS
 from competition.paths import Paths
-from submissions.leaderboard import sending, submit
-from submissions.leaderboard.ledger import BY_HAND, Submission, now, read, write
+from submissions.leaderboard import submit
+from submissions.leaderboard.ledger import BY_HAND, read, write
 from tests.kaggle_server import KEY, KaggleServer
+from tests.submissions.leaderboard.conftest import one
 
 SLUG = "tides"
 Command = Callable[..., tuple[int, str]]
@@ -54,7 +54,7 @@ def run_folder(paths: Paths) -> Path:
 
 
 def statuses(paths: Paths) -> list[str]:
-    return [one.status for one in read(paths.ledger)]
+    return [row.status for row in read(paths.ledger)]
 
 
 def test_a_submission_is_sent_with_its_score_expected_and_its_score_comes_back(
@@ -62,20 +62,20 @@ def test_a_submission_is_sent_with_its_score_expected_and_its_score_comes_back(
 ) -> None:
     status, out = submitted("--yes")
     assert status == 0, out
-    assert "5 of 5 left today" in out
-    (one,), folder = read(paths.ledger), run_folder(paths)
-    selection = read_json(folder / "run.json")["choice"]
-    assert (one.status, one.run, one.chosen) == ("scored", folder.name, selection["chosen"])
-    assert one.cross_fitted_score == selection["procedure"]["cross_fitted_score"]
-    assert one.standard_error == selection["procedure"]["standard_error"]
-    assert one.cv_score == selection["cross_fitted_score"]
-    assert (one.public, one.private) == (0.51, None)
-    assert one.file_digest == sha256_of(folder / "submission.csv") == sha256_of(paths.root / one.file)
+    assert "tides: 5 left now" in out
+    (row,), folder = read(paths.ledger), run_folder(paths)
+    choice = read_json(folder / "run.json")["choice"]
+    assert (row.status, row.run, row.chosen) == ("scored", folder.name, choice["chosen"])
+    assert row.cross_fitted_score == choice["procedure"]["cross_fitted_score"]
+    assert row.standard_error == choice["procedure"]["standard_error"]
+    assert row.cv_score == choice["cross_fitted_score"]
+    assert (row.public, row.private) == (0.51, None)
+    assert row.file_digest == sha256_of(folder / "submission.csv") == sha256_of(paths.root / row.file)
     (sent,) = server.submissions
-    assert str(sent["ref"]) == one.ref
-    expected = rf"run {one.run}, {one.chosen}, cross-fitted rmse .* \+- .* \[{one.submission}\]"
+    assert str(sent["ref"]) == row.ref
+    expected = rf"run {row.run}, {row.chosen}, cross-fitted rmse .* \+- .* \[{row.submission}\]"
     assert re.fullmatch(expected, sent["description"])
-    assert f"{one.submission}: public 0.51000, private -, cross-fitted" in out
+    assert f"{row.submission}: public 0.51000, private -, cross-fitted" in out
 
 
 def test_the_users_own_message_and_file_are_sent_and_other_files_of_a_run_are_known_by_their_own_score(
@@ -86,7 +86,7 @@ def test_the_users_own_message_and_file_are_sent_and_other_files_of_a_run_are_kn
     assert submitted("--yes", "-m", "by hand", "--file", str(tmp_path / "mine.csv"))[0] == 0
     (folder / "submission.csv").unlink()
     assert submitted("--yes", "--file", str(folder / "blend.csv"))[0] == 0
-    mine, blend = sorted(read(paths.ledger), key=lambda one: one.run)
+    mine, blend = sorted(read(paths.ledger), key=lambda row: row.run)
     assert (mine.run, mine.cross_fitted_score) == ("", None)
     assert server.submissions[0]["description"] == f"by hand [{mine.submission}]"
     stored = read_json(folder / "run.json")["blend"]
@@ -109,7 +109,7 @@ def test_what_does_not_fit_or_is_not_there_spends_nothing(
     yaml_file.write_text(yaml_file.read_text().replace(f"kaggle: {SLUG}", ""))
     status, out = submitted("--yes")
     assert status == 2 and "competition.kaggle" in out and "--dry-run" in out
-    assert not server.requests and not read(paths.ledger) and not list(paths.submitted("x").parent.iterdir())
+    assert not server.requests and not read(paths.ledger)
 
 
 def test_without_a_yes_nothing_is_sent_and_what_was_checked_is_sent_whatever_becomes_of_the_file(
@@ -122,10 +122,10 @@ def test_without_a_yes_nothing_is_sent_and_what_was_checked_is_sent_whatever_bec
     monkeypatch.setattr(submit, "confirm", lambda question: False)
     status, out = submitted()
     assert status == 0 and "Nothing was sent." in out
-    assert not server.submissions and not read(paths.ledger) and not list(paths.submitted("x").parent.iterdir())
+    assert not server.submissions and not read(paths.ledger)
     monkeypatch.setattr(submit, "confirm", lambda question: bool(file.write_text("id,height\nbroken,\n")))
     assert submitted()[0] == 0
-    assert [one["content"] for one in server.submissions] == [checked]
+    assert [sent["content"] for sent in server.submissions] == [checked]
 
 
 def test_the_same_file_is_sent_twice_only_with_again_and_within_the_daily_limit(
@@ -139,19 +139,8 @@ def test_the_same_file_is_sent_twice_only_with_again_and_within_the_daily_limit(
     assert submitted("--yes", "--again")[0] == 0
     assert len(server.submissions) == len(read(paths.ledger)) == 2
     status, out = submitted("--yes", "--again")
-    assert status == 2 and "the 2 submissions of today" in out
+    assert status == 2 and "used all submissions" in out
     assert len(server.submissions) == len(read(paths.ledger)) == 2
-
-
-@pytest.mark.parametrize(
-    ("limits", "status", "words"), [(None, 0, "an unknown number left today"), ((0, None), 2, "used all submissions")]
-)
-def test_limits_that_are_not_of_the_day_are_told(
-    submitted: Command, monkeypatch: pytest.MonkeyPatch, limits: object, status: int, words: str
-) -> None:
-    monkeypatch.setattr(submit.client, "limits", lambda slug: limits)
-    found, out = submitted("--yes")
-    assert found == status and words in out
 
 
 @pytest.mark.parametrize(
@@ -190,7 +179,7 @@ def test_a_submission_that_never_arrived_can_be_sent_again(
     status, out = submitted("--yes")
     assert status == 2 and "may have been made" in out and not server.submissions
     assert statuses(paths) == ["lost"]
-    assert clock == [sending.POLL]
+    assert clock == [submit.POLL]
     assert submitted("--yes")[0] == 0
     assert len(server.submissions) == 1
 
@@ -235,16 +224,16 @@ def test_a_score_is_waited_for_no_longer_than_asked_and_over_a_passing_trouble_a
     status, out = submitted("--yes", "--wait", "60")
     assert status == 0 and "submitted" in out
     assert 40 <= sum(clock) <= 60
-    (one,) = read(paths.ledger)
-    server.score(one.ref, 0.4, 0.3)
+    (row,) = read(paths.ledger)
+    server.score(row.ref, 0.4, 0.3)
     status, out = submitted("--fetch")
-    assert status == 0 and f"{one.submission}: public 0.40000, private 0.30000" in out
+    assert status == 0 and f"{row.submission}: public 0.40000, private 0.30000" in out
     assert (read(paths.ledger)[0].public, read(paths.ledger)[0].private) == (0.4, 0.3)
     assert "No submission waits for a score." in submitted("--fetch")[1]
     server.faults += [trouble] * 9
-    write(paths.ledger, replace(one, submission="b", status="submitted"))
+    write(paths.ledger, row.but(submission="b"))
     with pytest.raises(ServiceError, match="try later"):
-        sending.wait_for_score(SLUG, "b", paths.ledger, 600)
+        submit.wait_for_score(SLUG, "b", paths.ledger, 600)
 
 
 def test_a_file_that_the_platform_cannot_score_is_told_with_the_reason(
@@ -254,15 +243,15 @@ def test_a_file_that_the_platform_cannot_score_is_told_with_the_reason(
     submitted("--yes", "--no-wait")
     server.score(read(paths.ledger)[0].ref, None, error="Evaluation: ids do not match")
     assert "failed, " in submitted("--fetch")[1]
-    (one,) = read(paths.ledger)
-    assert one.status == "failed" and one.message.endswith("Evaluation: ids do not match")
+    (row,) = read(paths.ledger)
+    assert row.status == "failed" and row.message.endswith("Evaluation: ids do not match")
 
 
 def test_a_score_is_held_against_the_expected_one_in_its_standard_errors() -> None:
-    one = Submission("a", now(), "scored", cross_fitted_score=0.65, standard_error=0.03, public=0.71)
+    row = one("a", status="scored", cross_fitted_score=0.65, standard_error=0.03, public=0.71)
     said = "a: public 0.71000, private -, cross-fitted 0.65000 +- 0.030, so public is 2.0 standard errors"
-    assert submit.outcome(one, METRICS["rmse"]) == f"{said} worse"
-    assert submit.outcome(one, METRICS["r2"]) == f"{said} better"
+    assert submit.outcome(row, METRICS["rmse"]) == f"{said} worse"
+    assert submit.outcome(row, METRICS["r2"]) == f"{said} better"
 
 
 def test_a_dry_run_writes_the_checked_file_and_a_row_and_sends_nothing(
@@ -270,9 +259,9 @@ def test_a_dry_run_writes_the_checked_file_and_a_row_and_sends_nothing(
 ) -> None:
     status, out = submitted("--dry-run")
     assert status == 0 and "--public SCORE" in out
-    (one,) = read(paths.ledger)
-    assert (one.status, one.ref) == ("submitted", BY_HAND)
-    assert (paths.root / one.file).read_bytes() == (run_folder(paths) / "submission.csv").read_bytes()
+    (row,) = read(paths.ledger)
+    assert (row.status, row.ref) == ("submitted", BY_HAND)
+    assert (paths.root / row.file).read_bytes() == (run_folder(paths) / "submission.csv").read_bytes()
     assert not server.requests
     assert submitted("--yes")[0] == 0, "a file that was only tried may be sent"
 
@@ -290,8 +279,8 @@ def test_a_pushed_notebook_is_submitted_once_per_version_with_the_scores_of_its_
     server.kernels["ada/heights-offline"] = {"versions": [{}, {}, {}]}
     status, out = submitted("--kernel", "--yes")
     assert status == 0, out
-    one = read(paths.ledger)[-1]
-    assert one.run == run_folder(paths).name and one.cross_fitted_score is not None
-    assert one.file == "version 3 of ada/heights-offline"
+    row = read(paths.ledger)[-1]
+    assert row.run == run_folder(paths).name and row.cross_fitted_score is not None
+    assert row.file == "version 3 of ada/heights-offline"
     status, out = submitted("--kernel", "--yes")
     assert status == 2 and "was sent at" in out and len(server.submissions) == 1
