@@ -47,11 +47,6 @@ def kaggle_mount(slug: str) -> Path:
     return Path("/kaggle/input/competitions") / slug
 
 
-def wheels_cache() -> Path:
-    """Packages for offline notebooks, shared by every competition."""
-    return work_root() / "cache" / "wheels"
-
-
 def hub_revisions() -> Path:
     """Repository of the hub -> its revision when it was first used."""
     return work_root() / "cache" / "hub_revisions.json"

@@ -293,10 +293,11 @@ def _finished_seeds(config: Config, jobs: Plan, budget: float) -> tuple[Config, 
 
 
 def user_code(config: Config) -> dict[str, list[str]]:
-    """The user's own functions but those of stages: setting or name -> digest of the file, name of the function."""
+    """The user's own code: setting or name -> digest of the file, name of the function or class."""
     own, submissions = config.competition, config.submissions
     named = {"metric": own.metric, "features": own.features or ""}
     named |= {label(n): n for n in (submissions.default, *submissions.candidates, *submissions.postprocess)}
+    named |= {f"stages.{n}.{key}": code for n, s in config.stages.items() for key, code in s.user_code.items()}
     files = {key: value.rpartition(":") for key, value in named.items()}
     return {key: [table_digest(Path(file)), name] for key, (file, _, name) in files.items() if file}
 

@@ -8,7 +8,6 @@ of the index that pip is set to. Writes: work/<name>/kernel/ or kernel_training/
 from __future__ import annotations
 
 from competition import command
-from competition.config import find_config
 from competition.errors import ConfigError, ServiceError
 from competition.paths import Paths
 from submissions.config import load_config
@@ -42,11 +41,9 @@ def main() -> None:
     options.add_argument("--python", default="3.12", choices=("3.11", "3.12"), help="of the image (default: 3.12)")
     options.add_argument("--accelerator", help=f"{CPU}, {GPU}, ... (default: {GPU} if a stage has a network)")
     options.add_argument("--rows", type=int, default=200, help="for --try: hidden rows (default: 200)")
-    for name, default in LIMITS.items():
-        unit = "" if name == "minutes" else ", in GB"
-        options.add_argument(
-            f"--{name}", type=float, default=default, help=f"for --try: the most to use{unit} (default: {default:g})"
-        )
+    for name, most in LIMITS.items():
+        unit = "" if name == "minutes" else " in GB"
+        options.add_argument(f"--{name}", type=float, default=most, help=f"for --try: limit{unit} (default: {most:g})")
     options.add_argument("--flat", action="store_true", help="for --try: inputs at /kaggle/input/SLUG")
     args = options.parse_args()
     paths = Paths.of(args.competition)
@@ -58,9 +55,8 @@ def main() -> None:
             f"The notebook trains on tables of a competition on Kaggle, and those of {args.competition} are none; add "
             "competition.kaggle: SLUG, the last part of the address of the competition's page, without --holdout."
         )
-    if not args.training and not paths.latest_run.exists():
-        find_config(args.competition)  # whose message is better where there is none
-        latest_run(args.competition)
+    if not config:
+        latest_run(args.competition)  # which says what is wrong where there is none
     with command.locked(paths):
         kernel = build(paths, config, args.owner or username(), args.python, args.accelerator)
     for part in sorted(kernel.bundle.root.iterdir()):

@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from competition.files import write_atomically, write_json
+from competition.files import write_json
 from competition.paths import Bundle
 
 TEMPLATE = Path(__file__).with_name("notebook.ipynb")
@@ -30,28 +30,27 @@ def write_notebook(folder: Path, bundle: Bundle, manifest: dict[str, Any], owner
     """
     *slugs, options, text = PURPOSES[manifest["purpose"]]
     data_set, notebook = (slug_of(manifest["name"], what) for what in slugs)
-    titles = [slug.replace("-", " ") for slug in (data_set, notebook)]  # of which Kaggle makes the slugs again
-    write_json(bundle.metadata, {"id": f"{owner}/{data_set}", "title": titles[0], "licenses": [{"name": "other"}]})
-    metadata: dict[str, Any] = {
+    about = {"id": f"{owner}/{data_set}", "title": data_set.replace("-", " "), "licenses": [{"name": "other"}]}
+    write_json(bundle.metadata, about)
+    about = {
         "id": f"{owner}/{notebook}",
-        "title": titles[1],
+        "title": notebook.replace("-", " "),  # of which Kaggle makes the slug again
         "code_file": f"{notebook}.ipynb",
         "language": "python",
         "kernel_type": "notebook",
         "is_private": True,
         "enable_gpu": accelerator != CPU,
+        "machine_shape": None if accelerator == CPU else accelerator,
         "enable_internet": False,
         "dataset_sources": [f"{owner}/{data_set}"],
         "competition_sources": [manifest["kaggle"]] if manifest["kaggle"] else [],
     }
-    if accelerator != CPU:
-        metadata["machine_shape"] = accelerator
-    write_json(folder / "kernel-metadata.json", metadata)
+    write_json(folder / "kernel-metadata.json", about)
     document = json.loads(TEMPLATE.read_text(encoding="utf-8"))
     for cell in document["cells"]:
         source = "".join(cell["source"]).replace("$text", text)
         cell["source"] = Template(source).substitute(manifest, options=options)
-    write_atomically(folder / metadata["code_file"], json.dumps(document, indent=1) + "\n")
+    write_json(folder / f"{notebook}.ipynb", document)
 
 
 def slug_of(name: str, what: str) -> str:

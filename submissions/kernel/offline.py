@@ -12,9 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from packaging.requirements import Requirement
@@ -24,7 +22,7 @@ from competition.environment import mismatch
 from competition.errors import DataError
 from competition.files import read_json, read_table, read_text_table, write_table
 from competition.paths import PROJECT, Bundle, Paths
-from submissions.run import SUBMISSION_FILE
+from submissions.run import SUBMISSION_FILE, latest_run
 
 
 def require_image(requirements: list[str]) -> None:
@@ -33,8 +31,7 @@ def require_image(requirements: list[str]) -> None:
     Raises:
         DataError: with all that do not fit.
     """
-    needed = map(Requirement, requirements)
-    misfits = [mismatch(part.name, str(part.specifier)) for part in needed]
+    misfits = [mismatch(part.name, str(part.specifier)) for part in map(Requirement, requirements)]
     if any(misfits):
         raise DataError(
             f"The bundle was made for an image with other packages: {'; '.join(filter(None, misfits))}. Choose another "
@@ -42,13 +39,10 @@ def require_image(requirements: list[str]) -> None:
         )
 
 
-def mounted(inputs: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """All folders below `inputs`, each with the names of its folders and files, but for bundles."""
-    for folder, folders, files in os.walk(inputs):
-        if Bundle(Path(folder)).manifest.name in files:
-            folders.clear()
-        else:
-            yield Path(folder), folders, files
+def mounted(inputs: Path, name: str) -> list[Path]:
+    """Files or folders of this name below `inputs`, but for those in bundles."""
+    bundles = {manifest.parent for manifest in inputs.rglob(Bundle(inputs).manifest.name)}
+    return [path for path in sorted(inputs.rglob(name)) if bundles.isdisjoint(path.parents)]
 
 
 def find_table(name: str, slug: str | None, inputs: Path) -> Path:
@@ -57,8 +51,8 @@ def find_table(name: str, slug: str | None, inputs: Path) -> Path:
     Raises:
         DataError: if there is none, or several.
     """
-    found = sorted(folder / name for folder, _, files in mounted(inputs) if name in files)
-    found = [path for path in found if slug in path.relative_to(inputs).parts[:-1]] or found
+    found = mounted(inputs, name)
+    found = [path for path in found if slug in path.relative_to(inputs).parts] or found
     if len(found) != 1:
         raise DataError(
             f"The notebook needs one {name} below {inputs}, that of the competition {slug or ''}; found "
@@ -67,8 +61,8 @@ def find_table(name: str, slug: str | None, inputs: Path) -> Path:
     return found[0]
 
 
-def predict_rows(bundle: Bundle, manifest: dict[str, Any], test: Path, written: Path) -> None:
-    """Predict a test table with the run of the bundle, and write the submission.
+def predict_rows(bundle: Bundle, name: str, inputs: Path, written: Path) -> None:
+    """Predict the hidden test table with the run of the bundle, and write the submission.
 
     Raises:
         UserError: as `submissions.predict.predict`.
@@ -80,10 +74,12 @@ def predict_rows(bundle: Bundle, manifest: dict[str, Any], test: Path, written: 
             target = Path(work, source.relative_to(bundle.work))
             target.mkdir() if source.is_dir() else target.symlink_to(source)
         os.environ["WORK_DIR"] = work
-        table = read_text_table(predict(manifest["name"], test, n_workers=None))
-    write_table(written, in_order_of(test.with_name(manifest["sample"]), table, manifest["id"]))
-    print(f"{len(table)} rows of {test}; means of the training labels: {manifest['label_means']}")
-    print(read_table(written, [manifest["id"]]).describe().loc[["mean", "std", "min", "max"]].to_string())
+        competition = latest_run(name).config.competition
+        test = find_table(competition.test.name, competition.kaggle, inputs)
+        table = read_text_table(predict(name, test, n_workers=None))
+    write_table(written, in_order_of(test.with_name(competition.sample_submission.name), table, competition.id))
+    print(f"{len(table)} rows of {test}")
+    print(read_table(written, [competition.id]).describe().loc[["mean", "std", "min", "max"]].to_string())
 
 
 def in_order_of(sample: Path, table: pd.DataFrame, id_column: str) -> pd.DataFrame:
@@ -95,13 +91,11 @@ def in_order_of(sample: Path, table: pd.DataFrame, id_column: str) -> pd.DataFra
 
 def train(bundle: Bundle, name: str, inputs: Path, written: Path, options: list[str]) -> None:
     """Train in the folder `work` beside the submission; what an earlier session finished is taken over."""
-    if any(folder.name == name and "models" in folders for folder, folders, _ in mounted(inputs)):
-        options = [*options, "--from", str(inputs)]
+    earlier = ["--from", str(inputs)] if mounted(inputs, f"{name}/models") else []
     os.environ["WORK_DIR"] = str(written.with_name("work"))
-    # An upload loses the permission to run a file.
-    done = subprocess.run(["bash", str(bundle.code / "run.sh"), "full", f"{name}.yaml", *options], cwd=bundle.root)
-    if done.returncode:
-        sys.exit(done.returncode)
+    full = ["bash", str(bundle.code / "run.sh"), "full"]  # since an upload loses the permission to run a file
+    if status := subprocess.run([*full, f"{name}.yaml", *options, *earlier], cwd=bundle.root).returncode:
+        sys.exit(status)
     paths = Paths(name)
     shutil.copy(paths.run(paths.latest_run.read_text().strip()) / SUBMISSION_FILE, written)
 
@@ -117,7 +111,7 @@ def main() -> None:
     if manifest["purpose"] == "training":
         train(bundle, manifest["name"], inputs, written, sys.argv[1:])
     else:
-        predict_rows(bundle, manifest, find_table(manifest["test"], manifest["kaggle"], inputs), written)
+        predict_rows(bundle, manifest["name"], inputs, written)
     print(f"written: {written}")
 
 

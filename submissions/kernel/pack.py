@@ -22,8 +22,8 @@ from competition.files import digest, read_json, replaced, sha256_of, write_atom
 from competition.paths import Bundle, Kernel, Paths, kaggle_files, kaggle_listing, kaggle_mount, work_root
 from models.config import EmbeddingStage
 from models.jobs.attempts import verify
-from models.jobs.plan import REPORT, Job, code_digest
-from models.settings import CustomStage, FileStage, NeuralStage
+from models.jobs.plan import REPORT
+from models.settings import NeuralStage
 from submissions.blend.stacks import STACKS
 from submissions.check import check
 from submissions.columns import column_names
@@ -32,7 +32,7 @@ from submissions.fitted import KNOWN_LABELS
 from submissions.kernel.contents import copy, copy_code, copy_of_user, copy_weights, relocated, require_no_paths
 from submissions.kernel.notebook import CPU, GPU, write_notebook
 from submissions.kernel.wheels import add_wheels
-from submissions.run import BLEND, CHOICE, MANIFEST, STACK, Run, latest_run, user_code
+from submissions.run import BLEND, CHOICE, MANIFEST, STACK, latest_run, user_code
 
 NOT_READ = ("oof", "notes.json", "pretraining.json", "measures.json")
 """How files of a job begin that prediction does without: predictions of training rows, and what training told."""
@@ -58,21 +58,20 @@ def build(paths: Paths, config: Config | None, owner: str, python: str, accelera
     """
     kernel = paths.training_kernel if config else paths.kernel
     with replaced(kernel.root) as folder:
-        new = Kernel(folder)
+        bundle, kinds = Kernel(folder).bundle, None
         print("copying code and weights ...", flush=True)
-        copy_code(new.bundle)
-        kinds = None
+        copy_code(bundle)
         if config:
-            manifest = copy_competition(paths.name, config, new.bundle)
+            manifest = copy_competition(paths.name, config, bundle)
         else:
-            config, manifest = copy_run(paths.name, new.bundle)
+            config, manifest = copy_run(paths.name, bundle)
             kinds = {stage.kind for stage in config.stages.values()}
-        require_no_paths(new.bundle, config)
-        manifest |= add_wheels(new.bundle, kinds, python)
-        files = [file for file in sorted(new.bundle.root.rglob("*")) if file.is_file()]
-        write_json(new.bundle.manifest, {**manifest, "content": digest([sha256_of(file) for file in files])})
-        networks = [stage for stage in config.stages.values() if isinstance(stage, NeuralStage | EmbeddingStage)]
-        write_notebook(new.notebook, new.bundle, manifest, owner, accelerator or (GPU if networks else CPU))
+        require_no_paths(bundle, config.competition.train.parent, config.competition.test.parent)
+        manifest |= add_wheels(bundle, kinds, python)
+        files = [file for file in sorted(bundle.root.rglob("*")) if file.is_file()]
+        write_json(bundle.manifest, {**manifest, "content": digest([sha256_of(file) for file in files])})
+        networks = any(isinstance(stage, NeuralStage | EmbeddingStage) for stage in config.stages.values())
+        write_notebook(Kernel(folder).notebook, bundle, manifest, owner, accelerator or (GPU if networks else CPU))
     return kernel
 
 
@@ -89,80 +88,46 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     run = latest_run(name)
     stored, there = run.stored, bundle.work / run.folder.relative_to(work_root())
     columns = column_names(run.config)
-    weighed = [column for weights in run.weights.values() for column, weight in weights.items() if weight]
+    weighed = {column for weights in run.weights.values() for column, weight in weights.items() if weight}
     used = {columns[column][0] for column in (weighed if weighed and run.chosen not in STACKS else columns)}
     config = run.config.model_copy(update={"stages": {n: s for n, s in run.config.stages.items() if n in used}})
-    if fixed := [stage for stage, settings in config.stages.items() if isinstance(settings, FileStage)]:
+    if fixed := [stage for stage, settings in config.stages.items() if settings.kind == "file"]:
         raise DataError(
             f"The stages {', '.join(fixed)} (kind: file) have weight in the submission, but no model that could "
             "predict hidden rows. Run ./run.sh full without them, then ./run.sh kernel again."
         )
-    require_own_code(run, config)
+    if changed := [key for key, known in user_code(config).items() if stored["user_code"].get(key) != known]:
+        raise DataError(
+            f"Your own code of {changed[0]} has changed since the run. Run ./run.sh full, then ./run.sh kernel again."
+        )
     settings = relocated(
         config.model_dump(), lambda path: copy_of_user(path, bundle, there) if path.suffix == ".py" else path.name
     )
     for section in (settings["competition"], *settings["stages"].values()):
         section |= {key: value for key, value in TOLERANT.items() if section.get(key) == "error"}
     for stage, section in settings["stages"].items():
-        if isinstance(config.stages[stage], EmbeddingStage):
-            section["weights"] = copy_weights(section["weights"], stage, bundle)
-        elif section.get("weights"):
-            section["weights"] = Path(section["weights"]).name  # the folders of its jobs have what they became
+        if named := section.get("weights"):  # of a network its jobs have what they became
+            frozen = section["kind"] == "embedding"
+            section["weights"] = copy_weights(named, stage, bundle) if frozen else Path(named).name
     for job in run.plan.jobs:
         if job.in_column and job.stage in used:
-            copy_job(job, bundle.work / job.folder.relative_to(work_root()))
+            target = bundle.work / job.folder.relative_to(work_root())
+            report = verify(job)
+            report["files"] = {file: known for file, known in report["files"].items() if not file.startswith(NOT_READ)}
+            for file in report["files"]:
+                copy(job.folder / file, target / file)
+            write_json(target / REPORT, {key: report[key] for key in ("files", "seconds")})
     for part in {BLEND, STACK, CHOICE} & set(stored):
         stored[part]["files"] = {file: known for file, known in run.part(part)["files"].items() if file.endswith(READ)}
         for file in stored[part]["files"]:
             print(f"{file} travels, too")
             copy(run.folder / file, there / file)
     stages = [stage for stage in stored["stages"] if stage["name"] in used]
-    stored |= {"config": settings, "stages": stages, "columns": list(column_names(config))}
-    write_json(there / MANIFEST, stored)
+    write_json(there / MANIFEST, {**stored, "config": settings, "stages": stages, "columns": [*column_names(config)]})
     write_atomically(bundle.work / run.paths.latest_run.relative_to(work_root()), f"{run.name}\n")
-    competition = config.competition
-    return config, {
-        "name": run.paths.name,
-        "purpose": "prediction",
-        "run": run.name,
-        "kaggle": competition.kaggle,
-        "test": competition.test.name,
-        "sample": competition.sample_submission.name,
-        "id": competition.id,
-        "label_means": stored["label_means"],
-        "score": f"{run.metric.name} {run.part(CHOICE)['procedure']['cross_fitted_score']:.5g}, cross-fitted",
-    }
-
-
-def require_own_code(run: Run, config: Config) -> None:
-    """Check that code of the user's is as it was in the run.
-
-    Raises:
-        DataError: if a file has changed.
-    """
-    stored = run.stored
-    changed = [key for key, known in user_code(config).items() if stored["user_code"].get(key) != known]
-    for stage in stored["stages"]:
-        settings = config.stages.get(stage["name"])
-        if isinstance(settings, CustomStage) and "other code" not in stage["marks"]:
-            changed += [stage["name"]] * (stage["key"].split("-")[1] != code_digest(settings).split("-")[0])
-    if changed:
-        raise DataError(
-            f"Your own code of {changed[0]} has changed since the run. Run ./run.sh full, then ./run.sh kernel again."
-        )
-
-
-def copy_job(job: Job, there: Path) -> None:
-    """Copy a finished job, with a report that lists what is copied.
-
-    Raises:
-        DataError: if a file of it is missing or has changed.
-    """
-    report = verify(job)
-    files = {name: known for name, known in report["files"].items() if not name.startswith(NOT_READ)}
-    for name in files:
-        copy(job.folder / name, there / name)
-    write_json(there / REPORT, {"files": files, "seconds": report["seconds"]})
+    score = f"{run.metric.name} {run.part(CHOICE)['procedure']['cross_fitted_score']:.5g}, cross-fitted"
+    about = {"name": run.paths.name, "purpose": "prediction", "kaggle": config.competition.kaggle}
+    return config, {**about, "run": run.name, "score": score}
 
 
 def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any]:
@@ -172,13 +137,19 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
         ConfigError: if pretrained weights are out of reach, or as `submissions.check.check`.
         DataError: if a table is wrong.
     """
-    competition = config.competition
+    competition, slug = config.competition, str(config.competition.kaggle)
     print(check(config, here=False), flush=True)
-    slug, tables = str(competition.kaggle), [competition.train, competition.test, competition.sample_submission]
+    tables = [competition.train, competition.test, competition.sample_submission]
+    downloaded, listing = kaggle_files(slug).resolve(), kaggle_listing(slug)
+    listed = read_json(listing, "listed")["listed"] if listing.is_file() else None
 
     def place(path: Path) -> str:
-        on_platform = mounted_at(path, slug) if path in tables else None
-        return on_platform or copy_of_user(path, bundle, bundle.root)
+        inside = path.relative_to(downloaded).as_posix() if path.is_relative_to(downloaded) else path.name
+        if path in tables and (listed is None or inside in listed):
+            return str(kaggle_mount(slug) / inside)
+        if path in tables:
+            print(f"note: the platform has {inside} in an archive alone, so it travels with the code")
+        return copy_of_user(path, bundle, bundle.root)
 
     document = config.model_dump(exclude_unset=True)
     document["competition"].pop("answers", None)
@@ -186,16 +157,5 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
     for stage, settings in document["stages"].items():
         if settings.get("weights"):
             settings["weights"] = copy_weights(settings["weights"], stage, bundle)
-    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-    write_atomically(bundle.root / f"{name}.yaml", text)
+    write_atomically(bundle.root / f"{name}.yaml", yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
     return {"name": name, "purpose": "training", "kaggle": competition.kaggle}
-
-
-def mounted_at(table: Path, slug: str) -> str | None:
-    """Where the notebook finds a table of the competition; None if the platform has it in an archive alone."""
-    downloaded, listing = kaggle_files(slug).resolve(), kaggle_listing(slug)
-    inside = table.relative_to(downloaded).as_posix() if table.is_relative_to(downloaded) else table.name
-    if listing.is_file() and inside not in read_json(listing, "listed")["listed"]:
-        print(f"note: the platform has {inside} in an archive alone, so it travels with the code")
-        return None
-    return str(kaggle_mount(slug) / inside)

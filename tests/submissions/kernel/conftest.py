@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from competition.config import load_competition
-from competition.paths import Paths, wheels_cache
+from competition.paths import Paths
 from competition.prepare import run as prepare
 from folds.make import load_folds_config
 from folds.make import run as make_folds
@@ -60,12 +60,16 @@ def tiny_wheel(folder: Path, name: str, version: str, tag: str = "py3-none-any",
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{name.replace('-', '_')}-{version}"
     path = folder / f"{stem}-{tag}.whl"
+    content = {
+        "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        "WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n",
+        "RECORD": "",
+    }
+    content = {f"{stem}.dist-info/{file}": text for file, text in content.items()}
+    content |= {str(file): file.read_text() for file in files}
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"{stem}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        archive.writestr(f"{stem}.dist-info/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
-        for file in files:
-            archive.write(str(file.locate()), str(file))
-        archive.writestr(f"{stem}.dist-info/RECORD", "")
+        for file, text in content.items():
+            archive.writestr(zipfile.ZipInfo(file), text)  # without the time
     return path
 
 
@@ -81,14 +85,10 @@ def prepare_image(folder: Path, patch: pytest.MonkeyPatch) -> None:
     (folder / "image.txt").write_text("\n".join([*names, "packaging"]))
     patch.setattr(wheels, "IMAGE", folder / "image.txt")
     patch.setattr(wheels, "project_requirements", lambda: needed)
-    patch.setenv("PIP_NO_INDEX", "1")
-    patch.delenv("PIP_FIND_LINKS", raising=False)
-
-
-def cache_wheel() -> None:
-    """Put the wheel of SHIPPED, as it is installed here, into the cache of WORK_DIR."""
     files = [file for file in metadata.files(SHIPPED) or [] if file.suffix == ".py" and ".." not in file.parts]
-    tiny_wheel(wheels_cache(), SHIPPED, metadata.version(SHIPPED), files=tuple(files))
+    tiny_wheel(folder / "index", SHIPPED, metadata.version(SHIPPED), files=tuple(files))
+    patch.setenv("PIP_NO_INDEX", "1")
+    patch.setenv("PIP_FIND_LINKS", str(folder / "index"))
 
 
 def make_run(yaml: Path) -> None:
@@ -128,7 +128,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("WORK_DIR", str(folder / "work"))
         prepare_image(folder, patch)
         make_run(yaml)
-        cache_wheel()
         build(Paths("mixed"), None, "me", PYTHON, None)
     return folder
 

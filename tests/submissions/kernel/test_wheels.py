@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from competition.errors import DataError, ServiceError
-from competition.paths import PROJECT, Bundle, wheels_cache
+from competition.errors import ServiceError
+from competition.paths import PROJECT, Bundle
 from submissions.kernel import wheels
 from submissions.kernel.wheels import add_wheels, download, imported_by, versions_of
 from tests.submissions.kernel.conftest import tiny_wheel
@@ -70,56 +70,45 @@ def test_scikit_learn_travels_in_its_own_version_where_its_estimators_are_the_we
 
 def test_packages_that_own_code_imports_are_found_wherever_it_does(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("import os\n\ndef f():\n    from sklearn.svm import SVR\n    import yaml as y\n")
-    assert imported_by([tmp_path / "own.py"]) == {"scikit-learn", "PyYAML"}
+    assert imported_by(tmp_path) == {"scikit-learn", "PyYAML"}
 
 
-def test_a_package_that_is_not_installed_here_is_named(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wheels, "project_requirements", lambda: ["no_such_package>1"])
-    with pytest.raises(DataError, match="needs the package no-such-package, which is not installed here"):
-        add_wheels(bundle, {"lightgbm"}, "3.12")
+def fetched(folder: Path, *names: str) -> set[str]:
+    """Names of the wheels that pip fetches, which finds what lies in `folder`."""
+    (folder / "requirements.txt").write_text("".join(f"{name}==1.0\n" for name in names))
+    (folder / "wheels").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIP_NO_INDEX", "1")
+        patch.setenv("PIP_FIND_LINKS", str(folder))
+        download(folder / "requirements.txt", folder / "wheels", "3.12")
+    return {path.name for path in (folder / "wheels").iterdir()}
 
 
-@pytest.fixture
-def cache(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache, beside which pip has nothing."""
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    wheels_cache().mkdir(parents=True)
-    return wheels_cache()
-
-
-def test_wheels_that_the_image_takes_come_from_the_cache(cache: Path, tmp_path: Path) -> None:
+def test_of_several_wheels_that_for_the_image_is_taken(tmp_path: Path) -> None:
     fits = {("a", "py3-none-any"), ("b", "cp312-cp312-manylinux_2_28_x86_64"), ("c", "cp39-abi3-manylinux2014_x86_64")}
     for name, tag in fits | {("a", "cp311-cp311-manylinux_2_28_x86_64"), ("b", "cp312-cp312-macosx_11_0_arm64")}:
-        tiny_wheel(cache, name, "1.0", tag)
-    (tmp_path / "requirements.txt").write_text("a==1.0\nb==1.0\nc==1.0\n")
-    download(tmp_path / "requirements.txt", tmp_path / "wheels", "3.12")
-    assert {path.name for path in (tmp_path / "wheels").iterdir()} == {f"{name}-1.0-{tag}.whl" for name, tag in fits}
+        tiny_wheel(tmp_path, name, "1.0", tag)
+    assert fetched(tmp_path, "a", "b", "c") == {f"{name}-1.0-{tag}.whl" for name, tag in fits}
 
 
 @pytest.mark.parametrize("tag", ["cp311-cp311-manylinux_2_28_x86_64", "cp312-cp312-musllinux_1_2_x86_64"])
-def test_a_package_without_a_wheel_for_the_image_is_named(cache: Path, tmp_path: Path, tag: str) -> None:
-    tiny_wheel(cache, "a", "1.0", tag)
-    (tmp_path / "requirements.txt").write_text("a==1.0\n")
+def test_a_package_without_a_wheel_for_the_image_is_named(tmp_path: Path, tag: str) -> None:
+    tiny_wheel(tmp_path, "a", "1.0", tag)
     with pytest.raises(ServiceError, match=r"for Python 3.12 on Linux: ERROR: No matching distribution .* a==1.0"):
-        download(tmp_path / "requirements.txt", tmp_path / "wheels", "3.12")
+        fetched(tmp_path, "a")
 
 
 @pytest.mark.parametrize("tag", ["py3-none-any", "cp311-cp311-linux_x86_64"])
 def test_a_package_that_has_its_source_alone_is_built_if_it_is_pure_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tag: str
 ) -> None:
-    def pip(verb: str, *options: str) -> str:
+    def pip(verb: str, *options: str) -> None:
         folder = tmp_path / "wheels"
-        if "--no-index" not in options:
-            tiny_wheel(folder, "a", "1.0", tag) if verb == "wheel" else (folder / "a-1.0.tar.gz").touch()
-        return "nothing found" if "--no-index" in options else ""
+        tiny_wheel(folder, "a", "1.0", tag) if verb == "wheel" else (folder / "a-1.0.tar.gz").touch()
 
     monkeypatch.setattr(wheels, "pip", pip)
     if tag == "py3-none-any":
-        download(tmp_path / "requirements.txt", tmp_path / "wheels", "3.12")
-        assert [path.name for path in wheels_cache().iterdir()] == ["a-1.0-py3-none-any.whl"]
-        assert [path.name for path in (tmp_path / "wheels").iterdir()] == ["a-1.0-py3-none-any.whl"]
+        assert fetched(tmp_path, "a") == {"a-1.0-py3-none-any.whl"}
     else:
         with pytest.raises(ServiceError, match=r"a-1\.0-cp311-cp311-linux_x86_64\.whl was built for this machine"):
-            download(tmp_path / "requirements.txt", tmp_path / "wheels", "3.12")
+            fetched(tmp_path, "a")
