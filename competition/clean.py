@@ -1,8 +1,9 @@
-"""Cells of a raw table: ids, numbers, molecules and texts, checked and made canonical; messages name the row."""
+"""Raw tables and their cells: ids, numbers, molecules and texts, checked and made canonical; messages name the row."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,29 @@ import pandas as pd
 
 from competition.config import CompetitionConfig
 from competition.errors import DataError
-from competition.files import digest
+from competition.files import digest, read_text_table
 from competition.molecules import canonical_smiles, normalised_text
 from competition.tables import INPUT_KEY
 
 LARGEST = 1e100  # larger numbers are as good as infinite: their squares overflow
 MISSING = {"", "na", "n/a", "nan", "null", "none"}
+MOST_SHOWN = 5
+
+
+def listed(values: Iterable[Any]) -> str:
+    """The first values, and how many more there are."""
+    return _few([repr(value) for value in values])
+
+
+def named_rows(table: pd.DataFrame, wrong: Any, id_column: str, name: str | None = None) -> str:
+    """The first rows of a mask by line of the file and id, with the cell of one column, and how many more there are."""
+    rows = [(i + 2, table[id_column].iloc[i], table[name].iloc[i] if name else None) for i in np.flatnonzero(wrong)]
+    return _few([f"row {n} (id {row!r})" + (f": {cell!r}" if name else "") for n, row, cell in rows])
+
+
+def _few(items: list[str]) -> str:
+    more = len(items) - MOST_SHOWN
+    return ", ".join(items[:MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def refuse(
@@ -26,11 +44,8 @@ def refuse(
     Raises:
         DataError: if there are any: what they are, their rows, ids and values, and what to do.
     """
-    positions = np.flatnonzero(wrong)
-    if len(positions):
-        cells = [f"row {i + 2} (id {table[id_column].iloc[i]!r}): {table[name].iloc[i]!r}" for i in positions[:3]]
-        more = f" and {len(positions) - 3} more" if len(positions) > 3 else ""
-        raise DataError(f"{where}: column {name!r} has {what}: {', '.join(cells)}{more}. {advice}")
+    if np.any(wrong):
+        raise DataError(f"{where}: column {name!r} has {what}: {named_rows(table, wrong, id_column, name)}. {advice}")
 
 
 def require_columns(table: pd.DataFrame, names: list[str], where: object) -> None:
@@ -46,19 +61,27 @@ def require_rows(table: pd.DataFrame, where: object) -> None:
         raise DataError(f"{where} has no row below its header.")
 
 
-def check_ids(ids: pd.Series, where: object) -> pd.Series:
-    """The ids, if each row has one of its own.
-
-    Raises:
-        DataError: for an empty or a doubled id.
-    """
-    empty = (ids.str.strip() == "").to_numpy()
-    if empty.any():
-        raise DataError(f"{where}: row {int(empty.argmax()) + 2} has no id; give every row one of its own.")
+def check_ids(ids: pd.Series, where: object) -> None:
+    """Raise a DataError for an empty or a doubled id."""
+    empty = np.flatnonzero(ids.str.strip() == "")
+    if len(empty):
+        raise DataError(f"{where}: row {empty[0] + 2} has no id; give every row one of its own.")
     doubled = ids[ids.duplicated()].unique()
     if len(doubled):
         raise DataError(f"{where}: the ids {listed(doubled)} stand in several rows. Remove the extra rows.")
-    return ids
+
+
+def read_named_rows(file: Path, columns: list[str]) -> pd.DataFrame:
+    """A CSV of the user's as text, which has these columns, the first of them with an id of its own in each row.
+
+    Raises:
+        DataError: if it cannot be read, lacks a column, or has no row, an empty id or a doubled one.
+    """
+    table = read_text_table(file)
+    require_columns(table, columns, file)
+    require_rows(table, file)
+    check_ids(table[columns[0]], file)
+    return table
 
 
 def parse_numbers(table: pd.DataFrame, name: str, id_column: str, where: object) -> pd.Series:
@@ -104,7 +127,7 @@ def parse_folds(table: pd.DataFrame, name: str, id_column: str, where: object) -
 
 
 def clean_inputs(
-    table: pd.DataFrame, config: CompetitionConfig, where: str, in_train: bool
+    table: pd.DataFrame, config: CompetitionConfig, where: object, in_train: bool
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Id, canonical inputs and the key of the whole input; and which rows have no usable input, (n_rows,) bool.
 
@@ -114,8 +137,7 @@ def clean_inputs(
     Raises:
         DataError: if a molecule does not parse or a text is empty, unless `unparsable: drop` is set.
     """
-    clean = pd.DataFrame({config.id: table[config.id]})
-    keys = pd.DataFrame(index=table.index)
+    clean, keys = pd.DataFrame({config.id: table[config.id]}), pd.DataFrame(index=table.index)
     dropped = np.zeros(len(table), dtype=bool)
     for name in config.smiles + config.text:
         if name in config.smiles:
@@ -124,13 +146,13 @@ def clean_inputs(
         else:
             keys[name] = table[name].map(normalised_text)
             clean[name], what = table[name], "empty texts"
-        wrong = keys[name] == ""
+        wrong = (keys[name] == "").to_numpy()
         if config.unparsable == "error":
             advice = "Correct them, or set competition.unparsable: drop (for predict, before the run it predicts with)"
             if name in config.smiles and (table[name][wrong].str.strip() == "").any():
                 advice += ', or empty_smiles: "[Ar]" where an empty cell means no molecule'
             refuse(table, wrong, name, config.id, where, what, f"{advice}.")
-        dropped |= wrong.to_numpy()
+        dropped |= wrong
     for name in config.numeric:
         clean[name] = parse_numbers(table, name, config.id, where)
         keys[name] = clean[name].map(repr)
@@ -140,16 +162,3 @@ def clean_inputs(
         keys["row"] = ("train " if in_train else "test ") + table[config.id]
     clean[INPUT_KEY] = [digest(list(row)) for row in keys.itertuples(index=False)]
     return clean, dropped
-
-
-def listed(values: Iterable[Any], most: int = 5) -> str:
-    """The first values, and how many more there are."""
-    items = [repr(value) for value in values]
-    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
-
-
-def named_rows(table: pd.DataFrame, wrong: pd.Series, id_column: str) -> str:
-    """The first rows of a mask by line of the file and id, and how many more there are."""
-    positions = np.flatnonzero(wrong.to_numpy())
-    named = ", ".join(f"row {i + 2} (id {table[id_column].iloc[i]!r})" for i in positions[:5])
-    return named + (f" and {len(positions) - 5} more" if len(positions) > 5 else "")

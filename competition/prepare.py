@@ -12,18 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from competition import command
-from competition.clean import (
-    check_ids,
-    clean_inputs,
-    listed,
-    parse_folds,
-    parse_numbers,
-    parse_times,
-    refuse,
-    require_columns,
-    require_rows,
-)
+from competition import clean, command
+from competition.clean import check_ids, listed, parse_numbers, refuse, require_rows
 from competition.config import CompetitionConfig, find_config, load_competition, require_own_products
 from competition.errors import DataError, SubmissionError
 from competition.extra import with_extra_rows, with_features
@@ -51,38 +41,34 @@ def prepare(config: CompetitionConfig) -> Prepared:
         ConfigError: if the metric is not known.
         DataError, SubmissionError: for the first thing wrong in a table; names column, row and id.
     """
-    raw = read_text_table(config.train)
-    named = [name for name in (config.group, config.weight, config.time, config.fold_column) if name]
     labels = [*config.targets, *config.auxiliary_targets]
-    require_columns(raw, [config.id, *config.inputs, *labels, *named], config.train)
-    require_rows(raw, config.train)
-    train_ids = check_ids(raw[config.id], config.train)
+    named = filter(None, (config.group, config.weight, config.time, config.fold_column))
+    raw = clean.read_named_rows(config.train, [config.id, *config.inputs, *labels, *named])
+    train_ids = raw[config.id]
     test, test_ids, dropped_test = prepare_test(config, config.test)
     sample = read_text_table(config.sample_submission)
     check_sample(sample, config, test_ids)
 
-    clean, dropped = clean_inputs(raw, config, str(config.train), in_train=True)
-    if config.group and config.group not in clean:
-        clean[config.group] = raw[config.group].str.strip()
-    train = pd.concat([clean, _of_training_rows(raw, config)], axis=1)
-    train = train[~dropped].reset_index(drop=True)
+    train, dropped = clean.clean_inputs(raw, config, config.train, in_train=True)
+    if config.group and config.group not in train:
+        train[config.group] = raw[config.group].str.strip()
+    train = pd.concat([train, _of_training_rows(raw, config)], axis=1)[~dropped].reset_index(drop=True)
     require_rows(train, f"{config.train} without its unparsable rows")
     unlabelled = [name for name in labels if train[name].isna().all()]
     if unlabelled:
         raise DataError(f"{config.train} has no label at all for {', '.join(unlabelled)}; take it out of the YAML.")
 
     none = canonical_smiles(config.empty_smiles or "")
-    empty = {name: sum(int((t[name] == none).sum()) for t in (train, test)) for name in config.smiles}
     report: dict[str, Any] = {
         "n_train": len(train),
         "n_test": len(test),
         "dropped_train_ids": list(train_ids[dropped]),
         "dropped_test_ids": dropped_test,
         "missing_labels": {name: int(train[name].isna().sum()) for name in config.targets},
-        "empty_molecules": {name: n for name, n in empty.items() if n},
+        "empty_molecules": {name: sum(int((t[name] == none).sum()) for t in (train, test)) for name in config.smiles},
         "duplicates_in_train": int(train[INPUT_KEY].duplicated().sum()),
         "ids_in_train_and_test": len(set(train_ids) & set(test_ids)),
-        "test_rows_whose_input_is_in_train": int(test[INPUT_KEY].isin(set(train[INPUT_KEY])).sum()),
+        "test_rows_whose_input_is_in_train": int(test[INPUT_KEY].isin(train[INPUT_KEY]).sum()),
         "constant_columns": [name for name in config.inputs if train[name].nunique(dropna=False) == 1],
         "constant_targets": [name for name in config.targets if train[name].nunique() == 1],
         "targets_of_0_and_1": [name for name in config.targets if set(train[name].dropna()) == {0, 1}],
@@ -101,13 +87,11 @@ def prepare_test(config: CompetitionConfig, file: Path) -> tuple[pd.DataFrame, l
     Raises:
         DataError: as `prepare`.
     """
-    test = read_text_table(file)
-    require_columns(test, [config.id, *config.inputs], file)
-    require_rows(test, file)
-    ids = check_ids(test[config.id], file)
-    clean, dropped = clean_inputs(test, config, str(file), in_train=False)
-    require_rows(clean[~dropped], f"{file} without its unparsable rows")
-    return with_features(clean[~dropped].reset_index(drop=True), config), list(ids), list(ids[dropped])
+    raw = clean.read_named_rows(file, [config.id, *config.inputs])
+    test, dropped = clean.clean_inputs(raw, config, file, in_train=False)
+    require_rows(test[~dropped], f"{file} without its unparsable rows")
+    ids = raw[config.id]
+    return with_features(test[~dropped].reset_index(drop=True), config), list(ids), list(ids[dropped])
 
 
 def _of_training_rows(train: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
@@ -130,9 +114,9 @@ def _of_training_rows(train: pd.DataFrame, config: CompetitionConfig) -> pd.Data
         numbers[WEIGHT] = parse_numbers(train, config.weight, config.id, where)
         refuse(train, ~(numbers[WEIGHT] > 0), config.weight, config.id, where, "weights that are not above 0")
     if config.time:
-        numbers[TIME] = parse_times(train, config.time, config.id, where)
+        numbers[TIME] = clean.parse_times(train, config.time, config.id, where)
     if config.fold_column:
-        numbers[FOLD] = parse_folds(train, config.fold_column, config.id, where)
+        numbers[FOLD] = clean.parse_folds(train, config.fold_column, config.id, where)
     return pd.DataFrame(numbers, index=train.index)
 
 
@@ -149,14 +133,12 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test_ids: list
             "competition.targets, or set competition.submission_columns where the names differ."
         )
     check_ids(sample[config.id], where)
-    asked, given = set(sample[config.id]), set(test_ids)
-    parts = {
-        "in the sample only": [i for i in sample[config.id] if i not in given],
-        f"in {config.test} only": [i for i in test_ids if i not in asked],
-    }
-    found = "; ".join(f"{len(ids)} are {there} ({listed(ids)})" for there, ids in parts.items() if ids)
-    if found:
-        raise SubmissionError(f"{where} names other ids than {config.test}: {found}. Use the files of one competition.")
+    asked, given = pd.Index(sample[config.id]), pd.Index(test_ids)
+    if len(asked.symmetric_difference(given)):
+        raise SubmissionError(
+            f"{where} names other ids than {config.test}; in the first only are {listed(asked.difference(given))}, in "
+            f"the second only {listed(given.difference(asked))}. Use the files of one competition."
+        )
 
 
 def describe(report: dict[str, Any]) -> str:
@@ -207,8 +189,8 @@ def run(config: CompetitionConfig, paths: Paths, yaml_file: Path) -> str:
     changed = [path for path, content in contents.items() if not path.exists() or path.read_bytes() != content]
     if changed:
         command.require_no_training(paths)
-        for path in changed:
-            write_atomically(path, contents[path])
+    for path in changed:
+        write_atomically(path, contents[path])
     return describe(prepared.report)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from competition.clean import check_ids, listed, parse_numbers, require_columns
+from competition.clean import listed, parse_numbers, read_named_rows
 from competition.config import CompetitionConfig
 from competition.errors import ConfigError, DataError
 from competition.files import read_text_table
@@ -98,9 +98,8 @@ def read_theirs(
     Raises:
         DataError: with every mistake of the file, a line each.
     """
-    table = read_text_table(path)
-    require_columns(table, [id_column, *columns], path)
-    index = pd.Index(check_ids(table[id_column], path))
+    table = read_named_rows(path, [id_column, *columns])
+    index = pd.Index(table[id_column])
     values, mistakes = pd.DataFrame(0.0, index=index, columns=columns), []
     for name in columns:
         try:

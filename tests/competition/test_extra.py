@@ -153,8 +153,8 @@ def test_features_of_ones_own_join_both_tables(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        ("ranks", "other numbers when it comes alone"),
-        ("counts", "other numbers when it comes alone"),
+        ("ranks", "other numbers when other rows are missing"),
+        ("counts", "other numbers when other rows are missing"),
         ("broken", "raised KeyError"),
         ("nothing", "returned no number at all"),
         ("twins", "columns of different names"),
