@@ -39,11 +39,7 @@ def _few(items: list[str]) -> str:
 def refuse(
     table: pd.DataFrame, wrong: Any, name: str, id_column: str, where: object, what: str, advice: str = "Correct them."
 ) -> None:
-    """Refuse a column with wrong cells, (n_rows,) bool.
-
-    Raises:
-        DataError: if there are any: what they are, their rows, ids and values, and what to do.
-    """
+    """Refuse a column with wrong cells, (n_rows,) bool."""
     if np.any(wrong):
         raise DataError(f"{where}: column {name!r} has {what}: {named_rows(table, wrong, id_column, name)}. {advice}")
 
@@ -72,11 +68,7 @@ def check_ids(ids: pd.Series, where: object) -> None:
 
 
 def read_named_rows(file: Path, columns: list[str]) -> pd.DataFrame:
-    """A CSV of the user's as text, which has these columns, the first of them with an id of its own in each row.
-
-    Raises:
-        DataError: if it cannot be read, lacks a column, or has no row, an empty id or a doubled one.
-    """
+    """A CSV of the user's as text, which has these columns, the first of them with an id of its own in each row."""
     table = read_text_table(file)
     require_columns(table, columns, file)
     require_rows(table, file)
@@ -85,11 +77,7 @@ def read_named_rows(file: Path, columns: list[str]) -> pd.DataFrame:
 
 
 def parse_numbers(table: pd.DataFrame, name: str, id_column: str, where: object) -> pd.Series:
-    """A column as finite floats; an empty cell, NA, NaN, null or None is NaN.
-
-    Raises:
-        DataError: for other text or an infinite number; names the rows.
-    """
+    """A column as finite floats; an empty cell, NA, NaN, null or None is NaN."""
     text = table[name].str.strip()
     missing = text.str.lower().isin(MISSING)
     numbers = pd.to_numeric(text.where(~missing, "nan"), errors="coerce")
@@ -99,11 +87,7 @@ def parse_numbers(table: pd.DataFrame, name: str, id_column: str, where: object)
 
 
 def parse_times(table: pd.DataFrame, name: str, id_column: str, where: object) -> pd.Series:
-    """A column of numbers, or of ISO 8601 dates, as numbers that rise with time.
-
-    Raises:
-        DataError: for a cell that is neither, and for one of the other kind than most; names the rows.
-    """
+    """A column of numbers, or of ISO 8601 dates, as numbers that rise with time."""
     text = table[name].str.strip()
     numbers = pd.to_numeric(text, errors="coerce")
     dates = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
@@ -115,11 +99,7 @@ def parse_times(table: pd.DataFrame, name: str, id_column: str, where: object) -
 
 
 def parse_folds(table: pd.DataFrame, name: str, id_column: str, where: object) -> pd.Series:
-    """A column of whole numbers from -1 up, none missing.
-
-    Raises:
-        DataError: for another cell; names the rows.
-    """
+    """A column of whole numbers from -1 up, none missing."""
     text = table[name].str.strip()
     wrong = ~text.str.fullmatch(r"-1|\d{1,4}")
     refuse(table, wrong, name, id_column, where, "folds that are neither a whole number from 0 up nor -1")
@@ -133,9 +113,6 @@ def clean_inputs(
 
     Where the competition has no input column, the key tells every row from all others; `in_train` tells a training
     row from a test row of the same id.
-
-    Raises:
-        DataError: if a molecule does not parse or a text is empty, unless `unparsable: drop` is set.
     """
     clean, keys = pd.DataFrame({config.id: table[config.id]}), pd.DataFrame(index=table.index)
     dropped = np.zeros(len(table), dtype=bool)

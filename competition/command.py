@@ -12,26 +12,25 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from competition.durations import seconds_of
 from competition.errors import ConfigError, DataError, UserError
 from competition.paths import DEFAULT_COMPETITION, Paths, holdout_yaml, work_root
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-FULL_OR_CLOSED = (*FULL, errno.EACCES, errno.ENOTDIR, errno.EISDIR)
-"""What the system says of a folder that takes no new files."""
+FULL_OR_CLOSED = (*FULL, errno.EACCES, errno.ENOTDIR, errno.EISDIR, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What the system says of a folder that takes no new files, or has no locks."""
 
 
 def _share(text: str) -> float:
-    if not re.fullmatch(r"0?\.\d+", text) or not 0.05 <= float(text) <= 0.5:
+    if not re.fullmatch(r"0?\.[0-9]+", text) or not 0.05 <= float(text) <= 0.5:
         raise ConfigError(f"--holdout takes a share of the training rows from 0.05 to 0.5; found {text!r}.")
     return float(text)
 
 
 def _shard(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
-    i, n = (int(part) for part in match.groups()) if match else (0, 0)
+    i, n = map(int, text.split("/")) if re.fullmatch(r"[0-9]+/[0-9]+", text) else (0, 0)
     if not 1 <= i <= n:
         raise ConfigError(f"--shard takes I/N, such as 1/4 to 4/4 for four machines; found {text!r}.")
     return i, n
@@ -40,41 +39,23 @@ def _shard(text: str) -> tuple[int, int]:
 SHARED: dict[str, dict[str, Any]] = {
     "seed": {"type": int, "help": "replaces competition.seed of the YAML"},
     "workers": {"type": int, "help": "jobs side by side (default: as many as the cores or GPUs allow)"},
-    "holdout": {
-        "type": _share,
-        "metavar": "SHARE",
-        "help": "for full: keep this share of the training rows, such as 0.2, out of everything, and score the "
-        "finished submission on it (holdout_score); a competition of its own, NAME_holdout20",
-    },
+    "holdout": {"type": _share, "metavar": "SHARE", "help": "for full: keep this share of the training rows, such as "
+                "0.2, out of everything, and score the finished submission on it (holdout_score); a competition of its "
+                "own, NAME_holdout20"},
     "reuse": {"action": "store_true", "help": "accept finished jobs of other code; tables mark them"},
     "retrain": {"action": "store_true", "help": "train jobs again whose code has changed, without asking"},
-    "budget": {
-        "type": seconds_of,
-        "metavar": "TIME",
-        "help": "seconds, or such as 30s, 90m, 2h, for full and train: what cannot finish in it is not started, and "
-        "a stage without all its jobs is left out of blend, stack and report",
-    },
-    "shard": {
-        "type": _shard,
-        "metavar": "I/N",
-        "help": "for train: machine I of N on one WORK_DIR does its share of the jobs",
-    },
-    "executor": {
-        "choices": ["local", "ray"],
-        "default": "local",
-        "help": "what full and train place jobs with: processes of this machine (default), or a Ray cluster",
-    },
-    "ray-address": {
-        "metavar": "HOST:PORT",
-        "help": "of a Ray cluster (default: $RAY_ADDRESS, or one that is started for the run)",
-    },
-    "from": {
-        "type": Path,
-        "metavar": "FOLDER",
-        "dest": "earlier",
-        "help": "for full and train: take over jobs and caches of an earlier run, such as an attached notebook output",
-    },
-}
+    "budget": {"type": seconds_of, "metavar": "TIME", "help": "seconds, or such as 30s, 90m, 2h, for full and train: "
+               "what cannot finish in it is not started, and a stage without all its jobs is left out of blend, stack "
+               "and report"},
+    "shard": {"type": _shard, "metavar": "I/N",
+              "help": "for train: machine I of N on one WORK_DIR does its share of the jobs"},
+    "executor": {"choices": ["local", "ray"], "default": "local",
+                 "help": "what full and train place jobs with: processes of this machine (default), or a Ray cluster"},
+    "ray-address": {"metavar": "HOST:PORT",
+                    "help": "of a Ray cluster (default: $RAY_ADDRESS, or one that is started for the run)"},
+    "from": {"type": Path, "metavar": "FOLDER", "dest": "earlier", "help": "for full and train: take over jobs and "
+             "caches of an earlier run, such as an attached notebook output"},
+}  # fmt: skip
 """Options that every step of `./run.sh full` takes, since it gives all of its own to each."""
 
 
@@ -104,12 +85,8 @@ def parser(description: str | None, verb: str | None = None, takes: Sequence[str
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    options.add_argument(
-        "competition",
-        nargs="?",
-        default=DEFAULT_COMPETITION,
-        help="name in competition/configs/, or a YAML file (default: %(default)s)",
-    )
+    named = "name in competition/configs/, or a YAML file (default: %(default)s)"
+    options.add_argument("competition", nargs="?", default=DEFAULT_COMPETITION, help=named)
     options.set_defaults(seed=None, workers=None, holdout=None)
     for name in takes:
         options.add_argument(f"--{name}", **SHARED[name])
@@ -120,23 +97,21 @@ def run(main: Callable[[], None]) -> None:
     """Run a command: a user's mistake is one sentence and status 2, Ctrl-C a word and 130."""
     try:
         main()
+        return
     except UserError as error:
-        _end(f"{type(error).__name__}: {error}", 2)
+        message, status = f"{type(error).__name__}: {error}", 2
     except KeyboardInterrupt:
-        _end("\nInterrupted. Finished jobs are kept; the same command goes on from there.", 130)
+        message, status = "\nInterrupted. Finished jobs are kept; the same command goes on from there.", 130
     except BrokenPipeError:
         sys.exit(141)
     except OSError as error:
         if error.errno not in FULL_OR_CLOSED:
             raise
-        _end(
-            f"DataError: the folder for products, {work_root()}, takes no new files ({error}). Make room, or set "
-            "WORK_DIR to another folder; finished jobs are kept.",
+        what_to_do = "Make room, or set WORK_DIR to another folder; finished jobs are kept."
+        message, status = (
+            f"DataError: the folder for products, {work_root()}, takes no new files ({error}). {what_to_do}",
             2,
         )
-
-
-def _end(message: str, status: int) -> NoReturn:
     print(message, file=sys.stderr)
     sys.exit(status)
 
@@ -147,10 +122,7 @@ def locked(paths: Paths, lock: Path | None = None, wait: bool = False) -> Iterat
 
     Args:
         lock: another file than that of the products, for a command that leaves them alone.
-        wait: until another command has ended, with a line that names it.
-
-    Raises:
-        DataError: if another command holds it, or the file system has no locks.
+        wait: until another command has ended, which is named, instead of a DataError.
     """
     path = lock or paths.lock
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,13 +131,11 @@ def locked(paths: Paths, lock: Path | None = None, wait: bool = False) -> Iterat
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            by = file.read().strip() or "another command"
+            by = file.read()
             if not wait:
                 raise DataError(f"{paths.root} is in use ({by}). Wait for that command, or stop it.") from None
             print(f"waiting for {by}, which is at {paths.root}", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            raise DataError(f"{path} cannot be locked ({error}). Set WORK_DIR to a folder with locks.") from None
         file.truncate(0)
         file.write(f"{Path(sys.argv[0]).stem} on {socket.gethostname()}, process {os.getpid()}")
         file.flush()
@@ -177,27 +147,19 @@ def locked(paths: Paths, lock: Path | None = None, wait: bool = False) -> Iterat
 
 @contextmanager
 def training(paths: Paths, shard: tuple[int, int] | None = None) -> Iterator[None]:
-    """Be the one driver at the jobs of a competition, or at one shard I/N of them beside the N - 1 others.
-
-    Raises:
-        DataError: if another driver is at the same jobs.
-    """
+    """Be the one driver at the jobs of a competition, or at one shard I/N of them beside the N - 1 others."""
     i, n = shard or (1, 1)
-    require_no_training(paths, f"train_*_of_{n}.lock" if n > 1 else None)
+    require_no_training(paths, beside=f"train_*_of_{n}.lock" if n > 1 else "")
     with locked(paths, paths.training_lock(i, n)):
         yield
 
 
-def require_no_training(paths: Paths, beside: str | None = None) -> None:
-    """Check that no driver trains, since its jobs are named after the tables and folds as they are.
+def require_no_training(paths: Paths, beside: str = "") -> None:
+    """A DataError where a driver trains, since its jobs are named after the tables and folds as they are.
 
     Args:
         beside: name pattern of the locks of those that may.
-
-    Raises:
-        DataError: if one does.
     """
-    for lock in paths.root.glob("train_*.lock"):
-        if beside is None or not lock.match(beside):
-            with locked(paths, lock):
-                pass
+    for lock in set(paths.root.glob("train_*.lock")) - set(paths.root.glob(beside) if beside else ()):
+        with locked(paths, lock):
+            pass

@@ -32,9 +32,9 @@ def _named_in_file(named: str, info: ValidationInfo) -> str:
 
 
 def _each_once(values: list[Any]) -> list[Any]:
-    twice = [value for value in dict.fromkeys(values) if values.count(value) > 1]
-    if twice:
-        raise ValueError(f"must name each once; {', '.join(map(str, twice))} stands there again")
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"must name each once; {value} stands there again")
     return values
 
 
@@ -175,26 +175,19 @@ class CompetitionConfig(StrictModel):
 class _UniqueKeyLoader(yaml.SafeLoader):
     """PyYAML keeps the last of two equal keys without a word; a doubled key is a mistake."""
 
-
-def _mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-    doubled = [key for key in keys if keys.count(key) > 1]
-    if doubled:
-        raise yaml.constructor.ConstructorError(None, None, f"key {doubled[0]!r} stands twice", node.start_mark)
-    return loader.construct_mapping(node, deep=True)
-
-
-_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node."""
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def find_config(name: str) -> Path:
-    """The YAML file of a competition: a path that ends in .yaml, or a name in one of `config_folders()`.
-
-    Raises:
-        ConfigError: if there is none; lists the names there are.
-    """
-    named = [Path(name)] if name.endswith((".yaml", ".yml")) else [f / f"{name}.yaml" for f in config_folders()]
-    for path in named:
+    """The YAML file of a competition: a path that ends in .yaml, or a name in one of `config_folders()`."""
+    for folder in config_folders():
+        path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
         if path.is_file():
             return path.resolve()
     known = sorted({file.stem for folder in config_folders() for file in folder.glob("*.yaml")})
@@ -206,11 +199,7 @@ def find_config(name: str) -> Path:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """The YAML document as a dictionary.
-
-    Raises:
-        ConfigError: if it is no YAML mapping or has a doubled key; names the line.
-    """
+    """The YAML document as a dictionary."""
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -224,11 +213,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validate(model: type[Model], values: Any, path: Path, section: str = "") -> Model:
-    """`values` as a settings model, with the paths in it relative to the folder of the file `path`.
-
-    Raises:
-        ConfigError: with every mistake at once: the key's path, what was found, what is allowed.
-    """
+    """`values` as a settings model, with the paths in it relative to the folder of the file `path`."""
     try:
         return model.model_validate(values, context={"folder": path.parent.resolve()})
     except ValidationError as error:
@@ -265,9 +250,6 @@ def read_yaml(name: str, seed: int | None = None) -> tuple[Path, dict[str, Any]]
     Args:
         name: as for `find_config`.
         seed: replaces the seed of the file where given.
-
-    Raises:
-        ConfigError: as `find_config` and `load_yaml`.
     """
     path = find_config(name)
     document = {section: values for section, values in load_yaml(path).items() if values is not None}
@@ -277,21 +259,13 @@ def read_yaml(name: str, seed: int | None = None) -> tuple[Path, dict[str, Any]]
 
 
 def load_competition(name: str, seed: int | None = None) -> CompetitionConfig:
-    """The `competition:` section of a YAML.
-
-    Raises:
-        ConfigError: as `read_yaml` and `validate`.
-    """
+    """The `competition:` section of a YAML, as `read_yaml` finds it."""
     path, document = read_yaml(name, seed)
     return validate(CompetitionConfig, document.get("competition", {}), path, "competition")
 
 
 def require_own_products(paths: Paths, yaml_file: Path) -> None:
-    """Check that the products of a name were made from this YAML, and not from another file of that name.
-
-    Raises:
-        ConfigError: if another YAML, which still exists, made them, or the name is a folder of ours.
-    """
+    """Check that the products of a name were made from this YAML, and not from another file of that name."""
     if paths.name in ("cache", "configs"):
         raise ConfigError(f"no competition can be named {paths.name}, which is a folder in {paths.root.parent}.")
     if paths.owner.exists():

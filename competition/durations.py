@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 
 from competition.errors import ConfigError
@@ -13,17 +12,11 @@ SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0}
 
 
 def seconds_of(text: str) -> float:
-    """Seconds of a time such as `2h`, `90m`, `30s` or `30`; the type of --budget.
-
-    Raises:
-        ConfigError: if it is none, or not above 0.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([hms]?)", text.strip(), flags=re.ASCII)
-    seconds = float(found[1]) * SECONDS[{"": "s", "m": "min"}.get(found[2], found[2])] if found else 0.0
-    if not 0 < seconds < math.inf:
-        raise ConfigError(
-            f"--budget must be a time above 0: hours, minutes or seconds such as 2h, 90m, 30s or 30; found {text!r}."
-        )
+    """Seconds of a time above 0 such as `2h`, `90m`, `30s` or `30`; the type of --budget."""
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)([hms]?)", text.strip())
+    seconds = float(found[1]) * {"h": 3600, "m": 60}.get(found[2], 1) if found else 0.0
+    if seconds <= 0:
+        raise ConfigError(f"--budget takes a time above 0 such as 2h, 90m, 30s or 30; found {text!r}.")
     return seconds
 
 

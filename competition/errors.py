@@ -1,7 +1,8 @@
-"""Mistakes that the user can mend. Every message says what must hold, what was found, and what to do.
+"""Mistakes that the user can mend. Every message says what is wrong, where, and what to do.
 
-Commands print these without a traceback and exit with status 2 (`competition.command.run`);
-any other exception is a mistake of ours and keeps its traceback.
+Whatever reads what a user wrote may raise one of them; docstrings say so only where it is not plain. Commands print
+these without a traceback and exit with status 2 (`competition.command.run`); any other exception is a mistake of ours
+and keeps its traceback.
 """
 
 

@@ -27,9 +27,6 @@ def with_extra_rows(
 
     Left out are rows with the input of a test row, with an input that cannot be read, and without any label. A row
     with the input of a training row stays: the job that holds that row out leaves it out (`models.jobs.work`).
-
-    Raises:
-        DataError: if columns are missing, or labels are on another scale.
     """
     tables, found = [train.assign(**{EXTRA: 0, WEIGHT: train.get(WEIGHT, 1.0)})], {}
     lenient = config.model_copy(update={"unparsable": "drop"})
@@ -57,11 +54,7 @@ def with_extra_rows(
 
 
 def _read(extra: ExtraTrain, config: CompetitionConfig, label_names: list[str]) -> pd.DataFrame:
-    """The table under our names of columns; a label that it does not have is empty.
-
-    Raises:
-        DataError: if it lacks an input, or has no target at all.
-    """
+    """The table under our names of columns; a label that it does not have is empty."""
     raw = read_text_table(extra.file)
     theirs = {name: extra.columns.get(name, name) for name in [*config.inputs, *label_names]}
     needed = [column for name, column in theirs.items() if name in config.inputs or name in extra.columns]
@@ -76,22 +69,19 @@ def _read(extra: ExtraTrain, config: CompetitionConfig, label_names: list[str]) 
 
 
 def _require_same_units(theirs: pd.DataFrame, ours: pd.DataFrame, name: str, settings: ExtraTrain) -> None:
-    """Check that the labels of shared inputs agree, or where these are few, that the extra ones lie among ours.
-
-    Raises:
-        DataError: if they do not.
-    """
+    """Check that the labels of shared inputs agree, or where these are few, that the extra ones lie among ours."""
     deviation = float(ours[name].std()) if ours[name].nunique() > 1 else 1.0
     medians = [table.groupby(INPUT_KEY)[name].median() for table in (theirs, ours)]
     shared = pd.concat(medians, axis=1, join="inner", keys=["theirs", "ours"])
     if len(shared) >= SHARED_ROWS:
-        gap = (shared["theirs"] - shared["ours"]).abs().median()
-        slope = shared["theirs"].std() / shared["ours"].std()  # the regression lines' mean: noise does not flatten it
-        alike = shared.corr().loc["theirs", "ours"] > 0.8
+        gap = float((shared["theirs"] - shared["ours"]).abs().median())
+        # Of the two regression lines the geometric mean, which noise does not flatten.
+        slope = float(shared["theirs"].std() / shared["ours"].std())
+        alike = shared.corr().to_numpy()[0, 1] > 0.8
         wrong = gap > deviation or (alike and not SLOPES[0] < slope < SLOPES[1])
         found = f"on {len(shared)} shared inputs they differ by {gap:.3g}, and deviate {slope:.3g} times as much"
     else:
-        middle, low, high = theirs[name].median(), ours[name].min(), ours[name].max()
+        middle, low, high = float(theirs[name].median()), float(ours[name].min()), float(ours[name].max())
         wrong = middle < low - deviation or middle > high + deviation
         found = f"their median is {middle:.3g}, and ours are from {low:.3g} to {high:.3g}"
     if wrong:
@@ -102,11 +92,7 @@ def _require_same_units(theirs: pd.DataFrame, ours: pd.DataFrame, name: str, set
 
 
 def with_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
-    """A prepared table with the columns of the user's function of features, if one is configured.
-
-    Raises:
-        ConfigError: if the function fails, gives other than one row of numbers per row, or looks at other rows.
-    """
+    """A prepared table with the columns of the user's function of features, if one is configured."""
     if config.features is None:
         return table
     function = load_user_code("competition.features", config.features, "a function of a table of inputs")

@@ -38,24 +38,16 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 @contextmanager
 def replaced(folder: Path) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of `folder` at the end: whole or not at all."""
-    for left in folder.parent.glob(f".{folder.name}.*"):  # of a killed process
-        shutil.rmtree(left)
-    new, old = (folder.with_name(f".{folder.name}.{state}") for state in ("new", "old"))
+    """A new folder to fill, which takes the place of `folder` at the end, and is taken away where that fails."""
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)  # of a killed process
     new.mkdir(parents=True)
     try:
         yield new
-        if folder.exists():
-            folder.rename(old)
+        shutil.rmtree(folder, ignore_errors=True)
         new.rename(folder)
     finally:
-        for left in (new, old):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as readable JSON; equal values give equal bytes."""
-    write_atomically(path, as_json(value))
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def as_json(value: Any) -> str:
@@ -63,21 +55,22 @@ def as_json(value: Any) -> str:
     return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
-def read_json(path: Path, *keys: str) -> Any:
-    """Content of a JSON file; where `keys` are named, it must be an object that has them.
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as readable JSON; equal values give equal bytes."""
+    write_atomically(path, as_json(value))
 
-    Raises:
-        DataError: if the file is absent, no JSON, or lacks a key.
-    """
+
+def read_json(path: Path, *keys: str) -> Any:
+    """Content of a JSON file; a DataError where it is absent or broken, or lacks one of the `keys`."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        if keys and not (isinstance(value, dict) and all(key in value for key in keys)):
-            raise DataError(f"{path} must have {', '.join(keys)}, and has not; delete it and run again.")
-        return value
     except FileNotFoundError:
-        raise DataError(f"{path} must exist and does not; run the step that writes it.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} must be JSON ({error}); delete it and run again.") from None
+        raise DataError(f"{path} is not there; run the step that writes it.") from None
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON ({error}); delete it and run again.") from None
+    if lacking := [key for key in keys if key not in value]:
+        raise DataError(f"{path} lacks {', '.join(lacking)}; delete it and run again.")
+    return value
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -102,22 +95,14 @@ def as_parquet(table: pd.DataFrame) -> bytes:
 
 
 def table_digest(path: Path) -> str:
-    """Digest of a table of ours: of what a Parquet table says, whichever version of pyarrow wrote it, or of a CSV.
-
-    Raises:
-        DataError: if the step that writes it has not run.
-    """
+    """Digest of a table of ours: of what a Parquet table says, whichever version of pyarrow wrote it, or of a CSV."""
     if not path.exists():
         raise DataError(f"{path} is not there yet; run ./run.sh full, or the steps before this one.")
     return parquet.read_schema(path).metadata[DIGEST].decode() if path.suffix == ".parquet" else sha256_of(path)
 
 
 def read_table(path: Path, text_columns: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a table of ours, Parquet or CSV; of a CSV, `text_columns` are text and all others are exact numbers.
-
-    Raises:
-        DataError: if it is absent or broken.
-    """
+    """Read a table of ours, Parquet or CSV; of a CSV, `text_columns` are text and all others are exact numbers."""
     try:
         if path.suffix == ".parquet":
             return parquet.read_table(path).to_pandas()
@@ -136,36 +121,29 @@ def read_text_table(path: Path) -> pd.DataFrame:
     """Read a CSV of the user's with every cell as the text that stands in the file; an empty cell is ''.
 
     Numbers are converted later, where a message can name the row: pandas would turn the text 'NA' into a missing value
-    and the id '007' into 7, and take a row that is cut off for one with empty cells.
-
-    Raises:
-        DataError: if the file is absent, empty, no CSV in UTF-8, or has two columns of one name or a row of other
-            length; names the row.
+    and the id '007' into 7, and take a row that is cut off for one with empty cells. A DataError names what is wrong.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [row for row in csv.reader(file, strict=True) if len(row) > 1 or "".join(row).strip()]
     except FileNotFoundError:
         raise DataError(f"there is no file {path}; correct the path.") from None
-    except (csv.Error, UnicodeDecodeError, IsADirectoryError, PermissionError) as error:
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path} cannot be read as a CSV file in UTF-8: {error}.") from None
     if not rows:
         raise DataError(f"{path} is empty; it needs a header and rows.")
     header, *rows = rows
     for sign, name in ((";", "semicolons"), ("\t", "tabs")):
         if len(header) == 1 and sign in header[0]:
-            raise DataError(
-                f"{path} has {name} between its cells. Save it with commas, and numbers with a decimal point."
-            )
-    doubled = sorted({name for name in header if header.count(name) > 1})
-    if doubled:
+            raise DataError(f"{path} has {name} between its cells. Save it with commas and decimal points.")
+    if doubled := sorted({name for name in header if header.count(name) > 1}):
         raise DataError(f"{path} has several columns of the name {', '.join(doubled)}; rename or remove them.")
-    wrong = next((i for i, row in enumerate(rows) if len(row) != len(header)), None)
-    if wrong is not None:
-        raise DataError(
-            f"{path}: row {wrong + 2} has {len(rows[wrong])} cells and the header {len(header)}. Is the file complete, "
-            "and are texts with commas in quotes? Fetch or export it again."
-        )
+    for line, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise DataError(
+                f"{path}: row {line} has {len(row)} cells and the header {len(header)}. Is the file complete, and are "
+                "texts with commas in quotes? Fetch or export it again."
+            )
     return pd.DataFrame(rows, columns=header, dtype=str)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Literal
@@ -27,16 +26,13 @@ MetricKind = Literal["values", "probabilities", "ranks", "decisions"]
 class Metric:
     """A score with its direction.
 
-    column: score of one target on rows that all have labels, (n_rows,) and (n_rows,) to a number; None for a metric
-        of the user's own, which sees the whole arrays.
-    whole: the user's own function, None for a named metric.
-    target_weights: weight of each target's score in the sum over targets, (n_targets,), from y_true; None where the
-        score is their mean.
+    column: score of one target on rows that all have labels; None for a metric of the user's own.
+    whole: the user's own function, which sees the whole arrays; None for a named metric.
+    target_weights: weight of each target's score in the sum over targets, (n_targets,), from y_true; None: their mean.
     per_target: the errors whose sum is least where the score of one target is best, so that its convex blend can be
         solved exactly; None where neither is.
     above: labels and predictions must be larger than this.
-    kind: what is scored, which decides how columns are combined: the values themselves, probabilities, the order of the
-        rows (ranks), or decisions.
+    kind: what is scored, which decides how columns are combined; ranks: the order of the rows.
     """
 
     name: str
@@ -49,11 +45,7 @@ class Metric:
     kind: MetricKind = "values"
 
     def __call__(self, y_true: Array, y_pred: Array) -> float:
-        """Score of (n_rows, n_targets); NaN where it is not defined, as R2 of a single row.
-
-        Raises:
-            ConfigError: if a function of the user's own raises or does not return one number.
-        """
+        """Score of (n_rows, n_targets); NaN where it is not defined, as R2 of a single row."""
         if self.whole is not None:
             try:
                 return float(self.whole(y_true.copy(), y_pred.copy()))  # theirs may write into the arrays
@@ -79,18 +71,17 @@ class Metric:
         return a > b if self.greater_is_better else a < b
 
 
-def _from(module: str, function: str) -> Callable[[Array, Array], float]:
-    def score(y_true: Array, y_pred: Array) -> float:
-        of_library = getattr(import_module(module), function)  # here, since the libraries are slow to import
-        if module != "scipy.stats":
-            return float(of_library(y_true, y_pred))
+def _sklearn(name: str) -> Callable[[Array, Array], float]:
+    # Imported when it is called, since the libraries are slow to import.
+    return lambda y_true, y_pred: float(getattr(import_module("sklearn.metrics"), name)(y_true, y_pred))
+
+
+def _scipy(name: str) -> Callable[[Array, Array], float]:
+    def correlation(y_true: Array, y_pred: Array) -> float:
         constant = np.ptp(y_true) == 0 or np.ptp(y_pred) == 0
-        return float("nan") if constant else float(of_library(y_true, y_pred).statistic)
+        return float("nan" if constant else getattr(import_module("scipy.stats"), name)(y_true, y_pred).statistic)
 
-    return score
-
-
-_sklearn, _scipy = partial(_from, "sklearn.metrics"), partial(_from, "scipy.stats")
+    return correlation
 
 
 def _mae_of_range(y_true: Array, y_pred: Array) -> float:
@@ -156,9 +147,6 @@ def load_metric(name: str, greater_is_better: bool | None = None) -> Metric:
 
     The function takes `(y_true, y_pred)`, both (n_rows, n_targets), NaN in `y_true` where a label is missing,
     and returns one number.
-
-    Raises:
-        ConfigError: if the file or the function is not there.
     """
     if name in METRICS:
         return METRICS[name]

@@ -35,12 +35,7 @@ class Prepared:
 
 
 def prepare(config: CompetitionConfig) -> Prepared:
-    """Read, check and clean the raw tables. The order of rows is that of the files.
-
-    Raises:
-        ConfigError: if the metric is not known.
-        DataError, SubmissionError: for the first thing wrong in a table; names column, row and id.
-    """
+    """Read, check and clean the raw tables. The order of rows is that of the files."""
     labels = [*config.targets, *config.auxiliary_targets]
     named = filter(None, (config.group, config.weight, config.time, config.fold_column))
     raw = clean.read_named_rows(config.train, [config.id, *config.inputs, *labels, *named])
@@ -83,9 +78,6 @@ def prepare_test(config: CompetitionConfig, file: Path) -> tuple[pd.DataFrame, l
 
     Returns:
         The clean table, all ids in the order of the file, and the ids that were dropped.
-
-    Raises:
-        DataError: as `prepare`.
     """
     raw = clean.read_named_rows(file, [config.id, *config.inputs])
     test, dropped = clean.clean_inputs(raw, config, file, in_train=False)
@@ -95,11 +87,7 @@ def prepare_test(config: CompetitionConfig, file: Path) -> tuple[pd.DataFrame, l
 
 
 def _of_training_rows(train: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
-    """What training rows alone have, as numbers: targets, auxiliary targets, weight, time, fold.
-
-    Raises:
-        DataError: for a cell that is none, or outside the metric's domain; for an empty group.
-    """
+    """What training rows alone have, as numbers: targets, auxiliary targets, weight, time, fold."""
     where, metric = config.train, load_metric(config.metric, config.greater_is_better)
     if config.group:
         empty = train[config.group].str.strip() == ""
@@ -121,11 +109,7 @@ def _of_training_rows(train: pd.DataFrame, config: CompetitionConfig) -> pd.Data
 
 
 def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test_ids: list[str]) -> None:
-    """Check that the sample asks for exactly the test rows and the targets.
-
-    Raises:
-        DataError, SubmissionError: if it does not; names the columns or ids.
-    """
+    """Check that the sample asks for exactly the test rows and the targets."""
     where, expected = config.sample_submission, [config.id, *config.columns_in_sample]
     if sorted(sample.columns) != sorted(expected):
         raise SubmissionError(
@@ -171,12 +155,7 @@ def describe(report: dict[str, Any]) -> str:
 
 
 def run(config: CompetitionConfig, paths: Paths, yaml_file: Path) -> str:
-    """Write the clean tables of the competition of a YAML, or keep them; returns what was found, in words.
-
-    Raises:
-        ConfigError: if the products of this name belong to another YAML.
-        DataError, SubmissionError: as `prepare`, or if they would change while another command trains on them.
-    """
+    """Write the clean tables of the competition of a YAML, or keep them; returns what was found, in words."""
     require_own_products(paths, yaml_file)
     prepared = prepare(config)
     contents = {

@@ -11,12 +11,10 @@ ROOMS = ("competition", "folds", "models", "submissions")
 
 
 def revision() -> str:
-    """Which code this is: git's short hash, `-dirty` where code differs from it; without git a digest of the code."""
+    """Which code this is: git's short hash, `-dirty` where files differ from it; without git a digest of the code."""
     try:
         _git("ls-files", "--error-unmatch", "run.sh")  # another project's repository may lie around this one
-        code = [*(f"{package}/*.py" for package in ROOMS), "run.sh", "setup.sh", "requirements.txt"]
-        changed = _git("status", "--porcelain", "--", *code)
-        return _git("rev-parse", "--short=10", "HEAD").strip() + ("-dirty" if changed else "")
+        return _git("describe", "--always", "--dirty", "--exclude=*", "--abbrev=10").strip()
     except (OSError, subprocess.CalledProcessError):
         files = sorted(file for package in ROOMS for file in (PROJECT / package).rglob("*.py"))
         return f"code-{digest({str(file.relative_to(PROJECT)): sha256_of(file) for file in files}, 10)}"

@@ -65,11 +65,7 @@ class Rows:
 
 
 def read_rows(path: Path, config: CompetitionConfig, labelled: bool) -> Rows:
-    """A prepared table (`competition.prepare`), in its own order.
-
-    Raises:
-        DataError: if the file is missing or not readable.
-    """
+    """A prepared table (`competition.prepare`), in its own order."""
     table = read_table(path)
     features = [name for name in table.columns if name.startswith(FEATURE)]
     ids, inputs = list(table[config.id]), table[[*config.inputs, *features, INPUT_KEY]]

@@ -17,9 +17,6 @@ def load_user_code(setting: str, named: str, what: str) -> Any:
     Args:
         setting: key of the YAML, for messages.
         what: what the file must define, for messages, as `score(y_true, y_pred)`.
-
-    Raises:
-        ConfigError: if there is no such file, it fails, or it does not define the name.
     """
     file, _, name = named.rpartition(":")
     path = Path(file)

@@ -48,10 +48,6 @@ def run_study(
         folder: with data that may not be embedded.
         options: of `./run.sh train`, such as --workers and --executor.
         budget: seconds from now; what cannot finish in them is left for a later run.
-
-    Raises:
-        ConfigError: with what is wrong with the study, before any work.
-        DataError: if none of its data is there, or no job is finished.
     """
     deadline = None if budget is None else time.monotonic() + budget
     study = load_study(file, version)
@@ -99,11 +95,7 @@ def _trained(study: Study, data: str, path: Path, options: list[str], deadline: 
 
 
 def base_document(data: Data, study_file: Path, folder: Path | None) -> dict[str, Any] | None:
-    """The sections about the data in the base's YAML, with absolute paths; None where its tables are not at hand.
-
-    Raises:
-        ConfigError: if there is no such base.
-    """
+    """The sections about the data in the base's YAML, with absolute paths; None where its tables are not at hand."""
     beside = study_file.parent / data.base
     path = place = find_config(str(beside) if beside.is_file() else data.base)
     if data.folder is not None:
@@ -119,11 +111,7 @@ def base_document(data: Data, study_file: Path, folder: Path | None) -> dict[str
 
 
 def write_competition(name: str, data: Data, document: dict[str, Any], cells: list[Cell]) -> Path:
-    """Write the competition whose stages are the cells, with fewer rows and no answers; returns its YAML.
-
-    Raises:
-        DataError: if a table of the base cannot be read.
-    """
+    """Write the competition whose stages are the cells, with fewer rows and no answers; returns its YAML."""
     competition = dict(document["competition"])
     raw = Paths(name).raw
     tables = {}

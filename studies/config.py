@@ -171,11 +171,7 @@ def cells_of(study: Study, data: str) -> list[Cell]:
 
 
 def find_study(name: str) -> Path:
-    """The YAML of a study: a path that ends in .yaml, or a name in studies/.
-
-    Raises:
-        ConfigError: if there is none; lists those there are.
-    """
+    """The YAML of a study: a path that ends in .yaml, or a name in studies/."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else STUDIES / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(file.stem for file in sorted(STUDIES.glob("*.yaml")))
@@ -184,11 +180,7 @@ def find_study(name: str) -> Path:
 
 
 def load_study(path: Path, version: Version) -> Study:
-    """A version of a study, files of custom stages resolved against its folder.
-
-    Raises:
-        ConfigError: with every mistake of the file.
-    """
+    """A version of a study, files of custom stages resolved against its folder."""
     document = load_yaml(path)
     changes = {name: document.pop(name, None) or {} for name in ("short", "quick")}
     document = merged(document, changes.get(version, {}))

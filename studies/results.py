@@ -47,9 +47,6 @@ def tidy(parts: list[Part], study: Study) -> pd.DataFrame:
 
     The score is that of the held-out fold. An axis that does not vary a stage is empty there. With several targets
     and a metric that scores each alone, `score_<target>` is among the measures.
-
-    Raises:
-        DataError: if a job's folder is not as it was written.
     """
     rows = []
     for part in parts:

@@ -43,10 +43,6 @@ def check(config: Config, here: bool = True) -> str:
 
     Args:
         here: whether this machine trains, and has to have the precision of the stages.
-
-    Raises:
-        DataError, SubmissionError: for the first thing wrong in the tables.
-        ConfigError: for what no stage can do with these tables and files, all stages at once.
     """
     competition = config.competition
     prepared = prepare(competition)
@@ -75,11 +71,7 @@ def check(config: Config, here: bool = True) -> str:
 def _check_stage(
     stage: Any, competition: CompetitionConfig, prepared: Prepared, folds: NDArray[np.int64]
 ) -> tuple[str, list[str]]:
-    """What is known of a stage before its first job, and what looks wrong, in words.
-
-    Raises:
-        ConfigError, DataError: for what it can never do with these tables, labels, weights and files.
-    """
+    """What is known of a stage before its first job, and what looks wrong, in words."""
     require_inputs(stage, competition)
     if stage.kind in ("gnn", "unimol", "unimol2"):
         molecule_columns(stage.columns, competition.smiles, stage.kind)

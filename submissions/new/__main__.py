@@ -82,11 +82,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def target_file(name: str, force: bool) -> Path:
-    """Where the YAML goes.
-
-    Raises:
-        ConfigError: if the name is not usable, or taken and not `force`.
-    """
+    """Where the YAML goes."""
     stem = re.sub(r"\.ya?ml$", "", Path(name).name)
     if len(stem.encode()) > 100:
         raise ConfigError(f"NAME has {len(stem)} characters, and folders are named after it; take at most 100.")
@@ -113,9 +109,6 @@ def file_stages(folder: Path, yaml_file: Path, taken: set[str]) -> list[Block]:
         folder: of --oof.
         yaml_file: that the stages are written for.
         taken: names of other stages.
-
-    Raises:
-        DataError: if there is none.
     """
     folders = sorted(f for f in folder.iterdir() if f.is_dir() and f.name[0] != ".") if folder.is_dir() else []
     usable = [part for part in folders if (part / OOF).exists() or (part / TEST).exists()]
@@ -133,11 +126,7 @@ def file_stages(folder: Path, yaml_file: Path, taken: set[str]) -> list[Block]:
 
 
 def to_yaml(args: argparse.Namespace, path: Path, found: Found) -> str:
-    """The YAML with a comment for each reason.
-
-    Raises:
-        ConfigError, DataError: as `choose_folds`, `choose_stages` and `file_stages`.
-    """
+    """The YAML with a comment for each reason."""
     metric, metric_reason = (args.metric, "named with --metric") if args.metric else choose_metric(found)
     if ":" in metric:
         file, function = metric.rsplit(":", 1)

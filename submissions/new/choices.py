@@ -68,12 +68,7 @@ def choose_metric(found: Found) -> tuple[str, str]:
 
 
 def choose_folds(found: Found, group: str | None, kind: str | None) -> tuple[str, int, str]:
-    """Kind and number of folds, and the reason.
-
-    Raises:
-        ConfigError: if `kind` does not fit to what is there.
-        DataError: if there is too little to divide.
-    """
+    """Kind and number of folds, and the reason."""
     smiles, train = found.named("smiles"), found.train
     if kind is not None and (kind in ("group", "stratified_group")) != (group is not None):
         raise ConfigError("--folds group and --group COL belong together; add the other, or leave both out.")
@@ -109,11 +104,7 @@ def _molecules(table: pd.DataFrame, smiles: list[str]) -> list[str]:
 
 
 def choose_stages(preset: str, found: Found) -> list[Block]:
-    """The stages of a preset that fit to the tables, with fewer epochs or as a comment where these are large.
-
-    Raises:
-        ConfigError: if the preset's file is not as it has to be.
-    """
+    """The stages of a preset that fit to the tables, with fewer epochs or as a comment where these are large."""
     file = PRESETS / f"{preset}.yaml"
     smiles, reactions = found.named("smiles"), [column.name for column in found.columns if column.reaction]
     text = [name for name in found.named("text") if name not in reactions]

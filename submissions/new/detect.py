@@ -113,11 +113,7 @@ def detect(
     group: str | None = None,
     inputs_needed: bool = True,
 ) -> Found:
-    """Read train, test and sample and guess the role of each column; what is named here is not guessed.
-
-    Raises:
-        DataError: if the id or the targets cannot be told, or no input column is left and one is needed.
-    """
+    """Read train, test and sample and guess the role of each column; what is named here is not guessed."""
     tables = {str(file): read_text_table(file) for file in files}
     (train_file, train), (_, test), (sample_file, sample) = tables.items()
     id_column, id_reason = find_id(tables, id_column)
@@ -148,11 +144,7 @@ def detect(
 
 
 def find_id(tables: dict[str, pd.DataFrame], named: str | None) -> tuple[str, str]:
-    """The column that names a row in all three tables, the sample last, and the reason.
-
-    Raises:
-        DataError: if there is none; names what stands in the way.
-    """
+    """The column that names a row in all three tables, the sample last, and the reason."""
     *_, sample = tables.values()
     common = [name for name in sample.columns if name.strip() and all(name in table for table in tables.values())]
     candidates = [name for name in common if named in (None, name)]
@@ -178,9 +170,6 @@ def find_targets(
         named: what the user names as targets, or nothing.
         group: a column that is no target.
         sample_file: for messages.
-
-    Raises:
-        DataError: if the sample's columns and the training table's do not fit together.
     """
     if foreign := [name for name in named if name not in train]:
         raise DataError(f"--target names {', '.join(map(repr, foreign))}, which the training table does not have.")

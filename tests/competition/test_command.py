@@ -123,16 +123,12 @@ def test_hours_minutes_and_seconds_are_read(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "h", "2d", "-1", "0h", "two hours", "1e3", "nan", "2h30", "9" * 400, "²h"])
 def test_any_other_time_is_refused_with_what_was_found(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"such as 2h, 90m, 30s or 30; found") as error:
+    with pytest.raises(ConfigError, match=rf"such as 2h, 90m, 30s or 30; found {re.escape(repr(text))}"):
         seconds_of(text)
-    assert repr(text) in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(7200, "2 h"), (3599, "60 min"), (90, "1.5 min"), (59.96, "60 s"), (4e6, "1110 h")]
-)
-def test_seconds_are_said_in_their_largest_unit(seconds: float, words: str) -> None:
-    assert in_words(seconds) == words
+def test_seconds_are_said_in_their_largest_unit() -> None:
+    assert [in_words(seconds) for seconds in (7200, 3599, 90, 59.96)] == ["2 h", "60 min", "1.5 min", "60 s"]
 
 
 @pytest.mark.parametrize(
@@ -184,10 +180,9 @@ def test_the_revision_is_gits_and_says_when_code_differs(project: Path) -> None:
     git(project, "commit", "-qm", "all")
     clean = revision()
     assert git(project, "rev-parse", "HEAD").startswith(clean)
-    (project / "competition/configs/mine.yaml").write_text("other: settings")  # the run's digest has the settings
-    (project / "notes.txt").write_text("not code")
+    (project / "notes.txt").write_text("no part of the project")
     assert revision() == clean
-    (project / "competition/new.py").write_text("")
+    (project / "competition/a.py").write_text("changed")
     assert revision() == f"{clean}-dirty"
 
 

@@ -145,7 +145,7 @@ def test_absent_and_broken_files_are_the_users_to_mend(tmp_path: Path) -> None:
         (read_table, "b.csv", "is broken .*delete it and run again"),
         (table_digest, "absent.parquet", "is not there yet"),
         (read_json, "absent.json", "run the step that writes it"),
-        (read_json, "c.json", "must be JSON"),
+        (read_json, "c.json", "is no JSON"),
     ):
         with pytest.raises(DataError, match=words):
             read(tmp_path / name)
