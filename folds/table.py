@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from competition.clean import check_ids, listed, parse_folds, require_columns
+from competition.clean import listed, parse_folds, read_named_rows
 from competition.errors import DataError
-from competition.files import read_json, read_text_table
+from competition.files import read_json
 
 
 def read_folds(path: Path, ids: list[str]) -> NDArray[np.int64]:
@@ -62,9 +62,8 @@ def time_ordered(report: Path) -> bool:
 
 
 def _read(path: Path, ids: list[str], column: str) -> pd.DataFrame:
-    table = read_text_table(path)
-    require_columns(table, ["id", column], path)
-    named, asked = set(check_ids(table["id"], path)), set(ids)
+    table = read_named_rows(path, ["id", column])
+    named, asked = set(table["id"]), set(ids)
     if named != asked:
         raise DataError(
             f"{path} must name the id of every training row once; {len(named - asked)} of its ids are no training "
