@@ -53,10 +53,8 @@ OOF, OOF_TABLE, CROSS_FITTED = "oof.parquet", "oof.csv", "cross_fitted.csv"
 SPREAD_FILE = "spread.csv"
 CODE = [
     *sorted((PROJECT / "submissions" / "blend").glob("*.py")),
-    *(
-        PROJECT / "submissions" / f"{name}.py"
-        for name in ("columns", "fitted", "sample", "stack", "stack_features", "write")
-    ),
+    *sorted((PROJECT / "submissions").glob("stack*.py")),
+    *(PROJECT / "submissions" / f"{name}.py" for name in ("columns", "fitted", "sample", "write")),
     PROJECT / "competition" / "metrics.py",
     PROJECT / "models" / "regressors.py",
     PROJECT / "models" / "inputs" / "features.py",
