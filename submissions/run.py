@@ -52,8 +52,7 @@ BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.
 OOF, OOF_TABLE, CROSS_FITTED = "oof.parquet", "oof.csv", "cross_fitted.csv"
 SPREAD_FILE = "spread.csv"
 CODE = [
-    *sorted((PROJECT / "submissions" / "blend").glob("*.py")),
-    *sorted((PROJECT / "submissions").glob("stack*.py")),
+    *sorted([*(PROJECT / "submissions" / "blend").glob("*.py"), *(PROJECT / "submissions").glob("stack*.py")]),
     *(PROJECT / "submissions" / f"{name}.py" for name in ("columns", "fitted", "sample", "write")),
     PROJECT / "competition" / "metrics.py",
     PROJECT / "models" / "regressors.py",
