@@ -74,10 +74,10 @@ def main() -> None:
             y_pred[name] = cross_fit(CANDIDATES[name], m, N_FOLDS).cross_fitted
             clock.say(f"{name} with all that the choice needs")
         rule = Rule(metric, y, folds, np.arange(len(y)), default, SETTINGS.margin, SETTINGS.bootstrap, seed=0)
-        compare(rule, y_pred, folds >= 0, rule.draws)
+        compare(rule, y_pred, folds >= 0)
         clock.say("differences to the default")
         without = {str(j): cross_fitted(blend, matrices(np.delete(oof, j, axis=1)), N_FOLDS) for j in range(N_STAGES)}
-        compare(rule, {default: honest, **without}, folds >= 0, rule.fewer_draws)
+        compare(rule, {default: honest, **without}, folds >= 0)
         clock.say("each stage's worth")
 
 

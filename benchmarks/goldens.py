@@ -199,7 +199,9 @@ def of_candidates(root: Path, key: str) -> Leaves:
     """All that is called `key` below the candidates of a run, wherever its JSON files have them."""
     read = (leaf for file in of_run(root, "*.json") for leaf in leaves(json.loads(file.read_text())))
     inside = ((path[path.index("candidates") :], value) for path, value in read if key in path and "candidates" in path)
-    return {" / ".join(part for part in path if part not in ("candidates", "models", key)): v for path, v in inside}
+    return {
+        " / ".join(part for part in path if part not in ("candidates", "models", "blend", key)): v for path, v in inside
+    }
 
 
 def choice(root: Path) -> Leaves:

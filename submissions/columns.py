@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from competition.errors import DataError
 from competition.files import read_table
 from competition.metrics import Array
 from competition.paths import Paths
@@ -18,9 +17,6 @@ from folds.table import read_folds, read_groups
 from models.jobs.plan import Job, Plan
 from models.jobs.predictions import stage_oof, stage_test
 from submissions.config import Config
-
-TOO_FAR = 1e6
-"""Standard deviations of the labels. Beside such a column the sums of a blend have no digits left for the labels."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +28,7 @@ class Columns:
     ids, test_ids: of the rows of `oof` and of `test`.
     oof: (n_rows, n_columns, n_outputs), NaN where the fold is -1.
     y: (n_rows, n_targets), NaN where there is no label.
-    folds: (n_rows,).
-    groups: (n_rows,), equal for rows that share a fold by construction.
+    folds, groups: (n_rows,); rows of one group share a fold by construction.
     test: (n_test_rows, n_columns, n_outputs).
     inputs, test_inputs: of the rows, equal where the whole input is the same.
     label_means: (n_targets,), of the competition's own training rows; rows that were dropped are filled with it.
@@ -67,12 +62,9 @@ class Columns:
     def table(self, task: Task) -> pd.DataFrame:
         """Ids, folds, labels (under the names of the targets) and all out-of-fold columns (`column output`)."""
         names = [f"{name} {output}" for name in self.names for output in task.outputs]
-        parts = [
-            pd.DataFrame({"id": self.ids, "fold": self.folds}),
-            pd.DataFrame(self.y, columns=task.targets),
-            pd.DataFrame(self.oof.reshape(len(self.ids), -1), columns=names),
-        ]
-        return pd.concat(parts, axis=1)
+        numbers = np.hstack([self.y, self.oof.reshape(len(self.ids), -1)])
+        table = pd.DataFrame({"id": self.ids, "fold": self.folds})
+        return table.join(pd.DataFrame(numbers, columns=[*task.targets, *names]))
 
 
 def load_columns(config: Config, paths: Paths, plan: Plan) -> Columns:
@@ -84,31 +76,26 @@ def load_columns(config: Config, paths: Paths, plan: Plan) -> Columns:
     competition, task = config.competition, task_of(config.competition)
     train, test = read_table(paths.train), read_table(paths.test)
     ids, test_ids = list(train[competition.id]), list(test[competition.id])
-    folds, y = read_folds(paths.folds, ids), train[task.targets].to_numpy(dtype=np.float64)
-    jobs = jobs_of_columns(config, plan)
-    oof = {name: stage_oof(part, ids, folds, task.outputs) for name, part in jobs.items()}
-    for name, column in oof.items():
-        _require_near(name, column[folds >= 0], y[folds >= 0], task.targets)
+    folds, jobs = read_folds(paths.folds, ids), jobs_of_columns(config, plan)
     return Columns(
         names=list(jobs),
         stage_of={name: stage for name, (stage, _) in column_names(config).items()},
         ids=ids,
-        oof=np.stack(list(oof.values()), axis=1),
-        y=y,
+        oof=np.stack([stage_oof(part, ids, folds, task.outputs) for part in jobs.values()], axis=1),
+        y=train[task.targets].to_numpy(dtype=np.float64),
         folds=folds,
         groups=read_groups(paths.groups, ids),
         test_ids=test_ids,
         test=predictions_of(config, plan, plan.test_key, test_ids),
         inputs=list(train[INPUT_KEY]),
         test_inputs=list(test[INPUT_KEY]),
-        label_means=[float(mean) for mean in own_rows(train)[task.targets].mean()],
+        label_means=own_rows(train)[task.targets].mean().tolist(),
     )
 
 
 def predictions_of(config: Config, plan: Plan, test_key: str, ids: list[str]) -> Array:
     """Predictions of all columns for a test table that the jobs have predicted, (n_rows, n_columns, n_outputs)."""
-    outputs = task_of(config.competition).outputs
-    jobs = jobs_of_columns(config, plan)
+    outputs, jobs = task_of(config.competition).outputs, jobs_of_columns(config, plan)
     return np.stack([stage_test(part, test_key, ids, outputs) for part in jobs.values()], axis=1)
 
 
@@ -128,16 +115,3 @@ def jobs_of_columns(config: Config, plan: Plan) -> dict[str, list[Job]]:
     """Column -> its jobs, by seed and fold."""
     named = column_names(config).items()
     return {name: [job for job in plan.of(stage) if job.seed in seeds] for name, (stage, seeds) in named}
-
-
-def _require_near(name: str, oof: Array, y: Array, targets: list[str]) -> None:
-    """Check that predictions (n_rows, n_targets) are so near to the labels that the sums of a blend keep digits."""
-    for t, target in enumerate(targets):
-        known = y[~np.isnan(y[:, t]), t]
-        gap = float(np.abs(oof[:, t] - known.mean()).max()) if len(known) else 0.0
-        if len(known) > 1 and gap > TOO_FAR * known.std() > 0:
-            raise DataError(
-                f"out-of-fold predictions must be near the labels; one of {name} for {target} is {gap:.3g} from their "
-                f"mean, and their standard deviation is {known.std():.3g}. Leave the stage out, or mend it: its "
-                "learning_rate, its target_transform, the units of predictions made elsewhere."
-            )

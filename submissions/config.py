@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+import re
+from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -105,3 +108,9 @@ def load_config(name: str, seed: int | None = None) -> Config:
     config = validate(Config, document, path)
     require_sources(dict(config.stages), path)
     return config
+
+
+def relocated(settings: Any, place: Callable[[Path], str]) -> Any:
+    """Settings with each path, also that of file.py:name, replaced by what `place` says of it."""
+    text = json.dumps(settings, default=place, ensure_ascii=False)
+    return json.loads(re.sub(r'(?<=")/[^"]+\.py(?=:\w+")', lambda named: place(Path(named[0])), text))

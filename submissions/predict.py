@@ -21,7 +21,7 @@ from competition.prepare import prepare_test
 from competition.tables import INPUT_KEY
 from models.jobs.new_rows import predict_jobs
 from submissions.columns import predictions_of
-from submissions.fitted import predict_run
+from submissions.fitted import submission_of
 from submissions.run import latest_run
 from submissions.sample import submission_table, write_submission
 from submissions.stack_features import features_of
@@ -47,7 +47,7 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     test_key = predict_jobs(jobs, dict(config.stages), competition, new, n_workers)
     kept = list(table[competition.id])
     features = features_of(config, new.test, new.cache)
-    y_pred = predict_run(run, predictions_of(config, run.plan, test_key, kept), list(table[INPUT_KEY]), features)
+    y_pred = submission_of(run)(predictions_of(config, run.plan, test_key, kept), list(table[INPUT_KEY]), features)
     sample = pd.DataFrame({name: ids if name == competition.id else "" for name in stored["sample_columns"]})
     submission, _ = submission_table(sample, competition.id, run.task, kept, y_pred, stored["label_means"])
     write_submission(folder / "submission.csv", submission, submission, competition.id)

@@ -40,9 +40,8 @@ from competition.task import Task, task_of
 from models.jobs.plan import ALL, REPORT, Job, Plan, jobs_of, plan
 from models.stages.file import COPY_OF_OOF, fold_mark
 from submissions.blend.candidates import CANDIDATES
-from submissions.blend.stored import label
 from submissions.columns import Columns, load_columns
-from submissions.config import Config, load_config
+from submissions.config import Config, load_config, relocated
 from submissions.sample import submission_table, write_submission
 
 MANIFEST = "run.json"
@@ -165,8 +164,7 @@ class Run:
     @property
     def weights(self) -> dict[str, dict[str, float]]:
         """Target -> weight of each column in the chosen blend, or in that below the chosen stack; else empty."""
-        models = self.candidates[self.chosen]["models"]
-        return {output: found["weights"] for output, found in models.get("base", models).get("targets", {}).items()}
+        return dict(self.candidates[self.chosen]["weights"])
 
 
 def open_run(competition: str, seed: int | None = None, reuse: bool = False, budget: float | None = None) -> Run:
@@ -292,33 +290,23 @@ def _finished_seeds(config: Config, jobs: Plan, budget: float) -> tuple[Config, 
     return config.model_copy(update={"stages": stages}), replace(jobs, jobs=kept, keys=keys), lines
 
 
-def user_code(config: Config) -> dict[str, list[str]]:
-    """The user's own code: setting or name -> digest of the file, name of the function or class."""
-    own, submissions = config.competition, config.submissions
-    named = {"metric": own.metric, "features": own.features or ""}
-    named |= {label(n): n for n in (submissions.default, *submissions.candidates, *submissions.postprocess)}
-    named |= {f"stages.{n}.{key}": code for n, s in config.stages.items() for key, code in s.user_code.items()}
-    files = {key: value.rpartition(":") for key, value in named.items()}
-    return {key: [table_digest(Path(file)), name] for key, (file, _, name) in files.items() if file}
+def user_code(config: Config) -> list[list[str]]:
+    """Name and digest of each file of the user's that the settings name."""
+    found = set()
+
+    def note(path: Path) -> str:
+        if path.suffix == ".py":
+            found.add((path.name, table_digest(path)))
+        return path.name
+
+    relocated(config.model_dump(), note)
+    return sorted(map(list, found))
 
 
 def _portable(config: Config) -> dict[str, Any]:
-    """The settings without the places of files; functions of the user's own are known by their content."""
-    settings = config.model_dump(mode="json", exclude={
-        "competition": {*("train", "test", "sample_submission", "answers", "kaggle"), "metric", "features"},
-        "folds": {"file"},  # its content is in folds.csv
-    })  # fmt: skip
-    for extra in settings["competition"]["extra_train"]:
-        del extra["file"]  # its rows are in the prepared training table
-    for stage in settings["stages"].values():
-        stage.pop("folder", None)  # the content of its files is in the job's key
-    blends = settings["submissions"]
-    blends |= {key: [label(n) for n in blends[key]] for key in ("candidates", "postprocess")}
-    return (
-        settings
-        | {"user_code": user_code(config), "metric": label(config.competition.metric)}
-        | {"default": label(blends.pop("default"))}
-    )
+    """The settings without the places of files, whose content is in tables and jobs; the user's code is a digest."""
+    without = {"competition": {"answers", "kaggle"}, "folds": {"file"}}
+    return {**relocated(config.model_dump(exclude=without), lambda path: path.name), "user_code": user_code(config)}
 
 
 def _tables(paths: Paths) -> dict[str, str]:

@@ -47,7 +47,7 @@ def stack(run: Run) -> dict[str, Any]:
         found[name], more = keep(run, rule, name, fitted[name], predictions[name])
         files += more
     honest = {name: part.cross_fitted for name, part in predictions.items()}
-    compared = compare(rule, honest, rule.scored, rule.draws)
+    compared = compare(rule, honest, rule.scored)
     same = repeats({name: part.in_sample for name, part in predictions.items()}, rule.default)
     chosen = _best(rule, compared, same)
     run.write_submission(STACK_FILE, fitted[chosen].predict(columns.test, test))

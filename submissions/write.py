@@ -31,7 +31,7 @@ from submissions.blend.crossfit import (
 )
 from submissions.blend.postprocess import Inputs, Tried, choose_steps
 from submissions.columns import jobs_of_columns
-from submissions.fitted import KNOWN_LABELS, predict_run, read_cross_fitted, rule_of
+from submissions.fitted import KNOWN_LABELS, read_cross_fitted, rule_of, submission_of
 from submissions.run import BLEND, CHOICE, CROSS_FITTED, SPREAD_FILE, STACK, SUBMISSION_FILE, Run, at_work, open_run
 from submissions.stack_features import features_of
 from submissions.words import number
@@ -51,7 +51,7 @@ def write(run: Run) -> tuple[dict[str, Any], int]:
         run.part(step)
     choice, columns = select(run), run.columns
     features = features_of(run.config, run.paths.test, run.paths.cache)
-    filled = run.write_submission(SUBMISSION_FILE, predict_run(run, columns.test, columns.test_inputs, features))
+    filled = run.write_submission(SUBMISSION_FILE, submission_of(run)(columns.test, columns.test_inputs, features))
     table = pd.DataFrame(spread(run, features), columns=run.task.outputs)
     write_table(run.folder / SPREAD_FILE, pd.concat([pd.Series(columns.test_ids, name="id"), table], axis=1))
     write_atomically(run.paths.latest_run, f"{run.name}\n")
@@ -64,7 +64,7 @@ def select(run: Run) -> dict[str, Any]:
         return run.part(CHOICE)
     rule, inputs = rule_of(run), np.array(run.columns.inputs)
     predictions = {name: read_cross_fitted(run, name) for name in run.candidates}
-    compared = compare(rule, {name: part.cross_fitted for name, part in predictions.items()}, rule.scored, rule.draws)
+    compared = compare(rule, {name: part.cross_fitted for name, part in predictions.items()}, rule.scored)
     same = repeats({name: part.in_sample for name, part in predictions.items()}, rule.default)
     chosen, reason = choose(rule, {name: part for name, part in compared.items() if name not in same}, rule.scored)
     chain = choose_steps(rule, _steps(run), predictions[chosen].cross_fitted, inputs, rule.scored)
@@ -130,11 +130,11 @@ def spread(run: Run, features: Array) -> Array:
     """
     ids, inputs = run.columns.test_ids, run.columns.test_inputs
     jobs = [[job for job in part if job.fold != ALL] for part in jobs_of_columns(run.config, run.plan).values()]
-    members = []
+    predict, members = submission_of(run), []
     for member in range(max(map(len, jobs))):  # by seed, then fold: all have the same fold in a round
         files = [part[member % len(part)].test_file(run.plan.test_key) for part in jobs]
         columns = np.stack([read_predictions(file, ids, run.task.outputs) for file in files], axis=1)
-        members.append(predict_run(run, columns, inputs, features))
+        members.append(predict(columns, inputs, features))
     return np.std(members, axis=0, ddof=1)
 
 
@@ -147,7 +147,7 @@ def _steps(run: Run) -> list[str]:
 def _against(rule: Rule, y_pred: Array, other: Array) -> dict[str, float]:
     """Paired difference of the submission to other predictions, on the rows that both predict."""
     both = rule.scored & np.isfinite(other).all(axis=1)
-    paired = compare(replace(rule, default="other"), {"other": other, "own": y_pred}, both, rule.draws)["own"]
+    paired = compare(replace(rule, default="other"), {"other": other, "own": y_pred}, both)["own"]
     return {"difference": paired.difference, "standard_error": paired.standard_error}
 
 
@@ -156,7 +156,7 @@ def _against_best_stage(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any]:
     of_stage = {name: run.columns.oof_of(name) for name in run.config.stages}
     scores = {name: rule.metric(rule.y[rule.scored], oof[rule.scored]) for name, oof in of_stage.items()}
     best = max(scores, key=lambda name: np.nan_to_num(rule.gain(scores[name]), nan=-np.inf))
-    return {"stage": best, "cv_score": scores[best], **_against(rule, y_pred, of_stage[best])}
+    return {"name": best, "cv_score": scores[best], **_against(rule, y_pred, of_stage[best])}
 
 
 def _against_previous(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any] | None:
@@ -168,45 +168,37 @@ def _against_previous(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any] | N
     before = read_table(file, ["id"]).set_index("id")
     if set(before) != set(outputs) or sorted(before.index) != sorted(run.columns.ids):
         return None
-    return {"run": name, **_against(rule, y_pred, before.loc[run.columns.ids, outputs].to_numpy())}
-
-
-def kept(choice: dict[str, Any]) -> list[str]:
-    """The steps of post-processing that were kept, each with its target and its scores without and with it."""
-    return [
-        f"{step['step']} of {target} ({number(step['score_without'])}, {number(step['score_with'])})"
-        for target, tried in choice["postprocessing"].items()
-        for step in tried
-        if step["kept"]
-    ]
+    return {"name": name, **_against(rule, y_pred, before.loc[run.columns.ids, outputs].to_numpy())}
 
 
 def describe(run: Run, choice: dict[str, Any]) -> list[str]:
     """The choice, the post-processing and the two comparisons, a line each."""
-    lines = [f"{SUBMISSION_FILE}: {choice['chosen']}, checked against the sample"]
+    lines, tried = [f"{SUBMISSION_FILE}: {choice['chosen']}, checked against the sample"], choice["postprocessing"]
+    kept = [
+        f"{step['step']} of {target} ({number(step['score_without'])}, {number(step['score_with'])})"
+        for target, steps in tried.items()
+        for step in steps
+        if step["kept"]
+    ]
     if _steps(run):
-        lines.append(f"post-processing: {', '.join(kept(choice)) or 'no step gained enough to be kept'}")
+        lines.append(f"post-processing: {', '.join(kept) or 'no step gained enough to be kept'}")
     elif run.plan.n_folds < FEWEST_FOLDS:
         lines.append(f"post-processing: none; its honest score needs {FEWEST_FOLDS} folds or more")
     if KNOWN_LABELS in choice["files"]:
         known = set(read_table(run.folder / KNOWN_LABELS, [INPUT_KEY])[INPUT_KEY])
         n = sum(name in known for name in run.columns.test_inputs)
         lines.append(f"known_labels: {n} test rows have the mean label of their input; no score here knows of it")
-    single, before = choice["against"]["best_single"], choice["against"]["previous_run"]
-    lines.append(f"against the best single stage, {single['stage']}: {_gain(run, single)}")
-    lines.append(
-        f"against the run before, {before['run']}: {_gain(run, before)}"
-        if before
-        else "against the run before: there is none with the same training ids and targets"
-    )
+    for what, against in (("the best single stage", "best_single"), ("the run before", "previous_run")):
+        found = choice["against"][against]
+        if found is None:
+            lines.append(f"against {what}: there is none with the same training ids and targets")
+        elif found["difference"] is None:
+            lines.append(f"against {what}, {found['name']}: the scores are not defined")
+        else:
+            how = "worse" if run.metric.better(0, found["difference"]) else "better"
+            by = f"{number(abs(found['difference']))} {how}, standard error {number(found['standard_error'])}"
+            lines.append(f"against {what}, {found['name']}: {by}")
     return lines
-
-
-def _gain(run: Run, against: dict[str, Any]) -> str:
-    if against["difference"] is None:
-        return "the scores are not defined"
-    better = "better" if run.metric.better(against["difference"], 0) or not against["difference"] else "worse"
-    return f"{number(abs(against['difference']))} {better}, standard error {number(against['standard_error'])}"
 
 
 def main() -> None:

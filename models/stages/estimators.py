@@ -55,11 +55,12 @@ class Regressors(PerTarget):
         except (ValueError, TypeError) as error:
             name = self.context.task.targets[target]
             raise self._refused(f"cannot be fitted on the rows of the target {name!r}", error) from None
-        save(pipeline, path.with_suffix(".skops"))
+        write_atomically(path.with_suffix(".skops"), as_bytes(pipeline))
         return {}
 
     def _predict_one(self, x: Any, path: Path) -> NDArray[np.float64]:
-        pipeline = load(path.with_suffix(".skops"))
+        path = path.with_suffix(".skops")
+        pipeline = from_bytes(path.read_bytes(), path)
         try:
             return pipeline.predict(x).reshape(-1)
         except (ValueError, TypeError) as error:  # as of neighbours, of which there are fewer than asked for
@@ -71,11 +72,11 @@ class Regressors(PerTarget):
         return ConfigError(f"{self.config.regressor} {what}; scikit-learn says: {said}. {change}")
 
 
-def save(estimator: Any, path: Path) -> None:
-    """Write a fitted estimator with skops.
+def as_bytes(estimator: Any) -> bytes:
+    """A fitted estimator in the form of skops.
 
     Raises:
-        ConfigError: if it holds a type that `load` would refuse.
+        ConfigError: if it holds a type that `from_bytes` would refuse.
     """
     import skops.io  # here, since it imports torch, which a check of the settings must not
 
@@ -85,18 +86,18 @@ def save(estimator: Any, path: Path) -> None:
             f"the regressor holds types that cannot be read back safely: {', '.join(foreign)}. "
             "Change the stage's regressor or its parameters."
         )
-    write_atomically(path, content)
+    return content
 
 
-def load(path: Path) -> Any:
-    """Read a fitted estimator.
+def from_bytes(content: bytes, source: object) -> Any:
+    """What `as_bytes` was given.
 
     Raises:
-        DataError: if the file is damaged or holds a type that is not trusted; nothing of it is run then.
+        DataError: if it is damaged or holds a type that is not trusted; nothing of it is run then.
     """
     import skops.io
 
     try:
-        return skops.io.loads(path.read_bytes(), trusted=TRUSTED)
+        return skops.io.loads(content, trusted=TRUSTED)
     except (skops.io.exceptions.UntrustedTypesFoundException, zipfile.BadZipFile, KeyError, OSError) as error:
-        raise DataError(f"{path} is no regressor that we wrote ({error}); delete its job and run again.") from error
+        raise DataError(f"{source} is no regressor that we wrote ({error}); delete it and run again.") from error

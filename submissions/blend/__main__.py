@@ -39,7 +39,7 @@ def blend(run: Run) -> dict[str, Any]:
         found[name], more = keep(run, rule, name, fitted[name], predictions[name])
         files += more
     honest = {name: part.cross_fitted for name, part in predictions.items()}
-    compared = compare(rule, honest, rule.scored, rule.draws)
+    compared = compare(rule, honest, rule.scored)
     chosen, reason = choose(rule, compared, rule.scored)
     run.write_submission(BLEND_FILE, fitted[chosen].predict(columns.test))
     part = {
@@ -70,7 +70,7 @@ def drop_one(run: Run) -> dict[str, dict[str, float]]:
     kept = {"all stages": columns.oof, **{stage: columns.oof[:, ~columns.of(stage)] for stage in stages}}
     y_pred = {name: cross_fitted(default, matrices_of(run, P), run.plan.n_folds) for name, P in kept.items()}
     rule = replace(rule_of(run), default="all stages")
-    compared = compare(rule, y_pred, rule.scored, rule.fewer_draws)
+    compared = compare(rule, y_pred, rule.scored)
     return {stage: asdict(compared[stage]) for stage in stages}
 
 

@@ -1,7 +1,7 @@
 """How sure a difference between two scores is: a paired bootstrap over the groups of rows that share a fold.
 
 Every candidate is scored on the same draws, so the spread of a difference is that of the difference itself. Metrics
-that are functions of sums over rows, wmae and Spearman's are computed for all draws at once; others draw by draw.
+that are functions of sums over rows are computed for all draws at once; others draw by draw.
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 and 16.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.metrics import Array, Metric, polymer_weights
+from competition.metrics import Array, Metric
 
 CELLS_AT_ONCE = 4_000_000
 Score = Callable[[Array], dict[str, Array]]
@@ -41,17 +41,14 @@ def bootstrap_scores(
     Returns:
         By name, (draws,); NaN where a draw leaves the metric undefined.
     """
-    if metric.name in SUMS:
-        score = _by_sums(metric, y, predictions, groups)
-    else:
-        score = FAST.get(metric.name, _one_by_one)(metric, y, predictions, groups)
+    score = (_by_sums if fast(metric) else _one_by_one)(metric, y, predictions, groups)
     parts = [score(counts) for counts in _counts(int(groups.max()) + 1, len(groups), draws, seed, size)]
     return {name: np.concatenate([part[name] for part in parts]) for name in predictions}
 
 
 def fast(metric: Metric) -> bool:
     """Whether all draws are scored at once."""
-    return metric.name in SUMS or metric.name in FAST
+    return metric.name in SUMS
 
 
 def _counts(n_groups: int, n_rows: int, draws: int, seed: int, size: int | None = None) -> Iterator[Array]:
@@ -117,60 +114,9 @@ def _by_sums(metric: Metric, y: Array, predictions: dict[str, Array], groups: ND
     return score
 
 
-def _by_ranks(metric: Metric, y: Array, predictions: dict[str, Array], groups: NDArray[np.int64]) -> Score:
-    """Spearman's correlation: Pearson's of the ranks, which are taken anew in every draw."""
-
-    def score(counts: Array) -> dict[str, Array]:
-        found: dict[str, Array] = {name: np.zeros(len(counts)) for name in predictions}
-        for t in range(y.shape[1]):
-            known = ~np.isnan(y[:, t])
-            times = counts[:, groups[known]]
-            a = _ranks(y[known, t], times)
-            for name, y_pred in predictions.items():
-                b = _ranks(y_pred[known, t], times)
-                sums = [np.einsum("bi,bi->b", times, part) for part in (a, a**2, b, b**2, a * b)]
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    found[name] += _pearson(times.sum(axis=1), *sums) / y.shape[1]
-        return found
-
-    return score
-
-
-def _ranks(values: Array, times: Array) -> Array:
-    """Middle ranks of `values` (n,) about their mean, in samples that hold value i `times[:, i]` times, (draws, n)."""
-    _, place = np.unique(values, return_inverse=True)
-    order = np.argsort(place, kind="stable")
-    starts = np.flatnonzero(np.diff(place[order], prepend=-1))
-    equal = np.add.reduceat(times[:, order], starts, axis=1)  # (draws, n_distinct)
-    return (np.cumsum(equal, axis=1) - (equal - 1) / 2 - times.sum(axis=1, keepdims=True) / 2)[:, place]
-
-
-def _by_ranges(metric: Metric, y: Array, predictions: dict[str, Array], groups: NDArray[np.int64]) -> Score:
-    """wmae: the range and the number of labels of each target are those of the draw."""
-    known = ~np.isnan(y)
-    errors = {name: np.where(known, np.abs(y_pred - y), 0) for name, y_pred in predictions.items()}
-    ascending = [np.flatnonzero(known[:, t])[np.argsort(y[known[:, t], t])] for t in range(y.shape[1])]
-
-    def score(counts: Array) -> dict[str, Array]:
-        times = counts[:, groups]
-        n = times @ known
-        spread = np.full_like(n, np.nan)
-        for t, rows in enumerate(ascending):
-            drawn = times[:, rows] > 0
-            if len(rows):
-                spread[:, t] = y[rows[-1 - drawn[:, ::-1].argmax(axis=1)], t] - y[rows[drawn.argmax(axis=1)], t]
-        weights = polymer_weights(n, times @ known.any(axis=1)) / n / np.where(spread > 0, spread, np.nan)
-        return {name: (weights * (times @ error)).sum(axis=1) for name, error in errors.items()}
-
-    return score
-
-
 def _one_by_one(metric: Metric, y: Array, predictions: dict[str, Array], groups: NDArray[np.int64]) -> Score:
     def score(counts: Array) -> dict[str, Array]:
         drawn = [np.repeat(np.arange(len(y)), times[groups].astype(np.int64)) for times in counts]
         return {name: np.array([metric(y[r], y_pred[r]) for r in drawn]) for name, y_pred in predictions.items()}
 
     return score
-
-
-FAST = {"spearman": _by_ranks, "wmae": _by_ranges}

@@ -20,7 +20,7 @@ tuned by cross-fitting is the exact convex blend: nearer to what is submitted th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,7 +30,7 @@ from competition.metrics import Array, Metric
 from competition.user_code import load_user_code
 from submissions.blend.convex import least_absolute_weights, least_squares_weights
 from submissions.blend.problem import NONE, Folds, Matrices, Problem, Solution, Solver, offset
-from submissions.blend.stored import label, require_storable, users
+from submissions.blend.stored import storable, users
 
 SMALLEST_PENALTY, LARGEST_PENALTY = 1e-4, 10.0
 PENALTIES = np.geomspace(SMALLEST_PENALTY, LARGEST_PENALTY, 21, dtype=np.float64)
@@ -46,6 +46,7 @@ class Predictor(Protocol):
         """Predictions (n_rows, n_outputs) for columns (n_rows, n_columns, n_outputs)."""
 
 
+@storable
 @dataclass(frozen=True)
 class Blend:
     """A weighted sum of columns.
@@ -65,7 +66,7 @@ class Blend:
 
 
 class Candidate:
-    """A function that fits a predictor, as it is refitted without some folds."""
+    """A function that fits a predictor, refitted without some folds; named: of a user's own, in the YAML."""
 
     def __init__(self, function: Callable[..., Any], named: str = "") -> None:
         self.function, self.named = function, named
@@ -88,33 +89,29 @@ class Candidate:
         P, y, folds = m.P[left], m.y[left], m.folds[left]
         if not self.named:
             return self.function(P, y, m.metric, folds, m.weights)
-        with users(f"the candidate {self.named}", f"return weights ({P.shape[1]},) or a predictor"):
+        with users(self.named, f"return weights ({P.shape[1]},) or a dataclass with predict(P)"):
             found = self.function(P.copy(), y.copy(), m.metric, folds.copy(), m.weights)
-            if not hasattr(found, "predict"):
+            if not is_dataclass(found):
                 weights = np.asarray(found, dtype=np.float64).reshape(P.shape[1], -1)
                 return Blend(weights + np.zeros(P.shape[1:]), np.zeros(P.shape[2]))
-            np.broadcast_to(found.predict(P[:2].copy()), (len(P[:2]), P.shape[2]))
-        require_storable(found, f"the candidate {self.named}")
+            np.broadcast_to(found.predict(P[:2].copy()), (len(P[:2]), P.shape[2]))  # type: ignore[attr-defined]
         return found
 
 
 class Linear(Candidate):
     """A solver for weights as a candidate."""
 
-    def __init__(self, solver: Solver) -> None:
-        super().__init__(solver)
-
     def fit(self, m: Matrices, without: Folds = NONE) -> Blend:
         """Weights in the targets' own units; the plain mean for a target without a labelled row left."""
-        weights, intercepts, settings = [], [], []
+        parts = []
         for problem in m.problems:
             for target in problem.targets:
                 units = target.units(without)
-                found = problem.solve(self.function if units.n else mean, without if units.n else NONE)
-                weights.append(found.weights[np.argsort(problem.order)])
-                intercepts.append(float(offset(found.weights, found.intercept, units)))
-                settings.append(found.settings)
-        return Blend(np.column_stack(weights), np.array(intercepts), settings)
+                found = problem.solve(self.function, without) if units.n else mean(problem, without)
+                added = float(offset(found.weights, found.intercept, units))
+                parts.append((found.weights[np.argsort(problem.order)], added, found.settings))
+        weights, intercepts, settings = zip(*parts, strict=True)
+        return Blend(np.column_stack(weights), np.array(intercepts), list(settings))
 
 
 def best_single(problem: Problem, without: Folds) -> Solution:
@@ -154,12 +151,12 @@ def shrunk_ridge(problem: Problem, without: Folds) -> Solution:
         return problem.solve(convex, without)
 
     def weights_of(sets: list[Folds]) -> Callable[..., Array]:
-        ridges = _Ridges(problem, sets, centred=False)
+        gram, _, _, with_errors = _products(problem, sets)
         exact = np.array([problem.solve(convex, left_out).weights for left_out in sets])
 
         def weights(towards_equal: float, penalty: float) -> Array:
             start = towards_equal / problem.n_columns + (1 - towards_equal) * exact
-            return start + ridges.solve(np.einsum("sij,sj->si", ridges.with_errors, start), penalty)
+            return start + ridge_solution(gram, np.einsum("sij,sj->si", with_errors, start), penalty)
 
         return weights
 
@@ -188,9 +185,10 @@ def ridge(problem: Problem, without: Folds) -> Solution:
 
     def solutions(sets: list[Folds], penalties: Array) -> tuple[Array, Array]:
         """Weights (n_penalties, n_sets, n_columns) and intercepts (n_penalties, n_sets)."""
-        ridges = _Ridges(problem, sets, centred=True)
-        weights = np.array([ridges.solve(ridges.with_y, penalty) for penalty in penalties])
-        return weights, -(ridges.means * weights).sum(axis=2)
+        gram, means, with_y, _ = _products(problem, sets)
+        gram = gram - means[:, :, None] * means[:, None, :]
+        weights = np.array([ridge_solution(gram, with_y, penalty) for penalty in penalties])
+        return weights, -(means * weights).sum(axis=2)
 
     losses = problem.loss(without, cross_fitted=True)(*solutions([without | {fold} for fold in inner], PENALTIES))
     best = int(np.argmin(losses))
@@ -198,31 +196,17 @@ def ridge(problem: Problem, without: Folds) -> Solution:
     return Solution(weights[0, 0], float(intercepts[0, 0]), {"penalty": float(PENALTIES[best])})
 
 
-class _Ridges:
-    """Ridge solutions without each of several sets of folds, for any penalty and right-hand side.
+def _products(problem: Problem, sets: list[Folds]) -> tuple[Array, ...]:
+    """X'X, X'1, X'y and X'E over n_rows without each of several sets of folds, X = columns in standard units."""
+    # X = y - E as a combination of the entries 1, y, E
+    to_columns = np.hstack([np.tile([0.0, 1.0], (problem.n_columns, 1)), -np.eye(problem.n_columns)])
+    products = to_columns @ np.array([problem.moments(without) for without in sets])
+    return products @ to_columns.T, products[:, :, 0], products[:, :, 1], products[:, :, 2:]
 
-    X = columns in standard units, centred on their own means or on that of the labels.
 
-    means: (n_sets, n_columns), of X before it is centred on them.
-    with_y: X'y / n_rows, (n_sets, n_columns).
-    with_errors: X'E / n_rows, (n_sets, n_columns, n_columns), X not centred on its own means.
-    """
-
-    def __init__(self, problem: Problem, sets: list[Folds], centred: bool) -> None:
-        # X = y - E as a combination of the entries 1, y, E
-        to_columns = np.hstack([np.tile([0.0, 1.0], (problem.n_columns, 1)), -np.eye(problem.n_columns)])
-        products = to_columns @ np.array([problem.moments(without) for without in sets])
-        self.means, self.with_y, self.with_errors = products[:, :, 0], products[:, :, 1], products[:, :, 2:]
-        gram = products @ to_columns.T
-        if centred:
-            gram = gram - self.means[:, :, None] * self.means[:, None, :]
-        values, self._vectors = np.linalg.eigh(gram)
-        self._values = np.maximum(values, 0)
-
-    def solve(self, right: Array, penalty: float) -> Array:
-        """(X'X / n_rows + penalty) v = right, (n_sets, n_columns)."""
-        rotated = np.einsum("sij,si->sj", self._vectors, right) / (self._values + penalty)
-        return np.einsum("sij,sj->si", self._vectors, rotated)
+def ridge_solution(gram: Array, right: Array, penalty: float) -> Array:
+    """(gram + penalty) v = right, (n_sets, n_columns)."""
+    return np.linalg.solve(gram + penalty * np.eye(gram.shape[1]), right[:, :, None])[:, :, 0]
 
 
 def greedy(problem: Problem, without: Folds) -> Solution:
@@ -303,6 +287,7 @@ def _tuned(
     return dict(study.best_params)
 
 
+@storable
 @dataclass(frozen=True)
 class Median:
     """The median of the columns."""
@@ -317,6 +302,7 @@ def median(P: Array, y: Array, metric: Metric, folds: NDArray[np.int64], weights
     return Median()
 
 
+@storable
 @dataclass(frozen=True)
 class MeanOfRanks:
     """The mean rank of the columns, as the label of that rank.
@@ -353,9 +339,6 @@ ALWAYS = ("best_single", "mean", "convex", "convex_and_ridge", "shrunk_ridge", "
 """Candidates that every run compares with the default: they cost next to nothing."""
 
 
-CLASSES: dict[str, type] = {kind.__name__: kind for kind in (Blend, Median, MeanOfRanks)}
-
-
 def candidate(named: str) -> Candidate:
     """A candidate by its name in the YAML.
 
@@ -365,4 +348,4 @@ def candidate(named: str) -> Candidate:
     if named in CANDIDATES:
         return CANDIDATES[named]
     function = load_user_code("submissions.candidates", named, "fit(P, y, metric, folds, weights)")
-    return Candidate(function, label(named))
+    return Candidate(function, named)

@@ -16,38 +16,19 @@ ROWS_AT_FIRST = 1000
 def least_squares_weights(gram: Array) -> Array:
     """Weights w >= 0, sum 1, that minimise w' gram w: the exact convex blend where gram = E'E.
 
-    Source: Wolfe, "Finding the nearest point in a polytope", Mathematical Programming 1976: an active-set method
-    that ends after finitely many steps. A billionth of the mean of the diagonal is added to it, which makes the
+    With gram = R'R, the v >= 0 that minimises |R v|^2 + (1 - sum v)^2 is the wanted w times a number: along w the least
+    value is q / (1 + q) with q = w' gram w. A billionth of the mean of the diagonal is added to it, which makes the
     solution unique: equal columns share their weight.
+    Source: Lawson and Hanson, "Solving Least Squares Problems", 1974, whose method ends after finitely many steps.
     """
+    from scipy.optimize import nnls
+
     n_columns = len(gram)
     scale = np.trace(gram) / n_columns
     if not scale > 0:
         return np.full(n_columns, 1.0 / n_columns)
-    gram = gram / scale + 1e-9 * np.eye(n_columns)
-    corral = [int(np.argmin(np.diag(gram)))]
-    weights = np.eye(n_columns)[corral[0]]
-    for _ in range(100 * n_columns):
-        slope = gram @ weights
-        entering = int(np.argmin(slope))
-        if entering in corral or slope[entering] >= weights @ slope * (1 - 1e-12):
-            break
-        corral.append(entering)
-        while True:
-            free = np.linalg.solve(gram[np.ix_(corral, corral)], np.ones(len(corral)))
-            free /= free.sum()  # least w' gram w on the plane through the corral
-            now, falling = weights[corral], free <= 0
-            if falling.any():
-                step = (now[falling] / (now[falling] - free[falling])).min()
-                free = (1 - step) * now + step * free
-                free[falling & (free <= 1e-15)] = 0
-                if (free > 0).all():  # rounding hid the one that reached 0
-                    free[int(np.argmin(np.where(falling, free, np.inf)))] = 0
-            weights = np.zeros(n_columns)
-            weights[corral] = free
-            corral = [j for j in corral if weights[j] > 0]
-            if not falling.any():
-                break
+    root = np.linalg.cholesky(gram / scale + 1e-9 * np.eye(n_columns)).T
+    weights, _ = nnls(np.vstack([root, np.ones(n_columns)]), np.append(np.zeros(n_columns), 1.0))
     return weights / weights.sum()
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from competition.files import derive_seed
 from competition.metrics import Array, Metric
-from submissions.blend.bootstrap import bootstrap_scores, fast
+from submissions.blend.bootstrap import bootstrap_scores
 from submissions.blend.candidates import Candidate, Predictor
 from submissions.blend.problem import NONE, Folds, Matrices
 
@@ -102,11 +102,6 @@ class Rule:
         """Mask of the rows that have a fold."""
         return self.folds >= 0
 
-    @property
-    def fewer_draws(self) -> int:
-        """For what is compared many times: a tenth, where a metric must be computed draw by draw."""
-        return self.draws if fast(self.metric) else max(100, self.draws // 10)
-
     def gain(self, difference: float) -> float:
         """A difference of scores as something that is above 0 where it is better."""
         return difference if self.metric.greater_is_better else -difference
@@ -126,13 +121,13 @@ def scores(rule: Rule, predictions: CrossFitted) -> dict[str, float | list[float
 
     Optimism is by how much the in-sample score looks better than the cross-fitted one, in the metric's unit.
     """
-    found: dict[str, float | list[float]] = {}
-    y, score = rule.y[rule.scored], {}
-    for name in ("in_sample", "cross_fitted"):
-        y_pred = getattr(predictions, name)[rule.scored]
-        score[name] = rule.metric(y, y_pred)
-        found |= {f"{name}_score": score[name], f"{name}_score_per_target": score_per_target(rule.metric, y, y_pred)}
-    return found | {"optimism": rule.gain(score["in_sample"] - score["cross_fitted"])}
+    y, found = rule.y[rule.scored], dict[str, float | list[float]]()
+    both = {"in_sample": predictions.in_sample[rule.scored], "cross_fitted": predictions.cross_fitted[rule.scored]}
+    for name, y_pred in both.items():
+        found[f"{name}_score"] = rule.metric(y, y_pred)
+        found[f"{name}_score_per_target"] = score_per_target(rule.metric, y, y_pred)
+    in_sample, cross_fitted = (rule.metric(y, y_pred) for y_pred in both.values())
+    return found | {"optimism": rule.gain(in_sample - cross_fitted)}
 
 
 def score_per_target(metric: Metric, y: Array, y_pred: Array) -> list[float]:
@@ -140,7 +135,7 @@ def score_per_target(metric: Metric, y: Array, y_pred: Array) -> list[float]:
     return [metric.one(y[:, t], y_pred[:, t]) for t in range(y.shape[1])] if metric.column else []
 
 
-def compare(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_], draws: int) -> dict[str, Comparison]:
+def compare(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_]) -> dict[str, Comparison]:
     """Cross-fitted score of each candidate on some rows, and its paired difference to the default.
 
     Args:
@@ -148,7 +143,7 @@ def compare(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_],
         which: (n_rows,), the rows; only their labels are read.
     """
     scores = {name: rule.metric(rule.y[which], y_pred[which]) for name, y_pred in predictions.items()}
-    drawn, default = _drawn(rule, predictions, which, draws), rule.default
+    drawn, default = _drawn(rule, predictions, which), rule.default
     return {
         name: Comparison(scores[name], scores[name] - scores[default], _deviation(drawn[name] - drawn[default]))
         for name in predictions
@@ -157,13 +152,14 @@ def compare(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_],
 
 def standard_error(rule: Rule, y_pred: Array) -> float:
     """Of the score of predictions (n_rows, n_outputs) itself, no difference, by the bootstrap; NaN where undefined."""
-    return _deviation(_drawn(rule, {"": y_pred}, rule.scored, rule.fewer_draws)[""])
+    return _deviation(_drawn(rule, {"": y_pred}, rule.scored)[""])
 
 
-def _drawn(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_], draws: int) -> dict[str, Array]:
+def _drawn(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_]) -> dict[str, Array]:
     groups = np.unique(rule.groups[which], return_inverse=True)[1]
     of_rows = {name: y_pred[which] for name, y_pred in predictions.items()}
-    return bootstrap_scores(rule.metric, rule.y[which], of_rows, groups, draws, derive_seed(rule.seed, "bootstrap"))
+    seed = derive_seed(rule.seed, "bootstrap")
+    return bootstrap_scores(rule.metric, rule.y[which], of_rows, groups, rule.draws, seed)
 
 
 def _deviation(drawn: Array) -> float:
@@ -196,26 +192,20 @@ def choose(rule: Rule, compared: dict[str, Comparison], which: NDArray[np.bool_]
     """
     least, default = least_gain(rule, compared[rule.default].cross_fitted_score, which), rule.default
     gains = {name: rule.gain(part.difference) for name, part in compared.items() if name != default}
-    clear = [n for n, gain in gains.items() if gain > np.maximum(least, rule.margin * compared[n].standard_error)]
-    needed = f"{rule.margin:g} standard error(s) of the paired difference"
-    if clear:
-        best = max(clear, key=lambda name: gains[name])
-        return best, (
-            f"{best} is chosen: its cross_fitted_score is better than that of the default, {default}, by "
-            f"{gains[best]:.4g}, which is more than {needed} ({compared[best].standard_error:.4g}) and than the least "
-            f"gain that counts ({least:.2g})."
-        )
-    reason = (
-        f"{default}, the default, stands: no other candidate's cross_fitted_score is better by more than {needed} and "
-        f"{least:.2g}, the least gain that counts"
-    )
-    known = [name for name, gain in gains.items() if np.isfinite(gain)]
+    clear = {n: gain for n, gain in gains.items() if gain > np.maximum(least, rule.margin * compared[n].standard_error)}
+    known = clear or {name: gain for name, gain in gains.items() if np.isfinite(gain)}
     if not known:
-        return default, f"{reason}."
-    nearest = max(known, key=lambda name: gains[name])
-    by = f"{abs(gains[nearest]):.4g}, standard error {compared[nearest].standard_error:.4g}"
-    how = f"{'better' if gains[nearest] > 0 else 'worse'} by {by}" if gains[nearest] else "equal"
-    return default, f"{reason} (best of the others: {nearest}, {how})."
+        return default, f"{default}, the default, stands: no other candidate has a score."
+    best = max(known, key=lambda name: known[name])
+    better = "better" if known[best] >= 0 else "worse"
+    found = f"{abs(known[best]):.4g} {better}, with a standard error of {compared[best].standard_error:.4g}"
+    needed = f"more than {rule.margin:g} standard errors and {least:.2g}, the least gain that counts"
+    if clear:
+        return (
+            best,
+            f"{best} is chosen: its cross_fitted_score is {found}, than that of the default, {default}; {needed}.",
+        )
+    return default, f"{default}, the default, stands: the best of the others, {best}, is {found}; needed is {needed}."
 
 
 def repeats(predictions: dict[str, Array], default: str) -> list[str]:
@@ -239,7 +229,7 @@ def cross_fitted_choice(rule: Rule, predictions: dict[str, CrossFitted]) -> tupl
         own, others = rule.folds == fold, rule.scored & (rule.folds != fold)
         same = repeats({name: part.cross_fitted[own] for name, part in predictions.items()}, rule.default)
         nested = {name: part.nested[fold] for name, part in predictions.items() if name not in same}
-        name, _ = choose(rule, compare(rule, nested, others, rule.fewer_draws), others)
+        name, _ = choose(rule, compare(rule, nested, others), others)
         chosen.append(name)
         y_pred[own] = predictions[name].cross_fitted[own]
     return y_pred, chosen

@@ -14,7 +14,7 @@ and use see the rows they are given and no other, so whoever leaves out a fold g
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from competition.metrics import Array
 from competition.user_code import load_user_code
 from submissions.blend.crossfit import Rule, choose, compare
-from submissions.blend.stored import from_json, label, require_storable, to_json, users
+from submissions.blend.stored import from_json, label, storable, to_json, users
 
 MOST_LEVELS = 50
 ROWS_PER_LEVEL = 10
@@ -41,6 +41,7 @@ class Step(Protocol):
         """Predictions (n_rows,) after the step; `inputs`, (n_rows,), are equal where the whole input is the same."""
 
 
+@storable
 @dataclass(frozen=True)
 class Clip:
     """Predictions cut to the range of the labels."""
@@ -53,6 +54,7 @@ class Clip:
         return np.clip(y_pred, self.low, self.high)
 
 
+@storable
 @dataclass(frozen=True)
 class Line:
     """A straight line through labels over predictions, by least squares; a shift alone where predictions are equal."""
@@ -65,6 +67,7 @@ class Line:
         return self.shift + self.scale * y_pred
 
 
+@storable
 @dataclass(frozen=True)
 class Curve:
     """A rising function of the prediction, constant beyond the ends, straight between its corners x, y.
@@ -80,9 +83,10 @@ class Curve:
         return np.interp(y_pred, self.x, self.y)
 
 
+@storable
 @dataclass(frozen=True)
 class Levels:
-    """Predictions moved to the nearest label, the lower of two."""
+    """Predictions moved to the nearest label, the lower of two, where labels are few values, often repeated."""
 
     levels: Array
 
@@ -91,6 +95,7 @@ class Levels:
         return self.levels[np.searchsorted((self.levels[1:] + self.levels[:-1]) / 2, y_pred)]
 
 
+@storable
 @dataclass(frozen=True)
 class MeanOfEqualInputs:
     """Rows that are the same input get the mean of their predictions."""
@@ -102,41 +107,32 @@ class MeanOfEqualInputs:
         return of_first + (np.bincount(place, y_pred - of_first) / np.bincount(place))[place]
 
 
-def clip(y_pred: Array, y: Array) -> Clip:
-    """See `Clip`."""
-    return Clip(float(y.min()), float(y.max()))
-
-
-def shift_scale(y_pred: Array, y: Array) -> Line:
-    """See `Line`."""
+def _shift_scale(y_pred: Array, y: Array) -> Line:
     centred = y_pred - y_pred.mean()
     scale = float(centred @ y / (centred @ centred)) if centred.any() else 1.0
     return Line(scale, float(y.mean() - scale * y_pred.mean()))
 
 
-def isotonic(y_pred: Array, y: Array) -> Curve:
-    """See `Curve`."""
+def _isotonic(y_pred: Array, y: Array) -> Curve:
     from sklearn.isotonic import IsotonicRegression
 
     found = IsotonicRegression().fit(y_pred, y)
     return Curve(found.X_thresholds_, found.y_thresholds_)
 
 
-def to_levels(y_pred: Array, y: Array) -> Levels | None:
-    """See `Levels`; None unless labels are few values, often repeated."""
+def _round(y_pred: Array, y: Array) -> Levels | None:
     levels = np.unique(y)
     return Levels(levels) if len(levels) <= min(MOST_LEVELS, len(y) / ROWS_PER_LEVEL) else None
 
 
 Fit = Callable[[Array, Array], Step | None]
 STEPS: dict[str, Fit] = {
-    "clip": clip,
-    "shift_scale": shift_scale,
-    "isotonic": isotonic,
-    "round": to_levels,
+    "clip": lambda y_pred, y: Clip(float(y.min()), float(y.max())),
+    "shift_scale": _shift_scale,
+    "isotonic": _isotonic,
+    "round": _round,
     "average_equal_inputs": lambda y_pred, y: MeanOfEqualInputs(),
 }
-CLASSES: dict[str, type] = {kind.__name__: kind for kind in (Clip, Line, Curve, Levels, MeanOfEqualInputs)}
 
 
 def fit_of(named: str) -> Fit:
@@ -147,16 +143,15 @@ def fit_of(named: str) -> Fit:
     """
     if named in STEPS:
         return STEPS[named]
-    function, name = load_user_code("submissions.postprocess", named, "fit(y_pred, y)"), f"the step {label(named)}"
+    function = load_user_code("submissions.postprocess", named, "fit(y_pred, y)")
 
     def fit(y_pred: Array, y: Array) -> Step | None:
-        with users(name, f"return a fitted step for {len(y)} predictions and labels"):
+        with users(named, "return None or a dataclass with predict(y_pred, inputs)"):
             step = function(y_pred.copy(), y.copy())
             if step is not None:
-                np.broadcast_to(step.predict(y_pred[:2].copy(), np.array(["a", "b"])[: len(y)]), y[:2].shape)
-        if step is not None:
-            require_storable(step, name)
-        return step
+                fields(step)
+                np.broadcast_to(step.predict(y_pred[:1].copy(), np.array(["a"])), (1,))
+            return step
 
     return fit
 
@@ -201,13 +196,12 @@ class Tried:
 
     def stored(self) -> dict[str, Any]:
         """As JSON."""
-        fitted = None if self.fitted is None else to_json(self.fitted)
-        return {**vars(self), "step": label(self.step), "fitted": fitted}
+        return {**vars(self), "step": label(self.step), "fitted": to_json(self.fitted)}
 
 
 def stored_steps(tried: list[dict[str, Any]], named: dict[str, str]) -> dict[str, Step]:
     """The fitted ones of what `Tried.stored` gave, in order; `named` has the steps of the YAML by their labels."""
-    return {s["step"]: from_json(s["fitted"], CLASSES, named[s["step"]]) for s in tried if s["fitted"]}
+    return {each["step"]: from_json(each["fitted"], named[each["step"]]) for each in tried if each["fitted"]}
 
 
 @dataclass(frozen=True)
@@ -262,7 +256,7 @@ def _choose_for(
         keep = bool(np.isnan(without) and np.isfinite(with_step))  # as an rmsle of predictions below -1, when clipped
         standard_error = float("nan")
         if rule.metric.better(with_step, without):
-            compared = compare(paired, both, which, rule.fewer_draws)
+            compared = compare(paired, both, which)
             keep, standard_error = choose(paired, compared, which)[0] == "with", compared["with"].standard_error
         tried.append(Tried(name, keep, without, with_step, standard_error, None))
         y_pred = after if keep else y_pred

@@ -1,18 +1,16 @@
-"""Stacks: the default blend and a level-2 model, on the columns, of what the blend leaves.
+"""Stacks: the default blend and a level-2 model, here called the correction, of what the blend leaves.
 
-The level-2 model, here called the correction, is small trees (LightGBM), a ridge, or any regressor of scikit-learn. It
-sees the columns and, where they are asked for, features of the rows. It is fitted on the blend's residual and not on
-the labels: what shrinks is then the correction, and the blend is what is left of it. (A ridge on the labels alone is a
-blend, and stands among the candidates.) Blend, scaling, residual and correction come from the rows a stack is fitted
-on, so it can be refitted without a fold as a whole. A correction that does not clearly help inside those rows is left
-out.
+The correction is small trees (LightGBM), a ridge, or any regressor of scikit-learn. It sees the columns and, where they
+are asked for, features of the rows. It is fitted on the blend's residual and not on the labels: what shrinks is then
+the correction, and the blend is what is left of it. All of it comes from the rows a stack is fitted on, so that it can
+be refitted without a fold. A correction that does not clearly help inside those rows is left out.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,12 +18,12 @@ from numpy.typing import NDArray
 
 from competition.errors import ConfigError
 from competition.metrics import Array
-from submissions.blend.candidates import Candidate, Predictor
+from submissions.blend.candidates import Candidate, Predictor, ridge_solution
 from submissions.blend.problem import NONE, Folds, Matrices
+from submissions.blend.stored import storable
 
 STACKS = ("lightgbm_stack", "ridge_stack", "sklearn_stack")
-MOST_TREES = 300
-PATIENCE = 30
+MOST_TREES, PATIENCE = 300, 30
 PARAMETERS: dict[str, Any] = {
     "num_leaves": 3,  # two splits: with three, memorising columns and near-duplicates were taken for a gain
     "learning_rate": 0.05,
@@ -33,12 +31,8 @@ PARAMETERS: dict[str, Any] = {
     "min_data_in_leaf": 20,  # a handful of near-duplicates cannot have a leaf of their own
     "max_bin": 63,
     "boost_from_average": False,  # the mean residual is shrunk like everything else
-    "feature_pre_filter": False,
-    "deterministic": True,
-    "force_row_wise": True,
-    "num_threads": 1,
-    "seed": 0,
-    "verbosity": -1,
+    **{"feature_pre_filter": False, "deterministic": True, "force_row_wise": True},
+    **{"num_threads": 1, "seed": 0, "verbosity": -1},
 }
 PENALTIES = 10.0 ** np.arange(2, -4.5, -0.5)
 """Of the ridge, in units of n_rows, from hardly any correction to nearly none of the shrinkage."""
@@ -47,7 +41,7 @@ FURTHEST = 5.0
 
 
 class Correction(Protocol):
-    """A fitted level-2 model."""
+    """A fitted level-2 model of one output."""
 
     def predict(self, x: Array) -> Array:
         """What the blend leaves in units of its spread, (n_rows,), for scaled rows (n_rows, n_columns + n_features)."""
@@ -58,9 +52,10 @@ Corrector = Callable[[Array, Array, NDArray[np.int64], int], Correction | None]
 argument is 1 for the absolute error, 2 for the squared one. None where no correction helps across the folds."""
 
 
+@storable
 @dataclass(frozen=True)
 class Trees:
-    """Boosted trees; text: in LightGBM's format."""
+    """Boosted trees in LightGBM's text format."""
 
     n_trees: int
     text: str
@@ -72,6 +67,7 @@ class Trees:
         return lightgbm.Booster(model_str=self.text).predict(x, num_threads=1) if len(x) else np.empty(0)
 
 
+@storable
 @dataclass(frozen=True)
 class Ridge:
     """A linear correction; weights: of the inputs and, last, the intercept, which is shrunk like them."""
@@ -84,17 +80,21 @@ class Ridge:
         return x @ self.weights[:-1] + self.weights[-1]
 
 
+@storable
 @dataclass(frozen=True)
 class Regressor:
-    """A fitted regressor of scikit-learn."""
+    """A regressor of scikit-learn in the form of skops."""
 
-    fitted: Any
+    content: bytes
 
     def predict(self, x: Array) -> Array:
         """See `Correction`."""
-        return self.fitted.predict(x).reshape(len(x)) if len(x) else np.empty(0)
+        from models.stages.estimators import from_bytes
+
+        return from_bytes(self.content, "the stack").predict(x).reshape(len(x)) if len(x) else np.empty(0)
 
 
+@storable
 @dataclass(frozen=True)
 class Scaling:
     """How a correction sees the rows; learned from the rows fitted on.
@@ -110,33 +110,29 @@ class Scaling:
     means: Array
     scales: Array
 
-    @staticmethod
-    def of(order: list[int], y_pred: Array, features: Array) -> Scaling:
-        """What the blend's predictions (n_rows,) and features (n_rows, n_features) tell."""
-        if not len(y_pred):
-            return Scaling(order, 0.0, 0.0, np.zeros(features.shape[1]), np.ones(features.shape[1]))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a feature without any number
-            means, scales = np.nan_to_num(np.nanmean(features, axis=0)), np.nan_to_num(np.nanstd(features, axis=0))
-        scales = np.where(scales > 1e-9, scales, 1.0)
-        return Scaling(order, float(y_pred.mean()), float(y_pred.std()), means, scales)
-
     def __call__(self, columns: Array, features: Array) -> Array:
         """Columns and, behind them, features, scaled; a missing feature is its mean."""
         scaled = np.clip((features - self.means) / self.scales, -FURTHEST, FURTHEST)
         return np.hstack([(columns[:, self.order] - self.centre) / self.spread, np.nan_to_num(scaled)])
 
 
+def _scaling(order: list[int], y_pred: Array, features: Array) -> Scaling:
+    if not len(y_pred):
+        return Scaling(order, 0.0, 0.0, np.zeros(features.shape[1]), np.ones(features.shape[1]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a feature without any number
+        means, scales = (np.nan_to_num(moment(features, axis=0)) for moment in (np.nanmean, np.nanstd))
+    scales = np.where(scales > 1e-9, scales, 1.0)
+    return Scaling(order, float(y_pred.mean()), float(y_pred.std()), means, scales)
+
+
+@storable
 @dataclass(frozen=True)
 class Stack:
-    """A blend and, for each output, what corrects it; without a correction it is the blend.
-
-    base: the blend of all outputs.
-    parts: of each output its scaling and its correction.
-    """
+    """A blend of all outputs and, for each, a scaling and a correction; without corrections it is the blend."""
 
     base: Predictor
-    parts: list[tuple[Scaling, Correction | None]] = field(default_factory=list)
+    parts: list[tuple[Scaling, Correction | None]]
 
     def predict(self, P: Array, features: Array | None = None) -> Array:
         """Predictions (n_rows, n_outputs) for columns and features (n_rows, n_features)."""
@@ -156,7 +152,7 @@ class Stacked(Candidate):
 
     def __init__(self, default: Candidate, corrector: Corrector) -> None:
         super().__init__(corrector)
-        self.default, self.corrector = default, corrector
+        self.default = default
 
     def fit(self, m: Matrices, without: Folds = NONE) -> Stack:
         """See `Candidate`.
@@ -164,20 +160,18 @@ class Stacked(Candidate):
         Raises:
             ConfigError: if a regressor of scikit-learn cannot be fitted with its parameters.
         """
-        base, left = self.default.fit(m, without), m.left(without)
-        residual, features = np.full(m.y.shape, np.nan), m.seen_by_stacks
+        base, left, features = self.default.fit(m, without), m.left(without), m.seen_by_stacks
+        residual, power = np.full(m.y.shape, np.nan), 1 if m.problems[0].exact == "absolute" else 2
         for fold in set(m.folds[left].tolist()):
             own = m.folds == fold
             residual[own] = m.y[own] - self.default.fit(m, without | {fold}).predict(m.P[own])
-        power, parts = 1 if m.problems[0].exact == "absolute" else 2, list[tuple[Scaling, Correction | None]]()
+        parts: list[tuple[Scaling, Correction | None]] = []
         for t in range(m.y.shape[1]):
-            rows = left & ~np.isnan(m.y[:, t])
-            order = m.problems[t % len(m.problems)].order.tolist()
-            scaling = Scaling.of(order, base.predict(m.P[rows])[:, t], features[rows])
-            correction = None
+            rows, order = left & ~np.isnan(m.y[:, t]), m.problems[t % len(m.problems)].order.tolist()
+            scaling, correction = _scaling(order, base.predict(m.P[rows])[:, t], features[rows]), None
             if len(np.unique(m.folds[rows])) > 1 and scaling.spread > 0:
                 x = scaling(m.P[rows, :, t], features[rows])
-                correction = self.corrector(x, residual[rows, t] / scaling.spread, m.folds[rows], power)
+                correction = self.function(x, residual[rows, t] / scaling.spread, m.folds[rows], power)
             parts.append((scaling, correction))
         return Stack(base, parts)
 
@@ -204,13 +198,9 @@ def fit_trees(x: Array, residual: Array, folds: NDArray[np.int64], power: int) -
     def remember(environment: Any) -> None:
         losses.append([booster.eval_valid()[0][2] for booster in environment.model.boosters])
 
-    lightgbm.cv(
-        parameters,
-        lightgbm.Dataset(x, residual, params=parameters),
-        num_boost_round=MOST_TREES,
-        folds=splits,
-        callbacks=[remember, lightgbm.early_stopping(PATIENCE, verbose=False)],
-    )
+    callbacks = [remember, lightgbm.early_stopping(PATIENCE, verbose=False)]
+    data = lightgbm.Dataset(x, residual, params=parameters)
+    lightgbm.cv(parameters, data, num_boost_round=MOST_TREES, folds=splits, callbacks=callbacks)
     n_trees = simplest(losses)
     if n_trees == 0:
         return None
@@ -224,34 +214,32 @@ def fit_ridge(x: Array, residual: Array, folds: NDArray[np.int64], power: int) -
 
     def weights(rows: NDArray[np.bool_]) -> Array:
         """(n_penalties, n_inputs + 1)."""
-        values, vectors = np.linalg.eigh(x[rows].T @ x[rows])
-        rotated = vectors.T @ (x[rows].T @ residual[rows])
-        return (rotated / (np.maximum(values, 0) + PENALTIES[:, None] * rows.sum())) @ vectors.T
+        gram, right, n = (x[rows].T @ x[rows])[None], (x[rows].T @ residual[rows])[None], rows.sum()
+        return np.vstack([ridge_solution(gram, right, penalty * n) for penalty in PENALTIES])
 
-    each = np.unique(folds)
-    left = [residual[folds == fold, None] - x[folds == fold] @ weights(folds != fold).T for fold in each]
-    losses = [[_loss(residual[folds == fold], power) for fold in each]]
+    each = [folds == fold for fold in np.unique(folds)]
+    left = [residual[own, None] - x[own] @ weights(~own).T for own in each]
+    losses = [[_loss(residual[own], power) for own in each]]
     losses += [[_loss(part[:, i], power) for part in left] for i in range(len(PENALTIES))]
-    found = simplest(losses)
-    if found == 0:
-        return None
-    return Ridge(float(PENALTIES[found - 1]), weights(np.full(len(x), True))[found - 1])
+    found = simplest(losses) - 1
+    return Ridge(float(PENALTIES[found]), weights(folds == folds)[found]) if found >= 0 else None
 
 
 def regressor(name: str, parameters: dict[str, Any], seed: int) -> Corrector:
     """A corrector of scikit-learn by its name and settings; it is used where it clearly helps across the folds."""
     from models.regressors import build_regressor
+    from models.stages.estimators import as_bytes
 
     def fit(x: Array, residual: Array, folds: NDArray[np.int64], power: int) -> Regressor | None:
-        def fitted(rows: NDArray[np.bool_]) -> Regressor:
-            return Regressor(build_regressor(name, parameters, seed).fit(x[rows], residual[rows]))
+        def fitted(rows: NDArray[np.bool_]) -> Any:
+            return build_regressor(name, parameters, seed).fit(x[rows], residual[rows])
 
         losses: list[list[float]] = [[], []]
         try:
             for own in (folds == fold for fold in np.unique(folds)):
                 losses[0].append(_loss(residual[own], power))
-                losses[1].append(_loss(residual[own] - fitted(~own).predict(x[own]), power))
-            return fitted(np.full(len(x), True)) if simplest(losses) else None
+                losses[1].append(_loss(residual[own] - fitted(~own).predict(x[own]).reshape(-1), power))
+            return Regressor(as_bytes(fitted(folds == folds))) if simplest(losses) else None
         except ValueError as error:
             raise ConfigError(
                 f"submissions.stack_regressor: {name} cannot be fitted on the {len(x)} labelled rows of a target; "

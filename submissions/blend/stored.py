@@ -1,7 +1,9 @@
-"""What was fitted as JSON and back: a dataclass of numbers, texts, lists and arrays, known by the name of its class."""
+"""What was fitted as JSON and back: dataclasses of numbers, texts, arrays, bytes and each other."""
 
 from __future__ import annotations
 
+import sys
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -13,26 +15,47 @@ import numpy as np
 from competition.errors import ConfigError
 from competition.user_code import load_user_code
 
+KINDS: dict[str, type] = {}
+"""Classes of ours, by name. One of the user's is `file.py:Name`."""
 
-def to_json(fitted: Any) -> dict[str, Any]:
+
+def storable(kind: type) -> type:
+    """Let a class be read back."""
+    KINDS[kind.__name__] = kind
+    return kind
+
+
+def to_json(value: Any) -> Any:
     """A fitted dataclass as JSON."""
-    values = {field.name: getattr(fitted, field.name) for field in fields(fitted)}
-    plain = {name: {"array": v.tolist()} if isinstance(v, np.ndarray) else v for name, v in values.items()}
-    return {"class": type(fitted).__name__, **plain}
+    if isinstance(value, np.ndarray):
+        return {"array": value.tolist()}
+    if isinstance(value, bytes):
+        return {"bytes": b64encode(value).decode()}
+    if isinstance(value, list | tuple):
+        return [to_json(each) for each in value]
+    if not is_dataclass(value):
+        return value
+    name = type(value).__name__
+    if KINDS.get(name) is not type(value):
+        name = f"{Path(str(sys.modules[type(value).__module__].__file__)).name}:{name}"
+    return {"class": name, **{field.name: to_json(getattr(value, field.name)) for field in fields(value)}}
 
 
-def from_json(stored: dict[str, Any], classes: dict[str, type], named: str = "") -> Any:
-    """What `to_json` was given.
-
-    Args:
-        classes: of ours, by name.
-        named: the candidate or step in the YAML; one of the user's, `file.py:name`, has its class in that file.
-    """
-    name = stored["class"]
-    file, _, _ = named.rpartition(":")
-    kind = load_user_code("submissions", f"{file}:{name}", f"the class {name}") if file else classes[name]
-    values = {key: value for key, value in stored.items() if key != "class"}
-    return kind(**{k: np.array(v["array"]) if isinstance(v, dict) and "array" in v else v for k, v in values.items()})
+def from_json(stored: Any, named: str = "") -> Any:
+    """What `to_json` was given; `named`, `file.py:function`, is what the YAML calls it where it is the user's."""
+    match stored:
+        case {"array": values}:
+            return np.array(values)
+        case {"bytes": text}:
+            return b64decode(text)
+        case {"class": name, **rest}:
+            file = named.rpartition(":")[0]
+            own = ":" in name
+            kind = load_user_code("submissions", f"{file}:{name.split(':')[1]}", "this class") if own else KINDS[name]
+            return kind(**{key: from_json(value, named) for key, value in rest.items()})
+        case list():
+            return [from_json(each, named) for each in stored]
+    return stored
 
 
 def label(named: str) -> str:
@@ -46,21 +69,9 @@ def users(named: str, must: str) -> Iterator[None]:
     """Around a call of a user's function.
 
     Raises:
-        ConfigError: if it raises anything.
+        ConfigError: if anything is raised inside.
     """
     try:
         yield
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{named} must {must}; it raised {type(error).__name__}: {error}.") from error
-
-
-def require_storable(fitted: Any, named: str) -> None:
-    """Check that a user's predictor can be stored.
-
-    Raises:
-        ConfigError: if not.
-    """
-    if not (is_dataclass(fitted) and hasattr(fitted, "predict")):
-        raise ConfigError(
-            f"{named} must return a dataclass with a method predict; it returned {type(fitted).__name__}."
-        )
+        raise ConfigError(f"{label(named)} must {must}; {type(error).__name__}: {error}.") from error

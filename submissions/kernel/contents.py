@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from competition.errors import DataError
 from competition.files import digest
@@ -38,12 +34,6 @@ def copy(source: Path, target: Path) -> None:
     """Copy a file's content to a folder that need not be there."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
-
-
-def relocated(settings: dict[str, Any], place: Callable[[Path], str]) -> Any:
-    """Settings with each path, also that of file.py:name, replaced by what `place` says of it."""
-    text = json.dumps(settings, default=place, ensure_ascii=False)
-    return json.loads(re.sub(r'(?<=")/[^"]+\.py(?=:\w+")', lambda named: place(Path(named[0])), text))
 
 
 def copy_of_user(path: Path, bundle: Bundle, named_in: Path) -> str:

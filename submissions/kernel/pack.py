@@ -27,9 +27,9 @@ from models.settings import NeuralStage
 from submissions.blend.stacks import STACKS
 from submissions.check import check
 from submissions.columns import column_names
-from submissions.config import Config
-from submissions.fitted import KNOWN_LABELS
-from submissions.kernel.contents import copy, copy_code, copy_of_user, copy_weights, relocated, require_no_paths
+from submissions.config import Config, relocated
+from submissions.fitted import KNOWN_LABELS, fitted_file
+from submissions.kernel.contents import copy, copy_code, copy_of_user, copy_weights, require_no_paths
 from submissions.kernel.notebook import CPU, GPU, write_notebook
 from submissions.kernel.wheels import add_wheels
 from submissions.run import BLEND, CHOICE, MANIFEST, STACK, latest_run, user_code
@@ -38,8 +38,6 @@ NOT_READ = ("oof", "notes.json", "pretraining.json", "measures.json")
 """How files of a job begin that prediction does without: predictions of training rows, and what training told."""
 TOLERANT = {"unparsable": "drop", "unembeddable": "flat", "too_long": "cut_end"}
 """Settings that may be `error`, and what they are in a notebook, where no hidden row may cost the submission."""
-READ = (".txt", ".skops", KNOWN_LABELS)
-"""How files of the last steps end that prediction reads; the others are predictions."""
 
 
 def build(paths: Paths, config: Config | None, owner: str, python: str, accelerator: str | None) -> Kernel:
@@ -96,7 +94,7 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
             f"The stages {', '.join(fixed)} (kind: file) have weight in the submission, but no model that could "
             "predict hidden rows. Run ./run.sh full without them, then ./run.sh kernel again."
         )
-    if changed := [key for key, known in user_code(config).items() if stored["user_code"].get(key) != known]:
+    if changed := [found[0] for found in user_code(config) if found not in stored["user_code"]]:
         raise DataError(
             f"Your own code of {changed[0]} has changed since the run. Run ./run.sh full, then ./run.sh kernel again."
         )
@@ -117,13 +115,14 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
             for file in report["files"]:
                 copy(job.folder / file, target / file)
             write_json(target / REPORT, {key: report[key] for key in ("files", "seconds")})
+    read = (fitted_file(run.chosen), KNOWN_LABELS)  # of the last steps; the other files are predictions
     for part in {BLEND, STACK, CHOICE} & set(stored):
-        stored[part]["files"] = {file: known for file, known in run.part(part)["files"].items() if file.endswith(READ)}
+        stored[part]["files"] = {file: known for file, known in run.part(part)["files"].items() if file in read}
         for file in stored[part]["files"]:
             print(f"{file} travels, too")
             copy(run.folder / file, there / file)
     stages = [stage for stage in stored["stages"] if stage["name"] in used]
-    write_json(there / MANIFEST, {**stored, "config": settings, "stages": stages, "columns": [*column_names(config)]})
+    write_json(there / MANIFEST, {**stored, "config": settings, "stages": stages})
     write_atomically(bundle.work / run.paths.latest_run.relative_to(work_root()), f"{run.name}\n")
     score = f"{run.metric.name} {run.part(CHOICE)['procedure']['cross_fitted_score']:.5g}, cross-fitted"
     about = {"name": run.paths.name, "purpose": "prediction", "kaggle": config.competition.kaggle}

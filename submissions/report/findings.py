@@ -73,7 +73,7 @@ def gather(run: Run) -> Findings:
         read_table(run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[run.columns.ids].to_numpy(dtype=np.float64)
     )
     against = {
-        f"{words} {part.get('stage', part.get('run'))}": (sign * part["difference"], part["standard_error"])
+        f"{words} {part['name']}": (sign * part["difference"], part["standard_error"])
         for key, words in (("best_single", "the best single stage,"), ("previous_run", "the previous run,"))
         if (part := choice["against"].get(key)) and part["difference"] is not None
     }

@@ -15,7 +15,7 @@ import pytest
 
 from competition.config import load_competition
 from competition.errors import ConfigError, DataError
-from competition.files import read_table, read_text_table, write_table
+from competition.files import read_json, read_table, read_text_table, write_table
 from competition.metrics import METRICS
 from competition.paths import Paths
 from competition.prepare import run as prepare
@@ -34,7 +34,7 @@ from submissions.blend.__main__ import blend, candidates_of
 from submissions.blend.candidates import ALWAYS, CANDIDATES
 from submissions.blend.crossfit import cross_fitted
 from submissions.config import load_config
-from submissions.fitted import matrices_of, predict_candidate, predict_run
+from submissions.fitted import candidate_of, matrices_of, submission_of
 from submissions.predict import predict
 from submissions.run import Run, latest_run, open_run
 from submissions.sample import check_submission
@@ -117,13 +117,13 @@ def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_column
         shutil.rmtree(Paths.of(str(done)).root / folder)
     run = latest_run(str(done))
     assert list(run.candidates) == [*ALWAYS, "lightgbm_stack", "ridge_stack"]  # from simple to complex
-    y_pred = predict_run(run, columns.test, columns.test_inputs, NO_FEATURES)
+    y_pred = submission_of(run)(columns.test, columns.test_inputs, NO_FEATURES)
     files = [read_table(run.folder / f"{n}.csv", ["id"]).set_index("id") for n in ("submission", "stack")]
     written, stacked = (table.loc[columns.test_ids, TARGETS].to_numpy() for table in files)
     np.testing.assert_allclose(y_pred, written, rtol=1e-6)
-    again = predict_candidate(run, run.part("stack")["chosen"], columns.test, NO_FEATURES)
+    again = candidate_of(run, run.part("stack")["chosen"])(columns.test, NO_FEATURES)
     np.testing.assert_allclose(again, stacked, rtol=1e-6)
-    some = predict_run(run, columns.test[3:5], columns.test_inputs[3:5], NO_FEATURES[3:5])
+    some = submission_of(run)(columns.test[3:5], columns.test_inputs[3:5], NO_FEATURES[3:5])
     np.testing.assert_allclose(some, y_pred[3:5], rtol=1e-12)
 
     table = run.oof_table()
@@ -313,13 +313,13 @@ def test_all_candidates_and_what_is_the_users_own_go_all_the_way(tmp_path: Path)
     assert list(run.part("blend")["candidates"]) == sorted(names)
     assert set(run.part("choice")["candidates"]) == {*names, "lightgbm_stack", "ridge_stack"}
     for name in names:
-        assert np.isfinite(predict_candidate(run, name, run.columns.test, NO_FEATURES)).all()
+        assert np.isfinite(candidate_of(run, name)(run.columns.test, NO_FEATURES)).all()
     (tried,) = run.part("choice")["postprocessing"]["height"]
     assert (tried["step"], tried["kept"]) == ("mine.py:up", False)
     run.keep("choice", {**run.part("choice"), "chosen": "mine.py:trimmed"}, ["cross_fitted.csv"])
     stored = latest_run(str(tmp_path / "mixed.yaml"))
     trimmed = np.median(run.columns.test, axis=1)
-    assert np.abs(predict_run(stored, run.columns.test, run.columns.test_inputs, NO_FEATURES) - trimmed).max() < 1
+    assert np.abs(submission_of(stored)(run.columns.test, run.columns.test_inputs, NO_FEATURES) - trimmed).max() < 1
     assert run.metric.name == "mine.py:score"
     (tmp_path / "mine.py").write_text(OWN + "\n\nVERSION = 2\n")
     assert open_run(str(tmp_path / "mixed.yaml")).name != run.name
@@ -370,16 +370,16 @@ def test_seeds_are_one_column_or_several_and_are_dropped_together(tmp_path: Path
     assert several.oof[:, 1, 1].tolist() == oof.set_index("id").loc[several.ids, "depth"].tolist()
     part = blend(separate)
     write(separate)
-    assert set(part["candidates"]["convex"]["models"]["targets"]["height"]["weights"]) == set(several.names)
+    assert set(part["candidates"]["convex"]["weights"]["height"]) == set(several.names)
     assert sorted(part["drop_one"]) == ["fair", "good", "poor"]
-    y_pred = predict_run(separate, several.test, several.test_inputs, NO_FEATURES)
+    y_pred = submission_of(separate)(several.test, several.test_inputs, NO_FEATURES)
     np.testing.assert_allclose(y_pred, submitted(separate), rtol=1e-6)
 
 
 def test_shared_weights_are_the_same_for_all_targets_and_three_folds_have_no_stand_in(done: Path) -> None:
     run = open_run(str(fake_competition(done.parent, submissions={"weights": "shared", "stack": False})))
     for name, candidate in blend(run)["candidates"].items():
-        height, depth = (candidate["models"]["targets"][target]["weights"] for target in TARGETS)
+        height, depth = (candidate["weights"][target] for target in TARGETS)
         assert height == depth, name
     write(run)
     assert not {"best_single", "mean"} & set(run.part("choice")["procedure"]["chosen_without_fold"])
@@ -420,13 +420,13 @@ def test_a_stored_stack_predicts_what_was_written(done: Path, monkeypatch: pytes
     stack(run)
     P, features = run.columns.test, features_of(run.config, run.paths.test, run.paths.cache)
     assert features.shape == (30, 2)
-    found = predict_candidate(run, name, P, features)
+    found = candidate_of(run, name)(P, features)
     np.testing.assert_allclose(found, submitted(run, "stack.csv"), rtol=1e-6)
-    assert (found != predict_candidate(run, "shrunk_ridge", P, NO_FEATURES)).any(axis=0).all()
-    assert (found != predict_candidate(run, name, P, features[::-1])).any()
-    (run.folder / "stack" / "sklearn_stack_1.skops").write_bytes(b"")
-    with pytest.raises(DataError, match=r"changed or gone: stack/sklearn_stack_1\.skops"):
-        predict_candidate(run, name, P, features)
+    assert (found != candidate_of(run, "shrunk_ridge")(P, NO_FEATURES)).any(axis=0).all()
+    assert (found != candidate_of(run, name)(P, features[::-1])).any()
+    (run.folder / "fitted" / "sklearn_stack.json").write_text("{}")
+    with pytest.raises(DataError, match=r"changed or gone: fitted/sklearn_stack\.json"):
+        candidate_of(run, name)
 
 
 @pytest.mark.parametrize("only", ["all rows", "without a fold"])
@@ -440,10 +440,13 @@ def test_a_stack_without_a_scored_correction_is_the_default_and_is_not_chosen(
     part, choice = run.part("stack"), run.part("choice")
     assert part["same_as_default"] == choice["same_as_default"] == ["lightgbm_stack", "ridge_stack"]
     assert choice["chosen"] not in part["same_as_default"]
-    for candidate in part["candidates"].values():
-        assert [model["correction"] for model in candidate["models"]["targets"].values()] == [None, None]
+    for name, candidate in part["candidates"].items():
+        assert [correction for _, correction in read_json(run.folder / "fitted" / f"{name}.json")["parts"]] == [
+            None,
+            None,
+        ]
         assert (candidate["difference"] != 0) == (only == "without a fold")
-    default = predict_candidate(run, "shrunk_ridge", run.columns.test, NO_FEATURES)
+    default = candidate_of(run, "shrunk_ridge")(run.columns.test, NO_FEATURES)
     np.testing.assert_allclose(submitted(run, "stack.csv"), default, rtol=1e-6)
     assert "lightgbm_stack: no correction: the default blend" in stack_step.describe(part)
 
@@ -463,7 +466,7 @@ def test_what_is_submitted_is_post_processed_and_a_stored_run_repeats_it(tmp_pat
     assert (run.folder / "submission.csv").read_bytes() != (run.folder / "blend.csv").read_bytes()
     labels = read_table(run.paths.train)["height"]
     assert read_table(run.folder / "submission.csv", ["id"])["height"].between(labels.min(), labels.max()).all()
-    found = predict_run(latest_run(str(path)), run.columns.test, run.columns.test_inputs, NO_FEATURES)
+    found = submission_of(latest_run(str(path)))(run.columns.test, run.columns.test_inputs, NO_FEATURES)
     np.testing.assert_allclose(found, submitted(run), rtol=1e-6)
 
 
@@ -502,7 +505,7 @@ def test_the_submission_is_held_against_the_best_single_stage_and_the_run_before
     before = first.part("choice")
     single, score = before["against"]["best_single"], before["procedure"]["cross_fitted_score"]
     assert before["against"]["previous_run"] is None
-    assert single["stage"] == "good"
+    assert single["name"] == "good"
     assert single["cv_score"] == pytest.approx(METRICS["rmse"](first.columns.y, first.columns.oof_of("good")))
     assert single["difference"] == pytest.approx(score - single["cv_score"])
     assert single["standard_error"] > 0
@@ -513,7 +516,7 @@ def test_the_submission_is_held_against_the_best_single_stage_and_the_run_before
         choice, _ = write(run)
         previous = choice["against"]["previous_run"]
         if margin == 9.0:
-            assert previous["run"] == first.name
+            assert previous["name"] == first.name
             assert previous["difference"] == pytest.approx(choice["procedure"]["cross_fitted_score"] - score)
             worse = f"against the run before, {first.name}: {previous['difference']:#.5g} worse"
             assert worse in "\n".join(describe(run, choice))

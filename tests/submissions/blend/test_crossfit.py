@@ -46,7 +46,7 @@ def rule(y: np.ndarray, folds: np.ndarray, metric: str = "rmse", margin: float =
 
 def decided(columns: np.ndarray, y: np.ndarray, folds: np.ndarray) -> tuple[str, dict[str, Comparison]]:
     found = all_cross_fitted(matrices(columns, y, folds))
-    compared = compare(rule(y, folds), {name: part.cross_fitted for name, part in found.items()}, folds >= 0, 1000)
+    compared = compare(rule(y, folds), {name: part.cross_fitted for name, part in found.items()}, folds >= 0)
     return choose(rule(y, folds), compared, folds >= 0)[0], compared
 
 
@@ -156,7 +156,7 @@ def test_rows_that_share_a_fold_count_as_one_in_the_comparison() -> None:
     y_pred = {"shrunk_ridge": np.repeat(columns[:, :1], 4, axis=0), "mean": np.repeat(columns[:, 1:], 4, axis=0)}
     alone = rule(np.repeat(y, 4), np.zeros(800, dtype=np.int64))
     together = dataclasses.replace(alone, groups=np.repeat(np.arange(200), 4))
-    errors = [compare(each, y_pred, each.scored, 1000)["mean"].standard_error for each in (alone, together)]
+    errors = [compare(each, y_pred, each.scored)["mean"].standard_error for each in (alone, together)]
     assert errors[1] == pytest.approx(2 * errors[0], rel=0.15)
 
 

@@ -36,7 +36,7 @@ def chosen_of(m: Matrices, correctors: dict[str, Corrector]) -> str:
     found = {"shrunk_ridge": cross_fit(DEFAULT, m, 5)}
     found |= {name: cross_fit(Stacked(DEFAULT, corrector), m, 5) for name, corrector in correctors.items()}
     judged = rule(m.y, m.folds)
-    compared = compare(judged, {name: part.cross_fitted for name, part in found.items()}, judged.scored, 1000)
+    compared = compare(judged, {name: part.cross_fitted for name, part in found.items()}, judged.scored)
     return choose(judged, compared, judged.scored)[0]
 
 
