@@ -47,7 +47,6 @@ def test_the_fast_form_equals_the_plain_one_whatever_the_size_of_the_parts(
     assert np.isfinite(scores["a"]).all() and scores["a"].std() > 0
     if fast(METRICS[name]):
         monkeypatch.setattr(bootstrap, "SUMS", {})
-        monkeypatch.setattr(bootstrap, "FAST", {})
         monkeypatch.setattr(bootstrap, "CELLS_AT_ONCE", 300)
         plain = bootstrap_scores(METRICS[name], y, y_pred, np.arange(90) // 3, 10, seed=4)
         for column in y_pred:

@@ -331,9 +331,9 @@ def test_a_candidate_of_the_users_own_returns_weights_or_a_predictor(tmp_path: P
     left = (folds > 0) & (np.arange(60) >= 5)
     assert shifted.predict(m.P).mean() == pytest.approx(columns.mean() + (y - columns.mean(axis=1))[left].mean())
     np.testing.assert_array_equal(candidate(f"{tmp_path}/mine.py:first").fit(m).predict(m.P)[:, 0], columns[:, 0])
-    with pytest.raises(ConfigError, match=r"the candidate mine.py:wrong must return weights \(3,\).*ValueError"):
+    with pytest.raises(ConfigError, match=r"mine.py:wrong must return weights \(3,\).*ValueError"):
         candidate(f"{tmp_path}/mine.py:wrong").fit(m)
-    with pytest.raises(ConfigError, match=r"mine.py:closure must return a dataclass with a method predict.*Hidden"):
+    with pytest.raises(ConfigError, match=r"mine.py:closure must return weights .3,. or a dataclass with predict"):
         candidate(f"{tmp_path}/mine.py:closure").fit(m)
     with pytest.raises(ConfigError, match="absent"):
         candidate(f"{tmp_path}/mine.py:absent")

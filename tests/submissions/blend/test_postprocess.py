@@ -214,5 +214,5 @@ def test_a_step_of_the_users_own_is_tried_like_ours(tmp_path: Path) -> None:
     assert stored[1]["step"] == "mine.py:root"  # no folder of this machine
     steps = stored_steps(stored, {"mine.py:root": named})
     np.testing.assert_allclose(apply_steps(steps, np.array([9.0]), ids(1)), [4.0])
-    with pytest.raises(ConfigError, match=r"the step mine\.py:wrong must return a fitted step"):
+    with pytest.raises(ConfigError, match=r"mine\.py:wrong must return None or a dataclass"):
         chain_of(y_pred, y, [f"{tmp_path}/mine.py:wrong"])
