@@ -90,12 +90,12 @@ class Candidate:
         if not self.named:
             return self.function(P, y, m.metric, folds, m.weights)
         with users(self.named, f"return weights ({P.shape[1]},) or a dataclass with predict(P)"):
-            found = self.function(P.copy(), y.copy(), m.metric, folds.copy(), m.weights)
-            if not is_dataclass(found):
+            found: Any = self.function(P.copy(), y.copy(), m.metric, folds.copy(), m.weights)
+            if not is_dataclass(type(found)):
                 weights = np.asarray(found, dtype=np.float64).reshape(P.shape[1], -1)
                 return Blend(weights + np.zeros(P.shape[1:]), np.zeros(P.shape[2]))
-            np.broadcast_to(found.predict(P[:2].copy()), (len(P[:2]), P.shape[2]))  # type: ignore[attr-defined]
-        return found
+            np.broadcast_to(found.predict(P[:2].copy()), (len(P[:2]), P.shape[2]))
+            return found
 
 
 class Linear(Candidate):
@@ -206,7 +206,7 @@ def _products(problem: Problem, sets: list[Folds]) -> tuple[Array, ...]:
 
 def ridge_solution(gram: Array, right: Array, penalty: float) -> Array:
     """(gram + penalty) v = right, (n_sets, n_columns)."""
-    return np.linalg.solve(gram + penalty * np.eye(gram.shape[1]), right[:, :, None])[:, :, 0]
+    return np.asarray(np.linalg.solve(gram + penalty * np.eye(gram.shape[1]), right[:, :, None])[:, :, 0])
 
 
 def greedy(problem: Problem, without: Folds) -> Solution:

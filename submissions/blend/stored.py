@@ -52,7 +52,7 @@ def from_json(stored: Any, named: str = "") -> Any:
             file = named.rpartition(":")[0]
             own = ":" in name
             kind = load_user_code("submissions", f"{file}:{name.split(':')[1]}", "this class") if own else KINDS[name]
-            return kind(**{key: from_json(value, named) for key, value in rest.items()})
+            return kind(**{str(key): from_json(value, named) for key, value in rest.items()})
         case list():
             return [from_json(each, named) for each in stored]
     return stored
