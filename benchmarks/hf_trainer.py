@@ -33,7 +33,7 @@ import transformers
 from competition.paths import PROJECT
 from competition.tables import Rows
 from competition.task import Task
-from models.jobs.local_workers import ONE_THREAD
+from models.jobs.workers import ONE_THREAD
 from models.neural_kinds import BertStage
 from models.stage import Context
 from models.stages.bert import Bert

@@ -30,9 +30,9 @@ from competition.tables import Rows, read_rows
 from folds import make
 from folds.table import read_folds, time_ordered
 from models.config import load_stages
-from models.jobs.local_workers import ONE_THREAD, LocalWorkers
 from models.jobs.prefill import cache_items
 from models.jobs.work import context_of, training_rows
+from models.jobs.workers import ONE_THREAD, Workers
 from models.registry import build_stage
 from models.settings import NeuralStage
 from models.training.schedules import SCHEDULES, with_warmup
@@ -51,18 +51,15 @@ def smoothed(losses: list[float]) -> NDArray[np.float64]:
     return pd.Series(losses).ewm(alpha=0.1).mean().to_numpy()
 
 
-def suggested(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> float:
+def suggested(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> tuple[float, bool]:
     """A tenth of the rate with the smallest smoothed loss: well before the loss rises, and high enough to train.
 
-    The first tenth of the steps is left out, where the average is of a few batches.
+    The first tenth of the steps is left out, where the average is of a few batches. Also whether the loss went well
+    below that of these steps.
     """
     first = len(losses) // 10
-    return float(rates[first + int(np.argmin(losses[first:]))]) / 10
-
-
-def has_fallen(losses: NDArray[np.float64]) -> bool:
-    """Whether smoothed losses went well below those of the first steps."""
-    return bool(losses.min() < FELL * losses[: STEPS // 10].mean())
+    best = first + int(np.argmin(losses[first:]))
+    return float(rates[best]) / 10, bool(losses.min() < FELL * losses[: STEPS // 10].mean())
 
 
 def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
@@ -72,7 +69,7 @@ def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.
         stage: a `models.training.neural.Neural`.
         rows: training rows alone.
     """
-    from models.training import trainer
+    from models.training import trainer  # here, since it imports torch
     from models.training.batches import steps_of_epoch
     from models.training.labels import target_scale
     from models.training.losses import as_labels, target_weights
@@ -87,9 +84,10 @@ def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.
         optimizer = training.accelerator.prepare(make_optimizer(network, config))
         peaks = [group["lr"] for group in optimizer.param_groups]
         factors = np.geomspace(1 / RANGE, RANGE, STEPS)
-        seed, device = stage.context.seed, training.accelerator.device
         steps = itertools.chain.from_iterable(
-            steps_of_epoch(sample.encoded(epoch + 1), labels, config, seed, epoch, device)
+            steps_of_epoch(
+                sample.encoded(epoch + 1), labels, config, stage.context.seed, epoch, training.accelerator.device
+            )
             for epoch in itertools.count()
         )
         network.train()
@@ -100,31 +98,25 @@ def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.
             curve = smoothed(losses)
             if not np.isfinite(losses[-1]) or curve[-1] > DIVERGED * curve.min():
                 break
-        finite = np.isfinite(losses)
         n_steps = trainer.steps_per_epoch(sample.encoded(0), config) * config.epochs
-        return (config.learning_rate * factors[: len(losses)])[finite], curve[finite], n_steps
+    finite = np.isfinite(losses)
+    return (config.learning_rate * factors[: len(losses)])[finite], curve[finite], n_steps
 
 
 def suggest(
-    competition: CompetitionConfig, name: str, stage: Any, paths: Paths, n_workers: int | None
+    competition: CompetitionConfig, name: str, stage: NeuralStage, paths: Paths, n_workers: int | None
 ) -> tuple[float, bool, Path]:
-    """Run the test of a stage and draw it; returns the suggested rate, whether the loss fell, and the plot.
-
-    Raises:
-        ConfigError: if the stage is not neural.
-    """
-    if not isinstance(stage, NeuralStage):
-        raise ConfigError(f"a range test is for neural stages; {name} is a {getattr(stage, 'kind', 'stage')}.")
+    """Run the test of a stage and draw it; returns the suggested rate, whether the loss fell, and the plot."""
     rows = read_rows(paths.train, competition, labelled=True)
     folds = read_folds(paths.folds, rows.ids)
     train = rows.take(training_rows(rows, folds, 0, stage.extra_rows, time_ordered(paths.folds_report)))
-    with LocalWorkers(n_workers) as workers:
+    with Workers(n_workers) as workers:
         workers.run(cache_items(competition, stage, paths, [train], set())[0], "molecules")
     os.environ.update(ONE_THREAD)
     seed = derive_seed(competition.seed, "range test")
     plain = stage.model_copy(update={"target_transform": "none"})
     rates, losses, n_steps = range_test(build_stage(plain, context_of(competition, paths, seed, train)), train)
-    chosen = suggested(rates, losses)
+    chosen, fell = suggested(rates, losses)
     figure, ((left, right),) = new_figure(1, 2, width=10, height=3.8)
     left.plot(rates, losses)
     left.axvline(chosen, color="C1", label=f"suggestion {chosen:.1e}")
@@ -136,18 +128,18 @@ def suggest(
     right.plot([stage.learning_rate * schedule(step) for step in range(n_steps)])
     right.set(xlabel="step", ylabel="learning rate", title=f"{stage.schedule}, {n_steps} steps")
     save_figure(figure, paths.report / f"lr_{name}.png")
-    return chosen, has_fallen(losses), paths.report / f"lr_{name}.png"
+    return chosen, fell, paths.report / f"lr_{name}.png"
 
 
 def draw_schedules(file: Path, n_steps: int = 300) -> None:
     """Every schedule over the steps of an optimizer, with a warm-up of a tenth."""
     figure, axes = new_figure(2, 4, width=13, height=5.4)
-    for name, axis in zip(SCHEDULES, axes.flat, strict=False):
-        schedule = with_warmup(name, 0.1, n_steps)
-        axis.plot([schedule(step) for step in range(n_steps)])
+    for name, axis in itertools.zip_longest(SCHEDULES, axes.flat):
+        if name is None:
+            axis.remove()
+            continue
+        axis.plot([with_warmup(name, 0.1, n_steps)(step) for step in range(n_steps)])
         axis.set(title=name, xlabel="step", ylim=(0, 1.05))
-    for axis in axes.flat[len(SCHEDULES) :]:
-        axis.remove()
     save_figure(figure, file)
 
 
@@ -162,9 +154,9 @@ def main() -> None:
         print(f"Written: {args.schedules}")
         return
     name, stage_name = (args.competition, args.stage) if args.stage else (DEFAULT_COMPETITION, args.competition)
-    stages, paths = load_stages(name), Paths.of(name)
-    neural = [own for own, stage in stages.items() if isinstance(stage, NeuralStage)]
-    if stage_name not in stages:
+    paths = Paths.of(name)
+    neural = {own: stage for own, stage in load_stages(name).items() if isinstance(stage, NeuralStage)}
+    if stage_name not in neural:
         raise ConfigError(
             f"{stage_name!r} is none of the neural stages of {paths.name} ({', '.join(neural) or 'it has none'}). Use "
             "./run.sh lr COMPETITION STAGE."
@@ -173,8 +165,8 @@ def main() -> None:
     with command.locked(paths):
         prepare.run(competition, paths, find_config(name))
         make.run(competition, make.load_folds_config(name), paths)
-        chosen, fell, file = suggest(competition, stage_name, stages[stage_name], paths, args.workers)
-    now = stages[stage_name].learning_rate
+        chosen, fell, file = suggest(competition, stage_name, neural[stage_name], paths, args.workers)
+    now = neural[stage_name].learning_rate
     print(f"stage {stage_name}  suggested learning_rate: {chosen:.1e} (the YAML has {now:.1e})")
     if not fell:
         print(f"WARNING: the loss hardly fell in {STEPS} steps, so this says little; look at the curve")

@@ -11,7 +11,6 @@ from competition.files import table_digest
 from competition.paths import Paths
 from competition.tables import read_rows
 from models.jobs.attempts import verify
-from models.jobs.local_workers import LocalWorkers
 from models.jobs.plan import Job
 from models.jobs.prefill import cache_items
 from models.jobs.work import predict_job
@@ -25,7 +24,7 @@ def predict_jobs(
     competition: CompetitionConfig,
     paths: Paths,
     n_workers: int | None,
-    make_workers: Callable[[int | None], Workers] = LocalWorkers,
+    make_workers: Callable[[int | None], Workers] = Workers,
 ) -> str:
     """Predict the table `paths.test` with every job that has not predicted it yet.
 
@@ -45,7 +44,6 @@ def predict_jobs(
             raise DataError(f"a job of the run is not finished: {job.folder}. Run ./run.sh full first.")
         verify(job)
     test_key = table_digest(paths.test)[:16]
-    rows = read_rows(paths.test, competition, labelled=False)
     waiting = [job for job in jobs if not job.has_predicted(test_key)]
     used = sorted({job.stage for job in waiting})
     if fixed := [name for name in used if stages[name].kind == "file"]:
@@ -55,10 +53,13 @@ def predict_jobs(
             "competition.test, add its rows to their test.csv, and run ./run.sh full."
         )
     if waiting:
-        planned: set[tuple[str, str]] = set()
-        fills = [cache_items(competition, stages[name], paths, [rows], planned)[0] for name in used]
-        calls = [(job, stages[job.stage], competition, paths, rows, test_key) for job in waiting]
+        rows, items, caches = read_rows(paths.test, competition, labelled=False), list[Item](), set[tuple[str, str]]()
+        for name in used:
+            items += cache_items(competition, stages[name], paths, [rows], caches)[0]
+        groups = frozenset(item.group for item in items)
+        for job in waiting:
+            call = (job, stages[job.stage], competition, paths, rows, test_key)
+            items.append(Item(predict_job, call, gpu=asks_for_gpu(stages[job.stage]), after=groups))
         with make_workers(n_workers) as workers:
-            workers.run([item for items in fills for item in items], "molecules")
-            workers.run([Item(predict_job, call, gpu=asks_for_gpu(call[1])) for call in calls], "predictions")
+            workers.run(items, "predictions")
     return test_key

@@ -10,6 +10,7 @@ own file, and of the other code that its result comes from. What differs has ano
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,11 +32,7 @@ from models.stages.file import files_of
 REPORT = "report.json"
 ALL = -2
 """Fold of a refit on all rows: no row has it in folds.csv, so none is held out."""
-HANDS_ROWS = [
-    PROJECT / "models" / "jobs" / "work.py",
-    PROJECT / "competition" / "tables.py",
-    PROJECT / "folds" / "table.py",
-]
+HANDS_ROWS = [PROJECT / path for path in ("models/jobs/work.py", "competition/tables.py", "folds/table.py")]
 """The code that hands a stage its rows, whichever stage it is."""
 AT_STAKE = 1800.0
 """Seconds of finished jobs that are not trained again without asking where only shared code differs."""
@@ -43,11 +40,18 @@ COLUMNS = {
     "id", "targets", "smiles", "text", "numeric", "categorical", "auxiliary_targets", "weight", "seed",
 }  # fmt: skip
 """Settings of `competition` that a stage depends on."""
+NOT_IN_KEY = {"seeds", "folder", "final_fit", "pseudo_labels", "gpu"}
+"""Settings of a stage that change no job, or are in its key in another form."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One fold of one seed of one stage, or a refit of that seed on all rows."""
+    """One fold of one seed of one stage, or a refit of that seed on all rows.
+
+    other_code: finished by other code than today's, and accepted with --reuse.
+    needs: jobs to be finished before it: those that give it pseudo-labels; of a refit, the folds of its seed as well.
+    in_column: whether its test predictions are in the stage's column; those of folds are not with `final_fit: refit`.
+    """
 
     stage: str
     key: str
@@ -55,11 +59,8 @@ class Job:
     fold: int
     folder: Path
     other_code: bool = False
-    """Finished by other code than today's, and accepted with --reuse."""
     needs: tuple[Job, ...] = ()
-    """Jobs to be finished before it: those that give it pseudo-labels; of a refit, the folds of its seed as well."""
     in_column: bool = True
-    """Whether its test predictions are in the stage's column; those of folds are not with `final_fit: refit`."""
 
     @property
     def oof_file(self) -> Path:
@@ -76,10 +77,8 @@ class Job:
         return self.folder / "test" / f"{test_key}.parquet"
 
     def has_predicted(self, test_key: str) -> bool:
-        """Whether its predictions for a test table are there and as they were written; else they are made again."""
-        path = self.test_file(test_key)
-        known = path.with_suffix(".json")
-        return path.is_file() and known.is_file() and read_json(known, "sha256")["sha256"] == sha256_of(path)
+        """Whether its predictions for a test table are there."""
+        return self.test_file(test_key).is_file()
 
     @property
     def finished(self) -> bool:
@@ -93,15 +92,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """All jobs of a competition as its YAML and tables stand now."""
+    """All jobs of a competition as its YAML and tables stand now, with the key and the settings of each stage."""
 
     jobs: list[Job]
     keys: dict[str, str]
-    """Key of each stage."""
     n_folds: int
     test_key: str
     stages: dict[str, Any]
-    """Settings of each stage."""
 
     def of(self, stage: str) -> list[Job]:
         """Jobs of one stage, by seed and fold, each seed's refit behind its folds."""
@@ -109,9 +106,9 @@ class Plan:
 
     def done_by_seed(self, stage: str) -> dict[int, list[bool]]:
         """Seed of a stage -> whether each of its jobs is finished and has predicted the test table."""
-        done: dict[int, list[bool]] = {}
+        done: dict[int, list[bool]] = defaultdict(list)
         for job in self.of(stage):
-            done.setdefault(job.seed, []).append(job.finished and job.has_predicted(self.test_key))
+            done[job.seed].append(job.finished and job.has_predicted(self.test_key))
         return done
 
     def select(self, stage: str | None = None, fold: int | None = None, shard: tuple[int, int] = (1, 1)) -> Plan:
@@ -144,9 +141,7 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
         DataError: if a table is missing.
     """
     train_digest, test_key = table_digest(paths.train), table_digest(paths.test)[:16]
-    folds = read_folds(paths.folds, list(read_table(paths.train)[competition.id]))
-    n_folds = int(folds.max()) + 1
-    absolute = made_of_absolute_errors(competition.metric)
+    n_folds = int(read_folds(paths.folds, list(read_table(paths.train)[competition.id])).max()) + 1
     common = {
         "columns": competition.model_dump(mode="json", include=COLUMNS),
         "train": train_digest,
@@ -158,28 +153,23 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
     keys: dict[str, str] = {}
     for name, stage in sorted(stages.items(), key=lambda item: item[1].pseudo_labels is not None):
         require_inputs(stage, competition)
-        sources = sorted(set(stage.pseudo_labels.of)) if stage.pseudo_labels else []
-        settings = {
-            **common,
+        labels = stage.pseudo_labels
+        sources = sorted(set(labels.of)) if labels else []
+        settings = common | {
             "stage": stage.model_dump(mode="json", exclude=NOT_IN_KEY | stage.user_code.keys()),
             "weights": digest_of_weights(getattr(stage, "weights", None)),
             "test": test_key if stage.sees_test_inputs else None,
-            "files": [sha256_of(f) for f in files_of(stage)] if stage.kind == "file" else None,
-            "named": competition.columns_in_sample if stage.kind == "file" else None,
             "labels": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
-            "absolute_errors": absolute and isinstance(stage, TreesStage),
-            "label_weight": stage.pseudo_labels.weight if stage.pseudo_labels else None,
+            "label_weight": labels.weight if labels else None,
+            "absolute_errors": isinstance(stage, TreesStage) and made_of_absolute_errors(competition.metric),
         }
+        if stage.kind == "file":
+            settings |= {"files": [sha256_of(f) for f in files_of(stage)], "named": competition.columns_in_sample}
         key = f"{digest(settings, 12)}-{code_digest(stage)}"
-        others = other_versions(paths, name, key) if reuse else []
-        keys[name] = others[-1] if others else key
+        keys[name] = ((other_versions(paths, name, key) if reuse else []) or [key])[-1]
         labelling = [job for source in sources for job in jobs if job.stage == source and job.fold != ALL]
         jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, labelling)
     return Plan(jobs, keys, n_folds, test_key, stages)
-
-
-NOT_IN_KEY = {"seeds", "folder", "final_fit", "pseudo_labels", "gpu"}
-"""Settings of a stage that change no job, or are in its key in another form."""
 
 
 def job_seed(competition: CompetitionConfig, seed: int, fold: int) -> int:
@@ -198,13 +188,11 @@ def jobs_of(
     """
     jobs = []
     for seed in sorted(set(stage.seeds)):
-        folds = [
-            Job(
-                name, key, seed, fold, paths.job(name, key, seed, fold), other_code,
-                tuple(job for job in labelling if job.fold == fold), stage.final_fit != "refit",
-            )
-            for fold in range(n_folds)
-        ]  # fmt: skip
+        folds = []
+        for fold in range(n_folds):
+            needs = tuple(job for job in labelling if job.fold == fold)
+            folder = paths.job(name, key, seed, fold)
+            folds.append(Job(name, key, seed, fold, folder, other_code, needs, stage.final_fit != "refit"))
         jobs += folds
         if stage.final_fit != "folds":
             folder = paths.job(name, key, seed, "all")
@@ -228,11 +216,10 @@ def other_versions(paths: Paths, stage: str, key: str, same: int = 1) -> list[st
     Args:
         same: how many parts of the key they share: 1 for the settings, 2 for the stage's own file as well.
     """
-    reports = {
-        folder.name: [report.stat().st_mtime for report in folder.glob(f"seed_*/fold_*/{REPORT}")]
-        for folder in (paths.root / "models" / stage).glob("-".join(key.split("-")[:same]) + "-*")
-    }
-    finished = {name: max(times) for name, times in reports.items() if times}
+    finished: dict[str, float] = {}
+    for folder in (paths.root / "models" / stage).glob("-".join(key.split("-")[:same]) + "-*"):
+        if times := [report.stat().st_mtime for report in folder.glob(f"seed_*/fold_*/{REPORT}")]:
+            finished[folder.name] = max(times)
     return [] if key in finished else sorted(finished, key=lambda name: finished[name])
 
 
@@ -245,10 +232,10 @@ def require_answer(todo: Plan, paths: Paths) -> None:
     lines, total = [], 0.0
     for stage in dict.fromkeys(job.stage for job in todo.jobs if not job.finished):
         for key in other_versions(paths, stage, todo.keys[stage], same=2)[-1:]:
-            reports = list((paths.root / "models" / stage / key).glob(f"seed_*/fold_*/{REPORT}"))
-            seconds = sum(read_json(report, "seconds")["seconds"] for report in reports)
-            total += seconds
-            lines.append(f"  {stage}: {len(reports)} jobs, {in_words(seconds)}")
+            reports = (paths.root / "models" / stage / key).glob(f"seed_*/fold_*/{REPORT}")
+            seconds = [read_json(report, "seconds")["seconds"] for report in reports]
+            total += sum(seconds)
+            lines.append(f"  {stage}: {len(seconds)} jobs, {in_words(sum(seconds))}")
     if total > AT_STAKE:
         raise DataError(
             "code that stages share has changed since these jobs were finished:\n" + "\n".join(lines) + "\nRun again "

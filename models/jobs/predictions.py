@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from competition.errors import DataError
-from competition.files import read_table, sha256_of, write_atomically, write_json
+from competition.files import read_table, write_atomically
 from models.jobs.plan import ALL, Job
 
 
@@ -22,8 +22,6 @@ def write_predictions(path: Path, ids: list[str], outputs: list[str], y_pred: ND
     Raises:
         DataError: if one is not finite.
     """
-    if y_pred.shape != (len(ids), len(outputs)):
-        raise ValueError(f"predictions must be {(len(ids), len(outputs))}, found {y_pred.shape}")
     bad = ~np.isfinite(y_pred).all(axis=1)
     if bad.any():
         raise DataError(
@@ -45,23 +43,25 @@ def read_predictions(path: Path, ids: list[str], outputs: list[str]) -> NDArray[
     """
     table = read_table(path)
     found = pd.Index(table["id"] if list(table) == ["id", *outputs] else [])
-    if found.has_duplicates or len(found) != len(ids) or set(found) != set(ids):
+    if (
+        found.has_duplicates
+        or len(found) != len(ids)
+        or set(found) != set(ids)
+        or not np.isfinite(table[outputs].to_numpy(dtype=np.float64)).all()
+    ):
         raise DataError(
-            f"{path} must name {len(ids)} ids once each with {', '.join(outputs)}; delete {path.parent} and run again."
+            f"{path} must name {len(ids)} ids once each, with finite {', '.join(outputs)}; delete {path.parent} and "
+            "run again."
         )
-    y_pred = table[outputs].to_numpy(dtype=np.float64)[found.get_indexer(pd.Index(ids))]
-    if not np.isfinite(y_pred).all():
-        raise DataError(f"{path} has predictions that are not finite; delete {path.parent} and run again.")
+    y_pred: NDArray[np.float64] = table.set_index("id").loc[ids, outputs].to_numpy(dtype=np.float64)
     return y_pred
 
 
 def write_test_predictions(
     job: Job, test_key: str, ids: list[str], outputs: list[str], y_pred: NDArray[np.float64]
 ) -> None:
-    """Write a job's predictions for a test table and, last, their digest."""
-    path = job.test_file(test_key)
-    write_predictions(path, ids, outputs, y_pred)
-    write_json(path.with_suffix(".json"), {"sha256": sha256_of(path)})
+    """Write a job's predictions for a test table."""
+    write_predictions(job.test_file(test_key), ids, outputs, y_pred)
 
 
 def stage_oof(jobs: list[Job], ids: list[str], folds: NDArray[np.int64], outputs: list[str]) -> NDArray[np.float64]:
@@ -76,14 +76,12 @@ def stage_oof(jobs: list[Job], ids: list[str], folds: NDArray[np.int64], outputs
     """
     of_seed: dict[int, NDArray[np.float64]] = {}
     for job in [job for job in jobs if job.fold != ALL]:
-        if not job.finished:
-            raise DataError(f"a job of stage {job.stage} is not finished: {job.folder}. Run ./run.sh train.")
         oof = of_seed.setdefault(job.seed, np.full((len(ids), len(outputs)), np.nan))
-        held_out = folds == job.fold
-        oof[held_out] = read_predictions(job.oof_file, [ids[i] for i in np.flatnonzero(held_out)], outputs)
+        held_out = np.flatnonzero(folds == job.fold)
+        oof[held_out] = read_predictions(job.oof_file, [ids[i] for i in held_out], outputs)
     mean: NDArray[np.float64] = np.mean([of_seed[seed] for seed in sorted(of_seed)], axis=0)
     if np.isnan(mean[folds >= 0]).any():
-        raise DataError(f"stage {jobs[0].stage} lacks the predictions of a fold; delete its folder and run again.")
+        raise DataError(f"stage {jobs[0].stage} lacks the predictions of a fold; run ./run.sh train.")
     return mean
 
 
@@ -105,7 +103,4 @@ def mean_test(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]
     Raises:
         DataError: if a job has none for this test table.
     """
-    for job in jobs:
-        if not job.has_predicted(test_key):
-            raise DataError(f"{job.test_file(test_key)} is gone or has changed; run ./run.sh train to make it again.")
     return np.mean([read_predictions(job.test_file(test_key), ids, outputs) for job in jobs], axis=0)

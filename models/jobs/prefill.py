@@ -34,7 +34,7 @@ def cache_items(
         groups.add(group)
         if cache.check is not None:
             check = f"a look at {group}"
-            items.append(Item(look, (cache, keys), group=check, alike=check, after=frozenset([group])))
+            items.append(Item(cache.load, (keys,), group=check, alike=check, after=frozenset([group])))
             groups.add(check)
     return items, frozenset(groups)
 
@@ -43,12 +43,3 @@ def fill(cache: Cache, keys: list[str]) -> None:
     """Compute one shard of a cache, unless another machine has done so meanwhile."""
     if not cache.shard(keys).exists():
         cache.compute_shard(keys)
-
-
-def look(cache: Cache, keys: list[str]) -> None:
-    """Let a stage see how its molecules turned out.
-
-    Raises:
-        DataError: if it cannot take one.
-    """
-    cache.load(keys)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import os
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,14 +24,14 @@ from tqdm import tqdm
 from competition.command import FULL_OR_CLOSED
 from competition.errors import ConfigError, DataError, ServiceError, UserError
 from competition.paths import PROJECT, work_root
-from models.jobs.local_workers import ONE_THREAD, WORKER_LOST, LocalWorkers
-from models.jobs.workers import POLL, Item, Workers, timed
-from models.training.machine import usable_cores, usable_gpus
+from models.jobs.workers import ONE_THREAD, POLL, WORKER_LOST, Item, Workers, timed
 
 RETRIES = 5
 """Times that an item is started again because its machine or its worker was lost, before the run ends."""
 PATIENCE = 5.0
 """Seconds in which a cluster must answer."""
+SPARE = 0.25
+"""Share of a cluster for which items wait at it beyond what can run, so that one that can grow does."""
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -54,12 +54,12 @@ class RayWorkers(Workers):
     """
 
     def __init__(self, n_workers: int | None = None, address: str | None = None) -> None:
-        super().__init__()
+        super().__init__(n_workers)
         address = require_cluster(address)
         os.environ.update(QUIET)
         import ray
 
-        own = {"num_cpus": n_workers or usable_cores(), "num_gpus": len(usable_gpus()), "include_dashboard": False}
+        own = {"num_cpus": self.cores, "num_gpus": len(self.gpus), "include_dashboard": False}
         try:
             ray.init(
                 address or "local",
@@ -69,13 +69,12 @@ class RayWorkers(Workers):
                 logging_level=logging.CRITICAL,
             )
         except (RuntimeError, ValueError, ConnectionError, TimeoutError) as error:
-            raise ServiceError(f"the Ray cluster at {address} does not take this run: {_one_line(error)}.") from None
+            raise ServiceError(f"the Ray cluster at {address} does not take this run: {error}") from None
         self.ray, self.n_workers = ray, n_workers
+        self.most_threads = 1
         self.timed = ray.remote(max_retries=RETRIES)(timed)
         self.references: dict[Item, Any] = {}
         self.counted, self.size = -POLL, (0, 0)
-        # None should wait for this process between two jobs, and a cluster that grows does so when something waits.
-        self.spare = 0.0 if n_workers else 0.25
 
     def capacity(self) -> tuple[int, int]:
         """As `Workers`; a change is printed."""
@@ -85,7 +84,8 @@ class RayWorkers(Workers):
             if before not in ((0, 0), self.size):
                 now, then = (f"{cpus} CPUs and {gpus} GPUs" for cpus, gpus in (self.size, before))
                 tqdm.write(f"the cluster has {now} now, and had {then}", file=sys.stdout)
-        return self.n_workers or self.size[0], self.size[1]
+        cpus, gpus = (math.ceil((1 + SPARE) * n) for n in self.size)
+        return (self.n_workers, self.size[1]) if self.n_workers else (cpus, gpus)
 
     def start(self, item: Item, index: int) -> Future[float]:
         """As `Workers`."""
@@ -103,55 +103,51 @@ class RayWorkers(Workers):
         """As `Workers`."""
         self.ray.shutdown()
 
-    def meaning(self, error: Exception) -> Exception:
+    def meaning(self, error: Exception) -> Exception | None:
         """As `Workers`."""
-        errors = self.ray.exceptions
-        if isinstance(error, errors.RayTaskError):
-            cause = error.cause
-            known = isinstance(cause, UserError) or (isinstance(cause, OSError) and cause.errno in FULL_OR_CLOSED)
-            return cause if known else error  # which has the traceback of the worker
+        errors, cause = self.ray.exceptions, getattr(error, "cause", None)  # without the traceback of the worker
+        if isinstance(cause, UserError) or (isinstance(cause, OSError) and cause.errno in FULL_OR_CLOSED):
+            return cause
         if isinstance(error, errors.WorkerCrashedError | errors.NodeDiedError | errors.OutOfMemoryError):
             return DataError(WORKER_LOST)
-        if isinstance(error, errors.RayError):
-            return ServiceError(f"the Ray cluster was lost during the run: {_one_line(error)}. Run again.")
-        return error
+        lost = isinstance(error, errors.RayError) and not isinstance(error, errors.RayTaskError)
+        return (
+            ServiceError("the Ray cluster was lost during the run; finished jobs are kept. Run again.")
+            if lost
+            else None
+        )
 
 
 def workers_of(executor: str, ray_address: str | None) -> Callable[[int | None], Workers]:
     """What makes the workers of `--executor`, from their number."""
-    return LocalWorkers if executor == "local" else partial(RayWorkers, address=ray_address)
+    return Workers if executor == "local" else partial(RayWorkers, address=ray_address)
 
 
 def require_cluster(address: str | None) -> str | None:
-    """HOST:PORT of the cluster that an address or $RAY_ADDRESS names, which answers; None for one of this machine.
+    """HOST:PORT of the cluster that an address or $RAY_ADDRESS names, where something answers; None for one of our own.
 
     Ray itself asks for minutes before it says that there is none.
 
     Raises:
         ConfigError: if Ray is not installed.
-        ServiceError: if there is no cluster at the address.
+        ServiceError: if nothing answers at the address.
     """
     if importlib.util.find_spec("ray") is None:
         raise ConfigError(
             "--executor ray needs the package ray, which is not installed; pip install -r requirements-ray.txt into "
             "the environment in use, or leave that (deactivate), and ./run.sh installs it."
         )
-    address = address or os.environ.get("RAY_ADDRESS")
-    if address in (None, "", "local"):
-        return None
-    if address == "auto":
-        return address  # Ray says at once whether one runs here
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address in ("local", "auto"):
+        return None if address == "local" else address  # of auto, Ray says at once whether one runs here
     host, _, port = address.rpartition(":")
     try:
         if not (host and port.isdecimal() and "/" not in host):
             raise OSError("that is no HOST:PORT, such as 10.0.0.5:6379")
         socket.create_connection((host, int(port)), PATIENCE).close()
-        ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-        subprocess.run(ask, capture_output=True, timeout=2 * PATIENCE, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        why = error if isinstance(error, OSError) else "what listens there is no healthy cluster of this version of Ray"
+    except OSError as error:
         raise ServiceError(
-            f"the Ray cluster at {address} does not answer: {why}. Start one (ray start --head), run this on one of "
+            f"the Ray cluster at {address} does not answer: {error}. Start one (ray start --head), run this on one of "
             "its machines, or correct --ray-address or RAY_ADDRESS."
         ) from None
     return address
@@ -164,7 +160,3 @@ def _environment() -> dict[str, str]:
     hub = {name: value for name, value in os.environ.items() if name in ("HF_HUB_OFFLINE", "HF_ENDPOINT")}
     search = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
     return {**ONE_THREAD, **named, **hub, "WORK_DIR": str(work_root().resolve()), "PYTHONPATH": search}
-
-
-def _one_line(error: Exception) -> str:
-    return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__).rstrip(".")

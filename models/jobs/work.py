@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections import defaultdict
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -22,8 +23,7 @@ from competition.paths import Paths
 from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
 from competition.task import task_of
 from folds.table import read_folds, time_ordered
-from models.jobs import attempts
-from models.jobs.attempts import CHECKPOINTS
+from models.jobs.attempts import CHECKPOINTS, begin, write_report
 from models.jobs.plan import ALL, Job, job_seed
 from models.jobs.predictions import mean_test, write_predictions, write_test_predictions
 from models.jobs.workers import progress
@@ -62,22 +62,22 @@ def run_job(
     """Fit one job, predict its held-out fold, if it has one, and the test rows, and publish its folder."""
     if job.finished:  # by a worker that was lost before it could say so
         return
-    attempt = attempts.begin(job.folder)
+    folder = begin(job.folder)
     try:
-        report = _fit_and_predict(replace(job, folder=attempt), stage, competition, paths, test_key, threads)
+        seconds = _fit_and_predict(replace(job, folder=folder), stage, competition, paths, test_key, threads)
     except Exception:
-        probe = attempt / ".probe"
-        probe.write_bytes(bytes(2**16))  # a full disk is said here; libraries have words of their own for it
-        probe.unlink()
+        (folder / ".probe").write_bytes(bytes(2**16))  # says that a disk is full; libraries have words of their own
         raise
-    attempts.write_report(attempt, report)
-    attempts.publish(attempt, job.folder)
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    report = {"seconds": seconds, "machine": machine(), "python": platform.python_version(), "packages": versions}
+    write_report(folder, {**report, "stage": stage.model_dump(mode="json")})
+    folder.rename(job.folder)
 
 
 def _fit_and_predict(
     job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test_key: str, threads: int
-) -> dict[str, Any]:
-    """All that the folder of a job holds but its report, which is returned."""
+) -> float:
+    """Write all that the folder of a job holds but its report; returns the seconds that training took."""
     rows, test = read_rows(paths.train, competition, labelled=True), read_rows(paths.test, competition, labelled=False)
     folds = read_folds(paths.folds, rows.ids)
     train = rows.take(training_rows(rows, folds, job.fold, stage.extra_rows, time_ordered(paths.folds_report)))
@@ -99,31 +99,24 @@ def _fit_and_predict(
     if job.fold != ALL:
         valid = held_out.without_labels()
         write_predictions(job.oof_file, valid.ids, outputs, fitted.predict(valid, job.folder))
-        spread = getattr(fitted, "spread", None)
-        if spread is not None:
+        if (spread := getattr(fitted, "spread", None)) is not None:
             write_predictions(job.folder / "oof_spread.parquet", valid.ids, outputs, spread)
     seconds = time.monotonic() - started
     predict_job(job, stage, competition, paths, test, test_key)
     for checkpoint in job.folder.glob(CHECKPOINTS):
         checkpoint.unlink()
-    return {
-        "seconds": seconds,
-        "machine": machine(),
-        "stage": stage.model_dump(mode="json"),
-        "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
-    }
+    return seconds
 
 
 def predict_job(job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test: Rows, test_key: str) -> None:
     """Predict test rows with the weights of a job, PIECE rows at a time."""
     context = context_of(competition, paths, job_seed(competition, job.seed, job.fold), test)
     fitted = build_stage(stage, context)
-    parts, spreads = [], []
+    parts, spreads = [], list[NDArray[np.float64]]()
     for start in range(0, len(test), PIECE):
         parts.append(fitted.predict(test.take(np.arange(start, min(start + PIECE, len(test)))), job.folder))
-        if getattr(fitted, "spread", None) is not None:
-            spreads.append(fitted.spread)  # type: ignore[attr-defined]  # of a neural stage with mc_dropout
+        if (spread := getattr(fitted, "spread", None)) is not None:  # of a neural stage with mc_dropout
+            spreads.append(spread)
     if spreads:
         path = job.folder / "test" / f"{test_key}_spread.parquet"
         write_predictions(path, test.ids, context.task.outputs, np.concatenate(spreads))
@@ -152,16 +145,13 @@ def pseudo_labels(job: Job, test_key: str, ids: list[str], outputs: list[str]) -
 
     Those of fold k's job come from models of fold k, so nothing of fold k's own labels comes back to it through them.
 
-    Args:
-        job: of which `needs` are the jobs to take.
-
     Raises:
-        DataError: if one of these has no predictions for this test table.
+        DataError: if a job that it needs has no predictions for this test table.
     """
-    of_stage: dict[str, list[Job]] = {}
+    of_stage: dict[str, list[Job]] = defaultdict(list)
     for need in job.needs:
         if need.stage != job.stage:
-            of_stage.setdefault(need.stage, []).append(need)
+            of_stage[need.stage].append(need)
     return np.mean([mean_test(jobs, test_key, ids, outputs) for jobs in of_stage.values()], axis=0)
 
 
@@ -182,9 +172,8 @@ def with_pseudo_labels(train: Rows, test: Rows, y: NDArray[np.float64], weight: 
 
 def seconds_in_checkpoints(folder: Path) -> float:
     """Seconds that a killed run spent on what this one goes on with."""
-    found = list(folder.glob(CHECKPOINTS))
-    if not found:
+    if not (found := list(folder.glob(CHECKPOINTS))):
         return 0.0
     from models.training.checkpoint import seconds_in  # here, since it imports torch, which trees do without
 
-    return sum(seconds_in(path) for path in found)
+    return sum(map(seconds_in, found))

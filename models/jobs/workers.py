@@ -1,26 +1,48 @@
-"""Work for worker processes, and the loop that hands it out as cores and GPUs become free, wherever the workers are.
+"""Worker processes, and the loop that hands work out to them as cores and GPUs become free.
 
-The folders of jobs are the source of truth: a worker returns nothing, and any of them may be lost.
+The folders of jobs are the source of truth: a worker returns nothing, and any of them may be lost. Workers are reused
+from item to item. One ends when the process that started it ends, however that ends, so a killed run leaves no one
+writing. `ray_workers.py` has those of a cluster.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
+import multiprocessing
+import os
+import signal
 import sys
+import threading
 import time
-from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any
+from statistics import fmean
+from typing import Any, Self
 
 from tqdm import tqdm
 
-from competition.durations import BAR
+from competition.durations import BAR, in_words
+from competition.errors import DataError
+from models.training.machine import usable_cores, usable_gpus
 
 POLL = 1.0
 """Seconds from one look at progress bars, budgets and the size of a cluster to the next."""
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), "1") | {
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    # glibc gives large blocks back to the system at once, and each new one costs a page fault per 4 kB: 6 % of a
+    # training step of MiniLM on a CPU.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**34),
+}
+WORKER_LOST = (
+    "a worker process was killed, most often because memory ran out; finished jobs are kept. Run again with fewer "
+    "--workers or a smaller batch_size."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +51,14 @@ class Item:
 
     gpu: whether it takes a GPU for itself, where there is one.
     threads: cores that it computes on.
-    group: items that are of use together, or not at all.
+    group: items that are of use together, or not at all: the jobs of a seed, the parts of a cache.
     alike: items that take about as long as each other.
     after: groups that are finished before it starts.
     can_start: whether what else it reads is there.
     done: what is called in this process when it is finished.
     """
 
-    function: Callable[..., None]
+    function: Callable[..., object]
     arguments: tuple[Any, ...]
     gpu: bool = False
     threads: int = 1
@@ -47,57 +69,66 @@ class Item:
     done: Callable[[], None] = lambda: None
 
 
-def first(ready: Iterator[Item], waiting: list[Item], workers: Workers) -> Item | None:
-    """The item that a free worker takes: the first that can start. `budget.py` has another order.
+class Workers:
+    """Processes of this machine: as many as cores, and one for each GPU, which has one item at a time.
+
+    Use it in a `with` statement.
 
     Args:
-        ready: those of `waiting` that can start now.
-        workers: with what they have and what items took.
-    """
-    return next(ready, None)
+        n_workers: cores that items may use together; None for all, or as many as there are GPUs if these are more.
 
-
-class Workers(ABC):
-    """The loop; `local_workers.py` and `ray_workers.py` say what a worker is. Use it in a `with` statement.
-
-    running: items that workers have, with the time.monotonic() at which each was started.
-    seconds: what finished items are alike in -> the seconds that each took of its worker.
-    deadline: time.monotonic() at which running items are ended; no other `run` can follow.
-    shares: share of its steps that the worker of an item has done, by the item's index, where workers tell.
+    Attributes:
+        running: items that workers have, with the time.monotonic() at which each was started.
+        seconds: what finished items are alike in -> the seconds that each took of its worker.
+        deadline: time.monotonic() at which running items are ended; no other `run` can follow.
+        most_threads: cores that one item may use.
     """
 
-    deadline = math.inf
-    most_threads = 1
-    """Cores that one item may use."""
-    spare = 0.0
-    """Share of the cores and GPUs for which items are handed out beyond what can run."""
-
-    def __init__(self) -> None:
+    def __init__(self, n_workers: int | None = None) -> None:
         self.running: dict[Item, float] = {}
         self.seconds: dict[str, list[float]] = defaultdict(list)
-        self.shares: Any = [0.0]
+        self.deadline = math.inf
+        self.gpus = usable_gpus()
+        self.cores = self.most_threads = n_workers or max(usable_cores(), len(self.gpus))
+        self.gpu_of: dict[Item, str] = {}
+        context = multiprocessing.get_context("spawn")
+        self.shares: Any = context.RawArray("d", 2**16)  # of its steps that each item has done
+        os.environ.update(ONE_THREAD)  # read by the libraries of a worker when it imports them
+        # A pool starts a process when there is something for it to do, so one that has nothing costs nothing.
+        self.pools = {
+            gpu: ProcessPoolExecutor(n, context, _begin, (self.shares, gpu if self.gpus else None))
+            for gpu, n in {"": self.cores, **dict.fromkeys(self.gpus, 1)}.items()
+        }
 
-    @abstractmethod
     def capacity(self) -> tuple[int, int]:
-        """Cores and GPUs, now."""
+        """Cores and GPUs that items are handed out for, now."""
+        return self.cores, len(self.gpus)
 
-    @abstractmethod
     def start(self, item: Item, index: int) -> Future[float]:
         """Hand an item to a worker; gives the seconds that it took."""
+        taken = {self.gpu_of[other] for other in self.running}
+        self.gpu_of[item] = next(gpu for gpu in self.gpus if gpu not in taken) if self.on_gpu(item) else ""
+        # A worker that is still importing takes over what is set here: Ctrl-C is the parent's alone.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        future = self.pools[self.gpu_of[item]].submit(timed, index, item.function, item.arguments)
+        signal.signal(signal.SIGINT, before)
+        return future
 
-    @abstractmethod
     def end(self) -> None:
         """End all workers at once, with what they are doing."""
+        for process in multiprocessing.active_children():
+            process.terminate()
 
-    @abstractmethod
     def close(self) -> None:
         """Let workers end."""
+        for pool in self.pools.values():
+            pool.shutdown(cancel_futures=True)
 
-    def meaning(self, error: Exception) -> Exception:
-        """What is raised for an exception of an item."""
-        return error
+    def meaning(self, error: Exception) -> Exception | None:
+        """What is raised for an exception of an item; None for itself."""
+        return DataError(WORKER_LOST) if isinstance(error, BrokenProcessPool) else None
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
@@ -109,18 +140,7 @@ class Workers(ABC):
         """Whether an item takes a GPU, since it asks for one and there are some."""
         return item.gpu and self.capacity()[1] > 0
 
-    def slots(self, item: Item) -> int:
-        """How many items like this one can run side by side, if nothing else does."""
-        cores, gpus = self.capacity()
-        return min(cores, gpus) if self.on_gpu(item) else max(1, cores // item.threads)
-
-    def _has_room(self, item: Item) -> bool:
-        cores, gpus = (n + math.ceil(n * self.spare) for n in self.capacity())
-        taken = sum(other.threads for other in self.running)
-        gpu_is_free = sum(map(self.on_gpu, self.running)) < gpus or not self.on_gpu(item)
-        return gpu_is_free and (taken + item.threads <= cores or not self.running)
-
-    def run(self, items: list[Item], noun: str, choose: Choose = first) -> tuple[list[Item], list[Item]]:
+    def run(self, items: list[Item], noun: str) -> tuple[list[Item], list[Item]]:
         """Run items as workers become free, with a bar of the time left on a terminal; `noun` says what they are.
 
         Returns:
@@ -133,14 +153,9 @@ class Workers(ABC):
         waiting, futures = list(items), dict[Future[float], Item]()
         index = {item: i % len(self.shares) for i, item in enumerate(items)}
         self.running.clear()
-
-        def ready() -> Iterator[Item]:
-            unfinished = {item.group for item in (*waiting, *self.running)}
-            return (i for i in waiting if self._has_room(i) and not i.after & unfinished and i.can_start())
-
         with tqdm(total=len(items), desc=noun, disable=not sys.stderr.isatty(), bar_format=BAR, leave=False) as bar:
             while (left := self.deadline - time.monotonic()) > 0:
-                while waiting and (item := choose(ready(), waiting, self)):
+                while item := self._choose(waiting):
                     waiting.remove(item)
                     futures[self.start(item, index[item])] = item
                     self.running[item] = time.monotonic()
@@ -150,7 +165,12 @@ class Workers(ABC):
                 for future in [future for future in futures if future in ended]:
                     item = futures.pop(future)
                     del self.running[item]
-                    self.seconds[item.alike].append(self._result(future))
+                    try:
+                        self.seconds[item.alike].append(future.result())
+                    except Exception as error:
+                        if meaning := self.meaning(error):
+                            raise meaning from error
+                        raise
                     with bar.external_write_mode():
                         item.done()
                         sys.stdout.flush()
@@ -159,25 +179,87 @@ class Workers(ABC):
         self.end()
         return waiting, list(futures.values())
 
-    def _result(self, future: Future[float]) -> float:
-        try:
-            return future.result()
-        except Exception as error:
-            meaning = self.meaning(error)
-            if meaning is error:
-                raise
-            raise meaning from None
+    def _ready(self, waiting: list[Item]) -> Iterator[Item]:
+        """Items that have what they need, and a core or GPU."""
+        cores, gpus = self.capacity()
+        free_cores = cores - sum(item.threads for item in self.running)
+        free_gpus = gpus - sum(map(self.on_gpu, self.running))
+        unfinished = {item.group for item in (*waiting, *self.running)}
+        for item in waiting:
+            has_room = (item.threads <= free_cores or not self.running) and (free_gpus > 0 or not self.on_gpu(item))
+            if has_room and not item.after & unfinished and item.can_start():
+                yield item
+
+    def _choose(self, waiting: list[Item]) -> Item | None:
+        """The item that a free worker takes: the first, and before a deadline the first whose group is known to fit.
+
+        The first of the items that are alike is started while any time is left, and its seconds predict the others.
+        """
+        ready = self._ready(waiting)
+        if self.deadline == math.inf:
+            return next(ready, None)
+        first_of_group: dict[str, Item] = {}
+        for item in ready:
+            first_of_group.setdefault(item.group, item)
+        measuring = {item.alike for item in self.running}
+        unknown = [item for item in first_of_group.values() if not self.seconds[item.alike]]
+        for item in first_of_group.values():
+            if (item.alike not in measuring) if item in unknown else self._fits(item, waiting):
+                return item
+        # Nothing more is known to fit. A worker that would stand idle goes ahead with what is being measured: five
+        # folds of one stage on five workers take the time of one fold.
+        return unknown[0] if unknown else None
+
+    def _fits(self, item: Item, waiting: list[Item]) -> bool:
+        """Whether all that waits of an item's group ends in time beside what is running on the same cores or GPUs."""
+        now, (cores, gpus) = time.monotonic(), self.capacity()
+        # A worker that measures may be free at any time. Taken as free now: a group that fits after all is not lost.
+        free_at = [
+            max(now, start + fmean(self.seconds[other.alike] or [0.0]))
+            for other, start in self.running.items()
+            if self.on_gpu(other) == self.on_gpu(item)
+        ]
+        free_at += [now] * ((min(cores, gpus) if self.on_gpu(item) else max(1, cores // item.threads)) - len(free_at))
+        heapq.heapify(free_at)
+        ends = now
+        for _ in range(sum(other.group == item.group for other in waiting)):
+            ends = free_at[0] + fmean(self.seconds[item.alike])
+            heapq.heapreplace(free_at, ends)
+        return ends <= self.deadline
+
+    def why_unfinished(self, waiting: list[Item], ended: list[Item], group: str) -> str:
+        """Why items of a group did not finish, in words; of all that were not started and that were ended."""
+        n_ended, left = sum(item.group == group for item in ended), [item for item in waiting if item.group == group]
+        said = [f"{n_ended} cut off when it ended"] if n_ended else []
+        if left:
+            because, known = "no time was left", self.seconds[left[0].alike]
+            if lacking := left[0].after & {item.group for item in (*waiting, *ended)}:
+                because = f"{min(lacking)} did not fit"
+            elif known:
+                because = f"at about {in_words(fmean(known))} each they did not fit"
+            said.append(f"{len(left)} not started: {because}")
+        return ", ".join(said)
 
 
-Choose = Callable[[Iterator[Item], list[Item], Workers], Item | None]
 _shares: Any = None
 _index = 0
 
 
-def report_to(shares: Any) -> None:
-    """In a worker, before its first item: where `progress` writes."""
+def _begin(shares: Any, gpu: str | None) -> None:
+    """First thing in a worker: see the one GPU that it has, or none; report progress; end with the parent."""
     global _shares
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     _shares = shares
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def progress(done: int, total: int) -> None:
@@ -186,7 +268,7 @@ def progress(done: int, total: int) -> None:
         _shares[_index] = done / total
 
 
-def timed(index: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> float:
+def timed(index: int, function: Callable[..., object], arguments: tuple[Any, ...]) -> float:
     """In a worker: run an item; returns its seconds."""
     global _index
     _index, started = index, time.monotonic()

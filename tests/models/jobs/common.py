@@ -20,7 +20,7 @@ from folds.make import load_folds_config
 from folds.make import run as make_folds
 from models.config import load_stages
 from models.jobs.plan import Plan, plan
-from models.jobs.workers import Choose, Item, Workers, first
+from models.jobs.workers import Item, Workers
 from tests.conftest import mixed_tables, write_competition
 
 STAGE = PROJECT / "tests" / "models" / "jobs" / "counted_stage.py"
@@ -40,16 +40,11 @@ class Echo:
 
 
 class HereWorkers(Workers):
-    """They run an item at once, in this process."""
+    """They run an item at once, in this process, on a machine of so many cores and GPUs."""
 
-    cores, gpus = 1, 0
-
-    def __init__(self, n_workers: int | None = None) -> None:
-        super().__init__()
-        self.most_threads = self.cores
-
-    def capacity(self) -> tuple[int, int]:
-        return self.cores, self.gpus
+    def __init__(self, n_workers: int | None = None, gpus: int = 0) -> None:
+        super().__init__(n_workers or 1)
+        self.gpus = [str(gpu) for gpu in range(gpus)]
 
     def start(self, item: Item, index: int) -> Future[float]:
         done: Future[float] = Future()
@@ -57,24 +52,19 @@ class HereWorkers(Workers):
         done.set_result(1.0)
         return done
 
-    def end(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
 
 class Listing(HereWorkers):
-    """They do nothing; `items` are what they were given, by noun."""
+    """They do nothing; `items` are what they were given."""
 
-    def __init__(self, cores: int = 1, gpus: int = 0) -> None:
-        super().__init__()
-        self.cores, self.gpus, self.most_threads = cores, gpus, cores
-        self.items: dict[str, list[Item]] = {}
+    items: list[Item] = []
 
-    def run(self, items: list[Item], noun: str, choose: Choose = first) -> tuple[list[Item], list[Item]]:
-        self.items[noun] = items
+    def run(self, items: list[Item], noun: str) -> tuple[list[Item], list[Item]]:
+        self.items = items
         return [], []
+
+    def given(self, function: Any) -> list[Item]:
+        """Items of one function."""
+        return [item for item in self.items if item.function == function]
 
 
 def planned(folder: Path, seed: int | None = None, reuse: bool = False, **sections: Any) -> tuple[Any, Paths, Plan]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +12,18 @@ from competition.errors import ConfigError
 from competition.files import read_table, write_table
 from folds.table import read_folds
 from models.jobs import lr
+from tests.conftest import mixed_tables, write_competition
 from tests.models.jobs.common import TREES, planned
 
 GNN = {"kind": "gnn", "width": 16, "hidden_width": 16, "epochs": 2, "batch_size": 8, "learning_rate": 1e-3}
 
 
-def test_a_tenth_of_the_rate_with_the_smallest_loss_is_suggested() -> None:
-    assert lr.suggested(np.array([1e-4, 1e-3, 1e-2, 1e-1]), np.array([1.0, 0.7, 0.4, 3.0])) == pytest.approx(1e-3)
-
-
-def test_a_loss_has_fallen_where_it_went_a_fifth_below_its_start_and_not_where_it_is_noise() -> None:
+def test_a_tenth_of_the_rate_with_the_smallest_loss_is_suggested_and_whether_the_loss_fell_is_said() -> None:
+    rates = np.array([1e-4, 1e-3, 1e-2, 1e-1])
+    assert lr.suggested(rates, np.array([1.0, 0.7, 0.4, 3.0])) == (pytest.approx(1e-3), True)
     start = np.full(12, 1.0)
-    assert lr.has_fallen(np.append(start, [0.9, 0.7, 2.0]))
-    assert not lr.has_fallen(np.append(start, [0.9, 1.1, 2.0]))
+    for losses, fell in (([0.9, 0.7, 2.0], True), ([0.9, 1.1, 2.0], False)):
+        assert lr.suggested(np.ones(15), np.append(start, losses))[1] is fell
 
 
 def test_smoothing_starts_at_the_first_loss() -> None:
@@ -39,7 +39,7 @@ def test_the_curve_is_drawn_and_held_out_rows_take_no_part(tmp_path: Path, monke
     monkeypatch.setattr(lr, "range_test", lambda *a: curves.append(range_test(*a)) or curves[-1])
     chosen, fell, file = lr.suggest(config, "graph", todo.stages["graph"], paths, 1)
     assert 1e-7 < chosen < 0.1
-    assert fell == lr.has_fallen(curves[0][1])
+    assert fell == lr.suggested(*curves[0][:2])[1]
     assert file.read_bytes().startswith(b"\x89PNG")
     table = read_table(paths.train)
     held_out = read_folds(paths.folds, list(table["id"])) == 0
@@ -49,8 +49,13 @@ def test_the_curve_is_drawn_and_held_out_rows_take_no_part(tmp_path: Path, monke
     lr.suggest(config, "graph", todo.stages["graph"], paths, 1)
     assert np.array_equal(curves[0][1], curves[1][1])
     assert curves[0][2] == 2 * 5  # two epochs of the steps that 40 rows in batches of 8 have
-    with pytest.raises(ConfigError, match="trees is a lightgbm"):
-        lr.suggest(config, "trees", todo.stages["trees"], paths, 1)
+
+
+def test_a_stage_that_is_not_neural_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_competition(tmp_path, *mixed_tables(), stages={"graph": GNN, "trees": TREES})
+    monkeypatch.setattr(sys, "argv", ["lr", str(path), "trees"])
+    with pytest.raises(ConfigError, match=r"'trees' is none of the neural stages of mixed \(graph\)"):
+        lr.main()
 
 
 def test_every_schedule_is_drawn(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tables of predictions: joined on id and not on position, refused where an id or a number is missing."""
+"""The folder of a job, and its tables of predictions: joined on id, refused where an id or a number is missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from competition.errors import DataError
-from models.jobs.attempts import write_report
+from models.jobs.attempts import begin, verify, write_report
 from models.jobs.plan import ALL, Job
 from models.jobs.predictions import (
     read_predictions,
@@ -33,14 +33,12 @@ def test_out_of_fold_predictions_join_on_id_and_are_means_over_seeds(tmp_path: P
         if job.fold != ALL:
             numbers = held_out[:, None] + 10.0 * job.seed
             write_predictions(job.oof_file, [ids[i] for i in held_out], ["y", "-y"], np.hstack([numbers, -numbers]))
-            write_report(job.folder, {})
     oof = stage_oof(todo, ids, folds, ["y", "-y"])
     assert oof[:9, 0].tolist() == [i + 5.0 for i in range(9)]
     assert oof[:9, 1].tolist() == [-i - 5.0 for i in range(9)]
     assert np.isnan(oof[9]).all()
-    (todo[0].folder / "report.json").unlink()
-    with pytest.raises(DataError, match="a job of stage echo is not finished"):
-        stage_oof(todo, ids, folds, ["y", "-y"])
+    with pytest.raises(DataError, match="lacks the predictions of a fold"):
+        stage_oof(todo[1:], ids, folds, ["y", "-y"])
 
 
 @pytest.mark.parametrize(
@@ -49,9 +47,9 @@ def test_out_of_fold_predictions_join_on_id_and_are_means_over_seeds(tmp_path: P
         ({"id": ["a"], "y": [1.0]}, "2 ids once each"),
         ({"id": ["a", "a"], "y": [1.0, 2.0]}, "2 ids once each"),
         ({"id": ["a", "z"], "y": [1.0, 2.0]}, "2 ids once each"),
-        ({"id": ["a", "b"], "x": [1.0, 2.0]}, "2 ids once each with y"),
-        ({"id": ["a", "b"], "y": [1.0, None]}, "not finite"),
-        ({"id": ["a", "b"], "y": [1.0, np.inf]}, "not finite"),
+        ({"id": ["a", "b"], "x": [1.0, 2.0]}, "2 ids once each"),
+        ({"id": ["a", "b"], "y": [1.0, None]}, "with finite y"),
+        ({"id": ["a", "b"], "y": [1.0, np.inf]}, "with finite y"),
         (None, "broken"),
     ],
 )
@@ -75,18 +73,6 @@ def test_predictions_keep_every_digit_and_those_that_are_not_finite_are_not_writ
     assert not (tmp_path / "bad.parquet").exists()
 
 
-def test_changed_test_predictions_are_no_predictions(tmp_path: Path) -> None:
-    job = Job("s", "k", 0, 0, tmp_path / "job")
-    assert not job.has_predicted("t")
-    write_test_predictions(job, "t", ["a"], ["y"], np.array([[1.0]]))
-    assert job.has_predicted("t")
-    assert stage_test([job], "t", ["a"], ["y"]).tolist() == [[1.0]]
-    pd.DataFrame({"id": ["a"], "y": [51.0]}).to_parquet(job.test_file("t"), index=False)
-    assert not job.has_predicted("t")
-    with pytest.raises(DataError, match="is gone or has changed"):
-        stage_test([job], "t", ["a"], ["y"])
-
-
 @pytest.mark.parametrize(("final_fit", "expected"), [("folds", 52), ("refit", 60), ("both", 56)])
 def test_test_predictions_are_the_mean_of_folds_the_refit_or_the_mean_of_both(
     tmp_path: Path, final_fit: str, expected: float
@@ -100,3 +86,28 @@ def test_test_predictions_are_the_mean_of_folds_the_refit_or_the_mean_of_both(
                 write_test_predictions(job, "t", ["a"], ["y"], np.array([[value + 100 * seed]]))
                 jobs.append(job)
     assert stage_test(jobs, "t", ["a"], ["y"]).tolist() == [[expected]]
+
+
+@pytest.mark.parametrize("left", [".fold_0", "fold_0"])
+def test_what_was_left_unfinished_is_thrown_away_but_for_its_own_checkpoints(tmp_path: Path, left: str) -> None:
+    (tmp_path / left / "test").mkdir(parents=True)
+    (tmp_path / left / "weights").write_text("half")
+    (tmp_path / left / "checkpoint.pt").write_text("epoch 3")
+    begin(tmp_path / "fold_1")
+    again = begin(tmp_path / "fold_0")
+    assert not (tmp_path / "fold_0").exists()
+    assert [path.name for path in again.iterdir()] == (["checkpoint.pt"] if left == ".fold_0" else [])
+
+
+def test_a_changed_or_missing_file_of_a_finished_job_is_an_error(tmp_path: Path) -> None:
+    job = Job("s", "k", 0, 0, tmp_path / "job")
+    job.folder.mkdir()
+    (job.folder / "weights").write_bytes(b"abc")
+    write_report(job.folder, {"seconds": 1.0})
+    assert verify(job)["seconds"] == 1.0
+    (job.folder / "weights").write_bytes(b"abd")
+    with pytest.raises(DataError, match=r"weights has changed since .* delete the folder"):
+        verify(job)
+    (job.folder / "weights").unlink()
+    with pytest.raises(DataError, match="is gone"):
+        verify(job)

@@ -1,7 +1,9 @@
-"""What is handed to workers: features before jobs, on all cores or the GPU, and lines for a person."""
+"""What is handed to workers: features before jobs, on all cores or the GPU, within a budget; lines for a person."""
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,22 @@ import pytest
 from competition.config import load_competition
 from competition.errors import DataError
 from competition.paths import Paths
+from competition.prepare import run as prepare
 from competition.tables import Rows, read_rows
-from models.config import LightgbmStage, UnimolStage
+from folds.make import load_folds_config
+from folds.make import run as make_folds
+from models.config import LightgbmStage, UnimolStage, load_stages
 from models.inputs import conformers
 from models.jobs import work
 from models.jobs.new_rows import predict_jobs
-from models.jobs.plan import Plan
-from models.jobs.prefill import cache_items
+from models.jobs.plan import plan
+from models.jobs.prefill import cache_items, fill
 from models.jobs.train import train
+from models.jobs.work import run_job
+from models.jobs.workers import Item
 from models.notes import write_notes
 from tests.conftest import mixed_tables, write_competition
-from tests.models.jobs.common import TREES, Echo, HereWorkers, Listing, planned
+from tests.models.jobs.common import TREES, Echo, HereWorkers, Listing, counted, planned, trained
 
 GNN = {"kind": "gnn", "width": 16, "hidden_width": 16, "epochs": 1}
 
@@ -33,11 +40,13 @@ def many_molecules() -> tuple[pd.DataFrame, pd.DataFrame]:
     return table.iloc[:190], table.iloc[190:].drop(columns=["lumo", "mu"])
 
 
-def listed(folder: Path, cores: int, gpus: int, stages: dict[str, Any], **sections: Any) -> Listing:
+def listed(
+    folder: Path, cores: int, gpus: int, stages: dict[str, Any], how: dict[str, Any] | None = None, **sections: Any
+) -> Listing:
     """What a machine would be given to do."""
     config, paths, todo = planned(folder, stages=stages, **sections)
     workers = Listing(cores, gpus)
-    train(config, paths, todo, None, make_workers=lambda n: workers)
+    train(config, paths, todo, None, make_workers=lambda n: workers, **(how or {}))
     return workers
 
 
@@ -45,8 +54,8 @@ def test_trees_fill_sixteen_cores_beside_one_gpu_and_networks_ask_for_it(tmp_pat
     custom = {"kind": "custom", "code": "mine.py:Mine"}
     (tmp_path / "mine.py").write_text("class Mine:\n    pass\n")
     stages = {"trees": TREES, "graph": GNN, "mine": custom, "kernel": {**custom, "gpu": False}}
-    workers = listed(tmp_path, cores=16, gpus=1, stages=stages)
-    asked = {item.arguments[0].stage: (item.gpu, item.threads, item.arguments[-1]) for item in workers.items["jobs"]}
+    jobs = listed(tmp_path, cores=16, gpus=1, stages=stages).given(run_job)
+    asked = {item.arguments[0].stage: (item.gpu, item.threads, item.arguments[-1]) for item in jobs}
     assert asked == {"trees": (False, 5, 5), "graph": (True, 1, 1), "mine": (True, 1, 1), "kernel": (False, 1, 1)}
 
 
@@ -54,41 +63,60 @@ def test_molecules_of_one_job_are_parts_for_all_cores_and_no_stage_computes_thos
     unimol = {"kind": "unimol", "epochs": 1}
     stages = {"one": unimol, "same": {**unimol, "epochs": 2}, "other": {**unimol, "conformers": 2}}
     workers = listed(tmp_path, 16, 1, stages, tables=many_molecules())
-    assert [len(item.arguments[-1]) for item in workers.items["molecules"]] == [100, 100, 50] * 2
-    assert not any(item.gpu for item in workers.items["molecules"])
+    assert [len(item.arguments[1]) for item in workers.given(fill)] == [100, 100, 50] * 2
+    assert not any(item.gpu for item in workers.given(fill))
+    jobs = {item.arguments[0].stage: item for item in workers.given(run_job)}
+    assert jobs["one"].after == jobs["same"].after != jobs["other"].after
+    assert {item.group for item in workers.given(fill)} == jobs["one"].after | jobs["other"].after
 
 
-def test_features_of_molecules_for_a_network_are_computed_before_its_folds(tmp_path: Path) -> None:
-    workers = listed(tmp_path, 2, 0, {"graph": {**GNN, "molecule_features": ["maccs"]}})
-    assert [item.arguments[0].name for item in workers.items["molecules"]] == ["maccs"]
+def test_features_of_molecules_for_a_network_are_computed_once_before_its_folds(tmp_path: Path) -> None:
     config, paths, todo = planned(tmp_path, stages={"graph": {**GNN, "molecule_features": ["maccs"]}})
-    train(config, paths, Plan([], {}, 3, todo.test_key, {}), 1, make_workers=HereWorkers)  # nothing to do
-    items, _ = cache_items(config, todo.stages["graph"], paths, [read_rows(paths.train, config, True)], set())
-    HereWorkers().run(items, "molecules")
+
+    def items() -> list[Item]:
+        return cache_items(config, todo.stages["graph"], paths, [read_rows(paths.train, config, True)], set())[0]
+
+    before = items()
+    assert [item.arguments[0].name for item in before] == ["maccs"]
+    HereWorkers().run(before, "molecules")
     (shard,) = paths.cache.glob("maccs-*/*.npz")
-    before = shard.stat().st_mtime_ns
-    HereWorkers().run(items, "molecules")  # of another machine, which finds it there
-    assert shard.stat().st_mtime_ns == before
-    assert cache_items(config, todo.stages["graph"], paths, [read_rows(paths.train, config, True)], set())[0] == []
+    written = shard.stat().st_mtime_ns
+    HereWorkers().run(before, "molecules")  # of another machine, which finds it there
+    assert shard.stat().st_mtime_ns == written
+    assert items() == []
 
 
 def test_texts_of_a_frozen_encoder_are_parts_for_all_cores_or_the_gpu(tmp_path: Path) -> None:
     pytest.importorskip("rxnfp")
     stages = {"frozen": {"kind": "embedding", "weights": "rxnfp", "columns": ["SMILES"]}}
     workers = listed(tmp_path, 16, 1, stages)
-    assert workers.items["molecules"]
-    assert all(item.gpu for item in workers.items["molecules"])
-    assert not any(item.gpu for item in workers.items["jobs"])
+    assert {item.gpu for item in workers.given(fill)} == {True}
+    assert {item.gpu for item in workers.given(run_job)} == {False}
 
 
 def test_each_shard_begins_with_another_part_of_the_molecules(tmp_path: Path) -> None:
-    config, paths, todo = planned(tmp_path, tables=many_molecules(), stages={"trees": {**TREES, "features": ["maccs"]}})
-    order: list[list[int]] = []
+    stages, order = {"trees": {**TREES, "features": ["maccs"]}}, []
     for i in (1, 2, 3):
-        workers = Listing()
-        train(config, paths, todo, None, make_workers=lambda n, workers=workers: workers, shard=(i, 3))
-        order.append([len(item.arguments[-1]) for item in workers.items["molecules"]])
+        workers = listed(tmp_path, 1, 0, stages, {"shard": (i, 3)}, tables=many_molecules())
+        order.append([len(item.arguments[1]) for item in workers.given(fill)])
     assert order == [[100, 100, 50], [100, 50, 100], [50, 100, 100]]
+
+
+@pytest.mark.parametrize("budget", [None, 1000.0])
+def test_molecules_are_looked_at_before_their_stage_and_within_a_budget_in_its_turn(
+    tmp_path: Path, budget: float | None
+) -> None:
+    """And a stage on other inputs, later in the YAML, does not wait for them."""
+    flat = {"kind": "unimol", "epochs": 1, "unembeddable": "error"}
+    stages = {"conformers": flat, "trees": {**TREES, "features": ["maccs"]}}
+    items = listed(tmp_path, 1, 0, stages, {"budget": budget}).items
+    called = [item.function.__name__ for item in items]
+    trains = ["run_job"] * 3
+    assert called == (["fill", "load", *trains, "fill", *trains] if budget else ["fill", "load", "fill", *trains * 2])
+    filled, looked = items[:2]
+    assert looked.after == {filled.group}
+    jobs = [item for item in items if item.function == run_job]
+    assert [{filled.group, looked.group} <= item.after for item in jobs] == [True] * 3 + [False] * 3
 
 
 def test_a_molecule_without_coordinates_stops_the_run_first_where_error_is_set(
@@ -150,3 +178,34 @@ def test_new_rows_are_predicted_by_finished_jobs_of_stages_with_weights(tmp_path
         job.test_file(todo.test_key).unlink()
     assert predict_jobs(todo.jobs, todo.stages, config, paths, 1, HereWorkers) == todo.test_key
     assert all(job.has_predicted(todo.test_key) for job in todo.jobs)
+
+
+def test_a_stage_that_does_not_fit_is_cut_and_a_later_run_goes_on_from_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = counted(tmp_path, seconds=6.0, seeds=1)
+    config, paths = load_competition(str(path)), Paths("mixed")
+    prepare(config, paths, path)
+    make_folds(config, load_folds_config(str(path)), paths)
+    todo = plan(config, load_stages(str(path)), paths)
+    before = time.monotonic()
+    train(config, paths, todo, 1, budget=12)
+    assert time.monotonic() - before < 12 * 1.05 + 5
+    n_done = sum(job.finished for job in todo.jobs)
+    assert n_done < 3
+    last = capsys.readouterr().out.splitlines()[-2:]
+    said = [f"stage a  seed 0  {n} of 3 jobs finished within the budget of 12 s; " for n in (n_done, n_done - 1)]
+    assert last[0].startswith(tuple(said))  # one less: a job that was published while its worker was ended
+    assert last[1].startswith("stage b  seed 0  0 of 3 jobs finished within the budget of 12 s; ")
+    assert sum(trained(tmp_path).values()) <= n_done + 1  # none that was known not to fit
+
+
+def test_a_run_trains_the_refit_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, paths, todo = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "refit"}})
+    jobs = list(reversed(todo.jobs))  # whatever the order of the list
+    train(config, paths, replace(todo, jobs=jobs), 1, make_workers=HereWorkers)
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1].startswith("stage trees  seed 0  refit on all rows")
+    assert all(job.finished for job in todo.jobs)
+    written = sorted(Paths("mixed").root.rglob("fold_*/report.json"), key=lambda path: path.stat().st_mtime_ns)
+    assert written[-1].parent.name == "fold_all"

@@ -1,4 +1,4 @@
-"""One job from prepared tables to a published folder: alignment, leaks, resumption, new rows in pieces."""
+"""One job from prepared tables to a published folder: alignment, leaks, refits, resumption, new rows in pieces."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 from rdkit import Chem
 
 from competition.config import load_competition
-from competition.files import sha256_of
+from competition.files import read_json, sha256_of, write_json
 from competition.paths import Paths
 from competition.tables import Rows, read_rows
 from folds.table import read_folds
+from models.config import BertStage, GnnStage, UnimolStage
 from models.jobs import work
 from models.jobs.plan import ALL, Job
 from models.jobs.predictions import stage_oof, stage_test
 from models.jobs.work import run_job
+from models.stages import trees
 from models.training import checkpoint
 from tests.conftest import mixed_tables, write_competition
-from tests.models.jobs.common import Echo, planned
+from tests.models.jobs.common import TREES, Echo, planned
 
 
 class Memoriser(Echo):
@@ -115,8 +118,7 @@ def test_a_job_trains_on_the_other_folds_and_a_refit_on_every_row_with_a_seed_of
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = Listening()
-    trees = {"kind": "lightgbm", "n_bits": 64, "final_fit": "refit"}
-    rows, *_ = run_all(tmp_path, monkeypatch, stage, stages={"trees": trees})
+    rows, *_ = run_all(tmp_path, monkeypatch, stage, stages={"trees": {**TREES, "final_fit": "refit"}})
     folds = read_folds(Paths("mixed").folds, rows.ids)
     for fold in range(3):
         held_out = {name for name, of_row in zip(rows.ids, folds, strict=True) if of_row == fold}
@@ -124,6 +126,47 @@ def test_a_job_trains_on_the_other_folds_and_a_refit_on_every_row_with_a_seed_of
     assert sorted(stage.train["fold_all"]) == sorted(rows.ids)
     (refit,) = Paths("mixed").root.glob("models/trees/*/seed_0/fold_all")
     assert not list(refit.glob("oof*"))
+
+
+def test_the_number_of_trees_and_searched_settings_are_means_over_the_folds(tmp_path: Path) -> None:
+    """Counts 10, 20, 33: 63 / 3. Leaves 4, 8, 64 on the search's logarithmic scale: the cube root of 2048, 12.7."""
+    folders = [tmp_path / f"{fold}" for fold in range(3)]
+    for folder, count, leaves, l2 in zip(folders, (10, 20, 33), (4, 8, 64), (0.1, 1.0, 10.0), strict=True):
+        found = {"num_leaves": leaves, "lambda_l2": l2}
+        models = [{"n_trees": 5, "found": {}}, {"n_trees": count, "found": found}]
+        write_json(folder / "training.json", {"models": models})
+    assert trees.choice_of_folds(folders, 0) == {"n_trees": 5, "found": {}}
+    expected = {"num_leaves": 13, "lambda_l2": pytest.approx(1.0)}
+    assert trees.choice_of_folds(folders, 1) == {"n_trees": 21, "found": expected}
+
+
+def test_a_refit_grows_the_mean_number_of_trees_and_counts_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, paths, todo = planned(tmp_path, stages={"trees": {**TREES, "max_trees": 20, "final_fit": "refit"}})
+    *folds, refit = todo.jobs
+    for job in folds:
+        run_job(job, todo.stages["trees"], config, paths, todo.test_key)
+
+    def refuse(*rest: Any) -> Any:
+        raise AssertionError("a refit must not choose")
+
+    monkeypatch.setattr(trees.Trees, "_choose", refuse)
+    run_job(refit, todo.stages["trees"], config, paths, todo.test_key)
+    *counts, n_trees = [
+        [model["n_trees"] for model in read_json(job.folder / "training.json")["models"]] for job in todo.jobs
+    ]
+    assert np.std(counts) > 0
+    expected = [round(mean) for mean in np.mean(counts, axis=0)]
+    assert n_trees == expected
+    grown = [(refit.folder / f"target_{t}.txt").read_text().count("\nTree=") for t in range(2)]
+    assert grown == expected
+
+
+@pytest.mark.parametrize("kind", [GnnStage, BertStage, UnimolStage])
+def test_an_epoch_chosen_on_the_held_out_fold_and_a_refit_contradict_each_other(kind: Any) -> None:
+    with pytest.raises(ValidationError, match="no held-out fold to choose an epoch on"):
+        kind(kind=kind.__name__.removesuffix("Stage").lower(), keep="best_on_held_out", final_fit="both")
 
 
 @pytest.mark.parametrize("final_fit", ["folds", "both"])
@@ -154,7 +197,7 @@ def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
     with pytest.raises(KeyboardInterrupt):
         run(stop_at=-2)
     assert not job.folder.exists()
-    assert len(list(job.folder.parent.glob(f".{job.folder.name}.*/checkpoint.pt"))) == 1
+    assert len(list(job.folder.parent.glob(f".{job.folder.name}/checkpoint.pt"))) == 1
     steps.clear()
     assert run() == undisturbed
     assert len(steps) < max(steps)  # it did not begin anew

@@ -1,4 +1,4 @@
-"""Workers: who gets which core and GPU, errors, and that none outlives the process that started it."""
+"""Workers: who gets which core and GPU, what fits into a budget, and that none outlives the process that started it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from competition.errors import ConfigError, DataError
 from competition.paths import PROJECT
-from models.jobs import local_workers, ray_workers
-from models.jobs.local_workers import LocalWorkers
-from models.jobs.ray_workers import workers_of
-from models.jobs.workers import Item, progress
+from models.jobs import workers as workers_module
+from models.jobs.workers import Item, Workers, progress
 from models.training import machine
 from tests.models.jobs.common import HereWorkers
 
@@ -43,31 +42,30 @@ def linger(path: Path) -> None:
     time.sleep(60)
 
 
-def four_items(folder: Path, done: list[int]) -> list[Item]:
-    """Each writes its environment, and tells `done` when it is finished."""
-    return [Item(write_environment, (folder / f"{i}",), done=lambda i=i: done.append(i)) for i in range(4)]
+def require_results_mistakes_and_lost_workers(workers: Workers, folder: Path) -> None:
+    """What local workers and those of a cluster have in common."""
+    done: list[int] = []
+    four = [Item(write_environment, (folder / f"{i}",), done=lambda i=i: done.append(i)) for i in range(4)]
+    assert workers.run(four, "items") == ([], [])
+    assert sorted(done) == [0, 1, 2, 3]
+    assert {(folder / f"{i}").read_text().split()[0] for i in range(4)} == {"1"}
+    with pytest.raises(ConfigError, match="^said by a worker$"):
+        workers.run([Item(fail, ())], "items")
+    with pytest.raises(DataError, match="memory ran out; finished jobs are kept"):
+        workers.run([Item(be_killed, ())], "items")
 
 
 def test_items_run_in_workers_of_one_thread_and_mistakes_are_raised_as_they_are(tmp_path: Path) -> None:
-    done: list[int] = []
-    with pytest.raises(ConfigError, match="said by a worker"), LocalWorkers(2) as workers:
-        assert workers.run(four_items(tmp_path, done), "items") == ([], [])
-        assert sorted(done) == [0, 1, 2, 3]
-        assert {(tmp_path / f"{i}").read_text().split()[0] for i in range(4)} == {"1"}
-        workers.run([Item(fail, ())], "items")
-
-
-def test_a_killed_worker_is_one_clear_sentence() -> None:
-    with pytest.raises(DataError, match="memory ran out; finished jobs are kept"), LocalWorkers(1) as workers:
-        workers.run([Item(be_killed, ())], "items")
+    with Workers(2) as workers:
+        require_results_mistakes_and_lost_workers(workers, tmp_path)
 
 
 @pytest.fixture
 def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of 16 cores and one GPU, whose workers are threads."""
-    monkeypatch.setattr(local_workers, "usable_cores", lambda: 16)
-    monkeypatch.setattr(local_workers, "usable_gpus", lambda: ["5"])
-    monkeypatch.setattr(local_workers, "ProcessPoolExecutor", lambda n, *rest: ThreadPoolExecutor(n))
+    monkeypatch.setattr(workers_module, "usable_cores", lambda: 16)
+    monkeypatch.setattr(workers_module, "usable_gpus", lambda: ["5"])
+    monkeypatch.setattr(workers_module, "ProcessPoolExecutor", lambda n, *rest: ThreadPoolExecutor(n))
 
 
 @pytest.mark.parametrize("n_workers", [None, 16])
@@ -90,25 +88,22 @@ def test_a_gpu_trains_one_network_at_a_time_while_all_other_cores_grow_trees(
 
     items = [Item(train_network, (i == 0,), gpu=True) for i in range(4)]
     items += [Item(all_at_once.wait, ()) for _ in range(15)]
-    with LocalWorkers(n_workers) as workers:
+    with Workers(n_workers) as workers:
         workers.run(items, "items")
     assert most == 1
 
 
 def test_items_of_several_threads_fill_the_cores_and_no_more(one_gpu: None) -> None:
-    with LocalWorkers() as workers:
-        threes, sixteen, network = Item(print, (), threads=3), Item(print, (), threads=16), Item(print, (), gpu=True)
-        assert [workers.slots(item) for item in (threes, sixteen, network, Item(print, ()))] == [5, 1, 1, 16]
-        workers.running = {Item(print, (), threads=3): 0.0 for _ in range(5)}
-        assert not workers._has_room(threes)
-        assert workers._has_room(network)
-        workers.running.clear()
-        assert workers._has_room(sixteen)
+    threes, sixteen, network = Item(print, (), threads=3), Item(print, (), threads=16), Item(print, (), gpu=True)
+    workers = Workers()
+    assert list(workers._ready([threes, sixteen, network])) == [threes, sixteen, network]
+    workers.running = {Item(print, (), threads=3): 0.0 for _ in range(5)}
+    assert list(workers._ready([threes, sixteen, network])) == [network]
 
 
 def test_a_worker_sees_its_own_gpu_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_workers, "usable_gpus", lambda: ["5"])
-    with LocalWorkers(2) as workers:
+    monkeypatch.setattr(workers_module, "usable_gpus", lambda: ["5"])
+    with Workers(2) as workers:
         workers.run([Item(write_environment, (tmp_path / f"{gpu}",), gpu=gpu) for gpu in (True, False)], "items")
     assert (tmp_path / "True").read_text() == "1 5"
     assert (tmp_path / "False").read_text().strip() == "1"
@@ -116,9 +111,8 @@ def test_a_worker_sees_its_own_gpu_or_none(tmp_path: Path, monkeypatch: pytest.M
 
 def test_an_item_starts_after_the_groups_and_files_that_it_needs() -> None:
     order: list[str] = []
-    can_start = lambda: "first" in order  # noqa: E731
     items = [
-        Item(order.append, ("refit",), can_start=can_start),
+        Item(order.append, ("refit",), can_start=lambda: "first" in order),
         Item(order.append, ("stage",), after=frozenset(["conformers"])),
         Item(order.append, ("first",), group="conformers"),
         Item(order.append, ("second",), group="conformers"),
@@ -137,24 +131,25 @@ def _alive(pid: int) -> bool:
         return False
 
 
+SCRIPT = """
+from pathlib import Path
+from competition import command
+from models.jobs.workers import Item, Workers
+from tests.models.jobs.test_workers import linger
+def main():
+    with Workers(1) as workers:
+        workers.run([Item(linger, (Path("pid"),))], "x")
+if __name__ == "__main__":
+    command.run(main)
+"""
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_when_their_parent_does(tmp_path: Path, how: int) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from pathlib import Path\n"
-        "from competition import command\n"
-        "from models.jobs.local_workers import LocalWorkers\n"
-        "from models.jobs.workers import Item\n"
-        "from tests.models.jobs.test_workers import linger\n"
-        "def main():\n"
-        "    with LocalWorkers(1) as workers:\n"
-        f"        workers.run([Item(linger, (Path({str(tmp_path / 'pid')!r}),))], 'x')\n"
-        "if __name__ == '__main__':\n"
-        "    command.run(main)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    (tmp_path / "script.py").write_text(SCRIPT)
     parent = subprocess.Popen(
-        [sys.executable, str(script)], env=environment, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "script.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
     )  # fmt: skip
     deadline = time.monotonic() + 60
@@ -170,16 +165,110 @@ def test_workers_end_when_their_parent_does(tmp_path: Path, how: int) -> None:
         time.sleep(0.05)
 
 
+def items(group: str, n: int, alike: str = "", **settings: object) -> list[Item]:
+    return [Item(print, (), group=group, alike=alike or group, **settings) for _ in range(n)]  # type: ignore[arg-type]
+
+
+Started = Callable[..., str | None]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Started:
+    """Name of the group that may start at a moment, by what runs since when, and what items took."""
+
+    def started(
+        waiting: list[Item], n_workers: int, now: float, deadline: float, gpus: int = 0,
+        running: dict[Item, float] | None = None, **seconds: list[float],
+    ) -> str | None:  # fmt: skip
+        workers = HereWorkers(n_workers, gpus)
+        workers.running, workers.seconds, workers.deadline = running or {}, defaultdict(list, seconds), deadline
+        with monkeypatch.context() as patched:
+            patched.setattr(workers_module.time, "monotonic", lambda: now)
+            item = workers._choose(waiting)
+        return item and item.group
+
+    return started
+
+
+def test_the_rest_of_a_stage_starts_only_if_all_of_it_ends_in_time(started: Started) -> None:
+    four = items("a", 4)
+    assert started(four, 1, now=99.9, deadline=100) == "a"  # the first shows how long the others take
+    assert started(four, 1, now=60, deadline=100, a=[10]) == "a"
+    assert started(four, 1, now=60.1, deadline=100, a=[10]) is None
+    assert started(four, 2, now=80, deadline=100, a=[10]) == "a"
+    assert started(items("a", 5), 2, now=80, deadline=100, a=[10]) is None  # three rounds, the last with one item
+    assert started(four, 1, now=60, deadline=100, a=[5, 15]) == "a"  # their mean predicts the others
+    assert started(four, 1, now=61, deadline=100, a=[5, 15]) is None
+
+
+def test_a_running_job_keeps_its_worker_as_long_as_it_is_expected_to(started: Started) -> None:
+    """One of three workers has run for 4 of 10 s: six more end after 10, 10, 16, 20, 20 and 26 s."""
+    six, running = items("a", 6), dict.fromkeys(items("a", 1), 96.0)
+    assert started(six, 3, now=100, deadline=126, running=running, a=[10]) == "a"
+    assert started(six, 3, now=100, deadline=125, running=running, a=[10]) is None
+
+
+def test_a_gpu_is_reckoned_apart_from_the_cores(started: Started) -> None:
+    """Three networks one after another on the one GPU take 30 s, whatever the cores do; on cores alone, 10 s."""
+    networks, trees = items("a", 3, gpu=True), dict.fromkeys(items("b", 1), 0.0)
+    assert started(networks, 16, now=0, deadline=30, gpus=1, running=trees, a=[10], b=[999]) == "a"
+    assert started(networks, 16, now=0, deadline=29, gpus=1, running=trees, a=[10], b=[999]) is None
+    assert started(networks, 16, now=0, deadline=10, running=trees, a=[10], b=[999]) == "a"
+
+
+def test_stages_start_in_their_order_and_one_that_does_not_fit_leaves_its_time_to_the_next(started: Started) -> None:
+    both = [*items("a", 4), *items("b", 4)]
+    assert started(both, 1, now=0, deadline=100, a=[10]) == "a"
+    assert started(both, 1, now=0, deadline=100, a=[30]) == "b"
+    assert started(both, 1, now=0, deadline=100, a=[30], b=[9]) == "b"
+    assert started(both, 1, now=0, deadline=100, a=[30], b=[30]) is None
+
+
+def test_workers_that_are_free_while_a_stage_is_measured_take_later_work_first(started: Started) -> None:
+    a, b, c, running = items("a", 3), items("b", 3), items("c", 5), dict.fromkeys(items("a", 1), 0.0)
+    assert started([*a, *b, *c], 2, now=1, deadline=100, running=running, b=[5]) == "b"
+    assert started([*a, *c], 2, now=1, deadline=100, running=running) == "c"
+    assert started([*a, *b], 2, now=1, deadline=100, running=running, b=[500]) == "a"
+
+
+def test_a_seed_that_fits_is_not_lost_with_one_that_does_not_and_all_seeds_are_measured_by_one_job(
+    started: Started,
+) -> None:
+    first, second, b = items("a 0", 4, "a"), items("a 1", 5, "a"), items("b", 5)
+    running = dict.fromkeys(items("a 0", 1, "a"), 0.0)
+    assert started([*first, *second, *b], 2, now=1, deadline=100, running=running) == "b"
+    assert started([*first, *second], 1, now=0, deadline=100, a=[10]) == "a 0"
+    assert started([*second, *b], 1, now=1, deadline=50, a=[10]) == "b"
+
+
+def test_what_was_cut_is_said_with_its_reason() -> None:
+    workers = HereWorkers()
+    workers.seconds["a"] = [90.0]
+    why = workers.why_unfinished
+    assert why(items("a", 3), [], "a") == "3 not started: at about 1.5 min each they did not fit"
+    assert why(items("b", 5), items("b", 2), "b") == "2 cut off when it ended, 5 not started: no time was left"
+    waiting = items("b", 5, after=frozenset(["the conformers"]))
+    assert why([*waiting, *items("the conformers", 7)], [], "b") == "5 not started: the conformers did not fit"
+    assert why(items("a", 3), [], "b") == ""
+
+
+def test_running_items_are_ended_at_the_deadline() -> None:
+    before, three = time.monotonic(), [Item(time.sleep, (60,)) for _ in range(3)]
+    with Workers(2) as workers:
+        workers.deadline = before + 1.5
+        waiting, cut = workers.run(three, "items")
+    assert (waiting, cut) == (three[2:], three[:2])
+    assert 1.5 <= time.monotonic() - before < 10
+
+
 def test_a_mac_has_no_affinity_and_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
     exists = Path.exists
     monkeypatch.setattr(Path, "exists", lambda path: not str(path).startswith("/proc") and exists(path))
     monkeypatch.setattr(machine.shutil, "which", lambda name: None)
-    with LocalWorkers() as workers:
-        assert workers.capacity() == (os.cpu_count(), 0)
-    found: dict[str, Any] = machine.machine()
-    assert found["cores"] == os.cpu_count()
-    assert found["processor"]
+    assert Workers().capacity() == (os.cpu_count(), 0)
+    assert machine.machine()["cores"] == os.cpu_count()
+    assert machine.machine()["processor"]
     assert not machine.cpu_has_bf16()
 
 
@@ -194,9 +283,3 @@ def test_gpus_are_those_that_cuda_shows(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert machine.usable_gpus() == expected
-
-
-def test_ray_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_workers.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"needs the package ray.*pip install -r requirements-ray.txt"):
-        workers_of("ray", None)(1)
