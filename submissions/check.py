@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from competition import command
@@ -41,6 +42,8 @@ from submissions.config import Config, load_config
 def check(config: Config, here: bool = True) -> str:
     """Check a whole configuration with its tables and weights; returns what was found, in words.
 
+    What is wrong in the tables is named first and alone; what stages cannot do with them, of all stages at once.
+
     Args:
         here: whether this machine trains, and has to have the precision of the stages.
     """
@@ -52,12 +55,9 @@ def check(config: Config, here: bool = True) -> str:
     for where, named in _user_code(config.submissions.model_dump(), "submissions"):
         load_user_code(where, named, "what it names")
     lines, mistakes = [describe(prepared.report)], []
-    has_gpu = bool(usable_gpus())  # whether it has bf16 only torch knows; the stage asks it
     for name, stage in config.stages.items():
         try:
-            if here and isinstance(stage, NeuralStage):
-                require_precision(stage.precision, has_gpu, has_gpu or cpu_has_bf16())
-            found, doubts = _check_stage(stage, competition, prepared, folds)
+            found, doubts = _check_stage(stage, competition, prepared, folds, here)
         except (ConfigError, DataError) as error:  # with a line for each mistake
             mistakes += [f"stages.{name}: {line}" for line in str(error).splitlines()]
             continue
@@ -69,9 +69,12 @@ def check(config: Config, here: bool = True) -> str:
 
 
 def _check_stage(
-    stage: Any, competition: CompetitionConfig, prepared: Prepared, folds: NDArray[np.int64]
+    stage: Any, competition: CompetitionConfig, prepared: Prepared, folds: NDArray[np.int64], here: bool
 ) -> tuple[str, list[str]]:
     """What is known of a stage before its first job, and what looks wrong, in words."""
+    if here and isinstance(stage, NeuralStage):
+        has_gpu = bool(usable_gpus())  # whether it has bf16 only torch knows; the stage asks it
+        require_precision(stage.precision, has_gpu, has_gpu or cpu_has_bf16())
     require_inputs(stage, competition)
     if stage.kind in ("gnn", "unimol", "unimol2"):
         molecule_columns(stage.columns, competition.smiles, stage.kind)
@@ -96,9 +99,9 @@ def _check_stage(
     code_digest(stage)
     weights = getattr(stage, "weights", None)
     digest_of_weights(weights)
-    labels = WEIGHT_SETS[weights].labels if weights in WEIGHT_SETS else None
     said = stage.kind + (f" from {weights}" if weights else "")
-    said += f" ({labels}: check that they are not this competition's)" if labels else ""
+    if weights in WEIGHT_SETS and (labels := WEIGHT_SETS[weights].labels):
+        said += f" ({labels}: check that they are not this competition's)"
     if not isinstance(stage, FileStage):
         return said, []
     mark, doubts = check_predictions(stage, competition, prepared, folds)
@@ -117,18 +120,16 @@ def _user_code(settings: Any, where: str) -> Iterator[tuple[str, str]]:
 def _check_metric(competition: CompetitionConfig, y: NDArray[np.float64], folds: NDArray[np.int64]) -> None:
     """A metric must be a finite number for predictions near the labels, wherever a run takes it: on all rows, on those
     of each fold, and on rows drawn with repetition."""
-    rng = np.random.default_rng(0)
-    metric = load_metric(competition.metric, competition.greater_is_better)
+    rng, metric = np.random.default_rng(0), load_metric(competition.metric, competition.greater_is_better)
     y_pred = np.where(np.isnan(y), np.nanmean(y, axis=0), y)
     near = y_pred + 0.1 * np.nanstd(y, axis=0) * rng.normal(size=y.shape)
     y_pred = np.where(near > metric.above, near, y_pred)
-    subsets: dict[str, NDArray[np.int64]] = {"all rows that are scored": np.flatnonzero(folds >= 0)}
+    subsets = {"all rows that are scored": np.flatnonzero(folds >= 0)}
     subsets |= {f"the rows of fold {fold}": np.flatnonzero(folds == fold) for fold in range(int(folds.max()) + 1)}
     subsets["rows drawn with repetition"] = rng.integers(len(y), size=len(y))
     for i, (named, rows) in enumerate(subsets.items()):
-        score = metric(y[rows], y_pred[rows])
-        labels = zip(competition.targets, y[rows].T, strict=True)
-        equal = [name for name, part in labels if len(np.unique(part[~np.isnan(part)])) < 2]
+        score, labels = metric(y[rows], y_pred[rows]), pd.DataFrame(y[rows], columns=competition.targets)
+        equal = list(labels.columns[labels.nunique() < 2])
         if np.isfinite(score) or (equal and i):  # within a fold R2 and correlations may have no value to give
             continue
         what_to_do = "Correct the function (NaN in y_true is a missing label)"

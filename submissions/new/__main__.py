@@ -16,7 +16,6 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from itertools import chain, count
 from pathlib import Path
 from typing import Any, get_args
 
@@ -64,14 +63,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--group", help="training column whose equal values must share a fold")
     kinds = [kind for kind in get_args(FoldsKind) if kind not in ("time", "column", "file")]  # which name a column
     add("--folds", choices=kinds, help="kind of folds")
-    presets = sorted(file.stem for file in PRESETS.glob("*.yaml"))
-    add(
-        "--preset", choices=presets,
-        help="stages for minutes on a CPU (quick), for hours on a CPU, or for a 16 GB GPU, or of a file of yours in "
-        "submissions/new/presets (default: quick; none with --oof)",
-    )  # fmt: skip
-    found_in = f"a folder with {OOF} and {TEST} for each stage"
-    add("--oof", type=Path, metavar="DIR", help=f"folder of predictions made elsewhere: {found_in}")
+    preset = "stages for minutes on a CPU (quick), for hours on a CPU, or for a 16 GB GPU, or of a file of yours in "
+    preset += "submissions/new/presets (default: quick; none with --oof)"
+    add("--preset", choices=sorted(file.stem for file in PRESETS.glob("*.yaml")), help=preset)
+    oof = f"folder of predictions made elsewhere: a folder with {OOF} and {TEST} for each stage"
+    add("--oof", type=Path, metavar="DIR", help=oof)
     add("--force", action="store_true", help="replace an existing YAML")
     args = options.parse_args(arguments)
     if args.kaggle is None and None in (args.train, args.test, args.sample):
@@ -83,20 +79,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def target_file(name: str, force: bool) -> Path:
     """Where the YAML goes."""
-    stem = re.sub(r"\.ya?ml$", "", Path(name).name)
-    if len(stem.encode()) > 100:
-        raise ConfigError(f"NAME has {len(stem)} characters, and folders are named after it; take at most 100.")
-    if stem != Path(name).name:
-        path = Path(name).resolve()
-    elif re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) and name not in ("cache", "configs", "kaggle"):
-        beside_code, among_products = paths.config_folders()
-        path = (beside_code if os.access(beside_code, os.W_OK) else among_products).resolve() / f"{name}.yaml"
-        if not path.is_relative_to(beside_code.resolve()) and (beside_code / path.name).exists():
-            raise ConfigError(f"NAME is taken: {beside_code / path.name} is there and read-only. Choose another.")
-    else:
-        raise ConfigError(
-            f"NAME takes letters, digits, _, - and ., and is none of cache, configs and kaggle; found {name!r}."
-        )
+    path = Path(name).resolve()
+    beside_code, among_products = (folder.resolve() for folder in paths.config_folders())
+    if not (is_file := path.suffix in (".yaml", ".yml")):
+        path = (beside_code if os.access(beside_code, os.W_OK) else among_products) / f"{name}.yaml"
+    plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) and name not in ("cache", "configs", "kaggle")
+    if len(path.stem.encode()) > 100 or not (is_file or plain):
+        allowed = "up to 100 letters, digits, _, - and ., and is none of cache, configs and kaggle"
+        raise ConfigError(f"NAME takes {allowed}; found {name!r}.")
+    if path.parent == among_products and (beside_code / path.name).exists():
+        raise ConfigError(f"NAME is taken: {beside_code / path.name} is there and read-only. Choose another.")
     if path.exists() and not force:
         raise ConfigError(f"{path} is there already; remove it, choose another name, or add --force to replace it.")
     return path
@@ -110,18 +102,20 @@ def file_stages(folder: Path, yaml_file: Path, taken: set[str]) -> list[Block]:
         yaml_file: that the stages are written for.
         taken: names of other stages.
     """
-    folders = sorted(f for f in folder.iterdir() if f.is_dir() and f.name[0] != ".") if folder.is_dir() else []
-    usable = [part for part in folders if (part / OOF).exists() or (part / TEST).exists()]
-    if not usable:
-        raise DataError(f"--oof {folder} has no folder with {OOF} and {TEST}, one for each stage. Correct the path.")
-    blocks, names = [], set(taken)
-    for part in folders:
-        legal = re.sub(r"^(?=[^A-Za-z])", "stage_", re.sub(r"[^A-Za-z0-9_]", "_", part.name))
-        name = next(name for name in chain([legal], (f"{legal}_{i}" for i in count(2))) if name not in names)
+    blocks, names = list[Block](), set(taken)
+    for part in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if not part.is_dir() or part.name.startswith("."):
+            continue
+        name = re.sub(r"^(?=[^A-Za-z])", "stage_", re.sub(r"[^A-Za-z0-9_]", "_", part.name))
+        while name in names:
+            name += "_2"
         names.add(name)
-        said = f"predictions made elsewhere{'' if name == part.name else f', the folder {part.name!r}'}"
-        said += "" if part in usable else f"; left out, since it has neither {OOF} nor {TEST}"
-        blocks.append(Block(name, {"kind": "file", "folder": as_written(part, yaml_file)}, said, part in usable))
+        usable = (part / OOF).exists() or (part / TEST).exists()
+        said = f"predictions made elsewhere, the folder {part.name!r}"
+        said += "" if usable else f"; left out, since it has neither {OOF} nor {TEST}"
+        blocks.append(Block(name, {"kind": "file", "folder": as_written(part, yaml_file)}, said, usable))
+    if not any(block.enabled for block in blocks):
+        raise DataError(f"--oof {folder} has no folder with {OOF} and {TEST}, one for each stage. Correct the path.")
     return blocks
 
 
@@ -139,57 +133,37 @@ def to_yaml(args: argparse.Namespace, path: Path, found: Found) -> str:
         stages = [*theirs, *stages]
         shared = common_folds([path.parent / block.settings["folder"] / OOF for block in theirs if block.enabled])
         if shared is not None and args.folds is None and args.group is None:
-            folds, folds_reason = (
-                {"kind": "file", "file": as_written(shared, path)},
-                "theirs, the same in every oof.csv",
-            )
-            if any(column.role != "left out" for column in found.columns):
+            folds, folds_reason = {"kind": "file", "file": as_written(shared, path)}, f"theirs, the same in every {OOF}"
+            if found.inputs:
                 folds["equal_inputs_may_cross"] = True  # what they did is done; folds.make counts such inputs
 
     lines = comments(f"{path.stem}: {found.problem}. Written by ./run.sh new; look at each GUESS.", "")
     lines.append("competition:")
-    for key in ("train", "test", "sample", "answers"):
-        if (file := getattr(args, key)) is not None:
-            said = "read by the final scoring alone" if key == "answers" else ""
-            lines += setting("sample_submission" if key == "sample" else key, as_written(file, path), said)
-    if args.kaggle is not None:
-        lines += setting("kaggle", args.kaggle, "where submit and kernel go to")
+    files = {"train": args.train, "test": args.test, "sample_submission": args.sample, "answers": args.answers}
+    for key, file in files.items():
+        lines += setting(key, file and as_written(file, path))
+    lines += setting("kaggle", args.kaggle, "where submit and kernel go to")
     lines += setting("id", found.id, found.id_reason)
-    missing = ", ".join(f"{target} {n}" for target, n in found.missing_labels.items())
-    lines += setting("targets", found.targets, found.targets_reason, f"labels missing: {missing}" if missing else "")
-    if found.submission_columns:
-        lines += setting("submission_columns", found.submission_columns, "the targets' names in the sample")
+    lines += setting("targets", found.targets, found.targets_reason)
+    lines += setting("submission_columns", found.submission_columns, "the targets' names in the sample")
     for role in (*ROLES, "left out"):
         columns = {column.name: column for column in found.columns if column.role == role}
         reasons = [f"{name if name.strip() else '(no name)'}: {column.reason}" for name, column in columns.items()]
         if role == "left out":
             lines += [line for reason in reasons for line in comments(f"left out: {reason}")]
-        elif columns:
-            lines += setting(role, list(columns), *reasons)
+        else:
+            lines += setting(role, list(columns) or None, *reasons)
     if found.has_no_molecules:
         lines += setting("empty_smiles", "[Ar]", "GUESS: an empty cell is no molecule; argon stands for it")
-    if found.unreadable:
-        lines += setting("unparsable", "drop", f"GUESS: rows that cannot be read are left out, {found.unreadable}")
-    if args.group is not None:
-        lines += setting("group", args.group)
-    for group in found.groups:
-        lines += comments(f"with folds.kind group, if rows of one {group} belong together: group: {as_yaml(group)}")
+    if unreadable := found.unreadable:
+        lines += setting("unparsable", "drop", f"GUESS: rows that cannot be read are left out, {unreadable}")
+    lines += setting("group", args.group)
     lines += setting("metric", metric, metric_reason)
-    if args.greater is not None:
-        lines += setting("greater_is_better", args.greater)
+    lines += setting("greater_is_better", args.greater)
     lines += ["", *setting("folds", folds, folds_reason, indent=""), "", "stages:"]
     for stage in stages:
         lines += [*comments(stage.comment), f"  {'' if stage.enabled else '# '}{stage.name}: {as_yaml(stage.settings)}"]
     return "\n".join(lines) + "\n"
-
-
-def warnings(found: Found) -> list[str]:
-    """What the user should look at before going on."""
-    said = [f"column {column.name}: {column.reason}" for column in found.columns if column.warning]
-    said += [f"rows that cannot be read: {found.unreadable}"] if found.unreadable else []
-    yes_or_no = [name for name in found.targets if set(found.y[name].dropna()) == {0, 1}]
-    said += [f"target {name}: only 0 and 1, predicted as a number; no classification yet" for name in yes_or_no]
-    return [f"WARNING  {on_one_line(line)}" for line in said]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -209,7 +183,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = to_yaml(args, path, found)
     validate(Config, yaml.safe_load(text), path)
     write_atomically(path, text + (PRESETS.parent / "hints.yaml").read_text(encoding="utf-8"))
-    print("\n".join([text, *warnings(found)]))
+    print(text)
+    for column in found.columns:
+        if column.warning:
+            print(f"WARNING  column {on_one_line(f'{column.name}: {column.reason}')}")
     named = args.name if path.name == Path(args.name).name else path.stem
     config = load_config(named)
     try:

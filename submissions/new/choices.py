@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
 from rdkit import Chem
@@ -74,12 +73,11 @@ def choose_folds(found: Found, group: str | None, kind: str | None) -> tuple[str
         raise ConfigError("--folds group and --group COL belong together; add the other, or leave both out.")
     if kind in ("scaffold", "cluster") and not smiles:
         raise ConfigError(f"--folds {kind} needs a column of molecules, and none was found.")
-    unlike = why_scaffolds(_molecules(train, smiles), _molecules(found.test, smiles)) if len(smiles) == 1 else ""
     if kind is not None:
         reason = "named with --folds"
     elif group is not None:
         kind, reason = "group", f"rows of one {group!r} share a fold"
-    elif unlike:
+    elif len(smiles) == 1 and (unlike := why_scaffolds(_molecules(train, smiles), _molecules(found.test, smiles))):
         kind, reason = "scaffold", f"{unlike}: the folds hold out scaffolds too"
     elif len(found.targets) == 1:
         kind, reason = "stratified", "one target: like values in every fold"
@@ -105,38 +103,37 @@ def _molecules(table: pd.DataFrame, smiles: list[str]) -> list[str]:
 
 def choose_stages(preset: str, found: Found) -> list[Block]:
     """The stages of a preset that fit to the tables, with fewer epochs or as a comment where these are large."""
-    file = PRESETS / f"{preset}.yaml"
     smiles, reactions = found.named("smiles"), [column.name for column in found.columns if column.reaction]
-    text = [name for name in found.named("text") if name not in reactions]
-    is_long = _length("words", text, found) > 200
+    text, numbers = found.named("text"), found.named("numeric", "categorical")
+    notes = [name for name in text if name not in reactions]
+    is_long = _length("words", notes, found) > 200
     columns: dict[Need, list[str]] = {
         "molecules": smiles,
-        "one_molecule": smiles if len(smiles) == 1 else [],
+        "one_molecule": smiles[: len(smiles) == 1],
         "several_molecules": smiles if len(smiles) > 1 else [],
         "reactions": reactions,
-        "text": text,
-        "short_text": [] if is_long else text,
-        "long_text": text if is_long else [],
-        "table": [] if found.named("smiles", "text") else found.named("numeric", "categorical"),
+        "text": notes,
+        "short_text": [] if is_long else notes,
+        "long_text": notes if is_long else [],
+        "table": [] if smiles or text else numbers,
     }
-    parts = {"fingerprints and descriptors": smiles, "TF-IDF": found.named("text")}
-    parts["the numbers and categories"] = found.named("numeric", "categorical")
+    parts = {"fingerprints and descriptors": smiles, "TF-IDF": text, "the numbers and categories": numbers}
     features = ", ".join(words for words, there in parts.items() if there)
-    blocks = []
+    file, blocks = PRESETS / f"{preset}.yaml", []
     for stage in validate(Preset, load_yaml(file), file).stages:
         read = next((columns[need] for need in stage.needs if columns[need]), None)
         if read:
-            block = _fitted(stage, read, found)
+            block = _fitted(stage, read, found, features)
             # Without `columns` a language model takes the text columns where there are any.
-            if block.settings["kind"] in ("bert", "embedding") and read != (found.named("text") or smiles):
+            if block.settings["kind"] in ("bert", "embedding") and read != (text or smiles):
                 block.settings["columns"] = read
-            blocks.append(Block(block.name, block.settings, block.comment.format(features=features), block.enabled))
+            blocks.append(block)
     return blocks
 
 
-def _fitted(stage: PresetStage, columns: list[str], found: Found) -> Block:
+def _fitted(stage: PresetStage, columns: list[str], found: Found, features: str) -> Block:
     """A stage with as many epochs as the tables allow, without settings that are the defaults of its kind."""
-    settings, reason, n_rows = dict(stage.settings), stage.reason, len(found.train)
+    settings, reason, n_rows = dict(stage.settings), stage.reason.format(features=features), len(found.train)
     epochs = settings.get("epochs")
     sizes = {"labels": n_rows * len(found.targets), "row_pairs": n_rows**2 * len(found.targets)}
     size = sizes.get(stage.size) or n_rows * _length(stage.size, columns, found)
@@ -151,15 +148,15 @@ def _fitted(stage: PresetStage, columns: list[str], found: Found) -> Block:
     return Block(stage.name, changes, reason, enabled)
 
 
-def _length(size: Size, columns: list[str], found: Found) -> float:
+def _length(size: str, columns: list[str], found: Found) -> float:
     """How long the inputs of a row are, as the mean over some 200 training rows."""
     sample = found.train.iloc[:: max(1, len(found.train) // 200)]
-    lengths = [float(np.mean([LENGTHS[size](cell) for cell in sample[name]])) for name in columns]
+    lengths = {name: float(sample[name].map(LENGTHS[size]).mean()) for name in columns}
     if size in ("characters", "words"):
-        return min(LONGEST, sum(lengths))
+        return min(LONGEST, sum(lengths.values()))
     # Of several columns a batch encodes each distinct molecule once.
-    shares = [min(1, found.train[name].nunique() / USUAL_BATCH) if len(columns) > 1 else 1 for name in columns]
-    return float(np.dot(shares, lengths))
+    several, distinct = len(columns) > 1, found.train[columns].nunique()
+    return sum(n * (min(1, distinct[name] / USUAL_BATCH) if several else 1) for name, n in lengths.items())
 
 
 def _atoms(smiles: str, hydrogens: bool) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ from competition.clean import MISSING, check_ids, named_rows, parse_numbers
 from competition.errors import DataError
 from competition.files import read_text_table
 from competition.molecules import canonical_smiles, normalised_text
+from submissions.new.writing import as_yaml
 
 Role = Literal["smiles", "text", "numeric", "categorical", "left out"]
 
@@ -59,8 +61,6 @@ class Found:
     y: pd.DataFrame
     """(n_rows, n_targets) labels, NaN where there is none."""
     columns: list[Column]
-    groups: list[str]
-    """Columns only in train whose names suggest that their rows belong together."""
 
     def named(self, *roles: Role) -> list[str]:
         """Columns of some roles, in the order of the training table."""
@@ -78,23 +78,17 @@ class Found:
         return len(smiles) > 1 and any((t[smiles] == "").any(axis=None) for t in (self.train, self.test))
 
     @property
-    def missing_labels(self) -> dict[str, int]:
-        """Number of training rows without a label, of each target that has such rows."""
-        return {str(name): int(n) for name, n in self.y.isna().sum().items() if n}
-
-    @property
     def unreadable(self) -> str:
         """The rows whose molecule does not parse or whose text is empty, in words."""
         said = []
         for where, table in (("train", self.train), ("test", self.test)):
-            wrong = pd.Series(False, index=table.index)
-            for name in self.named("text"):
-                wrong |= table[name].map(normalised_text) == ""
+            wrong = pd.DataFrame({name: table[name].map(normalised_text) == "" for name in self.named("text")})
             for name in self.named("smiles"):
                 stands_for_none = (table[name].str.strip() == "") & self.has_no_molecules
-                wrong |= table[name].map(canonical_smiles).isna() & ~stands_for_none
-            if wrong.any():
-                said.append(f"{int(wrong.sum())} of {where}: {named_rows(table, wrong, self.id)}")
+                wrong[name] = table[name].map(canonical_smiles).isna() & ~stands_for_none
+            rows = wrong.any(axis=1).to_numpy()
+            if rows.any():
+                said.append(f"{rows.sum()} of {where}: {named_rows(table, rows, self.id)}")
         return "; ".join(said)
 
     @property
@@ -102,7 +96,7 @@ class Found:
         """Kind of the competition, in words."""
         kinds = ["molecules"] * bool(self.named("smiles")) + ["text"] * bool(self.named("text"))
         inputs = " and ".join(kinds) or ("a table" if self.inputs else "no inputs")
-        n, labels = len(self.targets), ", sparse labels" if self.missing_labels else ""
+        n, labels = len(self.targets), ", sparse labels" if self.y.isna().any(axis=None) else ""
         return f"{inputs}, {'one target' if n == 1 else f'{n} targets'}{labels}"
 
 
@@ -125,18 +119,20 @@ def detect(
     for name in dict.fromkeys([*train.columns, *test.columns]):
         if name in (id_column, *predicted):
             continue
-        column = Column(name, "left out", f"only in {'train' if name in train else 'test'}")
         if name in test and name in train:
             column = classify(name, train[name], test[name])
+        else:
+            column = Column(name, "left out", f"only in {'train' if name in train else 'test'}")
+            if name in train and NAMED_LIKE_GROUP.search(name) and 1 < train[name].nunique() < len(train):
+                said = f"if rows of one {name} belong together, set group: {as_yaml(name)} and folds.kind group"
+                column = replace(column, reason=f"{column.reason}; {said}")
         if name == group and column.role == "smiles":  # a new molecule still says much; a new label says nothing
             column = replace(column, reason=f"{column.reason}; it makes the folds, too (--group)")
         elif name == group:
             column = Column(name, "left out", "makes the folds (--group)")
         columns.append(column)
-    only_train = [name for name in train.columns if name not in test and name not in predicted and name != group]
-    groups = [name for name in only_train if NAMED_LIKE_GROUP.search(name) and 1 < train[name].nunique() < len(train)]
     y = pd.DataFrame({name: parse_numbers(train, name, id_column, train_file) for name in predicted})
-    found = Found(train, test, id_column, id_reason, predicted, renamed, targets_reason, y, columns, groups)
+    found = Found(train, test, id_column, id_reason, predicted, renamed, targets_reason, y, columns)
     if inputs_needed and not found.inputs:
         reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in columns) or "there is no other column"
         raise DataError(f"no column of {' and '.join(list(tables)[:2])} is an input to learn from ({reasons}).")
@@ -173,26 +169,20 @@ def find_targets(
     """
     if foreign := [name for name in named if name not in train]:
         raise DataError(f"--target names {', '.join(map(repr, foreign))}, which the training table does not have.")
-    if named and set(named) == set(asked):
-        return named, None, "named with --target"
     if not asked or (named and len(named) != len(asked)):
-        columns = ", ".join(asked) or "none"
-        raise DataError(
-            f"{sample_file} needs a column for each target beside the id, in their order; it has {columns}."
-        )
+        found = ", ".join(asked) or "none"
+        raise DataError(f"{sample_file} needs a column for each target beside the id, in their order; it has {found}.")
     if named:
-        return named, asked, "named with --target; the sample calls them " + ", ".join(asked)
-    if inputs := [name for name in asked if name in test and name in train and not is_numeric(train[name])]:
-        raise DataError(f"{sample_file} has the input {', '.join(inputs)} among the targets; remove it, or set --id.")
+        return named, None if set(named) == set(asked) else asked, "named with --target, in the sample's order"
     lacking = [name for name in asked if name not in train]
     if not lacking:
         return asked, None, "the sample's other columns"
+    only_train = [name for name in train.columns if name.strip() and name not in (*test.columns, *asked, group)]
     spare = [
         name
-        for name in train.columns
-        if name.strip() and name not in (*test.columns, *asked, group) and not NAMED_LIKE_GROUP.search(name)
-        and is_numeric(train[name]) and not counts_rows(train[name])
-    ]  # fmt: skip
+        for name in only_train
+        if not NAMED_LIKE_GROUP.search(name) and is_numeric(train[name]) and not counts_rows(train[name])
+    ]
     if len(spare) != len(lacking):
         raise DataError(
             f"{sample_file} asks for {', '.join(lacking)}, which the training table does not have; {len(spare)} of its "
@@ -219,55 +209,49 @@ def is_numeric(cells: pd.Series) -> bool:
 
 def counts_rows(cells: pd.Series) -> bool:
     """Whether the cells are consecutive whole numbers, one per row, in any order."""
-    numbers = pd.to_numeric(cells, errors="coerce")
-    whole = cells.is_unique and len(cells) > 1 and bool((numbers % 1 == 0).all())
-    return whole and bool(numbers.max() - numbers.min() + 1 == len(numbers))
+    numbers = pd.to_numeric(cells, errors="coerce").sort_values()
+    return len(cells) > 1 and bool((numbers.diff()[1:] == 1).all() and numbers.iloc[0] % 1 == 0)
 
 
 def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
     """Role of a column that both tables have."""
-    cells = pd.concat([train, test], ignore_index=True).str.strip()
+    column, cells = partial(Column, name), pd.concat([train, test], ignore_index=True).str.strip()
     if not name.strip():
-        return Column(name, "left out", "has no name, like the row numbers that pandas writes")
+        return column("left out", "has no name, like the row numbers that pandas writes")
     if train.str.strip().nunique() == 1:
-        return Column(name, "left out", "the same in every training row")
+        return column("left out", "the same in every training row")
     wrong, n_known = not_numbers(cells)
-    if not cells.str.fullmatch(r"0\d+").any():  # 007 is a name, and would lose its zeros
-        if wrong.empty and n_known:
-            return _number_column(name, train, cells, n_known)
-        commas = bool(wrong.str.fullmatch(r"[+-]?\d*,\d+").all())
-        if len(wrong) and (commas or len(wrong) <= 0.2 * n_known):
-            why = f"{len(wrong)} of {n_known} cells are no numbers ({wrong.iloc[0]!r}{', a decimal comma' * commas})"
-            return Column(name, "left out", f"{why}; correct or empty them to use it", warning=True)
+    is_code = cells.str.fullmatch(r"0\d+").any()  # 007 is a name, and would lose its zeros
+    if wrong.empty and n_known and not is_code:
+        if counts_rows(train) or counts_rows(cells):
+            return column("left out", "counts the rows")
+        if train.is_unique and NAMED_LIKE_ID.search(name):
+            return column("left out", "has a value of its own in every row and a name like an id")
+        reason = "numbers" + (f", {len(cells) - n_known} cells empty" if n_known < len(cells) else "")
+        if train.nunique() <= 10 and (pd.to_numeric(cells, errors="coerce").dropna() % 1 == 0).all():
+            reason += f", {train.nunique()} distinct whole ones: move it to categorical if they are codes"
+        return column("numeric", reason)
+    commas = bool(wrong.str.fullmatch(r"[+-]?\d*,\d+").all())
+    if len(wrong) and not is_code and (commas or len(wrong) <= 0.2 * n_known):
+        why = f"{len(wrong)} of {n_known} cells are no numbers ({wrong.iloc[0]!r}{', a decimal comma' * commas})"
+        return column("left out", f"{why}; correct or empty them to use it", warning=True)
     filled = cells[cells != ""]
     distinct, n_cells = list(filled.unique()), len(filled)
-    sample = distinct[:: max(1, len(distinct) // SAMPLED)][:SAMPLED]
+    n, sample = len(distinct), distinct[:: max(1, len(distinct) // SAMPLED)][:SAMPLED]
     n_parsed, n_empty = _parsed(sample), len(cells) - n_cells
     if looks_like_smiles(name, sample):
-        empty = f"; {n_empty} cells are empty" if n_empty else ""
-        reason = f"RDKit parses {n_parsed} of {len(sample)} distinct values{empty}"
-        return Column(name, "smiles", reason, warning=n_parsed < len(sample) or n_empty > 0)
+        reason = f"RDKit parses {n_parsed} of {len(sample)} distinct values"
+        reason += f"; {n_empty} cells are empty" if n_empty else ""
+        return column("smiles", reason, warning=n_parsed < len(sample) or n_empty > 0)
     if np.mean([is_reaction(value) for value in sample]) >= NEARLY_ALL:
-        return Column(name, "text", "reaction SMILES (with >), which only language models read", reaction=True)
-    words, n = float(np.mean([len(WORD.findall(value)) for value in sample])), len(distinct)
-    reason = f"{n} distinct values in {n_cells} cells"
+        return column("text", "reaction SMILES (with >), which only language models read", reaction=True)
+    words, reason = np.mean([len(WORD.findall(value)) for value in sample]), f"{n} distinct values in {n_cells} cells"
     if (words >= 3 and n > max(10, 0.2 * n_cells)) or (words >= 2 and n > 0.5 * n_cells):
-        return Column(name, "text", f"{reason}, {words:.1f} words on average")
+        return column("text", f"{reason}, {words:.1f} words on average")
     if n <= 0.5 * n_cells:
         also = "; all parse as SMILES too: move it to smiles if they are molecules" * (n_parsed == len(sample))
-        return Column(name, "categorical", reason + also)
-    return Column(name, "left out", f"{reason}, of one word, like ids; name it under text if they say something")
-
-
-def _number_column(name: str, train: pd.Series, cells: pd.Series, n_known: int) -> Column:
-    if counts_rows(train) or counts_rows(cells):
-        return Column(name, "left out", "counts the rows")
-    if train.is_unique and NAMED_LIKE_ID.search(name):
-        return Column(name, "left out", "has a value of its own in every row and a name like an id")
-    reason = "numbers" + (f", {len(cells) - n_known} cells empty" if n_known < len(cells) else "")
-    if train.nunique() <= 10 and (pd.to_numeric(cells, errors="coerce").dropna() % 1 == 0).all():
-        reason += f", {train.nunique()} distinct whole ones: move it to categorical if they are codes"
-    return Column(name, "numeric", reason)
+        return column("categorical", reason + also)
+    return column("left out", f"{reason}, of one word, like ids; name it under text if they say something")
 
 
 def looks_like_smiles(name: str, values: list[str]) -> bool:
@@ -277,8 +261,7 @@ def looks_like_smiles(name: str, values: list[str]) -> bool:
     C, N, O, S, P and I alone are rare among words of five letters.
     """
     parsed = _parsed(values) / max(1, len(values))
-    with_structure = np.mean([bool(STRUCTURE.search(value)) for value in values])
-    if NAMED_LIKE_SMILES.search(name) or with_structure >= 0.5:
+    if NAMED_LIKE_SMILES.search(name) or np.mean([bool(STRUCTURE.search(value)) for value in values]) >= 0.5:
         return parsed >= 0.5
     return parsed >= NEARLY_ALL and bool(np.mean([len(value) for value in values]) >= 5)
 

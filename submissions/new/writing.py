@@ -16,12 +16,13 @@ WIDTH = 110
 
 
 def setting(key: str, value: Any, *reasons: str, indent: str = "  ") -> list[str]:
-    """Lines of one setting, its reason beside it where there is room, else above."""
-    said = [reason for reason in reasons if reason]
+    """Lines of one setting, its reason beside it where there is room, else above; none for None."""
+    if value is None:
+        return []
     line = f"{indent}{key}: {as_yaml(value)}"
-    if len(said) == 1 and len(line) + len(said[0]) + 4 <= WIDTH:
-        return [f"{line}  # {on_one_line(said[0])}"]
-    return [*(comment for reason in said for comment in comments(reason, indent)), line]
+    if len(reasons) == 1 and len(line) + len(reasons[0]) + 4 <= WIDTH:
+        return [f"{line}  # {on_one_line(reasons[0])}"]
+    return [*(comment for reason in reasons for comment in comments(reason, indent)), line]
 
 
 def comments(text: str, indent: str = "  ") -> list[str]:

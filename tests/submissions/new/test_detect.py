@@ -124,7 +124,6 @@ def test_id_targets_and_inputs_of_a_plain_competition(tmp_path: Path) -> None:
     found = find(tmp_path, ROWS, {**NEW, "y": ["", ""]}, ASKED)  # a target is no input even with an empty column
     assert (found.id, found.targets, found.submission_columns) == ("id", ["y"], None)
     assert found.inputs == found.named("numeric") == ["x"]
-    assert found.missing_labels == {"y": 1}
     assert found.problem == "a table, one target, sparse labels"
 
 
@@ -159,7 +158,11 @@ def test_targets_are_those_of_the_sample_named_or_guessed_by_order(
         (({**ROWS, **Z}, NEW, OTHER_NAME), {"targets": ["y", "z"]}, "needs a column for each target .* has prediction"),
         ((ROWS, NEW, {"id": ["e", "f"]}), {}, "needs a column for each target .* has none"),
         ((NEW, ROWS, ASKED), {}, "are --train and --test swapped"),
-        (({**ROWS, "t": list("pqrs")}, {**NEW, "t": list("uv")}, {**ASKED, "t": list("uv")}), {}, "has the input t"),
+        (
+            ({**ROWS, "t": list("pqrs")}, {**NEW, "t": list("uv")}, {**ASKED, "t": list("uv")}),
+            {},
+            "'t' has cells that are no",
+        ),
         (({**ROWS, "y": ["1", "2,5", "", "4"]}, NEW, ASKED), {}, r"'y' has .* row 3 \(id 'b'\): '2,5'"),
         (({**ROWS, "id": list("aabc")}, NEW, ASKED), {}, r"train\.csv, column 'id' .*: the ids 'a' stand in several"),
         (({"key": [1, 2], "x": [1, 2], "y": [1, 2]}, NEW, ASKED), {}, r"no column .*train\.csv has key, x, y"),
@@ -183,8 +186,8 @@ def test_columns_of_one_table_and_the_group_are_left_out(tmp_path: Path) -> None
     train = {**ROWS, "cluster": ["p", "p", "q", "q"], "lab": ["r", "r", "s", "s"]}
     found = find(tmp_path, train, {**NEW, "later": [1, 2], "lab": ["r", "t"]}, ASKED, group="lab")
     reasons = {column.name: column.reason for column in found.columns if column.role == "left out"}
-    assert reasons == {"cluster": "only in train", "lab": "makes the folds (--group)", "later": "only in test"}
-    assert found.groups == ["cluster"]
+    assert reasons.pop("cluster").startswith("only in train; if rows of one cluster belong together, set group: clus")
+    assert reasons == {"lab": "makes the folds (--group)", "later": "only in test"}
 
 
 def test_a_group_of_molecules_that_the_test_table_has_too_stays_an_input(tmp_path: Path) -> None:
