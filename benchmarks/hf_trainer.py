@@ -34,7 +34,7 @@ from competition.paths import PROJECT
 from competition.tables import Rows
 from competition.task import Task
 from models.jobs.workers import ONE_THREAD
-from models.neural_kinds import BertStage
+from models.settings import BertStage
 from models.stage import Context
 from models.stages.bert import Bert
 from models.training import trainer

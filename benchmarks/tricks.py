@@ -27,8 +27,8 @@ from sklearn.model_selection import KFold
 from competition.molecules import canonical_smiles
 from competition.tables import Rows
 from competition.task import Task
-from models.neural_kinds import BertStage, GnnStage
 from models.registry import build_stage
+from models.settings import BertStage, GnnStage
 from models.stage import Context
 
 BASES: dict[str, tuple[str, str, int, Any, dict[str, Any]]] = {

@@ -23,7 +23,7 @@ import torch
 
 from competition.paths import PROJECT
 from models.inputs.conformers import embedded, prepared
-from models.neural_kinds import Unimol2Stage, UnimolStage
+from models.settings import Unimol2Stage, UnimolStage
 from models.stages import unimol, unimol2
 from models.training.dropout import set_rates
 from tests.models.published import PackageModel, PackageModel2

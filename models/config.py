@@ -1,4 +1,4 @@
-"""The `stages:` section: one settings class per kind of stage, those of networks in `models/neural_kinds.py`.
+"""The `stages:` section: one settings class per kind of stage, those of networks in `models/settings.py`.
 
 Imports no library of any stage.
 """
@@ -7,24 +7,62 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from competition.config import StrictModel, read_yaml, validate
-from models.neural_kinds import BertStage, GnnStage, TextStage, Unimol2Stage, UnimolStage
+from competition.config import GivenPath, StrictModel, UserCode, read_yaml, validate
 from models.settings import (
-    CustomStage,
+    BertStage,
     Feature,
-    FileStage,
+    GnnStage,
     Number,
+    Passes,
     Rate,
     Share,
     Stage,
-    StageName,
+    TextStage,
+    Unimol2Stage,
+    UnimolStage,
     Weight,
-    require_sources,
 )
+
+
+class FileStage(Stage):
+    """Predictions made elsewhere: another notebook, AutoGluon, a colleague. Nothing is trained here."""
+
+    kind: Literal["file"]
+    folder: GivenPath
+    """Folder with oof.csv and test.csv. Both have the id and the submission's columns, oof.csv
+    may have a column fold."""
+    seeds: list[int] = Field(default=[0], min_length=1, max_length=1)
+    """One, since files are the same for all; make a stage for each file."""
+    target_transform: Literal["none"] = "none"
+    extra_rows: Literal["ignore"] = "ignore"
+    final_fit: Literal["folds"] = "folds"
+    pseudo_labels: None = None
+
+    @property
+    def can_label(self) -> bool:
+        """Their test predictions may come from models that saw the labels of any fold."""
+        return False
+
+
+class CustomStage(Stage):
+    """A class of your own with the two methods of `models.stage.FittedStage`."""
+
+    kind: Literal["custom"]
+    code: UserCode
+    """`file.py:Class`. The class is called with its settings and a `models.stage.Context`."""
+    settings: dict[str, Any] = {}
+    """What the class is called with; checked by its attribute `Settings`, a pydantic model, where it has one."""
+    gpu: bool = True
+    """Whether a job takes a GPU for itself, where there is one; false: it computes on a core, many side by side."""
+
+    @property
+    def user_code(self) -> dict[str, str]:
+        """The class."""
+        return {"code": self.code}
 
 
 class FeatureStage(Stage):
@@ -54,7 +92,7 @@ class TreesStage(FeatureStage):
     """Upper end of the search for the number of trees."""
     patience: Number = 100
     """Trees without gain on the inner split before the search stops."""
-    search_trials: int = Field(default=0, ge=0)
+    search_trials: Passes = 0
     """Optuna's trials per target, each on three folds inside the training rows; 0 takes the settings as they are."""
     parameters: dict[str, Any] = {}
     """The library's own, by its names, such as another objective (CatBoost's loss_function), by which the trees are
@@ -131,22 +169,12 @@ class RegressorStage(Stage):
     parameters: dict[str, Any] = {}
     """Its own settings, by scikit-learn's names, where they differ from scikit-learn's defaults."""
 
-    @field_validator("regressor")
-    @classmethod
-    def _regressor_is_known(cls, regressor: str) -> str:
+    @model_validator(mode="after")
+    def _can_be_built(self) -> Self:
         from models.regressors import build_regressor
 
-        build_regressor(regressor, {}, seed=0)
-        return regressor
-
-    @field_validator("parameters")
-    @classmethod
-    def _parameters_are_known(cls, parameters: dict[str, Any], others: ValidationInfo) -> dict[str, Any]:
-        from models.regressors import build_regressor
-
-        if "regressor" in others.data:
-            build_regressor(others.data["regressor"], parameters, seed=0)
-        return parameters
+        build_regressor(self.regressor, self.parameters, seed=0)
+        return self
 
 
 class EmbeddingStage(TextStage, RegressorStage):
@@ -170,17 +198,33 @@ class SklearnStage(FeatureStage, RegressorStage):
     kind: Literal["sklearn"]
 
 
+def _labels_come_from_stages_that_can_give_them(stages: dict[str, Any]) -> dict[str, Any]:
+    allowed = [name for name, stage in stages.items() if stage.can_label]
+    named = {name: stage.pseudo_labels.of for name, stage in stages.items() if stage.pseudo_labels}
+    if wrong := [f"{source} (of {name})" for name, of in named.items() for source in of if source not in allowed]:
+        raise ValueError(
+            "pseudo_labels.of must name stages that train here, have no pseudo-labels and do not choose by the "
+            f"held-out fold ({', '.join(allowed) or 'there are none'}); found {', '.join(wrong)}"
+        )
+    return stages
+
+
+StageName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*(__[A-Za-z0-9_]+=[A-Za-z0-9_=.,+-]+)?$")]
 StageConfig = Annotated[
     UnimolStage | Unimol2Stage | GnnStage | BertStage | EmbeddingStage | LightgbmStage | CatboostStage | SklearnStage
     | FileStage | CustomStage,
     Field(discriminator="kind"),
 ]  # fmt: skip
+Stages = Annotated[
+    dict[StageName, StageConfig], Field(min_length=1), AfterValidator(_labels_come_from_stages_that_can_give_them)
+]
+"""Names of letters, digits and underscores; variants in a study name their values, too."""
 
 
 class StagesConfig(StrictModel):
     """The section as a whole, so that one check names every mistake."""
 
-    stages: dict[StageName, StageConfig] = Field(min_length=1)
+    stages: Stages
 
 
 def load_stages(name: str) -> dict[str, Any]:
@@ -190,6 +234,4 @@ def load_stages(name: str) -> dict[str, Any]:
         ConfigError: with every mistake of the section.
     """
     path, document = read_yaml(name)
-    stages = dict(validate(StagesConfig, {"stages": document.get("stages", {})}, path).stages)
-    require_sources(stages, path)
-    return stages
+    return validate(StagesConfig, {"stages": document.get("stages", {})}, path).stages

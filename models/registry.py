@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from competition.tables import Rows
-from models.config import EmbeddingStage, TreesStage
+from models.config import CustomStage, EmbeddingStage, TreesStage
 from models.inputs.cache import Cache
-from models.neural_kinds import ConformerStage
-from models.settings import CustomStage, NeuralStage, Stage
+from models.settings import ConformerStage, NeuralStage, Stage
 from models.stage import Context, FittedStage
 
 CLASSES = {

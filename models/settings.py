@@ -1,41 +1,29 @@
-"""Settings that stages share: of every stage, of every neural one. Imports no library of any stage."""
+"""Settings that stages share, and those of the stages that are networks or read text. Imports no library of any stage.
+
+What is measured behind a default stands in docs/stages.md and docs/evidence.md.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StrictBool, model_validator
 
-from competition.config import EachOnce, GivenPath, StrictModel, UserCode
-from competition.errors import ConfigError
+from competition.config import EachOnce, StrictModel, UserCode
 
 Number = Annotated[int, Field(ge=1)]
 Passes = Annotated[int, Field(ge=0)]
 Width = Annotated[int, Field(ge=8)]
 Weight = Annotated[float, Field(ge=0)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
+Mask = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
-VARIANT = "__"
-"""What stands between the name of a stage and that of its variant in a study: `minilm__rate=0.1`."""
-StageName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*(__[A-Za-z0-9_]+=[A-Za-z0-9_=.,+-]+)?$")]
-"""Letters, digits and underscores; variants in a study name their values, too."""
-
-
-REMOVED = {
-    "reinitialise_layers": "remove it, and set layer_decay below 1 to keep the lower layers as they were",
-    "token_order": "remove it; the special tokens are read in the order of the released checkpoints",
-    "atom_features": "remove it, and name molecule_features: [descriptors], which join before the head",
-}
-"""Keys that stages had, and what to do instead."""
+Feature = Literal["morgan", "avalon", "erg", "maccs", "descriptors", "maplight"]
 
 
 class PseudoLabels(StrictModel):
-    """Test rows to train on, with predictions of other stages as their labels.
-
-    Source: Lee, Pseudo-Label, ICML workshop on challenges in representation learning 2013.
-    """
+    """Test rows to train on, with predictions of other stages as their labels (Lee, Pseudo-Label, 2013)."""
 
     of: list[str] = Field(min_length=1)
     """Stages, without pseudo-labels of their own, whose mean is the label. The job of fold k takes what their models
@@ -62,13 +50,6 @@ class Stage(StrictModel):
     pseudo_labels: PseudoLabels | None = None
     """Whether test rows are trained on as well, and by whose predictions."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_key_is_of_the_past(cls, values: Any) -> Any:
-        if gone := [f"{key} is no longer there; {REMOVED[key]}" for key in values if key in REMOVED]:
-            raise ValueError(". ".join(gone))
-        return values
-
     @property
     def user_code(self) -> dict[str, str]:
         """Settings that name code of the user's, `file.py:name`: its content is in the job's key, its place is not."""
@@ -83,53 +64,6 @@ class Stage(StrictModel):
     def can_label(self) -> bool:
         """Whether pseudo-labels may come from it: the model of a fold must not know a label of that fold."""
         return self.pseudo_labels is None
-
-
-class FileStage(Stage):
-    """Predictions made elsewhere: another notebook, AutoGluon, a colleague."""
-
-    kind: Literal["file"]
-    folder: GivenPath
-    """Folder with oof.csv and test.csv. Both have the id and the submission's columns, oof.csv
-    may have a column fold."""
-    target_transform: Literal["none"] = "none"
-    """Predictions are in the targets' own units."""
-    extra_rows: Literal["ignore"] = "ignore"
-    final_fit: Literal["folds"] = "folds"
-    pseudo_labels: None = None
-    """Nothing is trained here."""
-
-    @property
-    def can_label(self) -> bool:
-        """Their test predictions may come from models that saw the labels of any fold."""
-        return False
-
-    @field_validator("seeds")
-    @classmethod
-    def _one_seed(cls, seeds: list[int]) -> list[int]:
-        if len(seeds) > 1:
-            raise ValueError("must name one seed, since files are the same for all; make a stage for each file instead")
-        return seeds
-
-
-class CustomStage(Stage):
-    """A class of your own with the two methods of `models.stage.FittedStage`."""
-
-    kind: Literal["custom"]
-    code: UserCode
-    """`file.py:Class`. The class is called with its settings and a `models.stage.Context`."""
-    settings: dict[str, Any] = {}
-    """What the class is called with; checked by its attribute `Settings`, a pydantic model, where it has one."""
-    gpu: bool = True
-    """Whether a job takes a GPU for itself, where there is one; false: it computes on a core, many side by side."""
-
-    @property
-    def user_code(self) -> dict[str, str]:
-        """The class."""
-        return {"code": self.code}
-
-
-Mask = Annotated[float, Field(gt=0, lt=1)]
 
 
 class LinearHead(StrictModel):
@@ -147,16 +81,19 @@ class MultiSampleHead(StrictModel):
     dropout: Mask | list[Mask] = 0.2
     """Rate of the masks, or a list with one rate for each; above 0, or all masks would be the same."""
 
+    @property
+    def rates(self) -> list[float]:
+        """The rate of each mask."""
+        return self.dropout if isinstance(self.dropout, list) else [self.dropout] * self.samples
+
     @model_validator(mode="after")
-    def _consistent(self) -> MultiSampleHead:
-        if isinstance(self.dropout, list) and len(self.dropout) != self.samples:
-            raise ValueError(f"dropout must list one rate per sample ({self.samples}); found {len(self.dropout)}")
+    def _has_a_rate_per_sample(self) -> MultiSampleHead:
+        if len(self.rates) != self.samples:
+            raise ValueError(f"dropout must list one rate per sample ({self.samples}); found {len(self.rates)}")
         return self
 
 
-Feature = Literal["morgan", "avalon", "erg", "maccs", "descriptors", "maplight"]
 LossName = Literal["mse", "mae", "huber", "weighted_mae", "gaussian"]
-Head = Annotated[LinearHead | MultiSampleHead, Field(discriminator="kind")]
 Schedule = Literal[
     "constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "one_cycle", "warmup_stable_decay"
 ]  # fmt: skip
@@ -200,12 +137,11 @@ class NeuralStage(Stage):
     """last_epochs: how many."""
     loss: LossName | UserCode = "mse"
     """Of standardised targets. weighted_mae: each target by 1 over its range and root of its number of labels, as in
-    the Open Polymer Prediction 2025. gaussian: likelihood of a normal distribution whose standard deviation is learned,
-    too. `file.py:name`: a function of yours from outputs and labels, both (n_rows, n_targets), to
-    the error of each label."""
+    the Open Polymer Prediction 2025. gaussian: likelihood of a normal distribution whose deviation is learned, too.
+    `file.py:name`: a function of yours, from outputs and labels (n_rows, n_targets) to the error of each label."""
     auxiliary_weight: Weight = 0.3
     """Weight of the loss of each of competition.auxiliary_targets; 0 leaves them out."""
-    head: Head = LinearHead()
+    head: Annotated[LinearHead | MultiSampleHead, Field(discriminator="kind")] = LinearHead()
     """The layer that maps pooled features to targets."""
     pooler_dropout: Dropout = 0.0
     """Rate of dropout on the pooled features, before the head."""
@@ -233,19 +169,15 @@ class NeuralStage(Stage):
 
     @model_validator(mode="after")
     def _passes_and_folds_agree(self) -> NeuralStage:
-        drops = self.pooler_dropout > 0 or self.backbone_dropout > 0
-        multi_sample = isinstance(self.head, MultiSampleHead)
-        if self.r_drop and not drops:
-            raise ValueError("r_drop needs two passes that differ; set pooler_dropout or backbone_dropout above 0")
-        if self.mc_dropout and not drops and not multi_sample:
-            raise ValueError("mc_dropout needs passes that differ; set pooler_dropout or backbone_dropout above 0")
+        drops, multi_sample = self.pooler_dropout or self.backbone_dropout, isinstance(self.head, MultiSampleHead)
+        if not drops and (self.r_drop or (self.mc_dropout and not multi_sample)):
+            raise ValueError(
+                "r_drop and mc_dropout need passes that differ; set pooler_dropout or backbone_dropout above 0"
+            )
         if multi_sample and (self.r_drop or self.pooler_dropout):
             raise ValueError("multi_sample has masks of its own; remove r_drop and pooler_dropout, or this head")
         if self.reads_held_out and self.final_fit != "folds":
-            raise ValueError(
-                "a refit on all rows has no held-out fold to choose an epoch on or to monitor; set keep: last and "
-                "monitor: none"
-            )
+            raise ValueError("a refit on all rows has no held-out fold; set keep: last and monitor: none")
         return self
 
     @property
@@ -264,19 +196,187 @@ class NeuralStage(Stage):
         return super().can_label and self.keep == "last"
 
 
-def require_sources(stages: dict[str, Any], path: Path) -> None:
-    """Check that pseudo-labels come from stages that can give them.
+class MoleculeStage(NeuralStage):
+    """What neural stages on molecules have."""
 
-    Raises:
-        ConfigError: with every stage named in `pseudo_labels.of` that cannot.
-    """
-    allowed = [name for name, stage in stages.items() if stage.can_label]
-    mistakes = [
-        f"  stages.{name}.pseudo_labels.of: must name stages that train here, have no pseudo-labels and do not "
-        f"choose by the held-out fold: {', '.join(allowed) or 'there are none'} (found {source!r})"
-        for name, stage in stages.items()
-        for source in (stage.pseudo_labels.of if stage.pseudo_labels else [])
-        if source not in allowed
-    ]
-    if mistakes:
-        raise ConfigError("\n".join([f"{path} has {len(mistakes)} mistake(s):", *mistakes]))
+    weights: str | None = None
+    """Named set or file to start from (gnn: chemeleon, or message passing saved by chemprop); null starts from random
+    weights."""
+    columns: list[str] = []
+    """Molecule columns, each through the same backbone, then together through a hidden layer; empty takes all."""
+    schedule: Schedule = "one_cycle"
+    weight_decay: Weight = 0.0
+
+
+class ConformerStage(MoleculeStage):
+    """What both Uni-Mol stages have, on 3-D conformers. layers, width and heads are of the compact architecture."""
+
+    architecture: str
+    layers: Number = 4
+    width: Width = 128
+    heads: int
+    conformers: Number = 1
+    """Conformers of a molecule: an epoch of training takes the next one, a prediction is the mean over all."""
+    fragments: Literal["all", "largest"] = "all"
+    """Of a salt or a mixture: everything, or the fragment with the most heavy atoms."""
+    repeat_units: Literal["keep", "cap", "cyclic_dimer"] = "keep"
+    """What becomes of '*', the open ends of a polymer's repeat unit. keep: an atom of unknown kind, which has no MMFF.
+    cap: carbon. cyclic_dimer: two units joined head to tail both ways (three, where both ends are at one atom);
+    molecules without exactly two single-bonded ends are capped."""
+    unembeddable: Literal["flat", "error"] = "flat"
+    """What to do with a molecule that RDKit finds no 3-D coordinates for: take 2-D coordinates, as Uni-Mol did, and
+    say how many and which; or stop before any job starts."""
+    epochs: Number = 15
+    batch_size: Number = 16
+    learning_rate: Rate = 1e-3
+
+    @model_validator(mode="after")
+    def _architecture_fits(self) -> ConformerStage:
+        if self.architecture == "compact" and self.weights:
+            raise ValueError("architecture compact has no published weights; set weights: null")
+        if self.architecture == "compact" and self.width % self.heads:
+            raise ValueError(f"heads must divide width; found {self.heads} and {self.width}")
+        return self
+
+    @property
+    def conformer_settings(self) -> dict[str, Any]:
+        """The arguments of `models.inputs.conformers.conformer_cache`."""
+        return self.model_dump(include={"conformers", "fragments", "repeat_units", "unembeddable"})
+
+
+class UnimolStage(ConformerStage):
+    """Uni-Mol (Zhou et al., ICLR 2023): a transformer over the atoms and distances of a 3-D conformer."""
+
+    kind: Literal["unimol"]
+    architecture: Literal["compact", "molecule", "oled"] = "compact"
+    """molecule, oled: as published. compact: the same parts in the size of layers, width and heads."""
+    remove_hydrogens: bool = False
+    """Whether the model sees heavy atoms only (always with the no_h and OLED weights)."""
+    heads: Number = 16
+
+    @model_validator(mode="after")
+    def _hydrogens_fit(self) -> UnimolStage:
+        if self.weights in ("unimol_no_h", "unimol_oled") and not self.remove_hydrogens:
+            raise ValueError(f"weights {self.weights} saw no hydrogens; set remove_hydrogens: true")
+        return self
+
+
+class Unimol2Stage(ConformerStage):
+    """Uni-Mol2 (Ji et al., NeurIPS 2024): atoms and pairs in two tracks, on graph and conformer; heavy atoms only."""
+
+    kind: Literal["unimol2"]
+    architecture: Literal["compact", "84m", "164m", "310m", "570m", "1.1b"] = "compact"
+    """84m to 1.1b: as published. compact: the same parts in the size of the settings below."""
+    heads: Number = 8
+    pair_width: Width = 64
+    pair_hidden_width: int = Field(default=16, ge=4)
+    """Width inside the products over pairs."""
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> Unimol2Stage:
+        if self.weights and self.weights.startswith("unimol2_") and self.weights != f"unimol2_{self.architecture}":
+            raise ValueError(f"weights {self.weights} need architecture: {self.weights.removeprefix('unimol2_')}")
+        return self
+
+
+class GnnStage(MoleculeStage):
+    """Message passing over bonds (D-MPNN, Yang et al., JCIM 2019), by chemprop."""
+
+    kind: Literal["gnn"]
+    width: Width = 300
+    """Width of a bond's message; the weights decide where there are some."""
+    depth: Number = 3
+    """Rounds of message passing; the weights decide where there are some."""
+    aggregation: Annotated[list[Literal["mean", "sum", "norm"]], EachOnce] = Field(
+        default=["mean", "norm"], min_length=1
+    )
+    """How atoms become a molecule: their mean, sum, or sum over 10; several side by side. A mean cannot count."""
+    hidden_width: Width = 300
+    """Width of the layer between the molecule and the head."""
+    epochs: Number = 30
+    batch_size: Number = 64
+    learning_rate: Rate = 2e-3
+    warmup: Weight = 0.1
+
+    @model_validator(mode="after")
+    def _has_one_layer(self) -> GnnStage:
+        if self.layer_decay < 1 or self.checkpoint_layers:
+            raise ValueError("message passing uses one layer again and again; remove layer_decay and checkpoint_layers")
+        return self
+
+
+class TextStage(StrictModel):
+    """What stages have that read columns as one text through a Hugging Face encoder."""
+
+    weights: str | None
+    columns: list[str] = []
+    """Columns joined into one text, in this order; empty takes all text columns, else all molecule columns."""
+    template: str | None = None
+    """How the columns are joined, each named in braces: "{a}.{b}>>{c}" for a reaction, "{context} [SEP] {text}" with
+    the encoder's own separator; null puts "." between molecules and the separator between all others."""
+    tokens: Literal["auto", "smiles"] = "auto"
+    """auto: the tokenizer of the weights; from scratch, atoms for molecule columns and word pieces for text.
+    smiles: atom by atom, with the weights' vocab.txt; text columns then hold SMILES, such as those of reactions."""
+    max_length: Width = 256
+    """Longest input in tokens, the encoder's own limit aside."""
+    too_long: Literal["cut_end", "cut_middle", "error"] = "cut_end"
+    """What happens to a longer one, counted in the job's report. cut_middle keeps a quarter of the length at its
+    beginning and the rest at its end (Sun et al., How to Fine-Tune BERT for Text Classification?, 2019)."""
+
+
+class BertStage(TextStage, NeuralStage):
+    """Any Hugging Face encoder on text or SMILES, pretrained or from scratch in the size of layers, width and heads."""
+
+    kind: Literal["bert"]
+    weights: str | None = None
+    """Named set, folder, or hub name; null trains an encoder from scratch."""
+    pooling: Literal["mean", "cls", "attention"] = "mean"
+    """How tokens become one vector."""
+    enumerate_smiles: StrictBool | Literal["order"] = False
+    """Whether training sees another random spelling of each molecule in every epoch, and the molecules of one cell, or
+    of one side of a reaction, in another order; order: that alone."""
+    test_forms: Number
+    """Spellings whose mean is the prediction, the canonical one and random ones; unset: 5 with enumerate_smiles."""
+    layers: Number = 4
+    width: Width = 128
+    heads: Number = 4
+    vocabulary: int = Field(default=4000, ge=100)
+    """From scratch: most word pieces, learned from the training rows of the fold."""
+    pretrain_epochs: Passes = 0
+    """Passes of masked-language modelling over the inputs before the training."""
+    pretrain_on: Literal["train", "all_inputs"] = "train"
+    """all_inputs: also those of the held-out fold and the test table, without labels; every table says so."""
+    epochs: Number
+    """Unset: 4 with weights, 20 from scratch."""
+    learning_rate: Rate
+    """Unset: 5e-5 with weights, 1e-3 from scratch."""
+    pretrain_learning_rate: Rate
+    """Peak of the pre-training; unset: as the default of learning_rate."""
+    batch_size: Number = 16
+    head_learning_rate: Rate | None = 1e-3
+    warmup: Weight = 0.1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_other_settings(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Random weights need many larger steps; the number stands in the saved settings."""
+        rate, epochs = (5e-5, 4) if values.get("weights") else (1e-3, 20)
+        # 600 QM9 molecules, mean R2 of 3 targets: 0.38 without enumeration, 0.38 with 1 form, 0.59 with 5 (one seed).
+        forms = 5 if values.get("enumerate_smiles") in (True, "order") else 1
+        defaults = {"learning_rate": rate, "pretrain_learning_rate": rate, "epochs": epochs, "test_forms": forms}
+        return defaults | {name: value for name, value in values.items() if name not in defaults or value is not None}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> BertStage:
+        if self.width % self.heads:
+            raise ValueError(f"heads must divide width; found {self.heads} and {self.width}")
+        if self.test_forms > 1 and not self.enumerate_smiles:
+            raise ValueError("test_forms above 1 needs enumerate_smiles, or training would know one spelling")
+        if self.pretrain_on == "all_inputs" and not self.pretrain_epochs:
+            raise ValueError("pretrain_on all_inputs needs pretrain_epochs above 0")
+        return self
+
+    @property
+    def sees_test_inputs(self) -> bool:
+        """With pretrain_on: all_inputs, too."""
+        return super().sees_test_inputs or self.pretrain_on == "all_inputs"

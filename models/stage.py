@@ -18,7 +18,8 @@ from competition.config import CompetitionConfig
 from competition.errors import ConfigError
 from competition.tables import Rows
 from competition.task import Task
-from models.settings import FileStage, Stage
+from models.config import FileStage
+from models.settings import Stage
 
 
 @dataclass(frozen=True)

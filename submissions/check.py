@@ -22,20 +22,18 @@ from competition.prepare import Prepared, describe, prepare
 from competition.tables import own_rows
 from competition.user_code import load_user_code
 from folds.splitters import divide
-from models.config import RegressorStage
+from models.config import CustomStage, FileStage, RegressorStage
 from models.inputs.template import read_template, require_molecules
-from models.inputs.weights import digest_of_weights
+from models.inputs.weights import WEIGHT_SETS, digest_of_weights
 from models.jobs.plan import code_digest
 from models.jobs.ray_workers import require_cluster
-from models.neural_kinds import TextStage
 from models.regressors import require_weights
-from models.settings import CustomStage, FileStage, NeuralStage
+from models.settings import NeuralStage, TextStage
 from models.stage import molecule_columns, require_inputs
 from models.stages.custom import load_custom
 from models.stages.file import FOLD_MARKS, check_predictions
 from models.training.labels import require_log1p
 from models.training.machine import cpu_has_bf16, require_precision, usable_gpus
-from models.weight_sets import WEIGHT_SETS
 from submissions.config import Config, load_config
 
 

@@ -12,8 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from competition.config import CompetitionConfig, EachOnce, StrictModel, UserCode, read_yaml, validate
 from folds.config import FoldsConfig
-from models.config import StageConfig
-from models.settings import StageName, require_sources
+from models.config import Stages
 from submissions.blend.candidates import CANDIDATES
 from submissions.blend.postprocess import STEPS
 
@@ -87,7 +86,7 @@ class Config(StrictModel):
 
     competition: CompetitionConfig
     folds: FoldsConfig = FoldsConfig()
-    stages: dict[StageName, StageConfig] = Field(min_length=1)
+    stages: Stages
     submissions: SubmissionsConfig = SubmissionsConfig()
 
     @model_validator(mode="after")
@@ -105,9 +104,7 @@ def load_config(name: str, seed: int | None = None) -> Config:
         ConfigError: with every mistake of every section at once.
     """
     path, document = read_yaml(name, seed)
-    config = validate(Config, document, path)
-    require_sources(dict(config.stages), path)
-    return config
+    return validate(Config, document, path)
 
 
 def relocated(settings: Any, place: Callable[[Path], str]) -> Any:

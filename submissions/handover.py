@@ -17,9 +17,8 @@ from competition.durations import in_words
 from competition.files import read_json, sha256_of
 from competition.paths import config_folders
 from competition.revision import revision
-from models.inputs.weights import digest_of_weights
+from models.inputs.weights import WEIGHT_SETS, digest_of_weights
 from models.jobs.plan import REPORT
-from models.weight_sets import WEIGHT_SETS
 from submissions.run import CHOICE, SUBMISSION_FILE, Run
 from submissions.words import number
 

@@ -21,7 +21,7 @@ from competition.prepare import prepare
 from competition.tables import own_rows
 from folds.groups import groups_of
 from folds.splitters import divide
-from models.settings import FileStage
+from models.config import FileStage
 from submissions.config import Config, load_config
 
 

@@ -12,7 +12,7 @@ from competition.files import digest
 PROJECT = Path(__file__).parents[2]
 ROOMS = ("models", "competition", "folds")
 NO_RESULT = {
-    "config", "settings", "neural_kinds", "stage", "notes", "machine", "code", "weights", "errors", "files", "paths",
+    "config", "settings", "stage", "notes", "machine", "code", "weights", "errors", "files", "paths",
     "durations",
 }  # fmt: skip
 """Modules that change no result: settings and digests of weights are in keys themselves, the others read and say."""

@@ -32,7 +32,7 @@ def conformer_cache(root: Path, conformers: int, fragments: str, repeat_units: s
     """Cache of conformers: arrays (n_atoms, 1 + 3 * conformers), hydrogens included.
 
     Columns are the atomic number, then the coordinates in angstrom of each conformer. The last four arguments are
-    settings of `models.neural_kinds.ConformerStage`. A flat molecule is stored whatever `unembeddable` says, so that to
+    settings of `models.settings.ConformerStage`. A flat molecule is stored whatever `unembeddable` says, so that to
     set it anew computes nothing again.
     """
     settings = {"conformers": conformers, "fragments": fragments, "repeat_units": repeat_units}

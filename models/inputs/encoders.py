@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,19 +15,14 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from competition.errors import ConfigError
 from competition.files import read_json, write_json
-from models.inputs.tokens import first_line, read_vocabulary, smiles_tokens, tokens_of_weights
+from models.inputs.template import reads_atoms
+from models.inputs.tokens import read_vocabulary, smiles_tokens, tokens_of_weights
 from models.inputs.weights import find_weights
-from models.neural_kinds import TextStage
+from models.settings import TextStage
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
-OTHER_HEADS = re.compile(
-    r"(cls|lm_head|head|decoder|predictions|sop_classifier|vocab_\w+|lm_predictions|mask_predictions"
-    r"|discriminator_predictions|generator_predictions|generator_lm_head"
-    r"|pooler|classifier|regression|score|qa_outputs)\.|(.*\.)?position_ids$|norm_(mean|std)$"
-)
-"""Keys of a checkpoint that an encoder alone has no use for: heads of its pre-training or of an earlier task."""
 MOST_UNKNOWN = 0.5
 """Share of unknown tokens above which a vocabulary cannot be the one for these inputs."""
 
@@ -42,7 +36,7 @@ def pretrained(config: TextStage, rate: float) -> tuple[transformers.PreTrainedM
     assert config.weights is not None
     with gathered(find_weights(config.weights), config.weights) as folder:
         encoder = load_encoder(folder, config.weights, rate)
-        atoms = config.reads_atoms
+        atoms = reads_atoms(config)
         tokenizer = smiles_tokens(read_vocabulary(folder / "vocab.txt")) if atoms else tokens_of_weights(folder)
     size = encoder.get_input_embeddings().num_embeddings
     if len(tokenizer) > size:
@@ -55,11 +49,7 @@ def pretrained(config: TextStage, rate: float) -> tuple[transformers.PreTrainedM
 
 
 def check_vocabulary(unknown: float, weights: str | None, columns: list[str]) -> None:
-    """Refuse a share of unknown tokens that shows that the vocabulary is not the one for these columns.
-
-    Raises:
-        ConfigError: if it is above MOST_UNKNOWN.
-    """
+    """Refuse a share of unknown tokens that shows that the vocabulary is not the one for these columns."""
     if unknown > MOST_UNKNOWN:
         raise ConfigError(
             f"the vocabulary of weights {weights!r} must know the tokens of {', '.join(columns)}; {unknown:.0%} are "
@@ -69,19 +59,16 @@ def check_vocabulary(unknown: float, weights: str | None, columns: list[str]) ->
 
 def cut_note(n_cut: int, n_rows: int, max_length: int, too_long: str) -> str:
     """A sentence on the texts that were too long."""
-    part = {"cut_end": "ends are left out", "cut_middle": "middles are left out"}[too_long]
+    part = too_long.removeprefix("cut_")
     return (
-        f"{n_cut} of {n_rows} training texts have more than {max_length} tokens; their {part} (too_long: {too_long})."
+        f"{n_cut} of {n_rows} training texts have more than {max_length} tokens; their {part}s are left out "
+        f"(too_long: {too_long})."
     )
 
 
 @contextmanager
 def gathered(files: dict[str, Path], name: str) -> Iterator[Path]:
-    """A folder with links to exactly the files whose digests were checked, and a config with a model type.
-
-    Raises:
-        ConfigError: if there is no config.json.
-    """
+    """A folder with links to exactly the files whose digests were checked, and a config with a model type."""
     if "config.json" not in files:
         raise ConfigError(
             f"weights {name!r} must be a folder with config.json, tokenizer and weights; found {', '.join(files)}."
@@ -91,9 +78,9 @@ def gathered(files: dict[str, Path], name: str) -> Iterator[Path]:
         values["model_type"] = "bert"  # written before transformers 3, as rxnfp's
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_json(folder / "config.json", values)
-        for file in files.keys() - {"config.json"}:
-            (folder / file).symlink_to(files[file].resolve())
+        for file, path in files.items():
+            (folder / file).symlink_to(path.resolve())
+        write_json(folder / "config.json", values)  # in the place of the link
         yield folder
 
 
@@ -101,7 +88,7 @@ def load_encoder(folder: Path, name: str, rate: float) -> transformers.PreTraine
     """The encoder with the weights in `folder`, in float32, without its pooler, with `rate` for every dropout.
 
     Raises:
-        ConfigError: if a weight of the encoder is missing or has another shape, or one of the file has no place.
+        ConfigError: if it cannot be read, or a weight of the encoder is missing or has another shape.
     """
     safely = {"trust_remote_code": False, "local_files_only": True}
     try:
@@ -115,18 +102,13 @@ def load_encoder(folder: Path, name: str, rate: float) -> transformers.PreTraine
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
             f"weights {name!r} must be a Hugging Face encoder that AutoModel reads, with safetensors or "
-            f"pytorch_model.bin, and they are not: {first_line(error)}"
+            f"pytorch_model.bin, and they are not: {error}"
         ) from None
-    wrong = {
-        "missing": [key for key in found["missing_keys"] if not key.startswith("pooler.")],
-        "with no place": [key for key in found["unexpected_keys"] if not OTHER_HEADS.match(key)],
-        "of another shape": [str(key[0]) for key in found["mismatched_keys"]],
-    }
-    if any(wrong.values()):
-        what = "; ".join(f"{len(keys)} {how} ({', '.join(sorted(keys)[:5])})" for how, keys in wrong.items() if keys)
+    wrong = [*found["missing_keys"], *(str(key[0]) for key in found["mismatched_keys"])]
+    if wrong := sorted(key for key in wrong if not key.startswith("pooler.")):
         raise ConfigError(
-            f"weights {name!r} must have exactly the weights of a {type(encoder).__name__}; found {what}. "
-            "Fetch the files again, or correct config.json."
+            f"weights {name!r} must have all weights of a {type(encoder).__name__}; {len(wrong)} are missing or of "
+            f"another shape ({', '.join(wrong[:5])}). Fetch the files again, or correct config.json."
         )
     if config.is_encoder_decoder:
         raise ConfigError(f"weights {name!r} must be an encoder; {type(encoder).__name__} also has a decoder.")
@@ -148,7 +130,7 @@ def without_pooler(encoder: transformers.PreTrainedModel) -> transformers.PreTra
 def set_config_rates(config: Any, rate: float) -> None:
     """Set every dropout rate of an encoder's config, by whatever name; whole layers are never dropped."""
     for name, value in config.to_dict().items():
-        if "drop" in name and isinstance(value, float | int) and not isinstance(value, bool):
+        if "drop" in name and type(value) in (int, float):
             setattr(config, name, 0.0 if "layerdrop" in name else rate)
 
 

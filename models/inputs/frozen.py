@@ -11,7 +11,7 @@ import numpy as np
 
 from models.config import EmbeddingStage
 from models.inputs.cache import Array, Cache
-from models.inputs.template import SEPARATOR
+from models.inputs.template import SEPARATOR, reads_atoms
 from models.inputs.weights import digest_of_weights
 
 SHARD = 500
@@ -23,7 +23,7 @@ BATCH = 32
 def encoder_cache(config: EmbeddingStage, root: Path) -> Cache:
     """Cache of what `embedded` gives for a text."""
     settings = config.model_dump(mode="json", include={"pooling", "max_length", "too_long"})
-    settings |= {"weights": digest_of_weights(config.weights), "atoms": config.reads_atoms}
+    settings |= {"weights": digest_of_weights(config.weights), "atoms": reads_atoms(config)}
     settings["transformers"] = metadata.version("transformers")
     return Cache(root, "embedding", settings, functools.partial(_computed, config), per_shard=SHARD, gpu=True)
 

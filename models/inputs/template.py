@@ -10,7 +10,8 @@ import pandas as pd
 
 from competition.config import CompetitionConfig
 from competition.errors import ConfigError
-from models.neural_kinds import TextStage
+from models.inputs.weights import WEIGHT_SETS
+from models.settings import TextStage
 from models.stage import Context
 
 SEPARATOR = "[SEP]"
@@ -82,13 +83,18 @@ def read_template(stage: TextStage, inputs: CompetitionConfig | Context) -> Temp
             f"({', '.join(known) or 'there are none'}); found {', '.join(foreign) or 'no text or molecule column'}. "
             "Name the column under competition.text or competition.smiles."
         )
-    molecules = frozenset(columns if stage.reads_atoms else {*columns} & {*inputs.smiles})
+    molecules = frozenset(columns if reads_atoms(stage) else {*columns} & {*inputs.smiles})
     if not literals:
         pairs = zip(columns, columns[1:], strict=False)
         literals = ["", *("." if {a, b} <= {*inputs.smiles} else SEPARATOR for a, b in pairs), ""]
     if molecules >= set(columns):  # blanks around an arrow are for the reader
         literals = [re.sub(r"\s*([.>]+)\s*", r"\1", literal) for literal in literals]
     return Template(columns, literals, molecules)
+
+
+def reads_atoms(stage: TextStage) -> bool:
+    """Whether all columns are SMILES, cut into atoms."""
+    return stage.tokens == "smiles" or (stage.weights in WEIGHT_SETS and WEIGHT_SETS[stage.weights].atoms)
 
 
 def _parsed(template: str) -> tuple[list[str], list[str]]:

@@ -6,7 +6,6 @@ Each is one of transformers' tokenizers on a `tokenizer.json`, so that a job's f
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -44,13 +43,8 @@ Ids = NDArray[np.int64]
 
 
 def encode(tokenizer: Tokenizer, texts: Iterable[str], too_long: str = "cut_end") -> tuple[list[Ids], int]:
-    """Token ids of each text, special tokens included, and how many texts were too long and cut.
-
-    Args:
-        too_long: a value of the setting of that name.
-
-    Raises:
-        DataError: with `too_long: error`, if a text is.
+    """Token ids of each text, special tokens included, and how many texts were too long and cut; with `too_long: error`
+    a DataError instead.
     """
     texts, longest = list(texts), tokenizer.model_max_length
     ids = tokenizer(texts, verbose=False)["input_ids"]
@@ -86,11 +80,7 @@ def pad(items: list[Ids], pad_id: int | None) -> dict[str, torch.Tensor]:
 
 
 def smiles_tokens(vocabulary: list[str]) -> Tokenizer:
-    """Atom tokens with the ids of `vocabulary`, which must hold the special tokens.
-
-    Raises:
-        ConfigError: if a special token is not in it.
-    """
+    """Atom tokens with the ids of `vocabulary`, which must hold the special tokens."""
     lacking = [token for token in (PAD, UNKNOWN, FIRST, SEPARATOR) if token not in vocabulary]
     if lacking:
         raise ConfigError(
@@ -145,11 +135,7 @@ def _tokenizer(model: Any, normalizer: Any, pre_tokenizer: Any, ids: dict[str, i
 
 
 def read_vocabulary(path: Path) -> list[str]:
-    """Tokens of a vocab.txt, in the order of their ids.
-
-    Raises:
-        ConfigError: if there is none.
-    """
+    """Tokens of a vocab.txt, in the order of their ids."""
     if not path.exists():
         raise ConfigError(
             "tokens: smiles needs weights with a vocab.txt, and these have none. "
@@ -160,23 +146,12 @@ def read_vocabulary(path: Path) -> list[str]:
 
 
 def tokens_of_weights(folder: Path) -> Tokenizer:
-    """The tokenizer that came with weights in `folder`.
-
-    Raises:
-        ConfigError: if there is none, or none that the `tokenizers` library can run.
-    """
+    """The tokenizer that came with weights in `folder`, which the `tokenizers` library must be able to run."""
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         return Tokenizer(tokenizer_object=tokenizer.backend_tokenizer, **tokenizer.special_tokens_map)
     except Exception as error:  # the library raises many kinds; each means that the files are no usable tokenizer
-        advice = "Put tokenizer.json beside them, or set tokens: smiles where they have a vocab.txt of SMILES tokens."
-        if list(folder.glob("*.model")) and importlib.util.find_spec("sentencepiece") is None:
-            advice = "Install sentencepiece, which reads their .model file (as of DeBERTa v3)."
         raise ConfigError(
-            f"AutoTokenizer must be able to read the tokenizer of the weights: {first_line(error)} {advice}"
+            f"AutoTokenizer must be able to read the tokenizer of the weights, and is not: {error}. Put tokenizer.json "
+            "beside them, or set tokens: smiles where they have a vocab.txt of SMILES tokens."
         ) from None
-
-
-def first_line(error: Exception) -> str:
-    """The first line that a library says about an error, or the error's name."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,8 +1,8 @@
 """Pretrained weights: where they are looked for, and the digests that decide whether to trust them.
 
-A named set is looked for in the user's folders ($WEIGHTS_DIR, $UNIMOL_WEIGHT_DIR, `weights/`), in an installed
-package that carries it, in the hub's cache, then on the hub. What is found must have the digests of the table. A
-repository of the hub is read at the revision that it had when it was first used.
+A named set of `weight_sets.yaml` is looked for in the user's folders ($WEIGHTS_DIR, $UNIMOL_WEIGHT_DIR, `weights/`), in
+an installed package that carries it, in the hub's cache, then on the hub. What is found must have the digests of the
+table. A repository of the hub is read at the revision that it had when it was first used.
 """
 
 from __future__ import annotations
@@ -11,13 +11,32 @@ import importlib.util
 import os
 import urllib.request
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 from competition.errors import ConfigError
 from competition.files import digest, read_json, sha256_of, write_atomically, write_json
 from competition.paths import hub_revisions, weight_folders
-from models.weight_sets import WEIGHT_SETS, WeightSet
 
+
+@dataclass(frozen=True)
+class WeightSet:
+    """A published set of files; the table says what each field means."""
+
+    files: dict[str, str | None]
+    size_mb: int
+    licence: str
+    hub: str | None = None
+    package: tuple[str, str] | None = None
+    url: str | None = None
+    labels: str | None = None
+    atoms: bool = False
+
+
+TABLE = yaml.safe_load(Path(__file__).with_name("weight_sets.yaml").read_text(encoding="utf-8"))
+WEIGHT_SETS = {name: WeightSet(**known) for name, known in TABLE.items()}
 WEIGHTS = (".safetensors", ".bin")
 PATIENCE = 5
 """Seconds to wait for the hub's first answer."""
@@ -43,7 +62,7 @@ def find_weights(name: str) -> dict[str, Path]:
             f"there are no weights {name!r}; name one of {', '.join(WEIGHT_SETS)}, a file, a folder or a repository "
             "OWNER/MODEL of the hub."
         )
-    folder = _from_hub(name, name, None)
+    folder = _from_hub(name, name, [])
     return {file: folder / file for file in _of_encoder(file.name for file in folder.iterdir())}
 
 
@@ -54,18 +73,17 @@ def digest_of_weights(name: str | None) -> str | None:
 
 def _of_set(name: str, known: WeightSet) -> dict[str, Path]:
     """Files of a named set, each with the digest of the table."""
-    places = [place for folder in weight_folders() for place in (folder / name, folder)]
-    if known.package and (spec := importlib.util.find_spec(known.package[0])) and spec.submodule_search_locations:
-        places.append(Path(next(iter(spec.submodule_search_locations))) / known.package[1])
-    if known.url:
-        places.append(FETCHED)
+    places = [*(place for folder in weight_folders() for place in (folder / name, folder)), FETCHED]
+    package, inside = known.package or ("", "")
+    if package and (spec := importlib.util.find_spec(package)) and spec.submodule_search_locations:
+        places.append(Path(spec.submodule_search_locations[0]) / inside)
     folder = next((place for place in places if all((place / file).is_file() for file in known.files)), None)
-    if folder is None and known.url:
-        folder = _fetched(name, known.url, list(known.files))
     if folder is None and known.hub:
         folder = _from_hub(name, known.hub, list(known.files))
-    if folder is None:
-        raise _unreachable(name, f"its package {known.package and known.package[0]} is not installed")
+    elif folder is None and known.url:
+        folder = _fetched(name, known.url, list(known.files))
+    elif folder is None:
+        raise _unreachable(name, f"its package {package} is not installed")
     for file, expected in known.files.items():
         if expected and (found := sha256_of(folder / file)) != expected:
             raise ConfigError(
@@ -75,11 +93,11 @@ def _of_set(name: str, known: WeightSet) -> dict[str, Path]:
     return {file: folder / file for file in known.files}
 
 
-def _from_hub(name: str, repository: str, files: list[str] | None) -> Path:
+def _from_hub(name: str, repository: str, files: list[str]) -> Path:
     """The folder of a repository at its revision of the first use; out of reach of the hub, as its cache has it.
 
     Args:
-        files: that must be there; None for those of an encoder.
+        files: that must be there; empty for those of an encoder.
     """
     from huggingface_hub import HfApi, snapshot_download
 
@@ -88,9 +106,7 @@ def _from_hub(name: str, repository: str, files: list[str] | None) -> Path:
             folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
         except Exception:  # the hub's client raises many kinds; each means that there is nothing
             return None
-        found = _of_encoder(file.name for file in folder.iterdir())
-        is_encoder = "config.json" in found and any(file.endswith(WEIGHTS) for file in found)
-        return folder if (all((folder / file).is_file() for file in files) if files else is_encoder) else None
+        return folder if all((folder / file).is_file() for file in files) else None
 
     revisions = read_json(hub_revisions()) if hub_revisions().exists() else {}
     revision = revisions.get(repository)
@@ -100,12 +116,13 @@ def _from_hub(name: str, repository: str, files: list[str] | None) -> Path:
             # Asked before the download, which alone retries for half a minute, or waits for ever.
             info = HfApi().repo_info(repository, revision=revision, timeout=PATIENCE)
             wanted = files or _of_encoder(file.rfilename for file in info.siblings or [])
-            options = {"allow_patterns": wanted, "etag_timeout": PATIENCE}
-            folder = Path(snapshot_download(repository, revision=info.sha, **options))
+            folder = Path(
+                snapshot_download(repository, revision=info.sha, allow_patterns=wanted, etag_timeout=PATIENCE)
+            )
         except Exception as error:  # as above
             folder = cached()
             if folder is None:
-                raise _unreachable(name, str(error).strip() or type(error).__name__) from error
+                raise _unreachable(name, str(error) or type(error).__name__) from error
     if folder.name != revision:
         write_json(hub_revisions(), {**revisions, repository: folder.name})
     return folder

@@ -18,20 +18,12 @@ from competition.tables import Rows
 from models.inputs.encoders import check_vocabulary, cut_note, new_encoder, pretrained, set_config_rates
 from models.inputs.spelling import ANY_SPELLING, mirrored, spelled
 from models.inputs.template import SEPARATOR, read_template, require_molecules
-from models.inputs.tokens import (
-    Ids,
-    encode,
-    learn_smiles_tokens,
-    learn_word_pieces,
-    pad,
-    separator_of,
-    unknown_share,
-)  # fmt: skip
-from models.neural_kinds import BertStage
+from models.inputs.tokens import Ids, encode, learn_smiles_tokens, learn_word_pieces, pad, separator_of, unknown_share
 from models.notes import write_notes
+from models.settings import BertStage
 from models.stage import Context
 from models.training.batches import Batches
-from models.training.heads import AttentionPooling, pool
+from models.training.heads import Pooling
 from models.training.mlm import pretrain
 from models.training.neural import Neural
 from models.training.seen import train_only
@@ -43,15 +35,14 @@ class BertBackbone(nn.Module):
     def __init__(self, encoder: transformers.PreTrainedModel, pooling: str) -> None:
         super().__init__()
         self.encoder = encoder
-        self.pooling = pooling
-        self.width = int(encoder.config.hidden_size)
-        self.attention = AttentionPooling(self.width) if pooling == "attention" else None
+        self.width: int = encoder.config.hidden_size
+        self.pooling = Pooling(pooling, self.width)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Pooled features (n_rows, width) of token ids (n_rows, n_tokens) and their mask, 1 for a real token."""
         # Token types are left out: all columns are one sequence, and every encoder then takes type 0.
         tokens = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return pool(self.pooling, tokens, attention_mask, self.attention)
+        return self.pooling(tokens, attention_mask)
 
 
 class Bert(Neural):

@@ -16,7 +16,7 @@ from competition.config import validate
 from competition.errors import ConfigError, UserError
 from competition.tables import Rows
 from competition.user_code import load_user_code
-from models.settings import CustomStage
+from models.config import CustomStage
 from models.stage import Context
 
 METHODS = {"__init__": ["settings", "context"], "fit": ["train", "valid", "folder"], "predict": ["rows", "folder"]}

@@ -20,8 +20,8 @@ from competition.errors import ConfigError, DataError
 from competition.files import read_text_table
 from competition.prepare import Prepared
 from competition.tables import Rows, own_rows
+from models.config import FileStage
 from models.notes import write_notes
-from models.settings import FileStage
 from models.stage import Context
 
 OOF, TEST, FOLD = "oof.csv", "test.csv", "fold"  # the column fold of oof.csv says where a row was held out there

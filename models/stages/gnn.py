@@ -9,7 +9,6 @@ import functools
 import warnings
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,10 +21,10 @@ from competition.errors import ConfigError
 from competition.files import read_json, write_json
 from competition.tables import Rows
 from models.inputs.weights import find_weights
-from models.neural_kinds import GnnStage
-from models.stage import Context, molecule_columns
+from models.settings import GnnStage
+from models.stage import Context
 from models.training.batches import Batches
-from models.training.neural import Neural, per_column, side_by_side
+from models.training.neural import OnMolecules
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations inside chemprop's own imports
@@ -64,70 +63,53 @@ class GnnBackbone(nn.Module):
         return self.hidden(torch.cat([aggregation(atoms, molecule) for aggregation in self.aggregations], dim=1))
 
 
-class Gnn(Neural):
+class Gnn(OnMolecules):
     """The stage; see `models.training.neural.Neural`."""
 
     def __init__(self, config: GnnStage, context: Context) -> None:
         super().__init__(config, context)
-        self.columns = molecule_columns(config.columns, context.smiles, "gnn")
         self.featurizer = SimpleMoleculeMolGraphFeaturizer()
 
     def start(self, train: Rows, folder: Path) -> nn.Module:
         """Message passing with the configured weights, or with random ones; writes its shape."""
-        d_v, d_e = self.featurizer.shape
-        shape, state = {"d_v": d_v, "d_e": d_e, "d_h": self.config.width, "depth": self.config.depth}, None
+        shape, state = {"d_h": self.config.width, "depth": self.config.depth}, None
         if self.config.weights:
-            shape, state = read_message_passing(self.config.weights, (d_v, d_e))
+            shape, state = read_message_passing(self.config.weights)
         write_json(folder / SHAPE, shape)
-        backbone = self._one(folder)
+        backbone = self.restore(folder)
         if state is not None:
             backbone.message_passing.load_state_dict(state)
-        return per_column(backbone, len(self.columns))
+        return backbone
 
-    def restore(self, folder: Path) -> nn.Module:
-        """The same for each molecule column."""
-        return per_column(self._one(folder), len(self.columns))
-
-    def _one(self, folder: Path) -> GnnBackbone:
-        shape = read_json(folder / SHAPE, "d_h")
-        message_passing = BondMessagePassing(**{**shape, "dropout": self.config.backbone_dropout})
+    def restore(self, folder: Path) -> GnnBackbone:
+        """The same shape."""
+        shape = read_json(folder / SHAPE)
+        message_passing = BondMessagePassing(**shape, dropout=self.config.backbone_dropout)
         return GnnBackbone(message_passing, shape["d_h"], self.config)
 
-    def encode(self, rows: Rows, folder: Path, augmentation: int, seed: int) -> Batches:
+    def encode_molecules(self, smiles: list[str], folder: Path, augmentation: int) -> Batches:
         """Molecular graphs."""
-        graph_of = functools.cache(lambda smiles: self.featurizer(Chem.MolFromSmiles(smiles)))
-        columns = [list(map(graph_of, rows.inputs[column])) for column in self.columns]
-        equal = np.ones(len(rows), dtype=np.int64)  # atoms of a batch stand in one table
-        return side_by_side(
-            [Batches(graphs, equal, collate) for graphs in columns], once=self.config.backbone_dropout == 0
-        )
+        graph_of = functools.cache(lambda text: self.featurizer(Chem.MolFromSmiles(text)))
+        equal = np.ones(len(smiles), dtype=np.int64)  # atoms of a batch stand in one table
+        return Batches(list(map(graph_of, smiles)), equal, collate)
 
 
-def read_message_passing(weights: str, expected: tuple[int, int]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_message_passing(weights: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Shape and weights of message passing as chemprop and CheMeleon save them.
-
-    Args:
-        expected: numbers of an atom and of a bond.
 
     Source of CheMeleon: Burns et al., Deep Learning Foundation Models from Classical Molecular Descriptors,
     arXiv 2506.15792.
-
-    Raises:
-        ConfigError: if the file holds something else, or reads other numbers.
     """
     path = next(iter(find_weights(weights).values()))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         shape, state = content["hyper_parameters"], content["state_dict"]
         shape = {name: shape[name] for name in SHAPE_NAMES if shape.get(name) is not None}
-        if expected != (own := (shape["d_v"], shape["d_e"])):
-            raise ValueError(f"it reads {own[0]} numbers of an atom and {own[1]} of a bond")
         BondMessagePassing(**shape).load_state_dict(state)
-    except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError, UnpicklingError) as error:
+    except Exception as error:  # torch, pickle and chemprop raise many kinds; each means that it is something else
         raise ConfigError(
-            f"{path} must hold hyper_parameters and the state_dict of a BondMessagePassing that reads {expected[0]} "
-            f"numbers of an atom and {expected[1]} of a bond, as chemprop saves it, and does not: "
-            f"{' '.join(str(error).split())[:200]}. Name chemeleon, or a file of that form."
+            f"{path} must hold hyper_parameters and the state_dict of a BondMessagePassing, as chemprop saves it, and "
+            f"does not: {error}. Name chemeleon, or a file of that form."
         ) from None
     return shape, state
 

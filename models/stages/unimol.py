@@ -8,7 +8,7 @@ them silently), every dropout rate reachable, weights checked key by key, distan
 from __future__ import annotations
 
 from functools import partial
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from competition.files import read_json, write_json
 from competition.tables import Rows
 from models.inputs.weights import find_weights
-from models.neural_kinds import UnimolStage
+from models.settings import UnimolStage
 from models.stages.pairs import Encoder, pair_bias
 from models.stages.unimol_shared import Item, OnConformers, quiet_import, with_atoms
 
@@ -85,22 +85,17 @@ class Unimol(OnConformers):
     """The stage; see `models.training.neural.Neural`."""
 
     foreign_keys = (
-        "lm_head.",
-        "pair2coord_proj.",
-        "dist_head.",
-        "encoder.final_head_layer_norm.",
-        "classification_head.",
-    )
+        "lm_head.", "pair2coord_proj.", "dist_head.", "encoder.final_head_layer_norm.", "classification_head.",
+    )  # fmt: skip
     equal_lengths = False
 
     def start(self, train: Rows, folder: Path) -> nn.Module:
         """Writes the vocabulary of the weights, too."""
-        write_json(
-            folder / VOCABULARY, read_vocabulary(find_weights(self.config.weights) if self.config.weights else {})
-        )
+        files = find_weights(self.config.weights) if self.config.weights else {}
+        write_json(folder / VOCABULARY, read_vocabulary(files))
         return super().start(train, folder)
 
-    def backbone(self, folder: Path) -> nn.Module:
+    def restore(self, folder: Path) -> nn.Module:
         """Of the vocabulary in the folder."""
         return UnimolBackbone(self.config, read_json(folder / VOCABULARY))
 
@@ -120,10 +115,8 @@ def read_vocabulary(files: dict[str, Path]) -> list[str]:
     Args:
         files: of the weights; a dictionary among them wins over the one that ships with unimol_tools.
     """
-    spec = find_spec("unimol_hf")
-    assert spec is not None and spec.origin is not None
-    bundled = Path(spec.origin).parent / "pretrained" / "unimol-v1-allh" / "mol.dict.txt"
-    path = next((path for name, path in files.items() if name.endswith("dict.txt")), bundled)
+    bundled = distribution("unimol_tools").locate_file("unimol_hf/pretrained/unimol-v1-allh/mol.dict.txt")
+    path = next((path for name, path in files.items() if name.endswith("dict.txt")), Path(str(bundled)))
     symbols = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
     atoms = [symbol for symbol in symbols if symbol not in (*SPECIAL_TOKENS, "[MASK]")]
     return [*SPECIAL_TOKENS, *atoms, "[MASK]"]
@@ -145,8 +138,7 @@ def encode(conformer: NDArray[np.float32], vocabulary: list[str], remove_hydroge
 
 def collate(items: list[Item], padding: int) -> dict[str, Tensor]:
     """Encoded molecules to the arguments of `UnimolBackbone.forward`, padded to the longest."""
-    filled = {"tokens": padding, "coordinates": 0}
     return {
         name: pad_sequence([torch.from_numpy(item[name]) for item in items], batch_first=True, padding_value=value)
-        for name, value in filled.items()
+        for name, value in (("tokens", padding), ("coordinates", 0))
     }

@@ -19,7 +19,7 @@ from rdkit import Chem
 from torch import Tensor, nn
 
 from models.inputs.conformers import prepared
-from models.neural_kinds import Unimol2Stage
+from models.settings import Unimol2Stage
 from models.stages.pairs import gaussian_head
 from models.stages.unimol_shared import Item, OnConformers, quiet_import, with_atoms
 
@@ -162,7 +162,7 @@ class Unimol2(OnConformers):
     foreign_keys = ("lm_head.", "movement_pred_head.", "classification_head")
     equal_lengths = True
 
-    def backbone(self, folder: Path) -> nn.Module:
+    def restore(self, folder: Path) -> nn.Module:
         """Of the size in the settings."""
         return Unimol2Backbone(self.config)
 

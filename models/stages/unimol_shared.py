@@ -23,9 +23,9 @@ from competition.tables import Rows
 from models.inputs.conformers import conformer_cache, select
 from models.inputs.weights import find_weights
 from models.notes import write_notes
-from models.stage import Context, molecule_columns
+from models.stage import Context
 from models.training.batches import Batches
-from models.training.neural import Neural, per_column, side_by_side
+from models.training.neural import OnMolecules
 
 Item = dict[str, NDArray[Any]]
 
@@ -40,8 +40,8 @@ def quiet_import() -> Iterator[None]:
     logging.getLogger("Uni-Mol Tools").handlers.clear()
 
 
-class OnConformers(Neural):
-    """A stage whose backbone reads each molecule column, its augmentations the conformers; see `Neural`."""
+class OnConformers(OnMolecules):
+    """A stage whose backbone reads molecules in their conformers, which are the augmentations; see `Neural`."""
 
     foreign_keys: tuple[str, ...]
     """Beginnings of keys of a checkpoint that only its pre-training or an earlier fine-tuning used."""
@@ -50,22 +50,16 @@ class OnConformers(Neural):
 
     def __init__(self, config: Any, context: Context) -> None:
         super().__init__(config, context)
-        self.columns = molecule_columns(config.columns, context.smiles, config.kind)
         self.cache = conformer_cache(context.cache, **config.conformer_settings)
-
-    # A kind of stage has these two.
-
-    def backbone(self, folder: Path) -> nn.Module:
-        """The backbone of one molecule column, with random weights."""
-        raise NotImplementedError
 
     def reader(
         self, folder: Path
     ) -> tuple[Callable[[str, NDArray[np.float32]], Item], Callable[[list[Item]], dict[str, Tensor]]]:
-        """What makes an input of a SMILES and a conformer (n_atoms, 4), with `tokens` in it; and what makes a batch."""
-        raise NotImplementedError
+        """What makes an input of a SMILES and a conformer (n_atoms, 4), with `tokens` in it; and what makes a batch.
 
-    # And these it gets.
+        A kind of stage has this and `restore`.
+        """
+        raise NotImplementedError
 
     @property
     def n_augmentations(self) -> tuple[int, int]:
@@ -74,34 +68,25 @@ class OnConformers(Neural):
 
     def start(self, train: Rows, folder: Path) -> nn.Module:
         """The configured weights, or random ones where none are configured; counts how molecules were embedded."""
-        backbone = self.backbone(folder)
+        backbone = self.restore(folder)
         if self.config.weights:
             load_checkpoint(backbone, find_weights(self.config.weights), self.foreign_keys)
-        smiles = list(dict.fromkeys(text for column in self.columns for text in train.inputs[column]))
+        smiles = list(dict.fromkeys(train.inputs[self.columns].to_numpy().T.ravel()))
         statuses = self.cache.load(smiles)[1]
-        write_json(folder / "conformers.json", dict(sorted(Counter(statuses).items())))
+        write_json(folder / "conformers.json", Counter(statuses))
         flat = sorted(text for text, status in zip(smiles, statuses, strict=True) if status == "flat")
         if flat:
             said = f"{len(flat)} of {len(smiles)} training molecules have flat coordinates, since RDKit finds no others"
             write_notes(folder, [f"{said}: {', '.join(flat[:3])}{' ...' if len(flat) > 3 else ''}"])
-        return per_column(backbone, len(self.columns))
+        return backbone
 
-    def restore(self, folder: Path) -> nn.Module:
-        """The same architecture for each molecule column."""
-        return per_column(self.backbone(folder), len(self.columns))
-
-    def encode(self, rows: Rows, folder: Path, augmentation: int, seed: int) -> Batches:
+    def encode_molecules(self, smiles: list[str], folder: Path, augmentation: int) -> Batches:
         """Each molecule in one of its conformers."""
         read, collate = self.reader(folder)
-        columns = []
-        for column in self.columns:
-            smiles = list(rows.inputs[column])
-            conformers = dict(zip(smiles, self.cache.load(smiles)[0], strict=True))
-            item_of = {text: read(text, select(found, augmentation)) for text, found in conformers.items()}
-            items = [item_of[text] for text in smiles]
-            lengths = np.array([len(item["tokens"]) for item in items])
-            columns.append(Batches(items, lengths, collate, self.equal_lengths))
-        return side_by_side(columns, once=self.config.backbone_dropout == 0)
+        conformers = dict(zip(smiles, self.cache.load(smiles)[0], strict=True))
+        item_of = {text: read(text, select(found, augmentation)) for text, found in conformers.items()}
+        items = [item_of[text] for text in smiles]
+        return Batches(items, np.array([len(item["tokens"]) for item in items]), collate, self.equal_lengths)
 
 
 def with_atoms(conformer: NDArray[np.float32], remove_hydrogens: bool) -> NDArray[np.float32]:
@@ -111,14 +96,11 @@ def with_atoms(conformer: NDArray[np.float32], remove_hydrogens: bool) -> NDArra
 
 
 def load_checkpoint(backbone: nn.Module, files: dict[str, Path], foreign_keys: tuple[str, ...]) -> None:
-    """Load published weights; every key of the backbone must be set.
+    """Load published weights; a ConfigError if a key of the backbone is missing, foreign or of another shape.
 
     Args:
         files: of the weights, the checkpoint (.pt) among them.
-        foreign_keys: beginnings of keys of the checkpoint that may be left out; any other that is foreign is an error.
-
-    Raises:
-        ConfigError: if a key is missing, foreign or of another shape.
+        foreign_keys: beginnings of keys of the checkpoint that may be left out.
     """
     path = next(path for name, path in files.items() if name.endswith(".pt"))
     with torch.serialization.safe_globals([argparse.Namespace]):
@@ -127,8 +109,7 @@ def load_checkpoint(backbone: nn.Module, files: dict[str, Path], foreign_keys: t
     try:
         backbone.load_state_dict({key: state[key] for key in state if not key.startswith(foreign_keys)})
     except RuntimeError as error:
-        said = " ".join(str(error).split())[:500]
         raise ConfigError(
-            f"{path} does not hold the weights of this architecture: {said}. Set the architecture and the weights that "
-            "belong together."
+            f"{path} does not hold the weights of this architecture: {str(error)[:500]} Set the architecture and the "
+            "weights that belong together."
         ) from None

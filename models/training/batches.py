@@ -15,8 +15,11 @@ from torch import Tensor
 from models.settings import NeuralStage
 from models.training.losses import Labels
 
-Plan = list[NDArray[np.intp]]
+Rows = NDArray[np.intp]
+Lengths = NDArray[np.int64]
+Plan = list[Rows]
 """Positions of rows, micro-batch by micro-batch."""
+MicroBatch = tuple[dict[str, Tensor], Labels, float]
 LENGTHS_PER_BATCH = 4
 """Least number of lengths in a batch of rows that cannot be padded."""
 
@@ -32,13 +35,13 @@ class Batches:
     """
 
     items: list[Any]
-    lengths: NDArray[np.int64]
+    lengths: Lengths
     collate: Callable[[list[Any]], dict[str, Tensor]]
     equal_lengths: bool = False
 
-    def batch(self, positions: NDArray[np.intp], device: torch.device) -> dict[str, Tensor]:
-        """The rows at `positions`, on the device."""
-        batch = self.collate([self.items[i] for i in positions])
+    def batch(self, rows: Rows, device: torch.device) -> dict[str, Tensor]:
+        """The rows at some positions, on the device."""
+        batch = self.collate([self.items[i] for i in rows])
         if device.type == "cuda":
             batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
         return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
@@ -90,7 +93,7 @@ def step_plan(batches: Batches, settings: NeuralStage, seed: int, epoch: int, de
     if (lengths != lengths[0]).any():
         size = min(size, micro_batch_size(device_type, settings.precision))
     per_step = settings.batch_size * settings.accumulate
-    steps = [order[i : i + per_step] for i in range(0, len(order), per_step)]
+    steps = np.split(order, range(per_step, len(order), per_step))
     by_length = [step[np.argsort(lengths[step], kind="stable")] for step in steps]
     return [np.array_split(step, -(-len(step) // size)) for step in by_length]
 
@@ -98,18 +101,13 @@ def step_plan(batches: Batches, settings: NeuralStage, seed: int, epoch: int, de
 def sorted_plan(batches: Batches, batch_size: int) -> Plan:
     """The batches for prediction: by length."""
     order = np.argsort(batches.lengths, kind="stable")
-    if batches.equal_lengths:
-        return _cut(order, batches.lengths, batch_size)
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return _cut(order, batches.lengths if batches.equal_lengths else np.ones_like(order), batch_size)
 
 
-def _cut(order: NDArray[np.intp], lengths: NDArray[np.int64], batch_size: int) -> Plan:
+def _cut(order: Rows, lengths: Lengths, batch_size: int) -> Plan:
     """Rows sorted by length, cut where the length changes and where a batch is full."""
     groups = np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1)
     return [group[i : i + batch_size] for group in groups for i in range(0, len(group), batch_size)]
-
-
-MicroBatch = tuple[dict[str, Tensor], Labels, float]
 
 
 def steps_of_epoch(
@@ -124,10 +122,9 @@ def steps_of_epoch(
 
     def load(step: Plan) -> list[MicroBatch]:
         known = [int((labels.weights[rows] > 0).sum()) for rows in step]  # here, where no device has to be waited for
-        inputs = (batches.batch(np.tile(rows, 2) if doubled else rows, device) for rows in step)
         return [
-            (batch, labels.take(rows, device), n / max(sum(known), 1))
-            for batch, rows, n in zip(inputs, step, known, strict=True)
+            (batches.batch(np.tile(rows, 1 + doubled), device), labels.take(rows, device), n / max(sum(known), 1))
+            for rows, n in zip(step, known, strict=True)
         ]
 
     steps = step_plan(batches, settings, seed, epoch, device.type)

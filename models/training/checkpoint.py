@@ -36,8 +36,7 @@ class Checkpoint:
         for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
         torch.set_rng_state(state["generator"])
-        if torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state["gpu_generators"])
+        torch.cuda.set_rng_state_all(state["gpu_generators"])
         self.started -= state["seconds"]
         return state["beside"]
 
@@ -48,12 +47,11 @@ class Checkpoint:
         state = {
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
             "generator": torch.get_rng_state(),
-            "gpu_generators": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "gpu_generators": torch.cuda.get_rng_state_all(),
             "seconds": time.monotonic() - self.started,
             "beside": beside,
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
+        torch.save(state, buffer := io.BytesIO())
         write_atomically(self.path, buffer.getvalue())
         self.written = time.monotonic()
 

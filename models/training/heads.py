@@ -36,11 +36,8 @@ class Head(nn.Module):
 
 def build_head(settings: NeuralStage, width: int, n_outputs: int) -> Head:
     """The head of a stage."""
-    rates: float | list[float] = settings.pooler_dropout
-    if isinstance(settings.head, MultiSampleHead):
-        rates = settings.head.dropout
-        rates = rates if isinstance(rates, list) else [rates] * settings.head.samples
-    return Head(width, n_outputs, rates if isinstance(rates, list) else [rates])
+    is_multi_sample = isinstance(settings.head, MultiSampleHead)
+    return Head(width, n_outputs, settings.head.rates if is_multi_sample else [settings.pooler_dropout])
 
 
 class Network(nn.Module):
@@ -54,7 +51,7 @@ class Network(nn.Module):
         """`join`: how many features come together, and the width of their hidden layer; None for no such layer."""
         super().__init__()
         self.backbone = backbone
-        self.join = nn.Sequential(nn.Linear(*join), nn.GELU()) if join else None
+        self.join = nn.Sequential(nn.Linear(*join), nn.GELU()) if join else nn.Identity()
         self.head: Any = head
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
@@ -64,29 +61,25 @@ class Network(nn.Module):
     def features(self, batch: dict[str, Tensor]) -> Tensor:
         """What the head reads, (n_rows, width)."""
         pooled = self.backbone(**{name: tensor for name, tensor in batch.items() if name != "columns"})
-        if "columns" in batch:
-            pooled = torch.cat([pooled, batch["columns"]], dim=1)
-        return pooled if self.join is None else self.join(pooled)
+        return self.join(torch.cat([pooled, batch["columns"]], dim=1) if "columns" in batch else pooled)
 
 
-class AttentionPooling(nn.Module):
-    """Mean of token vectors weighted by a learned score per token."""
+class Pooling(nn.Module):
+    """Token vectors (n_rows, n_tokens, width) to one vector (n_rows, width): their mean, the first, or by a learned
+    score of each token.
+    """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, kind: str, width: int) -> None:
         super().__init__()
-        self.score = nn.Linear(width, 1)
+        self.kind = kind
+        self.score = nn.Linear(width, 1) if kind == "attention" else None
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """(n_rows, n_tokens, width) and a mask (n_rows, n_tokens) of real tokens to (n_rows, width)."""
-        score = self.score(tokens).squeeze(-1).masked_fill(mask == 0, float("-inf"))
-        return (score.softmax(-1).unsqueeze(-1) * tokens).sum(1)
-
-
-def pool(kind: str, tokens: Tensor, mask: Tensor, attention: AttentionPooling | None) -> Tensor:
-    """Token vectors (n_rows, n_tokens, width) to one vector (n_rows, width): their mean, the first, or by attention."""
-    if kind == "cls":
-        return tokens[:, 0]
-    if attention is not None:
-        return attention(tokens, mask)
-    weights = mask.unsqueeze(-1).to(tokens.dtype)
-    return (tokens * weights).sum(1) / weights.sum(1)
+        """`mask`: (n_rows, n_tokens), 1 for a real token."""
+        if self.kind == "cls":
+            return tokens[:, 0]
+        mask = mask.unsqueeze(-1)
+        if self.score is not None:
+            return (self.score(tokens).masked_fill(mask == 0, float("-inf")).softmax(1) * tokens).sum(1)
+        weights = mask.to(tokens.dtype)
+        return (tokens * weights).sum(1) / weights.sum(1)

@@ -7,24 +7,21 @@ from numpy.typing import NDArray
 
 from competition.errors import DataError
 
+Floats = NDArray[np.float64]
 
-def target_scale(y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+
+def target_scale(y: Floats) -> tuple[Floats, Floats]:
     """Mean and standard deviation of each target over the labels there are, (n_targets,) each; 1 for a constant.
 
     Raises:
         DataError: if a target has no label among these rows.
     """
-    if np.isnan(y).all(axis=0).any():
-        raise DataError(
-            "every target must have labels among the training rows of every fold; "
-            f"target number {int(np.isnan(y).all(axis=0).argmax()) + 1} has none. "
-            "Use fewer folds or folds.kind stratified."
-        )
+    labelled_rows(y, [f"number {i + 1}" for i in range(y.shape[1])], at_least=1)
     scale = np.nanstd(y, axis=0)
     return np.nanmean(y, axis=0), np.where(scale > 0, scale, 1.0)
 
 
-def require_log1p(y: NDArray[np.float64]) -> None:
+def require_log1p(y: Floats) -> None:
     """Refuse labels, pseudo-labels among them, that have no logarithm of 1 + y.
 
     Raises:
@@ -37,19 +34,15 @@ def require_log1p(y: NDArray[np.float64]) -> None:
         )
 
 
-def labelled_rows(y: NDArray[np.float64], names: list[str]) -> list[NDArray[np.intp]]:
-    """Positions of the rows that have a label, for each target.
-
-    Args:
-        y: (n_rows, n_targets), NaN where a label is missing.
-        names: of the targets.
+def labelled_rows(y: Floats, names: list[str], at_least: int = 2) -> list[NDArray[np.intp]]:
+    """Positions of the rows that have a label, for each target of y (n_rows, n_targets), NaN where one is missing.
 
     Raises:
-        DataError: if a target has fewer than two labels, from which nothing can be learned.
+        DataError: if a target has fewer labels than anything can be learned from.
     """
     rows = [np.flatnonzero(~np.isnan(column)) for column in y.T]
     for name, known in zip(names, rows, strict=True):
-        if len(known) < 2:
+        if len(known) < at_least:
             raise DataError(
                 f"target {name!r} must have labels among the training rows of every fold; "
                 "use fewer folds or folds.kind stratified."

@@ -18,18 +18,14 @@ from torch.nn.functional import huber_loss, l1_loss, mse_loss
 
 from competition.errors import ConfigError
 from competition.user_code import load_user_code
-from models.training.labels import target_scale
+from models.training.labels import Floats, target_scale
 
 Errors = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Standardised labels of the training rows and the weight of each.
-
-    y: (n_rows, n_targets) in standard deviations around each target's mean, 0 where there is no label.
-    weights: (n_rows, n_targets), 0 where there is no label.
-    """
+    """Standardised labels of the training rows and the weight of each, (n_rows, n_targets), 0 where there is none."""
 
     y: Tensor
     weights: Tensor
@@ -39,15 +35,13 @@ class Labels:
         return Labels(self.y[positions].to(device), self.weights[positions].to(device))
 
 
-def as_labels(
-    y: NDArray[np.float64], weights: NDArray[np.float64], mean: NDArray[np.float64], scale: NDArray[np.float64]
-) -> Labels:
+def as_labels(y: Floats, weights: Floats, mean: Floats, scale: Floats) -> Labels:
     """Labels (n_rows, n_targets), NaN where missing, and their weights of the same shape; mean, scale: (n_targets,)."""
     scaled, weights = np.nan_to_num((y - mean) / scale), weights * ~np.isnan(y)
     return Labels(torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32))
 
 
-def target_weights(loss: str, y: NDArray[np.float64]) -> NDArray[np.float64]:
+def target_weights(loss: str, y: Floats) -> Floats:
     """Weight of each target in the loss of its standardised values, (n_targets,) with mean 1.
 
     weighted_mae: 1 / (range * sqrt(labels)) in the target's own units, so that the loss is proportional to the
@@ -61,9 +55,7 @@ def target_weights(loss: str, y: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def split_gaussian(outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and log variances (n_rows, n_targets) each; the latter softly bounded to +-7: one outlier must not make
-    them infinite.
-    """
+    """Means and log variances (n_rows, n_targets) each, the latter within +-7: no outlier makes them infinite."""
     y_pred, raw = outputs.chunk(2, dim=1)
     return y_pred, 7 * torch.tanh(raw / 7)
 
@@ -75,9 +67,7 @@ def gaussian(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def gaussian_penalty(one: Tensor, other: Tensor) -> Tensor:
-    """Symmetric KL divergence of two normal distributions; KL(p, q) = ((m1 - m2)^2 + s1^2) / (2 s2^2) - 1/2 + log(s2 /
-    s1), and the logs cancel in the mean of KL(p, q) and KL(q, p).
-    """
+    """Mean of KL(p, q) and KL(q, p) of two normal distributions, in which the logarithms of their deviations cancel."""
     (m1, v1), (m2, v2) = split_gaussian(one), split_gaussian(other)
     gap = (m1 - m2).square()
     return 0.25 * ((gap + v1.exp()) * (-v2).exp() + (gap + v2.exp()) * (-v1).exp() - 2)
@@ -97,7 +87,7 @@ class Loss:
     outputs_per_target: int = 1
 
 
-LOSSES: dict[str, Loss] = {
+LOSSES = {
     "mse": Loss(partial(mse_loss, reduction="none")),
     "mae": Loss(partial(l1_loss, reduction="none")),
     "weighted_mae": Loss(partial(l1_loss, reduction="none")),  # the weights are in the labels: see `target_weights`

@@ -17,8 +17,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from competition.errors import ConfigError
 from competition.files import write_json
 from models.inputs.tokens import Ids, pad
-from models.neural_kinds import BertStage
-from models.settings import NeuralStage
+from models.settings import BertStage, NeuralStage
 from models.training.batches import Batches
 from models.training.heads import Network
 from models.training.losses import Labels
@@ -56,10 +55,6 @@ def pretrain(
 
     Args:
         items: epoch, from 1 on (0: before the first) -> token ids of each text, in another spelling where that is set.
-
-    Raises:
-        ConfigError: if the tokenizer has no token for a mask.
-        DataError: if the loss is not finite.
     """
     mask_id, ordinary = mask_and_ordinary(tokenizer)
 
@@ -86,11 +81,7 @@ def pretrain(
 
 
 def mask_and_ordinary(tokenizer: Tokenizer) -> tuple[int, Ids]:
-    """The id of the mask, and those of all tokens that are not special.
-
-    Raises:
-        ConfigError: if there is no mask.
-    """
+    """The id of the mask, and those of all tokens that are not special; a ConfigError if there is no mask."""
     if tokenizer.mask_token_id is None:
         raise ConfigError(
             "pretrain_epochs needs a tokenizer with a token for a mask, and this one has none. Set pretrain_epochs: 0, "

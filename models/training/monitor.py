@@ -40,16 +40,10 @@ def losses(forward: Callable[..., Tensor], watched: Watched, settings: NeuralSta
     """
     modes = [TRAINING_MODE, EVALUATION_MODE] if settings.monitor == "held_out" else [EVALUATION_MODE]
     found = {}
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with torch.random.fork_rng():
         for name, (batches, labels) in watched.items():
             for mode in modes:
                 torch.manual_seed(0)  # the same masks in every epoch
                 outputs = forward(batches, drops=mode == TRAINING_MODE)
                 found[f"{name}_{mode}"] = float(training_loss(settings.loss, outputs, labels))
     return found
-
-
-def measures(history: list[dict[str, float]], n_steps: int) -> dict[str, float]:
-    """The last epoch's losses in both modes, and the seconds of one of `n_steps` steps of the optimizer."""
-    last = {name: value for name, value in history[-1].items() if name.endswith("_mode")}
-    return {**last, "seconds_per_step": sum(epoch["seconds"] for epoch in history) / n_steps}

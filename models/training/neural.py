@@ -6,22 +6,23 @@ A kind of stage gives four things: `start` and `restore` make its backbone, `enc
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import set_seed
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from competition.tables import Rows
 from models.inputs.blocks import fit_columns, read_columns
-from models.stage import Context
+from models.stage import Context, molecule_columns
 from models.training import trainer
 from models.training.batches import Batches, Sample
 from models.training.heads import Network, build_head
+from models.training.labels import Floats
 from models.training.losses import outputs_per_target
 
 
@@ -30,13 +31,15 @@ class Neural:
 
     spread: standard deviation over the passes of `mc_dropout` of the last predictions, (n_rows, n_targets), in the
         targets' own units.
+    n_molecules: molecule columns that the backbone reads one by one.
     """
 
     def __init__(self, config: Any, context: Context) -> None:
         self.config = config
         self.context = context
         self.auxiliary = context.auxiliary if config.auxiliary_weight > 0 else []
-        self.spread: NDArray[np.float64] | None = None
+        self.spread: Floats | None = None
+        self.n_molecules = 1
 
     # A kind of stage has these four.
 
@@ -82,25 +85,28 @@ class Neural:
 
     def ready(self, train: Rows, folder: Path) -> tuple[Network, Sample]:
         """The network with the weights to start from, and the rows as it reads them."""
-        trainer.seed_everything(self.context.seed)
+        set_seed(self.context.seed)
         fit_columns(train, self.config, self.context, folder)
         return self._network(self.start(train, folder), train, folder), self._sample(train, folder)
 
-    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
+    def predict(self, rows: Rows, folder: Path) -> Floats:
         """Predictions (n_rows, n_targets)."""
-        network, encoded = self._network(self.restore(folder), rows, folder), self._encoded(rows, folder, seed=0)
+        network = self._network(self.restore(folder), rows, folder)
+        encoded, n_targets = self._encoded(rows, folder, seed=0), len(self.context.task.outputs)
         with trainer.advice_on_memory(self.config):
             y_pred, self.spread = trainer.predict(
-                network, encoded, self.n_augmentations[1], self.config, folder, len(self.context.task.outputs)
+                network, encoded, self.n_augmentations[1], self.config, folder, n_targets
             )
         return y_pred
 
-    def _network(self, backbone: nn.Module, rows: Rows, folder: Path) -> Network:
+    def _network(self, backbone: Any, rows: Rows, folder: Path) -> Network:
         n_outputs = len([*self.context.task.outputs, *self.auxiliary]) * outputs_per_target(self.config.loss)
         n_columns = read_columns(rows.take(np.arange(1)), self.config, self.context, folder).shape[1]
-        one = backbone.backbone if isinstance(backbone, PerColumn) else backbone
-        n_features, width = int(backbone.width) + n_columns, int(one.width)  # type: ignore[arg-type]
+        width = backbone.width
+        n_features = width * self.n_molecules + n_columns
         head = build_head(self.config, width, n_outputs)
+        if self.n_molecules > 1:
+            backbone = PerColumn(backbone, self.n_molecules)
         return Network(backbone, head, None if n_features == width else (n_features, width))
 
     def _sample(self, rows: Rows, folder: Path) -> Sample:
@@ -111,7 +117,7 @@ class Neural:
         encoded, n = self._encoded(rows, folder, self.context.seed), self.n_augmentations[0]
         return Sample(lambda number: encoded(number % n if n else number), y, weights)
 
-    def _encoded(self, rows: Rows, folder: Path, seed: int) -> Callable[[int], Batches]:
+    def _encoded(self, rows: Rows, folder: Path, seed: int) -> trainer.Encoded:
         """Encoded rows by augmentation, with the columns that join before the head; the last ones are kept."""
         columns = read_columns(rows, self.config, self.context, folder)
 
@@ -133,6 +139,24 @@ def with_columns(batches: Batches, columns: NDArray[np.float32]) -> Batches:
     return replace(batches, items=list(zip(batches.items, columns, strict=True)), collate=collate)
 
 
+class OnMolecules(Neural):
+    """A stage whose backbone reads each molecule column by itself."""
+
+    def __init__(self, config: Any, context: Context) -> None:
+        super().__init__(config, context)
+        self.columns = molecule_columns(config.columns, context.smiles, config.kind)
+        self.n_molecules = len(self.columns)
+
+    def encode_molecules(self, smiles: list[str], folder: Path, augmentation: int) -> Batches:
+        """The molecules of one column; a molecule that stands in several rows is the same object in each."""
+        raise NotImplementedError
+
+    def encode(self, rows: Rows, folder: Path, augmentation: int, seed: int) -> Batches:
+        """All columns side by side."""
+        columns = [self.encode_molecules(list(rows.inputs[name]), folder, augmentation) for name in self.columns]
+        return side_by_side(columns, once=self.config.backbone_dropout == 0)
+
+
 class PerColumn(nn.Module):
     """One backbone on each of several molecule columns, their pooled features side by side."""
 
@@ -140,7 +164,6 @@ class PerColumn(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.n_columns = n_columns
-        self.width: int = backbone.width * n_columns  # type: ignore[operator, assignment]
 
     def forward(self, **batch: Tensor) -> Tensor:
         """Features (n_rows, n_columns * width) of tensors named `<column>_<name>`, and `<column>_row` (n_rows,): the
@@ -153,11 +176,6 @@ class PerColumn(nn.Module):
             molecule = own.pop("row")
             parts.append(self.backbone(**own)[molecule])
         return torch.cat(parts, dim=1)
-
-
-def per_column(backbone: nn.Module, n_columns: int) -> nn.Module:
-    """The same backbone for each of several molecule columns."""
-    return PerColumn(backbone, n_columns) if n_columns > 1 else backbone
 
 
 def side_by_side(columns: list[Batches], once: bool) -> Batches:

@@ -6,6 +6,7 @@ A layer is a member of the longest numbered list of the backbone (`encoder.layer
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +19,8 @@ from models.training.heads import Network
 
 
 def layers_of(backbone: nn.Module, needed_by: str = "") -> dict[str, nn.Module]:
-    """Layers of a backbone by name, from the input on; empty where it has no list of equal parts.
-
-    Raises:
-        ConfigError: if it has none and a setting needs them.
+    """Layers of a backbone by name, from the input on; none where it has no list of equal parts, a ConfigError where a
+    setting needs them.
     """
     lists = {name: part for name, part in backbone.named_modules() if isinstance(part, nn.ModuleList)}
     equal = {name: part for name, part in lists.items() if len({type(layer) for layer in part}) == 1}
@@ -32,11 +31,7 @@ def layers_of(backbone: nn.Module, needed_by: str = "") -> dict[str, nn.Module]:
 
 
 def prepare_layers(backbone: nn.Module, settings: NeuralStage) -> None:
-    """Freeze parts, and recompute activations, as the settings say.
-
-    Raises:
-        ConfigError: for a part that is not there.
-    """
+    """Freeze parts, and recompute activations, as the settings say; a ConfigError for a part that is not there."""
     for prefix in settings.freeze:
         found = [p for name, p in backbone.named_parameters() if name.startswith(prefix)]
         if not found:
@@ -49,20 +44,16 @@ def prepare_layers(backbone: nn.Module, settings: NeuralStage) -> None:
             layer.forward = partial(_recomputed, layer, layer.forward)
 
 
-def _recomputed(layer: nn.Module, forward: object, *args: object, **kwargs: object) -> object:
-    """The layer's forward pass, its activations recomputed when gradients are needed."""
+def _recomputed(layer: nn.Module, forward: Any, *args: Any, **kwargs: Any) -> Any:
     if layer.training and torch.is_grad_enabled():
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)  # type: ignore[arg-type]
-    return forward(*args, **kwargs)  # type: ignore[operator]
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+    return forward(*args, **kwargs)
 
 
 def make_optimizer(network: Network, settings: NeuralStage) -> torch.optim.AdamW:
     """AdamW; no decay on norms, biases and other vectors; rates by layer, and the head's own where one is set.
 
     Source of the layer-wise rates: Howard and Ruder, ULMFiT, ACL 2018.
-
-    Raises:
-        ConfigError: if layer_decay is set and the backbone has no layers.
     """
     layers = list(layers_of(network.backbone, "layer_decay" if settings.layer_decay < 1 else ""))
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}

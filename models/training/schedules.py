@@ -64,16 +64,11 @@ def with_warmup(
     The rise ends at 1; it begins one step above 0, or above 1/25 for `one_cycle`. The schedule then runs over
     the steps that are left, so its last step is just above its end point and never wasted at 0.
 
-    Args:
-        cycles, decay: of cosine_with_restarts and warmup_stable_decay.
-
     Raises:
         ConfigError: if the rise would take all steps or more.
     """
-    own: dict[str, dict[str, float]] = {
-        "cosine_with_restarts": {"cycles": cycles}, "warmup_stable_decay": {"decay": decay},
-    }  # fmt: skip
-    schedule = partial(SCHEDULES[name], **own.get(name, {}))
+    own = {"cosine_with_restarts": {"cycles": cycles}, "warmup_stable_decay": {"decay": decay}}.get(name, {})
+    schedule = partial(SCHEDULES[name], **own)
     if warmup >= max(total_steps, 1):
         raise ConfigError(
             f"warmup must be shorter than the run; it is {warmup:g} steps, and the run has {total_steps}. "

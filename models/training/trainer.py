@@ -6,7 +6,6 @@ schedule, precision and device (by accelerate), checkpoints, and what is written
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +17,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import set_seed
 from accelerate.utils.memory import should_reduce_batch_size
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -39,7 +38,7 @@ from models.training.batches import (
 from models.training.checkpoint import Checkpoint
 from models.training.dropout import audit, rates, set_rates
 from models.training.heads import Network
-from models.training.labels import target_scale
+from models.training.labels import Floats, target_scale
 from models.training.losses import Labels, as_labels, r_drop_penalty, target_weights, training_loss
 from models.training.machine import cpu_has_bf16, require_precision
 from models.training.optimizer import make_average, make_optimizer, prepare_layers
@@ -48,15 +47,10 @@ from models.training.schedules import with_warmup
 WEIGHTS, TRAINING = "weights.safetensors", "training.json"
 History = list[dict[str, float]]
 """Losses and the learning rate of each epoch."""
+Encoded = Callable[[int], Batches]
+"""Rows by augmentation; see `Sample`."""
 Progress = Callable[[int, int], None]
 LossOfBatch = Callable[[Network, dict[str, Tensor], Labels, NeuralStage], Tensor]
-
-
-def seed_everything(seed: int) -> None:
-    """Seed every generator that a library may draw from."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 @dataclass
@@ -88,31 +82,32 @@ class Trainer:
             ConfigError: if the dropout audit finds a module that drops, or a layer is not there.
             DataError: if the loss is not finite.
         """
-        mean, scale = target_scale(train.y)
-        importance = target_weights(self.settings.loss, train.y)
+        settings, (mean, scale) = self.settings, target_scale(train.y)
+        importance = target_weights(settings.loss, train.y)
 
         def ready(sample: Sample) -> Labels:
             return as_labels(sample.y, sample.weights * importance, mean, scale)
 
         self.prepare(train)
-        history: dict[str, History] = {}
+        report = {"mean": mean.tolist(), "scale": scale.tolist(), "seed": self.seed}
         if first is not None:
-            history["pretrain_history"], _ = self.train_epochs(first.encoded, ready(first), "checkpoint_pretrain.pt")
+            report["pretrain_history"], _ = self.train_epochs(first.encoded, ready(first), "checkpoint_pretrain.pt")
         watched: monitor.Watched = {}
         if valid is not None:
             watched["held_out"] = valid.encoded(0), ready(valid)
-            if self.settings.monitor == "held_out":
+            if settings.monitor == "held_out":
                 watched["train"] = monitor.as_many(train.encoded(0), ready(train), len(valid.y))
-        history["history"], state = self.train_epochs(train.encoded, ready(train), "checkpoint.pt", watched)
-        if self.settings.monitor == "held_out":
-            n_steps = steps_per_epoch(train.encoded(0), self.settings) * self.settings.epochs
-            write_json(self.folder / monitor.MEASURES, monitor.measures(history["history"], n_steps))
+        history, state = self.train_epochs(train.encoded, ready(train), "checkpoint.pt", watched)
+        if settings.monitor == "held_out":
+            measures = {name: value for name, value in history[-1].items() if name.endswith("_mode")}
+            n_steps = steps_per_epoch(train.encoded(0), settings) * settings.epochs
+            measures["seconds_per_step"] = sum(epoch["seconds"] for epoch in history) / n_steps
+            write_json(self.folder / monitor.MEASURES, measures)
         # weights of the hub may be views of transposed tensors, which safetensors does not take
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, self.folder / WEIGHTS)
-        report = {"mean": mean.tolist(), "scale": scale.tolist(), "seed": self.seed}
-        on = {path: rate for path, rate in rates(self.network).items() if rate > 0}
-        report |= {"precision": self.accelerator.mixed_precision, "dropout": on}
-        write_json(self.folder / TRAINING, {**report, **history})
+        report["dropout"] = {path: rate for path, rate in rates(self.network).items() if rate > 0}
+        report |= {"precision": self.accelerator.mixed_precision, "history": history}
+        write_json(self.folder / TRAINING, report)
 
     def prepare(self, train: Sample) -> None:
         """Give the network the rates and layers of the settings, and audit its dropout."""
@@ -126,7 +121,7 @@ class Trainer:
 
     def train_epochs(
         self,
-        encoded: Callable[[int], Batches],
+        encoded: Encoded,
         labels: Labels,
         checkpoint_name: str,
         watched: monitor.Watched | None = None,
@@ -135,7 +130,6 @@ class Trainer:
         """Train all epochs; the history by epoch and the weights to keep: the last, their average, or the best.
 
         Args:
-            encoded: rows by augmentation; see `Sample`.
             watched: rows whose loss joins the history; held-out ones choose the epoch with `keep: best_on_held_out`.
             loss_of: a batch; `label_loss` unless another is given.
         """
@@ -165,8 +159,7 @@ class Trainer:
             if not np.isfinite(loss):
                 raise DataError(f"the training loss is {loss} in epoch {epoch + 1}; lower the stage's learning_rate.")
             history.append({"train_loss": loss, "learning_rate": float(schedule.get_last_lr()[0])})
-            is_late = epoch >= settings.epochs - settings.average_epochs
-            if average and settings.average == "last_epochs" and is_late:
+            if average and settings.average == "last_epochs" and epoch >= settings.epochs - settings.average_epochs:
                 average.update_parameters(network)
             kept = average.module if average and average.n_averaged > 0 else network
             if watched:
@@ -202,14 +195,14 @@ def label_loss(network: Network, batch: dict[str, Tensor], target: Labels, setti
     With R-Drop and a backbone that drops, the batch holds each row twice; where only the head drops, the backbone
     runs once and its features go twice through the head.
     """
-    features = network.features(batch)
+    features, loss_of = network.features(batch), partial(training_loss, settings.loss, labels=target)
     if settings.r_drop == 0:
-        return network.head.loss(features, lambda outputs: training_loss(settings.loss, outputs, target))
+        return network.head.loss(features, loss_of)
     if settings.backbone_dropout == 0:
         features = torch.cat([features, features])
     one, other = network.head(features).chunk(2)
-    supervised = (training_loss(settings.loss, one, target) + training_loss(settings.loss, other, target)) / 2
-    return supervised + settings.r_drop * r_drop_penalty(settings.loss, one, other, target)
+    penalty = r_drop_penalty(settings.loss, one, other, target)
+    return (loss_of(one) + loss_of(other)) / 2 + settings.r_drop * penalty
 
 
 def steps_per_epoch(batches: Batches, settings: NeuralStage) -> int:
@@ -218,18 +211,10 @@ def steps_per_epoch(batches: Batches, settings: NeuralStage) -> int:
 
 
 def predict(
-    network: Network,
-    encoded: Callable[[int], Batches],
-    n_augmentations: int,
-    settings: NeuralStage,
-    folder: Path,
-    n_targets: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    network: Network, encoded: Encoded, n_augmentations: int, settings: NeuralStage, folder: Path, n_targets: int
+) -> tuple[Floats, Floats | None]:
     """Predictions (n_rows, n_targets) in the targets' own units with the weights in `folder`, as the mean over
-    augmentations.
-
-    Returns:
-        The predictions, and with `mc_dropout` their standard deviation over its passes, of the same shape.
+    augmentations, and with `mc_dropout` their standard deviation over its passes.
 
     Source of mc_dropout: Gal and Ghahramani, Dropout as a Bayesian Approximation, ICML 2016.
     """
@@ -240,7 +225,7 @@ def predict(
     network.to(accelerator.device)
     training = read_json(folder / TRAINING)
     mean, scale = (np.array(training[name])[:n_targets] for name in ("mean", "scale"))
-    seed_everything(training["seed"])
+    set_seed(training["seed"])
     passes = [
         forward(network, encoded(i), settings.batch_size, accelerator, drops=settings.mc_dropout > 0)[:, :n_targets]
         for i in range(n_augmentations)
@@ -268,11 +253,7 @@ def state_of(network: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def advice_on_memory(settings: NeuralStage) -> Iterator[None]:
-    """Say what to do where memory runs out.
-
-    Raises:
-        DataError: where it does.
-    """
+    """Say what to do where memory runs out, by a DataError."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -10,8 +10,7 @@ from competition.errors import DataError
 from competition.files import digest
 from competition.paths import PROJECT, Bundle, work_root
 from competition.revision import ROOMS
-from models.inputs.weights import find_weights
-from models.weight_sets import WEIGHT_SETS
+from models.inputs.weights import WEIGHT_SETS, find_weights
 
 SCRIPTS = ("run.sh", "setup.sh", "pyproject.toml")
 CODE = (".py", ".txt", ".html", ".css", ".js", ".jinja", ".ipynb", ".yaml")

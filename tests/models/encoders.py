@@ -15,7 +15,7 @@ import transformers
 from competition.tables import Rows
 from competition.task import Task
 from models.inputs.tokens import learn_word_pieces
-from models.neural_kinds import BertStage
+from models.settings import BertStage
 from models.stage import Context
 from models.stages.bert import Bert
 

@@ -16,8 +16,8 @@ from competition.errors import ConfigError, DataError
 from competition.files import read_json
 from competition.tables import Rows
 from models.inputs import tokens as text
-from models.neural_kinds import BertStage
 from models.notes import read_notes
+from models.settings import BertStage
 from models.stages.bert import Bert
 from tests.models.encoders import TINY, context, fit, publish, stage, table
 

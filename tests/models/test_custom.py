@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from competition.errors import ConfigError
+from models.config import CustomStage
 from models.registry import build_stage
-from models.settings import CustomStage
 from tests.models.made import context, rows
 
 CLASS = """

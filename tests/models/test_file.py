@@ -18,11 +18,10 @@ from competition.prepare import run as run_prepare
 from competition.task import Task
 from folds.make import load_folds_config
 from folds.make import run as make_folds
-from models.config import load_stages
+from models.config import FileStage, load_stages
 from models.jobs.plan import Plan, plan
 from models.notes import read_notes
 from models.registry import build_stage
-from models.settings import FileStage
 from models.stages.file import doubts, fold_mark, read_theirs
 from tests.competition.small import write_small
 from tests.models.made import context, rows

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from models.settings import MultiSampleHead, NeuralStage
-from models.training.heads import AttentionPooling, Head, Network, build_head, pool
+from models.training.heads import Head, Network, Pooling, build_head
 
 
 def square(y_pred: Tensor) -> Tensor:
@@ -104,11 +104,11 @@ MASK = torch.tensor([[1, 1, 0]])
 
 
 def test_pooling_leaves_padding_out() -> None:
-    assert pool("mean", TOKENS, MASK, None).tolist() == [[2.0, 20.0]]
-    assert pool("cls", TOKENS, MASK, None).tolist() == [[1.0, 10.0]]
-    attention = AttentionPooling(2)
+    assert Pooling("mean", 2)(TOKENS, MASK).tolist() == [[2.0, 20.0]]
+    assert Pooling("cls", 2)(TOKENS, MASK).tolist() == [[1.0, 10.0]]
+    attention: Any = Pooling("attention", 2)
     nn.init.zeros_(attention.score.weight)
-    assert pool("attention", TOKENS, MASK, attention).tolist() == [[2.0, 20.0]]
+    assert attention(TOKENS, MASK).tolist() == [[2.0, 20.0]]
     with torch.no_grad():
         attention.score.weight[0, 0] = 0.5 * torch.log(torch.tensor(3.0))  # scores differ by log 3: weights 1/4, 3/4
-    assert pool("attention", TOKENS, MASK, attention)[0].tolist() == pytest.approx([2.5, 25.0])
+    assert attention(TOKENS, MASK)[0].tolist() == pytest.approx([2.5, 25.0])

@@ -116,7 +116,7 @@ def test_standardised_labels_have_mean_zero_and_unit_deviation_and_zero_weight_w
 
 
 def test_a_target_without_any_label_is_a_data_error_that_says_which() -> None:
-    with pytest.raises(DataError, match="target number 2"):
+    with pytest.raises(DataError, match="target 'number 2'"):
         target_scale(np.array([[1.0, NAN], [3.0, NAN]]))
 
 

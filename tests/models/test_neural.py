@@ -17,7 +17,7 @@ from competition.tables import Rows
 from competition.task import Task
 from models.config import StagesConfig, load_stages
 from models.jobs.plan import code_digest
-from models.neural_kinds import GnnStage
+from models.settings import GnnStage
 from models.stage import Context
 from models.stages.gnn import Gnn
 from models.training.batches import Batches
@@ -138,7 +138,6 @@ def test_features_of_columns_stand_side_by_side_and_a_molecule_is_encoded_once(o
     found = net(**joined.collate(joined.items))
     assert found.tolist() == [[1.0, 2.0], [2.0, 2.0], [1.0, 2.0]]
     assert net.backbone.seen == ([2, 1] if once else [3, 3])
-    assert net.width == 2
 
 
 def test_what_a_molecule_does_may_depend_on_its_partner() -> None:
@@ -157,8 +156,8 @@ def test_a_key_that_is_gone_is_named_with_what_to_do_and_a_loss_of_ones_own_lies
     path = write_competition(tmp_path, *mixed_tables(), stages=stages)
     with pytest.raises(ConfigError) as error:
         load_stages(str(path))
-    assert "stages.net: atom_features is no longer there; remove it, and name molecule_features" in str(error.value)
-    assert "stages.text: reinitialise_layers is no longer there" in str(error.value)
+    assert "stages.net.atom_features: this key is gone" in str(error.value)
+    assert "stages.text.reinitialise_layers: this key is gone" in str(error.value)
     path = write_competition(tmp_path, *mixed_tables(), stages={"net": {"kind": "gnn", "loss": "mine.py:errors"}})
     net, keys = load_stages(str(path))["net"], []
     assert net.user_code == {"loss": f"{tmp_path / 'mine.py'}:errors"}

@@ -14,7 +14,7 @@ import transformers
 from torch import nn
 
 from competition.tables import Rows
-from models.neural_kinds import BertStage
+from models.settings import BertStage
 from models.stages import bert
 from models.training import seen
 from tests.models.encoders import context, publish, stage, table

@@ -10,7 +10,7 @@ import pytest
 
 from competition.errors import ConfigError
 from models.inputs.template import Template, read_template
-from models.neural_kinds import BertStage
+from models.settings import BertStage
 from tests.models.made import context
 
 INPUTS = pd.DataFrame({"a": ["CC", "", "C"], "b": ["O", "N", ""], "c": ["CCO", "N", "C"], "s t": ["hot", "{x}", ""]})

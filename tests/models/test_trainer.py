@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from accelerate.utils import set_seed
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class Drops(Backbone):
 
 
 def network(seed: int = 0, backbone: Any = Backbone, rate: float = 0.0, n_targets: int = 2, **rates: float) -> Network:
-    trainer.seed_everything(seed)
+    set_seed(seed)
     return Network(backbone(**rates), Head(24, n_targets, [rate]))
 
 

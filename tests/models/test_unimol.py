@@ -18,8 +18,8 @@ from competition.files import read_json
 from competition.tables import Rows
 from competition.task import Task
 from models.inputs import conformers
-from models.neural_kinds import UnimolStage
 from models.notes import read_notes
+from models.settings import UnimolStage
 from models.stage import Context
 from models.stages import pairs, unimol
 from models.stages.unimol import Unimol, UnimolBackbone, collate, encode, read_vocabulary

@@ -20,8 +20,8 @@ from competition.errors import ConfigError
 from competition.tables import Rows
 from competition.task import Task
 from models.inputs.conformers import embedded, prepared
-from models.neural_kinds import Unimol2Stage, UnimolStage
 from models.registry import build_stage
+from models.settings import Unimol2Stage, UnimolStage
 from models.stage import Context
 from models.stages.unimol2 import UNKNOWN, Unimol2, Unimol2Backbone, collate, featurise
 from models.stages.unimol_shared import load_checkpoint

@@ -19,8 +19,7 @@ from competition.errors import ConfigError
 from competition.files import read_json, sha256_of
 from competition.paths import hub_revisions
 from models.inputs import weights
-from models.inputs.weights import digest_of_weights, find_weights
-from models.weight_sets import WEIGHT_SETS, WeightSet
+from models.inputs.weights import WEIGHT_SETS, WeightSet, digest_of_weights, find_weights
 
 OURS = {"vocab.txt": b"C\nN\n", "model.bin": b"weights"}
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from competition.tables import Rows
 from competition.task import Task
+from models.config import CustomStage
 from models.registry import build_stage
-from models.settings import CustomStage
 from models.stage import Context, FittedStage
 from studies.cylinder import cylinders, stages
 
