@@ -20,8 +20,7 @@ import yaml
 from competition.errors import DataError
 from competition.files import digest, read_json, replaced, sha256_of, write_atomically, write_json
 from competition.paths import Bundle, Kernel, Paths, kaggle_files, kaggle_listing, kaggle_mount, work_root
-from models.config import CustomStage, EmbeddingStage, FileStage
-from models.inputs.weights import WEIGHT_SETS
+from models.config import EmbeddingStage
 from models.jobs.attempts import verify
 from models.jobs.plan import REPORT
 from models.settings import NeuralStage
