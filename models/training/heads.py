@@ -36,8 +36,8 @@ class Head(nn.Module):
 
 def build_head(settings: NeuralStage, width: int, n_outputs: int) -> Head:
     """The head of a stage."""
-    is_multi_sample = isinstance(settings.head, MultiSampleHead)
-    return Head(width, n_outputs, settings.head.rates if is_multi_sample else [settings.pooler_dropout])
+    head = settings.head
+    return Head(width, n_outputs, head.rates if isinstance(head, MultiSampleHead) else [settings.pooler_dropout])
 
 
 class Network(nn.Module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from competition.errors import ConfigError
 
@@ -67,7 +68,9 @@ def with_warmup(
     Raises:
         ConfigError: if the rise would take all steps or more.
     """
-    own = {"cosine_with_restarts": {"cycles": cycles}, "warmup_stable_decay": {"decay": decay}}.get(name, {})
+    own: dict[str, Any] = {"cosine_with_restarts": {"cycles": cycles}, "warmup_stable_decay": {"decay": decay}}.get(
+        name, {}
+    )
     schedule = partial(SCHEDULES[name], **own)
     if warmup >= max(total_steps, 1):
         raise ConfigError(
