@@ -68,10 +68,8 @@ def with_warmup(
     Raises:
         ConfigError: if the rise would take all steps or more.
     """
-    own: dict[str, Any] = {"cosine_with_restarts": {"cycles": cycles}, "warmup_stable_decay": {"decay": decay}}.get(
-        name, {}
-    )
-    schedule = partial(SCHEDULES[name], **own)
+    own: dict[str, Any] = {"cosine_with_restarts": {"cycles": cycles}, "warmup_stable_decay": {"decay": decay}}
+    schedule = partial(SCHEDULES[name], **own.get(name, {}))
     if warmup >= max(total_steps, 1):
         raise ConfigError(
             f"warmup must be shorter than the run; it is {warmup:g} steps, and the run has {total_steps}. "
