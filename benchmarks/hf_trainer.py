@@ -39,7 +39,6 @@ from models.stage import Context
 from models.stages.bert import Bert
 from models.training import trainer
 from models.training.labels import target_scale
-from models.training.losses import as_labels
 from models.training.optimizer import make_optimizer
 
 SETS = {"icwsm_tweets": ("text", "sentiment"), "esol": ("SMILES", "logS"), "biogen_adme": ("SMILES", "log_HLM_CLint")}
@@ -97,11 +96,10 @@ def theirs(stage: Bert, train: Rows, folder: Path, grouped: bool) -> tuple[float
 def ours(stage: Bert, train: Rows, folder: Path) -> tuple[float, Any]:
     """Seconds of our loop and the trained network."""
     network, sample = stage.ready(train, folder)
-    labels = as_labels(sample.y, sample.weights, *target_scale(sample.y))
+    training = stage.trainer_of(network, folder)
+    labels = training.prepare(sample)
     started = time.process_time()
-    trainer.train_epochs(
-        network, sample.encoded, labels, stage.config, 0, folder / "checkpoint.pt", lambda done, total: None
-    )
+    training.train_epochs(sample.encoded, labels, "checkpoint.pt")
     return time.process_time() - started, network
 
 

@@ -29,8 +29,6 @@ from models.config import StageConfig
 from models.registry import build_stage
 from models.stage import Context
 from models.training import trainer
-from models.training.labels import target_scale
-from models.training.losses import as_labels
 
 TWEETS, MOLECULES = ("icwsm_tweets", "text", "sentiment"), ("biogen_adme", "SMILES", "log_HLM_CLint")
 STAGES: dict[str, tuple[tuple[str, str, str], dict[str, Any]]] = {
@@ -45,13 +43,10 @@ STAGES: dict[str, tuple[tuple[str, str, str], dict[str, Any]]] = {
 def seconds_of(stage: Any, train: Rows, folder: Path) -> float:
     """Of one epoch; loading and featurising are outside the clock."""
     network, sample = stage.ready(train, folder)
-    settings = stage.config
-    trainer.set_up(network, sample, settings)
-    labels = as_labels(sample.y, sample.weights, *target_scale(sample.y))
+    training = stage.trainer_of(network, folder)
+    labels = training.prepare(sample)
     started = time.process_time()
-    trainer.train_epochs(
-        network, sample.encoded, labels, settings, 0, folder / "checkpoint.pt", lambda done, total: None
-    )
+    training.train_epochs(sample.encoded, labels, "checkpoint.pt")
     return time.process_time() - started
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from competition.errors import ConfigError
-from competition.files import read_json, write_json
+from competition.files import read_json
 from models.inputs.template import reads_atoms
 from models.inputs.tokens import read_vocabulary, smiles_tokens, tokens_of_weights
 from models.inputs.weights import find_weights
@@ -34,10 +31,16 @@ def pretrained(config: TextStage, rate: float) -> tuple[transformers.PreTrainedM
         ConfigError: if there are none, they are no encoder, or the two do not fit each other.
     """
     assert config.weights is not None
-    with gathered(find_weights(config.weights), config.weights) as folder:
-        encoder = load_encoder(folder, config.weights, rate)
-        atoms = reads_atoms(config)
-        tokenizer = smiles_tokens(read_vocabulary(folder / "vocab.txt")) if atoms else tokens_of_weights(folder)
+    files = find_weights(config.weights)
+    if "config.json" not in files:
+        raise ConfigError(
+            f"weights {config.weights!r} must be a folder with config.json, tokenizer and weights; found "
+            f"{', '.join(files)}."
+        )
+    folder = files["config.json"].parent
+    encoder = load_encoder(folder, config.weights, rate)
+    atoms = reads_atoms(config)
+    tokenizer = smiles_tokens(read_vocabulary(folder / "vocab.txt")) if atoms else tokens_of_weights(folder)
     size = encoder.get_input_embeddings().num_embeddings
     if len(tokenizer) > size:
         raise ConfigError(
@@ -66,24 +69,6 @@ def cut_note(n_cut: int, n_rows: int, max_length: int, too_long: str) -> str:
     )
 
 
-@contextmanager
-def gathered(files: dict[str, Path], name: str) -> Iterator[Path]:
-    """A folder with links to exactly the files whose digests were checked, and a config with a model type."""
-    if "config.json" not in files:
-        raise ConfigError(
-            f"weights {name!r} must be a folder with config.json, tokenizer and weights; found {', '.join(files)}."
-        )
-    values = read_json(files["config.json"])
-    if "model_type" not in values and "type_vocab_size" in values:
-        values["model_type"] = "bert"  # written before transformers 3, as rxnfp's
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        for file, path in files.items():
-            (folder / file).symlink_to(path.resolve())
-        write_json(folder / "config.json", values)  # in the place of the link
-        yield folder
-
-
 def load_encoder(folder: Path, name: str, rate: float) -> transformers.PreTrainedModel:
     """The encoder with the weights in `folder`, in float32, without its pooler, with `rate` for every dropout.
 
@@ -92,7 +77,8 @@ def load_encoder(folder: Path, name: str, rate: float) -> transformers.PreTraine
     """
     safely = {"trust_remote_code": False, "local_files_only": True}
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, **safely)
+        # Those written before transformers 3, as rxnfp's, name no type.
+        config = transformers.AutoConfig.for_model(**{"model_type": "bert", **read_json(folder / "config.json")})
         set_config_rates(config, rate)
         # dtype: transformers 5 keeps the checkpoint's otherwise. weights_only: a .bin is read without running code.
         encoder, found = transformers.AutoModel.from_pretrained(

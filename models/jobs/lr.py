@@ -71,16 +71,13 @@ def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.
     """
     from models.training import trainer  # here, since it imports torch
     from models.training.batches import steps_of_epoch
-    from models.training.labels import target_scale
-    from models.training.losses import as_labels, target_weights
     from models.training.optimizer import make_optimizer
 
     config, losses = stage.config, list[float]()
     with tempfile.TemporaryDirectory() as folder:
         network, sample = stage.ready(rows, Path(folder))
         training = stage.trainer_of(network, Path(folder))
-        training.prepare(sample)
-        labels = as_labels(sample.y, sample.weights * target_weights(config.loss, sample.y), *target_scale(sample.y))
+        labels = training.prepare(sample)
         optimizer = training.accelerator.prepare(make_optimizer(network, config))
         peaks = [group["lr"] for group in optimizer.param_groups]
         factors = np.geomspace(1 / RANGE, RANGE, STEPS)

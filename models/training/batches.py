@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,10 @@ class Batches:
     lengths: Lengths
     collate: Callable[[list[Any]], dict[str, Tensor]]
     equal_lengths: bool = False
+
+    def take(self, rows: Rows) -> Batches:
+        """Some rows."""
+        return replace(self, items=[self.items[i] for i in rows], lengths=self.lengths[rows])
 
     def batch(self, rows: Rows, device: torch.device) -> dict[str, Tensor]:
         """The rows at some positions, on the device."""

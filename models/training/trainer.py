@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from competition.errors import DataError
 from competition.files import read_json, write_json
 from models.settings import NeuralStage
-from models.training import monitor
 from models.training.batches import (
     Batches,
     MicroBatch,
@@ -45,6 +44,10 @@ from models.training.optimizer import make_average, make_optimizer, prepare_laye
 from models.training.schedules import with_warmup
 
 WEIGHTS, TRAINING = "weights.safetensors", "training.json"
+MEASURES = "measures.json"
+"""Flat numbers that a job found out about itself, by name."""
+Watched = dict[str, tuple[Batches, Labels]]
+"""Rows by the name of their loss: train, held_out."""
 History = list[dict[str, float]]
 """Losses and the learning rate of each epoch."""
 Encoded = Callable[[int], Batches]
@@ -82,35 +85,33 @@ class Trainer:
             ConfigError: if the dropout audit finds a module that drops, or a layer is not there.
             DataError: if the loss is not finite.
         """
-        settings, (mean, scale) = self.settings, target_scale(train.y)
-        importance = target_weights(settings.loss, train.y)
-
-        def ready(sample: Sample) -> Labels:
-            return as_labels(sample.y, sample.weights * importance, mean, scale)
-
-        self.prepare(train)
-        report = {"mean": mean.tolist(), "scale": scale.tolist(), "seed": self.seed}
+        settings, labels = self.settings, self.prepare(train)
+        report = {"mean": self.mean.tolist(), "scale": self.scale.tolist(), "seed": self.seed}
         if first is not None:
-            report["pretrain_history"], _ = self.train_epochs(first.encoded, ready(first), "checkpoint_pretrain.pt")
-        watched: monitor.Watched = {}
+            first_labels = self.labels_of(first)
+            report["pretrain_history"], _ = self.train_epochs(first.encoded, first_labels, "checkpoint_pretrain.pt")
+        watched: Watched = {}
         if valid is not None:
-            watched["held_out"] = valid.encoded(0), ready(valid)
-            if settings.monitor == "held_out":
-                watched["train"] = monitor.as_many(train.encoded(0), ready(train), len(valid.y))
-        history, state = self.train_epochs(train.encoded, ready(train), "checkpoint.pt", watched)
+            watched["held_out"] = valid.encoded(0), self.labels_of(valid)
+            if settings.monitor == "held_out":  # as many training rows, evenly spread, so that watching costs little
+                rows = np.unique(np.linspace(0, len(train.y) - 1, len(valid.y)).astype(np.intp))
+                watched["train"] = train.encoded(0).take(rows), labels.take(rows, torch.device("cpu"))
+        history, state = self.train_epochs(train.encoded, labels, "checkpoint.pt", watched)
         if settings.monitor == "held_out":
             measures = {name: value for name, value in history[-1].items() if name.endswith("_mode")}
             n_steps = steps_per_epoch(train.encoded(0), settings) * settings.epochs
             measures["seconds_per_step"] = sum(epoch["seconds"] for epoch in history) / n_steps
-            write_json(self.folder / monitor.MEASURES, measures)
+            write_json(self.folder / MEASURES, measures)
         # weights of the hub may be views of transposed tensors, which safetensors does not take
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, self.folder / WEIGHTS)
         report["dropout"] = {path: rate for path, rate in rates(self.network).items() if rate > 0}
         report |= {"precision": self.accelerator.mixed_precision, "history": history}
         write_json(self.folder / TRAINING, report)
 
-    def prepare(self, train: Sample) -> None:
-        """Give the network the rates and layers of the settings, and audit its dropout."""
+    def prepare(self, train: Sample) -> Labels:
+        """Give the network the rates and layers of the settings, and audit its dropout; returns the labels."""
+        self.mean, self.scale = target_scale(train.y)
+        self.importance = target_weights(self.settings.loss, train.y)
         backbone = self.network.backbone
         set_rates(backbone, self.settings.backbone_dropout)
         prepare_layers(backbone, self.settings)
@@ -118,13 +119,18 @@ class Trainer:
             batches = train.encoded(0)
             batch = batches.batch(sorted_plan(batches, batch_size=4)[0], self.accelerator.device)
             audit(backbone, {name: tensor for name, tensor in batch.items() if name != "columns"})
+        return self.labels_of(train)
+
+    def labels_of(self, sample: Sample) -> Labels:
+        """Labels in standard deviations of the training rows, their weights times the importance of each target."""
+        return as_labels(sample.y, sample.weights * self.importance, self.mean, self.scale)
 
     def train_epochs(
         self,
         encoded: Encoded,
         labels: Labels,
         checkpoint_name: str,
-        watched: monitor.Watched | None = None,
+        watched: Watched | None = None,
         loss_of: LossOfBatch | None = None,
     ) -> tuple[History, dict[str, Tensor]]:
         """Train all epochs; the history by epoch and the weights to keep: the last, their average, or the best.
@@ -165,9 +171,8 @@ class Trainer:
             if watched:
                 if settings.monitor == "held_out":
                     history[-1]["seconds"] = time.perf_counter() - started
-                outputs_of = partial(forward, kept, batch_size=settings.batch_size, accelerator=accelerator)
-                history[-1] |= monitor.losses(outputs_of, watched, settings)
-                loss = history[-1][f"held_out_{monitor.EVALUATION_MODE}"]
+                history[-1] |= self.watch(kept, watched)
+                loss = history[-1]["held_out_evaluation_mode"]
                 if settings.keep == "best_on_held_out" and (best is None or loss < best[0]):
                     best = loss, state_of(kept)
             checkpoint.save((history, best))
@@ -187,6 +192,23 @@ class Trainer:
         optimizer.step()
         optimizer.zero_grad()
         return total
+
+    def watch(self, network: nn.Module, watched: Watched) -> dict[str, float]:
+        """Loss of the watched rows as `<name>_<mode>`, with `monitor: held_out` with dropout on as well as off.
+
+        Why both modes: where dropout sits inside a network, the variance of its activations differs between training
+        and inference (Li et al., arXiv 1801.05134), so the two losses on the same rows come apart.
+        Every random stream is left as it was found.
+        """
+        modes = {"evaluation_mode": False} | ({"training_mode": True} if self.settings.monitor == "held_out" else {})
+        found = {}
+        with torch.random.fork_rng():
+            for name, (batches, labels) in watched.items():
+                for mode, drops in modes.items():
+                    torch.manual_seed(0)  # the same masks in every epoch
+                    outputs = forward(network, batches, self.settings.batch_size, self.accelerator, drops)
+                    found[f"{name}_{mode}"] = float(training_loss(self.settings.loss, outputs, labels))
+        return found
 
 
 def label_loss(network: Network, batch: dict[str, Tensor], target: Labels, settings: NeuralStage) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from competition.errors import ConfigError
 from models.settings import NeuralStage
 from models.training.heads import Head, Network
-from models.training.optimizer import layers_of, make_average, make_optimizer, moving_average, prepare_layers
+from models.training.optimizer import make_average, make_optimizer, moving_average, prepare_layers
 
 
 class Deep(nn.Module):
@@ -44,11 +44,6 @@ def in_optimizer(**changes: Any) -> dict[str, tuple[float, float]]:
     names = {id(parameter): name for name, parameter in net.named_parameters()}
     groups = make_optimizer(net, settings(**changes)).param_groups
     return {names[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
-
-
-def test_layers_are_found_by_their_numbers() -> None:
-    assert list(layers_of(Deep())) == ["encoder.layer.0", "encoder.layer.1", "encoder.layer.2"]
-    assert layers_of(nn.Linear(2, 4)) == {}
 
 
 def test_layer_decay_lowers_the_rate_from_layer_to_layer_down_to_the_embeddings() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from competition.errors import ConfigError, DataError
 from competition.files import read_json, sha256_of
 from models.settings import NeuralStage
-from models.training import monitor, trainer
+from models.training import trainer
 from models.training.batches import Batches, Sample, step_plan
 from models.training.checkpoint import seconds_in
 from models.training.heads import Head, Network
@@ -42,16 +43,9 @@ class Backbone(nn.Module):
         return self.dropout(self.norm(torch.tanh(hidden)))
 
 
-class Drops(Backbone):
-    """Drops by a number that no name shows."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.dropout(super().forward(x), 0.1, self.training)
-
-
-def network(seed: int = 0, backbone: Any = Backbone, rate: float = 0.0, n_targets: int = 2, **rates: float) -> Network:
+def network(seed: int = 0, rate: float = 0.0, dropout: float = 0.0) -> Network:
     set_seed(seed)
-    return Network(backbone(**rates), Head(24, n_targets, [rate]))
+    return Network(Backbone(dropout), Head(24, 2, [rate]))
 
 
 def rows(n: int = 40, seed: int = 0) -> tuple[Batches, NDArray[np.float64]]:
@@ -118,14 +112,10 @@ def test_a_step_is_drawn_whatever_the_length_and_its_micro_batches_pad_little() 
     steps = plan(lengths, batch_size=32)
     means = [lengths[np.concatenate(step)].mean() for step in steps]
     assert np.std(means[:-1]) < 1.3 * lengths.std() / np.sqrt(32)  # as rows at random have; by length it is far more
-    assert {len(rows) for step in steps[:-1] for rows in step} == {8}
+    micro_batches = [rows for step in steps for rows in step]
+    assert sum(len(rows) * lengths[rows].max() for rows in micro_batches) < 1.3 * lengths.sum()
+    assert {len(rows) for rows in micro_batches[:-4]} == {8}
     assert [len(step) for step in plan(np.ones(64, dtype=np.int64))] == [1, 1, 1, 1]  # with nothing to pad
-
-    def tokens(parts: list[NDArray[np.intp]]) -> float:
-        return sum(len(rows) * lengths[rows].max() for rows in parts) / lengths.sum()
-
-    assert tokens([rows for step in steps for rows in step]) < 1.3
-    assert tokens([np.concatenate(step) for step in steps]) > 1.8
 
 
 def test_where_nothing_may_be_padded_micro_batches_have_one_length_and_steps_have_several() -> None:
@@ -141,13 +131,8 @@ def test_it_overfits_a_small_set_and_predicts_in_the_targets_units_whatever_orde
     fresh = network(seed=5)  # other random weights: all that counts is in the folder
     y_pred = predict(fresh, tmp_path)
     assert (((y_pred - y) / y.std(axis=0)) ** 2).mean() < 0.03
-    losses = history(tmp_path, "train_loss")
-    assert losses[0] > 2 * losses[-1]
     order = np.random.default_rng(1).permutation(len(y))[:9]
-    some = batches(np.stack([inputs.items[i] for i in order]))
-    assert np.allclose(predict(fresh, tmp_path, some), y_pred[order], rtol=1e-6)
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        predict(network(n_targets=3), tmp_path)
+    assert np.allclose(predict(fresh, tmp_path, inputs.take(order)), y_pred[order], rtol=1e-6)
 
 
 def test_labels_with_a_weight_of_zero_train_nothing_and_only_the_targets_are_predicted(tmp_path: Path) -> None:
@@ -190,11 +175,9 @@ def test_held_out_rows_choose_an_epoch_and_do_not_touch_the_training(tmp_path: P
     inputs, y = rows(seed=3)
     found = []
     for i, valid in enumerate((None, sample(inputs, y), sample(inputs, -y))):
-        net = fit(tmp_path / str(i), epochs=3, valid=valid, keep="best_on_held_out")
+        fit(tmp_path / str(i), epochs=3, valid=valid, keep="best_on_held_out")
         report = read_json(tmp_path / str(i) / "training.json")
         found.append((history(tmp_path / str(i), "train_loss"), report["mean"], report["scale"]))
-        if valid is None:  # the last weights are kept
-            assert all(torch.equal(kept(tmp_path / "0")[name], part) for name, part in net.state_dict().items())
     assert found[0] == found[1] == found[2]
 
 
@@ -205,8 +188,8 @@ def test_watching_changes_no_prediction_and_tells_losses_with_dropout_on_and_off
         fit(tmp_path / name, network(dropout=rate, rate=rate), epochs=2, pooler_dropout=rate, valid=valid, **changes)
     assert sha256_of(tmp_path / "none" / trainer.WEIGHTS) == sha256_of(tmp_path / "held_out" / trainer.WEIGHTS)
     assert history(tmp_path / "none", "train_loss") == history(tmp_path / "held_out", "train_loss")
-    assert not (tmp_path / "none" / monitor.MEASURES).exists()
-    measures = read_json(tmp_path / "without" / monitor.MEASURES)
+    assert not (tmp_path / "none" / trainer.MEASURES).exists()
+    measures = read_json(tmp_path / "without" / trainer.MEASURES)
     assert measures["seconds_per_step"] > 0
     for part in ("train", "held_out"):
         on, off = (history(tmp_path / "held_out", f"{part}_{mode}_mode") for mode in ("training", "evaluation"))
@@ -214,26 +197,13 @@ def test_watching_changes_no_prediction_and_tells_losses_with_dropout_on_and_off
         assert measures[f"{part}_training_mode"] == measures[f"{part}_evaluation_mode"]
 
 
-def test_a_backbone_that_drops_unseen_stops_the_run_before_the_first_step(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="backbone_dropout is 0, but the backbone still"):
-        fit(tmp_path, network(backbone=Drops))
-
-
 @pytest.mark.parametrize(("rate", "on"), [(0.0, {}), (0.3, {"backbone.dropout.p": 0.3})])
-def test_rates_are_set_as_the_stage_says_and_listed_where_they_are_on(tmp_path: Path, rate: float, on: Any) -> None:
-    net = fit(tmp_path, network(dropout=0.1, rate=0.25), epochs=1, backbone_dropout=rate)
+def test_rates_are_set_and_audited_and_listed_where_they_are_on(tmp_path: Path, rate: float, on: Any) -> None:
+    with mock.patch.object(trainer, "audit") as audit:
+        net = fit(tmp_path, network(dropout=0.1, rate=0.25), epochs=1, backbone_dropout=rate)
+    assert audit.called is (rate == 0)
     assert net.backbone.dropout.p == rate
     assert read_json(tmp_path / "training.json")["dropout"] == {**on, "head.dropouts.0.p": 0.25}
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_half_precision_without_hardware_that_has_it_is_a_config_error(
-    precision: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(trainer, "cpu_has_bf16", lambda: False)
-    with pytest.raises(ConfigError, match="precision: auto"):
-        trainer.make_accelerator(precision)
 
 
 def test_in_bf16_products_are_of_half_precision_while_weights_and_predictions_are_not(
@@ -247,6 +217,10 @@ def test_in_bf16_products_are_of_half_precision_while_weights_and_predictions_ar
     assert ((y_pred - y).std(axis=0) < 0.2 * y.std(axis=0)).all()
     if not torch.cuda.is_available():
         np.testing.assert_array_equal(y_pred, predict(net, tmp_path, precision="float32"))
+        monkeypatch.setattr(trainer, "cpu_has_bf16", lambda: False)
+        for precision in ("bf16", "fp16"):
+            with pytest.raises(ConfigError, match="precision: auto"):
+                trainer.make_accelerator(precision)
 
 
 def test_several_small_batches_in_a_step_train_as_one_large_batch(tmp_path: Path) -> None:
@@ -310,11 +284,10 @@ def test_mc_dropout_gives_a_mean_and_a_deviation_that_grows_with_the_rate(tmp_pa
     assert 0 < 2 * deviations[0].mean() < deviations[1].mean()
 
 
-@pytest.mark.parametrize("average", ["ema", "last_epochs"])
+@pytest.mark.parametrize("average", ["none", "ema", "last_epochs"])
 def test_averaged_weights_are_kept_and_are_not_the_last(tmp_path: Path, average: str) -> None:
-    net = fit(tmp_path, epochs=4, average=average)
-    assert set(kept(tmp_path)) == set(net.state_dict())
-    assert not torch.equal(kept(tmp_path)["head.linear.weight"], net.state_dict()["head.linear.weight"])
+    last = fit(tmp_path, epochs=4, average=average).state_dict()
+    assert torch.equal(kept(tmp_path)["head.linear.weight"], last["head.linear.weight"]) is (average == "none")
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), MemoryError()])
