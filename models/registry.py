@@ -1,6 +1,6 @@
 """Which class serves which kind of stage, and which caches a stage shares with others.
 
-A kind of this project is a settings class in `models/config.py`, a file in `models/stages/` and a line here.
+A kind of this project is a settings class in `models/config.py` and a file of its name in `models/stages/`.
 """
 
 from __future__ import annotations
@@ -12,28 +12,19 @@ from dataclasses import dataclass
 from competition.tables import Rows
 from models.config import CustomStage, EmbeddingStage, TreesStage
 from models.inputs.cache import Cache
+from models.inputs.conformers import conformer_cache
+from models.inputs.features import stage_features
+from models.inputs.frozen import encoder_cache
+from models.inputs.template import SEPARATOR, read_template
 from models.settings import ConformerStage, NeuralStage, Stage
 from models.stage import Context, FittedStage
 
-CLASSES = {
-    "unimol": "Unimol",
-    "unimol2": "Unimol2",
-    "gnn": "Gnn",
-    "bert": "Bert",
-    "embedding": "Embedding",
-    "lightgbm": "Lightgbm",
-    "catboost": "Catboost",
-    "sklearn": "Sklearn",
-    "file": "File",
-    "custom": "Custom",
-}
-"""Kind of a stage -> the class in the file of that name in `models/stages/`."""
-
 
 def build_stage(config: Stage, context: Context) -> FittedStage:
-    """The stage of a settings block. Imports the libraries of its kind only."""
+    """The stage of a settings block: of the kind `gnn` the class `Gnn` in `models/stages/gnn.py`. Imports no other."""
     kind: str = config.kind  # type: ignore[attr-defined]  # every kind's own settings have it
-    stage: FittedStage = getattr(importlib.import_module(f"models.stages.{kind}"), CLASSES[kind])(config, context)
+    module = importlib.import_module(f"models.stages.{kind}")
+    stage: FittedStage = getattr(module, kind.capitalize())(config, context)
     if config.target_transform == "none":
         return stage
     from models.stages.targets import Transformed
@@ -54,24 +45,15 @@ class Shared:
 
 def shared_caches(config: Stage, context: Context) -> list[Shared]:
     """The caches that a stage reads. Without torch, since the parent process of all workers asks."""
-    found: list[Shared] = []
 
     def molecules(columns: list[str]) -> Callable[[Rows], Iterable[str]]:
         return lambda rows: (smiles for column in columns for smiles in rows.inputs[column])
 
+    found = [Shared(cache, molecules(context.smiles)) for cache in stage_features(config, context)]
     if isinstance(config, ConformerStage):
-        from models.inputs.conformers import conformer_cache
-
         conformers = conformer_cache(context.cache, **config.conformer_settings)
         found.append(Shared(conformers, molecules(config.columns or context.smiles)))
-    if context.smiles:
-        from models.inputs.features import stage_features
-
-        found += [Shared(cache, molecules(context.smiles)) for cache in stage_features(config, context.cache)]
     if isinstance(config, EmbeddingStage):
-        from models.inputs.frozen import encoder_cache
-        from models.inputs.template import SEPARATOR, read_template
-
         template = read_template(config, context)
         found.append(Shared(encoder_cache(config, context.cache), lambda rows: template.texts(rows.inputs, SEPARATOR)))
     return found

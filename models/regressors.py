@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
@@ -39,12 +39,11 @@ def build_regressor(name: str, parameters: dict[str, Any], seed: int) -> Any:
     Raises:
         ValueError: for a name, parameter or value that scikit-learn does not know, with the close ones that it does.
     """
-    if name not in MODULE_OF:
-        raise ValueError(f"scikit-learn has no such regressor; {_try(name, MODULE_OF)}")
+    _require_known(name, MODULE_OF, "scikit-learn has no such regressor")
     found = regressor_class(name)()
     known = found.get_params(deep=False)
-    if unknown := sorted(parameters.keys() - known.keys()):
-        raise ValueError(f"{name} has no parameter {unknown[0]!r}; {_try(unknown[0], known)}")
+    for parameter in parameters:
+        _require_known(parameter, known, f"{name} has no parameter {parameter!r}")
     if name == "GaussianProcessRegressor":
         found.set_params(kernel=ConstantKernel() * RBF(30.0, (0.1, 1e4)) + WhiteKernel())
     if "random_state" in known:
@@ -72,5 +71,6 @@ def require_weights(regressor: str) -> None:
         )
 
 
-def _try(name: str, known: Iterable[str]) -> str:
-    return f"try {', '.join(get_close_matches(name, known, n=5, cutoff=0.4) or known)}"
+def _require_known(name: str, known: Collection[str], what: str) -> None:
+    if name not in known:
+        raise ValueError(f"{what}; try {', '.join(get_close_matches(name, known, n=5, cutoff=0.4) or known)}")

@@ -30,7 +30,7 @@ FURTHEST = 5.0
 
 def molecules(rows: Rows, config: Stage, context: Context) -> NDArray[np.float32]:
     """Features of each molecule column, (n_rows, n_features); NaN where one is not defined."""
-    caches = stage_features(config, context.cache)
+    caches = stage_features(config, context)
     parts = [np.concatenate(cache.load(rows.inputs[column])[0]) for column in context.smiles for cache in caches]
     return np.hstack([np.empty((len(rows), 0), dtype=np.float32), *parts])
 

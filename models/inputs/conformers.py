@@ -10,7 +10,7 @@ CIKM 2024 (caps of carbon).
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,8 @@ def refuse_flat(statuses: dict[str, str]) -> None:
 def prepared(smiles: str, fragments: str, repeat_units: str) -> Chem.Mol:
     """The molecule that a canonical SMILES stands for, without hydrogens, its atoms in a fixed order.
 
-    Raises:
-        DataError: if the closed molecule breaks the rules of valence.
+    Two '*' are the ends of a repeat unit where each has one single bond, to another atom; any other '*' can only be
+    capped: it becomes a carbon, with the hydrogens that its bonds leave room for.
     """
     molecule = Chem.MolFromSmiles(smiles)
     if fragments == "largest":
@@ -78,47 +78,30 @@ def prepared(smiles: str, fragments: str, repeat_units: str) -> Chem.Mol:
     stars = [atom for atom in molecule.GetAtoms() if atom.GetAtomicNum() == 0]
     if repeat_units == "keep" or not stars:
         return molecule
-    closed = (
-        _cyclic(molecule, stars) if repeat_units == "cyclic_dimer" and _are_ends(stars) else _capped(molecule, stars)
-    )
-    try:
-        Chem.SanitizeMol(closed)
-    except Chem.MolSanitizeException as error:
-        raise DataError(
-            f"repeat_units: {repeat_units} makes no molecule of {smiles} ({error}). Set repeat_units: keep."
-        ) from error
-    return closed
-
-
-def _are_ends(stars: list[Chem.Atom]) -> bool:
-    """Whether these are two '*', each with one single bond, to atoms that are not '*' themselves."""
     bonds = [(star, bond) for star in stars for bond in star.GetBonds()]
-    return len(stars) == len(bonds) == 2 and all(
+    are_ends = len(stars) == len(bonds) == 2 and all(
         bond.GetBondType() == Chem.BondType.SINGLE and bond.GetOtherAtom(star).GetAtomicNum() for star, bond in bonds
     )
+    closed = Chem.RWMol(molecule)
+    if repeat_units == "cyclic_dimer" and are_ends:
+        closed = _cyclic(molecule, stars)
+    else:
+        for star in stars:
+            closed.ReplaceAtom(star.GetIdx(), Chem.Atom(6))
+    Chem.SanitizeMol(closed)
+    return closed.GetMol()
 
 
-def _capped(molecule: Chem.Mol, stars: list[Chem.Atom]) -> Chem.Mol:
-    """Carbon in place of every '*', with the hydrogens that its bonds leave room for."""
-    capped = Chem.RWMol(molecule)
-    for star in stars:
-        capped.ReplaceAtom(star.GetIdx(), Chem.Atom(6))
-    return capped.GetMol()
-
-
-def _cyclic(molecule: Chem.Mol, stars: list[Chem.Atom]) -> Chem.Mol:
+def _cyclic(molecule: Chem.Mol, stars: list[Chem.Atom]) -> Chem.RWMol:
     """Two units joined head to tail both ways; three, where both ends are at one atom, which two cannot join twice."""
     head, tail = (star.GetNeighbors()[0].GetIdx() for star in stars)
     n_units, size = (3 if head == tail else 2), molecule.GetNumAtoms()
-    ring = Chem.Mol(molecule)
-    for _ in range(n_units - 1):
-        ring = Chem.CombineMols(ring, molecule)
-    ring = Chem.RWMol(ring)
+    ring = Chem.RWMol(reduce(Chem.CombineMols, [molecule] * n_units))
     for unit in range(n_units):
         ring.AddBond(unit * size + tail, (unit + 1) % n_units * size + head, Chem.BondType.SINGLE)
     for index in sorted((unit * size + star.GetIdx() for unit in range(n_units) for star in stars), reverse=True):
         ring.RemoveAtom(index)
-    return ring.GetMol()
+    return ring
 
 
 def embedded(molecule: Chem.Mol, conformers: int = 1) -> tuple[Array, str]:
@@ -128,14 +111,19 @@ def embedded(molecule: Chem.Mol, conformers: int = 1) -> tuple[Array, str]:
     for, they repeat.
     """
     molecule = Chem.AddHs(molecule)
-    way = next((way for way in ("", "random", "distances") if _embed(molecule, conformers, way)), "flat")
+    way, relaxed = (
+        next((way for way in ("", "random", "distances") if _embed(molecule, conformers, way)), "flat"),
+        False,
+    )
     if way == "flat":
         rdDepictor.Compute2DCoords(molecule)
-    relaxed = way != "flat" and _relax(molecule)
+    elif AllChem.MMFFHasAllMoleculeParams(molecule):  # one that has not converged is kept as it is
+        found = AllChem.MMFFOptimizeMoleculeConfs(molecule, maxIters=MMFF_ITERATIONS)
+        relaxed = all(code >= 0 for code, _ in found)
     numbers = [atom.GetAtomicNum() for atom in molecule.GetAtoms()]
     positions = [conformer.GetPositions() for conformer in molecule.GetConformers()]
     array = np.column_stack([numbers, *(positions[i % len(positions)] for i in range(conformers))])
-    return array.astype(np.float32), "_".join(filter(None, (way, "mmff" if relaxed else ""))) or "etkdg"
+    return array.astype(np.float32), "_".join(filter(None, (way, "mmff" * relaxed))) or "etkdg"
 
 
 def _embed(molecule: Chem.Mol, conformers: int, way: str) -> bool:
@@ -149,11 +137,3 @@ def _embed(molecule: Chem.Mol, conformers: int, way: str) -> bool:
         return len(rdDistGeom.EmbedMultipleConfs(molecule, conformers, parameters)) > 0
     except RuntimeError:  # RDKit's bounds of some molecules with '*' contradict each other
         return False
-
-
-def _relax(molecule: Chem.Mol) -> bool:
-    """Relax in MMFF where it has parameters for every atom; one that has not converged is kept as it is."""
-    if not AllChem.MMFFHasAllMoleculeParams(molecule):
-        return False
-    results = AllChem.MMFFOptimizeMoleculeConfs(molecule, maxIters=MMFF_ITERATIONS)
-    return all(code >= 0 for code, _ in results)

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem, RDLogger
 from rdkit.Avalon import pyAvalonTools
-from rdkit.Chem import Descriptors, MACCSkeys, rdFingerprintGenerator, rdReducedGraphs
+from rdkit.Chem import Descriptors, MACCSkeys, rdReducedGraphs
+from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 
 from models.inputs.cache import Array, Cache
 from models.settings import Stage
+from models.stage import Context
 
 RDLogger.DisableLog("rdApp.*")  # a descriptor that fails is NaN, which trees take
 
@@ -24,26 +26,6 @@ NEURAL_BITS = 1024
 """Length of the count vectors where they join a network or the features of an encoder."""
 
 
-def morgan(molecule: Chem.Mol, n_bits: int) -> NDArray:
-    """Counts of circular environments up to radius 2. Source: Rogers and Hahn, JCIM 2010."""
-    return rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=n_bits).GetCountFingerprintAsNumPy(molecule)
-
-
-def avalon(molecule: Chem.Mol, n_bits: int) -> NDArray:
-    """Counts of Avalon's atom, bond, path and ring features. Source: Gedeck et al., JCIM 2006."""
-    return np.array(pyAvalonTools.GetAvalonCountFP(molecule, n_bits).ToList())
-
-
-def erg(molecule: Chem.Mol, n_bits: int) -> NDArray:
-    """Pairs of pharmacophore points by their distance, (315,). Source: Stiefl et al., ErG, JCIM 2006."""
-    return rdReducedGraphs.GetErGFingerprint(molecule)
-
-
-def maccs(molecule: Chem.Mol, n_bits: int) -> NDArray:
-    """The public MACCS keys, 0 or 1, (167,). Source: Durant et al., JCICS 2002."""
-    return np.array(MACCSkeys.GenMACCSKeys(molecule))
-
-
 def descriptors(molecule: Chem.Mol, n_bits: int) -> NDArray:
     """All of RDKit's descriptors; NaN where one is not defined, cut at +-1e6."""
     values = Descriptors.CalcMolDescriptors(molecule, missingVal=np.nan, silent=True).values()
@@ -51,8 +33,16 @@ def descriptors(molecule: Chem.Mol, n_bits: int) -> NDArray:
 
 
 FEATURES: dict[str, Callable[[Chem.Mol, int], NDArray]] = {
-    "morgan": morgan, "avalon": avalon, "erg": erg, "maccs": maccs, "descriptors": descriptors,
-}  # fmt: skip
+    # Counts of circular environments up to radius 2. Source: Rogers and Hahn, JCIM 2010.
+    "morgan": lambda molecule, n_bits: GetMorganGenerator(radius=2, fpSize=n_bits).GetCountFingerprintAsNumPy(molecule),
+    # Counts of Avalon's atom, bond, path and ring features. Source: Gedeck et al., JCIM 2006.
+    "avalon": lambda molecule, n_bits: np.array(pyAvalonTools.GetAvalonCountFP(molecule, n_bits).ToList()),
+    # Pairs of pharmacophore points by their distance, (315,). Source: Stiefl et al., ErG, JCIM 2006.
+    "erg": lambda molecule, n_bits: rdReducedGraphs.GetErGFingerprint(molecule),
+    # The public MACCS keys, 0 or 1, (167,). Source: Durant et al., JCICS 2002.
+    "maccs": lambda molecule, n_bits: np.array(MACCSkeys.GenMACCSKeys(molecule)),
+    "descriptors": descriptors,
+}
 """Features of a molecule, (n_features,), by their names in the settings; the number is `n_bits`."""
 
 
@@ -68,10 +58,11 @@ def molecule_features(kinds: Iterable[str], n_bits: int, root: Path) -> list[Cac
     return [_cache(name, n_bits, root) for name in dict.fromkeys(names)]
 
 
-def stage_features(config: Stage, root: Path) -> list[Cache]:
-    """Caches of the features of molecules that a stage reads; none where it reads none."""
+def stage_features(config: Stage, context: Context) -> list[Cache]:
+    """Caches of the features of molecules that a stage reads; none where it reads none, or there are no molecules."""
     kinds = getattr(config, "features", None) or getattr(config, "molecule_features", [])
-    return molecule_features(kinds, getattr(config, "n_bits", NEURAL_BITS), root)
+    n_bits = getattr(config, "n_bits", NEURAL_BITS)
+    return molecule_features(kinds, n_bits, context.cache) if context.smiles else []
 
 
 def _cache(name: str, n_bits: int, root: Path) -> Cache:

@@ -14,7 +14,6 @@ from catboost import CatBoostError, CatBoostRegressor, FeaturesData, Pool
 from numpy.typing import NDArray
 from sklearn.decomposition import TruncatedSVD
 
-from competition.errors import DataError
 from competition.files import read_json
 from competition.tables import Rows
 from models.config import CatboostStage
@@ -36,7 +35,7 @@ class Catboost(Trees):
         "rsm": (0.05, 1.0),
         "subsample": (0.4, 1.0),
     }
-    refusal = CatBoostError
+    refusals = (CatBoostError,)
 
     def _learn(self, train: Rows, folder: Path) -> None:
         super()._learn(train, folder)
@@ -51,31 +50,30 @@ class Catboost(Trees):
         return np.hstack([numbers, topics, codes])
 
     def _count(self, config: CatboostStage, sample: Sample, held_back: Sample) -> tuple[int, float]:
-        if not _varies(sample):
+        x = np.nan_to_num(sample.x, nan=-np.inf)
+        if (x == x[:1]).all():  # few rows, which CatBoost refuses where they are equal
             return 1, float(np.std(held_back.y))
-        booster = self._booster(config, sample, config.max_trees)
-        booster.fit(self._pool(sample), eval_set=self._pool(held_back), early_stopping_rounds=config.patience)
+        booster = self._train(config, sample, config.max_trees, held_back)
         return booster.get_best_iteration() + 1, float(booster.get_best_score()["validation"].popitem()[1])
 
     def _grow(self, config: CatboostStage, sample: Sample, n_trees: int, path: Path) -> None:
-        if not _varies(sample):
-            raise DataError(
-                f"a stage of kind catboost needs training rows that differ in some input; all {len(sample.y)} of a "
-                "target are equal. Use kind lightgbm, or more rows."
-            )
-        self._booster(config, sample, n_trees).fit(self._pool(sample)).save_model(str(path.with_suffix(".cbm")))
+        self._train(config, sample, n_trees).save_model(str(path.with_suffix(".cbm")))
 
     def _predict_one(self, x: NDArray[np.float32], path: Path) -> NDArray[np.float64]:
         booster = CatBoostRegressor().load_model(str(path.with_suffix(".cbm")))
         return booster.predict(self._data(x), thread_count=1)
 
-    def _booster(self, config: CatboostStage, sample: Sample, n_trees: int) -> CatBoostRegressor:
+    def _train(
+        self, config: CatboostStage, sample: Sample, n_trees: int, held_back: Sample | None = None
+    ) -> CatBoostRegressor:
         bags = {"bootstrap_type": "MVS", "subsample": config.subsample}
         parameters = {
             "loss_function": "MAE" if self.context.absolute_errors else "RMSE",
             "iterations": n_trees,
-            "learning_rate": config.learning_rate,
-            **{name: getattr(config, name) for name in ("depth", "l2_leaf_reg", "random_strength", "rsm")},
+            **{
+                name: getattr(config, name)
+                for name in ("learning_rate", "depth", "l2_leaf_reg", "random_strength", "rsm")
+            },
             **(bags if len(sample.y) >= FEW else {"bootstrap_type": "No"}),
             "one_hot_max_size": ONE_HOT,
             "allow_const_label": True,
@@ -83,11 +81,11 @@ class Catboost(Trees):
             "thread_count": self.context.threads,
             "allow_writing_files": False,
             "logging_level": "Silent",
+            **config.parameters,
         }
-        return CatBoostRegressor(**{**parameters, **config.parameters})
-
-    def _pool(self, sample: Sample) -> Pool:
-        return Pool(self._data(sample.x), sample.y, weight=sample.weights)
+        pools = [s and Pool(self._data(s.x), s.y, weight=s.weights) for s in (sample, held_back)]
+        patience = config.patience if held_back else None
+        return CatBoostRegressor(**parameters).fit(pools[0], eval_set=pools[1], early_stopping_rounds=patience)
 
     def _data(self, x: NDArray[np.float32]) -> FeaturesData:
         """Numbers and categories as CatBoost takes them; the code -1 is a category of its own that no tree knows."""
@@ -97,8 +95,3 @@ class Catboost(Trees):
             num_feature_data=np.ascontiguousarray(x[:, :n_numbers]) if n_numbers else None,
             cat_feature_data=codes if codes.shape[1] else None,
         )
-
-
-def _varies(sample: Sample) -> bool:
-    x = np.nan_to_num(sample.x, nan=-np.inf)
-    return bool((x != x[:1]).any())

@@ -37,20 +37,20 @@ class Embedding(Regressors):
         self.template = read_template(config, context)
         self.cache = encoder_cache(config, context.cache)
 
-    def pooled(self, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Pooled features (n_rows, width), and what was counted (n_rows, 3); see `models.inputs.frozen`."""
-        found = np.concatenate(self.cache.load(self.template.texts(rows.inputs, SEPARATOR))[0]).astype(np.float64)
-        return found[:, :-3], found[:, -3:]
+    def _pooled(self, rows: Rows) -> NDArray[np.float64]:
+        """Pooled features (n_rows, width), and three columns of what was counted; see `models.inputs.frozen`."""
+        return np.concatenate(self.cache.load(self.template.texts(rows.inputs, SEPARATOR))[0]).astype(np.float64)
 
     def _learn(self, train: Rows, folder: Path) -> None:
-        x, counts = self.pooled(train)
-        n_tokens, n_unknown, n_cut = counts.sum(axis=0).astype(int)
+        pooled = self._pooled(train)
+        n_tokens, n_unknown, n_cut = pooled[:, -3:].sum(axis=0).astype(int)
         check_vocabulary(n_unknown / n_tokens, self.config.weights, self.template.columns)
         if n_cut:
-            write_notes(folder, [cut_note(n_cut, len(train), int(counts[:, 0].max()), self.config.too_long)])
-        mean, scale = x.mean(axis=0), np.where(x.std(axis=0) > 1e-9, x.std(axis=0), 1.0)
+            write_notes(folder, [cut_note(n_cut, len(train), int(pooled[:, -3].max()), self.config.too_long)])
+        mean, deviation = pooled.mean(axis=0).tolist(), pooled.std(axis=0)
+        scale = np.where(deviation > 1e-9, deviation, 1.0).tolist()
         weights = self.cache.settings["weights"]
-        write_json(folder / FILE, {"weights": weights, "mean": mean.tolist(), "scale": scale.tolist()})
+        write_json(folder / FILE, {"weights": weights, "mean": mean[:-3], "scale": scale[:-3]})
         fit_columns(train, self.config, self.context, folder)
 
     def _features(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
@@ -60,7 +60,7 @@ class Embedding(Regressors):
                 f"the files of the weights {self.config.weights!r} are not those that {folder} was trained with. "
                 "Put those back, or train again."
             )
-        pooled = (self.pooled(rows)[0] - stored["mean"]) / stored["scale"]
+        pooled = (self._pooled(rows)[:, :-3] - stored["mean"]) / stored["scale"]
         return np.hstack([pooled, read_columns(rows, self.config, self.context, folder)])
 
     def _pipeline(self, x: Any) -> Pipeline:

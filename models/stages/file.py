@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Sequence
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,6 @@ from models.stage import Context
 
 OOF, TEST, FOLD = "oof.csv", "test.csv", "fold"  # the column fold of oof.csv says where a row was held out there
 COPY_OF_OOF, COPY_OF_TEST = "their_oof.csv", "their_test.csv"  # beside the job's own predictions
-
 WHY = (
     "their models may have seen labels of the fold that is held out here, so the scores of this stage, and the "
     "cross_fitted_score of a blend with it, may be optimistic"
@@ -36,11 +34,8 @@ FOLD_MARKS = {
     OTHER_FOLDS: f"predictions made elsewhere, with other folds than ours: {WHY}",
     UNKNOWN_FOLDS: f"predictions made elsewhere, whose {OOF} does not name their folds: {WHY}",
 }
-
-LEAST_ROWS = 20  # fewer say too little of a column
-FAR = 3.0  # standard deviations of the labels, as the root mean squared error; that of their mean is 1
-AGAINST = -0.2  # correlation with the labels; the means of the other folds have one slightly below 0
-CROSSED = 0.1  # by how much swapped columns are more like each other's labels than like their own
+LEAST_ROWS, FAR = 20, 3.0
+"""Rows below which a column says too little; standard deviations of the labels that no column should have."""
 
 
 class File:
@@ -52,10 +47,9 @@ class File:
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Copy both files and note what looks wrong beside the labels of `train`."""
-        for source, name in zip(files_of(self.config), (COPY_OF_OOF, COPY_OF_TEST), strict=True):
-            shutil.copyfile(source, folder / name)
-        oof, test = (read_theirs(file, self.context.id, self.columns) for file in files_of(self.config))
-        if notes := doubts(oof, test, pd.DataFrame(train.y, index=train.ids, columns=self.columns)):
+        copies = [shutil.copyfile(source, folder / f"their_{source.name}") for source in files_of(self.config)]
+        oof, test = (read_theirs(file, self.context.id, self.columns) for file in copies)
+        if notes := doubts(oof, test, np.nanstd(train.y, axis=0)):
             write_notes(folder, notes)
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
@@ -96,25 +90,19 @@ def read_theirs(
         known: ids that may stand in the file; None allows any.
 
     Raises:
-        DataError: with every mistake of the file, a line each.
+        DataError: for what is wrong in the file.
     """
     table = read_named_rows(path, [id_column, *columns])
     index = pd.Index(table[id_column])
-    values, mistakes = pd.DataFrame(0.0, index=index, columns=columns), []
-    for name in columns:
-        try:
-            values[name] = parse_numbers(table, name, id_column, path).to_numpy()
-        except DataError as error:
-            mistakes.append(str(error))
-    lacking = values.reindex(list(wanted)).isna().any(axis=1)
-    if lacking.any():
-        rows = f"{lacking.sum()} rows of the competition ({listed(lacking.index[lacking])})"
-        mistakes.append(f"{path} lacks predictions for {rows}. Add them, or leave the stage out.")
-    if known is not None and (foreign := [row_id for row_id in index if row_id not in known]):
-        rows = f"{len(foreign)} rows that the competition does not have ({listed(foreign)})"
-        mistakes.append(f"{path} has {rows}. Remove them, or use predictions for this version of the data.")
-    if mistakes:
-        raise DataError("\n".join(mistakes))
+    values = pd.concat([parse_numbers(table, name, id_column, path) for name in columns], axis=1).set_axis(index)
+    lacking = [row_id for row_id, lacks in values.reindex(list(wanted)).isna().any(axis=1).items() if lacks]
+    foreign = [] if known is None else [row_id for row_id in index if row_id not in known]
+    if lacking or foreign:
+        raise DataError(
+            f"{path} lacks predictions for {len(lacking)} rows of the competition ({listed(lacking)}) and has "
+            f"{len(foreign)} rows that the competition does not have ({listed(foreign)}). Add and remove them, use "
+            "predictions for this version of the data, or leave the stage out."
+        )
     return values
 
 
@@ -152,33 +140,19 @@ def common_folds(files: Sequence[Path]) -> Path | None:
     return None if any(marks) else files[0]
 
 
-def doubts(oof: pd.DataFrame, test: pd.DataFrame, labels: pd.DataFrame) -> list[str]:
-    """What looks as if columns were swapped or in other units, in words.
+def doubts(oof: pd.DataFrame, test: pd.DataFrame, scale: NDArray[np.float64]) -> list[str]:
+    """Which test columns look as if they were in other units than the OOF columns, in words; no score shows that.
 
     Args:
         oof, test: predictions by id, as of `read_theirs`.
-        labels: by id, under the same names; NaN where there is none. Rows without a prediction do not count.
+        scale: standard deviation of the labels of each column.
     """
-    labels, oof = labels.align(oof, join="inner", axis=0)
-    said, names = list[str](), [str(name) for name in oof]
-    with np.errstate(invalid="ignore", divide="ignore"):  # a constant column correlates with nothing
-        alike = np.array([oof.corrwith(labels[name]) for name in names])  # rows labels, columns predictions
-    for i, name in enumerate(names):
-        errors, theirs, scale = oof[name] - labels[name], test[name], labels[name].std()
-        if errors.count() < LEAST_ROWS or not scale > 0:
-            continue
-        far = (errors**2).mean() ** 0.5 / scale
-        if far > FAR or alike[i, i] < AGAINST:
-            wrong = f"{far:.2g} standard deviations from the labels, correlation {alike[i, i]:.2f}"
-            said.append(f"{name} of {OOF} does not fit its labels ({wrong}): other units, or another sign?")
-        moved = abs(theirs.median() - oof[name].median())
-        if theirs.count() >= LEAST_ROWS and max(moved, theirs.std() / FAR) > scale:
-            here, there = (f"{each.median():.3g} +- {each.std():.3g}" for each in (theirs, oof[name]))
+    said = []
+    for name, of_labels in zip(oof, scale, strict=True):
+        moved = abs(test[name].median() - oof[name].median())
+        if min(oof[name].count(), test[name].count()) >= LEAST_ROWS and max(moved, test[name].std() / FAR) > of_labels:
+            here, there = (f"{each.median():.3g} +- {each.std():.3g}" for each in (test[name], oof[name]))
             said.append(f"{name} of {TEST} is not like that of {OOF} (median {here}, there {there}): other units?")
-    for i, j in combinations(range(len(names)), 2):
-        crossed, own = min(alike[i, j], alike[j, i]), max(alike[i, i], alike[j, j])
-        if len(oof) >= LEAST_ROWS and crossed > own + CROSSED:
-            said.append(f"{names[i]} and {names[j]} of {OOF} are each more like the labels of the other: swapped?")
     return said
 
 
@@ -192,20 +166,13 @@ def check_predictions(
 
     Raises:
         ConfigError: if a file is not there.
-        DataError: with every mistake of both files, a line each.
+        DataError: for what is wrong in a file.
     """
     train, columns, id_column = own_rows(prepared.train), competition.columns_in_sample, competition.id
-    ids: list[str] = list(train[id_column])
-    dropped: list[str] = prepared.report["dropped_train_ids"]
-    scored = [row_id for row_id, fold in zip(ids, folds, strict=True) if fold >= 0]
-    wanted = [(scored, {*ids, *dropped}), (list(prepared.test[id_column]), set(prepared.sample[id_column]))]
-    tables, mistakes, files = list[pd.DataFrame](), list[str](), files_of(stage)
-    for path, (must, may) in zip(files, wanted, strict=True):
-        try:
-            tables.append(read_theirs(path, id_column, columns, must, may))
-        except DataError as error:
-            mistakes.append(str(error))
-    if mistakes:
-        raise DataError("\n".join(mistakes))
-    labels = train.set_index(id_column)[competition.targets].set_axis(columns, axis=1)
-    return fold_mark(files[0], id_column, columns, ids, folds), doubts(tables[0], tables[1], labels)
+    ids, (oof, test) = list(train[id_column]), files_of(stage)
+    scored = list(train[id_column][folds >= 0])
+    theirs = read_theirs(oof, id_column, columns, scored, {*ids, *prepared.report["dropped_train_ids"]})
+    asked = list(prepared.test[id_column]), set(prepared.sample[id_column])
+    scale = train[competition.targets].std(ddof=0).to_numpy()
+    said = doubts(theirs, read_theirs(test, id_column, columns, *asked), scale)
+    return fold_mark(oof, id_column, columns, ids, folds), said

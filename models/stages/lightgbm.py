@@ -29,7 +29,7 @@ class Lightgbm(Trees):
         "bagging_fraction": (0.4, 1.0),
         "lambda_l2": (0.01, 100.0),
     }
-    refusal = lightgbm.basic.LightGBMError
+    refusals = (lightgbm.basic.LightGBMError,)
 
     def _features(self, rows: Rows, folder: Path) -> Any:
         numbers, words, codes = self._blocks(rows, folder)
@@ -38,27 +38,23 @@ class Lightgbm(Trees):
         return sparse.hstack([sparse.csr_matrix(numbers), words, sparse.csr_matrix(codes)], format="csr")
 
     def _count(self, config: LightgbmStage, sample: Sample, held_back: Sample) -> tuple[int, float]:
-        parameters = self._parameters(config, sample)
-        data = self._data(sample, parameters)
-        stop, held = lightgbm.early_stopping(config.patience, verbose=False), self._data(held_back, parameters, data)
-        booster = lightgbm.train(parameters, data, config.max_trees, valid_sets=[held], callbacks=[stop])
+        booster = self._train(config, sample, config.max_trees, held_back)
         return max(booster.best_iteration, 1), float(booster.best_score["valid_0"].popitem()[1])
 
     def _grow(self, config: LightgbmStage, sample: Sample, n_trees: int, path: Path) -> None:
-        parameters = self._parameters(config, sample)
-        booster = lightgbm.train(parameters, self._data(sample, parameters), n_trees)
-        path.with_suffix(".txt").write_text(booster.model_to_string())
+        path.with_suffix(".txt").write_text(self._train(config, sample, n_trees).model_to_string())
 
     def _predict_one(self, x: Any, path: Path) -> NDArray[np.float64]:
         booster = lightgbm.Booster(model_str=path.with_suffix(".txt").read_text())
         return np.asarray(booster.predict(x, num_threads=1))
 
-    def _parameters(self, config: LightgbmStage, sample: Sample) -> dict[str, Any]:
-        n_rows, objective = len(sample.y), {"objective": "regression", "metric": "rmse"}
-        if self.context.absolute_errors:
-            objective = {"objective": "regression_l1", "metric": "l1"}
-        return {
-            **({} if "objective" in config.parameters else objective),
+    def _train(
+        self, config: LightgbmStage, sample: Sample, n_trees: int, held_back: Sample | None = None
+    ) -> lightgbm.Booster:
+        n_rows, n_features = sample.x.shape
+        objective = ("regression_l1", "l1") if self.context.absolute_errors else ("regression", "rmse")
+        parameters = {
+            **({} if "objective" in config.parameters else dict(zip(("objective", "metric"), objective, strict=True))),
             **{name: getattr(config, name) for name in ("learning_rate", *self.ranges)},
             "min_data_in_leaf": min(config.min_data_in_leaf, max(1, n_rows // 20)),
             "bagging_fraction": config.bagging_fraction if n_rows >= FEW else 1.0,
@@ -70,9 +66,12 @@ class Lightgbm(Trees):
             "verbosity": -1,
             **config.parameters,
         }
-
-    def _data(self, sample: Sample, parameters: dict[str, Any], reference: Any = None) -> lightgbm.Dataset:
-        n_features = sample.x.shape[1]
-        categorical = list(range(n_features - len(self.context.categorical), n_features))
-        options = {"params": parameters, "categorical_feature": categorical, "free_raw_data": False}
-        return lightgbm.Dataset(sample.x, sample.y, reference=reference, weight=sample.weights, **options)
+        data = lightgbm.Dataset(
+            sample.x, sample.y, weight=sample.weights, params=parameters, free_raw_data=False,
+            categorical_feature=list(range(n_features - len(self.context.categorical), n_features)),
+        )  # fmt: skip
+        stop: dict[str, Any] = {}
+        if held_back is not None:
+            stop["valid_sets"] = [data.create_valid(held_back.x, held_back.y, weight=held_back.weights)]
+            stop["callbacks"] = [lightgbm.early_stopping(config.patience, verbose=False)]
+        return lightgbm.train(parameters, data, n_trees, **stop)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from competition.errors import ConfigError
 from competition.files import read_json, write_json
 from competition.tables import Rows
 from models.stage import Context
@@ -20,11 +23,8 @@ TRAINING = "training.json"
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows with a label of one target.
-
-    x: features, a matrix or a table of n_rows rows.
-    y: (n_rows,) standardised labels.
-    weights: (n_rows,), None where all are 1.
+    """Rows with a label of one target: features x, a matrix or a table; standardised labels y, (n_rows,); weights,
+    None where all are 1.
     """
 
     x: Any
@@ -39,6 +39,9 @@ class Sample:
 
 class PerTarget(ABC):
     """One model per target; see `models.stage.FittedStage`. A kind says what it sees of a row and how it fits."""
+
+    refusals: ClassVar[tuple[type[Exception], ...]]
+    """What the library raises for parameters or rows that it cannot take."""
 
     def __init__(self, config: Any, context: Context) -> None:
         self.config, self.context = config, context
@@ -70,13 +73,25 @@ class PerTarget(ABC):
         known = labelled_rows(train.y, self.context.task.targets)
         self._learn(train, folder)
         x, (mean, scale) = self._features(train, folder), target_scale(train.y)
-        y = (train.y - mean) / scale  # libraries keep labels as float32, which a large mean would leave no digits
-        samples = [Sample(x, y[:, t], train.weights).take(rows) for t, rows in enumerate(known)]
-        models = [self._fit_one(sample, t, folder / f"target_{t}") for t, sample in enumerate(samples)]
+        y, models = (train.y - mean) / scale, []  # libraries keep float32, which a large mean would leave no digits
+        for t, rows in enumerate(known):
+            with self._told():
+                models.append(self._fit_one(Sample(x, y[:, t], train.weights).take(rows), t, folder / f"target_{t}"))
         write_json(folder / TRAINING, {"mean": mean.tolist(), "scale": scale.tolist(), "models": models})
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
         """Predictions (n_rows, n_targets) in the targets' own units."""
         training, x = read_json(folder / TRAINING, "mean", "scale"), self._features(rows, folder)
-        y_pred = [self._predict_one(x, folder / f"target_{t}") for t in range(len(training["mean"]))]
+        with self._told():
+            y_pred = [self._predict_one(x, folder / f"target_{t}") for t in range(len(training["mean"]))]
         return np.column_stack(y_pred) * training["scale"] + training["mean"]
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except self.refusals as error:
+            named = getattr(self.config, "regressor", self.config.kind)
+            raise ConfigError(
+                f"{named} refuses the rows, or its parameters {self.config.parameters}: {' '.join(str(error).split())}"
+            ) from error

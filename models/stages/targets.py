@@ -32,30 +32,23 @@ class Transformed:
         assert train.y is not None
         if self.kind == "log1p":
             require_log1p(train.y)
-        transform = make_transform(self.kind, len(train)).fit(train.y)
+        transform = {
+            "standard": preprocessing.StandardScaler(),
+            "robust": preprocessing.RobustScaler(),
+            "min_max": preprocessing.MinMaxScaler(),
+            "quantile": preprocessing.QuantileTransformer(
+                n_quantiles=min(1000, len(train)), output_distribution="normal", subsample=None
+            ),
+            "power": preprocessing.PowerTransformer(),
+            "log1p": preprocessing.FunctionTransformer(np.log1p, np.expm1, check_inverse=False),
+        }[self.kind].fit(train.y)
         skops.io.dump(transform, folder / FILE)
-        moved = [rows and replace(rows, y=transform.transform(rows.y)) for rows in (train, valid)]
-        self.stage.fit(*moved, folder)
+        self.stage.fit(*[rows and replace(rows, y=transform.transform(rows.y)) for rows in (train, valid)], folder)
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
         """Predictions (n_rows, n_outputs) in the targets' own units."""
-        transform = skops.io.load(folder / FILE)
-        y_pred = self.stage.predict(rows, folder)
-        spread = getattr(self.stage, "spread", None)
+        back = skops.io.load(folder / FILE).inverse_transform
+        y_pred, spread = self.stage.predict(rows, folder), getattr(self.stage, "spread", None)
         if spread is not None:
-            above, below = transform.inverse_transform(y_pred + spread), transform.inverse_transform(y_pred - spread)
-            self.spread = np.abs(above - below) / 2
-        return np.asarray(transform.inverse_transform(y_pred), dtype=np.float64)
-
-
-def make_transform(kind: str, n_rows: int) -> Any:
-    """The scikit-learn transformer of a value of the setting `target_transform`."""
-    normal = {"output_distribution": "normal", "subsample": None}
-    return {
-        "standard": preprocessing.StandardScaler(),
-        "robust": preprocessing.RobustScaler(),
-        "min_max": preprocessing.MinMaxScaler(),
-        "quantile": preprocessing.QuantileTransformer(n_quantiles=min(1000, n_rows), **normal),
-        "power": preprocessing.PowerTransformer(),
-        "log1p": preprocessing.FunctionTransformer(np.log1p, np.expm1, check_inverse=False),
-    }[kind]
+            self.spread = np.abs(back(y_pred + spread) - back(y_pred - spread)) / 2
+        return np.asarray(back(y_pred), dtype=np.float64)

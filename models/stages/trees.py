@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.model_selection import KFold, train_test_split
 
-from competition.errors import ConfigError
 from competition.files import read_json, write_json
 from competition.tables import Rows
 from models.inputs import blocks
@@ -36,8 +35,6 @@ class Trees(PerTarget):
 
     ranges: ClassVar[dict[str, tuple[float, float]]]
     """What the search tunes: setting -> lowest and highest value, on a logarithmic scale."""
-    refusal: ClassVar[type[Exception]]
-    """What the library raises for parameters that it cannot take."""
 
     def _learn(self, train: Rows, folder: Path) -> None:
         words = blocks.learn_words(train, self.config.tfidf_features, self.context)
@@ -60,18 +57,13 @@ class Trees(PerTarget):
         """Fit a booster of that many trees and write it in the library's own format."""
 
     def _fit_one(self, sample: Sample, target: int, path: Path) -> dict[str, Any]:
-        steps, config = self.config.search_trials + 1, self.config
+        steps = self.config.search_trials + 1
 
         def progress(trials: int) -> None:
             self.context.progress(target * steps + trials, len(self.context.task.targets) * steps)
 
-        try:
-            choice = choice_of_folds(self.context.folds, target) or self._choose(sample, progress)
-            self._grow(config.model_copy(update=choice["found"]), sample, choice["n_trees"], path)
-        except self.refusal as error:
-            if not config.parameters:
-                raise
-            raise ConfigError(f"{config.kind} refuses the stage's parameters {config.parameters}: {error}") from error
+        choice = choice_of_folds(self.context.folds, target) or self._choose(sample, progress)
+        self._grow(self.config.model_copy(update=choice["found"]), sample, choice["n_trees"], path)
         progress(steps)
         return choice
 
@@ -90,16 +82,14 @@ class Trees(PerTarget):
         folds = list(KFold(INNER_FOLDS, shuffle=True, random_state=self.seed).split(sample.y))
 
         def mean_error(trial: optuna.Trial) -> float:
-            suggested = {}
             for name, (low, high) in self.ranges.items():
                 suggest: Any = trial.suggest_int if isinstance(low, int) else trial.suggest_float
-                suggested[name] = suggest(name, low, high, log=True)
-            config = self.config.model_copy(update=suggested)
+                suggest(name, low, high, log=True)
+            config = self.config.model_copy(update=trial.params)
             return float(np.mean([self._count(config, sample.take(a), sample.take(b))[1] for a, b in folds]))
 
         study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=self.seed))
-        own = {name: min(max(getattr(self.config, name), low), high) for name, (low, high) in self.ranges.items()}
-        study.enqueue_trial(own)
+        study.enqueue_trial({n: min(max(getattr(self.config, n), low), high) for n, (low, high) in self.ranges.items()})
         ends = [lambda study, trial: progress(trial.number + 1)]
         study.optimize(mean_error, self.config.search_trials, callbacks=ends)
         return study.best_params
@@ -114,7 +104,8 @@ def choice_of_folds(folders: list[Path], target: int) -> dict[str, Any]:
     folds = [read_json(folder / TRAINING, "models")["models"][target] for folder in folders]
     if not folds:
         return {}
-    found = [fold["found"] for fold in folds]
-    means = {name: statistics.geometric_mean(each[name] for each in found) for name in found[0]} if all(found) else {}
-    settings = {name: round(mean) if isinstance(found[0][name], int) else mean for name, mean in means.items()}
-    return {"found": settings, "n_trees": round(statistics.mean(fold["n_trees"] for fold in folds))}
+    found = {}
+    for name, first in folds[0]["found"].items():
+        mean = statistics.geometric_mean(fold["found"][name] for fold in folds)
+        found[name] = round(mean) if isinstance(first, int) else mean
+    return {"found": found, "n_trees": round(statistics.mean(fold["n_trees"] for fold in folds))}

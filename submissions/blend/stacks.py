@@ -91,7 +91,7 @@ class Regressor:
         """See `Correction`."""
         from models.stages.estimators import from_bytes
 
-        return from_bytes(self.content, "the stack").predict(x).reshape(len(x)) if len(x) else np.empty(0)
+        return from_bytes(self.content).predict(x).reshape(len(x)) if len(x) else np.empty(0)
 
 
 @storable

@@ -10,7 +10,7 @@ from rdkit import Chem
 
 from competition.errors import DataError
 from models.inputs import conformers
-from models.inputs.conformers import conformer_cache, embedded, prepared, refuse_flat, select
+from models.inputs.conformers import conformer_cache, embedded, prepared, select
 
 DEFAULT = {"conformers": 1, "fragments": "all", "repeat_units": "keep", "unembeddable": "error"}
 
@@ -61,12 +61,6 @@ def names(smiles: str, fragments: str = "all", repeat_units: str = "keep") -> st
     return Chem.MolToSmiles(prepared(smiles, fragments, repeat_units))
 
 
-def test_the_largest_fragment_is_that_with_the_most_heavy_atoms() -> None:
-    assert names("CC(=O)[O-].[Na+]", fragments="largest") == "CC(=O)[O-]"
-    assert names("CC(=O)[O-].[Na+]") == "CC(=O)[O-].[Na+]"
-    assert names("CCO.O.O", fragments="largest") == "CCO"
-
-
 @pytest.mark.parametrize(
     ("unit", "capped", "cyclic"),
     [
@@ -86,7 +80,10 @@ def test_repeat_units_are_closed_as_the_setting_says(unit: str, capped: str, cyc
     assert names(canonical, repeat_units="cyclic_dimer") == Chem.CanonSmiles(cyclic)
 
 
-def test_a_closed_unit_has_mmff_where_an_open_one_has_none() -> None:
+def test_the_largest_fragment_has_the_most_heavy_atoms_and_a_closed_unit_has_mmff_where_an_open_one_has_none() -> None:
+    assert names("CC(=O)[O-].[Na+]", fragments="largest") == "CC(=O)[O-]"
+    assert names("CC(=O)[O-].[Na+]") == "CC(=O)[O-].[Na+]"
+    assert names("CCO.O.O", fragments="largest") == "CCO"
     assert conformer("*CC(*)c1ccccc1")[1] == "etkdg"
     assert embedded(prepared("*CC(*)c1ccccc1", "all", "cap"))[1] == "mmff"
 
@@ -107,4 +104,3 @@ def test_molecules_without_coordinates_are_refused_by_name_unless_flat_is_set(
     taken, status = conformer_cache(tmp_path, **{**DEFAULT, "unembeddable": "flat"}).load(["CO", "CCO"])
     assert status == ["flat", "flat"]
     assert len(taken) == 2
-    refuse_flat({"CO": "random_mmff", "C": "etkdg"})

@@ -104,7 +104,11 @@ def fitted(request: Any, home: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_predictions_are_finite_and_the_same_of_a_fresh_object_in_any_order_and_alone(fitted: Any, home: Path) -> None:
-    kind, folder, train, test, y_pred, _ = fitted
+    """And neither the arguments nor the working folder are touched."""
+    kind, folder, train, test, y_pred, (inputs, y) = fitted
+    assert train.inputs.equals(inputs)
+    assert np.array_equal(train.y, y, equal_nan=True)
+    assert [path.name for path in folder.parent.iterdir()] == ["job"]
     assert y_pred.shape == (len(test), 2)
     assert np.isfinite(y_pred).all()
     fresh, near = build_stage(settings(kind), context(home, seed=99)), 1e-5 * np.nanstd(train.y, axis=0).min()
@@ -112,13 +116,6 @@ def test_predictions_are_finite_and_the_same_of_a_fresh_object_in_any_order_and_
     assert np.array_equal(fresh.predict(test, folder), y_pred)
     assert np.abs(fresh.predict(test.take(order), folder) - y_pred[order]).max() < near
     assert np.abs(fresh.predict(test.take(order[:1]), folder) - y_pred[order[:1]]).max() < near
-
-
-def test_fit_and_predict_leave_their_arguments_and_the_working_folder_alone(fitted: Any) -> None:
-    _, folder, train, _, _, (inputs, y) = fitted
-    assert train.inputs.equals(inputs)
-    assert np.array_equal(train.y, y, equal_nan=True)
-    assert [path.name for path in folder.parent.iterdir()] == ["job"]
 
 
 def test_the_same_seed_predicts_the_same_and_a_refit_takes_over_what_its_folds_chose(

@@ -64,11 +64,8 @@ def test_an_encoder_reads_each_distinct_text_once_for_all_jobs(
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_texts_go_through_the_encoder_together_and_each_gets_its_own_features(published: Path, pooling: str) -> None:
-    texts, sizes, config = (
-        ["red " * (i % 8) + "old " * (i // 8) for i in range(50)],
-        [],
-        stage(published, pooling=pooling),
-    )
+    texts, sizes = ["red " * (i % 8) + "old " * (i // 8) for i in range(50)], list[int]()
+    config = stage(published, pooling=pooling)
     encoder, tokenizer = frozen._loaded(config.model_dump_json())
     hook = encoder.register_forward_hook(lambda module, _, out: sizes.append(len(out.last_hidden_state)))
     together = frozen.embedded(texts, config)
@@ -83,11 +80,9 @@ def test_texts_go_through_the_encoder_together_and_each_gets_its_own_features(pu
     assert len(np.unique(together, axis=0)) == 50
 
 
-@pytest.mark.parametrize("change", [{"pooling": "cls"}, {"max_length": 8}, {"too_long": "cut_middle"}])
-def test_a_setting_that_changes_the_features_has_its_own_cache(
-    change: dict[str, Any], published: Path, cache: Path
-) -> None:
-    assert len({Embedding(stage(published, **c), notes(cache)).cache.folder for c in ({}, change)}) == 2
+def test_a_setting_that_changes_the_features_has_its_own_cache(published: Path, cache: Path) -> None:
+    changes: list[dict[str, Any]] = [{}, {"pooling": "cls"}, {"max_length": 8}, {"too_long": "cut_middle"}]
+    assert len({frozen.encoder_cache(stage(published, **change), cache).folder for change in changes}) == 4
 
 
 def test_it_learns_from_the_text_and_from_the_numbers_beside_it(published: Path, cache: Path, tmp_path: Path) -> None:
@@ -126,21 +121,15 @@ def test_predicting_with_other_weights_than_those_of_the_training_is_a_config_er
         Embedding(stage(own), notes(cache)).predict(table(), tmp_path / "job")
 
 
-def test_texts_that_are_too_long_are_noted_or_refused(published: Path, cache: Path, tmp_path: Path) -> None:
-    train = table(10)
-    train.inputs["note"] = ["red " * n for n in range(1, 11)]
-    fit(stage(published, max_length=8), notes(cache), train, tmp_path / "cut")
-    assert read_notes(tmp_path / "cut") == [
-        "4 of 10 training texts have more than 8 tokens; their ends are left out (too_long: cut_end)."
-    ]
-    with pytest.raises(DataError, match="at most 8 tokens"):
-        fit(stage(published, max_length=8, too_long="error"), notes(cache), train, tmp_path / "error")
-
-
-def test_texts_that_the_vocabulary_does_not_know_are_a_config_error(
+def test_texts_that_are_too_long_are_noted_or_refused_and_unknown_ones_are_refused(
     published: Path, cache: Path, tmp_path: Path
 ) -> None:
     train = table(10)
+    train.inputs["note"] = ["red " * n for n in range(1, 11)]
+    fit(stage(published, max_length=8), notes(cache), train, tmp_path / "cut")
+    assert read_notes(tmp_path / "cut")[0].startswith("4 of 10 training texts have more than 8 tokens")
+    with pytest.raises(DataError, match="at most 8 tokens"):
+        fit(stage(published, max_length=8, too_long="error"), notes(cache), train, tmp_path / "error")
     train.inputs["note"] = ["\u4e2d\u6587" * (i + 1) for i in range(10)]
     with pytest.raises(ConfigError, match=r"are unknown to it\. Name other columns"):
-        fit(stage(published), notes(cache), train, tmp_path / "job")
+        fit(stage(published), notes(cache), train, tmp_path / "unknown")

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import skops.io
 from sklearn.linear_model import Ridge
 from sklearn.utils import all_estimators, get_tags
+from skops.io.exceptions import UntrustedTypesFoundException
 
 from competition.config import validate
 from competition.errors import ConfigError, DataError
@@ -46,7 +46,9 @@ def test_a_missing_number_is_the_median_of_the_training_rows_and_one_far_outside
     assert stage.predict(rows(x=[np.nan, 3.0, 1e6]), tmp_path)[:, 0] == pytest.approx([2, 3, 4])
 
 
-def test_categories_and_words_are_seen_and_new_ones_are_no_error(tmp_path: Path) -> None:
+def test_categories_and_words_are_seen_new_ones_are_no_error_and_no_shared_word_is_refused_by_name(
+    tmp_path: Path,
+) -> None:
     site = ["a", "b"] * 20
     y = [10.0 * ("red" in note) + 5.0 * (s == "a") for note, s in zip(RED, site, strict=True)]
     stage = fit(tmp_path, y, "LinearRegression", {"text": ["note"], "categorical": ["site"]}, note=RED, site=site)
@@ -54,18 +56,15 @@ def test_categories_and_words_are_seen_and_new_ones_are_no_error(tmp_path: Path)
     y_pred = stage.predict(test, tmp_path)[:, 0]
     assert y_pred[:2] == pytest.approx([10, 5], abs=1)
     assert np.isfinite(y_pred).all()
+    with pytest.raises(DataError, match="'note'"):
+        fit(tmp_path, [1.0, 2.0, 3.0], told={"text": ["note"]}, note=["one", "two", "three"])
 
 
 @pytest.mark.parametrize(("regressor", "sparse"), [("Ridge", True), ("BayesianRidge", False)])
 def test_words_stay_sparse_where_the_regressor_takes_that(regressor: str, sparse: bool, tmp_path: Path) -> None:
     fit(tmp_path, np.arange(40.0), regressor, {"text": ["note"]}, note=RED)
-    features = from_bytes((tmp_path / "target_0.skops").read_bytes(), "")["features"]
+    features = from_bytes((tmp_path / "target_0.skops").read_bytes())["features"]
     assert hasattr(features.transform(pd.DataFrame({"text note": RED})), "toarray") == sparse
-
-
-def test_text_without_a_shared_word_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="'note'"):
-        fit(tmp_path, [1.0, 2.0, 3.0], told={"text": ["note"]}, note=["one", "two", "three"])
 
 
 def test_a_rare_part_of_a_molecule_does_not_outweigh_what_is_common(tmp_path: Path) -> None:
@@ -89,9 +88,9 @@ def test_each_target_is_fitted_on_its_own_labels_in_its_own_units_and_a_row_of_w
     ("regressor", "parameters", "weights", "said"),
     [
         ("KNeighborsRegressor", {}, np.ones(6), "KNeighborsRegressor takes no sample_weight"),
-        ("RidgeCV", {"cv": 20}, None, "RidgeCV cannot be fitted on the rows of the target 'y'.*n_splits"),
-        ("MLPRegressor", {"hidden_layer_sizes": ["256"]}, None, "MLPRegressor cannot be .*; scikit-learn says"),
-        ("KNeighborsRegressor", {"n_neighbors": 9}, None, "KNeighborsRegressor cannot predict; scikit-learn says"),
+        ("RidgeCV", {"cv": 20}, None, "RidgeCV refuses the rows.*n_splits"),
+        ("MLPRegressor", {"hidden_layer_sizes": ["256"]}, None, "MLPRegressor refuses"),
+        ("KNeighborsRegressor", {"n_neighbors": 9}, None, "KNeighborsRegressor refuses .*n_neighbors"),
     ],
 )
 def test_what_scikit_learn_refuses_is_told(
@@ -132,13 +131,10 @@ def test_checking_a_regressor_imports_no_torch() -> None:
     assert not subprocess.run([sys.executable, "-c", code + "sys.exit('torch' in sys.modules)"], cwd=PROJECT).returncode
 
 
-def test_the_seed_goes_where_there_is_chance_and_the_users_own_stands() -> None:
+@pytest.mark.filterwarnings("error")
+def test_the_seed_goes_where_there_is_chance_the_users_own_stands_and_few_steps_are_no_warning(tmp_path: Path) -> None:
     assert build_regressor("ExtraTreesRegressor", {}, seed=5).random_state == 5
     assert build_regressor("ExtraTreesRegressor", {"random_state": 7}, seed=5).random_state == 7
-
-
-@pytest.mark.filterwarnings("error")
-def test_a_network_that_ends_by_its_number_of_steps_does_so_without_a_word(tmp_path: Path) -> None:
     fit(tmp_path, X6, "MLPRegressor", parameters={"max_iter": 2}, x=X6)
 
 
@@ -156,16 +152,13 @@ def test_a_gaussian_process_finds_the_noise_of_a_law() -> None:
 def test_what_is_read_back_predicts_the_same(name: str) -> None:
     x = np.random.default_rng(0).normal(size=(40, 3))
     fitted = build_regressor(name, {}, seed=0).fit(x, x[:, 0])
-    assert np.array_equal(from_bytes(as_bytes(fitted), "").predict(x), fitted.predict(x))
+    assert np.array_equal(from_bytes(as_bytes(fitted)).predict(x), fitted.predict(x))
 
 
 class Foreign(Ridge):
     """Not of scikit-learn."""
 
 
-def test_a_file_with_a_foreign_type_is_neither_written_nor_read_and_a_damaged_one_is_named() -> None:
-    with pytest.raises(ConfigError, match="Foreign"):
-        as_bytes(Foreign())
-    for content in (skops.io.dumps(Foreign()), b"nothing"):
-        with pytest.raises(DataError, match=r"a\.skops"):
-            from_bytes(content, "a.skops")
+def test_a_file_with_a_foreign_type_is_not_read() -> None:
+    with pytest.raises(UntrustedTypesFoundException, match="Foreign"):
+        from_bytes(as_bytes(Foreign()))

@@ -86,7 +86,7 @@ def test_a_parameter_of_the_job_of_the_stage_or_of_nobody_is_refused(kind: str, 
             config.model_validate({"kind": kind, "parameters": {name: 1}})
     assert config.model_validate({"kind": kind, "parameters": QUANTILE[kind]}).parameters == QUANTILE[kind]
     x, wrong = np.arange(60.0), {"lightgbm": {"objective": "nothing"}, "catboost": {"max_depth": 3}}[kind]
-    with pytest.raises(ConfigError, match=f"{kind} refuses the stage's parameters"):
+    with pytest.raises(ConfigError, match=f"{kind} refuses the rows, or its parameters"):
         fit(kind, tmp_path, rows(x, x=x), {"parameters": wrong}, numeric=["x"])
 
 
@@ -110,17 +110,13 @@ def test_the_search_finds_what_suits_the_data_and_says_how_far_it_is(kind: str, 
     assert said == [(i, 7) for i in range(1, 8)]
 
 
-def test_text_without_a_shared_word_is_refused_by_name(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="'note'"):
-        fit(kind, tmp_path, rows([0.0] * 3, note=["one", "two", "three"]), text=["note"])
-
-
-@pytest.mark.parametrize("y", [[1.0, 3.0, np.nan, np.nan], [2.0, 2.0, 2.0, 2.0]])
-def test_two_labels_or_equal_ones_are_enough_to_fit(kind: str, tmp_path: Path, y: list[float]) -> None:
-    train = rows(y, x=[0.0, 1.0, 2.0, 3.0])
-    assert np.isfinite(fit(kind, tmp_path, train, numeric=["x"]).predict(train, tmp_path)).all()
-
-
-def test_one_label_is_refused_by_the_name_of_the_target(kind: str, tmp_path: Path) -> None:
+def test_two_labels_or_equal_ones_are_enough_and_one_label_or_no_shared_word_is_refused_by_name(
+    kind: str, tmp_path: Path
+) -> None:
+    for y in ([1.0, 3.0, np.nan, np.nan], [2.0, 2.0, 2.0, 2.0]):
+        train = rows(y, x=[0.0, 1.0, 2.0, 3.0])
+        assert np.isfinite(fit(kind, tmp_path, train, numeric=["x"]).predict(train, tmp_path)).all()
     with pytest.raises(DataError, match="'y'"):
         fit(kind, tmp_path, rows([1.0, np.nan, np.nan], x=[0.0, 1.0, 2.0]), numeric=["x"])
+    with pytest.raises(DataError, match="'note'"):
+        fit(kind, tmp_path, rows([0.0] * 3, note=["one", "two", "three"]), text=["note"])
