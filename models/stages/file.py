@@ -47,6 +47,7 @@ class File:
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Copy both files and note what looks wrong beside the labels of `train`."""
+        assert train.y is not None
         copies = [shutil.copyfile(source, folder / f"their_{source.name}") for source in files_of(self.config)]
         oof, test = (read_theirs(file, self.context.id, self.columns) for file in copies)
         if notes := doubts(oof, test, np.nanstd(train.y, axis=0)):

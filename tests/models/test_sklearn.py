@@ -103,11 +103,11 @@ def test_what_scikit_learn_refuses_is_told(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"regressor": "SVM"}, "stages.one.regressor: .*try SVR"),
+        ({"regressor": "SVM"}, "stages.one: .*try SVR"),
         ({"regressor": "ridge"}, "try Ridge"),
         ({"regressor": "GammaRegressor"}, "scikit-learn has no such regressor"),
-        ({"regressor": "SVR", "parameters": {"c": 10}}, "stages.one.parameters: SVR has no parameter 'c'; try C"),
-        ({"regressor": "SVR", "parameters": {"C": -1}}, "stages.one.parameters: .*'C' .*Got -1"),
+        ({"regressor": "SVR", "parameters": {"c": 10}}, "stages.one: SVR has no parameter 'c'; try C"),
+        ({"regressor": "SVR", "parameters": {"C": -1}}, "stages.one: .*'C' .*Got -1"),
     ],
 )
 def test_an_unknown_name_or_value_is_refused_before_any_work(settings: dict[str, Any], said: str) -> None:
