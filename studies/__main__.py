@@ -11,11 +11,13 @@ gains.png.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ import numpy as np
 import yaml
 
 from competition import command
-from competition.config import CompetitionConfig, find_config, read_yaml, validate
+from competition.config import CompetitionConfig, read_yaml, validate
 from competition.errors import DataError
 from competition.files import read_text_table, write_atomically, write_table
 from competition.paths import Paths, shown, study_yaml
@@ -39,8 +41,8 @@ TEST_ROWS = 20
 
 
 def run_study(
-    file: Path, version: Version = "full", folder: Path | None = None, options: list[str] | None = None,
-    budget: float | None = None,
+    file: Path, version: Version = "full", folder: Path | None = None, options: Sequence[str] = (),
+    budget: float = math.inf,
 ) -> str:  # fmt: skip
     """Train what is not trained yet and write what was found; returns what to print.
 
@@ -49,88 +51,82 @@ def run_study(
         options: of `./run.sh train`, such as --workers and --executor.
         budget: seconds from now; what cannot finish in them is left for a later run.
     """
-    deadline = None if budget is None else time.monotonic() + budget
+    deadline = time.monotonic() + budget
     study = load_study(file, version)
-    name = f"study_{file.stem}" + ("" if version == "full" else f"_{version}")
+    name = file.stem + ("" if version == "full" else f"_{version}")
     made: dict[str, Path] = {}
     for data, settings in study.data.items():
-        document = base_document(settings, file, folder)
-        if document is None:
-            print(f"{data} is left out: its tables may not be embedded; name the folder that holds "
-                  f"{settings.folder}/train.csv with --data.")  # fmt: skip
-        else:
-            made[data] = write_competition(f"{name}_{data}", settings, document, cells_of(study, data))
+        if (document := base_document(settings, file, folder)) is not None:
+            made[data] = write_competition(f"study_{name}_{data}", settings, document, cells_of(study, data))
+            continue
+        print(f"{data} is left out: its tables may not be embedded; name the folder that holds "
+              f"{settings.folder}/train.csv with --data.")  # fmt: skip
     if not made:
         raise DataError(f"The study {file.stem} needs the tables of at least one of its data; name them with --data.")
     for path in made.values():
         check(load_config(str(path)))
-    parts = [_trained(study, data, path, options or [], deadline) for data, path in made.items()]
+    parts = [_trained(study, data, path, options, deadline) for data, path in made.items()]
     found = tidy(parts, study)
     if not len(found):
         raise DataError("No job of the study is finished within the budget; run it again with more time.")
-    table, products = gains(parts, found, study), Paths(name).root
+    table, products = gains(parts, found, study), Paths(f"study_{name}").root
     write_table(products / "results.csv", found)
     text = markdown(table, study)
     write_atomically(products / "table.md", text + "\n")
     draw(table, products / "gains.png")
     said = f"{text}\n\nFigure: {shown(products / 'gains.png')}\nTable of jobs: {shown(products / 'results.csv')}"
     if version != "quick" and file.parent == STUDIES:
-        kept = STUDIES / "results" / f"{name.removeprefix('study_')}.csv"
+        kept = STUDIES / "results" / f"{name}.csv"
         said += f"\nTo keep it with the project: cp {shown(products / 'results.csv')} {shown(kept)}"
     return said
 
 
-def _trained(study: Study, data: str, path: Path, options: list[str], deadline: float | None) -> Part:
+def _trained(study: Study, data: str, path: Path, options: Sequence[str], deadline: float) -> Part:
     """Train the folds that the study measures, by `./run.sh train`, and tell where the jobs lie."""
-    for fold in [None] if study.folds is None else study.folds:
+    folds: Sequence[int | None] = study.folds or [None]
+    for fold in folds:
         call = [sys.executable, "-m", "models.jobs.train", "--prepare", str(path), *options]
         call += [] if fold is None else ["--fold", str(fold)]
-        if deadline is not None:
+        if deadline < math.inf:
             call += ["--budget", f"{max(1, int(deadline - time.monotonic()))}s"]
-        status = subprocess.run(call, check=False).returncode
-        if status:
+        if status := subprocess.run(call, check=False).returncode:
             sys.exit(status)
-    config, paths, cells = load_config(str(path)), Paths.of(str(path)), cells_of(study, data)
-    return Part(data, config.competition, paths, plan(config.competition, dict(config.stages), paths), cells)
+    config, paths = load_config(str(path)), Paths.of(str(path))
+    jobs = plan(config.competition, dict(config.stages), paths)
+    return Part(data, config.competition, paths, jobs, cells_of(study, data))
 
 
 def base_document(data: Data, study_file: Path, folder: Path | None) -> dict[str, Any] | None:
     """The sections about the data in the base's YAML, with absolute paths; None where its tables are not at hand."""
     beside = study_file.parent / data.base
-    path = place = find_config(str(beside) if beside.is_file() else data.base)
+    path, document = read_yaml(str(beside) if beside.is_file() else data.base)
     if data.folder is not None:
         if folder is None or not (folder / data.folder / "train.csv").is_file():
             return None
-        place = folder.resolve() / data.folder / path.name
-    _, document = read_yaml(str(path))
+        path = folder.resolve() / data.folder / path.name
     sections = (("competition", CompetitionConfig), ("folds", FoldsConfig))
     return {
-        name: validate(model, document.get(name, {}), place, name).model_dump(mode="json", exclude_unset=True)
+        name: validate(model, document.get(name, {}), path, name).model_dump(mode="json", exclude_unset=True)
         for name, model in sections
     }
 
 
 def write_competition(name: str, data: Data, document: dict[str, Any], cells: list[Cell]) -> Path:
     """Write the competition whose stages are the cells, with fewer rows and no answers; returns its YAML."""
-    competition = dict(document["competition"])
-    raw = Paths(name).raw
-    tables = {}
-    for key in ("train", "test", "sample_submission"):
-        tables[key] = read_text_table(Path(competition[key]))
-        competition[key] = str(raw / f"{key}.csv")
-    train, n_rows = tables["train"], data.rows or len(tables["train"])
-    chosen = np.sort(np.random.default_rng(0).choice(len(train), min(n_rows, len(train)), replace=False))
-    tables["train"] = train if n_rows >= len(train) else train.iloc[chosen]
-    tables["test"] = tables["test"][:TEST_ROWS]
-    row_id, sample = competition.get("id"), tables["sample_submission"]
-    if row_id in tables["test"] and row_id in sample:  # else the check of the competition says what is wrong
-        tables["sample_submission"] = sample[sample[row_id].isin(tables["test"][row_id])]
-    for key, table in tables.items():
-        write_table(raw / f"{key}.csv", table)
-    competition.pop("answers", None)
-    folds, stages = {**document["folds"], **data.folds}, {cell.name: cell.block for cell in cells}
+    competition = {key: value for key, value in document["competition"].items() if key != "answers"}
+    keys = ("train", "test", "sample_submission")
+    train, test, sample = (read_text_table(Path(competition[key])) for key in keys)
+    if data.rows and data.rows < len(train):
+        train = train.iloc[np.sort(np.random.default_rng(0).choice(len(train), data.rows, replace=False))]
+    test, row_id = test[:TEST_ROWS], competition.get("id")
+    if row_id in test and row_id in sample:  # else the check of the competition says what is wrong
+        sample = sample[sample[row_id].isin(test[row_id])]
+    for key, table in zip(keys, (train, test, sample), strict=True):
+        competition[key] = str(Paths(name).raw / f"{key}.csv")
+        write_table(Path(competition[key]), table)
+    stages = {cell.name: cell.block for cell in cells}
+    content = {"competition": competition, "folds": {**document["folds"], **data.folds}, "stages": stages}
     path = study_yaml(name)
-    content = {"competition": competition, "folds": folds, "stages": stages}
     write_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return path
 
@@ -155,9 +151,8 @@ def main() -> None:
     sizes.add_argument("--short", action="store_const", const="short", dest="version", help="about an hour on 2 cores")
     for name in ("workers", "budget", "executor", "ray-address", "retrain"):
         parser.add_argument(f"--{name}", **command.SHARED[name])
-    parser.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="folder with data that may not be embedded (default: $STUDY_DATA)"
-    )
+    where = "folder with data that may not be embedded (default: $STUDY_DATA)"
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help=where, default=os.environ.get("STUDY_DATA") or None)
     args = parser.parse_args()
     if args.study is None:
         print(claims())
@@ -165,8 +160,7 @@ def main() -> None:
     options = {"--workers": args.workers, "--executor": args.executor, "--ray-address": args.ray_address}
     given = [text for name, value in options.items() if value is not None for text in (name, str(value))]
     given += ["--retrain"] if args.retrain else []
-    folder = args.data or (Path(os.environ["STUDY_DATA"]) if os.environ.get("STUDY_DATA") else None)
-    print(run_study(find_study(args.study), args.version or "full", folder, given, args.budget))
+    print(run_study(find_study(args.study), args.version or "full", args.data, given, args.budget or math.inf))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,16 +54,8 @@ class Axis(StrictModel):
     """Those that it varies; empty: all."""
     key: str | None = None
     """Dotted path of the setting inside the stage's block, such as head.dropout; null: each value names its own."""
-    values: list[Any] | dict[Any, dict[str, Any]] = Field(min_length=1)
+    values: Annotated[list[Any], EachOnce] | dict[Any, dict[str, Any]] = Field(min_length=1)
     """The values; without a key, label -> {dotted path: value, ...}."""
-
-    @model_validator(mode="after")
-    def _values_say_what_they_set(self) -> Axis:
-        if (self.key is None) is not isinstance(self.values, dict):
-            raise ValueError("values must be a list with a key, or label -> {setting: value, ...} without one")
-        if len(self.settings) < len(self.values):
-            raise ValueError("each value must stand once")
-        return self
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -70,6 +63,12 @@ class Axis(StrictModel):
         if isinstance(self.values, dict):
             return {label(name): value for name, value in self.values.items()}
         return {label(value): {str(self.key): value} for value in self.values}
+
+    @model_validator(mode="after")
+    def _values_say_what_they_set(self) -> Axis:
+        if (self.key is None) is not isinstance(self.values, dict):
+            raise ValueError("values must be a list with a key, or label -> {setting: value, ...} without one")
+        return self
 
 
 class Reached(StrictModel):
@@ -104,24 +103,17 @@ class Study(StrictModel):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Study:
-        mistakes = [f"baseline must name a value of axis {name}" for name in self.axes if name not in self.baseline]
-        places = [("baseline", self.baseline), *((f"cells.{i}", cell) for i, cell in enumerate(self.cells or []))]
-        for where, place in places:
-            for axis, value in place.items():
-                known = self.axes[axis].settings if axis in self.axes else {}
-                if label(value) not in known:
-                    allowed = f"one of {', '.join(known)}" if known else f"of an axis ({', '.join(self.axes)})"
-                    mistakes.append(f"{where}.{axis} must be {allowed}; found {label(value)!r}")
-        lists: list[tuple[str, list[str], Any]] = [
-            *((f"stages.{name}.data", block.get("data", []), self.data) for name, block in self.stages.items()),
-            *((f"axes.{name}.stages", axis.stages, self.stages) for name, axis in self.axes.items()),
-        ]
-        for where, names, allowed_names in lists:
-            wrong = [name for name in names if name not in allowed_names]
-            if wrong:
-                mistakes.append(f"{where} must be some of {', '.join(allowed_names)}; found {wrong[0]!r}")
-        if mistakes:
-            raise ValueError("; ".join(mistakes))
+        places = [*self.baseline.items(), *(item for cell in self.cells or [] for item in cell.items())]
+        known = {axis: self.axes[axis].settings for axis, _ in places if axis in self.axes}
+        asked: list[tuple[str, str, Collection[str]]] = [("baseline", axis, self.baseline) for axis in self.axes]
+        asked += [("axes", axis, self.axes) for axis, _ in places]
+        asked += [(f"axes.{axis}", label(value), known[axis]) for axis, value in places if axis in known]
+        asked += [("data", name, self.data) for block in self.stages.values() for name in block.get("data", [])]
+        asked += [("stages", name, self.stages) for axis in self.axes.values() for name in axis.stages]
+        wrong = [(where, name, has) for where, name, has in asked if name not in has]
+        if wrong:
+            said = [f"{where} must have {name!r}; it has {', '.join(has)}" for where, name, has in wrong]
+            raise ValueError("; ".join(said))
         return self
 
 
@@ -132,12 +124,13 @@ class Cell:
     stage: its name in the study.
     values: axis -> label, of the axes that vary it.
     block: its settings as in a competition's YAML.
+    differs: from the baseline, in words; empty for the baseline.
     """
 
     stage: str
     values: dict[str, str]
     block: dict[str, Any]
-    is_baseline: bool
+    differs: str
 
     @property
     def name(self) -> str:
@@ -153,20 +146,20 @@ def cells_of(study: Study, data: str) -> list[Cell]:
             continue
         axes = {name: axis.settings for name, axis in study.axes.items() if stage in (axis.stages or study.stages)}
         baseline = {name: label(study.baseline[name]) for name in axes}
+        places = [baseline]
         if study.cells is None:
-            places = [dict(zip(axes, labels, strict=True)) for labels in itertools.product(*axes.values())]
-        else:
-            places = [
-                baseline | {a: label(v) for a, v in cell.items()} for cell in study.cells if set(cell) <= set(axes)
-            ]
-        distinct = {tuple(place.items()): place for place in [baseline, *places]}
-        for place in distinct.values():
+            places += [dict(zip(axes, labels, strict=True)) for labels in itertools.product(*axes.values())]
+        for cell in study.cells or []:
+            if set(cell) <= set(axes):
+                places.append(baseline | {axis: label(value) for axis, value in cell.items()})
+        for place in {tuple(place.items()): place for place in places}.values():
             variant = {**deepcopy(block), "seeds": study.seeds}
             variant.pop("data", None)
             for axis, value in place.items():
                 for path, setting in axes[axis][value].items():
                     set_at(variant, path, setting)
-            found.append(Cell(stage, place, variant, place == baseline))
+            differs = ", ".join(f"{axis} {value}" for axis, value in place.items() if value != baseline[axis])
+            found.append(Cell(stage, place, variant, differs))
     return found
 
 
@@ -183,8 +176,7 @@ def load_study(path: Path, version: Version) -> Study:
     """A version of a study, files of custom stages resolved against its folder."""
     document = load_yaml(path)
     changes = {name: document.pop(name, None) or {} for name in ("short", "quick")}
-    document = merged(document, changes.get(version, {}))
-    study = validate(Study, document, path)
+    study = validate(Study, merged(document, changes.get(version, {})), path)
     for block in study.stages.values():  # blocks are validated when the axes have set their values
         if "code" in block:
             block["code"] = str(path.parent / block["code"])
@@ -211,6 +203,4 @@ def set_at(block: dict[str, Any], path: str, value: Any) -> None:
 
 def label(value: Any) -> str:
     """The text that names a value."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

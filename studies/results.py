@@ -76,8 +76,8 @@ def _measures(folder: Path, study: Study) -> dict[str, float]:
     history = read_json(training).get("history", []) if training.exists() else []
     for wanted in study.measures:
         if isinstance(wanted, Reached):
-            below = [n for n, epoch in enumerate(history, start=1) if epoch.get(wanted.curve, math.inf) <= wanted.below]
-            found[wanted.name] = below[0] if below else math.nan
+            below = (n for n, epoch in enumerate(history, start=1) if epoch.get(wanted.curve, math.inf) <= wanted.below)
+            found[wanted.name] = next(below, math.nan)
     return found
 
 
@@ -108,38 +108,31 @@ def gains(parts: list[Part], found: pd.DataFrame, study: Study) -> pd.DataFrame:
     and high (NaN for the baseline), pairs, and the means of the measures.
     """
     names = [wanted if isinstance(wanted, str) else wanted.name for wanted in study.measures]
-    rows = []
+    axes, rows = list(study.axes), []
     for part in parts:
-        metric = load_metric(part.competition.metric, part.competition.greater_is_better)
+        sign = 1 if load_metric(part.competition.metric, part.competition.greater_is_better).greater_is_better else -1
+        by_cell = dict(list(found[found["data"] == part.data].groupby(["stage", *axes])))
         baseline = pd.Series(dtype=float)
         for cell in part.cells:  # the baseline of each stage comes first
-            own = found[(found["data"] == part.data) & (found["stage"] == cell.stage)]
-            for axis, value in cell.values.items():
-                own = own[own[axis] == value]
-            own = own.set_index(["seed", "fold"])
-            scores = own["score"]
-            if cell.is_baseline:
-                baseline, place = scores, cell.values
-            if not len(scores):
+            jobs = by_cell.get((cell.stage, *(cell.values.get(axis, "") for axis in axes)), found[:0])
+            jobs = jobs.set_index(["seed", "fold"])
+            if not cell.differs:
+                baseline = jobs["score"]
+            if not len(jobs):
                 continue
-            differs = [f"{axis} {value}" for axis, value in cell.values.items() if value != place[axis]]
             row: dict[str, Any] = {
                 "data": part.data,
                 "stage": cell.stage,
                 **cell.values,
-                "cell": ", ".join(differs) or "baseline",
+                "cell": cell.differs or "baseline",
             }
-            row |= {
-                "jobs": len(scores),
-                "score": scores.mean(),
-                "standard_error": scores.std() / math.sqrt(len(scores)),
-            }
-            paired = ((scores - baseline) * (1 if metric.greater_is_better else -1)).dropna().to_numpy()
-            if differs and len(paired):
-                ends = corrected_interval(paired, 1 / (part.plan.n_folds - 1))
-                row |= dict(zip(("gain", "low", "high"), ends, strict=True)) | {"pairs": len(paired)}
-            rows.append(row | own.reindex(columns=names).mean().to_dict())
-    columns = ["data", "stage", *study.axes, "cell", "jobs", "score", "standard_error", "gain", "low", "high", "pairs"]
+            row |= {"jobs": len(jobs), "score": jobs["score"].mean(), "standard_error": jobs["score"].sem()}
+            paired = sign * (jobs["score"] - baseline).dropna().to_numpy()
+            if cell.differs and len(paired):
+                row["gain"], row["low"], row["high"] = corrected_interval(paired, 1 / (part.plan.n_folds - 1))
+                row["pairs"] = len(paired)
+            rows.append(row | jobs.reindex(columns=names).mean().to_dict())
+    columns = ["data", "stage", *axes, "cell", "jobs", "score", "standard_error", "gain", "low", "high", "pairs"]
     return pd.DataFrame(rows).reindex(columns=[*columns, *names])
 
 
@@ -147,20 +140,16 @@ def markdown(table: pd.DataFrame, study: Study) -> str:
     """The gains as Markdown, a table for each data and stage."""
     parts = [study.claim.strip()]
     for (data, stage), rows in table.groupby(["data", "stage"], sort=False):
-        shown = rows.dropna(axis="columns", how="all").drop(columns=["data", "stage", "cell"])
-        lines = [list(map(str, shown)), ["---"] * shown.shape[1]]
-        lines += [
-            ["" if value != value else f"{value:.4g}" if isinstance(value, float) else str(value) for value in row]
-            for row in shown.astype(object).to_numpy()
-        ]
+        shown = rows.dropna(axis="columns", how="all").drop(columns=["data", "stage", "cell"]).astype(object)
+        cells = shown.map(lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)).replace("nan", "")
+        lines = [list(cells), ["---"] * cells.shape[1], *cells.to_numpy()]
         parts.append(f"## {data}, {stage}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
     return "\n\n".join([*parts, SAID])
 
 
 def draw(table: pd.DataFrame, file: Path) -> None:
     """The paired gains with their intervals, a panel for each data and stage; filled: the interval leaves 0 out."""
-    panels = [(place, rows[rows["gain"].notna()]) for place, rows in table.groupby(["data", "stage"], sort=False)]
-    panels = [(place, rows) for place, rows in panels if len(rows)]
+    panels = list(table[table["gain"].notna()].groupby(["data", "stage"], sort=False))
     if not panels:
         return
     height = 0.9 * len(panels) + 0.26 * sum(len(rows) for _, rows in panels)
@@ -169,8 +158,7 @@ def draw(table: pd.DataFrame, file: Path) -> None:
         axis.axvline(0, color="grey", linewidth=1)
         for place, (gain, low, high) in enumerate(rows[["gain", "low", "high"]].to_numpy()[::-1]):
             axis.plot([low, high], [place, place], color="C0")
-            told = low > 0 or high < 0
-            axis.plot(gain, place, "o", color="C0", markerfacecolor="C0" if told else "white")
+            axis.plot(gain, place, "o", color="C0", markerfacecolor="C0" if low > 0 or high < 0 else "white")
         axis.set_yticks(range(len(rows)), list(rows["cell"])[::-1])
         axis.set(title=f"{data}, {stage}", xlabel="gain over the baseline, 95 % interval (right is better)")
     save_figure(figure, file)
