@@ -25,11 +25,7 @@ MOST_UNKNOWN = 0.5
 
 
 def pretrained(config: TextStage, rate: float) -> tuple[transformers.PreTrainedModel, Tokenizer]:
-    """Encoder and tokenizer of the stage's weights, with `rate` for every dropout.
-
-    Raises:
-        ConfigError: if there are none, they are no encoder, or the two do not fit each other.
-    """
+    """Encoder and tokenizer of the stage's weights, with `rate` for every dropout."""
     assert config.weights is not None
     files = find_weights(config.weights)
     if "config.json" not in files:
@@ -70,11 +66,7 @@ def cut_note(n_cut: int, n_rows: int, max_length: int, too_long: str) -> str:
 
 
 def load_encoder(folder: Path, name: str, rate: float) -> transformers.PreTrainedModel:
-    """The encoder with the weights in `folder`, in float32, without its pooler, with `rate` for every dropout.
-
-    Raises:
-        ConfigError: if it cannot be read, or a weight of the encoder is missing or has another shape.
-    """
+    """The encoder with the weights in `folder`, in float32, without its pooler, with `rate` for every dropout."""
     safely = {"trust_remote_code": False, "local_files_only": True}
     try:
         # Those written before transformers 3, as rxnfp's, name no type.

@@ -66,9 +66,6 @@ def read_template(stage: TextStage, inputs: CompetitionConfig | Context) -> Temp
     """The template of a stage; without one, "." between neighbouring molecule columns and [SEP] between all others.
 
     Without columns, all text columns are read, or where there are none, all molecule columns.
-
-    Raises:
-        ConfigError: if a column is not an input, there is none to read, or the template cannot be read.
     """
     columns, literals = stage.columns or inputs.text or inputs.smiles, list[str]()
     if stage.template is not None:
@@ -106,11 +103,7 @@ def _parsed(template: str) -> tuple[list[str], list[str]]:
 
 
 def require_molecules(template: Template, order_only: bool) -> None:
-    """Check that there is a SMILES to spell in another way, or molecules to put in another order.
-
-    Raises:
-        ConfigError: if there is none.
-    """
+    """Check that there is a SMILES to spell in another way, or molecules to put in another order."""
     columns = ", ".join(template.columns)
     if not template.smiles:
         raise ConfigError(

@@ -45,11 +45,7 @@ FETCHED = Path.home() / ".chemprop"
 
 
 def find_weights(name: str) -> dict[str, Path]:
-    """Files of a named set, of a folder, of a single file, or of a hub repository, by their names.
-
-    Raises:
-        ConfigError: if they cannot be reached or a digest is wrong. Never random weights instead.
-    """
+    """Files of a named set, of a folder, of a single file, or of a hub repository, by their names."""
     path = Path(name)
     if name in WEIGHT_SETS:
         return _of_set(name, WEIGHT_SETS[name])

@@ -38,11 +38,7 @@ def set_rates(module: nn.Module, rate: float) -> None:
 
 @torch.no_grad()
 def audit(backbone: nn.Module, batch: dict[str, Tensor]) -> None:
-    """Run one batch twice in training mode and once in evaluation mode; all three outputs must be the same.
-
-    Raises:
-        ConfigError: if the outputs differ; names the rates that are on.
-    """
+    """Run one batch twice in training mode and once in evaluation mode; all three outputs must be the same."""
     was_training = backbone.training
     first, second, expected = (backbone.train(mode)(**batch).float() for mode in (True, True, False))
     backbone.train(was_training)

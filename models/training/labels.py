@@ -11,22 +11,14 @@ Floats = NDArray[np.float64]
 
 
 def target_scale(y: Floats) -> tuple[Floats, Floats]:
-    """Mean and standard deviation of each target over the labels there are, (n_targets,) each; 1 for a constant.
-
-    Raises:
-        DataError: if a target has no label among these rows.
-    """
+    """Mean and standard deviation of each target over the labels there are, (n_targets,) each; 1 for a constant."""
     labelled_rows(y, [f"number {i + 1}" for i in range(y.shape[1])], at_least=1)
     scale = np.nanstd(y, axis=0)
     return np.nanmean(y, axis=0), np.where(scale > 0, scale, 1.0)
 
 
 def require_log1p(y: Floats) -> None:
-    """Refuse labels, pseudo-labels among them, that have no logarithm of 1 + y.
-
-    Raises:
-        DataError: if one is -1 or below.
-    """
+    """Refuse labels, pseudo-labels among them, that have no logarithm of 1 + y."""
     if np.nanmin(y) <= -1:
         raise DataError(
             f"target_transform: log1p needs targets above -1, pseudo-labels too; the smallest is {np.nanmin(y):g}. "
@@ -35,11 +27,7 @@ def require_log1p(y: Floats) -> None:
 
 
 def labelled_rows(y: Floats, names: list[str], at_least: int = 2) -> list[NDArray[np.intp]]:
-    """Positions of the rows that have a label, for each target of y (n_rows, n_targets), NaN where one is missing.
-
-    Raises:
-        DataError: if a target has fewer labels than anything can be learned from.
-    """
+    """Positions of the rows that have a label, for each target of y (n_rows, n_targets), NaN where one is missing."""
     rows = [np.flatnonzero(~np.isnan(column)) for column in y.T]
     for name, known in zip(names, rows, strict=True):
         if len(known) < at_least:

@@ -107,11 +107,7 @@ def outputs_per_target(name: str) -> int:
 
 
 def training_loss(name: str, outputs: Tensor, labels: Labels) -> Tensor:
-    """Weighted sum of the errors over the number of labels there are; 0 with a gradient of 0 where there is none.
-
-    Raises:
-        ConfigError: if a function of the user's does not give one error for each label.
-    """
+    """Weighted sum of the errors over the number of labels there are; 0 with a gradient of 0 where there is none."""
     errors = load_loss(name).errors(outputs.float(), labels.y)
     if errors.shape != labels.y.shape:
         raise ConfigError(

@@ -64,9 +64,6 @@ def with_warmup(
 
     The rise ends at 1; it begins one step above 0, or above 1/25 for `one_cycle`. The schedule then runs over
     the steps that are left, so its last step is just above its end point and never wasted at 0.
-
-    Raises:
-        ConfigError: if the rise would take all steps or more.
     """
     own: dict[str, Any] = {"cosine_with_restarts": {"cycles": cycles}, "warmup_stable_decay": {"decay": decay}}
     schedule = partial(SCHEDULES[name], **own.get(name, {}))

@@ -80,10 +80,6 @@ class Trainer:
         Args:
             valid: held-out rows, for `keep: best_on_held_out` and `monitor: held_out` only.
             first: rows to train on before, with a schedule of their own (`extra_rows: pretrain`).
-
-        Raises:
-            ConfigError: if the dropout audit finds a module that drops, or a layer is not there.
-            DataError: if the loss is not finite.
         """
         settings, labels = self.settings, self.prepare(train)
         report = {"mean": self.mean.tolist(), "scale": self.scale.tolist(), "seed": self.seed}
@@ -292,11 +288,7 @@ def advice_on_memory(settings: NeuralStage) -> Iterator[None]:
 
 
 def make_accelerator(precision: str) -> Accelerator:
-    """Device and precision of this process.
-
-    Raises:
-        ConfigError: if fp16 is asked for on a CPU, or bf16 where the hardware has no instructions for it.
-    """
+    """Device and precision of this process."""
     has_gpu = torch.cuda.is_available()
     # A T4 says that it has bf16, too, by slow emulation (pytorch issue 148322).
     has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if has_gpu else cpu_has_bf16()

@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import transformers
 
 from competition.tables import Rows
-from competition.task import Task
 from models.inputs.tokens import learn_word_pieces
 from models.settings import BertStage
 from models.stage import Context
 from models.stages.bert import Bert
+from tests.models import made
 
 WORDS = ["red", "green", "blue", "warm", "cold", "old", "new", "fast", "slow", "small"]
 SMILES = ["CCO", "c1ccccc1Cl", "CC(=O)[O-]", "C[C@H](N)C(=O)O", "BrCCBr", "C%12CCCC%12", "CC#N", "CCCCCC"]
@@ -33,16 +32,15 @@ def stage(**changes: Any) -> BertStage:
 
 
 def context(smiles: list[str] | None = None, texts: list[str] | None = None, seed: int = 1) -> Context:
-    return Context(smiles or [], texts or [], ["pH"], [], Task(["y"]), seed, Path("unused"))
+    return made.context(Path("unused"), smiles=smiles or [], text=texts or [], numeric=["pH"], seed=seed)
 
 
 def table(n: int = 24, seed: int = 0) -> Rows:
     rng = np.random.default_rng(seed)
     molecules = [SMILES[i] for i in rng.integers(len(SMILES), size=n)]
     notes = [" ".join(rng.choice(WORDS, rng.integers(2, 7))) for _ in range(n)]
-    y = [[float(len(molecule) + note.count("e"))] for molecule, note in zip(molecules, notes, strict=True)]
-    inputs = pd.DataFrame({"SMILES": molecules, "note": notes, "pH": rng.normal(size=n)})
-    return Rows([f"r{i}" for i in range(n)], inputs, np.array(y))
+    y = [len(molecule) + note.count("e") for molecule, note in zip(molecules, notes, strict=True)]
+    return made.rows(y, SMILES=molecules, note=notes, pH=rng.normal(size=n))
 
 
 def fit(folder: Path, config: BertStage, ctx: Context, train: Rows | None = None, valid: Rows | None = None) -> Bert:

@@ -62,15 +62,6 @@ def test_pre_training_lowers_its_loss_and_changes_the_encoder_and_its_decoder_is
     assert changed == {"embeddings", "encoder"}
 
 
-def test_the_decoder_is_the_encoders_own_embeddings() -> None:
-    embeddings = torch.nn.Embedding(11, 6)
-    decoder = mlm.TiedDecoder(embeddings, 8)
-    assert not any(tuple(p.shape) == (11, 6) for p in decoder.parameters())
-    scores = decoder(torch.randn(3, 8), embeddings.weight)
-    assert scores.shape == (3, 11)
-    assert not torch.equal(scores, decoder(torch.randn(3, 8), embeddings.weight + 1))
-
-
 @pytest.mark.parametrize(("changes", "n_rows"), [({}, 24), ({"pretrain_on": "all_inputs"}, 31)])
 def test_inputs_without_labels_are_read_only_where_the_settings_ask_for_them_and_never_for_a_vocabulary(
     changes: dict[str, Any], n_rows: int, tmp_path: Path
@@ -84,15 +75,14 @@ def test_inputs_without_labels_are_read_only_where_the_settings_ask_for_them_and
 
 
 @pytest.mark.parametrize(("enumerate_smiles", "n_forms"), [(False, 1), (True, 3)])
-def test_pre_training_sees_another_spelling_in_each_epoch_where_spellings_are_enumerated(
+def test_each_epoch_sees_another_spelling_where_spellings_are_enumerated(
     enumerate_smiles: bool, n_forms: int, monkeypatch: Any, tmp_path: Path
 ) -> None:
     seen = []
-
-    def pretrain(backbone: Any, tokens: Any, items: Any, *rest: Any) -> None:
-        seen.extend(np.concatenate(items(epoch)).tobytes() for epoch in (1, 2, 3))
-
-    monkeypatch.setattr("models.stages.bert.pretrain", pretrain)
+    monkeypatch.setattr(
+        "models.stages.bert.pretrain",
+        lambda backbone, tokens, items, *rest: seen.extend(np.concatenate(items(n)).tobytes() for n in (1, 2, 3)),
+    )
     Bert(stage(**PRETRAINED, enumerate_smiles=enumerate_smiles), context(["SMILES"])).start(table(), tmp_path)
     assert len(set(seen)) == n_forms
 

@@ -1,4 +1,6 @@
-"""What neural stages share, on message passing of width 16: columns before the head, extra rows, several molecules."""
+"""What neural stages share, on message passing of width 16: columns before the head, extra rows, several molecules; and
+of message passing itself: published weights, and how atoms become a molecule.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +12,19 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+from chemprop.nn import BondMessagePassing
 
 from competition.errors import ConfigError
 from competition.files import read_json
 from competition.tables import Rows
-from competition.task import Task
 from models.config import StagesConfig, load_stages
 from models.jobs.plan import code_digest
 from models.settings import GnnStage
-from models.stage import Context
 from models.stages.gnn import Gnn
 from models.training.batches import Batches
 from models.training.neural import PerColumn, side_by_side
 from tests.conftest import mixed_tables, write_competition
+from tests.models import made
 
 SMILES = ["CCO", "CCN", "CCC", "CCCl", "CCF", "CCCO", "CCCN", "CCCC", "c1ccccc1", "Cc1ccccc1", "CC(=O)O", "CC#N"]
 
@@ -30,17 +32,15 @@ SMILES = ["CCO", "CCN", "CCC", "CCCl", "CCF", "CCCO", "CCCN", "CCCC", "c1ccccc1"
 def stage(smiles: str = "s", auxiliary: tuple[str, ...] = (), **changes: Any) -> Gnn:
     small = {"width": 16, "hidden_width": 16, "epochs": 2, "batch_size": 8}
     config = GnnStage.model_validate({"kind": "gnn", **small, **changes})
-    columns = (["x"], ["k"]) if smiles == "s" else ([], [])
-    return Gnn(config, Context(list(smiles), [], *columns, Task(["y"]), 1, Path("unused"), auxiliary=list(auxiliary)))
+    columns = {"numeric": ["x"], "categorical": ["k"]} if smiles == "s" else {}
+    return Gnn(config, made.context(Path("unused"), smiles=list(smiles), auxiliary=list(auxiliary), **columns))
 
 
 def rows(n: int = 48, seed: int = 0) -> Rows:
     """The target is a number of the table and an effect of its category; the molecule says nothing."""
     rng = np.random.default_rng(seed)
     x, k = rng.normal(300, 20, n), rng.choice(["a", "b"], n)
-    y = (x - 300) / 20 + np.where(k == "a", 2.0, -2.0)
-    inputs = pd.DataFrame({"s": rng.choice(SMILES, n), "x": x, "k": k})
-    return Rows([f"r{i}" for i in range(n)], inputs, y[:, None])
+    return made.rows((x - 300) / 20 + np.where(k == "a", 2.0, -2.0), s=rng.choice(SMILES, n), x=x, k=k)
 
 
 def fit(one: Gnn, train: Rows, folder: Path) -> Gnn:
@@ -107,6 +107,53 @@ def test_batches_of_several_columns_of_equal_lengths_are_of_equal_length_in_each
     joined = side_by_side([column([3, 3, 4, 3]), column([5, 6, 5, 5])], once=True)
     assert joined.lengths[0] == joined.lengths[3]
     assert len(set(joined.lengths)) == 3
+
+
+def published(folder: Path) -> Path:
+    """A file as CheMeleon is published: the shape's settings and the weights."""
+    torch.manual_seed(5)
+    shape = {"d_v": 72, "d_e": 14, "d_h": 24, "depth": 4, "dropout": 0.3, "activation": "relu", "d_vd": None}
+    state = BondMessagePassing(**shape).state_dict()
+    torch.save({"hyper_parameters": {**shape, "cls": "x"}, "state_dict": state}, folder / "mp.pt")
+    return folder / "mp.pt"
+
+
+def test_published_weights_decide_the_shape_and_are_what_training_starts_from(tmp_path: Path) -> None:
+    path = published(tmp_path)
+    one = stage(weights=str(path), columns_before_head=False)
+    backbone = one.start(rows(3), tmp_path)
+    known = torch.load(path, weights_only=True)["state_dict"]
+    for name, tensor in backbone.message_passing.state_dict().items():
+        assert torch.equal(tensor, known[name]), name
+    assert backbone.message_passing.depth == 4
+    assert backbone.message_passing.dropout.p == 0  # theirs is .3
+    one.fit(rows(3), None, tmp_path)
+    path.unlink()  # what prediction needs is in the job's folder
+    assert np.isfinite(one.predict(rows(3), tmp_path)).all()
+
+
+@pytest.mark.parametrize("wrong", ["no weights", "other width", "a list"])
+def test_a_file_of_something_else_is_refused(wrong: str, tmp_path: Path) -> None:
+    path = published(tmp_path)
+    content: Any = torch.load(path, weights_only=True)
+    if wrong == "other width":
+        content["hyper_parameters"]["d_h"] = 8
+    torch.save([content] if wrong == "a list" else content, path)
+    if wrong == "no weights":
+        path.write_text(wrong)
+    with pytest.raises(ConfigError, match="must hold hyper_parameters and the state_dict"):
+        stage(weights=str(path)).start(rows(3), tmp_path)
+
+
+def test_a_sum_beside_the_mean_counts_atoms_and_a_mean_alone_does_not(tmp_path: Path) -> None:
+    rings = made.rows(s=["C1CCCCC1", "C1CCCCCCCCCCC1"])  # all atoms alike
+    differences = []
+    for aggregation in (["mean"], ["mean", "norm"]):
+        one = stage(aggregation=aggregation)
+        backbone = one.start(rows(3), tmp_path).eval()
+        six, twelve = backbone(**one.encode(rings, tmp_path, 0, 0).batch(np.arange(2), torch.device("cpu")))
+        differences.append(float((six - twelve).detach().abs().max()))
+    assert differences[0] < 1e-6 < 1e-4 < differences[1]
 
 
 class Echo(torch.nn.Module):

@@ -52,9 +52,7 @@ def test_layer_decay_lowers_the_rate_from_layer_to_layer_down_to_the_embeddings(
     assert [found[f"backbone.{name}.weight"][0] for name in names] == pytest.approx([0.125, 0.25, 0.5, 1.0, 1.0])
     assert found["head.linear.weight"][0] == 3.0
 
-
-def test_vectors_have_no_decay() -> None:
-    found = in_optimizer(weight_decay=0.1)
+    found = in_optimizer(weight_decay=0.1)  # of which vectors have none
     without = {name for name, (_, decay) in found.items() if decay == 0}
     assert without == {name for name in found if name.endswith("bias") or "norm" in name}
 

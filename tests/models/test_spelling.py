@@ -45,9 +45,9 @@ def test_the_arrow_of_a_dative_bond_is_no_reaction() -> None:
     assert sides == {f"{PLATINUM}.CCO>>CC", f"CCO.{PLATINUM}>>CC"}
 
 
-@pytest.mark.parametrize("text", ["", "warm red", "CCO heated", "not.a.smiles", "C1CC"])
-def test_what_is_no_smiles_stays_as_it_is(text: str) -> None:
-    assert spelled(text, "row", 5, 0) == text
+def test_what_is_no_smiles_stays_as_it_is() -> None:
+    for text in ("", "warm red", "CCO heated", "not.a.smiles", "C1CC"):
+        assert spelled(text, "row", 5, 0) == text
 
 
 def test_a_vocabulary_from_canonical_smiles_knows_the_tokens_of_every_spelling() -> None:

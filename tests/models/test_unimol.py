@@ -8,24 +8,21 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from unimol_tools.models.unimol import UniMolModel
 
 from competition.errors import ConfigError
 from competition.files import read_json
-from competition.tables import Rows
-from competition.task import Task
 from models.inputs import conformers
 from models.notes import read_notes
 from models.settings import UnimolStage
-from models.stage import Context
 from models.stages import pairs, unimol
 from models.stages.unimol import Unimol, UnimolBackbone, collate, encode, read_vocabulary
 from models.stages.unimol_shared import load_checkpoint
 from models.training.dropout import audit, rates, set_rates
-from tests.models.published import PackageModel
+from tests.models import made
+from tests.models.published import PackageModel, compare
 
 FILE_ORDER = read_vocabulary({})
 THEIR_ORDER = ["[CLS]", "[UNK]", "[PAD]", "[SEP]", *FILE_ORDER[4:]]
@@ -104,29 +101,21 @@ def test_the_backbone_is_the_model_of_the_package(architecture: str, tmp_path: P
         assert torch.allclose(ours(**batch()), expected, atol=2e-5)
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({}, None),
-        ({"encoder.layers.1.fc1.weight": None}, 'Missing key.*"encoder.layers.1.fc1.weight"'),
-        ({"encoder.layers.9.fc1.weight": torch.zeros(2)}, 'Unexpected key.*"encoder.layers.9.fc1.weight"'),
-        ({"gbf.mul.weight": torch.zeros(4, 1)}, "size mismatch for gbf.mul.weight"),
-    ],
-)
-def test_a_checkpoint_sets_every_parameter_or_is_refused(tmp_path: Path, changes: Any, said: str | None) -> None:
-    """As published: a `model` entry with the heads of its pre-training, which are left out; all weights 0.5."""
-    ours = UnimolBackbone(stage(), FILE_ORDER)
-    state: dict[str, Any] = {name: torch.full_like(t, 0.5) for name, t in ours.state_dict().items()}
-    state |= {"lm_head.dense.weight": torch.zeros(2), "dist_head.dense.weight": torch.zeros(2), **changes}
-    state = {name: tensor for name, tensor in state.items() if tensor is not None}
-    torch.save({"model": state}, tmp_path / "model.pt")
-    files = {"model.pt": tmp_path / "model.pt"}
-    if said is None:
-        load_checkpoint(ours, files, Unimol.foreign_keys)
-        assert all((parameter == 0.5).all() for parameter in ours.parameters())
-    else:
-        with pytest.raises(ConfigError, match=said):
+@pytest.mark.parametrize("foreign", ["lm_head.dense.weight", "encoder.layers.9.fc1.weight"])
+def test_a_checkpoint_sets_every_parameter_and_only_its_heads_are_left_out(tmp_path: Path, foreign: str) -> None:
+    ours, files = UnimolBackbone(stage(), FILE_ORDER), {"model.pt": tmp_path / "model.pt"}
+    state = {name: torch.full_like(tensor, 0.5) for name, tensor in ours.state_dict().items()}
+    torch.save({"model": {**state, foreign: torch.zeros(2)}}, files["model.pt"])
+    if foreign.startswith("encoder"):
+        with pytest.raises(ConfigError, match='Unexpected key.*"encoder.layers.9.fc1.weight"'):
             load_checkpoint(ours, files, Unimol.foreign_keys)
+        return
+    load_checkpoint(ours, files, Unimol.foreign_keys)
+    assert all((parameter == 0.5).all() for parameter in ours.parameters())
+    del state["encoder.layers.1.fc1.weight"]
+    torch.save({"model": state}, files["model.pt"])
+    with pytest.raises(ConfigError, match='Missing key.*"encoder.layers.1.fc1.weight"'):
+        load_checkpoint(ours, files, Unimol.foreign_keys)
 
 
 def test_the_audit_finds_the_rates_that_are_no_modules() -> None:
@@ -146,19 +135,7 @@ def test_outputs_and_gradients_are_those_of_the_package(
     """With padding, with equal and unequal mirror images, in one chunk of pairs and in several, with both kernels."""
     monkeypatch.setattr(pairs, "CPU_CHUNK", chunk)
     ours = backbone(architecture, small=True)
-    theirs = PackageModel(ours)
-    outputs = []
-    for network in (ours, theirs):
-        set_rates(network, 0.0)
-        output = network.train()(**batch())
-        (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum().backward()
-        outputs.append(output)
-    assert (outputs[0] - outputs[1]).abs().max() < 1e-5 * outputs[1].abs().max()
-    largest = max(float(parameter.grad.abs().max()) for parameter in theirs.parameters())
-    for (name, parameter), expected in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        # The true gradient of one bias is 0, since softmax takes no notice of a shift.
-        scale = largest if name == "gbf_proj.linear2.bias" else float(expected.grad.abs().max())
-        assert (parameter.grad - expected.grad).abs().max() < 1e-5 * scale, name
+    compare(ours, PackageModel(ours), batch())
 
 
 def test_under_autocast_the_pair_bias_stays_in_float32() -> None:
@@ -174,8 +151,8 @@ def test_under_autocast_the_pair_bias_stays_in_float32() -> None:
 
 def test_flat_molecules_are_named_in_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conformers, "_embed", lambda *_: False)
-    rows = Rows(["a", "b", "c"], pd.DataFrame({"s": ["CCO", "CO", "CO"]}), None)
-    Unimol(stage(), Context(["s"], [], [], [], Task(["y"]), 0, tmp_path / "cache")).start(rows, tmp_path)
+    rows = made.rows(s=["CCO", "CO", "CO"])
+    Unimol(stage(), made.context(tmp_path / "cache", smiles=["s"])).start(rows, tmp_path)
     assert read_json(tmp_path / "conformers.json") == {"flat": 2}
     (note,) = read_notes(tmp_path)
     assert note.startswith("2 of 2 training molecules have flat coordinates")
