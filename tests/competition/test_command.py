@@ -114,21 +114,16 @@ def test_tables_change_only_while_no_one_trains_on_them(tmp_path: Path) -> None:
     assert read_table(paths.train)["y"].tolist()[2] == 7.5
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("2h", 7200), ("90m", 5400), ("30s", 30), ("45", 45), ("1.5h", 5400), (" 0.5 ", 0.5)]
-)
-def test_hours_minutes_and_seconds_are_read(text: str, seconds: float) -> None:
-    assert seconds_of(text) == seconds
+def test_times_are_read_and_said() -> None:
+    read = [seconds_of(text) for text in ("2h", "90m", "30s", "45", "1.5h", " 0.5 ")]
+    assert read == [7200, 5400, 30, 45, 5400, 0.5]
+    assert [in_words(seconds) for seconds in (7200, 3599, 90, 59.96)] == ["2 h", "60 min", "1.5 min", "60 s"]
 
 
-@pytest.mark.parametrize("text", ["", "h", "2d", "-1", "0h", "two hours", "1e3", "nan", "2h30", "9" * 400, "²h"])
+@pytest.mark.parametrize("text", ["", "2d", "-1", "0h", "nan", "2h30", "²h"])
 def test_any_other_time_is_refused_with_what_was_found(text: str) -> None:
     with pytest.raises(ConfigError, match=rf"such as 2h, 90m, 30s or 30; found {re.escape(repr(text))}"):
         seconds_of(text)
-
-
-def test_seconds_are_said_in_their_largest_unit() -> None:
-    assert [in_words(seconds) for seconds in (7200, 3599, 90, 59.96)] == ["2 h", "60 min", "1.5 min", "60 s"]
 
 
 @pytest.mark.parametrize(

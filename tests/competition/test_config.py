@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from competition.config import CompetitionConfig, find_config, load_competition, load_yaml
+from competition.config import find_config, load_competition, load_yaml
 from competition.errors import ConfigError
 from competition.paths import CONFIGS, work_root
 from submissions.config import Config, load_config
@@ -103,10 +103,6 @@ def test_what_is_no_plain_yaml_mapping_is_refused(tmp_path: Path, content: str, 
     path.write_text(content)
     with pytest.raises(ConfigError, match=rf"bad\.yaml {words}"):
         load_yaml(path)
-
-
-def test_yaml_anchors_can_be_merged(tmp_path: Path) -> None:
-    path = tmp_path / "anchors.yaml"
     path.write_text("a: &a {x: 1, y: 2}\nb:\n  <<: *a\n  y: 3\n")
     assert load_yaml(path)["b"] == {"x": 1, "y": 3}
 
@@ -143,13 +139,3 @@ def test_paths_are_relative_to_the_yaml_and_a_given_seed_wins(tmp_path: Path, mo
     assert Config.model_validate(config.model_dump(mode="json")) == config  # what a run saves is whole
     with pytest.raises(ValidationError):
         competition.id = "other"
-
-
-def test_inputs_are_in_the_order_of_their_roles() -> None:
-    config = CompetitionConfig.model_validate(
-        {
-            "train": "a", "test": "b", "sample_submission": "c", "id": "id", "targets": ["y"], "metric": "r2",
-            "categorical": ["k"], "numeric": ["n"], "text": ["t"], "smiles": ["s1", "s2"],
-        }
-    )  # fmt: skip
-    assert config.inputs == ["s1", "s2", "t", "n", "k"]

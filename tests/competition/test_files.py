@@ -119,7 +119,6 @@ def test_equal_tables_have_equal_digests_whatever_wrote_them(tmp_path: Path) -> 
         (b"a,b\n1,2\n\n3\n", "row 3 has 1 cells and the header 2"),
         (b'a,b\n1,"open\n2,3\n', "cannot be read as a CSV file"),
         (b"a,b\n\xe9,2\n", "in UTF-8"),
-        (b"id;x;y\n1;2;3\n", "semicolons between its cells. Save it with commas"),
         (b"id;y\n1;2,5\n", "semicolons between its cells. Save it with commas"),
         (b"id\ty\n1\t2\n", "tabs between its cells. Save it with commas"),
     ],

@@ -11,7 +11,7 @@ import pytest
 from competition.config import load_competition
 from competition.errors import DataError, SubmissionError, UserError
 from competition.files import read_json, read_table
-from competition.molecules import canonical_smiles, normalised_text
+from competition.molecules import canonical_smiles
 from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare, prepare_test, run
 from competition.tables import INPUT_KEY, TIME, read_rows
@@ -46,12 +46,8 @@ def timed(role: str, *cells: str) -> dict[str, Any]:
     ("broken", "error", "words"),
     [
         ({"train": ["id,y", "a,1"]}, DataError, r"train\.csv: columns are lacking: SMILES \(it has id, y\)"),
-        ({"train": ["id,SMILES", "a,C"]}, DataError, r"train\.csv: .*lacking: y"),
-        ({"test": ["id,y", "t1,1", "t2,1"]}, DataError, r"test\.csv: .*lacking: SMILES"),
         ({"train": TRAIN[:1]}, DataError, r"train\.csv has no row"),
-        ({"test": TEST[:1], "sample": SAMPLE[:1]}, DataError, r"test\.csv has no row"),
         ({"train": [*TRAIN, "a,CC,1"]}, DataError, r"train\.csv: the ids 'a' stand in several rows"),
-        ({"test": [*TEST, "t1,CC"]}, DataError, r"test\.csv: the ids 't1' stand in several rows"),
         ({"train": with_line(TRAIN, 2, " ,CC,1")}, DataError, r"row 3 has no id"),
         ({"sample": [*SAMPLE, "t9,0"]}, SubmissionError, r"in the first only are 't9'"),
         ({"sample": SAMPLE[:2]}, SubmissionError, r"in the second only 't2'"),
@@ -59,23 +55,18 @@ def timed(role: str, *cells: str) -> dict[str, Any]:
         ({"sample": ["id,z", "t1,0", "t2,0"]}, SubmissionError, r"has the columns id, z, where id, y are expected"),
         ({"train": with_line(TRAIN, 3, "c,CCN,high")}, DataError, r"'y' has .*: row 4 \(id 'c'\): 'high'\. Correct"),
         ({"train": with_line(TRAIN, 3, "c,CCN,inf")}, DataError, r"row 4 \(id 'c'\): 'inf'"),
-        ({"train": with_line(TRAIN, 3, "c,CCN,1e999")}, DataError, r"row 4 \(id 'c'\): '1e999'"),
         ({"train": with_line(TRAIN, 3, 'c,CCN,"1,5"')}, DataError, r"row 4 \(id 'c'\): '1,5'"),
         ({"train": ["id,SMILES,y", "a,C,", "b,CC,NA"]}, DataError, r"no label at all for y"),
         ({"train": ["id,SMILES,y", "a,bad,1", "b,CC,"], "unparsable": "drop"}, DataError, r"no label at all for y"),
         ({"train": ["id,SMILES,y,z", "a,C,1,"], "auxiliary_targets": ["z"]}, DataError, "no label at all for z"),
         ({"train": with_line(TRAIN, 4, "d,c1ccccc,4")}, DataError, r"row 5 \(id 'd'\): 'c1ccccc'.*unparsable: drop"),
-        ({"train": with_line(TRAIN, 4, "d,CC O,4")}, DataError, r"row 5 \(id 'd'\): 'CC O'"),
         ({"train": with_line(TRAIN, 4, "d, ,4")}, DataError, r"row 5 .*drop \(.*\), or empty_smiles: \"\[Ar\]\" where"),
-        ({"train": with_line(TRAIN, 4, "d,,4"), "empty_smiles": "none"}, DataError, r"row 5 \(id 'd'\)"),
         ({"test": with_line(TEST, 2, "t2,what")}, DataError, r"test\.csv: .*row 3 \(id 't2'\): 'what'"),
         (TEXTS, DataError, r"has empty texts: row 2 \(id 'a'\)"),
         ({"train": with_line(GROUPS, 2, "b,CC,,2"), "group": "g"}, DataError, r"'g' has empty cells.* row 3 \(id 'b'"),
         (timed("time", "1", "", "3"), DataError, r"'t' has times that are neither .*: row 3 \(id 'b'\): ''\. "),
         (timed("time", "2020-01-01", "7", "2020-01-03"), DataError, r"row 3 \(id 'b'\): '7'"),
-        (timed("time", "soon", "later", "last"), DataError, "row 2 .*, row 3 .*, row 4"),
         (timed("fold_column", "0", "", "1"), DataError, r"'t' has folds that are neither .*: row 3 \(id 'b'\): ''"),
-        (timed("fold_column", "0", "1.5", "1"), DataError, "'1.5'"),
         (timed("fold_column", "0", "-2", "1"), DataError, "'-2'"),
         (
             {"train": [TRAIN[0], "a,CCO,0", "b,CCC,-1", "c,CCN,-2.5"], "metric": "rmsle"},
@@ -90,43 +81,19 @@ def test_a_broken_table_is_refused_and_the_place_named(
         prepared(tmp_path, **broken)
 
 
-def test_a_sample_of_many_rows_is_compared_quickly(tmp_path: Path) -> None:
-    """60,000 ids: a comparison that looks through all of them for each one would take minutes."""
-    n = 60_000
-    found = prepared(
-        tmp_path,
-        test=["id,x", *(f"t{i},{i}" for i in range(n))],
-        sample=["id,y", *(f"t{i},0" for i in reversed(range(n)))],
-        train=["id,x,y", "a,1,1", "b,2,2"],
-        smiles=None,
-        numeric=["x"],
-    )
-    assert found.report["n_test"] == n
-
-
-def test_missing_labels_are_empty_or_na_and_are_counted(tmp_path: Path) -> None:
+def test_labels_may_be_missing_ids_keep_their_zeros_and_texts_their_na(tmp_path: Path) -> None:
     labels = ["1.5", "", "NA", "NaN", " null ", "-2e1"]
     found = prepared(tmp_path, ["id,SMILES,y", *(f"{i},{'C' * (i + 1)},{y}" for i, y in enumerate(labels))])
     np.testing.assert_array_equal(found.train["y"], [1.5, np.nan, np.nan, np.nan, np.nan, -20.0])
     assert "labels missing: y 4" in describe(found.report)
-
-
-def test_ids_keep_their_zeros_and_text_inputs_their_na(tmp_path: Path) -> None:
-    found = prepared(
-        tmp_path,
-        ["id,SMILES,y", "007,NA,1", "7,none,2", "1e3,a text,3"],
-        ["id,SMILES", "008,null", "8,NaN"],
-        ["id,y", "8,0", "008,0"],
-        smiles=None,
-        text=["SMILES"],
-    )
+    train, test = ["id,SMILES,y", "007,NA,1", "7,none,2", "1e3,a text,3"], ["id,SMILES", "008,null", "8,NaN"]
+    found = prepared(tmp_path, train, test, ["id,y", "8,0", "008,0"], smiles=None, text=["SMILES"])
     assert found.train["id"].tolist() == ["007", "7", "1e3"]
     assert found.train["SMILES"].tolist() == ["NA", "none", "a text"]
     assert found.test["SMILES"].tolist() == ["null", "NaN"]
-    assert found.report["duplicates_in_train"] == 0
 
 
-def test_the_same_molecule_in_other_words_is_a_duplicate_and_counted_across_tables(tmp_path: Path) -> None:
+def test_the_same_input_in_other_words_is_a_duplicate_and_counted_across_tables(tmp_path: Path) -> None:
     train = ["id,SMILES,y", "a,OCC,1", "b,CCO,2", "c,C(O)C,3", "d,CCC,4"]
     found = prepared(tmp_path, train, ["id,SMILES", "t1,C(C)O", "a,CN"], ["id,y", "t1,0", "a,0"])
     keys = found.train[INPUT_KEY]
@@ -135,22 +102,13 @@ def test_the_same_molecule_in_other_words_is_a_duplicate_and_counted_across_tabl
     assert found.report["test_rows_whose_input_is_in_train"] == 1
     assert found.report["ids_in_train_and_test"] == 1
     assert "2 training rows repeat the input" in describe(found.report)
-
-
-def test_the_same_text_in_other_case_and_blanks_is_a_duplicate_but_stays_as_written(tmp_path: Path) -> None:
-    lines = ["id,SMILES,y", "a,Good  day,1", "b,good day ,2", "c,good\u00a0DAY,3", "d,bad day,4"]
+    lines = ["id,SMILES,y", "a,Good  day,1", "b,good day ,2", "c,\uff47ood\u00a0DAY,3", "d,bad day,4"]
     found = prepared(tmp_path, lines, smiles=None, text=["SMILES"])
     assert found.report["duplicates_in_train"] == 2
-    assert found.train["SMILES"].tolist()[:2] == ["Good  day", "good day "]
-
-
-def test_rows_are_duplicates_only_where_all_inputs_agree(tmp_path: Path) -> None:
+    assert found.train["SMILES"].tolist()[:2] == ["Good  day", "good day "]  # as written
     train = ["id,SMILES,pH,y", "a,CCO,1,1", "b,OCC,1.0,2", "c,CCO,2,3", "d,CCO,,4", "e,CCO,NA,5"]
-    test = ["id,SMILES,pH", "t1,C,1", "t2,C,2"]
-    keys = prepared(tmp_path, train, test, numeric=["pH"]).train[INPUT_KEY]
-    assert keys[0] == keys[1]
-    assert keys[3] == keys[4]
-    assert keys.nunique() == 3
+    keys = prepared(tmp_path, train, ["id,SMILES,pH", "t1,C,1", "t2,C,2"], numeric=["pH"]).train[INPUT_KEY]
+    assert keys[0] == keys[1] != keys[2] != keys[3] == keys[4]
 
 
 def test_rows_that_cannot_be_read_are_dropped_only_if_configured_and_named(tmp_path: Path) -> None:
@@ -162,9 +120,6 @@ def test_rows_that_cannot_be_read_are_dropped_only_if_configured_and_named(tmp_p
     assert "1 training rows are left out, as they cannot be read: 'd'" in describe(found.report)
     assert "1 test rows cannot be read and get the mean of the training labels: 't1'" in describe(found.report)
     assert prepared(tmp_path, **TEXTS, unparsable="drop").train["id"].tolist() == ["b"]
-
-
-def test_an_empty_molecule_is_what_the_yaml_says(tmp_path: Path) -> None:
     found = prepared(tmp_path, with_line(TRAIN, 4, "d,  ,4"), empty_smiles="[Ar]")
     assert found.train["SMILES"].tolist()[2:4] == ["CCN", "[Ar]"]
     assert "empty molecules, read as empty_smiles: SMILES 1" in describe(found.report)
@@ -213,10 +168,6 @@ def test_a_new_test_table_is_cleaned_alike_without_the_training_table(tmp_path: 
 )  # fmt: skip
 def test_a_molecule_has_one_canonical_form_or_none(smiles: str, canonical: str | None) -> None:
     assert canonical_smiles(smiles) == canonical
-
-
-def test_texts_that_look_alike_are_normalised_alike() -> None:
-    assert normalised_text(" ＡB\u00a0 ﬁne\n") == "ab fine"
 
 
 def test_what_is_written_reads_back_as_rows(tmp_path: Path) -> None:

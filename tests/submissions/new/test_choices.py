@@ -112,7 +112,6 @@ SHIFTED = [*smiles(60, RINGS[:3]), *smiles(20, RINGS[3:])]
 @pytest.mark.parametrize(
     ("sizes", "inputs", "group", "kind", "expected"),
     [
-        ((60, 20), {"n": NUMBER}, None, None, ("stratified", 10)),
         ((60, 20, 2), {"n": NUMBER}, None, None, ("kfold", 10)),
         ((500, 20), {"t": notes(520)}, None, None, ("stratified", 5)),
         ((20, 60), {"n": NUMBER}, None, None, ("stratified", 3)),

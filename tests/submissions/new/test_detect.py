@@ -28,34 +28,25 @@ def column(values: list[str], name: str = "column", test: list[str] | None = Non
     ("values", "name", "expected"),
     [
         (RINGS, "c", "smiles"),
-        (RINGS[:3] * 7, "c", "smiles"),
-        ([f"[Na+].{smiles}" for smiles in RINGS], "c", "smiles"),
         (["CCCCCO", "CCCCCN", "CCCCCC", "CCCCCCl"] * 5, "c", "smiles"),
         (ALKANES, "c", "smiles"),
         (ALKANES[:4] * 5, "c", "categorical"),
         (["C", "N", "CO", "O"] * 5, "solvent_SMILES", "smiles"),
         (["C", "N", "CO", "I"] * 5, "c", "categorical"),
-        (["NO", "IN", "CO"] * 7, "c", "categorical"),
         (["yes", "no"] * 10, "c", "categorical"),
         (["", "site A", "site B", "site B"] * 5, "c", "categorical"),
-        (["NA", "EU"] * 10, "c", "categorical"),
         (["007", "012", "100"] * 7, "c", "categorical"),
         (NOTES, "c", "text"),
         (["你好世界今天天气不错" + chr(0x4E00 + i) for i in range(20)], "c", "text"),
         ([f"{s}>>{s}O" for s in RINGS], "c", "text"),
         (NUMBERS, "c", "numeric"),
         (["1.5", "NA", "", "nan", "-2e3"] * 4, "c", "numeric"),
-        (["0", "1"] * 10, "c", "numeric"),
         (LARGE, "mass", "numeric"),
-        (LARGE, "acid", "numeric"),
         (LARGE, "patient_id", "left out"),
         (LARGE, "CompoundID", "left out"),
-        (LARGE, "Unnamed index", "left out"),
         (NUMBERS, "", "left out"),
         ([str(i) for i in range(20)], "c", "left out"),
-        ([str(i) for i in reversed(range(1, 21))], "c", "left out"),
         (["x"] * 20, "c", "left out"),
-        ([""] * 20, "c", "left out"),
         ([f"KX{i}-{i * i}" for i in range(20)], "c", "left out"),
         ([f"{i:04d}" for i in range(20)], "c", "left out"),
         (["1,5", "2,25", "3,0", "4"] * 5, "c", "left out"),
@@ -84,18 +75,12 @@ def test_damaged_cells_of_either_table_are_a_warning_that_shows_one(
     assert not column(RINGS).warning
 
 
-def test_reasons_say_what_else_it_could_be() -> None:
-    assert "move it to smiles" in column(["C", "N", "CO", "O"] * 5).reason
-    assert column(["1", "1", "2"] * 7, test=["3", ""]).reason.startswith(
-        "numbers, 1 cells empty, 2 distinct whole ones"
-    )
-
-
 def test_row_numbers_are_consecutive_whole_numbers_in_any_order_over_both_tables() -> None:
     assert column(["5", "0", "3"], test=["1", "4", "2"]).reason == "counts the rows"
     assert column(["5", "0", "3"], test=["1", "4", "9"]).role == "numeric"
-    assert counts_rows(pd.Series(["3", "1", "2"])) and counts_rows(pd.Series(["0.0", "1.0"]))
-    assert not any(counts_rows(pd.Series(cells)) for cells in (["0", "1", "3"], ["0", "1", "1"], ["0.5", "1.5"]))
+    assert [counts_rows(pd.Series(cells)) for cells in (["3", "1", "2"], ["0", "1", "1"], ["0.5", "1.5"])] == [
+        True, False, False,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -125,6 +110,8 @@ def test_id_targets_and_inputs_of_a_plain_competition(tmp_path: Path) -> None:
     assert (found.id, found.targets, found.submission_columns) == ("id", ["y"], None)
     assert found.inputs == found.named("numeric") == ["x"]
     assert found.problem == "a table, one target, sparse labels"
+    found = find(tmp_path, ROWS, NEW, {"y": [0, 0], "id": ["e", "f"]})  # the id need not be the first column
+    assert (found.id, found.id_reason[:5]) == ("id", "GUESS")
 
 
 @pytest.mark.parametrize(
@@ -176,12 +163,6 @@ def test_what_cannot_be_told_is_asked_for(tmp_path: Path, tables: Any, named: di
         find(tmp_path, *tables, **named)
 
 
-def test_the_id_need_not_be_the_first_column(tmp_path: Path) -> None:
-    found = find(tmp_path, ROWS, NEW, {"y": [0, 0], "id": ["e", "f"]})
-    assert found.id == "id"
-    assert found.id_reason.startswith("GUESS")
-
-
 def test_columns_of_one_table_and_the_group_are_left_out(tmp_path: Path) -> None:
     train = {**ROWS, "cluster": ["p", "p", "q", "q"], "lab": ["r", "r", "s", "s"]}
     found = find(tmp_path, train, {**NEW, "later": [1, 2], "lab": ["r", "t"]}, ASKED, group="lab")
@@ -196,17 +177,3 @@ def test_a_group_of_molecules_that_the_test_table_has_too_stays_an_input(tmp_pat
     found = find(tmp_path, train, test, {"id": [20, 21], "y": [0, 0]}, group="smiles")
     assert found.named("smiles") == ["smiles"]
     assert "makes the folds, too" in found.columns[0].reason
-
-
-@pytest.mark.parametrize(
-    ("inputs", "problem"),
-    [
-        ({"s": RINGS, "n": NUMBERS}, "molecules, one target"),
-        ({"t": NOTES}, "text, one target"),
-        ({"s": RINGS, "t": NOTES}, "molecules and text, one target"),
-    ],
-)
-def test_the_kind_of_the_problem_is_named(tmp_path: Path, inputs: dict[str, list[str]], problem: str) -> None:
-    ids = [f"i{k}" for k in range(20)]
-    found = find(tmp_path, {"id": ids, **inputs, "y": range(20)}, {"id": ids, **inputs}, {"id": ids, "y": [0] * 20})
-    assert (found.problem, found.unreadable) == (problem, "")
