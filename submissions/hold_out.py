@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from competition import command
-from competition.errors import ConfigError, DataError
+from competition.errors import ConfigError
 from competition.files import derive_seed, read_text_table, write_atomically, write_table
 from competition.paths import Paths, holdout_yaml
 from competition.prepare import prepare
@@ -36,17 +36,16 @@ def hold_out(name: str, share: float, seed: int | None = None) -> str:
     made_elsewhere = [name for name, stage in config.stages.items() if isinstance(stage, FileStage)]
     if made_elsewhere:
         raise ConfigError(
-            f"--holdout needs stages that can be trained without the rows that are kept out, and "
-            f"{', '.join(made_elsewhere)} (kind file) brings predictions made elsewhere. Leave such stages out."
+            f"--holdout trains every stage without the rows that are kept out, and {', '.join(made_elsewhere)} (kind "
+            "file) brings predictions made elsewhere. Leave such stages out."
         )
     competition, yaml_file = config.competition, holdout_yaml(name, share)
     own = own_rows(prepare(competition).train)
     held_out = held_out_ids(config, own, share)
-    raw = read_text_table(competition.train)
-    is_held_out = raw[competition.id].isin(held_out)
-    rows = raw[is_held_out]
+    raw = read_text_table(competition.train).set_index(competition.id, drop=False)
+    rows = raw[raw.index.isin(held_out)]
     tables = {
-        "train": raw[~is_held_out],
+        "train": raw.drop(rows.index),
         "test": rows[[competition.id, *competition.inputs]],
         "sample_submission": rows[[competition.id]].assign(**dict.fromkeys(competition.columns_in_sample, "0")),
         "answers": rows[[competition.id, *competition.targets]],
@@ -71,27 +70,16 @@ def held_out_ids(config: Config, table: pd.DataFrame, share: float) -> set[str]:
 
     So they are to the other rows what a held-out fold is: other groups, other scaffolds, or later ones. Folds of the
     user's own cannot be made anew: the last of them are kept out, as many as come nearest to the share.
-
-    Raises:
-        DataError: if the user's folds are too few.
     """
     competition, folds = config.competition, config.folds
-    n_groups = int(groups_of(folds, table, competition).max()) + 1
-    part = Fraction(share).limit_denominator(max(2, min(20, n_groups)))
-    own = folds.kind in ("column", "file")
-    if not own:
-        n_folds = part.denominator - (folds.kind == "time")  # one more block is before the first fold
+    if folds.kind not in ("column", "file"):
+        n_groups = int(groups_of(folds, table, competition).max()) + 1
+        n_folds = Fraction(share).limit_denominator(max(2, min(20, n_groups))).denominator
+        n_folds -= folds.kind == "time"  # one more block is before the first fold
         folds = folds.model_copy(update={"n_folds": n_folds})
-    seed = derive_seed(competition.seed, "holdout")
-    fold_of = divide(folds, table, competition, seed).folds
+    fold_of = divide(folds, table, competition, derive_seed(competition.seed, "holdout")).folds
     n_folds = int(fold_of.max()) + 1
-    n_kept_out = max(1, round(share * n_folds)) if own else part.numerator
-    if own and n_folds - n_kept_out < 2:
-        raise DataError(
-            f"--holdout leaves fewer than two folds: folds.kind {folds.kind} has {n_folds}, and {n_kept_out} would be "
-            "kept out. Divide the rows into more folds, or choose a smaller share."
-        )
-    return set(table[competition.id][fold_of >= n_folds - n_kept_out])
+    return set(table[competition.id][fold_of >= n_folds - max(1, round(share * n_folds))])
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ report/handover.md: how to make the submission again.
 
 from __future__ import annotations
 
-import base64
 import textwrap
 from pathlib import Path
 
@@ -18,14 +17,12 @@ from competition import command
 from competition.files import write_atomically
 from competition.paths import shown
 from submissions.handover import HANDOVER, handover
-from submissions.report.findings import Findings, gather
-from submissions.report.parts import Figure, Table
+from submissions.report.findings import gather
+from submissions.report.parts import Findings, Table
 from submissions.run import Run, at_work, open_run
 from submissions.words import table
 
 SUMMARY, PAGE = "report.md", "index.html"
-WIDEST = 7
-"""Columns of a table in a terminal; a wider one is continued below."""
 
 
 def report(run: Run) -> str:
@@ -34,8 +31,7 @@ def report(run: Run) -> str:
     Raises:
         DataError: if a step before this one has not run on the predictions as they are.
     """
-    found = gather(run)
-    folder = run.paths.report
+    found, folder = gather(run), run.paths.report
     summary = markdown(found, folder)
     write_atomically(folder / SUMMARY, summary + "\n")
     write_atomically(folder / PAGE, page(found))
@@ -49,7 +45,7 @@ def markdown(found: Findings, folder: Path) -> str:
     for section in found.sections:
         if section.brief:
             parts.append(f"## {section.title}")
-            parts += [_folded(part) for part in section.parts if isinstance(part, Table)]
+            parts += [table(*part) for part in section.parts if isinstance(part, Table)]
             said = [part for part in section.parts if isinstance(part, str)]
             parts.append("\n".join(textwrap.fill(line, 108, break_on_hyphens=False) for line in said))
     written = f"Page: {shown(folder / PAGE)}\nHandover: {shown(folder / HANDOVER)}\n{found.to_submit}"
@@ -58,24 +54,9 @@ def markdown(found: Findings, folder: Path) -> str:
 
 def page(found: Findings) -> str:
     """All sections as one HTML file that needs no network."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["data"] = lambda svg: _data(svg.encode(), "svg+xml")
-    environment.filters["png"] = lambda figure: _data(figure.file.read_bytes(), "png")
-    environment.tests["figure"] = lambda part: isinstance(part, Figure)
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("page.html").render(found=found)
-
-
-def _data(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _folded(part: Table) -> str:
-    """A wide table as several below each other, each with the first column."""
-    starts = range(1, len(part.header), WIDEST - 1)
-    columns = [[0, *range(start, min(start + WIDEST - 1, len(part.header)))] for start in starts]
-    return "\n\n".join(table([part.header[i] for i in c], [[row[i] for i in c] for row in part.rows]) for c in columns)
 
 
 def main() -> None:
@@ -83,8 +64,7 @@ def main() -> None:
     args = command.parser(__doc__).parse_args()
     run = open_run(args.competition, args.seed, args.reuse, args.budget)
     with at_work(run):
-        summary = report(run)
-    print(summary)
+        print(report(run))
 
 
 if __name__ == "__main__":

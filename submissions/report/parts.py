@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import base64
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table of texts."""
 
     header: list[str]
     rows: list[list[str]]
 
 
-@dataclass(frozen=True)
-class Figure:
-    """An SVG and what it shows, or the path of a PNG."""
+class Figure(NamedTuple):
+    """What a figure shows, and the figure as an address with all of it, see `embedded`."""
 
     words: str
-    svg: str = ""
-    file: Path | None = None
+    source: str
 
 
-@dataclass(frozen=True)
-class Card:
-    """One row of the training table: its inputs and its errors."""
+class Card(NamedTuple):
+    """One row of the training table: its inputs and its errors; molecules: SMILES -> drawing."""
 
     title: str
     molecules: dict[str, str]
@@ -34,8 +30,7 @@ class Card:
     errors: Table
 
 
-@dataclass(frozen=True)
-class Folded:
+class Folded(NamedTuple):
     """A long text that is shown on request."""
 
     title: str
@@ -45,10 +40,26 @@ class Folded:
 Part = str | Table | Figure | Card | Folded
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A part of the report; `brief`: whether report.md has it, too."""
 
     title: str
     parts: list[Part]
     brief: bool = False
+
+
+class Findings(NamedTuple):
+    """All that is said about a run; facts: name -> value and what it is, for the head of the page."""
+
+    title: str
+    about: str
+    facts: dict[str, tuple[str, str]]
+    reason: str
+    to_submit: str
+    sections: list[Section]
+
+
+def embedded(image: str | bytes) -> str:
+    """An SVG or a PNG as an address that has all of it, so that the page needs no other file."""
+    kind, content = ("svg+xml", image.encode()) if isinstance(image, str) else ("png", image)
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

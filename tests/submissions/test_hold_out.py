@@ -13,7 +13,7 @@ import yaml
 
 from competition.command import parser
 from competition.config import load_yaml
-from competition.errors import ConfigError, DataError
+from competition.errors import ConfigError
 from competition.files import read_table, read_text_table
 from competition.metrics import METRICS
 from competition.paths import PROJECT, Paths, holdout_yaml
@@ -51,9 +51,16 @@ def test_rows_kept_out_are_the_test_table_and_nowhere_else(tmp_path: Path) -> No
     }
 
 
-def test_the_share_is_kept_also_where_it_is_not_one_over_a_number(tmp_path: Path) -> None:
-    _, tables = made(tmp_path, 0.3)
-    assert len(tables["test"]) == 18
+@pytest.mark.parametrize("kind", ["kfold", "time"])
+@pytest.mark.parametrize(("share", "n"), [(0.05, 3), (0.2, 12), (0.3, 18), (0.5, 30)])
+def test_the_share_is_kept(tmp_path: Path, kind: str, share: float, n: int) -> None:
+    train, test = mixed_tables()
+    train["day"] = np.arange(len(train))
+    path = write_competition(tmp_path, train, test, folds={"kind": kind}, competition={"time": "day"})
+    assert f"{n} of 60 training rows" in hold_out(str(path), share)
+    if kind == "time":
+        kept_out = read_text_table(Paths.of(str(holdout_yaml(str(path), share))).raw / "test.csv")
+        assert set(kept_out["id"]) == set(train["id"][-n:])  # the latest
 
 
 @pytest.mark.parametrize(("rows_per_group", "share", "n"), [(6, 0.2, 12), (10, 0.15, 10)])
@@ -72,18 +79,14 @@ def test_groups_are_kept_out_whole_also_where_they_are_few(
     assert not {plate_of[i] for i in left} & {plate_of[i] for i in kept_out}
 
 
-def test_the_last_of_the_users_own_folds_are_kept_out_and_two_must_be_left(tmp_path: Path) -> None:
+def test_the_last_of_the_users_own_folds_are_kept_out(tmp_path: Path) -> None:
     train, test = mixed_tables()
     folds = pd.DataFrame({"id": train["id"], "fold": np.arange(len(train)) % 5})
     folds.to_csv(tmp_path / "theirs.csv", index=False)
-    sections = {"folds": {"kind": "file", "file": "theirs.csv"}}
-    path, tables = made(tmp_path, 0.4, **sections)
+    path, tables = made(tmp_path, 0.4, folds={"kind": "file", "file": "theirs.csv"})
     assert set(tables["test"]["id"]) == set(folds["id"][folds["fold"] >= 3])
     raw = Paths.of(str(holdout_yaml(str(path), 0.4))).raw
     assert set(read_text_table(raw / "folds.csv")["fold"]) == {"0", "1", "2"}
-    folds.assign(fold=folds["fold"] % 2).to_csv(tmp_path / "theirs.csv", index=False)
-    with pytest.raises(DataError, match="leaves fewer than two folds: folds.kind file has 2, and 1 would be"):
-        hold_out(str(path), 0.4)
 
 
 def test_another_seed_keeps_out_other_rows_and_the_same_seed_the_same(tmp_path: Path) -> None:
@@ -121,7 +124,7 @@ def test_predictions_made_elsewhere_cannot_be_without_the_rows(tmp_path: Path) -
     document = yaml.safe_load(path.read_text())
     document["stages"]["theirs"] = {"kind": "file", "folder": "theirs"}
     path.write_text(yaml.safe_dump(document))
-    with pytest.raises(ConfigError, match=r"--holdout needs stages that can be trained without the rows.*theirs"):
+    with pytest.raises(ConfigError, match=r"--holdout trains every stage without the rows.*theirs"):
         hold_out(str(path), 0.2)
 
 
