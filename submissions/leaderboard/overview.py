@@ -130,11 +130,11 @@ def draw(oof: dict[str, pd.DataFrame], labels: Labels, sizes: tuple[int, int]) -
 
 def lead(board: pd.Series, public: pd.DataFrame, metric: Metric) -> list[str]:
     """The lead of the best file on the public board, held against what the draw of the rows does to it."""
-    best = board.filter(public.columns).dropna().sort_values(ascending=not metric.greater_is_better)
-    if len(best) < 2:
+    known = board.filter(public.columns).dropna().to_dict()
+    if len(known) < 2:
         return []
-    first, second = map(str, best.index[:2])
-    gain, deviation = abs(best[first] - best[second]), (public[first] - public[second]).std()
+    first, second, *_ = sorted(map(str, known), key=known.__getitem__, reverse=metric.greater_is_better)
+    gain, deviation = abs(known[first] - known[second]), (public[first] - public[second]).std()
     return [
         f"On the board {first} leads {second} by {number(gain)}, with a paired standard deviation of "
         f"{number(deviation)}. A gain on the board below one paired standard deviation is not evidence."

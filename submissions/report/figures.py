@@ -63,7 +63,7 @@ def learning_curves(run: Run, stage: str) -> str | None:
     for history in histories:
         epochs = history.index + 1
         for color, name in enumerate(history.filter(regex="_(loss|mode)$")):
-            label = name.replace("_", " ") if history is histories[0] else None
+            label = name if history is histories[0] else None
             left.plot(epochs, history[name], color=f"C{color}", alpha=0.5, label=label)
         right.plot(epochs, history["learning_rate"], color="C0")
     left.set(xlabel="epoch", ylabel="loss (a line: a job)")

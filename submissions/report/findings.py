@@ -289,8 +289,10 @@ def _correlations(run: Run) -> list[Part]:
     parts: list[Part] = [said]
     for t, target in enumerate(run.task.targets):
         found = pd.DataFrame(columns.oof[:, :, t] - columns.y[:, [t]], columns=columns.names).corr()
-        rows = [[name, *(f"{value:.2f}" for value in row)] for name, row in zip(found, found.to_numpy(), strict=True)]
-        parts.append(Table([target, *found], rows))
+        rows = zip(columns.names, found.to_numpy(), strict=True)
+        parts.append(
+            Table([target, *columns.names], [[name, *(f"{value:.2f}" for value in row)] for name, row in rows])
+        )
     return parts
 
 
