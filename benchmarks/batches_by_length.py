@@ -44,7 +44,7 @@ WINDOW = 20
 
 
 def sorted_windows(part: Any, settings: Any, seed: int, epoch: int, device_type: str) -> list[list[np.ndarray]]:
-    """Steps of rows of like length, in place of `step_plan`."""
+    """Steps of rows of like length, in place of `Batches.step_plan`."""
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(part.lengths))
     graphs = (part.lengths == 1).all()  # which are not padded, and so have no lengths of their own
@@ -62,7 +62,7 @@ def sorted_windows(part: Any, settings: Any, seed: int, epoch: int, device_type:
 WAYS = {
     "random, padded": mock.patch.object(batches, "micro_batch_size", lambda device_type, precision: 10**6),
     "random in micro-batches": contextlib.nullcontext(),
-    "by length": mock.patch.object(batches, "step_plan", sorted_windows),
+    "by length": mock.patch.object(batches.Batches, "step_plan", sorted_windows),
 }
 
 

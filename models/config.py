@@ -59,11 +59,6 @@ class CustomStage(Stage):
     gpu: bool = True
     """Whether a job takes a GPU for itself, where there is one; false: it computes on a core, many side by side."""
 
-    @property
-    def user_code(self) -> dict[str, str]:
-        """The class."""
-        return {"code": self.code}
-
 
 class FeatureStage(Stage):
     """What every stage on features of molecules, TF-IDF of text, numbers and categories has."""

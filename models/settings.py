@@ -53,7 +53,7 @@ class Stage(StrictModel):
     @property
     def user_code(self) -> dict[str, str]:
         """Settings that name code of the user's, `file.py:name`: its content is in the job's key, its place is not."""
-        return {}
+        return {name: value for name, value in self if isinstance(value, str) and ".py:" in value}
 
     @property
     def sees_test_inputs(self) -> bool:
@@ -179,11 +179,6 @@ class NeuralStage(Stage):
         if self.reads_held_out and self.final_fit != "folds":
             raise ValueError("a refit on all rows has no held-out fold; set keep: last and monitor: none")
         return self
-
-    @property
-    def user_code(self) -> dict[str, str]:
-        """A loss of the user's."""
-        return {"loss": self.loss} if ":" in self.loss else {}
 
     @property
     def reads_held_out(self) -> bool:

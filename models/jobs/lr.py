@@ -70,7 +70,6 @@ def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.
         rows: training rows alone.
     """
     from models.training import trainer  # here, since it imports torch
-    from models.training.batches import steps_of_epoch
     from models.training.optimizer import make_optimizer
 
     config, losses = stage.config, list[float]()
@@ -82,9 +81,7 @@ def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.
         peaks = [group["lr"] for group in optimizer.param_groups]
         factors = np.geomspace(1 / RANGE, RANGE, STEPS)
         steps = itertools.chain.from_iterable(
-            steps_of_epoch(
-                sample.encoded(epoch + 1), labels, config, stage.context.seed, epoch, training.accelerator.device
-            )
+            sample.encoded(epoch + 1).steps(labels, config, stage.context.seed, epoch, training.accelerator.device)
             for epoch in itertools.count()
         )
         network.train()

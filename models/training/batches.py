@@ -24,6 +24,24 @@ LENGTHS_PER_BATCH = 4
 """Least number of lengths in a batch of rows that cannot be padded."""
 
 
+def micro_batch_size(device_type: str, precision: str) -> int:
+    """Most rows of a batch that go through the network together.
+
+    Small micro-batches pad little and cost a CPU nothing in float32; in bf16 each casts all weights anew, and a GPU is
+    idle without many rows. Their gradients add up to that of the whole step, so that only speed depends on it (nearly
+    so in pre-training, whose loss is a mean over tokens, of which rows have unequal numbers).
+    """
+    if device_type == "cuda":
+        return 32
+    return 16 if precision == "bf16" else 8
+
+
+def _cut(order: Rows, lengths: Lengths, batch_size: int) -> Plan:
+    """Rows sorted by length, cut where the length changes and where a batch is full."""
+    groups = np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1)
+    return [group[i : i + batch_size] for group in groups for i in range(0, len(group), batch_size)]
+
+
 @dataclass(frozen=True)
 class Batches:
     """Encoded rows and how they become a batch.
@@ -50,6 +68,63 @@ class Batches:
             batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
         return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
+    def step_plan(self, settings: NeuralStage, seed: int, epoch: int, device_type: str) -> list[Plan]:
+        """The micro-batches of each step of an epoch: a function of (seed, epoch), each row once.
+
+        The rows of a step are drawn at random, whatever their length. Batches of rows of like length, as trainers make
+        them, have a biased gradient wherever the target goes with the length (`benchmarks/batches_by_length.py`).
+        Here only the micro-batches of a step are of like length. With `equal_lengths` a micro-batch has one length,
+        and a step some random micro-batches.
+        """
+        generator = np.random.default_rng([seed, epoch])
+        lengths, size = self.lengths, settings.batch_size
+        order = generator.permutation(len(lengths))
+        if self.equal_lengths:
+            plan = _cut(order[np.argsort(lengths[order], kind="stable")], lengths, max(1, size // LENGTHS_PER_BATCH))
+            plan = [plan[i] for i in generator.permutation(len(plan))]
+            per_step = min(LENGTHS_PER_BATCH, size) * settings.accumulate
+            return [plan[i : i + per_step] for i in range(0, len(plan), per_step)]
+        if (lengths != lengths[0]).any():
+            size = min(size, micro_batch_size(device_type, settings.precision))
+        per_step = settings.batch_size * settings.accumulate
+        steps = np.split(order, range(per_step, len(order), per_step))
+        by_length = [step[np.argsort(lengths[step], kind="stable")] for step in steps]
+        return [np.array_split(step, -(-len(step) // size)) for step in by_length]
+
+    def sorted_plan(self, batch_size: int) -> Plan:
+        """The batches for prediction: by length."""
+        order = np.argsort(self.lengths, kind="stable")
+        return _cut(order, self.lengths if self.equal_lengths else np.ones_like(order), batch_size)
+
+    def steps(
+        self, labels: Labels, settings: NeuralStage, seed: int, epoch: int, device: torch.device
+    ) -> Iterator[list[MicroBatch]]:
+        """The micro-batches of each step of an epoch, on the device.
+
+        Each comes with its labels and its share of the step's labels, by which its loss counts: so a step in
+        micro-batches has the gradient of one large batch. On a GPU a thread makes the next ones during a step.
+        """
+        doubled = settings.r_drop > 0 and settings.backbone_dropout > 0
+
+        def load(step: Plan) -> list[MicroBatch]:
+            known = [
+                int((labels.weights[rows] > 0).sum()) for rows in step
+            ]  # here, where no device has to be waited for
+            return [
+                (self.batch(np.tile(rows, 1 + doubled), device), labels.take(rows, device), n / max(sum(known), 1))
+                for rows, n in zip(step, known, strict=True)
+            ]
+
+        steps = self.step_plan(settings, seed, epoch, device.type)
+        if device.type == "cpu":  # the thread would take the time it saves
+            yield from map(load, steps)
+            return
+        with ThreadPoolExecutor(1) as thread:
+            following = thread.submit(load, steps[0])
+            for step in [*steps[1:], []]:
+                ready, following = following.result(), thread.submit(load, step)
+                yield ready
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -64,79 +139,3 @@ class Sample:
     encoded: Callable[[int], Batches]
     y: NDArray[np.float64]
     weights: NDArray[np.float64]
-
-
-def micro_batch_size(device_type: str, precision: str) -> int:
-    """Most rows of a batch that go through the network together.
-
-    Small micro-batches pad little and cost a CPU nothing in float32; in bf16 each casts all weights anew, and a GPU is
-    idle without many rows. Their gradients add up to that of the whole step, so that only speed depends on it (nearly
-    so in pre-training, whose loss is a mean over tokens, of which rows have unequal numbers).
-    """
-    if device_type == "cuda":
-        return 32
-    return 16 if precision == "bf16" else 8
-
-
-def step_plan(batches: Batches, settings: NeuralStage, seed: int, epoch: int, device_type: str) -> list[Plan]:
-    """The micro-batches of each step of an epoch: a function of (seed, epoch), each row once.
-
-    The rows of a step are drawn at random, whatever their length. Batches of rows of like length, as trainers make
-    them, have a biased gradient wherever the target goes with the length (`benchmarks/batches_by_length.py`).
-    Here only the micro-batches of a step are of like length. With `equal_lengths` a micro-batch has one length only,
-    and a step some random micro-batches.
-    """
-    generator = np.random.default_rng([seed, epoch])
-    lengths, size = batches.lengths, settings.batch_size
-    order = generator.permutation(len(lengths))
-    if batches.equal_lengths:
-        plan = _cut(order[np.argsort(lengths[order], kind="stable")], lengths, max(1, size // LENGTHS_PER_BATCH))
-        plan = [plan[i] for i in generator.permutation(len(plan))]
-        per_step = min(LENGTHS_PER_BATCH, size) * settings.accumulate
-        return [plan[i : i + per_step] for i in range(0, len(plan), per_step)]
-    if (lengths != lengths[0]).any():
-        size = min(size, micro_batch_size(device_type, settings.precision))
-    per_step = settings.batch_size * settings.accumulate
-    steps = np.split(order, range(per_step, len(order), per_step))
-    by_length = [step[np.argsort(lengths[step], kind="stable")] for step in steps]
-    return [np.array_split(step, -(-len(step) // size)) for step in by_length]
-
-
-def sorted_plan(batches: Batches, batch_size: int) -> Plan:
-    """The batches for prediction: by length."""
-    order = np.argsort(batches.lengths, kind="stable")
-    return _cut(order, batches.lengths if batches.equal_lengths else np.ones_like(order), batch_size)
-
-
-def _cut(order: Rows, lengths: Lengths, batch_size: int) -> Plan:
-    """Rows sorted by length, cut where the length changes and where a batch is full."""
-    groups = np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1)
-    return [group[i : i + batch_size] for group in groups for i in range(0, len(group), batch_size)]
-
-
-def steps_of_epoch(
-    batches: Batches, labels: Labels, settings: NeuralStage, seed: int, epoch: int, device: torch.device
-) -> Iterator[list[MicroBatch]]:
-    """The micro-batches of each step of an epoch, on the device.
-
-    Each comes with its labels and its share of the step's labels, by which its loss counts: so a step in micro-batches
-    has the gradient of one large batch. On a GPU a thread makes the next ones while the device is at work.
-    """
-    doubled = settings.r_drop > 0 and settings.backbone_dropout > 0
-
-    def load(step: Plan) -> list[MicroBatch]:
-        known = [int((labels.weights[rows] > 0).sum()) for rows in step]  # here, where no device has to be waited for
-        return [
-            (batches.batch(np.tile(rows, 1 + doubled), device), labels.take(rows, device), n / max(sum(known), 1))
-            for rows, n in zip(step, known, strict=True)
-        ]
-
-    steps = step_plan(batches, settings, seed, epoch, device.type)
-    if device.type == "cpu":  # the thread would take the time it saves
-        yield from map(load, steps)
-        return
-    with ThreadPoolExecutor(1) as thread:
-        following = thread.submit(load, steps[0])
-        for step in [*steps[1:], []]:
-            ready, following = following.result(), thread.submit(load, step)
-            yield ready

@@ -25,15 +25,7 @@ from torch import Tensor, nn
 from competition.errors import DataError
 from competition.files import read_json, write_json
 from models.settings import NeuralStage
-from models.training.batches import (
-    Batches,
-    MicroBatch,
-    Sample,
-    micro_batch_size,
-    sorted_plan,
-    step_plan,
-    steps_of_epoch,
-)
+from models.training.batches import Batches, MicroBatch, Sample, micro_batch_size
 from models.training.checkpoint import Checkpoint
 from models.training.dropout import audit, rates, set_rates
 from models.training.heads import Network
@@ -113,7 +105,7 @@ class Trainer:
         prepare_layers(backbone, self.settings)
         if self.settings.backbone_dropout == 0:
             batches = train.encoded(0)
-            batch = batches.batch(sorted_plan(batches, batch_size=4)[0], self.accelerator.device)
+            batch = batches.batch(batches.sorted_plan(4)[0], self.accelerator.device)
             audit(backbone, {name: tensor for name, tensor in batch.items() if name != "columns"})
         return self.labels_of(train)
 
@@ -150,7 +142,7 @@ class Trainer:
         for epoch in range(len(history), settings.epochs):
             network.train()
             losses, started = [], time.perf_counter()
-            steps = steps_of_epoch(encoded(epoch + 1), labels, settings, self.seed, epoch, accelerator.device)
+            steps = encoded(epoch + 1).steps(labels, settings, self.seed, epoch, accelerator.device)
             for step, micro_batches in enumerate(steps, start=epoch * n_steps + 1):
                 losses.append(self.take_step(micro_batches, optimizer, loss_of or label_loss))
                 schedule.step()
@@ -225,7 +217,7 @@ def label_loss(network: Network, batch: dict[str, Tensor], target: Labels, setti
 
 def steps_per_epoch(batches: Batches, settings: NeuralStage) -> int:
     """Steps of the optimizer in one epoch, the same number on any device and in any epoch."""
-    return len(step_plan(batches, settings, 0, 0, "cpu"))
+    return len(batches.step_plan(settings, 0, 0, "cpu"))
 
 
 def predict(
@@ -258,7 +250,7 @@ def forward(
 ) -> Tensor:
     """Outputs (n_rows, n_outputs) in standardised units, in the order of the rows; with `drops`, dropout stays on."""
     network.train(drops)
-    plan = sorted_plan(batches, batch_size)
+    plan = batches.sorted_plan(batch_size)
     with torch.inference_mode(), accelerator.autocast():
         outputs = [network(batches.batch(rows, accelerator.device)).float().cpu() for rows in plan]
     return torch.cat(outputs)[np.argsort(np.concatenate(plan))]

@@ -20,7 +20,7 @@ from competition.errors import ConfigError, DataError
 from competition.files import read_json, sha256_of
 from models.settings import NeuralStage
 from models.training import trainer
-from models.training.batches import Batches, Sample, step_plan
+from models.training.batches import Batches, Sample
 from models.training.checkpoint import seconds_in
 from models.training.heads import Head, Network
 from models.training.losses import Labels
@@ -91,7 +91,7 @@ def history(folder: Path, name: str) -> list[float]:
 
 def plan(lengths: NDArray[np.int64], seed: int = 1, epoch: int = 0, device: str = "cpu", **changes: Any) -> list[Any]:
     inputs = Batches(list(lengths), lengths, lambda items: {}, changes.pop("equal_lengths", False))
-    return step_plan(inputs, settings(**{"batch_size": 16, **changes}), seed, epoch, device)
+    return inputs.step_plan(settings(**{"batch_size": 16, **changes}), seed, epoch, device)
 
 
 @pytest.mark.parametrize("changes", [{}, {"accumulate": 3}, {"device": "cuda"}, {"equal_lengths": True}])
