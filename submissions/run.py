@@ -16,6 +16,7 @@ A notebook reads the latest run of a competition with
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -57,8 +57,18 @@ CODE = [
     PROJECT / "models" / "regressors.py",
     PROJECT / "models" / "inputs" / "features.py",
 ]
-PACKAGES = ["numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "optuna", "rdkit", "torch", "transformers"]
-PACKAGES += ["chemprop"]
+PACKAGES = [
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "lightgbm",
+    "optuna",
+    "rdkit",
+    "torch",
+    "transformers",
+    "chemprop",
+]
 
 
 @dataclass(frozen=True)
@@ -132,7 +142,8 @@ class Run:
         """Write what a step found into run.json, with the digests of its files; returns it as it can be read again."""
         same = (self.folder / MANIFEST).is_file() and self.stored["made_from"] == self.made_from
         content = self.stored if same else _manifest(self)
-        content[step] = _json({**found, "files": {name: sha256_of(self.folder / name) for name in files}})
+        part = {**found, "files": {name: sha256_of(self.folder / name) for name in files}}
+        content[step] = json.loads(json.dumps(part), parse_constant=lambda _: None)  # JSON knows no NaN
         write_json(self.folder / MANIFEST, content)
         return self.part(step)
 
@@ -152,8 +163,8 @@ class Run:
     @property
     def candidates(self) -> dict[str, Any]:
         """The candidates of the finished steps with their models and scores, from simple to complex."""
-        parts = [part["candidates"] for step, part in self.stored.items() if step in (BLEND, STACK)]
-        found = {name: candidate for part in parts for name, candidate in part.items()}
+        stored = self.stored
+        found = stored[BLEND]["candidates"] | stored.get(STACK, {"candidates": {}})["candidates"]
         return {name: found[name] for name in dict.fromkeys([*CANDIDATES, *found]) if name in found}
 
     @property
@@ -238,16 +249,11 @@ def read_part(folder: Path, step: str) -> dict[str, Any]:
     stored = read_manifest(folder)
     if step not in stored:
         raise DataError(f"{folder} is not finished: the step {step} has not run. Run ./run.sh full.")
-    changed = [
-        name
-        for name, known in stored[step]["files"].items()
-        if not (folder / name).is_file() or sha256_of(folder / name) != known
-    ]
-    if changed:
-        raise DataError(
-            f"{folder} is not as the run wrote it; changed or gone: {', '.join(changed)}. Run ./run.sh full to make it "
-            "again."
-        )
+    for name, known in stored[step]["files"].items():
+        if not (folder / name).is_file() or sha256_of(folder / name) != known:
+            raise DataError(
+                f"{folder} is not as the run wrote it; changed or gone: {name}. Run ./run.sh full to make it again."
+            )
     return dict(stored[step])
 
 
@@ -255,39 +261,33 @@ def read_part(folder: Path, step: str) -> dict[str, Any]:
 def at_work(run: Run) -> Iterator[None]:
     """Hold the lock of the competition and keep sums on one thread: their order decides their last digits."""
     with command.locked(run.paths, wait=True), threadpool_limits(1):
-        for left_by_a_killed_process in (*run.folder.rglob("*.tmp"), *run.folder.glob("unchecked_*")):
-            left_by_a_killed_process.unlink()
         yield
 
 
 def _finished_seeds(config: Config, jobs: Plan, budget: float) -> tuple[Config, Plan, tuple[str, ...]]:
-    """Configuration and jobs of the stages' seeds that have all their jobs, and a line for what else there is.
+    """Configuration and jobs of the stages' seeds that have all their jobs, and a line for each other seed.
 
     Raises:
         DataError: if there is none.
     """
-    stages: dict[str, Any] = {}
-    left_out: dict[str, str] = {}
+    stages, lines = dict[str, Any](), list[str]()
     for name, stage in config.stages.items():
         done = jobs.done_by_seed(name)
         whole = [seed for seed in stage.seeds if all(done[seed])]
         if whole:
             stages[name] = stage.model_copy(update={"seeds": whole})
-            cut = {f"{name}, seed {seed}": part for seed, part in done.items() if seed not in whole}
-        else:
-            cut = {name: [is_done for part in done.values() for is_done in part]}
-        left_out |= {which: f"{sum(part)} of {len(part)} jobs" for which, part in cut.items()}
-    within = f"within the budget of {in_words(budget)}"
+        for seed in sorted({*done} - {*whole}):
+            which = f"{name}, seed {seed}" if len(done) > 1 else name
+            count = f"{sum(done[seed])} of {len(done[seed])} jobs"
+            lines.append(f"{which}: {count} finished within the budget of {in_words(budget)}; left out")
     if not stages:
-        found = "; ".join(f"{which}: {jobs_done}" for which, jobs_done in left_out.items())
         raise DataError(
-            f"at least one stage must finish all jobs of a seed {within}, and none did ({found}). Run again with a "
-            "larger --budget or without one; finished jobs are kept."
+            f"No stage has all jobs of a seed ({lines[0]}). Run again with a larger --budget or without one; finished "
+            "jobs are kept."
         )
-    keys = {name: jobs.keys[name] for name in stages}
     kept = [job for job in jobs.jobs if job.stage in stages and job.seed in stages[job.stage].seeds]
-    lines = tuple(f"{which}: {jobs_done} finished {within}; left out" for which, jobs_done in left_out.items())
-    return config.model_copy(update={"stages": stages}), replace(jobs, jobs=kept, keys=keys), lines
+    keys = {name: jobs.keys[name] for name in stages}
+    return config.model_copy(update={"stages": stages}), replace(jobs, jobs=kept, keys=keys), tuple(lines)
 
 
 def user_code(config: Config) -> list[list[str]]:
@@ -327,9 +327,9 @@ def _digests(job: Job, test_key: str) -> list[str]:
         )
     if job.fold == ALL:
         return [job.name, sha256_of(test)]
-    oof, known = job.oof_file, read_json(job.folder / REPORT, "files")["files"][job.oof_file.name]["sha256"]
-    if not oof.is_file() or sha256_of(oof) != known:
-        raise DataError(f"{oof} is not as its job wrote it; delete {job.folder} to train it again.")
+    known = read_json(job.folder / REPORT, "files")["files"][job.oof_file.name]["sha256"]
+    if not job.oof_file.is_file() or sha256_of(job.oof_file) != known:
+        raise DataError(f"{job.oof_file} is not as its job wrote it; delete {job.folder} to train it again.")
     return [job.name, known, sha256_of(test)]
 
 
@@ -377,12 +377,3 @@ def _manifest(run: Run) -> dict[str, Any]:
         "user_code": user_code(run.config),
         "versions": package_versions(),
     }
-
-
-def _json(value: Any) -> Any:
-    """`value` with null for numbers that are not finite, which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: _json(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_json(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

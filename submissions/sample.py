@@ -56,15 +56,11 @@ def check_submission(path: Path, sample: pd.DataFrame, id_column: str) -> None:
         )
     found, expected = list(table[id_column]), list(sample[id_column])
     if found != expected:
-        lacking, extra = set(expected) - set(found), set(found) - set(expected)
-        what = (
-            f"lacking {len(lacking)} ({_some(lacking)}), not in the sample {len(extra)} ({_some(extra)})"
-            if lacking or extra
-            else f"{len(found)} rows for {len(expected)} ids"
-            if len(found) != len(expected)
-            else "another order"
+        lacking, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+        raise SubmissionError(
+            f"{path} must have the ids of the sample in its order, each once; it has {len(found)} rows for "
+            f"{len(expected)} ids, lacks {len(lacking)} {lacking[:3]} and has {len(extra)} others {extra[:3]}."
         )
-        raise SubmissionError(f"{path} must have the ids of the sample in its order; found {what}.")
     for name in table.columns.drop(id_column):
         bad = ~np.isfinite(pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64))
         if bad.any():
@@ -76,20 +72,14 @@ def check_submission(path: Path, sample: pd.DataFrame, id_column: str) -> None:
 
 
 def write_submission(path: Path, table: pd.DataFrame, sample: pd.DataFrame, id_column: str) -> None:
-    """Write a submission under a name of its own, check that file, and give it its name if it passes.
+    """Write a submission and check the file.
 
     Raises:
-        SubmissionError: as `check_submission`; then there is no file at `path` that was not there before.
+        SubmissionError: as `check_submission`; then there is no file at `path`.
     """
-    unchecked = path.with_name(f"unchecked_{path.name}")
-    write_table(unchecked, table)
+    write_table(path, table)
     try:
-        check_submission(unchecked, sample, id_column)
-    except SubmissionError as error:
-        unchecked.unlink()
-        raise SubmissionError(str(error).replace(str(unchecked), str(path))) from None
-    unchecked.rename(path)
-
-
-def _some(names: set[str]) -> str:
-    return ", ".join(repr(name) for name in sorted(names)[:3]) or "none"
+        check_submission(path, sample, id_column)
+    except SubmissionError:
+        path.unlink()
+        raise

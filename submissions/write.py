@@ -20,15 +20,7 @@ from competition.metrics import Array
 from competition.tables import INPUT_KEY, own_rows
 from models.jobs.plan import ALL
 from models.jobs.predictions import read_predictions
-from submissions.blend.crossfit import (
-    CrossFitted,
-    Rule,
-    choose,
-    compare,
-    cross_fitted_choice,
-    repeats,
-    standard_error,
-)
+from submissions.blend.crossfit import CrossFitted, Rule, choose, compare, cross_fitted_choice, repeats, standard_error
 from submissions.blend.postprocess import Inputs, Tried, choose_steps
 from submissions.columns import jobs_of_columns
 from submissions.fitted import KNOWN_LABELS, read_cross_fitted, rule_of, submission_of
@@ -63,17 +55,19 @@ def select(run: Run) -> dict[str, Any]:
     if run.has(CHOICE):
         return run.part(CHOICE)
     rule, inputs = rule_of(run), np.array(run.columns.inputs)
+    wanted = run.config.submissions.postprocess
+    steps = [step for step in wanted if step != "known_labels"] if run.plan.n_folds >= FEWEST_FOLDS else []
     predictions = {name: read_cross_fitted(run, name) for name in run.candidates}
     compared = compare(rule, {name: part.cross_fitted for name, part in predictions.items()}, rule.scored)
     same = repeats({name: part.in_sample for name, part in predictions.items()}, rule.default)
     chosen, reason = choose(rule, {name: part for name, part in compared.items() if name not in same}, rule.scored)
-    chain = choose_steps(rule, _steps(run), predictions[chosen].cross_fitted, inputs, rule.scored)
-    y_pred, chosen_without = without_each_fold(rule, predictions, _steps(run), inputs)
+    chain = choose_steps(rule, steps, predictions[chosen].cross_fitted, inputs, rule.scored)
+    y_pred, chosen_without = without_each_fold(rule, predictions, steps, inputs)
     table = pd.DataFrame(y_pred, columns=run.task.outputs)
     write_table(run.folder / CROSS_FITTED, pd.concat([pd.Series(run.columns.ids, name="id"), table], axis=1))
     tried = {target: [each.stored() for each in of] for target, of in zip(run.task.targets, chain.tried, strict=True)}
     files = [CROSS_FITTED]
-    if "known_labels" in run.config.submissions.postprocess:
+    if "known_labels" in wanted:
         own = own_rows(read_table(run.paths.train))
         write_table(run.folder / KNOWN_LABELS, own.groupby(INPUT_KEY, as_index=False)[run.task.targets].mean())
         files.append(KNOWN_LABELS)
@@ -138,17 +132,11 @@ def spread(run: Run, features: Array) -> Array:
     return np.std(members, axis=0, ddof=1)
 
 
-def _steps(run: Run) -> list[str]:
-    """Post-processing to try; known_labels is not tried, since no score can tell of it."""
-    wanted = run.config.submissions.postprocess if run.plan.n_folds >= FEWEST_FOLDS else []
-    return [step for step in wanted if step != "known_labels"]
-
-
-def _against(rule: Rule, y_pred: Array, other: Array) -> dict[str, float]:
+def _against(rule: Rule, y_pred: Array, name: str, other: Array) -> dict[str, Any]:
     """Paired difference of the submission to other predictions, on the rows that both predict."""
     both = rule.scored & np.isfinite(other).all(axis=1)
-    paired = compare(replace(rule, default="other"), {"other": other, "own": y_pred}, both)["own"]
-    return {"difference": paired.difference, "standard_error": paired.standard_error}
+    paired = asdict(compare(replace(rule, default="other"), {"other": other, "own": y_pred}, both)["own"])
+    return {"name": name, "difference": paired["difference"], "standard_error": paired["standard_error"]}
 
 
 def _against_best_stage(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any]:
@@ -156,7 +144,7 @@ def _against_best_stage(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any]:
     of_stage = {name: run.columns.oof_of(name) for name in run.config.stages}
     scores = {name: rule.metric(rule.y[rule.scored], oof[rule.scored]) for name, oof in of_stage.items()}
     best = max(scores, key=lambda name: np.nan_to_num(rule.gain(scores[name]), nan=-np.inf))
-    return {"name": best, "cv_score": scores[best], **_against(rule, y_pred, of_stage[best])}
+    return {"cv_score": scores[best], **_against(rule, y_pred, best, of_stage[best])}
 
 
 def _against_previous(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any] | None:
@@ -166,24 +154,24 @@ def _against_previous(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any] | N
     if name == run.name or not file.exists():
         return None
     before = read_table(file, ["id"]).set_index("id")
-    if set(before) != set(outputs) or sorted(before.index) != sorted(run.columns.ids):
+    if {*before} != {*outputs} or {*before.index} != {*run.columns.ids}:
         return None
-    return {"name": name, **_against(rule, y_pred, before.loc[run.columns.ids, outputs].to_numpy())}
+    return _against(rule, y_pred, name, before.loc[run.columns.ids, outputs].to_numpy())
 
 
 def describe(run: Run, choice: dict[str, Any]) -> list[str]:
     """The choice, the post-processing and the two comparisons, a line each."""
-    lines, tried = [f"{SUBMISSION_FILE}: {choice['chosen']}, checked against the sample"], choice["postprocessing"]
+    lines = [f"{SUBMISSION_FILE}: {choice['chosen']}, checked against the sample"]
+    tried = [(target, step) for target, steps in choice["postprocessing"].items() for step in steps]
     kept = [
         f"{step['step']} of {target} ({number(step['score_without'])}, {number(step['score_with'])})"
-        for target, steps in tried.items()
-        for step in steps
+        for target, step in tried
         if step["kept"]
     ]
-    if _steps(run):
-        lines.append(f"post-processing: {', '.join(kept) or 'no step gained enough to be kept'}")
-    elif run.plan.n_folds < FEWEST_FOLDS:
+    if run.plan.n_folds < FEWEST_FOLDS:
         lines.append(f"post-processing: none; its honest score needs {FEWEST_FOLDS} folds or more")
+    elif tried:
+        lines.append(f"post-processing: {', '.join(kept) or 'no step gained enough to be kept'}")
     if KNOWN_LABELS in choice["files"]:
         known = set(read_table(run.folder / KNOWN_LABELS, [INPUT_KEY])[INPUT_KEY])
         n = sum(name in known for name in run.columns.test_inputs)
@@ -210,9 +198,7 @@ def main() -> None:
         print("\n".join(describe(run, choice)))
         print(f"{SPREAD_FILE}: standard deviation of each row's prediction over seeds and folds")
         if filled:
-            print(
-                f"{filled} test rows that were dropped as unparsable have the mean of the training labels and no spread"
-            )
+            print(f"{filled} test rows that cannot be read have the mean of the training labels and no spread")
 
 
 if __name__ == "__main__":

@@ -55,12 +55,9 @@ def blend(run: Run) -> dict[str, Any]:
 def candidates_of(run: Run, m: Matrices) -> list[str]:
     """The blends that are compared: those of the table in its order, then the user's own."""
     settings = run.config.submissions
-    no_exact_form = m.problems[0].exact is None
-    wanted = [*ALWAYS, settings.default, *settings.candidates, *(["optuna"] if no_exact_form else [])]
-    return [
-        *(name for name in CANDIDATES if name in wanted),
-        *(n for n in dict.fromkeys(wanted) if n not in CANDIDATES),
-    ]
+    where_no_form_is_exact = [] if m.problems[0].exact else ["optuna"]
+    wanted = dict.fromkeys([*ALWAYS, settings.default, *settings.candidates, *where_no_form_is_exact])
+    return [*(name for name in CANDIDATES if name in wanted), *(name for name in wanted if name not in CANDIDATES)]
 
 
 def drop_one(run: Run) -> dict[str, dict[str, float]]:
@@ -76,14 +73,12 @@ def drop_one(run: Run) -> dict[str, dict[str, float]]:
 
 def describe(part: dict[str, Any]) -> str:
     """The cross-fitted scores, and those of the default blend without each stage, a line each."""
-    lines = [f"{BLEND_FILE}: {part['chosen']}; cross_fitted_score: {_listed(part['candidates'])}"]
-    if part["drop_one"]:
-        lines.append(f"{part['default']} without a stage: {_listed(part['drop_one'])}")
-    return "\n".join(lines)
-
-
-def _listed(parts: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {number(part['cross_fitted_score'])}" for name, part in parts.items())
+    scores, without = (
+        ", ".join(f"{name} {number(each['cross_fitted_score'])}" for name, each in part[key].items())
+        for key in ("candidates", "drop_one")
+    )
+    found = f"{BLEND_FILE}: {part['chosen']}; cross_fitted_score: {scores}"
+    return f"{found}\n{part['default']} without a stage: {without}" if without else found
 
 
 def main() -> None:

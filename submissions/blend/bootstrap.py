@@ -51,7 +51,7 @@ def fast(metric: Metric) -> bool:
     return metric.name in SUMS
 
 
-def _counts(n_groups: int, n_rows: int, draws: int, seed: int, size: int | None = None) -> Iterator[Array]:
+def _counts(n_groups: int, n_rows: int, draws: int, seed: int, size: int | None) -> Iterator[Array]:
     """How often each group is drawn, (a few draws, n_groups) at a time; the same for any size of the parts."""
     rng, size = np.random.default_rng(seed), size or n_groups
     at_once = max(1, CELLS_AT_ONCE // max(n_rows, size))
@@ -61,47 +61,33 @@ def _counts(n_groups: int, n_rows: int, draws: int, seed: int, size: int | None 
         yield np.bincount(drawn.ravel(), minlength=n * n_groups).reshape(n, n_groups).astype(np.float64)
 
 
+def _squared(y: Array, p: Array) -> list[Array]:
+    return [(y - p) ** 2]
+
+
 def _pearson(n: Array, y: Array, yy: Array, p: Array, pp: Array, yp: Array) -> Array:
     return (yp - y * p / n) / np.sqrt((yy - y**2 / n) * (pp - p**2 / n))
 
 
-def _log_error(raw: Array, error: Array) -> Array:
-    squares = (np.log1p(raw) - np.log1p(raw - error)) ** 2
-    return np.where(np.isfinite(squares), squares, np.nan)  # at or below -1 the score is not defined
-
-
-Numbers = Callable[[Array, Array, Array], list[Array]]
-_SQUARED: tuple[Numbers, Callable[..., Array]] = (lambda raw, y, p: [(y - p) ** 2], lambda n, ee: np.sqrt(ee / n))
-SUMS: dict[str, tuple[Numbers, Callable[..., Array]]] = {
-    "mse": (_SQUARED[0], lambda n, ee: ee / n),
-    "rmse": _SQUARED,
-    "mcrmse": _SQUARED,
-    "rmsle": (lambda raw, y, p: [_log_error(raw, y - p)], _SQUARED[1]),
-    "r2": (lambda raw, y, p: [y, y**2, (y - p) ** 2], lambda n, y, yy, ee: 1 - ee / (yy - y**2 / n)),
-    "explained_variance": (
-        lambda raw, y, p: [y, y**2, y - p, (y - p) ** 2],
-        lambda n, y, yy, e, ee: 1 - (ee - e**2 / n) / (yy - y**2 / n),
-    ),
-    "mae": (lambda raw, y, p: [np.abs(y - p)], lambda n, e: e / n),
-    "mape": (
-        lambda raw, y, p: [np.abs(y - p) / np.maximum(np.abs(raw), np.finfo(np.float64).eps)],
-        lambda n, e: e / n,
-    ),
-    "pearson": (lambda raw, y, p: [y, y**2, p, p**2, y * p], _pearson),
+SUMS: dict[str, tuple[Callable[[Array, Array], list[Array]], Callable[..., Array]]] = {
+    "mse": (_squared, lambda n, ee: ee / n),
+    "rmse": (_squared, lambda n, ee: np.sqrt(ee / n)),
+    "mcrmse": (_squared, lambda n, ee: np.sqrt(ee / n)),
+    "mae": (lambda y, p: [np.abs(y - p)], lambda n, e: e / n),
+    "r2": (lambda y, p: [y, y**2, (y - p) ** 2], lambda n, y, yy, ee: 1 - ee / (yy - y**2 / n)),
+    "pearson": (lambda y, p: [y, y**2, p, p**2, y * p], _pearson),
 }
-"""Metric -> numbers of each row, from y as it is and y and y_pred about the mean label; the score of their sums."""
+"""Metric -> numbers of each row, from y and y_pred about the mean label; the score of their number and sums."""
 
 
 def _by_sums(metric: Metric, y: Array, predictions: dict[str, Array], groups: NDArray[np.int64]) -> Score:
     numbers, of_sums = SUMS[metric.name]
-    n_groups, n_targets = int(groups.max()) + 1, y.shape[1]
-    sums = []
+    n_groups, n_targets, sums = int(groups.max()) + 1, y.shape[1], []
     for t in range(n_targets):
         known = ~np.isnan(y[:, t])
-        own, centre = y[known, t], y[known, t].mean() if known.any() else 0.0
+        centre = y[known, t].mean() if known.any() else 0.0
         for y_pred in predictions.values():
-            with np.errstate(divide="ignore", invalid="ignore"):
-                parts = [np.ones_like(own), *numbers(own, own - centre, y_pred[known, t] - centre)]
+            parts = [np.ones(known.sum()), *numbers(y[known, t] - centre, y_pred[known, t] - centre)]
             sums += [np.bincount(groups[known], part, n_groups) for part in parts]
     of_groups = np.stack(sums, axis=1)  # (n_groups, n_targets * n_predictions * n_sums)
 

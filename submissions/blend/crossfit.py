@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -116,18 +117,17 @@ class Comparison:
     standard_error: float
 
 
-def scores(rule: Rule, predictions: CrossFitted) -> dict[str, float | list[float]]:
-    """The two scores of a candidate, overall and, for a metric of columns, per target; and its optimism.
+def scores(rule: Rule, predictions: CrossFitted) -> dict[str, Any]:
+    """The two scores of a candidate, overall and, for a metric of columns, per target.
 
-    Optimism is by how much the in-sample score looks better than the cross-fitted one, in the metric's unit.
+    Its optimism is by how much the in-sample score looks better than the cross-fitted one, in the metric's unit.
     """
-    y, found = rule.y[rule.scored], dict[str, float | list[float]]()
-    both = {"in_sample": predictions.in_sample[rule.scored], "cross_fitted": predictions.cross_fitted[rule.scored]}
-    for name, y_pred in both.items():
+    y, found = rule.y[rule.scored], dict[str, Any]()
+    for name in ("in_sample", "cross_fitted"):
+        y_pred = getattr(predictions, name)[rule.scored]
         found[f"{name}_score"] = rule.metric(y, y_pred)
         found[f"{name}_score_per_target"] = score_per_target(rule.metric, y, y_pred)
-    in_sample, cross_fitted = (rule.metric(y, y_pred) for y_pred in both.values())
-    return found | {"optimism": rule.gain(in_sample - cross_fitted)}
+    return found | {"optimism": rule.gain(found["in_sample_score"] - found["cross_fitted_score"])}
 
 
 def score_per_target(metric: Metric, y: Array, y_pred: Array) -> list[float]:
@@ -171,8 +171,7 @@ def _deviation(drawn: Array) -> float:
 def least_gain(rule: Rule, score: float, which: NDArray[np.bool_]) -> float:
     """The smallest gain over `score`, the default's on the rows `which`, that is worth a switch.
 
-    The constant is the labels' mean, or their median for a metric of absolute errors. Where its score is not defined,
-    as a correlation is not, it is 0.
+    The constant is the labels' mean, or median for absolute errors; a score that is not defined for it counts as 0.
     """
     y = rule.y[which]
     middle = np.nanmedian if rule.metric.per_target == "absolute" else np.nanmean
@@ -197,21 +196,19 @@ def choose(rule: Rule, compared: dict[str, Comparison], which: NDArray[np.bool_]
     if not known:
         return default, f"{default}, the default, stands: no other candidate has a score."
     best = max(known, key=lambda name: known[name])
-    better = "better" if known[best] >= 0 else "worse"
-    found = f"{abs(known[best]):.4g} {better}, with a standard error of {compared[best].standard_error:.4g}"
-    needed = f"more than {rule.margin:g} standard errors and {least:.2g}, the least gain that counts"
+    found = (
+        f"gains {known[best]:.4g}, with a standard error of {compared[best].standard_error:.4g}; needed are more than "
+        f"{rule.margin:g} standard errors and {least:.2g}, the least gain that counts."
+    )
     if clear:
-        return (
-            best,
-            f"{best} is chosen: its cross_fitted_score is {found}, than that of the default, {default}; {needed}.",
-        )
-    return default, f"{default}, the default, stands: the best of the others, {best}, is {found}; needed is {needed}."
+        return best, f"{best} is chosen against the default, {default}: it {found}"
+    return default, f"{default}, the default, stands: the best of the others, {best}, {found}"
 
 
 def repeats(predictions: dict[str, Array], default: str) -> list[str]:
     """Candidates that predict what the default predicts, to the last digit: nothing to choose."""
-    same = {name: np.array_equal(y_pred, predictions[default], equal_nan=True) for name, y_pred in predictions.items()}
-    return [name for name, is_same in same.items() if is_same and name != default]
+    others = [(name, y_pred) for name, y_pred in predictions.items() if name != default]
+    return [name for name, y_pred in others if np.array_equal(y_pred, predictions[default], equal_nan=True)]
 
 
 def cross_fitted_choice(rule: Rule, predictions: dict[str, CrossFitted]) -> tuple[Array, list[str]]:

@@ -5,10 +5,9 @@ A step is one function, `fit(y_pred, y) -> step`, of predictions that were made 
 with `predict(y_pred, inputs)`; `inputs` are equal where rows have the same whole input. One of your own is named
 `mine.py:fit` in the YAML.
 
-Whether a step helps is told by folds: the rows of a fold are corrected by steps that were fitted on the other folds,
-the steps before it included. It is kept if the score so found is better than that without it by more than `margin`
-standard errors of the paired difference, as a candidate has to be; an isotonic map needs twice as many. Fitting, choice
-and use see the rows they are given and no other, so whoever leaves out a fold gets steps that know nothing of it.
+The rows of a fold are corrected by steps that were fitted on the other folds, the steps before it included. A step is
+kept if the score so found is better by more than `margin` standard errors of the paired difference, as a candidate has
+to be. Fitting, choice and use see the rows they are given and no other.
 """
 
 from __future__ import annotations
@@ -230,35 +229,33 @@ def choose_steps(rule: Rule, names: list[str], y_pred: Array, inputs: Inputs, wh
         inputs: (n_rows,).
         which: (n_rows,).
     """
-    y_pred, tried = np.where(which[:, None], y_pred, np.nan), []
+    y_pred, folds, of_rows, chain = np.where(which[:, None], y_pred, np.nan), rule.folds[which], inputs[which], []
     for t in range(y_pred.shape[1]):
-        of_target, y_pred = _choose_for(t, rule, names, y_pred, inputs, which)
-        tried.append(of_target)
-    return Chain(tried, y_pred)
+        y, before, kept = rule.y[which, t], y_pred[which, t], list[str]()
+        columns = slice(t, t + 1) if rule.metric.column else slice(None)
+        tried: list[Tried] = []
+        for name in names:
+            after = y_pred.copy()
+            for fold in np.unique(folds):
+                own = folds == fold
+                steps = fit_steps([*kept, name], before[~own], y[~own], of_rows[~own])
+                after[np.flatnonzero(which)[own], t] = apply_steps(steps, before[own], of_rows[own])
+            tried.append(_judged(rule, name, y_pred[:, columns], after[:, columns], columns, which))
+            if tried[-1].kept:
+                kept, y_pred = [*kept, name], after
+        fitted = fit_steps(kept, before, y, of_rows)
+        chain.append([replace(each, fitted=fitted.get(each.step)) for each in tried])
+    return Chain(chain, y_pred)
 
 
-def _choose_for(
-    t: int, rule: Rule, names: list[str], y_pred: Array, inputs: Inputs, which: NDArray[np.bool_]
-) -> tuple[list[Tried], Array]:
-    """What was tried for target t, and `y_pred` with that target's column after the steps that were kept, by folds."""
-    y, folds, of_rows, before = rule.y[which, t], rule.folds[which], inputs[which], y_pred[which, t]
-    columns = slice(t, t + 1) if rule.metric.column else slice(None)
-    tried: list[Tried] = []
-    for name in names:
-        paired = replace(rule, y=rule.y[:, columns], default="without", margin=rule.margin * MARGINS.get(name, 1.0))
-        after, kept = y_pred.copy(), [each.step for each in tried if each.kept]
-        for fold in np.unique(folds):
-            own = folds == fold
-            steps = fit_steps([*kept, name], before[~own], y[~own], of_rows[~own])
-            after[np.flatnonzero(which)[own], t] = apply_steps(steps, before[own], of_rows[own])
-        both = {"without": y_pred[:, columns], "with": after[:, columns]}
-        without, with_step = (rule.metric(paired.y[which], part[which]) for part in both.values())
-        keep = bool(np.isnan(without) and np.isfinite(with_step))  # as an rmsle of predictions below -1, when clipped
-        standard_error = float("nan")
-        if rule.metric.better(with_step, without):
-            compared = compare(paired, both, which)
-            keep, standard_error = choose(paired, compared, which)[0] == "with", compared["with"].standard_error
-        tried.append(Tried(name, keep, without, with_step, standard_error, None))
-        y_pred = after if keep else y_pred
-    fitted = fit_steps([each.step for each in tried if each.kept], before, y, of_rows)
-    return [replace(each, fitted=fitted.get(each.step)) for each in tried], y_pred
+def _judged(rule: Rule, name: str, before: Array, after: Array, columns: slice, which: NDArray[np.bool_]) -> Tried:
+    """Whether a step is kept, by predictions without and with it."""
+    margin = rule.margin * MARGINS.get(name, 1.0)
+    paired = replace(rule, y=rule.y[:, columns], default="without", margin=margin)
+    without, with_step = (rule.metric(paired.y[which], y_pred[which]) for y_pred in (before, after))
+    kept = bool(np.isnan(without) and np.isfinite(with_step))  # as an rmsle of predictions below -1, when clipped
+    standard_error = float("nan")
+    if rule.metric.better(with_step, without):
+        compared = compare(paired, {"without": before, "with": after}, which)
+        kept, standard_error = choose(paired, compared, which)[0] == "with", compared["with"].standard_error
+    return Tried(name, kept, without, with_step, standard_error, None)

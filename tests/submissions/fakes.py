@@ -13,7 +13,7 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
 from competition.config import load_competition
-from competition.files import write_json, write_table
+from competition.files import read_table, write_json, write_table
 from competition.paths import Paths
 from competition.prepare import prepare
 from folds.make import load_folds_config
@@ -134,3 +134,15 @@ def with_setting(path: Path, section: str, **values: object) -> Path:
     document[section] |= values
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     return path
+
+
+def opened(folder: Path, n_train: int = 150, **sections: object) -> Run:
+    """A run whose jobs are there."""
+    path = fake_competition(folder, n_train, **sections)
+    prepare_and_fake_jobs(path)
+    return open_run(str(path))
+
+
+def submitted(run: Run, file: str = "submission.csv") -> np.ndarray:
+    """Predictions of a submission in the order of the prepared test table."""
+    return read_table(run.folder / file, ["id"]).set_index("id").loc[run.columns.test_ids, TARGETS].to_numpy()

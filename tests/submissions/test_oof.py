@@ -229,12 +229,3 @@ def test_oof_without_predictions_is_refused(tmp_path: Path) -> None:
     for where in ("oof", "absent"):
         with pytest.raises(DataError, match=rf"--oof .*{where} has no folder with oof\.csv and test\.csv"):
             new.main([str(tmp_path / "mine.yaml"), *options, "--oof", str(tmp_path / where)])
-
-
-def test_mistakes_in_the_files_are_announced_by_new(
-    given: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    options, path = given
-    (path.parent / "oof" / "c" / "test.csv").unlink()
-    new.main([str(path), *options])
-    assert "stages.c: the folder of the stage needs oof.csv and test.csv" in capsys.readouterr().err

@@ -1,0 +1,30 @@
+"""A finished run of made-up jobs, to be copied."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.submissions.fakes import fake_competition, prepare_and_fake_jobs, run_steps
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A competition with a finished run, to be copied."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORK_DIR", str(folder / "work"))
+        path = fake_competition(folder)
+        prepare_and_fake_jobs(path)
+        run_steps(path)
+    yield folder
+
+
+@pytest.fixture
+def done(template: Path, tmp_path: Path) -> Path:
+    """The YAML of a competition with a finished run."""
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "mixed.yaml"

@@ -1,0 +1,307 @@
+"""What a run chooses: candidates, stacks, post-processing, and what the submission is held against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from competition.errors import ConfigError, DataError
+from competition.files import read_json, read_table, read_text_table, write_table
+from competition.metrics import METRICS
+from models.jobs.predictions import read_predictions
+from submissions import stack as stack_step
+from submissions.blend import __main__ as blend_step
+from submissions.blend import stacks
+from submissions.blend.__main__ import blend, candidates_of
+from submissions.blend.candidates import ALWAYS, CANDIDATES
+from submissions.blend.crossfit import cross_fitted
+from submissions.config import load_config
+from submissions.fitted import candidate_of, matrices_of, submission_of
+from submissions.run import latest_run, open_run
+from submissions.stack import stack
+from submissions.stack_features import features_of
+from submissions.write import describe, write
+from tests.submissions.fakes import TARGETS, fake_competition, opened, prepare_and_fake_jobs, run_steps, submitted
+
+NO_FEATURES = np.empty((30, 0))
+TREES = {"kind": "lightgbm"}
+SEVERAL = {
+    "good": {**TREES, "seeds": [0, 1]}, "fair": {**TREES, "seeds": [0, 10, 2]}, "poor": {**TREES, "num_leaves": 4},
+}  # fmt: skip
+
+
+# Candidates
+
+
+@pytest.mark.parametrize(
+    ("metric", "settings", "more"),
+    [
+        ("r2", {"default": "convex"}, set()),
+        ("r2", {"candidates": ["hill_climb", "greedy"]}, {"greedy", "hill_climb"}),
+        ("spearman", {}, {"optuna"}),
+    ],
+)
+def test_cheap_candidates_always_run_and_others_where_they_are_asked_for_or_needed(
+    done: Path, metric: str, settings: dict, more: set[str]
+) -> None:
+    run = open_run(str(fake_competition(done.parent, competition={"metric": metric}, submissions=settings)))
+    found = candidates_of(run, matrices_of(run, run.columns.oof))
+    assert found == [name for name in CANDIDATES if name in {*ALWAYS, *more}]
+
+
+OWN = """
+from __future__ import annotations
+from dataclasses import dataclass
+import numpy as np
+
+@dataclass
+class Trimmed:
+    part: float
+    def predict(self, P):
+        return np.clip(np.median(P, axis=1), P.mean(axis=1) - self.part, P.mean(axis=1) + self.part)
+
+@dataclass
+class Up:
+    by: float
+    def predict(self, y_pred, inputs):
+        return y_pred + self.by
+
+def trimmed(P, y, metric, folds, weights):
+    return Trimmed(0.1)
+
+def up(y_pred, y):
+    return Up(1.5)
+
+def score(y_true, y_pred):
+    assert y_true.shape[1] == 2
+    return float(np.nanmean(np.abs(y_true - y_pred) * [1.0, 3.0]))
+"""
+
+
+def test_all_candidates_and_what_is_the_users_own_go_all_the_way(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    settings = {"candidates": [*CANDIDATES, "mine.py:trimmed"], "weight_trials": 3, "postprocess": ["mine.py:up"]}
+    own = {"metric": "mine.py:score", "greater_is_better": False}
+    run = opened(tmp_path, 90, competition=own, submissions=settings, folds={"n_folds": 4})
+    run_steps(tmp_path / "mixed.yaml")
+    names = [*CANDIDATES, "mine.py:trimmed"]
+    assert list(run.part("blend")["candidates"]) == sorted(names)
+    assert set(run.part("choice")["candidates"]) == {*names, "lightgbm_stack", "ridge_stack"}
+    for name in names:
+        assert np.isfinite(candidate_of(run, name)(run.columns.test, NO_FEATURES)).all()
+    (tried,) = run.part("choice")["postprocessing"]["height"]
+    assert (tried["step"], tried["kept"]) == ("mine.py:up", False)
+    run.keep("choice", {**run.part("choice"), "chosen": "mine.py:trimmed"}, ["cross_fitted.csv"])
+    stored = latest_run(str(tmp_path / "mixed.yaml"))
+    trimmed = np.median(run.columns.test, axis=1)
+    assert np.abs(submission_of(stored)(run.columns.test, run.columns.test_inputs, NO_FEATURES) - trimmed).max() < 1
+    assert run.metric.name == "mine.py:score"
+    (tmp_path / "mine.py").write_text(OWN + "\n\nVERSION = 2\n")
+    assert open_run(str(tmp_path / "mixed.yaml")).name != run.name
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"candidates": ["greedy", "averaging"]}, r"submissions\.candidates\.1.*hill_climb.*averaging"),
+        ({"default": "mine.txt:fit"}, "file.py:name"),
+        ({"postprocess": ["klip"]}, "'klip'"),
+        ({"postprocess": ["clip", "clip"]}, "must name each once; clip stands there again"),
+    ],
+)
+def test_what_does_not_exist_is_refused_by_name(tmp_path: Path, settings: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(str(fake_competition(tmp_path, submissions=settings)))
+
+
+def test_what_a_stage_is_worth_is_the_default_refitted_without_it(done: Path, tmp_path: Path) -> None:
+    run = open_run(str(done))
+    part, columns = run.part("blend"), run.columns
+    found, default = part["drop_one"], part["candidates"]["shrunk_ridge"]
+    assert sorted(found) == ["fair", "good", "poor"]
+    y_pred = cross_fitted(CANDIDATES["shrunk_ridge"], matrices_of(run, columns.oof[:, ~columns.of("good")]), 3)
+    assert found["good"]["cross_fitted_score"] == pytest.approx(METRICS["rmse"](columns.y, y_pred))
+    for each in found.values():
+        assert each["difference"] == pytest.approx(each["cross_fitted_score"] - default["cross_fitted_score"])
+    assert found["good"]["difference"] > 3 * found["good"]["standard_error"]  # the best stage is missed, clearly
+    assert found["good"]["difference"] > found["fair"]["difference"] > found["poor"]["difference"]
+    assert "shrunk_ridge without a stage: fair" in blend_step.describe(part)
+    alone = blend(open_run(str(fake_competition(done.parent, stages={"good": {**TREES, "num_leaves": 4}}))))
+    assert alone["drop_one"] == {} and "without a stage" not in blend_step.describe(alone)
+
+
+def test_seeds_are_one_column_or_several_and_are_dropped_together(tmp_path: Path) -> None:
+    averaged = opened(tmp_path, stages=SEVERAL)
+    settings = {"seeds": "separate", "margin": 100, "stack": False}
+    separate = open_run(str(fake_competition(tmp_path, stages=SEVERAL, submissions=settings)))
+    one, several = averaged.columns, separate.columns
+    assert one.names == ["fair", "good", "poor"]
+    assert several.names == ["fair:0", "fair:10", "fair:2", "good:0", "good:1", "poor"]
+    assert several.of("fair").tolist() == [True] * 3 + [False] * 3
+    for stage in one.names:
+        np.testing.assert_allclose(several.oof_of(stage), one.oof_of(stage), rtol=1e-12)
+        np.testing.assert_allclose(several.test_of(stage), one.test_of(stage), rtol=1e-12)
+    oof = pd.concat([pd.read_parquet(job.oof_file) for job in separate.plan.of("fair") if job.seed == 10])
+    assert several.oof[:, 1, 1].tolist() == oof.set_index("id").loc[several.ids, "depth"].tolist()
+    part = blend(separate)
+    write(separate)
+    assert set(part["candidates"]["convex"]["weights"]["height"]) == set(several.names)
+    assert sorted(part["drop_one"]) == ["fair", "good", "poor"]
+    y_pred = submission_of(separate)(several.test, several.test_inputs, NO_FEATURES)
+    np.testing.assert_allclose(y_pred, submitted(separate), rtol=1e-6)
+
+
+def test_shared_weights_are_the_same_for_all_targets(done: Path) -> None:
+    run = open_run(str(fake_competition(done.parent, submissions={"weights": "shared", "stack": False})))
+    for name, candidate in blend(run)["candidates"].items():
+        height, depth = (candidate["weights"][target] for target in TARGETS)
+        assert height == depth, name
+
+
+# Stacks
+
+
+def test_the_stack_is_the_submission_where_it_is_chosen(done: Path) -> None:
+    settings = {"margin": 0.0, "default": "mean", "postprocess": []}
+    run = run_steps(fake_competition(done.parent, submissions=settings))
+    choice = run.part("choice")
+    assert choice["default"] == "mean" != choice["chosen"]
+    for step in ("stack", "blend"):
+        run.keep("choice", {**choice, "chosen": run.part(step)["chosen"]}, ["cross_fitted.csv"])
+        write(run)
+        assert (run.folder / "submission.csv").read_bytes() == (run.folder / f"{step}.csv").read_bytes()
+
+
+@pytest.mark.parametrize("name", stacks.STACKS)
+def test_a_stored_stack_predicts_what_was_written(done: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(stacks, "simplest", lambda losses: len(losses) - 1)  # every correction is used
+    monkeypatch.setattr(stack_step, "_best", lambda *_: name)
+    own = {"name": "DecisionTreeRegressor", "parameters": {"max_depth": 2}}
+    run = open_run(str(fake_competition(done.parent, submissions={"stack_features": True, "stack_regressor": own})))
+    blend(run)
+    stack(run)
+    P, features = run.columns.test, features_of(run.config, run.paths.test, run.paths.cache)
+    assert features.shape == (30, 2)
+    found = candidate_of(run, name)(P, features)
+    np.testing.assert_allclose(found, submitted(run, "stack.csv"), rtol=1e-6)
+    assert (found != candidate_of(run, "shrunk_ridge")(P, NO_FEATURES)).any(axis=0).all()
+    assert (found != candidate_of(run, name)(P, features[::-1])).any()
+    (run.folder / "fitted" / "sklearn_stack.json").write_text("{}")
+    with pytest.raises(DataError, match=r"changed or gone: fitted/sklearn_stack\.json"):
+        candidate_of(run, name)
+
+
+@pytest.mark.parametrize("only", ["all rows", "without a fold"])
+def test_a_stack_without_a_scored_correction_is_the_default_and_is_not_chosen(
+    done: Path, monkeypatch: pytest.MonkeyPatch, only: str
+) -> None:
+    """Corrections are found on all rows alone, where no held-out row tries them, or without each fold alone."""
+    wanted = {3} if only == "all rows" else {1, 2}
+    monkeypatch.setattr(stacks, "simplest", lambda losses: 3 if len(losses[0]) in wanted else 0)
+    run = run_steps(fake_competition(done.parent, submissions={"margin": 0.0}))
+    part, choice = run.part("stack"), run.part("choice")
+    assert part["same_as_default"] == choice["same_as_default"] == ["lightgbm_stack", "ridge_stack"]
+    assert choice["chosen"] not in part["same_as_default"]
+    for name, candidate in part["candidates"].items():
+        fitted = read_json(run.folder / "fitted" / f"{name}.json")
+        assert [correction for _, correction in fitted["parts"]] == [None, None]
+        assert (candidate["difference"] != 0) == (only == "without a fold")
+    default = candidate_of(run, "shrunk_ridge")(run.columns.test, NO_FEATURES)
+    np.testing.assert_allclose(submitted(run, "stack.csv"), default, rtol=1e-6)
+    assert "lightgbm_stack: no correction: the default blend" in stack_step.describe(part)
+
+
+# Choice and post-processing
+
+
+def test_what_is_submitted_is_post_processed_and_a_stored_run_repeats_it(tmp_path: Path) -> None:
+    bent = {"stack": False, "postprocess": ["isotonic", "average_equal_inputs", "clip"]}
+    path = fake_competition(tmp_path, folds={"n_folds": 5}, submissions=bent)
+    prepare_and_fake_jobs(path, lambda y: np.exp(y / 3))
+    run = open_run(str(path))
+    blend(run)
+    choice, _ = write(run)
+    assert "isotonic" in [tried["step"] for tried in choice["postprocessing"]["height"] if tried["kept"]]
+    chosen = choice["candidates"][choice["chosen"]]["cross_fitted_score"]
+    assert max(choice["cross_fitted_score"], choice["procedure"]["cross_fitted_score"]) < chosen
+    assert (run.folder / "submission.csv").read_bytes() != (run.folder / "blend.csv").read_bytes()
+    labels = read_table(run.paths.train)["height"]
+    assert read_table(run.folder / "submission.csv", ["id"])["height"].between(labels.min(), labels.max()).all()
+    found = submission_of(latest_run(str(path)))(run.columns.test, run.columns.test_inputs, NO_FEATURES)
+    np.testing.assert_allclose(found, submitted(run), rtol=1e-6)
+
+
+def test_with_three_folds_no_step_is_tried_and_that_is_said(done: Path) -> None:
+    run = open_run(str(done))
+    choice = run.part("choice")
+    assert choice["postprocessing"] == {"height": [], "depth": []}
+    assert "post-processing: none; its honest score needs 4 folds or more" in describe(run, choice)
+
+
+def test_known_labels_are_used_where_they_are_asked_for_and_nowhere_else(tmp_path: Path) -> None:
+    files = {}
+    for settings in ({}, {"postprocess": ["known_labels"]}):
+        path = fake_competition(tmp_path, submissions={"stack": False, **settings})
+        table, test = read_text_table(tmp_path / "train.csv"), read_text_table(tmp_path / "test.csv")
+        table.loc[[0, 1], ["x", "z", "height"]] = [["7", "8", "10"], ["7", "8", "13"]]
+        table.loc[[0, 1], "depth"] = ""
+        test.loc[4, ["x", "z"]] = ["7", "8"]
+        write_table(tmp_path / "train.csv", table)
+        write_table(tmp_path / "test.csv", test)
+        if not files:
+            prepare_and_fake_jobs(path)
+        run = open_run(str(path))
+        blend(run)
+        choice, _ = write(run)
+        files[bool(settings)] = read_table(run.folder / "submission.csv", ["id"])
+    assert files[True].loc[4, "height"] == 11.5 != files[False].loc[4, "height"]
+    assert files[True].loc[4, "depth"] == files[False].loc[4, "depth"]  # its label is missing
+    assert files[True].drop(4).equals(files[False].drop(4))
+    said = "\n".join(describe(run, choice))
+    assert "known_labels: 1 test rows have the mean label of their input; no score here knows of it" in said
+
+
+def test_the_submission_is_held_against_the_best_single_stage_and_the_run_before(done: Path) -> None:
+    first = open_run(str(done))
+    before = first.part("choice")
+    single, score = before["against"]["best_single"], before["procedure"]["cross_fitted_score"]
+    assert before["against"]["previous_run"] is None
+    assert single["name"] == "good"
+    assert single["cv_score"] == pytest.approx(METRICS["rmse"](first.columns.y, first.columns.oof_of("good")))
+    assert single["difference"] == pytest.approx(score - single["cv_score"])
+    assert single["standard_error"] > 0
+    for margin in (9.0, 8.0):
+        settings = {"default": "mean", "margin": margin, "stack": False}
+        run = open_run(str(fake_competition(done.parent, submissions=settings)))
+        blend(run)
+        choice, _ = write(run)
+        previous = choice["against"]["previous_run"]
+        if margin == 9.0:
+            assert previous["name"] == first.name
+            assert previous["difference"] == pytest.approx(choice["procedure"]["cross_fitted_score"] - score)
+            worse = f"against the run before, {first.name}: {previous['difference']:#.5g} worse"
+            assert worse in "\n".join(describe(run, choice))
+            file = run.folder / "cross_fitted.csv"
+            write_table(file, read_table(file, ["id"]).iloc[1:])
+    assert previous is None  # it has other ids
+    assert "against the run before: there is none with the same" in "\n".join(describe(run, choice))
+
+
+def test_the_spread_is_the_standard_deviation_over_submissions_of_one_model_per_stage(tmp_path: Path) -> None:
+    """`good` has two seeds and `fair` one, three folds: six members, `fair` twice in each of its folds."""
+    stages = {"good": {**TREES, "num_leaves": 4, "seeds": [0, 1], "final_fit": "both"}, "fair": {**TREES}}
+    run = opened(tmp_path, stages=stages, submissions={"stack": False, "default": "mean", "margin": 1e6})
+    blend(run)
+    write(run)
+    ids = run.columns.test_ids
+    of = {
+        (job.stage, job.seed, job.fold): read_predictions(job.test_file(run.plan.test_key), ids, TARGETS)
+        for job in run.plan.jobs
+    }
+    members = [(of["good", seed, fold] + of["fair", 0, fold]) / 2 for seed in (0, 1) for fold in range(3)]
+    table = read_table(run.folder / "spread.csv", ["id"])
+    assert list(table["id"]) == ids
+    np.testing.assert_allclose(table[TARGETS], np.std(members, axis=0, ddof=1), rtol=1e-9)
