@@ -54,8 +54,8 @@ def test_good_files_are_described_with_their_folds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("oof", "test", "words"),
     [
-        ([*OOF, "g,7"], TEST, r"oof\.csv has 1 rows that the competition does not have \('g'\)\. Remove them"),
-        (OOF[:-2], TEST, r"oof\.csv lacks predictions for 2 rows of the competition \('a', 'b'\)\. Add them"),
+        ([*OOF, "g,7"], TEST, r"oof\.csv .*has 1 rows that the competition does not have \('g'\)"),
+        (OOF[:-2], TEST, r"oof\.csv lacks predictions for 2 rows of the competition \('a', 'b'\)"),
         ([*OOF, "a,2"], TEST, r"oof\.csv: the ids 'a' stand in several rows\. Remove"),
         (["id,z", *OOF[1:]], TEST, r"oof\.csv: columns are lacking: y \(it has id, z\)"),
         ([*OOF[:-1], "a,"], TEST, r"oof\.csv lacks predictions for 1 rows of the competition \('a'\)"),
@@ -78,9 +78,8 @@ def test_all_mistakes_of_all_stages_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         check(load_config(str(path)))
     lines = str(error.value).splitlines()
-    assert len(lines) == 6
-    assert [line.split(": ")[0] for line in lines] == ["stages.theirs"] * 4 + ["stages.gone", "stages.note"]
-    assert "given/gone/oof.csv" in lines[4]
+    assert [line.split(": ")[0] for line in lines] == ["stages.theirs", "stages.gone", "stages.note"]
+    assert "given/gone" in lines[1]
 
 
 def test_rows_that_preparation_drops_need_no_prediction_and_may_have_one(tmp_path: Path) -> None:
