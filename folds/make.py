@@ -30,11 +30,7 @@ from folds.table import read_folds
 
 
 def load_folds_config(name: str) -> FoldsConfig:
-    """The `folds:` section of a YAML.
-
-    Raises:
-        ConfigError: with every mistake of the section.
-    """
+    """The `folds:` section of a YAML."""
     path, document = read_yaml(name)
     return validate(FoldsConfig, document.get("folds", {}), path, "folds")
 

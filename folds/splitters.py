@@ -41,12 +41,7 @@ class Division:
 
 
 def divide(config: FoldsConfig, table: pd.DataFrame, competition: CompetitionConfig, seed: int) -> Division:
-    """Folds and groups of the rows of the prepared training table; they do not depend on the order of rows.
-
-    Raises:
-        DataError: if there are fewer groups than folds or one is too large, what the kind needs is not there, or folds
-            of the user's own do not fit.
-    """
+    """Folds and groups of the rows of the prepared training table; they do not depend on the order of rows."""
     if config.kind in NEEDS and not getattr(competition, NEEDS[config.kind]):
         raise DataError(
             f"folds.kind {config.kind} needs competition.{NEEDS[config.kind]}. Set it, or choose another kind."
@@ -96,9 +91,6 @@ def time_blocks(times: NDArray[np.float64], groups: Numbers, n_folds: int) -> Nu
 
     Equal times share a block, which scikit-learn's TimeSeriesSplit, counting rows, would cut through. A group has
     the time of its latest row: no fold then trains on a label that is later than its own rows.
-
-    Raises:
-        DataError: if there are too few times for the blocks.
     """
     latest = pd.Series(times).groupby(groups).transform("max")
     moment, rows_at = np.unique(latest, return_inverse=True)[1], latest.value_counts().sort_index().to_numpy()

@@ -19,11 +19,7 @@ from competition.files import read_json
 
 
 def read_folds(path: Path, ids: list[str]) -> NDArray[np.int64]:
-    """Fold of each id, (n_rows,), in the order of `ids`, from our table or one of the user's.
-
-    Raises:
-        DataError: if an id is missing, doubled or foreign, or the folds are not 0..n-1 and -1.
-    """
+    """Fold of each id, (n_rows,), in the order of `ids`, from our table or one of the user's."""
     table = _read(path, ids, "fold")
     folds = parse_folds(table, "fold", "id", path).set_axis(table["id"]).loc[ids].to_numpy(dtype=np.int64)
     require_numbers(folds, path)
@@ -31,11 +27,7 @@ def read_folds(path: Path, ids: list[str]) -> NDArray[np.int64]:
 
 
 def require_numbers(folds: NDArray[np.int64], where: object) -> None:
-    """Check that folds are numbered 0..n-1 and that there are at least two.
-
-    Raises:
-        DataError: if they are not.
-    """
+    """Check that folds are numbered 0..n-1 and that there are at least two."""
     used = sorted(set(folds[folds >= 0].tolist()))
     if used != list(range(len(used))) or len(used) < 2:
         raise DataError(
@@ -44,20 +36,12 @@ def require_numbers(folds: NDArray[np.int64], where: object) -> None:
 
 
 def read_groups(path: Path, ids: list[str]) -> NDArray[np.int64]:
-    """Group of each id, (n_rows,), in the order of `ids`: equal for rows that share a fold.
-
-    Raises:
-        DataError: if an id is missing, doubled or foreign.
-    """
+    """Group of each id, (n_rows,), in the order of `ids`: equal for rows that share a fold."""
     return _read(path, ids, "group").set_index("id")["group"].loc[ids].to_numpy(dtype=np.int64)
 
 
 def time_ordered(report: Path) -> bool:
-    """Whether folds are blocks in time, so that the job of a fold trains on earlier blocks alone.
-
-    Raises:
-        DataError: if `folds.make` has not written its report.
-    """
+    """Whether folds are blocks in time, so that the job of a fold trains on earlier blocks alone."""
     return bool(read_json(report, "time_ordered")["time_ordered"])
 
 

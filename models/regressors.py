@@ -35,9 +35,6 @@ def build_regressor(name: str, parameters: dict[str, Any], seed: int) -> Any:
     """A regressor of scikit-learn, not fitted, with the seed where it takes one.
 
     A Gaussian process has no useful kernel by default; it gets a length scale and a noise to find by likelihood.
-
-    Raises:
-        ValueError: for a name, parameter or value that scikit-learn does not know, with the close ones that it does.
     """
     _require_known(name, MODULE_OF, "scikit-learn has no such regressor")
     found = regressor_class(name)()
@@ -59,11 +56,7 @@ def regressor_class(name: str) -> type:
 
 
 def require_weights(regressor: str) -> None:
-    """Refuse a regressor that cannot be fitted on rows with weights.
-
-    Raises:
-        ConfigError: if it cannot.
-    """
+    """Refuse a regressor that cannot be fitted on rows with weights."""
     if not has_fit_parameter(regressor_class(regressor), "sample_weight"):
         raise ConfigError(
             f"the rows have weights, and {regressor} takes no sample_weight in its fit. "

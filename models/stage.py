@@ -70,11 +70,7 @@ class FittedStage(Protocol):
 
 
 def require_inputs(stage: Stage, competition: CompetitionConfig) -> None:
-    """Check that there is something to learn from; predictions made elsewhere need nothing.
-
-    Raises:
-        ConfigError: if no input column is named.
-    """
+    """Check that there is something to learn from; predictions made elsewhere need nothing."""
     if not competition.inputs and not isinstance(stage, FileStage):
         raise ConfigError(
             "at least one input column must be named under smiles, text, numeric or categorical of competition, where "
@@ -83,11 +79,7 @@ def require_inputs(stage: Stage, competition: CompetitionConfig) -> None:
 
 
 def molecule_columns(columns: list[str], smiles: list[str], kind: str) -> list[str]:
-    """The molecule columns that a stage reads: those it names, else all.
-
-    Raises:
-        ConfigError: if there is none, or one is not of competition.smiles.
-    """
+    """The molecule columns that a stage reads: those it names, else all."""
     foreign = [column for column in columns if column not in smiles or columns.count(column) > 1]
     if foreign or not smiles:
         raise ConfigError(

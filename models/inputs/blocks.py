@@ -46,11 +46,7 @@ def vectoriser(**settings: Any) -> TfidfVectorizer:
 
 
 def learn_words(train: Rows, most: int, context: Context) -> dict[str, dict[str, Any]]:
-    """For each text column the words and word pairs that two training rows share, at most the `most` frequent ones.
-
-    Raises:
-        DataError: if there are none.
-    """
+    """For each text column the words and word pairs that two training rows share, at most the `most` frequent ones."""
     learned = {}
     for name in context.text:
         fitted = vectoriser(min_df=2, max_features=most)

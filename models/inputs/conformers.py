@@ -51,11 +51,7 @@ def select(conformers: Array, number: int) -> Array:
 
 
 def refuse_flat(statuses: dict[str, str]) -> None:
-    """Refuse molecules without 3-D coordinates, by SMILES and status.
-
-    Raises:
-        DataError: if there are any; names them and says what to set.
-    """
+    """Refuse molecules without 3-D coordinates, by SMILES and status."""
     flat = sorted(smiles for smiles, status in statuses.items() if status == "flat")
     if flat:
         raise DataError(

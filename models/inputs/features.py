@@ -26,6 +26,11 @@ NEURAL_BITS = 1024
 """Length of the count vectors where they join a network or the features of an encoder."""
 
 
+def morgan(molecule: Chem.Mol, n_bits: int) -> NDArray:
+    """Counts of circular environments up to radius 2. Source: Rogers and Hahn, JCIM 2010."""
+    return GetMorganGenerator(radius=2, fpSize=n_bits).GetCountFingerprintAsNumPy(molecule)
+
+
 def descriptors(molecule: Chem.Mol, n_bits: int) -> NDArray:
     """All of RDKit's descriptors; NaN where one is not defined, cut at +-1e6."""
     values = Descriptors.CalcMolDescriptors(molecule, missingVal=np.nan, silent=True).values()
@@ -33,8 +38,7 @@ def descriptors(molecule: Chem.Mol, n_bits: int) -> NDArray:
 
 
 FEATURES: dict[str, Callable[[Chem.Mol, int], NDArray]] = {
-    # Counts of circular environments up to radius 2. Source: Rogers and Hahn, JCIM 2010.
-    "morgan": lambda molecule, n_bits: GetMorganGenerator(radius=2, fpSize=n_bits).GetCountFingerprintAsNumPy(molecule),
+    "morgan": morgan,
     # Counts of Avalon's atom, bond, path and ring features. Source: Gedeck et al., JCIM 2006.
     "avalon": lambda molecule, n_bits: np.array(pyAvalonTools.GetAvalonCountFP(molecule, n_bits).ToList()),
     # Pairs of pharmacophore points by their distance, (315,). Source: Stiefl et al., ErG, JCIM 2006.

@@ -66,11 +66,7 @@ class Custom:
 
 
 def load_custom(config: CustomStage) -> tuple[Any, Any]:
-    """The class of a custom stage, and its settings: as its `Settings`, where it has them, else as the YAML has them.
-
-    Raises:
-        ConfigError: if the file fails, or the class lacks a method of `FittedStage`; with all mistakes in the settings.
-    """
+    """The class of a custom stage, and its settings, checked by its `Settings` where it has them."""
     found = load_user_code("code", config.code, "a class with fit and predict")
     for name, arguments in METHODS.items():
         try:

@@ -24,7 +24,7 @@ from models.inputs.template import SEPARATOR, read_template
 from models.notes import write_notes
 from models.regressors import build_regressor
 from models.stage import Context
-from models.stages.estimators import Regressors
+from models.stages.per_target import Regressors
 
 FILE = "embedding.json"
 

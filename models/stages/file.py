@@ -54,21 +54,13 @@ class File:
             write_notes(folder, notes)
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
-        """Their predictions for `rows`, (n_rows, n_outputs).
-
-        Raises:
-            DataError: if there is none for a row.
-        """
+        """Their predictions for `rows`, (n_rows, n_outputs)."""
         file = folder / (COPY_OF_OOF if self.context.predicts_held_out else COPY_OF_TEST)
         return read_theirs(file, self.context.id, self.columns, rows.ids).loc[rows.ids].to_numpy(dtype=np.float64)
 
 
 def files_of(config: FileStage) -> tuple[Path, Path]:
-    """oof.csv and test.csv of a stage.
-
-    Raises:
-        ConfigError: if one is not there.
-    """
+    """oof.csv and test.csv of a stage."""
     files = Path(config.folder) / OOF, Path(config.folder) / TEST
     if lacking := [str(file) for file in files if not file.is_file()]:
         raise ConfigError(
@@ -89,9 +81,6 @@ def read_theirs(
         columns: the targets as the sample submission names them.
         wanted: rows that must have predictions; others may lack them or have NaN.
         known: ids that may stand in the file; None allows any.
-
-    Raises:
-        DataError: for what is wrong in the file.
     """
     table = read_named_rows(path, [id_column, *columns])
     index = pd.Index(table[id_column])
@@ -164,10 +153,6 @@ def check_predictions(
 
     Args:
         folds: of the competition's own training rows, (n_rows,).
-
-    Raises:
-        ConfigError: if a file is not there.
-        DataError: for what is wrong in a file.
     """
     train, columns, id_column = own_rows(prepared.train), competition.columns_in_sample, competition.id
     ids, (oof, test) = list(train[id_column]), files_of(stage)

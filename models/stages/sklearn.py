@@ -18,7 +18,7 @@ from sklearn.utils import get_tags
 from competition.tables import Rows
 from models.inputs import blocks
 from models.regressors import build_regressor
-from models.stages.estimators import Regressors
+from models.stages.per_target import Regressors
 
 QUANTILES = 200  # by which the ranks of a molecule's features are told
 
@@ -50,11 +50,11 @@ class Sklearn(Regressors):
             ("number", make_pipeline(filled, MinMaxScaler(clip=True), StandardScaler())),
             ("category", OneHotEncoder(handle_unknown="ignore")),
         ]
-        columns = [
-            (block, part, [name for name in map(str, x) if name.startswith(f"{block} ")]) for block, part in parts
+        columns = [(block, part, [name for name in x if name.startswith(f"{block} ")]) for block, part in parts]
+        texts = [
+            (name, blocks.vectoriser(vocabulary=known["vocabulary"]), f"text {name}")
+            for name, known in self.words.items()
         ]
-        words = {name: blocks.vectoriser(vocabulary=known["vocabulary"]) for name, known in self.words.items()}
-        texts = [(name, vectoriser, f"text {name}") for name, vectoriser in words.items()]
         regressor = build_regressor(self.config.regressor, self.config.parameters, self.seed)
         takes_sparse = bool(texts) and get_tags(regressor).input_tags.sparse
         features = ColumnTransformer([*columns, *texts], sparse_threshold=float(takes_sparse))

@@ -89,7 +89,7 @@ class Regressor:
 
     def predict(self, x: Array) -> Array:
         """See `Correction`."""
-        from models.stages.estimators import from_bytes
+        from models.stages.per_target import from_bytes
 
         return from_bytes(self.content).predict(x).reshape(len(x)) if len(x) else np.empty(0)
 
@@ -228,7 +228,7 @@ def fit_ridge(x: Array, residual: Array, folds: NDArray[np.int64], power: int) -
 def regressor(name: str, parameters: dict[str, Any], seed: int) -> Corrector:
     """A corrector of scikit-learn by its name and settings; it is used where it clearly helps across the folds."""
     from models.regressors import build_regressor
-    from models.stages.estimators import as_bytes
+    from models.stages.per_target import as_bytes
 
     def fit(x: Array, residual: Array, folds: NDArray[np.int64], power: int) -> Regressor | None:
         def fitted(rows: NDArray[np.bool_]) -> Any:

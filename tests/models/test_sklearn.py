@@ -22,7 +22,7 @@ from competition.paths import PROJECT
 from models.config import SklearnStage, StagesConfig
 from models.registry import build_stage
 from models.regressors import MODULE_OF, MODULES, build_regressor
-from models.stages.estimators import as_bytes, from_bytes
+from models.stages.per_target import as_bytes, from_bytes
 from tests.models.made import context, rows
 
 RED = ["red apple", "green apple", "blue pear", "red pear"] * 10
