@@ -27,7 +27,7 @@ from competition.tables import TIME, own_rows
 from folds import make
 from folds.config import FoldsConfig
 from folds.groups import why_scaffolds
-from folds.shift import FEWEST, SAMPLE, adversarial_validation
+from folds.shift import FEWEST, adversarial_validation
 from folds.similarity import QUERIES, Similarity, similarities
 from folds.splitters import divide
 from folds.table import read_folds
@@ -36,6 +36,7 @@ REFERENCES = 20_000
 """Most training rows among which the nearest is looked for."""
 NEAR = 0.02
 """A kind is as good as the best when its distance to the test rows is larger by at most this."""
+DIGITS: dict[str, Any] = {"float_format": "{:.4g}".format}
 RANDOM = ("kfold", "stratified")
 TOLD_APART = 0.6
 """AUC from which train and test are said to differ."""
@@ -56,17 +57,14 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
         table = pd.DataFrame({name: np.quantile(values, [0.1, 0.5, 0.9]) for name, values in rows.items()}).T
         table = table.set_axis(["10 %", "median", "90 %"], axis=1)
         table["distance to test rows"] = [0.0, *map(each.distance, each.held_out)]
-        text = table.to_string(float_format="{:.3f}".format)
-        lines.append(f"similarity to the nearest training row ({each.measure})\n{text}")
-    if shift is None:
-        lines.append(f"no adversarial validation: train and test must have {FEWEST} distinct inputs each")
-    else:
-        lines.append(
-            f"adversarial validation: AUC {shift['auc']:.3f}, standard deviation over folds "
-            f"{shift['standard_deviation']:.3f}, at most {SAMPLE} rows of each table (0.5: train and test cannot be "
-            "told apart)\n" + pd.DataFrame(shift["features"]).to_string(index=False, float_format="{:.4g}".format)
-        )
-    for picture in folder.glob("*.png"):
+        lines.append(f"similarity to the nearest training row ({each.measure})\n{table.to_string(**DIGITS)}")
+    said = f"train and test must have {FEWEST} distinct inputs each"
+    if shift is not None:
+        spread = f"standard deviation over folds {shift['standard_deviation']:.3f}"
+        telling = pd.DataFrame(shift["features"]).to_string(index=False, **DIGITS)
+        said = f"AUC {shift['auc']:.3f}, {spread} (0.5: train and test cannot be told apart)\n{telling}"
+    lines.append(f"adversarial validation: {said}")
+    for picture in folder.glob("*.png"):  # of other tables
         picture.unlink()
     draw_targets(train[competition.targets], folds, folder / "targets.png")
     if compared:

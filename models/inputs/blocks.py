@@ -6,7 +6,6 @@ training rows alone, as JSON for the folder of the job.
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +85,8 @@ def codes(rows: Rows, learned: dict[str, list[str]]) -> NDArray[np.float32]:
 def fit_columns(train: Rows, config: Any, context: Context, folder: Path) -> None:
     """Learn and write the means, standard deviations and categories of `read_columns`."""
     values = _numbers_of(train, config, context)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a column without any number
-        mean, scale = np.nan_to_num(np.nanmean(values, axis=0)), np.nan_to_num(np.nanstd(values, axis=0))
+    known = np.ma.masked_invalid(values)
+    mean, scale = known.mean(axis=0).filled(0.0), known.std(axis=0).filled(0.0)  # 0 for a column without any number
     stored = {"mean": mean, "scale": np.where(scale > 1e-9, scale, 1.0), "gaps": np.isnan(values).any(axis=0)}
     categories = learn_categories(train, context.categorical if config.columns_before_head else [])
     write_json(folder / COLUMNS, {**{k: v.tolist() for k, v in stored.items()}, "categories": categories})
