@@ -144,19 +144,6 @@ def test_the_interval_of_five_differences_by_hand() -> None:
     assert np.isnan(corrected_interval(np.array([0.5]), 1 / 4)[1:]).all()
 
 
-def test_the_interval_holds_the_true_difference_where_folds_share_their_training_rows() -> None:
-    """Its own assumption: the correlation of two differences is the test share, here 0.2 for five folds."""
-    rng = np.random.default_rng(1)
-    shared, own = rng.normal(size=(4000, 1)), rng.normal(size=(4000, 10))
-    differences = np.sqrt(0.2) * shared + np.sqrt(0.8) * own
-    holds = {}
-    for share in (0.0, 1 / 4):
-        ends = [corrected_interval(one, share)[1:] for one in differences]
-        holds[share] = np.mean([low <= 0 <= high for low, high in ends])
-    assert holds[0.0] < 0.8  # the usual t-interval
-    assert holds[1 / 4] == pytest.approx(0.95, abs=0.015)
-
-
 def test_a_study_measures_every_cell_pairs_the_gains_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     file, work = written(tmp_path), tmp_path / "work"
     said = run_study(file, options=["--workers", "1"], budget=3600)
