@@ -125,33 +125,36 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test_ids: list
         )
 
 
+WORDS = {
+    "duplicates_in_train": "{} training rows repeat the input of an earlier one (they share its fold)",
+    "test_rows_whose_input_is_in_train": "{} test rows have an input that is in the training table, too",
+    "ids_in_train_and_test": "{} ids stand in both tables",
+    "missing_labels": "labels missing: {}",
+    "empty_molecules": "empty molecules, read as empty_smiles: {}",
+    "constant_columns": "constant columns: {}",
+    "constant_targets": "constant targets: {}",
+    "targets_of_0_and_1": "only 0 and 1 under {}: predicted as numbers; no classification yet",
+    "dropped_train_ids": "{n} training rows are left out, as they cannot be read: {}",
+    "dropped_test_ids": "{n} test rows cannot be read and get the mean of the training labels: {}",
+}
+
+
 def describe(report: dict[str, Any]) -> str:
     """What was found, in words, for the terminal and the report."""
-
-    def counted(numbers: dict[str, int]) -> str:
-        return ", ".join(f"{name} {n}" for name, n in numbers.items() if n)
-
-    extra = [
+    lines = [f"{report['n_train']} training rows, {report['n_test']} test rows"]
+    lines += [
         f"{found['used']} extra training rows from {file}; left out: {found['in_test']} with the input of a test row, "
         f"{found['unusable']} without a usable input or label"
         for file, found in report.get("extra_train", {}).items()
     ]
-    in_train, in_test = report["dropped_train_ids"], report["dropped_test_ids"]
-    said: dict[str, Any] = {
-        "{} training rows repeat the input of an earlier one (they share its fold)": report["duplicates_in_train"],
-        "{} test rows have an input that is in the training table, too": report["test_rows_whose_input_is_in_train"],
-        "{} ids stand in both tables": report["ids_in_train_and_test"],
-        "labels missing: {}": counted(report["missing_labels"]),
-        "empty molecules, read as empty_smiles: {}": counted(report["empty_molecules"]),
-        "{}": "\n".join(extra),
-        "constant columns: {}": ", ".join(report["constant_columns"]),
-        "constant targets: {}": ", ".join(report["constant_targets"]),
-        "only 0 and 1 under {}: predicted as numbers; no classification yet": ", ".join(report["targets_of_0_and_1"]),
-        f"{len(in_train)} training rows are left out, as they cannot be read: {{}}": listed(in_train),
-        f"{len(in_test)} test rows cannot be read and get the mean of the training labels: {{}}": listed(in_test),
-    }
-    lines = [f"{report['n_train']} training rows, {report['n_test']} test rows"]
-    return "\n".join([*lines, *(words.format(found) for words, found in said.items() if found)])
+    for key, words in WORDS.items():
+        found = report[key]
+        n = len(found) if isinstance(found, list) else 0
+        if isinstance(found, dict):
+            found = ", ".join(f"{name} {count}" for name, count in found.items() if count)
+        if found:
+            lines.append(words.format(listed(found) if n else found, n=n))
+    return "\n".join(lines)
 
 
 def run(config: CompetitionConfig, paths: Paths, yaml_file: Path) -> str:

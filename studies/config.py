@@ -22,17 +22,6 @@ Place = dict[str, Any]
 """Axis -> its value; an axis that is not named has the baseline's."""
 
 
-class Published(StrictModel):
-    """A number that others reported."""
-
-    what: str
-    """What was measured, on what."""
-    value: str
-    """The number as its source has it, with its standard deviation where there is one."""
-    source: str
-    """Where it stands."""
-
-
 class Data(StrictModel):
     """A table on which stages are measured."""
 
@@ -86,7 +75,8 @@ class Study(StrictModel):
 
     claim: str = Field(min_length=1)
     """What others say, in one or two sentences."""
-    published: list[Published] = []
+    published: list[dict[Literal["what", "value", "source"], str]] = []
+    """Numbers that others reported, as their sources have them."""
     data: dict[Name, Data] = Field(min_length=1)
     stages: dict[Name, dict[str, Any]] = Field(min_length=1)
     """Name -> block as in a competition's YAML; its key `data` lists what it is measured on, all by default."""

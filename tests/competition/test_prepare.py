@@ -147,7 +147,7 @@ def test_constant_columns_and_targets_of_0_and_1_are_said(tmp_path: Path) -> Non
     assert (found.report["constant_columns"], found.report["constant_targets"]) == (["SMILES"], ["y"])
     assert "no classification" not in describe(found.report)
     found = prepared(tmp_path, ["id,SMILES,y", "a,CCO,1", "b,CC,0", "c,C,", "d,CN,1.0"])
-    assert "only 0 and 1 under y: predicted as numbers; no classification yet" in describe(found.report)
+    assert "only 0 and 1 under 'y': predicted as numbers; no classification yet" in describe(found.report)
 
 
 def test_a_new_test_table_is_cleaned_alike_without_the_training_table(tmp_path: Path) -> None:
