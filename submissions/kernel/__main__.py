@@ -11,24 +11,12 @@ from competition import command
 from competition.errors import ConfigError, ServiceError
 from competition.paths import Paths
 from submissions.config import load_config
-from submissions.kernel.notebook import CPU, GPU
-from submissions.kernel.pack import build
+from submissions.kernel.pack import CPU, GPU, build
 from submissions.kernel.prove import prove
 from submissions.kernel.push import push
 from submissions.kernel.sandbox import LIMITS
 from submissions.leaderboard import client
 from submissions.run import latest_run
-
-NO_OWNER = "your-username"
-
-
-def username() -> str:
-    """The user name on Kaggle, as the credentials say, or a placeholder."""
-    try:
-        return client.username()
-    except ServiceError as error:
-        print(f"note: the owner is {NO_OWNER!r} for now; --push needs yours, by credentials or --owner ({error})")
-        return NO_OWNER
 
 
 def main() -> None:
@@ -37,7 +25,7 @@ def main() -> None:
     options.add_argument("--training", action="store_true", help="a notebook that trains; it needs no finished run")
     options.add_argument("--try", dest="tried", action="store_true", help="prove that the notebook runs offline")
     options.add_argument("--push", action="store_true", help="upload the data set and the notebook")
-    options.add_argument("--owner", help="your user name on Kaggle (default: as your credentials say)")
+    options.add_argument("--owner", help="your user name on Kaggle (default: as your credentials say, if you have any)")
     options.add_argument("--python", default="3.12", choices=("3.11", "3.12"), help="of the image (default: 3.12)")
     options.add_argument("--accelerator", help=f"{CPU}, {GPU}, ... (default: {GPU} if a stage has a network)")
     options.add_argument("--rows", type=int, default=200, help="for --try: hidden rows (default: 200)")
@@ -57,8 +45,12 @@ def main() -> None:
         )
     if not config:
         latest_run(args.competition)  # which says what is wrong where there is none
+    try:
+        owner = args.owner or client.username()
+    except ServiceError:
+        owner = "your-username"  # without credentials there is no --push
     with command.locked(paths):
-        kernel = build(paths, config, args.owner or username(), args.python, args.accelerator)
+        kernel = build(paths, config, owner, args.python, args.accelerator)
     for part in sorted(kernel.bundle.root.iterdir()):
         size = sum(file.stat().st_size for file in [part, *part.rglob("*")] if file.is_file())
         print(f"{part.name:24} {size / 1e6:10.2f} MB")

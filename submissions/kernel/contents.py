@@ -16,7 +16,6 @@ SCRIPTS = ("run.sh", "setup.sh", "pyproject.toml")
 CODE = (".py", ".txt", ".html", ".css", ".js", ".jinja", ".ipynb", ".yaml")
 """Other files that a user keeps among the code, such as tables or credentials, stay at home."""
 NOT_CODE = {"configs", "data"}
-TEXT = (".json", ".txt", ".csv", ".py", ".sh", ".toml", ".yaml")
 
 
 def copy_code(bundle: Bundle) -> None:
@@ -55,16 +54,16 @@ def copy_weights(named: str, stage: str, bundle: Bundle) -> str:
     return named if named in WEIGHT_SETS else str(folder.relative_to(bundle.root))
 
 
-def require_no_paths(bundle: Bundle, *folders: Path) -> None:
-    """Check that no packed file of text names one of these folders, or another of this machine.
+def require_no_paths(bundle: Bundle) -> None:
+    """Check that no packed file of text names a folder of this machine.
 
     Raises:
         DataError: if one does.
     """
-    folders = PROJECT, work_root().absolute(), Path.home(), *folders
-    for file in sorted(path for path in bundle.root.rglob("*") if path.suffix in TEXT):
+    folders = [folder for folder in (PROJECT, work_root().absolute(), Path.home()) if len(folder.parts) > 2]
+    for file in sorted(path for path in bundle.root.rglob("*") if path.suffix in (*CODE, ".json", ".csv")):
         content = file.read_text("utf-8", errors="replace")
-        if named := [folder for folder in folders if len(folder.parts) > 2 and str(folder) in content]:
+        if named := [folder for folder in folders if str(folder) in content]:
             raise DataError(
                 f"{file.relative_to(bundle.root)} would travel and names {named[0]}, a folder of this machine. Write "
                 "paths relative to the file that uses them, or leave them out."

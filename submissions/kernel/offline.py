@@ -1,8 +1,8 @@
 """What the notebook runs, without a network: `python -m submissions.kernel.offline` from the code of a bundle.
 
 Reads: the bundle that this code lies in, and the competition's files, wherever they are mounted below /kaggle/input
-(KAGGLE_INPUT). Writes: submission.csv in /kaggle/working (KAGGLE_WORKING). A notebook that trains writes its products
-beside it, and gives its options to `run.sh full`.
+(KAGGLE_INPUT). Writes: submission.csv in /kaggle/working (KAGGLE_WORKING), by `run.sh predict` or by `run.sh full`,
+which gets the options and writes its products beside it.
 """
 
 from __future__ import annotations
@@ -15,28 +15,12 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
-from packaging.requirements import Requirement
 
 from competition import command
-from competition.environment import mismatch
 from competition.errors import DataError
-from competition.files import read_json, read_table, read_text_table, write_table
-from competition.paths import PROJECT, Bundle, Paths
+from competition.files import read_json, read_text_table, write_table
+from competition.paths import PROJECT, Bundle
 from submissions.run import SUBMISSION_FILE, latest_run
-
-
-def require_image(requirements: list[str]) -> None:
-    """Check that the image has the packages that do not travel.
-
-    Raises:
-        DataError: with all that do not fit.
-    """
-    misfits = [mismatch(part.name, str(part.specifier)) for part in map(Requirement, requirements)]
-    if any(misfits):
-        raise DataError(
-            f"The bundle was made for an image with other packages: {'; '.join(filter(None, misfits))}. Choose another "
-            "version of the image for the notebook, or make the bundle again."
-        )
 
 
 def mounted(inputs: Path, name: str) -> list[Path]:
@@ -61,25 +45,27 @@ def find_table(name: str, slug: str | None, inputs: Path) -> Path:
     return found[0]
 
 
-def predict_rows(bundle: Bundle, name: str, inputs: Path, written: Path) -> None:
-    """Predict the hidden test table with the run of the bundle, and write the submission.
+def run(bundle: Bundle, work: Path, *arguments: str) -> None:
+    """Run a verb of run.sh, whose products go to `work`; one that fails ends the notebook."""
+    os.environ |= {"WORK_DIR": str(work), "WEIGHTS_DIR": str(bundle.weights), "HF_HUB_OFFLINE": "1"}
+    program = ["bash", str(bundle.code / "run.sh")]  # since an upload loses the permission to run a file
+    if status := subprocess.run([*program, *arguments], cwd=bundle.root).returncode:
+        sys.exit(status)
 
-    Raises:
-        UserError: as `submissions.predict.predict`.
-    """
-    from submissions.predict import predict  # here, since what was checked before needs little of what it imports
 
+def predict(bundle: Bundle, name: str, inputs: Path, written: Path) -> None:
+    """Predict the hidden test table with the run of the bundle."""
+    os.environ["WORK_DIR"] = str(bundle.work)
+    competition = latest_run(name).config.competition
+    test = find_table(competition.test.name, competition.kaggle, inputs)
     with tempfile.TemporaryDirectory() as work:
         for source in sorted(bundle.work.rglob("*")):  # links, since predictions are written beside the weights
             target = Path(work, source.relative_to(bundle.work))
             target.mkdir() if source.is_dir() else target.symlink_to(source)
-        os.environ["WORK_DIR"] = work
-        competition = latest_run(name).config.competition
-        test = find_table(competition.test.name, competition.kaggle, inputs)
-        table = read_text_table(predict(name, test, n_workers=None))
-    write_table(written, in_order_of(test.with_name(competition.sample_submission.name), table, competition.id))
+        run(bundle, Path(work), "predict", name, f"--test={test}", f"--out={written}")
+    table, sample = read_text_table(written), test.with_name(competition.sample_submission.name)
+    write_table(written, in_order_of(sample, table, competition.id))
     print(f"{len(table)} rows of {test}")
-    print(read_table(written, [competition.id]).describe().loc[["mean", "std", "min", "max"]].to_string())
 
 
 def in_order_of(sample: Path, table: pd.DataFrame, id_column: str) -> pd.DataFrame:
@@ -92,26 +78,20 @@ def in_order_of(sample: Path, table: pd.DataFrame, id_column: str) -> pd.DataFra
 def train(bundle: Bundle, name: str, inputs: Path, written: Path, options: list[str]) -> None:
     """Train in the folder `work` beside the submission; what an earlier session finished is taken over."""
     earlier = ["--from", str(inputs)] if mounted(inputs, f"{name}/models") else []
-    os.environ["WORK_DIR"] = str(written.with_name("work"))
-    full = ["bash", str(bundle.code / "run.sh"), "full"]  # since an upload loses the permission to run a file
-    if status := subprocess.run([*full, f"{name}.yaml", *options, *earlier], cwd=bundle.root).returncode:
-        sys.exit(status)
-    paths = Paths(name)
-    shutil.copy(paths.run(paths.latest_run.read_text().strip()) / SUBMISSION_FILE, written)
+    run(bundle, written.with_name("work"), "full", f"{name}.yaml", *options, *earlier)
+    shutil.copy(latest_run(name).folder / SUBMISSION_FILE, written)
 
 
 def main() -> None:
     """Command line."""
     bundle = Bundle(PROJECT.parent)
     manifest = read_json(bundle.manifest)
-    require_image(manifest["image"])
     inputs = Path(os.environ.get("KAGGLE_INPUT") or "/kaggle/input")
     written = Path(os.environ.get("KAGGLE_WORKING") or "/kaggle/working") / SUBMISSION_FILE
-    os.environ |= {"WEIGHTS_DIR": str(bundle.weights), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     if manifest["purpose"] == "training":
         train(bundle, manifest["name"], inputs, written, sys.argv[1:])
     else:
-        predict_rows(bundle, manifest["name"], inputs, written)
+        predict(bundle, manifest["name"], inputs, written)
     print(f"written: {written}")
 
 

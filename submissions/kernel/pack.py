@@ -12,6 +12,8 @@ file that names them.
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,13 @@ from submissions.columns import column_names
 from submissions.config import Config, relocated
 from submissions.fitted import KNOWN_LABELS, fitted_file
 from submissions.kernel.contents import copy, copy_code, copy_of_user, copy_weights, require_no_paths
-from submissions.kernel.notebook import CPU, GPU, write_notebook
 from submissions.kernel.wheels import add_wheels
 from submissions.run import BLEND, CHOICE, MANIFEST, STACK, latest_run, user_code
 
+NOTEBOOK = Path(__file__).with_name("notebook.ipynb")
+SLUGS = {"prediction": ("pack", "offline"), "training": ("training", "train")}
+"""How data set and notebook are called after the competition."""
+CPU, GPU = "cpu", "NvidiaTeslaT4"
 NOT_READ = ("oof", "notes.json", "pretraining.json", "measures.json")
 """How files of a job begin that prediction does without: predictions of training rows, and what training told."""
 TOLERANT = {"unparsable": "drop", "unembeddable": "flat", "too_long": "cut_end"}
@@ -50,38 +55,32 @@ def build(paths: Paths, config: Config | None, owner: str, python: str, accelera
         accelerator: cpu, or an id of Kaggle's; None for a GPU where a stage has use for one.
 
     Raises:
-        ConfigError: if weights are out of reach, or as `submissions.check.check`.
-        DataError: if a stage cannot predict new rows, a product has changed, or a file names a folder of this machine.
-        ServiceError: if a package cannot be fetched.
+        ConfigError, DataError, ServiceError: if weights, files or packages are out of reach or have changed.
     """
     kernel = paths.training_kernel if config else paths.kernel
     with replaced(kernel.root) as folder:
-        bundle, kinds = Kernel(folder).bundle, None
+        bundle = Kernel(folder).bundle
         print("copying code and weights ...", flush=True)
         copy_code(bundle)
         if config:
             manifest = copy_competition(paths.name, config, bundle)
         else:
             config, manifest = copy_run(paths.name, bundle)
-            kinds = {stage.kind for stage in config.stages.values()}
-        require_no_paths(bundle, config.competition.train.parent, config.competition.test.parent)
-        manifest |= add_wheels(bundle, kinds, python)
-        files = [file for file in sorted(bundle.root.rglob("*")) if file.is_file()]
-        write_json(bundle.manifest, {**manifest, "content": digest([sha256_of(file) for file in files])})
+        require_no_paths(bundle)
+        add_wheels(bundle, python)
         networks = any(isinstance(stage, NeuralStage | EmbeddingStage) for stage in config.stages.values())
-        write_notebook(Kernel(folder).notebook, bundle, manifest, owner, accelerator or (GPU if networks else CPU))
+        manifest |= {"python": python, "accelerator": accelerator or (GPU if networks else CPU)}
+        manifest["content"] = digest([sha256_of(file) for file in sorted(bundle.root.rglob("*")) if file.is_file()])
+        write_json(bundle.manifest, manifest)
+        write_notebook(Kernel(folder).notebook, bundle, manifest, owner)
     return kernel
 
 
 def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
-    """Copy what the submission of the latest run is predicted with.
-
-    Returns:
-        The settings, of the stages that have weight in it alone, and what the notebook has to know.
+    """Copy what the submission of the latest run is predicted with: settings and manifest of the notebook.
 
     Raises:
-        DataError: if such a stage has no model, or a job, or code of the user's, is not as it was in the run.
-        ConfigError: if pretrained weights are out of reach.
+        DataError: if a stage with weight has no model, or a job, or code of the user's, is not as it was in the run.
     """
     run = latest_run(name)
     stored, there = run.stored, bundle.work / run.folder.relative_to(work_root())
@@ -91,13 +90,11 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     config = run.config.model_copy(update={"stages": {n: s for n, s in run.config.stages.items() if n in used}})
     if fixed := [stage for stage, settings in config.stages.items() if settings.kind == "file"]:
         raise DataError(
-            f"The stages {', '.join(fixed)} (kind: file) have weight in the submission, but no model that could "
-            "predict hidden rows. Run ./run.sh full without them, then ./run.sh kernel again."
+            f"The stages {', '.join(fixed)} (kind: file) have no model that could predict hidden rows. Leave them out, "
+            "run ./run.sh full, then kernel again."
         )
     if changed := [found[0] for found in user_code(config) if found not in stored["user_code"]]:
-        raise DataError(
-            f"Your own code of {changed[0]} has changed since the run. Run ./run.sh full, then ./run.sh kernel again."
-        )
+        raise DataError(f"Your code of {changed[0]} has changed since the run. Run ./run.sh full, then kernel again.")
     settings = relocated(
         config.model_dump(), lambda path: copy_of_user(path, bundle, there) if path.suffix == ".py" else path.name
     )
@@ -119,23 +116,16 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     for part in {BLEND, STACK, CHOICE} & set(stored):
         stored[part]["files"] = {file: known for file, known in run.part(part)["files"].items() if file in read}
         for file in stored[part]["files"]:
-            print(f"{file} travels, too")
             copy(run.folder / file, there / file)
     stages = [stage for stage in stored["stages"] if stage["name"] in used]
     write_json(there / MANIFEST, {**stored, "config": settings, "stages": stages})
     write_atomically(bundle.work / run.paths.latest_run.relative_to(work_root()), f"{run.name}\n")
-    score = f"{run.metric.name} {run.part(CHOICE)['procedure']['cross_fitted_score']:.5g}, cross-fitted"
-    about = {"name": run.paths.name, "purpose": "prediction", "kaggle": config.competition.kaggle}
-    return config, {**about, "run": run.name, "score": score}
+    about = {"name": run.paths.name, "purpose": "prediction", "kaggle": config.competition.kaggle, "run": run.name}
+    return config, about
 
 
 def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any]:
-    """Copy what training needs, with a YAML that names it; the notebook's manifest of it.
-
-    Raises:
-        ConfigError: if pretrained weights are out of reach, or as `submissions.check.check`.
-        DataError: if a table is wrong.
-    """
+    """Copy what training needs, with a YAML that names it; the manifest of the notebook."""
     competition, slug = config.competition, str(config.competition.kaggle)
     print(check(config, here=False), flush=True)
     tables = [competition.train, competition.test, competition.sample_submission]
@@ -158,3 +148,32 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
             settings["weights"] = copy_weights(settings["weights"], stage, bundle)
     write_atomically(bundle.root / f"{name}.yaml", yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
     return {"name": name, "purpose": "training", "kaggle": competition.kaggle}
+
+
+def write_notebook(folder: Path, bundle: Bundle, manifest: dict[str, Any], owner: str) -> None:
+    """Write the notebook and its metadata into `folder`, and the metadata of the data set into the bundle."""
+    data_set, notebook = (slug_of(manifest["name"], what) for what in SLUGS[manifest["purpose"]])
+    about: dict[str, Any] = {"id": f"{owner}/{data_set}", "title": data_set.replace("-", " ")}
+    write_json(bundle.metadata, about | {"licenses": [{"name": "other"}]})
+    gpu = manifest["accelerator"] != CPU
+    about = {
+        "id": f"{owner}/{notebook}",
+        "title": notebook.replace("-", " "),  # of which Kaggle makes the slug again
+        "code_file": f"{notebook}.ipynb",
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": True,
+        "enable_gpu": gpu,
+        "machine_shape": manifest["accelerator"] if gpu else None,
+        "enable_internet": False,
+        "dataset_sources": [f"{owner}/{data_set}"],
+        "competition_sources": [manifest["kaggle"]] if manifest["kaggle"] else [],
+    }
+    write_json(folder / "kernel-metadata.json", about)
+    shutil.copyfile(NOTEBOOK, folder / about["code_file"])
+
+
+def slug_of(name: str, what: str) -> str:
+    """A name on Kaggle, of 6 to 50 characters."""
+    words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[: 49 - len(what)].strip("-")
+    return f"{words or 'competition'}-{what}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from competition.durations import in_words
 from competition.errors import ConfigError, DataError, ServiceError
-from competition.files import digest, read_json, sha256_of, write_json
+from competition.files import read_json, sha256_of, write_json
 from competition.paths import Paths
 from submissions.leaderboard import client
 
@@ -33,9 +33,8 @@ def push(name: str, training: bool = False, poll: float = 15.0, limit: float = 1
         ServiceError: if the platform refuses or fails, or the limit is over.
     """
     kernel = Paths.of(name).training_kernel if training else Paths.of(name).kernel
-    dataset, notebook = (
-        str(read_json(file, "id")["id"]) for file in (kernel.bundle.metadata, kernel.notebook / "kernel-metadata.json")
-    )
+    about = read_json(kernel.notebook / "kernel-metadata.json", "id")
+    notebook, (dataset,) = about["id"], about["dataset_sources"]
     owner, user = dataset.split("/")[0], client.username()
     if owner.lower() != user.lower():
         raise ConfigError(
@@ -43,7 +42,6 @@ def push(name: str, training: bool = False, poll: float = 15.0, limit: float = 1
             f"{name}{' --training' if training else ''} --push --owner {user}."
         )
     bundle = sha256_of(kernel.bundle.manifest)
-    cells = digest([sha256_of(file) for file in sorted(kernel.notebook.iterdir())])
     pushed: dict[str, Any] = read_json(kernel.pushed) if kernel.pushed.is_file() else {}
     if pushed.get("bundle") != bundle or client.dataset_status(dataset) is None:
         print(f"data set {dataset}: uploading ...", flush=True)
@@ -61,8 +59,8 @@ def push(name: str, training: bool = False, poll: float = 15.0, limit: float = 1
             f"Kaggle could not unpack the data set {dataset} ({state}); look at "
             f"https://www.kaggle.com/datasets/{dataset} and run the same command again."
         )
-    if pushed.get("cells") != cells:
-        pushed |= {"notebook": notebook, "version": client.push_kernel(kernel.notebook), "cells": cells}
+    if "version" not in pushed:
+        pushed |= {"notebook": notebook, "version": client.push_kernel(kernel.notebook)}
         write_json(kernel.pushed, pushed)
         time.sleep(poll)  # until then the state may still be that of the version before
     if (state := wait(f"notebook {notebook}", lambda: client.kernel_status(notebook)[0], poll, limit)) in BROKEN:

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from competition.errors import SubmissionError
-from competition.paths import Below
-from submissions.kernel.wheels import versions_of
+from competition.errors import DataError, SubmissionError
+from competition.paths import Below, shown
+from submissions.kernel.wheels import PYTHON, versions_of
 
 EXECUTE, NO_NETWORK = (Path(__file__).with_name(name) for name in ("execute.py", "no_network.py"))
 UNSHARE = ["unshare", "--user", "--net"]
@@ -54,7 +54,7 @@ def make_sandbox(root: Path, packages: Iterable[str], without: set[str]) -> Sand
     for folder in (sandbox.input, sandbox.working, root / "home"):
         folder.mkdir(parents=True)
     venv.create(root / "image", symlinks=True)
-    site = next((root / "image").glob("lib/python*/site-packages"))
+    site = root / "image" / "lib" / f"python{PYTHON}" / "site-packages"
     for package in versions_of(packages, without) | versions_of(TOOLS, set()):
         for name in {file.parts[0] for file in metadata.files(package) or []} - {"..", "__pycache__"}:
             if not (site / name).exists():
@@ -64,32 +64,24 @@ def make_sandbox(root: Path, packages: Iterable[str], without: set[str]) -> Sand
     return sandbox
 
 
-def run_notebook(sandbox: Sandbox, notebook: Path, limits: dict[str, float], log: Path) -> tuple[int, dict[str, float]]:
+def run_notebook(sandbox: Sandbox, notebook: Path, limits: dict[str, float], log: Path) -> dict[str, float]:
     """Run a notebook with what is in `sandbox.input`; all that it prints goes to `log`.
 
-    Args:
-        limits: as LIMITS.
-
     Returns:
-        Its exit status, and the most that it used of what has limits.
+        The most that it used of what has limits (as LIMITS).
 
     Raises:
+        DataError: if it fails.
         SubmissionError: if it breaks a limit; it is ended then.
     """
     for path in [sandbox.input, *sandbox.input.rglob("*")]:
         path.chmod(path.stat().st_mode & ~0o222)
     python = sandbox.root / "image" / "bin" / "python"
-    command = [*(UNSHARE if sandbox.namespaces else []), python, shutil.copy(EXECUTE, sandbox.root), notebook]
     variables = {name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH") if name in os.environ}
-    variables |= {
-        "PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin",
-        "HOME": str(sandbox.root / "home"),
-        "LANG": "C.UTF-8",
-        "PYTHONNOUSERSITE": "1",
-        "KAGGLE_INPUT": str(sandbox.input),
-        "KAGGLE_WORKING": str(sandbox.working),
-        "KAGGLE_KERNEL_RUN_TYPE": "Batch",
-    }
+    variables |= {"PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin", "HOME": str(sandbox.root / "home")}
+    variables |= {"KAGGLE_INPUT": str(sandbox.input), "KAGGLE_WORKING": str(sandbox.working)}
+    variables |= {"KAGGLE_KERNEL_RUN_TYPE": "Batch"}
+    command = [*(UNSHARE if sandbox.namespaces else []), python, "-P", EXECUTE, notebook]
     used, started, known = dict.fromkeys(limits, 0.0), time.monotonic(), set[psutil.Process]()
     with log.open("w") as said:
         process = psutil.Popen(command, cwd=sandbox.working, env=variables, stdout=said, stderr=said)
@@ -98,11 +90,13 @@ def run_notebook(sandbox: Sandbox, notebook: Path, limits: dict[str, float], log
                 time.sleep(0.2)
                 with suppress(psutil.NoSuchProcess):  # children are remembered, since they may outlive their parents
                     known |= {process, *process.children(recursive=True)}
-                now = {
-                    "minutes": (time.monotonic() - started) / 60,
-                    "memory": sum(map(_memory, known)),
-                    "disk": sum(file.stat().st_size for file in sandbox.working.rglob("*") if file.is_file()) / 1e9,
-                }
+                memory = disk = 0.0
+                for one in known:
+                    with suppress(psutil.Error):  # it has ended since
+                        memory += one.memory_full_info().pss / 1e9  # pages that it shares count in parts
+                with suppress(FileNotFoundError):  # a file that has come and gone
+                    disk = sum(file.stat().st_size for file in sandbox.working.rglob("*") if file.is_file()) / 1e9
+                now = {"minutes": (time.monotonic() - started) / 60, "memory": memory, "disk": disk}
                 used = {what: max(most, now[what]) for what, most in used.items()}
                 if broken := [what for what in limits if used[what] > limits[what]]:
                     raise SubmissionError(
@@ -114,11 +108,7 @@ def run_notebook(sandbox: Sandbox, notebook: Path, limits: dict[str, float], log
                 with suppress(psutil.NoSuchProcess):
                     one.kill()
             process.wait()
-    return int(process.returncode), used
-
-
-def _memory(process: psutil.Process) -> float:
-    """GB that a process holds; pages that it shares count in parts."""
-    with suppress(psutil.Error):  # it has ended since
-        return float(process.memory_full_info().pss / 1e9)
-    return 0.0
+    if process.returncode:
+        last = (log.read_text().strip() or "it says nothing").splitlines()[-1]
+        raise DataError(f"The notebook fails: {last} (all that it printed: {shown(log)})")
+    return used

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -21,36 +20,24 @@ from competition.files import write_atomically
 from competition.paths import PROJECT, Bundle
 
 IMAGE = Path(__file__).with_name("image.txt")
-ONLY_FOR = {"unimol-tools": {"unimol", "unimol2"}, "chemprop": {"gnn"}}
-"""Packages with many requirements -> the kinds of stages that import them."""
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 LINUX = [*(f"manylinux_2_{minor}" for minor in range(28, 4, -1)), "manylinux2014", "manylinux2010", "manylinux1"]
 """The platforms that the image runs, whose glibc is 2.28 or later."""
 
 
-def add_wheels(bundle: Bundle, kinds: set[str] | None, python: str) -> dict[str, Any]:
-    """Put requirements.txt and the wheels that it names into a bundle that has all else.
-
-    Args:
-        kinds: of the stages; None where all packages of the project are needed, as `run.sh` does.
-        python: of the notebook's image, such as 3.12.
-
-    Returns:
-        What the bundle's manifest says of packages: `python`, and `image`, the requirements that the image must meet.
+def add_wheels(bundle: Bundle, python: str) -> None:
+    """Put requirements.txt and the wheels that it names, for this Python, into a bundle that has all else.
 
     Raises:
         ServiceError: if pip cannot fetch one.
     """
-    ranges = {canonicalize_name(Requirement(text).name): text for text in project_requirements()}
-    roots = [name for name in ranges if kinds is None or kinds & ONLY_FOR.get(name, kinds)]
     image = image_packages()
     if any(bundle.root.rglob("*.skops")):  # only its own version reads an estimator of scikit-learn for certain
         image.discard("scikit-learn")
-    versions = versions_of([*roots, *imported_by(bundle.user)], image, python)
+    versions = versions_of([*project_requirements(), *imported_by(bundle.user)], image, python)
     print(f"collecting {len(versions)} packages for Python {python} ...", flush=True)
     write_atomically(bundle.requirements, "".join(f"{name}=={versions[name]}\n" for name in sorted(versions)))
     download(bundle.requirements, bundle.wheels, python)
-    return {"python": python, "image": [ranges[name] for name in roots if name in image]}
 
 
 def project_requirements() -> list[str]:
@@ -82,8 +69,8 @@ def versions_of(names: Iterable[str], without: set[str], python: str = PYTHON) -
     Args:
         without: packages that are left out with what they need.
     """
-    there = {"python_version": python, "python_full_version": f"{python}.0", "os_name": "posix"}
-    there |= {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"}
+    there = {"python_version": python, "sys_platform": "linux", "platform_system": "Linux"}
+    there |= {"platform_machine": "x86_64"}
     versions, waiting, seen = dict[str, str](), {Requirement(name) for name in names}, set[Requirement]()
     while waiting:
         part = waiting.pop()
@@ -124,5 +111,5 @@ def pip(verb: str, python: str, *options: str) -> None:
         reason = (done.stderr.strip() or "no message").splitlines()[-1]
         raise ServiceError(
             f"pip cannot fetch the wheels for Python {python} on Linux: {reason}. Look at the network and at pip's "
-            "index, install a version here that has a wheel, or leave out the stage that needs the package."
+            "index, or install a version here that has a wheel."
         )

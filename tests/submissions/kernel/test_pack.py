@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -15,12 +14,11 @@ import yaml
 from competition.errors import ConfigError, DataError
 from competition.files import read_json, read_text_table, write_json
 from competition.paths import PROJECT, Bundle, Paths, kaggle_files, kaggle_listing
-from competition.revision import ROOMS
 from submissions.config import load_config
 from submissions.kernel import contents, pack
 from submissions.kernel.__main__ import main
 from submissions.kernel.contents import SCRIPTS, copy_code
-from submissions.kernel.notebook import slug_of, write_notebook
+from submissions.kernel.pack import slug_of, write_notebook
 from tests.submissions.fakes import fake_competition, run_steps
 from tests.submissions.kernel.conftest import PYTHON, SHIPPED, SLUG
 
@@ -50,17 +48,29 @@ def test_no_label_no_training_input_no_out_of_fold_prediction_and_no_folder_trav
     assert not [folder for folder in (made, PROJECT, work.root) if str(folder).encode() in everything]
 
 
-def test_the_manifest_knows_run_and_packages_and_a_second_bundle_is_the_same(work: Paths) -> None:
+def test_a_second_bundle_is_the_same_whatever_was_done_to_the_first(
+    work: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bundle = work.kernel.bundle
     manifest, before = read_json(bundle.manifest), contents_of(bundle)
     assert (manifest["purpose"], manifest["run"]) == ("prediction", work.latest_run.read_text().strip())
     assert bundle.requirements.read_text().startswith(f"{SHIPPED}==")
-    assert contents_of(build(work)) == before
-    (next(bundle.root.rglob("own.py"))).write_text("")
+    next(bundle.root.rglob("own.py")).write_text("")
+    (bundle.root / "stray").touch()
+    changed = contents_of(bundle)
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pack, "write_notebook", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build(work)
+    assert contents_of(bundle) == changed and not list(work.root.glob(".kernel*"))
     assert contents_of(build(work)) == before
 
 
-def test_the_user_s_code_travels_and_settings_that_could_stop_at_a_row_do_not(work: Paths) -> None:
+def test_all_that_prediction_reads_travels_and_settings_that_could_stop_at_a_row_do_not(work: Paths) -> None:
     bundle = work.kernel.bundle
     packed, stored = contents_of(bundle), stored_run(bundle)
     folder = next(bundle.work.glob("mixed/submissions/*/run.json")).parent
@@ -73,26 +83,19 @@ def test_the_user_s_code_travels_and_settings_that_could_stop_at_a_row_do_not(wo
     assert stored["config"]["competition"]["unparsable"] == "drop"
     assert "code/run.sh" in packed
     assert not [name for name in packed if name.startswith(("code/tests", "code/competition/data", "code/docs"))]
+    jobs = [path.parent for path in bundle.work.rglob("report.json")]
+    assert sorted(job.name for job in jobs if "refit" in job.parts) == ["fold_all"]
+    assert sorted(job.name for job in jobs if "trees" in job.parts) == ["fold_0", "fold_1"]
 
 
 def test_of_what_a_user_keeps_among_the_code_only_code_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*ROOMS, "competition/mine", "models/.hidden"):
-        (tmp_path / "project" / name).mkdir(parents=True)
-    for name in (
-        "models/own.py",
-        "models/kaggle.json",
-        "competition/mine/answers.csv",
-        "models/.hidden/a.py",
-        *SCRIPTS,
-    ):
-        (tmp_path / "project" / name).touch()
-    monkeypatch.setattr(contents, "PROJECT", tmp_path / "project")
-    bundle = Bundle(tmp_path / "bundle")
+    project, bundle = tmp_path / "project", Bundle(tmp_path / "bundle")
+    for name in ("models/own.py", "models/kaggle.json", "competition/mine/a.csv", "models/.hidden/a.py", *SCRIPTS):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).touch()
+    monkeypatch.setattr(contents, "PROJECT", project)
     copy_code(bundle)
-    assert set(contents_of(bundle)) == {
-        "code/models/own.py",
-        *(f"code/{name}" for name in SCRIPTS),
-    }
+    assert set(contents_of(bundle)) == {f"code/{name}" for name in ("models/own.py", *SCRIPTS)}
 
 
 def test_a_file_that_names_a_folder_of_this_machine_does_not_travel(work: Paths, tmp_path: Path) -> None:
@@ -101,12 +104,6 @@ def test_a_file_that_names_a_folder_of_this_machine_does_not_travel(work: Paths,
     contents.copy_of_user(tmp_path / "own.py", bundle, bundle.root)
     with pytest.raises(DataError, match=r"own\.py would travel and names .*work, a folder of this machine"):
         contents.require_no_paths(bundle)
-
-
-def test_of_a_refitted_stage_the_refit_alone_travels(work: Paths) -> None:
-    jobs = [path.parent for path in work.kernel.bundle.work.rglob("report.json")]
-    assert sorted(job.name for job in jobs if "refit" in job.parts) == ["fold_all"]
-    assert sorted(job.name for job in jobs if "trees" in job.parts) == ["fold_0", "fold_1"]
 
 
 def test_a_stage_without_weight_in_the_submission_does_not_travel(made: Path, work: Paths) -> None:
@@ -124,25 +121,6 @@ def test_a_stage_without_weight_in_the_submission_does_not_travel(made: Path, wo
     assert len(stages) < 3  # of two targets, each has a best single stage
 
 
-def test_an_interrupted_bundle_leaves_the_old_one_whole_and_a_new_one_replaces_it(
-    work: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (work.kernel.bundle.root / "stray").touch()
-    before = contents_of(work.kernel.bundle)
-
-    def killed(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(pack, "write_notebook", killed)
-        with pytest.raises(KeyboardInterrupt):
-            build(work)
-    assert contents_of(work.kernel.bundle) == before
-    build(work)
-    assert not (work.kernel.bundle.root / "stray").exists() and work.kernel.bundle.manifest.exists()
-    assert not list(work.root.glob(".kernel*"))
-
-
 def test_a_job_with_a_changed_file_is_not_packed(work: Paths) -> None:
     booster = next(work.root.glob("models/trees/*/seed_0/fold_1/target_0.txt"))
     booster.write_text(booster.read_text() + " ")
@@ -157,7 +135,7 @@ def test_own_code_that_changed_since_the_run_is_not_packed(made: Path, work: Pat
     manifest.write_text(manifest.read_text().replace(str(made / file), str(tmp_path / file)))
     with (tmp_path / file).open("a") as code:
         code.write("\nMORE = 1\n")
-    with pytest.raises(DataError, match=rf"Your own code of {file} has changed"):
+    with pytest.raises(DataError, match=rf"Your code of {file} has changed"):
         build(work)
 
 
@@ -172,10 +150,9 @@ def test_the_notebook_is_valid_has_no_outputs_and_asks_for_no_internet(work: Pat
     nbformat.validate(written)
     assert not any(cell.get("outputs") for cell in written.cells)
     compile(written.cells[1].source, "notebook", "exec")
-    assert work.latest_run.read_text().strip() in written.cells[0].source
 
-    manifest = json.loads(work.kernel.bundle.manifest.read_text())
-    write_notebook(tmp_path / "notebook", work.kernel.bundle, manifest, "me", "NvidiaTeslaT4")
+    manifest = read_json(work.kernel.bundle.manifest) | {"accelerator": "NvidiaTeslaT4"}
+    write_notebook(tmp_path / "notebook", work.kernel.bundle, manifest, "me")
     metadata = read_json(tmp_path / "notebook" / "kernel-metadata.json")
     assert (metadata["enable_gpu"], metadata["machine_shape"]) == (True, "NvidiaTeslaT4")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from competition.errors import SubmissionError
+from competition.errors import DataError, SubmissionError
 from submissions.kernel import sandbox as module
 from submissions.kernel.sandbox import LIMITS, Sandbox, make_sandbox, run_notebook
 
@@ -54,9 +54,9 @@ def test_a_notebook_has_its_inputs_read_only_and_neither_network_nor_project_nor
     cells = [nbformat.v4.new_code_cell(CELL)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebook.ipynb")
 
-    status, used = run_notebook(sandbox, tmp_path / "notebook.ipynb", LIMITS, tmp_path / "log")
+    used = run_notebook(sandbox, tmp_path / "notebook.ipynb", LIMITS, tmp_path / "log")
     said = json.loads((tmp_path / "log").read_text().strip().splitlines()[-1])
-    assert status == 0 and 0.01 < used["memory"] < 2
+    assert 0.01 < used["memory"] < 2
     assert (sandbox.working / "submission.csv").read_text() == "id"
     assert "unreachable" in said["connect"] and "unreachable" in said["child"]
     assert said["input"] == "id"
@@ -69,7 +69,8 @@ def test_a_failed_cell_is_told_with_all_that_was_printed(tmp_path: Path) -> None
     sandbox = make_sandbox(tmp_path / "sandbox", [], set())
     cells = [nbformat.v4.new_code_cell("print('one')"), nbformat.v4.new_code_cell("print('two'); {}['x']")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebook.ipynb")
-    assert run_notebook(sandbox, tmp_path / "notebook.ipynb", LIMITS, tmp_path / "log")[0] == 1
+    with pytest.raises(DataError, match=r"The notebook fails: KeyError: 'x' \(all that it printed: .*log\)"):
+        run_notebook(sandbox, tmp_path / "notebook.ipynb", LIMITS, tmp_path / "log")
     lines = [line for line in (tmp_path / "log").read_text().splitlines() if line]
     assert lines[:2] == ["one", "two"] and lines[-1] == "KeyError: 'x'"
 
@@ -85,7 +86,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
 
 def run(sandbox: Sandbox, code: str, **limits: float) -> dict[str, float]:
     (sandbox.root / "script.py").write_text(f"import subprocess, sys, time\n{code}\n")
-    return run_notebook(sandbox, sandbox.root / "script.py", LIMITS | limits, sandbox.root / "log")[1]
+    return run_notebook(sandbox, sandbox.root / "script.py", LIMITS | limits, sandbox.root / "log")
 
 
 CHILD = "subprocess.Popen([sys.executable, '-c', {!r}], start_new_session=True)"
@@ -106,13 +107,10 @@ def test_nothing_that_a_notebook_started_outlives_it(bare: Sandbox, too_long: bo
     assert (bare.working / "alive").stat().st_size == size > 0
 
 
-def test_memory_of_all_processes_together_has_a_limit(bare: Sandbox) -> None:
+def test_memory_of_all_processes_together_and_the_working_folder_have_limits(bare: Sandbox) -> None:
     both = f"[child.wait() for child in [{CHILD.format(HOLD.format(1))} for _ in range(2)]]"
     assert 0.24 < run(bare, both)["memory"] < 0.4
     with pytest.raises(SubmissionError, match=r"more than --memory 0\.2 allows"):
         run(bare, both.replace("sleep(1)", "sleep(60)"), memory=0.2)
-
-
-def test_the_working_folder_has_a_limit(bare: Sandbox) -> None:
     with pytest.raises(SubmissionError, match=r"more than --disk 0\.001 allows"):
         run(bare, "open('large', 'wb').write(bytes(5_000_000)); time.sleep(60)", disk=1e-3)
