@@ -137,11 +137,6 @@ def largest_first(sizes: Numbers, n_folds: int, state: int) -> Numbers:
 
     scikit-learn's GroupKFold shuffles groups only by giving every fold as many groups, and one large scaffold
     then makes a fold several times as large as another. Here the seed decides among groups of one size.
-
-    Args:
-        sizes: rows of each group, (n_groups,).
-        n_folds: at most n_groups.
-        state: seed of the order among groups of one size.
     """
     shuffled = np.random.default_rng(state).permutation(len(sizes))
     folds, rows_in_fold = np.empty(len(sizes), dtype=np.int64), np.zeros(n_folds, dtype=np.int64)
@@ -152,11 +147,9 @@ def largest_first(sizes: Numbers, n_folds: int, state: int) -> Numbers:
 
 
 def target_bins(y: NDArray[np.float64], n_bins: int, n_folds: int, state: int) -> Numbers:
-    """Bin of each row: quantiles of one target; k-means of the ranks, and of which labels exist, of several.
+    """Bin of each row of labels: quantiles of one target; k-means of the ranks, and of which labels exist, of several.
 
-    Args:
-        y: (n_rows, n_targets), NaN for a missing label.
-        n_bins: lowered where a bin could not give every fold a row.
+    There are fewer bins than `n_bins` where one could not give every fold a row.
     """
     n_bins = max(1, min(n_bins, len(y) // n_folds))
     ranks = pd.DataFrame(y).rank(pct=True)

@@ -76,8 +76,6 @@ def read_theirs(
     """All predictions of a file, ids as the index, one column of floats for each of `columns`; others are not read.
 
     Args:
-        path: oof.csv or test.csv.
-        id_column: its column of ids.
         columns: the targets as the sample submission names them.
         wanted: rows that must have predictions; others may lack them or have NaN.
         known: ids that may stand in the file; None allows any.
@@ -102,10 +100,7 @@ def fold_mark(
     """`other folds` or `unknown folds`; None where theirs are ours, whatever their numbers.
 
     Args:
-        oof_file: with all `ids` whose fold is not -1.
-        id_column: its column of ids.
-        columns: its predictions, of which one may be called fold.
-        ids, folds: training rows and our folds.
+        oof_file: with all `ids` whose fold is not -1; one of its predictions, `columns`, may be called fold.
     """
     table = read_text_table(oof_file)
     if FOLD not in table or FOLD in columns:
@@ -133,9 +128,7 @@ def common_folds(files: Sequence[Path]) -> Path | None:
 def doubts(oof: pd.DataFrame, test: pd.DataFrame, scale: NDArray[np.float64]) -> list[str]:
     """Which test columns look as if they were in other units than the OOF columns, in words; no score shows that.
 
-    Args:
-        oof, test: predictions by id, as of `read_theirs`.
-        scale: standard deviation of the labels of each column.
+    `scale` is the standard deviation of the labels of each column.
     """
     said = []
     for name, of_labels in zip(oof, scale, strict=True):
@@ -149,11 +142,7 @@ def doubts(oof: pd.DataFrame, test: pd.DataFrame, scale: NDArray[np.float64]) ->
 def check_predictions(
     stage: FileStage, competition: CompetitionConfig, prepared: Prepared, folds: NDArray[np.int64]
 ) -> tuple[str | None, list[str]]:
-    """Check both files of a stage; returns the mark of its folds, as `fold_mark`, and what looks wrong, in words.
-
-    Args:
-        folds: of the competition's own training rows, (n_rows,).
-    """
+    """Check both files of a stage; returns the mark of its folds, as `fold_mark`, and what looks wrong, in words."""
     train, columns, id_column = own_rows(prepared.train), competition.columns_in_sample, competition.id
     ids, (oof, test) = list(train[id_column]), files_of(stage)
     scored = list(train[id_column][folds >= 0])

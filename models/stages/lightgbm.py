@@ -52,9 +52,11 @@ class Lightgbm(Trees):
         self, config: LightgbmStage, sample: Sample, n_trees: int, held_back: Sample | None = None
     ) -> lightgbm.Booster:
         n_rows, n_features = sample.x.shape
-        objective = ("regression_l1", "l1") if self.context.absolute_errors else ("regression", "rmse")
+        objective = {"objective": "regression", "metric": "rmse"}
+        if self.context.absolute_errors:
+            objective = {"objective": "regression_l1", "metric": "l1"}
         parameters = {
-            **({} if "objective" in config.parameters else dict(zip(("objective", "metric"), objective, strict=True))),
+            **({} if "objective" in config.parameters else objective),
             **{name: getattr(config, name) for name in ("learning_rate", *self.ranges)},
             "min_data_in_leaf": min(config.min_data_in_leaf, max(1, n_rows // 20)),
             "bagging_fraction": config.bagging_fraction if n_rows >= FEW else 1.0,

@@ -100,17 +100,6 @@ def test_it_learns_from_the_text_and_from_the_numbers_beside_it(published: Path,
     assert scores[1] < 0.6
 
 
-def test_weights_of_rows_reach_the_regressor(published: Path, cache: Path, tmp_path: Path) -> None:
-    train = table(60)
-    wrong = np.arange(60) % 2 == 0
-    y, means = np.where(wrong[:, None], 50.0, train.y), []
-    for name, low in (("even", 1.0), ("uneven", 1e-6)):
-        rows = Rows(train.ids, train.inputs, y, np.where(wrong, low, 1.0))
-        means.append(fit(stage(published), notes(cache), rows, tmp_path / name).predict(train, tmp_path / name).mean())
-    assert means[0] > 25
-    assert means[1] == pytest.approx(train.y[~wrong].mean(), rel=0.1)
-
-
 def test_predicting_with_other_weights_than_those_of_the_training_is_a_config_error(
     published: Path, cache: Path, tmp_path: Path
 ) -> None:
