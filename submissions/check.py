@@ -23,7 +23,7 @@ from competition.tables import own_rows
 from competition.user_code import load_user_code
 from folds.splitters import divide
 from models.config import CustomStage, FileStage, RegressorStage
-from models.inputs.template import read_template, require_molecules
+from models.inputs.template import read_template
 from models.inputs.weights import WEIGHT_SETS, digest_of_weights
 from models.jobs.plan import code_digest
 from models.jobs.ray_workers import require_cluster
@@ -78,13 +78,12 @@ def _check_stage(
         molecule_columns(stage.columns, competition.smiles, stage.kind)
     if isinstance(stage, TextStage):
         template = read_template(stage, competition)
-        if enumerates := getattr(stage, "enumerate_smiles", False):
-            require_molecules(template, enumerates == "order")
-            if enumerates == "order" and not any("." in text for text in template.texts(prepared.train, " ")):
-                raise ConfigError(
-                    "enumerate_smiles: order needs cells or sides of a reaction with several molecules; there are none "
-                    f"in {', '.join(template.columns)}. Set true, for other spellings, or leave it out."
-                )
+        in_order = getattr(stage, "enumerate_smiles", False) == "order"
+        if in_order and not any("." in text for text in template.texts(prepared.train, " ")):
+            raise ConfigError(
+                "enumerate_smiles: order needs cells or sides of a reaction with several molecules; there are none "
+                f"in {', '.join(template.columns)}. Set true, for other spellings, or leave it out."
+            )
     if stage.target_transform == "log1p":
         require_log1p(own_rows(prepared.train)[competition.targets].to_numpy(dtype=np.float64))
     extra = stage.extra_rows != "ignore" and any(table.weight != 1 for table in competition.extra_train)

@@ -88,8 +88,6 @@ def load_encoder(folder: Path, name: str, rate: float) -> transformers.PreTraine
             f"weights {name!r} must have all weights of a {type(encoder).__name__}; {len(wrong)} are missing or of "
             f"another shape ({', '.join(wrong[:5])}). Fetch the files again, or correct config.json."
         )
-    if config.is_encoder_decoder:
-        raise ConfigError(f"weights {name!r} must be an encoder; {type(encoder).__name__} also has a decoder.")
     return without_pooler(encoder)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pandas as pd
 
@@ -65,13 +66,20 @@ class Template:
 def read_template(stage: TextStage, inputs: CompetitionConfig | Context) -> Template:
     """The template of a stage; without one, "." between neighbouring molecule columns and [SEP] between all others.
 
-    Without columns, all text columns are read, or where there are none, all molecule columns.
+    Without columns, all text columns are read, or where there are none, all molecule columns. With enumerate_smiles
+    there must be a SMILES to spell in another way, or molecules to put in another order.
     """
-    columns, literals = stage.columns or inputs.text or inputs.smiles, list[str]()
-    if stage.template is not None:
-        columns, literals = _parsed(stage.template)
-        if stage.columns and set(stage.columns) != set(columns):
-            raise ConfigError(f"columns must be those of the template ({', '.join(columns)}), or be left out")
+    template = stage.template
+    if template is None:
+        named = stage.columns or inputs.text or inputs.smiles
+        joints = ["." if {*pair} <= {*inputs.smiles} else SEPARATOR for pair in pairwise(named)]
+        template = "".join(f"{{{column}}}{joint}" for column, joint in zip(named, [*joints, ""], strict=False))
+    parts = re.split(r"\{([^{}]+)\}", template)
+    literals, columns = parts[::2], parts[1::2]
+    if stage.template is not None and (not columns or {*"{}"} & {*"".join(literals)}):
+        raise ConfigError(f"a template names columns in braces, as in {{a}} [SEP] {{b}}; found {template!r}")
+    if stage.columns and set(stage.columns) != set(columns):
+        raise ConfigError(f"columns must be those of the template ({', '.join(columns)}), or be left out")
     known = [*inputs.smiles, *inputs.text, *inputs.categorical]
     foreign = [column for column in columns if column not in known]
     if foreign or not columns:
@@ -81,37 +89,24 @@ def read_template(stage: TextStage, inputs: CompetitionConfig | Context) -> Temp
             "Name the column under competition.text or competition.smiles."
         )
     molecules = frozenset(columns if reads_atoms(stage) else {*columns} & {*inputs.smiles})
-    if not literals:
-        pairs = zip(columns, columns[1:], strict=False)
-        literals = ["", *("." if {a, b} <= {*inputs.smiles} else SEPARATOR for a, b in pairs), ""]
     if molecules >= set(columns):  # blanks around an arrow are for the reader
         literals = [re.sub(r"\s*([.>]+)\s*", r"\1", literal) for literal in literals]
-    return Template(columns, literals, molecules)
+    found = Template(columns, literals, molecules)
+    if enumerates := getattr(stage, "enumerate_smiles", False):
+        if not molecules:
+            raise ConfigError(
+                f"enumerate_smiles needs a column of molecules; this stage reads {', '.join(columns)}. "
+                "Name one, or set tokens: smiles where a text column holds SMILES."
+            )
+        if enumerates == "order" and len(columns) > 1 and not found.is_reaction:
+            raise ConfigError(
+                "enumerate_smiles: order needs columns that are a side of a reaction; this stage reads "
+                f"{', '.join(columns)} in their order. Set a template with an arrow, such as template: "
+                '"{' + "}.{".join(columns) + '}>>".'
+            )
+    return found
 
 
 def reads_atoms(stage: TextStage) -> bool:
     """Whether all columns are SMILES, cut into atoms."""
     return stage.tokens == "smiles" or (stage.weights in WEIGHT_SETS and WEIGHT_SETS[stage.weights].atoms)
-
-
-def _parsed(template: str) -> tuple[list[str], list[str]]:
-    """Columns, and what stands before each and behind the last, of a text such as "{a}.{b}>>{c}"."""
-    parts = re.split(r"\{([^{}]+)\}", template)
-    if len(parts) == 1 or any(brace in literal for literal in parts[::2] for brace in "{}"):
-        raise ConfigError(f"a template names columns in braces, as in {{a}} [SEP] {{b}}; found {template!r}")
-    return parts[1::2], parts[::2]
-
-
-def require_molecules(template: Template, order_only: bool) -> None:
-    """Check that there is a SMILES to spell in another way, or molecules to put in another order."""
-    columns = ", ".join(template.columns)
-    if not template.smiles:
-        raise ConfigError(
-            f"enumerate_smiles needs a column of molecules; this stage reads {columns}. "
-            "Name one, or set tokens: smiles where a text column holds SMILES."
-        )
-    if order_only and len(template.columns) > 1 and not template.is_reaction:
-        raise ConfigError(
-            f"enumerate_smiles: order needs columns that are a side of a reaction; this stage reads {columns} in their "
-            'order. Set a template with an arrow, such as template: "{' + "}.{".join(template.columns) + '}>>".'
-        )

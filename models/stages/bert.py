@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from competition.tables import Rows
 from models.inputs.encoders import check_vocabulary, cut_note, new_encoder, pretrained, set_config_rates
 from models.inputs.spelling import ANY_SPELLING, mirrored, spelled
-from models.inputs.template import SEPARATOR, read_template, require_molecules
+from models.inputs.template import SEPARATOR, read_template
 from models.inputs.tokens import Ids, encode, learn_smiles_tokens, learn_word_pieces, pad, separator_of, unknown_share
 from models.notes import write_notes
 from models.settings import BertStage
@@ -51,9 +51,6 @@ class Bert(Neural):
     def __init__(self, config: BertStage, context: Context) -> None:
         super().__init__(config, context)
         self.template = read_template(config, context)
-        self.order_only = config.enumerate_smiles == "order"
-        if config.enumerate_smiles:
-            require_molecules(self.template, self.order_only)
 
     @property
     def n_augmentations(self) -> tuple[int | None, int]:
@@ -89,12 +86,12 @@ class Bert(Neural):
         """Token ids of all rows."""
         tokenizer = Tokenizer.from_pretrained(folder, local_files_only=True)
         items, _ = self._items(rows, tokenizer, augmentation, seed)
-        lengths = np.array([len(ids) for ids in items], dtype=np.int64)
-        return Batches(items, lengths, partial(pad, pad_id=tokenizer.pad_token_id))
+        return Batches(items, np.array(list(map(len, items))), partial(pad, pad_id=tokenizer.pad_token_id))
 
     def _items(self, rows: Rows, tokenizer: Tokenizer, augmentation: int = 0, seed: int = 0) -> tuple[list[Ids], int]:
         """Token ids of each row's text, and how many texts were too long."""
-        spell = partial(spelled, augmentation=augmentation, seed=seed, order_only=self.order_only)
+        order_only = self.config.enumerate_smiles == "order"
+        spell = partial(spelled, augmentation=augmentation, seed=seed, order_only=order_only)
         texts = self.template.texts(rows.inputs, separator_of(tokenizer), spell)
         return encode(tokenizer, texts, self.config.too_long)
 

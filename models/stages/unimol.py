@@ -101,12 +101,9 @@ class Unimol(OnConformers):
 
     def reader(self, folder: Path) -> Any:
         """Tokens and centred coordinates."""
-        vocabulary = read_json(folder / VOCABULARY)
-
-        def read(smiles: str, conformer: NDArray[np.float32]) -> Item:
-            return encode(conformer, vocabulary, self.config.remove_hydrogens)
-
-        return read, partial(collate, padding=vocabulary.index("[PAD]"))
+        vocabulary, without = read_json(folder / VOCABULARY), self.config.remove_hydrogens
+        padding = vocabulary.index("[PAD]")
+        return lambda smiles, conformer: encode(conformer, vocabulary, without), partial(collate, padding=padding)
 
 
 def read_vocabulary(files: dict[str, Path]) -> list[str]:
@@ -128,7 +125,7 @@ def encode(conformer: NDArray[np.float32], vocabulary: list[str], remove_hydroge
     table, unknown = Chem.GetPeriodicTable(), vocabulary.index("[UNK]")
     id_of = {symbol: i for i, symbol in enumerate(vocabulary)}
     # Atomic number 0 is '*', the open end of a repeat unit; its symbol is not in the dictionary.
-    ids = [id_of.get(table.GetElementSymbol(int(number)), unknown) if number else unknown for number in atoms[:, 0]]
+    ids = [id_of.get(table.GetElementSymbol(int(number)), unknown) for number in atoms[:, 0]]
     centred = np.pad(atoms[:, 1:] - atoms[:, 1:].mean(axis=0), ((1, 1), (0, 0)))  # [CLS] and [SEP] at the centroid
     return {
         "tokens": np.array([id_of["[CLS]"], *ids, id_of["[SEP]"]], dtype=np.int64),

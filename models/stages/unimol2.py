@@ -168,11 +168,8 @@ class Unimol2(OnConformers):
 
     def reader(self, folder: Path) -> Any:
         """Graph and coordinates of the heavy atoms."""
-
-        def read(smiles: str, conformer: NDArray[np.float32]) -> Item:
-            return featurise(prepared(smiles, self.config.fragments, self.config.repeat_units), conformer)
-
-        return read, collate
+        how = self.config.fragments, self.config.repeat_units
+        return lambda smiles, conformer: featurise(prepared(smiles, *how), conformer), collate
 
 
 def featurise(molecule: Chem.Mol, conformer: NDArray[np.float32]) -> Item:

@@ -6,7 +6,6 @@ A layer is a member of the longest numbered list of the backbone (`encoder.layer
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +17,10 @@ from models.settings import NeuralStage
 from models.training.heads import Network
 
 
-def layers_of(backbone: nn.Module, needed_by: str = "") -> dict[str, nn.Module]:
-    """Layers of a backbone by name, from the input on; none where it has no list of equal parts, a ConfigError where a
-    setting needs them.
-    """
+def layers_of(backbone: nn.Module) -> dict[str, nn.Module]:
+    """Layers of a backbone by name, from the input on; none where it has no list of equal parts."""
     lists = {name: part for name, part in backbone.named_modules() if isinstance(part, nn.ModuleList)}
     equal = {name: part for name, part in lists.items() if len({type(layer) for layer in part}) == 1}
-    if not equal and needed_by:
-        raise ConfigError(f"{needed_by} needs a backbone with layers, and this one has none; remove it.")
     name = max(equal, key=lambda name: sum(p.numel() for p in equal[name].parameters()), default="")
     return {f"{name}.{i}": layer for i, layer in enumerate(equal.get(name, []))}
 
@@ -40,14 +35,8 @@ def prepare_layers(backbone: nn.Module, settings: NeuralStage) -> None:
         for parameter in found:
             parameter.requires_grad_(False)
     if settings.checkpoint_layers:
-        for layer in layers_of(backbone, "checkpoint_layers").values():
-            layer.forward = partial(_recomputed, layer, layer.forward)
-
-
-def _recomputed(layer: nn.Module, forward: Any, *args: Any, **kwargs: Any) -> Any:
-    if layer.training and torch.is_grad_enabled():
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-    return forward(*args, **kwargs)
+        for layer in layers_of(backbone).values():
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def make_optimizer(network: Network, settings: NeuralStage) -> torch.optim.AdamW:
@@ -55,7 +44,7 @@ def make_optimizer(network: Network, settings: NeuralStage) -> torch.optim.AdamW
 
     Source of the layer-wise rates: Howard and Ruder, ULMFiT, ACL 2018.
     """
-    layers = list(layers_of(network.backbone, "layer_decay" if settings.layer_decay < 1 else ""))
+    layers = list(layers_of(network.backbone))
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
@@ -73,10 +62,8 @@ def make_optimizer(network: Network, settings: NeuralStage) -> torch.optim.AdamW
 
 def _depth(name: str, layers: list[str]) -> int:
     """Layers below and including the one that a parameter belongs to: 0 for embeddings, all for what stands behind."""
-    for i, layer in enumerate(layers):
-        if name.startswith(f"{layer}."):
-            return i + 1
-    return 0 if "embed" in name else len(layers)
+    behind = 0 if "embed" in name else len(layers)
+    return next((i for i, layer in enumerate(layers, start=1) if name.startswith(f"{layer}.")), behind)
 
 
 def make_average(network: Network, settings: NeuralStage) -> AveragedModel | None:

@@ -108,14 +108,6 @@ def test_what_cannot_be_spelled_or_ordered_is_a_config_error(how: Any, ctx: Any)
         Bert(stage(enumerate_smiles=how), context(*ctx))
 
 
-def test_a_reaction_is_read_from_several_columns_by_a_template(tmp_path: Path) -> None:
-    train = table()
-    train.inputs["product"] = "CCO"
-    one = Bert(stage(template="{SMILES}.{product}>>{product}"), context(["SMILES", "product"]))
-    one.start(train, tmp_path)
-    assert texts_of(one, train, tmp_path)[0] == f"[CLS]{train.inputs['SMILES'][0]}.CCO>>CCO[SEP]"
-
-
 @pytest.mark.parametrize(("column", "rare", "kind"), [("note", "zyzzyva", "texts"), ("SMILES", "[Se]", "smiles")])
 def test_a_learned_vocabulary_never_sees_what_only_held_out_rows_have(
     column: str, rare: str, kind: str, tmp_path: Path

@@ -57,14 +57,6 @@ def test_layer_decay_lowers_the_rate_from_layer_to_layer_down_to_the_embeddings(
     assert without == {name for name in found if name.endswith("bias") or "norm" in name}
 
 
-@pytest.mark.parametrize("setting", [{"layer_decay": 0.9}, {"checkpoint_layers": True}])
-def test_what_needs_layers_is_a_config_error_without_them(setting: dict[str, Any]) -> None:
-    net = network(nn.Linear(2, 4))
-    with pytest.raises(ConfigError, match=f"{next(iter(setting))} needs a backbone with layers"):
-        prepare_layers(net.backbone, settings(**setting))
-        make_optimizer(net, settings(**setting))
-
-
 def test_frozen_parts_are_not_trained_and_an_unknown_one_is_named() -> None:
     net = network()
     prepare_layers(net.backbone, settings(freeze=["embeddings", "encoder.layer.0."]))

@@ -23,7 +23,7 @@ from models.training import trainer
 from models.training.batches import Batches, Sample
 from models.training.checkpoint import seconds_in
 from models.training.heads import Head, Network
-from models.training.losses import Labels
+from models.training.losses import Labels, target_weights
 from models.training.schedules import with_warmup
 
 
@@ -143,6 +143,18 @@ def test_labels_with_a_weight_of_zero_train_nothing_and_only_the_targets_are_pre
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
     assert predict(net, tmp_path / "c", n_targets=1).shape == (len(y), 1)
+
+
+def test_the_loss_weighs_the_targets(tmp_path: Path) -> None:
+    of = sample(*rows(), np.array([1.0, 0.5]))
+    labels = trainer.Trainer(network(), settings(loss="weighted_mae"), 0, tmp_path, lambda *_: None).prepare(of)
+    assert labels.weights[0].tolist() == pytest.approx(target_weights("weighted_mae", of.y) * [1, 0.5])
+
+
+def test_the_gradient_of_a_step_is_clipped(tmp_path: Path) -> None:
+    with mock.patch.object(torch.optim.AdamW, "zero_grad"):
+        net = fit(tmp_path, epochs=1, batch_size=40, clip_norm=1e-3)
+    assert sum(float(part.grad.square().sum()) for part in net.parameters()) ** 0.5 == pytest.approx(1e-3, rel=1e-3)
 
 
 def test_a_loss_that_is_not_finite_is_a_data_error_that_says_what_to_do(tmp_path: Path) -> None:
