@@ -84,7 +84,7 @@ def page(competition: str, public_share: float) -> str:
         except DataError:  # a file of no run, or of one that was deleted
             continue
     scores = pd.DataFrame([one.model_dump() for one in files], columns=["submission", *BOARDS]).set_index("submission")
-    scores, public, chosen = scores.astype(float), pd.DataFrame(), list[str]()
+    scores, public = scores.astype(float), pd.DataFrame()
     said = rank_correlations(scores)
     labels = read_labels(competition) if oof else None
     n_rows = len(labels.ids_of_all(list(oof.values()))) if labels else 0
@@ -95,19 +95,18 @@ def page(competition: str, public_share: float) -> str:
         sizes = (n_public := round(n_test * public_share), n_test - n_public)
         public, private = draw(oof, labels, sizes)
         deviations = [number(part.std().median()) for part in (public, private)]
-        chosen, why = to_select(private, metric)
         said += [
             f"The standard deviation of a score is {deviations[0]} on {sizes[0]} public rows and {deviations[1]} on "
             f"{sizes[1]} private rows, drawn from {n_rows} out-of-fold rows by group (--public-share).",
             *lead(scores[PUBLIC], public, metric),
             _shift(paths),
-            why,
+            to_select(private, metric),
         ]
     wrapped = [textwrap.fill(line, 110, initial_indent="- ", subsequent_indent="  ") for line in said]
     label = f"{metric.name}, {'greater' if metric.greater_is_better else 'less'} is better"
     parts = [f"# Submissions of {paths.name}: {label}", _table(known), "\n".join(wrapped)]
     if scores[[CV, PUBLIC]].notna().all(axis=1).any():
-        plot(scores, public, chosen, label, paths.report / PICTURE)
+        plot(scores, public, label, paths.report / PICTURE)
         parts.append(f"Plot: {shown(paths.report / PICTURE)}")
     return "\n\n".join(parts)
 
@@ -141,21 +140,20 @@ def lead(board: pd.Series, public: pd.DataFrame, metric: Metric) -> list[str]:
     ]
 
 
-def to_select(private: pd.DataFrame, metric: Metric) -> tuple[list[str], str]:
-    """The two files whose better one has the best private score to expect, or the one that there is, and why.
+def to_select(private: pd.DataFrame, metric: Metric) -> str:
+    """Which two files to select: those whose better one has the best private score to expect; or the one there is.
 
     Such files are close in their means, and as little correlated as can be.
     """
-    best = "max" if metric.greater_is_better else "min"
-    pairs = [list(pair) for pair in combinations(map(str, private), min(2, private.shape[1]))]
-    expected = pd.Series([private[pair].agg(best, axis=1).mean() for pair in pairs])
-    chosen = pairs[int(expected.agg(f"idx{best}"))]
-    means = " and ".join(f"{number(private[name].mean())} of {name}" for name in chosen)
-    if len(chosen) == 1:
-        return chosen, f"Select {chosen[0]}; the private score to expect is {means}."
-    return chosen, (
-        f"Select {' and '.join(chosen)}: the better of their private scores is expected to be "
-        f"{number(expected.agg(best))} ({means} alone, correlation {private[chosen].corr().iloc[0, 1]:.3f})."
+    means = {str(name): f"{number(private[name].mean())} of {name}" for name in private}
+    if len(means) == 1:
+        return f"Select {next(iter(means))}; the private score to expect is {means.popitem()[1]}."
+    better = max if metric.greater_is_better else min
+    expected = {pair: private[list(pair)].agg(better.__name__, axis=1).mean() for pair in combinations(means, 2)}
+    a, b = better(expected, key=expected.__getitem__)
+    return (
+        f"Select {a} and {b}: the better of their private scores is expected to be {number(expected[a, b])} "
+        f"({means[a]} and {means[b]} alone, correlation {private[a].corr(private[b]):.3f})."
     )
 
 
@@ -175,16 +173,14 @@ def _table(known: list[Submission]) -> str:
     return str(rows.fillna("-").to_string(index=False, float_format=number, justify="left"))
 
 
-def plot(scores: pd.DataFrame, public: pd.DataFrame, chosen: list[str], label: str, file: Path) -> None:
+def plot(scores: pd.DataFrame, public: pd.DataFrame, label: str, file: Path) -> None:
     """The public score against CV with the noise of the public part, and private scores where they are known."""
-    figure, axes = new_figure(width=6.0, height=4.5)
-    axis, both = axes[0, 0], scores.dropna(subset=[CV, PUBLIC])
+    figure, ((axis,),) = new_figure(width=6.0, height=4.5)
+    both = scores.dropna(subset=[CV, PUBLIC])
     axis.axline((both[CV].mean(),) * 2, slope=1, color="grey", linestyle=":", label="leaderboard = CV")
     errors = public.std().reindex(both.index)
     axis.errorbar(both[CV], both[PUBLIC], errors, fmt="o", ecolor="#9db7d5", label="public, with the noise of its rows")
     axis.plot(both[CV], both[PRIVATE], "s", color="#c2410c", fillstyle="none", label="private")
-    ring = both[both.index.isin(chosen)]
-    axis.scatter(ring[CV], ring[PUBLIC], s=150, facecolor="none", edgecolor="black", label="to select")
     for name, row in both.iterrows():
         axis.annotate(name, (row[CV], row[PUBLIC]), (7, 3), textcoords="offset points")
     axis.set(xlabel=f"{CV} ({label})", ylabel="leaderboard")

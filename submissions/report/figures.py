@@ -16,7 +16,7 @@ MOST_POINTS, MOST_PANELS = 2000, 60
 TRAINING = "training.json"  # of a module that imports torch
 
 
-def fold_scores(scores: dict[str, Array], metric: str) -> str:
+def fold_scores(scores: dict[str, list[float]], metric: str) -> str:
     """The score of each stage in each fold."""
     figure, axes = new_figure(width=6.4, height=1.0 + 0.3 * len(scores))
     for stage, values in reversed(scores.items()):

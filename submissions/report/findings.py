@@ -91,7 +91,9 @@ def gather(run: Run) -> Findings:
         Section("Tables", _tables(run), brief=True),
         Section("Stages", _stages(run, weighted), brief=True),
         Section("Candidates", [*_candidates(run, choice, sign), *said], brief=True),
-        Section("Blend weights", [f"Weights in {weighted}.", _weights(run)]),
+        Section("Blend weights", [
+            f"Weights in {weighted}.", _matrix("column", _weights(run)[run.task.targets], 3)
+        ] if run.weights else []),
         Section("Without one stage", _drop_one(run, blend, sign), brief=True),
         Section("Post-processing", _postprocessing(choice["postprocessing"]), brief=True),
         Section(answers_name, [Table(["file or stage", *_names(run)], [
@@ -157,34 +159,22 @@ def _names(run: Run) -> list[str]:
 
 def _stages(run: Run, weighted: str) -> list[Part]:
     """Each stage on all targets and, where there are several, on each; what marks mean, and notes of the stages."""
-    columns, names = run.columns, _names(run)
-    scored, marks = columns.folds >= 0, {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
+    columns, folds, names = run.columns, run.columns.folds, _names(run)
+    weights = _weights(run).groupby(columns.stage_of.get).sum()
+    marks = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
     rows, by_stage, notes = [], {}, []
     for stage in run.config.stages:
         jobs, y_pred = run.plan.of(stage), columns.oof_of(stage)
-        cv_scores = _scores(run, columns.y[scored], y_pred[scored])
-        folds = [columns.folds == fold for fold in range(run.plan.n_folds)]
-        by_fold = np.array([_scores(run, columns.y[fold], y_pred[fold]) for fold in folds])
-        by_stage[stage] = by_fold[:, 0]
-        own = [name for name in columns.names if columns.stage_of[name] == stage]
-        weight = {t: f"{sum(found[name] for name in own):.3f}" for t, found in run.weights.items()}
-        seconds = sum(read_json(job.folder / REPORT)["seconds"] for job in jobs)
-        of_first = (stage, f"{seconds:.1f}", ", ".join(marks[stage]))
-        for i, (name, score) in enumerate(zip(names, cv_scores, strict=True)):
-            first, time, marked = ("", "", "") if i else of_first
-            rows.append(
-                [
-                    first,
-                    name,
-                    number(score),
-                    mean_and_deviation(by_fold[:, i].tolist()),
-                    weight.get(name, ""),
-                    time,
-                    marked,
-                ]
-            )
+        cv_scores = _scores(run, columns.y[folds >= 0], y_pred[folds >= 0])
+        by_fold = [_scores(run, columns.y[folds == fold], y_pred[folds == fold]) for fold in range(run.plan.n_folds)]
+        by_stage[stage] = [scores[0] for scores in by_fold]
+        seconds = f"{sum(read_json(job.folder / REPORT)['seconds'] for job in jobs):.1f}"
+        for i, (name, score, *of_folds) in enumerate(zip(names, cv_scores, *by_fold, strict=True)):
+            weight = f"{weights.loc[stage, name]:.3f}" if name in weights else ""
+            first, *last = ["", "", ""] if i else [stage, seconds, ", ".join(marks[stage])]
+            rows.append([first, name, number(score), mean_and_deviation(of_folds), weight, *last])
         notes += [f"{stage}: {note}" for note in read_notes(jobs[0].folder)]
-    used, unscored = {mark for found in marks.values() for mark in found}, int((~scored).sum())
+    used, unscored = {mark for found in marks.values() for mark in found}, int((folds < 0).sum())
     return [
         Table(["stage", "target", "cv_score", "fold_scores", "weight", "seconds", "marks"], rows),
         Figure("Scores of the folds", embedded(figures.fold_scores(by_stage, run.metric.name))),
@@ -273,11 +263,15 @@ def _answers(run: Run) -> dict[str, list[float]]:
     return {name: _scores(run, y, table.to_numpy()) for name, table in tables.items()}
 
 
-def _weights(run: Run) -> Table:
-    """The weight of each column for each target."""
-    of_target = run.weights
-    rows = [[name, *(f"{found[name]:.3f}" for found in of_target.values())] for name in run.columns.names]
-    return Table(["column", *of_target], rows)
+def _weights(run: Run) -> pd.DataFrame:
+    """The weight of each column (its index) for each target; no target where the chosen candidate has no weights."""
+    return pd.DataFrame(run.weights, run.columns.names)
+
+
+def _matrix(what: str, values: pd.DataFrame, digits: int) -> Table:
+    """Numbers with names of rows and columns."""
+    cells = values.map(f"{{:.{digits}f}}".format).to_numpy().tolist()
+    return Table([what, *map(str, values)], [[str(name), *row] for name, row in zip(values.index, cells, strict=True)])
 
 
 def _correlations(run: Run) -> list[Part]:
@@ -298,13 +292,12 @@ def _correlations(run: Run) -> list[Part]:
 
 def _folds(run: Run) -> list[Part]:
     """Size and labels of each fold, and what `./run.sh folds` left."""
-    columns, shift = run.columns, run.paths.shift
-    rows = []
-    for fold in np.unique(columns.folds):
-        y = columns.y[columns.folds == fold]
-        labels = [with_error(float(np.nanmean(part)), float(np.nanstd(part))) for part in y.T]
-        rows.append([str(fold), str(len(y)), *labels])
-    parts: list[Part] = [Table(["fold", "rows", *(f"{name}, mean +- sd" for name in run.task.targets)], rows)]
+    targets, shift = run.task.targets, run.paths.shift
+    rows = [
+        [str(fold), str(len(y)), *map(with_error, y.mean(), y.std(ddof=0))]
+        for fold, y in pd.DataFrame(run.columns.y).groupby(run.columns.folds)
+    ]
+    parts: list[Part] = [Table(["fold", "rows", *(f"{name}, mean +- sd" for name in targets)], rows)]
     if not shift.exists():
         return [*parts, "./run.sh folds shows whether held-out rows are like test rows; it has not been run."]
     stored = read_json(shift)
