@@ -43,11 +43,7 @@ def copy_of_user(path: Path, bundle: Bundle, named_in: Path) -> str:
 
 
 def copy_weights(named: str, stage: str, bundle: Bundle) -> str:
-    """Copy the pretrained files of a stage; returns what names them in the notebook.
-
-    Raises:
-        ConfigError: if they are out of reach.
-    """
+    """Copy the pretrained files of a stage; returns what names them in the notebook."""
     folder = bundle.weights / (named if named in WEIGHT_SETS else stage)
     for name, file in find_weights(named).items():
         copy(file, folder / name)
@@ -55,11 +51,7 @@ def copy_weights(named: str, stage: str, bundle: Bundle) -> str:
 
 
 def require_no_paths(bundle: Bundle) -> None:
-    """Check that no packed file of text names a folder of this machine.
-
-    Raises:
-        DataError: if one does.
-    """
+    """Refuse a packed file of text that names a folder of this machine."""
     folders = [folder for folder in (PROJECT, work_root().absolute(), Path.home()) if len(folder.parts) > 2]
     for file in sorted(path for path in bundle.root.rglob("*") if path.suffix in (*CODE, ".json", ".csv")):
         content = file.read_text("utf-8", errors="replace")

@@ -30,11 +30,7 @@ def mounted(inputs: Path, name: str) -> list[Path]:
 
 
 def find_table(name: str, slug: str | None, inputs: Path) -> Path:
-    """The competition's table of this name.
-
-    Raises:
-        DataError: if there is none, or several.
-    """
+    """The competition's table of this name."""
     found = mounted(inputs, name)
     found = [path for path in found if slug in path.relative_to(inputs).parts] or found
     if len(found) != 1:

@@ -75,8 +75,7 @@ def prove(name: str, n_rows: int, limits: dict[str, float], flat: bool = False, 
 def hidden_test(run: Run, n_rows: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A hidden test table, always the same one, and its sample in another order.
 
-    The rows are those of test and training table under new ids, the latter without labels, since the public test table
-    of a code competition may have a few rows alone.
+    The rows are of both tables, under new ids, since the public test table of a code competition may have a few alone.
     """
     competition = run.config.competition
     known, sample = read_text_table(competition.test), read_text_table(competition.sample_submission).head(0)
@@ -94,9 +93,6 @@ def compare(run: Run, notebook: Path, here: Path) -> None:
     """Hold the notebook's predictions against those made here, id by id, in standard deviations of the labels.
 
     A row that cannot be read has to have the means of the labels.
-
-    Raises:
-        SubmissionError: if one differs by more than the tolerance.
     """
     competition = run.config.competition
     found, expected = (read_table(file, [competition.id]).set_index(competition.id) for file in (notebook, here))

@@ -74,11 +74,7 @@ def push(name: str, training: bool = False, poll: float = 15.0, limit: float = 1
 
 
 def wait(what: str, look: Callable[[], str], poll: float, limit: float) -> str:
-    """Look until the platform has finished, well or not; prints each new state, and returns the last.
-
-    Raises:
-        ServiceError: if the limit is over, or the platform does not answer several times in a row.
-    """
+    """Look until the platform has finished, well or not; prints each new state, and returns the last."""
     end, misses, said = time.monotonic() + limit, 0, ""
     while True:
         try:

@@ -43,11 +43,7 @@ class Sandbox:
 
 
 def make_sandbox(root: Path, packages: Iterable[str], without: set[str]) -> Sandbox:
-    """An empty sandbox, in whose environment this interpreter has some of its packages and what they need.
-
-    Args:
-        without: packages that the notebook installs itself.
-    """
+    """An empty sandbox with some of the packages that are here and what they need, but for those `without`."""
     probe = [*UNSHARE, "true"]
     namespaces = bool(shutil.which(probe[0])) and not subprocess.run(probe, capture_output=True).returncode
     sandbox = Sandbox(root, namespaces)
@@ -80,7 +76,7 @@ def run_notebook(sandbox: Sandbox, notebook: Path, limits: dict[str, float], log
     variables = {name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH") if name in os.environ}
     variables |= {"PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin", "HOME": str(sandbox.root / "home")}
     variables |= {"KAGGLE_INPUT": str(sandbox.input), "KAGGLE_WORKING": str(sandbox.working)}
-    variables |= {"KAGGLE_KERNEL_RUN_TYPE": "Batch"}
+    variables |= {"KAGGLE_KERNEL_RUN_TYPE": "Batch"}  # by which setup.sh uses the interpreter that is there
     command = [*(UNSHARE if sandbox.namespaces else []), python, "-P", EXECUTE, notebook]
     used, started, known = dict.fromkeys(limits, 0.0), time.monotonic(), set[psutil.Process]()
     with log.open("w") as said:

@@ -26,11 +26,7 @@ LINUX = [*(f"manylinux_2_{minor}" for minor in range(28, 4, -1)), "manylinux2014
 
 
 def add_wheels(bundle: Bundle, python: str) -> None:
-    """Put requirements.txt and the wheels that it names, for this Python, into a bundle that has all else.
-
-    Raises:
-        ServiceError: if pip cannot fetch one.
-    """
+    """Put requirements.txt and the wheels that it names, for this Python, into a bundle that has all else."""
     image = image_packages()
     if any(bundle.root.rglob("*.skops")):  # only its own version reads an estimator of scikit-learn for certain
         image.discard("scikit-learn")
@@ -64,11 +60,7 @@ def imported_by(folder: Path) -> set[str]:
 
 
 def versions_of(names: Iterable[str], without: set[str], python: str = PYTHON) -> dict[str, str]:
-    """The packages `names` and all that they need on Linux, with the versions that are installed here.
-
-    Args:
-        without: packages that are left out with what they need.
-    """
+    """The packages `names` and all that they need on Linux but for those `without`: name -> version installed here."""
     there = {"python_version": python, "sys_platform": "linux", "platform_system": "Linux"}
     there |= {"platform_machine": "x86_64"}
     versions, waiting, seen = dict[str, str](), {Requirement(name) for name in names}, set[Requirement]()

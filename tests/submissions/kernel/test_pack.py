@@ -157,12 +157,9 @@ def test_the_notebook_is_valid_has_no_outputs_and_asks_for_no_internet(work: Pat
     assert (metadata["enable_gpu"], metadata["machine_shape"]) == (True, "NvidiaTeslaT4")
 
 
-@pytest.mark.parametrize(
-    ("name", "slug"),
-    [("x", "x-pack"), ("My_Data", "my-data-pack"), ("y" * 80, "y" * 45 + "-pack"), ("--", "competition-pack")],
-)
-def test_names_on_kaggle_have_6_to_50_characters(name: str, slug: str) -> None:
-    assert slug_of(name, "pack") == slug
+def test_names_on_kaggle_have_6_to_50_characters() -> None:
+    found = [slug_of(name, "pack") for name in ("x", "My_Data", "y" * 80, "--")]
+    assert found == ["x-pack", "my-data-pack", "y" * 45 + "-pack", "competition-pack"]
 
 
 FEATURES = "def product(inputs):\n    return inputs[['x']].to_numpy() * inputs[['z']].to_numpy()\n"
@@ -188,32 +185,31 @@ def settings_of(bundle: Bundle) -> dict[str, Any]:
 
 def test_every_path_of_the_training_yaml_leads_to_the_mount_or_into_the_bundle(tmp_path: Path) -> None:
     path = to_train(tmp_path / "made", competition={"extra_train": [{"file": "more/extra.csv"}]})
-    extra = tmp_path / "made" / "more" / "extra.csv"
-    extra.parent.mkdir()
+    extra, mount, downloaded = (
+        path.parent / "more" / "extra.csv",
+        f"/kaggle/input/competitions/{SLUG}",
+        kaggle_files(SLUG),
+    )
+    for folder in (extra.parent, downloaded / "data"):
+        folder.mkdir(parents=True)
     shutil.copy(path.parent / "train.csv", extra)
     made = build_training(path)
     settings = settings_of(made)["competition"]
-    assert settings["train"] == f"/kaggle/input/competitions/{SLUG}/train.csv"
-    assert settings["sample_submission"] == f"/kaggle/input/competitions/{SLUG}/sample_submission.csv"
+    assert (settings["train"], settings["test"]) == (f"{mount}/train.csv", f"{mount}/test.csv")
     assert "answers" not in settings
     assert (made.root / settings["features"].split(":")[0]).read_text() == FEATURES
     assert (made.root / settings["extra_train"][0]["file"]).read_bytes() == extra.read_bytes()
     assert [file.name for file in made.root.rglob("*.csv")] == ["extra.csv"]
 
-
-def test_a_table_that_the_platform_has_in_an_archive_travels(tmp_path: Path) -> None:
-    path, folder = to_train(tmp_path / "made"), kaggle_files(SLUG)
-    (folder / "data").mkdir(parents=True)
-    document = yaml.safe_load(path.read_text())
+    document = yaml.safe_load(path.read_text())  # as downloaded, with a table that the platform has in an archive
     for key, name in (("train", "data/train.csv"), ("test", "test.csv")):
-        shutil.copy(path.parent / f"{key}.csv", folder / name)
-        document["competition"][key] = str(folder / name)
+        shutil.copy(path.parent / f"{key}.csv", downloaded / name)
+        document["competition"][key] = str(downloaded / name)
     path.write_text(yaml.safe_dump(document))
     write_json(kaggle_listing(SLUG), {"listed": {"data/train.csv": 1, "test.csv.zip": 1, "sample_submission.csv": 1}})
-    made = build_training(path)
-    settings = settings_of(made)["competition"]
-    assert settings["train"] == f"/kaggle/input/competitions/{SLUG}/data/train.csv"
-    assert (made.root / settings["test"]).read_bytes() == (folder / "test.csv").read_bytes()
+    settings = settings_of(build_training(path))["competition"]
+    assert settings["train"] == f"{mount}/data/train.csv"
+    assert (made.root / settings["test"]).read_bytes() == (downloaded / "test.csv").read_bytes()
 
 
 def test_weights_travel_or_the_bundle_is_not_made(tmp_path: Path) -> None:

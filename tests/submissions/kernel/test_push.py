@@ -105,14 +105,14 @@ def test_a_push_that_was_stopped_goes_on_without_uploading_again(
 ) -> None:
     packed()
 
-    def stop(what: str, *rest: object) -> None:
+    def stop(what: str, *rest: object) -> str:
         if what.startswith(stopped):
             raise KeyboardInterrupt
+        return "ready"
 
-    with monkeypatch.context() as patched:
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(push_module, "wait", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run_push()
+        run_push()
     run_push()
     assert versions(server) == (1, 1)
 
