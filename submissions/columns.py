@@ -68,11 +68,7 @@ class Columns:
 
 
 def load_columns(config: Config, paths: Paths, plan: Plan) -> Columns:
-    """All columns of a run.
-
-    Raises:
-        DataError: if predictions do not fit the tables.
-    """
+    """All columns of a run; DataError if predictions do not fit the tables."""
     competition, task = config.competition, task_of(config.competition)
     train, test = read_table(paths.train), read_table(paths.test)
     ids, test_ids = list(train[competition.id]), list(test[competition.id])

@@ -100,11 +100,7 @@ class Run:
 
     @cached_property
     def columns(self) -> Columns:
-        """All columns with ids, folds and labels.
-
-        Raises:
-            DataError: if predictions do not fit the tables.
-        """
+        """All columns with ids, folds and labels; DataError if predictions do not fit the tables."""
         return load_columns(self.config, self.paths, self.plan)
 
     def oof_table(self) -> pd.DataFrame:
@@ -113,11 +109,7 @@ class Run:
 
     @property
     def stored(self) -> dict[str, Any]:
-        """The content of run.json.
-
-        Raises:
-            DataError: if it is not there, or is none of ours.
-        """
+        """The content of run.json."""
         return read_manifest(self.folder)
 
     def has(self, step: str) -> bool:
@@ -139,7 +131,7 @@ class Run:
         return read_part(self.folder, step)
 
     def keep(self, step: str, found: dict[str, Any], files: list[str]) -> dict[str, Any]:
-        """Write what a step found into run.json, with the digests of its files; returns it as it can be read again."""
+        """Write what a step found into run.json, with the digests of its files; returns it as it is read again."""
         same = (self.folder / MANIFEST).is_file() and self.stored["made_from"] == self.made_from
         content = self.stored if same else _manifest(self)
         part = {**found, "files": {name: sha256_of(self.folder / name) for name in files}}
@@ -199,33 +191,26 @@ def open_run(competition: str, seed: int | None = None, reuse: bool = False, bud
     return Run(name, made_from, paths.run(name), config, paths, jobs, left_out)
 
 
-def load_run(folder: Path) -> Run:
-    """A run as its folder holds it; for predictions of new rows its jobs must be there, too, but no table.
-
-    Raises:
-        ConfigError, DataError: if its run.json cannot be read, or is of another version of this code.
-    """
-    stored = read_manifest(folder)
-    config = validate(Config, stored["config"], folder / MANIFEST)
-    paths = Paths(folder.parent.parent.name)
-    keys = {stage["name"]: stage["key"] for stage in stored["stages"]}
-    jobs = [j for n, key in keys.items() for j in jobs_of(n, config.stages[n], key, stored["n_folds"], paths)]
-    made = Plan(jobs, keys, stored["n_folds"], stored["test_key"], dict(config.stages))
-    return Run(stored["run"], stored["made_from"], folder, config, paths, made)
-
-
 def latest_run(competition: str) -> Run:
     """The run of a competition that was written last, as its folder holds it.
 
+    For predictions of new rows its jobs must be there, too, but no table.
+
     Raises:
-        ConfigError, DataError: if there is none, or it cannot be read.
+        ConfigError, DataError: if there is none, or it cannot be read, or is of another version of this code.
     """
     paths = Paths.of(competition)
     if not paths.latest_run.exists():
         raise DataError(
             f"{paths.root} must hold a finished run; run ./run.sh full {competition} first, and look at the name."
         )
-    return load_run(paths.run(paths.latest_run.read_text(encoding="utf-8").strip()))
+    folder = paths.run(paths.latest_run.read_text(encoding="utf-8").strip())
+    stored = read_manifest(folder)
+    config = validate(Config, stored["config"], folder / MANIFEST)
+    keys = {stage["name"]: stage["key"] for stage in stored["stages"]}
+    jobs = [j for n, key in keys.items() for j in jobs_of(n, config.stages[n], key, stored["n_folds"], paths)]
+    made = Plan(jobs, keys, stored["n_folds"], stored["test_key"], dict(config.stages))
+    return Run(stored["run"], stored["made_from"], folder, config, paths, made)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -367,8 +352,6 @@ def _manifest(run: Run) -> dict[str, Any]:
         "config": run.config.model_dump(mode="json"),
         "stages": stages,
         "columns": columns.names,
-        "targets": run.task.targets,
-        "outputs": run.task.outputs,
         "sample_columns": list(read_table(run.paths.sample).columns),
         "n_folds": run.plan.n_folds,
         "label_means": columns.label_means,

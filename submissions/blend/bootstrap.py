@@ -28,18 +28,13 @@ def bootstrap_scores(
     seed: int,
     size: int | None = None,
 ) -> dict[str, Array]:
-    """Scores of several predictions on the same resampled rows.
+    """Scores (draws,) of several predictions on the same resampled rows, NaN where a draw leaves the metric undefined.
 
     Args:
         y: (n_rows, n_targets), NaN where there is no label.
         predictions: by name, (n_rows, n_outputs) each, finite.
         groups: (n_rows,), equal for rows that are drawn together, from 0 up without a gap.
-        draws: number of resamples.
-        seed: of the resamples.
         size: groups in each resample; None for as many as there are.
-
-    Returns:
-        By name, (draws,); NaN where a draw leaves the metric undefined.
     """
     score = (_by_sums if fast(metric) else _one_by_one)(metric, y, predictions, groups)
     parts = [score(counts) for counts in _counts(int(groups.max()) + 1, len(groups), draws, seed, size)]

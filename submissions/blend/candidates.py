@@ -51,9 +51,7 @@ class Predictor(Protocol):
 class Blend:
     """A weighted sum of columns.
 
-    weights: (n_columns, n_outputs).
-    intercept: (n_outputs,); not 0 only where the weights do not sum to 1, and of a ridge.
-    settings: what was tuned, by name, for each output.
+    weights: (n_columns, n_outputs); intercept: (n_outputs,); settings: what was tuned, by name, for each output.
     """
 
     weights: Array
@@ -134,7 +132,7 @@ def convex(problem: Problem, without: Folds) -> Solution:
 
 def convex_and_ridge(problem: Problem, without: Folds) -> Solution:
     """Halfway between `convex` and `ridge`."""
-    one, other = problem.solve(convex, without), problem.solve(ridge, without)
+    one, other = (problem.solve(solver, without) for solver in (convex, ridge))
     return Solution((one.weights + other.weights) / 2, (one.intercept + other.intercept) / 2, other.settings)
 
 
@@ -167,7 +165,7 @@ def shrunk_ridge(problem: Problem, without: Folds) -> Solution:
         penalty = suggest("penalty", SMALLEST_PENALTY, LARGEST_PENALTY, log=True)
         return float(loss(held_out(towards_equal, penalty)[None], np.zeros((1, len(inner))))[0])
 
-    # the corners: equal and convex weights, hardly corrected
+    # first the corners: equal and convex weights, hardly corrected
     corners = [{"towards_equal": corner, "penalty": LARGEST_PENALTY} for corner in (1.0, 0.0)]
     settings = _tuned(error, corners, problem.trials, problem.seed)
     return Solution(weights_of([without])(**settings)[0], settings=settings)
@@ -232,16 +230,15 @@ def hill_climb(problem: Problem, without: Folds) -> Solution:
     Each column is mixed in once; weights sum to 1. Source: the package hillclimbers, with negative weights.
     """
     loss, each, steps = _in_sample(problem, without), np.eye(problem.n_columns), CLIMBING_STEPS[:, None]
-    losses = loss(each)
-    unused = list(range(problem.n_columns))
+    losses, unused = loss(each), list(range(problem.n_columns))
     weights, least = each[unused.pop(int(np.argmin(losses)))], losses.min()
     while unused:
-        mixed = {j: (1 - steps) * weights + steps * each[j] for j in unused}
-        found = {j: loss(part) for j, part in mixed.items()}
+        found = {j: loss((1 - steps) * weights + steps * each[j]) for j in unused}
         j = min(unused, key=lambda j: found[j].min())
         if not found[j].min() < least:
             break
-        weights, least = mixed[j][int(np.argmin(found[j]))], found[j].min()
+        step, least = CLIMBING_STEPS[np.argmin(found[j])], found[j].min()
+        weights = (1 - step) * weights + step * each[j]
         unused.remove(j)
     return Solution(weights)
 

@@ -56,14 +56,11 @@ class Matrices:
     @cached_property
     def problems(self) -> list[Problem]:
         """What weights are solved for: one vector for each target, or one for all."""
-        n_targets = self.y.shape[1]
-        metric = self.metric
-        if metric.column is None and n_targets == 1:
+        targets, metric = list(range(self.y.shape[1])), self.metric
+        if metric.column is None and len(targets) == 1:
             metric = replace(metric, column=lambda y, y_pred: self.metric(y[:, None], y_pred[:, None]))
-        return [
-            Problem(self, each, metric, self.seeds[each[0]] if self.seeds else 0)
-            for each in ([range(n_targets)] if self.weights == "shared" else [[t] for t in range(n_targets)])
-        ]
+        together = [targets] if self.weights == "shared" else [[t] for t in targets]
+        return [Problem(self, each, metric, self.seeds[each[0]] if self.seeds else 0) for each in together]
 
 
 class Units(NamedTuple):

@@ -146,7 +146,7 @@ class Stack:
 class Stacked(Candidate):
     """A stack on the blend `default` as a candidate.
 
-    The residual of each row is that of the blend fitted without the row's fold too. Size and use of the correction come
+    The residual of each row is that of the blend fitted without the row's fold too; size and use of the correction come
     from the error in the folds left, each predicted by a correction of the others.
     """
 
