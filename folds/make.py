@@ -44,18 +44,18 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
     whole = all(path.exists() for path in (paths.folds, paths.groups, paths.folds_report))
     ids = table[competition.id]
     if not whole or read_json(paths.folds_report, "made_from", "sha256")["made_from"] != made_from:
-        made = divide(config, own_rows(table), competition, competition.seed)
-        extra = np.arange(len(table) - len(made.folds))  # last; they train in every fold, each a group of its own
+        folds, groups = divide(config, own_rows(table), competition, competition.seed)
+        crossing = int((pd.Series(folds).groupby(groups).nunique() > 1).sum())
+        extra = np.arange(len(table) - len(folds))  # last; they train in every fold, each a group of its own
         command.require_no_training(paths)
-        folds = np.concatenate([made.folds, np.full_like(extra, -1)])
-        groups = np.concatenate([made.groups, made.groups.max() + 1 + extra])
+        folds, groups = np.append(folds, np.full_like(extra, -1)), np.append(groups, groups.max() + 1 + extra)
         write_table(paths.folds, pd.DataFrame({"id": ids, "fold": folds}))
         write_table(paths.groups, pd.DataFrame({"id": ids, "group": groups}))
         report = {
             "made_from": made_from,
             "sha256": sha256_of(paths.folds),
             "time_ordered": config.kind == "time",
-            "inputs_in_several_folds": made.crossing,
+            "inputs_in_several_folds": crossing,
         }
         write_json(paths.folds_report, report)
     report, said = read_json(paths.folds_report), ""

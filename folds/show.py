@@ -101,7 +101,7 @@ def compare(
         print(f"... folds of kind {kind}, to compare", flush=True)
         other = config.model_copy(update={"kind": kind, "file": None, "n_folds": int(folds.max()) + 1})
         try:
-            of_kind[kind] = divide(other, train, competition, competition.seed).folds
+            of_kind[kind] = divide(other, train, competition, competition.seed)[0]
         except DataError as error:
             print(f"kind {kind} is left out: {error}")
     asked = test.sample(min(QUERIES, len(test)), random_state=seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,39 +25,29 @@ NEEDS = {
 """Kind of folds -> the setting of the competition that it needs."""
 
 
-@dataclass(frozen=True)
-class Division:
-    """Folds and what they were made of.
+def divide(
+    config: FoldsConfig, table: pd.DataFrame, competition: CompetitionConfig, seed: int
+) -> tuple[Numbers, Numbers]:
+    """Fold and group of each row of the prepared training table, whatever the order of rows; a fold may be -1.
 
-    folds: (n_rows,), -1 for rows that train in every fold.
-    groups: (n_rows,), equal for rows that share a fold by construction.
-    crossing: number of inputs that stand in several folds; not 0 only by `equal_inputs_may_cross`.
+    Rows of a group share a fold, unless in folds of the user's own `equal_inputs_may_cross`.
     """
-
-    folds: Numbers
-    groups: Numbers
-    crossing: int = 0
-
-
-def divide(config: FoldsConfig, table: pd.DataFrame, competition: CompetitionConfig, seed: int) -> Division:
-    """Folds and groups of the rows of the prepared training table; they do not depend on the order of rows."""
     if config.kind in NEEDS and not getattr(competition, NEEDS[config.kind]):
         raise DataError(
             f"folds.kind {config.kind} needs competition.{NEEDS[config.kind]}. Set it, or choose another kind."
         )
     order = np.argsort(table[competition.id].to_numpy().astype(str), kind="stable")
     rows = table.iloc[order].reset_index(drop=True)
-    ids, groups, crossing = rows[competition.id], groups_of(config, rows, competition), 0
+    ids, groups = rows[competition.id], groups_of(config, rows, competition)
     if config.kind in ("column", "file"):
         folds = read_folds(config.file, list(ids)) if config.file else rows[FOLD].to_numpy(dtype=np.int64)
         where = config.file or "competition.fold_column"
         require_numbers(folds, where)
         cross = np.flatnonzero(pd.Series(folds).groupby(groups).nunique() > 1)
-        crossing = len(cross)
-        if crossing and not config.equal_inputs_may_cross:
+        if len(cross) and not config.equal_inputs_may_cross:
             named = ", ".join(f"{ids[i]!r} in {folds[i]}" for i in np.flatnonzero(groups == cross[0])[:3])
             raise DataError(
-                f"{where} must keep rows with the same whole input in one fold; {crossing} inputs stand in several "
+                f"{where} must keep rows with the same whole input in one fold; {len(cross)} inputs stand in several "
                 f"(the first: {named}). Correct the folds, or set folds.equal_inputs_may_cross: true."
             )
     elif config.kind == "time":
@@ -67,7 +56,7 @@ def divide(config: FoldsConfig, table: pd.DataFrame, competition: CompetitionCon
         _require_divisible(config, groups, ids)
         folds = _split(config, rows[competition.targets], groups, derive_seed(seed, "folds") % 2**31)
     back = np.argsort(order)
-    return Division(folds[back], groups[back], crossing)
+    return folds[back], groups[back]
 
 
 def _require_divisible(config: FoldsConfig, groups: Numbers, ids: pd.Series) -> None:

@@ -48,7 +48,7 @@ def check(config: Config, here: bool = True) -> str:
     competition = config.competition
     prepared = prepare(competition)
     own = own_rows(prepared.train)
-    folds = divide(config.folds, own, competition, competition.seed).folds
+    folds = divide(config.folds, own, competition, competition.seed)[0]
     _check_metric(competition, own[competition.targets].to_numpy(dtype=np.float64), folds)
     for where, named in _user_code(config.submissions.model_dump(), "submissions"):
         load_user_code(where, named, "what it names")

@@ -77,7 +77,7 @@ def held_out_ids(config: Config, table: pd.DataFrame, share: float) -> set[str]:
         n_folds = Fraction(share).limit_denominator(max(2, min(20, n_groups))).denominator
         n_folds -= folds.kind == "time"  # one more block is before the first fold
         folds = folds.model_copy(update={"n_folds": n_folds})
-    fold_of = divide(folds, table, competition, derive_seed(competition.seed, "holdout")).folds
+    fold_of = divide(folds, table, competition, derive_seed(competition.seed, "holdout"))[0]
     n_folds = int(fold_of.max()) + 1
     return set(table[competition.id][fold_of >= n_folds - max(1, round(share * n_folds))])
 

@@ -12,7 +12,7 @@ from competition.errors import DataError
 from competition.tables import INPUT_KEY
 from folds.config import FoldsConfig
 from folds.groups import clusters, scaffolds, why_scaffolds
-from folds.splitters import Division, divide, largest_first, target_bins, time_blocks
+from folds.splitters import divide, largest_first, target_bins, time_blocks
 from tests.folds.made import competition
 
 RINGS = ["c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1"]
@@ -30,13 +30,15 @@ def molecules(n: int = 120) -> pd.DataFrame:
     return table.assign(g=[f"g{i % 10}" for i in range(n)])
 
 
-def divided(table: pd.DataFrame, kind: str, seed: int = 0, targets: tuple[str, ...] = ("y",), **own: Any) -> Division:
+def divided(
+    table: pd.DataFrame, kind: str, seed: int = 0, targets: tuple[str, ...] = ("y",), **own: Any
+) -> tuple[np.ndarray, np.ndarray]:
     named = competition(targets=list(targets), smiles=["smiles"], group="g")
     return divide(FoldsConfig.model_validate({"kind": kind, **own}), table, named, seed)
 
 
 def split(*rest: Any, **own: Any) -> pd.Series:
-    return pd.Series(divided(*rest, **own).folds)
+    return pd.Series(divided(*rest, **own)[0])
 
 
 @pytest.mark.parametrize("targets", [("y",), ("y", "z")])
@@ -63,8 +65,8 @@ def test_folds_depend_on_the_seed_and_not_on_the_order_of_rows(kind: str) -> Non
 def test_rows_of_one_group_share_a_fold_and_groups_are_those_of_the_kind(kind: str) -> None:
     table = molecules()
     table.loc[60:, ["smiles", INPUT_KEY]] = table.loc[:59, ["smiles", INPUT_KEY]].to_numpy()
-    made = divided(table, kind)
-    folds, groups, smiles = pd.Series(made.folds), pd.Series(made.groups), list(table["smiles"])
+    folds, groups = map(pd.Series, divided(table, kind))
+    smiles = list(table["smiles"])
     assert folds.groupby(groups).nunique().max() == 1
     assert set(groups) == set(range(groups.max() + 1))
     own = {"scaffold": scaffolds(smiles, True), "cluster": clusters(smiles, 0.4)}.get(kind, table["g"].to_numpy())
@@ -77,10 +79,10 @@ def test_rows_of_one_group_share_a_fold_and_groups_are_those_of_the_kind(kind: s
 def test_groups_that_an_equal_input_ties_together_share_a_fold() -> None:
     table = molecules()
     table.loc[[0, 1], INPUT_KEY] = "same"  # rows of g0 and g1
-    made = divided(table, "group")
-    assert made.folds[0] == made.folds[1]
-    assert made.groups.max() + 1 == 9
-    assert pd.Series(made.folds).groupby(table["g"]).nunique().max() == 1
+    folds, groups = divided(table, "group")
+    assert folds[0] == folds[1]
+    assert groups.max() + 1 == 9
+    assert pd.Series(folds).groupby(table["g"]).nunique().max() == 1
 
 
 def test_acyclic_molecules_are_divided_or_kept_together_by_setting() -> None:

@@ -82,7 +82,7 @@ def test_odd_names_are_quoted_so_that_they_read_back(tmp_path: Path, odd: list[s
     assert max(map(len, text.splitlines()[:20])) <= 400
     assert competition.group == ("cluster" if "--group" in options else None)
     train = prepare(competition).train
-    assert divide(config.folds, train, competition, 0).folds.shape == (60,)
+    assert divide(config.folds, train, competition, 0)[0].shape == (60,)
 
 
 def test_what_was_found_guessed_and_left_out_is_printed(
