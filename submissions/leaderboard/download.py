@@ -14,12 +14,8 @@ from competition.errors import ConfigError, DataError
 from competition.files import read_json, replaced, write_json
 from submissions.leaderboard import client
 
-NAMES = {
-    "train": ("train(ing|set|data)?",),
-    "test": ("test(set|data)?",),
-    "sample": ("(sample|example)sub.*", "submission.*"),
-}
-"""Letters of the names of tables; the first pattern that any file fits counts."""
+NAMES = {"train": "train(ing|set|data)?", "test": "test(set|data)?", "sample": "(sample|example)?sub.*"}
+"""Letters of the names of tables."""
 
 
 def slug_of(text: str) -> str:
@@ -90,8 +86,7 @@ def find_tables(folder: Path, **given: Path | None) -> dict[str, Path]:
     letters = {path: re.sub(r"[^a-z]", "", path.stem.lower()) for path in csvs}  # sample_submission, sampleSubmission
     tables, unclear = {}, []
     for table, file in given.items():
-        fits = ([path for path in csvs if re.fullmatch(name, letters[path])] for name in NAMES[table])
-        found = next(filter(None, fits), [])
+        found = [path for path in csvs if re.fullmatch(NAMES[table], letters[path])]
         if file is not None:
             tables[table] = folder / file if (folder / file).is_file() else file
         elif len(found) == 1:

