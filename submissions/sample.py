@@ -19,18 +19,11 @@ DIGITS = 7
 def submission_table(
     sample: pd.DataFrame, id_column: str, task: Task, ids: list[str], y_pred: Array, filling: list[float]
 ) -> tuple[pd.DataFrame, int]:
-    """A table with the columns, ids and order of the sample.
+    """A table with the columns, ids and order of the prepared sample, and how many rows were filled.
 
     Args:
-        sample: prepared sample, all text.
-        id_column: name of its ids.
-        task: what is predicted.
-        ids: of the rows of `y_pred`, each in the sample.
-        y_pred: (n_rows, n_outputs).
+        ids: of the rows of `y_pred` (n_rows, n_outputs), each in the sample.
         filling: (n_outputs,), for rows of the sample that are not among `ids`: test rows that were dropped.
-
-    Returns:
-        The table, and how many rows were filled.
     """
     values = np.vstack([y_pred.reshape(len(ids), -1), np.array(filling)[None]])
     row_of = {row_id: i for i, row_id in enumerate(ids)}

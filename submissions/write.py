@@ -98,13 +98,10 @@ def select(run: Run) -> dict[str, Any]:
 def without_each_fold(
     rule: Rule, predictions: dict[str, CrossFitted], steps: list[str], inputs: Inputs
 ) -> tuple[Array, list[str]]:
-    """All that `select` does, repeated without each fold.
+    """All that `select` does, repeated without each fold: predictions, and the candidate chosen without each fold.
 
     For fold k the candidate is chosen, and the steps on it are chosen and fitted, on the rows of the other folds, whose
     predictions know nothing of fold k.
-
-    Returns:
-        (n_rows, n_outputs), NaN for rows with fold -1; and the candidate chosen without each fold.
     """
     y_pred, chosen_without = cross_fitted_choice(rule, predictions)
     for fold, name in enumerate(chosen_without):

@@ -136,12 +136,7 @@ def score_per_target(metric: Metric, y: Array, y_pred: Array) -> list[float]:
 
 
 def compare(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_]) -> dict[str, Comparison]:
-    """Cross-fitted score of each candidate on some rows, and its paired difference to the default.
-
-    Args:
-        predictions: candidate -> (n_rows, n_outputs).
-        which: (n_rows,), the rows; only their labels are read.
-    """
+    """Cross-fitted score of each candidate on the rows `which`, and its paired difference to the default."""
     scores = {name: rule.metric(rule.y[which], y_pred[which]) for name, y_pred in predictions.items()}
     drawn, default = _drawn(rule, predictions, which), rule.default
     return {
@@ -184,10 +179,7 @@ def least_gain(rule: Rule, score: float, which: NDArray[np.bool_]) -> float:
 def choose(rule: Rule, compared: dict[str, Comparison], which: NDArray[np.bool_]) -> tuple[str, str]:
     """The candidate to submit, and why in one sentence: the default, unless another is clearly better.
 
-    Of several that are, the one with the best cross-fitted score. A standard error that is not defined never is.
-
-    Args:
-        which: (n_rows,), the rows that the candidates were compared on.
+    Of several that are, the one with the best cross-fitted score; `which` are the rows that were compared.
     """
     least, default = least_gain(rule, compared[rule.default].cross_fitted_score, which), rule.default
     gains = {name: rule.gain(part.difference) for name, part in compared.items() if name != default}
@@ -216,10 +208,7 @@ def cross_fitted_choice(rule: Rule, predictions: dict[str, CrossFitted]) -> tupl
 
     For fold k the rule sees the rows of the other folds, each predicted without its own fold and fold k; the winner,
     refitted without fold k, predicts fold k. Candidates that predict fold k as the default does are left out, like a
-    stack without a correction from the submission.
-
-    Returns:
-        (n_rows, n_outputs), NaN for rows with fold -1; and the candidate chosen without each fold.
+    stack without a correction. Rows with fold -1 are NaN. Also returns the candidate chosen without each fold.
     """
     y_pred, chosen = np.full(predictions[rule.default].in_sample.shape, np.nan), []
     for fold in range(len(predictions[rule.default].nested)):

@@ -156,13 +156,7 @@ def fit_of(named: str) -> Fit:
 
 
 def fit_steps(names: list[str], y_pred: Array, y: Array, inputs: Inputs) -> dict[str, Step]:
-    """Steps of one target, each fitted on what those before it make of the rows.
-
-    Args:
-        names: of the steps, in order.
-        y_pred, y: (n_rows,); rows without a label are left out.
-        inputs: (n_rows,).
-    """
+    """Steps of one target, in order, each fitted on what those before it make of the rows that have a label."""
     known, steps = ~np.isnan(y), dict[str, Step]()
     for name in names if known.any() else []:
         step = fit_of(name)(apply_steps(steps, y_pred, inputs)[known], y[known])
@@ -220,14 +214,9 @@ class Chain:
 
 
 def choose_steps(rule: Rule, names: list[str], y_pred: Array, inputs: Inputs, which: NDArray[np.bool_]) -> Chain:
-    """Try steps on some rows, one after the other, and fit those that are kept on all of them.
+    """Try steps on the rows `which`, in order, and fit those that are kept on all of them; no other label is read.
 
-    Args:
-        rule: of selection; only labels of the rows `which` are read.
-        names: of the steps, in order.
-        y_pred: (n_rows, n_targets), each row predicted without its fold.
-        inputs: (n_rows,).
-        which: (n_rows,).
+    `y_pred`, (n_rows, n_targets), are predictions that were made without each row's fold.
     """
     y_pred, folds, of_rows, chain = np.where(which[:, None], y_pred, np.nan), rule.folds[which], inputs[which], []
     for t in range(y_pred.shape[1]):

@@ -164,13 +164,9 @@ class Problem:
     def loss(self, without: Folds, cross_fitted: bool) -> Loss:
         """What the metric says of several blends on the rows left, as something to minimise.
 
-        Args:
-            without: folds that are left out.
-            cross_fitted: whether each fold left has a blend of its own, fitted without it.
-
         Returns:
             A function of weights (n_blends, n_parts, n_columns) and intercepts (n_blends, n_parts) in standard units;
-            a part is a fold left where the loss is cross-fitted, else everything.
+            a part is a fold left, with a blend fitted without it, where the loss is cross-fitted, else everything.
         """
         inner = self.folds_left(without)
         parts = [([fold], without | {fold}) for fold in inner] if cross_fitted else [(inner, without)]
