@@ -83,6 +83,15 @@ def test_steps_read_back_from_json_predict_the_same() -> None:
     np.testing.assert_array_equal(again, apply_steps(steps, y_pred, inputs))
 
 
+@pytest.mark.parametrize("metric", ["mae", "r2"])
+def test_isotonic_is_kept_where_predictions_are_bent(metric: str) -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=400)
+    (tried,) = chain_of(np.exp(truth), truth + 0.2 * rng.normal(size=400), ["isotonic"], metric).tried[0]
+    assert tried.kept and tried.fitted is not None
+    assert METRICS[metric].better(tried.score_with, tried.score_without)
+
+
 def test_steps_are_not_kept_where_predictions_are_labels_and_noise() -> None:
     found = []
     for seed in range(20):
