@@ -61,10 +61,8 @@ class Labels:
         ids = self.ids_of_all(list(predictions.values()))
         groups = pd.factorize(self.groups.loc[ids])[0]
         n_groups = None if n_rows is None else max(1, round(n_rows / len(ids) * (groups.max() + 1)))
-        arrays: dict[str, Array] = {
-            name: part.loc[ids, self.y.columns].to_numpy() for name, part in predictions.items()
-        }
-        y = self.y.loc[ids].to_numpy()
+        y, targets = self.y.loc[ids].to_numpy(), self.y.columns
+        arrays: dict[str, Array] = {name: part.loc[ids, targets].to_numpy() for name, part in predictions.items()}
         return pd.DataFrame(bootstrap_scores(self.metric, y, arrays, groups, self.draws, seed, n_groups))
 
     def paired(self, this: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float, int] | None:

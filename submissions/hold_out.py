@@ -50,15 +50,14 @@ def hold_out(name: str, share: float, seed: int | None = None) -> str:
         "sample_submission": rows[[competition.id]].assign(**dict.fromkeys(competition.columns_in_sample, "0")),
         "answers": rows[[competition.id, *competition.targets]],
     }
-    document = config.model_dump(mode="json", exclude_unset=True)
     if config.folds.file is not None:
         theirs = read_text_table(config.folds.file)
-        tables["folds"] = theirs[~theirs["id"].isin(held_out)]
-    files = {table: Paths.of(str(yaml_file)).raw / f"{table}.csv" for table in tables}
-    for table, file in files.items():
-        write_table(file, tables[table])
-        section, key = ("folds", "file") if table == "folds" else ("competition", table)
-        document[section][key] = str(file)
+        tables["file"] = theirs[~theirs["id"].isin(held_out)]
+    document = config.model_dump(mode="json", exclude_unset=True)
+    for key, table in tables.items():
+        file = Paths.of(str(yaml_file)).raw / f"{'folds' if key == 'file' else key}.csv"
+        write_table(file, table)
+        document["folds" if key == "file" else "competition"][key] = str(file)
     document["competition"]["holdout_of"] = Paths.of(name).name
     write_atomically(yaml_file, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
     part = f"{len(rows)} of {len(own)} training rows ({len(rows) / len(own):.0%})"

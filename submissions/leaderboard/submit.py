@@ -52,21 +52,14 @@ def settle(slug: str, ledger: Path) -> list[Submission]:
     waiting = [one for one in read(ledger) if is_open(one)]
     listed = client.submissions(slug) if waiting else []
     for one in waiting:
-        found = next(
-            (t for t in listed if str(t.ref) == one.ref or t.description.endswith(f"[{one.submission}]")), None
-        )
-        if found is not None:
-            one = one.but(
-                ref=str(found.ref),
-                status=STATES[found.status.name],
-                public=float(found.public_score) if found.public_score else None,
-                private=float(found.private_score) if found.private_score else None,
-            )
-            if one.status == "failed":
-                one = one.but(message=f"{one.message}: {found.error_description or 'the platform could not score it'}")
-        elif one.status == "submitting":
-            one = one.but(status="lost")
-        write(ledger, one)
+        tag = f"[{one.submission}]"
+        found = next((each for each in listed if str(each.ref) == one.ref or each.description.endswith(tag)), None)
+        if found is None:
+            write(ledger, one.but(status="lost" if one.status == "submitting" else one.status))
+            continue
+        public, private = (float(score) if score else None for score in (found.public_score, found.private_score))
+        one = one.but(ref=str(found.ref), status=STATES[found.status.name], public=public, private=private)
+        write(ledger, one.but(message=f"{one.message}: {found.error_description}") if one.status == "failed" else one)
     return read(ledger)
 
 
