@@ -52,10 +52,9 @@ def smoothed(losses: list[float]) -> NDArray[np.float64]:
 
 
 def suggested(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> tuple[float, bool]:
-    """A tenth of the rate with the smallest smoothed loss: well before the loss rises, and high enough to train.
+    """A tenth of the rate with the smallest smoothed loss, and whether that is well below the loss of the first steps.
 
-    The first tenth of the steps is left out, where the average is of a few batches. Also whether the loss went well
-    below that of these steps.
+    The first tenth of the steps is left out, where the average is of a few batches.
     """
     first = len(losses) // 10
     best = first + int(np.argmin(losses[first:]))
@@ -63,12 +62,7 @@ def suggested(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> tuple[
 
 
 def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-    """Rates, smoothed losses, and the number of steps that a whole training would have.
-
-    Args:
-        stage: a `models.training.neural.Neural`.
-        rows: training rows alone.
-    """
+    """Rates, smoothed losses, and the number of steps of a whole training; `stage` is a `Neural`."""
     from models.training import trainer  # here, since it imports torch
     from models.training.optimizer import make_optimizer
 
@@ -151,10 +145,8 @@ def main() -> None:
     paths = Paths.of(name)
     neural = {own: stage for own, stage in load_stages(name).items() if isinstance(stage, NeuralStage)}
     if stage_name not in neural:
-        raise ConfigError(
-            f"{stage_name!r} is none of the neural stages of {paths.name} ({', '.join(neural) or 'it has none'}). Use "
-            "./run.sh lr COMPETITION STAGE."
-        )
+        known = ", ".join(neural) or "it has none"
+        raise ConfigError(f"{stage_name!r} is none of the neural stages of {paths.name} ({known}).")
     competition = load_competition(name, args.seed)
     with command.locked(paths):
         prepare.run(competition, paths, find_config(name))

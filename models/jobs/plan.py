@@ -76,18 +76,14 @@ class Job:
         """Its predictions for the test table of that key."""
         return self.folder / "test" / f"{test_key}.parquet"
 
-    def has_predicted(self, test_key: str) -> bool:
-        """Whether its predictions for a test table are there."""
-        return self.test_file(test_key).is_file()
-
     @property
     def finished(self) -> bool:
         """Whether report.json is there, which is written last."""
         return (self.folder / REPORT).exists()
 
-    def can_start(self) -> bool:
-        """Whether all that it needs is finished."""
-        return all(job.finished for job in self.needs)
+    def has_predicted(self, test_key: str) -> bool:
+        """Whether it is finished, and its predictions for a test table are there."""
+        return self.finished and self.test_file(test_key).exists()
 
 
 @dataclass(frozen=True)
@@ -105,17 +101,17 @@ class Plan:
         return [job for job in self.jobs if job.stage == stage]
 
     def done_by_seed(self, stage: str) -> dict[int, list[bool]]:
-        """Seed of a stage -> whether each of its jobs is finished and has predicted the test table."""
+        """Seed of a stage -> whether each of its jobs has predicted the test table."""
         done: dict[int, list[bool]] = defaultdict(list)
         for job in self.of(stage):
-            done[job.seed].append(job.finished and job.has_predicted(self.test_key))
+            done[job.seed].append(job.has_predicted(self.test_key))
         return done
 
     def select(self, stage: str | None = None, fold: int | None = None, shard: tuple[int, int] = (1, 1)) -> Plan:
         """The part of a plan that --stage, --fold and --shard name.
 
-        Shard i of n has every n-th job of the plan, whether finished or not, so that all shards, whenever they start,
-        divide the jobs in the same way, and the folds of each stage evenly.
+        Shard i of n has every n-th job, whether finished or not, so that all shards, whenever they start, divide the
+        jobs in the same way.
 
         Raises:
             ConfigError: if there is no such stage or fold.
@@ -140,11 +136,11 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
         ConfigError: if weights or predictions made elsewhere cannot be found, or a stage has nothing to learn from.
         DataError: if a table is missing.
     """
-    train_digest, test_key = table_digest(paths.train), table_digest(paths.test)[:16]
+    test_key = table_digest(paths.test)[:16]
     n_folds = int(read_folds(paths.folds, list(read_table(paths.train)[competition.id])).max()) + 1
     common = {
         "columns": competition.model_dump(mode="json", include=COLUMNS),
-        "train": train_digest,
+        "train": table_digest(paths.train),
         "folds": sha256_of(paths.folds),
         "seed": job_seed(competition, 0, 0),  # as the code derives it
         "time_ordered": time_ordered(paths.folds_report),
@@ -173,19 +169,15 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
 
 
 def job_seed(competition: CompetitionConfig, seed: int, fold: int) -> int:
-    """Seed of a job, from the top-level seed and the job's seed and fold. The stage's name is not in it: two settings
-    share their first weights and their batches, so that they can be compared in pairs."""
+    """Seed of a job. The stage's name is not in it: two settings share their first weights and their batches, so that
+    they can be compared in pairs."""
     return derive_seed(competition.seed, seed, fold)
 
 
 def jobs_of(
     name: str, stage: Any, key: str, n_folds: int, paths: Paths, other_code: bool = False, labelling: Sequence[Job] = ()
 ) -> list[Job]:
-    """Jobs of one stage, by seed and fold, each seed's refit behind its folds.
-
-    Args:
-        labelling: jobs of all folds of the stages that give it pseudo-labels.
-    """
+    """Jobs of one stage, to which those of `labelling` give pseudo-labels; each seed's refit is behind its folds."""
     jobs = []
     for seed in sorted(set(stage.seeds)):
         folds = []
@@ -245,9 +237,5 @@ def require_answer(todo: Plan, paths: Paths) -> None:
 
 def say_old_products(paths: Paths) -> None:
     """Name products of earlier versions of the project, in one sentence; they are left alone."""
-    for file in (paths.root / "models").glob("*/*/seed_*/fold_*/oof.csv"):
-        print(
-            f"{paths.root} has jobs of an earlier version of this project, such as {file.parent}; they are left alone "
-            "and trained anew. Delete models/ there if you do not need them."
-        )
-        return
+    if file := next((paths.root / "models").glob("*/*/seed_*/fold_*/oof.csv"), None):
+        print(f"{file.parent} is of an earlier version of this project; such jobs are left alone and trained anew.")

@@ -6,7 +6,6 @@ import io
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
@@ -25,9 +24,8 @@ def write_predictions(path: Path, ids: list[str], outputs: list[str], y_pred: ND
     bad = ~np.isfinite(y_pred).all(axis=1)
     if bad.any():
         raise DataError(
-            f"{path} would have {int(bad.sum())} predictions that are not finite (the first id is "
-            f"{ids[int(bad.argmax())]!r}). Lower the learning_rate of a neural stage, or change its precision or "
-            "target_transform."
+            f"{path} would have {int(bad.sum())} predictions that are not finite, first of id {ids[bad.argmax()]!r}. "
+            "Lower the learning_rate of a neural stage, or change its precision or target_transform."
         )
     columns = {"id": pa.array(ids, pa.string())} | dict(zip(outputs, y_pred.astype(np.float64).T, strict=True))
     buffer = io.BytesIO()
@@ -42,19 +40,13 @@ def read_predictions(path: Path, ids: list[str], outputs: list[str]) -> NDArray[
         DataError: if the file is no table, an id is missing, doubled or foreign, or a value is not finite.
     """
     table = read_table(path)
-    found = pd.Index(table["id"] if list(table) == ["id", *outputs] else [])
-    if (
-        found.has_duplicates
-        or len(found) != len(ids)
-        or set(found) != set(ids)
-        or not np.isfinite(table[outputs].to_numpy(dtype=np.float64)).all()
-    ):
+    found = table.set_index("id").reindex(columns=outputs).astype(float) if "id" in table else table
+    if sorted(found.index) != sorted(ids) or not np.isfinite(found.to_numpy()).all():
         raise DataError(
             f"{path} must name {len(ids)} ids once each, with finite {', '.join(outputs)}; delete {path.parent} and "
             "run again."
         )
-    y_pred: NDArray[np.float64] = table.set_index("id").loc[ids, outputs].to_numpy(dtype=np.float64)
-    return y_pred
+    return found.loc[ids].to_numpy()
 
 
 def write_test_predictions(
@@ -67,10 +59,6 @@ def write_test_predictions(
 def stage_oof(jobs: list[Job], ids: list[str], folds: NDArray[np.int64], outputs: list[str]) -> NDArray[np.float64]:
     """Out-of-fold predictions of one stage, mean over its seeds, (n_rows, n_outputs); NaN where fold is -1.
 
-    Args:
-        jobs: all of the stage; those of refits are left out.
-        ids, folds: training rows and their folds, in the order of the result.
-
     Raises:
         DataError: if a job is unfinished or its rows are not those of its fold.
     """
@@ -79,7 +67,7 @@ def stage_oof(jobs: list[Job], ids: list[str], folds: NDArray[np.int64], outputs
         oof = of_seed.setdefault(job.seed, np.full((len(ids), len(outputs)), np.nan))
         held_out = np.flatnonzero(folds == job.fold)
         oof[held_out] = read_predictions(job.oof_file, [ids[i] for i in held_out], outputs)
-    mean: NDArray[np.float64] = np.mean([of_seed[seed] for seed in sorted(of_seed)], axis=0)
+    mean: NDArray[np.float64] = np.mean(list(of_seed.values()), axis=0)
     if np.isnan(mean[folds >= 0]).any():
         raise DataError(f"stage {jobs[0].stage} lacks the predictions of a fold; run ./run.sh train.")
     return mean

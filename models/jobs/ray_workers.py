@@ -28,8 +28,6 @@ from models.jobs.workers import ONE_THREAD, POLL, WORKER_LOST, Item, Workers, ti
 
 RETRIES = 5
 """Times that an item is started again because its machine or its worker was lost, before the run ends."""
-PATIENCE = 5.0
-"""Seconds in which a cluster must answer."""
 SPARE = 0.25
 """Share of a cluster for which items wait at it beyond what can run, so that one that can grow does."""
 QUIET = {
@@ -142,13 +140,11 @@ def require_cluster(address: str | None) -> str | None:
         return None if address == "local" else address  # of auto, Ray says at once whether one runs here
     host, _, port = address.rpartition(":")
     try:
-        if not (host and port.isdecimal() and "/" not in host):
-            raise OSError("that is no HOST:PORT, such as 10.0.0.5:6379")
-        socket.create_connection((host, int(port)), PATIENCE).close()
-    except OSError as error:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
         raise ServiceError(
-            f"the Ray cluster at {address} does not answer: {error}. Start one (ray start --head), run this on one of "
-            "its machines, or correct --ray-address or RAY_ADDRESS."
+            f"no Ray cluster answers at {address!r} ({error}). Name its HOST:PORT, such as 10.0.0.5:6379, by "
+            "--ray-address or RAY_ADDRESS, or start one there (ray start --head)."
         ) from None
     return address
 

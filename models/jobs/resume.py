@@ -12,7 +12,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from competition.durations import BAR
 from competition.errors import ConfigError
 from competition.files import write_atomically
 from competition.paths import Bundle, Paths
@@ -27,18 +26,16 @@ def resume(earlier: Path, paths: Paths) -> tuple[int, int]:
         ConfigError: if there are no products of this competition below `earlier`, or those of several runs.
     """
     root = _work_root(earlier, paths.name)
-    finished = {report.parent for report in root.glob(f"{paths.name}/models/*/*/seed_*/*fold_*/{REPORT}")}
-    begun = {file.parent for file in root.glob(f"{paths.name}/models/*/*/seed_*/*fold_*/{CHECKPOINTS}")}
-    here = {job: paths.root / job.relative_to(root / paths.name) for job in sorted(finished | begun)}
-    new = [
-        job
-        for job, copy in here.items()
-        if not (copy.with_name(copy.name.lstrip(".")) / REPORT).exists() and (job in finished or not copy.exists())
-    ]
-    for job in tqdm(new, "jobs of the earlier run", disable=not sys.stderr.isatty(), bar_format=BAR, leave=False):
-        _copy_files(job, here[job])
+    jobs = root.glob(f"{paths.name}/models/*/*/seed_*/*fold_*")
+    came = {True: 0, False: 0}
+    for job in tqdm(jobs, "jobs of the earlier run", disable=not sys.stderr.isatty(), leave=False):
+        here = paths.root / job.relative_to(root / paths.name)
+        finished, begun = (job / REPORT).exists(), any(job.glob(CHECKPOINTS)) and not here.exists()
+        if (finished or begun) and not (here.with_name(here.name.lstrip(".")) / REPORT).exists():
+            _copy_files(job, here)
+            came[finished] += 1
     _copy_files(root / "cache", paths.cache)
-    return len(finished.intersection(new)), len(begun.intersection(new))
+    return came[True], came[False]
 
 
 def _work_root(earlier: Path, name: str) -> Path:

@@ -31,7 +31,7 @@ from models.jobs.predictions import read_predictions
 from models.jobs.prefill import cache_items
 from models.jobs.ray_workers import workers_of
 from models.jobs.resume import resume
-from models.jobs.work import predict_job, run_job
+from models.jobs.work import run_job
 from models.jobs.workers import Item, Workers
 from models.notes import read_notes
 from models.registry import asks_for_gpu, asks_for_threads
@@ -66,7 +66,7 @@ def train(
         if done:
             mark = "; by other code, accepted with --reuse" if done[0].other_code else ""
             print(f"stage {name}  {len(done)} of {len(todo.of(name))} jobs are finished{mark}")
-    unfinished = [job for job in todo.jobs if not (job.finished and job.has_predicted(todo.test_key))]
+    unfinished = [job for job in todo.jobs if not job.has_predicted(todo.test_key)]
     if not unfinished:
         return
     with make_workers(n_workers) as workers:
@@ -80,14 +80,15 @@ def train(
         for name in dict.fromkeys(job.stage for job in unfinished):
             for seed, finished in todo.done_by_seed(name).items():
                 of_all = f"{sum(finished)} of {len(finished)} jobs finished within the budget of {in_words(budget)}"
-                groups = (f"{name}, seed {seed}", f"predictions of {name}")
-                why = [workers.why_unfinished(left, ended, group) for group in groups]
                 if not all(finished):
-                    print(f"stage {name}  seed {seed}  {of_all}; {', '.join(filter(None, why))}")
+                    why = workers.why_unfinished(left, ended, f"{name}, seed {seed}")
+                    print(f"stage {name}  seed {seed}  {of_all}; {why}")
     elif left and shard[1] > 1:
         print(f"{len(left)} jobs wait for jobs of other shards: train again when those are finished, or run full")
     elif left:
-        needs = {need.stage for item in left for need in item.arguments[0].needs if not need.finished}
+        needs = {
+            need.stage for item in left for need in item.arguments[0].needs if not need.has_predicted(todo.test_key)
+        }
         raise DataError(
             f"{len(left)} jobs need finished jobs of {', '.join(sorted(needs))}; run ./run.sh train with --stage for "
             "these first, or without --stage and --fold."
@@ -101,8 +102,8 @@ def _items(
     unfinished: list[Job],
     workers: Workers,
     shard: tuple[int, int],
-) -> list[tuple[list[Item], list[Item], list[Item]]]:
-    """For each stage, in their order: parts of caches to fill, finished jobs to predict with, jobs to train."""
+) -> list[tuple[list[Item], list[Item]]]:
+    """For each stage, in their order: parts of caches to fill, and jobs."""
     rows, test = read_rows(paths.train, competition, labelled=True), read_rows(paths.test, competition, labelled=False)
     folds, metric = read_folds(paths.folds, rows.ids), load_metric(competition.metric, competition.greater_is_better)
     noted: set[str] = set()
@@ -127,23 +128,25 @@ def _items(
 
     planned, found = set[tuple[str, str]](), []
     for name in dict.fromkeys(job.stage for job in unfinished):
-        stage, predicted = todo.stages[name], f"predictions of {name}"
-        own = [job for job in unfinished if job.stage == name]
-        gpu, n_jobs = asks_for_gpu(stage), sum(not job.finished for job in own)
-        threads = max(1, workers.most_threads // max(1, n_jobs)) if asks_for_threads(stage) else 1
+        stage, own = todo.stages[name], [job for job in unfinished if job.stage == name]
+        threads = max(1, workers.most_threads // len(own)) if asks_for_threads(stage) else 1
         fills, caches = cache_items(competition, stage, paths, [rows, test], planned)
         begin = len(fills) * (shard[0] - 1) // shard[1]  # each machine elsewhere; it skips what others have filled
-        sources = stage.pseudo_labels.of if stage.pseudo_labels else []
-        needs = caches | {f"predictions of {source}" for source in sources}
-        predictions, jobs = list[Item](), list[Item]()
-        for job in own:
-            if job.finished:
-                known = (job, stage, competition, paths, test, todo.test_key)
-                predictions.append(Item(predict_job, known, gpu, group=predicted, alike=predicted, after=caches))
-            else:
-                call, group = (job, stage, competition, paths, todo.test_key, threads), f"{name}, seed {job.seed}"
-                jobs.append(Item(run_job, call, gpu, threads, group, name, needs, job.can_start, partial(say, job)))
-        found.append((fills[begin:] + fills[:begin], predictions, jobs))
+        jobs = [
+            Item(
+                run_job,
+                (job, stage, competition, paths, todo.test_key, threads),
+                asks_for_gpu(stage),
+                threads,
+                group=f"{name}, seed {job.seed}",
+                alike=f"predictions of {name}" if job.finished else name,
+                after=caches,
+                files=tuple(need.test_file(todo.test_key) for need in job.needs),
+                done=None if job.finished else partial(say, job),
+            )
+            for job in own
+        ]
+        found.append((fills[begin:] + fills[:begin], jobs))
     return found
 
 

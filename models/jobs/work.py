@@ -10,7 +10,6 @@ import time
 from collections import defaultdict
 from dataclasses import replace
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,8 +58,13 @@ def context_of(competition: CompetitionConfig, paths: Paths, seed: int, rows: Ro
 def run_job(
     job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test_key: str, threads: int = 1
 ) -> None:
-    """Fit one job, predict its held-out fold, if it has one, and the test rows, and publish its folder."""
-    if job.finished:  # by a worker that was lost before it could say so
+    """Fit one job, predict its held-out fold, if it has one, and the test rows, and publish its folder.
+
+    With a finished job, `paths.test` is predicted alone.
+    """
+    if job.finished:
+        if not job.has_predicted(test_key):  # else by a worker that was lost before it could say so
+            predict_test(job, stage, competition, paths, read_rows(paths.test, competition, labelled=False), test_key)
         return
     folder = begin(job.folder)
     try:
@@ -82,7 +86,11 @@ def _fit_and_predict(
     folds = read_folds(paths.folds, rows.ids)
     train = rows.take(training_rows(rows, folds, job.fold, stage.extra_rows, time_ordered(paths.folds_report)))
     held_out = rows.take(folds == job.fold)
-    started = time.monotonic() - seconds_in_checkpoints(job.folder)
+    started = time.monotonic()
+    if checkpoints := list(job.folder.glob(CHECKPOINTS)):  # count what a killed run spent on them
+        from models.training.checkpoint import seconds_in  # here, since it imports torch, which trees do without
+
+        started -= sum(map(seconds_in, checkpoints))
     context = replace(
         context_of(competition, paths, job_seed(competition, job.seed, job.fold), rows),
         threads=threads,
@@ -102,13 +110,13 @@ def _fit_and_predict(
         if (spread := getattr(fitted, "spread", None)) is not None:
             write_predictions(job.folder / "oof_spread.parquet", valid.ids, outputs, spread)
     seconds = time.monotonic() - started
-    predict_job(job, stage, competition, paths, test, test_key)
+    predict_test(job, stage, competition, paths, test, test_key)
     for checkpoint in job.folder.glob(CHECKPOINTS):
         checkpoint.unlink()
     return seconds
 
 
-def predict_job(job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test: Rows, test_key: str) -> None:
+def predict_test(job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test: Rows, test_key: str) -> None:
     """Predict test rows with the weights of a job, PIECE rows at a time."""
     context = context_of(competition, paths, job_seed(competition, job.seed, job.fold), test)
     fitted = build_stage(stage, context)
@@ -144,9 +152,6 @@ def pseudo_labels(job: Job, test_key: str, ids: list[str], outputs: list[str]) -
     """Labels (n_rows, n_outputs) of the test rows: the plain mean over the stages that give them, each over its jobs.
 
     Those of fold k's job come from models of fold k, so nothing of fold k's own labels comes back to it through them.
-
-    Raises:
-        DataError: if a job that it needs has no predictions for this test table.
     """
     of_stage: dict[str, list[Job]] = defaultdict(list)
     for need in job.needs:
@@ -168,12 +173,3 @@ def with_pseudo_labels(train: Rows, test: Rows, y: NDArray[np.float64], weight: 
         None if auxiliary is None else np.vstack([auxiliary, np.full((n, auxiliary.shape[1]), np.nan)]),
         None if train.extra is None else np.append(train.extra, np.zeros(n, dtype=bool)),
     )
-
-
-def seconds_in_checkpoints(folder: Path) -> float:
-    """Seconds that a killed run spent on what this one goes on with."""
-    if not (found := list(folder.glob(CHECKPOINTS))):
-        return 0.0
-    from models.training.checkpoint import seconds_in  # here, since it imports torch, which trees do without
-
-    return sum(map(seconds_in, found))

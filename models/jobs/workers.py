@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any, Self
 
@@ -54,7 +55,7 @@ class Item:
     group: items that are of use together, or not at all: the jobs of a seed, the parts of a cache.
     alike: items that take about as long as each other.
     after: groups that are finished before it starts.
-    can_start: whether what else it reads is there.
+    files: what is there before it starts.
     done: what is called in this process when it is finished.
     """
 
@@ -65,8 +66,8 @@ class Item:
     group: str = ""
     alike: str = ""
     after: frozenset[str] = frozenset()
-    can_start: Callable[[], bool] = lambda: True
-    done: Callable[[], None] = lambda: None
+    files: tuple[Path, ...] = ()
+    done: Callable[[], None] | None = None
 
 
 class Workers:
@@ -171,9 +172,10 @@ class Workers:
                         if meaning := self.meaning(error):
                             raise meaning from error
                         raise
-                    with bar.external_write_mode():
-                        item.done()
-                        sys.stdout.flush()
+                    if item.done:
+                        with bar.external_write_mode():
+                            item.done()
+                            sys.stdout.flush()
                 bar.n = len(items) - len(waiting) - len(futures) + sum(self.shares[index[i]] for i in self.running)
                 bar.refresh()
         self.end()
@@ -187,7 +189,7 @@ class Workers:
         unfinished = {item.group for item in (*waiting, *self.running)}
         for item in waiting:
             has_room = (item.threads <= free_cores or not self.running) and (free_gpus > 0 or not self.on_gpu(item))
-            if has_room and not item.after & unfinished and item.can_start():
+            if has_room and not item.after & unfinished and all(file.exists() for file in item.files):
                 yield item
 
     def _choose(self, waiting: list[Item]) -> Item | None:
@@ -229,15 +231,15 @@ class Workers:
 
     def why_unfinished(self, waiting: list[Item], ended: list[Item], group: str) -> str:
         """Why items of a group did not finish, in words; of all that were not started and that were ended."""
-        n_ended, left = sum(item.group == group for item in ended), [item for item in waiting if item.group == group]
+        n_ended, n_left = (sum(item.group == group for item in items) for items in (ended, waiting))
         said = [f"{n_ended} cut off when it ended"] if n_ended else []
-        if left:
-            because, known = "no time was left", self.seconds[left[0].alike]
-            if lacking := left[0].after & {item.group for item in (*waiting, *ended)}:
-                because = f"{min(lacking)} did not fit"
-            elif known:
-                because = f"at about {in_words(fmean(known))} each they did not fit"
-            said.append(f"{len(left)} not started: {because}")
+        if n_left:
+            left = next(item for item in waiting if item.group == group)
+            lacking = left.after & {item.group for item in (*waiting, *ended)}
+            why = f"{min(lacking)} did not fit" if lacking else "no time was left"
+            if known := self.seconds[left.alike]:
+                why = f"at about {in_words(fmean(known))} each they did not fit"
+            said.append(f"{n_left} not started: {why}")
         return ", ".join(said)
 
 

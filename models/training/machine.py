@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -27,14 +28,14 @@ def usable_gpus() -> list[str]:
     if visible is not None:
         return [device for device in visible.replace(" ", "").split(",") if device not in ("", "-1")]
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
-    return [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
+    return re.findall(r"^GPU (\d+)", listed, re.MULTILINE)
 
 
 def machine() -> dict[str, Any]:
     """Processor, cores this process may use, memory in GiB, and the GPU in use, where there is one."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    names = [line.partition(":")[2].strip() for line in _cpuinfo().splitlines() if line.startswith("model name")]
-    processor = names[0] if names else platform.machine()
+    named = re.search(r"^model name\s*: (.+)$", _cpuinfo(), re.MULTILINE)
+    processor = named[1] if named else platform.machine()
     found = {"processor": processor, "cores": usable_cores(), "memory_gib": round(memory)}
     torch = sys.modules.get("torch")  # a stage that does not use it does not use a GPU
     if torch is not None and torch.cuda.is_available():

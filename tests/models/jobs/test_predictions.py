@@ -68,7 +68,7 @@ def test_predictions_keep_every_digit_and_those_that_are_not_finite_are_not_writ
     y_pred = np.random.default_rng(0).normal(size=(2, 1)) / 3
     write_predictions(tmp_path / "good.parquet", ["007", "NA"], ["y"], y_pred)
     assert np.array_equal(read_predictions(tmp_path / "good.parquet", ["NA", "007"], ["y"]), y_pred[::-1])
-    with pytest.raises(DataError, match="the first id is 'b'"):
+    with pytest.raises(DataError, match="first of id 'b'"):
         write_predictions(tmp_path / "bad.parquet", ["a", "b"], ["y"], np.array([[1.0], [np.nan]]))
     assert not (tmp_path / "bad.parquet").exists()
 

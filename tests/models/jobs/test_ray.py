@@ -71,13 +71,13 @@ def test_a_cluster_that_is_not_there_is_one_sentence() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        with pytest.raises(ServiceError, match=f"the Ray cluster at {address} does not answer: "):
+        with pytest.raises(ServiceError, match=f"no Ray cluster answers at .{address}"):
             require_cluster(address)
 
 
-@pytest.mark.parametrize("address", ["ray://head:10001", "head", "head:port", ":6379"])
+@pytest.mark.parametrize("address", ["ray://head:10001", "head", "head:port"])
 def test_an_address_of_no_cluster_is_named(address: str) -> None:
-    with pytest.raises(ServiceError, match="that is no HOST:PORT"):
+    with pytest.raises(ServiceError, match="Name its HOST:PORT"):
         require_cluster(address)
 
 

@@ -171,7 +171,7 @@ def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_o
 
 def test_new_rows_are_predicted_by_finished_jobs_of_stages_with_weights(tmp_path: Path) -> None:
     config, paths, todo = planned(tmp_path)
-    with pytest.raises(DataError, match="is not finished"):
+    with pytest.raises(DataError, match="report.json is not there"):
         predict_jobs(todo.jobs, todo.stages, config, paths, 1, HereWorkers)
     train(config, paths, todo, 1, make_workers=HereWorkers)
     for job in todo.jobs:
@@ -209,3 +209,16 @@ def test_a_run_trains_the_refit_last(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert all(job.finished for job in todo.jobs)
     written = sorted(Paths("mixed").root.rglob("fold_*/report.json"), key=lambda path: path.stat().st_mtime_ns)
     assert written[-1].parent.name == "fold_all"
+
+
+def test_a_shard_leaves_jobs_whose_needs_another_shard_has_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, paths, todo = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "both"}})
+    for shard in ((2, 2), (1, 2), (1, 1)):
+        train(config, paths, todo.select(shard=shard), 1, make_workers=HereWorkers, shard=shard)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "are finished  " not in line]
+    assert lines[0].startswith("stage trees  seed 0  fold 1 of 3")
+    assert lines[1].startswith("1 jobs wait for jobs of other shards")
+    assert [line.startswith("stage trees  seed 0  refit on all rows") for line in lines].count(True) == 1
+    assert all(job.finished for job in todo.jobs)

@@ -228,7 +228,7 @@ def test_rows_reach_a_stage_in_pieces_and_leave_in_order(
     monkeypatch.setattr(work, "build_stage", lambda config, context: stage)
     ids = [f"r{i}" for i in range(n_rows)]
     job = Job("lengths", "key", 0, 0, tmp_path / "job")
-    work.predict_job(job, None, competition, Paths("mixed"), Rows(ids, pd.DataFrame(index=range(n_rows)), None), "t")
+    work.predict_test(job, None, competition, Paths("mixed"), Rows(ids, pd.DataFrame(index=range(n_rows)), None), "t")
     assert stage.seen == seen
     written = pd.read_parquet(job.test_file("t"))
     assert list(written["id"]) == ids

@@ -109,15 +109,15 @@ def test_a_worker_sees_its_own_gpu_or_none(tmp_path: Path, monkeypatch: pytest.M
     assert (tmp_path / "False").read_text().strip() == "1"
 
 
-def test_an_item_starts_after_the_groups_and_files_that_it_needs() -> None:
+def test_an_item_starts_after_the_groups_and_files_that_it_needs(tmp_path: Path) -> None:
     order: list[str] = []
     items = [
-        Item(order.append, ("refit",), can_start=lambda: "first" in order),
+        Item(order.append, ("refit",), files=(tmp_path / "first",)),
         Item(order.append, ("stage",), after=frozenset(["conformers"])),
-        Item(order.append, ("first",), group="conformers"),
+        Item(order.append, ("first",), group="conformers", done=(tmp_path / "first").touch),
         Item(order.append, ("second",), group="conformers"),
     ]
-    never = Item(order.append, ("never",), can_start=lambda: False)
+    never = Item(order.append, ("never",), files=(tmp_path / "never",))
     assert HereWorkers().run([*items, never], "items") == ([never], [])
     assert sorted(order) == ["first", "refit", "second", "stage"]
     assert order.index("stage") > order.index("second")
