@@ -79,12 +79,12 @@ def planned(folder: Path, seed: int | None = None, reuse: bool = False, **sectio
     return config, paths, plan(config, load_stages(str(path)), paths, reuse)
 
 
-def counted(folder: Path, seconds: float = 0.0, seeds: int = 2, **settings: Any) -> Path:
+def counted(folder: Path, seconds: float = 0.0, seeds: int = 2) -> Path:
     """A YAML with two stages of three folds, whose jobs take some seconds each and write a line to folder/log.
 
     Those of the second stage wait as long as folder/hold is there.
     """
-    settings = {"log": str(folder / "log"), "seconds": seconds} | settings
+    settings = {"log": str(folder / "log"), "seconds": seconds}
     stage = {"kind": "custom", "code": f"{STAGE}:Counted", "seeds": list(range(seeds))}
     held = {**settings, "hold": str(folder / "hold")}
     stages = {"a": {**stage, "settings": settings}, "b": {**stage, "settings": held}}
