@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from competition.errors import ConfigError
-from competition.metrics import Metric
+from competition.metrics import METRICS, Metric
 from submissions.blend.candidates import CANDIDATES
 from submissions.blend.crossfit import cross_fit
 from submissions.blend.postprocess import STEPS, Chain, apply_steps, choose_steps, fit_steps, stored_steps
