@@ -26,7 +26,7 @@ def layers_of(backbone: nn.Module) -> dict[str, nn.Module]:
 
 
 def prepare_layers(backbone: nn.Module, settings: NeuralStage) -> None:
-    """Freeze parts, and recompute activations, as the settings say; a ConfigError for a part that is not there."""
+    """Freeze parts, and recompute activations, as the settings say; a ConfigError for what is not there."""
     for prefix in settings.freeze:
         found = [p for name, p in backbone.named_parameters() if name.startswith(prefix)]
         if not found:
@@ -34,8 +34,13 @@ def prepare_layers(backbone: nn.Module, settings: NeuralStage) -> None:
             raise ConfigError(f"freeze must name parts of the backbone; {prefix!r} is none of {', '.join(parts)}.")
         for parameter in found:
             parameter.requires_grad_(False)
+    layers = layers_of(backbone)
+    if not layers and (settings.checkpoint_layers or settings.layer_decay < 1):
+        raise ConfigError(
+            "layer_decay and checkpoint_layers need a backbone with layers; this one has none: remove them."
+        )
     if settings.checkpoint_layers:
-        for layer in layers_of(backbone).values():
+        for layer in layers.values():
             layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 

@@ -79,7 +79,7 @@ def gather(run: Run) -> Findings:
             gain = with_error(sign * part["difference"], part["standard_error"])
             facts[f"gain over {words}, {part['name']}"] = (gain, "paired; above 0 is better")
     held_out_of = run.config.competition.holdout_of
-    answers, answers_name = _answers(run), f"holdout_score on rows of {held_out_of}"
+    (answers, unknown), answers_name = _answers(run), f"holdout_score on rows of {held_out_of}"
     if not held_out_of:
         answers_name = "Score on the answers"
     if answers:
@@ -98,7 +98,7 @@ def gather(run: Run) -> Findings:
         Section("Post-processing", _postprocessing(choice["postprocessing"]), brief=True),
         Section(answers_name, [Table(["file or stage", *_names(run)], [
             [name, *map(number, scores)] for name, scores in answers.items()
-        ])] if answers else [], brief=True),
+        ]), *unknown] if answers else [], brief=True),
         Section("Predictions", [
             f"Out-of-fold predictions against the truth, at most {figures.MOST_POINTS} rows. submission: by weights "
             "and choices made without the row's fold.",
@@ -243,24 +243,26 @@ def _postprocessing(steps_of: dict[str, list[dict[str, Any]]]) -> list[Part]:
     ]
 
 
-def _answers(run: Run) -> dict[str, list[float]]:
-    """The scores of the files and of each stage alone on the labels of the test rows."""
+def _answers(run: Run) -> tuple[dict[str, list[float]], list[str]]:
+    """The scores of the files and of each stage alone on the labels of the test rows; and what lacks a label."""
     competition, columns, task = run.config.competition, run.columns, run.task
     if competition.answers is None or not competition.answers.exists():
-        return {}
+        return {}, []
     labels = read_named_rows(competition.answers, [competition.id]).set_index(competition.id, drop=False)
     names, ids = task.targets, read_table(run.paths.sample)[competition.id]
     if not {*names} <= {*labels}:
         names = task.columns_in_sample
     require_columns(labels, names, competition.answers)
     numbers = {name: parse_numbers(labels, name, competition.id, competition.answers) for name in names}
+    n_unknown = len({*ids} - {*labels.index})
+    unknown = [f"{n_unknown} of {len(ids)} rows have no answer and are in no score."] if n_unknown else []
     y = pd.DataFrame(numbers).reindex(ids).to_numpy()
     files = [BLEND_FILE, *([STACK_FILE] if run.config.submissions.stack else []), SUBMISSION_FILE]
     tables = {file: read_table(run.folder / file, [competition.id])[task.columns_in_sample] for file in files}
     filling = dict(enumerate(columns.label_means))  # of rows that could not be read
     for stage in run.config.stages:
         tables[f"stage {stage}"] = pd.DataFrame(columns.test_of(stage), columns.test_ids).reindex(ids).fillna(filling)
-    return {name: _scores(run, y, table.to_numpy()) for name, table in tables.items()}
+    return {name: _scores(run, y, table.to_numpy()) for name, table in tables.items()}, unknown
 
 
 def _weights(run: Run) -> pd.DataFrame:
