@@ -85,11 +85,11 @@ def read_theirs(
     values = pd.concat([parse_numbers(table, name, id_column, path) for name in columns], axis=1).set_axis(index)
     lacking = [row_id for row_id, lacks in values.reindex(list(wanted)).isna().any(axis=1).items() if lacks]
     foreign = [] if known is None else [row_id for row_id in index if row_id not in known]
-    if lacking or foreign:
+    found = [f"lacks predictions for {len(lacking)} rows of the competition ({listed(lacking)})"] if lacking else []
+    found += [f"has {len(foreign)} rows that the competition does not have ({listed(foreign)})"] if foreign else []
+    if found:
         raise DataError(
-            f"{path} lacks predictions for {len(lacking)} rows of the competition ({listed(lacking)}) and has "
-            f"{len(foreign)} rows that the competition does not have ({listed(foreign)}). Add and remove them, use "
-            "predictions for this version of the data, or leave the stage out."
+            f"{path} {' and '.join(found)}. Use predictions for this version of the data, or leave the stage out."
         )
     return values
 
