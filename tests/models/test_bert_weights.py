@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,10 @@ import transformers
 from competition.errors import ConfigError
 from models.inputs import encoders
 from models.inputs.tokens import encode
+from models.inputs.weights import find_weights
 from models.stages import bert
 from models.training.dropout import audit, rates
 from tests.models.encoders import TINY, WORDS, context, fit, needs_rxnfp, stage, table
-
-State = dict[str, torch.Tensor]
-DENSE = "bert.encoder.layer.0.output.dense.weight"
-POSITIONS = "bert.embeddings.position_embeddings.weight"
 
 
 @pytest.fixture
@@ -32,40 +27,26 @@ def own(published: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(published, tmp_path / "weights"))
 
 
-def state_of(folder: Path) -> State:
-    return safetensors.torch.load_file(folder / "model.safetensors")
-
-
-def change_weights(folder: Path, change: Callable[[State], State]) -> None:
-    changed = safetensors.torch.save(change(state_of(folder)), metadata={"format": "pt"})
-    (folder / "model.safetensors").write_bytes(changed)
-
-
 def load(folder: Path, rate: float = 0.0) -> Any:
     return encoders.pretrained(stage(weights=str(folder)), rate)[0]
 
 
 def test_pretrained_weights_arrive_in_the_encoder_and_its_heads_are_left_behind(published: Path) -> None:
-    encoder, state = load(published), state_of(published)
-    for name, tensor in encoder.state_dict().items():
-        assert torch.equal(tensor, state[f"bert.{name}"]), name
-    expected = {name for name in state if not name.startswith(("cls.", "bert.pooler."))}
-    assert expected == {f"bert.{name}" for name in encoder.state_dict()}
+    state = safetensors.torch.load_file(published / "model.safetensors")
+    found = {f"bert.{name}": tensor for name, tensor in load(published).state_dict().items()}
+    assert found.keys() == {name for name in state if not name.startswith(("cls.", "bert.pooler."))}
+    assert all(torch.equal(tensor, state[name]) for name, tensor in found.items())
     assert set(rates(load(published, 0.2)).values()) == {0.2}
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda state: {k: v for k, v in state.items() if k != DENSE}, "encoder.layer.0.output.dense.weight"),
-        (lambda state: {**state, POSITIONS: state[POSITIONS][:10].clone()}, "embeddings.position_embeddings.weight"),
-    ],
-)
-def test_weights_that_lack_a_part_or_have_it_in_another_shape_are_a_config_error(
-    change: Any, said: str, own: Path
-) -> None:
-    change_weights(own, change)
-    with pytest.raises(ConfigError, match=rf"1 are missing or of another shape \({said}\)"):
+@pytest.mark.parametrize("wrong", ["encoder.layer.0.output.dense.weight", "embeddings.position_embeddings.weight"])
+def test_weights_that_lack_a_part_or_have_it_in_another_shape_are_a_config_error(wrong: str, own: Path) -> None:
+    state = safetensors.torch.load_file(own / "model.safetensors")
+    tensor = state.pop(f"bert.{wrong}")
+    if "position" in wrong:
+        state[f"bert.{wrong}"] = tensor[:10].clone()
+    safetensors.torch.save_file(state, own / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=rf"1 are missing or of another shape \({wrong}\)"):
         load(own)
 
 
@@ -91,44 +72,30 @@ def test_no_input_is_longer_than_the_encoder_has_positions_or_the_stage_allows(p
 
 
 def test_an_old_bin_file_is_read_without_running_what_is_in_it(own: Path) -> None:
-    state = state_of(own)
-    (own / "model.safetensors").unlink()
-    torch.save(state, own / "pytorch_model.bin")
-    assert torch.equal(load(own).state_dict()["embeddings.LayerNorm.weight"], state["bert.embeddings.LayerNorm.weight"])
-
     class Evil:
         def __reduce__(self) -> tuple[Any, tuple[Path]]:
             return Path.touch, (own / "was_here",)
 
+    state = safetensors.torch.load_file(own / "model.safetensors")
+    (own / "model.safetensors").unlink()
+    torch.save(state, own / "pytorch_model.bin")
+    assert torch.equal(load(own).state_dict()["embeddings.LayerNorm.weight"], state["bert.embeddings.LayerNorm.weight"])
     torch.save({**state, "x": Evil()}, own / "pytorch_model.bin")
     with pytest.raises(Exception, match=r"(?i)weights"):
         load(own)
     assert not (own / "was_here").exists()
 
 
-def test_weights_in_half_precision_are_read_in_float32(own: Path) -> None:
-    change_weights(own, lambda state: {name: tensor.bfloat16() for name, tensor in state.items()})
-    values = json.loads((own / "config.json").read_text())
-    (own / "config.json").write_text(json.dumps({**values, "dtype": "bfloat16"}))
-    assert {tensor.dtype for tensor in load(own).state_dict().values()} == {torch.float32}
-
-
 @needs_rxnfp
-def test_rxnfp_loads_whole_though_its_config_names_no_model() -> None:
-    from models.inputs.weights import find_weights
-
+def test_rxnfp_loads_whole_though_its_config_names_no_model_and_its_transposed_tensors_are_saved(
+    tmp_path: Path,
+) -> None:
     encoder, _ = encoders.pretrained(stage(weights="rxnfp"), 0.0)
     state = torch.load(find_weights("rxnfp")["pytorch_model.bin"], weights_only=True)
     own = {f"bert.{name}": tensor for name, tensor in encoder.state_dict().items()}
     assert own.keys() == {name for name in state if not name.startswith(("cls.", "bert.pooler."))}
     assert all(torch.equal(tensor, state[name]) for name, tensor in own.items())
-    assert max(rates(encoder).values()) == 0
-
-
-@needs_rxnfp
-def test_rxnfp_whose_file_holds_transposed_tensors_trains_and_is_saved(tmp_path: Path) -> None:
-    ctx = context(["SMILES"])
-    fitted = fit(tmp_path, stage(weights="rxnfp", columns=["SMILES"], max_length=16), ctx, table(8))
+    fitted = fit(tmp_path, stage(weights="rxnfp", columns=["SMILES"], max_length=16), context(["SMILES"]), table(8))
     assert np.isfinite(fitted.predict(table(4), tmp_path)).all()
 
 
@@ -137,20 +104,6 @@ def test_words_for_a_vocabulary_of_atoms_are_a_config_error(tmp_path: Path) -> N
     one = bert.Bert(stage(weights="rxnfp"), context(["SMILES"], ["note"]))
     with pytest.raises(ConfigError, match=r"are unknown to it\. Name other columns"):
         one.start(table(), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("config", "positions"),
-    [
-        (transformers.BertConfig(**TINY, max_position_embeddings=20), 20),
-        (transformers.RobertaConfig(**TINY, max_position_embeddings=20, pad_token_id=1), 18),
-        (transformers.ModernBertConfig(**TINY, max_position_embeddings=20, pad_token_id=0), 20),
-    ],
-)
-def test_roberta_loses_two_positions_to_its_padding(config: Any, positions: int) -> None:
-    encoder = encoders.new_encoder(config)
-    assert encoders.position_limit(encoder) == positions
-    encoder(input_ids=torch.full((1, positions), 5), attention_mask=torch.ones(1, positions, dtype=torch.long))
 
 
 FAMILIES = {

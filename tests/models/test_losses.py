@@ -18,7 +18,6 @@ from models.training.losses import (
     LOSSES,
     Labels,
     as_labels,
-    outputs_per_target,
     r_drop_penalty,
     target_weights,
     training_loss,
@@ -63,13 +62,11 @@ def test_each_loss_of_the_settings_is_what_its_name_says() -> None:
 def test_the_gaussian_loss_is_the_negative_log_likelihood_up_to_a_constant() -> None:
     loss = training_loss("gaussian", gaussian(1.0, 0.25), labels([[2.0]]))
     assert loss.item() == pytest.approx(0.5 * (math.log(0.25) + 1 / 0.25), rel=1e-5)
-    assert [outputs_per_target(name) for name in ("gaussian", "mse", "mine.py:errors")] == [2, 1, 1]
 
 
 def test_weights_multiply_errors_and_do_not_cancel_out() -> None:
     y_pred = torch.tensor([[1.0], [2.0]])
-    loss = training_loss("mse", y_pred, labels([[0.0], [0.0]], [[1.0], [0.1]]))
-    assert loss.item() == pytest.approx((1 + 0.1 * 4) / 2)
+    assert training_loss("mse", y_pred, labels([[0.0], [0.0]], [[1.0], [0.1]])).item() == pytest.approx(1.4 / 2)
     # A batch of light rows alone must pull lightly.
     assert training_loss("mse", y_pred[1:], labels([[0.0]], [[0.1]])).item() == pytest.approx(0.4)
 
@@ -81,7 +78,6 @@ def test_weighted_mae_weighs_targets_by_range_and_root_of_labels_in_their_own_un
     # In own units the weight is proportional to 1 / (range * sqrt(n)): 1 / (10 * sqrt 2) and 1 / (100 * 2).
     assert own[0] / own[1] == pytest.approx(200 / (10 * math.sqrt(2)))
     assert weights.mean() == pytest.approx(1)
-    assert target_weights("mae", y).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(("weights", "expected"), [([[1.0], [1.0]], (0.25 + 4) / 2), ([[0.0], [2.0]], 4)])
@@ -98,7 +94,6 @@ def test_the_r_drop_penalty_of_distributions_is_the_symmetric_kl() -> None:
     one, other, known = gaussian(1.0, 0.5), gaussian(2.0, 2.0), labels([[0.0]])
     expected = (kl(1, 0.5, 2, 2) + kl(2, 2, 1, 0.5)) / 2
     assert r_drop_penalty("gaussian", one, other, known).item() == pytest.approx(expected, rel=1e-4)
-    assert r_drop_penalty("gaussian", one, one, known).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_standardised_labels_have_mean_zero_and_unit_deviation_and_zero_weight_where_missing() -> None:

@@ -34,9 +34,9 @@ def settings(**changes: Any) -> NeuralStage:
     return NeuralStage.model_validate({"learning_rate": 1.0, **changes})
 
 
-def network(backbone: nn.Module | None = None) -> Network:
+def network() -> Network:
     torch.manual_seed(0)
-    return Network(backbone or Deep(), Head(4, 1, [0.0]))
+    return Network(Deep(), Head(4, 1, [0.0]))
 
 
 def in_optimizer(**changes: Any) -> dict[str, tuple[float, float]]:

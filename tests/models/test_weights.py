@@ -7,10 +7,7 @@ import socket
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import huggingface_hub
 import huggingface_hub.constants as hub
 import pytest
 
@@ -75,31 +72,30 @@ def test_the_users_folder_comes_first_and_a_changed_copy_there_is_refused_with_b
     assert digest_of_weights(str(mine.parent)) != good
 
 
-@pytest.mark.parametrize("name", ["minilmm", "/nowhere/at/all", "a/b/c"])
-def test_a_name_that_means_nothing_is_a_config_error_that_lists_the_sets(name: str) -> None:
-    with pytest.raises(ConfigError, match="minilm, rxnfp"):
-        find_weights(name)
-    assert digest_of_weights(None) is None
-
-
-@pytest.mark.parametrize(("silent", "name"), [(False, "nobody/nothing"), (True, "unimol_all_h")])
-def test_a_hub_that_is_not_asked_or_never_answers_is_an_error_within_seconds_that_says_what_to_do(
-    silent: bool, name: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("minilmm", "minilm, rxnfp"), ("/nowhere/at/all", "minilm, rxnfp"), ("nobody/nothing", "set WEIGHTS_DIR")],
+)
+def test_weights_that_are_not_found_are_a_config_error_that_says_what_to_do(
+    name: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", not silent)
-    with socket.socket() as server:
-        if silent:  # as some firewalls are
-            monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-            server.bind(("127.0.0.1", 0))
-            server.listen()
-            monkeypatch.setattr(hub, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
-            monkeypatch.setattr(weights, "PATIENCE", 0.5)
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match=said):
+        find_weights(name)
+
+
+def test_a_hub_that_never_answers_is_an_error_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some firewalls are."""
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(weights, "PATIENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(hub, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         end = threading.Timer(15, server.close)  # so that a caller that waits fails, in time
         end.start()
         start = time.monotonic()
-        said = "" if silent else "HF_HUB_OFFLINE is set"
-        with pytest.raises(ConfigError, match=f"could not be reached.*{said}.*set WEIGHTS_DIR"):
-            find_weights(name)
+        with pytest.raises(ConfigError, match="could not be reached"):
+            find_weights("unimol_all_h")
         assert time.monotonic() - start < 10
         end.cancel()
 
@@ -115,34 +111,15 @@ def snapshot(folder: Path, revision: str, text: str = "{}") -> Path:
     return found
 
 
-def test_a_name_of_the_hub_stays_at_the_revision_of_its_first_use(
+def test_a_name_of_the_hub_stays_at_the_revision_of_its_first_use_which_the_cache_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-
-    class Api:
-        def repo_info(self, repository: str, revision: str | None, timeout: float) -> Any:
-            asked.append(revision)
-            return SimpleNamespace(sha=(revision or "1" * 40), siblings=[])
-
-    snapshot(tmp_path, "0")
     first = snapshot(tmp_path, "1", "first")
-    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
     expected = {name: first / name for name in ("config.json", "model.safetensors")}
     assert find_weights("someone/encoder") == expected
-    assert asked == [None]
     (first / "README.md").touch()  # of another tool, which is no part of the weights
     (first / "pytorch_model.bin").touch()
     snapshot(tmp_path, "2", "newer")
     assert find_weights("someone/encoder") == expected
-    assert asked == [None]  # nobody is asked for what is here
     assert read_json(hub_revisions()) == {"someone/encoder": "1" * 40}
-
-
-def test_the_hubs_cache_serves_an_encoder_where_the_hub_is_out_of_reach(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
-    folder = snapshot(tmp_path, "0")
-    assert find_weights("someone/encoder")["config.json"] == folder / "config.json"
-    assert read_json(hub_revisions()) == {"someone/encoder": "0" * 40}
