@@ -9,14 +9,12 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from rdkit import Chem
 from rdkit.Chem import AllChem, rdDistGeom
 from unimol_tools.data.conformer import mol2unimolv2
 from unimol_tools.models import unimolv2
 
 from competition.errors import ConfigError
-from competition.tables import Rows
 from models.inputs.conformers import embedded, prepared
 from models.registry import build_stage
 from models.settings import Unimol2Stage, UnimolStage
@@ -37,10 +35,7 @@ def item(smiles: str) -> dict[str, np.ndarray]:
     return featurise(molecule, embedded(molecule)[0])
 
 
-@pytest.mark.parametrize(
-    "smiles",
-    ["CCO", "C", "CC(=O)[O-].[Na+]", "c1ccc2[nH]ccc2c1", "C[C@H](N)C(=O)O", "F/C=C/C#N", "[O-][N+](=O)c1ccccc1"],
-)
+@pytest.mark.parametrize("smiles", ["C", "CC(=O)[O-].[Na+]", "c1ccc2[nH]ccc2c1", "C[C@H](N)C(=O)O", "F/C=C/C#N"])
 def test_features_are_those_of_the_package(smiles: str) -> None:
     molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
     rdDistGeom.EmbedMolecule(molecule, randomSeed=42)
@@ -62,18 +57,12 @@ def test_heavy_atoms_only_and_an_open_end_is_an_unknown_atom() -> None:
     assert featurise(heavy, embedded(heavy)[0])["tokens"].tolist() == [8, 6]
 
 
-@pytest.mark.parametrize(
-    ("smiles", "fragments", "repeat_units", "n_atoms"),
-    [("CC(=O)[O-].[Na+]", "largest", "keep", 4), ("*CC(*)c1ccccc1", "all", "cyclic_dimer", 16)],
-)
-def test_bonded_atoms_of_prepared_molecules_are_a_bond_apart(
-    smiles: str, fragments: str, repeat_units: str, n_atoms: int
-) -> None:
-    molecule = prepared(smiles, fragments, repeat_units)
+def test_bonded_atoms_of_a_prepared_molecule_are_a_bond_apart() -> None:
+    molecule = prepared("*CC(*)c1ccccc1", "all", "cyclic_dimer")
     features = featurise(molecule, embedded(molecule)[0])
     distance = np.linalg.norm(features["coordinates"][:, None] - features["coordinates"], axis=-1)
     bonded = features["shortest_path"] == 2
-    assert len(features["tokens"]) == n_atoms
+    assert len(features["tokens"]) == 16
     assert 1.1 < distance[bonded].min() <= distance[bonded].max() < 1.7
     assert distance[features["shortest_path"] > 2].min() > 1.9
 
@@ -91,7 +80,7 @@ def test_outputs_and_gradients_are_those_of_the_package() -> None:
     compare(ours, theirs, collate([item(text) for text in smiles]), least=0.1)
 
 
-@pytest.mark.parametrize("size", ["84m", "1.1b"])
+@pytest.mark.parametrize("size", ["84m", "310m"])
 def test_published_sizes_have_the_parameters_of_the_package(size: str) -> None:
     with torch.device("meta"), mock.patch.object(unimolv2.UniMolV2Model, "load_pretrained_weights"):
         ours = Unimol2Backbone(stage(architecture=size)).state_dict()
@@ -115,13 +104,6 @@ def test_the_audit_reaches_every_rate() -> None:
     audit(backbone, batch)
 
 
-def test_weights_and_architecture_belong_together() -> None:
-    with pytest.raises(ValidationError, match="architecture: 164m"):
-        stage(architecture="84m", weights="unimol2_164m")
-    with pytest.raises(ValidationError, match="no published weights"):
-        stage(weights="unimol2_84m")
-
-
 SHORT = {"layers": 2, "width": 16, "heads": 2, "epochs": 2, "conformers": 2, "batch_size": 3, "learning_rate": 3e-3}
 
 
@@ -135,16 +117,11 @@ def test_with_two_columns_and_conformers_a_prediction_is_the_same_alone_and_in_a
     test = made.rows(a=["CCCO", "C", "CCO"], b=["O", "CCCl", "C1CC1"])
     built: Any = build_stage(config, made.context(tmp_path, smiles=["a", "b"]))
     (tmp_path / "job").mkdir()
-    seen, encode = [], built.encode
-
-    def recorded(rows: Rows, folder: Path, augmentation: int, seed: int) -> Any:
-        seen.append(augmentation)
-        return encode(rows, folder, augmentation, seed)
-
-    with mock.patch.object(built, "encode", recorded):
+    encode = built.encode
+    with mock.patch.object(built, "encode", side_effect=encode) as encoded:
         built.fit(train, None, tmp_path / "job")
-        assert set(seen) == {0, 1}
-        y_pred = built.predict(test, tmp_path / "job")
+    assert {call.args[2] for call in encoded.call_args_list} == {0, 1}
+    y_pred = built.predict(test, tmp_path / "job")
     alone = np.concatenate([built.predict(test.take(np.array([i])), tmp_path / "job") for i in range(3)])
     assert np.abs(alone - y_pred).max() < 1e-5 * np.std(train.y)
     assert np.ptp(y_pred) > 1e-4
