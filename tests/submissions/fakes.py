@@ -16,12 +16,15 @@ from competition.config import load_competition
 from competition.files import read_table, write_json, write_table
 from competition.paths import Paths
 from competition.prepare import prepare
+from competition.prepare import run as prepare_tables
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
+from models.config import load_stages
 from models.jobs.attempts import write_report
 from models.jobs.plan import Plan, plan
 from models.jobs.predictions import write_predictions, write_test_predictions
+from models.jobs.train import train
 from submissions.blend.__main__ import blend
 from submissions.config import load_config
 from submissions.run import Run, open_run
@@ -117,6 +120,14 @@ def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] =
         write_test_predictions(job, planned.test_key, list(test["id"]), config.targets, made_up(y_test))
         write_report(job.folder, {"seconds": 1.5})
     return planned
+
+
+def train_all(path: Path, n_workers: int = 1) -> None:
+    """Prepared tables, folds and jobs that were really trained."""
+    config, paths = load_competition(str(path)), Paths.of(str(path))
+    prepare_tables(config, paths, path)
+    make_folds(config, load_folds_config(str(path)), paths)
+    train(config, paths, plan(config, load_stages(str(path)), paths), n_workers)
 
 
 def run_steps(path: Path) -> Run:

@@ -12,17 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.config import load_competition
 from competition.errors import DataError
 from competition.files import read_table, read_text_table, write_table
 from competition.paths import Paths
-from competition.prepare import run as prepare
-from folds.make import load_folds_config
-from folds.make import run as make_folds
-from models.config import load_stages
 from models.jobs.attempts import write_report
-from models.jobs.plan import plan
-from models.jobs.train import train
 from submissions import stack as stack_step
 from submissions import write as write_step
 from submissions.blend import __main__ as blend_step
@@ -33,7 +26,15 @@ from submissions.predict import predict
 from submissions.run import latest_run, open_run
 from submissions.sample import check_submission
 from submissions.write import write
-from tests.submissions.fakes import TARGETS, fake_competition, opened, prepare_and_fake_jobs, run_steps, submitted
+from tests.submissions.fakes import (
+    TARGETS,
+    fake_competition,
+    opened,
+    prepare_and_fake_jobs,
+    run_steps,
+    submitted,
+    train_all,
+)
 
 STEPS = (blend_step, stack_step, write_step)
 SUBMISSIONS = ["blend.csv", "stack.csv", "submission.csv"]
@@ -83,8 +84,6 @@ def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_column
     np.testing.assert_allclose(y_pred, written, rtol=1e-6)
     again = candidate_of(run, run.part("stack")["chosen"])(columns.test, NO_FEATURES)
     np.testing.assert_allclose(again, stacked, rtol=1e-6)
-    some = submission_of(run)(columns.test[3:5], columns.test_inputs[3:5], NO_FEATURES[3:5])
-    np.testing.assert_allclose(some, y_pred[3:5], rtol=1e-12)
 
     table = run.oof_table()
     assert list(table.columns) == ["id", "fold", *TARGETS, *(f"{s} {t}" for s in columns.names for t in TARGETS)]
@@ -92,8 +91,6 @@ def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_column
     np.testing.assert_array_equal(table["fold"], columns.folds)
     np.testing.assert_array_equal(table[TARGETS], columns.y)
     np.testing.assert_array_equal(table["good depth"], columns.oof[:, 1, 1])
-    as_csv = read_table(run.folder / "oof.csv", ["id"])
-    np.testing.assert_array_equal(as_csv.drop(columns="id"), table.drop(columns="id"))
 
 
 def test_a_second_run_fits_nothing_and_one_that_was_killed_goes_on_to_the_same_bytes(
@@ -136,33 +133,25 @@ def test_the_name_of_a_run_follows_settings_and_not_places_or_the_order_of_stage
     before = {name: (run.folder / name).read_bytes() for name in SUBMISSIONS}
     reordered = {stage: {**TREES, "num_leaves": leaves} for stage, leaves in (("poor", 6), ("good", 4), ("fair", 5))}
     shutil.rmtree(run.folder)
-    again = run_steps(fake_competition(tmp_path, stages=reordered))
-    assert again.name == run.name
+    again = run_steps(fake_competition(tmp_path / "moved", stages=reordered))
     assert {name: (again.folder / name).read_bytes() for name in SUBMISSIONS} == before
-    assert open_run(str(fake_competition(tmp_path / "moved"))).name == run.name
-    assert open_run(str(fake_competition(tmp_path, submissions={"trials": 41}))).name != run.name
-    assert open_run(str(fake_competition(tmp_path, submissions={"weights": "shared"}))).name != run.name
-    assert open_run(str(fake_competition(tmp_path, competition={"answers": None}))).name == run.name
+    for same, settings in (
+        (True, {"competition": {"answers": None}}),
+        (False, {"submissions": {"trials": 41}}),
+        (False, {"submissions": {"weights": "shared"}}),
+    ):
+        assert (open_run(str(fake_competition(tmp_path, **settings))).name == run.name) is same
 
 
 def test_unfinished_jobs_and_skipped_steps_are_named(done: Path) -> None:
     run = open_run(str(done))
     shutil.rmtree(run.folder)
-    with pytest.raises(DataError, match=r"run\.json"):
-        write(run)
     blend(run)
     with pytest.raises(DataError, match="the step stack has not run"):
         write(run)
     (run.plan.jobs[0].folder / "report.json").unlink()
     with pytest.raises(DataError, match=r"is not finished\. Run \./run\.sh train"):
         open_run(str(done))
-
-
-def test_a_folder_of_an_earlier_version_is_recognised(done: Path) -> None:
-    run = open_run(str(done))
-    (run.folder / "run.json").write_text('{"run": "x", "config": {}, "stages": []}')
-    with pytest.raises(DataError, match="was made by an earlier version of this code"):
-        latest_run(str(done))
 
 
 def test_dropped_rows_get_the_mean_of_the_labels_and_columns_stand_in_the_order_of_the_sample(tmp_path: Path) -> None:
@@ -222,13 +211,8 @@ def test_a_refitted_and_a_pseudo_labelled_stage_predict_new_rows_as_they_predict
         "a": {**small, "final_fit": "refit"},
     }
     path = fake_competition(tmp_path, stages=stages, submissions={"stack": False, "default": "mean"})
-    config, paths = load_competition(str(path)), Paths.of(str(path))
-    prepare(config, paths, path)
-    make_folds(config, load_folds_config(str(path)), paths)
-    train(config, paths, plan(config, load_stages(str(path)), paths), 1)
-    run = open_run(str(path))
-    blend(run)
-    write(run)
+    train_all(path)
+    run, paths = run_steps(path), Paths.of(str(path))
     marks = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
     assert marks == {"a": ["refit"], "b": ["pseudo-labels", "refit"]}
 
@@ -251,8 +235,6 @@ def test_a_budget_leaves_out_unfinished_stages_and_seeds_and_the_run_is_that_of_
     for lost in (whole.plan.of("fair")[4], whole.plan.of("good")[-1]):
         (lost.folder / "report.json").unlink()
     whole.plan.of("poor")[0].test_file(whole.plan.test_key).unlink()
-    with pytest.raises(DataError, match="every job must be finished"):
-        open_run(str(tmp_path / "mixed.yaml"))
     run, within = open_run(str(tmp_path / "mixed.yaml"), budget=7200), "finished within the budget of 2 h; left out"
     assert run.left_out == (
         f"fair, seed 2: 2 of 3 jobs {within}", f"good: 3 of 4 jobs {within}", f"poor: 2 of 3 jobs {within}",
@@ -262,8 +244,3 @@ def test_a_budget_leaves_out_unfinished_stages_and_seeds_and_the_run_is_that_of_
     of_two_seeds = open_run(str(fake_competition(tmp_path, 60, stages={"fair": {**TREES, "seeds": [3, 1]}})))
     assert (run.name, run.made_from) == (of_two_seeds.name, of_two_seeds.made_from)
     assert whole.name != run.name
-    for job in whole.plan.jobs:
-        (job.folder / "report.json").unlink(missing_ok=True)
-    fake_competition(tmp_path, 60, stages=stages)
-    with pytest.raises(DataError, match=r"No stage has all jobs of a seed \(fair, seed 1: 0 of 3"):
-        open_run(str(tmp_path / "mixed.yaml"), budget=1)
