@@ -188,13 +188,14 @@ def choose(rule: Rule, compared: dict[str, Comparison], which: NDArray[np.bool_]
     if not known:
         return default, f"{default}, the default, stands: no other candidate has a score."
     best = max(known, key=lambda name: known[name])
+    needed = np.maximum(least, rule.margin * compared[best].standard_error)
     found = (
-        f"gains {known[best]:.4g}, with a standard error of {compared[best].standard_error:.4g}; needed are more than "
-        f"{rule.margin:g} standard errors and {least:.2g}, the least gain that counts."
+        f"gains {known[best]:.4g}, and a switch needs more than {needed:.4g} ({rule.margin:g} x the standard error of the "
+        f"paired difference, and at least {least:.2g})."
     )
     if clear:
-        return best, f"{best} is chosen against the default, {default}: it {found}"
-    return default, f"{default}, the default, stands: the best of the others, {best}, {found}"
+        return best, f"{best} is chosen instead of the default, {default}: it {found}"
+    return default, f"{default}, the default, stands: {best}, the best of the others, {found}"
 
 
 def repeats(predictions: dict[str, Array], default: str) -> list[str]:
