@@ -190,8 +190,8 @@ def choose(rule: Rule, compared: dict[str, Comparison], which: NDArray[np.bool_]
     best = max(known, key=lambda name: known[name])
     needed = np.maximum(least, rule.margin * compared[best].standard_error)
     found = (
-        f"gains {known[best]:.4g}, and a switch needs more than {needed:.4g} ({rule.margin:g} x the standard error of the "
-        f"paired difference, and at least {least:.2g})."
+        f"gains {known[best]:.4g}, and a switch needs more than {needed:.4g} ({rule.margin:g} x the standard error of "
+        f"the paired difference, and at least {least:.2g})."
     )
     if clear:
         return best, f"{best} is chosen instead of the default, {default}: it {found}"
