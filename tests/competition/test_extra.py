@@ -112,6 +112,9 @@ def test_weights_and_auxiliary_targets_reach_the_rows(tmp_path: Path) -> None:
     assert part.auxiliary is not None and part.weights is not None
     assert part.auxiliary.tolist() == [[3.0], [1.0]]
     assert part.weights.tolist() == rows.weights[[3, 1]].tolist()
+    write_table(tmp_path / "gap.parquet", prepare(config).train.assign(logP=lambda t: t["logP"].where(t["logP"] != 2)))
+    gap = read_rows(tmp_path / "gap.parquet", config, True).auxiliary
+    assert gap is not None and np.flatnonzero(np.isnan(gap)).tolist() == [2]
     train.loc[4, "trust"] = 0
     with pytest.raises(DataError, match="'trust' has weights that are not above 0: row 6"):
         made(tmp_path, train, weight="trust")

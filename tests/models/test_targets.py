@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -53,7 +54,7 @@ def test_a_standard_transform_is_that_of_the_training_rows_and_the_spread_is_in_
 ) -> None:
     train, inner = labelled(), Recorder()
     stage = Transformed(inner, "standard")
-    stage.fit(train, None, tmp_path)
+    stage.fit(train, replace(train, y=train.y * 100), tmp_path)  # held-out labels are transformed and not learned from
     expected = (train.y - np.nanmean(train.y, axis=0)) / np.nanstd(train.y, axis=0)
     assert np.allclose(inner.train.y, expected, equal_nan=True)
     inner.spread = np.ones((2, 2))

@@ -182,6 +182,18 @@ def test_best_on_held_out_keeps_the_weights_of_the_best_epoch_and_changes_no_tra
     assert history(tmp_path / "best", "train_loss") == history(tmp_path / "last", "train_loss")
 
 
+def test_the_mean_of_the_last_two_epochs_is_that_of_the_weights_after_each(tmp_path: Path) -> None:
+    """At a constant rate a shorter run is the beginning of a longer one."""
+    mean = {"epochs": 3, "average": "last_epochs", "average_epochs": 2}
+    for name, changes in {"two": {"epochs": 2}, "three": {"epochs": 3}, "mean": mean}.items():
+        fit(tmp_path / name, schedule="constant", warmup=0, **changes)
+    two, three, found = (
+        safetensors.torch.load_file(tmp_path / name / trainer.WEIGHTS) for name in ("two", "three", "mean")
+    )
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, (two[name] + three[name]) / 2)
+
+
 def test_watching_changes_no_prediction_and_tells_losses_with_dropout_on_and_off(tmp_path: Path) -> None:
     valid, rate = sample(*rows(12, seed=3)), 0.3
     for monitor in ("none", "held_out"):

@@ -97,6 +97,17 @@ def test_a_small_spread_far_from_zero_is_learned(kind: str, tmp_path: Path) -> N
     assert stage.predict(rows(x=[-1.0, 1.0]), tmp_path)[:, 0] - 1e6 == pytest.approx([-1e-3, 1e-3], abs=1e-4)
 
 
+def test_with_as_many_trees_another_seed_still_draws_other_rows(kind: str, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=100)
+    train, first, found = rows(np.sin(x), x=x), tmp_path / "first", {}
+    fit(kind, first, train, numeric=["x"], seed=1)
+    for seed in (1, 2):
+        refit = fit(kind, tmp_path / f"{seed}", train, numeric=["x"], seed=seed, folds=[first])
+        found[seed] = refit.predict(train, tmp_path / f"{seed}")
+    assert models_of(tmp_path / "1") == models_of(tmp_path / "2")
+    assert np.abs(found[1] - found[2]).max() > 1e-3
+
+
 def test_the_search_finds_what_suits_the_data_and_says_how_far_it_is(kind: str, tmp_path: Path) -> None:
     """One of 40 columns has the law, so seeing few columns at once is bad, and the settings of the YAML are that."""
     x = pd.DataFrame(np.random.default_rng(0).normal(size=(150, 40)), columns=[f"x{i}" for i in range(40)])

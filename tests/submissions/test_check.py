@@ -25,7 +25,8 @@ def checked(path: Path) -> str:
 
 
 def test_a_good_competition_is_described_with_its_jobs(tmp_path: Path) -> None:
-    said = checked(write_competition(tmp_path, *mixed_tables()))
+    unread = {"answers": "not there.csv"}  # no step before the report may open it
+    said = checked(write_competition(tmp_path, *mixed_tables(), competition=unread))
     assert "60 training rows, 20 test rows" in said
     assert "stage trees: lightgbm; 3 jobs" in said
 

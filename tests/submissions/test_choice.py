@@ -198,7 +198,7 @@ def test_what_is_submitted_is_post_processed_and_a_stored_run_repeats_it(tmp_pat
 
 
 def test_known_labels_are_used_where_they_are_asked_for_and_nowhere_else(tmp_path: Path) -> None:
-    files = {}
+    files, scores = {}, set()
     for settings in ({}, {"postprocess": ["known_labels"]}):
         path = fake_competition(tmp_path, submissions={"stack": False, **settings})
         table, test = read_text_table(tmp_path / "train.csv"), read_text_table(tmp_path / "test.csv")
@@ -211,9 +211,11 @@ def test_known_labels_are_used_where_they_are_asked_for_and_nowhere_else(tmp_pat
             prepare_and_fake_jobs(path)
         run = run_steps(path)
         files[bool(settings)] = read_table(run.folder / "submission.csv", ["id"])
+        scores.add(run.part("choice")["procedure"]["cross_fitted_score"])
     assert files[True].loc[4, "height"] == 11.5 != files[False].loc[4, "height"]
     assert files[True].loc[4, "depth"] == files[False].loc[4, "depth"]  # its label is missing
     assert files[True].drop(4).equals(files[False].drop(4))
+    assert len(scores) == 1
 
 
 def test_the_submission_is_held_against_the_best_single_stage_and_the_run_before(done: Path) -> None:
