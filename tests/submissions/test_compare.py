@@ -36,7 +36,8 @@ def table_of(values: np.ndarray, ids: list[str] | None = None) -> pd.DataFrame:
 def test_a_paired_difference_and_its_error_by_hand() -> None:
     rng = np.random.default_rng(0)
     y = rng.normal(size=(500, 1))
-    this, other = y + 0.5, y + rng.choice([0.8, -1.0], size=(500, 1))
+    far = rng.uniform(2, 9, size=(500, 1))  # what both share takes no part in the error of their difference
+    this, other = y + far, y + far + rng.choice([0.8, -0.5], size=(500, 1))
     gain, error, n_rows = labels_of(y, "mae").paired(table_of(this), table_of(other)) or (0, 0, 0)
     gains = np.abs(other - y) - np.abs(this - y)
     assert gain == pytest.approx(gains.mean())  # less is better: above 0, this one is better

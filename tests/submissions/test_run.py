@@ -68,6 +68,9 @@ def test_every_column_is_that_of_its_stage_joined_on_id(done: Path) -> None:
         tests = [pd.read_parquet(job.test_file(run.plan.test_key)).set_index("id") for job in jobs]
         mean = np.mean([table.loc[columns.test_ids, TARGETS] for table in tests], axis=0)
         np.testing.assert_allclose(columns.test[:, j], mean, rtol=1e-12)
+    labels = read_table(run.paths.train).set_index("id").loc[columns.ids, TARGETS].to_numpy()
+    np.testing.assert_array_equal(columns.y, labels)
+    assert np.isnan(columns.y).any()  # a missing label stays missing
     weights = run.weights["height"]
     assert weights["good"] > weights["fair"] > weights["poor"]
 

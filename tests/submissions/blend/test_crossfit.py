@@ -144,6 +144,14 @@ def test_near_duplicates_and_columns_that_memorise_do_not_make_the_stack_win(see
     assert decided(columns, y, folds)[0] != STACK
 
 
+def test_the_standard_error_is_that_of_the_difference_row_by_row() -> None:
+    rng = np.random.default_rng(0)
+    far, gap = rng.uniform(2, 9, 400), 0.1 * rng.normal(size=400)
+    judged = rule(np.zeros(400), np.zeros(400, dtype=np.int64), "mae")
+    y_pred = {"shrunk_ridge": far[:, None], "mean": (far + gap)[:, None]}
+    assert compare(judged, y_pred, judged.scored)["mean"].standard_error == pytest.approx(gap.std() / 20, rel=0.3)
+
+
 def test_rows_that_share_a_fold_count_as_one_in_the_comparison() -> None:
     columns, y, _ = columns_like("independent", 200, 2)
     y_pred = {"shrunk_ridge": np.repeat(columns[:, :1], 4, axis=0), "mean": np.repeat(columns[:, 1:], 4, axis=0)}
