@@ -22,9 +22,15 @@ def config_folders() -> list[Path]:
     return [CONFIGS, work_root() / "configs"]
 
 
+def name_of(competition: str) -> str:
+    """The name of a competition given by its name, in which dots may stand, or by the path of its YAML."""
+    path = Path(competition)
+    return path.stem if path.suffix in (".yaml", ".yml") else path.name
+
+
 def holdout_yaml(competition: str, share: float) -> Path:
     """The YAML of a competition without the share of its training rows that `--holdout` keeps out."""
-    return work_root() / "configs" / f"{Path(competition).stem}_holdout{round(100 * share)}.yaml"
+    return work_root() / "configs" / f"{name_of(competition)}_holdout{round(100 * share)}.yaml"
 
 
 def study_yaml(name: str) -> Path:
@@ -101,7 +107,7 @@ class Paths:
     @staticmethod
     def of(competition: str) -> Paths:
         """Products of a competition given by its name or by the path of its YAML."""
-        return Paths(Path(competition).stem)
+        return Paths(name_of(competition))
 
     @property
     def root(self) -> Path:

@@ -6,6 +6,7 @@ tell. Source: Zajac, "Adversarial validation", fastml.com 2016.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,7 @@ def _words(text: pd.Series) -> pd.DataFrame:
         "word": CountVectorizer(binary=True, max_features=N_WORDS, token_pattern=r"(?u)\b\w+\b"),
         "characters": CountVectorizer(binary=True, max_features=N_WORDS, analyzer="char", ngram_range=(2, 3)),
     }.items():
-        found = vectorizer.fit_transform(text).toarray()
-        parts.append(pd.DataFrame(found, columns=[f"{what} {x!r}" for x in vectorizer.get_feature_names_out()]))
+        with suppress(ValueError):  # no text has a word
+            found = vectorizer.fit_transform(text).toarray()
+            parts.append(pd.DataFrame(found, columns=[f"{what} {x!r}" for x in vectorizer.get_feature_names_out()]))
     return pd.concat(parts, axis=1)

@@ -20,7 +20,7 @@ from scipy import stats
 
 from competition import command
 from competition.errors import ConfigError, DataError
-from competition.files import derive_seed, read_table
+from competition.files import derive_seed, read_table, sha256_of
 from competition.metrics import Array, Metric, load_metric
 from competition.paths import Paths
 from folds.table import read_groups
@@ -42,6 +42,7 @@ class Labels:
     metric: Metric
     draws: int
     seed: int
+    metric_code: list[str] | None = None  # name and digest of the file of a metric of the user's own
 
     def ids_of_all(self, predictions: list[pd.DataFrame]) -> pd.Index:
         """Ids of the rows that all have predicted; none where their outputs are others."""
@@ -82,13 +83,14 @@ def read_labels(name: str, seed: int | None = None) -> Labels:
     config, paths = load_config(name, seed), Paths.of(name)
     competition, draws = config.competition, config.submissions.bootstrap
     train = read_table(paths.train).set_index(competition.id)
-    metric = load_metric(competition.metric, competition.greater_is_better)
+    metric, file = load_metric(competition.metric, competition.greater_is_better), competition.metric.rpartition(":")[0]
     return Labels(
         train[competition.targets],
         pd.Series(read_groups(paths.groups, list(train.index)), index=train.index),
         metric,
         draws if fast(metric) else max(100, draws // 10),
         derive_seed(competition.seed, "bootstrap"),
+        [Path(file).name, sha256_of(Path(file))] if file else None,
     )
 
 
@@ -126,7 +128,7 @@ def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: Labels, 
             lines = list(differences(_settings(run), _settings(runs[reference]))) or ["nothing"]
             changed.append("\n".join([f"{name}:", *(f"- {line}" for line in lines)]))
         written = datetime.fromtimestamp((paths.run(name) / MANIFEST).stat().st_mtime)
-        rows.append([name, f"{written:%Y-%m-%d %H:%M}", *_scores(run, labels.metric), *gains])
+        rows.append([name, f"{written:%Y-%m-%d %H:%M}", *_scores(run, labels), *gains])
     header = ["run", "written", "chosen", "best stage", "in_sample", "cross_fitted", "gain", "standard_error"]
     said = (
         "best stage: cv_score. in_sample: of the chosen candidate. cross_fitted: with the choice. gain: of that "
@@ -149,11 +151,11 @@ def _settings(run: dict[str, Any]) -> dict[str, Any]:
     return {**run["config"], "jobs": jobs, **{name: run[name] for name in ("tables", "user_code", "versions")}}
 
 
-def _scores(run: dict[str, Any], metric: Metric) -> list[str]:
+def _scores(run: dict[str, Any], labels: Labels) -> list[str]:
     """Name of the chosen candidate and three scores; dashes where the run was scored by another metric."""
     choice, used = run[CHOICE], run["config"]["competition"]["metric"]
     chosen = choice["chosen"]
-    if Path(used).name != metric.name:
+    if Path(used).name != labels.metric.name or (labels.metric_code and labels.metric_code not in run["user_code"]):
         return [f"{chosen} by {used}", "-", "-", "-"]
     candidates = run[BLEND]["candidates"] | run.get(STACK, {"candidates": {}})["candidates"]
     best, whole = choice["against"]["best_single"], choice["procedure"]
@@ -174,7 +176,7 @@ def main() -> None:
         except DataError as error:
             left_out.append(f"{manifest.parent.name} is left out: {error}")
     if not runs:
-        raise DataError(f"{paths.root} has no finished run; run ./run.sh full {paths.name} first.")
+        raise DataError(f"{paths.root} has no finished run; run ./run.sh full {args.competition} first.")
     reference = args.other or paths.latest_run.read_text(encoding="utf-8").strip()
     if reference not in runs:
         raise ConfigError(f"--with takes one of {', '.join(runs)}; found {reference!r}.")

@@ -15,6 +15,7 @@ from folds.config import FoldsConfig
 from models.config import Stages
 from submissions.blend.candidates import CANDIDATES
 from submissions.blend.postprocess import STEPS
+from submissions.blend.stored import label
 
 Blend = Literal[*CANDIDATES] | UserCode  # type: ignore[valid-type]
 Step = Literal[*STEPS, "known_labels"] | UserCode  # type: ignore[valid-type]
@@ -70,6 +71,14 @@ class SubmissionsConfig(StrictModel):
     tests it had won out of fold, and then gained once and lost twice. `file.py:function` is one of your own
     (`submissions/blend/postprocess.py`). known_labels (a test row whose input is in the training table gets its mean
     label there) cannot be scored: it is kept where it is named, and comes last."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        for key, named in (("candidates", {self.default, *self.candidates}), ("postprocess", self.postprocess)):
+            labels = [label(each) for each in named]
+            if twice := sorted({each for each in labels if labels.count(each) > 1}):
+                raise ValueError(f"{key}: two files have {', '.join(twice)}; rename one, since results go by this name")
+        return self
 
 
 class Config(StrictModel):

@@ -33,7 +33,8 @@ def handover(run: Run) -> str:
     choice, name, competition = run.part(CHOICE), run.paths.name, run.config.competition
     reports = {stage: [read_json(job.folder / REPORT) for job in run.plan.of(stage)] for stage in run.config.stages}
     machines = Counter(_described(report.get("machine", {})) for found in reports.values() for report in found)
-    code = dict.fromkeys(re.findall(r'"([^"]+\.py):\w+"', json.dumps(run.stored["config"])))  # file.py:function
+    settings = json.dumps(run.stored["config"], ensure_ascii=False)
+    code = dict.fromkeys(re.findall(r'"([^"]+\.py):\w+"', settings))  # file.py:function
     files = [competition.train, competition.test, competition.sample_submission, *map(Path, code)]
     files += [*(extra.file for extra in competition.extra_train), run.folder / SUBMISSION_FILE]
     is_ours = any((folder / f"{name}.yaml").is_file() for folder in config_folders())

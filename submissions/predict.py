@@ -22,7 +22,7 @@ from competition.tables import INPUT_KEY
 from models.jobs.new_rows import predict_jobs
 from submissions.columns import predictions_of
 from submissions.fitted import submission_of
-from submissions.run import latest_run
+from submissions.run import latest_run, require_same_code
 from submissions.sample import submission_table, write_submission
 from submissions.stack_features import features_of
 
@@ -39,6 +39,7 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
         require_own_products(paths, Path(name))
     run = latest_run(name)
     config, competition, stored = run.config, run.config.competition, run.stored
+    require_same_code(config, stored)
     table, ids, dropped = prepare_test(competition, test_file)
     folder = paths.prediction(digest([ids, table.to_csv(index=False)]))
     new = Paths(paths.name, folder / "test.parquet")

@@ -281,11 +281,21 @@ def user_code(config: Config) -> list[list[str]]:
 
     def note(path: Path) -> str:
         if path.suffix == ".py":
-            found.add((path.name, table_digest(path)))
+            found.add((path.name, sha256_of(path) if path.exists() else "gone"))
         return path.name
 
     relocated(config.model_dump(), note)
     return sorted(map(list, found))
+
+
+def require_same_code(config: Config, stored: dict[str, Any]) -> None:
+    """Refuse what the jobs of a run have learned under code of the user's that is another by now.
+
+    Raises:
+        DataError: if a file that the settings name is gone or has changed since the run wrote `stored`.
+    """
+    if changed := [found[0] for found in user_code(config) if found not in stored["user_code"]]:
+        raise DataError(f"Your code of {changed[0]} has changed since the run. Run ./run.sh full, then this again.")
 
 
 def _portable(config: Config) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from submissions.config import Config, relocated
 from submissions.fitted import KNOWN_LABELS, fitted_file
 from submissions.kernel.contents import copy, copy_code, copy_of_user, copy_weights, require_no_paths
 from submissions.kernel.wheels import add_wheels
-from submissions.run import BLEND, CHOICE, MANIFEST, STACK, latest_run, user_code
+from submissions.run import BLEND, CHOICE, MANIFEST, STACK, latest_run, require_same_code
 
 NOTEBOOK = Path(__file__).with_name("notebook.ipynb")
 SLUGS = {"prediction": ("pack", "offline"), "training": ("training", "train")}
@@ -93,8 +93,7 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
             f"The stages {', '.join(fixed)} (kind: file) have no model that could predict hidden rows. Leave them out, "
             "run ./run.sh full, then kernel again."
         )
-    if changed := [found[0] for found in user_code(config) if found not in stored["user_code"]]:
-        raise DataError(f"Your code of {changed[0]} has changed since the run. Run ./run.sh full, then kernel again.")
+    require_same_code(config, stored)
     settings = relocated(
         config.model_dump(), lambda path: copy_of_user(path, bundle, there) if path.suffix == ".py" else path.name
     )

@@ -201,7 +201,7 @@ def main() -> None:
         if args.dry_run:
             write(paths.ledger, row.but(status="submitted", ref=BY_HAND))
             print(f"Nothing was sent. Submit {shown(paths.root / row.file)} yourself, and write its score down:")
-            print(f"./run.sh ledger {paths.name} --submission {row.submission} --public SCORE")
+            print(f"./run.sh ledger {args.competition} --submission {row.submission} --public SCORE")
             return
         check_slot(slug, row, paths.ledger, args.again)
         if not (args.yes or confirm("Send it?")):

@@ -16,6 +16,7 @@ from competition.files import read_json, read_table
 from competition.metrics import Array
 from competition.paths import shown
 from competition.prepare import describe as describe_tables
+from competition.tables import own_rows
 from models.jobs.plan import REPORT
 from models.notes import read_notes
 from models.stages.file import FOLD_MARKS
@@ -174,7 +175,8 @@ def _stages(run: Run, weighted: str) -> list[Part]:
             first, *last = ["", "", ""] if i else [stage, seconds, ", ".join(marks[stage])]
             rows.append([first, name, number(score), mean_and_deviation(of_folds), weight, *last])
         notes += [f"{stage}: {note}" for note in read_notes(jobs[0].folder)]
-    used, unscored = {mark for found in marks.values() for mark in found}, int((folds < 0).sum())
+    used, n_own = {mark for found in marks.values() for mark in found}, len(own_rows(read_table(run.paths.train)))
+    unscored = int((folds[:n_own] < 0).sum())  # extra rows stand behind them
     return [
         Table(["stage", "target", "cv_score", "fold_scores", "weight", "seconds", "marks"], rows),
         Figure("Scores of the folds", embedded(figures.fold_scores(by_stage, run.metric.name))),
@@ -296,7 +298,7 @@ def _folds(run: Run) -> list[Part]:
     """Size and labels of each fold, and what `./run.sh folds` left."""
     targets, shift = run.task.targets, run.paths.shift
     rows = [
-        [str(fold), str(len(y)), *map(with_error, y.mean(), y.std(ddof=0))]
+        [str(fold) if fold >= 0 else "-1: in training alone", str(len(y)), *map(with_error, y.mean(), y.std(ddof=0))]
         for fold, y in pd.DataFrame(run.columns.y).groupby(run.columns.folds)
     ]
     parts: list[Part] = [Table(["fold", "rows", *(f"{name}, mean +- sd" for name in targets)], rows)]

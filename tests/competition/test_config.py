@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from competition.config import find_config, load_competition, load_yaml
 from competition.errors import ConfigError
-from competition.paths import CONFIGS, work_root
+from competition.paths import CONFIGS, Paths, work_root
 from submissions.config import Config, load_config
 from tests.competition.small import write_small
 
@@ -40,6 +40,7 @@ def test_every_config_in_the_project_loads(path: Path) -> None:
         ("stages", {"a": {"kind": "gnn", "seeds": [0, 0]}}, r"stages\.a\.seeds: must name each once; 0"),
         ("stages", {"a": {"kind": "gnn", "head": {"kind": "multi_sample", "samples": 0}}}, r"stages\.a\.head\.samples"),
         ("competition", {"token_order": "file"}, r"competition\.token_order: this key is gone, .*; leave it out"),
+        ("submissions", {"candidates": ["a/mine.py:f", "b/mine.py:f"]}, r"candidates: two files have mine\.py:f"),
         ("stages", {"a": {"kind": "custom", "code": "mine.py"}}, r"stages\.a\.code: must be file\.py:name \(found"),
     ],
     ids=lambda value: "",
@@ -105,6 +106,10 @@ def test_what_is_no_plain_yaml_mapping_is_refused(tmp_path: Path, content: str, 
         load_yaml(path)
     path.write_text("a: &a {x: 1, y: 2}\nb:\n  <<: *a\n  y: 3\n")
     assert load_yaml(path)["b"] == {"x": 1, "y": 3}
+
+
+def test_a_name_may_have_dots() -> None:
+    assert Paths.of("logS.v2").root == Paths.of("/x/logS.v2.yaml").root != Paths.of("logS.v3").root
 
 
 def test_a_name_is_found_beside_the_code_and_among_the_products_or_the_known_ones_are_listed() -> None:

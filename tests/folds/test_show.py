@@ -60,10 +60,11 @@ def test_the_feature_that_moved_is_found_with_its_means_and_said() -> None:
 
 
 def test_features_have_names_that_can_be_read() -> None:
-    two = {"s": ["CCO", "c1ccccc1"], "t": ["good day", "so bad :("], "x": [1.0, np.nan], "c": ["a", "b"]}
+    two = {"s": ["CCO", "c1ccccc1"], "t": ["good day", "so bad :("]}
+    two |= {"signs": ["!", "?"], "x": [1.0, np.nan], "c": ["a", "b"]}
     rows = pd.DataFrame(two).loc[[0, 1] * 20].reset_index(drop=True)
     rows.loc[0, "c"] = "rare"
-    found = readable_features(rows, config(smiles=["s"], text=["t"], numeric=["x"], categorical=["c"]))
+    found = readable_features(rows, config(smiles=["s"], text=["t", "signs"], numeric=["x"], categorical=["c"]))
     assert {"s: MolWt", "t: word 'good'", "t: characters ' :('", "c is b"} <= {*found.columns}
     assert "c is rare" not in found
     assert found["s: MolWt"][0] == pytest.approx(46.07, abs=0.01)

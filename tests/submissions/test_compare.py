@@ -120,6 +120,15 @@ def test_a_run_of_other_rows_folds_or_metric_says_so_and_a_damaged_one_not(said:
     with_setting(tmp_path / "mixed.yaml", "competition", metric="mae")
     row = next(line for line in said().splitlines() if line.startswith(f"| {first.name}"))
     assert re.search(r"by rmse +\| - +\| - +\| - +\| +", row)
+    own = tmp_path / "m.py"
+    own.write_text("def metric(y_true, y_pred):\n    return 0.0\n")
+    with_setting(tmp_path / "mixed.yaml", "competition", metric=f"{own}:metric", greater_is_better=False)
+    config = read_json(first / "run.json")["config"]
+    config["competition"]["metric"] = f"{own}:metric"
+    for digest, is_scored in ((sha256_of(own), True), ("of an older function", False)):
+        sign_again(first, config=config, user_code=[[own.name, digest]])
+        row = next(line for line in said().splitlines() if line.startswith(f"| {first.name}"))
+        assert (f"by {own}:metric" not in row) == is_scored
     (first / "cross_fitted.csv").write_text("id\n")
     page = said()
     assert f"{first.name} is left out: " in page and f"| {second.name} " in page

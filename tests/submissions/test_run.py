@@ -21,9 +21,10 @@ from submissions import write as write_step
 from submissions.blend import __main__ as blend_step
 from submissions.blend.__main__ import blend
 from submissions.blend.candidates import ALWAYS
+from submissions.config import load_config
 from submissions.fitted import candidate_of, submission_of
 from submissions.predict import predict
-from submissions.run import latest_run, open_run
+from submissions.run import latest_run, open_run, require_same_code, user_code
 from submissions.sample import check_submission
 from submissions.write import write
 from tests.submissions.fakes import (
@@ -202,6 +203,17 @@ def test_what_a_reader_has_to_know_of_a_stage_is_marked(done: Path) -> None:
     blend(replace(run, plan=replace(run.plan, jobs=other)))
     marks = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
     assert marks == {"good": ["other code"], "fair": ["saw test inputs"], "poor": ["refit"]}
+
+
+def test_code_of_the_user_that_has_changed_since_the_run_predicts_nothing(tmp_path: Path) -> None:
+    own = tmp_path / "mine.py"
+    own.write_text("def fit(P, y, metric, folds, weights): ...\n")
+    config = load_config(str(fake_competition(tmp_path, submissions={"candidates": [f"{own}:fit"]})))
+    stored = {"user_code": user_code(config)}
+    require_same_code(config, stored)
+    own.write_text("def fit(P, y, metric, folds): ...\n")
+    with pytest.raises(DataError, match=r"code of mine\.py has changed since the run"):
+        require_same_code(config, stored)
 
 
 def test_a_refitted_and_a_pseudo_labelled_stage_predict_new_rows_as_they_predicted_the_test_table(
