@@ -32,6 +32,7 @@ def test_what_can_change_a_result_changes_the_key_and_the_list_of_seeds_does_not
     train, test = mixed_tables()
     others = [
         keys(tmp_path, **trees(num_leaves=7)),
+        keys(tmp_path, **trees(learning_rate=0.07)),
         keys(tmp_path, **trees(target_transform="standard")),
         keys(tmp_path, seed=5, **trees()),
         keys(tmp_path, **trees(), folds={"n_folds": 4}),
@@ -39,7 +40,7 @@ def test_what_can_change_a_result_changes_the_key_and_the_list_of_seeds_does_not
         keys(tmp_path, **trees(), competition={"numeric": []}),
         keys(tmp_path, **trees(), tables=(train.assign(lumo=train["lumo"] * 2), test)),
     ]
-    assert len({key["trees"] for key in (plain, *others)}) == 8
+    assert len({key["trees"] for key in (plain, *others)}) == 9
     assert keys(tmp_path, **trees()) == plain
 
 
