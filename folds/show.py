@@ -56,7 +56,7 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
         rows = {"test rows": each.test, **{f"held out, {name}": values for name, values in each.held_out.items()}}
         table = pd.DataFrame({name: np.quantile(values, [0.1, 0.5, 0.9]) for name, values in rows.items()}).T
         table = table.set_axis(["10 %", "median", "90 %"], axis=1)
-        table["distance to test rows"] = [0.0, *map(each.distance, each.held_out)]
+        table["Wasserstein distance to test rows"] = [0.0, *map(each.distance, each.held_out)]
         lines.append(f"similarity to the nearest training row ({each.measure})\n{table.to_string(**DIGITS)}")
     said = f"train and test must have {FEWEST} distinct inputs each"
     if shift is not None:

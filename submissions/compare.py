@@ -181,7 +181,7 @@ def main() -> None:
     if reference not in runs:
         raise ConfigError(f"--with takes one of {', '.join(runs)}; found {reference!r}.")
     labels = read_labels(args.competition, args.seed)
-    direction = "greater is better" if labels.metric.greater_is_better else "less is better"
+    direction = "greater is better" if labels.metric.greater_is_better else "lower is better"
     print(f"# Runs of {paths.name}: {labels.metric.name}, {direction}\n")
     print("\n".join([comparison(runs, reference, labels, paths), *left_out]))
 

@@ -166,7 +166,7 @@ def describe(run: Run, choice: dict[str, Any]) -> list[str]:
         if step["kept"]
     ]
     if run.plan.n_folds < FEWEST_FOLDS:
-        lines.append(f"post-processing: none; its honest score needs {FEWEST_FOLDS} folds or more")
+        lines.append(f"post-processing: none, since with fewer than {FEWEST_FOLDS} folds it has no honest score")
     elif tried:
         lines.append(f"post-processing: {', '.join(kept) or 'no step gained enough to be kept'}")
     if KNOWN_LABELS in choice["files"]:
@@ -176,7 +176,7 @@ def describe(run: Run, choice: dict[str, Any]) -> list[str]:
     for what, against in (("the best single stage", "best_single"), ("the run before", "previous_run")):
         found = choice["against"][against]
         if found is None:
-            lines.append(f"against {what}: there is none with the same training ids and targets")
+            lines.append(f"against {what}: none has the same training ids and targets")
         elif found["difference"] is None:
             lines.append(f"against {what}, {found['name']}: the scores are not defined")
         else:

@@ -78,7 +78,7 @@ def describe(part: dict[str, Any]) -> str:
         for key in ("candidates", "drop_one")
     )
     found = f"{BLEND_FILE}: {part['chosen']}; cross_fitted_score: {scores}"
-    return f"{found}\n{part['default']} without a stage: {without}" if without else found
+    return f"{found}\nscore of {part['default']} without one stage: {without}" if without else found
 
 
 def main() -> None:

@@ -57,7 +57,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--metric", help="name of a metric, or file.py:function")
     direction = options.add_mutually_exclusive_group()
     for word, greater in (("greater", "store_true"), ("smaller", "store_false")):
-        direction.add_argument(f"--{word}-is-better", action=greater, default=None, dest="greater", help="of your own")
+        direction.add_argument(
+            f"--{word}-is-better", action=greater, default=None, dest="greater", help="of a metric of your own"
+        )
     add("--id", help="column that names a row (default: the sample's first)")
     add("--target", nargs="+", default=[], help="training columns to predict, in the order of the sample's columns")
     add("--group", help="training column whose equal values must share a fold")

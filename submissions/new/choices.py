@@ -62,7 +62,10 @@ def choose_metric(found: Found) -> tuple[str, str]:
     deviations = found.y.std()
     ratio = float(deviations.max() / deviations.min()) if deviations.min() > 0 else float("inf")
     if ratio <= 2:
-        return "rmse", f"GUESS, mean over the targets; the widest deviates {ratio:.1f} times as much as the narrowest"
+        return (
+            "rmse",
+            f"GUESS, mean over the targets, whose standard deviations differ {ratio:.1f} times",
+        )
     return "r2", f"GUESS, mean over the targets, which deviate {ratio:.0f}-fold: in rmse the widest would decide"
 
 
@@ -92,7 +95,7 @@ def choose_folds(found: Found, group: str | None, kind: str | None) -> tuple[str
     if n_folds == n_groups or len(train) < 30:
         reason += f"; {n_folds} folds, as there is no more to divide"
     elif n_folds == 10:
-        reason += "; 10 folds, as each row counts below 500"
+        reason += "; 10 folds, since below 500 rows each row to train on matters"
     return kind, n_folds, reason
 
 

@@ -122,7 +122,7 @@ def gather(run: Run) -> Findings:
             Table(["package", "version"], [[name, found] for name, found in run.stored["versions"].items()]),
         ]),
     ]  # fmt: skip
-    direction = "greater is better" if run.metric.greater_is_better else "less is better"
+    direction = "greater is better" if run.metric.greater_is_better else "lower is better"
     to_submit = f"Submission: {shown(run.folder / SUBMISSION_FILE)}"
     if held_out_of:
         to_submit = f"Nothing to submit: these are training rows. ./run.sh full {held_out_of} predicts the test rows."
@@ -205,9 +205,14 @@ def _candidates(run: Run, choice: dict[str, Any], sign: int) -> list[Part]:
     said = [
         choice["reason"],
         "in_sample_score: weights and score on the same rows, optimistic. cross_fitted_score: each row by weights, "
-        "scaling and tuning fitted without its fold; for the submission the choice of candidate and post-processing "
-        f"was made without its fold, too ({counts}). gain: over the default, above 0 is better.",
+        "scaling and tuning fitted without its fold. gain: over the default, above 0 is better.",
+        "The row submission scores the whole procedure: candidate and post-processing are chosen again without each "
+        f"fold. That chose {counts}.",
     ]
+    if any(name != choice["chosen"] for name in without):
+        said.append(
+            f"The choice is not the same without each fold, so the score to expect is not that of {choice['chosen']}."
+        )
     if run.plan.n_folds == 2:
         said.append(
             "Two folds: without one of them a single fold is left, on which nothing can be tuned, so the convex blend "
@@ -215,8 +220,8 @@ def _candidates(run: Run, choice: dict[str, Any], sign: int) -> list[Part]:
         )
     if same:
         said.append(
-            "no correction: the stack found nothing to correct on all rows, or corrected no held-out row, and is the "
-            "default blend; its cross_fitted_score is that of the stacks without one fold each. It cannot be chosen."
+            "no correction: fitted on all rows, the stack corrects nothing and is the default blend, so it cannot be "
+            "chosen. Its cross_fitted_score is that of the stacks fitted without one fold each."
         )
     return [Table(["candidate", "in_sample_score", "cross_fitted_score", "gain", "standard_error", ""], rows), *said]
 
