@@ -18,7 +18,7 @@ ROOMS = ["competition", "folds", "models", "submissions", "studies"]
 MODELS = ["inputs", "training", "stages", "jobs"]
 STAGES = {"unimol", "unimol2", "gnn", "bert", "embedding", "lightgbm", "catboost", "sklearn", "file", "custom"}
 FILES = sorted(file for room in ROOMS for file in (PROJECT / room).rglob("*.py"))
-LARGEST = {"lines": 19_600, "tokens": 139_000}
+LARGEST = {"lines": 16_800, "tokens": 122_800}
 """What the code may have outside tests and benchmarks: some 200 lines above what it has. Lower it with the code."""
 
 

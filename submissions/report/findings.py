@@ -303,7 +303,7 @@ def _folds(run: Run) -> list[Part]:
     """Size and labels of each fold, and what `./run.sh folds` left."""
     targets, shift = run.task.targets, run.paths.shift
     rows = [
-        [str(fold) if fold >= 0 else "-1: in training alone", str(len(y)), *map(with_error, y.mean(), y.std(ddof=0))]
+        ["-1: in training alone" if fold == -1 else str(fold), str(len(y)), *map(with_error, y.mean(), y.std(ddof=0))]
         for fold, y in pd.DataFrame(run.columns.y).groupby(run.columns.folds)
     ]
     parts: list[Part] = [Table(["fold", "rows", *(f"{name}, mean +- sd" for name in targets)], rows)]
