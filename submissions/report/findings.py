@@ -302,10 +302,10 @@ def _correlations(run: Run) -> list[Part]:
 def _folds(run: Run) -> list[Part]:
     """Size and labels of each fold, and what `./run.sh folds` left."""
     targets, shift = run.task.targets, run.paths.shift
-    rows = [
-        ["-1: in training alone" if fold == -1 else str(fold), str(len(y)), *map(with_error, y.mean(), y.std(ddof=0))]
-        for fold, y in pd.DataFrame(run.columns.y).groupby(run.columns.folds)
-    ]
+    rows, labels = [], pd.DataFrame(run.columns.y)
+    for fold in np.unique(run.columns.folds):
+        y, name = labels[run.columns.folds == fold], str(fold) if fold >= 0 else "-1: in training alone"
+        rows.append([name, str(len(y)), *map(with_error, y.mean(), y.std(ddof=0))])
     parts: list[Part] = [Table(["fold", "rows", *(f"{name}, mean +- sd" for name in targets)], rows)]
     if not shift.exists():
         return [*parts, "./run.sh folds shows whether held-out rows are like test rows; it has not been run."]
