@@ -152,6 +152,6 @@ def tokens_of_weights(folder: Path) -> Tokenizer:
         return Tokenizer(tokenizer_object=tokenizer.backend_tokenizer, **tokenizer.special_tokens_map)
     except Exception as error:  # the library raises many kinds; each means that the files are no usable tokenizer
         raise ConfigError(
-            f"AutoTokenizer must be able to read the tokenizer of the weights, and is not: {error}. Put tokenizer.json "
+            f"AutoTokenizer cannot read the tokenizer of the weights: {error}. Put tokenizer.json "
             "beside them, or set tokens: smiles where they have a vocab.txt of SMILES tokens."
         ) from None

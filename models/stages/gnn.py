@@ -108,8 +108,8 @@ def read_message_passing(weights: str) -> tuple[dict[str, Any], dict[str, Tensor
         BondMessagePassing(**shape).load_state_dict(state)
     except Exception as error:  # torch, pickle and chemprop raise many kinds; each means that it is something else
         raise ConfigError(
-            f"{path} must hold hyper_parameters and the state_dict of a BondMessagePassing, as chemprop saves it, and "
-            f"does not: {error}. Name chemeleon, or a file of that form."
+            f"{path} does not hold the hyper_parameters and the state_dict of a BondMessagePassing, as chemprop saves "
+            f"them: {error}. Name chemeleon, or a file of that form."
         ) from None
     return shape, state
 

@@ -123,7 +123,7 @@ def test_a_file_of_something_else_is_refused(published: Path, tmp_path: Path) ->
     content: Any = torch.load(published, weights_only=True)
     content["hyper_parameters"]["d_h"] = 8
     torch.save(content, published)
-    with pytest.raises(ConfigError, match="must hold hyper_parameters and the state_dict"):
+    with pytest.raises(ConfigError, match="does not hold the hyper_parameters and the state_dict"):
         stage(weights=str(published)).start(rows(3), tmp_path)
 
 
