@@ -42,15 +42,18 @@ full() {
     *" --shard"*) echo "full does not divide its work: run ./run.sh train --shard I/N on each machine, then full on one." >&2; return 2 ;;
   esac
   ready "$@"
-  case " $* " in *" --holdout"*) step submissions.hold_out "$@" ;; esac # a competition without some training rows
-  step submissions.check "$@"    # every section of the YAML, the tables and the weights, before any work
-  step competition.prepare "$@"  # raw files           -> clean tables
-  step folds.make "$@"           # training rows       -> folds.csv
-  step models.jobs.train "$@"    # stage, seed, fold   -> weights, out-of-fold and test predictions
-  step submissions.blend "$@"    # out-of-fold columns -> blend weights, blend.csv
-  step submissions.stack "$@"    # out-of-fold columns -> level-2 model, stack.csv
-  step submissions.write "$@"    # the chosen one      -> submission.csv, checked against the sample
-  step submissions.report "$@"   # everything          -> the table of scores
+  local steps=(
+    submissions.hold_out         # with --holdout: a competition without some training rows
+    submissions.check            # every section of the YAML, the tables and the weights, before any work
+    competition.prepare          # raw files           -> clean tables
+    folds.make                   # training rows       -> folds.csv
+    models.jobs.train            # stage, seed, fold   -> weights, out-of-fold and test predictions
+    submissions.blend.__main__   # out-of-fold columns -> blend weights, blend.csv
+    submissions.stack            # out-of-fold columns -> level-2 model, stack.csv
+    submissions.write            # the chosen one      -> submission.csv, checked against the sample
+    submissions.report.__main__  # everything          -> the table of scores
+  )
+  step competition.steps "${steps[@]}" -- "$@" # each is python -m STEP, too; in one process they start faster
 }
 
 run_tests() {

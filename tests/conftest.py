@@ -19,6 +19,11 @@ SMOKE = PROJECT / "competition" / "data" / "smoke"
 WORDS = ["red", "green", "blue", "warm", "cold", "old", "new", "fast", "slow", "small"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long file comes first, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+
+
 @pytest.fixture(autouse=True)
 def _products_go_to_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORK_DIR", str(tmp_path / "work"))

@@ -6,6 +6,11 @@ import os
 import subprocess
 import sys
 
+from models.training.machine import usable_cores
+
+MOST_WORKERS = 8
+"""Each has its own copy of torch in memory."""
+
 
 def main() -> int:
     arguments = sys.argv[1:]
@@ -15,11 +20,12 @@ def main() -> int:
     everything = "--all" in arguments
     rest = [argument for argument in arguments if argument != "--all"]
     python = [sys.executable, "-m"]
+    parallel = ["-n", str(min(usable_cores(), MOST_WORKERS)), "--dist", "loadfile", "--no-loadscope-reorder"]
     commands = [
         [*python, "ruff", "check", "."],
         [*python, "ruff", "format", "--check", "."],
         [*python, "mypy"],
-        [*python, "pytest", "-q", *([] if everything else ["-m", "not slow"]), "--durations=10", *rest],
+        [*python, "pytest", "-q", *parallel, *([] if everything else ["-m", "not slow"]), "--durations=10", *rest],
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     for command in commands:
