@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
 from typing import Any
 
 from competition.errors import ConfigError
 from competition.files import digest, sha256_of
+
+
+def user_code(settings: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """Key and value of each of some dumped settings that names code of the user's, `file.py:name`."""
+    if isinstance(settings, str) and ".py:" in settings:
+        yield where, settings
+    elif isinstance(settings, dict | list):
+        for key, value in settings.items() if isinstance(settings, dict) else enumerate(settings):
+            yield from user_code(value, f"{where}.{key}".lstrip("."))
 
 
 def load_user_code(setting: str, named: str, what: str) -> Any:

@@ -51,11 +51,6 @@ class Stage(StrictModel):
     """Whether test rows are trained on as well, and by whose predictions."""
 
     @property
-    def user_code(self) -> dict[str, str]:
-        """Settings that name code of the user's, `file.py:name`: its content is in the job's key, its place is not."""
-        return {name: value for name, value in self if isinstance(value, str) and ".py:" in value}
-
-    @property
     def sees_test_inputs(self) -> bool:
         """Whether a job reads the inputs of test rows: they are in its key, and every table says so."""
         return self.pseudo_labels is not None

@@ -6,7 +6,6 @@ Writes: nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from competition.metrics import load_metric
 from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare
 from competition.tables import own_rows
-from competition.user_code import load_user_code
+from competition.user_code import load_user_code, user_code
 from folds.splitters import divide
 from models.config import CustomStage, FileStage, RegressorStage
 from models.inputs.template import read_template
@@ -50,7 +49,7 @@ def check(config: Config, here: bool = True) -> str:
     own = own_rows(prepared.train)
     folds = divide(config.folds, own, competition, competition.seed)[0]
     _check_metric(competition, own[competition.targets].to_numpy(dtype=np.float64), folds)
-    for where, named in _user_code(config.submissions.model_dump(), "submissions"):
+    for where, named in user_code(config.submissions.model_dump(), "submissions"):
         load_user_code(where, named, "what it names")
     lines, mistakes = [describe(prepared.report)], []
     for name, stage in config.stages.items():
@@ -89,7 +88,7 @@ def _check_stage(
     extra = stage.extra_rows != "ignore" and any(table.weight != 1 for table in competition.extra_train)
     if isinstance(stage, RegressorStage) and (competition.weight or extra or stage.pseudo_labels):
         require_weights(stage.regressor)
-    for setting, named in _user_code(stage.model_dump(), stage.kind):
+    for setting, named in user_code(stage.model_dump(), stage.kind):
         load_user_code(setting, named, "what it names")
     if isinstance(stage, CustomStage):
         load_custom(stage)
@@ -103,15 +102,6 @@ def _check_stage(
         return said, []
     mark, doubts = check_predictions(stage, competition, prepared, folds)
     return said + (f"; {mark}: {FOLD_MARKS[mark]}" if mark else ""), doubts
-
-
-def _user_code(settings: Any, where: str) -> Iterator[tuple[str, str]]:
-    """Setting and value of all that names code of the user's own, file.py:name."""
-    if isinstance(settings, str) and ".py:" in settings:
-        yield where, settings
-    elif isinstance(settings, dict | list):
-        for key, value in settings.items() if isinstance(settings, dict) else enumerate(settings):
-            yield from _user_code(value, f"{where}.{key}")
 
 
 def _check_metric(competition: CompetitionConfig, y: NDArray[np.float64], folds: NDArray[np.int64]) -> None:

@@ -7,8 +7,6 @@ outside data (Kaggle, "Winning Model Documentation Guidelines"). Written into th
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from competition.durations import in_words
 from competition.files import read_json, sha256_of
 from competition.paths import config_folders
 from competition.revision import revision
+from competition.user_code import user_code
 from models.inputs.weights import WEIGHT_SETS, digest_of_weights
 from models.jobs.plan import REPORT
 from submissions.run import CHOICE, SUBMISSION_FILE, Run
@@ -33,8 +32,7 @@ def handover(run: Run) -> str:
     choice, name, competition = run.part(CHOICE), run.paths.name, run.config.competition
     reports = {stage: [read_json(job.folder / REPORT) for job in run.plan.of(stage)] for stage in run.config.stages}
     machines = Counter(_described(report.get("machine", {})) for found in reports.values() for report in found)
-    settings = json.dumps(run.stored["config"], ensure_ascii=False)
-    code = dict.fromkeys(re.findall(r'"([^"]+\.py):\w+"', settings))  # file.py:function
+    code = dict.fromkeys(named.rpartition(":")[0] for _, named in user_code(run.stored["config"]))
     files = [competition.train, competition.test, competition.sample_submission, *map(Path, code)]
     files += [*(extra.file for extra in competition.extra_train), run.folder / SUBMISSION_FILE]
     is_ours = any((folder / f"{name}.yaml").is_file() for folder in config_folders())

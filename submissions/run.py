@@ -37,6 +37,7 @@ from competition.files import digest, read_json, read_table, sha256_of, table_di
 from competition.metrics import Array, Metric, load_metric
 from competition.paths import PROJECT, Paths
 from competition.task import Task, task_of
+from competition.user_code import user_code
 from models.jobs.plan import ALL, REPORT, Job, Plan, jobs_of, plan
 from models.stages.file import COPY_OF_OOF, fold_mark
 from submissions.blend.candidates import CANDIDATES
@@ -275,17 +276,10 @@ def _finished_seeds(config: Config, jobs: Plan, budget: float) -> tuple[Config, 
     return config.model_copy(update={"stages": stages}), replace(jobs, jobs=kept, keys=keys), tuple(lines)
 
 
-def user_code(config: Config) -> list[list[str]]:
+def code_of_user(config: Config) -> list[list[str]]:
     """Name and digest of each file of the user's that the settings name."""
-    found = set()
-
-    def note(path: Path) -> str:
-        if path.suffix == ".py":
-            found.add((path.name, sha256_of(path) if path.exists() else "gone"))
-        return path.name
-
-    relocated(config.model_dump(), note)
-    return sorted(map(list, found))
+    files = {Path(named.rpartition(":")[0]) for _, named in user_code(config.model_dump())}
+    return sorted([file.name, sha256_of(file) if file.exists() else "gone"] for file in files)
 
 
 def require_same_code(config: Config, stored: dict[str, Any]) -> None:
@@ -294,14 +288,14 @@ def require_same_code(config: Config, stored: dict[str, Any]) -> None:
     Raises:
         DataError: if a file that the settings name is gone or has changed since the run wrote `stored`.
     """
-    if changed := [found[0] for found in user_code(config) if found not in stored["user_code"]]:
+    if changed := [found[0] for found in code_of_user(config) if found not in stored["user_code"]]:
         raise DataError(f"Your code of {changed[0]} has changed since the run. Run ./run.sh full, then this again.")
 
 
 def _portable(config: Config) -> dict[str, Any]:
     """The settings without the places of files, whose content is in tables and jobs; the user's code is a digest."""
     without = {"competition": {"answers", "kaggle"}, "folds": {"file"}}
-    return {**relocated(config.model_dump(exclude=without), lambda path: path.name), "user_code": user_code(config)}
+    return {**relocated(config.model_dump(exclude=without), lambda path: path.name), "user_code": code_of_user(config)}
 
 
 def _tables(paths: Paths) -> dict[str, str]:
@@ -367,6 +361,6 @@ def _manifest(run: Run) -> dict[str, Any]:
         "label_means": columns.label_means,
         "tables": _tables(run.paths),
         "test_key": run.plan.test_key,
-        "user_code": user_code(run.config),
+        "user_code": code_of_user(run.config),
         "versions": package_versions(),
     }

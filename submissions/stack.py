@@ -16,7 +16,7 @@ import numpy as np
 from competition import command
 from competition.files import derive_seed
 from submissions.blend.candidates import candidate
-from submissions.blend.crossfit import Comparison, Rule, choose, compare, cross_fit, repeats
+from submissions.blend.crossfit import cross_fit, decide
 from submissions.blend.stacks import Corrector, Stacked, fit_ridge, fit_trees, regressor
 from submissions.fitted import keep, matrices_of, read_cross_fitted, rule_of
 from submissions.run import BLEND, STACK, STACK_FILE, Run, at_work, open_run
@@ -47,9 +47,10 @@ def stack(run: Run) -> dict[str, Any]:
         found[name], more = keep(run, rule, name, fitted[name], predictions[name])
         files += more
     honest = {name: part.cross_fitted for name, part in predictions.items()}
-    compared = compare(rule, honest, rule.scored)
-    same = repeats({name: part.in_sample for name, part in predictions.items()}, rule.default)
-    chosen = _best(rule, compared, same)
+    seen = {name: part.in_sample for name, part in predictions.items()}
+    chosen, _, compared, same = decide(rule, honest, seen, rule.scored)
+    if chosen == rule.default:  # the file holds a stack in any case
+        chosen = max([n for n in fitted if n not in same] or fitted, key=lambda n: rule.gain(compared[n].difference))
     run.write_submission(STACK_FILE, fitted[chosen].predict(columns.test, test))
     part = {
         "candidates": {name: {**part, **asdict(compared[name])} for name, part in found.items()},
@@ -67,15 +68,6 @@ def stacks_of(run: Run) -> dict[str, Stacked]:
         seed = derive_seed(run.config.competition.seed, "sklearn_stack")
         correctors["sklearn_stack"] = regressor(own.name, own.parameters, seed)
     return {name: Stacked(default, corrector) for name, corrector in correctors.items()}
-
-
-def _best(rule: Rule, compared: dict[str, Comparison], same: list[str]) -> str:
-    """The stack that the rule of selection chooses; where it chooses none, that with the best cross-fitted score."""
-    chosen, _ = choose(rule, {name: part for name, part in compared.items() if name not in same}, rule.scored)
-    if chosen != rule.default:
-        return chosen
-    stacks = [name for name in compared if name != rule.default]
-    return max([n for n in stacks if n not in same] or stacks, key=lambda n: rule.gain(compared[n].difference))
 
 
 def describe(part: dict[str, Any]) -> str:

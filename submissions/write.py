@@ -20,7 +20,7 @@ from competition.metrics import Array
 from competition.tables import INPUT_KEY, own_rows
 from models.jobs.plan import ALL
 from models.jobs.predictions import read_predictions
-from submissions.blend.crossfit import CrossFitted, Rule, choose, compare, cross_fitted_choice, repeats, standard_error
+from submissions.blend.crossfit import CrossFitted, Rule, compare, decide, standard_error
 from submissions.blend.postprocess import Inputs, Tried, choose_steps
 from submissions.columns import jobs_of_columns
 from submissions.fitted import KNOWN_LABELS, read_cross_fitted, rule_of, submission_of
@@ -58,9 +58,9 @@ def select(run: Run) -> dict[str, Any]:
     wanted = run.config.submissions.postprocess
     steps = [step for step in wanted if step != "known_labels"] if run.plan.n_folds >= FEWEST_FOLDS else []
     predictions = {name: read_cross_fitted(run, name) for name in run.candidates}
-    compared = compare(rule, {name: part.cross_fitted for name, part in predictions.items()}, rule.scored)
-    same = repeats({name: part.in_sample for name, part in predictions.items()}, rule.default)
-    chosen, reason = choose(rule, {name: part for name, part in compared.items() if name not in same}, rule.scored)
+    honest = {name: part.cross_fitted for name, part in predictions.items()}
+    seen = {name: part.in_sample for name, part in predictions.items()}
+    chosen, reason, compared, same = decide(rule, honest, seen, rule.scored)
     chain = choose_steps(rule, steps, predictions[chosen].cross_fitted, inputs, rule.scored)
     y_pred, chosen_without = without_each_fold(rule, predictions, steps, inputs)
     table = pd.DataFrame(y_pred, columns=run.task.outputs)
@@ -100,14 +100,19 @@ def without_each_fold(
 ) -> tuple[Array, list[str]]:
     """All that `select` does, repeated without each fold: predictions, and the candidate chosen without each fold.
 
-    For fold k the candidate is chosen, and the steps on it are chosen and fitted, on the rows of the other folds, whose
-    predictions know nothing of fold k.
+    For fold k the candidate is chosen, and the steps on it are chosen and fitted, on the rows of the other folds, each
+    predicted without its own fold and fold k; the winner, refitted without fold k, predicts fold k. Candidates that
+    predict fold k as the default does are left out. Rows with fold -1 are NaN.
     """
-    y_pred, chosen_without = cross_fitted_choice(rule, predictions)
-    for fold, name in enumerate(chosen_without):
+    y_pred, chosen_without = np.full(predictions[rule.default].in_sample.shape, np.nan), []
+    for fold in range(len(predictions[rule.default].nested)):
         own, others = rule.folds == fold, rule.scored & (rule.folds != fold)
-        chain = choose_steps(rule, steps, predictions[name].nested[fold], inputs, others)
-        y_pred[own] = chain.apply(y_pred[own], inputs[own])
+        nested = {name: part.nested[fold] for name, part in predictions.items()}
+        seen = {name: part.cross_fitted[own] for name, part in predictions.items()}
+        name, *_ = decide(rule, nested, seen, others)
+        chain = choose_steps(rule, steps, nested[name], inputs, others)
+        y_pred[own] = chain.apply(seen[name], inputs[own])
+        chosen_without.append(name)
     return y_pred, chosen_without
 
 

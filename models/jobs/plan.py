@@ -22,6 +22,7 @@ from competition.errors import ConfigError, DataError
 from competition.files import derive_seed, digest, read_json, read_table, sha256_of, table_digest
 from competition.metrics import made_of_absolute_errors
 from competition.paths import PROJECT, Paths
+from competition.user_code import user_code
 from folds.table import read_folds, time_ordered
 from models.config import TreesStage
 from models.inputs.code import code_digest_of, own_and_shared_code
@@ -152,7 +153,7 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
         labels = stage.pseudo_labels
         sources = sorted(set(labels.of)) if labels else []
         settings = common | {
-            "stage": stage.model_dump(mode="json", exclude=NOT_IN_KEY | stage.user_code.keys()),
+            "stage": stage.model_dump(mode="json", exclude=NOT_IN_KEY | dict(user_code(stage.model_dump())).keys()),
             "weights": digest_of_weights(getattr(stage, "weights", None)),
             "test": test_key if stage.sees_test_inputs else None,
             "labels": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
@@ -195,7 +196,7 @@ def jobs_of(
 def code_digest(stage: Any) -> str:
     """Digests of the code of a stage: of its own file and the user's, and of all other that its result comes from."""
     stages = PROJECT / "models" / "stages"
-    users = [named.rpartition(":") for named in stage.user_code.values()]
+    users = [named.rpartition(":") for _, named in user_code(stage.model_dump())]
     file = Path(users[0][0]) if stage.kind == "custom" else stages / f"{stage.kind}.py"
     transform = [stages / "targets.py"] if stage.target_transform != "none" else []
     own, shared = own_and_shared_code(file, transform, HANDS_ROWS)

@@ -198,25 +198,18 @@ def choose(rule: Rule, compared: dict[str, Comparison], which: NDArray[np.bool_]
     return default, f"{default}, the default, stands: {best}, the best of the others, {found}"
 
 
-def repeats(predictions: dict[str, Array], default: str) -> list[str]:
-    """Candidates that predict what the default predicts, to the last digit: nothing to choose."""
-    others = [(name, y_pred) for name, y_pred in predictions.items() if name != default]
-    return [name for name, y_pred in others if np.array_equal(y_pred, predictions[default], equal_nan=True)]
+def decide(
+    rule: Rule, honest: dict[str, Array], seen: dict[str, Array], which: NDArray[np.bool_]
+) -> tuple[str, str, dict[str, Comparison], list[str]]:
+    """Compare candidates by honest predictions on the rows `which`, and choose.
 
+    Args:
+        seen: predictions by which a candidate that repeats the default to the last digit is known: nothing to choose.
 
-def cross_fitted_choice(rule: Rule, predictions: dict[str, CrossFitted]) -> tuple[Array, list[str]]:
-    """Each row as predicted by the candidate that was chosen without its fold.
-
-    For fold k the rule sees the rows of the other folds, each predicted without its own fold and fold k; the winner,
-    refitted without fold k, predicts fold k. Candidates that predict fold k as the default does are left out, like a
-    stack without a correction. Rows with fold -1 are NaN. Also returns the candidate chosen without each fold.
+    Returns:
+        The chosen one, why in one sentence, all comparisons, and the candidates that repeat the default.
     """
-    y_pred, chosen = np.full(predictions[rule.default].in_sample.shape, np.nan), []
-    for fold in range(len(predictions[rule.default].nested)):
-        own, others = rule.folds == fold, rule.scored & (rule.folds != fold)
-        same = repeats({name: part.cross_fitted[own] for name, part in predictions.items()}, rule.default)
-        nested = {name: part.nested[fold] for name, part in predictions.items() if name not in same}
-        name, _ = choose(rule, compare(rule, nested, others), others)
-        chosen.append(name)
-        y_pred[own] = predictions[name].cross_fitted[own]
-    return y_pred, chosen
+    compared, default = compare(rule, honest, which), rule.default
+    same = [n for n in honest if n != default and np.array_equal(seen[n], seen[default], equal_nan=True)]
+    chosen, reason = choose(rule, {name: part for name, part in compared.items() if name not in same}, which)
+    return chosen, reason, compared, same

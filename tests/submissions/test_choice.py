@@ -142,7 +142,8 @@ def test_the_stack_is_the_submission_where_it_is_chosen(done: Path) -> None:
 @pytest.mark.parametrize("name", stacks.STACKS)
 def test_a_stored_stack_predicts_what_was_written(done: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(stacks, "simplest", lambda losses: len(losses) - 1)  # every correction is used
-    monkeypatch.setattr(stack_step, "_best", lambda *_: name)
+    stacks_of = stack_step.stacks_of
+    monkeypatch.setattr(stack_step, "stacks_of", lambda run: {name: stacks_of(run)[name]})
     own = {"name": "DecisionTreeRegressor", "parameters": {"max_depth": 2}}
     run = open_run(str(fake_competition(done.parent, submissions={"stack_features": True, "stack_regressor": own})))
     blend(run)
@@ -153,8 +154,8 @@ def test_a_stored_stack_predicts_what_was_written(done: Path, monkeypatch: pytes
     np.testing.assert_allclose(found, submitted(run, "stack.csv"), rtol=1e-6)
     assert (found != candidate_of(run, "shrunk_ridge")(P, NO_FEATURES)).any(axis=0).all()
     assert (found != candidate_of(run, name)(P, features[::-1])).any()
-    (run.folder / "fitted" / "sklearn_stack.json").write_text("{}")
-    with pytest.raises(DataError, match=r"changed or gone: fitted/sklearn_stack\.json"):
+    (run.folder / "fitted" / f"{name}.json").write_text("{}")
+    with pytest.raises(DataError, match=rf"changed or gone: fitted/{name}\.json"):
         candidate_of(run, name)
 
 

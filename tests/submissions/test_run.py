@@ -24,7 +24,7 @@ from submissions.blend.candidates import ALWAYS
 from submissions.config import load_config
 from submissions.fitted import candidate_of, submission_of
 from submissions.predict import predict
-from submissions.run import latest_run, open_run, require_same_code, user_code
+from submissions.run import code_of_user, latest_run, open_run, require_same_code
 from submissions.sample import check_submission
 from submissions.write import write
 from tests.submissions.fakes import (
@@ -209,7 +209,7 @@ def test_code_of_the_user_that_has_changed_since_the_run_predicts_nothing(tmp_pa
     own = tmp_path / "mine.py"
     own.write_text("def fit(P, y, metric, folds, weights): ...\n")
     config = load_config(str(fake_competition(tmp_path, submissions={"candidates": [f"{own}:fit"]})))
-    stored = {"user_code": user_code(config)}
+    stored = {"user_code": code_of_user(config)}
     require_same_code(config, stored)
     own.write_text("def fit(P, y, metric, folds): ...\n")
     with pytest.raises(DataError, match=r"code of mine\.py has changed since the run"):

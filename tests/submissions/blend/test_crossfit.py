@@ -17,12 +17,12 @@ from submissions.blend.crossfit import (
     choose,
     compare,
     cross_fit,
-    cross_fitted_choice,
     least_gain,
     scores,
 )
 from submissions.blend.problem import Matrices
 from submissions.blend.stacks import Stacked, fit_trees
+from submissions.write import without_each_fold
 from tests.submissions.fakes import columns_like, near_duplicates
 
 STACK = "lightgbm_stack"
@@ -83,7 +83,8 @@ def test_labels_of_a_fold_change_neither_its_stack_nor_its_choice(metric: str) -
     np.testing.assert_array_equal(before[STACK].nested[fold], after[STACK].nested[fold])
     assert (before[STACK].cross_fitted[~own] != after[STACK].cross_fitted[~own]).any()
     (y_before, chosen_before), (y_after, chosen_after) = (
-        cross_fitted_choice(rule(labels, folds, metric), found) for labels, found in ((y, before), (changed, after))
+        without_each_fold(rule(labels, folds, metric), found, [], folds)
+        for labels, found in ((y, before), (changed, after))
     )
     assert chosen_before[fold] == chosen_after[fold] == STACK
     np.testing.assert_array_equal(y_before[own], y_after[own])
@@ -220,7 +221,7 @@ def test_few_folds_leave_less_to_tune_but_nothing_breaks(n_folds: int) -> None:
     folds = np.arange(90) % n_folds
     names = [*IN_A_RUN, "median", "mean_of_ranks"]
     found = all_cross_fitted(matrices(columns, y, folds, "mae"), names, n_folds)
-    y_pred, chosen = cross_fitted_choice(rule(y, folds, "mae"), found)
+    y_pred, chosen = without_each_fold(rule(y, folds, "mae"), found, [], folds)
     assert np.isfinite(y_pred).all()
     assert len(chosen) == n_folds
 
@@ -237,6 +238,6 @@ def test_a_candidate_that_predicts_a_fold_as_the_default_does_is_not_chosen_for_
         )
 
     found = {"shrunk_ridge": part(default, default), "ridge_stack": part(better, y[:, None])}
-    y_pred, chosen = cross_fitted_choice(rule(y, folds), found)
+    y_pred, chosen = without_each_fold(rule(y, folds), found, [], folds)
     assert chosen == ["ridge_stack", "shrunk_ridge", "ridge_stack"]
     np.testing.assert_array_equal(y_pred, better)
