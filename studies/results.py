@@ -19,9 +19,8 @@ from competition.paths import Paths
 from competition.plots import new_figure, save_figure
 from competition.tables import read_rows
 from folds.table import read_folds
-from models.jobs.attempts import verify
+from models.jobs.folder import read_predictions, verify
 from models.jobs.plan import Plan
-from models.jobs.predictions import read_predictions
 from studies.config import Cell, Reached, Study
 
 SAID = (

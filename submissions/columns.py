@@ -14,8 +14,8 @@ from competition.paths import Paths
 from competition.tables import INPUT_KEY, own_rows
 from competition.task import Task, task_of
 from folds.table import read_folds, read_groups
+from models.jobs.folder import stage_oof, stage_test
 from models.jobs.plan import Job, Plan
-from models.jobs.predictions import stage_oof, stage_test
 from submissions.config import Config
 
 

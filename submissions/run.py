@@ -210,7 +210,7 @@ def latest_run(competition: str) -> Run:
     config = validate(Config, stored["config"], folder / MANIFEST)
     keys = {stage["name"]: stage["key"] for stage in stored["stages"]}
     jobs = [j for n, key in keys.items() for j in jobs_of(n, config.stages[n], key, stored["n_folds"], paths)]
-    made = Plan(jobs, keys, stored["n_folds"], stored["test_key"], dict(config.stages))
+    made = Plan(jobs, keys, stored["n_folds"], stored["test_key"], dict(config.stages), config.competition, paths)
     return Run(stored["run"], stored["made_from"], folder, config, paths, made)
 
 

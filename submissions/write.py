@@ -18,8 +18,8 @@ from competition import command
 from competition.files import read_table, write_atomically, write_table
 from competition.metrics import Array
 from competition.tables import INPUT_KEY, own_rows
+from models.jobs.folder import read_predictions
 from models.jobs.plan import ALL
-from models.jobs.predictions import read_predictions
 from submissions.blend.crossfit import CrossFitted, Rule, compare, decide, standard_error
 from submissions.blend.postprocess import Inputs, Tried, choose_steps
 from submissions.columns import jobs_of_columns

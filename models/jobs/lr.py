@@ -35,7 +35,7 @@ from models.jobs.work import context_of, training_rows
 from models.jobs.workers import ONE_THREAD, Workers
 from models.registry import build_stage
 from models.settings import NeuralStage
-from models.training.schedules import SCHEDULES, with_warmup
+from models.training.schedules import with_warmup
 
 STEPS = 120
 RANGE = 1e3
@@ -105,42 +105,24 @@ def suggest(
     plain = stage.model_copy(update={"target_transform": "none"})
     rates, losses, n_steps = range_test(build_stage(plain, context_of(competition, paths, seed, train)), train)
     chosen, fell = suggested(rates, losses)
+    schedule = with_warmup(stage.schedule, stage.warmup, n_steps, stage.cycles, stage.decay)
     figure, ((left, right),) = new_figure(1, 2, width=10, height=3.8)
     left.plot(rates, losses)
     left.axvline(chosen, color="C1", label=f"suggestion {chosen:.1e}")
     left.axvline(stage.learning_rate, color="grey", linestyle="--", label=f"the YAML's {stage.learning_rate:.1e}")
     left.set(xscale="log", xlabel="learning rate", ylabel="training loss (smoothed)", title="range test")
-    left.set_ylim(top=min(float(losses.max()), 2 * float(losses[: max(len(losses) // 10, 1)].max())))
     left.legend()
-    schedule = with_warmup(stage.schedule, stage.warmup, n_steps, stage.cycles, stage.decay)
     right.plot([stage.learning_rate * schedule(step) for step in range(n_steps)])
     right.set(xlabel="step", ylabel="learning rate", title=f"{stage.schedule}, {n_steps} steps")
     save_figure(figure, paths.report / f"lr_{name}.png")
     return chosen, fell, paths.report / f"lr_{name}.png"
 
 
-def draw_schedules(file: Path, n_steps: int = 300) -> None:
-    """Every schedule over the steps of an optimizer, with a warm-up of a tenth."""
-    figure, axes = new_figure(2, 4, width=13, height=5.4)
-    for name, axis in itertools.zip_longest(SCHEDULES, axes.flat):
-        if name is None:
-            axis.remove()
-            continue
-        axis.plot([with_warmup(name, 0.1, n_steps)(step) for step in range(n_steps)])
-        axis.set(title=name, xlabel="step", ylim=(0, 1.05))
-    save_figure(figure, file)
-
-
 def main() -> None:
     """Command line."""
     options = command.parser(__doc__, takes=("seed", "workers", "holdout"))
     options.add_argument("stage", nargs="?", help="neural stage of the YAML; its weights are not changed")
-    options.add_argument("--schedules", metavar="PNG", type=Path, help="draw every schedule into a file, and no more")
     args = options.parse_args()
-    if args.schedules:
-        draw_schedules(args.schedules)
-        print(f"Written: {args.schedules}")
-        return
     name, stage_name = (args.competition, args.stage) if args.stage else (DEFAULT_COMPETITION, args.competition)
     paths = Paths.of(name)
     neural = {own: stage for own, stage in load_stages(name).items() if isinstance(stage, NeuralStage)}

@@ -89,13 +89,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """All jobs of a competition as its YAML and tables stand now, with the key and the settings of each stage."""
+    """All jobs of a competition as its YAML and tables stand now, and what a worker has to know to do one."""
 
     jobs: list[Job]
     keys: dict[str, str]
     n_folds: int
     test_key: str
     stages: dict[str, Any]
+    competition: CompetitionConfig
+    paths: Paths
 
     def of(self, stage: str) -> list[Job]:
         """Jobs of one stage, by seed and fold, each seed's refit behind its folds."""
@@ -113,9 +115,6 @@ class Plan:
 
         Shard i of n has every n-th job, whether finished or not, so that all shards, whenever they start, divide the
         jobs in the same way.
-
-        Raises:
-            ConfigError: if there is no such stage or fold.
         """
         if stage is not None and stage not in self.keys:
             raise ConfigError(f"--stage must be one of {', '.join(self.keys)}; found {stage!r}.")
@@ -128,14 +127,8 @@ class Plan:
 def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, reuse: bool = False) -> Plan:
     """The jobs of all stages, in the YAML's order, those with pseudo-labels last.
 
-    Reads prepared tables, folds.csv and weights; trains nothing.
-
     Args:
         reuse: whether finished jobs of other code are accepted, where there are none of today's.
-
-    Raises:
-        ConfigError: if weights or predictions made elsewhere cannot be found, or a stage has nothing to learn from.
-        DataError: if a table is missing.
     """
     test_key = table_digest(paths.test)[:16]
     n_folds = int(read_folds(paths.folds, list(read_table(paths.train)[competition.id])).max()) + 1
@@ -163,10 +156,10 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
         if stage.kind == "file":
             settings |= {"files": [sha256_of(f) for f in files_of(stage)], "named": competition.columns_in_sample}
         key = f"{digest(settings, 12)}-{code_digest(stage)}"
-        keys[name] = ((other_versions(paths, name, key) if reuse else []) or [key])[-1]
+        keys[name] = (reuse and key_of_other_code(paths, name, key)) or key
         labelling = [job for source in sources for job in jobs if job.stage == source and job.fold != ALL]
         jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, labelling)
-    return Plan(jobs, keys, n_folds, test_key, stages)
+    return Plan(jobs, keys, n_folds, test_key, stages, competition, paths)
 
 
 def job_seed(competition: CompetitionConfig, seed: int, fold: int) -> int:
@@ -203,29 +196,24 @@ def code_digest(stage: Any) -> str:
     return f"{digest([own, [(code_digest_of(Path(user)), name) for user, _, name in users]], 6)}-{shared[:6]}"
 
 
-def other_versions(paths: Paths, stage: str, key: str, same: int = 1) -> list[str]:
-    """Keys under which a stage has finished jobs of other code, the latest last; none where it has some of this key.
+def key_of_other_code(paths: Paths, stage: str, key: str, same: int = 1) -> str | None:
+    """The latest key under which a stage has finished jobs of other code; None where it has some of this key.
 
     Args:
         same: how many parts of the key they share: 1 for the settings, 2 for the stage's own file as well.
     """
-    finished: dict[str, float] = {}
-    for folder in (paths.root / "models" / stage).glob("-".join(key.split("-")[:same]) + "-*"):
-        if times := [report.stat().st_mtime for report in folder.glob(f"seed_*/fold_*/{REPORT}")]:
-            finished[folder.name] = max(times)
-    return [] if key in finished else sorted(finished, key=lambda name: finished[name])
+    alike = "-".join(key.split("-")[:same])
+    reports = (paths.root / "models" / stage).glob(f"{alike}-*/seed_*/fold_*/{REPORT}")
+    found = [report.parents[2].name for report in sorted(reports, key=lambda report: report.stat().st_mtime)]
+    return found[-1] if found and key not in found else None
 
 
-def require_answer(todo: Plan, paths: Paths) -> None:
-    """Stop where hours of finished jobs would be trained again, and their stages' own files are as they were.
-
-    Raises:
-        DataError: with the stages and their time, if it is more than `AT_STAKE`.
-    """
+def require_answer(todo: Plan) -> None:
+    """Stop where hours of finished jobs would be trained again, and their stages' own files are as they were."""
     lines, total = [], 0.0
     for stage in dict.fromkeys(job.stage for job in todo.jobs if not job.finished):
-        for key in other_versions(paths, stage, todo.keys[stage], same=2)[-1:]:
-            reports = (paths.root / "models" / stage / key).glob(f"seed_*/fold_*/{REPORT}")
+        if key := key_of_other_code(todo.paths, stage, todo.keys[stage], same=2):
+            reports = (todo.paths.root / "models" / stage / key).glob(f"seed_*/fold_*/{REPORT}")
             seconds = [read_json(report, "seconds")["seconds"] for report in reports]
             total += sum(seconds)
             lines.append(f"  {stage}: {len(seconds)} jobs, {in_words(sum(seconds))}")
@@ -234,9 +222,3 @@ def require_answer(todo: Plan, paths: Paths) -> None:
             "code that stages share has changed since these jobs were finished:\n" + "\n".join(lines) + "\nRun again "
             "with --reuse to keep them, which every table then says, or with --retrain to train them again."
         )
-
-
-def say_old_products(paths: Paths) -> None:
-    """Name products of earlier versions of the project, in one sentence; they are left alone."""
-    if file := next((paths.root / "models").glob("*/*/seed_*/fold_*/oof.csv"), None):
-        print(f"{file.parent} is of an earlier version of this project; such jobs are left alone and trained anew.")

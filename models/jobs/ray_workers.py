@@ -45,10 +45,6 @@ class RayWorkers(Workers):
         n_workers: CPUs that items may use together; None for all that the cluster has.
         address: HOST:PORT of a cluster, or auto for the one that runs here; None for $RAY_ADDRESS, or where that is
             not set a cluster of this machine alone, which ends with the run.
-
-    Raises:
-        ConfigError: if Ray is not installed.
-        ServiceError: if there is no cluster at the address.
     """
 
     def __init__(self, n_workers: int | None = None, address: str | None = None) -> None:
@@ -58,14 +54,9 @@ class RayWorkers(Workers):
         import ray
 
         own = {"num_cpus": self.cores, "num_gpus": len(self.gpus), "include_dashboard": False}
+        said = {"log_to_driver": False, "logging_level": logging.CRITICAL, "runtime_env": {"env_vars": environment()}}
         try:
-            ray.init(
-                address or "local",
-                **({} if address else own),
-                runtime_env={"env_vars": _environment()},
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-            )
+            ray.init(address or "local", **said, **({} if address else own))
         except (RuntimeError, ValueError, ConnectionError, TimeoutError) as error:
             raise ServiceError(f"the Ray cluster at {address} does not take this run: {error}") from None
         self.ray, self.n_workers = ray, n_workers
@@ -101,19 +92,16 @@ class RayWorkers(Workers):
         """As `Workers`."""
         self.ray.shutdown()
 
-    def meaning(self, error: Exception) -> Exception | None:
+    def meaning(self, error: BaseException) -> BaseException:
         """As `Workers`."""
         errors, cause = self.ray.exceptions, getattr(error, "cause", None)  # without the traceback of the worker
         if isinstance(cause, UserError) or (isinstance(cause, OSError) and cause.errno in FULL_OR_CLOSED):
             return cause
         if isinstance(error, errors.WorkerCrashedError | errors.NodeDiedError | errors.OutOfMemoryError):
             return DataError(WORKER_LOST)
-        lost = isinstance(error, errors.RayError) and not isinstance(error, errors.RayTaskError)
-        return (
-            ServiceError("the Ray cluster was lost during the run; finished jobs are kept. Run again.")
-            if lost
-            else None
-        )
+        if isinstance(error, errors.RayTaskError) or not isinstance(error, errors.RayError):
+            return error
+        return ServiceError("the Ray cluster was lost during the run; finished jobs are kept. Run again.")
 
 
 def workers_of(executor: str, ray_address: str | None) -> Callable[[int | None], Workers]:
@@ -125,10 +113,6 @@ def require_cluster(address: str | None) -> str | None:
     """HOST:PORT of the cluster that an address or $RAY_ADDRESS names, where something answers; None for one of our own.
 
     Ray itself asks for minutes before it says that there is none.
-
-    Raises:
-        ConfigError: if Ray is not installed.
-        ServiceError: if nothing answers at the address.
     """
     if importlib.util.find_spec("ray") is None:
         raise ConfigError(
@@ -149,10 +133,10 @@ def require_cluster(address: str | None) -> str | None:
     return address
 
 
-def _environment() -> dict[str, str]:
-    """Variables of every worker, which are read when it starts."""
-    folders = ("WEIGHTS_DIR", "UNIMOL_WEIGHT_DIR", "HF_HOME")
-    named = {name: str(Path(os.environ[name]).resolve()) for name in folders if name in os.environ}
-    hub = {name: value for name, value in os.environ.items() if name in ("HF_HUB_OFFLINE", "HF_ENDPOINT")}
+def environment() -> dict[str, str]:
+    """Variables that a worker on any machine of a cluster reads when it starts."""
+    named = ("WEIGHTS_DIR", "UNIMOL_WEIGHT_DIR", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT")
+    found = {name: os.environ[name] for name in named if name in os.environ}
+    found |= {name: str(Path(found[name]).resolve()) for name in named[:3] if name in found}
     search = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
-    return {**ONE_THREAD, **named, **hub, "WORK_DIR": str(work_root().resolve()), "PYTHONPATH": search}
+    return {**ONE_THREAD, **found, "WORK_DIR": str(work_root().resolve()), "PYTHONPATH": search}

@@ -15,16 +15,12 @@ from tqdm import tqdm
 from competition.errors import ConfigError
 from competition.files import write_atomically
 from competition.paths import Bundle, Paths
-from models.jobs.attempts import CHECKPOINTS
+from models.jobs.folder import CHECKPOINTS
 from models.jobs.plan import REPORT
 
 
 def resume(earlier: Path, paths: Paths) -> tuple[int, int]:
-    """Copy jobs and caches of an earlier run; returns how many finished jobs and how many begun ones came.
-
-    Raises:
-        ConfigError: if there are no products of this competition below `earlier`, or those of several runs.
-    """
+    """Copy jobs and caches of an earlier run; returns how many finished jobs and how many begun ones came."""
     root = _work_root(earlier, paths.name)
     jobs = root.glob(f"{paths.name}/models/*/*/seed_*/*fold_*")
     came = {True: 0, False: 0}

@@ -12,22 +12,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
+
 from competition import command, prepare
-from competition.config import CompetitionConfig, find_config, load_competition
+from competition.config import find_config, load_competition
 from competition.durations import in_words
 from competition.errors import DataError
-from competition.files import read_json
+from competition.files import read_json, table_digest
 from competition.metrics import load_metric
 from competition.paths import Paths
-from competition.tables import read_rows
+from competition.tables import Rows, read_rows
 from folds import make
 from folds.table import read_folds
 from models.config import load_stages
-from models.jobs.attempts import verify
-from models.jobs.plan import ALL, REPORT, Job, Plan, plan, require_answer, say_old_products
-from models.jobs.predictions import read_predictions
+from models.jobs.folder import read_predictions, verify
+from models.jobs.plan import ALL, REPORT, Job, Plan, plan, require_answer
 from models.jobs.prefill import cache_items
 from models.jobs.ray_workers import workers_of
 from models.jobs.resume import resume
@@ -41,8 +43,6 @@ SEEN_AFTER = 90
 
 
 def train(
-    competition: CompetitionConfig,
-    paths: Paths,
     todo: Plan,
     n_workers: int | None,
     budget: float | None = None,
@@ -55,11 +55,8 @@ def train(
         budget: seconds from now; what cannot finish in them is left for a later run.
         make_workers: makes the workers, from their number.
         shard: which of how many machines on one folder this is.
-
-    Raises:
-        ConfigError, DataError: of the first job that fails; jobs that were finished before are kept.
     """
-    started, seconds = time.monotonic(), dict[str, list[float]]()
+    started, seconds, noted = time.monotonic(), dict[str, list[float]](), set[str]()
     for name in todo.stages:
         done = [job for job in todo.of(name) if job.finished]
         seconds[name] = [verify(job)["seconds"] for job in done]
@@ -69,8 +66,31 @@ def train(
     unfinished = [job for job in todo.jobs if not job.has_predicted(todo.test_key)]
     if not unfinished:
         return
+    competition, paths = todo.competition, todo.paths
+    rows, test = read_rows(paths.train, competition, labelled=True), read_rows(paths.test, competition, labelled=False)
+    folds, metric = read_folds(paths.folds, rows.ids), load_metric(competition.metric, competition.greater_is_better)
+
+    def say(job: Job) -> None:
+        """Stage, seed, fold, score on the held-out fold, seconds; after a stage's first fold, its notes."""
+        deadline = time.monotonic() + SEEN_AFTER
+        while not job.finished and time.monotonic() < deadline:  # by a machine of a cluster that shares a folder
+            time.sleep(1)
+        took = f"{read_json(job.folder / REPORT, 'seconds')['seconds']:.0f} s"
+        if job.fold == ALL:
+            print(f"stage {job.stage}  seed {job.seed}  refit on all rows  {took}")
+            return
+        held_out = rows.take(folds == job.fold)
+        assert held_out.y is not None
+        score = metric(held_out.y, read_predictions(job.oof_file, held_out.ids, competition.targets))
+        few = " (fewer than two labels)" if (np.isfinite(held_out.y).sum(axis=0) < 2).any() else ""
+        fold = f"fold {job.fold} of {todo.n_folds}"
+        print(f"stage {job.stage}  seed {job.seed}  {fold}  valid {metric.name} {score:.4f}{few}  {took}")
+        for note in read_notes(job.folder) if job.stage not in noted else []:
+            print(f"stage {job.stage}  {note}")
+        noted.add(job.stage)
+
     with make_workers(n_workers) as workers:
-        of_stages = _items(competition, paths, todo, unfinished, workers, shard)
+        of_stages = _items(todo, unfinished, [rows, test], workers, shard, say)
         if budget:
             workers.deadline = started + budget
             workers.seconds.update(seconds)
@@ -95,53 +115,54 @@ def train(
         )
 
 
+def predict_jobs(todo: Plan, n_workers: int | None, make_workers: Callable[[int | None], Workers] = Workers) -> str:
+    """Predict a new test table with every finished job that has not predicted it yet; returns the key of the table.
+
+    Reads weights and `todo.paths.test`, no training table.
+    """
+    for job in todo.jobs:
+        verify(job)
+    todo = replace(todo, test_key=table_digest(todo.paths.test)[:16])
+    waiting = [job for job in todo.jobs if not job.has_predicted(todo.test_key)]
+    if fixed := sorted({job.stage for job in waiting if todo.stages[job.stage].kind == "file"}):
+        raise DataError(
+            f"the stages {', '.join(fixed)} (kind: file) only have predictions for the competition's own test rows. "
+            "Run ./run.sh full without them, or with the new table as competition.test and its rows in their test.csv."
+        )
+    if waiting:
+        rows = read_rows(todo.paths.test, todo.competition, labelled=False)
+        with make_workers(n_workers) as workers:
+            of_stages = _items(todo, waiting, [rows], workers)
+            workers.run([item for kinds in of_stages for items in kinds for item in items], "predictions")
+    return todo.test_key
+
+
 def _items(
-    competition: CompetitionConfig,
-    paths: Paths,
     todo: Plan,
     unfinished: list[Job],
+    rows: list[Rows],
     workers: Workers,
-    shard: tuple[int, int],
+    shard: tuple[int, int] = (1, 1),
+    say: Callable[[Job], None] = print,
 ) -> list[tuple[list[Item], list[Item]]]:
     """For each stage, in their order: parts of caches to fill, and jobs."""
-    rows, test = read_rows(paths.train, competition, labelled=True), read_rows(paths.test, competition, labelled=False)
-    folds, metric = read_folds(paths.folds, rows.ids), load_metric(competition.metric, competition.greater_is_better)
-    noted: set[str] = set()
-
-    def say(job: Job) -> None:
-        """Stage, seed, fold, score on the held-out fold, seconds; after a stage's first fold, its notes."""
-        deadline = time.monotonic() + SEEN_AFTER
-        while not job.finished and time.monotonic() < deadline:  # by a machine of a cluster that shares a folder
-            time.sleep(1)
-        seconds = read_json(job.folder / REPORT, "seconds")["seconds"]
-        if job.fold == ALL:
-            print(f"stage {job.stage}  seed {job.seed}  refit on all rows  {seconds:.0f} s")
-            return
-        held_out = rows.take(folds == job.fold)
-        assert held_out.y is not None
-        score = metric(held_out.y, read_predictions(job.oof_file, held_out.ids, competition.targets))
-        fold = f"fold {job.fold} of {todo.n_folds}"
-        print(f"stage {job.stage}  seed {job.seed}  {fold}  valid {metric.name} {score:.4f}  {seconds:.0f} s")
-        for note in read_notes(job.folder) if job.stage not in noted else []:
-            print(f"stage {job.stage}  {note}")
-        noted.add(job.stage)
-
     planned, found = set[tuple[str, str]](), []
+    told = replace(todo, jobs=[])  # a worker needs no other job than its own
     for name in dict.fromkeys(job.stage for job in unfinished):
         stage, own = todo.stages[name], [job for job in unfinished if job.stage == name]
         threads = max(1, workers.most_threads // len(own)) if asks_for_threads(stage) else 1
-        fills, caches = cache_items(competition, stage, paths, [rows, test], planned)
+        fills, caches = cache_items(todo.competition, stage, todo.paths, rows, planned)
         begin = len(fills) * (shard[0] - 1) // shard[1]  # each machine elsewhere; it skips what others have filled
         jobs = [
             Item(
                 run_job,
-                (job, stage, competition, paths, todo.test_key, threads),
+                (job, told, threads),
                 asks_for_gpu(stage),
                 threads,
                 group=f"{name}, seed {job.seed}",
                 alike=f"predictions of {name}" if job.finished else name,
                 after=caches,
-                files=tuple(need.test_file(todo.test_key) for need in job.needs),
+                files=() if job.finished else tuple(need.test_file(todo.test_key) for need in job.needs),
                 done=None if job.finished else partial(say, job),
             )
             for job in own
@@ -168,12 +189,11 @@ def main() -> None:
             n_finished, n_begun = resume(args.earlier, paths)
             came = f"{n_finished} finished jobs and {n_begun} with a checkpoint that were not here"
             print(f"from {args.earlier}: {came}")
-        say_old_products(paths)
         todo = plan(competition, stages, paths, args.reuse).select(args.stage, args.fold, shard)
         if not args.reuse and not args.retrain:
-            require_answer(todo, paths)
+            require_answer(todo)
         make_workers = workers_of(args.executor, args.ray_address)
-        train(competition, paths, todo, args.workers, args.budget, make_workers, shard)
+        train(todo, args.workers, args.budget, make_workers, shard)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections import defaultdict
 from dataclasses import replace
 from importlib import metadata
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,9 +20,8 @@ from competition.paths import Paths
 from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
 from competition.task import task_of
 from folds.table import read_folds, time_ordered
-from models.jobs.attempts import CHECKPOINTS, begin, write_report
-from models.jobs.plan import ALL, Job, job_seed
-from models.jobs.predictions import mean_test, write_predictions, write_test_predictions
+from models.jobs.folder import CHECKPOINTS, begin, mean_test, write_predictions, write_report
+from models.jobs.plan import ALL, Job, Plan, job_seed
 from models.jobs.workers import progress
 from models.registry import build_stage
 from models.stage import Context
@@ -55,33 +52,30 @@ def context_of(competition: CompetitionConfig, paths: Paths, seed: int, rows: Ro
     )
 
 
-def run_job(
-    job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test_key: str, threads: int = 1
-) -> None:
+def run_job(job: Job, plan: Plan, threads: int = 1) -> None:
     """Fit one job, predict its held-out fold, if it has one, and the test rows, and publish its folder.
 
-    With a finished job, `paths.test` is predicted alone.
+    With a finished job, the test rows are predicted alone.
     """
     if job.finished:
-        if not job.has_predicted(test_key):  # else by a worker that was lost before it could say so
-            predict_test(job, stage, competition, paths, read_rows(paths.test, competition, labelled=False), test_key)
+        if not job.has_predicted(plan.test_key):  # else by a worker that was lost before it could say so
+            predict_test(job, plan, read_rows(plan.paths.test, plan.competition, labelled=False))
         return
     folder = begin(job.folder)
     try:
-        seconds = _fit_and_predict(replace(job, folder=folder), stage, competition, paths, test_key, threads)
+        seconds = _fit_and_predict(replace(job, folder=folder), plan, threads)
     except Exception:
         (folder / ".probe").write_bytes(bytes(2**16))  # says that a disk is full; libraries have words of their own
         raise
     versions = {name: metadata.version(name) for name in PACKAGES}
     report = {"seconds": seconds, "machine": machine(), "python": platform.python_version(), "packages": versions}
-    write_report(folder, {**report, "stage": stage.model_dump(mode="json")})
+    write_report(folder, {**report, "stage": plan.stages[job.stage].model_dump(mode="json")})
     folder.rename(job.folder)
 
 
-def _fit_and_predict(
-    job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test_key: str, threads: int
-) -> float:
+def _fit_and_predict(job: Job, plan: Plan, threads: int) -> float:
     """Write all that the folder of a job holds but its report; returns the seconds that training took."""
+    competition, paths, stage = plan.competition, plan.paths, plan.stages[job.stage]
     rows, test = read_rows(paths.train, competition, labelled=True), read_rows(paths.test, competition, labelled=False)
     folds = read_folds(paths.folds, rows.ids)
     train = rows.take(training_rows(rows, folds, job.fold, stage.extra_rows, time_ordered(paths.folds_report)))
@@ -100,7 +94,7 @@ def _fit_and_predict(
     )
     outputs = context.task.outputs
     if stage.pseudo_labels is not None:
-        labels = pseudo_labels(job, test_key, test.ids, outputs)
+        labels = pseudo_labels(job, plan.test_key, test.ids, outputs)
         train = with_pseudo_labels(train, test, labels, stage.pseudo_labels.weight)
     fitted = build_stage(stage, context)
     fitted.fit(train, held_out if getattr(stage, "reads_held_out", False) else None, job.folder)
@@ -110,25 +104,26 @@ def _fit_and_predict(
         if (spread := getattr(fitted, "spread", None)) is not None:
             write_predictions(job.folder / "oof_spread.parquet", valid.ids, outputs, spread)
     seconds = time.monotonic() - started
-    predict_test(job, stage, competition, paths, test, test_key)
+    predict_test(job, plan, test)
     for checkpoint in job.folder.glob(CHECKPOINTS):
         checkpoint.unlink()
     return seconds
 
 
-def predict_test(job: Job, stage: Any, competition: CompetitionConfig, paths: Paths, test: Rows, test_key: str) -> None:
+def predict_test(job: Job, plan: Plan, test: Rows) -> None:
     """Predict test rows with the weights of a job, PIECE rows at a time."""
-    context = context_of(competition, paths, job_seed(competition, job.seed, job.fold), test)
-    fitted = build_stage(stage, context)
+    seed = job_seed(plan.competition, job.seed, job.fold)
+    context = context_of(plan.competition, plan.paths, seed, test)
+    fitted = build_stage(plan.stages[job.stage], context)
     parts, spreads = [], list[NDArray[np.float64]]()
     for start in range(0, len(test), PIECE):
         parts.append(fitted.predict(test.take(np.arange(start, min(start + PIECE, len(test)))), job.folder))
         if (spread := getattr(fitted, "spread", None)) is not None:  # of a neural stage with mc_dropout
             spreads.append(spread)
     if spreads:
-        path = job.folder / "test" / f"{test_key}_spread.parquet"
+        path = job.test_file(f"{plan.test_key}_spread")
         write_predictions(path, test.ids, context.task.outputs, np.concatenate(spreads))
-    write_test_predictions(job, test_key, test.ids, context.task.outputs, np.concatenate(parts))
+    write_predictions(job.test_file(plan.test_key), test.ids, context.task.outputs, np.concatenate(parts))
 
 
 def training_rows(
@@ -153,11 +148,9 @@ def pseudo_labels(job: Job, test_key: str, ids: list[str], outputs: list[str]) -
 
     Those of fold k's job come from models of fold k, so nothing of fold k's own labels comes back to it through them.
     """
-    of_stage: dict[str, list[Job]] = defaultdict(list)
-    for need in job.needs:
-        if need.stage != job.stage:
-            of_stage[need.stage].append(need)
-    return np.mean([mean_test(jobs, test_key, ids, outputs) for jobs in of_stage.values()], axis=0)
+    sources = sorted({need.stage for need in job.needs} - {job.stage})
+    of_source = [[need for need in job.needs if need.stage == source] for source in sources]
+    return np.mean([mean_test(jobs, test_key, ids, outputs) for jobs in of_source], axis=0)
 
 
 def with_pseudo_labels(train: Rows, test: Rows, y: NDArray[np.float64], weight: float) -> Rows:

@@ -7,7 +7,6 @@ writing. `ray_workers.py` has those of a cluster.
 
 from __future__ import annotations
 
-import heapq
 import math
 import multiprocessing
 import os
@@ -71,9 +70,7 @@ class Item:
 
 
 class Workers:
-    """Processes of this machine: as many as cores, and one for each GPU, which has one item at a time.
-
-    Use it in a `with` statement.
+    """Processes of this machine, for a `with` statement: as many as cores, and one for each GPU.
 
     Args:
         n_workers: cores that items may use together; None for all, or as many as there are GPUs if these are more.
@@ -109,7 +106,7 @@ class Workers:
         """Hand an item to a worker; gives the seconds that it took."""
         taken = {self.gpu_of[other] for other in self.running}
         self.gpu_of[item] = next(gpu for gpu in self.gpus if gpu not in taken) if self.on_gpu(item) else ""
-        # A worker that is still importing takes over what is set here: Ctrl-C is the parent's alone.
+        # A worker is born with what is set here, and keeps it: Ctrl-C is the parent's alone, which ends its workers.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         future = self.pools[self.gpu_of[item]].submit(timed, index, item.function, item.arguments)
         signal.signal(signal.SIGINT, before)
@@ -125,9 +122,9 @@ class Workers:
         for pool in self.pools.values():
             pool.shutdown(cancel_futures=True)
 
-    def meaning(self, error: Exception) -> Exception | None:
-        """What is raised for an exception of an item; None for itself."""
-        return DataError(WORKER_LOST) if isinstance(error, BrokenProcessPool) else None
+    def meaning(self, error: BaseException) -> BaseException:
+        """What is raised for an exception of an item."""
+        return DataError(WORKER_LOST) if isinstance(error, BrokenProcessPool) else error
 
     def __enter__(self) -> Self:
         return self
@@ -144,12 +141,7 @@ class Workers:
     def run(self, items: list[Item], noun: str) -> tuple[list[Item], list[Item]]:
         """Run items as workers become free, with a bar of the time left on a terminal; `noun` says what they are.
 
-        Returns:
-            The items that could not start, and those that were ended at the deadline.
-
-        Raises:
-            The first exception of an item.
-            DataError: if a worker was killed.
+        Gives the items that could not start, and those that were ended at the deadline; raises what the first raises.
         """
         waiting, futures = list(items), dict[Future[float], Item]()
         index = {item: i % len(self.shares) for i, item in enumerate(items)}
@@ -162,16 +154,12 @@ class Workers:
                     self.running[item] = time.monotonic()
                 if not futures:
                     return waiting, []
-                ended, _ = wait(futures, timeout=min(left, POLL), return_when=FIRST_COMPLETED)
-                for future in [future for future in futures if future in ended]:
+                for future in wait(futures, min(left, POLL), FIRST_COMPLETED).done:
                     item = futures.pop(future)
                     del self.running[item]
-                    try:
-                        self.seconds[item.alike].append(future.result())
-                    except Exception as error:
-                        if meaning := self.meaning(error):
-                            raise meaning from error
-                        raise
+                    if error := future.exception():
+                        raise self.meaning(error)
+                    self.seconds[item.alike].append(future.result())
                     if item.done:
                         with bar.external_write_mode():
                             item.done()
@@ -221,25 +209,21 @@ class Workers:
             for other, start in self.running.items()
             if self.on_gpu(other) == self.on_gpu(item)
         ]
-        free_at += [now] * ((min(cores, gpus) if self.on_gpu(item) else max(1, cores // item.threads)) - len(free_at))
-        heapq.heapify(free_at)
+        free_at += [now] * (max(1, min(cores, gpus) if self.on_gpu(item) else cores // item.threads) - len(free_at))
         ends = now
         for _ in range(sum(other.group == item.group for other in waiting)):
-            ends = free_at[0] + fmean(self.seconds[item.alike])
-            heapq.heapreplace(free_at, ends)
+            free_at.sort()
+            free_at[0] = ends = free_at[0] + fmean(self.seconds[item.alike])
         return ends <= self.deadline
 
     def why_unfinished(self, waiting: list[Item], ended: list[Item], group: str) -> str:
         """Why items of a group did not finish, in words; of all that were not started and that were ended."""
-        n_ended, n_left = (sum(item.group == group for item in items) for items in (ended, waiting))
-        said = [f"{n_ended} cut off when it ended"] if n_ended else []
-        if n_left:
-            left = next(item for item in waiting if item.group == group)
-            lacking = left.after & {item.group for item in (*waiting, *ended)}
-            why = f"{min(lacking)} did not fit" if lacking else "no time was left"
-            if known := self.seconds[left.alike]:
-                why = f"at about {in_words(fmean(known))} each they did not fit"
-            said.append(f"{n_left} not started: {why}")
+        left, cut = ([item for item in items if item.group == group] for items in (waiting, ended))
+        said = [f"{len(cut)} cut off when it ended"] if cut else []
+        if left:
+            known = self.seconds[left[0].alike]
+            why = f"at about {in_words(fmean(known))} each they did not fit" if known else "no time was left"
+            said.append(f"{len(left)} not started: {why}")
         return ", ".join(said)
 
 
@@ -250,7 +234,6 @@ _index = 0
 def _begin(shares: Any, gpu: str | None) -> None:
     """First thing in a worker: see the one GPU that it has, or none; report progress; end with the parent."""
     global _shares
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     _shares = shares

@@ -54,11 +54,7 @@ def _cpuinfo() -> str:
 
 
 def require_precision(precision: str, has_gpu: bool, has_bf16: bool) -> None:
-    """Refuse what the hardware has no instructions for.
-
-    Raises:
-        ConfigError: if it has none.
-    """
+    """Refuse what the hardware has no instructions for."""
     if (precision == "fp16" and not has_gpu) or (precision == "bf16" and not has_bf16):
         raise ConfigError(
             f"precision {precision} needs a GPU{'' if precision == 'fp16' else ' or a CPU'} that has it; "

@@ -23,7 +23,7 @@ from competition.errors import DataError
 from competition.files import digest, read_json, replaced, sha256_of, write_atomically, write_json
 from competition.paths import Bundle, Kernel, Paths, kaggle_files, kaggle_listing, kaggle_mount, work_root
 from models.config import EmbeddingStage
-from models.jobs.attempts import verify
+from models.jobs.folder import verify
 from models.jobs.plan import REPORT
 from models.settings import NeuralStage
 from submissions.blend.stacks import STACKS

@@ -20,7 +20,7 @@ from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
 from models.config import StageConfig
-from models.jobs.plan import Job
+from models.jobs.plan import Job, Plan
 from models.jobs.work import run_job
 from models.registry import build_stage
 from models.stage import Context
@@ -169,6 +169,6 @@ def test_labels_of_the_held_out_fold_change_no_prediction_for_it(kind: str, home
     for table in (changed, prepared.train):
         write_table(paths.train, table)
         job = Job("one", "key", 0, 0, tmp_path / f"job_{len(oof)}")
-        run_job(job, settings(kind), config, paths, "test")
+        run_job(job, Plan([job], {}, 3, "test", {"one": settings(kind)}, config, paths))
         oof.append(job.oof_file.read_bytes())
     assert oof[0] == oof[1]

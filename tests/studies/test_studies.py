@@ -18,7 +18,7 @@ from competition.config import load_competition
 from competition.errors import ConfigError, DataError
 from competition.metrics import load_metric
 from competition.paths import CONFIGS, PROJECT
-from models.jobs.predictions import read_predictions
+from models.jobs.folder import read_predictions
 from studies.__main__ import claims, run_study
 from studies.config import STUDIES, cells_of, load_study
 from studies.results import corrected_interval

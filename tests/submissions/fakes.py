@@ -21,9 +21,8 @@ from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
 from models.config import load_stages
-from models.jobs.attempts import write_report
+from models.jobs.folder import write_predictions, write_report
 from models.jobs.plan import Plan, plan
-from models.jobs.predictions import write_predictions, write_test_predictions
 from models.jobs.train import train
 from submissions.blend.__main__ import blend
 from submissions.config import load_config
@@ -117,7 +116,7 @@ def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] =
         y = train[config.targets].to_numpy()
         write_predictions(job.oof_file, list(train["id"]), config.targets, made_up(y))
         y_test = answers.loc[test["id"], config.targets].to_numpy()
-        write_test_predictions(job, planned.test_key, list(test["id"]), config.targets, made_up(y_test))
+        write_predictions(job.test_file(planned.test_key), list(test["id"]), config.targets, made_up(y_test))
         write_report(job.folder, {"seconds": 1.5})
     return planned
 
@@ -127,7 +126,7 @@ def train_all(path: Path, n_workers: int = 1) -> None:
     config, paths = load_competition(str(path)), Paths.of(str(path))
     prepare_tables(config, paths, path)
     make_folds(config, load_folds_config(str(path)), paths)
-    train(config, paths, plan(config, load_stages(str(path)), paths), n_workers)
+    train(plan(config, load_stages(str(path)), paths), n_workers)
 
 
 def run_steps(path: Path) -> Run:

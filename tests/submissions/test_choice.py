@@ -11,7 +11,7 @@ import pytest
 from competition.errors import DataError
 from competition.files import read_json, read_table, read_text_table, write_table
 from competition.metrics import METRICS
-from models.jobs.predictions import read_predictions
+from models.jobs.folder import read_predictions
 from submissions import stack as stack_step
 from submissions.blend import stacks
 from submissions.blend.__main__ import blend

@@ -133,7 +133,7 @@ def full(path: Path) -> Run:
     competition, paths = load_competition(name), Paths.of(name)
     prepare.run(competition, paths, path)
     make.run(competition, make.load_folds_config(name), paths)
-    train(competition, paths, plan(competition, load_stages(name), paths), 1)
+    train(plan(competition, load_stages(name), paths), 1)
     run = open_run(name)
     blend(run)
     write(run)

@@ -15,7 +15,7 @@ import pytest
 from competition.errors import DataError
 from competition.files import read_table, read_text_table, write_table
 from competition.paths import Paths
-from models.jobs.attempts import write_report
+from models.jobs.folder import write_report
 from submissions import stack as stack_step
 from submissions import write as write_step
 from submissions.blend import __main__ as blend_step

@@ -56,8 +56,3 @@ def test_a_stage_that_is_not_neural_is_named(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(sys, "argv", ["lr", str(path), "trees"])
     with pytest.raises(ConfigError, match=r"'trees' is none of the neural stages of mixed \(graph\)"):
         lr.main()
-
-
-def test_every_schedule_is_drawn(tmp_path: Path) -> None:
-    lr.draw_schedules(tmp_path / "all.png")
-    assert (tmp_path / "all.png").stat().st_size > 10_000

@@ -10,10 +10,11 @@ import pytest
 
 from competition.config import load_competition
 from competition.errors import ConfigError, DataError
+from competition.paths import Paths
 from models.inputs import code
 from models.jobs import plan as plan_module
-from models.jobs.attempts import write_report
-from models.jobs.plan import Job, Plan, job_seed, require_answer, say_old_products
+from models.jobs.folder import write_report
+from models.jobs.plan import Job, Plan, job_seed, require_answer
 from tests.conftest import mixed_tables, write_competition
 from tests.models.jobs.common import TREES, planned
 
@@ -139,17 +140,17 @@ def test_hours_of_finished_jobs_are_not_lost_to_shared_code_without_an_answer(
 ) -> None:
     _, paths, todo = planned(tmp_path, stages={"trees": TREES, "others": {**TREES, "num_leaves": 4}})
     finish(todo, 400.0)
-    require_answer(todo, paths)
+    require_answer(todo)
     edited(monkeypatch, shared="edited")
     stages = {"trees": TREES, "others": {**TREES, "num_leaves": 4}}
     *_, new = planned(tmp_path, stages=stages)
     with pytest.raises(DataError, match=r"(?s)  trees: 3 jobs, 20 min\n  others: 3 jobs, 20 min\n.*--reuse.*--retrain"):
-        require_answer(new, paths)
-    require_answer(new.select("trees"), paths)  # 20 minutes are not worth a question
+        require_answer(new)
+    require_answer(new.select("trees"))  # 20 minutes are not worth a question
     finish(new.select(fold=0), 400.0)  # it was answered: some are trained again
-    require_answer(new, paths)
+    require_answer(new)
     edited(monkeypatch, own="own")
-    require_answer(planned(tmp_path, stages=stages)[-1], paths)  # who edits a stage wants to see what it does
+    require_answer(planned(tmp_path, stages=stages)[-1])  # who edits a stage wants to see what it does
 
 
 def test_a_refit_is_one_more_job_per_seed_behind_its_folds_and_changes_no_key(tmp_path: Path) -> None:
@@ -163,19 +164,6 @@ def test_a_refit_is_one_more_job_per_seed_behind_its_folds_and_changes_no_key(tm
     assert {job.fold for job in made["both"].select(fold=1).jobs} == {1}
 
 
-def test_jobs_of_an_earlier_version_of_the_project_are_named_and_left_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    paths = planned(tmp_path)[1]
-    say_old_products(paths)
-    old = paths.job("trees", "0123-456", 0, 0) / "oof.csv"
-    old.parent.mkdir(parents=True)
-    old.touch()
-    say_old_products(paths)
-    assert capsys.readouterr().out.startswith(f"{old.parent} is of an earlier version of this project; such jobs")
-    assert old.exists()
-
-
 def test_seeds_and_folds_have_random_numbers_of_their_own_which_stages_share(tmp_path: Path) -> None:
     path = str(write_competition(tmp_path, *mixed_tables()))
     configs = [load_competition(path), load_competition(path, seed=1)]
@@ -185,7 +173,7 @@ def test_seeds_and_folds_have_random_numbers_of_their_own_which_stages_share(tmp
 
 def test_shards_have_each_job_once_and_a_stage_or_fold_that_is_not_there_is_named() -> None:
     jobs = [Job("a", "key", 0, fold, Path(f"/nowhere/fold_{fold}")) for fold in range(7)]
-    todo = Plan(jobs, {"a": "key"}, 7, "test", {})
+    todo = Plan(jobs, {"a": "key"}, 7, "test", {}, None, Paths("mixed"))  # type: ignore[arg-type]
     shares = [[job.fold for job in todo.select(shard=(i, 3)).jobs] for i in (1, 2, 3)]
     assert shares == [[0, 3, 6], [1, 4], [2, 5]]
     assert [job.fold for job in todo.select("a", 2).jobs] == [2]

@@ -9,15 +9,16 @@ import pandas as pd
 import pytest
 
 from competition.errors import DataError
-from models.jobs.attempts import begin, verify, write_report
-from models.jobs.plan import ALL, Job
-from models.jobs.predictions import (
+from models.jobs.folder import (
+    begin,
     read_predictions,
     stage_oof,
     stage_test,
+    verify,
     write_predictions,
-    write_test_predictions,
+    write_report,
 )
+from models.jobs.plan import ALL, Job
 
 
 def test_out_of_fold_predictions_join_on_id_and_are_means_over_seeds(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_test_predictions_are_the_mean_of_folds_the_refit_or_the_mean_of_both(
         for fold, value in ((0, 1.0), (1, 3.0), (ALL, 10.0)):
             job = Job("s", "k", seed, fold, tmp_path / f"{seed}_{fold}", in_column=fold == ALL or final_fit != "refit")
             if fold != ALL or final_fit != "folds":
-                write_test_predictions(job, "t", ["a"], ["y"], np.array([[value + 100 * seed]]))
+                write_predictions(job.test_file("t"), ["a"], ["y"], np.array([[value + 100 * seed]]))
                 jobs.append(job)
     assert stage_test(jobs, "t", ["a"], ["y"]).tolist() == [[expected]]
 

@@ -15,8 +15,8 @@ from competition.tables import Rows
 from folds.table import read_folds
 from models.config import load_stages
 from models.jobs import work
+from models.jobs.folder import write_predictions
 from models.jobs.plan import ALL, Job, plan
-from models.jobs.predictions import write_test_predictions
 from models.jobs.train import train
 from models.jobs.work import pseudo_labels, run_job, with_pseudo_labels
 from tests.conftest import mixed_tables, write_competition
@@ -36,7 +36,7 @@ def test_labels_are_the_mean_over_stages_each_over_its_jobs(tmp_path: Path) -> N
     needs = []
     for stage, seed, value in (("a", 0, 1.0), ("a", 1, 3.0), ("b", 0, 6.0), ("learner", 0, 1000.0)):
         needs.append(Job(stage, "k", seed, 0, tmp_path / f"{stage}{seed}"))
-        write_test_predictions(needs[-1], "t", ["p", "q"], ["y"], np.array([[value], [10 * value]]))
+        write_predictions(needs[-1].test_file("t"), ["p", "q"], ["y"], np.array([[value], [10 * value]]))
     job = Job("learner", "k", 0, ALL, tmp_path, needs=tuple(needs))
     assert pseudo_labels(job, "t", ["q", "p"], ["y"])[:, 0].tolist() == [40, 4]
 
@@ -69,11 +69,11 @@ def labels_of_test_rows(folder: Path, config: Any, paths: Any, fold: int, monkey
     todo = plan(config, load_stages(str(folder / "mixed.yaml")), paths)
     for job in todo.of("source"):
         if not job.finished:
-            run_job(job, todo.stages["source"], config, paths, todo.test_key)
+            run_job(job, todo)
     with monkeypatch.context() as patched:
         patched.setattr(work, "build_stage", lambda config, context: Listening())
         job = next(job for job in todo.of("learner") if job.fold == fold)
-        run_job(job, todo.stages["learner"], config, paths, todo.test_key)
+        run_job(job, todo)
     seen = Listening.seen
     assert seen.y is not None and seen.weights is not None
     is_test = seen.weights == 0.3
@@ -129,8 +129,8 @@ def test_a_run_trains_the_source_first_and_a_stage_alone_says_what_it_lacks(
 ) -> None:
     config, paths, todo = made(tmp_path)
     with pytest.raises(DataError, match=r"3 jobs need finished jobs of source; run \./run\.sh train with --stage"):
-        train(config, paths, todo.select("learner"), 1, make_workers=HereWorkers)
-    train(config, paths, todo.select(fold=1), 1, make_workers=HereWorkers)
+        train(todo.select("learner"), 1, make_workers=HereWorkers)
+    train(todo.select(fold=1), 1, make_workers=HereWorkers)
     assert [job.finished for job in todo.jobs] == [False, True, False, False, True, False]
     assert [line.split("  ")[:3] for line in capsys.readouterr().out.splitlines()] == [
         ["stage source", "seed 0", "fold 1 of 3"],

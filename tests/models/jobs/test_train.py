@@ -20,10 +20,9 @@ from folds.make import run as make_folds
 from models.config import LightgbmStage, UnimolStage, load_stages
 from models.inputs import conformers
 from models.jobs import work
-from models.jobs.new_rows import predict_jobs
 from models.jobs.plan import plan
 from models.jobs.prefill import cache_items, fill
-from models.jobs.train import train
+from models.jobs.train import predict_jobs, train
 from models.jobs.work import run_job
 from models.jobs.workers import Item
 from models.notes import write_notes
@@ -46,7 +45,7 @@ def listed(
     """What a machine would be given to do."""
     config, paths, todo = planned(folder, stages=stages, **sections)
     workers = Listing(cores, gpus)
-    train(config, paths, todo, None, make_workers=lambda n: workers, **(how or {}))
+    train(todo, None, make_workers=lambda n: workers, **(how or {}))
     return workers
 
 
@@ -157,7 +156,7 @@ def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_o
     monkeypatch.setattr(work, "build_stage", lambda config, context: Noting())
     config, paths, todo = planned(tmp_path, competition={"targets": ["lumo"], "metric": "mae"})
     monkeypatch.setattr(Noting, "predict", lambda self, rows, folder: Echo.predict(self, rows, folder)[:, :1])
-    train(config, paths, todo, 1, make_workers=HereWorkers)
+    train(todo, 1, make_workers=HereWorkers)
     lines = capsys.readouterr().out.splitlines()
     rows = read_rows(paths.train, config, True)
     assert rows.y is not None
@@ -165,18 +164,18 @@ def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_o
     errors = abs(rows.y[:, 0] - [float(i[1:]) for i in rows.ids])
     said = [f"stage trees  seed 0  fold {k} of 3  valid mae {errors[fold == k].mean():.4f}  0 s" for k in range(3)]
     assert lines == [said[0], "stage trees  9 of 40 texts are cut.", *said[1:]]
-    train(config, paths, todo, 1, make_workers=HereWorkers)
+    train(todo, 1, make_workers=HereWorkers)
     assert capsys.readouterr().out == "stage trees  3 of 3 jobs are finished\n"
 
 
 def test_new_rows_are_predicted_by_finished_jobs_of_stages_with_weights(tmp_path: Path) -> None:
     config, paths, todo = planned(tmp_path)
     with pytest.raises(DataError, match="report.json is not there"):
-        predict_jobs(todo.jobs, todo.stages, config, paths, 1, HereWorkers)
-    train(config, paths, todo, 1, make_workers=HereWorkers)
+        predict_jobs(todo, 1, HereWorkers)
+    train(todo, 1, make_workers=HereWorkers)
     for job in todo.jobs:
         job.test_file(todo.test_key).unlink()
-    assert predict_jobs(todo.jobs, todo.stages, config, paths, 1, HereWorkers) == todo.test_key
+    assert predict_jobs(todo, 1, HereWorkers) == todo.test_key
     assert all(job.has_predicted(todo.test_key) for job in todo.jobs)
 
 
@@ -189,7 +188,7 @@ def test_a_stage_that_does_not_fit_is_cut_and_a_later_run_goes_on_from_there(
     make_folds(config, load_folds_config(str(path)), paths)
     todo = plan(config, load_stages(str(path)), paths)
     before = time.monotonic()
-    train(config, paths, todo, 1, budget=12)
+    train(todo, 1, budget=12)
     assert time.monotonic() - before < 12 * 1.05 + 5
     n_done = sum(job.finished for job in todo.jobs)
     assert n_done < 3
@@ -203,7 +202,7 @@ def test_a_stage_that_does_not_fit_is_cut_and_a_later_run_goes_on_from_there(
 def test_a_run_trains_the_refit_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config, paths, todo = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "refit"}})
     jobs = list(reversed(todo.jobs))  # whatever the order of the list
-    train(config, paths, replace(todo, jobs=jobs), 1, make_workers=HereWorkers)
+    train(replace(todo, jobs=jobs), 1, make_workers=HereWorkers)
     said = capsys.readouterr().out.splitlines()
     assert said[-1].startswith("stage trees  seed 0  refit on all rows")
     assert all(job.finished for job in todo.jobs)
@@ -216,7 +215,7 @@ def test_a_shard_leaves_jobs_whose_needs_another_shard_has_and_says_so(
 ) -> None:
     config, paths, todo = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "both"}})
     for shard in ((2, 2), (1, 2), (1, 1)):
-        train(config, paths, todo.select(shard=shard), 1, make_workers=HereWorkers, shard=shard)
+        train(todo.select(shard=shard), 1, make_workers=HereWorkers, shard=shard)
     lines = [line for line in capsys.readouterr().out.splitlines() if "are finished  " not in line]
     assert lines[0].startswith("stage trees  seed 0  fold 1 of 3")
     assert lines[1].startswith("1 jobs wait for jobs of other shards")

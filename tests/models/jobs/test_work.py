@@ -19,8 +19,8 @@ from competition.tables import Rows, read_rows
 from folds.table import read_folds
 from models.config import BertStage, GnnStage, UnimolStage
 from models.jobs import work
-from models.jobs.plan import ALL, Job
-from models.jobs.predictions import stage_oof, stage_test
+from models.jobs.folder import stage_oof, stage_test
+from models.jobs.plan import ALL, Job, Plan
 from models.jobs.work import run_job
 from models.stages import trees
 from models.training import checkpoint
@@ -65,7 +65,7 @@ def run_all(folder: Path, monkeypatch: pytest.MonkeyPatch, stage: Echo, **sectio
     monkeypatch.setattr(work, "build_stage", build)
     config, paths, todo = planned(folder, **sections)
     for job in reversed(todo.jobs):
-        run_job(job, todo.stages[job.stage], config, paths, todo.test_key)
+        run_job(job, todo)
     rows, test = read_rows(paths.train, config, True), read_rows(paths.test, config, False)
     folds = read_folds(paths.folds, rows.ids)
     oof = stage_oof(todo.jobs, rows.ids, folds, config.targets)
@@ -146,13 +146,13 @@ def test_a_refit_grows_the_mean_number_of_trees_and_counts_none(
     config, paths, todo = planned(tmp_path, stages={"trees": {**TREES, "max_trees": 20, "final_fit": "refit"}})
     *folds, refit = todo.jobs
     for job in folds:
-        run_job(job, todo.stages["trees"], config, paths, todo.test_key)
+        run_job(job, todo)
 
     def refuse(*rest: Any) -> Any:
         raise AssertionError("a refit must not choose")
 
     monkeypatch.setattr(trees.Trees, "_choose", refuse)
-    run_job(refit, todo.stages["trees"], config, paths, todo.test_key)
+    run_job(refit, todo)
     *counts, n_trees = [
         [model["n_trees"] for model in read_json(job.folder / "training.json")["models"]] for job in todo.jobs
     ]
@@ -186,7 +186,7 @@ def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(work, "progress", progress)
-        run_job(job, todo.stages["graph"], config, paths, todo.test_key)
+        run_job(job, todo)
         files = [path for path in job.folder.rglob("*.*") if path.name != "report.json"]
         assert not [path for path in files if path.name.startswith("checkpoint")]
         return {path.name: sha256_of(path) for path in files}
@@ -228,7 +228,8 @@ def test_rows_reach_a_stage_in_pieces_and_leave_in_order(
     monkeypatch.setattr(work, "build_stage", lambda config, context: stage)
     ids = [f"r{i}" for i in range(n_rows)]
     job = Job("lengths", "key", 0, 0, tmp_path / "job")
-    work.predict_test(job, None, competition, Paths("mixed"), Rows(ids, pd.DataFrame(index=range(n_rows)), None), "t")
+    todo = Plan([job], {}, 3, "t", {"lengths": None}, competition, Paths("mixed"))
+    work.predict_test(job, todo, Rows(ids, pd.DataFrame(index=range(n_rows)), None))
     assert stage.seen == seen
     written = pd.read_parquet(job.test_file("t"))
     assert list(written["id"]) == ids

@@ -247,8 +247,6 @@ def test_what_was_cut_is_said_with_its_reason() -> None:
     why = workers.why_unfinished
     assert why(items("a", 3), [], "a") == "3 not started: at about 1.5 min each they did not fit"
     assert why(items("b", 5), items("b", 2), "b") == "2 cut off when it ended, 5 not started: no time was left"
-    waiting = items("b", 5, after=frozenset(["the conformers"]))
-    assert why([*waiting, *items("the conformers", 7)], [], "b") == "5 not started: the conformers did not fit"
     assert why(items("a", 3), [], "b") == ""
 
 

@@ -118,7 +118,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config, paths = load_competition(str(yaml)), Paths.of(str(yaml))
         prepare(config, paths, yaml)
         make_folds(config, load_folds_config(str(yaml)), paths)
-        train(config, paths, plan(config, load_stages(str(yaml)), paths), 2)
+        train(plan(config, load_stages(str(yaml)), paths), 2)
         run_steps(yaml)
         build(Paths("mixed"), None, "me", PYTHON, None)
     return folder

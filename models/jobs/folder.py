@@ -1,0 +1,120 @@
+"""The folder of a job: worked on under another name, and published whole by one rename, or not at all.
+
+    seed_<s>/.fold_<k>/    of a worker that is at it, or was when it was killed
+    seed_<s>/fold_<k>/     published: weights, predictions, and report.json with sizes and sha256
+
+Predictions are Parquet tables with `id` and a column of float64 per output, joined on id into one table per stage.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import parquet
+
+from competition.errors import DataError
+from competition.files import read_json, read_table, sha256_of, write_atomically, write_json
+from models.jobs.plan import ALL, REPORT, Job
+
+CHECKPOINTS = "checkpoint*.pt"
+
+
+def begin(folder: Path) -> Path:
+    """The folder to work at a job in, empty but for the checkpoints of a run that was killed."""
+    shutil.rmtree(folder, ignore_errors=True)  # without a report: a copy of it was cut short
+    attempt = folder.with_name(f".{folder.name}")
+    attempt.mkdir(parents=True, exist_ok=True)
+    for path in attempt.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif not path.match(CHECKPOINTS):
+            path.unlink()
+    return attempt
+
+
+def write_report(folder: Path, report: dict[str, Any]) -> None:
+    """Write report.json, last, with the size and digest of every other file.
+
+    The predictions for test tables are not in it, since more of them may follow.
+    """
+    files = {
+        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name[0] != "." and "test" not in path.relative_to(folder).parts[:1]
+    }
+    write_json(folder / REPORT, {**report, "files": files})
+
+
+def verify(job: Job) -> dict[str, Any]:
+    """Report of a finished job; a DataError where one of its files is gone or is not as it was written."""
+    report: dict[str, Any] = read_json(job.folder / REPORT, "files", "seconds")
+    for name, expected in report["files"].items():
+        path = job.folder / name
+        if not path.is_file() or path.stat().st_size != expected["size"] or sha256_of(path) != expected["sha256"]:
+            raise DataError(
+                f"{path} {'has changed' if path.is_file() else 'is gone'} since the job wrote it; delete the folder "
+                f"{job.folder} to train it again."
+            )
+    return report
+
+
+def write_predictions(path: Path, ids: list[str], outputs: list[str], y_pred: NDArray[np.float64]) -> None:
+    """Write predictions (n_rows, n_outputs) with their ids; a DataError where one is not finite."""
+    bad = ~np.isfinite(y_pred).all(axis=1)
+    if bad.any():
+        raise DataError(
+            f"{path} would have {int(bad.sum())} predictions that are not finite, first of id {ids[bad.argmax()]!r}. "
+            "Lower the learning_rate of a neural stage, or change its precision or target_transform."
+        )
+    columns = {"id": pa.array(ids, pa.string())} | dict(zip(outputs, y_pred.astype(np.float64).T, strict=True))
+    buffer = io.BytesIO()
+    parquet.write_table(pa.table(columns), buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_predictions(path: Path, ids: list[str], outputs: list[str]) -> NDArray[np.float64]:
+    """Predictions (n_rows, n_outputs) in the order of `ids`.
+
+    A DataError where the file is no table, an id is missing, doubled or foreign, or a value is not finite.
+    """
+    table = read_table(path)
+    found = table.set_index("id").reindex(columns=outputs).astype(float) if "id" in table else table
+    if sorted(found.index) != sorted(ids) or not np.isfinite(found.to_numpy()).all():
+        raise DataError(
+            f"{path} must name {len(ids)} ids once each, with finite {', '.join(outputs)}; delete {path.parent} and "
+            "run again."
+        )
+    return found.loc[ids].to_numpy()
+
+
+def stage_oof(jobs: list[Job], ids: list[str], folds: NDArray[np.int64], outputs: list[str]) -> NDArray[np.float64]:
+    """Out-of-fold predictions of one stage, mean over its seeds, (n_rows, n_outputs); NaN where fold is -1."""
+    of_seed: dict[int, NDArray[np.float64]] = {}
+    for job in [job for job in jobs if job.fold != ALL]:
+        oof = of_seed.setdefault(job.seed, np.full((len(ids), len(outputs)), np.nan))
+        held_out = np.flatnonzero(folds == job.fold)
+        oof[held_out] = read_predictions(job.oof_file, [ids[i] for i in held_out], outputs)
+    mean: NDArray[np.float64] = np.mean(list(of_seed.values()), axis=0)
+    if np.isnan(mean[folds >= 0]).any():
+        raise DataError(f"stage {jobs[0].stage} lacks the predictions of a fold; run ./run.sh train.")
+    return mean
+
+
+def stage_test(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> NDArray[np.float64]:
+    """Test predictions of one stage, (n_rows, n_outputs), in the order of `ids`.
+
+    They are the mean over folds and seeds, that of the refits over seeds, or the mean of the two (`final_fit`).
+    """
+    of_kind = [[job for job in jobs if job.in_column and (job.fold == ALL) is refit] for refit in (False, True)]
+    return np.mean([mean_test(part, test_key, ids, outputs) for part in of_kind if part], axis=0)
+
+
+def mean_test(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> NDArray[np.float64]:
+    """Mean test predictions of jobs, (n_rows, n_outputs), in the order of `ids`."""
+    return np.mean([read_predictions(job.test_file(test_key), ids, outputs) for job in jobs], axis=0)
