@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,50 +20,46 @@ MISSING = {"", "na", "n/a", "nan", "null", "none"}
 MOST_SHOWN = 5
 
 
-def listed(values: Iterable[Any]) -> str:
+def listed(values: Iterable[Any], form: Callable[[Any], str] = repr) -> str:
     """The first values, and how many more there are."""
-    return _few([repr(value) for value in values])
+    values = list(values)
+    more = f" and {len(values) - MOST_SHOWN} more" if len(values) > MOST_SHOWN else ""
+    return ", ".join(map(form, values[:MOST_SHOWN])) + more
 
 
 def named_rows(table: pd.DataFrame, wrong: Any, id_column: str, name: str | None = None) -> str:
-    """The first rows of a mask by line of the file and id, with the cell of one column, and how many more there are."""
-    rows = [(i + 2, table[id_column].iloc[i], table[name].iloc[i] if name else None) for i in np.flatnonzero(wrong)]
-    return _few([f"row {n} (id {row!r})" + (f": {cell!r}" if name else "") for n, row, cell in rows])
-
-
-def _few(items: list[str]) -> str:
-    more = len(items) - MOST_SHOWN
-    return ", ".join(items[:MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    """The first rows of a mask by number and id, with the cell of one column, and how many more there are."""
+    rows = table[np.asarray(wrong)]
+    ids, cells = rows[id_column], rows[name or id_column]
+    return listed(rows.index, lambda n: f"row {n} (id {ids[n]!r})" + (f": {cells[n]!r}" if name else ""))
 
 
 def refuse(
     table: pd.DataFrame, wrong: Any, name: str, id_column: str, where: object, what: str, advice: str = "Correct them."
 ) -> None:
-    """Refuse a column with wrong cells, (n_rows,) bool."""
+    """Refuse a column of a table of the user's with wrong cells, (n_rows,) bool."""
     if np.any(wrong):
         raise DataError(f"{where}: column {name!r} has {what}: {named_rows(table, wrong, id_column, name)}. {advice}")
 
 
 def require_columns(table: pd.DataFrame, names: list[str], where: object) -> None:
-    """Raise a DataError that lists the columns which are not there."""
+    """Refuse a table without these columns."""
     lacking = ", ".join(name for name in names if name not in table.columns)
     if lacking:
         raise DataError(f"{where}: columns are lacking: {lacking} (it has {', '.join(table.columns)}); correct them.")
 
 
 def require_rows(table: pd.DataFrame, where: object) -> None:
-    """Raise a DataError where a table is empty."""
+    """Refuse an empty table."""
     if table.empty:
         raise DataError(f"{where} has no row below its header.")
 
 
 def check_ids(ids: pd.Series, where: object) -> None:
-    """Raise a DataError for an empty or a doubled id."""
-    empty = np.flatnonzero(ids.str.strip() == "")
-    if len(empty):
-        raise DataError(f"{where}: row {empty[0] + 2} has no id; give every row one of its own.")
-    doubled = ids[ids.duplicated()].unique()
-    if len(doubled):
+    """Refuse an empty or a doubled id."""
+    if len(empty := ids.index[ids.str.strip() == ""]):
+        raise DataError(f"{where}: row {empty[0]} has no id; give every row one of its own.")
+    if len(doubled := ids[ids.duplicated()].unique()):
         raise DataError(f"{where}: the ids {listed(doubled)} stand in several rows. Remove the extra rows.")
 
 
@@ -111,8 +107,7 @@ def clean_inputs(
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Id, canonical inputs and the key of the whole input; and which rows have no usable input, (n_rows,) bool.
 
-    Where the competition has no input column, the key tells every row from all others; `in_train` tells a training
-    row from a test row of the same id.
+    Without input columns the key tells every row from all others, and a training row from a test row of the same id.
     """
     clean, keys = pd.DataFrame({config.id: table[config.id]}), pd.DataFrame(index=table.index)
     dropped = np.zeros(len(table), dtype=bool)

@@ -18,8 +18,9 @@ from competition.durations import seconds_of
 from competition.errors import ConfigError, DataError, UserError
 from competition.paths import DEFAULT_COMPETITION, Paths, holdout_yaml, work_root
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-FULL_OR_CLOSED = (*FULL, errno.EACCES, errno.ENOTDIR, errno.EISDIR, errno.ENOLCK, errno.EOPNOTSUPP)
+FULL_OR_CLOSED = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EISDIR, errno.ENOLCK, errno.EOPNOTSUPP
+)  # fmt: skip
 """What the system says of a folder that takes no new files, or has no locks."""
 
 
@@ -72,19 +73,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser(description: str | None, verb: str | None = None, takes: Sequence[str] = tuple(SHARED)) -> Parser:
-    """The competition and options that commands share.
+    """The competition and options that commands share; a step of `./run.sh full` has to take all of them.
 
     Args:
         description: the module's docstring.
         verb: of run.sh, where the module has another name.
-        takes: which of the shared options; a step of `./run.sh full` has to take all.
     """
-    options = Parser(
-        prog=f"./run.sh {verb or Path(sys.argv[0]).stem}",
-        description=description,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    program, layout = f"./run.sh {verb or Path(sys.argv[0]).stem}", argparse.RawDescriptionHelpFormatter
+    options = Parser(prog=program, description=description, allow_abbrev=False, formatter_class=layout)
     named = "name in competition/configs/, or a YAML file (default: %(default)s)"
     options.add_argument("competition", nargs="?", default=DEFAULT_COMPETITION, help=named)
     options.set_defaults(seed=None, workers=None, holdout=None)
@@ -107,22 +103,18 @@ def run(main: Callable[[], None]) -> None:
     except OSError as error:
         if error.errno not in FULL_OR_CLOSED:
             raise
-        what_to_do = "Make room, or set WORK_DIR to another folder; finished jobs are kept."
-        message, status = (
-            f"DataError: the folder for products, {work_root()}, takes no new files ({error}). {what_to_do}",
-            2,
-        )
+        wrong = f"the folder for products, {work_root()}, takes no new files ({error})"
+        message = f"DataError: {wrong}. Make room, or set WORK_DIR to another folder; finished jobs are kept."
+        status = 2
     print(message, file=sys.stderr)
     sys.exit(status)
 
 
 @contextmanager
 def locked(paths: Paths, lock: Path | None = None, wait: bool = False) -> Iterator[None]:
-    """Hold a competition's products for one command; the lock goes when the process ends, however it ends.
+    """Hold a competition's products, or `lock`, for one command; the lock goes when the process ends, however it ends.
 
-    Args:
-        lock: another file than that of the products, for a command that leaves them alone.
-        wait: until another command has ended, which is named, instead of a DataError.
+    Where another command has it, that is a DataError, or with `wait` it is named and waited for.
     """
     path = lock or paths.lock
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,17 +141,13 @@ def locked(paths: Paths, lock: Path | None = None, wait: bool = False) -> Iterat
 def training(paths: Paths, shard: tuple[int, int] | None = None) -> Iterator[None]:
     """Be the one driver at the jobs of a competition, or at one shard I/N of them beside the N - 1 others."""
     i, n = shard or (1, 1)
-    require_no_training(paths, beside=f"train_*_of_{n}.lock" if n > 1 else "")
+    require_no_training(paths, but_of=n)
     with locked(paths, paths.training_lock(i, n)):
         yield
 
 
-def require_no_training(paths: Paths, beside: str = "") -> None:
-    """A DataError where a driver trains, since its jobs are named after the tables and folds as they are.
-
-    Args:
-        beside: name pattern of the locks of those that may.
-    """
-    for lock in set(paths.root.glob("train_*.lock")) - set(paths.root.glob(beside) if beside else ()):
+def require_no_training(paths: Paths, but_of: int = 0) -> None:
+    """Check that no driver trains, but of so many shards: jobs are named after the tables and folds as they are."""
+    for lock in set(paths.root.glob("train_*.lock")) - set(paths.root.glob(f"train_*_of_{but_of}.lock")):
         with locked(paths, lock):
             pass

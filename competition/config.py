@@ -32,9 +32,8 @@ def _named_in_file(named: str, info: ValidationInfo) -> str:
 
 
 def _each_once(values: list[Any]) -> list[Any]:
-    for value in values:
-        if values.count(value) > 1:
-            raise ValueError(f"must name each once; {value} stands there again")
+    if twice := [value for value in values if values.count(value) > 1]:
+        raise ValueError(f"must name each once; {twice[0]} stands there again")
     return values
 
 
@@ -147,7 +146,7 @@ class CompetitionConfig(StrictModel):
     def _consistent(self) -> CompetitionConfig:
         labels = [*self.targets, *self.auxiliary_targets]
         roles = [self.id, *labels, *self.inputs, *filter(None, (self.weight, self.fold_column))]
-        renamed, ours = self.submission_columns or self.targets, METRICS.get(self.metric)
+        ours = METRICS.get(self.metric)
         wrong = {f"the column {name!r} has several roles; give it one": roles.count(name) > 1 for name in roles}
         wrong |= {
             f"extra_train.columns names {name!r}, which is neither an input nor a target": True
@@ -158,11 +157,9 @@ class CompetitionConfig(StrictModel):
         wrong |= {
             "no column may begin with '__' or 'feature ', and no target may be called id: such names are ours":
                 any(name.startswith(("__", "feature ")) for name in roles) or "id" in self.targets,
-            "submission_columns must name one column per target": len(renamed) != len(self.targets),
-            "submission_columns must not name the id": self.id in renamed,
+            "submission_columns must name one column per target": len(self.columns_in_sample) != len(self.targets),
             f"group is {self.group!r}, and must not be the id, a target or a numeric column":
                 self.group in (self.id, *self.targets, *self.numeric),
-            f"time is {self.time!r}, and must not be the id or a target": self.time in (self.id, *labels),
             "greater_is_better must be set for a metric of your own": ours is None and self.greater_is_better is None,
             f"greater_is_better contradicts the metric {self.metric}; remove it":
                 ours is not None and self.greater_is_better not in (None, ours.greater_is_better),
@@ -178,9 +175,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping of a node."""
         keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", node.start_mark)
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} stands twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -219,12 +215,13 @@ def validate(model: type[Model], values: Any, path: Path, section: str = "") -> 
     except ValidationError as error:
         said: dict[tuple[str, str], list[str]] = {}  # of a setting that may be one or another thing, all at once
         for item in error.errors():
-            where = ".".join([*([section] if section else []), *_keys(values, item["loc"])])
-            hidden = item["type"] in ("missing", "extra_forbidden") or isinstance(item["input"], dict | BaseModel)
-            message = item["msg"].removeprefix("Value error, ")
+            where = ".".join(filter(None, [section, *_keys(values, item["loc"])])) or "the file"
+            found, message = f" (found {item['input']!r})", item["msg"].removeprefix("Value error, ")
             if item["type"] == "extra_forbidden":
                 message = GONE.get(str(item["loc"][-1]), "this key is not known")
-            said.setdefault((where or "the file", "" if hidden else f" (found {item['input']!r})"), []).append(message)
+            if item["type"] in ("missing", "extra_forbidden") or isinstance(item["input"], dict | BaseModel):
+                found = ""
+            said.setdefault((where, found), []).append(message)
         lines = [f"  {where}: {'; or: '.join(messages)}{found}" for (where, found), messages in said.items()]
         raise ConfigError("\n".join([f"{path} has {len(lines)} mistake(s):", *lines])) from None
 
@@ -245,14 +242,9 @@ def _keys(values: Any, location: tuple[int | str, ...]) -> list[str]:
 
 
 def read_yaml(name: str, seed: int | None = None) -> tuple[Path, dict[str, Any]]:
-    """Where the YAML of a competition is, and its sections; one of which every setting is a comment is left out.
-
-    Args:
-        name: as for `find_config`.
-        seed: replaces the seed of the file where given.
-    """
+    """Where the YAML of a competition is, and its sections; `seed` replaces that of the file where it is given."""
     path = find_config(name)
-    document = {section: values for section, values in load_yaml(path).items() if values is not None}
+    document = {section: values for section, values in load_yaml(path).items() if values is not None}  # all commented
     if seed is not None and isinstance(section := document.get("competition"), dict):
         section["seed"] = seed
     return path, document

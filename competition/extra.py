@@ -16,8 +16,8 @@ from competition.user_code import load_user_code
 
 SHARED_ROWS = 5
 """Inputs that both tables must have before their labels are compared one by one."""
-SLOPES = 0.5, 2.0
-"""Least and largest ratio of their deviation to ours on shared inputs: other units, not other measurements."""
+LIKE, RATIOS = 0.8, (0.5, 2.0)
+"""Where the labels of shared inputs correlate so much, a ratio of their deviations outside these is of other units."""
 
 
 def with_extra_rows(
@@ -38,7 +38,7 @@ def with_extra_rows(
         clean = clean.assign(**labels, **{EXTRA: 1, WEIGHT: extra.weight})
         if config.group and config.group not in clean:
             clean[config.group] = ""  # of no group: these rows are in no fold
-        clean = clean.assign(**{name: np.nan for name in (TIME, FOLD) if name in train})
+        clean[[name for name in (TIME, FOLD) if name in train]] = np.nan
         unusable = unreadable | clean[config.targets].isna().all(axis=1)
         in_test = clean[INPUT_KEY].isin(test[INPUT_KEY]) & ~unusable
         kept = clean[~unusable & ~in_test].assign(**{config.id: lambda t, i=i: [f"extra{i}_{n}" for n in t.index]})
@@ -65,26 +65,23 @@ def _read(extra: ExtraTrain, config: CompetitionConfig, label_names: list[str]) 
             f"{', '.join(raw.columns)}. Set columns: {{{config.targets[0]}: THEIR NAME}}."
         )
     table = pd.DataFrame({name: raw.get(column, "") for name, column in theirs.items()}, index=raw.index)
-    return table.assign(**{config.id: [f"row {n + 2}" for n in raw.index]})
+    return table.assign(**{config.id: [f"row {number}" for number in raw.index]})
 
 
 def _require_same_units(theirs: pd.DataFrame, ours: pd.DataFrame, name: str, settings: ExtraTrain) -> None:
     """Check that the labels of shared inputs agree, or where these are few, that the extra ones lie among ours."""
-    deviation = float(ours[name].std()) if ours[name].nunique() > 1 else 1.0
+    deviation = ours[name].std() if ours[name].nunique() > 1 else 1.0
     medians = [table.groupby(INPUT_KEY)[name].median() for table in (theirs, ours)]
     shared = pd.concat(medians, axis=1, join="inner", keys=["theirs", "ours"])
     if len(shared) >= SHARED_ROWS:
-        gap = float((shared["theirs"] - shared["ours"]).abs().median())
-        # Of the two regression lines the geometric mean, which noise does not flatten.
-        slope = float(shared["theirs"].std() / shared["ours"].std())
-        alike = shared.corr().to_numpy()[0, 1] > 0.8
-        wrong = gap > deviation or (alike and not SLOPES[0] < slope < SLOPES[1])
-        found = f"on {len(shared)} shared inputs they differ by {gap:.3g}, and deviate {slope:.3g} times as much"
+        gap, ratio = (shared["theirs"] - shared["ours"]).abs().median(), shared["theirs"].std() / shared["ours"].std()
+        found = f"on {len(shared)} shared inputs they differ by {gap:.3g}, and deviate {ratio:.3g} times as much"
+        wrong = shared.corr().loc["theirs", "ours"] > LIKE and not RATIOS[0] < ratio < RATIOS[1]
     else:
-        middle, low, high = float(theirs[name].median()), float(ours[name].min()), float(ours[name].max())
-        wrong = middle < low - deviation or middle > high + deviation
+        middle, low, high = theirs[name].median(), ours[name].min(), ours[name].max()
+        gap, wrong = max(low - middle, middle - high), False
         found = f"their median is {middle:.3g}, and ours are from {low:.3g} to {high:.3g}"
-    if wrong:
+    if wrong or gap > deviation:
         raise DataError(
             f"extra_train {settings.file}: the labels of {name!r} seem to be in other units than the competition's, "
             f"whose standard deviation is {deviation:.3g}: {found}. Convert the column, or set check_units: false."

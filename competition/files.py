@@ -21,8 +21,7 @@ from pyarrow import parquet
 
 from competition.errors import DataError
 
-DIGEST = b"sha256"
-"""Key of the metadata of a Parquet table under which `table_digest` finds its digest."""
+DIGEST = b"sha256"  # where the metadata of a Parquet table hold what `table_digest` returns
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -60,16 +59,22 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, as_json(value))
 
 
-def read_json(path: Path, *keys: str) -> Any:
-    """Content of a JSON file; a DataError where it is absent or broken, or lacks one of the `keys`."""
+@contextmanager
+def _of_ours(path: Path) -> Iterator[None]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        yield
     except FileNotFoundError:
-        raise DataError(f"{path} is not there; run the step that writes it.") from None
-    except ValueError as error:
-        raise DataError(f"{path} is no JSON ({error}); delete it and run again.") from None
-    if lacking := [key for key in keys if key not in value]:
-        raise DataError(f"{path} lacks {', '.join(lacking)}; delete it and run again.")
+        raise DataError(f"{path} is not there; run the step that writes it, or ./run.sh full.") from None
+    except (ValueError, pa.ArrowException) as error:
+        raise DataError(f"{path} is broken ({' '.join(str(error).split())}); delete it and run again.") from None
+
+
+def read_json(path: Path, *keys: str) -> Any:
+    """Content of a JSON file of ours; a DataError where it is absent or broken, or lacks one of the `keys`."""
+    with _of_ours(path):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if lacking := [key for key in keys if key not in value]:
+            raise ValueError(f"it lacks {', '.join(lacking)}")
     return value
 
 
@@ -81,9 +86,8 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 def as_csv(table: pd.DataFrame) -> str:
     """A table as text."""
     content = table.to_csv(index=False, lineterminator="\n")
-    if "\r" in content:  # left unquoted by the csv module, and taken for the end of a row by every reader
-        content = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    return content
+    # The csv module leaves this character unquoted, and every reader takes it for the end of a row.
+    return table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC) if "\r" in content else content
 
 
 def as_parquet(table: pd.DataFrame) -> bytes:
@@ -96,55 +100,52 @@ def as_parquet(table: pd.DataFrame) -> bytes:
 
 def table_digest(path: Path) -> str:
     """Digest of a table of ours: of what a Parquet table says, whichever version of pyarrow wrote it, or of a CSV."""
-    if not path.exists():
-        raise DataError(f"{path} is not there yet; run ./run.sh full, or the steps before this one.")
-    return parquet.read_schema(path).metadata[DIGEST].decode() if path.suffix == ".parquet" else sha256_of(path)
+    with _of_ours(path):
+        return parquet.read_schema(path).metadata[DIGEST].decode() if path.suffix == ".parquet" else sha256_of(path)
 
 
 def read_table(path: Path, text_columns: Sequence[str] = ()) -> pd.DataFrame:
     """Read a table of ours, Parquet or CSV; of a CSV, `text_columns` are text and all others are exact numbers."""
-    try:
+    with _of_ours(path):
         if path.suffix == ".parquet":
             return parquet.read_table(path).to_pandas()
         with path.open(encoding="utf-8", newline="") as file:
             header = next(csv.reader(file), [])
         types = {name: pa.string() if name in text_columns else pa.float64() for name in header}
-        options = arrow_csv.ParseOptions(newlines_in_values=True), arrow_csv.ConvertOptions(column_types=types)
-        return arrow_csv.read_csv(path, parse_options=options[0], convert_options=options[1]).to_pandas()
-    except FileNotFoundError:
-        raise DataError(f"{path} is not there; run the step that writes it.") from None
-    except (ValueError, pa.ArrowException) as error:
-        raise DataError(f"{path} is broken ({' '.join(str(error).split())}); delete it and run again.") from None
+        parsing, typed = arrow_csv.ParseOptions(newlines_in_values=True), arrow_csv.ConvertOptions(column_types=types)
+        return arrow_csv.read_csv(path, parse_options=parsing, convert_options=typed).to_pandas()
 
 
 def read_text_table(path: Path) -> pd.DataFrame:
     """Read a CSV of the user's with every cell as the text that stands in the file; an empty cell is ''.
 
+    The index is the number of a row in a spreadsheet: the header's is 1, and empty rows, which are left out, count.
     Numbers are converted later, where a message can name the row: pandas would turn the text 'NA' into a missing value
-    and the id '007' into 7, and take a row that is cut off for one with empty cells. A DataError names what is wrong.
+    and the id '007' into 7, and take a row that is cut off for one with empty cells.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.reader(file, strict=True) if len(row) > 1 or "".join(row).strip()]
+            numbered = enumerate(csv.reader(file, strict=True), start=1)
+            rows = {number: row for number, row in numbered if len(row) > 1 or "".join(row).strip()}
     except FileNotFoundError:
         raise DataError(f"there is no file {path}; correct the path.") from None
     except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path} cannot be read as a CSV file in UTF-8: {error}.") from None
     if not rows:
         raise DataError(f"{path} is empty; it needs a header and rows.")
-    header, *rows = rows
+    header = rows.pop(next(iter(rows)))
     for sign, name in ((";", "semicolons"), ("\t", "tabs")):
         if len(header) == 1 and sign in header[0]:
             raise DataError(f"{path} has {name} between its cells. Save it with commas and decimal points.")
     if doubled := sorted({name for name in header if header.count(name) > 1}):
         raise DataError(f"{path} has several columns of the name {', '.join(doubled)}; rename or remove them.")
-    for line, row in enumerate(rows, start=2):
+    for number, row in rows.items():
         if len(row) != len(header):
             raise DataError(
-                f"{path}: row {line} has {len(row)} cells and the header {len(header)}. Is the file complete, and are "
-                "texts with commas in quotes? Fetch or export it again."
+                f"{path}: row {number} has {len(row)} cells and the header {len(header)}. Is the file complete, and are"
+                " texts with commas in quotes? Fetch or export it again."
             )
-    return pd.DataFrame(rows, columns=header, dtype=str)
+    return pd.DataFrame(list(rows.values()), index=list(rows), columns=header, dtype=str)
 
 
 def sha256_of(path: Path) -> str:

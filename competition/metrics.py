@@ -19,15 +19,14 @@ from competition.errors import ConfigError
 from competition.user_code import load_user_code
 
 Array = NDArray[np.float64]
-MetricKind = Literal["values", "probabilities", "ranks", "decisions"]
+Score = Callable[[Array, Array], float]
 
 
 @dataclass(frozen=True)
 class Metric:
     """A score with its direction.
 
-    column: score of one target on rows that all have labels; None for a metric of the user's own.
-    whole: the user's own function, which sees the whole arrays; None for a named metric.
+    column: score of one target on rows that all have labels; None for a metric of the user's own, which is `whole`.
     target_weights: weight of each target's score in the sum over targets, (n_targets,), from y_true; None: their mean.
     per_target: the errors whose sum is least where the score of one target is best, so that its convex blend can be
         solved exactly; None where neither is.
@@ -37,12 +36,12 @@ class Metric:
 
     name: str
     greater_is_better: bool
-    column: Callable[[Array, Array], float] | None
-    whole: Callable[[Array, Array], float] | None = None
+    column: Score | None
+    whole: Score | None = None
     target_weights: Callable[[Array], Array] | None = None
     per_target: Literal["squared", "absolute"] | None = None
     above: float = -np.inf
-    kind: MetricKind = "values"
+    kind: Literal["values", "probabilities", "ranks", "decisions"] = "values"
 
     def __call__(self, y_true: Array, y_pred: Array) -> float:
         """Score of (n_rows, n_targets); NaN where it is not defined, as R2 of a single row."""
@@ -71,12 +70,12 @@ class Metric:
         return a > b if self.greater_is_better else a < b
 
 
-def _sklearn(name: str) -> Callable[[Array, Array], float]:
+def _sklearn(name: str) -> Score:
     # Imported when it is called, since the libraries are slow to import.
     return lambda y_true, y_pred: float(getattr(import_module("sklearn.metrics"), name)(y_true, y_pred))
 
 
-def _scipy(name: str) -> Callable[[Array, Array], float]:
+def _scipy(name: str) -> Score:
     def correlation(y_true: Array, y_pred: Array) -> float:
         constant = np.ptp(y_true) == 0 or np.ptp(y_pred) == 0
         return float("nan" if constant else getattr(import_module("scipy.stats"), name)(y_true, y_pred).statistic)
@@ -89,29 +88,21 @@ def _mae_of_range(y_true: Array, y_pred: Array) -> float:
     return float(np.abs(y_pred - y_true).mean() / width) if width > 0 else float("nan")
 
 
-def polymer_weights(n_labels: Array, n_rows: Array) -> Array:
-    """Weight of each target's MAE over its range in `wmae`, (..., n_targets); NaN where a target has no label.
+def polymer_weights(y_true: Array) -> Array:
+    """Weight of each target's MAE over its range in `wmae`, (n_targets,); NaN where a target has no label.
 
     wMAE = 1/|X| * sum over rows and their labels of w_i |y_pred - y_true|, w_i = 1/r_i * K sqrt(1/n_i) / sum_j
     sqrt(1/n_j), with K targets, n_i labels and range r_i of target i, and |X| rows that have a label. Ranges and
     numbers of labels are those of the rows scored.
 
-    Args:
-        n_labels: n_i, (..., n_targets).
-        n_rows: |X|, (...,).
-
     Source: NeurIPS Open Polymer Prediction 2025, page "Evaluation". The scoring code published with it differs: it
     takes the mean over targets of MAE_i / r_i with weights sqrt(1/n_i), with ranges of the training table.
     """
+    known = ~np.isnan(y_true)
+    n_labels = known.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         rare = np.sqrt(1 / n_labels)
-        weights = n_labels.shape[-1] * rare / rare.sum(axis=-1, keepdims=True)
-        return np.asarray(weights * n_labels / n_rows[..., None])
-
-
-def _polymer_weights_of(y_true: Array) -> Array:
-    known = ~np.isnan(y_true)
-    return polymer_weights(known.sum(axis=0), known.any(axis=1).sum())
+        return np.asarray(len(rare) * rare / rare.sum() * n_labels / known.any(axis=1).sum())
 
 
 METRICS: dict[str, Metric] = {
@@ -126,7 +117,7 @@ METRICS: dict[str, Metric] = {
         # Not defined where a prediction is at or below -1: leaderboards refuse such a submission.
         Metric("rmsle", False, _sklearn("root_mean_squared_log_error"), above=-1),
         Metric("mae", False, _sklearn("mean_absolute_error"), per_target="absolute"),
-        Metric("wmae", False, _mae_of_range, target_weights=_polymer_weights_of, per_target="absolute"),
+        Metric("wmae", False, _mae_of_range, target_weights=polymer_weights, per_target="absolute"),
         Metric("median_ae", False, _sklearn("median_absolute_error")),
         Metric("mape", False, _sklearn("mean_absolute_percentage_error")),
         Metric("max_error", False, _sklearn("max_error")),
@@ -143,13 +134,8 @@ def made_of_absolute_errors(name: str) -> bool:
 
 
 def load_metric(name: str, greater_is_better: bool | None = None) -> Metric:
-    """A named metric, or the user's function `file.py:function`.
-
-    The function takes `(y_true, y_pred)`, both (n_rows, n_targets), NaN in `y_true` where a label is missing,
-    and returns one number.
-    """
+    """A named metric, or the user's function `file.py:function` of y_true and y_pred, which returns one number."""
     if name in METRICS:
         return METRICS[name]
-    function_name = name.rpartition(":")[2]
-    function = load_user_code("competition.metric", name, f"{function_name}(y_true, y_pred)")
+    function = load_user_code("competition.metric", name, f"{name.rpartition(':')[2]}(y_true, y_pred)")
     return Metric(Path(name).name, bool(greater_is_better), None, function)

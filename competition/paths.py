@@ -28,14 +28,14 @@ def name_of(competition: str) -> str:
     return path.stem if path.suffix in (".yaml", ".yml") else path.name
 
 
+def made_yaml(name: str) -> Path:
+    """The YAML of a competition that a study or `--holdout` makes."""
+    return config_folders()[1] / f"{name}.yaml"
+
+
 def holdout_yaml(competition: str, share: float) -> Path:
     """The YAML of a competition without the share of its training rows that `--holdout` keeps out."""
-    return work_root() / "configs" / f"{name_of(competition)}_holdout{round(100 * share)}.yaml"
-
-
-def study_yaml(name: str) -> Path:
-    """The YAML of a competition that a study makes."""
-    return work_root() / "configs" / f"{name}.yaml"
+    return made_yaml(f"{name_of(competition)}_holdout{round(100 * share)}")
 
 
 def kaggle_files(slug: str) -> Path:

@@ -74,16 +74,12 @@ def prepare(config: CompetitionConfig) -> Prepared:
 
 
 def prepare_test(config: CompetitionConfig, file: Path) -> tuple[pd.DataFrame, list[str], list[str]]:
-    """A test table without its training table.
-
-    Returns:
-        The clean table, all ids in the order of the file, and the ids that were dropped.
-    """
+    """A clean test table without its training table, all ids in the order of the file, and those that were dropped."""
     raw = clean.read_named_rows(file, [config.id, *config.inputs])
     test, dropped = clean.clean_inputs(raw, config, file, in_train=False)
-    require_rows(test[~dropped], f"{file} without its unparsable rows")
-    ids = raw[config.id]
-    return with_features(test[~dropped].reset_index(drop=True), config), list(ids), list(ids[dropped])
+    test, ids = test[~dropped].reset_index(drop=True), raw[config.id]
+    require_rows(test, f"{file} without its unparsable rows")
+    return with_features(test, config), list(ids), list(ids[dropped])
 
 
 def _of_training_rows(train: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
@@ -96,8 +92,7 @@ def _of_training_rows(train: pd.DataFrame, config: CompetitionConfig) -> pd.Data
     numbers = {name: parse_numbers(train, name, config.id, where) for name in labels}
     for name in config.targets:
         what = f"labels at or below {metric.above:g}, where the metric {metric.name} has no value"
-        advice = "Correct them, or choose another competition.metric."
-        refuse(train, numbers[name] <= metric.above, name, config.id, where, what, advice)
+        refuse(train, numbers[name] <= metric.above, name, config.id, where, what)
     if config.weight:
         numbers[WEIGHT] = parse_numbers(train, config.weight, config.id, where)
         refuse(train, ~(numbers[WEIGHT] > 0), config.weight, config.id, where, "weights that are not above 0")
@@ -117,11 +112,11 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test_ids: list
             "competition.targets, or set competition.submission_columns where the names differ."
         )
     check_ids(sample[config.id], where)
-    asked, given = pd.Index(sample[config.id]), pd.Index(test_ids)
-    if len(asked.symmetric_difference(given)):
+    asked, given = set(sample[config.id]), set(test_ids)
+    if asked != given:
         raise SubmissionError(
-            f"{where} names other ids than {config.test}; in the first only are {listed(asked.difference(given))}, in "
-            f"the second only {listed(given.difference(asked))}. Use the files of one competition."
+            f"{where} names other ids than {config.test}; in the first only are {listed(sorted(asked - given))}, in "
+            f"the second only {listed(sorted(given - asked))}. Use the files of one competition."
         )
 
 
@@ -137,23 +132,22 @@ WORDS = {
     "dropped_train_ids": "{n} training rows are left out, as they cannot be read: {}",
     "dropped_test_ids": "{n} test rows cannot be read and get the mean of the training labels: {}",
 }
+EXTRA_WORDS = (
+    "{used} extra training rows from {file}; left out: {in_test} with the input of a test row, {unusable} without a "
+    "usable input or label"
+)
 
 
 def describe(report: dict[str, Any]) -> str:
     """What was found, in words, for the terminal and the report."""
-    lines = [f"{report['n_train']} training rows, {report['n_test']} test rows"]
-    lines += [
-        f"{found['used']} extra training rows from {file}; left out: {found['in_test']} with the input of a test row, "
-        f"{found['unusable']} without a usable input or label"
-        for file, found in report.get("extra_train", {}).items()
-    ]
+    lines = ["{n_train} training rows, {n_test} test rows".format(**report)]
+    lines += [EXTRA_WORDS.format(file=file, **found) for file, found in report.get("extra_train", {}).items()]
     for key, words in WORDS.items():
         found = report[key]
-        n = len(found) if isinstance(found, list) else 0
         if isinstance(found, dict):
             found = ", ".join(f"{name} {count}" for name, count in found.items() if count)
         if found:
-            lines.append(words.format(listed(found) if n else found, n=n))
+            lines.append(words.format(listed(found), n=len(found)) if isinstance(found, list) else words.format(found))
     return "\n".join(lines)
 
 

@@ -8,9 +8,7 @@ from pydantic import Field, model_validator
 
 from competition.config import GivenPath, StrictModel
 
-Kind = Literal[
-    "kfold", "stratified", "group", "stratified_group", "scaffold", "cluster", "time", "column", "file"
-]  # fmt: skip
+Kind = Literal["kfold", "stratified", "group", "stratified_group", "scaffold", "cluster", "time", "column", "file"]
 
 
 class FoldsConfig(StrictModel):

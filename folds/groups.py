@@ -52,11 +52,11 @@ def scaffolds(smiles: list[str], acyclic_alone: bool) -> NDArray[np.str_]:
 def why_scaffolds(train: list[str], test: list[str]) -> str:
     """Why folds should hold out scaffolds, in words; empty where test molecules have those of training molecules.
 
-    Of molecules with rings, half as many as in a random split is too few; that has the share of training molecules
+    That is, of those with rings, at least half as many as in a random split, which has the share of training molecules
     whose scaffold another one has.
     """
-    of_train, of_test = (pd.Series(scaffolds(smiles, acyclic_alone=False), dtype=str) for smiles in (train, test))
-    of_train, of_test = of_train[of_train != "acyclic"], of_test[of_test != "acyclic"]
+    named = (pd.Series(scaffolds(smiles, acyclic_alone=False), dtype=str) for smiles in (train, test))
+    of_train, of_test = (names[names != "acyclic"] for names in named)
     found, at_random = of_test.isin(of_train).mean(), of_train.duplicated(keep=False).mean()
     if len(of_test) < 10 or not found < at_random / 2:
         return ""

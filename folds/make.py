@@ -38,26 +38,21 @@ def load_folds_config(name: str) -> FoldsConfig:
 def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> str:
     """Make or keep folds.csv; returns what to print: the size of each fold and the mean of each target in it."""
     table, settings = read_table(paths.train), config.model_dump(mode="json")
+    ids = table[competition.id]
     if config.file:
         settings["file"] = as_csv(read_text_table(config.file))
     made_from = digest({"train": table_digest(paths.train), "folds": settings, "seed": competition.seed})
     whole = all(path.exists() for path in (paths.folds, paths.groups, paths.folds_report))
-    ids = table[competition.id]
     if not whole or read_json(paths.folds_report, "made_from", "sha256")["made_from"] != made_from:
+        command.require_no_training(paths)
         folds, groups = divide(config, own_rows(table), competition, competition.seed)
         crossing = int((pd.Series(folds).groupby(groups).nunique() > 1).sum())
         extra = np.arange(len(table) - len(folds))  # last; they train in every fold, each a group of its own
-        command.require_no_training(paths)
         folds, groups = np.append(folds, np.full_like(extra, -1)), np.append(groups, groups.max() + 1 + extra)
         write_table(paths.folds, pd.DataFrame({"id": ids, "fold": folds}))
         write_table(paths.groups, pd.DataFrame({"id": ids, "group": groups}))
-        report = {
-            "made_from": made_from,
-            "sha256": sha256_of(paths.folds),
-            "time_ordered": config.kind == "time",
-            "inputs_in_several_folds": crossing,
-        }
-        write_json(paths.folds_report, report)
+        report = {"made_from": made_from, "sha256": sha256_of(paths.folds), "time_ordered": config.kind == "time"}
+        write_json(paths.folds_report, {**report, "inputs_in_several_folds": crossing})
     report, said = read_json(paths.folds_report), ""
     if report["sha256"] != sha256_of(paths.folds):
         said += f"{paths.folds} was edited by hand and is used as it is\n"

@@ -32,11 +32,8 @@ def adversarial_validation(
 ) -> dict[str, Any] | None:
     """Classify rows of both prepared tables; None where one has fewer than `FEWEST` distinct inputs.
 
-    Rows with the same whole input share a fold, so that no row is recognised by its twin.
-
-    Returns:
-        `fold_aucs` on rows that the classifier has not seen, their mean `auc` and `standard_deviation`, and the most
-        telling `features` with their share of the classifier's `gain` and their mean in each table.
+    Rows with the same whole input share a fold, so that no row is recognised by its twin. The most telling `features`
+    come with their share of the classifier's `gain` and their mean in each table.
     """
     from lightgbm import LGBMClassifier
     from sklearn.model_selection import StratifiedGroupKFold, cross_validate
@@ -58,10 +55,9 @@ def adversarial_validation(
     )
     aucs, gains = found["test_score"], np.sum([model.feature_importances_ for model in found["estimator"]], axis=0)
     top = np.argsort(-gains, kind="stable")[:N_SHOWN]
-    shown = features.iloc[:, top]
-    in_train, in_test = (shown[is_test == which].mean().to_numpy() for which in (0, 1))
-    shares = {"feature": shown.columns, "gain": gains[top] / max(gains.sum(), 1e-300)}
-    telling = pd.DataFrame({**shares, "mean_in_train": in_train, "mean_in_test": in_test})
+    means = features.iloc[:, top].groupby(is_test).mean().T.set_axis(["mean_in_train", "mean_in_test"], axis=1)
+    means.insert(0, "gain", gains[top] / max(gains.sum(), 1e-300))
+    telling = means.rename_axis("feature").reset_index()
     return {
         "auc": float(aucs.mean()),
         "standard_deviation": float(aucs.std(ddof=1)),
@@ -71,17 +67,11 @@ def adversarial_validation(
 
 
 def readable_features(rows: pd.DataFrame, competition: CompetitionConfig) -> pd.DataFrame:
-    """Features with names a person can read, (n_rows, n_features) float, NaN where one is not defined.
-
-    RDKit's descriptors of molecules; lengths, frequent words and short runs of characters of text; numbers as they are;
-    frequent categories.
-    """
+    """Features with names a person can read, (n_rows, n_features) float, NaN where one is not defined."""
     parts = [rows[[*competition.numeric, *(name for name in rows if str(name).startswith(FEATURE))]]]
-    for columns, read in ((competition.smiles, _descriptors), (competition.text, _words)):
+    roles = (competition.smiles, _descriptors), (competition.text, _words), (competition.categorical, _categories)
+    for columns, read in roles:
         parts += [read(rows[name]).add_prefix(f"{name}: ") for name in columns]
-    for name in competition.categorical:
-        frequent = rows[name].map(rows[name].value_counts()) >= FEWEST
-        parts.append(pd.get_dummies(rows[name].where(frequent), prefix=f"{name} is", prefix_sep=" "))
     whole = pd.concat(parts, axis=1).astype(float)
     return whole.loc[:, whole.nunique() > 1]
 
@@ -94,15 +84,20 @@ def _descriptors(smiles: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(list(smiles.map(found))).clip(-1e6, 1e6)  # Ipc has no bound
 
 
+def _categories(cells: pd.Series) -> pd.DataFrame:
+    return pd.get_dummies(cells.where(cells.map(cells.value_counts()) >= FEWEST)).add_prefix("is ")
+
+
 def _words(text: pd.Series) -> pd.DataFrame:
+    """Lengths, and which frequent words and short runs of characters there are."""
     from sklearn.feature_extraction.text import CountVectorizer
 
-    lengths = {"number of characters": text.map(len), "number of words": text.map(lambda cell: len(cell.split()))}
-    parts = [pd.DataFrame(lengths)]
-    for what, vectorizer in {
-        "word": CountVectorizer(binary=True, max_features=N_WORDS, token_pattern=r"(?u)\b\w+\b"),
-        "characters": CountVectorizer(binary=True, max_features=N_WORDS, analyzer="char", ngram_range=(2, 3)),
+    parts = [pd.DataFrame({"number of characters": text.str.len(), "number of words": text.str.split().str.len()})]
+    for what, settings in {
+        "word": {"token_pattern": r"(?u)\b\w+\b"},
+        "characters": {"analyzer": "char", "ngram_range": (2, 3)},
     }.items():
+        vectorizer = CountVectorizer(binary=True, max_features=N_WORDS, **settings)
         with suppress(ValueError):  # no text has a word
             found = vectorizer.fit_transform(text).toarray()
             parts.append(pd.DataFrame(found, columns=[f"{what} {x!r}" for x in vectorizer.get_feature_names_out()]))

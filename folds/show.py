@@ -47,30 +47,30 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
     whole, test = (read_table(path) for path in (paths.train, paths.test))
     train = own_rows(whole)
     folds = read_folds(paths.folds, list(whole[competition.id]))[: len(train)]  # extra rows stand last
-    seed, folder, lines = derive_seed(competition.seed, "shift"), paths.shift.parent, []
-    compared = compare(competition, config, train, test, folds, seed)
-    print("... adversarial validation", flush=True)
-    shift = adversarial_validation(train, test, competition, seed)
-    kind, reason = recommend(competition, config.kind, train, test, compared, shift)
-    for each in compared:
-        rows = {"test rows": each.test, **{f"held out, {name}": values for name, values in each.held_out.items()}}
-        table = pd.DataFrame({name: np.quantile(values, [0.1, 0.5, 0.9]) for name, values in rows.items()}).T
-        table = table.set_axis(["10 %", "median", "90 %"], axis=1)
-        table["Wasserstein distance to test rows"] = [0.0, *map(each.distance, each.held_out)]
-        lines.append(f"similarity to the nearest training row ({each.measure})\n{table.to_string(**DIGITS)}")
-    said = f"train and test must have {FEWEST} distinct inputs each"
-    if shift is not None:
-        spread = f"standard deviation over folds {shift['standard_deviation']:.3f}"
-        telling = pd.DataFrame(shift["features"]).to_string(index=False, **DIGITS)
-        said = f"AUC {shift['auc']:.3f}, {spread} (0.5: train and test cannot be told apart)\n{telling}"
-    lines.append(f"adversarial validation: {said}")
+    seed, folder = derive_seed(competition.seed, "shift"), paths.shift.parent
     for picture in folder.glob("*.png"):  # of other tables
         picture.unlink()
     draw_targets(train[competition.targets], folds, folder / "targets.png")
+    lines, compared = [], compare(competition, config, train, test, folds, seed)
+    for each in compared:
+        rows = {"test rows": each.test, **{f"held out, {name}": values for name, values in each.held_out.items()}}
+        table = pd.DataFrame({name: np.quantile(values, [0.1, 0.5, 0.9]) for name, values in rows.items()}).T
+        table.columns = ["10 %", "median", "90 %"]
+        table["Wasserstein distance to test rows"] = [0.0, *map(each.distance, each.held_out)]
+        lines.append(f"similarity to the nearest training row ({each.measure})\n{table.to_string(**DIGITS)}")
     if compared:
         draw_similarities(compared, config.kind, folder / "similarity.png")
-    if shift is not None:
-        draw_shift(shift, folder / "adversarial.png")
+    print("... adversarial validation", flush=True)
+    shift = adversarial_validation(train, test, competition, seed)
+    if shift is None:
+        lines.append(f"adversarial validation: train and test must have {FEWEST} distinct inputs each")
+    else:
+        features = pd.DataFrame(shift["features"])
+        auc = f"AUC {shift['auc']:.3f} ± {shift['standard_deviation']:.3f}"
+        said = f"adversarial validation: {auc} (standard deviation over folds; 0.5: they cannot be told apart)"
+        lines.append(f"{said}\n{features.to_string(index=False, **DIGITS)}")
+        draw_shift(features[::-1], f"train against test: {auc}", folder / "adversarial.png")
+    kind, reason = recommend(competition, config.kind, train, test, compared, shift)
     found = {
         "made_from": {path.name: table_digest(path) for path in (paths.train, paths.test, paths.folds)},
         "adversarial": shift,
@@ -95,9 +95,8 @@ def compare(
         return []
     train = train.assign(fold=folds).sample(min(REFERENCES, len(train)), random_state=seed).reset_index(drop=True)
     of_kind: dict[str, Any] = {config.kind: train.pop("fold").to_numpy()}
-    for kind in ("kfold", *(("scaffold", "cluster") if competition.smiles else ())):
-        if kind == config.kind or (kind == "kfold" and config.kind in RANDOM):
-            continue
+    kinds = (["kfold"] if config.kind not in RANDOM else []) + (["scaffold", "cluster"] if competition.smiles else [])
+    for kind in (kind for kind in kinds if kind != config.kind):
         print(f"... folds of kind {kind}, to compare", flush=True)
         other = config.model_copy(update={"kind": kind, "file": None, "n_folds": int(folds.max()) + 1})
         try:
@@ -122,25 +121,26 @@ def recommend(
     do not share. Then, of molecules, scaffolds if the test table has new ones, else the simplest kind whose held-out
     rows are as near to their training rows as test rows are. Else folds at random.
     """
-    time_column, group, one_target = competition.time, competition.group, len(competition.targets) == 1
-    at_random = configured if configured in RANDOM else "stratified" if one_target else "kfold"
+    time_column, group, stratify = competition.time, competition.group, len(competition.targets) == 1
+    at_random = configured if configured in RANDOM else "stratified" if stratify else "kfold"
     if time_column and time_column not in competition.numeric:
         return "time", f"rows have a time, {time_column!r}; if the test rows are later, as is usual"
     if time_column and (later := (test[time_column] > train[TIME].max()).mean()) > 0.5:
         return "time", f"{later:.0%} of the test rows are later than every training row"
     if group and (group not in test or test[group].isin(train[group]).mean() < 0.05):
-        kind = "stratified_group" if one_target else "group"
+        kind = "stratified_group" if stratify else "group"
         return kind, f"rows of one {group!r} belong together, and test rows hardly share one with a training row"
     if len(competition.smiles) == 1:
         (name,) = competition.smiles
         if why := why_scaffolds(list(train[name]), list(test[name])):
             return "scaffold", why
-    why = "there are too few rows to tell train and test apart"
-    if shift is not None:
+    if shift is None:
+        why = "there are too few rows to tell train and test apart"
+    elif shift["auc"] > TOLD_APART:
         telling = ", ".join(feature["feature"] for feature in shift["features"][:3])
+        why = f"train and test differ (AUC {shift['auc']:.2f}), most in {telling}"
+    else:
         why = f"train and test can hardly be told apart (AUC {shift['auc']:.2f})"
-        if shift["auc"] > TOLD_APART:
-            why = f"train and test differ (AUC {shift['auc']:.2f}), most in {telling}"
     if not competition.smiles:
         return at_random, f"{why}; no kind of folds can be seen to imitate the test rows better"
     molecules = compared[0]
@@ -170,9 +170,8 @@ def draw_similarities(compared: list[Similarity], configured: str, file: Path) -
     figure, axes = new_figure(1, len(compared), width=6.4 * len(compared), height=4.2)
     for axis, each in zip(axes[0], compared, strict=True):
         for kind, values in each.held_out.items():
-            now = kind == configured
-            label = f"held out, {kind}{' (as configured)' * now}"
-            axis.ecdf(values, label=label, linestyle="-" if now else "--")
+            label, line = (f"{kind} (as configured)", "-") if kind == configured else (kind, "--")
+            axis.ecdf(values, label=f"held out, {label}", linestyle=line)
         axis.ecdf(each.test, label="test rows", color="black", linewidth=2.8)
         axis.set(xlabel=f"similarity to the nearest training row\n({each.measure})", ylabel="share of rows below")
         axis.set(xlim=(0, 1), title="folds imitate the competition where their curve meets the test rows'")
@@ -180,12 +179,10 @@ def draw_similarities(compared: list[Similarity], configured: str, file: Path) -
     save_figure(figure, file)
 
 
-def draw_shift(shift: dict[str, Any], file: Path) -> None:
-    """The features that tell train and test apart."""
+def draw_shift(features: pd.DataFrame, title: str, file: Path) -> None:
+    """The features that tell train and test apart, the most telling one last."""
     figure, axes = new_figure(width=7)
-    names, gains = zip(*((each["feature"], 100 * each["gain"]) for each in reversed(shift["features"])), strict=True)
-    axes[0, 0].barh([textwrap.shorten(name, 40) for name in names], gains)
-    title = f"train against test: AUC {shift['auc']:.3f} ± {shift['standard_deviation']:.3f}"
+    axes[0, 0].barh([textwrap.shorten(name, 40) for name in features["feature"]], 100 * features["gain"])
     axes[0, 0].set(xlabel="share of the classifier's gain (%)", title=title)
     save_figure(figure, file)
 

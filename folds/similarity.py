@@ -10,7 +10,6 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,33 +53,31 @@ def similarities(
         train, test: rows of the prepared tables; of the training rows, `QUERIES` are looked at as held-out ones.
         folds: kind of folds -> (n_train,).
     """
-    found = []
+    rows, n = pd.concat([train, test]), len(train)
+    measures: dict[str, Callable[[int], Array]] = {}  # of a row of either table to every training row
     if competition.smiles:
-        columns = (table[competition.smiles].itertuples(index=False) for table in (train, test))
-        prints, asked = ([reduce(operator.add, map(fingerprint, row)) for row in table] for table in columns)
-        tanimoto = _nearest(prints, asked, lambda query: np.array(BulkTanimotoSimilarity(query, prints)), folds)
-        found.append(Similarity("Tanimoto similarity, Morgan radius 2", *tanimoto))
+        molecules = rows[competition.smiles].itertuples(index=False)
+        prints = [reduce(operator.add, map(fingerprint, row)) for row in molecules]
+        of_train = prints[:n]
+        measures["Tanimoto similarity, Morgan radius 2"] = lambda i: np.array(
+            BulkTanimotoSimilarity(prints[i], of_train)
+        )
     if competition.text:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        text = pd.concat([train, test])[competition.text].agg(" ".join, axis=1)
         vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=50_000)
-        vectors = vectorizer.fit_transform(text)
-        rows, of_train = list(vectors), vectors[: len(train)].T.tocsr()
-        cosine = _nearest(rows[: len(train)], rows[len(train) :], lambda row: (row @ of_train).toarray()[0], folds)
-        found.append(Similarity("cosine of TF-IDF, 2 to 4 characters", *cosine))
+        vectors = vectorizer.fit_transform(rows[competition.text].agg(" ".join, axis=1))
+        columns = vectors[:n].T.tocsr()
+        measures["cosine of TF-IDF, 2 to 4 characters"] = lambda i: (vectors[i] @ columns).toarray()[0]
+    asked, found = np.random.default_rng(0).permutation(n)[:QUERIES], []
+    for measure, similar in measures.items():
+        held_out: dict[str, list[float]] = {kind: [] for kind in folds}
+        for i in asked:
+            near = similar(i)
+            for kind, fold in folds.items():
+                if fold[i] >= 0:
+                    trains = fold < fold[i] if kind == "time" else fold != fold[i]
+                    held_out[kind].append(near[trains].max(initial=0.0))
+        of_test = np.array([similar(i).max() for i in range(n, len(rows))])
+        found.append(Similarity(measure, of_test, {kind: np.array(values) for kind, values in held_out.items()}))
     return found
-
-
-def _nearest(
-    train: list[Any], test: list[Any], similar: Callable[[Any], Array], folds: dict[str, NDArray[np.int64]]
-) -> tuple[Array, dict[str, Array]]:
-    """The similarity of test rows and of a sample of training rows to their nearest training row, of other folds."""
-    held_out: dict[str, list[float]] = {kind: [] for kind in folds}
-    for i in np.random.default_rng(0).permutation(len(train))[:QUERIES]:
-        found = similar(train[i])
-        for kind, fold in folds.items():
-            if fold[i] >= 0:
-                trains = fold < fold[i] if kind == "time" else fold != fold[i]
-                held_out[kind].append(found[trains].max(initial=0.0))
-    return np.array([similar(query).max() for query in test]), {k: np.array(v) for k, v in held_out.items()}

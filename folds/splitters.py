@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,10 +31,9 @@ def divide(
 
     Rows of a group share a fold, unless in folds of the user's own `equal_inputs_may_cross`.
     """
-    if config.kind in NEEDS and not getattr(competition, NEEDS[config.kind]):
-        raise DataError(
-            f"folds.kind {config.kind} needs competition.{NEEDS[config.kind]}. Set it, or choose another kind."
-        )
+    needed = NEEDS.get(config.kind)
+    if needed and not getattr(competition, needed):
+        raise DataError(f"folds.kind {config.kind} needs competition.{needed}. Set it, or choose another kind.")
     order = np.argsort(table[competition.id].to_numpy().astype(str), kind="stable")
     rows = table.iloc[order].reset_index(drop=True)
     ids, groups = rows[competition.id], groups_of(config, rows, competition)
@@ -62,16 +60,12 @@ def divide(
 def _require_divisible(config: FoldsConfig, groups: Numbers, ids: pd.Series) -> None:
     """Check that there are as many groups as folds, and that none is larger than all folds but one together."""
     sizes, n_folds = np.bincount(groups), config.n_folds
-    if len(sizes) < n_folds:
+    if len(sizes) < n_folds or sizes.max() * n_folds > len(groups) * (n_folds - 1):
         raise DataError(
-            f"the training rows are {len(sizes)} groups for {n_folds} folds; rows with equal inputs, or of one group, "
-            "scaffold or cluster, count once. Lower folds.n_folds."
-        )
-    if sizes.max() * n_folds > len(groups) * (n_folds - 1):
-        raise DataError(
-            f"{sizes.max()} of {len(groups)} rows must share a fold (equal inputs, or one group, scaffold or cluster), "
-            f"that of id {ids[int(np.argmax(groups == sizes.argmax()))]!r}, and {n_folds - 1} of {n_folds} folds of "
-            "equal size do not hold them. Divide that group, or choose another folds.kind."
+            f"{n_folds} folds of like size cannot be made of {len(sizes)} groups of rows (those with equal inputs, or "
+            f"of one group, scaffold or cluster, stay together), the largest of which, that of id "
+            f"{ids[int(np.argmax(groups == sizes.argmax()))]!r}, has {sizes.max()} of {len(groups)} rows. Lower "
+            "folds.n_folds, divide that group, or choose another folds.kind."
         )
 
 
@@ -87,9 +81,8 @@ def time_blocks(times: NDArray[np.float64], groups: Numbers, n_folds: int) -> Nu
     block_of = np.floor(middle / len(times) * (n_folds + 1)).astype(np.int64)
     if len(np.unique(block_of)) <= n_folds:
         raise DataError(
-            f"competition.time must divide into {n_folds + 1} blocks of like size, one to begin with and one per fold; "
-            f"its {len(rows_at)} distinct times, the commonest with {rows_at.max()} of {len(times)} rows, leave some "
-            "empty. Lower folds.n_folds."
+            f"competition.time must divide into {n_folds + 1} blocks of like size, and its {len(rows_at)} distinct "
+            f"times, the commonest with {rows_at.max()} of {len(times)} rows, leave some empty. Lower folds.n_folds."
         )
     return block_of[moment] - 1
 
@@ -97,28 +90,20 @@ def time_blocks(times: NDArray[np.float64], groups: Numbers, n_folds: int) -> Nu
 def _split(config: FoldsConfig, y: pd.DataFrame, groups: Numbers, state: int) -> Numbers:
     from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
 
-    n_folds, settings = config.n_folds, {"shuffle": True, "random_state": state}
     if config.kind in ("group", "scaffold", "cluster"):
-        return largest_first(np.bincount(groups), n_folds, state)[groups]
-    if config.kind == "stratified_group":
-        bins = target_bins(y.to_numpy(), config.n_bins, n_folds, state)
-        return _held_out_in(StratifiedGroupKFold(n_folds, **settings), bins, groups)
-    means = y.groupby(groups).mean().to_numpy()
-    if config.kind == "stratified":
-        bins = target_bins(means, config.n_bins, n_folds, state)
-        return _held_out_in(StratifiedKFold(n_folds, **settings), bins)[groups]
-    return _held_out_in(KFold(n_folds, **settings), means)[groups]
-
-
-def _held_out_in(splitter: Any, bins: NDArray[Any], groups: Numbers | None = None) -> Numbers:
-    """Fold in which a splitter of scikit-learn holds out each of its rows, (n,)."""
+        return largest_first(np.bincount(groups), config.n_folds, state)[groups]
+    splitters = {"kfold": KFold, "stratified": StratifiedKFold, "stratified_group": StratifiedGroupKFold}
+    splitter = splitters[config.kind](config.n_folds, shuffle=True, random_state=state)
+    of_rows = config.kind == "stratified_group"  # the others divide the groups, by the means of their labels
+    labels = (y if of_rows else y.groupby(groups).mean()).to_numpy()
+    bins = labels if config.kind == "kfold" else target_bins(labels, config.n_bins, config.n_folds, state)
     folds = np.empty(len(bins), dtype=np.int64)
     with warnings.catch_warnings():
         # A bin with fewer rows than folds, as of equal labels, cannot be in every fold; it is spread as far as it goes.
         warnings.filterwarnings("ignore", message="The least populated class")
-        for fold, (_, held_out) in enumerate(splitter.split(bins, bins, groups)):
+        for fold, (_, held_out) in enumerate(splitter.split(bins, bins, groups if of_rows else None)):
             folds[held_out] = fold
-    return folds
+    return folds if of_rows else folds[groups]
 
 
 def largest_first(sizes: Numbers, n_folds: int, state: int) -> Numbers:

@@ -28,7 +28,7 @@ from competition import command
 from competition.config import CompetitionConfig, read_yaml, validate
 from competition.errors import DataError
 from competition.files import read_text_table, write_atomically, write_table
-from competition.paths import Paths, shown, study_yaml
+from competition.paths import Paths, made_yaml, shown
 from folds.config import FoldsConfig
 from models.jobs.plan import plan
 from studies.config import STUDIES, Cell, Data, Study, Version, cells_of, find_study, load_study
@@ -126,7 +126,7 @@ def write_competition(name: str, data: Data, document: dict[str, Any], cells: li
         write_table(Path(competition[key]), table)
     stages = {cell.name: cell.block for cell in cells}
     content = {"competition": competition, "folds": {**document["folds"], **data.folds}, "stages": stages}
-    path = study_yaml(name)
+    path = made_yaml(name)
     write_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return path
 

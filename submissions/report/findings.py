@@ -255,15 +255,15 @@ def _answers(run: Run) -> tuple[dict[str, list[float]], list[str]]:
     competition, columns, task = run.config.competition, run.columns, run.task
     if competition.answers is None or not competition.answers.exists():
         return {}, []
-    labels = read_named_rows(competition.answers, [competition.id]).set_index(competition.id, drop=False)
+    labels = read_named_rows(competition.answers, [competition.id])
     names, ids = task.targets, read_table(run.paths.sample)[competition.id]
     if not {*names} <= {*labels}:
         names = task.columns_in_sample
     require_columns(labels, names, competition.answers)
     numbers = {name: parse_numbers(labels, name, competition.id, competition.answers) for name in names}
-    n_unknown = len({*ids} - {*labels.index})
+    n_unknown = len({*ids} - {*labels[competition.id]})
     unknown = [f"{n_unknown} of {len(ids)} rows have no answer and are in no score."] if n_unknown else []
-    y = pd.DataFrame(numbers).reindex(ids).to_numpy()
+    y = pd.DataFrame(numbers).set_axis(labels[competition.id]).reindex(ids).to_numpy()
     files = [BLEND_FILE, *([STACK_FILE] if run.config.submissions.stack else []), SUBMISSION_FILE]
     tables = {file: read_table(run.folder / file, [competition.id])[task.columns_in_sample] for file in files}
     filling = dict(enumerate(columns.label_means))  # of rows that could not be read

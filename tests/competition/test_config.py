@@ -69,8 +69,7 @@ def test_mistakes_of_all_sections_are_reported_at_once(tmp_path: Path) -> None:
     [
         ({"numeric": ["y"]}, ["the column 'y' has several roles"]),
         ({"submission_columns": ["p", "q"]}, ["one column per target"]),
-        ({"submission_columns": ["id"]}, ["submission_columns must not name the id"]),
-        ({"group": "y", "time": "id"}, ["group is 'y', and must not be", "time is 'id', and must not be"]),
+        ({"group": "y", "numeric": ["id"]}, ["group is 'y', and must not be", "the column 'id' has several roles"]),
         ({"group": "id"}, ["group is 'id', and must not be the id, a target or a numeric column"]),
         ({"metric": "accuracy"}, ["must be one of r2, ", "or file.py:function (found 'accuracy')"]),
         ({"metric": "mine.py:score"}, ["greater_is_better must be set"]),

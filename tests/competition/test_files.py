@@ -116,7 +116,7 @@ def test_equal_tables_have_equal_digests_whatever_wrote_them(tmp_path: Path) -> 
         (b"", "is empty; it needs a header and rows"),
         (b"a,b,a\n1,2,3\n", "several columns of the name a;"),
         (b"a,b\n1,2\n3,4,5\n", "row 3 has 3 cells and the header 2"),
-        (b"a,b\n1,2\n\n3\n", "row 3 has 1 cells and the header 2"),
+        (b"a,b\n1,2\n\n3\n", "row 4 has 1 cells and the header 2"),
         (b'a,b\n1,"open\n2,3\n', "cannot be read as a CSV file"),
         (b"a,b\n\xe9,2\n", "in UTF-8"),
         (b"id;y\n1;2,5\n", "semicolons between its cells. Save it with commas"),
@@ -142,9 +142,9 @@ def test_absent_and_broken_files_are_the_users_to_mend(tmp_path: Path) -> None:
         (read_table, "absent.parquet", "is not there; run the step"),
         (read_table, "a.parquet", "is broken .*delete it and run again"),
         (read_table, "b.csv", "is broken .*delete it and run again"),
-        (table_digest, "absent.parquet", "is not there yet"),
+        (table_digest, "absent.parquet", "is not there; run the step"),
         (read_json, "absent.json", "run the step that writes it"),
-        (read_json, "c.json", "is no JSON"),
+        (read_json, "c.json", "is broken"),
     ):
         with pytest.raises(DataError, match=words):
             read(tmp_path / name)

@@ -54,7 +54,7 @@ def timed(role: str, *cells: str) -> dict[str, Any]:
         ({"sample": [*SAMPLE, "t1,0"]}, DataError, r"sample\.csv: the ids 't1' stand in several rows"),
         ({"sample": ["id,z", "t1,0", "t2,0"]}, SubmissionError, r"has the columns id, z, where id, y are expected"),
         ({"train": with_line(TRAIN, 3, "c,CCN,high")}, DataError, r"'y' has .*: row 4 \(id 'c'\): 'high'\. Correct"),
-        ({"train": with_line(TRAIN, 3, "c,CCN,inf")}, DataError, r"row 4 \(id 'c'\): 'inf'"),
+        ({"train": with_line(TRAIN, 3, "\n  \nc,CCN,inf")}, DataError, r"row 6 \(id 'c'\): 'inf'"),  # empty rows count
         ({"train": with_line(TRAIN, 3, 'c,CCN,"1,5"')}, DataError, r"row 4 \(id 'c'\): '1,5'"),
         ({"train": ["id,SMILES,y", "a,C,", "b,CC,NA"]}, DataError, r"no label at all for y"),
         ({"train": ["id,SMILES,y", "a,bad,1", "b,CC,"], "unparsable": "drop"}, DataError, r"no label at all for y"),

@@ -151,16 +151,16 @@ def test_labels_that_are_mostly_equal_are_divided_without_a_warning(targets: tup
 
 @pytest.mark.parametrize("kind", ["kfold", "stratified", "group", "stratified_group", "scaffold"])
 def test_fewer_groups_than_folds_are_refused(kind: str) -> None:
-    with pytest.raises(DataError, match="are 4 groups for 5 folds"):
+    with pytest.raises(DataError, match="5 folds .* 4 groups"):
         split(molecules(4), kind)
-    with pytest.raises(DataError, match="are 2 groups for 5 folds"):
+    with pytest.raises(DataError, match="5 folds .* 2 groups"):
         split(molecules(10).assign(**{INPUT_KEY: ["a", "b"] * 5}), "kfold")
 
 
 def test_a_group_larger_than_all_folds_but_one_is_refused() -> None:
     table = molecules(100)
     table["g"] = ["large"] * 81 + [f"g{i}" for i in range(19)]
-    with pytest.raises(DataError, match=r"81 of 100 rows must share a fold .* id 'm.* 4 of 5 folds"):
+    with pytest.raises(DataError, match=r"id 'm\d+', has 81 of 100 rows"):
         split(table, "group")
     table["g"] = ["large"] * 80 + [f"g{i}" for i in range(20)]
     assert np.bincount(split(table, "group")).tolist().count(80) == 1
