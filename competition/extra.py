@@ -76,7 +76,7 @@ def _require_same_units(theirs: pd.DataFrame, ours: pd.DataFrame, name: str, set
     if len(shared) >= SHARED_ROWS:
         gap, ratio = (shared["theirs"] - shared["ours"]).abs().median(), shared["theirs"].std() / shared["ours"].std()
         found = f"on {len(shared)} shared inputs they differ by {gap:.3g}, and deviate {ratio:.3g} times as much"
-        wrong = shared.corr().loc["theirs", "ours"] > LIKE and not RATIOS[0] < ratio < RATIOS[1]
+        wrong = shared["theirs"].corr(shared["ours"]) > LIKE and not RATIOS[0] < ratio < RATIOS[1]
     else:
         middle, low, high = theirs[name].median(), ours[name].min(), ours[name].max()
         gap, wrong = max(low - middle, middle - high), False

@@ -92,12 +92,10 @@ def _words(text: pd.Series) -> pd.DataFrame:
     """Lengths, and which frequent words and short runs of characters there are."""
     from sklearn.feature_extraction.text import CountVectorizer
 
-    parts = [pd.DataFrame({"number of characters": text.str.len(), "number of words": text.str.split().str.len()})]
-    for what, settings in {
-        "word": {"token_pattern": r"(?u)\b\w+\b"},
-        "characters": {"analyzer": "char", "ngram_range": (2, 3)},
-    }.items():
-        vectorizer = CountVectorizer(binary=True, max_features=N_WORDS, **settings)
+    parts = [pd.DataFrame({"number of characters": text.str.len(), "number of words": text.str.count(r"\S+")})]
+    of_words = CountVectorizer(binary=True, max_features=N_WORDS, token_pattern=r"(?u)\b\w+\b")
+    of_runs = CountVectorizer(binary=True, max_features=N_WORDS, analyzer="char", ngram_range=(2, 3))
+    for what, vectorizer in (("word", of_words), ("characters", of_runs)):
         with suppress(ValueError):  # no text has a word
             found = vectorizer.fit_transform(text).toarray()
             parts.append(pd.DataFrame(found, columns=[f"{what} {x!r}" for x in vectorizer.get_feature_names_out()]))
