@@ -9,9 +9,8 @@
 The client believes that it talks to http://localhost and this server is its proxy, so requests arrive with whole
 addresses. As the real platform, the server asks for credentials, takes a submission only for a file that arrived
 whole, and counts what is spent. A fault is used once, by the first request whose path it is found in (as a regular
-expression). Its answer is `cut` (the connection is closed at once), `cut after` (closed after the work was done),
-`cut half` (closed in the middle of the answer), a status with a body, (500, {...}), or those and `after`,
-(500, {...}, "after").
+expression). Its answer is `cut` (the connection is closed at once), `cut after` (closed after the work was done), a
+status with a body, (500, {...}), or those and `after`, (500, {...}, "after").
 """
 
 from __future__ import annotations
@@ -69,16 +68,12 @@ class KaggleServer:
         self.http.shutdown()
         self.http.server_close()
 
-    def environment(self, home: Path, token: bool = False) -> dict[str, str]:
-        """Variables for the client: to here, with the home folder `home`, and with key or token as credentials.
-
-        The client of this process, which reads some of them only when it is imported, is told at once.
-        """
+    def environment(self, home: Path) -> dict[str, str]:
+        """Variables for the client, which is told at once, too, since it reads some of them only when imported."""
         proxy = f"http://127.0.0.1:{self.http.server_address[1]}"
-        credentials = {"KAGGLE_API_TOKEN": TOKEN} if token else {"KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY}
         empty = dict.fromkeys(("KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR", "XDG_CONFIG_HOME", "no_proxy", "NO_PROXY"), "")
         variables = {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": proxy, "HOME": str(home)}
-        variables = empty | variables | credentials
+        variables = empty | variables | {"KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY}
         with patch.dict(os.environ, variables):
             from kaggle.api.kaggle_api_extended import KaggleApi
         KaggleApi.args, KaggleApi.config = ["--local"], str(home / ".kaggle" / "kaggle.json")
@@ -108,8 +103,6 @@ class KaggleServer:
         return {"files": found} | ({"nextPageToken": str(end)} if end < len(files) else {})
 
     def DownloadDataFiles(self, asked: dict[str, Any]) -> Any:
-        if not self.competition(asked).get("rules", True):
-            raise Refused(403, "You must accept this competition's rules before you'll be able to download files.")
         return f"http://localhost/storage/{asked['competitionName']}/archive.zip?{SIGNATURE}"
 
     def StartSubmissionUpload(self, asked: dict[str, Any]) -> Any:
@@ -245,7 +238,7 @@ class Handler(BaseHTTPRequestHandler):
                 faults.remove(fault)
             kind = fault[1] if fault else None
             late = isinstance(kind, tuple) and kind[2:] == ("after",)
-            if late or kind in (None, "cut after", "cut half"):
+            if late or kind in (None, "cut after"):
                 status, body = self.work(path, content)
             if isinstance(kind, tuple):
                 status, body = kind[:2]
@@ -253,7 +246,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.close()
             return
-        self.send(status, body, cut=kind == "cut half")
+        self.send(status, body)
 
     def work(self, path: str, content: Any) -> Answer:
         platform, last = self.platform, path.rsplit("/", 1)[-1]
@@ -271,27 +264,20 @@ class Handler(BaseHTTPRequestHandler):
             status, message = refused.args
             return status, {"code": status, "message": message}
 
-    def send(self, status: int, body: Any, cut: bool) -> None:
+    def send(self, status: int, body: Any) -> None:
         redirect = isinstance(body, str) and status == 200
         data = b"" if redirect else body if isinstance(body, bytes) else json.dumps(body, default=str).encode()
-        total, start = len(data), 0
-        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if wanted and status == 200:
-            status, start = 206, int(wanted[1])
         self.send_response(302 if redirect else status)
         if redirect:
             self.send_header("Location", body)
         elif isinstance(body, bytes):
             self.send_header("Accept-Ranges", "bytes")
             self.send_header("Last-Modified", "Wed, 01 Jan 2025 00:00:00 GMT")
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
         else:
             self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(total - start))
+        self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data[start : total // 2 if cut else total])
-        self.close_connection = self.close_connection or cut
+        self.wfile.write(data)
 
 
 def next_status(made: dict[str, Any]) -> Any:

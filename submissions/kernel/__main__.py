@@ -22,8 +22,9 @@ from submissions.run import latest_run
 def main() -> None:
     """Command line."""
     options = command.parser(__doc__, "kernel", ("workers",))
-    options.add_argument("--training", action="store_true", help="a notebook that trains; it needs no finished run")
-    options.add_argument("--try", dest="tried", action="store_true", help="prove that the notebook runs offline")
+    kind = options.add_mutually_exclusive_group()  # a proof compares predictions with those of a finished run
+    kind.add_argument("--training", action="store_true", help="a notebook that trains; it needs no finished run")
+    kind.add_argument("--try", dest="tried", action="store_true", help="prove that the notebook runs offline")
     options.add_argument("--push", action="store_true", help="upload the data set and the notebook")
     options.add_argument("--owner", help="your user name on Kaggle (default: as your credentials say, if you have any)")
     options.add_argument("--python", default="3.12", choices=("3.11", "3.12"), help="of the image (default: 3.12)")
@@ -36,8 +37,6 @@ def main() -> None:
     args = options.parse_args()
     paths = Paths.of(args.competition)
     config = load_config(args.competition, args.seed) if args.training else None
-    if args.training and args.tried:
-        raise ConfigError("--try compares predictions with those of a finished run; leave it out, or --training.")
     if config and (config.competition.holdout_of or not config.competition.kaggle):
         raise ConfigError(
             f"The notebook trains on tables of a competition on Kaggle, and those of {args.competition} are none; add "

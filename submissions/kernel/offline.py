@@ -31,8 +31,8 @@ def mounted(inputs: Path, name: str) -> list[Path]:
 
 def find_table(name: str, slug: str | None, inputs: Path) -> Path:
     """The competition's table of this name."""
-    found = mounted(inputs, name)
-    found = [path for path in found if slug in path.relative_to(inputs).parts] or found
+    anywhere = mounted(inputs, name)
+    found = [path for path in anywhere if slug in path.parts] or anywhere
     if len(found) != 1:
         raise DataError(
             f"The notebook needs one {name} below {inputs}, that of the competition {slug or ''}; found "
@@ -66,9 +66,9 @@ def predict(bundle: Bundle, name: str, inputs: Path, written: Path) -> None:
 
 def in_order_of(sample: Path, table: pd.DataFrame, id_column: str) -> pd.DataFrame:
     """The rows in the order of the sample, if it is there and names the same ones."""
-    asked = list(read_text_table(sample).get(id_column, [])) if sample.is_file() else []
-    same = sorted(asked) == sorted(table[id_column])
-    return table.set_index(id_column, drop=False).loc[asked] if same else table
+    asked = read_text_table(sample)[[id_column]] if sample.is_file() else table[[id_column]]
+    ordered = asked.merge(table)
+    return ordered if len(ordered) == len(asked) == len(table) else table
 
 
 def train(bundle: Bundle, name: str, inputs: Path, written: Path, options: list[str]) -> None:

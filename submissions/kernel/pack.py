@@ -12,6 +12,7 @@ file that names them.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -21,8 +22,10 @@ import yaml
 
 from competition.errors import DataError
 from competition.files import digest, read_json, replaced, sha256_of, write_atomically, write_json
-from competition.paths import Bundle, Kernel, Paths, kaggle_files, kaggle_listing, kaggle_mount, work_root
+from competition.paths import PROJECT, Bundle, Kernel, Paths, kaggle_files, kaggle_listing, kaggle_mount, work_root
+from competition.revision import ROOMS
 from models.config import EmbeddingStage
+from models.inputs.weights import WEIGHT_SETS, find_weights
 from models.jobs.folder import verify
 from models.jobs.plan import REPORT
 from models.settings import NeuralStage
@@ -31,10 +34,13 @@ from submissions.check import check
 from submissions.columns import column_names
 from submissions.config import Config, relocated
 from submissions.fitted import KNOWN_LABELS, fitted_file
-from submissions.kernel.contents import copy, copy_code, copy_of_user, copy_weights, require_no_paths
 from submissions.kernel.wheels import add_wheels
 from submissions.run import BLEND, CHOICE, MANIFEST, STACK, latest_run, require_same_code
 
+SCRIPTS = ("run.sh", "setup.sh", "pyproject.toml")
+CODE = (".py", ".txt", ".html", ".css", ".js", ".jinja", ".ipynb", ".yaml")
+"""Other files that a user keeps among the code, such as tables or credentials, stay at home."""
+NOT_CODE = {"configs", "data"}
 NOTEBOOK = Path(__file__).with_name("notebook.ipynb")
 SLUGS = {"prediction": ("pack", "offline"), "training": ("training", "train")}
 """How data set and notebook are called after the competition."""
@@ -53,9 +59,6 @@ def build(paths: Paths, config: Config | None, owner: str, python: str, accelera
         owner: user name on Kaggle.
         python: of the notebook's image, such as 3.12.
         accelerator: cpu, or an id of Kaggle's; None for a GPU where a stage has use for one.
-
-    Raises:
-        ConfigError, DataError, ServiceError: if weights, files or packages are out of reach or have changed.
     """
     kernel = paths.training_kernel if config else paths.kernel
     with replaced(kernel.root) as folder:
@@ -76,12 +79,39 @@ def build(paths: Paths, config: Config | None, owner: str, python: str, accelera
     return kernel
 
 
-def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
-    """Copy what the submission of the latest run is predicted with: settings and manifest of the notebook.
+def copy_code(bundle: Bundle) -> None:
+    """Copy the four packages and what `./run.sh` needs."""
+    files = [file for room in ROOMS for file in (PROJECT / room).rglob("*") if file.suffix in CODE]
+    for file in [*files, *(PROJECT / name for name in SCRIPTS)]:
+        inside = file.relative_to(PROJECT)
+        if not any(part in NOT_CODE or part.startswith(".") for part in inside.parts):
+            copy(file, bundle.code / inside)
 
-    Raises:
-        DataError: if a stage with weight has no model, or a job, or code of the user's, is not as it was in the run.
-    """
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file's content to a folder that need not be there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def copy_of_user(path: Path, bundle: Bundle, named_in: Path) -> str:
+    """Copy a file of the user's, or a folder of predictions; returns its path relative to a folder of the bundle."""
+    target = bundle.user / digest(str(path), 8) / path.name
+    for file in [path / "oof.csv", path / "test.csv"] if path.is_dir() else [path]:
+        copy(file, target / file.relative_to(path))
+    return os.path.relpath(target, named_in)
+
+
+def copy_weights(named: str, stage: str, bundle: Bundle) -> str:
+    """Copy the pretrained files of a stage; returns what names them in the notebook."""
+    folder = bundle.weights / (named if named in WEIGHT_SETS else stage)
+    for name, file in find_weights(named).items():
+        copy(file, folder / name)
+    return named if named in WEIGHT_SETS else str(folder.relative_to(bundle.root))
+
+
+def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
+    """Copy what the submission of the latest run is predicted with: settings and manifest of the notebook."""
     run = latest_run(name)
     stored, there = run.stored, bundle.work / run.folder.relative_to(work_root())
     columns = column_names(run.config)
@@ -107,10 +137,10 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
         if job.in_column and job.stage in used:
             target = bundle.work / job.folder.relative_to(work_root())
             report = verify(job)
-            report["files"] = {file: known for file, known in report["files"].items() if not file.startswith(NOT_READ)}
-            for file in report["files"]:
+            files = {file: known for file, known in report["files"].items() if not file.startswith(NOT_READ)}
+            for file in files:
                 copy(job.folder / file, target / file)
-            write_json(target / REPORT, {key: report[key] for key in ("files", "seconds")})
+            write_json(target / REPORT, {"files": files, "seconds": report["seconds"]})
     read = (fitted_file(run.chosen), KNOWN_LABELS)  # of the last steps; the other files are predictions
     for part in {BLEND, STACK, CHOICE} & set(stored):
         stored[part]["files"] = {file: known for file, known in run.part(part)["files"].items() if file in read}
@@ -149,6 +179,18 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
     return {"name": name, "purpose": "training", "kaggle": competition.kaggle}
 
 
+def require_no_paths(bundle: Bundle) -> None:
+    """Refuse a packed file of text that names a folder of this machine."""
+    folders = [folder for folder in (PROJECT, work_root().absolute(), Path.home()) if len(folder.parts) > 2]
+    for file in sorted(path for path in bundle.root.rglob("*") if path.suffix in (*CODE, ".json", ".csv")):
+        content = file.read_text("utf-8", errors="replace")
+        if named := [folder for folder in folders if str(folder) in content]:
+            raise DataError(
+                f"{file.relative_to(bundle.root)} would travel and names {named[0]}, a folder of this machine. Write "
+                "paths relative to the file that uses them, or leave them out."
+            )
+
+
 def write_notebook(folder: Path, bundle: Bundle, manifest: dict[str, Any], owner: str) -> None:
     """Write the notebook and its metadata into `folder`, and the metadata of the data set into the bundle."""
     data_set, notebook = (slug_of(manifest["name"], what) for what in SLUGS[manifest["purpose"]])
@@ -156,18 +198,12 @@ def write_notebook(folder: Path, bundle: Bundle, manifest: dict[str, Any], owner
     write_json(bundle.metadata, about | {"licenses": [{"name": "other"}]})
     gpu = manifest["accelerator"] != CPU
     about = {
-        "id": f"{owner}/{notebook}",
-        "title": notebook.replace("-", " "),  # of which Kaggle makes the slug again
-        "code_file": f"{notebook}.ipynb",
-        "language": "python",
-        "kernel_type": "notebook",
-        "is_private": True,
-        "enable_gpu": gpu,
-        "machine_shape": manifest["accelerator"] if gpu else None,
-        "enable_internet": False,
+        "id": f"{owner}/{notebook}", "title": notebook.replace("-", " "),  # of which Kaggle makes the slug again
+        "code_file": f"{notebook}.ipynb", "language": "python", "kernel_type": "notebook", "is_private": True,
+        "enable_gpu": gpu, "machine_shape": manifest["accelerator"] if gpu else None, "enable_internet": False,
         "dataset_sources": [f"{owner}/{data_set}"],
         "competition_sources": [manifest["kaggle"]] if manifest["kaggle"] else [],
-    }
+    }  # fmt: skip
     write_json(folder / "kernel-metadata.json", about)
     shutil.copyfile(NOTEBOOK, folder / about["code_file"])
 

@@ -28,7 +28,6 @@ from submissions.sample import DIGITS, check_submission
 
 TOLERANCE = 1e-6
 """Largest difference of a prediction, in standard deviations of the training labels."""
-GUARD = {True: "namespaces, without a network device", False: "a Python that refuses to connect (no namespaces here)"}
 UNREADABLE = "hidden_unreadable"
 """Id of the row that cannot be read."""
 
@@ -41,17 +40,14 @@ def prove(name: str, n_rows: int, limits: dict[str, float], flat: bool = False, 
         limits: as `sandbox.LIMITS`.
         flat: mount the inputs as /kaggle/input/<slug>, as the platform did in former times.
         n_workers: of the prediction that the notebook's is compared with.
-
-    Raises:
-        DataError: if the notebook fails.
-        SubmissionError: if it breaks a limit, or what it writes is not what it has to be.
     """
     run = latest_run(name)
     kernel, competition = run.paths.kernel, run.config.competition
     with command.locked(run.paths), tempfile.TemporaryDirectory(dir=kernel.root) as folder:
         shipped = {pin.partition("==")[0] for pin in kernel.bundle.requirements.read_text().split()}
         sandbox = make_sandbox(Path(folder, "sandbox"), image_packages(), shipped)
-        print(f"sandbox: {GUARD[sandbox.namespaces]}; inputs without write permission", flush=True)
+        guard = "namespaces, without a network device" if sandbox.namespaces else "a Python that refuses to connect"
+        print(f"sandbox: {guard}; inputs without write permission", flush=True)
         slug, dataset = competition.kaggle or run.paths.name, read_json(kernel.bundle.metadata)["id"]
         tables = sandbox.input / (slug if flat else f"competitions/{slug}")
         rows, sample = hidden_test(run, n_rows)
@@ -73,10 +69,7 @@ def prove(name: str, n_rows: int, limits: dict[str, float], flat: bool = False, 
 
 
 def hidden_test(run: Run, n_rows: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A hidden test table, always the same one, and its sample in another order.
-
-    The rows are of both tables, under new ids, since the public test table of a code competition may have a few alone.
-    """
+    """Rows of both tables under new ids, always the same ones, and their sample in another order."""
     competition = run.config.competition
     known, sample = read_text_table(competition.test), read_text_table(competition.sample_submission).head(0)
     rows = pd.concat([known, read_text_table(competition.train)])[known.columns].fillna("")
@@ -90,10 +83,7 @@ def hidden_test(run: Run, n_rows: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def compare(run: Run, notebook: Path, here: Path) -> None:
-    """Hold the notebook's predictions against those made here, id by id, in standard deviations of the labels.
-
-    A row that cannot be read has to have the means of the labels.
-    """
+    """Hold the notebook's predictions against those made here, and against the means in a row that cannot be read."""
     competition = run.config.competition
     found, expected = (read_table(file, [competition.id]).set_index(competition.id) for file in (notebook, here))
     if UNREADABLE in found.index:

@@ -7,10 +7,8 @@ a first one ended.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
-from competition.durations import in_words
 from competition.errors import ConfigError, DataError, ServiceError
 from competition.files import read_json, sha256_of, write_json
 from competition.paths import Paths
@@ -27,20 +25,13 @@ def push(name: str, training: bool = False, poll: float = 15.0, limit: float = 1
         name: of the competition.
         training: whether to upload what trains, not what predicts.
         poll, limit: seconds between two looks at the platform, and that each of the two may take there.
-
-    Raises:
-        ConfigError: if the bundle was made for another owner.
-        ServiceError: if the platform refuses or fails, or the limit is over.
     """
     kernel = Paths.of(name).training_kernel if training else Paths.of(name).kernel
     about = read_json(kernel.notebook / "kernel-metadata.json", "id")
     notebook, (dataset,) = about["id"], about["dataset_sources"]
     owner, user = dataset.split("/")[0], client.username()
     if owner.lower() != user.lower():
-        raise ConfigError(
-            f"The bundle is made for the owner {owner}, and your credentials are those of {user}; run ./run.sh kernel "
-            f"{name}{' --training' if training else ''} --push --owner {user}."
-        )
+        raise ConfigError(f"The bundle is made for the owner {owner}, and your credentials are those of {user}.")
     bundle = sha256_of(kernel.bundle.manifest)
     pushed: dict[str, Any] = read_json(kernel.pushed) if kernel.pushed.is_file() else {}
     if pushed.get("bundle") != bundle or client.dataset_status(dataset) is None:
@@ -53,55 +44,32 @@ def push(name: str, training: bool = False, poll: float = 15.0, limit: float = 1
         state, version = client.dataset_status(dataset) or ("not there yet", 0)
         return "not current yet" if state in DONE and version <= pushed["after"] else state
 
-    if (state := wait(f"data set {dataset}", dataset_state, poll, limit)) in BROKEN:
-        kernel.pushed.unlink()
+    state = client.wait(f"data set {dataset}", dataset_state, DONE | BROKEN, poll, limit)
+    if state not in DONE:
+        if state in BROKEN:
+            kernel.pushed.unlink()
         raise ServiceError(
-            f"Kaggle could not unpack the data set {dataset} ({state}); look at "
-            f"https://www.kaggle.com/datasets/{dataset} and run the same command again."
+            f"Kaggle has not unpacked the data set {dataset} ({state}). Look at "
+            f"https://www.kaggle.com/datasets/{dataset}, and run the same command again."
         )
     if "version" not in pushed:
         pushed |= {"notebook": notebook, "version": client.push_kernel(kernel.notebook)}
         write_json(kernel.pushed, pushed)
         time.sleep(poll)  # until then the state may still be that of the version before
-    if (state := wait(f"notebook {notebook}", lambda: client.kernel_status(notebook)[0], poll, limit)) in BROKEN:
-        write_json(kernel.pushed, {"bundle": bundle, "after": pushed["after"]})
+    state = client.wait(f"notebook {notebook}", lambda: client.kernel_status(notebook)[0], DONE | BROKEN, poll, limit)
+    if state not in DONE:
+        if state in BROKEN:
+            write_json(kernel.pushed, {"bundle": bundle, "after": pushed["after"]})
         raise ServiceError(
-            f"The notebook {notebook} did not run to its end on Kaggle ({client.kernel_status(notebook)[1] or state}); "
-            f"read its log at https://www.kaggle.com/code/{notebook}."
+            f"The notebook {notebook} has not run to its end on Kaggle ({client.kernel_status(notebook)[1] or state}). "
+            f"Read its log at https://www.kaggle.com/code/{notebook}, and run the same command again."
         )
     print(f"https://www.kaggle.com/code/{notebook} (version {pushed['version']}) has run to its end")
     print(f"Next: look at its output, then {'submit it there' if training else f'./run.sh submit {name} --kernel'}")
 
 
-def wait(what: str, look: Callable[[], str], poll: float, limit: float) -> str:
-    """Look until the platform has finished, well or not; prints each new state, and returns the last."""
-    end, misses, said = time.monotonic() + limit, 0, ""
-    while True:
-        try:
-            state, misses = look(), 0
-        except ServiceError:
-            state, misses = "no answer", misses + 1
-            if misses > client.MISSES:
-                raise
-        if state != said:
-            print(f"{what}: {state}", flush=True)
-        if state in DONE | BROKEN:
-            return state
-        if time.monotonic() + poll > end:
-            raise ServiceError(
-                f"Kaggle has not finished the {what} within {in_words(limit)} ({state}); run the same command again to "
-                "go on waiting."
-            )
-        said = state
-        time.sleep(poll)
-
-
 def pushed_notebook(paths: Paths) -> tuple[str, int]:
-    """Id and version of the notebook that was pushed last.
-
-    Raises:
-        DataError: if there is none, or it has another bundle than the one here.
-    """
+    """Id and version of the notebook that was pushed last; a DataError if there is none with the bundle here."""
     pushed = read_json(paths.kernel.pushed) if paths.kernel.pushed.is_file() else {}
     manifest = paths.kernel.bundle.manifest
     if "version" not in pushed or not manifest.is_file() or sha256_of(manifest) != pushed["bundle"]:

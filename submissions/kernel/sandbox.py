@@ -61,15 +61,7 @@ def make_sandbox(root: Path, packages: Iterable[str], without: set[str]) -> Sand
 
 
 def run_notebook(sandbox: Sandbox, notebook: Path, limits: dict[str, float], log: Path) -> dict[str, float]:
-    """Run a notebook with what is in `sandbox.input`; all that it prints goes to `log`.
-
-    Returns:
-        The most that it used of what has limits (as LIMITS).
-
-    Raises:
-        DataError: if it fails.
-        SubmissionError: if it breaks a limit; it is ended then.
-    """
+    """Run a notebook, which may use as much as LIMITS names; all that it prints goes to `log`; returns what it used."""
     for path in [sandbox.input, *sandbox.input.rglob("*")]:
         path.chmod(path.stat().st_mode & ~0o222)
     python = sandbox.root / "image" / "bin" / "python"

@@ -21,7 +21,7 @@ from competition.paths import PROJECT, Bundle
 
 IMAGE = Path(__file__).with_name("image.txt")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-LINUX = [*(f"manylinux_2_{minor}" for minor in range(28, 4, -1)), "manylinux2014", "manylinux2010", "manylinux1"]
+LINUX = [*(f"manylinux_2_{minor}" for minor in range(28, 4, -1)), "manylinux2014"]
 """The platforms that the image runs, whose glibc is 2.28 or later."""
 
 
@@ -78,13 +78,7 @@ def versions_of(names: Iterable[str], without: set[str], python: str = PYTHON) -
 
 
 def download(requirements: Path, folder: Path, python: str) -> None:
-    """Put the wheels of a requirements file into `folder`, from pip's cache or index.
-
-    A package that is published as source alone is built here, if it is pure Python.
-
-    Raises:
-        ServiceError: if pip fails, or a package cannot be built for another machine.
-    """
+    """Put the wheels of a requirements file into `folder`; pure Python that is published as source is built here."""
     there = ["--implementation=cp", f"--python-version={python}", *(f"--platform={name}_x86_64" for name in LINUX)]
     pip("download", python, "--no-deps", f"--requirement={requirements}", f"--dest={folder}", *there)
     for source in [path for path in folder.iterdir() if path.suffix != ".whl"]:

@@ -10,6 +10,7 @@ import io
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cache
@@ -21,7 +22,7 @@ from competition.files import read_json
 
 PAGE = 100
 MISSES = 3
-"""Calls in a row that may fail while something is waited for; more, and it is no passing trouble of the network."""
+"""Looks in a row that may fail while something is waited for; more, and it is no passing trouble of the network."""
 TOKEN = "make a token at https://www.kaggle.com/settings/api"
 SPENDS = ("CreateSubmission", "CreateCodeSubmission")
 """The calls that spend a slot; the package sends each of them once, whatever comes back."""
@@ -39,12 +40,7 @@ class Unsure(ServiceError):
 
 @cache
 def login() -> Any:
-    """The package's `KaggleApi` with the user's credentials.
-
-    Raises:
-        ConfigError: if the package is not installed.
-        ServiceError: if there are no credentials, or the platform refuses them.
-    """
+    """The package's `KaggleApi` with the user's credentials."""
     try:
         with _asked():
             from kaggle.api.kaggle_api_extended import KaggleApi
@@ -86,12 +82,7 @@ def fetch(slug: str, folder: Path) -> Path:
 
 
 def submit_file(slug: str, file: Path, message: str) -> str:
-    """Submit a file, which spends a slot; returns the platform's reference of the submission.
-
-    Raises:
-        ServiceError: if no submission was made.
-        Unsure: if one may have been made.
-    """
+    """Submit a file, which spends a slot; returns the platform's reference. An error but `Unsure` is certain."""
     return _submitted(slug, lambda: login().competition_submit(str(file), message, slug))
 
 
@@ -149,14 +140,7 @@ def dataset_status(dataset: str) -> tuple[str, int] | None:
 
 
 def create_or_version_dataset(folder: Path, message: str) -> int:
-    """Upload a folder with dataset-metadata.json as a new data set, or as a new version of it; folders go as archives.
-
-    Returns:
-        The number of the version that was the current one before; 0 for a new data set.
-
-    Raises:
-        ServiceError: if it was refused, or lacks one of the files.
-    """
+    """Upload a folder with dataset-metadata.json, its folders as archives; returns the version before, 0 for none."""
     dataset = str(read_json(folder / "dataset-metadata.json", "id")["id"])
     known = dataset_status(dataset)
     with _asked() as said:
@@ -166,24 +150,19 @@ def create_or_version_dataset(folder: Path, message: str) -> int:
             answer = login().dataset_create_version(str(folder), message, dir_mode="zip")
     if answer.status.lower() != "ok":
         raise ServiceError(f"Kaggle refused the data set {dataset}: {_clean(answer.error)}.")
-    lost = re.findall("^Upload unsuccessful: (.*)$", said.getvalue(), re.MULTILINE)  # the package goes on without them
-    if lost:
+    if lost := re.findall("^Upload unsuccessful: (.*)$", said.getvalue(), re.MULTILINE):  # and it goes on
         raise ServiceError(f"The upload of {', '.join(lost)} failed, so the data set {dataset} lacks it; run it again.")
     return known[1] if known else 0
 
 
 def push_kernel(folder: Path) -> int:
-    """Upload a folder with kernel-metadata.json and its notebook, which Kaggle then runs; returns the version.
-
-    Raises:
-        ServiceError: if it was refused, or a data source is not known to the platform.
-    """
+    """Upload a folder with kernel-metadata.json and its notebook, which Kaggle then runs; returns the version."""
     with _asked():
         answer = login().kernels_push(str(folder))
     unknown = [*answer.invalid_dataset_sources, *answer.invalid_competition_sources]
-    error = answer.error or (f"it does not know {', '.join(unknown)}" if unknown else "")
-    if error:
-        raise ServiceError(f"Kaggle did not take the notebook in {folder}: {_clean(error)}.")
+    if answer.error or unknown:
+        error = _clean(answer.error) or f"it does not know {', '.join(unknown)}"
+        raise ServiceError(f"Kaggle did not take the notebook in {folder}: {error}.")
     return int(answer.version_number)
 
 
@@ -195,13 +174,27 @@ def kernel_status(kernel: str) -> tuple[str, str]:
     return "cancelled" if state.startswith("cancel") else state, found.failure_message
 
 
+def wait(what: str, look: Callable[[], str], final: set[str], poll: float, limit: float) -> str:
+    """Look until a state is a final one or the time is over; prints each new state, and returns the last."""
+    end, misses, said = time.monotonic() + limit, 0, ""
+    while True:
+        try:
+            state, misses = look(), 0
+        except ServiceError:
+            state, misses = "no answer", misses + 1
+            if misses > MISSES:
+                raise
+        if state != said:
+            print(f"{what}: {state}", flush=True)
+        if state in final or time.monotonic() + poll > end:
+            return state
+        said = state
+        time.sleep(poll)
+
+
 @contextmanager
 def _asked(slug: str | None = None) -> Iterator[io.StringIO]:
-    """Turns a failed call into a ServiceError, whose cause it is; yields what the package prints, which is not shown.
-
-    Args:
-        slug: of the competition that is asked for.
-    """
+    """Turns a failed call into a ServiceError, whose cause it is; yields what the package prints, which is hidden."""
     bars = sys.stderr if sys.stderr.isatty() else io.StringIO()
     try:
         with redirect_stdout(io.StringIO()) as said, redirect_stderr(bars):

@@ -19,14 +19,9 @@ NAMES = {"train": "train(ing|set|data)?", "test": "test(set|data)?", "sample": "
 
 
 def slug_of(text: str) -> str:
-    """The slug in what was given: itself, or the address of the competition's page.
-
-    Raises:
-        ConfigError: if there is none.
-    """
+    """The slug in what was given: itself, or the address of the competition's page."""
     site = r"(?:(?:https?://)?(?:www\.)?kaggle\.com/)?(?:competitions/|c/)?"
-    found = re.fullmatch(rf"{site}([a-z0-9][a-z0-9-]*)(?:[/?#].*)?", text)
-    if found is None:
+    if not (found := re.fullmatch(rf"{site}([a-z0-9][a-z0-9-]*)(?:[/?#].*)?", text)):
         raise ConfigError(f"--kaggle takes the last part of the address of a competition's page; found {text!r}.")
     return found[1]
 
@@ -35,10 +30,6 @@ def download(slug: str) -> Path:
     """Folder with all files of a competition; each archive among them becomes a folder, too, and none is left.
 
     What is complete already is not downloaded again.
-
-    Raises:
-        ServiceError: as `client.files` and `client.fetch`.
-        DataError: if the download is damaged.
     """
     folder, listing = paths.kaggle_files(slug), paths.kaggle_listing(slug)
     listed = client.files(slug)
@@ -50,11 +41,9 @@ def download(slug: str) -> Path:
     with replaced(folder) as fresh:
         try:
             _extract(archive, fresh)
-        except zipfile.BadZipFile as error:
+        except zipfile.BadZipFile:
             archive.unlink()
-            raise DataError(
-                f"{archive.name} is damaged ({error}) and was deleted; run the same command again."
-            ) from None
+            raise DataError(f"{archive.name} is damaged and was deleted; run the same command again.") from None
         for inner in sorted(fresh.rglob("*.zip")):
             try:
                 _extract(inner, inner.with_name(inner.name.split(".")[0]))
@@ -78,9 +67,6 @@ def find_tables(folder: Path, **given: Path | None) -> dict[str, Path]:
         folder: of `download`.
         given: for train, test and sample, what the user names: a file of the download, or any other; None: look for
             it by its name.
-
-    Raises:
-        DataError: if one has no match, or several.
     """
     csvs = sorted(path for path in folder.rglob("*.csv") if "__MACOSX" not in path.parts)
     letters = {path: re.sub(r"[^a-z]", "", path.stem.lower()) for path in csvs}  # sample_submission, sampleSubmission
@@ -88,8 +74,8 @@ def find_tables(folder: Path, **given: Path | None) -> dict[str, Path]:
     for table, file in given.items():
         found = [path for path in csvs if re.fullmatch(NAMES[table], letters[path])]
         if file is not None:
-            tables[table] = folder / file if (folder / file).is_file() else file
-        elif len(found) == 1:
+            found = [folder / file if (folder / file).is_file() else file]
+        if len(found) == 1:
             tables[table] = found[0]
         else:
             unclear.append(f"--{table} ({'several fit' if found else 'none fits'})")

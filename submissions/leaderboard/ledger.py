@@ -6,9 +6,7 @@ A row is there before anything is sent, so that a process which dies leaves a tr
 from __future__ import annotations
 
 import csv
-import secrets
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,32 +28,23 @@ Score = Annotated[float | None, BeforeValidator(lambda cell: None if cell == "" 
 class Submission(StrictModel):
     """One row; texts that are not known are empty, numbers None."""
 
-    submission: str
-    """Its id, see `new_id`."""
+    submission: str  # its id
     time: str
-    """UTC, ISO 8601 to the second."""
     status: Literal["submitting", "submitted", "scored", "failed", "lost"]
     """submitting, until the platform has answered; lost: the platform does not list it."""
-    run: str = ""
-    """The run that made it, with `chosen`, the candidate, and its scores."""
+    run: str = ""  # that made it, with its candidate and what this is scored
     chosen: str = ""
     cv_score: Score = None
     cross_fitted_score: Score = None
-    standard_error: Score = None
-    """Of the cross_fitted_score."""
-    public: Score = None
-    """On the leaderboard, as `private`."""
+    standard_error: Score = None  # of the cross_fitted_score
+    public: Score = None  # on the leaderboard, as `private`
     private: Score = None
-    selected: str = ""
-    """"yes" for what the user selected on the platform."""
+    selected: str = ""  # "yes" for what the user selected on the platform
     message: str = ""
-    file: str = ""
-    """What was sent, relative to the competition's products, and its sha256."""
+    file: str = ""  # what was sent, relative to the competition's products
     file_digest: str = ""
-    revision: str = ""
-    """Of the code."""
-    ref: str = ""
-    """The platform's own name of the submission."""
+    revision: str = ""  # of the code
+    ref: str = ""  # the platform's own name of the submission
 
     def but(self, **changes: Any) -> Submission:
         """The row with other values."""
@@ -68,22 +57,8 @@ class Ledger(StrictModel):
     row: dict[int, Submission]
 
 
-def now() -> str:
-    """The time of a submission."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def new_id() -> str:
-    """An id for a submission: a letter and 5 hexadecimal digits; spreadsheets take 012345 and 12e456 for numbers."""
-    return secrets.choice("abcdef") + secrets.token_hex(3)[1:]
-
-
 def read(path: Path) -> list[Submission]:
-    """All submissions, the first one first; none where there is no file. An earlier ledger of events is converted.
-
-    Raises:
-        ConfigError: naming rows and cells, if some are damaged.
-    """
+    """All submissions, the first one first; none where there is no file. An earlier ledger of events is converted."""
     if not path.exists():
         return []
     if path.read_bytes().startswith(b"time,event,submission,"):
@@ -99,16 +74,11 @@ def write(path: Path, *changed: Submission) -> None:
 
 
 def named(name: str, known: list[Submission]) -> Submission:
-    """The submission with an id.
-
-    Raises:
-        ConfigError: if there is none.
-    """
-    for one in known:
-        if one.submission == name:
-            return one
-    ids = ", ".join(one.submission for one in known) or "none yet"
-    raise ConfigError(f"There is no submission {name!r}; the ledger has {ids}.")
+    """The submission with an id."""
+    by_id = {one.submission: one for one in known}
+    if name not in by_id:
+        raise ConfigError(f"There is no submission {name!r}; the ledger has {', '.join(by_id) or 'none yet'}.")
+    return by_id[name]
 
 
 def _convert(path: Path) -> None:
@@ -130,11 +100,7 @@ def _convert(path: Path) -> None:
 
 
 def made_by(paths: Paths, file_digest: str) -> dict[str, Any]:
-    """Run, candidate and scores behind a file, as in the ledger; nothing for a file of no run.
-
-    Raises:
-        DataError: if the run has changed since it was written.
-    """
+    """Run, candidate and scores behind a file, as in the ledger; nothing for a file of no run."""
     for name, step in ((SUBMISSION_FILE, CHOICE), (BLEND_FILE, BLEND), (STACK_FILE, STACK)):
         for file in sorted(paths.latest_run.parent.glob(f"*/{name}")):
             if sha256_of(file) == file_digest:
@@ -154,11 +120,7 @@ def scores_of(run: Path, step: str = CHOICE) -> dict[str, Any]:
 
 
 def out_of_fold(paths: Paths, one: Submission) -> pd.DataFrame:
-    """Id (its index) -> the cross-fitted prediction of each output, of what was submitted.
-
-    Raises:
-        DataError: if the run is not there any more.
-    """
+    """Id (its index) -> the cross-fitted prediction of each output; a DataError where its run is gone."""
     run = paths.run(one.run or "no run")
     if read_part(run, CHOICE)["chosen"] == one.chosen:
         return read_table(run / CROSS_FITTED, ["id"]).set_index("id")

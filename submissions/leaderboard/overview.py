@@ -5,9 +5,8 @@
 
 What chance alone does to scores is drawn: parts of the sizes of the public and the private table from the training rows
 with their out-of-fold predictions, group by group, the same draws for all files, so that their differences are paired.
-More than a hundred competitions show little fitting to the leaderboard (Roelofs et al., NeurIPS 2019): what is lost or
-won between public and private scores is mostly the draw of the rows. A gain within its noise is not evidence (Blum and
-Hardt, "The Ladder", ICML 2015).
+What is lost or won between public and private scores is mostly the draw of the rows (Roelofs et al., NeurIPS 2019), and
+a gain within its noise is not evidence (Blum and Hardt, "The Ladder", ICML 2015).
 
 Reads: ledger.csv, and of the runs behind it the out-of-fold predictions. Writes: report/ledger.png and, where asked,
 rows of ledger.csv.
@@ -16,6 +15,7 @@ rows of ledger.csv.
 from __future__ import annotations
 
 import textwrap
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 
@@ -43,9 +43,6 @@ def add_scores(ledger: Path, given: dict[str, float], name: str | None = None) -
 
     Args:
         name: the submission; None for the latest one that has not failed and has none of these scores yet.
-
-    Raises:
-        ConfigError: if there is no such submission.
     """
     known = read(ledger)
     without = [one for one in known if one.status != "failed" and all(getattr(one, board) is None for board in given)]
@@ -73,16 +70,13 @@ def distinct(known: list[Submission]) -> list[Submission]:
 def page(competition: str, public_share: float) -> str:
     """The table and what was found, for a terminal; draws the plot where a submission has both scores."""
     settings, paths = load_competition(competition), Paths.of(competition)
-    metric = load_metric(settings.metric, settings.greater_is_better)
-    known = read(paths.ledger)
+    metric, known = load_metric(settings.metric, settings.greater_is_better), read(paths.ledger)
     if not known:
         return f"No submissions of {paths.name} yet: ./run.sh submit {paths.name} makes one and writes it down."
     files, oof = distinct(known), {}
     for one in files:
-        try:
+        with suppress(DataError):  # a file of no run, or of one that was deleted
             oof[one.submission] = out_of_fold(paths, one)
-        except DataError:  # a file of no run, or of one that was deleted
-            continue
     scores = pd.DataFrame([one.model_dump() for one in files], columns=["submission", *BOARDS]).set_index("submission")
     scores, public = scores.astype(float), pd.DataFrame()
     said = rank_correlations(scores)
@@ -92,14 +86,15 @@ def page(competition: str, public_share: float) -> str:
         said.append("The runs behind these files are not here, so nothing is said of chance. Select by CV.")
     else:
         n_test = len(read_table(paths.test))
-        sizes = (n_public := round(n_test * public_share), n_test - n_public)
-        public, private = draw(oof, labels, sizes)
+        n_public = round(n_test * public_share)
+        public, private = draw(oof, labels, (n_public, n_test - n_public))
         deviations = [number(part.std().median()) for part in (public, private)]
+        shift = read_json(paths.shift, "adversarial")["adversarial"]["auc"] if paths.shift.exists() else None
         said += [
-            f"The standard deviation of a score is {deviations[0]} on {sizes[0]} public rows and {deviations[1]} on "
-            f"{sizes[1]} private rows, drawn from {n_rows} out-of-fold rows by group (--public-share).",
+            f"The standard deviation of a score is {deviations[0]} on {n_public} public rows and {deviations[1]} on "
+            f"{n_test - n_public} private rows, drawn from {n_rows} out-of-fold rows by group (--public-share).",
             *lead(scores[PUBLIC], public, metric),
-            _shift(paths),
+            f"The draws are optimistic where train and test differ (AUC {number(shift)}; ./run.sh folds {paths.name}).",
             to_select(private, metric),
         ]
     wrapped = [textwrap.fill(line, 110, initial_indent="- ", subsequent_indent="  ") for line in said]
@@ -141,10 +136,7 @@ def lead(board: pd.Series, public: pd.DataFrame, metric: Metric) -> list[str]:
 
 
 def to_select(private: pd.DataFrame, metric: Metric) -> str:
-    """Which two files to select: those whose better one has the best private score to expect; or the one there is.
-
-    Such files are close in their means, and as little correlated as can be.
-    """
+    """Which two files to select: those whose better one has the best private score to expect; or the one there is."""
     means = {str(name): f"{number(private[name].mean())} of {name}" for name in private}
     if len(means) == 1:
         return f"Select {next(iter(means))}; the private score to expect is {means.popitem()[1]}."
@@ -155,12 +147,6 @@ def to_select(private: pd.DataFrame, metric: Metric) -> str:
         f"Select {a} and {b}: the better of their private scores is expected to be {number(expected[a, b])} "
         f"({means[a]} and {means[b]} alone, correlation {private[a].corr(private[b]):.3f})."
     )
-
-
-def _shift(paths: Paths) -> str:
-    found = read_json(paths.shift, "adversarial")["adversarial"] if paths.shift.exists() else None
-    auc = f"AUC {found['auc']:.2f}" if found else "not looked at yet"
-    return f"The draws are optimistic where train and test differ ({auc}; ./run.sh folds {paths.name})."
 
 
 def _table(known: list[Submission]) -> str:

@@ -15,11 +15,14 @@ Writes: work/<name>/ledger.csv, and a copy of the file in work/<name>/submitted/
 from __future__ import annotations
 
 import argparse
+import secrets
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from competition import command
 from competition.config import CompetitionConfig, load_competition
@@ -31,7 +34,7 @@ from competition.paths import Paths, shown
 from competition.revision import revision
 from submissions.kernel.push import pushed_notebook
 from submissions.leaderboard import client
-from submissions.leaderboard.ledger import BY_HAND, Submission, made_by, named, new_id, now, read, scores_of, write
+from submissions.leaderboard.ledger import BY_HAND, Submission, made_by, named, read, scores_of, write
 from submissions.run import SUBMISSION_FILE, latest_run
 from submissions.sample import check_submission
 from submissions.words import number, with_error
@@ -40,6 +43,7 @@ POLL = 10.0
 """Seconds until the platform's list is looked at, or looked at again."""
 STATES = {"PENDING": "submitted", "COMPLETE": "scored", "ERROR": "failed"}
 """The platform's states in the ledger's words."""
+ENDED = {"scored", "failed"}
 Send = Callable[[str], str]
 """Sends a submission with a message and returns the platform's reference."""
 
@@ -65,16 +69,11 @@ def settle(slug: str, ledger: Path) -> list[Submission]:
 
 def is_open(one: Submission) -> bool:
     """Whether the platform may know more of a submission than the ledger."""
-    scored = one.public is not None and one.private is not None
-    return one.status in ("submitting", "lost") or not (one.status == "failed" or one.ref == BY_HAND or scored)
+    return one.status != "failed" and one.ref != BY_HAND and one.private is None
 
 
 def attempt(slug: str, one: Submission, send: Send, ledger: Path) -> None:
-    """Send a submission.
-
-    Raises:
-        ServiceError: if the platform refused it, or it is not known whether it arrived; the ledger has it.
-    """
+    """Send a submission; a refusal, or that it is not known whether it arrived, is an error that the ledger has."""
     write(ledger, one)
     try:
         ref = send(f"{one.message} [{one.submission}]")
@@ -90,27 +89,6 @@ def attempt(slug: str, one: Submission, send: Send, ledger: Path) -> None:
         write(ledger, one.but(status="submitted", ref=ref))
 
 
-def wait_for_score(slug: str, name: str, ledger: Path, seconds: float) -> Submission:
-    """Ask for the score until it is there or the time is over; returns the submission as the ledger then has it.
-
-    Raises:
-        ServiceError: if the platform does not answer several times in a row.
-    """
-    end, misses = time.monotonic() + seconds, 0
-    while True:
-        try:
-            settle(slug, ledger)
-            misses = 0
-        except ServiceError:
-            misses += 1
-            if misses > client.MISSES:
-                raise
-        one = named(name, read(ledger))
-        if one.status != "submitted" or time.monotonic() + POLL > end:
-            return one
-        time.sleep(POLL)
-
-
 def file_to_send(competition: CompetitionConfig, paths: Paths, file: Path) -> tuple[Submission, Send]:
     """The ledger's row of a file that fits the sample, and how its copy is sent, which later runs leave alone."""
     check_submission(file, read_text_table(competition.sample_submission), competition.id)
@@ -118,22 +96,23 @@ def file_to_send(competition: CompetitionConfig, paths: Paths, file: Path) -> tu
     file_digest = sha256_of(file)
     copy = paths.submitted(file_digest[:12])
     write_atomically(copy, file.read_bytes())
-    row = _row(str(copy.relative_to(paths.root)), file_digest).but(**made_by(paths, file_digest))
+    row = _row(str(copy.relative_to(paths.root)), file_digest, made_by(paths, file_digest))
     return row, partial(client.submit_file, str(competition.kaggle), copy)
 
 
 def notebook_to_send(slug: str, paths: Paths) -> tuple[Submission, Send]:
     """The same for the version of the notebook that was pushed last."""
     notebook, version = pushed_notebook(paths)
-    run = paths.run(read_json(paths.kernel.bundle.manifest, "run")["run"])
-    row = _row(f"version {version} of {notebook}", digest([notebook, version], 64)).but(**scores_of(run))
+    made = scores_of(paths.run(read_json(paths.kernel.bundle.manifest, "run")["run"]))
+    row = _row(f"version {version} of {notebook}", digest([notebook, version], 64), made)
     return row, partial(client.submit_kernel, slug, notebook, version)
 
 
-def _row(file: str, file_digest: str) -> Submission:
-    return Submission(
-        submission=new_id(), time=now(), status="submitting", file=file, file_digest=file_digest, revision=revision()
-    )
+def _row(file: str, file_digest: str, made: dict[str, Any]) -> Submission:
+    name = secrets.choice("abcdef") + secrets.token_hex(3)[1:]  # spreadsheets take 012345 and 12e456 for numbers
+    time_sent = datetime.now(UTC).isoformat(timespec="seconds")
+    sent = {"file": file, "file_digest": file_digest, "revision": revision(), **made}
+    return Submission(submission=name, time=time_sent, status="submitting", **sent)
 
 
 def confirm(question: str) -> bool:
@@ -144,11 +123,7 @@ def confirm(question: str) -> bool:
 
 
 def check_slot(slug: str, row: Submission, ledger: Path, again: bool) -> None:
-    """Check that there is a slot, and that what it is spent on was not sent before, unless `again` allows it.
-
-    Raises:
-        ServiceError, SubmissionError: if not.
-    """
+    """Check that there is a slot, and that what it is spent on was not sent before, unless `again` allows it."""
     for one in settle(slug, ledger):
         sent = one.status in ("submitted", "scored") and one.ref != BY_HAND
         if sent and one.file_digest == row.file_digest and not again:
@@ -178,6 +153,7 @@ def main() -> None:
     """Command line."""
     args = _options()
     competition, paths = load_competition(args.competition), Paths.of(args.competition)
+    ledger = paths.ledger
     slug, metric = str(competition.kaggle), load_metric(competition.metric, competition.greater_is_better)
     if competition.kaggle is None and not args.dry_run:
         raise ConfigError(
@@ -186,8 +162,8 @@ def main() -> None:
         )
     with command.locked(paths, paths.submit_lock):
         if args.fetch:
-            waiting = [one.submission for one in read(paths.ledger) if is_open(one)]
-            asked = [one for one in settle(slug, paths.ledger) if one.submission in waiting]
+            waiting = [one.submission for one in read(ledger) if is_open(one)]
+            asked = [one for one in settle(slug, ledger) if one.submission in waiting]
             print("\n".join(outcome(one, metric) for one in asked) or "No submission waits for a score.")
             return
         if args.kernel:
@@ -199,19 +175,22 @@ def main() -> None:
         row = row.but(message=args.message or (of_run if row.run else "a file of no run"))
         print(f"{row.file}: {row.message}")
         if args.dry_run:
-            write(paths.ledger, row.but(status="submitted", ref=BY_HAND))
+            write(ledger, row.but(status="submitted", ref=BY_HAND))
             print(f"Nothing was sent. Submit {shown(paths.root / row.file)} yourself, and write its score down:")
             print(f"./run.sh ledger {args.competition} --submission {row.submission} --public SCORE")
             return
-        check_slot(slug, row, paths.ledger, args.again)
+        check_slot(slug, row, ledger, args.again)
         if not (args.yes or confirm("Send it?")):
             print("Nothing was sent.")
             return
-        attempt(slug, row.but(time=now()), send, paths.ledger)
+        attempt(slug, row, send, ledger)
         print(f"Sent as {row.submission}.")
         if args.wait:
             print(f"Waiting for the score, {in_words(args.wait)} at most; --fetch asks for it later.", flush=True)
-            print(outcome(wait_for_score(slug, row.submission, paths.ledger, args.wait), metric))
+            client.wait(
+                row.submission, lambda: named(row.submission, settle(slug, ledger)).status, ENDED, POLL, args.wait
+            )
+            print(outcome(named(row.submission, read(ledger)), metric))
     print(f"All submissions: ./run.sh ledger {args.competition}")
 
 

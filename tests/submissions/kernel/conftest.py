@@ -12,18 +12,12 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
-from competition.config import load_competition
 from competition.paths import Paths
-from competition.prepare import run as prepare
-from folds.make import load_folds_config
-from folds.make import run as make_folds
-from models.config import load_stages
-from models.jobs.plan import plan
-from models.jobs.train import train
 from submissions.kernel import wheels
 from submissions.kernel.pack import build
 from tests.conftest import mixed_tables, write_competition
-from tests.submissions.fakes import run_steps
+from tests.submissions.fakes import run_steps, train_all
+from tests.submissions.leaderboard.conftest import server as server
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 SHIPPED = "threadpoolctl"
@@ -115,10 +109,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORK_DIR", str(folder / "work"))
         prepare_image(folder, patch)
-        config, paths = load_competition(str(yaml)), Paths.of(str(yaml))
-        prepare(config, paths, yaml)
-        make_folds(config, load_folds_config(str(yaml)), paths)
-        train(plan(config, load_stages(str(yaml)), paths), 2)
+        train_all(yaml, 2)
         run_steps(yaml)
         build(Paths("mixed"), None, "me", PYTHON, None)
     return folder

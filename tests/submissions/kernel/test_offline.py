@@ -36,16 +36,6 @@ def test_the_test_table_is_that_of_the_competition_wherever_it_is_mounted(tmp_pa
     assert find_table("test.csv", SLUG, tmp_path) == tmp_path / SLUG / "data" / "test.csv"
 
 
-def test_rows_have_the_order_of_the_sample_only_if_it_names_the_same_rows(tmp_path: Path) -> None:
-    table, sample = pd.DataFrame({"id": ["a", "b", "c"], "y": np.arange(3.0)}), tmp_path / "sample.csv"
-    for order, expected in (([], ["a", "b", "c"]), ([2, 0, 1], ["c", "a", "b"]), ([1, 0], ["a", "b", "c"])):
-        if order:
-            write_table(sample, table.iloc[order])
-        found = in_order_of(sample, table, "id")
-        assert list(found["id"]) == expected
-        assert dict(found.to_numpy()) == {"a": 0.0, "b": 1.0, "c": 2.0}
-
-
 @pytest.mark.parametrize("earlier", ["notebooks/me/first/work/mixed", "datasets/me/mixed-pack/work/mixed", None])
 def test_an_earlier_output_is_taken_over_where_one_is_attached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: str | None
@@ -75,3 +65,13 @@ def test_an_earlier_output_is_taken_over_where_one_is_attached(
     assert os.environ["WORK_DIR"] == str(tmp_path / "work")
     with pytest.raises(SystemExit, match="2"):
         train(*arguments)
+
+
+def test_rows_have_the_order_of_the_sample_only_if_it_names_the_same_rows(tmp_path: Path) -> None:
+    table, sample = pd.DataFrame({"id": ["a", "b", "c"], "y": np.arange(3.0)}), tmp_path / "sample.csv"
+    for order, expected in (([], ["a", "b", "c"]), ([2, 0, 1], ["c", "a", "b"]), ([1, 0], ["a", "b", "c"])):
+        if order:
+            write_table(sample, table.iloc[order])
+        found = in_order_of(sample, table, "id")
+        assert list(found["id"]) == expected
+        assert dict(found.to_numpy()) == {"a": 0.0, "b": 1.0, "c": 2.0}

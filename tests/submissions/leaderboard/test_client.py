@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 import zipfile
 from pathlib import Path
@@ -43,14 +42,11 @@ def test_a_file_arrives_whole_and_once_though_the_upload_was_cut(server: KaggleS
 
 CERTAIN: list[tuple[str, Any, str]] = [
     ("StartSubmissionUpload", "cut", "could not be reached"),
-    ("StartSubmissionUpload", answer(401, "no"), "does not accept your credentials, so make a token"),
     ("StartSubmissionUpload", answer(403, "no"), "accept its rules at https://www.kaggle.com/competitions/tides/rules"),
     ("StartSubmissionUpload", (404, b"<html>lost</html>"), "is tides the last part of the address"),
-    ("StartSubmissionUpload", answer(500, "over capacity"), "over capacity"),
     ("/upload/", (500, b""), "did not take the upload"),
     ("CreateSubmission", answer(400, "The column height is missing."), r"column height is missing\.$"),
     ("CreateSubmission", (200, {"code": 400, "message": "The column height is missing."}), "column height is missing"),
-    ("CreateSubmission", answer(429, "Too many requests"), "Too many"),
 ]
 
 
@@ -69,9 +65,7 @@ def test_a_failure_that_spent_nothing_is_told_with_its_reason(
 @pytest.mark.parametrize(
     ("fault", "spent"),
     [
-        ("cut", 0),
         ("cut after", 1),
-        (answer(500, "m"), 0),
         (answer(500, "late", "after"), 1),
         (answer(408, "slow", "after"), 1),
         ((200, b"<html>Log in to this network</html>"), 0),
@@ -91,80 +85,22 @@ def test_submissions_are_listed_over_all_pages(server: KaggleServer) -> None:
     server.competitions["tides"]["limit"] = 300
     for i in range(200):
         server.submit({"competitionName": "tides", "submissionDescription": f"m{i}"}, "submission.csv", b"")
-    server.score("1000", 0.5, 0.25)
-    listed = client.submissions("tides")
-    assert sorted(one.ref for one in listed) == list(range(1000, 1200))
-    (first,) = [one for one in listed if one.ref == 1000]
-    assert (first.status.name, first.public_score, first.private_score) == ("COMPLETE", "0.5", "0.25")
+    assert sorted(one.ref for one in client.submissions("tides")) == list(range(1000, 1200))
 
 
-def test_a_notebook_version_is_submitted_and_one_that_is_not_there_refused(server: KaggleServer) -> None:
-    server.kernels[NOTEBOOK] = {"versions": [{}, {}], "status": ["CANCEL_ACKNOWLEDGED"], "failure": "too long"}
-    assert client.kernel_status(NOTEBOOK) == ("cancelled", "too long")
-    ref = client.submit_kernel("tides", NOTEBOOK, 2, "m")
-    assert [(str(one["ref"]), one["fileName"]) for one in server.submissions] == [(ref, "submission.csv")]
-    (asked,) = server.calls("CreateCodeSubmission")
-    assert (asked["kernelOwner"], asked["kernelVersion"], asked["submissionDescription"]) == (USER, 2, "m")
-    with pytest.raises(ServiceError, match="version not found") as raised:
-        client.submit_kernel("tides", NOTEBOOK, 3, "m")
-    assert not isinstance(raised.value, client.Unsure)
-    server.faults.append(("CreateCodeSubmission", "cut after"))
-    with pytest.raises(client.Unsure):
-        client.submit_kernel("tides", NOTEBOOK, 2, "m")
-    assert len(server.submissions) == 2
-
-
-def use(server: KaggleServer, home: Path, monkeypatch: pytest.MonkeyPatch, token: bool = False, **more: str) -> None:
-    for name, value in {**server.environment(home, token), **more}.items():
-        monkeypatch.setenv(name, value)
-        if not value:
-            monkeypatch.delenv(name)
-
-
-@pytest.mark.parametrize("place", ["variables", "kaggle.json", "token", "token file"])
-def test_each_kind_of_credentials_is_found_and_without_any_or_with_old_ones_it_is_said_how_to_get_them(
-    server: KaggleServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
-) -> None:
-    home = tmp_path / "home"
-    none = {} if place == "variables" else {"KAGGLE_USERNAME": "", "KAGGLE_KEY": ""}
-    use(server, home, monkeypatch, **none)
-    if place == "token":
-        monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_old")
-    if none:
-        with pytest.raises(ServiceError, match=r"KAGGLE_API_TOKEN or into the file ~/\.kaggle/access_token") as raised:
-            client.username()
-        assert "KGAT_" not in str(raised.value)
-    if place == "kaggle.json":
-        (home / ".kaggle" / "kaggle.json").write_text(json.dumps({"username": USER, "key": KEY}))
-    if place == "token":
-        monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
-    if place == "token file":
-        (home / ".kaggle" / "access_token").write_text(TOKEN + "\n")
-    assert client.username() == USER
-    assert client.submissions("tides") == []
-
-
-@pytest.mark.parametrize("token", [False, True])
 def test_no_secret_is_printed_or_raised(
-    server: KaggleServer, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str], token: bool,
-) -> None:  # fmt: skip
-    use(server, tmp_path / "home", monkeypatch, token, VERBOSE="true")
+    server: KaggleServer, file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VERBOSE", "true")
     signed = f"no http://localhost/upload/blob-0?{SIGNATURE}&x=1 now"
     seen = []
-    faults: list[tuple[str, Any]] = [
-        ("StartSub", answer(500, signed)),
-        ("/upload/", (500, b"no")),
-        ("CreateSub", "cut"),
-    ]
-    for fault in faults:
+    for fault in (("StartSub", answer(500, signed)), ("/upload/", (500, b"no")), ("CreateSub", "cut")):
         server.faults.append(fault)
         with pytest.raises(ServiceError) as raised:
             client.submit_file("tides", file, "m")
         seen.append(str(raised.value))
-    out, err = capfd.readouterr()
-    assert (out, err) == ("", "") and "no http://localhost/upload/blob-0 now" in seen[0]
-    assert not any(secret in text for secret in (KEY, TOKEN, SIGNATURE) for text in seen)
+    assert capfd.readouterr() == ("", "") and "no http://localhost/upload/blob-0 now" in seen[0]
+    assert not any(secret in text for secret in (KEY, SIGNATURE) for text in seen)
 
 
 def test_a_missing_client_is_told_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +147,7 @@ def test_a_data_set_that_is_refused_or_lacks_a_file_is_an_error(
         client.create_or_version_dataset(pack, "m")
 
 
-def test_a_notebook_that_is_refused_or_lacks_its_data_set_is_an_error(server: KaggleServer, tmp_path: Path) -> None:
+def test_a_notebook_that_lacks_its_data_set_is_an_error(server: KaggleServer, tmp_path: Path) -> None:
     cell = {"cell_type": "code", "source": ["1"], "outputs": [], "metadata": {}, "execution_count": None}
     write_json(tmp_path / "tides.ipynb", {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
     write_json(
@@ -221,8 +157,17 @@ def test_a_notebook_that_is_refused_or_lacks_its_data_set_is_an_error(server: Ka
     )  # fmt: skip
     with pytest.raises(ServiceError, match=f"does not know {DATASET}"):  # the notebook was saved without its data
         client.push_kernel(tmp_path)
-    server.datasets[DATASET] = {"versions": [], "status": ["READY"]}
-    assert client.push_kernel(tmp_path) == 2
-    server.faults.append(("SaveKernel", (200, {"error": "Maximum batch GPU session count reached"})))
-    with pytest.raises(ServiceError, match="session count reached"):
-        client.push_kernel(tmp_path)
+
+
+def test_without_credentials_or_with_old_ones_it_is_said_how_to_get_them(
+    server: KaggleServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY"):
+        monkeypatch.delenv(name)
+    for token in ("", "KGAT_old"):
+        monkeypatch.setenv("KAGGLE_API_TOKEN", token)
+        with pytest.raises(ServiceError, match=r"KAGGLE_API_TOKEN or into the file ~/\.kaggle/access_token") as raised:
+            client.username()
+        assert "KGAT_" not in str(raised.value)
+    monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
+    assert client.username() == USER

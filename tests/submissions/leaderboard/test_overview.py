@@ -12,13 +12,12 @@ import pandas as pd
 import pytest
 
 from competition.errors import ConfigError
-from competition.files import write_json
 from competition.metrics import METRICS
 from competition.paths import Paths
 from submissions.compare import Labels
 from submissions.leaderboard import overview
 from submissions.leaderboard.ledger import BY_HAND, read, write
-from submissions.leaderboard.overview import distinct, draw, lead, rank_correlations, to_select
+from submissions.leaderboard.overview import distinct, draw, lead, to_select
 from tests.submissions.leaderboard.conftest import one
 
 Command = Callable[..., str]
@@ -38,13 +37,6 @@ def said(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     return run
 
 
-def test_without_submissions_there_is_one_sentence(said: Command, paths: Paths) -> None:
-    assert said() == "No submissions of mixed yet: ./run.sh submit mixed makes one and writes it down."
-    with pytest.raises(ConfigError):
-        said("--public", "0.5", competition="nothing")
-    assert not paths.ledger.exists()
-
-
 def test_every_submission_is_a_row_with_what_chance_does_and_what_to_select(said: Command, paths: Paths) -> None:
     run = paths.run(paths.latest_run.read_text().strip())
     for day, (name, chosen) in enumerate({"first": "convex", "copy": "convex", "other": "mean"}.items(), 1):
@@ -59,12 +51,8 @@ def test_every_submission_is_a_row_with_what_chance_does_and_what_to_select(said
     text = " ".join(said().split())
     assert "Spearman of cross_fitted_score and public: 1.00, n = 3." in text
     assert "on 9 public rows and" in text and "on 21 private rows, drawn from 150 out-of-fold rows" in text
-    assert "below one paired standard deviation is not evidence" in text
     assert "Select copy and other: the better of their private scores is" in text
-    assert "train and test differ (not looked at yet; ./run.sh folds mixed)" in text
     assert (paths.report / "ledger.png").read_bytes().startswith(b"\x89PNG")
-    write_json(paths.shift, {"adversarial": {"auc": 0.83}})
-    assert "train and test differ (AUC 0.83" in " ".join(said().split())
     assert "on 15 public rows" in " ".join(said("--public-share", "0.5").split())
     shutil.rmtree(run)
     assert "so nothing is said of chance. Select by CV." in " ".join(said().split())
@@ -100,20 +88,8 @@ def test_a_lead_on_the_board_is_held_against_its_paired_deviation() -> None:
     public = pd.DataFrame({"a": [0.0, 1.0], "b": [0.2, 1.0], "c": [0.1, 1.3]})
     (said,) = lead(board, public, RMSE)
     assert said.startswith("On the board a leads b by 0.10000, with a paired standard deviation of 0.14142. A gain")
-    (said,) = lead(board, public, R2)
-    assert said.startswith("On the board c leads b by 0.30000, with a paired standard deviation of 0.28284. A gain")
+    assert lead(board, public, R2)[0].startswith("On the board c leads b by 0.30000, with a paired")
     assert lead(board[["a", "d"]], public, RMSE) == []
-
-
-def test_ranks_are_compared_where_three_files_have_both_scores() -> None:
-    scores = pd.DataFrame({"cross_fitted_score": [0.1, 0.2, 0.3, 0.4], "public": [0.1, 0.3, 0.2, 0.4]})
-    scores["private"] = [np.nan, 0.4, 0.3, 0.2]
-    assert [line.split(":")[1] for line in rank_correlations(scores)] == [
-        " 0.80, n = 4.",
-        " -1.00, n = 3.",
-        " -0.50, n = 3.",
-    ]
-    assert "needs 3 files" in rank_correlations(scores[:2])[0]
 
 
 def test_the_pair_whose_better_one_is_best_beats_the_two_best() -> None:
@@ -126,16 +102,10 @@ def test_the_pair_whose_better_one_is_best_beats_the_two_best() -> None:
 
 
 def test_copies_of_a_file_count_once_and_what_never_reached_the_platform_not_at_all() -> None:
-    known = [
-        one("a", file_digest="same"),
-        one("b", file_digest="same", status="scored", public=0.5),
-        one("c", file_digest="same", status="scored", public=0.5),
-        one("d", status="failed"),
-        one("e", status="submitting"),
-        one("f", file_digest=""),
-        one("g", ref=BY_HAND),
-        one("h", ref=BY_HAND, status="scored", public=0.5),
-    ]
+    scored = {"status": "scored", "public": 0.5}
+    known = [*(one(name, file_digest="same", **scored) for name in "bc"), one("a", file_digest="same")]
+    known += [one("d", status="failed"), one("e", status="submitting"), one("f", file_digest="")]
+    known += [one("g", ref=BY_HAND), one("h", ref=BY_HAND, **scored)]
     assert sorted(each.submission for each in distinct(known)) == ["c", "f", "h"]
 
 
@@ -155,9 +125,6 @@ def test_a_score_by_hand_goes_to_the_latest_without_one_or_to_the_one_named(said
     ):
         with pytest.raises(ConfigError, match=words):
             said(*options)
-
-
-def test_what_was_selected_is_marked_and_replaces_what_was_before(said: Command, paths: Paths) -> None:
-    write(paths.ledger, *(one(name, selected="yes" if name == "a" else "") for name in "abc"))
-    assert said("--select", "b", "c").startswith("Noted here; select them on the platform's page")
+    said("--select", "a", "b")
+    said("--select", "b", "c")
     assert [s.selected for s in read(paths.ledger)] == ["", "yes", "yes"]

@@ -14,7 +14,7 @@ from competition.errors import ServiceError
 from competition.files import read_json, read_table, sha256_of, write_json, write_table
 from competition.metrics import METRICS
 from competition.paths import Paths
-from submissions.leaderboard import submit
+from submissions.leaderboard import client, submit
 from submissions.leaderboard.ledger import BY_HAND, read, write
 from tests.kaggle_server import KEY, KaggleServer
 from tests.submissions.leaderboard.conftest import one
@@ -61,8 +61,7 @@ def test_a_submission_is_sent_with_its_score_expected_and_its_score_comes_back(
     submitted: Command, paths: Paths, server: KaggleServer
 ) -> None:
     status, out = submitted("--yes")
-    assert status == 0, out
-    assert "tides: 5 left now" in out
+    assert status == 0 and "tides: 5 left now" in out
     (row,), folder = read(paths.ledger), run_folder(paths)
     choice = read_json(folder / "run.json")["choice"]
     assert (row.status, row.run, row.chosen) == ("scored", folder.name, choice["chosen"])
@@ -72,44 +71,10 @@ def test_a_submission_is_sent_with_its_score_expected_and_its_score_comes_back(
     assert (row.public, row.private) == (0.51, None)
     assert row.file_digest == sha256_of(folder / "submission.csv") == sha256_of(paths.root / row.file)
     (sent,) = server.submissions
-    assert str(sent["ref"]) == row.ref
+    assert str(sent["ref"]) == row.ref and re.fullmatch("[a-f][0-9a-f]{5}", row.submission)  # no spreadsheet's number
     expected = rf"run {row.run}, {row.chosen}, cross-fitted rmse .* \+- .* \[{row.submission}\]"
     assert re.fullmatch(expected, sent["description"])
     assert f"{row.submission}: public 0.51000, private -, cross-fitted" in out
-
-
-def test_the_users_own_message_and_file_are_sent_and_other_files_of_a_run_are_known_by_their_own_score(
-    submitted: Command, paths: Paths, server: KaggleServer, tmp_path: Path
-) -> None:
-    folder = run_folder(paths)
-    write_table(tmp_path / "mine.csv", read_table(folder / "submission.csv", ["id"]).assign(height=1.5))
-    assert submitted("--yes", "-m", "by hand", "--file", str(tmp_path / "mine.csv"))[0] == 0
-    (folder / "submission.csv").unlink()
-    assert submitted("--yes", "--file", str(folder / "blend.csv"))[0] == 0
-    mine, blend = sorted(read(paths.ledger), key=lambda row: row.run)
-    assert (mine.run, mine.cross_fitted_score) == ("", None)
-    assert server.submissions[0]["description"] == f"by hand [{mine.submission}]"
-    stored = read_json(folder / "run.json")["blend"]
-    assert blend.cross_fitted_score == stored["candidates"][stored["chosen"]]["cross_fitted_score"]
-    assert blend.standard_error is None
-
-
-def test_what_does_not_fit_or_is_not_there_spends_nothing(
-    submitted: Command, paths: Paths, server: KaggleServer, tmp_path: Path
-) -> None:
-    short = tmp_path / "short.csv"
-    write_table(short, read_table(run_folder(paths) / "submission.csv", ["id"]).iloc[1:])
-    status, out = submitted("--yes", "--file", str(short))
-    assert status == 2 and f"{short} must have the ids of the sample" in out
-    assert submitted("--yes", "--file", str(tmp_path / "none.csv"))[0] == 2
-    paths.latest_run.unlink()
-    status, out = submitted("--yes")
-    assert status == 2 and "./run.sh full mixed first" in out
-    yaml_file = tmp_path / "own" / "mixed.yaml"
-    yaml_file.write_text(yaml_file.read_text().replace(f"kaggle: {SLUG}", ""))
-    status, out = submitted("--yes")
-    assert status == 2 and "competition.kaggle" in out and "--dry-run" in out
-    assert not server.requests and not read(paths.ledger)
 
 
 def test_without_a_yes_nothing_is_sent_and_what_was_checked_is_sent_whatever_becomes_of_the_file(
@@ -117,11 +82,9 @@ def test_without_a_yes_nothing_is_sent_and_what_was_checked_is_sent_whatever_bec
 ) -> None:
     file = run_folder(paths) / "submission.csv"
     checked = file.read_bytes()
-    status, out = submitted()
-    assert status == 2 and "Add --yes" in out
+    assert submitted()[0] == 2
     monkeypatch.setattr(submit, "confirm", lambda question: False)
-    status, out = submitted()
-    assert status == 0 and "Nothing was sent." in out
+    assert submitted()[0] == 0
     assert not server.submissions and not read(paths.ledger)
     monkeypatch.setattr(submit, "confirm", lambda question: bool(file.write_text("id,height\nbroken,\n")))
     assert submitted()[0] == 0
@@ -132,14 +95,8 @@ def test_the_same_file_is_sent_twice_only_with_again_and_within_the_daily_limit(
     submitted: Command, paths: Paths, server: KaggleServer
 ) -> None:
     server.competitions[SLUG]["limit"] = 2
-    submitted("--yes")
-    status, out = submitted("--yes")
-    assert status == 2 and "This was sent at" in out and "public 0.51" in out
-    assert len(server.submissions) == 1
-    assert submitted("--yes", "--again")[0] == 0
-    assert len(server.submissions) == len(read(paths.ledger)) == 2
-    status, out = submitted("--yes", "--again")
-    assert status == 2 and "used all submissions" in out
+    ended = [submitted(*options)[0] for options in (("--yes",), ("--yes",), ("--yes", "--again"), ("--yes", "--again"))]
+    assert ended == [0, 2, 0, 2]
     assert len(server.submissions) == len(read(paths.ledger)) == 2
 
 
@@ -154,44 +111,10 @@ def test_a_refusal_is_written_down_with_its_reason_and_the_next_try_is_free(
     assert len(server.submissions) == 1
 
 
-def test_a_submission_whose_answer_was_lost_is_found_and_not_sent_again(
-    submitted: Command, paths: Paths, server: KaggleServer
-) -> None:
-    server.faults.append(("CreateSubmission", "cut after"))
-    status, out = submitted("--yes")
-    assert status == 0 and "it arrived" in out
-    assert len(server.submissions) == 1
-    assert statuses(paths) == ["scored"] and read(paths.ledger)[0].public == 0.51
-
-
-def test_a_submission_that_never_arrived_can_be_sent_again(
-    submitted: Command, paths: Paths, server: KaggleServer, clock: list[float]
-) -> None:
-    server.faults.append(("CreateSubmission", "cut"))
-    status, out = submitted("--yes")
-    assert status == 2 and "may have been made" in out and not server.submissions
-    assert statuses(paths) == ["lost"]
-    assert clock == [submit.POLL]
-    assert submitted("--yes")[0] == 0
-    assert len(server.submissions) == 1
-
-
-def test_a_submission_that_the_platform_lists_late_is_not_sent_again(
-    submitted: Command, paths: Paths, server: KaggleServer
-) -> None:
-    server.faults.append(("CreateSubmission", "cut after"))
-    server.faults.append(("ListSubmissions", (200, {"submissions": []})))
-    assert submitted("--yes")[0] == 2 and statuses(paths) == ["lost"]
-    status, out = submitted("--yes")
-    assert status == 2 and "This was sent" in out
-    assert len(server.submissions) == 1
-    assert statuses(paths) == ["scored"] and read(paths.ledger)[0].public == 0.51
-
-
 def test_after_a_kill_the_platform_is_asked_before_anything_is_sent(
     submitted: Command, paths: Paths, server: KaggleServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = submit.client.submit_file
+    real = client.submit_file
 
     def killed(*arguments: object) -> str:
         assert statuses(paths) == ["submitting"], "written down before anything is sent"
@@ -199,44 +122,11 @@ def test_after_a_kill_the_platform_is_asked_before_anything_is_sent(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(submit.client, "submit_file", killed)
+        patch.setattr(client, "submit_file", killed)
         assert submitted("--yes")[0] == 130
     assert statuses(paths) == ["submitting"] and len(server.submissions) == 1
-    status, out = submitted("--yes")
-    assert status == 2 and "This was sent" in out
+    assert submitted("--yes")[0] == 2
     assert len(server.submissions) == 1 and statuses(paths) == ["scored"]
-
-
-def test_a_score_is_waited_for_no_longer_than_asked_and_over_a_passing_trouble_and_fetched_later(
-    submitted: Command, paths: Paths, server: KaggleServer, clock: list[float]
-) -> None:
-    server.scores = None
-    trouble = ("ListSubmissions", (500, {"code": 500, "message": "try later"}))
-    server.faults += [trouble] * 2
-    status, out = submitted("--yes", "--wait", "60")
-    assert status == 0 and "submitted" in out
-    assert 40 <= sum(clock) <= 60
-    (row,) = read(paths.ledger)
-    server.score(row.ref, 0.4, 0.3)
-    status, out = submitted("--fetch")
-    assert status == 0 and f"{row.submission}: public 0.40000, private 0.30000" in out
-    assert (read(paths.ledger)[0].public, read(paths.ledger)[0].private) == (0.4, 0.3)
-    assert "No submission waits for a score." in submitted("--fetch")[1]
-    server.faults += [trouble] * 9
-    write(paths.ledger, row.but(submission="b"))
-    with pytest.raises(ServiceError, match="try later"):
-        submit.wait_for_score(SLUG, "b", paths.ledger, 600)
-
-
-def test_a_file_that_the_platform_cannot_score_is_told_with_the_reason(
-    submitted: Command, paths: Paths, server: KaggleServer
-) -> None:
-    server.scores = None
-    submitted("--yes", "--no-wait")
-    server.score(read(paths.ledger)[0].ref, None, error="Evaluation: ids do not match")
-    assert "failed, " in submitted("--fetch")[1]
-    (row,) = read(paths.ledger)
-    assert row.status == "failed" and row.message.endswith("Evaluation: ids do not match")
 
 
 def test_a_score_is_held_against_the_expected_one_in_its_standard_errors() -> None:
@@ -261,18 +151,84 @@ def test_a_dry_run_writes_the_checked_file_and_a_row_and_sends_nothing(
 def test_a_pushed_notebook_is_submitted_once_per_version_with_the_scores_of_its_run(
     submitted: Command, paths: Paths, server: KaggleServer
 ) -> None:
-    status, out = submitted("--kernel", "--yes")
-    assert status == 2 and "--push" in out
+    assert submitted("--kernel", "--yes")[0] == 2
     manifest = paths.kernel.bundle.manifest
     write_json(manifest, {"run": run_folder(paths).name})
-    pushed = {"notebook": "ada/heights-offline", "version": 3, "bundle": sha256_of(manifest)}
-    write_json(paths.kernel.pushed, pushed)
+    write_json(paths.kernel.pushed, {"notebook": "ada/heights-offline", "version": 3, "bundle": sha256_of(manifest)})
     assert submitted("--kernel", "--yes")[0] == 2 and statuses(paths) == ["failed"]  # Kaggle has no such version
     server.kernels["ada/heights-offline"] = {"versions": [{}, {}, {}]}
+    server.faults.append(("CreateCodeSubmission", "cut after"))
     status, out = submitted("--kernel", "--yes")
-    assert status == 0, out
+    assert status == 0 and "it arrived" in out
     row = read(paths.ledger)[-1]
     assert row.run == run_folder(paths).name and row.cross_fitted_score is not None
     assert row.file == "version 3 of ada/heights-offline"
-    status, out = submitted("--kernel", "--yes")
-    assert status == 2 and "was sent at" in out and len(server.submissions) == 1
+    assert submitted("--kernel", "--yes")[0] == 2 and len(server.submissions) == 1
+
+
+def test_what_does_not_fit_is_not_there_or_has_no_slug_spends_nothing(
+    submitted: Command, paths: Paths, server: KaggleServer, tmp_path: Path
+) -> None:
+    short, yaml_file = tmp_path / "short.csv", tmp_path / "own" / "mixed.yaml"
+    write_table(short, read_table(run_folder(paths) / "submission.csv", ["id"]).iloc[1:])
+    for file in (short, tmp_path / "none.csv"):
+        assert submitted("--yes", "--file", str(file))[0] == 2
+    yaml_file.write_text(yaml_file.read_text().replace(f"kaggle: {SLUG}", ""))
+    status, out = submitted("--yes")
+    assert status == 2 and "--dry-run" in out
+    paths.latest_run.unlink()
+    assert submitted("--dry-run")[0] == 2
+    assert not server.requests and not read(paths.ledger)
+
+
+def test_a_file_of_the_user_has_no_score_and_a_candidate_of_the_run_its_own(
+    submitted: Command, paths: Paths, server: KaggleServer, tmp_path: Path
+) -> None:
+    folder = run_folder(paths)
+    write_table(tmp_path / "mine.csv", read_table(folder / "submission.csv", ["id"]).assign(height=1.5))
+    assert submitted("--yes", "-m", "by hand", "--file", str(tmp_path / "mine.csv"))[0] == 0
+    (folder / "submission.csv").unlink()
+    assert submitted("--yes", "--file", str(folder / "blend.csv"))[0] == 0
+    mine, blend = sorted(read(paths.ledger), key=lambda row: row.run)
+    assert (mine.run, mine.cross_fitted_score, mine.message) == ("", None, "by hand")
+    stored = read_json(folder / "run.json")["blend"]
+    assert blend.cross_fitted_score == stored["candidates"][stored["chosen"]]["cross_fitted_score"]
+
+
+@pytest.mark.parametrize(
+    ("faults", "status", "state", "sent", "again"),
+    [
+        ([("CreateSubmission", "cut after")], 0, "scored", 1, 2),  # the answer was lost
+        ([("CreateSubmission", "cut")], 2, "lost", 0, 0),  # it never arrived
+        ([("CreateSubmission", "cut after"), ("ListSubmissions", (200, {"submissions": []}))], 2, "lost", 1, 2),
+    ],
+)
+def test_a_submission_whose_answer_was_lost_is_looked_for_and_sent_again_only_if_it_never_arrived(
+    submitted: Command, paths: Paths, server: KaggleServer, faults: list, status: int, state: str, sent: int, again: int
+) -> None:
+    server.faults += faults
+    assert submitted("--yes")[0] == status
+    assert statuses(paths) == [state] and len(server.submissions) == sent
+    assert submitted("--yes")[0] == again
+    assert len(server.submissions) == 1 and statuses(paths)[-1] == "scored"
+
+
+def test_a_score_is_waited_for_no_longer_than_asked_and_over_a_passing_trouble_and_fetched_later(
+    submitted: Command, paths: Paths, server: KaggleServer, clock: list[float]
+) -> None:
+    server.scores = None
+    trouble = ("ListSubmissions", (500, {"code": 500, "message": "try later"}))
+    server.faults += [trouble] * 2
+    assert submitted("--yes", "--wait", "60")[0] == 0
+    assert 40 <= sum(clock) <= 60
+    (row,) = read(paths.ledger)
+    server.score(row.ref, 0.4, 0.3)
+    assert f"{row.submission}: public 0.40000, private 0.30000" in submitted("--fetch")[1]
+    assert (read(paths.ledger)[0].public, read(paths.ledger)[0].private) == (0.4, 0.3)
+    server.faults += [trouble] * 4
+    with pytest.raises(ServiceError, match="try later"):
+        client.wait("b", lambda: str(client.submissions(SLUG)), set(), 10, 600)
+    write(paths.ledger, row.but(submission="b"))
+    server.score(row.ref, None, error="Evaluation: ids do not match")
+    assert submitted("--fetch")[0] == 0
+    assert read(paths.ledger)[1].status == "failed" and "ids do not match" in read(paths.ledger)[1].message
