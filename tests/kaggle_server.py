@@ -6,11 +6,10 @@
         server.competitions["slug"] = {"files": {"train.csv": b"..."}, "limit": 5}
         server.faults.append(("CreateSubmission", "cut after"))
 
-The client believes that it talks to http://localhost and this server is its proxy, so requests arrive with whole
-addresses. As the real platform, the server asks for credentials, takes a submission only for a file that arrived
-whole, and counts what is spent. A fault is used once, by the first request whose path it is found in (as a regular
-expression). Its answer is `cut` (the connection is closed at once), `cut after` (closed after the work was done), a
-status with a body, (500, {...}), or those and `after`, (500, {...}, "after").
+The client takes this server for the proxy to http://localhost. As the real platform, it asks for credentials, takes a
+submission only for a file that arrived whole, and counts what is spent. A fault is used once, by the first request
+whose path it is found in (as a regular expression). Its answer is `cut` (the connection is closed at once), `cut after`
+(closed after the work was done), a status with a body, (500, {...}), or those and `after`, (500, {...}, "after").
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import os
 import re
 import threading
 import zipfile
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ from submissions.leaderboard import client
 
 USER, KEY, TOKEN = "ada", "0123456789abcdef0123456789abcdef", "KGAT_fedcba98765432100123456789"
 SIGNATURE = "Signature=5ecre7"
-Answer = tuple[int, Any]
 
 
 class Refused(Exception):
@@ -84,13 +82,14 @@ class KaggleServer:
         """Score a submission, or let it fail."""
         one = next(one for one in self.submissions if str(one["ref"]) == ref)
         one |= {"status": "ERROR" if error else "COMPLETE", "errorDescription": error}
-        one |= {"publicScore": _text(public), "privateScore": _text(private)}
+        one |= {name: "" if value is None else str(value) for name, value in
+                (("publicScore", public), ("privateScore", private))}  # fmt: skip
 
     def calls(self, name: str) -> list[Any]:
         """What the requests whose path has `name` in it brought."""
         return [content for path, content in self.requests if name in path]
 
-    # ---- what each call does; names as in the client ----
+    # What each call does; names as in the client.
 
     def IntrospectToken(self, asked: dict[str, Any]) -> Any:
         return {"active": True, "username": USER} if asked["token"] == TOKEN else {"active": False}
@@ -142,9 +141,7 @@ class KaggleServer:
         return {"versionNumber": len(kernel["versions"]), "invalidDatasetSources": unknown}
 
     def GetKernelSessionStatus(self, asked: dict[str, Any]) -> Any:
-        kernel = self.kernels.get(f"{asked['userName']}/{asked['kernelSlug']}")
-        if kernel is None:
-            raise Refused(403, "Permission 'kernels.get' was denied")
+        kernel = self.kernels[f"{asked['userName']}/{asked['kernelSlug']}"]
         return {"status": next_status(kernel)} | ({"failureMessage": kernel["failure"]} if kernel["failure"] else {})
 
     def GetDatasetStatus(self, asked: dict[str, Any]) -> Any:
@@ -164,12 +161,8 @@ class KaggleServer:
         return self.version(f"{asked['ownerSlug']}/{asked['slug']}", asked, "")
 
     def CreateDatasetVersion(self, asked: dict[str, Any]) -> Any:
-        name = f"{asked['ownerSlug']}/{asked['datasetSlug']}"
-        if name not in self.datasets:
-            raise Refused(404, "Dataset not found")
-        return self.version(name, asked["body"], asked["body"].get("versionNotes", ""))
-
-    # ---- shared ----
+        body = asked["body"]
+        return self.version(f"{asked['ownerSlug']}/{asked['datasetSlug']}", body, body.get("versionNotes", ""))
 
     def competition(self, asked: dict[str, Any]) -> dict[str, Any]:
         found = self.competitions.get(asked["competitionName"])
@@ -194,7 +187,7 @@ class KaggleServer:
             raise Refused(400, "Submission not allowed: your team has used its daily submissions.")
         ref = 1000 + len(self.submissions)
         one = {"ref": ref, "fileName": name, "description": asked.get("submissionDescription", ""), "status": "PENDING"}
-        one |= {"date": _now(len(self.submissions)), "publicScore": "", "privateScore": ""}
+        one |= {"date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}7Z", "publicScore": "", "privateScore": ""}
         self.submissions.append(one | {"content": content, "totalBytes": len(content)})
         return {"message": f"Successfully submitted to {asked['competitionName']}", "ref": ref}
 
@@ -216,29 +209,21 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
-    def do_POST(self) -> None:
-        self.answer(json.loads(self.read() or b"{}"))
-
-    def do_PUT(self) -> None:
-        self.answer(self.read())
-
     def do_GET(self) -> None:
-        self.answer(None)
+        content: Any = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.answer(json.loads(content or b"{}") if self.command == "POST" else content)
 
-    def read(self) -> bytes:
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+    do_POST = do_PUT = do_GET
 
     def answer(self, content: Any) -> None:
         path = urlsplit(self.path).path
         with self.platform.lock:
             self.platform.requests.append((path, content))
-            faults = self.platform.faults
-            fault = next((fault for fault in faults if re.search(fault[0], path)), None)
-            if fault:
-                faults.remove(fault)
-            kind = fault[1] if fault else None
-            late = isinstance(kind, tuple) and kind[2:] == ("after",)
-            if late or kind in (None, "cut after"):
+            fault = next((fault for fault in self.platform.faults if re.search(fault[0], path)), ("", None))
+            if fault in self.platform.faults:
+                self.platform.faults.remove(fault)
+            kind = fault[1]
+            if kind in (None, "cut after") or kind[2:] == ("after",):
                 status, body = self.work(path, content)
             if isinstance(kind, tuple):
                 status, body = kind[:2]
@@ -248,7 +233,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.send(status, body)
 
-    def work(self, path: str, content: Any) -> Answer:
+    def work(self, path: str, content: Any) -> tuple[int, Any]:
         platform, last = self.platform, path.rsplit("/", 1)[-1]
         if path.startswith("/storage/"):
             return 200, archive(platform.competitions[path.split("/")[2]]["files"])
@@ -270,11 +255,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(302 if redirect else status)
         if redirect:
             self.send_header("Location", body)
-        elif isinstance(body, bytes):
-            self.send_header("Accept-Ranges", "bytes")
-            self.send_header("Last-Modified", "Wed, 01 Jan 2025 00:00:00 GMT")
-        else:
-            self.send_header("Content-Type", "application/json")
+        self.send_header("Last-Modified", "Wed, 01 Jan 2025 00:00:00 GMT")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -292,11 +273,3 @@ def archive(files: dict[str, bytes]) -> bytes:
         for name, content in files.items():
             packed.writestr(zipfile.ZipInfo(name), content)
     return buffer.getvalue()
-
-
-def _now(seconds: int = 0) -> str:
-    return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S.%f") + "7Z"
-
-
-def _text(score: float | None) -> str:
-    return "" if score is None else str(score)
