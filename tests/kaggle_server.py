@@ -255,6 +255,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(302 if redirect else status)
         if redirect:
             self.send_header("Location", body)
+        self.send_header("Content-Type", "text/html" if isinstance(body, bytes) else "application/json")
         self.send_header("Last-Modified", "Wed, 01 Jan 2025 00:00:00 GMT")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
