@@ -81,8 +81,8 @@ def main() -> None:
             found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
             for seed in range(args.seeds):
                 context = Context(*roles, [], [], Task([target]), seed, Path(cache))
-                for shared in shared_caches(config, context):
-                    shared.cache.load(shared.keys(rows))
+                for shared, keys in shared_caches(config, context, [rows]):
+                    shared.load(keys)
                 for way, patch in WAYS.items():
                     with patch:
                         found[way].append(measure(config, context, rows, *folds[seed % 5]))

@@ -114,8 +114,8 @@ def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray
     rows = Rows(list(table["id"]), table[told["inputs"]], table[told["targets"]].to_numpy(dtype=np.float64))
     stages = StagesConfig.model_validate({"stages": stages_of(text)}).stages
     for config in stages.values():
-        for shared in shared_caches(config, context):
-            shared.cache.load(shared.keys(rows))
+        for cache, keys in shared_caches(config, context, [rows]):
+            cache.load(keys)
     order = np.random.default_rng(derive_seed(draw // 2, "holdout", name)).permutation(len(rows))
     halves = rows.take(order[: len(rows) // 2]), rows.take(order[len(rows) // 2 :])
     train, holdout = halves if draw % 2 == 0 else halves[::-1]

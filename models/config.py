@@ -25,7 +25,7 @@ from models.settings import (
     Unimol2Stage,
     UnimolStage,
     Weight,
-)
+)  # fmt: skip
 
 
 class FileStage(Stage):
@@ -79,6 +79,17 @@ OURS = (
 """Parameters of LightGBM and CatBoost that a job sets itself."""
 
 
+def _known_parameters(stage: str) -> set[str]:
+    """Names that the library of a stage has; LightGBM takes others without a word."""
+    if stage == "LightgbmStage":
+        from lightgbm.basic import _ConfigAliases
+
+        return set(_ConfigAliases._get_all_param_aliases())
+    from catboost import CatBoostRegressor
+
+    return set(inspect.signature(CatBoostRegressor).parameters)
+
+
 class TreesStage(FeatureStage):
     """What every stage of boosted trees has, one booster per target."""
 
@@ -93,21 +104,13 @@ class TreesStage(FeatureStage):
     """The library's own, by its names, such as another objective (CatBoost's loss_function), by which the trees are
     then counted, too. Unset, it is the absolute error where the metric is made of it, else the squared one."""
 
-    @classmethod
-    def known_parameters(cls) -> set[str]:
-        """What the library itself can be told."""
-        raise NotImplementedError
-
     @field_validator("parameters")
     @classmethod
     def _parameters_are_known(cls, parameters: dict[str, Any]) -> dict[str, Any]:
-        known = cls.known_parameters() if parameters else set()
         for name in parameters:
-            if name in cls.model_fields:
-                raise ValueError(f"{name} is a setting of the stage; write it beside parameters, not in it")
-            if name in OURS:
-                raise ValueError(f"{name} is set by the job; remove it")
-            if name not in known:
+            if name in cls.model_fields or name in OURS:
+                raise ValueError(f"{name} is set by the stage; remove it, or write it beside parameters, not in it")
+            if name not in (known := _known_parameters(cls.__name__)):
                 close = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
                 raise ValueError(f"the library has no parameter {name!r}; close to it: {', '.join(close) or 'none'}")
         return parameters
@@ -122,13 +125,6 @@ class LightgbmStage(TreesStage):
     feature_fraction: Share = 0.3
     bagging_fraction: Share = 0.8
     lambda_l2: Weight = 1.0
-
-    @classmethod
-    def known_parameters(cls) -> set[str]:
-        """LightGBM's names; it takes others without a word."""
-        from lightgbm.basic import _ConfigAliases
-
-        return set(_ConfigAliases._get_all_param_aliases())
 
 
 class CatboostStage(TreesStage):
@@ -147,13 +143,6 @@ class CatboostStage(TreesStage):
     """Share of the features that each split may use."""
     subsample: Share = 0.8
     """Share of the rows that each tree is fitted on."""
-
-    @classmethod
-    def known_parameters(cls) -> set[str]:
-        """CatBoost's names."""
-        from catboost import CatBoostRegressor
-
-        return set(inspect.signature(CatBoostRegressor).parameters)
 
 
 class RegressorStage(Stage):
@@ -223,10 +212,6 @@ class StagesConfig(StrictModel):
 
 
 def load_stages(name: str) -> dict[str, Any]:
-    """The `stages:` section of a YAML, in its order: name of the stage -> its settings.
-
-    Raises:
-        ConfigError: with every mistake of the section.
-    """
+    """The `stages:` section of a YAML, in its order: name of the stage -> its settings."""
     path, document = read_yaml(name)
     return validate(StagesConfig, {"stages": document.get("stages", {})}, path).stages

@@ -6,8 +6,7 @@ A kind of this project is a settings class in `models/config.py` and a file of i
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from competition.tables import Rows
 from models.config import CustomStage, EmbeddingStage, TreesStage
@@ -32,30 +31,23 @@ def build_stage(config: Stage, context: Context) -> FittedStage:
     return Transformed(stage, config.target_transform)
 
 
-@dataclass(frozen=True)
-class Shared:
-    """A cache that the jobs of a stage read, so that it is filled before they start.
+def shared_caches(config: Stage, context: Context, tables: Sequence[Rows]) -> list[tuple[Cache, list[str]]]:
+    """The caches that the jobs of a stage read, each with the molecules or texts of some rows, sorted and once each.
 
-    keys: the molecules or texts of some rows that it has to hold.
+    They are filled before the jobs start. Without torch, since the parent process of all workers asks.
     """
 
-    cache: Cache
-    keys: Callable[[Rows], Iterable[str]]
+    def molecules(columns: list[str]) -> list[str]:
+        return sorted({smiles for rows in tables for column in columns for smiles in rows.inputs[column]})
 
-
-def shared_caches(config: Stage, context: Context) -> list[Shared]:
-    """The caches that a stage reads. Without torch, since the parent process of all workers asks."""
-
-    def molecules(columns: list[str]) -> Callable[[Rows], Iterable[str]]:
-        return lambda rows: (smiles for column in columns for smiles in rows.inputs[column])
-
-    found = [Shared(cache, molecules(context.smiles)) for cache in stage_features(config, context)]
+    found = [(cache, molecules(context.smiles)) for cache in stage_features(config, context)]
     if isinstance(config, ConformerStage):
         conformers = conformer_cache(context.cache, **config.conformer_settings)
-        found.append(Shared(conformers, molecules(config.columns or context.smiles)))
+        found.append((conformers, molecules(config.columns or context.smiles)))
     if isinstance(config, EmbeddingStage):
         template = read_template(config, context)
-        found.append(Shared(encoder_cache(config, context.cache), lambda rows: template.texts(rows.inputs, SEPARATOR)))
+        texts = {text for rows in tables for text in template.texts(rows.inputs, SEPARATOR)}
+        found.append((encoder_cache(config, context.cache), sorted(texts)))
     return found
 
 

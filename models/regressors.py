@@ -13,20 +13,16 @@ from typing import Any
 from competition.errors import ConfigError
 
 MODULES = {
-    "cross_decomposition": "CCA PLSCanonical PLSRegression",
+    "cross_decomposition": "CCA PLSCanonical PLSRegression", "gaussian_process": "GaussianProcessRegressor",
+    "kernel_ridge": "KernelRidge", "neural_network": "MLPRegressor", "svm": "LinearSVR NuSVR SVR",
+    "neighbors": "KNeighborsRegressor RadiusNeighborsRegressor", "tree": "DecisionTreeRegressor ExtraTreeRegressor",
     "ensemble": "AdaBoostRegressor BaggingRegressor ExtraTreesRegressor GradientBoostingRegressor "
     "HistGradientBoostingRegressor RandomForestRegressor",
-    "gaussian_process": "GaussianProcessRegressor",
-    "kernel_ridge": "KernelRidge",
     "linear_model": "ARDRegression BayesianRidge ElasticNet ElasticNetCV HuberRegressor Lars LarsCV Lasso LassoCV "
     "LassoLars LassoLarsCV LassoLarsIC LinearRegression OrthogonalMatchingPursuit OrthogonalMatchingPursuitCV "
     "PassiveAggressiveRegressor QuantileRegressor RANSACRegressor Ridge RidgeCV SGDRegressor TheilSenRegressor "
     "TweedieRegressor",
-    "neighbors": "KNeighborsRegressor RadiusNeighborsRegressor",
-    "neural_network": "MLPRegressor",
-    "svm": "LinearSVR NuSVR SVR",
-    "tree": "DecisionTreeRegressor ExtraTreeRegressor",
-}
+}  # fmt: skip
 """Module -> its regressors of many features for labels of either sign; scikit-learn's own list would import torch."""
 MODULE_OF = {name: module for module, names in MODULES.items() for name in names.split()}
 

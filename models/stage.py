@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 
 from competition.config import CompetitionConfig
 from competition.errors import ConfigError
+from competition.files import read_json, write_json
 from competition.tables import Rows
 from competition.task import Task
 from models.config import FileStage
 from models.settings import Stage
+
+NOTES = "notes.json"
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,16 @@ class FittedStage(Protocol):
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
         """Predictions (n_rows, n_outputs) in the targets' own units, in the order of `rows`, from `folder`."""
+
+
+def write_notes(folder: Path, notes: list[str]) -> None:
+    """Leave sentences for a person in a job's folder, while it is fitted: printed and reported once per stage."""
+    write_json(folder / NOTES, notes)
+
+
+def read_notes(folder: Path) -> list[str]:
+    """The sentences of a job; none where it left no file."""
+    return list(read_json(folder / NOTES)) if (folder / NOTES).exists() else []
 
 
 def require_inputs(stage: Stage, competition: CompetitionConfig) -> None:

@@ -54,12 +54,12 @@ def check(config: Config, here: bool = True) -> str:
     lines, mistakes = [describe(prepared.report)], []
     for name, stage in config.stages.items():
         try:
-            found, doubts = _check_stage(stage, competition, prepared, folds, here)
+            found = _check_stage(stage, competition, prepared, folds, here)
         except (ConfigError, DataError) as error:  # with a line for each mistake
             mistakes += [f"stages.{name}: {line}" for line in str(error).splitlines()]
             continue
         n_jobs = len(stage.seeds) * (int(folds.max()) + 1 + (stage.final_fit != "folds"))
-        lines += [f"stage {name}: {found}; {n_jobs} jobs", *(f"WARNING stage {name}: {doubt}" for doubt in doubts)]
+        lines.append(f"stage {name}: {found}; {n_jobs} jobs")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return "\n".join(lines)
@@ -67,8 +67,8 @@ def check(config: Config, here: bool = True) -> str:
 
 def _check_stage(
     stage: Any, competition: CompetitionConfig, prepared: Prepared, folds: NDArray[np.int64], here: bool
-) -> tuple[str, list[str]]:
-    """What is known of a stage before its first job, and what looks wrong, in words."""
+) -> str:
+    """What is known of a stage before its first job, in words."""
     if here and isinstance(stage, NeuralStage):
         has_gpu = bool(usable_gpus())  # whether it has bf16 only torch knows; the stage asks it
         require_precision(stage.precision, has_gpu, has_gpu or cpu_has_bf16())
@@ -98,10 +98,8 @@ def _check_stage(
     said = stage.kind + (f" from {weights}" if weights else "")
     if weights in WEIGHT_SETS and (labels := WEIGHT_SETS[weights].labels):
         said += f" ({labels}: check that they are not this competition's)"
-    if not isinstance(stage, FileStage):
-        return said, []
-    mark, doubts = check_predictions(stage, competition, prepared, folds)
-    return said + (f"; {mark}: {FOLD_MARKS[mark]}" if mark else ""), doubts
+    mark = check_predictions(stage, competition, prepared, folds) if isinstance(stage, FileStage) else None
+    return said + (f"; {mark}: {FOLD_MARKS[mark]}" if mark else "")
 
 
 def _check_metric(competition: CompetitionConfig, y: NDArray[np.float64], folds: NDArray[np.int64]) -> None:

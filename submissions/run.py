@@ -346,7 +346,7 @@ def _manifest(run: Run) -> dict[str, Any]:
         marks += ["refit"] if settings.final_fit != "folds" else []
         if settings.kind == "file":
             theirs = jobs[0].folder / COPY_OF_OOF
-            mark = fold_mark(theirs, competition.id, competition.columns_in_sample, columns.ids, columns.folds)
+            mark = fold_mark(theirs, competition.id, columns.ids, columns.folds)
             marks += [mark] if mark else []
         seeds = sorted(set(settings.seeds))
         stages.append({"name": name, "kind": settings.kind, "key": run.plan.keys[name], "seeds": seeds, "marks": marks})

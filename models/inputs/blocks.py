@@ -44,7 +44,7 @@ def vectoriser(**settings: Any) -> TfidfVectorizer:
     return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32, **settings)
 
 
-def learn_words(train: Rows, most: int, context: Context) -> dict[str, dict[str, Any]]:
+def learn_words(train: Rows, most: int, context: Context) -> dict[str, dict[str, list[Any]]]:
     """For each text column the words and word pairs that two training rows share, at most the `most` frequent ones."""
     learned = {}
     for name in context.text:
@@ -56,12 +56,11 @@ def learn_words(train: Rows, most: int, context: Context) -> dict[str, dict[str,
                 f"the text column {name!r} has no word that two training rows of a fold share; "
                 "leave it out of competition.text, or the stage out of stages."
             ) from None
-        vocabulary = {word: int(i) for word, i in fitted.vocabulary_.items()}
-        learned[name] = {"vocabulary": vocabulary, "idf": fitted.idf_.tolist()}
+        learned[name] = {"vocabulary": fitted.get_feature_names_out().tolist(), "idf": fitted.idf_.tolist()}
     return learned
 
 
-def words(rows: Rows, learned: dict[str, dict[str, Any]]) -> sparse.csr_matrix:
+def words(rows: Rows, learned: dict[str, dict[str, list[Any]]]) -> sparse.csr_matrix:
     """TF-IDF of each text column, (n_rows, n_words)."""
     parts = [sparse.csr_matrix((len(rows), 0), dtype=np.float32)]
     for name, of_column in learned.items():
@@ -87,9 +86,10 @@ def fit_columns(train: Rows, config: Any, context: Context, folder: Path) -> Non
     values = _numbers_of(train, config, context)
     known = np.ma.masked_invalid(values)
     mean, scale = known.mean(axis=0).filled(0.0), known.std(axis=0).filled(0.0)  # 0 for a column without any number
-    stored = {"mean": mean, "scale": np.where(scale > 1e-9, scale, 1.0), "gaps": np.isnan(values).any(axis=0)}
+    stored = {"mean": mean.tolist(), "scale": np.where(scale > 1e-9, scale, 1.0).tolist()}
+    stored["gaps"] = np.isnan(values).any(axis=0).tolist()
     categories = learn_categories(train, context.categorical if config.columns_before_head else [])
-    write_json(folder / COLUMNS, {**{k: v.tolist() for k, v in stored.items()}, "categories": categories})
+    write_json(folder / COLUMNS, {**stored, "categories": categories})
 
 
 def read_columns(rows: Rows, config: Any, context: Context, folder: Path) -> NDArray[np.float32]:

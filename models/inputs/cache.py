@@ -13,7 +13,6 @@ import io
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,10 +57,20 @@ class Cache:
     def missing(self, keys: Iterable[str]) -> list[str]:
         """The distinct keys that are not in the cache, sorted."""
         wanted = set(keys)
-        for shard in self.folder.glob("*.npz"):
-            with _opened(shard) as arrays:
-                wanted.difference_update(arrays["keys"].tolist())
+        for names, _ in self._shards():
+            wanted.difference_update(names)
         return sorted(wanted)
+
+    def _shards(self) -> Iterator[tuple[list[str], Any]]:
+        """Keys and arrays of each shard; an array is decompressed when it is asked for."""
+        for shard in self.folder.glob("*.npz"):
+            try:
+                with np.load(shard) as arrays:
+                    yield arrays["keys"].tolist(), arrays
+            except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+                raise DataError(
+                    f"{shard} is a damaged part of the cache ({error}); delete it and run again."
+                ) from error
 
     def shard(self, keys: list[str]) -> Path:
         """File of the shard of some keys."""
@@ -79,37 +88,17 @@ class Cache:
         return computed
 
     def load(self, keys: Iterable[str]) -> tuple[list[Array], list[str]]:
-        """Arrays and status words in the order of `keys`; what is missing is computed here.
-
-        Raises:
-            DataError: if a shard is damaged, or `check` refuses a status word.
-        """
+        """Arrays and status words in the order of `keys`; what is missing is computed here."""
         keys = list(keys)
         wanted, found = set(keys), dict[str, tuple[Array, str]]()
-        for shard in self.folder.glob("*.npz"):
-            with _opened(shard) as arrays:
-                names = arrays["keys"].tolist()
-                if not wanted.isdisjoint(names):
-                    parts = np.split(arrays["values"], np.cumsum(arrays["lengths"])[:-1])
-                    rows = zip(names, parts, arrays["status"].tolist(), strict=True)
-                    found |= {name: (part, word) for name, part, word in rows if name in wanted}
+        for names, arrays in self._shards():
+            if not wanted.isdisjoint(names):
+                parts = np.split(arrays["values"], np.cumsum(arrays["lengths"])[:-1])
+                rows = zip(names, parts, arrays["status"].tolist(), strict=True)
+                found |= {name: (part, word) for name, part, word in rows if name in wanted}
         missing = sorted(wanted - found.keys())
         for start in range(0, len(missing), self.per_shard):
             found |= self.compute_shard(missing[start : start + self.per_shard])
         if self.check is not None:
             self.check({key: word for key, (_, word) in found.items()})
         return [found[key][0] for key in keys], [found[key][1] for key in keys]
-
-
-@contextmanager
-def _opened(shard: Path) -> Iterator[Any]:
-    """The arrays of a shard; each is decompressed when it is asked for.
-
-    Raises:
-        DataError: if the file is damaged.
-    """
-    try:
-        with np.load(shard) as arrays:
-            yield arrays
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError) as error:
-        raise DataError(f"{shard} is a damaged part of the cache ({error}); delete it and run again.") from error

@@ -12,7 +12,7 @@ from competition.files import digest
 PROJECT = Path(__file__).parents[2]
 ROOMS = ("models", "competition", "folds")
 NO_RESULT = {
-    "config", "settings", "stage", "notes", "machine", "code", "weights", "errors", "files", "paths",
+    "config", "settings", "stage", "machine", "code", "weights", "errors", "files", "paths",
     "durations",
 }  # fmt: skip
 """Modules that change no result: settings and digests of weights are in keys themselves, the others read and say."""
@@ -55,14 +55,11 @@ def _with_imports(files: list[Path]) -> dict[Path, str]:
 @functools.cache
 def _code_of(text: str) -> tuple[str, list[str]]:
     """A module without comments and docstrings, and the files of ours that it may import."""
-    tree = ast.parse(text)
-    imported: list[str] = []
+    tree, imported = ast.parse(text), list[str]()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in ROOMS:
             module = node.module.replace(".", "/")
             imported += [f"{module}.py", *(f"{module}/{alias.name}.py" for alias in node.names)]
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
-            ast.get_docstring(node, clean=False) is not None
-        ):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
             node.body = node.body[1:]
     return ast.dump(tree), imported

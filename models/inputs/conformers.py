@@ -18,6 +18,7 @@ import numpy as np
 from rdkit import Chem, RDLogger
 from rdkit.Chem import AllChem, rdDepictor, rdDistGeom
 
+from competition.clean import listed
 from competition.errors import DataError
 from models.inputs.cache import Array, Cache
 
@@ -41,8 +42,8 @@ def conformer_cache(root: Path, conformers: int, fragments: str, repeat_units: s
 
 
 def _computed(settings: dict[str, Any], smiles: list[str]) -> list[tuple[Array, str]]:
-    fragments, repeat_units, conformers = (settings[name] for name in ("fragments", "repeat_units", "conformers"))
-    return [embedded(prepared(text, fragments, repeat_units), conformers) for text in smiles]
+    molecules = (prepared(text, settings["fragments"], settings["repeat_units"]) for text in smiles)
+    return [embedded(molecule, settings["conformers"]) for molecule in molecules]
 
 
 def select(conformers: Array, number: int) -> Array:
@@ -52,12 +53,11 @@ def select(conformers: Array, number: int) -> Array:
 
 def refuse_flat(statuses: dict[str, str]) -> None:
     """Refuse molecules without 3-D coordinates, by SMILES and status."""
-    flat = sorted(smiles for smiles, status in statuses.items() if status == "flat")
-    if flat:
+    if flat := sorted(smiles for smiles, status in statuses.items() if status == "flat"):
         raise DataError(
-            f"{len(flat)} of {len(statuses)} molecules have no 3-D conformer: "
-            f"{', '.join(flat[:3])}{' ...' if len(flat) > 3 else ''}. Set the stage's unembeddable: flat to give them "
-            "2-D coordinates, or for salts fragments: largest, or for '*' repeat_units: cap."
+            f"{len(flat)} of {len(statuses)} molecules have no 3-D conformer: {listed(flat)}. Set the stage's "
+            "unembeddable: flat to give them 2-D coordinates, or for salts fragments: largest, or for '*' "
+            "repeat_units: cap."
         )
 
 
@@ -78,10 +78,10 @@ def prepared(smiles: str, fragments: str, repeat_units: str) -> Chem.Mol:
     are_ends = len(stars) == len(bonds) == 2 and all(
         bond.GetBondType() == Chem.BondType.SINGLE and bond.GetOtherAtom(star).GetAtomicNum() for star, bond in bonds
     )
-    closed = Chem.RWMol(molecule)
     if repeat_units == "cyclic_dimer" and are_ends:
         closed = _cyclic(molecule, stars)
     else:
+        closed = Chem.RWMol(molecule)
         for star in stars:
             closed.ReplaceAtom(star.GetIdx(), Chem.Atom(6))
     Chem.SanitizeMol(closed)
@@ -107,10 +107,8 @@ def embedded(molecule: Chem.Mol, conformers: int = 1) -> tuple[Array, str]:
     for, they repeat.
     """
     molecule = Chem.AddHs(molecule)
-    way, relaxed = (
-        next((way for way in ("", "random", "distances") if _embed(molecule, conformers, way)), "flat"),
-        False,
-    )
+    ways = (way for way in ("", "random", "distances") if _embed(molecule, conformers, way))
+    way, relaxed = next(ways, "flat"), False
     if way == "flat":
         rdDepictor.Compute2DCoords(molecule)
     elif AllChem.MMFFHasAllMoleculeParams(molecule):  # one that has not converged is kept as it is

@@ -59,7 +59,11 @@ def molecule_features(kinds: Iterable[str], n_bits: int, root: Path) -> list[Cac
         root: folder of all caches.
     """
     names = [name for kind in kinds for name in (MAPLIGHT if kind == "maplight" else (kind,))]
-    return [_cache(name, n_bits, root) for name in dict.fromkeys(names)]
+    caches = []
+    for name in dict.fromkeys(names):
+        settings = {"n_bits": n_bits} if name in ("morgan", "avalon") else {}
+        caches.append(Cache(root, name, settings, partial(_computed, name, n_bits)))
+    return caches
 
 
 def stage_features(config: Stage, context: Context) -> list[Cache]:
@@ -67,11 +71,6 @@ def stage_features(config: Stage, context: Context) -> list[Cache]:
     kinds = getattr(config, "features", None) or getattr(config, "molecule_features", [])
     n_bits = getattr(config, "n_bits", NEURAL_BITS)
     return molecule_features(kinds, n_bits, context.cache) if context.smiles else []
-
-
-def _cache(name: str, n_bits: int, root: Path) -> Cache:
-    settings = {"n_bits": n_bits} if name in ("morgan", "avalon") else {}
-    return Cache(root, name, settings, partial(_computed, name, n_bits))
 
 
 def _computed(name: str, n_bits: int, smiles: list[str]) -> list[tuple[Array, str]]:

@@ -21,19 +21,15 @@ BATCH = 32
 
 
 def encoder_cache(config: EmbeddingStage, root: Path) -> Cache:
-    """Cache of what `embedded` gives for a text."""
+    """Cache of what `embedded` gives for each text."""
     settings = config.model_dump(mode="json", include={"pooling", "max_length", "too_long"})
     settings |= {"weights": digest_of_weights(config.weights), "atoms": reads_atoms(config)}
     settings["transformers"] = metadata.version("transformers")
-    return Cache(root, "embedding", settings, functools.partial(_computed, config), per_shard=SHARD, gpu=True)
+    return Cache(root, "embedding", settings, functools.partial(embedded, config), per_shard=SHARD, gpu=True)
 
 
-def _computed(config: EmbeddingStage, texts: list[str]) -> list[tuple[Array, str]]:
-    return [(row[None], "ok") for row in embedded(texts, config)]
-
-
-def embedded(texts: list[str], config: EmbeddingStage) -> Array:
-    """Texts as (n_texts, width + 3): pooled features, numbers of tokens and of unknown ones, whether a text was cut."""
+def embedded(config: EmbeddingStage, texts: list[str]) -> list[tuple[Array, str]]:
+    """Each text as (1, width + 3): pooled features, numbers of tokens and of unknown ones, whether it was cut."""
     import torch
 
     from models.inputs.tokens import encode, pad, separator_of
@@ -50,7 +46,8 @@ def embedded(texts: list[str], config: EmbeddingStage) -> Array:
             states, mask = encoder(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
             of_text = states[:, 0] if config.pooling == "cls" else (states * mask).sum(1) / mask.sum(1)
         pooled.append(of_text.cpu().numpy())
-    return np.hstack([np.concatenate(pooled)[np.argsort(by_length)], counts], dtype=np.float32)
+    found = np.hstack([np.concatenate(pooled)[np.argsort(by_length)], counts], dtype=np.float32)
+    return [(row[None], "ok") for row in found]
 
 
 @functools.lru_cache(maxsize=1)

@@ -21,16 +21,13 @@ SEPARATOR = "[SEP]"
 
 @dataclass(frozen=True)
 class Template:
-    """How a text is made of columns.
-
-    columns: in the order of the text.
-    literals: what stands before each column, and behind the last.
-    smiles: those of the columns that hold SMILES.
-    """
+    """How a text is made of columns."""
 
     columns: list[str]
     literals: list[str]
+    """What stands before each column, and behind the last."""
     smiles: frozenset[str]
+    """Those of the columns that hold SMILES."""
 
     @property
     def is_reaction(self) -> bool:
@@ -84,9 +81,8 @@ def read_template(stage: TextStage, inputs: CompetitionConfig | Context) -> Temp
     foreign = [column for column in columns if column not in known]
     if foreign or not columns:
         raise ConfigError(
-            "a stage that reads text takes columns of molecules, text or categories "
-            f"({', '.join(known) or 'there are none'}); found {', '.join(foreign) or 'no text or molecule column'}. "
-            "Name the column under competition.text or competition.smiles."
+            f"a stage that reads text takes columns of molecules, text or categories ({', '.join(known) or 'none'}); "
+            f"found {', '.join(foreign) or 'none'}. Name the column under competition.text or competition.smiles."
         )
     molecules = frozenset(columns if reads_atoms(stage) else {*columns} & {*inputs.smiles})
     if molecules >= set(columns):  # blanks around an arrow are for the reader
@@ -95,14 +91,13 @@ def read_template(stage: TextStage, inputs: CompetitionConfig | Context) -> Temp
     if enumerates := getattr(stage, "enumerate_smiles", False):
         if not molecules:
             raise ConfigError(
-                f"enumerate_smiles needs a column of molecules; this stage reads {', '.join(columns)}. "
-                "Name one, or set tokens: smiles where a text column holds SMILES."
+                f"enumerate_smiles needs a column of molecules; found {', '.join(columns)}. Name one, or set "
+                "tokens: smiles where a text column holds SMILES."
             )
         if enumerates == "order" and len(columns) > 1 and not found.is_reaction:
             raise ConfigError(
-                "enumerate_smiles: order needs columns that are a side of a reaction; this stage reads "
-                f"{', '.join(columns)} in their order. Set a template with an arrow, such as template: "
-                '"{' + "}.{".join(columns) + '}>>".'
+                "enumerate_smiles: order needs columns that are a side of a reaction. Set a template with an arrow, "
+                'such as "{' + "}.{".join(columns) + '}>>".'
             )
     return found
 

@@ -8,7 +8,6 @@ table. A repository of the hub is read at the revision that it had when it was f
 from __future__ import annotations
 
 import importlib.util
-import os
 import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -74,12 +73,8 @@ def _of_set(name: str, known: WeightSet) -> dict[str, Path]:
     if package and (spec := importlib.util.find_spec(package)) and spec.submodule_search_locations:
         places.append(Path(spec.submodule_search_locations[0]) / inside)
     folder = next((place for place in places if all((place / file).is_file() for file in known.files)), None)
-    if folder is None and known.hub:
-        folder = _from_hub(name, known.hub, list(known.files))
-    elif folder is None and known.url:
-        folder = _fetched(name, known.url, list(known.files))
-    elif folder is None:
-        raise _unreachable(name, f"its package {package} is not installed")
+    if folder is None:
+        folder = _from_hub(name, known.hub, list(known.files)) if known.hub else _from_web(name, known)
     for file, expected in known.files.items():
         if expected and (found := sha256_of(folder / file)) != expected:
             raise ConfigError(
@@ -90,35 +85,28 @@ def _of_set(name: str, known: WeightSet) -> dict[str, Path]:
 
 
 def _from_hub(name: str, repository: str, files: list[str]) -> Path:
-    """The folder of a repository at its revision of the first use; out of reach of the hub, as its cache has it.
+    """The folder of a repository at its revision of the first use, from the hub's cache where that has it.
 
     Args:
         files: that must be there; empty for those of an encoder.
     """
-    from huggingface_hub import HfApi, snapshot_download
-
-    def cached() -> Path | None:
-        try:
-            folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
-        except Exception:  # the hub's client raises many kinds; each means that there is nothing
-            return None
-        return folder if all((folder / file).is_file() for file in files) else None
+    from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 
     revisions = read_json(hub_revisions()) if hub_revisions().exists() else {}
-    revision = revisions.get(repository)
-    folder = cached() if revision or files else None
-    if folder is None:
-        try:
+    revision, needed = revisions.get(repository), files or ["config.json"]
+    try:
+        cached = [try_to_load_from_cache(repository, file, revision=revision) for file in needed]
+        is_there = all(isinstance(path, str) for path in cached)
+        folder = Path(str(cached[0])).parents[needed[0].count("/")] if is_there else None
+        if folder is None or not (files or any(file.suffix in WEIGHTS for file in folder.iterdir())):
             # Asked before the download, which alone retries for half a minute, or waits for ever.
             info = HfApi().repo_info(repository, revision=revision, timeout=PATIENCE)
             wanted = files or _of_encoder(file.rfilename for file in info.siblings or [])
             folder = Path(
                 snapshot_download(repository, revision=info.sha, allow_patterns=wanted, etag_timeout=PATIENCE)
             )
-        except Exception as error:  # as above
-            folder = cached()
-            if folder is None:
-                raise _unreachable(name, str(error) or type(error).__name__) from error
+    except Exception as error:  # the hub's client raises many kinds; each means that there is nothing
+        raise _unreachable(name, str(error) or type(error).__name__) from error
     if folder.name != revision:
         write_json(hub_revisions(), {**revisions, repository: folder.name})
     return folder
@@ -131,11 +119,13 @@ def _of_encoder(files: Iterable[str]) -> list[str]:
     return [name for name in known if not (is_safe and name.endswith(WEIGHTS[1]))]
 
 
-def _fetched(name: str, url: str, files: list[str]) -> Path:
+def _from_web(name: str, known: WeightSet) -> Path:
     """The folder with files of the web."""
+    if known.url is None:
+        raise _unreachable(name, "its package is not installed")
     try:
-        for file in files:
-            with urllib.request.urlopen(f"{url}/{file}", timeout=PATIENCE) as answer:
+        for file in known.files:
+            with urllib.request.urlopen(f"{known.url}/{file}", timeout=PATIENCE) as answer:
                 write_atomically(FETCHED / file, answer.read())
     except OSError as error:
         raise _unreachable(name, str(error)) from error
@@ -143,9 +133,8 @@ def _fetched(name: str, url: str, files: list[str]) -> Path:
 
 
 def _unreachable(name: str, why: str) -> ConfigError:
-    offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
     return ConfigError(
-        f"the weights {name!r} are in no folder of yours and in no installed package, and could not be "
-        f"reached{offline}: {why.splitlines()[0].rstrip('.')}. Run ./run.sh once with the network, put the files into "
+        f"the weights {name!r} are in no folder of yours and in no installed package, and could not be reached: "
+        f"{why.splitlines()[0].rstrip('.')}. Run ./run.sh once with the network, put the files into "
         f"{weight_folders()[-1] / name.split('/')[-1]}, or set WEIGHTS_DIR to the folder that has them."
     )

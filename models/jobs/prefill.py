@@ -22,8 +22,7 @@ def cache_items(
         planned: cache and key of all that items of other stages compute; what these compute is added.
     """
     items, groups = list[Item](), set[str]()
-    for shared in shared_caches(stage, context_of(competition, paths, 0)):
-        cache, keys = shared.cache, sorted({key for part in rows for key in shared.keys(part)})
+    for cache, keys in shared_caches(stage, context_of(competition, paths, 0), rows):
         folder, group = cache.folder.name, f"the {cache.name} ({cache.folder.name[-6:]})"
         missing = {key for key in cache.missing(keys) if (folder, key) not in planned}
         planned.update((folder, key) for key in missing)

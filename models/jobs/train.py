@@ -35,8 +35,8 @@ from models.jobs.ray_workers import workers_of
 from models.jobs.resume import resume
 from models.jobs.work import run_job
 from models.jobs.workers import Item, Workers
-from models.notes import read_notes
 from models.registry import asks_for_gpu, asks_for_threads
+from models.stage import read_notes
 
 SEEN_AFTER = 90
 """Seconds after which even a slow network file system shows what another machine wrote."""

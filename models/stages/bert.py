@@ -19,9 +19,8 @@ from models.inputs.encoders import check_vocabulary, cut_note, new_encoder, pret
 from models.inputs.spelling import ANY_SPELLING, mirrored, spelled
 from models.inputs.template import SEPARATOR, read_template
 from models.inputs.tokens import Ids, encode, learn_smiles_tokens, learn_word_pieces, pad, separator_of, unknown_share
-from models.notes import write_notes
 from models.settings import BertStage
-from models.stage import Context
+from models.stage import Context, write_notes
 from models.training.batches import Batches
 from models.training.heads import Pooling
 from models.training.mlm import pretrain

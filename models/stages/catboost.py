@@ -29,12 +29,9 @@ class Catboost(Trees):
     """The stage; its features are numbers, topics and, last, the codes of categories."""
 
     ranges = {
-        "depth": (4, 8),
-        "l2_leaf_reg": (0.5, 50.0),
-        "random_strength": (0.1, 10.0),
-        "rsm": (0.05, 1.0),
+        "depth": (4, 8), "l2_leaf_reg": (0.5, 50.0), "random_strength": (0.1, 10.0), "rsm": (0.05, 1.0),
         "subsample": (0.4, 1.0),
-    }
+    }  # fmt: skip
     refusals = (CatBoostError,)
 
     def _learn(self, train: Rows, folder: Path) -> None:
@@ -66,15 +63,12 @@ class Catboost(Trees):
     def _train(
         self, config: CatboostStage, sample: Sample, n_trees: int, held_back: Sample | None = None
     ) -> CatBoostRegressor:
-        bags = {"bootstrap_type": "MVS", "subsample": config.subsample}
         parameters = {
             "loss_function": "MAE" if self.context.absolute_errors else "RMSE",
             "iterations": n_trees,
-            **{
-                name: getattr(config, name)
-                for name in ("learning_rate", "depth", "l2_leaf_reg", "random_strength", "rsm")
-            },
-            **(bags if len(sample.y) >= FEW else {"bootstrap_type": "No"}),
+            "learning_rate": config.learning_rate,
+            **{name: getattr(config, name) for name in self.ranges},
+            "bootstrap_type": "MVS",
             "one_hot_max_size": ONE_HOT,
             "allow_const_label": True,
             "random_seed": self.seed,
@@ -83,6 +77,8 @@ class Catboost(Trees):
             "logging_level": "Silent",
             **config.parameters,
         }
+        if len(sample.y) < FEW:
+            parameters |= {"bootstrap_type": "No", "subsample": None}
         pools = [s and Pool(self._data(s.x), s.y, weight=s.weights) for s in (sample, held_back)]
         patience = config.patience if held_back else None
         return CatBoostRegressor(**parameters).fit(pools[0], eval_set=pools[1], early_stopping_rounds=patience)

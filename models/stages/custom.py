@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +17,22 @@ from competition.user_code import load_user_code
 from models.config import CustomStage
 from models.stage import Context
 
-METHODS = {"__init__": ["settings", "context"], "fit": ["train", "valid", "folder"], "predict": ["rows", "folder"]}
-
 
 class Custom:
-    """The stage; see `models.stage.FittedStage`. All methods raise a ConfigError where the class fails."""
+    """The stage; see `models.stage.FittedStage`."""
 
     def __init__(self, config: CustomStage, context: Context) -> None:
         self.config, self.context = config, context
         kind, settings = load_custom(config)
-        with self._told("__init__"):
-            self.stage = kind(settings, context)
+        self.stage = self._call(kind, settings, context)
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """What the class does with the training rows."""
-        with self._told("fit"):
-            self.stage.fit(train, valid, folder)
+        self._call(self.stage.fit, train, valid, folder)
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
         """Predictions (n_rows, n_outputs), finite; a single output may be (n_rows,)."""
-        with self._told("predict"):
-            y_pred = np.asarray(self.stage.predict(rows, folder), float)
+        y_pred = self._call(lambda: np.asarray(self.stage.predict(rows, folder), dtype=np.float64))
         y_pred = y_pred[:, None] if y_pred.ndim == 1 else y_pred
         shape = (len(rows), len(self.context.task.outputs))
         if y_pred.shape != shape or not np.isfinite(y_pred).all():
@@ -50,31 +43,27 @@ class Custom:
             )
         return y_pred
 
-    @contextmanager
-    def _told(self, method: str) -> Iterator[None]:
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            yield
+            return function(*arguments)
         except UserError:
             raise
         except (Exception, SystemExit) as error:  # a user's class may raise anything
-            file = Path(self.config.code.rpartition(":")[0])
-            own = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
+            file = self.config.code.rpartition(":")[0]
+            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+            where = f" in line {lines[-1]}" if lines else ""
             raise ConfigError(
-                f"{method} of {self.config.code} raised {type(error).__name__} in line {own[-1] if own else '?'}: "
-                f"{error}. Correct it; finished jobs are kept."
+                f"{self.config.code} raised {type(error).__name__}{where}: {error}. Correct it; finished jobs are kept."
             ) from error
 
 
 def load_custom(config: CustomStage) -> tuple[Any, Any]:
     """The class of a custom stage, and its settings, checked by its `Settings` where it has them."""
     found = load_user_code("code", config.code, "a class with fit and predict")
-    for name, arguments in METHODS.items():
-        try:
-            inspect.signature(getattr(found, name)).bind("self", *arguments)
-        except (AttributeError, TypeError):
-            raise ConfigError(
-                f"code: {config.code} must be a class with {name}(self, {', '.join(arguments)})."
-            ) from None
+    if not (hasattr(found, "fit") and hasattr(found, "predict")):
+        raise ConfigError(
+            f"code: {config.code} must be a class with fit(train, valid, folder) and predict(rows, folder)."
+        )
     if not hasattr(found, "Settings"):
         return found, config.settings
     return found, validate(found.Settings, config.settings, Path(config.code.rpartition(":")[0]), "settings")

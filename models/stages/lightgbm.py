@@ -18,17 +18,16 @@ from models.config import LightgbmStage
 from models.stages.per_target import Sample
 from models.stages.trees import FEW, Trees
 
+SQUARED, ABSOLUTE = {"objective": "regression", "metric": "rmse"}, {"objective": "regression_l1", "metric": "l1"}
+
 
 class Lightgbm(Trees):
     """The stage; without text its features are dense, with it sparse, and categories stand last."""
 
     ranges = {
-        "num_leaves": (4, 128),
-        "min_data_in_leaf": (2, 50),
-        "feature_fraction": (0.05, 1.0),
-        "bagging_fraction": (0.4, 1.0),
-        "lambda_l2": (0.01, 100.0),
-    }
+        "num_leaves": (4, 128), "min_data_in_leaf": (2, 50), "feature_fraction": (0.05, 1.0),
+        "bagging_fraction": (0.4, 1.0), "lambda_l2": (0.01, 100.0),
+    }  # fmt: skip
     refusals = (lightgbm.basic.LightGBMError,)
 
     def _features(self, rows: Rows, folder: Path) -> Any:
@@ -52,11 +51,8 @@ class Lightgbm(Trees):
         self, config: LightgbmStage, sample: Sample, n_trees: int, held_back: Sample | None = None
     ) -> lightgbm.Booster:
         n_rows, n_features = sample.x.shape
-        objective = {"objective": "regression", "metric": "rmse"}
-        if self.context.absolute_errors:
-            objective = {"objective": "regression_l1", "metric": "l1"}
         parameters = {
-            **({} if "objective" in config.parameters else objective),
+            **({} if "objective" in config.parameters else (ABSOLUTE if self.context.absolute_errors else SQUARED)),
             **{name: getattr(config, name) for name in ("learning_rate", *self.ranges)},
             "min_data_in_leaf": min(config.min_data_in_leaf, max(1, n_rows // 20)),
             "bagging_fraction": config.bagging_fraction if n_rows >= FEW else 1.0,

@@ -22,8 +22,7 @@ from competition.files import write_json
 from competition.tables import Rows
 from models.inputs.conformers import conformer_cache, select
 from models.inputs.weights import find_weights
-from models.notes import write_notes
-from models.stage import Context
+from models.stage import Context, write_notes
 from models.training.batches import Batches
 from models.training.neural import OnMolecules
 

@@ -18,7 +18,7 @@ from competition.paths import shown
 from competition.prepare import describe as describe_tables
 from competition.tables import own_rows
 from models.jobs.plan import REPORT
-from models.notes import read_notes
+from models.stage import read_notes
 from models.stages.file import FOLD_MARKS
 from submissions.blend.crossfit import score_per_target
 from submissions.blend.stacks import STACKS

@@ -46,27 +46,12 @@ def test_values_come_in_the_order_asked_whatever_their_shards_and_each_is_comput
     assert len(list(cache.folder.iterdir())) == 3  # 2 + 2 + 1 of the keys
 
 
-def test_a_shard_is_decompressed_once_and_only_its_keys_where_it_has_none_that_is_asked_for(
-    cache: Cache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for keys in (["C", "CC"], ["N", "NN"], ["O", "OO"]):
-        cache.compute_shard(keys)
-    read, get = list[str](), np.lib.npyio.NpzFile.__getitem__
-    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda self, name: (read.append(name), get(self, name))[1])
-    cache.load(["CC", "N"])
-    assert {name: read.count(name) for name in read} == {"keys": 3, "values": 2, "lengths": 2, "status": 2}
-    read.clear()
-    assert cache.missing(["CC", "F"]) == ["F"]
-    assert set(read) == {"keys"}
-
-
 def test_a_damaged_shard_is_named(cache: Cache) -> None:
     cache.compute_shard(["CO"])
     shard = next(cache.folder.glob("*.npz"))
     shard.write_bytes(shard.read_bytes()[:100])
-    for use in (cache.missing, cache.load):
-        with pytest.raises(DataError, match=f"{shard.name} is a damaged part of the cache"):
-            use(["CO"])
+    with pytest.raises(DataError, match=f"{shard.name} is a damaged part of the cache"):
+        cache.load(["CO"])
 
 
 def test_other_settings_and_an_edit_of_the_code_that_computes_have_another_folder(tmp_path: Path) -> None:
@@ -85,12 +70,10 @@ def test_other_settings_and_an_edit_of_the_code_that_computes_have_another_folde
     ("block", "expected"),
     [
         ({"kind": "lightgbm", "features": ["maccs"]}, {"maccs": ["CC", "CO", "N", "O"]}),
-        ({"kind": "gnn", "columns": ["b"], "molecule_features": ["erg"]}, {"erg": ["CC", "CO", "N", "O"]}),
         ({"kind": "unimol", "columns": ["b"], "molecule_features": ["erg"]},
          {"conformers": ["N", "O"], "erg": ["CC", "CO", "N", "O"]}),
         ({"kind": "embedding", "weights": "", "columns": ["b"]}, {"embedding": ["N", "O"]}),
         ({"kind": "gnn"}, {}),
-        ({"kind": "file", "folder": "x"}, {}),
     ],
 )  # fmt: skip
 def test_what_jobs_read_is_filled_before_them(block: dict[str, Any], expected: dict[str, Any], tmp_path: Path) -> None:
@@ -99,5 +82,5 @@ def test_what_jobs_read_is_filled_before_them(block: dict[str, Any], expected: d
     block = {**block, "weights": str(tmp_path)} if "weights" in block else block
     stage = TypeAdapter(StageConfig).validate_python(block)
     train = rows(a=["CC", "CO", "CC"], b=["N", "O", "O"])
-    found = shared_caches(stage, context(tmp_path, smiles=["a", "b"]))
-    assert {shared.cache.name: sorted(set(shared.keys(train))) for shared in found} == expected
+    found = shared_caches(stage, context(tmp_path, smiles=["a", "b"]), [train])
+    assert {cache.name: keys for cache, keys in found} == expected

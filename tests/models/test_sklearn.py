@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 from sklearn.utils import all_estimators, get_tags
@@ -60,13 +59,6 @@ def test_categories_and_words_are_seen_new_ones_are_no_error_and_no_shared_word_
         fit(tmp_path, [1.0, 2.0, 3.0], told={"text": ["note"]}, note=["one", "two", "three"])
 
 
-@pytest.mark.parametrize(("regressor", "sparse"), [("Ridge", True), ("BayesianRidge", False)])
-def test_words_stay_sparse_where_the_regressor_takes_that(regressor: str, sparse: bool, tmp_path: Path) -> None:
-    fit(tmp_path, np.arange(40.0), regressor, {"text": ["note"]}, note=RED)
-    features = from_bytes((tmp_path / "target_0.skops").read_bytes())["features"]
-    assert hasattr(features.transform(pd.DataFrame({"text note": RED})), "toarray") == sparse
-
-
 def test_a_rare_part_of_a_molecule_does_not_outweigh_what_is_common(tmp_path: Path) -> None:
     """One molecule has bromine; it is still predicted by its chain, not as a stranger to all others."""
     smiles = ["C" * n + "O" * k for n in range(2, 22) for k in (0, 1)]
@@ -89,7 +81,6 @@ def test_each_target_is_fitted_on_its_own_labels_in_its_own_units_and_a_row_of_w
     [
         ("KNeighborsRegressor", {}, np.ones(6), "KNeighborsRegressor takes no sample_weight"),
         ("RidgeCV", {"cv": 20}, None, "RidgeCV refuses the rows.*n_splits"),
-        ("MLPRegressor", {"hidden_layer_sizes": ["256"]}, None, "MLPRegressor refuses"),
         ("KNeighborsRegressor", {"n_neighbors": 9}, None, "KNeighborsRegressor refuses .*n_neighbors"),
     ],
 )
@@ -104,8 +95,6 @@ def test_what_scikit_learn_refuses_is_told(
     ("settings", "said"),
     [
         ({"regressor": "SVM"}, "stages.one: .*try SVR"),
-        ({"regressor": "ridge"}, "try Ridge"),
-        ({"regressor": "GammaRegressor"}, "scikit-learn has no such regressor"),
         ({"regressor": "SVR", "parameters": {"c": 10}}, "stages.one: SVR has no parameter 'c'; try C"),
         ({"regressor": "SVR", "parameters": {"C": -1}}, "stages.one: .*'C' .*Got -1"),
     ],
@@ -116,7 +105,11 @@ def test_an_unknown_name_or_value_is_refused_before_any_work(settings: dict[str,
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_the_table_has_all_regressors_of_many_features_for_labels_of_either_sign() -> None:
+def test_the_table_has_all_regressors_of_many_features_for_labels_of_either_sign_and_reading_it_imports_no_torch() -> (
+    None
+):
+    code = "import sys; from models.regressors import build_regressor; build_regressor('Ridge', {}, 0); "
+    assert not subprocess.run([sys.executable, "-c", code + "sys.exit('torch' in sys.modules)"], cwd=PROJECT).returncode
     found = set()
     for name, kind in all_estimators("regressor"):
         if kind.__module__.split(".")[1] in MODULES and not inspect.signature(kind).parameters.keys() & {"estimators"}:
@@ -124,11 +117,6 @@ def test_the_table_has_all_regressors_of_many_features_for_labels_of_either_sign
                 tags = get_tags(kind()).target_tags
                 found |= {name} if tags.single_output and not tags.positive_only else set()
     assert found == set(MODULE_OF)
-
-
-def test_checking_a_regressor_imports_no_torch() -> None:
-    code = "import sys; from models.config import SklearnStage; SklearnStage(kind='sklearn', regressor='Ridge'); "
-    assert not subprocess.run([sys.executable, "-c", code + "sys.exit('torch' in sys.modules)"], cwd=PROJECT).returncode
 
 
 @pytest.mark.filterwarnings("error")
@@ -147,8 +135,9 @@ def test_a_gaussian_process_finds_the_noise_of_a_law() -> None:
     assert np.sqrt(np.mean((y_pred - y) ** 2)) < 0.2
 
 
-@pytest.mark.parametrize("name", ["SVR", "KernelRidge", "KNeighborsRegressor", "Ridge", "MLPRegressor",
-                                  "GaussianProcessRegressor", "HistGradientBoostingRegressor"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["SVR", "KNeighborsRegressor", "MLPRegressor", "GaussianProcessRegressor", "HistGradientBoostingRegressor"]
+)
 def test_what_is_read_back_predicts_the_same(name: str) -> None:
     x = np.random.default_rng(0).normal(size=(40, 3))
     fitted = build_regressor(name, {}, seed=0).fit(x, x[:, 0])
@@ -159,6 +148,7 @@ class Foreign(Ridge):
     """Not of scikit-learn."""
 
 
-def test_a_file_with_a_foreign_type_is_not_read() -> None:
-    with pytest.raises(UntrustedTypesFoundException, match="Foreign"):
-        from_bytes(as_bytes(Foreign()))
+@pytest.mark.parametrize("value", [Foreign(), np.lib.npyio.DataSource(None)])
+def test_a_file_with_a_foreign_type_or_a_dangerous_one_of_numpy_is_not_read(value: Any) -> None:
+    with pytest.raises(UntrustedTypesFoundException):
+        from_bytes(as_bytes(value))

@@ -15,8 +15,8 @@ from unimol_tools.models.unimol import UniMolModel
 from competition.errors import ConfigError
 from competition.files import read_json
 from models.inputs import conformers
-from models.notes import read_notes
 from models.settings import UnimolStage
+from models.stage import read_notes
 from models.stages import pairs, unimol
 from models.stages.unimol import Unimol, UnimolBackbone, collate, encode, read_vocabulary
 from models.stages.unimol_shared import load_checkpoint

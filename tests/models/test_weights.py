@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import socket
 import threading
 import time
@@ -104,7 +105,9 @@ def snapshot(folder: Path, revision: str, text: str = "{}") -> Path:
     """What the hub's cache holds of `someone/encoder` at a revision, which is then its newest."""
     repository = folder / "hub" / "models--someone--encoder"
     found = repository / "snapshots" / (revision * 40)
-    for file, content in {found / "config.json": text, repository / "refs" / "main": revision * 40}.items():
+    files = dict.fromkeys(("config.json", "model.safetensors", "not_fetched.md"), {"size": 1, "blob_id": "0" * 40})
+    listed = {repository / "trees" / f"{revision * 40}.json": json.dumps({"format_version": 1, "files": files})}
+    for file, content in {found / "config.json": text, repository / "refs" / "main": revision * 40, **listed}.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
     (found / "model.safetensors").touch()

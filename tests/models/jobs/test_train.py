@@ -25,7 +25,7 @@ from models.jobs.prefill import cache_items, fill
 from models.jobs.train import predict_jobs, train
 from models.jobs.work import run_job
 from models.jobs.workers import Item
-from models.notes import write_notes
+from models.stage import write_notes
 from tests.conftest import mixed_tables, write_competition
 from tests.models.jobs.common import TREES, Echo, HereWorkers, Listing, counted, planned, trained
 
