@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +22,9 @@ from submissions.config import Config
 
 @dataclass(frozen=True)
 class Columns:
-    """Predictions of all stages with what they are held against. Columns are in alphabetical order.
+    """Predictions of all stages with what they are held against.
 
-    names: name of each column: its stage, or `stage:seed`.
-    stage_of: column -> its stage.
+    stage_of: column -> its stage; columns are in alphabetical order everywhere.
     ids, test_ids: of the rows of `oof` and of `test`.
     oof: (n_rows, n_columns, n_outputs), NaN where the fold is -1.
     y: (n_rows, n_targets), NaN where there is no label.
@@ -34,7 +34,6 @@ class Columns:
     label_means: (n_targets,), of the competition's own training rows; rows that were dropped are filled with it.
     """
 
-    names: list[str]
     stage_of: dict[str, str]
     ids: list[str]
     oof: Array
@@ -47,9 +46,14 @@ class Columns:
     test_inputs: list[str]
     label_means: list[float]
 
+    @property
+    def names(self) -> list[str]:
+        """Name of each column: its stage, or `stage:seed`."""
+        return list(self.stage_of)
+
     def of(self, stage: str) -> NDArray[np.bool_]:
         """Mask of the columns of one stage, (n_columns,)."""
-        return np.array([self.stage_of[name] == stage for name in self.names])
+        return np.array([each == stage for each in self.stage_of.values()])
 
     def oof_of(self, stage: str) -> Array:
         """Mean of the columns of one stage, (n_rows, n_outputs)."""
@@ -74,8 +78,7 @@ def load_columns(config: Config, paths: Paths, plan: Plan) -> Columns:
     ids, test_ids = list(train[competition.id]), list(test[competition.id])
     folds, jobs = read_folds(paths.folds, ids), jobs_of_columns(config, plan)
     return Columns(
-        names=list(jobs),
-        stage_of={name: stage for name, (stage, _) in column_names(config).items()},
+        stage_of={name: part[0].stage for name, part in jobs.items()},
         ids=ids,
         oof=np.stack([stage_oof(part, ids, folds, task.outputs) for part in jobs.values()], axis=1),
         y=train[task.targets].to_numpy(dtype=np.float64),
@@ -95,19 +98,10 @@ def predictions_of(config: Config, plan: Plan, test_key: str, ids: list[str]) ->
     return np.stack([stage_test(part, test_key, ids, outputs) for part in jobs.values()], axis=1)
 
 
-def column_names(config: Config) -> dict[str, tuple[str, list[int]]]:
-    """Column -> its stage and the seeds it is the mean of, in the order in which columns stand everywhere."""
-    found: dict[str, tuple[str, list[int]]] = {}
-    for stage, settings in config.stages.items():
-        seeds = sorted(set(settings.seeds))
-        if config.submissions.seeds == "separate" and len(seeds) > 1:
-            found |= {f"{stage}:{seed}": (stage, [seed]) for seed in seeds}
-        else:
-            found[stage] = (stage, seeds)
-    return dict(sorted(found.items()))
-
-
 def jobs_of_columns(config: Config, plan: Plan) -> dict[str, list[Job]]:
-    """Column -> its jobs, by seed and fold."""
-    named = column_names(config).items()
-    return {name: [job for job in plan.of(stage) if job.seed in seeds] for name, (stage, seeds) in named}
+    """Column, in alphabetical order -> its jobs, by seed and fold."""
+    found: dict[str, list[Job]] = defaultdict(list)
+    for job in plan.jobs:
+        alone = config.submissions.seeds == "separate" and len(config.stages[job.stage].seeds) > 1
+        found[f"{job.stage}:{job.seed}" if alone else job.stage].append(job)
+    return dict(sorted(found.items()))

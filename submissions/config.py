@@ -22,12 +22,10 @@ Step = Literal[*STEPS, "known_labels"] | UserCode  # type: ignore[valid-type]
 
 
 class StackRegressor(StrictModel):
-    """A regressor of scikit-learn as the level-2 model of a stack."""
+    """A regressor of scikit-learn as the level-2 model of a stack, with settings that differ from its defaults."""
 
     name: str
-    """Its name in scikit-learn."""
     parameters: dict[str, Any] = {}
-    """Its own settings, by scikit-learn's names, where they differ from scikit-learn's defaults."""
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:
@@ -44,9 +42,8 @@ class SubmissionsConfig(StrictModel):
     """The blend that is submitted unless another candidate is better by more than `margin` standard errors and by a
     thousandth of what this one is better than a constant."""
     candidates: Annotated[list[Blend], EachOnce] = []
-    """More blends to compare with the default, beside best_single, mean, convex, convex_and_ridge, shrunk_ridge and
-    ridge, which always are, and optuna, which is where the metric has no exact form; `file.py:function` is one of your
-    own (`submissions/blend/candidates.py` says what it has to be)."""
+    """More blends to compare with the default, beside those that always are (`ALWAYS` in
+    `submissions/blend/candidates.py`, which says what `file.py:function`, one of your own, has to be)."""
     weights: Literal["per_target", "shared"] = "per_target"
     """shared: one vector of weights for all targets, fitted on their labels in units of each target's spread."""
     seeds: Literal["averaged", "separate"] = "averaged"
@@ -62,15 +59,14 @@ class SubmissionsConfig(StrictModel):
     stack: bool = True
     """Whether stacks are candidates: small trees and a ridge on what the default blend leaves."""
     stack_regressor: StackRegressor | None = None
-    """A regressor of scikit-learn for one more stack, `sklearn_stack`."""
+    """One more stack, `sklearn_stack`."""
     stack_features: bool = False
     """Whether stacks see RDKit's descriptors, the competition's numbers and the lengths of texts, too."""
     postprocess: Annotated[list[Step], EachOnce] = ["average_equal_inputs", "clip"]
     """Steps on the chosen candidate's predictions, in this order, with four folds or more; each is kept for a target
-    where its cross-fitted score gains by more than `margin` standard errors, isotonic by twice as many: on three hidden
-    tests it had won out of fold, and then gained once and lost twice. `file.py:function` is one of your own
-    (`submissions/blend/postprocess.py`). known_labels (a test row whose input is in the training table gets its mean
-    label there) cannot be scored: it is kept where it is named, and comes last."""
+    where it gains out of fold by more than `margin` standard errors, isotonic by twice as many. `file.py:function` is
+    one of your own (`submissions/blend/postprocess.py`). known_labels (a test row whose input is in the training table
+    gets its mean label there) cannot be scored: it is kept where it is named, and comes last."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
@@ -98,11 +94,7 @@ class Config(StrictModel):
 
 
 def load_config(name: str, seed: int | None = None) -> Config:
-    """The whole YAML of a competition.
-
-    Raises:
-        ConfigError: with every mistake of every section at once.
-    """
+    """The whole YAML of a competition; a ConfigError names every mistake of every section at once."""
     path, document = read_yaml(name, seed)
     return validate(Config, document, path)
 

@@ -1,8 +1,9 @@
-"""The fitted candidates of a run: what they are fitted on, how they are kept, and what they predict for new rows."""
+"""The candidates of a run: what they are fitted on, how they are kept, and what they predict for new rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ from competition.files import derive_seed, read_json, read_table, write_json, wr
 from competition.metrics import Array
 from competition.tables import INPUT_KEY
 from submissions.blend import bootstrap, stacks
-from submissions.blend.candidates import Blend, Predictor
-from submissions.blend.crossfit import CrossFitted, Rule, scores
+from submissions.blend.candidates import Blend, Candidate
+from submissions.blend.crossfit import CrossFitted, Rule, cross_fit, decide, predicted, scores
 from submissions.blend.postprocess import apply_steps, stored_steps
 from submissions.blend.problem import Matrices
 from submissions.blend.stored import from_json, label, to_json
-from submissions.columns import column_names
+from submissions.columns import jobs_of_columns
 from submissions.run import BLEND, CHOICE, STACK, Run
+from submissions.words import number
 
 KNOWN_LABELS = "known_labels.csv"
 LEAST_DRAWS = 100
@@ -49,22 +51,49 @@ def cross_fitted_file(name: str) -> str:
     return f"cross_fitted/{name.replace(':', '.')}.parquet"
 
 
-def keep(run: Run, rule: Rule, name: str, predictor: Predictor, predictions: CrossFitted) -> tuple[Any, list[str]]:
-    """Write a candidate and its predictions for the training rows; returns its weights and scores, and the files."""
-    files, outputs = [fitted_file(name), cross_fitted_file(name)], run.task.outputs
-    write_json(run.folder / files[0], to_json(predictor))
-    write_table(run.folder / files[1], predictions.table(run.columns.ids, outputs))
-    base = getattr(predictor, "base", predictor)
-    rows = base.weights.T.tolist() if isinstance(base, Blend) else []
-    weights = {
-        output: dict(zip(run.columns.names, row, strict=True)) for output, row in zip(outputs, rows, strict=False)
-    }
-    return {"weights": weights, **scores(rule, predictions)}, files
-
-
 def read_cross_fitted(run: Run, name: str) -> CrossFitted:
     """The predictions of a candidate for the training rows."""
     return CrossFitted.of(read_table(run.folder / cross_fitted_file(name)), run.columns.ids, len(run.task.outputs))
+
+
+def fit_all(run: Run, candidates: dict[str, Candidate], m: Matrices) -> tuple[dict[str, Any], list[str], Any]:
+    """Fit blends, or the stacks on the default blend, keep each with its predictions, and choose one.
+
+    Returns:
+        The part of run.json, the files that were written, and the chosen one: by the rule of selection or, where it
+        stays at a default that is not among them, by the cross-fitted score.
+    """
+    rule, outputs, files = rule_of(run), run.task.outputs, list[str]()
+    fitted, found = dict[str, Any](), dict[str, dict[str, Any]]()
+    predictions = {} if rule.default in candidates else {rule.default: read_cross_fitted(run, rule.default)}
+    for name, candidate in candidates.items():
+        one, rows = candidate.fit(m), cross_fit(candidate, m, run.plan.n_folds)
+        if isinstance(one, stacks.Stack):  # a correction that no held-out row has tried has no score of its own
+            tried = (rows.cross_fitted != predictions[rule.default].cross_fitted)[rule.scored].any(axis=0)
+            parts = [(scaling, part if used else None) for (scaling, part), used in zip(one.parts, tried, strict=True)]
+            one = replace(one, parts=parts)
+            rows = replace(rows, in_sample=predicted(one, m, rule.scored))
+        fitted[name], predictions[name] = one, rows
+        write_json(run.folder / fitted_file(name), to_json(one))
+        write_table(run.folder / cross_fitted_file(name), rows.table(run.columns.ids, outputs))
+        files += [fitted_file(name), cross_fitted_file(name)]
+        base = getattr(one, "base", one)
+        of_outputs = zip(outputs, base.weights.T.tolist(), strict=True) if isinstance(base, Blend) else []
+        weights = {output: dict(zip(run.columns.names, row, strict=True)) for output, row in of_outputs}
+        found[name] = {"weights": weights, **scores(rule, rows)}
+    chosen, _, compared, same = decide(rule, predictions)
+    if chosen not in fitted:
+        chosen = max([n for n in fitted if n not in same] or fitted, key=lambda n: rule.gain(compared[n].difference))
+    described = {name: {**part, **asdict(compared[name])} for name, part in found.items()}
+    part = {"candidates": described, "default": rule.default, "chosen": chosen, "same_as_default": same}
+    return part, files, fitted[chosen]
+
+
+def describe(file: str, part: dict[str, Any]) -> str:
+    """What a file holds and the cross-fitted scores of what `fit_all` compared, in one line."""
+    scores = ", ".join(f"{name} {number(each['cross_fitted_score'])}" for name, each in part["candidates"].items())
+    same = f"; the same as {part['default']}: {', '.join(part['same_as_default'])}" if part["same_as_default"] else ""
+    return f"{file}: {part['chosen']}; cross_fitted_score: {scores}{same}"
 
 
 def candidate_of(run: Run, name: str) -> Callable[[Array, Array], Array]:
@@ -74,7 +103,7 @@ def candidate_of(run: Run, name: str) -> Callable[[Array, Array], Array]:
     settings, names = run.config.submissions, run.stored["columns"]
     named = {label(each): each for each in (settings.default, *settings.candidates)}
     predictor = from_json(read_json(run.folder / fitted_file(name)), named.get(name, settings.default))
-    there = [names.index(column) for column in column_names(run.config)]
+    there = [names.index(column) for column in jobs_of_columns(run.config, run.plan)]
 
     def predict(P: Array, features: Array) -> Array:
         whole = np.zeros((len(P), len(names), P.shape[2]))  # a bundle brings no column without weight
@@ -89,10 +118,7 @@ def submission_of(run: Run) -> Callable[[Array, list[str], Array], Array]:
 
     Returns:
         A function of P (n_rows, n_columns, n_outputs), each column the mean of its jobs; n_rows names of the rows'
-        whole inputs (`INPUT_KEY`); and features (n_rows, n_features) as `submissions.features` gives them.
-
-    Raises:
-        DataError: if the run's folder is not complete.
+        whole inputs (`INPUT_KEY`); and features (n_rows, n_features) as `submissions.stack_features` gives them.
     """
     choice, targets = run.part(CHOICE), run.task.targets
     named = {label(step): step for step in run.config.submissions.postprocess}

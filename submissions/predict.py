@@ -24,7 +24,7 @@ from models.jobs.train import predict_jobs
 from submissions.columns import predictions_of
 from submissions.fitted import submission_of
 from submissions.run import latest_run, require_same_code
-from submissions.sample import submission_table, write_submission
+from submissions.sample import write_submission
 from submissions.stack_features import features_of
 
 
@@ -51,11 +51,11 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     features = features_of(config, new.test, new.cache)
     y_pred = submission_of(run)(predictions_of(config, run.plan, test_key, kept), list(table[INPUT_KEY]), features)
     sample = pd.DataFrame({name: ids if name == competition.id else "" for name in stored["sample_columns"]})
-    submission, _ = submission_table(sample, competition.id, run.task, kept, y_pred, stored["label_means"])
-    write_submission(folder / "submission.csv", submission, submission, competition.id)
+    file, means = folder / "submission.csv", stored["label_means"]
+    write_submission(file, sample, competition.id, run.task, kept, y_pred, means)
     if dropped:
         print(f"{len(dropped)} rows cannot be read and get the mean of the training labels: {listed(dropped)}")
-    return folder / "submission.csv"
+    return file
 
 
 def main() -> None:

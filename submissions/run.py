@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ from models.stages.file import COPY_OF_OOF, fold_mark
 from submissions.blend.candidates import CANDIDATES
 from submissions.columns import Columns, load_columns
 from submissions.config import Config, load_config, relocated
-from submissions.sample import submission_table, write_submission
+from submissions.sample import write_submission
 
 MANIFEST = "run.json"
 BLEND, STACK, CHOICE = "blend", "stack", "choice"
@@ -52,24 +52,18 @@ BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.
 OOF, OOF_TABLE, CROSS_FITTED = "oof.parquet", "oof.csv", "cross_fitted.csv"
 SPREAD_FILE = "spread.csv"
 CODE = [
-    *sorted([*(PROJECT / "submissions" / "blend").glob("*.py"), *(PROJECT / "submissions").glob("stack*.py")]),
-    *(PROJECT / "submissions" / f"{name}.py" for name in ("columns", "fitted", "sample", "write")),
-    PROJECT / "competition" / "metrics.py",
-    PROJECT / "models" / "regressors.py",
-    PROJECT / "models" / "inputs" / "features.py",
-]
-PACKAGES = [
-    "numpy",
-    "scipy",
-    "pandas",
-    "scikit-learn",
-    "lightgbm",
-    "optuna",
-    "rdkit",
-    "torch",
-    "transformers",
-    "chemprop",
-]
+    file
+    for pattern in (
+        "submissions/blend/*.py", "submissions/stack*.py", "submissions/columns.py", "submissions/fitted.py",
+        "submissions/sample.py", "submissions/write.py", "competition/metrics.py", "models/regressors.py",
+        "models/inputs/features.py",
+    )
+    for file in sorted(PROJECT.glob(pattern))
+]  # fmt: skip
+"""What the products of a run depend on, beside the jobs and the settings; and so do these packages."""
+PACKAGES = (
+    "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "optuna", "rdkit", "torch", "transformers", "chemprop",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,23 +107,18 @@ class Run:
         """The content of run.json."""
         return read_manifest(self.folder)
 
-    def has(self, step: str) -> bool:
-        """Whether a step has run on the predictions and the code as they are, and its files are unchanged."""
-        try:
-            self.part(step)
-        except DataError:  # not there yet, edited or damaged: made again
-            return False
-        return True
-
     def part(self, step: str) -> dict[str, Any]:
-        """What a step found, as it stands in run.json.
-
-        Raises:
-            DataError: if it has not run on the predictions and the code as they are, or a file of it has changed.
-        """
+        """What a step found on the predictions and the code as they are; a DataError if anything has changed since."""
         if self.stored["made_from"] != self.made_from:
             raise DataError(f"{self.folder} was made from other predictions or other code. Run ./run.sh full.")
         return read_part(self.folder, step)
+
+    def kept(self, step: str) -> dict[str, Any] | None:
+        """The same; None where the step has to run, since it has not, or something has changed since."""
+        try:
+            return self.part(step)
+        except DataError:
+            return None
 
     def keep(self, step: str, found: dict[str, Any], files: list[str]) -> dict[str, Any]:
         """Write what a step found into run.json, with the digests of its files; returns it as it is read again."""
@@ -141,17 +130,10 @@ class Run:
         return self.part(step)
 
     def write_submission(self, file: str, y_pred: Array) -> int:
-        """Write predictions (n_test_rows, n_outputs) as a submission, checked; returns how many rows were filled.
-
-        Raises:
-            SubmissionError: if it does not fit the sample.
-        """
-        sample, id_column = read_table(self.paths.sample), self.config.competition.id
-        table, filled = submission_table(
-            sample, id_column, self.task, self.columns.test_ids, y_pred, self.columns.label_means
-        )
-        write_submission(self.folder / file, table, sample, id_column)
-        return filled
+        """Write predictions (n_test_rows, n_outputs) as a submission, checked; returns how many rows were filled."""
+        sample, columns, path = read_table(self.paths.sample), self.columns, self.folder / file
+        id_column, task = self.config.competition.id, self.task
+        return write_submission(path, sample, id_column, task, columns.test_ids, y_pred, columns.label_means)
 
     @property
     def candidates(self) -> dict[str, Any]:
@@ -172,13 +154,10 @@ class Run:
 
 
 def open_run(competition: str, seed: int | None = None, reuse: bool = False, budget: float | None = None) -> Run:
-    """The run as YAML, tables and jobs stand now. Reads digests, no predictions.
+    """The run as YAML, tables and jobs stand now; all of its jobs have to be finished. Reads digests, no predictions.
 
     Args:
         budget: seconds that training had; given, the run is that of a YAML without unfinished stages and seeds.
-
-    Raises:
-        ConfigError, DataError: if a section is wrong, a step before this one has not run, or a job is not finished.
     """
     config = load_config(competition, seed)
     paths = Paths.of(competition)
@@ -186,20 +165,17 @@ def open_run(competition: str, seed: int | None = None, reuse: bool = False, bud
     left_out: tuple[str, ...] = ()
     if budget is not None:
         config, jobs, left_out = _finished_seeds(config, jobs, budget)
-    name = digest({"config": _portable(config), "tables": _tables(paths), "keys": jobs.keys}, 12)
+    # Neither the places of files nor the answers are in a name: the content of files is in tables, jobs and user_code.
+    settings = config.model_dump(exclude={"competition": {"answers", "kaggle"}, "folds": {"file"}})
+    portable = {**relocated(settings, lambda path: path.name), "user_code": code_of_user(config)}
+    name = digest({"config": portable, "tables": _tables(paths), "keys": jobs.keys}, 12)
     predictions = [_digests(job, jobs.test_key) for job in jobs.jobs]
-    made_from = digest([[sha256_of(file) for file in CODE], package_versions(), predictions])
+    made_from = digest([[sha256_of(file) for file in CODE], _versions(), predictions])
     return Run(name, made_from, paths.run(name), config, paths, jobs, left_out)
 
 
 def latest_run(competition: str) -> Run:
-    """The run of a competition that was written last, as its folder holds it.
-
-    For predictions of new rows its jobs must be there, too, but no table.
-
-    Raises:
-        ConfigError, DataError: if there is none, or it cannot be read, or is of another version of this code.
-    """
+    """The run of a competition that was written last, as its folder holds it; needs no table."""
     paths = Paths.of(competition)
     if not paths.latest_run.exists():
         raise DataError(
@@ -215,11 +191,7 @@ def latest_run(competition: str) -> Run:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The content of a run's run.json.
-
-    Raises:
-        DataError: if it is not there, or is of another version of this code.
-    """
+    """The content of a run's run.json, of this version of the code."""
     stored: dict[str, Any] = read_json(folder / MANIFEST, "run")
     if "made_from" not in stored:
         raise DataError(f"{folder} was made by an earlier version of this code; run ./run.sh full for one of today's.")
@@ -227,11 +199,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read_part(folder: Path, step: str) -> dict[str, Any]:
-    """What a step found, as it stands in the run.json of a folder.
-
-    Raises:
-        DataError: if it is not there, or a file that it lists is gone or has changed.
-    """
+    """What a step found, as it stands in the run.json of a folder; a DataError if a file of it is gone or changed."""
     stored = read_manifest(folder)
     if step not in stored:
         raise DataError(f"{folder} is not finished: the step {step} has not run. Run ./run.sh full.")
@@ -244,28 +212,29 @@ def read_part(folder: Path, step: str) -> dict[str, Any]:
 
 
 @contextmanager
-def at_work(run: Run) -> Iterator[None]:
-    """Hold the lock of the competition and keep sums on one thread: their order decides their last digits."""
+def at_work(description: str | None, verb: str | None = None) -> Iterator[Run]:
+    """The run that a command line names; holds the lock of its competition, and keeps sums on one thread: their order
+    decides their last digits."""
+    args = command.parser(description, verb).parse_args()
+    run = open_run(args.competition, args.seed, args.reuse, args.budget)
     with command.locked(run.paths, wait=True), threadpool_limits(1):
-        yield
+        yield run
 
 
 def _finished_seeds(config: Config, jobs: Plan, budget: float) -> tuple[Config, Plan, tuple[str, ...]]:
-    """Configuration and jobs of the stages' seeds that have all their jobs, and a line for each other seed.
-
-    Raises:
-        DataError: if there is none.
-    """
+    """Configuration and jobs of the stages' seeds that have all their jobs, and a line for each other seed."""
     stages, lines = dict[str, Any](), list[str]()
     for name, stage in config.stages.items():
-        done = jobs.done_by_seed(name)
-        whole = [seed for seed in stage.seeds if all(done[seed])]
+        whole = []
+        for seed, done in jobs.done_by_seed(name).items():
+            if all(done):
+                whole.append(seed)
+                continue
+            which = f"{name}, seed {seed}" if len(stage.seeds) > 1 else name
+            found = f"{sum(done)} of {len(done)} jobs finished within the budget of {in_words(budget)}"
+            lines.append(f"{which}: {found}; left out")
         if whole:
-            stages[name] = stage.model_copy(update={"seeds": whole})
-        for seed in sorted({*done} - {*whole}):
-            which = f"{name}, seed {seed}" if len(done) > 1 else name
-            count = f"{sum(done[seed])} of {len(done[seed])} jobs"
-            lines.append(f"{which}: {count} finished within the budget of {in_words(budget)}; left out")
+            stages[name] = stage.model_copy(update={"seeds": [seed for seed in stage.seeds if seed in whole]})
     if not stages:
         raise DataError(
             f"No stage has all jobs of a seed ({lines[0]}). Run again with a larger --budget or without one; finished "
@@ -283,19 +252,9 @@ def code_of_user(config: Config) -> list[list[str]]:
 
 
 def require_same_code(config: Config, stored: dict[str, Any]) -> None:
-    """Refuse what the jobs of a run have learned under code of the user's that is another by now.
-
-    Raises:
-        DataError: if a file that the settings name is gone or has changed since the run wrote `stored`.
-    """
+    """A DataError if a file of the user's that the settings name has changed since the run wrote `stored`."""
     if changed := [found[0] for found in code_of_user(config) if found not in stored["user_code"]]:
         raise DataError(f"Your code of {changed[0]} has changed since the run. Run ./run.sh full, then this again.")
-
-
-def _portable(config: Config) -> dict[str, Any]:
-    """The settings without the places of files, whose content is in tables and jobs; the user's code is a digest."""
-    without = {"competition": {"answers", "kaggle"}, "folds": {"file"}}
-    return {**relocated(config.model_dump(exclude=without), lambda path: path.name), "user_code": code_of_user(config)}
 
 
 def _tables(paths: Paths) -> dict[str, str]:
@@ -303,13 +262,9 @@ def _tables(paths: Paths) -> dict[str, str]:
 
 
 def _digests(job: Job, test_key: str) -> list[str]:
-    """Name of a finished job and the digests of its predictions.
-
-    Raises:
-        DataError: if it is not finished, has not predicted the test table, or its out-of-fold predictions have changed.
-    """
+    """Name of a finished job and the digests of its predictions, which have to be as it wrote them."""
     test = job.test_file(test_key)
-    if not job.finished or not test.exists():
+    if not job.has_predicted(test_key):
         raise DataError(
             f"every job must be finished and have predicted the test table; {job.folder} "
             f"{'lacks ' + test.name if job.finished else 'is not finished'}. Run ./run.sh train."
@@ -322,34 +277,29 @@ def _digests(job: Job, test_key: str) -> list[str]:
     return [job.name, known, sha256_of(test)]
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that matter, of those that are installed."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
 
 
 def _manifest(run: Run) -> dict[str, Any]:
-    """What a run is made of: all that a later `predict` needs to know."""
-    competition, columns = run.config.competition, run.columns
-    stages = []
-    for name, settings in sorted(run.config.stages.items()):
+    """What a run is made of: all that a later `predict` needs to know, and what tables have to say of its stages."""
+    competition, columns, stages = run.config.competition, run.columns, []
+    for name, stage in sorted(run.config.stages.items()):
         jobs = run.plan.of(name)
-        marks = ["other code"] if any(job.other_code for job in jobs) else []
-        marks += ["optimistic"] if getattr(settings, "keep", "last") == "best_on_held_out" else []
-        marks += ["saw test inputs"] if getattr(settings, "pretrain_on", "train") == "all_inputs" else []
-        marks += ["pseudo-labels"] if settings.pseudo_labels else []
-        marks += ["refit"] if settings.final_fit != "folds" else []
-        if settings.kind == "file":
+        marks = {
+            "other code": any(job.other_code for job in jobs),
+            "optimistic": getattr(stage, "keep", None) == "best_on_held_out",
+            "saw test inputs": getattr(stage, "pretrain_on", None) == "all_inputs",
+            "pseudo-labels": stage.pseudo_labels is not None,
+            "refit": stage.final_fit != "folds",
+        }
+        if stage.kind == "file":
             theirs = jobs[0].folder / COPY_OF_OOF
             mark = fold_mark(theirs, competition.id, columns.ids, columns.folds)
-            marks += [mark] if mark else []
-        seeds = sorted(set(settings.seeds))
-        stages.append({"name": name, "kind": settings.kind, "key": run.plan.keys[name], "seeds": seeds, "marks": marks})
+            marks[str(mark)] = mark is not None
+        said = [mark for mark, holds in marks.items() if holds]
+        seeds, key = sorted(stage.seeds), run.plan.keys[name]
+        stages.append({"name": name, "kind": stage.kind, "key": key, "seeds": seeds, "marks": said})
     return {
         "run": run.name,
         "made_from": run.made_from,
@@ -362,5 +312,5 @@ def _manifest(run: Run) -> dict[str, Any]:
         "tables": _tables(run.paths),
         "test_key": run.plan.test_key,
         "user_code": code_of_user(run.config),
-        "versions": package_versions(),
+        "versions": _versions(),
     }

@@ -16,29 +16,33 @@ DIGITS = 7
 """Significant ones of a prediction in a file."""
 
 
-def submission_table(
-    sample: pd.DataFrame, id_column: str, task: Task, ids: list[str], y_pred: Array, filling: list[float]
-) -> tuple[pd.DataFrame, int]:
-    """A table with the columns, ids and order of the prepared sample, and how many rows were filled.
+def write_submission(
+    path: Path, sample: pd.DataFrame, id_column: str, task: Task, ids: list[str], y_pred: Array, filling: list[float]
+) -> int:
+    """Write a submission with the columns, ids and order of the prepared sample; no file is left that does not fit.
 
     Args:
         ids: of the rows of `y_pred` (n_rows, n_outputs), each in the sample.
         filling: (n_outputs,), for rows of the sample that are not among `ids`: test rows that were dropped.
+
+    Returns:
+        How many rows were filled.
     """
     values = np.vstack([y_pred.reshape(len(ids), -1), np.array(filling)[None]])
-    row_of = {row_id: i for i, row_id in enumerate(ids)}
-    place = np.array([row_of.get(row_id, len(ids)) for row_id in sample[id_column]], dtype=np.int64)
     values = np.vectorize(lambda value: float(f"{value:.{DIGITS}g}"), otypes=[float])(values)
-    table = to_sample(task, values[place]).assign(**{id_column: list(sample[id_column])})
-    return table[list(sample.columns)], int((place == len(ids)).sum())
+    places = pd.Index(ids).get_indexer(pd.Index(sample[id_column]))  # -1, the last row, where there is none
+    table = to_sample(task, values[places]).assign(**{id_column: list(sample[id_column])})
+    write_table(path, table[list(sample.columns)])
+    try:
+        check_submission(path, sample, id_column)
+    except SubmissionError:
+        path.unlink()
+        raise
+    return int((places < 0).sum())
 
 
 def check_submission(path: Path, sample: pd.DataFrame, id_column: str) -> None:
-    """Read a submission file as a judge would and hold it against the sample.
-
-    Raises:
-        SubmissionError: if its columns, its ids or their order differ, or a value is no finite number.
-    """
+    """Read a file as a judge would; a SubmissionError where it does not fit the sample or has no finite numbers."""
     try:
         table = read_text_table(path)
     except DataError as error:
@@ -62,17 +66,3 @@ def check_submission(path: Path, sample: pd.DataFrame, id_column: str) -> None:
                 f"{path}: column {name!r} must hold finite numbers; {int(bad.sum())} row(s) do not, the first has "
                 f"id {found[first]!r} and {table[name].iloc[first]!r}."
             )
-
-
-def write_submission(path: Path, table: pd.DataFrame, sample: pd.DataFrame, id_column: str) -> None:
-    """Write a submission and check the file.
-
-    Raises:
-        SubmissionError: as `check_submission`; then there is no file at `path`.
-    """
-    write_table(path, table)
-    try:
-        check_submission(path, sample, id_column)
-    except SubmissionError:
-        path.unlink()
-        raise

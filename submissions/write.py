@@ -24,7 +24,7 @@ from submissions.blend.crossfit import CrossFitted, Rule, compare, decide, stand
 from submissions.blend.postprocess import Inputs, Tried, choose_steps
 from submissions.columns import jobs_of_columns
 from submissions.fitted import KNOWN_LABELS, read_cross_fitted, rule_of, submission_of
-from submissions.run import BLEND, CHOICE, CROSS_FITTED, SPREAD_FILE, STACK, SUBMISSION_FILE, Run, at_work, open_run
+from submissions.run import BLEND, CHOICE, CROSS_FITTED, SPREAD_FILE, STACK, SUBMISSION_FILE, Run, at_work
 from submissions.stack_features import features_of
 from submissions.words import number
 
@@ -33,38 +33,28 @@ FEWEST_FOLDS = 4
 
 
 def write(run: Run) -> tuple[dict[str, Any], int]:
-    """Choose, write submission.csv; returns the choice and how many rows got the labels' mean.
-
-    Raises:
-        DataError: if a step before this one has not run on the columns as they are.
-        SubmissionError: if the submission does not fit the sample.
-    """
+    """Choose, write submission.csv; returns the choice and how many rows got the labels' mean."""
     for step in (BLEND, STACK) if run.config.submissions.stack else (BLEND,):
         run.part(step)
     choice, columns = select(run), run.columns
     features = features_of(run.config, run.paths.test, run.paths.cache)
     filled = run.write_submission(SUBMISSION_FILE, submission_of(run)(columns.test, columns.test_inputs, features))
-    table = pd.DataFrame(spread(run, features), columns=run.task.outputs)
-    write_table(run.folder / SPREAD_FILE, pd.concat([pd.Series(columns.test_ids, name="id"), table], axis=1))
+    _write_rows(run, SPREAD_FILE, columns.test_ids, spread(run, features))
     write_atomically(run.paths.latest_run, f"{run.name}\n")
     return choice, filled
 
 
 def select(run: Run) -> dict[str, Any]:
     """The part `choice` of run.json, made or kept: every candidate against the default, post-processing, scores."""
-    if run.has(CHOICE):
-        return run.part(CHOICE)
-    rule, inputs = rule_of(run), np.array(run.columns.inputs)
-    wanted = run.config.submissions.postprocess
+    if part := run.kept(CHOICE):
+        return part
+    rule, inputs, wanted = rule_of(run), np.array(run.columns.inputs), run.config.submissions.postprocess
     steps = [step for step in wanted if step != "known_labels"] if run.plan.n_folds >= FEWEST_FOLDS else []
     predictions = {name: read_cross_fitted(run, name) for name in run.candidates}
-    honest = {name: part.cross_fitted for name, part in predictions.items()}
-    seen = {name: part.in_sample for name, part in predictions.items()}
-    chosen, reason, compared, same = decide(rule, honest, seen, rule.scored)
+    chosen, reason, compared, same = decide(rule, predictions)
     chain = choose_steps(rule, steps, predictions[chosen].cross_fitted, inputs, rule.scored)
     y_pred, chosen_without = without_each_fold(rule, predictions, steps, inputs)
-    table = pd.DataFrame(y_pred, columns=run.task.outputs)
-    write_table(run.folder / CROSS_FITTED, pd.concat([pd.Series(run.columns.ids, name="id"), table], axis=1))
+    _write_rows(run, CROSS_FITTED, run.columns.ids, y_pred)
     tried = {target: [each.stored() for each in of] for target, of in zip(run.task.targets, chain.tried, strict=True)}
     files = [CROSS_FITTED]
     if "known_labels" in wanted:
@@ -81,9 +71,9 @@ def select(run: Run) -> dict[str, Any]:
         "candidates": {name: asdict(part) for name, part in compared.items()},
         "same_as_default": same,
         "postprocessing": tried,
-        "cross_fitted_score": rule.metric(rule.y[rule.scored], chain.cross_fitted[rule.scored]),
+        "cross_fitted_score": _score(rule, chain.cross_fitted),
         "procedure": {
-            "cross_fitted_score": rule.metric(rule.y[rule.scored], y_pred[rule.scored]),
+            "cross_fitted_score": _score(rule, y_pred),
             "standard_error": standard_error(rule, y_pred),
             "chosen_without_fold": chosen_without,
         },
@@ -101,17 +91,15 @@ def without_each_fold(
     """All that `select` does, repeated without each fold: predictions, and the candidate chosen without each fold.
 
     For fold k the candidate is chosen, and the steps on it are chosen and fitted, on the rows of the other folds, each
-    predicted without its own fold and fold k; the winner, refitted without fold k, predicts fold k. Candidates that
-    predict fold k as the default does are left out. Rows with fold -1 are NaN.
+    predicted without its own fold and fold k; the winner, refitted without fold k, predicts fold k. Rows with fold -1
+    are NaN.
     """
     y_pred, chosen_without = np.full(predictions[rule.default].in_sample.shape, np.nan), []
     for fold in range(len(predictions[rule.default].nested)):
+        name, *_ = decide(rule, predictions, fold)
         own, others = rule.folds == fold, rule.scored & (rule.folds != fold)
-        nested = {name: part.nested[fold] for name, part in predictions.items()}
-        seen = {name: part.cross_fitted[own] for name, part in predictions.items()}
-        name, *_ = decide(rule, nested, seen, others)
-        chain = choose_steps(rule, steps, nested[name], inputs, others)
-        y_pred[own] = chain.apply(seen[name], inputs[own])
+        chain = choose_steps(rule, steps, predictions[name].nested[fold], inputs, others)
+        y_pred[own] = chain.apply(predictions[name].cross_fitted[own], inputs[own])
         chosen_without.append(name)
     return y_pred, chosen_without
 
@@ -134,19 +122,27 @@ def spread(run: Run, features: Array) -> Array:
     return np.std(members, axis=0, ddof=1)
 
 
+def _write_rows(run: Run, file: str, ids: list[str], values: Array) -> None:
+    table = pd.DataFrame(values, columns=run.task.outputs)
+    write_table(run.folder / file, pd.concat([pd.Series(ids, name="id"), table], axis=1))
+
+
+def _score(rule: Rule, y_pred: Array) -> float:
+    return rule.metric(rule.y[rule.scored], y_pred[rule.scored])
+
+
 def _against(rule: Rule, y_pred: Array, name: str, other: Array) -> dict[str, Any]:
     """Paired difference of the submission to other predictions, on the rows that both predict."""
     both = rule.scored & np.isfinite(other).all(axis=1)
-    paired = asdict(compare(replace(rule, default="other"), {"other": other, "own": y_pred}, both)["own"])
-    return {"name": name, "difference": paired["difference"], "standard_error": paired["standard_error"]}
+    paired = compare(replace(rule, default="other"), {"other": other, "own": y_pred}, both)["own"]
+    return {"name": name, "difference": paired.difference, "standard_error": paired.standard_error}
 
 
 def _against_best_stage(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any]:
     """The same to the stage with the best score of its own; it was found on these rows, which favours it a little."""
-    of_stage = {name: run.columns.oof_of(name) for name in run.config.stages}
-    scores = {name: rule.metric(rule.y[rule.scored], oof[rule.scored]) for name, oof in of_stage.items()}
-    best = max(scores, key=lambda name: np.nan_to_num(rule.gain(scores[name]), nan=-np.inf))
-    return {"cv_score": scores[best], **_against(rule, y_pred, best, of_stage[best])}
+    scores = {stage: _score(rule, run.columns.oof_of(stage)) for stage in run.config.stages}
+    best = max(scores, key=lambda stage: np.nan_to_num(rule.gain(scores[stage]), nan=-np.inf))
+    return {"cv_score": scores[best], **_against(rule, y_pred, best, run.columns.oof_of(best))}
 
 
 def _against_previous(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any] | None:
@@ -164,27 +160,23 @@ def _against_previous(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any] | N
 def describe(run: Run, choice: dict[str, Any]) -> list[str]:
     """The choice, the post-processing and the two comparisons, a line each."""
     lines = [f"{SUBMISSION_FILE}: {choice['chosen']}, checked against the sample"]
-    tried = [(target, step) for target, steps in choice["postprocessing"].items() for step in steps]
     kept = [
         f"{step['step']} of {target} ({number(step['score_without'])}, {number(step['score_with'])})"
-        for target, step in tried
+        for target, steps in choice["postprocessing"].items()
+        for step in steps
         if step["kept"]
     ]
     if run.plan.n_folds < FEWEST_FOLDS:
         lines.append(f"post-processing: none, since with fewer than {FEWEST_FOLDS} folds it has no honest score")
-    elif tried:
+    elif run.config.submissions.postprocess:
         lines.append(f"post-processing: {', '.join(kept) or 'no step gained enough to be kept'}")
     if KNOWN_LABELS in choice["files"]:
-        known = set(read_table(run.folder / KNOWN_LABELS, [INPUT_KEY])[INPUT_KEY])
-        n = sum(name in known for name in run.columns.test_inputs)
+        known = read_table(run.folder / KNOWN_LABELS, [INPUT_KEY])[INPUT_KEY]
+        n = int(pd.Series(run.columns.test_inputs).isin(known).sum())
         lines.append(f"known_labels: {n} test rows have the mean label of their input; no score here knows of it")
-    for what, against in (("the best single stage", "best_single"), ("the run before", "previous_run")):
-        found = choice["against"][against]
-        if found is None:
-            lines.append(f"against {what}: none has the same training ids and targets")
-        elif found["difference"] is None:
-            lines.append(f"against {what}, {found['name']}: the scores are not defined")
-        else:
+    for what, key in (("the best single stage", "best_single"), ("the run before", "previous_run")):
+        found = choice["against"][key]
+        if found and found["difference"] is not None:
             how = "worse" if run.metric.better(0, found["difference"]) else "better"
             by = f"{number(abs(found['difference']))} {how}, standard error {number(found['standard_error'])}"
             lines.append(f"against {what}, {found['name']}: {by}")
@@ -193,9 +185,7 @@ def describe(run: Run, choice: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Command line."""
-    args = command.parser(__doc__).parse_args()
-    run = open_run(args.competition, args.seed, args.reuse, args.budget)
-    with at_work(run):
+    with at_work(__doc__) as run:
         choice, filled = write(run)
         print("\n".join(describe(run, choice)))
         print(f"{SPREAD_FILE}: standard deviation of each row's prediction over seeds and folds")

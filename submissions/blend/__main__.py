@@ -1,9 +1,9 @@
-"""Fit the blends on the columns of all stages: `python -m submissions.blend [COMPETITION]`.
+"""Blend the columns of all stages: `python -m submissions.blend [COMPETITION]`.
 
 Reads: prepared tables, folds.csv, and the predictions of all jobs.
-Writes into the run's folder: oof.parquet and oof.csv, cross_fitted/<candidate>.parquet, blend.csv (the default, or the
-blend that is better by the rule of selection) and, last, its part of run.json. Kept as they are while columns and code
-stay the same.
+Writes into the run's folder: oof.parquet and oof.csv, each candidate in fitted/ and cross_fitted/, blend.csv (the
+default, or the blend that is better by the rule of selection) and, last, its part of run.json. Kept as they are while
+columns and code stay the same.
 """
 
 from __future__ import annotations
@@ -14,42 +14,24 @@ from typing import Any
 from competition import command
 from competition.files import write_table
 from submissions.blend.candidates import ALWAYS, CANDIDATES, candidate
-from submissions.blend.crossfit import choose, compare, cross_fit, cross_fitted
+from submissions.blend.crossfit import compare, cross_fitted
 from submissions.blend.problem import Matrices
 from submissions.blend.stored import label
-from submissions.fitted import keep, matrices_of, rule_of
-from submissions.run import BLEND, BLEND_FILE, OOF, OOF_TABLE, Run, at_work, open_run
+from submissions.fitted import describe, fit_all, matrices_of, rule_of
+from submissions.run import BLEND, BLEND_FILE, OOF, OOF_TABLE, Run, at_work
 from submissions.words import number
 
 
 def blend(run: Run) -> dict[str, Any]:
     """The part `blend` of run.json, made or kept."""
-    if run.has(BLEND):
-        return run.part(BLEND)
-    columns, rule = run.columns, rule_of(run)
-    table, files = columns.table(run.task), [OOF, OOF_TABLE, BLEND_FILE]
+    if part := run.kept(BLEND):
+        return part
     for file in (OOF, OOF_TABLE):
-        write_table(run.folder / file, table)
-    m = matrices_of(run, columns.oof)
-    found, predictions, fitted = {}, {}, {}
-    for named in candidates_of(run, m):
-        name = label(named)
-        predictions[name] = cross_fit(candidate(named), m, run.plan.n_folds)
-        fitted[name] = candidate(named).fit(m)
-        found[name], more = keep(run, rule, name, fitted[name], predictions[name])
-        files += more
-    honest = {name: part.cross_fitted for name, part in predictions.items()}
-    compared = compare(rule, honest, rule.scored)
-    chosen, reason = choose(rule, compared, rule.scored)
-    run.write_submission(BLEND_FILE, fitted[chosen].predict(columns.test))
-    part = {
-        "candidates": {name: {**part, **asdict(compared[name])} for name, part in found.items()},
-        "default": rule.default,
-        "chosen": chosen,
-        "reason": reason,
-        "drop_one": drop_one(run),
-    }
-    return run.keep(BLEND, part, files)
+        write_table(run.folder / file, run.columns.table(run.task))
+    m = matrices_of(run, run.columns.oof)
+    part, files, chosen = fit_all(run, {label(named): candidate(named) for named in candidates_of(run, m)}, m)
+    run.write_submission(BLEND_FILE, chosen.predict(run.columns.test))
+    return run.keep(BLEND, {**part, "drop_one": drop_one(run)}, [OOF, OOF_TABLE, BLEND_FILE, *files])
 
 
 def candidates_of(run: Run, m: Matrices) -> list[str]:
@@ -71,22 +53,14 @@ def drop_one(run: Run) -> dict[str, dict[str, float]]:
     return {stage: asdict(compared[stage]) for stage in stages}
 
 
-def describe(part: dict[str, Any]) -> str:
-    """The cross-fitted scores, and those of the default blend without each stage, a line each."""
-    scores, without = (
-        ", ".join(f"{name} {number(each['cross_fitted_score'])}" for name, each in part[key].items())
-        for key in ("candidates", "drop_one")
-    )
-    found = f"{BLEND_FILE}: {part['chosen']}; cross_fitted_score: {scores}"
-    return f"{found}\nscore of {part['default']} without one stage: {without}" if without else found
-
-
 def main() -> None:
     """Command line."""
-    args = command.parser(__doc__, "blend").parse_args()
-    run = open_run(args.competition, args.seed, args.reuse, args.budget)
-    with at_work(run):
-        print(describe(blend(run)))
+    with at_work(__doc__, "blend") as run:
+        part = blend(run)
+        print(describe(BLEND_FILE, part))
+        without = [f"{stage} {number(each['cross_fitted_score'])}" for stage, each in part["drop_one"].items()]
+        if without:
+            print(f"score of {part['default']} without one stage: {', '.join(without)}")
 
 
 if __name__ == "__main__":

@@ -199,16 +199,19 @@ def choose(rule: Rule, compared: dict[str, Comparison], which: NDArray[np.bool_]
 
 
 def decide(
-    rule: Rule, honest: dict[str, Array], seen: dict[str, Array], which: NDArray[np.bool_]
+    rule: Rule, predictions: dict[str, CrossFitted], without: int | None = None
 ) -> tuple[str, str, dict[str, Comparison], list[str]]:
-    """Compare candidates by honest predictions on the rows `which`, and choose.
-
-    Args:
-        seen: predictions by which a candidate that repeats the default to the last digit is known: nothing to choose.
+    """Compare candidates on all rows, or without a fold as if it had no labels, and choose.
 
     Returns:
-        The chosen one, why in one sentence, all comparisons, and the candidates that repeat the default.
+        The chosen one, why in one sentence, all comparisons, and the candidates that predict what the default predicts,
+        to the last digit, which are not chosen: on all rows if fitted on them, or on the fold if fitted without it.
     """
+    which, honest = rule.scored, {name: part.cross_fitted for name, part in predictions.items()}
+    seen = {name: part.in_sample for name, part in predictions.items()}
+    if without is not None:
+        which, seen = rule.scored & (rule.folds != without), {n: y[rule.folds == without] for n, y in honest.items()}
+        honest = {name: part.nested[without] for name, part in predictions.items()}
     compared, default = compare(rule, honest, which), rule.default
     same = [n for n in honest if n != default and np.array_equal(seen[n], seen[default], equal_nan=True)]
     chosen, reason = choose(rule, {name: part for name, part in compared.items() if name not in same}, which)

@@ -31,7 +31,7 @@ from models.jobs.plan import REPORT
 from models.settings import NeuralStage
 from submissions.blend.stacks import STACKS
 from submissions.check import check
-from submissions.columns import column_names
+from submissions.columns import jobs_of_columns
 from submissions.config import Config, relocated
 from submissions.fitted import KNOWN_LABELS, fitted_file
 from submissions.kernel.wheels import add_wheels
@@ -114,9 +114,9 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     """Copy what the submission of the latest run is predicted with: settings and manifest of the notebook."""
     run = latest_run(name)
     stored, there = run.stored, bundle.work / run.folder.relative_to(work_root())
-    columns = column_names(run.config)
+    columns = jobs_of_columns(run.config, run.plan)
     weighed = {column for weights in run.weights.values() for column, weight in weights.items() if weight}
-    used = {columns[column][0] for column in (weighed if weighed and run.chosen not in STACKS else columns)}
+    used = {columns[column][0].stage for column in (weighed if weighed and run.chosen not in STACKS else columns)}
     config = run.config.model_copy(update={"stages": {n: s for n, s in run.config.stages.items() if n in used}})
     if fixed := [stage for stage, settings in config.stages.items() if settings.kind == "file"]:
         raise DataError(

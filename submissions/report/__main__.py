@@ -19,7 +19,7 @@ from competition.paths import shown
 from submissions.handover import HANDOVER, handover
 from submissions.report.findings import gather
 from submissions.report.parts import Findings, Table
-from submissions.run import Run, at_work, open_run
+from submissions.run import Run, at_work
 from submissions.words import table
 
 SUMMARY, PAGE = "report.md", "index.html"
@@ -61,9 +61,7 @@ def page(found: Findings) -> str:
 
 def main() -> None:
     """Command line."""
-    args = command.parser(__doc__).parse_args()
-    run = open_run(args.competition, args.seed, args.reuse, args.budget)
-    with at_work(run):
+    with at_work(__doc__) as run:
         print(report(run))
 
 

@@ -13,10 +13,9 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
 from competition.config import load_competition
-from competition.files import read_table, write_json, write_table
+from competition.files import read_table, write_table
 from competition.paths import Paths
-from competition.prepare import prepare
-from competition.prepare import run as prepare_tables
+from competition.prepare import run as prepare
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
@@ -25,7 +24,6 @@ from models.jobs.folder import write_predictions, write_report
 from models.jobs.plan import Plan, plan
 from models.jobs.train import train
 from submissions.blend.__main__ import blend
-from submissions.config import load_config
 from submissions.run import Run, open_run
 from submissions.stack import stack
 from submissions.write import write
@@ -67,26 +65,29 @@ def near_duplicates(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 def fake_competition(folder: Path, n_train: int = 150, n_test: int = 30, **sections: object) -> Path:
     """YAML, tables and answers of a made-up competition with two targets, one with missing labels, in `folder`."""
-    rng = np.random.default_rng(1)
-    n = n_train + n_test
+    rng, n = np.random.default_rng(1), n_train + n_test
     table = pd.DataFrame(
         {"id": [f"0{i}" for i in rng.permutation(n)], "x": rng.normal(size=n), "z": rng.normal(size=n)}
     )
     table["height"] = 10 + 2 * table["x"] + rng.normal(size=n)
     table["depth"] = np.where(rng.random(n) < 0.2, np.nan, table["z"] + rng.normal(size=n))
-    train, test = table.iloc[:n_train], table.iloc[n_train:]
+    train, test = table[:n_train], table[n_train:]
     roles: dict[str, object] = {"smiles": [], "text": [], "numeric": ["x", "z"], "categorical": [], "targets": TARGETS}
     roles |= {"answers": "answers.csv"} | sections.pop("competition", {})  # type: ignore[operator]
     stages = {name: {"kind": "lightgbm", "num_leaves": i + 4} for i, name in enumerate(("good", "fair", "poor"))}
     submissions = {"trials": 4, "bootstrap": 100} | sections.pop("submissions", {})  # type: ignore[operator]
-    path = write_competition(
-        folder,
-        train.reset_index(drop=True),
-        test.drop(columns=TARGETS).reset_index(drop=True),
-        **{"stages": stages, "folds": {"n_folds": 3}, **sections, "submissions": submissions, "competition": roles},
-    )
+    sections = {"stages": stages, "folds": {"n_folds": 3}, **sections}
     write_table(folder / "answers.csv", test[["id", *TARGETS]].sample(frac=1, random_state=0))
-    return path
+    inputs = test.drop(columns=TARGETS).reset_index(drop=True)
+    return write_competition(folder, train, inputs, **sections, submissions=submissions, competition=roles)
+
+
+def planned(path: Path) -> Plan:
+    """The jobs of a YAML, on prepared tables and folds."""
+    config, paths = load_competition(str(path)), Paths.of(str(path))
+    prepare(config, paths, path)
+    make_folds(config, load_folds_config(str(path)), paths)
+    return plan(config, load_stages(str(path)), paths)
 
 
 def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] = np.asarray) -> Plan:
@@ -94,46 +95,33 @@ def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] =
 
     Predictions are those of `seen(labels)`, and noise.
     """
-    config, paths = load_competition(str(path)), Paths.of(str(path))
-    prepared = prepare(config)
-    write_table(paths.train, prepared.train)
-    write_table(paths.test, prepared.test)
-    write_table(paths.sample, prepared.sample)
-    write_json(paths.prepare_report, prepared.report)
-    make_folds(config, load_folds_config(str(path)), paths)
-    planned = plan(config, dict(load_config(str(path)).stages), paths)
+    jobs, paths, targets = planned(path), Paths.of(str(path)), load_competition(str(path)).targets
+    paths.owner.unlink()  # what is made here is copied
+    train, test = read_table(paths.train), read_table(paths.test)
+    folds = read_folds(paths.folds, list(train["id"]))
     answers = pd.read_csv(path.parent / "answers.csv", dtype={"id": str}).set_index("id")
-    for job in planned.jobs:
+    for job in jobs.jobs:
         noise = np.random.default_rng([len(job.stage), job.stage.encode()[0], job.seed, job.fold % 100])
-        spread = {"good": 0.5, "fair": 0.7, "poor": 1.0}[job.stage]
-
-        def made_up(y: np.ndarray, noise: np.random.Generator = noise, spread: float = spread) -> np.ndarray:
-            return seen(np.nan_to_num(y, nan=LAST_SEEN)) + spread * noise.normal(size=y.shape)
-
-        train = prepared.train[read_folds(paths.folds, list(prepared.train[config.id])) == job.fold]
-        test = prepared.test
-        job.folder.mkdir(parents=True)
-        y = train[config.targets].to_numpy()
-        write_predictions(job.oof_file, list(train["id"]), config.targets, made_up(y))
-        y_test = answers.loc[test["id"], config.targets].to_numpy()
-        write_predictions(job.test_file(planned.test_key), list(test["id"]), config.targets, made_up(y_test))
+        own, spread = train[folds == job.fold], {"good": 0.5, "fair": 0.7, "poor": 1.0}[job.stage]
+        labels = own[targets].to_numpy(), answers.loc[test["id"], targets].to_numpy()
+        oof, of_test = (seen(np.nan_to_num(y, nan=LAST_SEEN)) + spread * noise.normal(size=y.shape) for y in labels)
+        write_predictions(job.oof_file, list(own["id"]), targets, oof)
+        write_predictions(job.test_file(jobs.test_key), list(test["id"]), targets, of_test)
         write_report(job.folder, {"seconds": 1.5})
-    return planned
+    return jobs
 
 
 def train_all(path: Path, n_workers: int = 1) -> None:
     """Prepared tables, folds and jobs that were really trained."""
-    config, paths = load_competition(str(path)), Paths.of(str(path))
-    prepare_tables(config, paths, path)
-    make_folds(config, load_folds_config(str(path)), paths)
-    train(plan(config, load_stages(str(path)), paths), n_workers)
+    train(planned(path), n_workers)
 
 
 def run_steps(path: Path) -> Run:
     """The run of a YAML whose jobs are there."""
     run = open_run(str(path))
     blend(run)
-    stack(run)
+    if run.config.submissions.stack:
+        stack(run)
     write(run)
     return run
 

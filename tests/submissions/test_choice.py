@@ -18,7 +18,7 @@ from submissions.blend.__main__ import blend
 from submissions.blend.candidates import CANDIDATES
 from submissions.blend.crossfit import cross_fitted
 from submissions.fitted import candidate_of, matrices_of, submission_of
-from submissions.run import latest_run, open_run
+from submissions.run import latest_run, open_run, require_same_code
 from submissions.stack import stack
 from submissions.stack_features import features_of
 from submissions.write import write
@@ -26,9 +26,6 @@ from tests.submissions.fakes import TARGETS, fake_competition, opened, prepare_a
 
 NO_FEATURES = np.empty((30, 0))
 TREES = {"kind": "lightgbm"}
-SEVERAL = {
-    "good": {**TREES, "seeds": [0, 1]}, "fair": {**TREES, "seeds": [0, 10, 2]}, "poor": {**TREES, "num_leaves": 4},
-}  # fmt: skip
 
 
 # Candidates
@@ -64,24 +61,28 @@ def score(y_true, y_pred):
 
 
 def test_all_candidates_and_what_is_the_users_own_go_all_the_way(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(OWN)
-    settings = {"candidates": [*CANDIDATES, "mine.py:trimmed"], "weight_trials": 3, "postprocess": ["mine.py:up"]}
-    own = {"metric": "mine.py:score", "greater_is_better": False}
-    run = opened(tmp_path, 90, competition=own, submissions=settings, folds={"n_folds": 4})
+    own, names = tmp_path / "mine.py", [*CANDIDATES, "mine.py:trimmed"]
+    own.write_text(OWN)
+    settings = {"candidates": names, "weight_trials": 3, "postprocess": ["mine.py:up"]}
+    roles = {"metric": "mine.py:score", "greater_is_better": False}
+    run = opened(tmp_path, 90, competition=roles, submissions=settings, folds={"n_folds": 4})
     run_steps(tmp_path / "mixed.yaml")
-    names = [*CANDIDATES, "mine.py:trimmed"]
+    choice = run.part("choice")
     assert list(run.part("blend")["candidates"]) == sorted(names)
-    assert set(run.part("choice")["candidates"]) == {*names, "lightgbm_stack", "ridge_stack"}
+    assert set(choice["candidates"]) == {*names, "lightgbm_stack", "ridge_stack"}
     for name in names:
         assert np.isfinite(candidate_of(run, name)(run.columns.test, NO_FEATURES)).all()
-    (tried,) = run.part("choice")["postprocessing"]["height"]
+    (tried,) = choice["postprocessing"]["height"]
     assert (tried["step"], tried["kept"]) == ("mine.py:up", False)
-    run.keep("choice", {**run.part("choice"), "chosen": "mine.py:trimmed"}, ["cross_fitted.csv"])
+    run.keep("choice", {**choice, "chosen": "mine.py:trimmed"}, ["cross_fitted.csv"])
     stored = latest_run(str(tmp_path / "mixed.yaml"))
     trimmed = np.median(run.columns.test, axis=1)
     assert np.abs(submission_of(stored)(run.columns.test, run.columns.test_inputs, NO_FEATURES) - trimmed).max() < 1
-    (tmp_path / "mine.py").write_text(OWN + "\n\nVERSION = 2\n")
+    require_same_code(run.config, run.stored)
+    own.write_text(OWN + "\n\nVERSION = 2\n")
     assert open_run(str(tmp_path / "mixed.yaml")).name != run.name
+    with pytest.raises(DataError, match=r"code of mine\.py has changed since the run"):
+        require_same_code(run.config, run.stored)
 
 
 def test_what_a_stage_is_worth_is_the_default_refitted_without_it(done: Path, tmp_path: Path) -> None:
@@ -98,13 +99,13 @@ def test_what_a_stage_is_worth_is_the_default_refitted_without_it(done: Path, tm
 
 
 def test_seeds_are_one_column_or_several_and_are_dropped_together(tmp_path: Path) -> None:
-    averaged = opened(tmp_path, stages=SEVERAL)
+    several_seeds = {"good": {**TREES, "seeds": [0, 1]}, "fair": {**TREES, "seeds": [0, 10, 2]}, "poor": TREES}
+    one = opened(tmp_path, stages=several_seeds).columns
     settings = {"seeds": "separate", "margin": 100, "stack": False}
-    separate = open_run(str(fake_competition(tmp_path, stages=SEVERAL, submissions=settings)))
-    one, several = averaged.columns, separate.columns
+    separate = open_run(str(fake_competition(tmp_path, stages=several_seeds, submissions=settings)))
+    several = separate.columns
     assert one.names == ["fair", "good", "poor"]
     assert several.names == ["fair:0", "fair:10", "fair:2", "good:0", "good:1", "poor"]
-    assert several.of("fair").tolist() == [True] * 3 + [False] * 3
     for stage in one.names:
         np.testing.assert_allclose(several.oof_of(stage), one.oof_of(stage), rtol=1e-12)
         np.testing.assert_allclose(several.test_of(stage), one.test_of(stage), rtol=1e-12)
@@ -121,8 +122,7 @@ def test_seeds_are_one_column_or_several_and_are_dropped_together(tmp_path: Path
 def test_shared_weights_are_the_same_for_all_targets(done: Path) -> None:
     run = open_run(str(fake_competition(done.parent, submissions={"weights": "shared", "stack": False})))
     for name, candidate in blend(run)["candidates"].items():
-        height, depth = (candidate["weights"][target] for target in TARGETS)
-        assert height == depth, name
+        assert candidate["weights"]["height"] == candidate["weights"]["depth"], name
 
 
 # Stacks
@@ -199,23 +199,21 @@ def test_what_is_submitted_is_post_processed_and_a_stored_run_repeats_it(tmp_pat
 
 
 def test_known_labels_are_used_where_they_are_asked_for_and_nowhere_else(tmp_path: Path) -> None:
-    files, scores = {}, set()
-    for settings in ({}, {"postprocess": ["known_labels"]}):
-        path = fake_competition(tmp_path, submissions={"stack": False, **settings})
-        table, test = read_text_table(tmp_path / "train.csv"), read_text_table(tmp_path / "test.csv")
-        table.loc[[0, 1], ["x", "z", "height"]] = [["7", "8", "10"], ["7", "8", "13"]]
-        table.loc[[0, 1], "depth"] = ""
-        test.loc[4, ["x", "z"]] = ["7", "8"]
-        write_table(tmp_path / "train.csv", table)
-        write_table(tmp_path / "test.csv", test)
-        if not files:
-            prepare_and_fake_jobs(path)
-        run = run_steps(path)
-        files[bool(settings)] = read_table(run.folder / "submission.csv", ["id"])
-        scores.add(run.part("choice")["procedure"]["cross_fitted_score"])
-    assert files[True].loc[4, "height"] == 11.5 != files[False].loc[4, "height"]
-    assert files[True].loc[4, "depth"] == files[False].loc[4, "depth"]  # its label is missing
-    assert files[True].drop(4).equals(files[False].drop(4))
+    path = fake_competition(tmp_path, submissions={"stack": False, "postprocess": []})
+    table, test = read_text_table(tmp_path / "train.csv"), read_text_table(tmp_path / "test.csv")
+    table.loc[[0, 1], ["x", "z", "height", "depth"]] = [["7", "8", "10", ""], ["7", "8", "13", ""]]
+    test.loc[4, ["x", "z"]] = ["7", "8"]
+    write_table(tmp_path / "train.csv", table)
+    write_table(tmp_path / "test.csv", test)
+    prepare_and_fake_jobs(path)
+    without = run_steps(path)
+    path.write_text(path.read_text().replace("postprocess: []", "postprocess: [known_labels]"))
+    known = run_steps(path)
+    files = [read_table(run.folder / "submission.csv", ["id"]) for run in (without, known)]
+    assert files[1].loc[4, "height"] == 11.5 != files[0].loc[4, "height"]
+    assert files[1].loc[4, "depth"] == files[0].loc[4, "depth"]  # its label is missing
+    assert files[1].drop(4).equals(files[0].drop(4))
+    scores = {run.part("choice")["procedure"]["cross_fitted_score"] for run in (without, known)}
     assert len(scores) == 1
 
 

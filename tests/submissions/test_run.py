@@ -12,30 +12,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.errors import DataError
+from competition.errors import DataError, SubmissionError
 from competition.files import read_table, read_text_table, write_table
 from competition.paths import Paths
+from competition.task import Task
 from models.jobs.folder import write_report
 from submissions import stack as stack_step
 from submissions import write as write_step
 from submissions.blend import __main__ as blend_step
 from submissions.blend.__main__ import blend
 from submissions.blend.candidates import ALWAYS
-from submissions.config import load_config
 from submissions.fitted import candidate_of, submission_of
 from submissions.predict import predict
-from submissions.run import code_of_user, latest_run, open_run, require_same_code
-from submissions.sample import check_submission
+from submissions.run import latest_run, open_run
+from submissions.sample import check_submission, write_submission
 from submissions.write import write
-from tests.submissions.fakes import (
-    TARGETS,
-    fake_competition,
-    opened,
-    prepare_and_fake_jobs,
-    run_steps,
-    submitted,
-    train_all,
-)
+from tests.submissions.fakes import TARGETS, fake_competition, opened, prepare_and_fake_jobs, run_steps, train_all
 
 STEPS = (blend_step, stack_step, write_step)
 SUBMISSIONS = ["blend.csv", "stack.csv", "submission.csv"]
@@ -47,30 +39,32 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
-def test_the_three_files_fit_the_sample_and_the_chosen_one_is_the_submission(done: Path) -> None:
+def by_id(file: Path) -> pd.DataFrame:
+    return read_table(file, ["id"]).set_index("id")
+
+
+def marks_of(run: object) -> dict[str, list[str]]:
+    return {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
+
+
+def test_all_columns_and_submissions_are_joined_on_id(done: Path) -> None:
     run = open_run(str(done))
-    sample = read_table(run.paths.sample)
+    columns, paths = run.columns, run.paths
     for name in SUBMISSIONS:
-        check_submission(run.folder / name, sample, "id")
+        check_submission(run.folder / name, read_table(paths.sample), "id")
     assert (run.folder / "submission.csv").read_bytes() == (run.folder / "blend.csv").read_bytes()
-    assert run.paths.latest_run.read_text() == f"{run.name}\n"
-    answers = pd.read_csv(done.parent / "answers.csv", dtype={"id": str}).set_index("id").loc[run.columns.test_ids]
-    assert np.corrcoef(submitted(run)[:, 0], answers["height"])[0, 1] > 0.9  # joined on id, not on position
+    assert paths.latest_run.read_text() == f"{run.name}\n"
+    answers = by_id(done.parent / "answers.csv").loc[columns.test_ids]
+    assert by_id(run.folder / "submission.csv")["height"].corr(answers["height"]) > 0.9
 
-
-def test_every_column_is_that_of_its_stage_joined_on_id(done: Path) -> None:
-    run = open_run(str(done))
-    columns = run.columns
     assert columns.names == ["fair", "good", "poor"]
     for j, stage in enumerate(columns.names):
         jobs = run.plan.of(stage)
-        oof = pd.concat([pd.read_parquet(job.oof_file) for job in jobs]).set_index("id")
-        np.testing.assert_array_equal(columns.oof[:, j], oof.loc[columns.ids, TARGETS].to_numpy())
-        tests = [pd.read_parquet(job.test_file(run.plan.test_key)).set_index("id") for job in jobs]
-        mean = np.mean([table.loc[columns.test_ids, TARGETS] for table in tests], axis=0)
+        oof = pd.concat([by_id(job.oof_file) for job in jobs])
+        np.testing.assert_array_equal(columns.oof[:, j], oof.loc[columns.ids, TARGETS])
+        mean = np.mean([by_id(job.test_file(run.plan.test_key)).loc[columns.test_ids] for job in jobs], axis=0)
         np.testing.assert_allclose(columns.test[:, j], mean, rtol=1e-12)
-    labels = read_table(run.paths.train).set_index("id").loc[columns.ids, TARGETS].to_numpy()
-    np.testing.assert_array_equal(columns.y, labels)
+    np.testing.assert_array_equal(columns.y, by_id(paths.train).loc[columns.ids, TARGETS])
     assert np.isnan(columns.y).any()  # a missing label stays missing
     weights = run.weights["height"]
     assert weights["good"] > weights["fair"] > weights["poor"]
@@ -83,11 +77,9 @@ def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_column
     run = latest_run(str(done))
     assert list(run.candidates) == [*ALWAYS, "lightgbm_stack", "ridge_stack"]  # from simple to complex
     y_pred = submission_of(run)(columns.test, columns.test_inputs, NO_FEATURES)
-    files = [read_table(run.folder / f"{n}.csv", ["id"]).set_index("id") for n in ("submission", "stack")]
-    written, stacked = (table.loc[columns.test_ids, TARGETS].to_numpy() for table in files)
-    np.testing.assert_allclose(y_pred, written, rtol=1e-6)
-    again = candidate_of(run, run.part("stack")["chosen"])(columns.test, NO_FEATURES)
-    np.testing.assert_allclose(again, stacked, rtol=1e-6)
+    stacked = candidate_of(run, run.part("stack")["chosen"])(columns.test, NO_FEATURES)
+    for name, found in (("submission", y_pred), ("stack", stacked)):
+        np.testing.assert_allclose(found, by_id(run.folder / f"{name}.csv").loc[columns.test_ids, TARGETS], rtol=1e-6)
 
     table = run.oof_table()
     assert list(table.columns) == ["id", "fold", *TARGETS, *(f"{s} {t}" for s in columns.names for t in TARGETS)]
@@ -104,7 +96,7 @@ def test_a_second_run_fits_nothing_and_one_that_was_killed_goes_on_to_the_same_b
     run = run_steps(done)
     before = contents(run.folder)
     with monkeypatch.context() as patch:
-        for step, name in ((blend_step, "cross_fit"), (stack_step, "cross_fit"), (write_step, "compare")):
+        for step, name in ((blend_step, "fit_all"), (stack_step, "fit_all"), (write_step, "decide")):
             patch.delattr(step, name)
         assert contents(run_steps(done).folder) == before
     monkeypatch.setattr(sys, "argv", ["", str(done)])
@@ -116,20 +108,25 @@ def test_a_second_run_fits_nothing_and_one_that_was_killed_goes_on_to_the_same_b
         assert contents(run.folder) == before, lost
 
 
-def test_new_predictions_under_the_same_keys_are_noticed(done: Path) -> None:
+def test_new_predictions_skipped_steps_and_unfinished_jobs_are_noticed(done: Path) -> None:
     before = open_run(str(done))
     job = before.plan.jobs[0]
     table = pd.read_parquet(job.oof_file)
     table.assign(height=table["height"] + 0.5).to_parquet(job.oof_file)
     with pytest.raises(DataError, match=r"oof\.parquet is not as its job wrote it; delete"):
         open_run(str(done))
-    write_report(job.folder, {"seconds": 1.5})  # trained again
+    write_report(job.folder, {"seconds": 1.5})  # trained again, under the same key
     after = open_run(str(done))
     with pytest.raises(DataError, match="was made from other predictions or other code"):
         write(after)
     blend(after)
     assert after.name == before.name
     assert after.made_from != before.made_from
+    with pytest.raises(DataError, match="the step stack has not run"):
+        write(after)
+    (job.folder / "report.json").unlink()
+    with pytest.raises(DataError, match=r"is not finished\. Run \./run\.sh train"):
+        open_run(str(done))
 
 
 def test_the_name_of_a_run_follows_settings_and_not_places_or_the_order_of_stages(done: Path, tmp_path: Path) -> None:
@@ -139,23 +136,8 @@ def test_the_name_of_a_run_follows_settings_and_not_places_or_the_order_of_stage
     shutil.rmtree(run.folder)
     again = run_steps(fake_competition(tmp_path / "moved", stages=reordered))
     assert {name: (again.folder / name).read_bytes() for name in SUBMISSIONS} == before
-    for same, settings in (
-        (True, {"competition": {"answers": None}}),
-        (False, {"submissions": {"trials": 41}}),
-        (False, {"submissions": {"weights": "shared"}}),
-    ):
-        assert (open_run(str(fake_competition(tmp_path, **settings))).name == run.name) is same
-
-
-def test_unfinished_jobs_and_skipped_steps_are_named(done: Path) -> None:
-    run = open_run(str(done))
-    shutil.rmtree(run.folder)
-    blend(run)
-    with pytest.raises(DataError, match="the step stack has not run"):
-        write(run)
-    (run.plan.jobs[0].folder / "report.json").unlink()
-    with pytest.raises(DataError, match=r"is not finished\. Run \./run\.sh train"):
-        open_run(str(done))
+    assert open_run(str(fake_competition(tmp_path, competition={"answers": None}))).name == run.name
+    assert open_run(str(fake_competition(tmp_path, submissions={"trials": 41}))).name != run.name
 
 
 def test_dropped_rows_get_the_mean_of_the_labels_and_columns_stand_in_the_order_of_the_sample(tmp_path: Path) -> None:
@@ -168,28 +150,26 @@ def test_dropped_rows_get_the_mean_of_the_labels_and_columns_stand_in_the_order_
     prepare_and_fake_jobs(path)
     run = open_run(str(path))
     blend(run)
-    _, filled = write(run)
-    assert filled == 1
+    assert write(run)[1] == 1  # row filled
     table = read_table(run.folder / "submission.csv", ["id"])
     assert list(table.columns) == ["D", "id", "H"] == run.stored["sample_columns"]
     assert list(table["id"]) == list(sample["id"])[::-1]
     assert table["H"].mean() > 5 > table["D"].mean()
     means = read_table(run.paths.train)[TARGETS].mean().tolist()
     assert table.set_index("id").loc[test["id"][4], ["H", "D"]].tolist() == pytest.approx(means, rel=1e-6)
-    assert set(test["id"]) - set(read_table(run.folder / "spread.csv", ["id"])["id"]) == {test["id"][4]}
+    assert set(test["id"]) - set(by_id(run.folder / "spread.csv").index) == {test["id"][4]}
 
 
-@pytest.mark.parametrize("kind", ["group", "kfold"])
-def test_the_bootstrap_draws_what_shares_a_fold(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "n_groups"), [("group", 9), ("kfold", 149)])
+def test_the_bootstrap_draws_what_shares_a_fold(tmp_path: Path, kind: str, n_groups: int) -> None:
     roles = {"numeric": ["x"], "group": "z", "metric": "mae"}
     path = fake_competition(tmp_path, folds={"kind": kind, "n_folds": 4}, competition=roles)
     table = read_text_table(tmp_path / "train.csv")
     table["z"] = [str(i % 10) for i in range(len(table))]
-    table.loc[1, "x"] = table.loc[0, "x"]
+    table.loc[1, "x"] = table.loc[0, "x"]  # an equal input ties two of ten groups together
     write_table(tmp_path / "train.csv", table)
     prepare_and_fake_jobs(path)
-    groups = open_run(str(path)).columns.groups
-    assert len(set(groups)) == (9 if kind == "group" else 149)  # the equal input ties two of ten groups together
+    assert len(set(open_run(str(path)).columns.groups)) == n_groups
 
 
 # What stages did, and what is left out
@@ -201,19 +181,7 @@ def test_what_a_reader_has_to_know_of_a_stage_is_marked(done: Path) -> None:
     run = opened(done.parent, stages={"good": TREES, "fair": saw, "poor": {**TREES, "final_fit": "refit"}})
     other = [replace(job, other_code=job.stage == "good") for job in run.plan.jobs]
     blend(replace(run, plan=replace(run.plan, jobs=other)))
-    marks = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
-    assert marks == {"good": ["other code"], "fair": ["saw test inputs"], "poor": ["refit"]}
-
-
-def test_code_of_the_user_that_has_changed_since_the_run_predicts_nothing(tmp_path: Path) -> None:
-    own = tmp_path / "mine.py"
-    own.write_text("def fit(P, y, metric, folds, weights): ...\n")
-    config = load_config(str(fake_competition(tmp_path, submissions={"candidates": [f"{own}:fit"]})))
-    stored = {"user_code": code_of_user(config)}
-    require_same_code(config, stored)
-    own.write_text("def fit(P, y, metric, folds): ...\n")
-    with pytest.raises(DataError, match=r"code of mine\.py has changed since the run"):
-        require_same_code(config, stored)
+    assert marks_of(run) == {"good": ["other code"], "fair": ["saw test inputs"], "poor": ["refit"]}
 
 
 def test_a_refitted_and_a_pseudo_labelled_stage_predict_new_rows_as_they_predicted_the_test_table(
@@ -221,15 +189,12 @@ def test_a_refitted_and_a_pseudo_labelled_stage_predict_new_rows_as_they_predict
 ) -> None:
     """By saved weights alone: the folds of a stage that was refitted are gone, and so are labels and source."""
     small = {**TREES, "max_trees": 15}
-    stages = {
-        "b": {**small, "num_leaves": 4, "final_fit": "both", "pseudo_labels": {"of": ["a"]}},
-        "a": {**small, "final_fit": "refit"},
-    }
+    labelled = {**small, "num_leaves": 4, "final_fit": "both", "pseudo_labels": {"of": ["a"]}}
+    stages = {"b": labelled, "a": {**small, "final_fit": "refit"}}
     path = fake_competition(tmp_path, stages=stages, submissions={"stack": False, "default": "mean"})
     train_all(path)
     run, paths = run_steps(path), Paths.of(str(path))
-    marks = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
-    assert marks == {"a": ["refit"], "b": ["pseudo-labels", "refit"]}
+    assert marks_of(run) == {"a": ["refit"], "b": ["pseudo-labels", "refit"]}
 
     for job in run.plan.of("a")[:-1]:
         shutil.rmtree(job.folder)
@@ -237,9 +202,9 @@ def test_a_refitted_and_a_pseudo_labelled_stage_predict_new_rows_as_they_predict
         table.unlink()
     rows = read_text_table(tmp_path / "test.csv").iloc[:7:2]
     write_table(tmp_path / "new.csv", rows)
-    new = read_table(predict(str(path), tmp_path / "new.csv", 1), ["id"])
-    written = read_table(run.folder / "submission.csv", ["id"]).set_index("id").loc[list(rows["id"])]
-    np.testing.assert_allclose(new[TARGETS], written[TARGETS], rtol=1e-6)
+    new = by_id(predict(str(path), tmp_path / "new.csv", 1))
+    np.testing.assert_allclose(new, by_id(run.folder / "submission.csv").loc[new.index], rtol=1e-6)
+    assert list(new.index) == list(rows["id"])
 
 
 def test_a_budget_leaves_out_unfinished_stages_and_seeds_and_the_run_is_that_of_a_yaml_without_them(
@@ -259,3 +224,37 @@ def test_a_budget_leaves_out_unfinished_stages_and_seeds_and_the_run_is_that_of_
     of_two_seeds = open_run(str(fake_competition(tmp_path, 60, stages={"fair": {**TREES, "seeds": [3, 1]}})))
     assert (run.name, run.made_from) == (of_two_seeds.name, of_two_seeds.made_from)
     assert whole.name != run.name
+
+
+# Files
+
+
+SAMPLE = pd.DataFrame({"id": ["01", "b,c", " d"], "y": ["0", "0", "0"]})
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"id": ["1", "b,c", " d"], "y": [1, 2, 3]}, r"lacks 1 \['01'\] and has 1 others \['1'\]"),
+        ({"id": ["b,c", "01", " d"], "y": [1, 2, 3]}, "in its order.*lacks 0"),
+        ({"id": ["01", "b,c", " d", " d"], "y": [1, 2, 3, 3]}, "4 rows for 3 ids"),
+        ({"id": ["01", "b,c", " d"], "z": [1, 2, 3]}, "must have the columns id, y"),
+        ({"y": [1, 2, 3], "id": ["01", "b,c", " d"]}, "in this order; found y, id"),
+        ({"id": ["01", "b,c", " d"], "y": [1, np.nan, 3]}, "id 'b,c'"),
+        ({"id": ["01", "b,c", " d"], "y": [1, 2, "many"]}, "'many'"),
+    ],
+)
+def test_a_file_that_does_not_fit_the_sample_is_refused(tmp_path: Path, table: dict, message: str) -> None:
+    write_table(tmp_path / "blend.csv", pd.DataFrame(table))
+    with pytest.raises(SubmissionError, match=message):
+        check_submission(tmp_path / "blend.csv", SAMPLE, "id")
+
+
+def test_a_submission_has_seven_digits_and_is_not_left_behind_where_it_does_not_fit(tmp_path: Path) -> None:
+    file, task = tmp_path / "blend.csv", Task(["target"], ["y"])
+    y_pred = np.array([[200 / 3], [1.23456789e-300]])
+    assert write_submission(file, SAMPLE, "id", task, [" d", "01"], y_pred, [7.0]) == 1
+    assert read_table(file, ["id"])["y"].tolist() == [1.234568e-300, 7.0, 66.66667]
+    with pytest.raises(SubmissionError, match="id ' d'"):
+        write_submission(file, SAMPLE, "id", task, [" d", "01"], y_pred * [[np.inf], [1]], [7.0])
+    assert list(tmp_path.iterdir()) == []
