@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from competition.files import read_table
 from competition.metrics import Array
-from competition.paths import Paths
 from competition.tables import INPUT_KEY, own_rows
 from competition.task import Task, task_of
 from folds.table import read_folds, read_groups
@@ -71,9 +70,9 @@ class Columns:
         return table.join(pd.DataFrame(numbers, columns=[*task.targets, *names]))
 
 
-def load_columns(config: Config, paths: Paths, plan: Plan) -> Columns:
+def load_columns(config: Config, plan: Plan) -> Columns:
     """All columns of a run; DataError if predictions do not fit the tables."""
-    competition, task = config.competition, task_of(config.competition)
+    competition, task, paths = config.competition, task_of(config.competition), plan.paths
     train, test = read_table(paths.train), read_table(paths.test)
     ids, test_ids = list(train[competition.id]), list(test[competition.id])
     folds, jobs = read_folds(paths.folds, ids), jobs_of_columns(config, plan)

@@ -26,7 +26,7 @@ from competition.paths import Paths
 from folds.table import read_groups
 from submissions.blend.bootstrap import bootstrap_scores, fast
 from submissions.config import load_config
-from submissions.run import BLEND, CHOICE, CROSS_FITTED, MANIFEST, STACK, read_manifest, read_part
+from submissions.run import BLEND, CHOICE, CROSS_FITTED, MANIFEST, STACK, read_manifest
 from submissions.words import number, table
 
 LONGEST = 50
@@ -171,8 +171,7 @@ def main() -> None:
     paths, runs, left_out = Paths.of(args.competition), {}, []
     for manifest in sorted(paths.latest_run.parent.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime):
         try:
-            read_part(manifest.parent, CHOICE)
-            runs[manifest.parent.name] = read_manifest(manifest.parent)
+            runs[manifest.parent.name] = read_manifest(manifest.parent, CHOICE)
         except DataError as error:
             left_out.append(f"{manifest.parent.name} is left out: {error}")
     if not runs:

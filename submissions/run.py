@@ -96,7 +96,7 @@ class Run:
     @cached_property
     def columns(self) -> Columns:
         """All columns with ids, folds and labels; DataError if predictions do not fit the tables."""
-        return load_columns(self.config, self.paths, self.plan)
+        return load_columns(self.config, self.plan)
 
     def oof_table(self) -> pd.DataFrame:
         """Ids, folds, labels (under the names of the targets) and all out-of-fold columns (`column output`)."""
@@ -111,7 +111,7 @@ class Run:
         """What a step found on the predictions and the code as they are; a DataError if anything has changed since."""
         if self.stored["made_from"] != self.made_from:
             raise DataError(f"{self.folder} was made from other predictions or other code. Run ./run.sh full.")
-        return read_part(self.folder, step)
+        return dict(read_manifest(self.folder, step)[step])
 
     def kept(self, step: str) -> dict[str, Any] | None:
         """The same; None where the step has to run, since it has not, or something has changed since."""
@@ -190,25 +190,20 @@ def latest_run(competition: str) -> Run:
     return Run(stored["run"], stored["made_from"], folder, config, paths, made)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The content of a run's run.json, of this version of the code."""
+def read_manifest(folder: Path, *steps: str) -> dict[str, Any]:
+    """The content of a run's run.json; a DataError if one of `steps` has not run, or a file of it is not as it was."""
     stored: dict[str, Any] = read_json(folder / MANIFEST, "run")
     if "made_from" not in stored:
         raise DataError(f"{folder} was made by an earlier version of this code; run ./run.sh full for one of today's.")
+    for step in steps:
+        if step not in stored:
+            raise DataError(f"{folder} is not finished: the step {step} has not run. Run ./run.sh full.")
+        for name, known in stored[step]["files"].items():
+            if not (folder / name).is_file() or sha256_of(folder / name) != known:
+                raise DataError(
+                    f"{folder} is not as the run wrote it; changed or gone: {name}. Run ./run.sh full to make it again."
+                )
     return stored
-
-
-def read_part(folder: Path, step: str) -> dict[str, Any]:
-    """What a step found, as it stands in the run.json of a folder; a DataError if a file of it is gone or changed."""
-    stored = read_manifest(folder)
-    if step not in stored:
-        raise DataError(f"{folder} is not finished: the step {step} has not run. Run ./run.sh full.")
-    for name, known in stored[step]["files"].items():
-        if not (folder / name).is_file() or sha256_of(folder / name) != known:
-            raise DataError(
-                f"{folder} is not as the run wrote it; changed or gone: {name}. Run ./run.sh full to make it again."
-            )
-    return dict(stored[step])
 
 
 @contextmanager

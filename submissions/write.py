@@ -146,15 +146,13 @@ def _against_best_stage(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any]:
 
 
 def _against_previous(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any] | None:
-    """The same to the latest run before this one; None where there is none, or its ids or targets are others."""
+    """The same to the latest run before this one, on the rows of both; None where there is none, or other targets."""
     name = run.paths.latest_run.read_text(encoding="utf-8").strip() if run.paths.latest_run.exists() else run.name
-    file, outputs = run.paths.run(name) / CROSS_FITTED, run.task.outputs
+    file = run.paths.run(name) / CROSS_FITTED
     if name == run.name or not file.exists():
         return None
-    before = read_table(file, ["id"]).set_index("id")
-    if {*before} != {*outputs} or {*before.index} != {*run.columns.ids}:
-        return None
-    return _against(rule, y_pred, name, before.loc[run.columns.ids, outputs].to_numpy())
+    before = read_table(file, ["id"]).set_index("id").reindex(index=run.columns.ids, columns=run.task.outputs)
+    return _against(rule, y_pred, name, before.to_numpy()) if before.notna().any(axis=None) else None
 
 
 def describe(run: Run, choice: dict[str, Any]) -> list[str]:

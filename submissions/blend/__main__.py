@@ -26,9 +26,9 @@ def blend(run: Run) -> dict[str, Any]:
     """The part `blend` of run.json, made or kept."""
     if part := run.kept(BLEND):
         return part
+    table, m = run.columns.table(run.task), matrices_of(run, run.columns.oof)
     for file in (OOF, OOF_TABLE):
-        write_table(run.folder / file, run.columns.table(run.task))
-    m = matrices_of(run, run.columns.oof)
+        write_table(run.folder / file, table)
     part, files, chosen = fit_all(run, {label(named): candidate(named) for named in candidates_of(run, m)}, m)
     run.write_submission(BLEND_FILE, chosen.predict(run.columns.test))
     return run.keep(BLEND, {**part, "drop_one": drop_one(run)}, [OOF, OOF_TABLE, BLEND_FILE, *files])

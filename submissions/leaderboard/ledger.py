@@ -18,7 +18,7 @@ from competition.errors import ConfigError
 from competition.files import read_table, read_text_table, sha256_of, write_table
 from competition.paths import Paths, shown
 from submissions.fitted import cross_fitted_file
-from submissions.run import BLEND, BLEND_FILE, CHOICE, CROSS_FITTED, STACK, STACK_FILE, SUBMISSION_FILE, read_part
+from submissions.run import BLEND, BLEND_FILE, CHOICE, CROSS_FITTED, STACK, STACK_FILE, SUBMISSION_FILE, read_manifest
 
 BY_HAND = "by hand"
 """`ref` of a file that this program did not send."""
@@ -110,7 +110,7 @@ def made_by(paths: Paths, file_digest: str) -> dict[str, Any]:
 
 def scores_of(run: Path, step: str = CHOICE) -> dict[str, Any]:
     """Run, candidate and scores of the file that a step of a run has written, as in the ledger."""
-    found = read_part(run, step)
+    found = read_manifest(run, step)[step]
     made = {"run": run.name, "chosen": found["chosen"]}
     if step != CHOICE:  # a candidate that was not chosen
         score = found["candidates"][found["chosen"]]["cross_fitted_score"]
@@ -122,7 +122,7 @@ def scores_of(run: Path, step: str = CHOICE) -> dict[str, Any]:
 def out_of_fold(paths: Paths, one: Submission) -> pd.DataFrame:
     """Id (its index) -> the cross-fitted prediction of each output; a DataError where its run is gone."""
     run = paths.run(one.run or "no run")
-    if read_part(run, CHOICE)["chosen"] == one.chosen:
+    if read_manifest(run, CHOICE)[CHOICE]["chosen"] == one.chosen:
         return read_table(run / CROSS_FITTED, ["id"]).set_index("id")
     table = read_table(run / cross_fitted_file(one.chosen)).set_index("id")
     return table.filter(regex="^cross_fitted ").rename(columns=lambda name: name.removeprefix("cross_fitted "))

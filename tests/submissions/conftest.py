@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,14 @@ from tests.submissions.fakes import fake_competition, prepare_and_fake_jobs, run
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A competition with a finished run, to be copied."""
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORK_DIR", str(folder / "work"))
         path = fake_competition(folder)
         prepare_and_fake_jobs(path)
         run_steps(path)
-    yield folder
+    return folder
 
 
 @pytest.fixture

@@ -85,23 +85,10 @@ def test_all_candidates_and_what_is_the_users_own_go_all_the_way(tmp_path: Path)
         require_same_code(run.config, run.stored)
 
 
-def test_what_a_stage_is_worth_is_the_default_refitted_without_it(done: Path, tmp_path: Path) -> None:
-    run = open_run(str(done))
-    part, columns = run.part("blend"), run.columns
-    found, default = part["drop_one"], part["candidates"]["shrunk_ridge"]
-    assert sorted(found) == ["fair", "good", "poor"]
-    y_pred = cross_fitted(CANDIDATES["shrunk_ridge"], matrices_of(run, columns.oof[:, ~columns.of("good")]), 3)
-    assert found["good"]["cross_fitted_score"] == pytest.approx(METRICS["rmse"](columns.y, y_pred))
-    for each in found.values():
-        assert each["difference"] == pytest.approx(each["cross_fitted_score"] - default["cross_fitted_score"])
-    assert found["good"]["difference"] > 3 * found["good"]["standard_error"]  # the best stage is missed, clearly
-    assert found["good"]["difference"] > found["fair"]["difference"] > found["poor"]["difference"]
-
-
-def test_seeds_are_one_column_or_several_and_are_dropped_together(tmp_path: Path) -> None:
+def test_seeds_are_one_column_or_several_and_weights_may_be_shared(tmp_path: Path) -> None:
     several_seeds = {"good": {**TREES, "seeds": [0, 1]}, "fair": {**TREES, "seeds": [0, 10, 2]}, "poor": TREES}
     one = opened(tmp_path, stages=several_seeds).columns
-    settings = {"seeds": "separate", "margin": 100, "stack": False}
+    settings = {"seeds": "separate", "weights": "shared", "margin": 100, "stack": False}
     separate = open_run(str(fake_competition(tmp_path, stages=several_seeds, submissions=settings)))
     several = separate.columns
     assert one.names == ["fair", "good", "poor"]
@@ -113,16 +100,11 @@ def test_seeds_are_one_column_or_several_and_are_dropped_together(tmp_path: Path
     assert several.oof[:, 1, 1].tolist() == oof.set_index("id").loc[several.ids, "depth"].tolist()
     part = blend(separate)
     write(separate)
-    assert set(part["candidates"]["convex"]["weights"]["height"]) == set(several.names)
+    weights = [each["weights"] for each in part["candidates"].values()]
+    assert all(of["height"] == of["depth"] and set(of["height"]) == set(several.names) for of in weights)
     assert sorted(part["drop_one"]) == ["fair", "good", "poor"]
     y_pred = submission_of(separate)(several.test, several.test_inputs, NO_FEATURES)
     np.testing.assert_allclose(y_pred, submitted(separate), rtol=1e-6)
-
-
-def test_shared_weights_are_the_same_for_all_targets(done: Path) -> None:
-    run = open_run(str(fake_competition(done.parent, submissions={"weights": "shared", "stack": False})))
-    for name, candidate in blend(run)["candidates"].items():
-        assert candidate["weights"]["height"] == candidate["weights"]["depth"], name
 
 
 # Stacks
@@ -201,8 +183,8 @@ def test_what_is_submitted_is_post_processed_and_a_stored_run_repeats_it(tmp_pat
 def test_known_labels_are_used_where_they_are_asked_for_and_nowhere_else(tmp_path: Path) -> None:
     path = fake_competition(tmp_path, submissions={"stack": False, "postprocess": []})
     table, test = read_text_table(tmp_path / "train.csv"), read_text_table(tmp_path / "test.csv")
-    table.loc[[0, 1], ["x", "z", "height", "depth"]] = [["7", "8", "10", ""], ["7", "8", "13", ""]]
-    test.loc[4, ["x", "z"]] = ["7", "8"]
+    table.loc[[2, 3], ["x", "z", "height", "depth"]] = [["7", "8", "10", ""], ["7", "8", "13", ""]]
+    test.loc[6, ["x", "z"]] = ["7", "8"]  # the fifth, since rows are numbered as in the file
     write_table(tmp_path / "train.csv", table)
     write_table(tmp_path / "test.csv", test)
     prepare_and_fake_jobs(path)
@@ -217,15 +199,23 @@ def test_known_labels_are_used_where_they_are_asked_for_and_nowhere_else(tmp_pat
     assert len(scores) == 1
 
 
-def test_the_submission_is_held_against_the_best_single_stage_and_the_run_before(done: Path) -> None:
+def test_a_run_is_held_against_itself_without_a_stage_the_best_stage_and_the_run_before(done: Path) -> None:
     first = open_run(str(done))
-    before = first.part("choice")
-    single, score = before["against"]["best_single"], before["procedure"]["cross_fitted_score"]
-    assert before["against"]["previous_run"] is None
+    part, columns, choice = first.part("blend"), first.columns, first.part("choice")
+    worth, default = part["drop_one"], part["candidates"]["shrunk_ridge"]
+    y_pred = cross_fitted(CANDIDATES["shrunk_ridge"], matrices_of(first, columns.oof[:, ~columns.of("good")]), 3)
+    assert worth["good"]["cross_fitted_score"] == pytest.approx(METRICS["rmse"](columns.y, y_pred))
+    for each in worth.values():
+        assert each["difference"] == pytest.approx(each["cross_fitted_score"] - default["cross_fitted_score"])
+    assert worth["good"]["difference"] > 3 * worth["good"]["standard_error"]  # the best stage is missed, clearly
+    assert worth["good"]["difference"] > worth["fair"]["difference"] > worth["poor"]["difference"]
+
+    single, score = choice["against"]["best_single"], choice["procedure"]["cross_fitted_score"]
     assert single["name"] == "good"
-    assert single["cv_score"] == pytest.approx(METRICS["rmse"](first.columns.y, first.columns.oof_of("good")))
+    assert single["cv_score"] == pytest.approx(METRICS["rmse"](columns.y, columns.oof_of("good")))
     assert single["difference"] == pytest.approx(score - single["cv_score"])
     assert single["standard_error"] > 0
+    assert choice["against"]["previous_run"] is None
     settings = {"default": "mean", "margin": 9.0, "stack": False}
     choice = run_steps(fake_competition(done.parent, submissions=settings)).part("choice")
     previous = choice["against"]["previous_run"]
