@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,21 +52,17 @@ def test_a_full_disk_leaves_the_old_file_whole_and_no_temporary_one(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_folders_are_made_a_file_is_replaced_and_equal_values_give_equal_bytes(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "er" / "a.json"
-    write_json(path, {"b": 1, "a": [1, 2]})
-    write_json(path, {"a": [1, 2], "b": 2})
+def test_folders_are_made_equal_values_give_equal_bytes_and_digests_and_seeds_are_plain_sha256(tmp_path: Path) -> None:
+    path, other = tmp_path / "deep" / "er" / "a.json", tmp_path / "b"
+    for value in ({"b": 1, "a": [1, 2]}, {"a": [1, 2], "b": 2}):
+        write_json(path, value)
     assert read_json(path) == {"a": [1, 2], "b": 2}
     assert list(path.parent.iterdir()) == [path]
-    write_json(tmp_path / "b", {"b": 2, "a": [1, 2]})
-    assert path.read_bytes() == (tmp_path / "b").read_bytes()
-
-
-def test_digests_and_seeds_are_plain_sha256(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"abc")
-    assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    write_json(other, {"b": 2, "a": [1, 2]})
+    assert path.read_bytes() == other.read_bytes()
+    other.write_bytes(b"abc")
+    assert sha256_of(other) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert derive_seed(0, "folds") == int(hashlib.sha256(b'["0", "folds"]').hexdigest()[:8], 16)
-    assert len({derive_seed(seed, name) for seed in range(10) for name in ("folds", "stage")}) == 20
     assert digest({"x": 1, "y": 2}) == digest({"y": 2, "x": 1}) != digest({"x": 2, "y": 1})
 
 
@@ -116,26 +113,22 @@ def test_equal_tables_have_equal_digests_whatever_wrote_them(tmp_path: Path) -> 
         (b"", "is empty; it needs a header and rows"),
         (b"a,b,a\n1,2,3\n", "several columns of the name a;"),
         (b"a,b\n1,2\n3,4,5\n", "row 3 has 3 cells and the header 2"),
-        (b"a,b\n1,2\n\n3\n", "row 4 has 1 cells and the header 2"),
+        (b"a,b\n1,2\n\n3\n", "row 4 has 1 cells and the header 2"),  # as a spreadsheet counts
         (b'a,b\n1,"open\n2,3\n', "cannot be read as a CSV file"),
         (b"a,b\n\xe9,2\n", "in UTF-8"),
         (b"id;y\n1;2,5\n", "semicolons between its cells. Save it with commas"),
-        (b"id\ty\n1\t2\n", "tabs between its cells. Save it with commas"),
     ],
 )
 def test_a_file_that_is_no_plain_csv_is_refused_in_one_line(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "bad.csv"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=words) as error:
+    with pytest.raises(DataError, match=rf"^[^\n]*bad\.csv[^\n]*{words}[^\n]*$"):
         read_text_table(path)
-    assert "\n" not in str(error.value)
-    assert str(path) in str(error.value)
 
 
-def test_absent_and_broken_files_are_the_users_to_mend(tmp_path: Path) -> None:
-    for name, content in (("a.parquet", "no parquet"), ("b.csv", "id,y\nx,high\n"), ("c.json", '{"a": ')):
-        (tmp_path / name).write_text(content)
-    for read, name, words in (
+@pytest.mark.parametrize(
+    ("read", "name", "words"),
+    [
         (read_text_table, "absent.csv", "there is no file"),
         (read_text_table, ".", "cannot be read as a CSV file"),
         (read_table, "absent.csv", "is not there; run the step"),
@@ -145,6 +138,10 @@ def test_absent_and_broken_files_are_the_users_to_mend(tmp_path: Path) -> None:
         (table_digest, "absent.parquet", "is not there; run the step"),
         (read_json, "absent.json", "run the step that writes it"),
         (read_json, "c.json", "is broken"),
-    ):
-        with pytest.raises(DataError, match=words):
-            read(tmp_path / name)
+    ],
+)
+def test_absent_and_broken_files_are_the_users_to_mend(tmp_path: Path, read: Any, name: str, words: str) -> None:
+    for file, content in (("a.parquet", "no parquet"), ("b.csv", "id,y\nx,high\n"), ("c.json", '{"a": ')):
+        (tmp_path / file).write_text(content)
+    with pytest.raises(DataError, match=words):
+        read(tmp_path / name)
