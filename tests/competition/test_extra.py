@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from competition.config import load_competition
-from competition.errors import ConfigError, DataError
+from competition.errors import ConfigError, DataError, UserError
 from competition.files import write_table
 from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare
@@ -84,17 +84,17 @@ def test_labels_in_other_units_are_refused(tmp_path: Path, train: pd.DataFrame, 
 
 
 def test_columns_of_an_extra_table_go_by_their_names_or_are_named_as_lacking(tmp_path: Path) -> None:
-    write_table(tmp_path / "more.csv", more_rows().rename(columns={"SMILES": "structure", "lumo": "LUMO (eV)"}))
     names = {"SMILES": "structure", "lumo": "LUMO (eV)"}
+    write_table(tmp_path / "more.csv", more_rows().rename(columns=names))
     prepared = made(tmp_path, extra_train=[{"file": "more.csv", "columns": names}])
     assert prepared.train["lumo"].tail(2).tolist() == [1.0, 2.0]
     assert prepared.train["mu"].tail(2).isna().all()
-    for columns, error, words in (
-        ({}, DataError, r"extra_train .*more\.csv: columns are lacking: SMILES"),
-        ({"SMILES": "structure"}, DataError, r"has none of the targets lumo, mu.*columns: \{lumo: THEIR NAME\}"),
-        ({"Lumo": "lumo"}, ConfigError, "names 'Lumo', which is neither"),
+    for columns, words in (
+        ({}, r"extra_train .*more\.csv: columns are lacking: SMILES"),
+        ({"SMILES": "structure"}, r"has none of the targets lumo, mu.*columns: \{lumo: THEIR NAME\}"),
+        ({"Lumo": "lumo"}, "names 'Lumo', which is neither"),
     ):
-        with pytest.raises(error, match=words):
+        with pytest.raises(UserError, match=words):
             made(tmp_path, extra_train=[{"file": "more.csv", "columns": columns}])
 
 

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from pyarrow import parquet
 
-from competition import files
 from competition.errors import DataError
 from competition.files import (
     derive_seed,
@@ -29,23 +28,17 @@ from competition.files import (
 )
 
 
-def no_space(*_: object, **__: object) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def half(self: Path, content: bytes) -> None:
-    with self.open("wb") as file:
-        file.write(content[: len(content) // 2])
-    no_space()
-
-
-@pytest.mark.parametrize(("owner", "name", "fails"), [(files.os, "replace", no_space), (Path, "write_bytes", half)])
 def test_a_full_disk_leaves_the_old_file_whole_and_no_temporary_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, fails: object
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def half(self: Path, content: bytes) -> None:
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     path = tmp_path / "a.csv"
     write_atomically(path, "old")
-    monkeypatch.setattr(owner, name, fails)
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OSError, match="No space left"):
         write_table(path, pd.DataFrame({"a": range(100)}))
     assert path.read_text() == "old"

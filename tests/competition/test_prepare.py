@@ -10,7 +10,7 @@ import pytest
 
 from competition.config import load_competition
 from competition.errors import DataError, SubmissionError, UserError
-from competition.files import read_json, read_table
+from competition.files import read_table
 from competition.molecules import canonical_smiles
 from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare, prepare_test, run
@@ -24,13 +24,6 @@ def prepared(folder: Path, *args: Any, **settings: Any) -> Prepared:
 
 def with_line(lines: list[str], position: int, line: str) -> list[str]:
     return [*lines[:position], line, *lines[position + 1 :]]
-
-
-def test_a_clean_competition_passes_with_its_rows_in_their_order(tmp_path: Path) -> None:
-    found = prepared(tmp_path)
-    assert found.train["id"].tolist() == list("abcdef")
-    assert found.train["y"].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
-    assert describe(found.report) == "6 training rows, 2 test rows"
 
 
 TIMES = ["id,SMILES,y,t", "a,CCO,1,{}", "b,CCC,2,{}", "c,CCN,3,{}"]
@@ -55,10 +48,7 @@ def timed(role: str, *cells: str) -> dict[str, Any]:
         ({"sample": ["id,z", "t1,0", "t2,0"]}, SubmissionError, r"has the columns id, z, where id, y are expected"),
         ({"train": with_line(TRAIN, 3, "c,CCN,high")}, DataError, r"'y' has .*: row 4 \(id 'c'\): 'high'\. Correct"),
         ({"train": with_line(TRAIN, 3, "\n  \nc,CCN,inf")}, DataError, r"row 6 \(id 'c'\): 'inf'"),  # empty rows count
-        ({"train": with_line(TRAIN, 3, 'c,CCN,"1,5"')}, DataError, r"row 4 \(id 'c'\): '1,5'"),
-        ({"train": ["id,SMILES,y", "a,C,", "b,CC,NA"]}, DataError, r"no label at all for y"),
         ({"train": ["id,SMILES,y", "a,bad,1", "b,CC,"], "unparsable": "drop"}, DataError, r"no label at all for y"),
-        ({"train": ["id,SMILES,y,z", "a,C,1,"], "auxiliary_targets": ["z"]}, DataError, "no label at all for z"),
         ({"train": with_line(TRAIN, 4, "d,c1ccccc,4")}, DataError, r"row 5 \(id 'd'\): 'c1ccccc'.*unparsable: drop"),
         ({"train": with_line(TRAIN, 4, "d, ,4")}, DataError, r"row 5 .*drop \(.*\), or empty_smiles: \"\[Ar\]\" where"),
         ({"test": with_line(TEST, 2, "t2,what")}, DataError, r"test\.csv: .*row 3 \(id 't2'\): 'what'"),
@@ -67,7 +57,6 @@ def timed(role: str, *cells: str) -> dict[str, Any]:
         (timed("time", "1", "", "3"), DataError, r"'t' has times that are neither .*: row 3 \(id 'b'\): ''\. "),
         (timed("time", "2020-01-01", "7", "2020-01-03"), DataError, r"row 3 \(id 'b'\): '7'"),
         (timed("fold_column", "0", "", "1"), DataError, r"'t' has folds that are neither .*: row 3 \(id 'b'\): ''"),
-        (timed("fold_column", "0", "-2", "1"), DataError, "'-2'"),
         (
             {"train": [TRAIN[0], "a,CCO,0", "b,CCC,-1", "c,CCN,-2.5"], "metric": "rmsle"},
             DataError, r"labels at or below -1, where the metric rmsle has no value: row 3 \(id 'b'\): '-1', row 4",
@@ -98,10 +87,9 @@ def test_the_same_input_in_other_words_is_a_duplicate_and_counted_across_tables(
     found = prepared(tmp_path, train, ["id,SMILES", "t1,C(C)O", "a,CN"], ["id,y", "t1,0", "a,0"])
     keys = found.train[INPUT_KEY]
     assert keys[0] == keys[1] == keys[2] != keys[3]
-    assert found.report["duplicates_in_train"] == 2
-    assert found.report["test_rows_whose_input_is_in_train"] == 1
-    assert found.report["ids_in_train_and_test"] == 1
     assert "2 training rows repeat the input" in describe(found.report)
+    counts = ("duplicates_in_train", "test_rows_whose_input_is_in_train", "ids_in_train_and_test")
+    assert [found.report[count] for count in counts] == [2, 1, 1]
     lines = ["id,SMILES,y", "a,Good  day,1", "b,good day ,2", "c,\uff47ood\u00a0DAY,3", "d,bad day,4"]
     found = prepared(tmp_path, lines, smiles=None, text=["SMILES"])
     assert found.report["duplicates_in_train"] == 2
@@ -113,33 +101,29 @@ def test_the_same_input_in_other_words_is_a_duplicate_and_counted_across_tables(
 
 def test_rows_that_cannot_be_read_are_dropped_only_if_configured_and_named(tmp_path: Path) -> None:
     found = prepared(tmp_path, with_line(TRAIN, 4, "d,not,4"), with_line(TEST, 1, "t1,"), unparsable="drop")
-    assert found.train["id"].tolist() == list("abcef")
-    assert found.report["dropped_train_ids"] == ["d"]
-    assert found.report["dropped_test_ids"] == ["t1"]
-    assert found.sample["id"].tolist() == ["t1", "t2"]
+    assert (found.train["id"].tolist(), found.sample["id"].tolist()) == (list("abcef"), ["t1", "t2"])
     assert "1 training rows are left out, as they cannot be read: 'd'" in describe(found.report)
     assert "1 test rows cannot be read and get the mean of the training labels: 't1'" in describe(found.report)
     assert prepared(tmp_path, **TEXTS, unparsable="drop").train["id"].tolist() == ["b"]
     found = prepared(tmp_path, with_line(TRAIN, 4, "d,  ,4"), empty_smiles="[Ar]")
     assert found.train["SMILES"].tolist()[2:4] == ["CCN", "[Ar]"]
     assert "empty molecules, read as empty_smiles: SMILES 1" in describe(found.report)
+    config = load_competition(str(write_small(tmp_path, unparsable="drop")))
+    config.train.unlink()  # a new test table is cleaned alike without it
+    (tmp_path / "hidden.csv").write_text("id,SMILES\nh1,OCC\nh2,nothing\n")
+    table, ids, dropped = prepare_test(config, tmp_path / "hidden.csv")
+    assert (table["SMILES"].tolist(), ids, dropped) == (["CCO"], ["h1", "h2"], ["h2"])
 
 
 def test_a_group_is_kept_and_one_that_is_an_input_keeps_its_clean_form(tmp_path: Path) -> None:
     assert prepared(tmp_path, GROUPS, group="g").train["g"].tolist() == ["1", "1", "01"]
-    found = prepared(tmp_path, with_line(TRAIN, 2, "b,OCC,2"), group="SMILES")
-    assert found.train["SMILES"].tolist()[:2] == ["CCO", "CCO"]
+    assert prepared(tmp_path, with_line(TRAIN, 2, "b,OCC,2"), group="SMILES").train["SMILES"][1] == "CCO"
 
 
-@pytest.mark.parametrize(
-    ("cells", "expected"),
-    [
-        (("2020", "3.5", "-1"), [2020.0, 3.5, -1.0]),
-        (("1970-01-01", "1970-01-02T00:00:10", "1969-12-31T23:00:00+00:00"), [0.0, 86410.0, -3600.0]),
-    ],
-)
-def test_times_are_numbers_or_dates(tmp_path: Path, cells: tuple[str, ...], expected: list[float]) -> None:
-    assert prepared(tmp_path, **timed("time", *cells)).train[TIME].tolist() == expected
+def test_times_are_numbers_or_dates(tmp_path: Path) -> None:
+    dates = ("1970-01-01", "1970-01-02T00:00:10", "1969-12-31T23:00:00+00:00")
+    for cells, expected in ((("2020", "3.5", "-1"), [2020.0, 3.5, -1.0]), (dates, [0.0, 86410.0, -3600.0])):
+        assert prepared(tmp_path, **timed("time", *cells)).train[TIME].tolist() == expected
 
 
 def test_constant_columns_and_targets_of_0_and_1_are_said(tmp_path: Path) -> None:
@@ -150,35 +134,19 @@ def test_constant_columns_and_targets_of_0_and_1_are_said(tmp_path: Path) -> Non
     assert "only 0 and 1 under 'y': predicted as numbers; no classification yet" in describe(found.report)
 
 
-def test_a_new_test_table_is_cleaned_alike_without_the_training_table(tmp_path: Path) -> None:
-    config = load_competition(str(write_small(tmp_path, unparsable="drop")))
-    config.train.unlink()
-    (tmp_path / "hidden.csv").write_text("id,SMILES\nh1,OCC\nh2,nothing\n")
-    table, ids, dropped = prepare_test(config, tmp_path / "hidden.csv")
-    assert table["SMILES"].tolist() == ["CCO"]
-    assert (ids, dropped) == (["h1", "h2"], ["h2"])
-
-
-@pytest.mark.parametrize(
-    ("smiles", "canonical"),
-    [
-        ("OCC", "CCO"), (" OCC ", "CCO"), ("C1=CC=CC=C1", "c1ccccc1"), ("CCO |$;;$|", "CCO"), ("", None),
-        ("CC O", None), ("CCO ethanol", None), ("C1CC", None), ("CC>>CO", None), ("yes", None),
-    ],
-)  # fmt: skip
-def test_a_molecule_has_one_canonical_form_or_none(smiles: str, canonical: str | None) -> None:
-    assert canonical_smiles(smiles) == canonical
+def test_a_molecule_has_one_canonical_form_or_none() -> None:
+    for smiles, canonical in {"OCC": "CCO", " OCC ": "CCO", "C1=CC=CC=C1": "c1ccccc1", "CCO |$;;$|": "CCO"}.items():
+        assert canonical_smiles(smiles) == canonical
+    assert not any(map(canonical_smiles, ("", "CC O", "CCO ethanol", "C1CC", "CC>>CO", "yes")))
 
 
 def test_what_is_written_reads_back_as_rows(tmp_path: Path) -> None:
     path = write_small(tmp_path, ["id,SMILES,y", "007,OCC,0.1", "x,CC,"])
     config, paths = load_competition(str(path)), Paths.of(str(path))
-    run(config, paths, path)
+    assert run(config, paths, path) == "2 training rows, 2 test rows\nlabels missing: y 1\nconstant targets: 'y'"
     rows = read_rows(paths.train, config, labelled=True)
-    assert rows.ids == ["007", "x"]
-    assert rows.inputs["SMILES"].tolist() == ["CCO", "CC"]
+    assert (rows.ids, rows.inputs["SMILES"].tolist()) == (["007", "x"], ["CCO", "CC"])
     np.testing.assert_array_equal(rows.y, [[0.1], [np.nan]])
     assert rows.take(np.array([False, True])).ids == ["x"]
     assert read_rows(paths.test, config, labelled=False).y is None
-    assert read_json(paths.prepare_report)["missing_labels"] == {"y": 1}
     assert read_table(paths.sample)["id"].tolist() == ["t1", "t2"]

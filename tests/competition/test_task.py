@@ -30,7 +30,7 @@ def test_a_multiclass_target_has_an_output_per_class() -> None:
 
 ANNOTATED = """
 from __future__ import annotations
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 from pydantic import BaseModel
 
@@ -44,23 +44,15 @@ class Settings(BaseModel):
 """
 
 
-def test_a_file_that_postpones_its_annotations_may_hold_dataclasses_and_settings(tmp_path: Path) -> None:
-    file = tmp_path / "mine.py"
-    file.write_text(ANNOTATED)
-    assert load_user_code("code", f"{file}:Record", "a class")().value == "a"
-    settings = load_user_code("code", f"{file}:Settings", "a class")
-    assert settings(mode="slow").mode == "slow"
-    with pytest.raises(ValueError, match="'fast' or 'slow'"):
-        settings(mode="other")
-
-
-def test_files_of_one_name_are_told_apart_and_a_changed_file_is_read_again(tmp_path: Path) -> None:
+def test_a_users_file_may_postpone_its_annotations_share_its_name_and_change(tmp_path: Path) -> None:
     files = [tmp_path / folder / "mine.py" for folder in ("a", "b")]
-    for file in files:
+    for file, content in zip(files, (ANNOTATED, "Record = 'of b'"), strict=True):
         file.parent.mkdir()
-        file.write_text(f"import dataclasses\nvalue = {file.parent.name!r}\n")
-    assert [load_user_code("code", f"{file}:value", "a value") for file in files] == ["a", "b"]
-    files[0].write_text("value = 'c'\n")
-    assert load_user_code("code", f"{files[0]}:value", "a value") == "c"
+        file.write_text(content)
+    record, other = (load_user_code("code", f"{file}:Record", "a class") for file in files)
+    assert (record().value, other) == ("a", "of b")
+    assert load_user_code("code", f"{files[0]}:Settings", "a class")(mode="slow").mode == "slow"
+    files[0].write_text("Record = 'changed'\n")
+    assert load_user_code("code", f"{files[0]}:Record", "a class") == "changed"
     with pytest.raises(ConfigError, match="must define other"):
         load_user_code("code", f"{files[0]}:other", "other")

@@ -79,20 +79,15 @@ def test_folds_are_kept_while_nothing_changes_and_made_again_when_settings_seed_
     assert sorted(np.bincount(made(write_small(tmp_path, [*TRAIN, "g,CCCCCC,7.0"]))[2])) == [2, 2, 3]
 
 
-def test_a_wrong_setting_is_named_and_folds_need_the_prepared_table(
+def test_folds_need_the_prepared_table_and_a_file_that_goes_with_its_kind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_small(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["make", str(path)])
+    monkeypatch.setattr(sys, "argv", ["make", str(write_small(tmp_path))])
     with pytest.raises(DataError, match=r"prepared/train\.parquet is not there"):
         make.main()
-    path.write_text(path.read_text().replace("n_folds: 3", "folds: 3"))
-    with pytest.raises(ConfigError, match=r"folds\.folds: this key is not known"):
-        make.load_folds_config(str(path))
     for folds in ({"kind": "file"}, {"kind": "kfold", "file": "mine.csv"}):
-        path = own(tmp_path, **folds)
         with pytest.raises(ConfigError, match="kind: file and the setting file must be given together"):
-            make.load_folds_config(str(path))
+            make.load_folds_config(str(own(tmp_path, **folds)))
 
 
 def test_folds_and_groups_are_read_in_the_order_of_the_ids_asked_for(tmp_path: Path) -> None:
@@ -119,17 +114,14 @@ def test_own_folds_are_taken_as_they_are_and_read_again_when_they_change(tmp_pat
     [
         ("id,fold a,0 b,1 c,0 d,1 e,0 x,1", r"1 of its ids are .* \('x'\), and 1 rows lack in it \('f'\)"),
         ("id,fold a,0 a,1 b,1 c,0 d,1 e,0 f,1", "ids 'a' stand in several rows"),
-        ("id,fold a,0 b, c,0 d,1 e,0 f,1", r"column 'fold' has folds that are .* row 3 \(id 'b'\)"),
-        ("id,fold a,0 b,-2 c,0 d,1 e,0 f,1", r"row 3 \(id 'b'\): '-2'"),
+        ("id,fold a,0 b, c,0 d,1 e,-2 f,1", r"folds that are .* row 3 \(id 'b'\): '', row 6 \(id 'e'\): '-2'"),
         ("id,part a,0", "lacking: fold"),
         ("id,fold a,0 b,2 c,0 d,2 e,0 f,2", r"folds 0 to n-1.* found \[0, 2\]"),
         ("id,fold a,0 b,0 c,0 d,0 e,0 f,-1", r"found \[0\]"),
-        ("", r"there is no file .*mine\.csv"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, lines: str, words: str) -> None:
-    if lines:
-        (tmp_path / "mine.csv").write_text(lines.replace(" ", "\n") + "\n")
+    (tmp_path / "mine.csv").write_text(lines.replace(" ", "\n") + "\n")
     with pytest.raises(DataError, match=words):
         made(own(tmp_path, "file", file="mine.csv"))
 
