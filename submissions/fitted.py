@@ -13,7 +13,7 @@ from competition.metrics import Array
 from competition.tables import INPUT_KEY
 from submissions.blend import bootstrap, stacks
 from submissions.blend.candidates import Blend, Candidate
-from submissions.blend.crossfit import CrossFitted, Rule, cross_fit, decide, predicted, scores
+from submissions.blend.crossfit import CrossFitted, Rule, cross_fit, decide, scores
 from submissions.blend.postprocess import apply_steps, stored_steps
 from submissions.blend.problem import Matrices
 from submissions.blend.stored import from_json, label, to_json
@@ -70,9 +70,8 @@ def fit_all(run: Run, candidates: dict[str, Candidate], m: Matrices) -> tuple[di
         one, rows = candidate.fit(m), cross_fit(candidate, m, run.plan.n_folds)
         if isinstance(one, stacks.Stack):  # a correction that no held-out row has tried has no score of its own
             tried = (rows.cross_fitted != predictions[rule.default].cross_fitted)[rule.scored].any(axis=0)
-            parts = [(scaling, part if used else None) for (scaling, part), used in zip(one.parts, tried, strict=True)]
-            one = replace(one, parts=parts)
-            rows = replace(rows, in_sample=predicted(one, m, rule.scored))
+            one = replace(one, parts=[part if used else None for part, used in zip(one.parts, tried, strict=True)])
+            rows = replace(rows, in_sample=np.where(tried, rows.in_sample, predictions[rule.default].in_sample))
         fitted[name], predictions[name] = one, rows
         write_json(run.folder / fitted_file(name), to_json(one))
         write_table(run.folder / cross_fitted_file(name), rows.table(run.columns.ids, outputs))

@@ -37,7 +37,7 @@ def blend(run: Run) -> dict[str, Any]:
 def candidates_of(run: Run, m: Matrices) -> list[str]:
     """The blends that are compared: those of the table in its order, then the user's own."""
     settings = run.config.submissions
-    where_no_form_is_exact = [] if m.problems[0].exact else ["optuna"]
+    where_no_form_is_exact = [] if m.exact else ["optuna"]
     wanted = dict.fromkeys([*ALWAYS, settings.default, *settings.candidates, *where_no_form_is_exact])
     return [*(name for name in CANDIDATES if name in wanted), *(name for name in wanted if name not in CANDIDATES)]
 

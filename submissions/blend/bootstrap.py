@@ -10,13 +10,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from competition.metrics import Array, Metric
 
 CELLS_AT_ONCE = 4_000_000
-Score = Callable[[Array], dict[str, Array]]
-"""How often each group is drawn, (n_draws, n_groups) -> the score of each prediction, (n_draws,)."""
+
+
+def _pearson(n: Array, y: Array, yy: Array, p: Array, pp: Array, yp: Array) -> Array:
+    return (yp - y * p / n) / np.sqrt((yy - y**2 / n) * (pp - p**2 / n))
+
+
+Sums = tuple[Callable[[Array, Array], list[Array]], Callable[..., Array]]
+RMSE: Sums = (lambda y, p: [(y - p) ** 2], lambda n, ee: np.sqrt(ee / n))
+SUMS: dict[str, Sums] = {
+    "mse": (lambda y, p: [(y - p) ** 2], lambda n, ee: ee / n),
+    "rmse": RMSE,
+    "mcrmse": RMSE,
+    "mae": (lambda y, p: [np.abs(y - p)], lambda n, e: e / n),
+    "r2": (lambda y, p: [y, y**2, (y - p) ** 2], lambda n, y, yy, ee: 1 - ee / (yy - y**2 / n)),
+    "pearson": (lambda y, p: [y, y**2, p, p**2, y * p], _pearson),
+}
+"""Metric -> numbers of each row, from y and y_pred about the mean label; the score of their number and sums."""
+
+
+def fast(metric: Metric) -> bool:
+    """Whether all draws are scored at once."""
+    return metric.name in SUMS
 
 
 def bootstrap_scores(
@@ -27,8 +48,8 @@ def bootstrap_scores(
     draws: int,
     seed: int,
     size: int | None = None,
-) -> dict[str, Array]:
-    """Scores (draws,) of several predictions on the same resampled rows, NaN where a draw leaves the metric undefined.
+) -> pd.DataFrame:
+    """Scores of several predictions on the same resampled rows, a draw a row; NaN where the metric is not defined.
 
     Args:
         y: (n_rows, n_targets), NaN where there is no label.
@@ -36,14 +57,9 @@ def bootstrap_scores(
         groups: (n_rows,), equal for rows that are drawn together, from 0 up without a gap.
         size: groups in each resample; None for as many as there are.
     """
-    score = (_by_sums if fast(metric) else _one_by_one)(metric, y, predictions, groups)
-    parts = [score(counts) for counts in _counts(int(groups.max()) + 1, len(groups), draws, seed, size)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in predictions}
-
-
-def fast(metric: Metric) -> bool:
-    """Whether all draws are scored at once."""
-    return metric.name in SUMS
+    score = (_by_sums if fast(metric) else _one_by_one)(metric, y, list(predictions.values()), groups)
+    scores = np.vstack([score(counts) for counts in _counts(int(groups.max()) + 1, len(groups), draws, seed, size)])
+    return pd.DataFrame(np.where(np.isfinite(scores), scores, np.nan), columns=list(predictions))
 
 
 def _counts(n_groups: int, n_rows: int, draws: int, seed: int, size: int | None) -> Iterator[Array]:
@@ -56,48 +72,32 @@ def _counts(n_groups: int, n_rows: int, draws: int, seed: int, size: int | None)
         yield np.bincount(drawn.ravel(), minlength=n * n_groups).reshape(n, n_groups).astype(np.float64)
 
 
-def _squared(y: Array, p: Array) -> list[Array]:
-    return [(y - p) ** 2]
+Score = Callable[[Array], Array]
+"""How often each group is drawn, (n_draws, n_groups) -> scores (n_draws, n_predictions)."""
 
 
-def _pearson(n: Array, y: Array, yy: Array, p: Array, pp: Array, yp: Array) -> Array:
-    return (yp - y * p / n) / np.sqrt((yy - y**2 / n) * (pp - p**2 / n))
-
-
-SUMS: dict[str, tuple[Callable[[Array, Array], list[Array]], Callable[..., Array]]] = {
-    "mse": (_squared, lambda n, ee: ee / n),
-    "rmse": (_squared, lambda n, ee: np.sqrt(ee / n)),
-    "mcrmse": (_squared, lambda n, ee: np.sqrt(ee / n)),
-    "mae": (lambda y, p: [np.abs(y - p)], lambda n, e: e / n),
-    "r2": (lambda y, p: [y, y**2, (y - p) ** 2], lambda n, y, yy, ee: 1 - ee / (yy - y**2 / n)),
-    "pearson": (lambda y, p: [y, y**2, p, p**2, y * p], _pearson),
-}
-"""Metric -> numbers of each row, from y and y_pred about the mean label; the score of their number and sums."""
-
-
-def _by_sums(metric: Metric, y: Array, predictions: dict[str, Array], groups: NDArray[np.int64]) -> Score:
+def _by_sums(metric: Metric, y: Array, predictions: list[Array], groups: NDArray[np.int64]) -> Score:
     numbers, of_sums = SUMS[metric.name]
-    n_groups, n_targets, sums = int(groups.max()) + 1, y.shape[1], []
-    for t in range(n_targets):
-        known = ~np.isnan(y[:, t])
-        centre = y[known, t].mean() if known.any() else 0.0
-        for y_pred in predictions.values():
-            parts = [np.ones(known.sum()), *numbers(y[known, t] - centre, y_pred[known, t] - centre)]
-            sums += [np.bincount(groups[known], part, n_groups) for part in parts]
+    sums = []
+    for t, labels in enumerate(y.T):
+        known = ~np.isnan(labels)
+        centre = labels[known].mean() if known.any() else 0.0
+        for y_pred in predictions:
+            parts = [np.ones(known.sum()), *numbers(labels[known] - centre, y_pred[known, t] - centre)]
+            sums += [np.bincount(groups[known], part, groups.max() + 1) for part in parts]
     of_groups = np.stack(sums, axis=1)  # (n_groups, n_targets * n_predictions * n_sums)
 
-    def score(counts: Array) -> dict[str, Array]:
-        found = (counts @ of_groups).reshape(len(counts), n_targets, len(predictions), -1)
+    def score(counts: Array) -> Array:
+        found = (counts @ of_groups).reshape(len(counts), y.shape[1], len(predictions), -1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            scores = of_sums(*np.moveaxis(found, 3, 0)).mean(axis=1)
-        return dict(zip(predictions, scores.T, strict=True))
+            return of_sums(*np.moveaxis(found, 3, 0)).mean(axis=1)
 
     return score
 
 
-def _one_by_one(metric: Metric, y: Array, predictions: dict[str, Array], groups: NDArray[np.int64]) -> Score:
-    def score(counts: Array) -> dict[str, Array]:
+def _one_by_one(metric: Metric, y: Array, predictions: list[Array], groups: NDArray[np.int64]) -> Score:
+    def score(counts: Array) -> Array:
         drawn = [np.repeat(np.arange(len(y)), times[groups].astype(np.int64)) for times in counts]
-        return {name: np.array([metric(y[r], y_pred[r]) for r in drawn]) for name, y_pred in predictions.items()}
+        return np.array([[metric(y[rows], y_pred[rows]) for y_pred in predictions] for rows in drawn])
 
     return score

@@ -12,7 +12,7 @@ A predictor is a dataclass of numbers, texts and arrays with `predict(P)`, which
 (n_columns,) will do as well. One of your own is named `mine.py:fit` in the YAML. A function sees the rows that it is
 fitted on and no other: scores come from fits without each fold.
 
-A weighted mean can also be a solver, `solve(problem, without) -> Solution`, which finds its weights from sums that are
+A weighted mean can also be a solver, `solve(problem) -> Solution`, which finds its weights from sums that are
 kept of each fold, and so is refitted in no time. Where a single fold is left nothing can be cross-fitted, and what is
 tuned by cross-fitting is the exact convex blend: nearer to what is submitted than the mean, which knows no label.
 """
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from competition.metrics import Array, Metric
 from competition.user_code import load_user_code
 from submissions.blend.convex import least_absolute_weights, least_squares_weights
-from submissions.blend.problem import NONE, Folds, Matrices, Problem, Solution, Solver, offset
+from submissions.blend.problem import NONE, Folds, Matrices, Problem, Solution, Solver
 from submissions.blend.stored import storable, users
 
 SMALLEST_PENALTY, LARGEST_PENALTY = 1e-4, 10.0
@@ -76,11 +76,7 @@ class Candidate:
         return self.fit(Matrices(P, y, folds, metric, weights))
 
     def fit(self, m: Matrices, without: Folds = NONE) -> Predictor:
-        """The predictor fitted on the rows of all folds but some; the plain mean where none is left.
-
-        Raises:
-            ConfigError: if a function of the user's raises, or returns neither weights nor a predictor.
-        """
+        """The predictor fitted on the rows of all folds but some; the plain mean where none is left."""
         left = m.left(without)
         if not left.any():
             return Linear(mean).fit(m, without)
@@ -95,6 +91,10 @@ class Candidate:
             np.broadcast_to(found.predict(P[:2].copy()), (len(P[:2]), P.shape[2]))
             return found
 
+    def predict(self, m: Matrices, rows: NDArray[np.bool_], without: Folds = NONE) -> Array:
+        """Predictions (n_rows, n_outputs) of some rows, fitted without some folds."""
+        return self.fit(m, without).predict(m.P[rows])
+
 
 class Linear(Candidate):
     """A solver for weights as a candidate."""
@@ -102,41 +102,40 @@ class Linear(Candidate):
     def fit(self, m: Matrices, without: Folds = NONE) -> Blend:
         """Weights in the targets' own units; the plain mean for a target without a labelled row left."""
         parts = []
-        for problem in m.problems:
-            for target in problem.targets:
-                units = target.units(without)
-                found = problem.solve(self.function, without) if units.n else mean(problem, without)
-                added = float(offset(found.weights, found.intercept, units))
+        for problem in (each.without(without) for each in m.problems):
+            for t, n in enumerate(problem.units.n):
+                found = problem.solve(self.function if n else mean)
+                added = problem.offset(found.weights, found.intercept)[t]
                 parts.append((found.weights[np.argsort(problem.order)], added, found.settings))
         weights, intercepts, settings = zip(*parts, strict=True)
         return Blend(np.column_stack(weights), np.array(intercepts), list(settings))
 
 
-def best_single(problem: Problem, without: Folds) -> Solution:
+def best_single(problem: Problem) -> Solution:
     """All weight on the column with the best score; for a metric of the user's own, the least squared error."""
     each = np.eye(problem.n_columns)
-    return Solution(each[int(np.argmin(_in_sample(problem, without)(each)))])
+    return Solution(each[int(np.argmin(problem.loss(each)))])
 
 
-def mean(problem: Problem, without: Folds) -> Solution:
+def mean(problem: Problem) -> Solution:
     """The plain mean of the columns."""
     return Solution(np.full(problem.n_columns, 1.0 / problem.n_columns))
 
 
-def convex(problem: Problem, without: Folds) -> Solution:
+def convex(problem: Problem) -> Solution:
     """Weights of at least 0 that sum to 1, exact for squared and absolute errors; the former serve other metrics."""
-    if problem.exact == "absolute":
-        return Solution(least_absolute_weights(problem.errors(without)))
-    return Solution(least_squares_weights(problem.moments(without)[2:, 2:]))
+    if problem.m.exact == "absolute":
+        return Solution(least_absolute_weights(problem.errors))
+    return Solution(least_squares_weights(problem.moments[2:, 2:]))
 
 
-def convex_and_ridge(problem: Problem, without: Folds) -> Solution:
+def convex_and_ridge(problem: Problem) -> Solution:
     """Halfway between `convex` and `ridge`."""
-    one, other = (problem.solve(solver, without) for solver in (convex, ridge))
+    one, other = problem.solve(convex), problem.solve(ridge)
     return Solution((one.weights + other.weights) / 2, (one.intercept + other.intercept) / 2, other.settings)
 
 
-def shrunk_ridge(problem: Problem, without: Folds) -> Solution:
+def shrunk_ridge(problem: Problem) -> Solution:
     """Convex and equal weights mixed, corrected by a ridge on what they leave; both amounts tuned by Optuna.
 
     w = w0 + v; w0 = t * equal + (1 - t) * convex; v the ridge solution on the residual y - columns w0 with penalty
@@ -144,79 +143,76 @@ def shrunk_ridge(problem: Problem, without: Folds) -> Solution:
     convex ones included, that were fitted without it.
     Ours; what it gains is measured by benchmarks/blenders.py.
     """
-    inner = problem.folds_left(without)
-    if len(inner) < 2:
-        return problem.solve(convex, without)
+    if len(problem.folds) < 2:
+        return problem.solve(convex)
 
-    def weights_of(sets: list[Folds]) -> Callable[..., Array]:
-        gram, _, _, with_errors = _products(problem, sets)
-        exact = np.array([problem.solve(convex, left_out).weights for left_out in sets])
+    def weights_of(problems: list[Problem]) -> Callable[..., Array]:
+        gram, _, _, with_errors = _products(problems)
+        exact = np.array([each.solve(convex).weights for each in problems])
 
         def weights(towards_equal: float, penalty: float) -> Array:
             start = towards_equal / problem.n_columns + (1 - towards_equal) * exact
-            return start + ridge_solution(gram, np.einsum("sij,sj->si", with_errors, start), penalty)
+            return start + ridge_solution(gram, np.einsum("pij,pj->pi", with_errors, start), penalty)
 
         return weights
 
-    loss, held_out = problem.loss(without, cross_fitted=True), weights_of([without | {fold} for fold in inner])
+    held_out = weights_of(problem.inner)
 
     def error(suggest: Callable[..., float]) -> float:
         towards_equal = suggest("towards_equal", 0.0, 1.0)
         penalty = suggest("penalty", SMALLEST_PENALTY, LARGEST_PENALTY, log=True)
-        return float(loss(held_out(towards_equal, penalty)[None], np.zeros((1, len(inner))))[0])
+        return float(problem.loss(held_out(towards_equal, penalty)[:, None])[0])
 
     # first the corners: equal and convex weights, hardly corrected
     corners = [{"towards_equal": corner, "penalty": LARGEST_PENALTY} for corner in (1.0, 0.0)]
-    settings = _tuned(error, corners, problem.trials, problem.seed)
-    return Solution(weights_of([without])(**settings)[0], settings=settings)
+    settings = _tuned(error, corners, problem.m.trials, problem.seed)
+    return Solution(weights_of([problem])(**settings)[0], settings=settings)
 
 
-def ridge(problem: Problem, without: Folds) -> Solution:
+def ridge(problem: Problem) -> Solution:
     """Signed weights with an intercept, penalty a * n_rows in standard units; a has the least cross-fitted error.
 
     Source: Hoerl and Kennard, "Ridge regression", Technometrics 1970; as a blend, Breiman, "Stacked regressions",
     Machine Learning 1996.
     """
-    inner = problem.folds_left(without)
-    if len(inner) < 2:
-        return problem.solve(convex, without)
+    if len(problem.folds) < 2:
+        return problem.solve(convex)
 
-    def solutions(sets: list[Folds], penalties: Array) -> tuple[Array, Array]:
-        """Weights (n_penalties, n_sets, n_columns) and intercepts (n_penalties, n_sets)."""
-        gram, means, with_y, _ = _products(problem, sets)
+    def solutions(problems: list[Problem], penalties: Array) -> tuple[Array, Array]:
+        """Weights (n_problems, n_penalties, n_columns) and intercepts (n_problems, n_penalties)."""
+        gram, means, with_y, _ = _products(problems)
         gram = gram - means[:, :, None] * means[:, None, :]
-        weights = np.array([ridge_solution(gram, with_y, penalty) for penalty in penalties])
-        return weights, -(means * weights).sum(axis=2)
+        weights = np.stack([ridge_solution(gram, with_y, penalty) for penalty in penalties], axis=1)
+        return weights, -(means[:, None] * weights).sum(axis=2)
 
-    losses = problem.loss(without, cross_fitted=True)(*solutions([without | {fold} for fold in inner], PENALTIES))
-    best = int(np.argmin(losses))
-    weights, intercepts = solutions([without], PENALTIES[best : best + 1])
-    return Solution(weights[0, 0], float(intercepts[0, 0]), {"penalty": float(PENALTIES[best])})
+    best = PENALTIES[[np.argmin(problem.loss(*solutions(problem.inner, PENALTIES)))]]
+    weights, intercepts = solutions([problem], best)
+    return Solution(weights[0, 0], float(intercepts[0, 0]), {"penalty": float(best[0])})
 
 
-def _products(problem: Problem, sets: list[Folds]) -> tuple[Array, ...]:
-    """X'X, X'1, X'y and X'E over n_rows without each of several sets of folds, X = columns in standard units."""
-    # X = y - E as a combination of the entries 1, y, E
-    to_columns = np.hstack([np.tile([0.0, 1.0], (problem.n_columns, 1)), -np.eye(problem.n_columns)])
-    products = to_columns @ np.array([problem.moments(without) for without in sets])
+def _products(problems: list[Problem]) -> tuple[Array, ...]:
+    """X'X, X'1, X'y and X'E over n_rows of each of several problems, X = columns in standard units."""
+    n_columns = problems[0].n_columns
+    to_columns = np.hstack([np.tile([0.0, 1.0], (n_columns, 1)), -np.eye(n_columns)])  # X = y - E, of 1, y and E
+    products = to_columns @ np.array([problem.moments for problem in problems])
     return products @ to_columns.T, products[:, :, 0], products[:, :, 1], products[:, :, 2:]
 
 
 def ridge_solution(gram: Array, right: Array, penalty: float) -> Array:
-    """(gram + penalty) v = right, (n_sets, n_columns)."""
+    """(gram + penalty) v = right, (n_problems, n_columns)."""
     return np.asarray(np.linalg.solve(gram + penalty * np.eye(gram.shape[1]), right[:, :, None])[:, :, 0])
 
 
-def greedy(problem: Problem, without: Folds) -> Solution:
+def greedy(problem: Problem) -> Solution:
     """Greedy selection: 25 times the column whose addition to the mean helps most; cut where the loss was least.
 
     Source: Caruana et al., "Ensemble selection from libraries of models", ICML 2004; with replacement and cut at the
     best step as in AutoGluon's EnsembleSelection.
     """
-    loss, each = _in_sample(problem, without), np.eye(problem.n_columns)
+    each = np.eye(problem.n_columns)
     taken, best, least = np.zeros(problem.n_columns), each[0], np.inf
     for step in range(1, GREEDY_STEPS + 1):
-        losses = loss((taken + each) / step)
+        losses = problem.loss((taken + each) / step)
         nearest = int(np.argmin(losses))
         taken = taken + each[nearest]
         if losses[nearest] < least:
@@ -224,16 +220,16 @@ def greedy(problem: Problem, without: Folds) -> Solution:
     return Solution(best)
 
 
-def hill_climb(problem: Problem, without: Folds) -> Solution:
+def hill_climb(problem: Problem) -> Solution:
     """Signed hill climbing: from the best column, mix in the one that helps most, by -0.5 to 0.5, while one does.
 
     Each column is mixed in once; weights sum to 1. Source: the package hillclimbers, with negative weights.
     """
-    loss, each, steps = _in_sample(problem, without), np.eye(problem.n_columns), CLIMBING_STEPS[:, None]
-    losses, unused = loss(each), list(range(problem.n_columns))
+    each, steps = np.eye(problem.n_columns), CLIMBING_STEPS[:, None]
+    losses, unused = problem.loss(each), list(range(problem.n_columns))
     weights, least = each[unused.pop(int(np.argmin(losses)))], losses.min()
     while unused:
-        found = {j: loss((1 - steps) * weights + steps * each[j]) for j in unused}
+        found = {j: problem.loss((1 - steps) * weights + steps * each[j]) for j in unused}
         j = min(unused, key=lambda j: found[j].min())
         if not found[j].min() < least:
             break
@@ -243,12 +239,12 @@ def hill_climb(problem: Problem, without: Folds) -> Solution:
     return Solution(weights)
 
 
-def optuna(problem: Problem, without: Folds) -> Solution:
+def optuna(problem: Problem) -> Solution:
     """Weights of at least 0 that sum to 1, by Optuna on the metric itself, from the convex and the equal ones.
 
     For metrics without an exact form, as rank correlations; for the others `convex` has the answer already.
     """
-    loss, start = _in_sample(problem, without), problem.solve(convex, without).weights
+    start = problem.solve(convex).weights
     names = [f"column_{j}" for j in range(problem.n_columns)]
 
     def normalised(found: dict[str, float]) -> Array:
@@ -256,18 +252,12 @@ def optuna(problem: Problem, without: Folds) -> Solution:
         return weights / weights.sum() if weights.sum() > 0 else np.full(len(names), 1 / len(names))
 
     settings = _tuned(
-        lambda suggest: float(loss(normalised({name: suggest(name, 0.0, 1.0) for name in names})[None])[0]),
+        lambda suggest: float(problem.loss(normalised({name: suggest(name, 0.0, 1.0) for name in names})[None])[0]),
         [dict(zip(names, weights.tolist(), strict=True)) for weights in (start / start.max(), np.ones(len(names)))],
-        problem.weight_trials,
+        problem.m.weight_trials,
         problem.seed,
     )
     return Solution(normalised(settings))
-
-
-def _in_sample(problem: Problem, without: Folds) -> Callable[[Array], Array]:
-    """Loss of blends (n_blends, n_columns) that sum to 1, on the rows left."""
-    loss = problem.loss(without, cross_fitted=False)
-    return lambda weights: loss(weights[:, None], np.zeros((len(weights), 1)))
 
 
 def _tuned(
@@ -337,11 +327,7 @@ ALWAYS = ("best_single", "mean", "convex", "convex_and_ridge", "shrunk_ridge", "
 
 
 def candidate(named: str) -> Candidate:
-    """A candidate by its name in the YAML.
-
-    Raises:
-        ConfigError: if it is the user's own, and their file does not have it.
-    """
+    """A candidate by its name in the YAML."""
     if named in CANDIDATES:
         return CANDIDATES[named]
     function = load_user_code("submissions.candidates", named, "fit(P, y, metric, folds, weights)")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from competition.files import derive_seed
 from competition.metrics import Array, Metric
 from submissions.blend.bootstrap import bootstrap_scores
-from submissions.blend.candidates import Candidate, Predictor
+from submissions.blend.candidates import Candidate
 from submissions.blend.problem import NONE, Folds, Matrices
 
 LEAST_SHARE = 0.001
@@ -53,20 +53,12 @@ class CrossFitted:
         return CrossFitted(values[:, 0], values[:, 1], np.moveaxis(values[:, 2:], 1, 0))
 
 
-def predicted(predictor: Predictor, m: Matrices, rows: NDArray[np.bool_]) -> Array:
-    """Predictions of some rows, (n_rows, n_outputs), NaN for the others."""
-    y_pred = np.full((len(m.folds), m.P.shape[2]), np.nan)
-    y_pred[rows] = predictor.predict(m.P[rows], *([m.seen_by_stacks[rows]] if hasattr(predictor, "base") else []))
-    return y_pred
-
-
 def cross_fit(candidate: Candidate, m: Matrices, n_folds: int) -> CrossFitted:
     """All predictions that the scores and the choice of one candidate need."""
-    return CrossFitted(
-        predicted(candidate.fit(m), m, m.folds >= 0),
-        cross_fitted(candidate, m, n_folds),
-        np.stack([cross_fitted(candidate, m, n_folds, frozenset({fold})) for fold in range(n_folds)]),
-    )
+    in_sample, rows = np.full((len(m.folds), m.P.shape[2]), np.nan), m.folds >= 0
+    in_sample[rows] = candidate.predict(m, rows)
+    nested = [cross_fitted(candidate, m, n_folds, frozenset({fold})) for fold in range(n_folds)]
+    return CrossFitted(in_sample, cross_fitted(candidate, m, n_folds), np.stack(nested))
 
 
 def cross_fitted(candidate: Candidate, m: Matrices, n_folds: int, without: Folds = NONE) -> Array:
@@ -74,7 +66,7 @@ def cross_fitted(candidate: Candidate, m: Matrices, n_folds: int, without: Folds
     y_pred = np.full((len(m.folds), m.P.shape[2]), np.nan)
     for fold in set(range(n_folds)) - without:
         own = m.folds == fold
-        y_pred[own] = predicted(candidate.fit(m, without | {fold}), m, own)[own]
+        y_pred[own] = candidate.predict(m, own, without | {fold})
     return y_pred
 
 
@@ -138,29 +130,21 @@ def score_per_target(metric: Metric, y: Array, y_pred: Array) -> list[float]:
 def compare(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_]) -> dict[str, Comparison]:
     """Cross-fitted score of each candidate on the rows `which`, and its paired difference to the default."""
     scores = {name: rule.metric(rule.y[which], y_pred[which]) for name, y_pred in predictions.items()}
-    drawn, default = _drawn(rule, predictions, which), rule.default
-    return {
-        name: Comparison(scores[name], scores[name] - scores[default], _deviation(drawn[name] - drawn[default]))
-        for name in predictions
-    }
+    drawn = _drawn(rule, predictions, which)
+    errors = drawn.sub(drawn[rule.default], axis=0).std().to_dict()
+    return {n: Comparison(score, score - scores[rule.default], errors[n]) for n, score in scores.items()}
 
 
 def standard_error(rule: Rule, y_pred: Array) -> float:
     """Of the score of predictions (n_rows, n_outputs) itself, no difference, by the bootstrap; NaN where undefined."""
-    return _deviation(_drawn(rule, {"": y_pred}, rule.scored)[""])
+    return float(_drawn(rule, {"own": y_pred}, rule.scored)["own"].std())
 
 
-def _drawn(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_]) -> dict[str, Array]:
+def _drawn(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_]) -> pd.DataFrame:
     groups = np.unique(rule.groups[which], return_inverse=True)[1]
     of_rows = {name: y_pred[which] for name, y_pred in predictions.items()}
     seed = derive_seed(rule.seed, "bootstrap")
     return bootstrap_scores(rule.metric, rule.y[which], of_rows, groups, rule.draws, seed)
-
-
-def _deviation(drawn: Array) -> float:
-    """Standard deviation over the draws in which the scores are defined; NaN where there are none."""
-    defined = drawn[np.isfinite(drawn)]
-    return float(np.std(defined, ddof=1)) if len(defined) > 1 else float("nan")
 
 
 def least_gain(rule: Rule, score: float, which: NDArray[np.bool_]) -> float:

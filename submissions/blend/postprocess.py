@@ -134,32 +134,24 @@ STEPS: dict[str, Fit] = {
 }
 
 
-def fit_of(named: str) -> Fit:
-    """The function of a step in the YAML.
-
-    Raises:
-        ConfigError: if it is the user's own, and their file does not have it, or it does not do what a step does.
-    """
+def fit_step(named: str, y_pred: Array, y: Array) -> Step | None:
+    """A step of the YAML, fitted; ConfigError if it is the user's own and does not do what a step does."""
     if named in STEPS:
-        return STEPS[named]
+        return STEPS[named](y_pred, y)
     function = load_user_code("submissions.postprocess", named, "fit(y_pred, y)")
-
-    def fit(y_pred: Array, y: Array) -> Step | None:
-        with users(named, "return None or a dataclass with predict(y_pred, inputs)"):
-            step = function(y_pred.copy(), y.copy())
-            if step is not None:
-                fields(step)
-                np.broadcast_to(step.predict(y_pred[:1].copy(), np.array(["a"])), (1,))
-            return step
-
-    return fit
+    with users(named, "return None or a dataclass with predict(y_pred, inputs)"):
+        step = function(y_pred.copy(), y.copy())
+        if step is not None:
+            fields(step)
+            np.broadcast_to(step.predict(y_pred[:1].copy(), np.array(["a"])), (1,))
+        return step
 
 
 def fit_steps(names: list[str], y_pred: Array, y: Array, inputs: Inputs) -> dict[str, Step]:
     """Steps of one target, in order, each fitted on what those before it make of the rows that have a label."""
     known, steps = ~np.isnan(y), dict[str, Step]()
     for name in names if known.any() else []:
-        step = fit_of(name)(apply_steps(steps, y_pred, inputs)[known], y[known])
+        step = fit_step(name, apply_steps(steps, y_pred, inputs)[known], y[known])
         steps |= {} if step is None else {name: step}
     return steps
 
@@ -185,7 +177,7 @@ class Tried:
     score_without: float
     score_with: float
     standard_error: float
-    fitted: Step | None
+    fitted: Step | None = None
 
     def stored(self) -> dict[str, Any]:
         """As JSON."""
@@ -201,7 +193,7 @@ def stored_steps(tried: list[dict[str, Any]], named: dict[str, str]) -> dict[str
 class Chain:
     """The steps of all targets, each tried in turn.
 
-    cross_fitted: (n_rows, n_targets), the rows given, each after steps that were fitted without its fold; others NaN.
+    cross_fitted: (n_rows, n_targets), each row after steps that were fitted without its fold; NaN where none was tried.
     """
 
     tried: list[list[Tried]]
@@ -218,33 +210,30 @@ def choose_steps(rule: Rule, names: list[str], y_pred: Array, inputs: Inputs, wh
 
     `y_pred`, (n_rows, n_targets), are predictions that were made without each row's fold.
     """
-    y_pred, folds, of_rows, chain = np.where(which[:, None], y_pred, np.nan), rule.folds[which], inputs[which], []
+    y_pred, chain = np.where(which[:, None], y_pred, np.nan), []
     for t in range(y_pred.shape[1]):
-        y, before, kept = rule.y[which, t], y_pred[which, t], list[str]()
-        columns = slice(t, t + 1) if rule.metric.column else slice(None)
-        tried: list[Tried] = []
+        y, before, kept, tried = rule.y[:, t], y_pred[:, t], list[str](), list[Tried]()
+        judged = slice(t, t + 1) if rule.metric.column else slice(None)
         for name in names:
             after = y_pred.copy()
-            for fold in np.unique(folds):
-                own = folds == fold
-                steps = fit_steps([*kept, name], before[~own], y[~own], of_rows[~own])
-                after[np.flatnonzero(which)[own], t] = apply_steps(steps, before[own], of_rows[own])
-            tried.append(_judged(rule, name, y_pred[:, columns], after[:, columns], columns, which))
+            for fold in np.unique(rule.folds[which]):
+                own, others = which & (rule.folds == fold), which & (rule.folds != fold)
+                steps = fit_steps([*kept, name], before[others], y[others], inputs[others])
+                after[own, t] = apply_steps(steps, before[own], inputs[own])
+            paired = replace(rule, y=rule.y[:, judged], default="without", margin=rule.margin * MARGINS.get(name, 1.0))
+            tried.append(_judged(paired, name, y_pred[:, judged], after[:, judged], which))
             if tried[-1].kept:
                 kept, y_pred = [*kept, name], after
-        fitted = fit_steps(kept, before, y, of_rows)
+        fitted = fit_steps(kept, before[which], y[which], inputs[which])
         chain.append([replace(each, fitted=fitted.get(each.step)) for each in tried])
     return Chain(chain, y_pred)
 
 
-def _judged(rule: Rule, name: str, before: Array, after: Array, columns: slice, which: NDArray[np.bool_]) -> Tried:
+def _judged(rule: Rule, name: str, before: Array, after: Array, which: NDArray[np.bool_]) -> Tried:
     """Whether a step is kept, by predictions without and with it."""
-    margin = rule.margin * MARGINS.get(name, 1.0)
-    paired = replace(rule, y=rule.y[:, columns], default="without", margin=margin)
-    without, with_step = (rule.metric(paired.y[which], y_pred[which]) for y_pred in (before, after))
-    kept = bool(np.isnan(without) and np.isfinite(with_step))  # as an rmsle of predictions below -1, when clipped
-    standard_error = float("nan")
-    if rule.metric.better(with_step, without):
-        compared = compare(paired, {"without": before, "with": after}, which)
-        kept, standard_error = choose(paired, compared, which)[0] == "with", compared["with"].standard_error
-    return Tried(name, kept, without, with_step, standard_error, None)
+    without, with_step = (rule.metric(rule.y[which], y_pred[which]) for y_pred in (before, after))
+    if not rule.metric.better(with_step, without):  # as an rmsle of predictions below -1, which is defined when clipped
+        return Tried(name, bool(np.isnan(without) and np.isfinite(with_step)), without, with_step, float("nan"))
+    compared = compare(rule, {"without": before, "with": after}, which)
+    kept = choose(rule, compared, which)[0] == "with"
+    return Tried(name, kept, without, with_step, compared["with"].standard_error)

@@ -45,6 +45,15 @@ class Matrices:
     features: Array | None = None
 
     @property
+    def exact(self) -> Literal["squared", "absolute"] | None:
+        """The errors whose sum is least where the score is best; None where neither are.
+
+        A metric of the user's own may need all targets at once and is not asked about one of them: squares stand in.
+        """
+        can_be_asked = self.metric.column is not None or self.y.shape[1] == 1
+        return self.metric.per_target if can_be_asked else "squared"
+
+    @property
     def seen_by_stacks(self) -> Array:
         """The features; no columns where there are none."""
         return np.empty((len(self.y), 0)) if self.features is None else self.features
@@ -56,45 +65,16 @@ class Matrices:
     @cached_property
     def problems(self) -> list[Problem]:
         """What weights are solved for: one vector for each target, or one for all."""
-        targets, metric = list(range(self.y.shape[1])), self.metric
-        if metric.column is None and len(targets) == 1:
-            metric = replace(metric, column=lambda y, y_pred: self.metric(y[:, None], y_pred[:, None]))
-        together = [targets] if self.weights == "shared" else [[t] for t in targets]
-        return [Problem(self, each, metric, self.seeds[each[0]] if self.seeds else 0) for each in together]
+        targets = range(self.y.shape[1])
+        return [_problem(self, each) for each in ([[*targets]] if self.weights == "shared" else [[t] for t in targets])]
 
 
 class Units(NamedTuple):
-    """Number, mean and standard deviation of the labels that a blend is fitted on."""
+    """Number, mean and standard deviation of the labels that a blend is fitted on, (n_targets,) each."""
 
-    n: int
-    centre: float
-    spread: float
-
-
-class Labelled:
-    """The labelled rows of one target, with the sum of z z' over each fold, z = (1, y - zero, E)."""
-
-    def __init__(self, columns: Array, y: Array, folds: NDArray[np.int64]) -> None:
-        self.columns, self.y, self.folds = columns, y, folds
-        # near the labels, and without one of them: sums of squares about it keep their digits
-        self.zero = float(np.median(columns)) if len(y) else 0.0
-        self.sums: dict[int, Array] = {}
-        for fold in np.unique(folds):
-            own = y[folds == fold, None]
-            z = np.hstack([np.ones_like(own), own - self.zero, own - columns[folds == fold]])
-            self.sums[int(fold)] = z.T @ z
-
-    def sums_without(self, without: Folds) -> Array:
-        """Over all folds but some."""
-        left = [part for fold, part in self.sums.items() if fold not in without]
-        return sum(left, np.zeros((2 + self.columns.shape[1],) * 2))
-
-    def units(self, without: Folds) -> Units:
-        """Of the labels that are left."""
-        n, total, squares = self.sums_without(without)[[0, 0, 1], [0, 1, 1]]
-        if not n:
-            return Units(0, self.zero, 1.0)
-        return Units(int(n), self.zero + total / n, float(np.sqrt(max(squares / n - (total / n) ** 2, 0.0))) or 1.0)
+    n: Array
+    centre: Array
+    spread: Array
 
 
 @dataclass(frozen=True)
@@ -106,102 +86,136 @@ class Solution:
     settings: dict[str, float] = field(default_factory=dict)
 
 
-Loss = Callable[[Array, Array], Array]
-Solver = Callable[["Problem", Folds], Solution]
-"""Solves for weights on the labelled rows of all folds but some."""
+Solver = Callable[["Problem"], Solution]
 
 
+@dataclass(frozen=True, eq=False)
 class Problem:
-    """Columns and labels that get one vector of weights.
+    """The labelled rows of the targets that get one vector of weights, in some of the folds.
 
-    Inside, columns are in an order given by their content: the names of stages do not change a blend.
+    folds: those left, ascending, of all folds with labels.
+    order: of the columns inside, given by their content: the names of stages do not change a blend.
+    rows: for each target, fold -> columns (n_rows, n_columns) and labels (n_rows,).
+    sums: fold -> sum of z z' over its rows, z = (1, y - zero, E), (n_targets, 2 + n_columns, 2 + n_columns).
+    zero: near the labels of each target, so that sums of squares about it keep their digits, (n_targets,).
+    restricted: folds left -> the same problem on them.
     """
 
-    def __init__(self, m: Matrices, targets: list[int] | range, metric: Metric, seed: int) -> None:
-        known = {t: (m.folds >= 0) & ~np.isnan(m.y[:, t]) for t in targets}
-        used = np.concatenate([m.P[rows, :, t] for t, rows in known.items()])
-        self.n_columns = m.P.shape[1]
-        self.order = np.lexsort((used.max(axis=0), used.min(axis=0))) if len(used) else np.arange(self.n_columns)
-        self.targets = [Labelled(m.P[r, :, t][:, self.order], m.y[r, t], m.folds[r]) for t, r in known.items()]
-        self.metric, self.seed, self.trials, self.weight_trials = metric, seed, m.trials, m.weight_trials
-        # A metric of the user's own may need all targets at once and is not asked about one: squares stand in.
-        self.exact = "squared" if metric.column is None else metric.per_target
-        self._solved: dict[tuple[str, Folds], Solution] = {}
+    m: Matrices
+    seed: int
+    folds: list[int]
+    order: NDArray[np.int64]
+    rows: list[dict[int, tuple[Array, Array]]]
+    sums: dict[int, Array]
+    zero: Array
+    restricted: dict[Folds, Problem] = field(default_factory=dict)
+    solved: dict[Solver, Solution] = field(default_factory=dict, init=False)
 
-    def solve(self, solver: Solver, without: Folds) -> Solution:
+    def without(self, folds: Folds) -> Problem:
+        """The same without the rows of some folds; made once, so that nothing is solved twice."""
+        left = frozenset(self.folds) - folds
+        if left not in self.restricted:
+            self.restricted[left] = replace(self, folds=sorted(left))
+        return self.restricted[left]
+
+    @cached_property
+    def inner(self) -> list[Problem]:
+        """The problem without each of its folds."""
+        return [self.without(frozenset({fold})) for fold in self.folds]
+
+    def solve(self, solver: Solver) -> Solution:
         """A solution in the inner order of columns; solved once."""
-        key = (solver.__name__, without.intersection(self.folds_left(NONE)))
-        if key not in self._solved:
-            self._solved[key] = solver(self, key[1])
-        return self._solved[key]
+        if solver not in self.solved:
+            self.solved[solver] = solver(self)
+        return self.solved[solver]
 
-    def folds_left(self, without: Folds) -> list[int]:
-        """Folds with labels that are not in `without`, ascending."""
-        return sorted({fold for target in self.targets for fold in target.sums} - without)
+    @property
+    def n_columns(self) -> int:
+        """How many columns there are."""
+        return len(self.order)
 
-    def moments(self, without: Folds) -> Array:
+    @cached_property
+    def total(self) -> Array:
+        """The sums of all folds left."""
+        return sum((self.sums[fold] for fold in self.folds), np.zeros((len(self.zero),) + (2 + self.n_columns,) * 2))
+
+    @cached_property
+    def units(self) -> Units:
+        """Of the labels that are left; 1 for a standard deviation of 0."""
+        n, labels, squares = self.total[:, [0, 0, 1], [0, 1, 1]].T
+        mean, mean_square = (each / np.maximum(n, 1) for each in (labels, squares))
+        spread = np.sqrt(np.maximum(mean_square - mean**2, 0.0))
+        return Units(n, self.zero + mean, np.where(spread > 0, spread, 1.0))
+
+    @cached_property
+    def moments(self) -> Array:
         """Mean of z z' over the rows left, z = (1, y, E) in standard units, in which each target counts the same."""
-        parts = []
-        for target in self.labelled(without):
-            n, centre, spread = target.units(without)
-            change = np.diag([spread, *np.ones(1 + self.n_columns)])
-            change[1, 0] = target.zero - centre
-            parts.append(change @ target.sums_without(without) @ change.T / spread**2 / n)
-        return np.mean(parts, axis=0)
+        known = self.units.n > 0
+        n, centre, spread = (each[known, None, None] for each in self.units)
+        change = np.tile(np.eye(2 + self.n_columns), (len(n), 1, 1))
+        change[:, :1, :1], change[:, 1:2, :1] = spread, self.zero[known, None, None] - centre
+        return (change @ self.total[known] @ change.swapaxes(1, 2) / spread**2 / n).mean(axis=0)
 
-    def labelled(self, without: Folds) -> list[Labelled]:
-        """The targets with a label left."""
-        return [target for target in self.targets if target.units(without).n]
-
-    def errors(self, without: Folds) -> Array:
+    @property
+    def errors(self) -> Array:
         """E of the rows left in standard units, (n_rows, n_columns); rows of each target sum to the same weight."""
         parts = []
-        for target in self.labelled(without):
-            units, left = target.units(without), ~np.isin(target.folds, list(without))
-            parts.append((target.y[left, None] - target.columns[left]) / (units.spread * units.n))
+        for rows, n, spread in zip(self.rows, self.units.n, self.units.spread, strict=True):
+            parts += [(y[:, None] - x) / (spread * n) for x, y in (rows[fold] for fold in self.folds) if len(y)]
         return np.vstack(parts)
 
-    def loss(self, without: Folds, cross_fitted: bool) -> Loss:
-        """What the metric says of several blends on the rows left, as something to minimise.
+    def offset(self, weights: Array, intercepts: Array | float) -> Array:
+        """What is added to columns weighted by (..., n_columns), in each target's own units, (n_targets, ...)."""
+        rest = 1 - weights.sum(axis=-1)
+        rest = np.where(np.abs(rest) > 1e-12, rest, 0.0)
+        return np.multiply.outer(self.units.centre, rest) + np.multiply.outer(self.units.spread, intercepts)
 
-        Returns:
-            A function of weights (n_blends, n_parts, n_columns) and intercepts (n_blends, n_parts) in standard units;
-            a part is a fold left, with a blend fitted without it, where the loss is cross-fitted, else everything.
+    def loss(self, weights: Array, intercepts: Array | float = 0.0) -> Array:
+        """What the metric says of blends on the rows left, as something to minimise, (n_blends,).
+
+        Args:
+            weights: (n_folds, n_blends, n_columns), for each fold left those that were fitted without it; or the same
+                for all folds, (n_blends, n_columns).
+            intercepts: (n_folds, n_blends), in the standard units of the labels without each fold.
         """
-        inner = self.folds_left(without)
-        parts = [([fold], without | {fold}) for fold in inner] if cross_fitted else [(inner, without)]
-        losses = [self._loss_of(target, parts, target.units(without)) for target in self.labelled(without)]
-        return lambda weights, intercepts: np.mean([loss(weights, intercepts) for loss in losses], axis=0)
+        weights = np.broadcast_to(weights, (len(self.folds), *weights.shape[-2:]))
+        parts = zip(self.inner, weights, np.broadcast_to(intercepts, weights.shape[:2]), strict=True)
+        added = np.stack([part.offset(*blends) for part, *blends in parts], axis=1)  # (n_targets, n_folds, n_blends)
+        known = np.flatnonzero(self.units.n)
+        of_targets = self._squared if self.m.exact == "squared" else self._by_rows
+        return np.mean([of_targets(t, weights, added[t]) for t in known], axis=0)
 
-    def _loss_of(self, target: Labelled, parts: list[tuple[list[int], Folds]], whole: Units) -> Loss:
-        """The loss of one target; parts: their folds, and those that their blend is fitted without."""
-        units = [target.units(without) for _, without in parts]
-        rows = [np.isin(target.folds, own) for own, _ in parts]
-        y, columns = np.concatenate([target.y[own] for own in rows]), [target.columns[own] for own in rows]
-        sums = [sum(target.sums.get(fold, 0.0) for fold in own) for own, _ in parts]
+    def _squared(self, t: int, weights: Array, added: Array) -> Array:
+        rest = 1 - weights.sum(axis=2)
+        residual = np.dstack([rest * self.zero[t] - added, rest, weights])  # of z
+        squares = (residual @ np.stack([self.sums[fold][t] for fold in self.folds])) * residual
+        return squares.sum(axis=(0, 2)) / self.units.n[t] / self.units.spread[t] ** 2
 
-        def squared(weights: Array, intercepts: Array) -> Array:
-            total = np.zeros(len(weights))
-            for p, (part, unit) in enumerate(zip(sums, units, strict=True)):
-                rest, added = 1 - weights[:, p].sum(axis=1), offset(weights[:, p], intercepts[:, p], unit)
-                residual = np.column_stack([rest * target.zero - added, rest, weights[:, p]])  # of (1, y - zero, E)
-                total += np.einsum("bi,ij,bj->b", residual, part, residual, optimize=True)
-            return total / whole.n / whole.spread**2
-
-        def by_rows(weights: Array, intercepts: Array) -> Array:
-            parts = enumerate(zip(columns, units, strict=True))
-            y_pred = np.vstack(
-                [x @ weights[:, p].T + offset(weights[:, p], intercepts[:, p], u) for p, (x, u) in parts]
-            )
-            if self.exact == "absolute":
-                return np.abs(y[:, None] - y_pred).mean(axis=0) / whole.spread
-            scores = np.array([self.metric.one(y, one) for one in y_pred.T])
-            return np.nan_to_num(-scores if self.metric.greater_is_better else scores, nan=np.inf)
-
-        return squared if self.exact == "squared" else by_rows
+    def _by_rows(self, t: int, weights: Array, added: Array) -> Array:
+        rows, metric = [self.rows[t][fold] for fold in self.folds], self.m.metric
+        y = np.concatenate([labels for _, labels in rows])
+        y_pred = np.vstack([x @ w.T + a for (x, _), w, a in zip(rows, weights, added, strict=True)])
+        if self.m.exact == "absolute":
+            return np.abs(y[:, None] - y_pred).mean(axis=0) / self.units.spread[t]
+        scores = np.array([metric.one(y, each) for each in y_pred.T])
+        return np.nan_to_num(-scores if metric.greater_is_better else scores, nan=np.inf)
 
 
-def offset(weights: Array, intercept: Array | float, units: Units) -> Array:
-    """What is added to columns that are weighted by (..., n_columns), in a target's own units."""
-    rest = 1 - weights.sum(axis=-1)
-    return np.where(np.abs(rest) > 1e-12, rest, 0.0) * units.centre + units.spread * intercept
+def _problem(m: Matrices, targets: list[int]) -> Problem:
+    known = [m.left(NONE) & ~np.isnan(m.y[:, t]) for t in targets]
+    used = [m.P[rows, :, t] for t, rows in zip(targets, known, strict=True)]
+    both = np.concatenate(used)
+    order = np.lexsort((both.max(axis=0, initial=-np.inf), both.min(axis=0, initial=np.inf)))
+    # from predictions, not from labels: those of a fold must reach nothing that is made without it
+    zero = np.array([np.median(columns) if len(columns) else 0.0 for columns in used])
+    rows, sums = [dict[int, tuple[Array, Array]]() for _ in targets], dict[int, Array]()
+    for fold in np.unique(m.folds[np.any(known, axis=0)]).tolist():
+        parts = []
+        for t, target in enumerate(targets):
+            own = m.folds[known[t]] == fold
+            x, y = used[t][own][:, order], m.y[known[t], target][own]
+            rows[t][fold] = x, y
+            z = np.hstack([np.ones((len(y), 1)), y[:, None] - zero[t], y[:, None] - x])
+            parts.append(z.T @ z)
+        sums[fold] = np.stack(parts)
+    return Problem(m, m.seeds[targets[0]] if m.seeds else 0, list(sums), order, rows, sums, zero)

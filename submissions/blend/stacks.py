@@ -1,14 +1,14 @@
-"""Stacks: the default blend and a level-2 model, here called the correction, of what the blend leaves.
+"""Stacks: the default blend and a level-2 model, the correction, of what the blend leaves.
 
 The correction is small trees (LightGBM), a ridge, or any regressor of scikit-learn. It sees the columns and, where they
 are asked for, features of the rows. It is fitted on the blend's residual and not on the labels: what shrinks is then
-the correction, and the blend is what is left of it. All of it comes from the rows a stack is fitted on, so that it can
-be refitted without a fold. A correction that does not clearly help inside those rows is left out.
+the correction. All of it comes from the rows a stack is fitted on, so that it can be refitted without a fold. One that
+does not clearly help inside those rows is left out.
 """
 
 from __future__ import annotations
 
-import warnings
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -40,16 +40,16 @@ FURTHEST = 5.0
 """Standard deviations from the mean at which a feature is cut: one odd number must not throw a correction off."""
 
 
-class Correction(Protocol):
+class Model(Protocol):
     """A fitted level-2 model of one output."""
 
     def predict(self, x: Array) -> Array:
-        """What the blend leaves in units of its spread, (n_rows,), for scaled rows (n_rows, n_columns + n_features)."""
+        """What the blend leaves in units of its spread, for scaled rows (n_rows, n_columns + n_features)."""
 
 
-Corrector = Callable[[Array, Array, NDArray[np.int64], int], Correction | None]
-"""Fits a correction on x (n_rows, n_inputs), residual (n_rows,) and folds (n_rows,), two or more distinct; the last
-argument is 1 for the absolute error, 2 for the squared one. None where no correction helps across the folds."""
+Corrector = Callable[[Array, Array, NDArray[np.int64], int], Model | None]
+"""Fits a model on x (n_rows, n_inputs), residual (n_rows,) and folds (n_rows,), two or more distinct; the last argument
+is 1 for the absolute error, 2 for the squared one. None where no model helps across the folds."""
 
 
 @storable
@@ -61,47 +61,47 @@ class Trees:
     text: str
 
     def predict(self, x: Array) -> Array:
-        """See `Correction`."""
+        """See `Model`."""
         import lightgbm
 
-        return lightgbm.Booster(model_str=self.text).predict(x, num_threads=1) if len(x) else np.empty(0)
+        return lightgbm.Booster(model_str=self.text).predict(x, num_threads=1)
 
 
 @storable
 @dataclass(frozen=True)
 class Ridge:
-    """A linear correction; weights: of the inputs and, last, the intercept, which is shrunk like them."""
+    """A linear model; weights: of the inputs and, last, the intercept, which is shrunk like them."""
 
     penalty: float
     weights: Array
 
     def predict(self, x: Array) -> Array:
-        """See `Correction`."""
+        """See `Model`."""
         return x @ self.weights[:-1] + self.weights[-1]
 
 
 @storable
 @dataclass(frozen=True)
 class Regressor:
-    """A regressor of scikit-learn in the form of skops."""
+    """A regressor of scikit-learn in the form of skops, in base 64."""
 
-    content: bytes
+    content: str
 
     def predict(self, x: Array) -> Array:
-        """See `Correction`."""
+        """See `Model`."""
         from models.stages.per_target import from_bytes
 
-        return from_bytes(self.content).predict(x).reshape(len(x)) if len(x) else np.empty(0)
+        return from_bytes(b64decode(self.content)).predict(x)
 
 
 @storable
 @dataclass(frozen=True)
 class Scaling:
-    """How a correction sees the rows; learned from the rows fitted on.
+    """How a level-2 model sees the rows; learned from those it is fitted on.
 
     order: of the columns, given by their content, so that the names of stages change nothing.
     centre, spread: of the blend's predictions; columns and residual are scaled by them.
-    means, scales: (n_features,).
+    means, scales: of the features, (n_features,).
     """
 
     order: list[int]
@@ -116,30 +116,21 @@ class Scaling:
         return np.hstack([(columns[:, self.order] - self.centre) / self.spread, np.nan_to_num(scaled)])
 
 
-def _scaling(order: list[int], y_pred: Array, features: Array) -> Scaling:
-    if not len(y_pred):
-        return Scaling(order, 0.0, 0.0, np.zeros(features.shape[1]), np.ones(features.shape[1]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a feature without any number
-        means, scales = (np.nan_to_num(moment(features, axis=0)) for moment in (np.nanmean, np.nanstd))
-    scales = np.where(scales > 1e-9, scales, 1.0)
-    return Scaling(order, float(y_pred.mean()), float(y_pred.std()), means, scales)
-
-
 @storable
 @dataclass(frozen=True)
 class Stack:
-    """A blend of all outputs and, for each, a scaling and a correction; without corrections it is the blend."""
+    """A blend of all outputs and, for each that is corrected, a scaling and a model; else None."""
 
     base: Predictor
-    parts: list[tuple[Scaling, Correction | None]]
+    parts: list[tuple[Scaling, Model] | None]
 
     def predict(self, P: Array, features: Array | None = None) -> Array:
         """Predictions (n_rows, n_outputs) for columns and features (n_rows, n_features)."""
         y_pred, features = self.base.predict(P), np.empty((len(P), 0)) if features is None else features
-        for t, (scaling, correction) in enumerate(self.parts):
-            if correction is not None:
-                y_pred[:, t] += scaling.spread * correction.predict(scaling(P[:, :, t], features))
+        for t, part in enumerate(self.parts):
+            if part is not None and len(P):
+                scaling, model = part
+                y_pred[:, t] += scaling.spread * model.predict(scaling(P[:, :, t], features)).reshape(-1)
         return y_pred
 
 
@@ -155,36 +146,39 @@ class Stacked(Candidate):
         self.default = default
 
     def fit(self, m: Matrices, without: Folds = NONE) -> Stack:
-        """See `Candidate`.
-
-        Raises:
-            ConfigError: if a regressor of scikit-learn cannot be fitted with its parameters.
-        """
-        base, left, features = self.default.fit(m, without), m.left(without), m.seen_by_stacks
-        residual, power = np.full(m.y.shape, np.nan), 1 if m.problems[0].exact == "absolute" else 2
+        """See `Candidate`."""
+        base, left, residual = self.default.fit(m, without), m.left(without), np.full(m.y.shape, np.nan)
         for fold in set(m.folds[left].tolist()):
             own = m.folds == fold
-            residual[own] = m.y[own] - self.default.fit(m, without | {fold}).predict(m.P[own])
-        parts: list[tuple[Scaling, Correction | None]] = []
-        for t in range(m.y.shape[1]):
-            rows, order = left & ~np.isnan(m.y[:, t]), m.problems[t % len(m.problems)].order.tolist()
-            scaling, correction = _scaling(order, base.predict(m.P[rows])[:, t], features[rows]), None
-            if len(np.unique(m.folds[rows])) > 1 and scaling.spread > 0:
-                x = scaling(m.P[rows, :, t], features[rows])
-                correction = self.function(x, residual[rows, t] / scaling.spread, m.folds[rows], power)
-            parts.append((scaling, correction))
+            residual[own] = m.y[own] - self.default.predict(m, own, without | {fold})
+        power, parts = 1 if m.exact == "absolute" else 2, list[tuple[Scaling, Model] | None]()
+        for t, rows in enumerate((left[:, None] & ~np.isnan(m.y)).T):
+            y_pred, features = base.predict(m.P[rows])[:, t], m.seen_by_stacks[rows]
+            model = None
+            if len(np.unique(m.folds[rows])) > 1 and y_pred.std() > 0:
+                known = np.ma.masked_invalid(features)
+                means, scales = known.mean(axis=0).filled(0.0), known.std(axis=0).filled(0.0)
+                scales[scales <= 1e-9] = 1.0
+                order = m.problems[t % len(m.problems)].order.tolist()
+                scaling = Scaling(order, float(y_pred.mean()), float(y_pred.std()), means, scales)
+                x = scaling(m.P[rows, :, t], features)
+                model = self.function(x, residual[rows, t] / scaling.spread, m.folds[rows], power)
+            parts.append((scaling, model) if model else None)
         return Stack(base, parts)
 
+    def predict(self, m: Matrices, rows: NDArray[np.bool_], without: Folds = NONE) -> Array:
+        """See `Candidate`."""
+        return self.fit(m, without).predict(m.P[rows], m.seen_by_stacks[rows])
 
-def simplest(losses: list[list[float]]) -> int:
+
+def simplest(losses: Array) -> int:
     """Which row of losses (n_models, n_folds), simple ones first, is not clearly worse than the best one.
 
     Not worse by more than a standard error of the difference, paired over the folds.
     Source: the one-standard-error rule, Breiman et al., CART, 1984, section 3.4.3.
     """
-    known = np.array(losses)
-    worse = known - known[np.argmin(known.mean(axis=1))]
-    return int(np.argmax(worse.mean(axis=1) <= worse.std(axis=1, ddof=1) / np.sqrt(known.shape[1])))
+    worse = losses - losses[np.argmin(losses.mean(axis=1))]
+    return int(np.argmax(worse.mean(axis=1) <= worse.std(axis=1, ddof=1) / np.sqrt(losses.shape[1])))
 
 
 def fit_trees(x: Array, residual: Array, folds: NDArray[np.int64], power: int) -> Trees | None:
@@ -201,7 +195,7 @@ def fit_trees(x: Array, residual: Array, folds: NDArray[np.int64], power: int) -
     callbacks = [remember, lightgbm.early_stopping(PATIENCE, verbose=False)]
     data = lightgbm.Dataset(x, residual, params=parameters)
     lightgbm.cv(parameters, data, num_boost_round=MOST_TREES, folds=splits, callbacks=callbacks)
-    n_trees = simplest(losses)
+    n_trees = simplest(np.array(losses))
     if n_trees == 0:
         return None
     booster = lightgbm.train(parameters, lightgbm.Dataset(x, residual, params=parameters), n_trees)
@@ -210,19 +204,14 @@ def fit_trees(x: Array, residual: Array, folds: NDArray[np.int64], power: int) -
 
 def fit_ridge(x: Array, residual: Array, folds: NDArray[np.int64], power: int) -> Ridge | None:
     """A ridge with the largest penalty that is not clearly worse across the folds; see `Corrector`."""
-    x = np.hstack([x, np.ones((len(x), 1))])
+    with_one = np.hstack([x, np.ones((len(x), 1))])
 
-    def weights(rows: NDArray[np.bool_]) -> Array:
-        """(n_penalties, n_inputs + 1)."""
-        gram, right, n = (x[rows].T @ x[rows])[None], (x[rows].T @ residual[rows])[None], rows.sum()
-        return np.vstack([ridge_solution(gram, right, penalty * n) for penalty in PENALTIES])
+    def fit(rows: NDArray[np.bool_]) -> list[Ridge]:
+        own = with_one[rows]
+        products = (own.T @ own)[None], (own.T @ residual[rows])[None]
+        return [Ridge(float(a), ridge_solution(*products, a * len(own))[0]) for a in PENALTIES]
 
-    each = [folds == fold for fold in np.unique(folds)]
-    left = [residual[own, None] - x[own] @ weights(~own).T for own in each]
-    losses = [[_loss(residual[own], power) for own in each]]
-    losses += [[_loss(part[:, i], power) for part in left] for i in range(len(PENALTIES))]
-    found = simplest(losses) - 1
-    return Ridge(float(PENALTIES[found]), weights(folds == folds)[found]) if found >= 0 else None
+    return _simplest_of(fit, x, residual, folds, power)
 
 
 def regressor(name: str, parameters: dict[str, Any], seed: int) -> Corrector:
@@ -231,22 +220,31 @@ def regressor(name: str, parameters: dict[str, Any], seed: int) -> Corrector:
     from models.stages.per_target import as_bytes
 
     def fit(x: Array, residual: Array, folds: NDArray[np.int64], power: int) -> Regressor | None:
-        def fitted(rows: NDArray[np.bool_]) -> Any:
-            return build_regressor(name, parameters, seed).fit(x[rows], residual[rows])
+        def fitted(rows: NDArray[np.bool_]) -> list[Any]:
+            return [build_regressor(name, parameters, seed).fit(x[rows], residual[rows])]
 
-        losses: list[list[float]] = [[], []]
         try:
-            for own in (folds == fold for fold in np.unique(folds)):
-                losses[0].append(_loss(residual[own], power))
-                losses[1].append(_loss(residual[own] - fitted(~own).predict(x[own]).reshape(-1), power))
-            return Regressor(as_bytes(fitted(folds == folds))) if simplest(losses) else None
+            found = _simplest_of(fitted, x, residual, folds, power)
         except ValueError as error:
             raise ConfigError(
                 f"submissions.stack_regressor: {name} cannot be fitted on the {len(x)} labelled rows of a target; "
                 f"scikit-learn says: {' '.join(str(error).split()).rstrip('.')}. Change it or its parameters."
             ) from error
+        return Regressor(b64encode(as_bytes(found)).decode()) if found else None
 
     return fit
+
+
+def _simplest_of(
+    fit: Callable[[NDArray[np.bool_]], list[Any]], x: Array, residual: Array, folds: NDArray[np.int64], power: int
+) -> Any:
+    """Of the models that `fit` gives for some rows, simple ones first, that which `simplest` takes; it may be none."""
+    losses = []
+    for own in (folds == fold for fold in np.unique(folds)):
+        y_pred = [0.0, *(model.predict(x[own]).reshape(-1) for model in fit(~own))]
+        losses.append([_loss(residual[own] - each, power) for each in y_pred])
+    found = simplest(np.transpose(losses))
+    return fit(folds == folds)[found - 1] if found else None
 
 
 def _loss(residual: Array, power: int) -> float:

@@ -1,9 +1,8 @@
-"""What was fitted as JSON and back: dataclasses of numbers, texts, arrays, bytes and each other."""
+"""What was fitted as JSON and back: dataclasses of numbers, texts, arrays, lists and each other."""
 
 from __future__ import annotations
 
 import sys
-from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -29,8 +28,6 @@ def to_json(value: Any) -> Any:
     """A fitted dataclass as JSON."""
     if isinstance(value, np.ndarray):
         return {"array": value.tolist()}
-    if isinstance(value, bytes):
-        return {"bytes": b64encode(value).decode()}
     if isinstance(value, list | tuple):
         return [to_json(each) for each in value]
     if not is_dataclass(value):
@@ -46,8 +43,6 @@ def from_json(stored: Any, named: str = "") -> Any:
     match stored:
         case {"array": values}:
             return np.array(values)
-        case {"bytes": text}:
-            return b64decode(text)
         case {"class": name, **rest}:
             file = named.rpartition(":")[0]
             own = ":" in name
@@ -66,11 +61,7 @@ def label(named: str) -> str:
 
 @contextmanager
 def users(named: str, must: str) -> Iterator[None]:
-    """Around a call of a user's function.
-
-    Raises:
-        ConfigError: if anything is raised inside.
-    """
+    """Around a call of a user's function; whatever it raises is a ConfigError."""
     try:
         yield
     except (Exception, SystemExit) as error:

@@ -154,7 +154,7 @@ def test_a_stack_without_a_scored_correction_is_the_default_and_is_not_chosen(
     assert choice["chosen"] not in part["same_as_default"]
     for name, candidate in part["candidates"].items():
         fitted = read_json(run.folder / "fitted" / f"{name}.json")
-        assert [correction for _, correction in fitted["parts"]] == [None, None]
+        assert fitted["parts"] == [None, None]
         assert (candidate["difference"] != 0) == (only == "without a fold")
     default = candidate_of(run, "shrunk_ridge")(run.columns.test, NO_FEATURES)
     np.testing.assert_allclose(submitted(run, "stack.csv"), default, rtol=1e-6)

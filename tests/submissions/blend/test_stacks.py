@@ -63,7 +63,7 @@ def test_trees_on_a_residual_of_noise_are_none_at_all() -> None:
         rng = np.random.default_rng(seed)
         y = rng.normal(size=300)
         m = matrices(y[:, None] + 0.5 * rng.normal(size=(300, 4)), y, np.arange(300) % 5)
-        grown.append(Stacked(CANDIDATES["ridge"], fit_trees).fit(m).parts[0][1])
+        grown.append(Stacked(CANDIDATES["ridge"], fit_trees).fit(m).parts[0])
     assert sum(trees is not None for trees in grown) <= 2  # without the one-standard-error rule there are more
 
 
@@ -97,22 +97,22 @@ def test_without_a_correction_a_stack_is_its_blend_and_the_order_of_columns_chan
     features, order = np.random.default_rng(0).normal(size=(200, 1)), [2, 0, 1]
     one = Stacked(DEFAULT, CORRECTORS[name]).fit(matrices(columns, y, folds, features))
     other = Stacked(DEFAULT, CORRECTORS[name]).fit(matrices(columns[:, order], y, folds, features))
-    assert one.parts[0][1] is not None
+    assert one.parts[0] is not None
     y_pred = one.predict(columns[:, :, None], features)
     np.testing.assert_allclose(other.predict(columns[:, order, None], features), y_pred, rtol=1e-9)
     np.testing.assert_allclose(one.predict(columns[5:6, :, None], features[5:6]), y_pred[5:6], rtol=1e-12)
     monkeypatch.setattr(stacks, "simplest", lambda losses: 0)
     m = matrices(columns, y, folds, features)
     found = Stacked(DEFAULT, CORRECTORS[name]).fit(m)
-    assert found.parts[0][1] is None
+    assert found.parts[0] is None
     np.testing.assert_array_equal(found.predict(m.P, features), DEFAULT.fit(m).predict(m.P))
 
 
 def test_the_simplest_model_within_one_standard_error_of_the_best_is_taken() -> None:
     # Differences to the last, best row: (4, 2) mean 3, error 1; (2, 0) mean 1, error 1; (0, 0).
-    assert simplest([[5.0, 3.0], [3.0, 1.0], [1.0, 1.0]]) == 1
-    assert simplest([[5.0, 3.0], [3.0, 2.0], [1.0, 1.0]]) == 2
-    assert simplest([[1.0, 1.0], [1.0, 1.0]]) == 0
+    assert simplest(np.array([[5.0, 3.0], [3.0, 1.0], [1.0, 1.0]])) == 1
+    assert simplest(np.array([[5.0, 3.0], [3.0, 2.0], [1.0, 1.0]])) == 2
+    assert simplest(np.array([[1.0, 1.0], [1.0, 1.0]])) == 0
 
 
 def test_the_ridge_is_that_of_scikit_learn_with_a_shrunk_intercept() -> None:
