@@ -79,9 +79,9 @@ OURS = (
 """Parameters of LightGBM and CatBoost that a job sets itself."""
 
 
-def _known_parameters(stage: str) -> set[str]:
+def _known_parameters(stage: type[TreesStage]) -> set[str]:
     """Names that the library of a stage has; LightGBM takes others without a word."""
-    if stage == "LightgbmStage":
+    if issubclass(stage, LightgbmStage):
         from lightgbm.basic import _ConfigAliases
 
         return set(_ConfigAliases._get_all_param_aliases())
@@ -110,7 +110,7 @@ class TreesStage(FeatureStage):
         for name in parameters:
             if name in cls.model_fields or name in OURS:
                 raise ValueError(f"{name} is set by the stage; remove it, or write it beside parameters, not in it")
-            if name not in (known := _known_parameters(cls.__name__)):
+            if name not in (known := _known_parameters(cls)):
                 close = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
                 raise ValueError(f"the library has no parameter {name!r}; close to it: {', '.join(close) or 'none'}")
         return parameters

@@ -88,16 +88,15 @@ def fit_columns(train: Rows, config: Any, context: Context, folder: Path) -> Non
     mean, scale = known.mean(axis=0).filled(0.0), known.std(axis=0).filled(0.0)  # 0 for a column without any number
     stored = {"mean": mean.tolist(), "scale": np.where(scale > 1e-9, scale, 1.0).tolist()}
     stored["gaps"] = np.isnan(values).any(axis=0).tolist()
-    categories = learn_categories(train, context.categorical if config.columns_before_head else [])
-    write_json(folder / COLUMNS, {**stored, "categories": categories})
+    stored["categories"] = learn_categories(train, context.categorical if config.columns_before_head else [])
+    write_json(folder / COLUMNS, stored)
 
 
 def read_columns(rows: Rows, config: Any, context: Context, folder: Path) -> NDArray[np.float32]:
-    """What joins a network before its head, or the features of an encoder: numbers, features, categories.
+    """What joins a network before its head, or the features of an encoder, (n_rows, n_columns).
 
-    Returns:
-        (n_rows, n_columns): standardised numbers, the mean where one is missing; 1 where one is missing, for columns
-        with gaps in training; one-hot categories, all zeros for an unseen one.
+    Standardised numbers and features, the mean where one is missing; 1 where one is missing, for columns with gaps in
+    training; one-hot categories, all zeros for an unseen one.
     """
     stored, values = read_json(folder / COLUMNS), _numbers_of(rows, config, context)
     standardised = np.clip((values - stored["mean"]) / stored["scale"], -FURTHEST, FURTHEST)

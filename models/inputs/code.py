@@ -26,9 +26,7 @@ def code_digest_of(file: Path) -> str:
 def own_and_shared_code(own: Path, shared: Iterable[Path], alone: Iterable[Path]) -> tuple[str, str]:
     """Digests of a module by itself, and of all other code that its result comes from.
 
-    Args:
-        shared: modules that count with what they import, beside what `own` imports.
-        alone: modules that count without their imports.
+    Beside what `own` imports, that is the `shared` modules with what they import, and those that count `alone`.
     """
     code = _with_imports([own, *shared]) | {path: _code_of(path.read_text(encoding="utf-8"))[0] for path in alone}
     return _digest({own: code.pop(own)}), _digest(code)

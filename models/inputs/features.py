@@ -53,10 +53,7 @@ FEATURES: dict[str, Callable[[Chem.Mol, int], NDArray]] = {
 def molecule_features(kinds: Iterable[str], n_bits: int, root: Path) -> list[Cache]:
     """Caches of the features, each giving arrays (1, n_features), in the order of the matrix's columns.
 
-    Args:
-        kinds: names of `FEATURES`, or maplight for those of `MAPLIGHT`; one named twice is one.
-        n_bits: length of the count vectors morgan and avalon.
-        root: folder of all caches.
+    `kinds` are names of `FEATURES`, or maplight for those of `MAPLIGHT`; one named twice is one.
     """
     names = [name for kind in kinds for name in (MAPLIGHT if kind == "maplight" else (kind,))]
     caches = []

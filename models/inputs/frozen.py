@@ -14,10 +14,8 @@ from models.inputs.cache import Array, Cache
 from models.inputs.template import SEPARATOR, reads_atoms
 from models.inputs.weights import digest_of_weights
 
-SHARD = 500
-"""Texts that a worker reads at a time: some seconds of work."""
-BATCH = 32
-"""Texts of similar length that go through the encoder together."""
+SHARD = 500  # texts that a worker reads at a time: some seconds of work
+BATCH = 32  # texts of similar length that go through the encoder together
 
 
 def encoder_cache(config: EmbeddingStage, root: Path) -> Cache:

@@ -38,13 +38,11 @@ class Template:
     def texts(
         self, inputs: pd.DataFrame, separator: str, spell: Callable[[str, str], str] = lambda smiles, row: smiles
     ) -> list[str]:
-        """One text per row.
+        """One text per row, with the encoder's separator.
 
-        Args:
-            separator: the encoder's.
-            spell: another spelling of a SMILES: of a reaction as a whole, else of each column by itself, since the
-                order of columns may tell what a molecule is there for (a solute, its solvent). It also gets all values
-                of the row: a molecule that many rows have is to be spelled in as many ways.
+        `spell` gives another spelling of a SMILES: of a reaction as a whole, else of each column by itself, since the
+        order of columns may tell what a molecule is there for (a solute, its solvent). It also gets all values of the
+        row: a molecule that many rows have is to be spelled in as many ways.
         """
         whole = self.is_reaction
         spelled = set() if whole else self.smiles

@@ -87,8 +87,7 @@ def _of_set(name: str, known: WeightSet) -> dict[str, Path]:
 def _from_hub(name: str, repository: str, files: list[str]) -> Path:
     """The folder of a repository at its revision of the first use, from the hub's cache where that has it.
 
-    Args:
-        files: that must be there; empty for those of an encoder.
+    `files` must be there; without any, those of an encoder.
     """
     from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 

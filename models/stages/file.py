@@ -75,10 +75,7 @@ def read_theirs(
 ) -> pd.DataFrame:
     """All predictions of a file, ids as the index, one column of floats for each of `columns`; others are not read.
 
-    Args:
-        columns: the targets as the sample submission names them.
-        wanted: rows that must have predictions; others may lack them or have NaN.
-        known: ids that may stand in the file; None allows any.
+    Rows that are `wanted` must have predictions; others may lack them or have NaN. `known` ids may stand in the file.
     """
     table = read_named_rows(path, [id_column, *columns])
     index = pd.Index(table[id_column])
@@ -127,13 +124,13 @@ def doubts(oof: pd.DataFrame, test: pd.DataFrame, scale: NDArray[np.float64]) ->
 
     `scale` is the standard deviation of the labels of each column.
     """
-    said = []
-    for name, of_labels in zip(oof, scale, strict=True):
-        moved = abs(test[name].median() - oof[name].median())
-        if min(oof[name].count(), test[name].count()) >= LEAST_ROWS and max(moved, test[name].std() / FAR) > of_labels:
-            here, there = (f"{each.median():.3g} +- {each.std():.3g}" for each in (test[name], oof[name]))
-            said.append(f"{name} of {TEST} is not like that of {OOF} (median {here}, there {there}): other units?")
-    return said
+    here, there = test.median(), oof.median()
+    is_far = np.maximum((here - there).abs(), test.std() / FAR) > scale
+    is_known = np.minimum(oof.count(), test.count()) >= LEAST_ROWS
+    return [
+        f"{name} of {TEST} is not like that of {OOF} (median {here[name]:.3g}, there {there[name]:.3g}): other units?"
+        for name in test.columns[is_far & is_known]
+    ]
 
 
 def check_predictions(

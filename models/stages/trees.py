@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import statistics
 from abc import abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -57,24 +56,23 @@ class Trees(PerTarget):
         """Fit a booster of that many trees and write it in the library's own format."""
 
     def _fit_one(self, sample: Sample, target: int, path: Path) -> dict[str, Any]:
-        steps = self.config.search_trials + 1
-
-        def progress(trials: int) -> None:
-            self.context.progress(target * steps + trials, len(self.context.task.targets) * steps)
-
-        choice = choice_of_folds(self.context.folds, target) or self._choose(sample, progress)
+        choice = choice_of_folds(self.context.folds, target) or self._choose(sample, target)
         self._grow(self.config.model_copy(update=choice["found"]), sample, choice["n_trees"], path)
-        progress(steps)
+        self._say(target + 1, 0)
         return choice
 
-    def _choose(self, sample: Sample, progress: Callable[[int], None]) -> dict[str, Any]:
+    def _say(self, targets: int, trials: int) -> None:
+        steps = self.config.search_trials + 1
+        self.context.progress(targets * steps + trials, len(self.context.task.targets) * steps)
+
+    def _choose(self, sample: Sample, target: int) -> dict[str, Any]:
         """Settings that the search found on training rows, if there is one, and the number of trees for them."""
-        found = self._search(sample, progress) if self.config.search_trials and len(sample.y) >= FEW else {}
+        found = self._search(sample, target) if self.config.search_trials and len(sample.y) >= FEW else {}
         inner, outer = train_test_split(np.arange(len(sample.y)), test_size=INNER_SHARE, random_state=self.seed)
         config = self.config.model_copy(update=found)
         return {"found": found, "n_trees": self._count(config, sample.take(inner), sample.take(outer))[0]}
 
-    def _search(self, sample: Sample, progress: Callable[[int], None]) -> dict[str, float]:
+    def _search(self, sample: Sample, target: int) -> dict[str, float]:
         """Settings of the trial with the smallest mean error over inner folds; the first trial is the YAML's own."""
         import optuna
 
@@ -90,7 +88,7 @@ class Trees(PerTarget):
 
         study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=self.seed))
         study.enqueue_trial({n: min(max(getattr(self.config, n), low), high) for n, (low, high) in self.ranges.items()})
-        ends = [lambda study, trial: progress(trial.number + 1)]
+        ends = [lambda study, trial: self._say(target, trial.number + 1)]
         study.optimize(mean_error, self.config.search_trials, callbacks=ends)
         return study.best_params
 

@@ -64,7 +64,6 @@ def names(smiles: str, fragments: str = "all", repeat_units: str = "keep") -> st
 @pytest.mark.parametrize(
     ("unit", "capped", "cyclic"),
     [
-        ("*CC*", "CCCC", "C1CCC1"),
         ("*CC(*)c1ccccc1", "CCC(C)c1ccccc1", "c1ccc(C2CC(c3ccccc3)C2)cc1"),  # head to tail: 1,3
         ("*N[C@@H](C)C(*)=O", "CN[C@@H](C)C(C)=O", "C[C@@H]1NC(=O)[C@H](C)NC1=O"),  # alanine's cyclic dimer
         ("*C*", "CCC", "C1CC1"),  # both ends at one atom: three units

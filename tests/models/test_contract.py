@@ -11,13 +11,10 @@ import numpy as np
 import pytest
 
 from competition.config import load_competition
-from competition.files import write_table
+from competition.files import read_table, write_table
 from competition.paths import Paths
-from competition.prepare import prepare
 from competition.tables import Rows, read_rows
 from competition.task import Task
-from folds.make import load_folds_config
-from folds.make import run as make_folds
 from folds.table import read_folds
 from models.config import StageConfig
 from models.jobs.plan import Job, Plan
@@ -26,8 +23,9 @@ from models.registry import build_stage
 from models.stage import Context
 from models.stages.trees import Trees
 from models.training import trainer
-from tests.conftest import mixed_tables, write_competition
+from tests.conftest import mixed_tables
 from tests.models.encoders import publish
+from tests.models.jobs.common import planned
 from tests.models.theirs import write_theirs
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -42,10 +40,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "file": {},
     "sklearn": {"n_bits": 64, "regressor": "ExtraTreesRegressor", "parameters": {"n_estimators": 20}},
 }
-SMALL["bert, spellings"] = {
-    **SMALL["bert"], "kind": "bert", "columns": ["SMILES"], "enumerate_smiles": True, "test_forms": 3,
-    "pretrain_epochs": 1,
-}  # fmt: skip
+SPELLINGS = {"kind": "bert", "columns": ["SMILES"], "enumerate_smiles": True, "test_forms": 3, "pretrain_epochs": 1}
+SMALL["bert, spellings"] = {**SMALL["bert"], **SPELLINGS}
 MODELS = {model.model_fields["kind"].annotation.__args__[0]: model for model in get_args(get_args(StageConfig)[0])}
 KINDS = [*MODELS, *(name for name in SMALL if name not in MODELS)]
 NEURAL = [kind for kind in KINDS if "precision" in MODELS[SMALL.get(kind, {}).get("kind", kind)].model_fields]
@@ -65,14 +61,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("contract")
     SMALL["embedding"]["weights"] = str(publish(folder / "published"))
     SMALL["file"]["folder"] = str(write_theirs(folder / "theirs", *mixed_tables(), ["lumo", "mu"]))
-    path = write_competition(folder, *mixed_tables(), stages={kind: block(kind) for kind in MODELS})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORK_DIR", str(folder / "work"))
-        config, paths = load_competition(str(path)), Paths("mixed")
-        prepared = prepare(config)
-        write_table(paths.train, prepared.train)
-        write_table(paths.test, prepared.test)
-        make_folds(config, load_folds_config(str(path)), paths)
+        planned(folder, stages={kind: block(kind) for kind in MODELS})
     return folder
 
 
@@ -123,11 +114,7 @@ def test_the_same_seed_predicts_the_same_and_a_refit_takes_over_what_its_folds_c
 ) -> None:
     """A refit with one fold, on the rows and with the seed of that fold, predicts the same and chooses nothing."""
     kind, folder, train, test, y_pred, _ = fitted
-
-    def refuse(*rest: Any) -> Any:
-        raise AssertionError("a refit must not choose")
-
-    monkeypatch.setattr(Trees, "_choose", refuse)
+    monkeypatch.delattr(Trees, "_choose")
     refit = fit(kind, train, tmp_path / "job", replace(context(home), folds=[folder]))
     np.testing.assert_allclose(refit.predict(test, tmp_path / "job"), y_pred, rtol=1e-6)
 
@@ -160,13 +147,12 @@ def test_bf16_changes_a_neural_stage_a_little(
 def test_labels_of_the_held_out_fold_change_no_prediction_for_it(kind: str, home: Path, tmp_path: Path) -> None:
     """Scalers, tree counts, vocabularies, checkpoints: whatever is fitted, is fitted without the held-out labels."""
     config, paths = load_competition(str(home / "mixed.yaml")), Paths("mixed")
-    prepared = prepare(config)
-    held_out = read_folds(paths.folds, list(prepared.train["id"])) == 0
-    changed = prepared.train.copy()
+    train = read_table(paths.train)
+    held_out = read_folds(paths.folds, list(train["id"])) == 0
+    changed, oof = train.copy(), list[bytes]()
     changed.loc[held_out, "lumo"] *= -1000.0
     changed.loc[held_out, "mu"] = 1000.0
-    oof = []
-    for table in (changed, prepared.train):
+    for table in (changed, train):
         write_table(paths.train, table)
         job = Job("one", "key", 0, 0, tmp_path / f"job_{len(oof)}")
         run_job(job, Plan([job], {}, 3, "test", {"one": settings(kind)}, config, paths))

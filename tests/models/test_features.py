@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 from rdkit import Chem
 
 from models.inputs.features import FEATURES, molecule_features
@@ -26,11 +25,8 @@ def test_features_count_what_they_are_named_after() -> None:
     assert not np.array_equal(of("erg", "NCc1ccccc1"), of("erg", "NCCCCc1ccccc1"))
     assert [of("maccs", smiles)[165] for smiles in ("C1CCCCC1", "CCCCCC")] == [1, 0]
     assert np.nanmax(np.abs(of("descriptors", "C" * 60))) == 1e6
-
-
-@pytest.mark.parametrize(("name", "width"), [("morgan", 64), ("avalon", 64), ("erg", 315), ("maccs", 167)])
-def test_a_single_atom_and_a_salt_have_features_of_the_usual_width(name: str, width: int) -> None:
-    assert {of(name, smiles, 64).shape for smiles in ("C", "[Na+].[Cl-]", "CCO")} == {(width,)}
+    for name, width in (("morgan", 512), ("avalon", 512), ("erg", 315), ("maccs", 167)):
+        assert of(name, "[Na+].[Cl-]").shape == (width,)
 
 
 def test_maplight_is_its_four_features_one_named_twice_is_one_and_a_length_has_a_cache_of_its_own(

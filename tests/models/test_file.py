@@ -14,7 +14,7 @@ from competition.task import Task
 from models.config import FileStage
 from models.registry import build_stage
 from models.stage import read_notes
-from models.stages.file import fold_mark, read_theirs
+from models.stages.file import fold_mark
 from tests.conftest import mixed_tables
 from tests.models.jobs.common import planned
 from tests.models.made import context, rows
@@ -68,7 +68,6 @@ IDS = ["a", "b", "c", "d", "e", "f"]
 @pytest.mark.parametrize(
     ("theirs", "mark"),
     [
-        ([0, 0, 1, 1, 2, 0], None),
         ([2, 2, 0, 0, 1, 1], None),  # other numbers, the same partition; fold -1 of ours is never scored
         (["x", "x ", "y", "y", "z", ""], None),
         ([0, 0, 1, 1, 1, 1], "other folds"),  # two of ours are one there
@@ -83,13 +82,6 @@ def test_folds_are_compared_as_a_partition(theirs: list, mark: str | None, tmp_p
     assert fold_mark(tmp_path / "oof.csv", "id", IDS, ours) == mark
     write_files(tmp_path, ["id,y", *(f"{name},1" for name in IDS)], ["id"])
     assert fold_mark(tmp_path / "oof.csv", "id", IDS, ours) == "unknown folds"
-
-
-def test_rows_that_are_not_wanted_may_lack_a_prediction_and_foreign_ones_are_named(tmp_path: Path) -> None:
-    oof = write_files(tmp_path, ["id,y", "a,1", "b,", "c,3"], ["id,y"]) / "oof.csv"
-    assert read_theirs(oof, "id", ["y"], ["c", "a"], {"a", "b", "c", "d"})["y"].loc[["c", "a"]].tolist() == [3.0, 1.0]
-    with pytest.raises(DataError, match=r"lacks .* for 2 rows .* \('b', 'd'\) and has 1 rows .* not have \('c'\)"):
-        read_theirs(oof, "id", ["y"], ["b", "d"], {"a", "b", "d"})
 
 
 def test_test_predictions_in_other_units_than_the_oof_ones_are_noted(tmp_path: Path) -> None:

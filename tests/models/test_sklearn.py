@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
-from sklearn.utils import all_estimators, get_tags
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from competition.config import validate
-from competition.errors import ConfigError, DataError
-from competition.paths import PROJECT
+from competition.errors import ConfigError
 from models.config import SklearnStage, StagesConfig
 from models.registry import build_stage
-from models.regressors import MODULE_OF, MODULES, build_regressor
+from models.regressors import build_regressor
 from models.stages.per_target import as_bytes, from_bytes
 from tests.models.made import context, rows
 
-RED = ["red apple", "green apple", "blue pear", "red pear"] * 10
 X6 = np.arange(6.0)
 
 
@@ -45,18 +38,14 @@ def test_a_missing_number_is_the_median_of_the_training_rows_and_one_far_outside
     assert stage.predict(rows(x=[np.nan, 3.0, 1e6]), tmp_path)[:, 0] == pytest.approx([2, 3, 4])
 
 
-def test_categories_and_words_are_seen_new_ones_are_no_error_and_no_shared_word_is_refused_by_name(
-    tmp_path: Path,
-) -> None:
-    site = ["a", "b"] * 20
-    y = [10.0 * ("red" in note) + 5.0 * (s == "a") for note, s in zip(RED, site, strict=True)]
-    stage = fit(tmp_path, y, "LinearRegression", {"text": ["note"], "categorical": ["site"]}, note=RED, site=site)
+def test_categories_and_words_are_seen_and_new_ones_are_no_error(tmp_path: Path) -> None:
+    site, notes = ["a", "b"] * 20, ["red apple", "green apple", "blue pear", "red pear"] * 10
+    y = [10.0 * ("red" in note) + 5.0 * (s == "a") for note, s in zip(notes, site, strict=True)]
+    stage = fit(tmp_path, y, "LinearRegression", {"text": ["note"], "categorical": ["site"]}, note=notes, site=site)
     test = rows(note=["red pear", "blue pear", "violet plum"], site=["b", "a", "c"])
     y_pred = stage.predict(test, tmp_path)[:, 0]
     assert y_pred[:2] == pytest.approx([10, 5], abs=1)
     assert np.isfinite(y_pred).all()
-    with pytest.raises(DataError, match="'note'"):
-        fit(tmp_path, [1.0, 2.0, 3.0], told={"text": ["note"]}, note=["one", "two", "three"])
 
 
 def test_a_rare_part_of_a_molecule_does_not_outweigh_what_is_common(tmp_path: Path) -> None:
@@ -76,47 +65,24 @@ def test_each_target_is_fitted_on_its_own_labels_in_its_own_units_and_a_row_of_w
     assert np.allclose(stage.predict(rows(x=[4.5]), tmp_path), [[9.0, 1e6 - 450]], rtol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("regressor", "parameters", "weights", "said"),
-    [
-        ("KNeighborsRegressor", {}, np.ones(6), "KNeighborsRegressor takes no sample_weight"),
-        ("RidgeCV", {"cv": 20}, None, "RidgeCV refuses the rows.*n_splits"),
-        ("KNeighborsRegressor", {"n_neighbors": 9}, None, "KNeighborsRegressor refuses .*n_neighbors"),
-    ],
-)
-def test_what_scikit_learn_refuses_is_told(
-    regressor: str, parameters: dict[str, Any], weights: Any, said: str, tmp_path: Path
-) -> None:
-    with pytest.raises(ConfigError, match=said):
-        fit(tmp_path, X6, regressor, weights=weights, parameters=parameters, x=X6).predict(rows(x=[1.0]), tmp_path)
+def test_what_scikit_learn_refuses_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="KNeighborsRegressor takes no sample_weight"):
+        fit(tmp_path, X6, "KNeighborsRegressor", weights=np.ones(6), x=X6)
+    with pytest.raises(ConfigError, match=r"RidgeCV refuses the rows.*n_splits"):
+        fit(tmp_path, X6, "RidgeCV", parameters={"cv": 20}, x=X6)
+    stage = fit(tmp_path, X6, "KNeighborsRegressor", parameters={"n_neighbors": 9}, x=X6)
+    with pytest.raises(ConfigError, match=r"KNeighborsRegressor refuses .*n_neighbors"):
+        stage.predict(rows(x=[1.0]), tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"regressor": "SVM"}, "stages.one: .*try SVR"),
-        ({"regressor": "SVR", "parameters": {"c": 10}}, "stages.one: SVR has no parameter 'c'; try C"),
-        ({"regressor": "SVR", "parameters": {"C": -1}}, "stages.one: .*'C' .*Got -1"),
-    ],
-)
-def test_an_unknown_name_or_value_is_refused_before_any_work(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        validate(StagesConfig, {"stages": {"one": {"kind": "sklearn", **settings}}}, Path("a.yaml"))
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_the_table_has_all_regressors_of_many_features_for_labels_of_either_sign_and_reading_it_imports_no_torch() -> (
-    None
-):
-    code = "import sys; from models.regressors import build_regressor; build_regressor('Ridge', {}, 0); "
-    assert not subprocess.run([sys.executable, "-c", code + "sys.exit('torch' in sys.modules)"], cwd=PROJECT).returncode
-    found = set()
-    for name, kind in all_estimators("regressor"):
-        if kind.__module__.split(".")[1] in MODULES and not inspect.signature(kind).parameters.keys() & {"estimators"}:
-            with contextlib.suppress(TypeError):  # made of other estimators, which no YAML can name
-                tags = get_tags(kind()).target_tags
-                found |= {name} if tags.single_output and not tags.positive_only else set()
-    assert found == set(MODULE_OF)
+def test_an_unknown_name_or_value_is_refused_before_any_work() -> None:
+    wrong = {"a": ("SVM", {}, "try SVR"), "b": ("SVR", {"c": 10}, "try C"), "c": ("SVR", {"C": -1}, "Got -1")}
+    stages = {name: {"kind": "sklearn", "regressor": r, "parameters": p} for name, (r, p, _) in wrong.items()}
+    with pytest.raises(ConfigError) as error:
+        validate(StagesConfig, {"stages": stages}, Path("a.yaml"))
+    for line, (name, (*_, said)) in zip(str(error.value).splitlines()[1:], wrong.items(), strict=True):
+        assert f"stages.{name}: " in line
+        assert said in line
 
 
 @pytest.mark.filterwarnings("error")
@@ -126,22 +92,17 @@ def test_the_seed_goes_where_there_is_chance_the_users_own_stands_and_few_steps_
     fit(tmp_path, X6, "MLPRegressor", parameters={"max_iter": 2}, x=X6)
 
 
-def test_a_gaussian_process_finds_the_noise_of_a_law() -> None:
-    """With scikit-learn's default kernel it goes through every noisy label."""
+@pytest.mark.parametrize(
+    "name", ["SVR", "KNeighborsRegressor", "GaussianProcessRegressor", "MLPRegressor", "HistGradientBoostingRegressor"]
+)
+def test_a_law_is_found_in_noisy_labels_and_what_is_read_back_predicts_the_same(name: str) -> None:
+    """With scikit-learn's default kernel a Gaussian process goes through every noisy label."""
     x = np.linspace(0, 6, 60)[:, None]
     y = np.sin(x[:, 0])
-    noisy = y + 0.3 * np.random.default_rng(0).normal(size=60)
-    y_pred = build_regressor("GaussianProcessRegressor", {}, seed=0).fit(x, noisy).predict(x)
-    assert np.sqrt(np.mean((y_pred - y) ** 2)) < 0.2
-
-
-@pytest.mark.parametrize(
-    "name", ["SVR", "KNeighborsRegressor", "MLPRegressor", "GaussianProcessRegressor", "HistGradientBoostingRegressor"]
-)
-def test_what_is_read_back_predicts_the_same(name: str) -> None:
-    x = np.random.default_rng(0).normal(size=(40, 3))
-    fitted = build_regressor(name, {}, seed=0).fit(x, x[:, 0])
-    assert np.array_equal(from_bytes(as_bytes(fitted)).predict(x), fitted.predict(x))
+    fitted = build_regressor(name, {}, seed=0).fit(x, y + 0.3 * np.random.default_rng(0).normal(size=60))
+    y_pred = fitted.predict(x)
+    assert np.sqrt(np.mean((y_pred - y) ** 2)) < (0.2 if name == "GaussianProcessRegressor" else 0.7)
+    assert np.array_equal(from_bytes(as_bytes(fitted)).predict(x), y_pred)
 
 
 class Foreign(Ridge):

