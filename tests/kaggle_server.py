@@ -1,8 +1,7 @@
 """A stand-in for Kaggle on this machine that speaks the protocol of its client (kaggle 2.2.4, kagglesdk 0.1.37).
 
     with KaggleServer() as server:
-        for name, value in server.environment(tmp_path).items():
-            monkeypatch.setenv(name, value)
+        server.connect(tmp_path, monkeypatch)
         server.competitions["slug"] = {"files": {"train.csv": b"..."}, "limit": 5}
         server.faults.append(("CreateSubmission", "cut after"))
 
@@ -17,7 +16,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import re
 import threading
 import zipfile
@@ -25,8 +23,9 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 from urllib.parse import urlsplit
+
+import pytest
 
 from submissions.leaderboard import client
 
@@ -48,12 +47,9 @@ class KaggleServer:
         self.kernels: dict[str, dict[str, Any]] = {}
         self.uploads: dict[str, dict[str, Any]] = {}
         self.faults: list[tuple[Any, ...]] = []
-        self.requests: list[tuple[str, Any]] = []
-        """Path and content of every request, in order."""
-        self.scores: tuple[float, float | None] | None = None
-        """Public and private score that every submission gets by itself."""
-        self.lag = 0
-        """Looks at a data set after which a new version becomes the current one."""
+        self.requests: list[tuple[str, Any]] = []  # path and content of every one, in order
+        self.scores: tuple[float, ...] = ()  # public and perhaps private, that every submission gets by itself
+        self.lag = 0  # looks at a data set after which a new version becomes the current one
         self.lock = threading.Lock()
 
     def __enter__(self) -> KaggleServer:
@@ -66,24 +62,23 @@ class KaggleServer:
         self.http.shutdown()
         self.http.server_close()
 
-    def environment(self, home: Path) -> dict[str, str]:
-        """Variables for the client, which is told at once, too, since it reads some of them only when imported."""
+    def connect(self, home: Path, patch: pytest.MonkeyPatch) -> None:
+        """Lead the client here, which reads some of the variables only when it is imported."""
         proxy = f"http://127.0.0.1:{self.http.server_address[1]}"
         empty = dict.fromkeys(("KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR", "XDG_CONFIG_HOME", "no_proxy", "NO_PROXY"), "")
         variables = {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": proxy, "HOME": str(home)}
-        variables = empty | variables | {"KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY}
-        with patch.dict(os.environ, variables):
-            from kaggle.api.kaggle_api_extended import KaggleApi
+        for name, value in {**empty, **variables, "KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY}.items():
+            patch.setenv(name, value)
+        from kaggle.api.kaggle_api_extended import KaggleApi
+
         KaggleApi.args, KaggleApi.config = ["--local"], str(home / ".kaggle" / "kaggle.json")
         client.login.cache_clear()
-        return variables
 
-    def score(self, ref: str, public: float | None, private: float | None = None, error: str = "") -> None:
+    def score(self, ref: str, public: float | str = "", private: float | str = "", error: str = "") -> None:
         """Score a submission, or let it fail."""
         one = next(one for one in self.submissions if str(one["ref"]) == ref)
         one |= {"status": "ERROR" if error else "COMPLETE", "errorDescription": error}
-        one |= {name: "" if value is None else str(value) for name, value in
-                (("publicScore", public), ("privateScore", private))}  # fmt: skip
+        one |= {"publicScore": str(public), "privateScore": str(private)}
 
     def calls(self, name: str) -> list[Any]:
         """What the requests whose path has `name` in it brought."""

@@ -56,8 +56,6 @@ def build(paths: Paths, config: Config | None, owner: str, python: str, accelera
 
     Args:
         config: of what is to be trained; None for a notebook that predicts with the latest run.
-        owner: user name on Kaggle.
-        python: of the notebook's image, such as 3.12.
         accelerator: cpu, or an id of Kaggle's; None for a GPU where a stage has use for one.
     """
     kernel = paths.training_kernel if config else paths.kernel
@@ -119,10 +117,7 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     used = {columns[column][0].stage for column in (weighed if weighed and run.chosen not in STACKS else columns)}
     config = run.config.model_copy(update={"stages": {n: s for n, s in run.config.stages.items() if n in used}})
     if fixed := [stage for stage, settings in config.stages.items() if settings.kind == "file"]:
-        raise DataError(
-            f"The stages {', '.join(fixed)} (kind: file) have no model that could predict hidden rows. Leave them out, "
-            "run ./run.sh full, then kernel again."
-        )
+        raise DataError(f"Stages of kind file ({', '.join(fixed)}) cannot predict hidden rows. Run full without them.")
     require_same_code(config, stored)
     settings = relocated(
         config.model_dump(), lambda path: copy_of_user(path, bundle, there) if path.suffix == ".py" else path.name
@@ -185,10 +180,8 @@ def require_no_paths(bundle: Bundle) -> None:
     for file in sorted(path for path in bundle.root.rglob("*") if path.suffix in (*CODE, ".json", ".csv")):
         content = file.read_text("utf-8", errors="replace")
         if named := [folder for folder in folders if str(folder) in content]:
-            raise DataError(
-                f"{file.relative_to(bundle.root)} would travel and names {named[0]}, a folder of this machine. Write "
-                "paths relative to the file that uses them, or leave them out."
-            )
+            where = file.relative_to(bundle.root)
+            raise DataError(f"{where} would travel and names {named[0]}, a folder of this machine. Use relative paths.")
 
 
 def write_notebook(folder: Path, bundle: Bundle, manifest: dict[str, Any], owner: str) -> None:

@@ -36,8 +36,6 @@ def prove(name: str, n_rows: int, limits: dict[str, float], flat: bool = False, 
     """Run the notebook of the latest run, just packed, as the platform would, and compare what it predicts.
 
     Args:
-        n_rows: of the hidden test table, at most.
-        limits: as `sandbox.LIMITS`.
         flat: mount the inputs as /kaggle/input/<slug>, as the platform did in former times.
         n_workers: of the prediction that the notebook's is compared with.
     """
@@ -58,8 +56,7 @@ def prove(name: str, n_rows: int, limits: dict[str, float], flat: bool = False, 
         if read_json(there.manifest)["python"] != PYTHON:  # the same packages for the Python that is here
             shutil.rmtree(there.wheels)
             download(there.requirements, there.wheels, PYTHON)
-        notebook = next(kernel.notebook.glob("*.ipynb"))
-        used = run_notebook(sandbox, notebook, limits, kernel.proof_log)
+        used = run_notebook(sandbox, next(kernel.notebook.glob("*.ipynb")), limits, kernel.proof_log)
         written, readable = sandbox.working / SUBMISSION_FILE, Path(folder, "readable.csv")
         check_submission(written, sample, competition.id)
         write_table(readable, rows[rows[competition.id] != UNREADABLE])

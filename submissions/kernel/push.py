@@ -14,7 +14,7 @@ from competition.files import read_json, sha256_of, write_json
 from competition.paths import Paths
 from submissions.leaderboard import client
 
-DONE, BROKEN = {"ready", "complete"}, {"failed", "deleted", "error", "cancelled"}
+DONE, BROKEN = {"ready", "complete"}, {"failed", "deleted", "error", "cancel_requested", "cancel_acknowledged"}
 """The states of a data set or a notebook that do not change any more."""
 
 
@@ -22,8 +22,6 @@ def push(name: str, training: bool = False, poll: float = 15.0, limit: float = 1
     """Upload data set and notebook and wait for both; what has arrived already is not uploaded again.
 
     Args:
-        name: of the competition.
-        training: whether to upload what trains, not what predicts.
         poll, limit: seconds between two looks at the platform, and that each of the two may take there.
     """
     kernel = Paths.of(name).training_kernel if training else Paths.of(name).kernel

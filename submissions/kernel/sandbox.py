@@ -33,10 +33,10 @@ LIMITS = {"minutes": 30.0, "memory": 30.0, "disk": 20.0}
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A sandbox on disk; `namespaces` says whether the system guards it."""
+    """A sandbox on disk."""
 
     root: Path
-    namespaces: bool
+    namespaces: bool  # whether the system guards it
 
     input = Below("input")  # what the platform mounts as /kaggle/input
     working = Below("working")  # what the notebook may write to
@@ -78,13 +78,13 @@ def run_notebook(sandbox: Sandbox, notebook: Path, limits: dict[str, float], log
                 time.sleep(0.2)
                 with suppress(psutil.NoSuchProcess):  # children are remembered, since they may outlive their parents
                     known |= {process, *process.children(recursive=True)}
-                memory = disk = 0.0
+                now = {"minutes": (time.monotonic() - started) / 60, "memory": 0.0, "disk": 0.0}
                 for one in known:
                     with suppress(psutil.Error):  # it has ended since
-                        memory += one.memory_full_info().pss / 1e9  # pages that it shares count in parts
-                with suppress(FileNotFoundError):  # a file that has come and gone
-                    disk = sum(file.stat().st_size for file in sandbox.working.rglob("*") if file.is_file()) / 1e9
-                now = {"minutes": (time.monotonic() - started) / 60, "memory": memory, "disk": disk}
+                        now["memory"] += one.memory_full_info().pss / 1e9  # pages that it shares count in parts
+                for file in sandbox.working.rglob("*"):
+                    with suppress(FileNotFoundError):  # it has come and gone
+                        now["disk"] += file.stat().st_size / 1e9
                 used = {what: max(most, now[what]) for what, most in used.items()}
                 if broken := [what for what in limits if used[what] > limits[what]]:
                     raise SubmissionError(

@@ -61,8 +61,8 @@ def imported_by(folder: Path) -> set[str]:
 
 def versions_of(names: Iterable[str], without: set[str], python: str = PYTHON) -> dict[str, str]:
     """The packages `names` and all that they need on Linux but for those `without`: name -> version installed here."""
-    there = {"python_version": python, "sys_platform": "linux", "platform_system": "Linux"}
-    there |= {"platform_machine": "x86_64"}
+    linux = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"}
+    there = {"python_version": python, **linux}
     versions, waiting, seen = dict[str, str](), {Requirement(name) for name in names}, set[Requirement]()
     while waiting:
         part = waiting.pop()

@@ -167,11 +167,10 @@ def push_kernel(folder: Path) -> int:
 
 
 def kernel_status(kernel: str) -> tuple[str, str]:
-    """State of the newest run of owner/notebook, such as running, complete, error or cancelled; and the reason."""
+    """State of the newest run of owner/notebook, such as running, complete or error; and the reason."""
     with _asked():
         found = login().kernels_status(kernel)
-    state = found.status.name.lower()
-    return "cancelled" if state.startswith("cancel") else state, found.failure_message
+    return found.status.name.lower(), found.failure_message
 
 
 def wait(what: str, look: Callable[[], str], final: set[str], poll: float, limit: float) -> str:

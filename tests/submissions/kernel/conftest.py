@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from competition.paths import Paths
 from submissions.kernel import wheels
 from submissions.kernel.pack import build
 from tests.conftest import mixed_tables, write_competition
+from tests.kaggle_server import archive
 from tests.submissions.fakes import run_steps, train_all
 from tests.submissions.leaderboard.conftest import server as server
 
@@ -53,17 +53,14 @@ def tiny_wheel(folder: Path, name: str, version: str, tag: str = "py3-none-any",
     """A wheel of some installed files, or of nothing."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{name.replace('-', '_')}-{version}"
-    path = folder / f"{stem}-{tag}.whl"
+    path, about = folder / f"{stem}-{tag}.whl", f"{stem}.dist-info"
     content = {
-        "METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-        "WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n",
-        "RECORD": "",
+        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{about}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n",
+        f"{about}/RECORD": "",
+        **{str(file): file.read_text() for file in files},
     }
-    content = {f"{stem}.dist-info/{file}": text for file, text in content.items()}
-    content |= {str(file): file.read_text() for file in files}
-    with zipfile.ZipFile(path, "w") as archive:
-        for file, text in content.items():
-            archive.writestr(zipfile.ZipInfo(file), text)  # without the time
+    path.write_bytes(archive({name: text.encode() for name, text in content.items()}))
     return path
 
 

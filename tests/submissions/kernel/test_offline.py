@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,35 +34,32 @@ def test_the_test_table_is_that_of_the_competition_wherever_it_is_mounted(tmp_pa
     assert find_table("test.csv", SLUG, tmp_path) == tmp_path / SLUG / "data" / "test.csv"
 
 
-@pytest.mark.parametrize("earlier", ["notebooks/me/first/work/mixed", "datasets/me/mixed-pack/work/mixed", None])
-def test_an_earlier_output_is_taken_over_where_one_is_attached(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: str | None
+@pytest.mark.parametrize("earlier", ["notebooks/me/first/work/mixed", "datasets/me/mixed-pack/work/mixed"])
+def test_an_earlier_output_is_taken_over_but_not_what_a_bundle_predicts_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: str
 ) -> None:
-    """One of a bundle for prediction is none; a training that fails fails the notebook."""
-    bundle, run = Bundle(tmp_path / "datasets/me/mixed-pack"), tmp_path / "run"
-    for folder in (bundle.root, run, *([tmp_path / earlier / "models"] if earlier else [])):
-        folder.mkdir(parents=True)
+    bundle, ran = Bundle(tmp_path / "datasets/me/mixed-pack"), []
+    for folder in (bundle.root, tmp_path / earlier / "models"):
+        folder.mkdir(parents=True, exist_ok=True)
     bundle.manifest.touch()
-    (run / "submission.csv").write_text("id\n")
-    ran: list[list[str]] = []
-    statuses = [0, 2]
-
-    def full(command: list[str], cwd: Path) -> SimpleNamespace:
-        ran.append(command)
-        return SimpleNamespace(returncode=statuses.pop(0))
-
-    monkeypatch.setattr(subprocess, "run", full)
-    monkeypatch.setattr(offline, "latest_run", lambda name: SimpleNamespace(folder=run))
-    for name in ("WORK_DIR", "WEIGHTS_DIR", "HF_HUB_OFFLINE"):
-        monkeypatch.setenv(name, "")  # so that it is set back
-    arguments = bundle, "mixed", tmp_path, tmp_path / "submission.csv", ["--budget", "8h"]
-    train(*arguments)
-    taken_over = ["--from", str(tmp_path)] if earlier and earlier.startswith("notebooks") else []
-    assert ran[0][2:] == ["full", "mixed.yaml", "--budget", "8h", *taken_over]
+    (tmp_path / "made.csv").write_text("id\n")
+    monkeypatch.setattr(offline, "SUBMISSION_FILE", "made.csv")
+    monkeypatch.setattr(offline, "latest_run", lambda name: SimpleNamespace(folder=tmp_path))
+    monkeypatch.setattr(offline, "run", lambda bundle, work, *arguments: ran.append([work, *arguments]))
+    train(bundle, "mixed", tmp_path, tmp_path / "submission.csv", ["--budget", "8h"])
+    taken_over = ["--from", str(tmp_path)] if earlier.startswith("notebooks") else []
+    assert ran == [[tmp_path / "work", "full", "mixed.yaml", "--budget", "8h", *taken_over]]
     assert (tmp_path / "submission.csv").read_text() == "id\n"
-    assert os.environ["WORK_DIR"] == str(tmp_path / "work")
+
+
+def test_a_verb_that_fails_fails_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEIGHTS_DIR", "")  # so that it is set back
+    bundle = Bundle(tmp_path)
+    bundle.code.mkdir()
+    (bundle.code / "run.sh").write_text('exit "$1"')
+    offline.run(bundle, tmp_path / "work", "0")
     with pytest.raises(SystemExit, match="2"):
-        train(*arguments)
+        offline.run(bundle, tmp_path / "work", "2")
 
 
 def test_rows_have_the_order_of_the_sample_only_if_it_names_the_same_rows(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import nbformat
 import pytest
@@ -26,8 +27,8 @@ def contents_of(bundle: Bundle) -> dict[str, bytes]:
     return {str(path.relative_to(bundle.root)): path.read_bytes() for path in bundle.root.rglob("*") if path.is_file()}
 
 
-def build(paths: Paths, accelerator: str | None = None) -> Bundle:
-    return pack.build(paths, None, "me", PYTHON, accelerator).bundle
+def build(paths: Paths) -> Bundle:
+    return pack.build(paths, None, "me", PYTHON, None).bundle
 
 
 def stored_run(bundle: Bundle) -> dict[str, Any]:
@@ -51,36 +52,24 @@ def test_a_second_bundle_is_the_same_whatever_was_done_to_the_first(
     work: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = work.kernel.bundle
-    manifest, before = read_json(bundle.manifest), contents_of(bundle)
-    assert (manifest["purpose"], manifest["run"]) == ("prediction", work.latest_run.read_text().strip())
-    assert bundle.requirements.read_text().startswith(f"{SHIPPED}==")
-    next(bundle.root.rglob("own.py")).write_text("")
+    before = contents_of(bundle)
     (bundle.root / "stray").touch()
-    changed = contents_of(bundle)
-
-    def killed(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(pack, "write_notebook", killed)
-        with pytest.raises(KeyboardInterrupt):
-            build(work)
-    assert contents_of(bundle) == changed and not list(work.root.glob(".kernel*"))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(pack, "write_notebook", Mock(side_effect=KeyboardInterrupt))
+        build(work)
+    assert contents_of(bundle) == before | {"stray": b""} and not list(work.root.glob(".kernel*"))
     assert contents_of(build(work)) == before
 
 
 def test_all_that_prediction_reads_travels_and_settings_that_could_stop_at_a_row_do_not(work: Paths) -> None:
     bundle = work.kernel.bundle
-    packed, stored = contents_of(bundle), stored_run(bundle)
+    packed, config = contents_of(bundle), stored_run(bundle)["config"]
     folder = next(bundle.work.glob("mixed/submissions/*/run.json")).parent
-    for named, word in (
-        (stored["config"]["stages"]["own"]["code"], "class Shrunk"),
-        (stored["config"]["competition"]["features"], "def lengths"),
-    ):
+    own, features = config["stages"]["own"]["code"], config["competition"]["features"]
+    for named, word in ((own, "class Shrunk"), (features, "def lengths")):
         assert word in (folder / named.rpartition(":")[0]).read_text()
-    assert stored["config"]["competition"]["train"] == "train.csv"
-    assert stored["config"]["competition"]["unparsable"] == "drop"
-    assert "code/run.sh" in packed
+    assert (config["competition"]["train"], config["competition"]["unparsable"]) == ("train.csv", "drop")
+    assert bundle.requirements.read_text().startswith(f"{SHIPPED}==")
     assert not [name for name in packed if name.startswith(("code/tests", "code/competition/data", "code/docs"))]
     jobs = [path.parent for path in bundle.work.rglob("report.json")]
     assert sorted(job.name for job in jobs if "refit" in job.parts) == ["fold_all"]
@@ -135,17 +124,17 @@ def test_a_job_or_own_code_that_changed_since_the_run_is_not_packed(
 
 def test_the_notebook_is_valid_has_no_outputs_and_asks_for_no_internet(work: Paths, tmp_path: Path) -> None:
     metadata = read_json(work.kernel.notebook / "kernel-metadata.json")
-    assert metadata["enable_internet"] is False and metadata["is_private"] is True
-    assert metadata["enable_gpu"] is False  # no stage has a network
+    assert [metadata[key] for key in ("enable_internet", "is_private", "enable_gpu")] == [False, True, False]
     assert metadata["competition_sources"] == [SLUG]
     assert metadata["dataset_sources"] == [read_json(work.kernel.bundle.metadata)["id"]] == ["me/mixed-pack"]
     written = nbformat.read(work.kernel.notebook / metadata["code_file"], as_version=4)
     nbformat.validate(written)
     assert not any(cell.get("outputs") for cell in written.cells)
-    manifest = read_json(work.kernel.bundle.manifest) | {"accelerator": "NvidiaTeslaT4"}
+    manifest = read_json(work.kernel.bundle.manifest) | {"accelerator": "NvidiaTeslaT4", "name": "My_" + 80 * "y"}
     write_notebook(tmp_path / "notebook", work.kernel.bundle, manifest, "me")
     metadata = read_json(tmp_path / "notebook" / "kernel-metadata.json")
     assert (metadata["enable_gpu"], metadata["machine_shape"]) == (True, "NvidiaTeslaT4")
+    assert metadata["id"] == f"me/my-{39 * 'y'}-offline"  # at most 50 characters
 
 
 FEATURES = "def product(inputs):\n    return inputs[['x']].to_numpy() * inputs[['z']].to_numpy()\n"
@@ -181,11 +170,8 @@ def test_every_path_of_the_training_yaml_leads_to_the_mount_or_into_the_bundle(t
     write_json(kaggle_listing(SLUG), {"listed": {"data/train.csv": 1, "test.csv.zip": 1, "sample_submission.csv": 1}})
     made = build_training(path)
     settings = settings_of(made)["competition"]
-    assert (settings["train"], settings["sample_submission"]) == (
-        f"{mount}/data/train.csv",
-        f"{mount}/sample_submission.csv",
-    )
-    assert "answers" not in settings
+    assert "answers" not in settings and settings["sample_submission"] == f"{mount}/sample_submission.csv"
+    assert settings["train"] == f"{mount}/data/train.csv"
     assert (made.root / settings["features"].split(":")[0]).read_text() == FEATURES
     assert (made.root / settings["test"]).read_bytes() == (downloaded / "test.csv").read_bytes()
     extra = made.root / settings["extra_train"][0]["file"]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+from typing import Any
+
 import pytest
 
 from competition.errors import ConfigError, DataError, ServiceError
 from competition.files import write_json
 from competition.paths import Paths
+from submissions.kernel.pack import CPU, write_notebook
 from submissions.kernel.push import push, pushed_notebook
 from submissions.leaderboard import client
 from tests.kaggle_server import USER, KaggleServer
@@ -17,16 +22,11 @@ DATASET, NOTEBOOK = f"{USER}/tides-pack", f"{USER}/tides-offline"
 def packed(run: str = "1", owner: str = USER, training: bool = False) -> Paths:
     """The least folder of a bundle and its notebook."""
     paths = Paths.of("tides")
-    kernel = paths.training_kernel if training else paths.kernel
-    what, does = ("training", "train") if training else ("pack", "offline")
-    write_json(kernel.bundle.manifest, {"purpose": "training"} if training else {"run": run})
-    write_json(kernel.bundle.code / "x.json", {})
-    about = {"id": f"{owner}/tides-{what}", "title": f"tides {what}", "licenses": [{"name": "other"}]}
-    write_json(kernel.bundle.metadata, about)
-    write_json(kernel.notebook / "x.ipynb", {"cells": [], "metadata": {}})
-    about = {"id": f"{owner}/tides-{does}", "title": f"tides {does}", "code_file": "x.ipynb", "language": "python"}
-    about |= {"kernel_type": "notebook", "enable_internet": False, "dataset_sources": [f"{owner}/tides-{what}"]}
-    write_json(kernel.notebook / "kernel-metadata.json", about)
+    kernel, purpose = (paths.training_kernel, "training") if training else (paths.kernel, "prediction")
+    write_json(kernel.bundle.code / "deep" / "x.json", {})
+    write_json(kernel.bundle.manifest, {"run": run})
+    manifest = {"name": "tides", "purpose": purpose, "kaggle": None, "accelerator": CPU}
+    write_notebook(kernel.notebook, kernel.bundle, manifest, owner)
     return paths
 
 
@@ -44,6 +44,7 @@ def test_a_bundle_is_pushed_once_a_new_run_as_a_new_version_and_what_trains_besi
     with pytest.raises(DataError, match="has no notebook on Kaggle"):
         pushed_notebook(paths)
     server.lag = 2  # looks until the platform has a version
+    server.faults.append(("/upload/", "cut"))
     run_push()
     run_push()
     assert (versions(server), pushed_notebook(paths)) == ((1, 1), (NOTEBOOK, 1))
@@ -59,7 +60,10 @@ def test_a_bundle_is_pushed_once_a_new_run_as_a_new_version_and_what_trains_besi
     packed(training=True)
     run_push(training=True)
     assert (versions(server), pushed_notebook(paths)) == ((2, 2), (NOTEBOOK, 2))
-    assert server.datasets[DATASET]["versions"][1]["notes"] == "run 2"
+    version = server.datasets[DATASET]["versions"][1]
+    assert version["notes"] == "run 2"
+    with zipfile.ZipFile(io.BytesIO(version["files"]["code.zip"])) as archive:  # the client takes no folders
+        assert "deep/x.json" in archive.namelist()
     assert len(server.kernels[f"{USER}/tides-train"]["versions"]) == 1
 
 
@@ -106,6 +110,27 @@ def test_a_data_set_that_fails_is_uploaded_again_by_the_next_call(server: Kaggle
     server.datasets[DATASET]["status"] = ["READY"]
     run_push()
     assert versions(server) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "fault", "words"),
+    [
+        ("/upload/", (403, b""), r"upload of .*code\.zip.* failed"),  # the client goes on without it
+        ("CreateDataset", (200, {"status": "error", "error": "The title is taken"}), "refused .*: The title is taken"),
+        ("GetDatasetStatus", (500, {"code": 500, "message": "down"}), "answered: down"),  # not: there is none
+    ],
+)
+def test_a_data_set_that_is_refused_or_lacks_a_file_is_an_error(
+    server: KaggleServer, call: str, fault: Any, words: str
+) -> None:
+    server.faults.append((call, fault))
+    with pytest.raises(ServiceError, match=words):
+        client.create_or_version_dataset(packed().kernel.bundle.root, "m")
+
+
+def test_a_notebook_without_its_data_set_is_an_error(server: KaggleServer) -> None:
+    with pytest.raises(ServiceError, match=f"does not know {DATASET}"):  # though Kaggle has saved it
+        client.push_kernel(packed().kernel.notebook)
 
 
 def test_an_owner_who_is_not_the_user_is_refused_before_anything_is_sent(server: KaggleServer) -> None:

@@ -10,7 +10,7 @@ import pytest
 from competition.errors import ServiceError
 from competition.paths import Bundle
 from submissions.kernel import wheels
-from submissions.kernel.wheels import add_wheels, download, imported_by, versions_of
+from submissions.kernel.wheels import add_wheels, download, versions_of
 from tests.submissions.kernel.conftest import tiny_wheel
 
 DECLARED = {
@@ -39,7 +39,6 @@ def test_of_the_project_what_the_image_has_stays_and_what_weights_need_travels(
     (bundle.user / "own.py").write_text(
         "import os\n\ndef f():\n    from sklearn.svm import SVR\n    import pytest as p\n"
     )
-    assert imported_by(bundle.user) == {"scikit-learn", "pytest"}
 
     def shipped() -> dict[str, str]:
         add_wheels(bundle, "3.12")
@@ -64,9 +63,8 @@ def fetched(folder: Path, *names: str) -> set[str]:
 def test_of_several_wheels_that_for_the_image_is_taken_and_a_lack_is_named(tmp_path: Path) -> None:
     fits = {("a", "py3-none-any"), ("b", "cp312-cp312-manylinux_2_28_x86_64"), ("c", "cp39-abi3-manylinux2014_x86_64")}
     other = {("a", "cp311-cp311-manylinux_2_28_x86_64"), ("b", "cp312-cp312-macosx_11_0_arm64")}
-    for name, tag in (
-        fits | other | {("d", "cp311-cp311-manylinux_2_28_x86_64"), ("d", "cp312-cp312-musllinux_1_2_x86_64")}
-    ):
+    other |= {("d", "cp311-cp311-manylinux_2_28_x86_64"), ("d", "cp312-cp312-musllinux_1_2_x86_64")}
+    for name, tag in fits | other:
         tiny_wheel(tmp_path, name, "1.0", tag)
     assert fetched(tmp_path, "a", "b", "c") == {f"{name}-1.0-{tag}.whl" for name, tag in fits}
     (tmp_path / "wheels").rename(tmp_path / "before")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from competition.paths import Paths
 from submissions.leaderboard.ledger import Submission
 from tests.kaggle_server import KaggleServer
-from tests.submissions.fakes import fake_competition, prepare_and_fake_jobs, run_steps
+from tests.submissions.fakes import with_setting
 
 
 @pytest.fixture
@@ -20,8 +19,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KaggleSe
     """A running server with the competition `tides`; the client's home is in `tmp_path`."""
     with KaggleServer() as server:
         (tmp_path / "home" / ".kaggle").mkdir(parents=True)
-        for name, value in server.environment(tmp_path / "home").items():
-            monkeypatch.setenv(name, value)
+        server.connect(tmp_path / "home", monkeypatch)
         server.competitions["tides"] = {"files": {}, "limit": 5}
         yield server
 
@@ -35,24 +33,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return slept
 
 
-@pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of a competition that is on Kaggle."""
-    folder = tmp_path_factory.mktemp("made")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WORK_DIR", str(folder / "work"))
-        path = fake_competition(folder, competition={"kaggle": "tides"})
-        prepare_and_fake_jobs(path)
-        run_steps(path)
-    return folder
-
-
 @pytest.fixture
-def paths(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    """A copy of it; its YAML is `own/mixed.yaml`."""
-    shutil.copytree(made, tmp_path / "own")
-    monkeypatch.setenv("WORK_DIR", str(tmp_path / "own" / "work"))
-    return Paths.of("mixed")
+def paths(done: Path) -> Paths:
+    """The products of a finished run of a competition that is on Kaggle."""
+    with_setting(done, "competition", kaggle="tides")
+    return Paths.of(str(done))
 
 
 def one(name: str, day: int = 1, **fields: object) -> Submission:

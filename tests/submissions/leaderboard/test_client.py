@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from competition.errors import ConfigError, ServiceError
-from competition.files import write_json
 from submissions.leaderboard import client
 from tests.kaggle_server import KEY, SIGNATURE, TOKEN, USER, KaggleServer
-
-DATASET, NOTEBOOK = f"{USER}/tides-pack", f"{USER}/tides-offline"
 
 
 @pytest.fixture
@@ -108,55 +103,6 @@ def test_a_missing_client_is_told_with_how_to_install_it(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "kaggle.api.kaggle_api_extended", None)
     with pytest.raises(ConfigError, match=r"pip install -r requirements-kaggle\.txt"):
         client.submissions("tides")
-
-
-@pytest.fixture
-def pack(tmp_path: Path) -> Path:
-    folder = tmp_path / "pack" / "dataset"
-    write_json(folder / "code" / "deep" / "x.json", {})
-    write_json(folder / "pack.json", {})
-    metadata = {"id": DATASET, "title": "Tides, packed", "licenses": [{"name": "CC0-1.0"}]}
-    write_json(folder / "dataset-metadata.json", metadata)
-    return folder
-
-
-def test_folders_of_a_data_set_travel_as_archives_and_a_second_upload_is_a_version(
-    server: KaggleServer, pack: Path
-) -> None:
-    assert client.dataset_status(DATASET) is None
-    assert client.create_or_version_dataset(pack, "first") == 0
-    server.faults.append(("/upload/", "cut"))
-    assert client.create_or_version_dataset(pack, "second") == 1
-    with zipfile.ZipFile(io.BytesIO(server.datasets[DATASET]["versions"][1]["files"]["code.zip"])) as packed:
-        assert "deep/x.json" in packed.namelist()
-
-
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [
-        (("/upload/", (403, b"")), r"upload of (code\.zip|pack\.json) failed"),  # the client goes on without it
-        (("CreateDataset", (200, {"status": "error", "error": "The title is taken"})), r"refused .*: The title"),
-        (("GetDatasetStatus", answer(500, "down")), "answered: down"),  # which is not: there is no data set
-    ],
-)  # fmt: skip
-def test_a_data_set_that_is_refused_or_lacks_a_file_is_an_error(
-    server: KaggleServer, pack: Path, fault: Any, words: str
-) -> None:
-    server.faults.append(fault)
-    with pytest.raises(ServiceError, match=words):
-        client.create_or_version_dataset(pack, "m")
-
-
-def test_a_notebook_that_lacks_its_data_set_is_an_error(server: KaggleServer, tmp_path: Path) -> None:
-    cell = {"cell_type": "code", "source": ["1"], "outputs": [], "metadata": {}, "execution_count": None}
-    write_json(tmp_path / "tides.ipynb", {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
-    write_json(
-        tmp_path / "kernel-metadata.json",
-        {"id": NOTEBOOK, "title": "Tides offline", "code_file": "tides.ipynb", "language": "python",
-         "kernel_type": "notebook", "enable_internet": False, "dataset_sources": [DATASET]},
-    )  # fmt: skip
-    with pytest.raises(ServiceError, match=f"does not know {DATASET}"):  # the notebook was saved without its data
-        client.push_kernel(tmp_path)
 
 
 def test_without_credentials_or_with_old_ones_it_is_said_how_to_get_them(

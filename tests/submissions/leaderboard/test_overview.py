@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 
 from competition.errors import ConfigError
+from competition.files import write_json
 from competition.metrics import METRICS
 from competition.paths import Paths
 from submissions.compare import Labels
 from submissions.leaderboard import overview
 from submissions.leaderboard.ledger import BY_HAND, read, write
-from submissions.leaderboard.overview import distinct, draw, lead, to_select
+from submissions.leaderboard.overview import distinct, draw, lead, rank_correlations, to_select
 from tests.submissions.leaderboard.conftest import one
 
 Command = Callable[..., str]
@@ -29,8 +30,8 @@ N = 2000
 def said(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """What `./run.sh ledger` prints, given options."""
 
-    def run(*options: str, competition: str = "mixed") -> str:
-        monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "own" / f"{competition}.yaml"), *options])
+    def run(*options: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "mixed.yaml"), *options])
         overview.main()
         return capsys.readouterr().out.strip()
 
@@ -53,7 +54,9 @@ def test_every_submission_is_a_row_with_what_chance_does_and_what_to_select(said
     assert "on 9 public rows and" in text and "on 21 private rows, drawn from 150 out-of-fold rows" in text
     assert "Select copy and other: the better of their private scores is" in text
     assert (paths.report / "ledger.png").read_bytes().startswith(b"\x89PNG")
-    assert "on 15 public rows" in " ".join(said("--public-share", "0.5").split())
+    write_json(paths.shift, {"adversarial": {"auc": 0.83}})
+    text = " ".join(said("--public-share", "0.5").split())
+    assert "on 15 public rows" in text and "train and test differ (AUC 0.83" in text
     shutil.rmtree(run)
     assert "so nothing is said of chance. Select by CV." in " ".join(said().split())
 
@@ -92,6 +95,13 @@ def test_a_lead_on_the_board_is_held_against_its_paired_deviation() -> None:
     assert lead(board[["a", "d"]], public, RMSE) == []
 
 
+def test_ranks_are_compared_where_three_files_have_both_scores() -> None:
+    scores = pd.DataFrame({"cross_fitted_score": [0.1, 0.2, 0.3, 0.4], "public": [0.1, 0.3, 0.2, 0.9]})
+    said = rank_correlations(scores.assign(private=[np.nan, 0.4, 0.3, 0.2]))
+    assert [line.split(": ")[1] for line in said] == ["0.80, n = 4.", "-1.00, n = 3.", "-0.50, n = 3."]
+    assert "needs 3 files" in rank_correlations(scores[:2].assign(private=np.nan))[0]
+
+
 def test_the_pair_whose_better_one_is_best_beats_the_two_best() -> None:
     private = pd.DataFrame({"a": [2.0, 2, 2, 2], "b": [2.0, 2, 2, 2.4], "c": [1.0, 5, 1, 5]})
     said = to_select(private, RMSE)
@@ -110,6 +120,7 @@ def test_copies_of_a_file_count_once_and_what_never_reached_the_platform_not_at_
 
 
 def test_a_score_by_hand_goes_to_the_latest_without_one_or_to_the_one_named(said: Command, paths: Paths) -> None:
+    assert said().startswith("No submissions of mixed yet")
     write(paths.ledger, one("a", 1), one("b", 2), one("c", 3, status="failed"))
     assert said("--public", "0.61", "--private", "0").startswith("Added to b of 2026-11-02T10:00:00Z: try b\n")
     said("--public", "0.62")

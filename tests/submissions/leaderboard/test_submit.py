@@ -25,18 +25,15 @@ Command = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def submitted(
-    paths: Paths,
-    server: KaggleServer,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    paths: Paths, server: KaggleServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> Iterator[Command]:
+) -> Iterator[Command]:  # fmt: skip
     """`./run.sh submit` with options: its status and its output, in which no secret ever is."""
     said: list[str] = []
-    server.scores = (0.51, None)  # at once
+    server.scores = (0.51,)  # at once
 
     def run(*options: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["submit", str(tmp_path / "own" / "mixed.yaml"), *options])
+        monkeypatch.setattr(sys, "argv", ["submit", str(tmp_path / "mixed.yaml"), *options])
         status = 0
         try:
             command.run(submit.main)
@@ -100,17 +97,6 @@ def test_the_same_file_is_sent_twice_only_with_again_and_within_the_daily_limit(
     assert len(server.submissions) == len(read(paths.ledger)) == 2
 
 
-def test_a_refusal_is_written_down_with_its_reason_and_the_next_try_is_free(
-    submitted: Command, paths: Paths, server: KaggleServer
-) -> None:
-    server.faults.append(("CreateSubmission", (400, {"code": 400, "message": "the team is full"})))
-    status, out = submitted("--yes")
-    assert status == 2 and "team is full" in out and "Traceback" not in out
-    assert statuses(paths) == ["failed"] and not server.submissions
-    assert submitted("--yes")[0] == 0
-    assert len(server.submissions) == 1
-
-
 def test_after_a_kill_the_platform_is_asked_before_anything_is_sent(
     submitted: Command, paths: Paths, server: KaggleServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +155,7 @@ def test_a_pushed_notebook_is_submitted_once_per_version_with_the_scores_of_its_
 def test_what_does_not_fit_is_not_there_or_has_no_slug_spends_nothing(
     submitted: Command, paths: Paths, server: KaggleServer, tmp_path: Path
 ) -> None:
-    short, yaml_file = tmp_path / "short.csv", tmp_path / "own" / "mixed.yaml"
+    short, yaml_file = tmp_path / "short.csv", tmp_path / "mixed.yaml"
     write_table(short, read_table(run_folder(paths) / "submission.csv", ["id"]).iloc[1:])
     for file in (short, tmp_path / "none.csv"):
         assert submitted("--yes", "--file", str(file))[0] == 2
@@ -198,17 +184,19 @@ def test_a_file_of_the_user_has_no_score_and_a_candidate_of_the_run_its_own(
 @pytest.mark.parametrize(
     ("faults", "status", "state", "sent", "again"),
     [
+        ([("CreateSubmission", (400, {"code": 400, "message": "the team is full"}))], 2, "failed", 0, 0),
         ([("CreateSubmission", "cut after")], 0, "scored", 1, 2),  # the answer was lost
         ([("CreateSubmission", "cut")], 2, "lost", 0, 0),  # it never arrived
         ([("CreateSubmission", "cut after"), ("ListSubmissions", (200, {"submissions": []}))], 2, "lost", 1, 2),
     ],
 )
-def test_a_submission_whose_answer_was_lost_is_looked_for_and_sent_again_only_if_it_never_arrived(
+def test_a_submission_that_was_refused_or_whose_answer_was_lost_is_sent_again_only_if_it_never_arrived(
     submitted: Command, paths: Paths, server: KaggleServer, faults: list, status: int, state: str, sent: int, again: int
 ) -> None:
     server.faults += faults
     assert submitted("--yes")[0] == status
     assert statuses(paths) == [state] and len(server.submissions) == sent
+    assert read(paths.ledger)[0].message.endswith("the team is full.") is (state == "failed")
     assert submitted("--yes")[0] == again
     assert len(server.submissions) == 1 and statuses(paths)[-1] == "scored"
 
@@ -216,7 +204,7 @@ def test_a_submission_whose_answer_was_lost_is_looked_for_and_sent_again_only_if
 def test_a_score_is_waited_for_no_longer_than_asked_and_over_a_passing_trouble_and_fetched_later(
     submitted: Command, paths: Paths, server: KaggleServer, clock: list[float]
 ) -> None:
-    server.scores = None
+    server.scores = ()
     trouble = ("ListSubmissions", (500, {"code": 500, "message": "try later"}))
     server.faults += [trouble] * 2
     assert submitted("--yes", "--wait", "60")[0] == 0
@@ -229,6 +217,6 @@ def test_a_score_is_waited_for_no_longer_than_asked_and_over_a_passing_trouble_a
     with pytest.raises(ServiceError, match="try later"):
         client.wait("b", lambda: str(client.submissions(SLUG)), set(), 10, 600)
     write(paths.ledger, row.but(submission="b"))
-    server.score(row.ref, None, error="Evaluation: ids do not match")
+    server.score(row.ref, error="Evaluation: ids do not match")
     assert submitted("--fetch")[0] == 0
     assert read(paths.ledger)[1].status == "failed" and "ids do not match" in read(paths.ledger)[1].message
