@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections import Counter
 from concurrent.futures import Future
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from competition.config import load_competition
-from competition.files import read_json, sha256_of, write_table
+from competition.files import read_json, sha256_of
 from competition.paths import PROJECT, Paths
-from competition.prepare import prepare
+from competition.prepare import run as prepare
 from competition.tables import Rows
 from folds.make import load_folds_config
 from folds.make import run as make_folds
@@ -25,15 +26,17 @@ from tests.conftest import mixed_tables, write_competition
 
 STAGE = PROJECT / "tests" / "models" / "jobs" / "counted_stage.py"
 TREES = {"kind": "lightgbm", "n_bits": 64, "max_trees": 5}
+GNN = {"kind": "gnn", "width": 16, "hidden_width": 16}
 
 
 class Echo:
-    """Predicts the number in a row's id; what comes out of place is seen at once."""
+    """Predicts the number in a row's id, so what comes out of place is seen at once; keeps what it is told."""
 
     context: Any
+    train: Rows
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
-        pass
+        self.train = train
 
     def predict(self, rows: Rows, folder: Path) -> np.ndarray:
         return np.array([[float(i[1:]), -float(i[1:])] for i in rows.ids])
@@ -67,16 +70,18 @@ class Listing(HereWorkers):
         return [item for item in self.items if item.function == function]
 
 
-def planned(folder: Path, seed: int | None = None, reuse: bool = False, **sections: Any) -> tuple[Any, Paths, Plan]:
-    """A competition with its tables and folds made: settings, paths and jobs."""
-    tables = sections.pop("tables", None) or mixed_tables()
-    path = write_competition(folder, *tables, **{"stages": {"trees": TREES}, **sections})
+def plan_of(path: Path, seed: int | None = None, reuse: bool = False) -> Plan:
+    """The jobs of a YAML, after its tables and folds are made."""
     config, paths = load_competition(str(path), seed), Paths("mixed")
-    prepared = prepare(config)
-    write_table(paths.train, prepared.train)
-    write_table(paths.test, prepared.test)
+    prepare(config, paths, path)
     make_folds(config, load_folds_config(str(path)), paths)
-    return config, paths, plan(config, load_stages(str(path)), paths, reuse)
+    return plan(config, load_stages(str(path)), paths, reuse)
+
+
+def planned(folder: Path, seed: int | None = None, reuse: bool = False, **sections: Any) -> Plan:
+    """The jobs of a small competition, by default of one stage of three folds."""
+    tables = sections.pop("tables", None) or mixed_tables()
+    return plan_of(write_competition(folder, *tables, **{"stages": {"trees": TREES}, **sections}), seed, reuse)
 
 
 def counted(folder: Path, seconds: float = 0.0, seeds: int = 2) -> Path:
@@ -96,6 +101,13 @@ def start(path: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "models.jobs.train", str(path), "--prepare", *options]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=PROJECT, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+
+def wait_until_begun(folder: Path, n_jobs: int, run: subprocess.Popen[str]) -> None:
+    """Until so many jobs of `counted` were begun by this driver and others."""
+    while trained(folder).total() < n_jobs:
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.05)
 
 
 def ended(process: subprocess.Popen[str], status: int = 0) -> str:

@@ -12,47 +12,43 @@ from competition.errors import ConfigError
 from competition.files import read_table, write_table
 from folds.table import read_folds
 from models.jobs import lr
-from tests.conftest import mixed_tables, write_competition
-from tests.models.jobs.common import TREES, planned
+from tests.models.jobs.common import GNN, TREES, planned
 
-GNN = {"kind": "gnn", "width": 16, "hidden_width": 16, "epochs": 2, "batch_size": 8, "learning_rate": 1e-3}
+STAGES = {"graph": {**GNN, "epochs": 2, "batch_size": 8, "learning_rate": 1e-3}, "trees": TREES}
 
 
 def test_a_tenth_of_the_rate_with_the_smallest_loss_is_suggested_and_whether_the_loss_fell_is_said() -> None:
     rates = np.array([1e-4, 1e-3, 1e-2, 1e-1])
     assert lr.suggested(rates, np.array([1.0, 0.7, 0.4, 3.0])) == (pytest.approx(1e-3), True)
-    start = np.full(12, 1.0)
     for losses, fell in (([0.9, 0.7, 2.0], True), ([0.9, 1.1, 2.0], False)):
-        assert lr.suggested(np.ones(15), np.append(start, losses))[1] is fell
-
-
-def test_smoothing_starts_at_the_first_loss() -> None:
-    assert lr.smoothed([2.0, 2.0, 2.0]).tolist() == pytest.approx([2, 2, 2])
-    assert lr.smoothed([1.0, 0.0])[1] == pytest.approx(0.9 / 1.9)
+        assert lr.suggested(np.ones(15), np.array([1.0] * 12 + losses))[1] is fell
+    assert lr.smoothed([1.0, 0.0]) == pytest.approx([1, 0.9 / 1.9])
 
 
 def test_the_curve_is_drawn_and_held_out_rows_take_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lr, "STEPS", 30)
-    config, paths, todo = planned(tmp_path, stages={"graph": GNN, "trees": TREES})
-    curves = []
-    range_test = lr.range_test
+    todo, curves, range_test = planned(tmp_path, stages=STAGES), [], lr.range_test
     monkeypatch.setattr(lr, "range_test", lambda *a: curves.append(range_test(*a)) or curves[-1])
-    chosen, fell, file = lr.suggest(config, "graph", todo.stages["graph"], paths, 1)
+
+    def suggest() -> tuple[float, bool, Path]:
+        return lr.suggest(todo.competition, "graph", todo.stages["graph"], todo.paths, 1)
+
+    chosen, fell, file = suggest()
     assert 1e-7 < chosen < 0.1
     assert fell == lr.suggested(*curves[0][:2])[1]
     assert file.read_bytes().startswith(b"\x89PNG")
-    table = read_table(paths.train)
-    held_out = read_folds(paths.folds, list(table["id"])) == 0
+    table = read_table(todo.paths.train)
+    held_out = read_folds(todo.paths.folds, list(table["id"])) == 0
     table.loc[held_out, ["lumo", "mu", "pH"]] = 1e6
     table.loc[held_out, "SMILES"] = "C"
-    write_table(paths.train, table)
-    lr.suggest(config, "graph", todo.stages["graph"], paths, 1)
+    write_table(todo.paths.train, table)
+    suggest()
     assert np.array_equal(curves[0][1], curves[1][1])
     assert curves[0][2] == 2 * 5  # two epochs of the steps that 40 rows in batches of 8 have
 
 
 def test_a_stage_that_is_not_neural_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_competition(tmp_path, *mixed_tables(), stages={"graph": GNN, "trees": TREES})
-    monkeypatch.setattr(sys, "argv", ["lr", str(path), "trees"])
+    planned(tmp_path, stages=STAGES)
+    monkeypatch.setattr(sys, "argv", ["lr", str(tmp_path / "mixed.yaml"), "trees"])
     with pytest.raises(ConfigError, match=r"'trees' is none of the neural stages of mixed \(graph\)"):
         lr.main()

@@ -16,7 +16,7 @@ from folds.table import read_folds
 from models.config import load_stages
 from models.jobs import work
 from models.jobs.folder import write_predictions
-from models.jobs.plan import ALL, Job, plan
+from models.jobs.plan import ALL, Job, Plan, plan
 from models.jobs.train import train
 from models.jobs.work import pseudo_labels, run_job, with_pseudo_labels
 from tests.conftest import mixed_tables, write_competition
@@ -26,7 +26,7 @@ SOURCE = {**TREES, "max_trees": 20}
 LEARNER = {**SOURCE, "num_leaves": 4, "pseudo_labels": {"of": ["source"], "weight": 0.3}}
 
 
-def made(folder: Path, source: dict[str, Any] = SOURCE, learner: dict[str, Any] = LEARNER, **more: Any) -> Any:
+def made(folder: Path, source: dict[str, Any] = SOURCE, learner: dict[str, Any] = LEARNER, **more: Any) -> Plan:
     """A learner above its source: the order of the YAML does not matter."""
     return planned(folder, stages={"learner": learner, "source": source}, **more)
 
@@ -42,39 +42,24 @@ def test_labels_are_the_mean_over_stages_each_over_its_jobs(tmp_path: Path) -> N
 
 
 def test_test_rows_stand_below_the_training_rows_with_their_weight_and_no_auxiliary_label() -> None:
-    rows = Rows(
-        ["a", "b"], pd.DataFrame({"x": [1.0, 2.0]}), np.array([[1.0], [2.0]]), None, np.array([[5.0], [6.0]]),
-        np.array([False, True]),
-    )  # fmt: skip
+    inputs, extra = pd.DataFrame({"x": [1.0, 2.0]}), np.array([False, True])
+    rows = Rows(["a", "b"], inputs, np.array([[1.0], [2.0]]), None, np.array([[5.0], [6.0]]), extra)
     both = with_pseudo_labels(rows, Rows(["t"], pd.DataFrame({"x": [3.0]}), None), np.array([[9.0]]), 0.25)
     assert both.ids == ["a", "b", "t"]
-    assert both.inputs["x"].tolist() == [1, 2, 3]
-    assert both.y is not None and both.y[:, 0].tolist() == [1, 2, 9]
-    assert both.weights is not None and both.weights.tolist() == [1, 1, 0.25]
-    assert both.auxiliary is not None and np.isnan(both.auxiliary[2, 0])
-    assert both.extra is not None and both.extra.tolist() == [False, True, False]
+    table = np.c_[both.inputs["x"], both.y, both.weights, both.auxiliary, both.extra]
+    assert np.array_equal(table, [[1, 1, 1, 5, 0], [2, 2, 1, 6, 1], [3, 9, 0.25, np.nan, 0]], equal_nan=True)
 
 
-class Listening(Echo):
-    """Keeps the rows that it is fitted on."""
-
-    seen: Rows
-
-    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
-        type(self).seen = train
-
-
-def labels_of_test_rows(folder: Path, config: Any, paths: Any, fold: int, monkeypatch: Any) -> pd.Series:
+def labels_of_test_rows(folder: Path, todo: Plan, fold: int, monkeypatch: pytest.MonkeyPatch) -> pd.Series:
     """What the learner's job of a fold is told about the test rows, after all jobs of its source were trained."""
-    todo = plan(config, load_stages(str(folder / "mixed.yaml")), paths)
+    todo, learner = plan(todo.competition, load_stages(str(folder / "mixed.yaml")), todo.paths), Echo()
     for job in todo.of("source"):
         if not job.finished:
             run_job(job, todo)
     with monkeypatch.context() as patched:
-        patched.setattr(work, "build_stage", lambda config, context: Listening())
-        job = next(job for job in todo.of("learner") if job.fold == fold)
-        run_job(job, todo)
-    seen = Listening.seen
+        patched.setattr(work, "build_stage", lambda config, context: learner)
+        run_job(next(job for job in todo.of("learner") if job.fold == fold), todo)
+    seen = learner.train
     assert seen.y is not None and seen.weights is not None
     is_test = seen.weights == 0.3
     assert is_test.sum() == 20
@@ -85,32 +70,27 @@ def test_labels_of_the_held_out_fold_reach_no_pseudo_label_of_its_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of another fold's job and of the refit do change, or this test could not fail."""
-    config, paths, _ = made(tmp_path, learner={**LEARNER, "final_fit": "both"})
-    before = {fold: labels_of_test_rows(tmp_path, config, paths, fold, monkeypatch) for fold in (0, 1, ALL)}
-    prepared = read_table(paths.train)
-    held_out = read_folds(paths.folds, list(prepared["id"])) == 0
-    write_table(paths.train, prepared.assign(lumo=prepared["lumo"].where(~held_out, -1000.0)))
-    after = {fold: labels_of_test_rows(tmp_path, config, paths, fold, monkeypatch) for fold in (0, 1, ALL)}
+    todo = made(tmp_path, learner={**LEARNER, "final_fit": "both"})
+    before = {fold: labels_of_test_rows(tmp_path, todo, fold, monkeypatch) for fold in (0, 1, ALL)}
+    prepared = read_table(todo.paths.train)
+    held_out = read_folds(todo.paths.folds, list(prepared["id"])) == 0
+    write_table(todo.paths.train, prepared.assign(lumo=prepared["lumo"].where(~held_out, -1000.0)))
+    after = {fold: labels_of_test_rows(tmp_path, todo, fold, monkeypatch) for fold in (0, 1, ALL)}
     assert after[0].equals(before[0])
     assert (after[1] != before[1]).any()
     assert (after[ALL] != before[ALL]).any()
 
 
 def test_a_fold_needs_that_fold_of_every_source_and_a_refit_all_of_them(tmp_path: Path) -> None:
-    *_, todo = made(tmp_path, {**SOURCE, "seeds": [0, 1], "final_fit": "both"}, {**LEARNER, "final_fit": "both"})
-    *folds, refit = todo.of("learner")
-    assert [{(n.stage, n.seed, n.fold) for n in job.needs} for job in folds] == [
-        {("source", 0, fold), ("source", 1, fold)} for fold in range(3)
-    ]
-    assert {(n.stage, n.seed, n.fold) for n in refit.needs} == {
-        *(("source", seed, fold) for seed in (0, 1) for fold in range(3)),
-        *(("learner", 0, fold) for fold in range(3)),
-    }
+    todo = made(tmp_path, {**SOURCE, "seeds": [0, 1], "final_fit": "both"}, {**LEARNER, "final_fit": "both"})
+    *folds, refit = [{(need.stage, need.seed, need.fold) for need in job.needs} for job in todo.of("learner")]
+    assert folds == [{("source", 0, fold), ("source", 1, fold)} for fold in range(3)]
+    assert refit == set.union(*folds) | {("learner", 0, fold) for fold in range(3)}
 
 
 def test_the_key_follows_the_source_its_seeds_the_weight_and_the_test_table(tmp_path: Path) -> None:
     def key(source: dict[str, Any] = SOURCE, learner: dict[str, Any] = LEARNER, **more: Any) -> str:
-        return made(tmp_path, source, learner, **more)[-1].keys["learner"]
+        return made(tmp_path, source, learner, **more).keys["learner"]
 
     plain, (train, test) = key(), mixed_tables()
     assert key({**SOURCE, "final_fit": "both"}) == plain
@@ -127,15 +107,13 @@ def test_the_key_follows_the_source_its_seeds_the_weight_and_the_test_table(tmp_
 def test_a_run_trains_the_source_first_and_a_stage_alone_says_what_it_lacks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config, paths, todo = made(tmp_path)
+    todo = made(tmp_path)
     with pytest.raises(DataError, match=r"3 jobs need finished jobs of source; run \./run\.sh train with --stage"):
         train(todo.select("learner"), 1, make_workers=HereWorkers)
     train(todo.select(fold=1), 1, make_workers=HereWorkers)
     assert [job.finished for job in todo.jobs] == [False, True, False, False, True, False]
-    assert [line.split("  ")[:3] for line in capsys.readouterr().out.splitlines()] == [
-        ["stage source", "seed 0", "fold 1 of 3"],
-        ["stage learner", "seed 0", "fold 1 of 3"],
-    ]
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in said] == ["source", "learner"]
 
 
 @pytest.mark.parametrize(

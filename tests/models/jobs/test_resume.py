@@ -54,17 +54,13 @@ def test_finished_jobs_and_checkpoints_and_caches_come_once_and_can_be_written_b
     assert resume(attached, here) == (0, 0)
 
 
-def test_what_is_finished_or_further_here_stays(attached: Path, here: Paths) -> None:
-    write(here.root.parent, f"{SEED}/fold_0/report.json", f"{SEED}/fold_1/report.json")
-    (here.job("gnn", "key", 0, 0) / "report.json").write_text("mine")
+def test_what_is_finished_here_stays_and_what_was_half_copied_is_copied_to_its_end(attached: Path, here: Paths) -> None:
+    write(here.root.parent, f"{SEED}/fold_0/weights.safetensors", f"{SEED}/fold_1/report.json")
+    assert resume(attached, here) == (1, 0)
+    report = here.job("gnn", "key", 0, 0) / "report.json"
+    report.write_text("mine")
     assert resume(attached, here) == (0, 0)
-    assert (here.job("gnn", "key", 0, 0) / "report.json").read_text() == "mine"
-
-
-def test_a_job_that_was_half_copied_here_is_copied_to_its_end(attached: Path, here: Paths) -> None:
-    write(here.root.parent, f"{SEED}/fold_0/weights.safetensors")
-    assert resume(attached, here) == (1, 1)
-    assert here.job("gnn", "key", 0, 0).joinpath("report.json").exists()
+    assert report.read_text() == "mine"
 
 
 def test_a_kernel_among_the_products_is_not_taken_for_an_earlier_run(attached: Path, here: Paths) -> None:

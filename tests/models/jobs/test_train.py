@@ -7,29 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from competition.config import load_competition
 from competition.errors import DataError
-from competition.paths import Paths
-from competition.prepare import run as prepare
 from competition.tables import Rows, read_rows
-from folds.make import load_folds_config
-from folds.make import run as make_folds
-from models.config import LightgbmStage, UnimolStage, load_stages
+from models.config import LightgbmStage, UnimolStage
 from models.inputs import conformers
 from models.jobs import work
-from models.jobs.plan import plan
 from models.jobs.prefill import cache_items, fill
 from models.jobs.train import predict_jobs, train
 from models.jobs.work import run_job
 from models.jobs.workers import Item
 from models.stage import write_notes
-from tests.conftest import mixed_tables, write_competition
-from tests.models.jobs.common import TREES, Echo, HereWorkers, Listing, counted, planned, trained
+from tests.conftest import mixed_tables
+from tests.models.jobs.common import GNN, TREES, Echo, HereWorkers, Listing, counted, plan_of, planned, trained
 
-GNN = {"kind": "gnn", "width": 16, "hidden_width": 16, "epochs": 1}
+UNIMOL = {"kind": "unimol", "epochs": 1}
 
 
 def many_molecules() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -43,9 +38,8 @@ def listed(
     folder: Path, cores: int, gpus: int, stages: dict[str, Any], how: dict[str, Any] | None = None, **sections: Any
 ) -> Listing:
     """What a machine would be given to do."""
-    config, paths, todo = planned(folder, stages=stages, **sections)
     workers = Listing(cores, gpus)
-    train(todo, None, make_workers=lambda n: workers, **(how or {}))
+    train(planned(folder, stages=stages, **sections), None, make_workers=lambda n: workers, **(how or {}))
     return workers
 
 
@@ -59,8 +53,7 @@ def test_trees_fill_sixteen_cores_beside_one_gpu_and_networks_ask_for_it(tmp_pat
 
 
 def test_molecules_of_one_job_are_parts_for_all_cores_and_no_stage_computes_those_of_another(tmp_path: Path) -> None:
-    unimol = {"kind": "unimol", "epochs": 1}
-    stages = {"one": unimol, "same": {**unimol, "epochs": 2}, "other": {**unimol, "conformers": 2}}
+    stages = {"one": UNIMOL, "same": {**UNIMOL, "epochs": 2}, "other": {**UNIMOL, "conformers": 2}}
     workers = listed(tmp_path, 16, 1, stages, tables=many_molecules())
     assert [len(item.arguments[1]) for item in workers.given(fill)] == [100, 100, 50] * 2
     assert not any(item.gpu for item in workers.given(fill))
@@ -70,15 +63,16 @@ def test_molecules_of_one_job_are_parts_for_all_cores_and_no_stage_computes_thos
 
 
 def test_features_of_molecules_for_a_network_are_computed_once_before_its_folds(tmp_path: Path) -> None:
-    config, paths, todo = planned(tmp_path, stages={"graph": {**GNN, "molecule_features": ["maccs"]}})
+    todo = planned(tmp_path, stages={"graph": {**GNN, "molecule_features": ["maccs"]}})
 
     def items() -> list[Item]:
-        return cache_items(config, todo.stages["graph"], paths, [read_rows(paths.train, config, True)], set())[0]
+        rows = read_rows(todo.paths.train, todo.competition, True)
+        return cache_items(todo.competition, todo.stages["graph"], todo.paths, [rows], set())[0]
 
     before = items()
     assert [item.arguments[0].name for item in before] == ["maccs"]
     HereWorkers().run(before, "molecules")
-    (shard,) = paths.cache.glob("maccs-*/*.npz")
+    (shard,) = todo.paths.cache.glob("maccs-*/*.npz")
     written = shard.stat().st_mtime_ns
     HereWorkers().run(before, "molecules")  # of another machine, which finds it there
     assert shard.stat().st_mtime_ns == written
@@ -93,12 +87,11 @@ def test_texts_of_a_frozen_encoder_are_parts_for_all_cores_or_the_gpu(tmp_path: 
     assert {item.gpu for item in workers.given(run_job)} == {False}
 
 
-def test_each_shard_begins_with_another_part_of_the_molecules(tmp_path: Path) -> None:
-    stages, order = {"trees": {**TREES, "features": ["maccs"]}}, []
-    for i in (1, 2, 3):
-        workers = listed(tmp_path, 1, 0, stages, {"shard": (i, 3)}, tables=many_molecules())
-        order.append([len(item.arguments[1]) for item in workers.given(fill)])
-    assert order == [[100, 100, 50], [100, 50, 100], [50, 100, 100]]
+@pytest.mark.parametrize(("i", "sizes"), [(1, [100, 100, 50]), (2, [100, 50, 100]), (3, [50, 100, 100])])
+def test_each_shard_begins_with_another_part_of_the_molecules(tmp_path: Path, i: int, sizes: list[int]) -> None:
+    stages = {"trees": {**TREES, "features": ["maccs"]}}
+    workers = listed(tmp_path, 1, 0, stages, {"shard": (i, 3)}, tables=many_molecules())
+    assert [len(item.arguments[1]) for item in workers.given(fill)] == sizes
 
 
 @pytest.mark.parametrize("budget", [None, 1000.0])
@@ -106,11 +99,9 @@ def test_molecules_are_looked_at_before_their_stage_and_within_a_budget_in_its_t
     tmp_path: Path, budget: float | None
 ) -> None:
     """And a stage on other inputs, later in the YAML, does not wait for them."""
-    flat = {"kind": "unimol", "epochs": 1, "unembeddable": "error"}
-    stages = {"conformers": flat, "trees": {**TREES, "features": ["maccs"]}}
+    stages = {"conformers": {**UNIMOL, "unembeddable": "error"}, "trees": {**TREES, "features": ["maccs"]}}
     items = listed(tmp_path, 1, 0, stages, {"budget": budget}).items
-    called = [item.function.__name__ for item in items]
-    trains = ["run_job"] * 3
+    called, trains = [item.function.__name__ for item in items], ["run_job"] * 3
     assert called == (["fill", "load", *trains, "fill", *trains] if budget else ["fill", "load", "fill", *trains * 2])
     filled, looked = items[:2]
     assert looked.after == {filled.group}
@@ -122,22 +113,15 @@ def test_a_molecule_without_coordinates_stops_the_run_first_where_error_is_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever stands before the stage that wants coordinates; a column that it does not read does not concern it."""
-    train_table, test = mixed_tables()
-    config = load_competition(
-        str(write_competition(tmp_path, train_table.assign(other="CCO"), test.assign(other="CCO")))
-    )
-    config = config.model_copy(update={"smiles": ["SMILES", "other"]})
+    todo, embed = planned(tmp_path), conformers._embed
+    config = todo.competition.model_copy(update={"smiles": ["SMILES", "other"]})
     rows = Rows(["a"], pd.DataFrame({"SMILES": ["CO"], "other": ["CCO"]}), None)
-    embed = conformers._embed
-
-    def small(molecule: Any, *rest: Any) -> bool:
-        return molecule.GetNumHeavyAtoms() < 3 and embed(molecule, *rest)
-
+    small = lambda molecule, *rest: molecule.GetNumHeavyAtoms() < 3 and embed(molecule, *rest)  # noqa: E731
     monkeypatch.setattr(conformers, "_embed", small)
     reads_both = UnimolStage(kind="unimol", unembeddable="error")
 
     def look(stage: Any) -> None:
-        HereWorkers().run(cache_items(config, stage, Paths("mixed"), [rows], set())[0], "molecules")
+        HereWorkers().run(cache_items(config, stage, todo.paths, [rows], set())[0], "molecules")
 
     look(LightgbmStage(kind="lightgbm", features=["maccs"]))
     with pytest.raises(DataError, match="1 of 2 molecules have no 3-D conformer: CCO"):
@@ -149,45 +133,49 @@ def test_a_molecule_without_coordinates_stops_the_run_first_where_error_is_set(
 def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Where a fold has a single label, the line says why there is no score."""
+
     class Noting(Echo):
         def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
             write_notes(folder, ["9 of 40 texts are cut."])
 
+        def predict(self, rows: Rows, folder: Path) -> Any:
+            return super().predict(rows, folder)[:, :1]
+
     monkeypatch.setattr(work, "build_stage", lambda config, context: Noting())
-    config, paths, todo = planned(tmp_path, competition={"targets": ["lumo"], "metric": "mae"})
-    monkeypatch.setattr(Noting, "predict", lambda self, rows, folder: Echo.predict(self, rows, folder)[:, :1])
+    tables, one_target = mixed_tables(), {"targets": ["lumo"], "metric": "mae"}
+    todo = planned(tmp_path, competition=one_target)
+    rows = read_rows(todo.paths.train, todo.competition, True)
+    fold = pd.read_csv(todo.paths.folds, dtype={"id": str}).set_index("id")["fold"].loc[rows.ids].to_numpy()
+    tables[0]["lumo"] = tables[0]["lumo"].where((fold != 2) | (np.cumsum(fold == 2) == 1))
+    todo = planned(tmp_path, competition=one_target, tables=tables)
     train(todo, 1, make_workers=HereWorkers)
     lines = capsys.readouterr().out.splitlines()
-    rows = read_rows(paths.train, config, True)
     assert rows.y is not None
-    fold = pd.read_csv(paths.folds, dtype={"id": str}).set_index("id")["fold"].loc[rows.ids].to_numpy()
     errors = abs(rows.y[:, 0] - [float(i[1:]) for i in rows.ids])
-    said = [f"stage trees  seed 0  fold {k} of 3  valid mae {errors[fold == k].mean():.4f}  0 s" for k in range(3)]
+    score = [*(f"{errors[fold == k].mean():.4f}" for k in range(2)), "nan (fewer than two labels)"]
+    said = [f"stage trees  seed 0  fold {k} of 3  valid mae {score[k]}  0 s" for k in range(3)]
     assert lines == [said[0], "stage trees  9 of 40 texts are cut.", *said[1:]]
     train(todo, 1, make_workers=HereWorkers)
     assert capsys.readouterr().out == "stage trees  3 of 3 jobs are finished\n"
 
 
-def test_new_rows_are_predicted_by_finished_jobs_of_stages_with_weights(tmp_path: Path) -> None:
-    config, paths, todo = planned(tmp_path)
+def test_new_rows_are_predicted_by_finished_jobs_even_where_only_the_refit_is_asked(tmp_path: Path) -> None:
+    todo = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "refit"}})
     with pytest.raises(DataError, match="report.json is not there"):
         predict_jobs(todo, 1, HereWorkers)
     train(todo, 1, make_workers=HereWorkers)
     for job in todo.jobs:
         job.test_file(todo.test_key).unlink()
-    assert predict_jobs(todo, 1, HereWorkers) == todo.test_key
-    assert all(job.has_predicted(todo.test_key) for job in todo.jobs)
+    (refit,) = [job for job in todo.jobs if job.in_column]
+    assert predict_jobs(replace(todo, jobs=[refit]), 1, HereWorkers) == todo.test_key
+    assert [job.has_predicted(todo.test_key) for job in todo.jobs] == [False] * 3 + [True]
 
 
 def test_a_stage_that_does_not_fit_is_cut_and_a_later_run_goes_on_from_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = counted(tmp_path, seconds=6.0, seeds=1)
-    config, paths = load_competition(str(path)), Paths("mixed")
-    prepare(config, paths, path)
-    make_folds(config, load_folds_config(str(path)), paths)
-    todo = plan(config, load_stages(str(path)), paths)
-    before = time.monotonic()
+    todo, before = plan_of(counted(tmp_path, seconds=6.0, seeds=1)), time.monotonic()
     train(todo, 1, budget=12)
     assert time.monotonic() - before < 12 * 1.05 + 5
     n_done = sum(job.finished for job in todo.jobs)
@@ -196,28 +184,18 @@ def test_a_stage_that_does_not_fit_is_cut_and_a_later_run_goes_on_from_there(
     said = [f"stage a  seed 0  {n} of 3 jobs finished within the budget of 12 s; " for n in (n_done, n_done - 1)]
     assert last[0].startswith(tuple(said))  # one less: a job that was published while its worker was ended
     assert last[1].startswith("stage b  seed 0  0 of 3 jobs finished within the budget of 12 s; ")
-    assert sum(trained(tmp_path).values()) <= n_done + 1  # none that was known not to fit
+    assert trained(tmp_path).total() <= n_done + 1  # none that was known not to fit
 
 
-def test_a_run_trains_the_refit_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config, paths, todo = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "refit"}})
-    jobs = list(reversed(todo.jobs))  # whatever the order of the list
-    train(replace(todo, jobs=jobs), 1, make_workers=HereWorkers)
-    said = capsys.readouterr().out.splitlines()
-    assert said[-1].startswith("stage trees  seed 0  refit on all rows")
-    assert all(job.finished for job in todo.jobs)
-    written = sorted(Paths("mixed").root.rglob("fold_*/report.json"), key=lambda path: path.stat().st_mtime_ns)
-    assert written[-1].parent.name == "fold_all"
-
-
-def test_a_shard_leaves_jobs_whose_needs_another_shard_has_and_says_so(
+def test_a_shard_leaves_a_refit_whose_folds_another_shard_has_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config, paths, todo = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "both"}})
-    for shard in ((2, 2), (1, 2), (1, 1)):
+    todo = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "both"}})
+    todo = replace(todo, jobs=todo.jobs[::-1])  # the refit is trained last, whatever the order of the list
+    for shard in ((1, 3), (2, 3), (1, 1)):
         train(todo.select(shard=shard), 1, make_workers=HereWorkers, shard=shard)
-    lines = [line for line in capsys.readouterr().out.splitlines() if "are finished  " not in line]
-    assert lines[0].startswith("stage trees  seed 0  fold 1 of 3")
-    assert lines[1].startswith("1 jobs wait for jobs of other shards")
-    assert [line.startswith("stage trees  seed 0  refit on all rows") for line in lines].count(True) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if "are finished" not in line]
+    words = ["fold 2 of 3", "fold 0 of 3", "fold 1 of 3", "1 jobs wait for jobs of other", "refit on all rows"]
+    assert sorted(words) == sorted(word for word in words for line in lines if word in line)
+    assert "refit on all rows" in lines[-1]
     assert all(job.finished for job in todo.jobs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,19 @@ import pytest
 from pydantic import ValidationError
 from rdkit import Chem
 
-from competition.config import load_competition
-from competition.files import read_json, sha256_of, write_json
+from competition.files import read_json, read_table, sha256_of, write_json
 from competition.paths import Paths
 from competition.tables import Rows, read_rows
 from folds.table import read_folds
-from models.config import BertStage, GnnStage, UnimolStage
+from models.config import GnnStage
 from models.jobs import work
-from models.jobs.folder import stage_oof, stage_test
-from models.jobs.plan import ALL, Job, Plan
+from models.jobs.folder import read_predictions, stage_oof, stage_test
+from models.jobs.plan import ALL
 from models.jobs.work import run_job
 from models.stages import trees
 from models.training import checkpoint
-from tests.conftest import mixed_tables, write_competition
-from tests.models.jobs.common import TREES, Echo, planned
+from tests.conftest import mixed_tables
+from tests.models.jobs.common import GNN, TREES, Echo, planned
 
 
 class Memoriser(Echo):
@@ -44,41 +44,43 @@ class Memoriser(Echo):
 
 
 class Listening(Echo):
-    """Keeps what it is told."""
+    """Keeps what every job is told."""
 
     def __init__(self) -> None:
-        self.train: dict[str, list[str]] = {}
-        self.unlabelled: list[Rows | None] = []
+        self.told: dict[str, tuple[list[str], Rows | None]] = {}
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
-        self.train[folder.name.split(".")[1]] = train.ids
-        self.unlabelled.append(self.context.unlabelled)
+        self.told[folder.name.split(".")[1]] = train.ids, self.context.unlabelled
 
 
 def run_all(folder: Path, monkeypatch: pytest.MonkeyPatch, stage: Echo, **sections: Any) -> tuple[Any, ...]:
-    """Train every job, the last first, as `stage`; rows, out-of-fold predictions, test rows, test predictions."""
+    """Train every job, the last first, as `stage`; rows, their folds, out-of-fold and test predictions."""
 
     def build(config: Any, context: Any) -> Any:
         stage.context = context
         return stage
 
     monkeypatch.setattr(work, "build_stage", build)
-    config, paths, todo = planned(folder, **sections)
+    todo = planned(folder, **sections)
     for job in reversed(todo.jobs):
         run_job(job, todo)
-    rows, test = read_rows(paths.train, config, True), read_rows(paths.test, config, False)
-    folds = read_folds(paths.folds, rows.ids)
-    oof = stage_oof(todo.jobs, rows.ids, folds, config.targets)
-    return rows, oof, test, stage_test(todo.jobs, todo.test_key, test.ids, config.targets)
+    rows, test_ids = read_rows(todo.paths.train, todo.competition, True), list(read_table(todo.paths.test)["id"])
+    folds, outputs = read_folds(todo.paths.folds, rows.ids), todo.competition.targets
+    return (
+        rows,
+        folds,
+        stage_oof(todo.jobs, rows.ids, folds, outputs),
+        stage_test(todo.jobs, todo.test_key, test_ids, outputs),
+    )
 
 
 def test_predictions_stay_with_their_ids_through_shuffled_folds_and_unordered_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows, oof, test_rows, test = run_all(tmp_path, monkeypatch, Echo())
+    rows, _, oof, test = run_all(tmp_path, monkeypatch, Echo())
     assert rows.ids != sorted(rows.ids)
     assert oof[:, 0].tolist() == [float(i[1:]) for i in rows.ids]
-    assert test[:, 1].tolist() == [-float(i[1:]) for i in test_rows.ids]
+    assert test[:, 1].tolist() == [-float(i[1:]) for i in mixed_tables()[1]["id"]]
 
 
 def test_a_stage_that_memorises_scores_at_chance_on_random_labels(
@@ -92,40 +94,29 @@ def test_a_stage_that_memorises_scores_at_chance_on_random_labels(
     twin = train.assign(id="t" + train["id"])
     twin["SMILES"] = [Chem.MolToSmiles(Chem.MolFromSmiles(s), canonical=False, doRandom=True) for s in train["SMILES"]]
     both = pd.concat([train, twin], ignore_index=True)
-    rows, oof, _, _ = run_all(tmp_path, monkeypatch, Memoriser(), tables=(both, test))
+    rows, _, oof, _ = run_all(tmp_path, monkeypatch, Memoriser(), tables=(both, test))
     assert rows.y is not None
     r2 = 1 - ((oof - rows.y) ** 2).sum(axis=0) / ((rows.y - rows.y.mean(axis=0)) ** 2).sum(axis=0)
     assert (r2 <= 0.0).all()
 
 
 @pytest.mark.parametrize("asks", [True, False])
-def test_inputs_of_held_out_and_test_rows_reach_only_a_stage_that_asks_for_them(
+def test_a_job_trains_on_other_folds_and_is_told_held_out_and_test_inputs_only_where_it_asks(
     asks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A refit trains on every row, and has none to predict out of fold."""
     bert = {"kind": "bert", "pretrain_epochs": 1, "pretrain_on": "all_inputs" if asks else "train"}
-    stage, (train, test) = Listening(), mixed_tables()
-    run_all(tmp_path, monkeypatch, stage, stages={"one": bert})
-    assert len(stage.unlabelled) == 3
-    for rows in stage.unlabelled:
-        assert (rows is not None) is asks
-        if rows is not None:
-            assert rows.y is None
-            assert set(test["id"]) < set(rows.ids)
-            assert len(rows) == len(rows.inputs) == len(test) + len(train) // 3
-
-
-def test_a_job_trains_on_the_other_folds_and_a_refit_on_every_row_with_a_seed_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage = Listening()
-    rows, *_ = run_all(tmp_path, monkeypatch, stage, stages={"trees": {**TREES, "final_fit": "refit"}})
-    folds = read_folds(Paths("mixed").folds, rows.ids)
-    for fold in range(3):
-        held_out = {name for name, of_row in zip(rows.ids, folds, strict=True) if of_row == fold}
-        assert sorted(stage.train[f"fold_{fold}"]) == sorted(set(rows.ids) - held_out)
-    assert sorted(stage.train["fold_all"]) == sorted(rows.ids)
-    (refit,) = Paths("mixed").root.glob("models/trees/*/seed_0/fold_all")
-    assert not list(refit.glob("oof*"))
+    stage, test_ids = Listening(), set(mixed_tables()[1]["id"])
+    rows, folds, *_ = run_all(tmp_path, monkeypatch, stage, stages={"one": {**bert, "final_fit": "refit"}})
+    assert list(stage.told) == ["fold_all", "fold_2", "fold_1", "fold_0"]
+    for fold, (trains, unlabelled) in zip((ALL, 2, 1, 0), stage.told.values(), strict=True):
+        assert trains == [name for name, of_row in zip(rows.ids, folds, strict=True) if of_row != fold]
+        assert (unlabelled is not None) is asks
+        if unlabelled is not None:
+            assert unlabelled.y is None
+            assert len(unlabelled) == len(unlabelled.inputs)
+            assert sorted(unlabelled.ids) == sorted({*rows.ids, *test_ids} - {*trains})
+    assert len(list(Paths("mixed").root.glob("models/one/*/seed_0/*/oof.parquet"))) == 3
 
 
 def test_the_number_of_trees_and_searched_settings_are_means_over_the_folds(tmp_path: Path) -> None:
@@ -143,7 +134,7 @@ def test_the_number_of_trees_and_searched_settings_are_means_over_the_folds(tmp_
 def test_a_refit_grows_the_mean_number_of_trees_and_counts_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, paths, todo = planned(tmp_path, stages={"trees": {**TREES, "max_trees": 20, "final_fit": "refit"}})
+    todo = planned(tmp_path, stages={"trees": {**TREES, "max_trees": 20, "final_fit": "refit"}})
     *folds, refit = todo.jobs
     for job in folds:
         run_job(job, todo)
@@ -163,18 +154,17 @@ def test_a_refit_grows_the_mean_number_of_trees_and_counts_none(
     assert grown == expected
 
 
-@pytest.mark.parametrize("kind", [GnnStage, BertStage, UnimolStage])
-def test_an_epoch_chosen_on_the_held_out_fold_and_a_refit_contradict_each_other(kind: Any) -> None:
+def test_an_epoch_chosen_on_the_held_out_fold_and_a_refit_contradict_each_other() -> None:
     with pytest.raises(ValidationError, match="a refit on all rows has no held-out fold"):
-        kind(kind=kind.__name__.removesuffix("Stage").lower(), keep="best_on_held_out", final_fit="both")
+        GnnStage(kind="gnn", keep="best_on_held_out", final_fit="both")
 
 
 @pytest.mark.parametrize("final_fit", ["folds", "both"])
 def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, final_fit: str
 ) -> None:
-    gnn = {"kind": "gnn", "width": 16, "hidden_width": 16, "epochs": 4, "batch_size": 16, "pooler_dropout": 0.2}
-    config, paths, todo = planned(tmp_path, stages={"graph": {**gnn, "final_fit": final_fit}})
+    gnn = {**GNN, "epochs": 4, "batch_size": 16, "pooler_dropout": 0.2, "final_fit": final_fit}
+    todo = planned(tmp_path, stages={"graph": gnn})
     job = todo.jobs[-1]
     assert (job.fold == ALL) is (final_fit == "both")
     steps: list[int] = []
@@ -203,38 +193,28 @@ def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
     assert len(steps) < max(steps)  # it did not begin anew
 
 
-class Lengths(Echo):
-    """Remembers how many rows it was given at a time."""
-
-    def __init__(self, spread: bool) -> None:
-        self.seen: list[int] = []
-        self.gives_spread = spread
-
-    def predict(self, rows: Rows, folder: Path) -> np.ndarray:
-        self.seen.append(len(rows))
-        y_pred = super().predict(rows, folder)
-        if self.gives_spread:
-            self.spread = y_pred / 10
-        return y_pred
-
-
 @pytest.mark.parametrize(("n_rows", "seen"), [(4, [4]), (10, [4, 4, 2])])
 @pytest.mark.parametrize("spread", [False, True])
 def test_rows_reach_a_stage_in_pieces_and_leave_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_rows: int, seen: list[int], spread: bool
 ) -> None:
-    competition, stage = load_competition(str(write_competition(tmp_path, *mixed_tables()))), Lengths(spread)
+    lengths: list[int] = []
+
+    class Lengths(Echo):
+        def predict(self, rows: Rows, folder: Path) -> np.ndarray:
+            lengths.append(len(rows))
+            y_pred = super().predict(rows, folder)
+            self.spread = y_pred / 10 if spread else None
+            return y_pred
+
     monkeypatch.setattr(work, "PIECE", 4)
-    monkeypatch.setattr(work, "build_stage", lambda config, context: stage)
-    ids = [f"r{i}" for i in range(n_rows)]
-    job = Job("lengths", "key", 0, 0, tmp_path / "job")
-    todo = Plan([job], {}, 3, "t", {"lengths": None}, competition, Paths("mixed"))
+    monkeypatch.setattr(work, "build_stage", lambda config, context: Lengths())
+    todo, ids = planned(tmp_path), [f"r{i}" for i in range(n_rows)]
+    job = replace(todo.jobs[0], folder=tmp_path / "job")
     work.predict_test(job, todo, Rows(ids, pd.DataFrame(index=range(n_rows)), None))
-    assert stage.seen == seen
-    written = pd.read_parquet(job.test_file("t"))
-    assert list(written["id"]) == ids
-    assert written["lumo"].tolist() == [float(i) for i in range(n_rows)]
-    file = job.folder / "test" / "t_spread.parquet"
+    assert lengths == seen
+    numbers = np.arange(n_rows)[:, None] * [1.0, -1.0]
+    assert np.array_equal(read_predictions(job.test_file(todo.test_key), ids, ["lumo", "mu"]), numbers)
+    file = job.test_file(f"{todo.test_key}_spread")
     assert file.exists() is spread
-    if spread:
-        assert pd.read_parquet(file)["mu"].tolist() == [-i / 10 for i in range(n_rows)]
+    assert not spread or np.allclose(read_predictions(file, ids, ["lumo", "mu"]), numbers / 10)

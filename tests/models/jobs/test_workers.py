@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -72,25 +72,21 @@ def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_gpu_trains_one_network_at_a_time_while_all_other_cores_grow_trees(
     n_workers: int | None, one_gpu: None
 ) -> None:
-    lock, networks, most = threading.Lock(), 0, 0
+    gpu, found_free = threading.Lock(), []
     all_at_once = threading.Barrier(16, timeout=20)  # 15 trees and one network
 
     def train_network(first: bool) -> None:
-        nonlocal networks, most
-        with lock:
-            networks += 1
-            most = max(most, networks)
+        found_free.append(gpu.acquire(blocking=False))
         if first:
             all_at_once.wait()
         time.sleep(0.05)
-        with lock:
-            networks -= 1
+        gpu.release()
 
     items = [Item(train_network, (i == 0,), gpu=True) for i in range(4)]
     items += [Item(all_at_once.wait, ()) for _ in range(15)]
     with Workers(n_workers) as workers:
         workers.run(items, "items")
-    assert most == 1
+    assert found_free == [True] * 4
 
 
 def test_items_of_several_threads_fill_the_cores_and_no_more(one_gpu: None) -> None:
@@ -124,13 +120,6 @@ def test_an_item_starts_after_the_groups_and_files_that_it_needs(tmp_path: Path)
     assert order.index("refit") > order.index("first")
 
 
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 SCRIPT = """
 from pathlib import Path
 from competition import command
@@ -144,23 +133,26 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_workers_end_when_their_parent_does(tmp_path: Path, how: int) -> None:
+@pytest.mark.parametrize(("send", "how"), [(os.kill, signal.SIGKILL), (os.killpg, signal.SIGINT)])
+def test_workers_end_when_their_parent_does(tmp_path: Path, send: Callable[[int, int], None], how: int) -> None:
+    """A kill is of the parent alone, Ctrl-C of all processes that are in its group."""
     (tmp_path / "script.py").write_text(SCRIPT)
     parent = subprocess.Popen(
         [sys.executable, "script.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(PROJECT)},
-        stderr=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+    pid, deadline = tmp_path / "pid", time.monotonic() + 60
+    while not pid.exists() or not pid.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    worker = int((tmp_path / "pid").read_text())
-    parent.send_signal(how)
+    send(parent.pid, how)
     said = parent.communicate()[1]
-    assert how == signal.SIGKILL or (parent.returncode == 130 and "Interrupted. Finished jobs are kept" in said)
-    while _alive(worker):
+    if how == signal.SIGINT:
+        assert (parent.returncode, said.count("\n")) == (130, 2)  # an empty line and a sentence, of no worker
+        assert "Interrupted. Finished jobs are kept" in said
+    worker = Path(f"/proc/{pid.read_text()}/stat")
+    while worker.exists() and worker.read_text().rsplit(")", 1)[1].split()[0] != "Z":
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -169,28 +161,21 @@ def items(group: str, n: int, alike: str = "", **settings: object) -> list[Item]
     return [Item(print, (), group=group, alike=alike or group, **settings) for _ in range(n)]  # type: ignore[arg-type]
 
 
-Started = Callable[..., str | None]
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> Started:
+def started(
+    waiting: list[Item], n_workers: int, now: float, deadline: float, gpus: int = 0,
+    running: Iterable[Item] = (), since: float = 0.0, **seconds: list[float],
+) -> str | None:  # fmt: skip
     """Name of the group that may start at a moment, by what runs since when, and what items took."""
-
-    def started(
-        waiting: list[Item], n_workers: int, now: float, deadline: float, gpus: int = 0,
-        running: dict[Item, float] | None = None, **seconds: list[float],
-    ) -> str | None:  # fmt: skip
-        workers = HereWorkers(n_workers, gpus)
-        workers.running, workers.seconds, workers.deadline = running or {}, defaultdict(list, seconds), deadline
-        with monkeypatch.context() as patched:
-            patched.setattr(workers_module.time, "monotonic", lambda: now)
-            item = workers._choose(waiting)
-        return item and item.group
-
-    return started
+    workers = HereWorkers(n_workers, gpus)
+    workers.running, workers.seconds = dict.fromkeys(running, since), defaultdict(list, seconds)
+    workers.deadline = deadline
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(workers_module.time, "monotonic", lambda: now)
+        item = workers._choose(waiting)
+    return item and item.group
 
 
-def test_the_rest_of_a_stage_starts_only_if_all_of_it_ends_in_time(started: Started) -> None:
+def test_the_rest_of_a_stage_starts_only_if_all_of_it_ends_in_time() -> None:
     four = items("a", 4)
     assert started(four, 1, now=99.9, deadline=100) == "a"  # the first shows how long the others take
     assert started(four, 1, now=60, deadline=100, a=[10]) == "a"
@@ -201,22 +186,21 @@ def test_the_rest_of_a_stage_starts_only_if_all_of_it_ends_in_time(started: Star
     assert started(four, 1, now=61, deadline=100, a=[5, 15]) is None
 
 
-def test_a_running_job_keeps_its_worker_as_long_as_it_is_expected_to(started: Started) -> None:
+@pytest.mark.parametrize(("deadline", "expected"), [(126, "a"), (125, None)])
+def test_a_running_job_keeps_its_worker_as_long_as_it_is_expected_to(deadline: float, expected: str | None) -> None:
     """One of three workers has run for 4 of 10 s: six more end after 10, 10, 16, 20, 20 and 26 s."""
-    six, running = items("a", 6), dict.fromkeys(items("a", 1), 96.0)
-    assert started(six, 3, now=100, deadline=126, running=running, a=[10]) == "a"
-    assert started(six, 3, now=100, deadline=125, running=running, a=[10]) is None
+    running = items("a", 1)
+    assert started(items("a", 6), 3, now=100, deadline=deadline, running=running, since=96, a=[10]) == expected
 
 
-def test_a_gpu_is_reckoned_apart_from_the_cores(started: Started) -> None:
+@pytest.mark.parametrize(("gpus", "deadline", "expected"), [(1, 30, "a"), (1, 29, None), (0, 10, "a")])
+def test_a_gpu_is_reckoned_apart_from_the_cores(gpus: int, deadline: float, expected: str | None) -> None:
     """Three networks one after another on the one GPU take 30 s, whatever the cores do; on cores alone, 10 s."""
-    networks, trees = items("a", 3, gpu=True), dict.fromkeys(items("b", 1), 0.0)
-    assert started(networks, 16, now=0, deadline=30, gpus=1, running=trees, a=[10], b=[999]) == "a"
-    assert started(networks, 16, now=0, deadline=29, gpus=1, running=trees, a=[10], b=[999]) is None
-    assert started(networks, 16, now=0, deadline=10, running=trees, a=[10], b=[999]) == "a"
+    networks, trees = items("a", 3, gpu=True), items("b", 1)
+    assert started(networks, 16, now=0, deadline=deadline, gpus=gpus, running=trees, a=[10], b=[999]) == expected
 
 
-def test_stages_start_in_their_order_and_one_that_does_not_fit_leaves_its_time_to_the_next(started: Started) -> None:
+def test_stages_start_in_their_order_and_one_that_does_not_fit_leaves_its_time_to_the_next() -> None:
     both = [*items("a", 4), *items("b", 4)]
     assert started(both, 1, now=0, deadline=100, a=[10]) == "a"
     assert started(both, 1, now=0, deadline=100, a=[30]) == "b"
@@ -224,19 +208,16 @@ def test_stages_start_in_their_order_and_one_that_does_not_fit_leaves_its_time_t
     assert started(both, 1, now=0, deadline=100, a=[30], b=[30]) is None
 
 
-def test_workers_that_are_free_while_a_stage_is_measured_take_later_work_first(started: Started) -> None:
-    a, b, c, running = items("a", 3), items("b", 3), items("c", 5), dict.fromkeys(items("a", 1), 0.0)
-    assert started([*a, *b, *c], 2, now=1, deadline=100, running=running, b=[5]) == "b"
-    assert started([*a, *c], 2, now=1, deadline=100, running=running) == "c"
-    assert started([*a, *b], 2, now=1, deadline=100, running=running, b=[500]) == "a"
+def test_workers_that_are_free_while_a_stage_is_measured_take_later_work_first() -> None:
+    a, b, c = items("a", 3), items("b", 3), items("c", 5)
+    assert started([*a, *b, *c], 2, now=1, deadline=100, running=items("a", 1), b=[5]) == "b"
+    assert started([*a, *c], 2, now=1, deadline=100, running=items("a", 1)) == "c"
+    assert started([*a, *b], 2, now=1, deadline=100, running=items("a", 1), b=[500]) == "a"
 
 
-def test_a_seed_that_fits_is_not_lost_with_one_that_does_not_and_all_seeds_are_measured_by_one_job(
-    started: Started,
-) -> None:
+def test_a_seed_that_fits_is_not_lost_with_one_that_does_not_and_all_seeds_are_measured_by_one_job() -> None:
     first, second, b = items("a 0", 4, "a"), items("a 1", 5, "a"), items("b", 5)
-    running = dict.fromkeys(items("a 0", 1, "a"), 0.0)
-    assert started([*first, *second, *b], 2, now=1, deadline=100, running=running) == "b"
+    assert started([*first, *second, *b], 2, now=1, deadline=100, running=items("a 0", 1, "a")) == "b"
     assert started([*first, *second], 1, now=0, deadline=100, a=[10]) == "a 0"
     assert started([*second, *b], 1, now=1, deadline=50, a=[10]) == "b"
 

@@ -35,8 +35,7 @@ def test_out_of_fold_predictions_join_on_id_and_are_means_over_seeds(tmp_path: P
             numbers = held_out[:, None] + 10.0 * job.seed
             write_predictions(job.oof_file, [ids[i] for i in held_out], ["y", "-y"], np.hstack([numbers, -numbers]))
     oof = stage_oof(todo, ids, folds, ["y", "-y"])
-    assert oof[:9, 0].tolist() == [i + 5.0 for i in range(9)]
-    assert oof[:9, 1].tolist() == [-i - 5.0 for i in range(9)]
+    assert oof[:9].tolist() == [[i + 5.0, -i - 5.0] for i in range(9)]
     assert np.isnan(oof[9]).all()
     with pytest.raises(DataError, match="lacks the predictions of a fold"):
         stage_oof(todo[1:], ids, folds, ["y", "-y"])
@@ -45,12 +44,12 @@ def test_out_of_fold_predictions_join_on_id_and_are_means_over_seeds(tmp_path: P
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ({"id": ["a"], "y": [1.0]}, "2 ids once each"),
-        ({"id": ["a", "a"], "y": [1.0, 2.0]}, "2 ids once each"),
-        ({"id": ["a", "z"], "y": [1.0, 2.0]}, "2 ids once each"),
-        ({"id": ["a", "b"], "x": [1.0, 2.0]}, "2 ids once each"),
-        ({"id": ["a", "b"], "y": [1.0, None]}, "with finite y"),
-        ({"id": ["a", "b"], "y": [1.0, np.inf]}, "with finite y"),
+        ({"id": ["a"], "y": [1.0]}, "once each"),
+        ({"id": ["a", "a"], "y": [1.0, 2.0]}, "once each"),
+        ({"id": ["a", "z"], "y": [1.0, 2.0]}, "once each"),
+        ({"id": ["a", "b"], "x": [1.0, 2.0]}, "once each"),
+        ({"id": ["a", "b"], "y": [1.0, None]}, "finite y"),
+        ({"id": ["a", "b"], "y": [1.0, np.inf]}, "finite y"),
         (None, "broken"),
     ],
 )
@@ -101,14 +100,13 @@ def test_what_was_left_unfinished_is_thrown_away_but_for_its_own_checkpoints(tmp
 
 
 def test_a_changed_or_missing_file_of_a_finished_job_is_an_error(tmp_path: Path) -> None:
-    job = Job("s", "k", 0, 0, tmp_path / "job")
-    job.folder.mkdir()
-    (job.folder / "weights").write_bytes(b"abc")
-    write_report(job.folder, {"seconds": 1.0})
+    job = Job("s", "k", 0, 0, tmp_path)
+    (tmp_path / "weights").write_bytes(b"abc")
+    write_report(tmp_path, {"seconds": 1.0})
     assert verify(job)["seconds"] == 1.0
-    (job.folder / "weights").write_bytes(b"abd")
+    (tmp_path / "weights").write_bytes(b"abd")
     with pytest.raises(DataError, match=r"weights has changed since .* delete the folder"):
         verify(job)
-    (job.folder / "weights").unlink()
+    (tmp_path / "weights").unlink()
     with pytest.raises(DataError, match="is gone"):
         verify(job)
