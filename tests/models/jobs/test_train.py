@@ -194,7 +194,7 @@ def test_a_shard_leaves_a_refit_whose_folds_another_shard_has_and_says_so(
     todo = replace(todo, jobs=todo.jobs[::-1])  # the refit is trained last, whatever the order of the list
     for shard in ((1, 3), (2, 3), (1, 1)):
         train(todo.select(shard=shard), 1, make_workers=HereWorkers, shard=shard)
-    lines = [line for line in capsys.readouterr().out.splitlines() if "are finished" not in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "jobs are finished" not in line]
     words = ["fold 2 of 3", "fold 0 of 3", "fold 1 of 3", "1 jobs wait for jobs of other", "refit on all rows"]
     assert sorted(words) == sorted(word for word in words for line in lines if word in line)
     assert "refit on all rows" in lines[-1]
