@@ -10,7 +10,6 @@ Reads: prepared/train.parquet, folds/folds.csv. Writes: report/lr_<stage>.png. W
 from __future__ import annotations
 
 import itertools
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from folds.table import read_folds, time_ordered
 from models.config import load_stages
 from models.jobs.prefill import cache_items
 from models.jobs.work import context_of, training_rows
-from models.jobs.workers import ONE_THREAD, Workers
+from models.jobs.workers import Workers
 from models.registry import build_stage
 from models.settings import NeuralStage
 from models.training.schedules import with_warmup
@@ -100,7 +99,6 @@ def suggest(
     train = rows.take(training_rows(rows, folds, 0, stage.extra_rows, time_ordered(paths.folds_report)))
     with Workers(n_workers) as workers:
         workers.run(cache_items(competition, stage, paths, [train], set())[0], "molecules")
-    os.environ.update(ONE_THREAD)
     seed = derive_seed(competition.seed, "range test")
     plain = stage.model_copy(update={"target_transform": "none"})
     rates, losses, n_steps = range_test(build_stage(plain, context_of(competition, paths, seed, train)), train)
@@ -114,8 +112,9 @@ def suggest(
     left.legend()
     right.plot([stage.learning_rate * schedule(step) for step in range(n_steps)])
     right.set(xlabel="step", ylabel="learning rate", title=f"{stage.schedule}, {n_steps} steps")
-    save_figure(figure, paths.report / f"lr_{name}.png")
-    return chosen, fell, paths.report / f"lr_{name}.png"
+    file = paths.report / f"lr_{name}.png"
+    save_figure(figure, file)
+    return chosen, fell, file
 
 
 def main() -> None:
