@@ -145,7 +145,7 @@ def _items(
     shard: tuple[int, int] = (1, 1),
     say: Callable[[Job], None] = print,
 ) -> list[tuple[list[Item], list[Item]]]:
-    """For each stage, in their order: parts of caches to fill, and jobs."""
+    """For each stage, in their order: parts of caches to fill, and jobs, which `say` is called with when trained."""
     planned, found = set[tuple[str, str]](), []
     told = replace(todo, jobs=[])  # a worker needs no other job than its own
     for name in dict.fromkeys(job.stage for job in unfinished):

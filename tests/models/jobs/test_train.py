@@ -124,7 +124,7 @@ def test_a_molecule_without_coordinates_stops_the_run_first_where_error_is_set(
         HereWorkers().run(cache_items(config, stage, todo.paths, [rows], set())[0], "molecules")
 
     look(LightgbmStage(kind="lightgbm", features=["maccs"]))
-    with pytest.raises(DataError, match="1 of 2 molecules have no 3-D conformer: CCO"):
+    with pytest.raises(DataError, match="1 of 2 molecules have no 3-D conformer"):
         look(reads_both)
     look(reads_both.model_copy(update={"unembeddable": "flat"}))
     look(reads_both.model_copy(update={"columns": ["SMILES"]}))
