@@ -14,7 +14,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import argparse
 import statistics
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from competition.paths import PROJECT
 from models.inputs.conformers import embedded, prepared
 from models.settings import Unimol2Stage, UnimolStage
 from models.stages import unimol, unimol2
+from models.stages.unimol_shared import collate
 from models.training.dropout import set_rates
 from tests.models.published import PackageModel, PackageModel2
 
@@ -53,15 +53,12 @@ def main() -> None:
     if args.kind == "unimol":
         items, make = tokens_of(smiles), lambda: unimol.UnimolBackbone(config, unimol.read_vocabulary({}))
         config = UnimolStage(kind="unimol", architecture=args.architecture)
-        sizes, collate, package = (
-            [len(item["tokens"]) for item in items],
-            partial(unimol.collate, padding=0),
-            PackageModel,
-        )
+        package: Any = PackageModel
     else:
         items, make = graphs_of(smiles), lambda: unimol2.Unimol2Backbone(config)
         config = Unimol2Stage(kind="unimol2", architecture=args.architecture)
-        sizes, collate, package = [len(item["tokens"]) for item in items], unimol2.collate, PackageModel2
+        package = PackageModel2
+    sizes = [len(item["tokens"]) for item in items]
     fits = sorted((i for i, size in enumerate(sizes) if args.sizes[0] <= size <= args.sizes[1]), key=sizes.__getitem__)
     if args.kind == "unimol2":  # one number of atoms: the most frequent
         most = statistics.mode(sizes[i] for i in fits)

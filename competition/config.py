@@ -46,7 +46,7 @@ EachOnce = AfterValidator(_each_once)
 
 
 GONE = dict.fromkeys(
-    ("reinitialise_layers", "token_order", "atom_features"),
+    ("reinitialise_layers", "token_order", "atom_features", "freeze", "average_epochs"),
     "this key is gone, as no measurement spoke for it; leave it out",
 )
 """Keys of earlier versions, and what to do instead."""

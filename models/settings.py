@@ -26,10 +26,10 @@ class PseudoLabels(StrictModel):
     """Test rows to train on, with predictions of other stages as their labels (Lee, Pseudo-Label, 2013)."""
 
     of: list[str] = Field(min_length=1)
-    """Stages, without pseudo-labels of their own, whose mean is the label. The job of fold k takes what their models
-    of fold k predict, which saw no label of fold k either; a refit takes the mean over all folds."""
+    """Stages, without pseudo-labels of their own, whose mean is the label: for the job of fold k that of their models
+    of fold k, which saw no label of it either; for a refit that of all folds."""
     weight: Share = 0.3
-    """Weight of a test row in training, where a row of the training table has 1."""
+    """Of a test row, where a row of the training table has 1."""
 
 
 class Stage(StrictModel):
@@ -38,17 +38,16 @@ class Stage(StrictModel):
     seeds: Annotated[list[int], EachOnce] = Field(default=[0], min_length=1)
     """Names of the seeds; the stage's column is the mean over them. Adding one trains only its jobs."""
     target_transform: Literal["none", "standard", "robust", "min_max", "quantile", "power", "log1p"] = "none"
-    """What the targets go through before the stage sees them (scikit-learn's scalers), fitted on the training rows
-    of the fold and inverted on predictions. quantile and power make them normal."""
+    """scikit-learn's scaler of the targets, fitted on the training rows of the fold and inverted on predictions;
+    quantile and power make them normal."""
     extra_rows: Literal["train", "pretrain", "ignore"] = "train"
-    """What to do with the rows of competition.extra_train: train on them with their weight; in a neural stage,
-    train on them first and then on the competition's own rows alone; or leave them out."""
+    """Rows of competition.extra_train: train on them with their weight; pretrain (a neural stage): on them first, then
+    on the competition's own rows alone; or leave them out."""
     final_fit: Literal["folds", "refit", "both"] = "folds"
     """What predicts the test rows: the mean of the folds' models; one model per seed, fitted again on all rows with
-    the number of trees and the searched settings of the folds; or the mean of the two. The stage's score is that of the
-    folds; no held-out row scores a refit, and every table says so."""
+    the number of trees and the searched settings of the folds; or the mean of the two. No held-out row scores a refit:
+    the stage's score is that of the folds, and every table says so."""
     pseudo_labels: PseudoLabels | None = None
-    """Whether test rows are trained on as well, and by whose predictions."""
 
     @property
     def sees_test_inputs(self) -> bool:
@@ -72,9 +71,9 @@ class MultiSampleHead(StrictModel):
 
     kind: Literal["multi_sample"]
     samples: Number = 5
-    """Masks per step; 1 is plain dropout before the last layer."""
+    """Masks per step."""
     dropout: Mask | list[Mask] = 0.2
-    """Rate of the masks, or a list with one rate for each; above 0, or all masks would be the same."""
+    """Rate of the masks, or one for each."""
 
     @property
     def rates(self) -> list[float]:
@@ -102,15 +101,13 @@ class NeuralStage(Stage):
     batch_size: Number = 32
     """Rows that go through the network together."""
     accumulate: Number = 1
-    """Batches per step of the optimizer; their gradients add up to that of one large batch."""
+    """Batches whose gradients add up to one step of the optimizer."""
     learning_rate: Rate = 1e-4
     """Peak of the schedule."""
     head_learning_rate: Rate | None = None
     """Peak for the layers behind the backbone, where it differs."""
     layer_decay: Share = 1.0
     """Factor of the rate from each layer of the backbone to the one below it; the embeddings have the smallest."""
-    freeze: list[str] = []
-    """Parts of the backbone that are not trained, by the beginning of their names (embeddings, encoder.layer.0.)."""
     weight_decay: Weight = 0.01
     """AdamW's decay of weight matrices; norms and biases have none."""
     schedule: Schedule = "linear"
@@ -123,21 +120,17 @@ class NeuralStage(Stage):
     """warmup_stable_decay: share of the steps in which the rate falls."""
     clip_norm: Rate = 1.0
     """Largest norm of the gradient."""
-    average: Literal["none", "ema", "last_epochs"] = "none"
-    """Which weights are kept: the last, their exponential moving average over steps, or the mean over the ends of
-    the last epochs."""
+    average: Literal["none", "ema"] = "none"
+    """Which weights are kept: the last, or their exponential moving average over steps."""
     ema_decay: Mask = 0.999
-    """ema: share of the old average that a step keeps."""
-    average_epochs: Number = 3
-    """last_epochs: how many."""
+    """Share of the old average that a step keeps."""
     loss: LossName | UserCode = "mse"
     """Of standardised targets. weighted_mae: each target by 1 over its range and root of its number of labels, as in
     the Open Polymer Prediction 2025. gaussian: likelihood of a normal distribution whose deviation is learned, too.
-    `file.py:name`: a function of yours, from outputs and labels (n_rows, n_targets) to the error of each label."""
+    `file.py:name`: yours, from outputs and labels (n_rows, n_targets) to the error of each label."""
     auxiliary_weight: Weight = 0.3
     """Weight of the loss of each of competition.auxiliary_targets; 0 leaves them out."""
     head: Annotated[LinearHead | MultiSampleHead, Field(discriminator="kind")] = LinearHead()
-    """The layer that maps pooled features to targets."""
     pooler_dropout: Dropout = 0.0
     """Rate of dropout on the pooled features, before the head."""
     backbone_dropout: Dropout = 0.0
@@ -145,20 +138,20 @@ class NeuralStage(Stage):
     r_drop: Weight = 0.0
     """Weight of the difference between two passes with other dropout masks."""
     mc_dropout: Passes = 0
-    """Passes with dropout on whose mean is the prediction; their spread is written beside it. 0: one pass without."""
+    """Passes with dropout on whose mean is the prediction, their deviation beside it; 0: one pass without dropout."""
     molecule_features: list[Feature] = []
-    """Features of the molecule columns that join the numeric and categorical columns before the head."""
+    """Features of the molecule columns that join the pooled features before the head."""
     columns_before_head: bool = True
-    """Whether the competition's numeric and categorical columns join the pooled features before the head."""
+    """Whether the competition's numeric and categorical columns join them, too."""
     keep: Literal["last", "best_on_held_out"] = "last"
-    """last: the weights at the end of the schedule. best_on_held_out: those of the epoch that scores best on
-    the held-out fold; its score is then optimistic, and every table says so."""
+    """best_on_held_out: the weights of the epoch that scores best on the held-out fold, whose score is then optimistic,
+    and every table says so."""
     monitor: Literal["none", "held_out"] = "none"
     """held_out: write the loss of each epoch on training rows and on the held-out fold, each with dropout on and off,
     into training.json, and the last ones into measures.json. Nothing is chosen by them."""
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    """auto: float32 on a CPU; on a GPU bf16 where the hardware has it, else fp16 with a gradient scaler. bf16: also on
-    a CPU that has avx512_bf16. Whatever it says, predictions on a CPU are made in float32."""
+    """auto: on a GPU bf16 where the hardware has it, else fp16 with a gradient scaler; on a CPU float32, where bf16
+    needs avx512_bf16, and predictions are always made in float32."""
     checkpoint_layers: bool = False
     """Recompute each layer in the backward pass instead of keeping its activations: less memory, a third slower."""
 
@@ -166,9 +159,7 @@ class NeuralStage(Stage):
     def _passes_and_folds_agree(self) -> NeuralStage:
         drops, multi_sample = self.pooler_dropout or self.backbone_dropout, isinstance(self.head, MultiSampleHead)
         if not drops and (self.r_drop or (self.mc_dropout and not multi_sample)):
-            raise ValueError(
-                "r_drop and mc_dropout need passes that differ; set pooler_dropout or backbone_dropout above 0"
-            )
+            raise ValueError("r_drop and mc_dropout need pooler_dropout or backbone_dropout above 0")
         if multi_sample and (self.r_drop or self.pooler_dropout):
             raise ValueError("multi_sample has masks of its own; remove r_drop and pooler_dropout, or this head")
         if self.reads_held_out and self.final_fit != "folds":
@@ -190,8 +181,7 @@ class MoleculeStage(NeuralStage):
     """What neural stages on molecules have."""
 
     weights: str | None = None
-    """Named set or file to start from (gnn: chemeleon, or message passing saved by chemprop); null starts from random
-    weights."""
+    """Named set or file to start from (gnn: chemeleon, or message passing saved by chemprop); null: random weights."""
     columns: list[str] = []
     """Molecule columns, each through the same backbone, then together through a hidden layer; empty takes all."""
     schedule: Schedule = "one_cycle"
@@ -214,8 +204,8 @@ class ConformerStage(MoleculeStage):
     cap: carbon. cyclic_dimer: two units joined head to tail both ways (three, where both ends are at one atom);
     molecules without exactly two single-bonded ends are capped."""
     unembeddable: Literal["flat", "error"] = "flat"
-    """What to do with a molecule that RDKit finds no 3-D coordinates for: take 2-D coordinates, as Uni-Mol did, and
-    say how many and which; or stop before any job starts."""
+    """Where RDKit finds no 3-D coordinates: take 2-D ones, as Uni-Mol did, and say how many and which; or stop before
+    any job starts."""
     epochs: Number = 15
     batch_size: Number = 16
     learning_rate: Rate = 1e-3
@@ -274,15 +264,15 @@ class GnnStage(MoleculeStage):
 
     kind: Literal["gnn"]
     width: Width = 300
-    """Width of a bond's message; the weights decide where there are some."""
+    """Of a bond's message; where there are weights, they decide it and the depth."""
     depth: Number = 3
-    """Rounds of message passing; the weights decide where there are some."""
+    """Rounds of message passing."""
     aggregation: Annotated[list[Literal["mean", "sum", "norm"]], EachOnce] = Field(
         default=["mean", "norm"], min_length=1
     )
     """How atoms become a molecule: their mean, sum, or sum over 10; several side by side. A mean cannot count."""
     hidden_width: Width = 300
-    """Width of the layer between the molecule and the head."""
+    """Of the layer between the molecule and the head."""
     epochs: Number = 30
     batch_size: Number = 64
     learning_rate: Rate = 2e-3
@@ -302,16 +292,16 @@ class TextStage(StrictModel):
     columns: list[str] = []
     """Columns joined into one text, in this order; empty takes all text columns, else all molecule columns."""
     template: str | None = None
-    """How the columns are joined, each named in braces: "{a}.{b}>>{c}" for a reaction, "{context} [SEP] {text}" with
-    the encoder's own separator; null puts "." between molecules and the separator between all others."""
+    """How they are joined, each named in braces: "{a}.{b}>>{c}" for a reaction, "{context} [SEP] {text}" with the
+    encoder's own separator; null puts "." between molecules and the separator between all others."""
     tokens: Literal["auto", "smiles"] = "auto"
     """auto: the tokenizer of the weights; from scratch, atoms for molecule columns and word pieces for text.
     smiles: atom by atom, with the weights' vocab.txt; text columns then hold SMILES, such as those of reactions."""
     max_length: Width = 256
     """Longest input in tokens, the encoder's own limit aside."""
     too_long: Literal["cut_end", "cut_middle", "error"] = "cut_end"
-    """What happens to a longer one, counted in the job's report. cut_middle keeps a quarter of the length at its
-    beginning and the rest at its end (Sun et al., How to Fine-Tune BERT for Text Classification?, 2019)."""
+    """What happens to a longer one. cut_middle keeps a quarter of the length at its beginning and the rest at its end
+    (Sun et al., How to Fine-Tune BERT for Text Classification?, 2019)."""
 
 
 class BertStage(TextStage, NeuralStage):
@@ -320,13 +310,13 @@ class BertStage(TextStage, NeuralStage):
     kind: Literal["bert"]
     weights: str | None = None
     """Named set, folder, or hub name; null trains an encoder from scratch."""
-    pooling: Literal["mean", "cls", "attention"] = "mean"
+    pooling: Literal["mean", "cls"] = "mean"
     """How tokens become one vector."""
     enumerate_smiles: StrictBool | Literal["order"] = False
     """Whether training sees another random spelling of each molecule in every epoch, and the molecules of one cell, or
     of one side of a reaction, in another order; order: that alone."""
     test_forms: Number
-    """Spellings whose mean is the prediction, the canonical one and random ones; unset: 5 with enumerate_smiles."""
+    """Spellings whose mean is the prediction, the canonical one first; unset: 5 with enumerate_smiles."""
     layers: Number = 4
     width: Width = 128
     heads: Number = 4
@@ -341,7 +331,7 @@ class BertStage(TextStage, NeuralStage):
     learning_rate: Rate
     """Unset: 5e-5 with weights, 1e-3 from scratch."""
     pretrain_learning_rate: Rate
-    """Peak of the pre-training; unset: as the default of learning_rate."""
+    """Unset: the same."""
     batch_size: Number = 16
     head_learning_rate: Rate | None = 1e-3
     warmup: Weight = 0.1

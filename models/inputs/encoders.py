@@ -24,15 +24,12 @@ MOST_UNKNOWN = 0.5
 """Share of unknown tokens above which a vocabulary cannot be the one for these inputs."""
 
 
-def pretrained(config: TextStage, rate: float) -> tuple[transformers.PreTrainedModel, Tokenizer]:
+def pretrained(config: TextStage, rate: float) -> tuple[Any, Tokenizer]:
     """Encoder and tokenizer of the stage's weights, with `rate` for every dropout."""
     assert config.weights is not None
     files = find_weights(config.weights)
     if "config.json" not in files:
-        raise ConfigError(
-            f"weights {config.weights!r} must be a folder with config.json, tokenizer and weights; found "
-            f"{', '.join(files)}."
-        )
+        raise ConfigError(f"weights {config.weights!r} must hold config.json; there is only {', '.join(files)}.")
     folder = files["config.json"].parent
     encoder = load_encoder(folder, config.weights, rate)
     atoms = reads_atoms(config)
@@ -40,8 +37,8 @@ def pretrained(config: TextStage, rate: float) -> tuple[transformers.PreTrainedM
     size = encoder.get_input_embeddings().num_embeddings
     if len(tokenizer) > size:
         raise ConfigError(
-            f"the tokenizer of weights {config.weights!r} has {len(tokenizer)} tokens and the encoder {size}, which "
-            "must not be fewer. Put the tokenizer of these weights beside them."
+            f"the tokenizer of weights {config.weights!r} has {len(tokenizer)} tokens and the encoder {size}; put its "
+            "own tokenizer beside it."
         )
     tokenizer.model_max_length = min(config.max_length, position_limit(encoder))
     return encoder, tokenizer
@@ -51,23 +48,30 @@ def check_vocabulary(unknown: float, weights: str | None, columns: list[str]) ->
     """Refuse a share of unknown tokens that shows that the vocabulary is not the one for these columns."""
     if unknown > MOST_UNKNOWN:
         raise ConfigError(
-            f"the vocabulary of weights {weights!r} must know the tokens of {', '.join(columns)}; {unknown:.0%} are "
-            "unknown to it. Name other columns, other weights, or tokens: smiles for a vocab.txt of atoms."
+            f"{unknown:.0%} of the tokens of {', '.join(columns)} are unknown to the weights {weights!r}; name other "
+            "columns or weights, or set tokens: smiles for a vocab.txt of atoms."
         )
 
 
 def cut_note(n_cut: int, n_rows: int, max_length: int, too_long: str) -> str:
     """A sentence on the texts that were too long."""
-    part = too_long.removeprefix("cut_")
-    return (
-        f"{n_cut} of {n_rows} training texts have more than {max_length} tokens; their {part}s are left out "
-        f"(too_long: {too_long})."
-    )
+    return f"{n_cut} of {n_rows} training texts have more than {max_length} tokens and were cut (too_long: {too_long})."
 
 
-def load_encoder(folder: Path, name: str, rate: float) -> transformers.PreTrainedModel:
+def pooled(states: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
+    """Token vectors (n_rows, n_tokens, width) as one vector (n_rows, width): the first, or the mean over real tokens.
+
+    Args:
+        mask: (n_rows, n_tokens), 1 for a real token.
+    """
+    if how == "cls":
+        return states[:, 0]
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1)
+
+
+def load_encoder(folder: Path, name: str, rate: float) -> Any:
     """The encoder with the weights in `folder`, in float32, without its pooler, with `rate` for every dropout."""
-    safely = {"trust_remote_code": False, "local_files_only": True}
     try:
         # Those written before transformers 3, as rxnfp's, name no type.
         config = transformers.AutoConfig.for_model(**{"model_type": "bert", **read_json(folder / "config.json")})
@@ -75,31 +79,24 @@ def load_encoder(folder: Path, name: str, rate: float) -> transformers.PreTraine
         # dtype: transformers 5 keeps the checkpoint's otherwise. weights_only: a .bin is read without running code.
         encoder, found = transformers.AutoModel.from_pretrained(
             folder, config=config, dtype=torch.float32, weights_only=True, output_loading_info=True,
-            ignore_mismatched_sizes=True, **safely,
+            ignore_mismatched_sizes=True, trust_remote_code=False, local_files_only=True,
         )  # fmt: skip
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(
-            f"weights {name!r} must be a Hugging Face encoder that AutoModel reads, with safetensors or "
-            f"pytorch_model.bin, and they are not: {error}"
-        ) from None
-    wrong = [*found["missing_keys"], *(str(key[0]) for key in found["mismatched_keys"])]
+        raise ConfigError(f"weights {name!r} are no Hugging Face encoder that AutoModel reads: {error}") from None
+    wrong = [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
     if wrong := sorted(key for key in wrong if not key.startswith("pooler.")):
         raise ConfigError(
-            f"weights {name!r} must have all weights of a {type(encoder).__name__}; {len(wrong)} are missing or of "
-            f"another shape ({', '.join(wrong[:5])}). Fetch the files again, or correct config.json."
+            f"weights {name!r} lack {len(wrong)} of a {type(encoder).__name__}, or have them in another shape "
+            f"({', '.join(wrong[:5])}); fetch the files again, or correct config.json."
         )
-    return without_pooler(encoder)
+    encoder.pooler = None  # the layer behind the first token, which a masked-language model leaves untrained
+    return encoder
 
 
-def new_encoder(config: Any) -> transformers.PreTrainedModel:
+def new_encoder(config: Any) -> Any:
     """An encoder with random weights, in float32, without its pooler."""
-    return without_pooler(transformers.AutoModel.from_config(config, dtype=torch.float32))
-
-
-def without_pooler(encoder: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
-    """The encoder without the layer behind its first token, which a masked-language model leaves untrained."""
-    if getattr(encoder, "pooler", None) is not None:
-        setattr(encoder, "pooler", None)  # noqa: B010 (a module of any kind; the name is theirs)
+    encoder = transformers.AutoModel.from_config(config, dtype=torch.float32)
+    encoder.pooler = None
     return encoder
 
 
@@ -110,7 +107,7 @@ def set_config_rates(config: Any, rate: float) -> None:
             setattr(config, name, 0.0 if "layerdrop" in name else rate)
 
 
-def position_limit(encoder: transformers.PreTrainedModel) -> int:
+def position_limit(encoder: Any) -> int:
     """Longest input in tokens that the encoder has positions for."""
     for name, part in encoder.named_modules():
         if name.endswith("position_embeddings") and isinstance(part, nn.Embedding):

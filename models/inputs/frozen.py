@@ -30,22 +30,22 @@ def embedded(config: EmbeddingStage, texts: list[str]) -> list[tuple[Array, str]
     """Each text as (1, width + 3): pooled features, numbers of tokens and of unknown ones, whether it was cut."""
     import torch
 
+    from models.inputs.encoders import pooled
     from models.inputs.tokens import encode, pad, separator_of
 
     encoder, tokenizer = _loaded(config.model_dump_json())
     separator = separator_of(tokenizer)
     encoded = [encode(tokenizer, [text.replace(SEPARATOR, separator)], config.too_long) for text in texts]
     counts = [[len(row), (row == tokenizer.unk_token_id).sum(), n_cut] for (row,), n_cut in encoded]
-    by_length, pooled = np.argsort([length for length, *_ in counts], kind="stable"), list[Array]()
+    by_length, found = np.argsort([length for length, *_ in counts], kind="stable"), list[Array]()
     for part in np.split(by_length, range(BATCH, len(texts), BATCH)):
         batch = pad([encoded[i][0][0] for i in part], tokenizer.pad_token_id)
         batch = {name: tensor.to(encoder.device) for name, tensor in batch.items()}
         with torch.inference_mode():
-            states, mask = encoder(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
-            of_text = states[:, 0] if config.pooling == "cls" else (states * mask).sum(1) / mask.sum(1)
-        pooled.append(of_text.cpu().numpy())
-    found = np.hstack([np.concatenate(pooled)[np.argsort(by_length)], counts], dtype=np.float32)
-    return [(row[None], "ok") for row in found]
+            of_text = pooled(encoder(**batch).last_hidden_state, batch["attention_mask"], config.pooling)
+        found.append(of_text.cpu().numpy())
+    rows = np.hstack([np.concatenate(found)[np.argsort(by_length)], counts], dtype=np.float32)
+    return [(row[None], "ok") for row in rows]
 
 
 @functools.lru_cache(maxsize=1)

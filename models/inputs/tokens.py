@@ -51,8 +51,8 @@ def encode(tokenizer: Tokenizer, texts: Iterable[str], too_long: str = "cut_end"
     n_cut = sum(len(row) > longest for row in ids)
     if n_cut and too_long == "error":
         raise DataError(
-            f"a text must have at most {longest} tokens; {n_cut} of {len(ids)} have more (the longest "
-            f"{max(map(len, ids))}). Raise max_length as far as the encoder allows, or set too_long: cut_middle."
+            f"{n_cut} of {len(ids)} texts have more than {longest} tokens (the longest {max(map(len, ids))}); raise "
+            "max_length as far as the encoder allows, or set too_long: cut_middle."
         )
     if n_cut and too_long == "cut_end":
         ids = tokenizer(texts, truncation=True, max_length=longest)["input_ids"]
@@ -83,10 +83,7 @@ def smiles_tokens(vocabulary: list[str]) -> Tokenizer:
     """Atom tokens with the ids of `vocabulary`, which must hold the special tokens."""
     lacking = [token for token in (PAD, UNKNOWN, FIRST, SEPARATOR) if token not in vocabulary]
     if lacking:
-        raise ConfigError(
-            f"a vocab.txt for SMILES tokens must hold [PAD], [UNK], [CLS] and [SEP]; it lacks {', '.join(lacking)}. "
-            "Set tokens: auto to use the tokenizer of the weights."
-        )
+        raise ConfigError(f"the vocab.txt for tokens: smiles lacks {', '.join(lacking)}; set tokens: auto.")
     ids = {token: i for i, token in enumerate(vocabulary)}
     return _tokenizer(models.WordLevel(vocab=ids, unk_token=UNKNOWN), None, ATOMS, ids)
 
@@ -137,10 +134,7 @@ def _tokenizer(model: Any, normalizer: Any, pre_tokenizer: Any, ids: dict[str, i
 def read_vocabulary(path: Path) -> list[str]:
     """Tokens of a vocab.txt, in the order of their ids."""
     if not path.exists():
-        raise ConfigError(
-            "tokens: smiles needs weights with a vocab.txt, and these have none. "
-            "Set tokens: auto to use their tokenizer."
-        )
+        raise ConfigError("tokens: smiles needs weights with a vocab.txt, and these have none; set tokens: auto.")
     # By lines as the file has them: str.splitlines would also split at rare characters of a text vocabulary.
     return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
@@ -152,6 +146,5 @@ def tokens_of_weights(folder: Path) -> Tokenizer:
         return Tokenizer(tokenizer_object=tokenizer.backend_tokenizer, **tokenizer.special_tokens_map)
     except Exception as error:  # the library raises many kinds; each means that the files are no usable tokenizer
         raise ConfigError(
-            f"AutoTokenizer cannot read the tokenizer of the weights: {error}. Put tokenizer.json "
-            "beside them, or set tokens: smiles where they have a vocab.txt of SMILES tokens."
+            f"AutoTokenizer cannot read the tokenizer of the weights; put tokenizer.json beside them: {error}"
         ) from None

@@ -81,7 +81,7 @@ def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.
         for factor, step in zip(tqdm(factors, "range test", leave=False, disable=None), steps, strict=False):
             for parameters, peak in zip(optimizer.param_groups, peaks, strict=True):
                 parameters["lr"] = peak * factor
-            losses.append(float(training.take_step(step, optimizer, trainer.label_loss)))
+            losses.append(float(training.take_step(step, optimizer)))
             curve = smoothed(losses)
             if not np.isfinite(losses[-1]) or curve[-1] > DIVERGED * curve.min():
                 break

@@ -15,14 +15,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from competition.tables import Rows
-from models.inputs.encoders import check_vocabulary, cut_note, new_encoder, pretrained, set_config_rates
+from models.inputs.encoders import check_vocabulary, cut_note, new_encoder, pooled, pretrained, set_config_rates
 from models.inputs.spelling import ANY_SPELLING, mirrored, spelled
 from models.inputs.template import SEPARATOR, read_template
 from models.inputs.tokens import Ids, encode, learn_smiles_tokens, learn_word_pieces, pad, separator_of, unknown_share
 from models.settings import BertStage
 from models.stage import Context, write_notes
 from models.training.batches import Batches
-from models.training.heads import Pooling
 from models.training.mlm import pretrain
 from models.training.neural import Neural
 from models.training.seen import train_only
@@ -35,13 +34,13 @@ class BertBackbone(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.width: int = encoder.config.hidden_size
-        self.pooling = Pooling(pooling, self.width)
+        self.pooling = pooling
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Pooled features (n_rows, width) of token ids (n_rows, n_tokens) and their mask, 1 for a real token."""
         # Token types are left out: all columns are one sequence, and every encoder then takes type 0.
         tokens = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return self.pooling(tokens, attention_mask)
+        return pooled(tokens, attention_mask, self.pooling)
 
 
 class Bert(Neural):
@@ -101,10 +100,9 @@ class Bert(Neural):
             rows = train.followed_by(self.context.unlabelled)
 
         def items(epoch: int) -> list[Ids]:
-            augmentation = epoch if self.config.enumerate_smiles else 0
-            return self._items(rows, tokenizer, augmentation, self.context.seed)[0]
+            return self._items(rows, tokenizer, epoch if self.config.enumerate_smiles else 0, self.context.seed)[0]
 
-        pretrain(backbone, tokenizer, items, self.config, self.context.seed, folder, self.context.progress)
+        pretrain(backbone, tokenizer, items, self.config, self.context, folder)
 
     def _from_scratch(self, train: Rows, rate: float) -> tuple[transformers.PreTrainedModel, Tokenizer]:
         if self.template.smiles >= set(self.template.columns):

@@ -7,17 +7,14 @@ them silently), every dropout rate reachable, weights checked key by key, distan
 
 from __future__ import annotations
 
-from functools import partial
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rdkit import Chem
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from competition.files import read_json, write_json
 from competition.tables import Rows
@@ -37,6 +34,7 @@ with quiet_import():
 
 KERNEL_WIDTH = 128  # number of basis functions of a distance, the same in every published model
 SPECIAL_TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+PADDING, FIRST, LAST, UNKNOWN = range(4)
 VOCABULARY = "vocabulary.json"
 SAME = ("emb_dropout", "dropout", "attention_dropout", "activation_dropout", "max_seq_len", "activation_fn")
 """Settings of the encoder that have the same name in the package's architectures."""
@@ -56,8 +54,7 @@ class UnimolBackbone(nn.Module):
             args.encoder_layers, args.encoder_embed_dim = config.layers, config.width
             args.encoder_ffn_embed_dim, args.encoder_attention_heads = 4 * config.width, config.heads
         self.width: int = args.encoder_embed_dim
-        self.padding_idx = vocabulary.index("[PAD]")
-        self.embed_tokens = nn.Embedding(len(vocabulary), self.width, self.padding_idx)
+        self.embed_tokens = nn.Embedding(len(vocabulary), self.width, PADDING)
         self.encoder = Encoder(
             encoder_layers=args.encoder_layers,
             embed_dim=self.width,
@@ -77,7 +74,7 @@ class UnimolBackbone(nn.Module):
             tokens: (n_rows, n_tokens) ids, [CLS] atoms [SEP] padding.
             coordinates: (n_rows, n_tokens, 3) in angstrom around the centroid, where [CLS] and [SEP] stand.
         """
-        bias = pair_bias(self.gbf, self.gbf_proj, tokens, coordinates, self.padding_idx)
+        bias = pair_bias(self.gbf, self.gbf_proj, tokens, coordinates, PADDING)
         return self.encoder(self.embed_tokens(tokens), bias)
 
 
@@ -102,8 +99,7 @@ class Unimol(OnConformers):
     def reader(self, folder: Path) -> Any:
         """Tokens and centred coordinates."""
         vocabulary, without = read_json(folder / VOCABULARY), self.config.remove_hydrogens
-        padding = vocabulary.index("[PAD]")
-        return lambda smiles, conformer: encode(conformer, vocabulary, without), partial(collate, padding=padding)
+        return lambda smiles, conformer: encode(conformer, vocabulary, without)
 
 
 def read_vocabulary(files: dict[str, Path]) -> list[str]:
@@ -121,21 +117,9 @@ def read_vocabulary(files: dict[str, Path]) -> list[str]:
 
 def encode(conformer: NDArray[np.float32], vocabulary: list[str], remove_hydrogens: bool) -> Item:
     """Token ids (n_tokens,) and centred coordinates (n_tokens, 3) of a conformer (n_atoms, 4)."""
-    atoms = with_atoms(conformer, remove_hydrogens)
-    table, unknown = Chem.GetPeriodicTable(), vocabulary.index("[UNK]")
+    atoms, table = with_atoms(conformer, remove_hydrogens), Chem.GetPeriodicTable()
     id_of = {symbol: i for i, symbol in enumerate(vocabulary)}
     # Atomic number 0 is '*', the open end of a repeat unit; its symbol is not in the dictionary.
-    ids = [id_of.get(table.GetElementSymbol(int(number)), unknown) for number in atoms[:, 0]]
+    ids = [id_of.get(table.GetElementSymbol(int(number)), UNKNOWN) for number in atoms[:, 0]]
     centred = np.pad(atoms[:, 1:] - atoms[:, 1:].mean(axis=0), ((1, 1), (0, 0)))  # [CLS] and [SEP] at the centroid
-    return {
-        "tokens": np.array([id_of["[CLS]"], *ids, id_of["[SEP]"]], dtype=np.int64),
-        "coordinates": centred.astype(np.float32),
-    }
-
-
-def collate(items: list[Item], padding: int) -> dict[str, Tensor]:
-    """Encoded molecules to the arguments of `UnimolBackbone.forward`, padded to the longest."""
-    return {
-        name: pad_sequence([torch.from_numpy(item[name]) for item in items], batch_first=True, padding_value=value)
-        for name, value in (("tokens", padding), ("coordinates", 0))
-    }
+    return {"tokens": np.array([FIRST, *ids, LAST]), "coordinates": centred.astype(np.float32)}

@@ -169,7 +169,7 @@ class Unimol2(OnConformers):
     def reader(self, folder: Path) -> Any:
         """Graph and coordinates of the heavy atoms."""
         how = self.config.fragments, self.config.repeat_units
-        return lambda smiles, conformer: featurise(prepared(smiles, *how), conformer), collate
+        return lambda smiles, conformer: featurise(prepared(smiles, *how), conformer)
 
 
 def featurise(molecule: Chem.Mol, conformer: NDArray[np.float32]) -> Item:
@@ -199,8 +199,3 @@ def featurise(molecule: Chem.Mol, conformer: NDArray[np.float32]) -> Item:
         "shortest_path": paths.astype(np.int16) + np.int16(1),
         "coordinates": atoms[:, 1:],
     }
-
-
-def collate(items: list[Item]) -> dict[str, Tensor]:
-    """Features of molecules with the same number of atoms to the arguments of `Unimol2Backbone.forward`."""
-    return {name: torch.from_numpy(np.stack([item[name] for item in items])) for name in items[0]}

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from competition.errors import ConfigError
 from competition.files import write_json
@@ -51,12 +52,9 @@ class OnConformers(OnMolecules):
         super().__init__(config, context)
         self.cache = conformer_cache(context.cache, **config.conformer_settings)
 
-    def reader(
-        self, folder: Path
-    ) -> tuple[Callable[[str, NDArray[np.float32]], Item], Callable[[list[Item]], dict[str, Tensor]]]:
-        """What makes an input of a SMILES and a conformer (n_atoms, 4), with `tokens` in it; and what makes a batch.
-
-        A kind of stage has this and `restore`.
+    def reader(self, folder: Path) -> Callable[[str, NDArray[np.float32]], Item]:
+        """What makes an input of a SMILES and a conformer (n_atoms, 4), with `tokens` in it. A kind has this and
+        `restore`.
         """
         raise NotImplementedError
 
@@ -81,7 +79,7 @@ class OnConformers(OnMolecules):
 
     def encode_molecules(self, smiles: list[str], folder: Path, augmentation: int) -> Batches:
         """Each molecule in one of its conformers."""
-        read, collate = self.reader(folder)
+        read = self.reader(folder)
         conformers = dict(zip(smiles, self.cache.load(smiles)[0], strict=True))
         item_of = {text: read(text, select(found, augmentation)) for text, found in conformers.items()}
         items = [item_of[text] for text in smiles]
@@ -94,12 +92,14 @@ def with_atoms(conformer: NDArray[np.float32], remove_hydrogens: bool) -> NDArra
     return heavy if remove_hydrogens and len(heavy) else conformer
 
 
-def load_checkpoint(backbone: nn.Module, files: dict[str, Path], foreign_keys: tuple[str, ...]) -> None:
-    """Load published weights; a ConfigError if a key of the backbone is missing, foreign or of another shape.
+def collate(items: list[Item]) -> dict[str, Tensor]:
+    """Molecules to the arguments of a backbone, padded with 0 to the longest."""
+    return {name: pad_sequence([torch.from_numpy(item[name]) for item in items], batch_first=True) for name in items[0]}
 
-    Args:
-        files: of the weights, the checkpoint (.pt) among them.
-        foreign_keys: beginnings of keys of the checkpoint that may be left out.
+
+def load_checkpoint(backbone: nn.Module, files: dict[str, Path], foreign_keys: tuple[str, ...]) -> None:
+    """Load the checkpoint (.pt) among the files of weights but for its foreign keys; a ConfigError unless all others
+    are those of the backbone.
     """
     path = next(path for name, path in files.items() if name.endswith(".pt"))
     with torch.serialization.safe_globals([argparse.Namespace]):
@@ -109,6 +109,6 @@ def load_checkpoint(backbone: nn.Module, files: dict[str, Path], foreign_keys: t
         backbone.load_state_dict({key: state[key] for key in state if not key.startswith(foreign_keys)})
     except RuntimeError as error:
         raise ConfigError(
-            f"{path} does not hold the weights of this architecture: {str(error)[:500]} Set the architecture and the "
-            "weights that belong together."
+            f"{path} does not hold the weights of this architecture; set the two that belong together: "
+            f"{str(error)[:500]}"
         ) from None

@@ -16,7 +16,6 @@ from models.settings import NeuralStage
 from models.training.losses import Labels
 
 Rows = NDArray[np.intp]
-Lengths = NDArray[np.int64]
 Plan = list[Rows]
 """Positions of rows, micro-batch by micro-batch."""
 MicroBatch = tuple[dict[str, Tensor], Labels, float]
@@ -36,12 +35,6 @@ def micro_batch_size(device_type: str, precision: str) -> int:
     return 16 if precision == "bf16" else 8
 
 
-def _cut(order: Rows, lengths: Lengths, batch_size: int) -> Plan:
-    """Rows sorted by length, cut where the length changes and where a batch is full."""
-    groups = np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1)
-    return [group[i : i + batch_size] for group in groups for i in range(0, len(group), batch_size)]
-
-
 @dataclass(frozen=True)
 class Batches:
     """Encoded rows and how they become a batch.
@@ -50,20 +43,25 @@ class Batches:
     lengths: (n_rows,) tokens or atoms, by which rows of like size go together; all equal where nothing is padded.
     collate: items to the keyword arguments of the backbone, tensors on the CPU.
     equal_lengths: whether a batch may hold rows of one length only, for a backbone that does not mask padding.
+    columns: (n_rows, n_columns) numbers that join before the head, as one more tensor of that name; None for none.
     """
 
     items: list[Any]
-    lengths: Lengths
+    lengths: NDArray[np.int64]
     collate: Callable[[list[Any]], dict[str, Tensor]]
     equal_lengths: bool = False
+    columns: NDArray[np.float32] | None = None
 
     def take(self, rows: Rows) -> Batches:
         """Some rows."""
-        return replace(self, items=[self.items[i] for i in rows], lengths=self.lengths[rows])
+        columns = None if self.columns is None else self.columns[rows]
+        return replace(self, items=[self.items[i] for i in rows], lengths=self.lengths[rows], columns=columns)
 
     def batch(self, rows: Rows, device: torch.device) -> dict[str, Tensor]:
         """The rows at some positions, on the device."""
         batch = self.collate([self.items[i] for i in rows])
+        if self.columns is not None:
+            batch["columns"] = torch.from_numpy(self.columns[rows])
         if device.type == "cuda":
             batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
         return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
@@ -77,24 +75,30 @@ class Batches:
         and a step some random micro-batches.
         """
         generator = np.random.default_rng([seed, epoch])
-        lengths, size = self.lengths, settings.batch_size
-        order = generator.permutation(len(lengths))
+        order, size = generator.permutation(len(self.lengths)), settings.batch_size
         if self.equal_lengths:
-            plan = _cut(order[np.argsort(lengths[order], kind="stable")], lengths, max(1, size // LENGTHS_PER_BATCH))
+            plan = self._cut(order, max(1, size // LENGTHS_PER_BATCH))
             plan = [plan[i] for i in generator.permutation(len(plan))]
             per_step = min(LENGTHS_PER_BATCH, size) * settings.accumulate
             return [plan[i : i + per_step] for i in range(0, len(plan), per_step)]
-        if (lengths != lengths[0]).any():
+        if np.ptp(self.lengths) > 0:
             size = min(size, micro_batch_size(device_type, settings.precision))
         per_step = settings.batch_size * settings.accumulate
-        steps = np.split(order, range(per_step, len(order), per_step))
-        by_length = [step[np.argsort(lengths[step], kind="stable")] for step in steps]
-        return [np.array_split(step, -(-len(step) // size)) for step in by_length]
+        steps = map(self._by_length, np.split(order, range(per_step, len(order), per_step)))
+        return [np.array_split(step, -(-len(step) // size)) for step in steps]
 
     def sorted_plan(self, batch_size: int) -> Plan:
         """The batches for prediction: by length."""
-        order = np.argsort(self.lengths, kind="stable")
-        return _cut(order, self.lengths if self.equal_lengths else np.ones_like(order), batch_size)
+        return self._cut(np.arange(len(self.lengths)), batch_size)
+
+    def _by_length(self, rows: Rows) -> Rows:
+        return rows[np.argsort(self.lengths[rows], kind="stable")]
+
+    def _cut(self, rows: Rows, size: int) -> Plan:
+        """Rows by length, cut where a batch is full and, with `equal_lengths`, where the length changes."""
+        rows = self._by_length(rows)
+        changes = np.flatnonzero(np.diff(self.lengths[rows]) if self.equal_lengths else [])
+        return [part[i : i + size] for part in np.split(rows, changes + 1) for i in range(0, len(part), size)]
 
     def steps(
         self, labels: Labels, settings: NeuralStage, seed: int, epoch: int, device: torch.device
@@ -107,9 +111,7 @@ class Batches:
         doubled = settings.r_drop > 0 and settings.backbone_dropout > 0
 
         def load(step: Plan) -> list[MicroBatch]:
-            known = [
-                int((labels.weights[rows] > 0).sum()) for rows in step
-            ]  # here, where no device has to be waited for
+            known = [int((labels.weights[rows] > 0).sum()) for rows in step]  # where no device has to be waited for
             return [
                 (self.batch(np.tile(rows, 1 + doubled), device), labels.take(rows, device), n / max(sum(known), 1))
                 for rows, n in zip(step, known, strict=True)

@@ -16,11 +16,8 @@ SECONDS_BETWEEN = 30.0
 
 
 class Checkpoint:
-    """One file beside a job's products; it is gone once the job is published.
-
-    Args:
-        path: of the file; what an earlier process left there is what `load` gives.
-        parts: objects with state_dict and load_state_dict, by name; None where a run has none.
+    """One file beside a job's products, gone once the job is published; what an earlier process left is what `load`
+    gives. `parts` are objects with state_dict and load_state_dict by name, None where a run has none.
     """
 
     def __init__(self, path: Path, parts: dict[str, Any]) -> None:

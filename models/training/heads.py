@@ -62,24 +62,3 @@ class Network(nn.Module):
         """What the head reads, (n_rows, width)."""
         pooled = self.backbone(**{name: tensor for name, tensor in batch.items() if name != "columns"})
         return self.join(torch.cat([pooled, batch["columns"]], dim=1) if "columns" in batch else pooled)
-
-
-class Pooling(nn.Module):
-    """Token vectors (n_rows, n_tokens, width) to one vector (n_rows, width): their mean, the first, or by a learned
-    score of each token.
-    """
-
-    def __init__(self, kind: str, width: int) -> None:
-        super().__init__()
-        self.kind = kind
-        self.score = nn.Linear(width, 1) if kind == "attention" else None
-
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """`mask`: (n_rows, n_tokens), 1 for a real token."""
-        if self.kind == "cls":
-            return tokens[:, 0]
-        mask = mask.unsqueeze(-1)
-        if self.score is not None:
-            return (self.score(tokens).masked_fill(mask == 0, float("-inf")).softmax(1) * tokens).sum(1)
-        weights = mask.to(tokens.dtype)
-        return (tokens * weights).sum(1) / weights.sum(1)

@@ -12,7 +12,6 @@ Floats = NDArray[np.float64]
 
 def target_scale(y: Floats) -> tuple[Floats, Floats]:
     """Mean and standard deviation of each target over the labels there are, (n_targets,) each; 1 for a constant."""
-    labelled_rows(y, [f"number {i + 1}" for i in range(y.shape[1])], at_least=1)
     scale = np.nanstd(y, axis=0)
     return np.nanmean(y, axis=0), np.where(scale > 0, scale, 1.0)
 
@@ -26,11 +25,11 @@ def require_log1p(y: Floats) -> None:
         )
 
 
-def labelled_rows(y: Floats, names: list[str], at_least: int = 2) -> list[NDArray[np.intp]]:
-    """Positions of the rows that have a label, for each target of y (n_rows, n_targets), NaN where one is missing."""
+def labelled_rows(y: Floats, names: list[str]) -> list[NDArray[np.intp]]:
+    """Positions of the rows that have a label, for each target of y (n_rows, n_targets): two of them at least."""
     rows = [np.flatnonzero(~np.isnan(column)) for column in y.T]
     for name, known in zip(names, rows, strict=True):
-        if len(known) < at_least:
+        if len(known) < 2:
             raise DataError(
                 f"target {name!r} must have labels among the training rows of every fold; "
                 "use fewer folds or folds.kind stratified."

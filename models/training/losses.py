@@ -25,20 +25,14 @@ Errors = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Labels:
-    """Standardised labels of the training rows and the weight of each, (n_rows, n_targets), 0 where there is none."""
+    """Standardised labels of rows and the weight of each, (n_rows, n_targets), 0 where there is none."""
 
     y: Tensor
     weights: Tensor
 
-    def take(self, positions: NDArray[np.intp], device: torch.device) -> Labels:
+    def take(self, positions: NDArray[np.intp], device: torch.device | str) -> Labels:
         """Some rows, on the device."""
         return Labels(self.y[positions].to(device), self.weights[positions].to(device))
-
-
-def as_labels(y: Floats, weights: Floats, mean: Floats, scale: Floats) -> Labels:
-    """Labels (n_rows, n_targets), NaN where missing, and their weights of the same shape; mean, scale: (n_targets,)."""
-    scaled, weights = np.nan_to_num((y - mean) / scale), weights * ~np.isnan(y)
-    return Labels(torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32))
 
 
 def target_weights(loss: str, y: Floats) -> Floats:
@@ -73,6 +67,9 @@ def gaussian_penalty(one: Tensor, other: Tensor) -> Tensor:
     return 0.25 * ((gap + v1.exp()) * (-v2).exp() + (gap + v2.exp()) * (-v1).exp() - 2)
 
 
+squared, absolute = partial(mse_loss, reduction="none"), partial(l1_loss, reduction="none")
+
+
 @dataclass(frozen=True)
 class Loss:
     """A loss of the setting `loss`.
@@ -83,14 +80,32 @@ class Loss:
     """
 
     errors: Errors
-    penalty: Errors = partial(mse_loss, reduction="none")
+    penalty: Errors = squared
     outputs_per_target: int = 1
+
+    def mean_error(self, outputs: Tensor, labels: Labels) -> Tensor:
+        """Weighted sum of the errors over the number of labels there are; 0 with a gradient of 0 for no label."""
+        errors = self.errors(outputs.float(), labels.y)
+        if errors.shape != labels.y.shape:
+            raise ConfigError(
+                f"loss: your function must return the error of each label, {tuple(labels.y.shape)}, and not their sum "
+                f"or mean; it returns {tuple(errors.shape)}."
+            )
+        return (labels.weights * errors).sum() / (labels.weights > 0).sum().clamp(min=1)
+
+    def mean_penalty(self, one: Tensor, other: Tensor, labels: Labels) -> Tensor:
+        """How far two passes with other dropout masks are apart, as the mean over the labels there are.
+
+        Source: Liang et al., R-Drop, NeurIPS 2021. On a regression's single output their softmax KL would be 0.
+        """
+        known = labels.weights > 0
+        return (self.penalty(one.float(), other.float()) * known).sum() / known.sum().clamp(min=1)
 
 
 LOSSES = {
-    "mse": Loss(partial(mse_loss, reduction="none")),
-    "mae": Loss(partial(l1_loss, reduction="none")),
-    "weighted_mae": Loss(partial(l1_loss, reduction="none")),  # the weights are in the labels: see `target_weights`
+    "mse": Loss(squared),
+    "mae": Loss(absolute),
+    "weighted_mae": Loss(absolute),  # the weights are in the labels: see `target_weights`
     "huber": Loss(partial(huber_loss, reduction="none")),
     "gaussian": Loss(gaussian, gaussian_penalty, outputs_per_target=2),
 }
@@ -98,30 +113,4 @@ LOSSES = {
 
 def load_loss(name: str) -> Loss:
     """The loss of a name in `LOSSES`, or the user's function that `file.py:name` names."""
-    return LOSSES[name] if name in LOSSES else Loss(load_user_code("loss", name, "errors(outputs, y)"))
-
-
-def outputs_per_target(name: str) -> int:
-    """Columns of the network's outputs for each target; prediction asks for it without the user's file."""
-    return LOSSES[name].outputs_per_target if name in LOSSES else 1
-
-
-def training_loss(name: str, outputs: Tensor, labels: Labels) -> Tensor:
-    """Weighted sum of the errors over the number of labels there are; 0 with a gradient of 0 where there is none."""
-    errors = load_loss(name).errors(outputs.float(), labels.y)
-    if errors.shape != labels.y.shape:
-        raise ConfigError(
-            f"loss: {name} must return the error of each label, {tuple(labels.y.shape)}, and not their sum or mean; it "
-            f"returns {tuple(errors.shape)}."
-        )
-    return (labels.weights * errors).sum() / (labels.weights > 0).sum().clamp(min=1)
-
-
-def r_drop_penalty(name: str, one: Tensor, other: Tensor, labels: Labels) -> Tensor:
-    """How far two passes with other dropout masks are apart, as the mean over the labels there are.
-
-    Source: Liang et al., R-Drop, NeurIPS 2021. On a regression's single output their softmax KL would be 0.
-    """
-    known = labels.weights > 0
-    apart = load_loss(name).penalty(one.float(), other.float())
-    return (apart * known).sum() / known.sum().clamp(min=1)
+    return LOSSES.get(name) or Loss(load_user_code("loss", name, "errors(outputs, y)"))

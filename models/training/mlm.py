@@ -17,11 +17,12 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from competition.errors import ConfigError
 from competition.files import write_json
 from models.inputs.tokens import Ids, pad
-from models.settings import BertStage, NeuralStage
+from models.settings import BertStage
+from models.stage import Context
 from models.training.batches import Batches
 from models.training.heads import Network
 from models.training.losses import Labels
-from models.training.trainer import Progress, Trainer
+from models.training.trainer import Trainer
 
 CHOSEN, MASKED, RANDOM = 0.15, 0.8, 0.1
 NOT_CHOSEN = -1
@@ -42,14 +43,25 @@ class TiedDecoder(nn.Module):
         return nn.functional.linear(self.transform(tokens), embeddings, self.bias)
 
 
+class Pretraining(Trainer):
+    """The training loop on guessing masked tokens."""
+
+    def loss_of(self, batch: dict[str, Tensor], labels: Labels) -> Tensor:
+        """Mean cross-entropy of the chosen tokens; only these go through the decoder, which is most of the time."""
+        encoder: Any = self.network.backbone.encoder
+        states = encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+        chosen = batch["labels"] != NOT_CHOSEN
+        scores = self.network.head(states[chosen], encoder.get_input_embeddings().weight).float()
+        return nn.functional.cross_entropy(scores, batch["labels"][chosen], reduction="sum") / chosen.sum().clamp(min=1)
+
+
 def pretrain(
     backbone: Any,
     tokenizer: Tokenizer,
     items: Callable[[int], list[Ids]],
     settings: BertStage,
-    seed: int,
+    context: Context,
     folder: Path,
-    progress: Progress,
 ) -> None:
     """Train `backbone.encoder` to guess masked tokens; writes the loss of each epoch to pretraining.json.
 
@@ -60,7 +72,7 @@ def pretrain(
 
     def encoded(epoch: int) -> Batches:
         # By row and epoch, not by batch: a run that was killed goes on with the same masks.
-        generator = np.random.default_rng([seed, epoch])
+        generator = np.random.default_rng([context.seed, epoch])
         pairs = [masked(ids, mask_id, ordinary, generator) for ids in items(epoch)]
         return Batches(pairs, np.array([len(ids) for ids, _ in pairs]), collate)
 
@@ -73,20 +85,17 @@ def pretrain(
         "head_learning_rate": None, "layer_decay": 1.0, "average": "none", "r_drop": 0.0,
     }  # fmt: skip
     network = Network(backbone, TiedDecoder(backbone.encoder.get_input_embeddings(), backbone.width))
-    trainer = Trainer(network, settings.model_copy(update=own), seed, folder, progress)
     n_rows = len(items(0))
     every_row = Labels(torch.zeros(n_rows, 1), torch.ones(n_rows, 1))
-    history, _ = trainer.train_epochs(encoded, every_row, "checkpoint_mlm.pt", loss_of=token_loss)
+    training = Pretraining(network, settings.model_copy(update=own), context.seed, folder, context.progress)
+    history, _ = training.train_epochs(encoded, every_row, "checkpoint_mlm.pt")
     write_json(folder / FILE, {"rows": n_rows, "history": history})
 
 
 def mask_and_ordinary(tokenizer: Tokenizer) -> tuple[int, Ids]:
     """The id of the mask, and those of all tokens that are not special; a ConfigError if there is no mask."""
     if tokenizer.mask_token_id is None:
-        raise ConfigError(
-            "pretrain_epochs needs a tokenizer with a token for a mask, and this one has none. Set pretrain_epochs: 0, "
-            "or take other weights."
-        )
+        raise ConfigError("pretrain_epochs needs a tokenizer with a token for a mask; set it to 0, or other weights.")
     special = [i for i, token in tokenizer.added_tokens_decoder.items() if token.special]
     return tokenizer.mask_token_id, np.setdiff1d(np.arange(len(tokenizer)), special)
 
@@ -105,12 +114,3 @@ def masked(ids: Ids, mask_id: int, ordinary: Ids, generator: np.random.Generator
     at_random = chosen[(fate >= MASKED) & (fate < MASKED + RANDOM)]
     replaced[at_random] = generator.choice(ordinary, len(at_random))
     return replaced, labels
-
-
-def token_loss(network: Network, batch: dict[str, Tensor], target: Labels, settings: NeuralStage) -> Tensor:
-    """Mean cross-entropy of the chosen tokens; only these go through the decoder, which is most of the time."""
-    encoder: Any = network.backbone.encoder
-    states = encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-    chosen = batch["labels"] != NOT_CHOSEN
-    scores = network.head(states[chosen], encoder.get_input_embeddings().weight).float()
-    return nn.functional.cross_entropy(scores, batch["labels"][chosen], reduction="sum") / chosen.sum().clamp(min=1)

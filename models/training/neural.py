@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import set_seed
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from competition.tables import Rows
@@ -22,8 +21,8 @@ from models.stage import Context, molecule_columns
 from models.training import trainer
 from models.training.batches import Batches, Sample
 from models.training.heads import Network, build_head
-from models.training.labels import Floats
-from models.training.losses import outputs_per_target
+from models.training.labels import Floats, labelled_rows
+from models.training.losses import LOSSES
 
 
 class Neural:
@@ -87,22 +86,22 @@ class Neural:
         """The network with the weights to start from, and the rows as it reads them."""
         set_seed(self.context.seed)
         fit_columns(train, self.config, self.context, folder)
-        return self._network(self.start(train, folder), train, folder), self._sample(train, folder)
+        backbone, sample = self.start(train, folder), self._sample(train, folder)
+        labelled_rows(sample.y, [*self.context.task.targets, *self.auxiliary])
+        return self._network(backbone, sample.encoded(0)), sample
 
     def predict(self, rows: Rows, folder: Path) -> Floats:
         """Predictions (n_rows, n_targets)."""
-        network = self._network(self.restore(folder), rows, folder)
         encoded, n_targets = self._encoded(rows, folder, seed=0), len(self.context.task.outputs)
+        network, n_forms = self._network(self.restore(folder), encoded(0)), self.n_augmentations[1]
         with trainer.advice_on_memory(self.config):
-            y_pred, self.spread = trainer.predict(
-                network, encoded, self.n_augmentations[1], self.config, folder, n_targets
-            )
+            y_pred, self.spread = trainer.predict(network, encoded, n_forms, self.config, folder, n_targets)
         return y_pred
 
-    def _network(self, backbone: Any, rows: Rows, folder: Path) -> Network:
-        n_outputs = len([*self.context.task.outputs, *self.auxiliary]) * outputs_per_target(self.config.loss)
-        n_columns = read_columns(rows.take(np.arange(1)), self.config, self.context, folder).shape[1]
-        width = backbone.width
+    def _network(self, backbone: Any, batches: Batches) -> Network:
+        loss = LOSSES.get(self.config.loss)  # a function of the user's has one output, and is not read to predict
+        n_outputs = len([*self.context.task.outputs, *self.auxiliary]) * (loss.outputs_per_target if loss else 1)
+        width, n_columns = backbone.width, 0 if batches.columns is None else batches.columns.shape[1]
         n_features = width * self.n_molecules + n_columns
         head = build_head(self.config, width, n_outputs)
         if self.n_molecules > 1:
@@ -112,7 +111,7 @@ class Neural:
     def _sample(self, rows: Rows, folder: Path) -> Sample:
         assert rows.y is not None
         y = np.hstack([rows.y, rows.auxiliary]) if self.auxiliary and rows.auxiliary is not None else rows.y
-        weights = np.ones_like(y) if rows.weights is None else np.repeat(rows.weights[:, None], y.shape[1], axis=1)
+        weights = np.ones_like(y) * (1.0 if rows.weights is None else rows.weights[:, None])
         weights[:, rows.y.shape[1] :] *= self.config.auxiliary_weight
         encoded, n = self._encoded(rows, folder, self.context.seed), self.n_augmentations[0]
         return Sample(lambda number: encoded(number % n if n else number), y, weights)
@@ -124,19 +123,9 @@ class Neural:
         @functools.lru_cache(maxsize=self.n_augmentations[0] or 1)
         def encoded(number: int) -> Batches:
             batches = self.encode(rows, folder, number, seed)
-            return with_columns(batches, columns) if columns.shape[1] else batches
+            return replace(batches, columns=columns) if columns.shape[1] else batches
 
         return encoded
-
-
-def with_columns(batches: Batches, columns: NDArray[np.float32]) -> Batches:
-    """Batches that have the columns (n_rows, n_columns) as one more tensor."""
-
-    def collate(part: list[Any]) -> dict[str, Tensor]:
-        items, rows = zip(*part, strict=True)
-        return {**batches.collate(list(items)), "columns": torch.from_numpy(np.stack(rows))}
-
-    return replace(batches, items=list(zip(batches.items, columns, strict=True)), collate=collate)
 
 
 class OnMolecules(Neural):

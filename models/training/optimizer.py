@@ -1,4 +1,4 @@
-"""Which weights are trained, how fast, and which are kept: layers, rates, averages.
+"""Which layers a backbone has, how fast each is trained, and the moving average of the weights.
 
 A layer is a member of the longest numbered list of the backbone (`encoder.layer.7`, `layers.3`), whatever the library.
 """
@@ -9,10 +9,8 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
-from competition.errors import ConfigError
 from models.settings import NeuralStage
 from models.training.heads import Network
 
@@ -25,23 +23,10 @@ def layers_of(backbone: nn.Module) -> dict[str, nn.Module]:
     return {f"{name}.{i}": layer for i, layer in enumerate(equal.get(name, []))}
 
 
-def prepare_layers(backbone: nn.Module, settings: NeuralStage) -> None:
-    """Freeze parts, and recompute activations, as the settings say; a ConfigError for what is not there."""
-    for prefix in settings.freeze:
-        found = [p for name, p in backbone.named_parameters() if name.startswith(prefix)]
-        if not found:
-            parts = sorted({".".join(name.split(".")[:3]) for name, _ in backbone.named_parameters()})
-            raise ConfigError(f"freeze must name parts of the backbone; {prefix!r} is none of {', '.join(parts)}.")
-        for parameter in found:
-            parameter.requires_grad_(False)
-    layers = layers_of(backbone)
-    if not layers and (settings.checkpoint_layers or settings.layer_decay < 1):
-        raise ConfigError(
-            "layer_decay and checkpoint_layers need a backbone with layers; this one has none: remove them."
-        )
-    if settings.checkpoint_layers:
-        for layer in layers.values():
-            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+def recompute_layers(backbone: nn.Module) -> None:
+    """Have each layer computed again in the backward pass, instead of keeping its activations."""
+    for layer in layers_of(backbone).values():
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 def make_optimizer(network: Network, settings: NeuralStage) -> torch.optim.AdamW:
@@ -71,18 +56,9 @@ def _depth(name: str, layers: list[str]) -> int:
     return next((i for i, layer in enumerate(layers, start=1) if name.startswith(f"{layer}.")), behind)
 
 
-def make_average(network: Network, settings: NeuralStage) -> AveragedModel | None:
-    """The average of weights that is kept instead of the last ones, by PyTorch's `swa_utils`.
-
-    Sources: Polyak and Juditsky 1992 (moving average); Izmailov et al., SWA, UAI 2018 (mean of epochs).
-    """
-    if settings.average == "none":
-        return None
-    moving = partial(moving_average, decay=settings.ema_decay)
-    return AveragedModel(network, avg_fn=moving if settings.average == "ema" else None)
-
-
 def moving_average(old: Tensor, new: Tensor, n_averaged: Tensor | int, decay: float) -> Tensor:
-    """The old average moved towards the new weights; faster in the first steps, or the start would stay in it."""
+    """The old average moved towards the new weights (Polyak and Juditsky, 1992); faster in the first steps, or the
+    start would stay in it.
+    """
     n = int(n_averaged)
     return torch.lerp(old, new, 1 - min(decay, (1 + n) / (10 + n)))

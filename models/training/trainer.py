@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from accelerate.utils import set_seed
 from accelerate.utils.memory import should_reduce_batch_size
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from competition.errors import DataError
 from competition.files import read_json, write_json
@@ -30,22 +31,20 @@ from models.training.checkpoint import Checkpoint
 from models.training.dropout import audit, rates, set_rates
 from models.training.heads import Network
 from models.training.labels import Floats, target_scale
-from models.training.losses import Labels, as_labels, r_drop_penalty, target_weights, training_loss
+from models.training.losses import Labels, load_loss, target_weights
 from models.training.machine import cpu_has_bf16, require_precision
-from models.training.optimizer import make_average, make_optimizer, prepare_layers
+from models.training.optimizer import make_optimizer, moving_average, recompute_layers
 from models.training.schedules import with_warmup
 
 WEIGHTS, TRAINING = "weights.safetensors", "training.json"
 MEASURES = "measures.json"
 """Flat numbers that a job found out about itself, by name."""
-Watched = dict[str, tuple[Batches, Labels]]
-"""Rows by the name of their loss: train, held_out."""
-History = list[dict[str, float]]
-"""Losses and the learning rate of each epoch."""
+Watched = dict[str, tuple[Batches, Labels, bool]]
+"""Rows whose loss joins the history under a name, and whether dropout is on."""
+HELD_OUT = "held_out_evaluation_mode"
 Encoded = Callable[[int], Batches]
 """Rows by augmentation; see `Sample`."""
 Progress = Callable[[int, int], None]
-LossOfBatch = Callable[[Network, dict[str, Tensor], Labels, NeuralStage], Tensor]
 
 
 @dataclass
@@ -63,6 +62,7 @@ class Trainer:
     progress: Progress
 
     def __post_init__(self) -> None:
+        self.loss = load_loss(self.settings.loss)
         self.accelerator = make_accelerator(self.settings.precision)
         self.network.to(self.accelerator.device)
 
@@ -73,21 +73,24 @@ class Trainer:
             valid: held-out rows, for `keep: best_on_held_out` and `monitor: held_out` only.
             first: rows to train on before, with a schedule of their own (`extra_rows: pretrain`).
         """
-        settings, labels = self.settings, self.prepare(train)
+        monitors, labels = self.settings.monitor == "held_out", self.prepare(train)
         report = {"mean": self.mean.tolist(), "scale": self.scale.tolist(), "seed": self.seed}
         if first is not None:
             first_labels = self.labels_of(first)
             report["pretrain_history"], _ = self.train_epochs(first.encoded, first_labels, "checkpoint_pretrain.pt")
         watched: Watched = {}
         if valid is not None:
-            watched["held_out"] = valid.encoded(0), self.labels_of(valid)
-            if settings.monitor == "held_out":  # as many training rows, evenly spread, so that watching costs little
+            held_out = valid.encoded(0), self.labels_of(valid)
+            watched[HELD_OUT] = (*held_out, False)
+            if monitors:  # as many training rows, evenly spread, so that watching costs little
                 rows = np.unique(np.linspace(0, len(train.y) - 1, len(valid.y)).astype(np.intp))
-                watched["train"] = train.encoded(0).take(rows), labels.take(rows, torch.device("cpu"))
+                some = train.encoded(0).take(rows), labels.take(rows, "cpu")
+                watched["held_out_training_mode"] = (*held_out, True)
+                watched |= {"train_evaluation_mode": (*some, False), "train_training_mode": (*some, True)}
         history, state = self.train_epochs(train.encoded, labels, "checkpoint.pt", watched)
-        if settings.monitor == "held_out":
-            measures = {name: value for name, value in history[-1].items() if name.endswith("_mode")}
-            n_steps = steps_per_epoch(train.encoded(0), settings) * settings.epochs
+        if monitors:
+            measures = {name: history[-1][name] for name in watched}
+            n_steps = steps_per_epoch(train.encoded(0), self.settings) * self.settings.epochs
             measures["seconds_per_step"] = sum(epoch["seconds"] for epoch in history) / n_steps
             write_json(self.folder / MEASURES, measures)
         # weights of the hub may be views of transposed tensors, which safetensors does not take
@@ -102,30 +105,24 @@ class Trainer:
         self.importance = target_weights(self.settings.loss, train.y)
         backbone = self.network.backbone
         set_rates(backbone, self.settings.backbone_dropout)
-        prepare_layers(backbone, self.settings)
+        if self.settings.checkpoint_layers:
+            recompute_layers(backbone)
         if self.settings.backbone_dropout == 0:
-            batches = train.encoded(0)
-            batch = batches.batch(batches.sorted_plan(4)[0], self.accelerator.device)
-            audit(backbone, {name: tensor for name, tensor in batch.items() if name != "columns"})
+            batches = replace(train.encoded(0), columns=None)
+            audit(backbone, batches.batch(batches.sorted_plan(4)[0], self.accelerator.device))
         return self.labels_of(train)
 
     def labels_of(self, sample: Sample) -> Labels:
         """Labels in standard deviations of the training rows, their weights times the importance of each target."""
-        return as_labels(sample.y, sample.weights * self.importance, self.mean, self.scale)
+        weights = sample.weights * self.importance * ~np.isnan(sample.y)
+        scaled = np.nan_to_num((sample.y - self.mean) / self.scale)
+        return Labels(torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32))
 
     def train_epochs(
-        self,
-        encoded: Encoded,
-        labels: Labels,
-        checkpoint_name: str,
-        watched: Watched | None = None,
-        loss_of: LossOfBatch | None = None,
-    ) -> tuple[History, dict[str, Tensor]]:
-        """Train all epochs; the history by epoch and the weights to keep: the last, their average, or the best.
-
-        Args:
-            watched: rows whose loss joins the history; held-out ones choose the epoch with `keep: best_on_held_out`.
-            loss_of: a batch; `label_loss` unless another is given.
+        self, encoded: Encoded, labels: Labels, checkpoint_name: str, watched: Watched | None = None
+    ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+        """Train all epochs; losses and the rate of each, and the weights to keep: the last, their average, or the best
+        by the watched held-out rows.
         """
         network, settings, accelerator = self.network, self.settings, self.accelerator
         n_steps = steps_per_epoch(encoded(0), settings)
@@ -134,46 +131,42 @@ class Trainer:
         rate = with_warmup(settings.schedule, settings.warmup, total, settings.cycles, settings.decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         optimizer = accelerator.prepare(optimizer)
-        average = make_average(network, settings)
+        moved = partial(moving_average, decay=settings.ema_decay)
+        average = AveragedModel(network, avg_fn=moved) if settings.average == "ema" else None
+        kept = average.module if average else network
         parts = {"network": network, "optimizer": optimizer, "schedule": schedule, "average": average}
         checkpoint = Checkpoint(self.folder / checkpoint_name, {**parts, "scaler": accelerator.scaler})
-        history: History = []
-        history, best = checkpoint.load() or (history, None)
+        history, best = checkpoint.load() or (list[dict[str, float]](), None)
         for epoch in range(len(history), settings.epochs):
             network.train()
             losses, started = [], time.perf_counter()
             steps = encoded(epoch + 1).steps(labels, settings, self.seed, epoch, accelerator.device)
             for step, micro_batches in enumerate(steps, start=epoch * n_steps + 1):
-                losses.append(self.take_step(micro_batches, optimizer, loss_of or label_loss))
+                losses.append(self.take_step(micro_batches, optimizer))
                 schedule.step()
-                if average and settings.average == "ema":
+                if average:
                     average.update_parameters(network)
                 self.progress(step, total)
             loss = float(torch.stack(losses).mean())
             if not np.isfinite(loss):
                 raise DataError(f"the training loss is {loss} in epoch {epoch + 1}; lower the stage's learning_rate.")
             history.append({"train_loss": loss, "learning_rate": float(schedule.get_last_lr()[0])})
-            if average and settings.average == "last_epochs" and epoch >= settings.epochs - settings.average_epochs:
-                average.update_parameters(network)
-            kept = average.module if average and average.n_averaged > 0 else network
             if watched:
                 if settings.monitor == "held_out":
                     history[-1]["seconds"] = time.perf_counter() - started
                 history[-1] |= self.watch(kept, watched)
-                loss = history[-1]["held_out_evaluation_mode"]
+                loss = history[-1][HELD_OUT]
                 if settings.keep == "best_on_held_out" and (best is None or loss < best[0]):
                     best = loss, state_of(kept)
             checkpoint.save((history, best))
-        return history, best[1] if best else state_of(average.module if average else network)
+        return history, best[1] if best else state_of(kept)
 
-    def take_step(
-        self, micro_batches: list[MicroBatch], optimizer: torch.optim.Optimizer, loss_of: LossOfBatch
-    ) -> Tensor:
+    def take_step(self, micro_batches: list[MicroBatch], optimizer: torch.optim.Optimizer) -> Tensor:
         """One step of the optimizer on the gradient of all its micro-batches; returns their loss."""
         total = torch.zeros((), device=self.accelerator.device)
-        for batch, target, share in micro_batches:
+        for batch, labels, share in micro_batches:
             with self.accelerator.autocast():
-                loss = loss_of(self.network, batch, target, self.settings) * share
+                loss = self.loss_of(batch, labels) * share
             self.accelerator.backward(loss)
             total += loss.detach()
         self.accelerator.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
@@ -181,38 +174,34 @@ class Trainer:
         optimizer.zero_grad()
         return total
 
+    def loss_of(self, batch: dict[str, Tensor], labels: Labels) -> Tensor:
+        """Training loss of a batch; with R-Drop, of two passes with other masks and of what they disagree on.
+
+        With R-Drop and a backbone that drops, the batch holds each row twice; where only the head drops, the backbone
+        runs once and its features go twice through the head.
+        """
+        features, head = self.network.features(batch), self.network.head
+        error = partial(self.loss.mean_error, labels=labels)
+        if self.settings.r_drop == 0:
+            return head.loss(features, error)
+        if self.settings.backbone_dropout == 0:
+            features = torch.cat([features, features])
+        one, other = head(features).chunk(2)
+        return (error(one) + error(other)) / 2 + self.settings.r_drop * self.loss.mean_penalty(one, other, labels)
+
     def watch(self, network: nn.Module, watched: Watched) -> dict[str, float]:
-        """Loss of the watched rows as `<name>_<mode>`, with `monitor: held_out` with dropout on as well as off.
+        """Loss of the watched rows; every random stream is left as it was found.
 
         Why both modes: where dropout sits inside a network, the variance of its activations differs between training
         and inference (Li et al., arXiv 1801.05134), so the two losses on the same rows come apart.
-        Every random stream is left as it was found.
         """
-        modes = {"evaluation_mode": False} | ({"training_mode": True} if self.settings.monitor == "held_out" else {})
         found = {}
         with torch.random.fork_rng():
-            for name, (batches, labels) in watched.items():
-                for mode, drops in modes.items():
-                    torch.manual_seed(0)  # the same masks in every epoch
-                    outputs = forward(network, batches, self.settings.batch_size, self.accelerator, drops)
-                    found[f"{name}_{mode}"] = float(training_loss(self.settings.loss, outputs, labels))
+            for name, (batches, labels, drops) in watched.items():
+                torch.manual_seed(0)  # the same masks in every epoch
+                outputs = forward(network, batches, self.settings.batch_size, self.accelerator, drops)
+                found[name] = float(self.loss.mean_error(outputs, labels))
         return found
-
-
-def label_loss(network: Network, batch: dict[str, Tensor], target: Labels, settings: NeuralStage) -> Tensor:
-    """Training loss of a batch; with R-Drop, of two passes with other masks and of what they disagree on.
-
-    With R-Drop and a backbone that drops, the batch holds each row twice; where only the head drops, the backbone
-    runs once and its features go twice through the head.
-    """
-    features, loss_of = network.features(batch), partial(training_loss, settings.loss, labels=target)
-    if settings.r_drop == 0:
-        return network.head.loss(features, loss_of)
-    if settings.backbone_dropout == 0:
-        features = torch.cat([features, features])
-    one, other = network.head(features).chunk(2)
-    penalty = r_drop_penalty(settings.loss, one, other, target)
-    return (loss_of(one) + loss_of(other)) / 2 + settings.r_drop * penalty
 
 
 def steps_per_epoch(batches: Batches, settings: NeuralStage) -> int:
@@ -266,8 +255,8 @@ def advice_on_memory(settings: NeuralStage) -> Iterator[None]:
     """Say what to do where memory runs out, by a DataError."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
+    except RuntimeError as error:
+        if not should_reduce_batch_size(error):
             raise
         device_type = "cuda" if torch.cuda.is_available() else "cpu"
         together = min(settings.batch_size, micro_batch_size(device_type, settings.precision))

@@ -48,8 +48,8 @@ class PackageModel(UniMolModel):
         nn.Module.__init__(self)
         layer = ours.encoder.layers[0]
         heads = layer.attention_heads
-        self.padding_idx = ours.padding_idx
-        self.embed_tokens = nn.Embedding(*ours.embed_tokens.weight.shape, ours.padding_idx)
+        self.padding_idx = 0
+        self.embed_tokens = nn.Embedding(*ours.embed_tokens.weight.shape, 0)
         self.encoder = TransformerEncoderWithPair(
             len(ours.encoder.layers), ours.width, layer.fc1.out_features, heads, no_final_head_layer_norm=True
         )

@@ -8,19 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.inputs.encoders import pooled
 from models.settings import NeuralStage
-from models.training.heads import Head, Network, Pooling, build_head
-
-
-def square(y_pred: Tensor) -> Tensor:
-    return y_pred.square().mean()
-
-
-class Echo(nn.Module):
-    """A backbone that gives its input back."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
+from models.training.heads import Head, build_head
 
 
 class Mask(nn.Module):
@@ -39,7 +29,7 @@ def test_multi_sample_averages_the_losses_and_not_the_outputs() -> None:
     head.dropouts = nn.ModuleList(Mask(mask) for mask in ([1, 0], [0, 1], [1, 1]))
     nn.init.ones_(head.linear.weight)
     nn.init.zeros_(head.linear.bias)
-    loss = head.loss(torch.tensor([[1.0, 2.0]]), square)
+    loss = head.loss(torch.tensor([[1.0, 2.0]]), lambda y_pred: y_pred.square().mean())
     # Outputs 1, 2 and 3: the mean of their squares is 14/3; the square of their mean would be 4.
     assert loss.item() == pytest.approx(14 / 3)
     loss.backward()
@@ -57,24 +47,13 @@ def test_multi_sample_averages_the_losses_and_not_the_outputs() -> None:
     ],
 )
 def test_a_head_drops_by_its_rates_in_training_and_predicts_by_a_plain_pass(settings: Any, rates: list[float]) -> None:
-    network = Network(Echo(), build_head(NeuralStage.model_validate(settings), 64, 2))
-    assert [dropout.p for dropout in network.head.dropouts] == rates
-    batch = {"x": torch.randn(3, 64)}
-    assert not torch.equal(network(batch), network(batch))
-    network.eval()
-    assert torch.equal(network(batch), network.head.linear(batch["x"]))
-
-
-TOKENS = torch.tensor([[[1.0, 10.0], [3.0, 30.0], [100.0, 100.0]]])
-MASK = torch.tensor([[1, 1, 0]])
+    head, x = build_head(NeuralStage.model_validate(settings), 64, 2), torch.randn(3, 64)
+    assert [dropout.p for dropout in head.dropouts] == rates  # type: ignore[union-attr]
+    assert not torch.equal(head(x), head(x))
+    assert torch.equal(head.eval()(x), head.linear(x))
 
 
 def test_pooling_leaves_padding_out() -> None:
-    assert Pooling("mean", 2)(TOKENS, MASK).tolist() == [[2.0, 20.0]]
-    assert Pooling("cls", 2)(TOKENS, MASK).tolist() == [[1.0, 10.0]]
-    attention: Any = Pooling("attention", 2)
-    nn.init.zeros_(attention.score.weight)
-    assert attention(TOKENS, MASK).tolist() == [[2.0, 20.0]]
-    with torch.no_grad():
-        attention.score.weight[0, 0] = 0.5 * torch.log(torch.tensor(3.0))  # scores differ by log 3: weights 1/4, 3/4
-    assert attention(TOKENS, MASK)[0].tolist() == pytest.approx([2.5, 25.0])
+    tokens, mask = torch.tensor([[[1.0, 10.0], [3.0, 30.0], [100.0, 100.0]]]), torch.tensor([[1, 1, 0]])
+    assert pooled(tokens, mask, "mean").tolist() == [[2.0, 20.0]]
+    assert pooled(tokens, mask, "cls").tolist() == [[1.0, 10.0]]

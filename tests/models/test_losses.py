@@ -11,17 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from competition.errors import ConfigError, DataError
+from competition.errors import ConfigError
 from models.settings import LossName
 from models.training.labels import target_scale
-from models.training.losses import (
-    LOSSES,
-    Labels,
-    as_labels,
-    r_drop_penalty,
-    target_weights,
-    training_loss,
-)
+from models.training.losses import LOSSES, Labels, load_loss, target_weights
 
 NAN = float("nan")
 
@@ -45,7 +38,7 @@ def gaussian(mean: float, variance: float) -> Tensor:
 )
 def test_errors_are_averaged_over_the_labels_there_are(y: list[list[float]], loss: float, gradient: object) -> None:
     y_pred = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
-    found = training_loss("mse", y_pred, labels(y))
+    found = LOSSES["mse"].mean_error(y_pred, labels(y))
     found.backward()
     assert found.item() == pytest.approx(loss)
     assert y_pred.grad is not None and y_pred.grad.tolist() == gradient
@@ -56,19 +49,17 @@ def test_each_loss_of_the_settings_is_what_its_name_says() -> None:
     expected = {"mse": 4.625, "mae": 1.75, "huber": (0.125 + 2.5) / 2, "weighted_mae": 1.75}
     assert {*expected, "gaussian"} == set(LOSSES) == set(get_args(LossName))
     for name, loss in expected.items():
-        assert training_loss(name, torch.tensor([[0.5], [-3.0]]), labels([[0.0], [0.0]])).item() == pytest.approx(loss)
-
-
-def test_the_gaussian_loss_is_the_negative_log_likelihood_up_to_a_constant() -> None:
-    loss = training_loss("gaussian", gaussian(1.0, 0.25), labels([[2.0]]))
-    assert loss.item() == pytest.approx(0.5 * (math.log(0.25) + 1 / 0.25), rel=1e-5)
+        found = load_loss(name).mean_error(torch.tensor([[0.5], [-3.0]]), labels([[0.0], [0.0]]))
+        assert found.item() == pytest.approx(loss)
+    likelihood = LOSSES["gaussian"].mean_error(gaussian(1.0, 0.25), labels([[2.0]]))
+    assert likelihood.item() == pytest.approx(0.5 * (math.log(0.25) + 1 / 0.25), rel=1e-5)
 
 
 def test_weights_multiply_errors_and_do_not_cancel_out() -> None:
-    y_pred = torch.tensor([[1.0], [2.0]])
-    assert training_loss("mse", y_pred, labels([[0.0], [0.0]], [[1.0], [0.1]])).item() == pytest.approx(1.4 / 2)
+    y_pred, loss = torch.tensor([[1.0], [2.0]]), LOSSES["mse"]
+    assert loss.mean_error(y_pred, labels([[0.0], [0.0]], [[1.0], [0.1]])).item() == pytest.approx(1.4 / 2)
     # A batch of light rows alone must pull lightly.
-    assert training_loss("mse", y_pred[1:], labels([[0.0]], [[0.1]])).item() == pytest.approx(0.4)
+    assert loss.mean_error(y_pred[1:], labels([[0.0]], [[0.1]])).item() == pytest.approx(0.4)
 
 
 def test_weighted_mae_weighs_targets_by_range_and_root_of_labels_in_their_own_units() -> None:
@@ -84,33 +75,21 @@ def test_weighted_mae_weighs_targets_by_range_and_root_of_labels_in_their_own_un
 def test_the_r_drop_penalty_of_numbers_is_their_mean_squared_difference(weights: object, expected: float) -> None:
     one, other = torch.tensor([[1.0], [2.0]]), torch.tensor([[1.5], [0.0]])
     known = Labels(torch.zeros(2, 1), torch.tensor(weights))
-    assert r_drop_penalty("mse", one, other, known).item() == pytest.approx(expected)  # only where labels are
+    assert LOSSES["mse"].mean_penalty(one, other, known).item() == pytest.approx(expected)  # only where labels are
 
 
 def test_the_r_drop_penalty_of_distributions_is_the_symmetric_kl() -> None:
     def kl(m: float, v: float, other_m: float, other_v: float) -> float:
         return 0.5 * (math.log(other_v / v) + (v + (m - other_m) ** 2) / other_v - 1)
 
-    one, other, known = gaussian(1.0, 0.5), gaussian(2.0, 2.0), labels([[0.0]])
-    expected = (kl(1, 0.5, 2, 2) + kl(2, 2, 1, 0.5)) / 2
-    assert r_drop_penalty("gaussian", one, other, known).item() == pytest.approx(expected, rel=1e-4)
-
-
-def test_standardised_labels_have_mean_zero_and_unit_deviation_and_zero_weight_where_missing() -> None:
-    y = np.array([[1.0, 5.0], [3.0, NAN], [NAN, 5.0]])
-    mean, scale = target_scale(y)
-    assert (mean.tolist(), scale.tolist()) == ([2.0, 5.0], [1.0, 1.0])
-    found = as_labels(y, np.array([[1.0, 2.0], [0.5, 1.0], [1.0, 2.0]]), mean, scale)
-    assert found.y.tolist() == [[-1, 0], [1, 0], [0, 0]]
-    assert found.weights.tolist() == [[1, 2], [0.5, 0], [0, 2]]
-    with pytest.raises(DataError, match="target 'number 2'"):
-        target_scale(y[1:2])
+    found = LOSSES["gaussian"].mean_penalty(gaussian(1.0, 0.5), gaussian(2.0, 2.0), labels([[0.0]]))
+    assert found.item() == pytest.approx((kl(1, 0.5, 2, 2) + kl(2, 2, 1, 0.5)) / 2, rel=1e-4)
 
 
 def test_a_loss_of_the_users_gives_the_error_of_each_label(tmp_path: Path) -> None:
-    mine = tmp_path / "mine.py"
+    mine, one = tmp_path / "mine.py", labels([[0.0], [1.0]])
     mine.write_text("cubed = lambda a, b: (a - b).abs() ** 3\nmean = lambda a, b: cubed(a, b).mean()\n")
-    loss = training_loss(f"{mine}:cubed", torch.tensor([[1.0], [3.0]]), labels([[0.0], [1.0]]))
+    loss = load_loss(f"{mine}:cubed").mean_error(torch.tensor([[1.0], [3.0]]), one)
     assert loss.item() == pytest.approx((1 + 8) / 2)
-    with pytest.raises(ConfigError, match=r"the error of each label, \(1, 1\), and not.*returns \(\)"):
-        training_loss(f"{mine}:mean", torch.tensor([[1.0]]), labels([[0.0]]))
+    with pytest.raises(ConfigError, match="of each label"):
+        load_loss(f"{mine}:mean").mean_error(torch.tensor([[1.0], [3.0]]), one)

@@ -1,17 +1,17 @@
-"""Layers, rates and averages on a backbone of three layers."""
+"""Rates by layer, layers computed again, and the moving average, on a backbone of three layers."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from competition.errors import ConfigError
 from models.settings import NeuralStage
 from models.training.heads import Head, Network
-from models.training.optimizer import make_average, make_optimizer, moving_average, prepare_layers
+from models.training.optimizer import make_optimizer, moving_average, recompute_layers
 
 
 class Deep(nn.Module):
@@ -30,10 +30,6 @@ class Deep(nn.Module):
         return self.norm(x)
 
 
-def settings(**changes: Any) -> NeuralStage:
-    return NeuralStage.model_validate({"learning_rate": 1.0, **changes})
-
-
 def network() -> Network:
     torch.manual_seed(0)
     return Network(Deep(), Head(4, 1, [0.0]))
@@ -42,7 +38,7 @@ def network() -> Network:
 def in_optimizer(**changes: Any) -> dict[str, tuple[float, float]]:
     net = network()
     names = {id(parameter): name for name, parameter in net.named_parameters()}
-    groups = make_optimizer(net, settings(**changes)).param_groups
+    groups = make_optimizer(net, NeuralStage(learning_rate=1.0, **changes)).param_groups
     return {names[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
 
 
@@ -57,19 +53,9 @@ def test_layer_decay_lowers_the_rate_from_layer_to_layer_down_to_the_embeddings(
     assert without == {name for name in found if name.endswith("bias") or "norm" in name}
 
 
-def test_frozen_parts_are_not_trained_and_an_unknown_one_is_named() -> None:
-    net = network()
-    prepare_layers(net.backbone, settings(freeze=["embeddings", "encoder.layer.0."]))
-    assert [name for name, p in net.backbone.named_parameters() if not p.requires_grad] == [
-        "embeddings.weight", "embeddings.bias", "encoder.layer.0.weight", "encoder.layer.0.bias",
-    ]  # fmt: skip
-    with pytest.raises(ConfigError, match=r"'encoder\.layer\.7' is none of embeddings\.bias"):
-        prepare_layers(net.backbone, settings(freeze=["encoder.layer.7"]))
-
-
 def test_checkpointed_layers_give_the_same_gradients() -> None:
     plain, checkpointed = network(), network()
-    prepare_layers(checkpointed.backbone, settings(checkpoint_layers=True))
+    recompute_layers(checkpointed.backbone)
     x = torch.randn(5, 2)
     for net in (plain, checkpointed):
         net({"x": x}).square().mean().backward()
@@ -79,25 +65,10 @@ def test_checkpointed_layers_give_the_same_gradients() -> None:
 
 
 def test_the_moving_average_forgets_the_start_quickly_and_then_keeps_its_decay() -> None:
-    old, new = torch.tensor(0.0), torch.tensor(1.0)
-    assert moving_average(old, new, 1, decay=0.9).item() == pytest.approx(1 - 2 / 11)
-    assert moving_average(old, new, 1000, decay=0.9).item() == pytest.approx(0.1)
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        # The first step copies; then decays min(.15, 2/11) and min(.15, 3/12): .15 both times.
-        ({"average": "ema", "ema_decay": 0.15}, 0.15 * (0.15 * 1 + 0.85 * 2) + 0.85 * 6),
-        ({"average": "last_epochs"}, 3.0),
-    ],
-)
-def test_averages_are_what_a_hand_computes(changes: dict[str, Any], expected: float) -> None:
-    net = network()
-    average = make_average(net, settings(**changes))
-    assert average is not None
+    average, net = torch.optim.swa_utils.AveragedModel(network(), avg_fn=partial(moving_average, decay=0.2)), network()
     for value in (1.0, 2.0, 6.0):
         nn.init.constant_(net.head.linear.bias, value)
         average.update_parameters(net)
+    # The first step copies; then decays min(.2, 2/11) and min(.2, 3/12).
+    expected = 0.2 * (2 / 11 * 1 + 9 / 11 * 2) + 0.8 * 6
     assert average.module.head.linear.bias.item() == pytest.approx(expected)
-    assert make_average(net, settings()) is None

@@ -9,10 +9,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from accelerate.utils import set_seed
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from competition.errors import ConfigError, DataError
@@ -25,20 +25,25 @@ from models.training.heads import Head, Network
 from models.training.losses import Labels, target_weights
 from models.training.schedules import with_warmup
 
+X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+Y = np.stack([1000 + 50 * X[:, 0], -3 + 0.01 * np.sin(X[:, 1]) + 0.01 * X[:, 2]], axis=1).astype(np.float64)
+"""Two smooth functions of the points, in units far from 1."""
+INPUTS = Batches(list(X), np.arange(40) % 7, lambda items: {"x": torch.from_numpy(np.stack(items))})
+
 
 class Backbone(nn.Module):
-    """One hidden layer and a norm; remembers the sizes and types of its batches."""
+    """One hidden layer and a norm; remembers the types of its products."""
 
     def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
         self.hidden = nn.Linear(3, 24)
         self.norm = nn.LayerNorm(24)
         self.dropout = nn.Dropout(dropout)
-        self.seen: list[tuple[int, torch.dtype]] = []
+        self.seen: set[torch.dtype] = set()
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.hidden(x)
-        self.seen.append((len(x), hidden.dtype))
+        self.seen.add(hidden.dtype)
         return self.dropout(self.norm(torch.tanh(hidden)))
 
 
@@ -47,45 +52,40 @@ def network(seed: int = 0, rate: float = 0.0, dropout: float = 0.0) -> Network:
     return Network(Backbone(dropout), Head(24, 2, [rate]))
 
 
-def rows(n: int = 40, seed: int = 0) -> tuple[Batches, NDArray[np.float64]]:
-    """Points and two smooth functions of them, in units far from 1."""
-    x = np.random.default_rng(seed).normal(size=(n, 3)).astype(np.float32)
-    y = np.stack([1000 + 50 * x[:, 0], -3 + 0.01 * np.sin(x[:, 1]) + 0.01 * x[:, 2]], axis=1).astype(np.float64)
-    return batches(x), y
-
-
-def batches(x: NDArray[np.float32]) -> Batches:
-    return Batches(list(x), np.arange(len(x)) % 7, lambda items: {"x": torch.from_numpy(np.stack(items))})
-
-
 def settings(**changes: Any) -> NeuralStage:
     small = {"epochs": 30, "batch_size": 8, "learning_rate": 1e-2, "weight_decay": 0}
     return NeuralStage.model_validate({**small, **changes})
 
 
-def sample(inputs: Batches, y: NDArray[np.float64], weights: Any = 1.0) -> Sample:
+def sample(y: NDArray[np.float64] = Y, weights: Any = 1.0, inputs: Batches = INPUTS) -> Sample:
     return Sample(lambda number: inputs, y, weights * np.ones_like(y))
 
 
-def fit(folder: Path, net: Network | None = None, of: Sample | None = None, **changes: Any) -> Network:
+VALID = Sample(lambda number: INPUTS.take(np.arange(12)), Y[:12] + [20, 0.01], np.ones((12, 2)))
+
+
+def make(folder: Path, net: Network | None = None, progress: Any = None, **changes: Any) -> trainer.Trainer:
     folder.mkdir(exist_ok=True)
-    valid, progress = changes.pop("valid", None), changes.pop("progress", lambda done, total: None)
-    training = trainer.Trainer(net or network(), settings(**changes), 0, folder, progress)
-    training.fit(of or sample(*rows()), valid)
+    return trainer.Trainer(net or network(), settings(**changes), 0, folder, progress or (lambda done, total: None))
+
+
+def fit(folder: Path, net: Network | None = None, **changes: Any) -> Network:
+    of, valid = changes.pop("of", sample()), changes.pop("valid", None)
+    training = make(folder, net, **changes)
+    training.fit(of, valid)
     return training.network
 
 
-def predict(net: Network, folder: Path, inputs: Batches | None = None, n_targets: int = 2, **changes: Any) -> Any:
-    inputs = inputs or rows()[0]
+def predict(net: Network, folder: Path, inputs: Batches = INPUTS, n_targets: int = 2, **changes: Any) -> Any:
     return trainer.predict(net, lambda number: inputs, 1, settings(**changes), folder, n_targets)[0]
 
 
 def kept(folder: Path) -> dict[str, Tensor]:
-    return safetensors.torch.load_file(folder / "weights.safetensors")
+    return load_file(folder / trainer.WEIGHTS)
 
 
 def history(folder: Path, name: str) -> list[float]:
-    return [epoch[name] for epoch in read_json(folder / "training.json")["history"]]
+    return [epoch[name] for epoch in read_json(folder / trainer.TRAINING)["history"]]
 
 
 def plan(lengths: NDArray[np.int64], seed: int = 1, epoch: int = 0, device: str = "cpu", **changes: Any) -> list[Any]:
@@ -119,30 +119,32 @@ def test_a_step_is_drawn_whatever_the_length_and_its_micro_batches_pad_little_or
 
 
 def test_it_overfits_a_small_set_and_predicts_in_the_targets_units_whatever_order_and_company(tmp_path: Path) -> None:
-    inputs, y = rows()
     fit(tmp_path, epochs=100)
     fresh = network(seed=5)  # other random weights: all that counts is in the folder
     y_pred = predict(fresh, tmp_path)
-    assert (((y_pred - y) / y.std(axis=0)) ** 2).mean() < 0.03
-    order = np.random.default_rng(1).permutation(len(y))[:9]
-    assert np.allclose(predict(fresh, tmp_path, inputs.take(order)), y_pred[order], rtol=1e-6)
+    assert (((y_pred - Y) / Y.std(axis=0)) ** 2).mean() < 0.03
+    order = np.random.default_rng(1).permutation(len(Y))[:9]
+    assert np.allclose(predict(fresh, tmp_path, INPUTS.take(order)), y_pred[order], rtol=1e-6)
 
 
-def test_labels_have_their_weights_and_those_of_their_targets_and_a_weight_of_zero_trains_nothing(
+def test_labels_are_standardised_have_their_weights_and_those_of_their_targets_and_none_where_missing(
     tmp_path: Path,
 ) -> None:
-    inputs, y = rows()
-    labels = trainer.Trainer(network(), settings(loss="weighted_mae"), 0, tmp_path, lambda *_: None).prepare(
-        sample(inputs, y, np.array([1.0, 0.5]))
-    )
-    assert labels.weights[0].tolist() == pytest.approx(target_weights("weighted_mae", y) * [1, 0.5])
+    y = np.array([[1.0, 5.0], [3.0, np.nan], [np.nan, 9.0]])
+    labels = make(tmp_path, loss="weighted_mae").prepare(sample(y, np.array([1.0, 0.5])))
+    assert labels.y.tolist() == [[-1, -1], [1, 0], [0, 1]]
+    importance = target_weights("weighted_mae", y) * [1, 0.5]
+    assert labels.weights.numpy() == pytest.approx(importance * [[1, 1], [1, 0], [0, 1]])
+
+
+def test_a_weight_of_zero_trains_nothing(tmp_path: Path) -> None:
     found = []
-    for truth, weight in ((y, 0.0), (y * [1, -1], 0.0), (y, 1.0)):
-        net = fit(tmp_path, of=sample(inputs, truth, np.array([1.0, weight])), epochs=1)
+    for truth, weight in ((Y, 0.0), (Y * [1, -1], 0.0), (Y, 1.0)):
+        net = fit(tmp_path, of=sample(truth, np.array([1.0, weight])), epochs=1)
         found.append(kept(tmp_path)["backbone.hidden.weight"])
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
-    assert predict(net, tmp_path, n_targets=1).shape == (len(y), 1)  # the auxiliary one is left out
+    assert predict(net, tmp_path, n_targets=1).shape == (len(Y), 1)  # the auxiliary one is left out
 
 
 def test_the_gradient_of_a_step_is_clipped(tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_the_gradient_of_a_step_is_clipped(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_is_a_data_error_that_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="lower the stage's learning_rate"):
         fit(tmp_path, learning_rate=1e30, schedule="constant", warmup=0)
-    assert not (tmp_path / "weights.safetensors").exists()
+    assert not (tmp_path / trainer.WEIGHTS).exists()
 
 
 def test_the_rate_in_the_history_follows_the_schedule_and_progress_counts_every_step(tmp_path: Path) -> None:
@@ -167,43 +169,32 @@ def test_the_rate_in_the_history_follows_the_schedule_and_progress_counts_every_
 
 
 def test_best_on_held_out_keeps_the_weights_of_the_best_epoch_and_changes_no_training(tmp_path: Path) -> None:
-    inputs, y = rows()
     # The held-out labels are those of a start that training only moves away from: an early epoch is the best.
-    y_valid = np.repeat(y.mean(axis=0, keepdims=True), len(y), axis=0)
+    y_valid = np.repeat(Y.mean(axis=0, keepdims=True), len(Y), axis=0)
     changes = {"epochs": 8, "learning_rate": 3e-3}
-    net = fit(tmp_path / "best", valid=sample(inputs, y_valid), keep="best_on_held_out", **changes)
+    net = fit(tmp_path / "best", valid=sample(y_valid), keep="best_on_held_out", **changes)
     losses = history(tmp_path / "best", "held_out_evaluation_mode")
     assert losses.index(min(losses)) < 7
-    loss = (((predict(net, tmp_path / "best") - y_valid) / y.std(axis=0)) ** 2).mean()
+    loss = (((predict(net, tmp_path / "best") - y_valid) / Y.std(axis=0)) ** 2).mean()
     assert loss == pytest.approx(min(losses), rel=1e-5)
     fit(tmp_path / "last", **changes)
-    best, last = (read_json(tmp_path / name / "training.json") for name in ("best", "last"))
+    best, last = (read_json(tmp_path / name / trainer.TRAINING) for name in ("best", "last"))
     assert (best["mean"], best["scale"]) == (last["mean"], last["scale"])
     assert history(tmp_path / "best", "train_loss") == history(tmp_path / "last", "train_loss")
 
 
-def test_the_mean_of_the_last_two_epochs_is_that_of_the_weights_after_each(tmp_path: Path) -> None:
-    """At a constant rate a shorter run is the beginning of a longer one."""
-    mean = {"epochs": 3, "average": "last_epochs", "average_epochs": 2}
-    for name, changes in {"two": {"epochs": 2}, "three": {"epochs": 3}, "mean": mean}.items():
-        fit(tmp_path / name, schedule="constant", warmup=0, **changes)
-    two, three, found = (
-        safetensors.torch.load_file(tmp_path / name / trainer.WEIGHTS) for name in ("two", "three", "mean")
-    )
-    for name, tensor in found.items():
-        torch.testing.assert_close(tensor, (two[name] + three[name]) / 2)
-
-
 def test_watching_changes_no_prediction_and_tells_losses_with_dropout_on_and_off(tmp_path: Path) -> None:
-    valid, rate = sample(*rows(12, seed=3)), 0.3
     for monitor in ("none", "held_out"):
-        changes: dict[str, Any] = {"backbone_dropout": rate, "pooler_dropout": rate, "monitor": monitor, "epochs": 2}
-        fit(tmp_path / monitor, network(dropout=rate, rate=rate), valid=valid, **changes)
+        changes: dict[str, Any] = {"backbone_dropout": 0.3, "pooler_dropout": 0.3, "monitor": monitor, "epochs": 2}
+        fit(tmp_path / monitor, network(dropout=0.3, rate=0.3), valid=VALID, **changes)
     assert sha256_of(tmp_path / "none" / trainer.WEIGHTS) == sha256_of(tmp_path / "held_out" / trainer.WEIGHTS)
-    assert read_json(tmp_path / "held_out" / trainer.MEASURES)["seconds_per_step"] > 0
+    measures = read_json(tmp_path / "held_out" / trainer.MEASURES)
+    assert measures["seconds_per_step"] > 0
     for part in ("train", "held_out"):
         on, off = (history(tmp_path / "held_out", f"{part}_{mode}_mode") for mode in ("training", "evaluation"))
         assert all(a != b for a, b in zip(on, off, strict=True))
+        assert measures[f"{part}_evaluation_mode"] == off[-1]
+    assert measures["held_out_evaluation_mode"] > measures["train_evaluation_mode"]  # its labels are moved
 
 
 @pytest.mark.parametrize(("rate", "on"), [(0.0, {}), (0.3, {"backbone.dropout.p": 0.3})])
@@ -212,7 +203,7 @@ def test_rates_are_set_and_audited_and_listed_where_they_are_on(tmp_path: Path, 
         net = fit(tmp_path, network(dropout=0.1, rate=0.25), epochs=1, backbone_dropout=rate)
     assert audit.called is (rate == 0)
     assert net.backbone.dropout.p == rate
-    assert read_json(tmp_path / "training.json")["dropout"] == {**on, "head.dropouts.0.p": 0.25}
+    assert read_json(tmp_path / trainer.TRAINING)["dropout"] == {**on, "head.dropouts.0.p": 0.25}
 
 
 def test_in_bf16_products_are_of_half_precision_while_weights_and_predictions_on_a_cpu_are_not(
@@ -220,7 +211,7 @@ def test_in_bf16_products_are_of_half_precision_while_weights_and_predictions_on
 ) -> None:
     monkeypatch.setattr(trainer, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
     net = fit(tmp_path, precision="bf16", epochs=1)
-    assert torch.bfloat16 in {dtype for _, dtype in net.backbone.seen}
+    assert torch.bfloat16 in net.backbone.seen
     assert {weights.dtype for weights in net.state_dict().values()} == {torch.float32}
     if not torch.cuda.is_available():
         np.testing.assert_array_equal(predict(net, tmp_path, precision="bf16"), predict(net, tmp_path))
@@ -229,16 +220,16 @@ def test_in_bf16_products_are_of_half_precision_while_weights_and_predictions_on
 
 
 def test_several_small_batches_in_a_step_train_as_one_large_batch(tmp_path: Path) -> None:
-    inputs, y = rows(32)
+    y = Y[:32].copy()
     y[:20, 0] = np.nan  # batches with few labels must not count as much as those with many
-    of = sample(replace(inputs, lengths=np.zeros(32, dtype=np.int64)), y)
+    of = sample(y, inputs=replace(INPUTS.take(np.arange(32)), lengths=np.zeros(32, dtype=np.int64)))
     one, four = (fit(tmp_path / str(n), of=of, epochs=3, batch_size=32 // n, accumulate=n).state_dict() for n in (1, 4))
     for name, tensor in one.items():
         assert torch.allclose(tensor, four[name], atol=1e-5), name
 
 
 @pytest.mark.parametrize("backbone_dropout", [0.0, 0.1])
-def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference(backbone_dropout: float) -> None:
+def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference(backbone_dropout: float, tmp_path: Path) -> None:
     class Two(nn.Module):
         """A head that adds 1 to the second pass."""
 
@@ -248,38 +239,33 @@ def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference(backbone_dr
 
     net = Network(nn.Identity(), Two())
     net.features = lambda batch: batch["x"]  # type: ignore[method-assign, assignment]
-    labels = Labels(torch.zeros(2, 1), torch.ones(2, 1))
-    config = settings(r_drop=3.0, pooler_dropout=0.1, backbone_dropout=backbone_dropout)
+    training = make(tmp_path, net, r_drop=3.0, pooler_dropout=0.1, backbone_dropout=backbone_dropout)
     inputs = Batches([1.0, 2.0], np.ones(2, dtype=np.int64), lambda items: {"x": torch.tensor(items)[:, None]})
-    (((batch, target, _),),) = inputs.steps(labels, config, 0, 0, torch.device("cpu"))
+    labels, device = Labels(torch.zeros(2, 1), torch.ones(2, 1)), torch.device("cpu")
+    (((batch, target, _),),) = inputs.steps(labels, training.settings, 0, 0, device)
     assert len(batch["x"]) == (4 if backbone_dropout else 2)  # where the backbone drops it runs on each row twice
     # Squares 1, 4 and 4, 9: means 2.5 and 6.5; the passes differ by 1 everywhere.
-    assert trainer.label_loss(net, batch, target, config).item() == pytest.approx((2.5 + 6.5) / 2 + 3.0 * 1)
+    assert training.loss_of(batch, target).item() == pytest.approx((2.5 + 6.5) / 2 + 3.0 * 1)
 
 
 def test_mc_dropout_gives_a_mean_and_a_deviation_that_grows_with_the_rate(tmp_path: Path) -> None:
-    inputs, y = rows()
     net, deviations = fit(tmp_path), []
     for rate in (0.05, 0.5):
         net.head.dropouts[0].p = rate
         chosen = settings(mc_dropout=20, pooler_dropout=rate)
-        y_pred, spread = trainer.predict(net, lambda number: inputs, 1, chosen, tmp_path, 2)
-        assert np.corrcoef(y_pred[:, 0], y[:, 0])[0, 1] > 0.8
-        deviations.append((spread / y.std(axis=0)).mean())
+        y_pred, spread = trainer.predict(net, lambda number: INPUTS, 1, chosen, tmp_path, 2)
+        assert np.corrcoef(y_pred[:, 0], Y[:, 0])[0, 1] > 0.8
+        deviations.append((spread / Y.std(axis=0)).mean())
     assert 0 < 2 * deviations[0] < deviations[1]
 
 
 def test_memory_that_runs_out_names_a_batch_size_to_try() -> None:
-    with pytest.raises(DataError, match=r"Set batch_size: 4 and accumulate: 2"), trainer.advice_on_memory(settings()):
+    with pytest.raises(DataError, match=r"batch_size: 4 and accumulate: 2"), trainer.advice_on_memory(settings()):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"average": "ema", "schedule": "cosine"},
-        {"average": "last_epochs", "accumulate": 2, "batch_size": 4, "keep": "best_on_held_out"},
-    ],
+    "changes", [{"schedule": "cosine"}, {"accumulate": 2, "batch_size": 4, "keep": "best_on_held_out"}]
 )
 def test_a_fold_that_was_interrupted_goes_on_to_the_same_predictions(
     tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -292,7 +278,7 @@ def test_a_fold_that_was_interrupted_goes_on_to_the_same_predictions(
         if seen == list(range(1, 24)):  # in the middle of the fifth of six epochs
             raise KeyboardInterrupt
 
-    changes = {"epochs": 6, "pooler_dropout": 0.3, "valid": sample(*rows(12, seed=3)), **changes}
+    changes = {"epochs": 6, "average": "ema", "pooler_dropout": 0.3, "valid": VALID, **changes}
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path / "killed", network(rate=0.3), progress=progress, **changes)
     assert not (tmp_path / "killed" / trainer.WEIGHTS).exists()

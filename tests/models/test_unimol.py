@@ -18,8 +18,8 @@ from models.inputs import conformers
 from models.settings import UnimolStage
 from models.stage import read_notes
 from models.stages import pairs, unimol
-from models.stages.unimol import Unimol, UnimolBackbone, collate, encode, read_vocabulary
-from models.stages.unimol_shared import load_checkpoint
+from models.stages.unimol import Unimol, UnimolBackbone, encode, read_vocabulary
+from models.stages.unimol_shared import collate, load_checkpoint
 from models.training.dropout import audit, rates, set_rates
 from tests.models import made
 from tests.models.published import PackageModel, compare
@@ -37,7 +37,7 @@ def stage(**values: Any) -> UnimolStage:
 
 
 def batch() -> dict[str, torch.Tensor]:
-    return collate([encode(METHANOL, FILE_ORDER, False), encode(METHANOL[:2], FILE_ORDER, False)], 0)
+    return collate([encode(METHANOL, FILE_ORDER, False), encode(METHANOL[:2], FILE_ORDER, False)])
 
 
 def backbone(architecture: str = "compact", small: bool = False) -> UnimolBackbone:

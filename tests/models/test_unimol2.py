@@ -18,7 +18,8 @@ from competition.errors import ConfigError
 from models.inputs.conformers import embedded, prepared
 from models.registry import build_stage
 from models.settings import Unimol2Stage, UnimolStage
-from models.stages.unimol2 import UNKNOWN, Unimol2, Unimol2Backbone, collate, featurise
+from models.stages.unimol2 import UNKNOWN, Unimol2, Unimol2Backbone, featurise
+from models.stages.unimol_shared import collate
 from models.training.dropout import audit, rates, set_rates
 from tests.models import made
 from tests.models.published import PackageModel2, compare
@@ -55,16 +56,6 @@ def test_heavy_atoms_only_and_an_open_end_is_an_unknown_atom() -> None:
     assert item("[H][H]")["tokens"].tolist() == [1, 1]
     heavy = AllChem.MolFromSmiles("[2H]OC")
     assert featurise(heavy, embedded(heavy)[0])["tokens"].tolist() == [8, 6]
-
-
-def test_bonded_atoms_of_a_prepared_molecule_are_a_bond_apart() -> None:
-    molecule = prepared("*CC(*)c1ccccc1", "all", "cyclic_dimer")
-    features = featurise(molecule, embedded(molecule)[0])
-    distance = np.linalg.norm(features["coordinates"][:, None] - features["coordinates"], axis=-1)
-    bonded = features["shortest_path"] == 2
-    assert len(features["tokens"]) == 16
-    assert 1.1 < distance[bonded].min() <= distance[bonded].max() < 1.7
-    assert distance[features["shortest_path"] > 2].min() > 1.9
 
 
 def test_outputs_and_gradients_are_those_of_the_package() -> None:
