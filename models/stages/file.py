@@ -96,11 +96,10 @@ def fold_mark(oof_file: Path, id_column: str, ids: list[str], folds: NDArray[np.
 
     `oof_file` has all of `ids` whose fold is not -1.
     """
-    table = read_text_table(oof_file)
+    table, scored = read_text_table(oof_file).set_index(id_column), folds >= 0
     if FOLD not in table:
         return "unknown folds"
-    scored = folds >= 0
-    theirs = table.set_index(id_column)[FOLD].str.strip().loc[np.array(ids, dtype=object)[scored]]
+    theirs = table[FOLD].str.strip().loc[np.array(ids, dtype=object)[scored]]
     if (theirs == "").any():
         return "unknown folds"
     same = np.array_equal(pd.factorize(theirs)[0], pd.factorize(folds[scored])[0])

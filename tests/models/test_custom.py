@@ -26,10 +26,17 @@ class Mine:
 ROWS = rows(np.zeros((3, 2)), s=["C", "CC", "CCC"])
 
 
+def predicted(folder: Path, old: str = "", new: str = "") -> np.ndarray:
+    (folder / "own.py").write_text(CLASS.replace(old, new) if old else CLASS)
+    config = CustomStage(kind="custom", code=f"{folder / 'own.py'}:Mine")
+    stage = build_stage(config, context(folder, ("y", "z"), smiles=["s"]))
+    stage.fit(ROWS, None, folder)
+    return stage.predict(ROWS.without_labels(), folder)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("", "", None),
         ("self.fitted = True", "raise KeyError('boom')", r"own\.py:Mine raised KeyError in line 7: 'boom'"),
         ("[0.5] * self.n_outputs", "[0.5]", r"finite numbers of shape \(3, 2\).* it returned the shape \(3, 1\)"),
         ("0.5", "float('nan')", "6 not finite"),
@@ -38,19 +45,10 @@ ROWS = rows(np.zeros((3, 2)), s=["C", "CC", "CCC"])
         ("train, valid, folder", "train", r"raised TypeError: .*fit\(\) takes 2 positional arguments"),
     ],
 )
-def test_a_list_of_numbers_is_a_prediction_and_what_a_class_does_wrong_is_one_sentence(
-    tmp_path: Path, old: str, new: str, says: str | None
-) -> None:
-    (tmp_path / "own.py").write_text(CLASS.replace(old, new) if old else CLASS)
-
-    def predicted() -> np.ndarray:
-        config = CustomStage(kind="custom", code=f"{tmp_path / 'own.py'}:Mine")
-        stage = build_stage(config, context(tmp_path, ("y", "z"), smiles=["s"]))
-        stage.fit(ROWS, None, tmp_path)
-        return stage.predict(ROWS.without_labels(), tmp_path)
-
-    if says is None:
-        assert np.array_equal(predicted(), np.full((3, 2), 0.5))
-        return
+def test_what_a_class_does_wrong_is_one_sentence(tmp_path: Path, old: str, new: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        predicted()
+        predicted(tmp_path, old, new)
+
+
+def test_a_list_of_numbers_is_a_prediction(tmp_path: Path) -> None:
+    assert np.array_equal(predicted(tmp_path), np.full((3, 2), 0.5))

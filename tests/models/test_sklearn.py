@@ -31,7 +31,7 @@ def fit(folder: Path, y: Any, regressor: str = "Ridge", told: Any = None, weight
     return stage
 
 
-def test_a_missing_number_is_the_median_of_the_training_rows_and_one_far_outside_counts_as_their_end(
+def test_a_missing_number_is_the_median_and_one_far_outside_counts_as_the_end_of_the_training_rows(
     tmp_path: Path,
 ) -> None:
     stage = fit(tmp_path, [0.0, 1, 2, 3, 4, 2], "LinearRegression", x=np.array([0.0, 1, 2, 3, 4, np.nan]))

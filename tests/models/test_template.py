@@ -56,14 +56,8 @@ def test_a_reaction_is_respelled_as_a_whole_and_all_else_column_by_column(templa
     assert seen == ([text] if whole else [INPUTS[name][0] for name in found.columns if name in "abc"])
 
 
-@pytest.mark.parametrize(
-    ("template", "columns", "said"),
-    [
-        ("{a}>>{d}", [], r"\(a, b, c, s t\); found d\."),
-        ("{a", [], "names columns in braces"),
-        ("{a}>>{b}", ["a"], r"must be those of the template \(a, b\)"),
-    ],
-)
-def test_a_template_that_cannot_be_read_is_a_config_error(template: str, columns: list[str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        read(template, **({"columns": columns} if columns else {}))
+def test_a_template_that_cannot_be_read_is_a_config_error() -> None:
+    wrong = (("{a}>>{d}", [], "found d"), ("{a", [], "in braces"), ("{a}>>{b}", ["a"], "those of the template"))
+    for template, columns, said in wrong:
+        with pytest.raises(ConfigError, match=said):
+            read(template, columns=columns)
