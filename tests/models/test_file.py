@@ -47,7 +47,7 @@ def test_a_job_hands_out_predictions_by_id_under_the_submissions_names_and_needs
 
 def test_the_key_is_that_of_the_content_and_not_of_the_place(tmp_path: Path) -> None:
     def key(folder: str) -> str:
-        return planned(tmp_path, stages={"theirs": {"kind": "file", "folder": folder}})[-1].keys["theirs"]
+        return planned(tmp_path, stages={"theirs": {"kind": "file", "folder": folder}}).keys["theirs"]
 
     theirs = write_theirs(tmp_path / "here", *mixed_tables(), ["lumo", "mu"])
     before = key("here")
