@@ -49,12 +49,6 @@ def require_columns(table: pd.DataFrame, names: list[str], where: object) -> Non
         raise DataError(f"{where}: columns are lacking: {lacking} (it has {', '.join(table.columns)}); correct them.")
 
 
-def require_rows(table: pd.DataFrame, where: object) -> None:
-    """Refuse an empty table."""
-    if table.empty:
-        raise DataError(f"{where} has no row below its header.")
-
-
 def check_ids(ids: pd.Series, where: object) -> None:
     """Refuse an empty or a doubled id."""
     if len(empty := ids.index[ids.str.strip() == ""]):
@@ -67,7 +61,6 @@ def read_named_rows(file: Path, columns: list[str]) -> pd.DataFrame:
     """A CSV of the user's as text, which has these columns, the first of them with an id of its own in each row."""
     table = read_text_table(file)
     require_columns(table, columns, file)
-    require_rows(table, file)
     check_ids(table[columns[0]], file)
     return table
 
@@ -125,6 +118,8 @@ def clean_inputs(
                 advice += ', or empty_smiles: "[Ar]" where an empty cell means no molecule'
             refuse(table, wrong, name, config.id, where, what, f"{advice}.")
         dropped |= wrong
+    if dropped.all():
+        raise DataError(f"{where} has no row whose molecules and texts can be read.")
     for name in config.numeric:
         clean[name] = parse_numbers(table, name, config.id, where)
         keys[name] = clean[name].map(repr)

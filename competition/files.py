@@ -131,8 +131,8 @@ def read_text_table(path: Path) -> pd.DataFrame:
         raise DataError(f"there is no file {path}; correct the path.") from None
     except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path} cannot be read as a CSV file in UTF-8: {error}.") from None
-    if not rows:
-        raise DataError(f"{path} is empty; it needs a header and rows.")
+    if len(rows) < 2:
+        raise DataError(f"{path} has no row below a header; it needs both.")
     header = rows.pop(next(iter(rows)))
     for sign, name in ((";", "semicolons"), ("\t", "tabs")):
         if len(header) == 1 and sign in header[0]:

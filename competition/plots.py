@@ -6,6 +6,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+from competition.files import write_atomically
+
 STYLE = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "font.size": 9,
     "figure.constrained_layout.use": True, "svg.fonttype": "none", "svg.hashsalt": "plots", "legend.frameon": False,
@@ -35,8 +37,6 @@ def as_svg(figure: Any) -> str:
 
 def save_figure(figure: Any, path: Path) -> None:
     """Write the figure whole or not at all, as the suffix of `path` says (.png or .svg)."""
-    from competition.files import write_atomically
-
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:], dpi=150)
     write_atomically(path, buffer.getvalue())

@@ -6,14 +6,13 @@ Writes: prepared/train.parquet, test.parquet, sample_submission.parquet and repo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from competition import clean, command
-from competition.clean import check_ids, listed, parse_numbers, refuse, require_rows
+from competition.clean import check_ids, listed, parse_numbers, refuse
 from competition.config import CompetitionConfig, find_config, load_competition, require_own_products
 from competition.errors import DataError, SubmissionError
 from competition.extra import with_extra_rows, with_features
@@ -24,8 +23,7 @@ from competition.paths import Paths
 from competition.tables import FOLD, INPUT_KEY, TIME, WEIGHT
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(NamedTuple):
     """Clean tables of a competition and what was found on the way."""
 
     train: pd.DataFrame
@@ -48,7 +46,6 @@ def prepare(config: CompetitionConfig) -> Prepared:
     if config.group and config.group not in train:
         train[config.group] = raw[config.group].str.strip()
     train = pd.concat([train, _of_training_rows(raw, config)], axis=1)[~dropped].reset_index(drop=True)
-    require_rows(train, f"{config.train} without its unparsable rows")
     unlabelled = [name for name in labels if train[name].isna().all()]
     if unlabelled:
         raise DataError(f"{config.train} has no label at all for {', '.join(unlabelled)}; take it out of the YAML.")
@@ -78,7 +75,6 @@ def prepare_test(config: CompetitionConfig, file: Path) -> tuple[pd.DataFrame, l
     raw = clean.read_named_rows(file, [config.id, *config.inputs])
     test, dropped = clean.clean_inputs(raw, config, file, in_train=False)
     test, ids = test[~dropped].reset_index(drop=True), raw[config.id]
-    require_rows(test, f"{file} without its unparsable rows")
     return with_features(test, config), list(ids), list(ids[dropped])
 
 
@@ -154,20 +150,15 @@ def describe(report: dict[str, Any]) -> str:
 def run(config: CompetitionConfig, paths: Paths, yaml_file: Path) -> str:
     """Write the clean tables of the competition of a YAML, or keep them; returns what was found, in words."""
     require_own_products(paths, yaml_file)
-    prepared = prepare(config)
-    contents = {
-        paths.owner: f"{yaml_file.resolve()}\n".encode(),
-        paths.train: as_parquet(prepared.train),
-        paths.test: as_parquet(prepared.test),
-        paths.sample: as_parquet(prepared.sample),
-        paths.prepare_report: as_json(prepared.report).encode(),
-    }
+    *tables, report = prepare(config)
+    contents = dict(zip((paths.train, paths.test, paths.sample), map(as_parquet, tables), strict=True))
+    contents |= {paths.owner: f"{yaml_file.resolve()}\n".encode(), paths.prepare_report: as_json(report).encode()}
     changed = [path for path, content in contents.items() if not path.exists() or path.read_bytes() != content]
     if changed:
         command.require_no_training(paths)
     for path in changed:
         write_atomically(path, contents[path])
-    return describe(prepared.report)
+    return describe(report)
 
 
 def main() -> None:

@@ -14,12 +14,9 @@ from competition.files import read_table
 
 INPUT_KEY = "__input"
 """Column of a prepared table: equal where the whole input is the same (canonical molecules, normalised text)."""
-
-WEIGHT, EXTRA, FEATURE = "__weight", "__extra", "feature "
-"""Columns of a prepared training table: weight of a row, whether it comes from extra_train; prefix of own features."""
-
-TIME, FOLD = "__time", "__fold"
-"""Columns of a prepared training table, where configured: time of a row as a number, fold of the user's own."""
+FEATURE = "feature "  # what columns with features of the user's own begin with
+WEIGHT, EXTRA, TIME, FOLD = "__weight", "__extra", "__time", "__fold"
+"""Columns of a training table, where configured: weight, whether from extra_train, time as a number, own fold."""
 
 
 @dataclass(frozen=True)

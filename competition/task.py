@@ -51,14 +51,9 @@ def task_of(config: CompetitionConfig) -> Task:
 
 
 def to_sample(task: Task, y_pred: NDArray[np.float64]) -> pd.DataFrame:
-    """Predictions as the columns that the sample asks for, without the id.
+    """Predictions, (n_rows, n_outputs), as the columns that the sample asks for, without the id.
 
-    Args:
-        y_pred: (n_rows, n_outputs), in the order of `task.outputs`.
-
-    Returns:
-        (n_rows, n_columns of the sample), in the order of `task.columns_in_sample`. In regression these are the outputs
-        under the sample's names.
+    In regression these are the outputs under the sample's names.
     """
     if task.problem_type != "regression":
         raise NotImplementedError(f"no submission is written for problem_type {task.problem_type} yet")
