@@ -260,10 +260,7 @@ def _digests(job: Job, test_key: str) -> list[str]:
     """Name of a finished job and the digests of its predictions, which have to be as it wrote them."""
     test = job.test_file(test_key)
     if not job.has_predicted(test_key):
-        raise DataError(
-            f"every job must be finished and have predicted the test table; {job.folder} "
-            f"{'lacks ' + test.name if job.finished else 'is not finished'}. Run ./run.sh train."
-        )
+        raise DataError(f"{job.folder} is not finished, or has not predicted the test table. Run ./run.sh train.")
     if job.fold == ALL:
         return [job.name, sha256_of(test)]
     known = read_json(job.folder / REPORT, "files")["files"][job.oof_file.name]["sha256"]

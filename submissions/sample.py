@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from competition.errors import DataError, SubmissionError
+from competition.errors import SubmissionError
 from competition.files import read_text_table, write_table
 from competition.metrics import Array
 from competition.task import Task, to_sample
@@ -43,10 +43,7 @@ def write_submission(
 
 def check_submission(path: Path, sample: pd.DataFrame, id_column: str) -> None:
     """Read a file as a judge would; a SubmissionError where it does not fit the sample or has no finite numbers."""
-    try:
-        table = read_text_table(path)
-    except DataError as error:
-        raise SubmissionError(str(error)) from None
+    table = read_text_table(path)
     if list(table.columns) != list(sample.columns):
         raise SubmissionError(
             f"{path} must have the columns {', '.join(sample.columns)} in this order; found {', '.join(table.columns)}."

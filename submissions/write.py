@@ -152,7 +152,7 @@ def _against_previous(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any] | N
     if name == run.name or not file.exists():
         return None
     before = read_table(file, ["id"]).set_index("id").reindex(index=run.columns.ids, columns=run.task.outputs)
-    return _against(rule, y_pred, name, before.to_numpy()) if before.notna().any(axis=None) else None
+    return _against(rule, y_pred, name, before.to_numpy()) if before.notna().all(axis=1).any() else None
 
 
 def describe(run: Run, choice: dict[str, Any]) -> list[str]:

@@ -96,13 +96,6 @@ def ids_alone(folder: Path, **inputs: list) -> tuple[list[str], pd.DataFrame, pd
     return write_tables(folder, train_table, test, test[["id"]].assign(p=0.0, q=0.0)), train_table, test
 
 
-def make_config(path: Path, options: list[str]) -> None:
-    """`new`, and settings for a plain mean in little time."""
-    new.main([str(path), *options])
-    text = path.read_text().replace("n_folds: 10", "n_folds: 3")
-    path.write_text(text + "submissions: {default: mean, margin: 100, bootstrap: 100, trials: 2, stack: false}\n")
-
-
 def full(path: Path) -> tuple[Run, dict[str, list[str]]]:
     """What `./run.sh full` does, but for the report; the run, and the marks of its stages."""
     check(load_config(str(path)))
@@ -120,7 +113,9 @@ def test_a_competition_of_nothing_but_files_gives_a_blend_of_them(
     write_theirs(given / "a b", train_table, test, TARGETS, seed=1)
     write_theirs(given / "c", train_table, test, TARGETS, folds=np.arange(N_TRAIN) % 4, seed=2)
     (given / "empty").mkdir()
-    make_config(path, [*options, "--oof", str(given)])
+    new.main([str(path), *options, "--oof", str(given)])
+    text = path.read_text().replace("n_folds: 10", "n_folds: 3")
+    path.write_text(text + "submissions: {default: mean, margin: 100, bootstrap: 100, trials: 2, stack: false}\n")
     out = capsys.readouterr().out
     assert "no inputs, 2 targets" in out and "empty" in out
     assert yaml.safe_load(path.read_text())["stages"] == {
