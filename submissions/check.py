@@ -6,6 +6,7 @@ Writes: nothing.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from competition import command
 from competition.config import CompetitionConfig
 from competition.errors import ConfigError, DataError
-from competition.metrics import load_metric
+from competition.files import as_json
+from competition.metrics import Array, Metric, load_metric
 from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare
 from competition.tables import own_rows
@@ -33,7 +35,16 @@ from models.stages.custom import load_custom
 from models.stages.file import FOLD_MARKS, check_predictions
 from models.training.labels import require_log1p
 from models.training.machine import cpu_has_bf16, require_precision, usable_gpus
+from submissions.blend.candidates import candidate
+from submissions.blend.postprocess import fit_steps
+from submissions.blend.problem import Matrices
+from submissions.blend.stored import from_json, to_json, users
+from submissions.columns import column_names
 from submissions.config import Config, load_config
+
+N_TRIED = 100
+"""Made-up rows on which functions of the user's are tried."""
+KEEPS = "return a dataclass of numbers, texts and arrays, which is written as JSON and read again"
 
 
 def check(config: Config, here: bool = True) -> str:
@@ -48,9 +59,10 @@ def check(config: Config, here: bool = True) -> str:
     prepared = prepare(competition)
     own = own_rows(prepared.train)
     folds = divide(config.folds, own, competition, competition.seed)[0]
-    _check_metric(competition, own[competition.targets].to_numpy(dtype=np.float64), folds)
-    for where, named in user_code(config.submissions.model_dump(), "submissions"):
-        load_user_code(where, named, "what it names")
+    y = own[competition.targets].to_numpy(dtype=np.float64)
+    metric = load_metric(competition.metric, competition.greater_is_better)
+    _check_metric(metric, competition.targets, y, folds)
+    _try_users_blending(config, metric, y)
     lines, mistakes = [describe(prepared.report)], []
     for name, stage in config.stages.items():
         try:
@@ -76,12 +88,11 @@ def _check_stage(
     if stage.kind in ("gnn", "unimol", "unimol2"):
         molecule_columns(stage.columns, competition.smiles, stage.kind)
     if isinstance(stage, TextStage):
-        template = read_template(stage, competition)
-        in_order = getattr(stage, "enumerate_smiles", False) == "order"
-        if in_order and not any("." in text for text in template.texts(prepared.train, " ")):
+        texts = read_template(stage, competition).texts(prepared.train, " ")
+        if getattr(stage, "enumerate_smiles", False) == "order" and not any("." in text for text in texts):
             raise ConfigError(
-                "enumerate_smiles: order needs cells or sides of a reaction with several molecules; there are none "
-                f"in {', '.join(template.columns)}. Set true, for other spellings, or leave it out."
+                "enumerate_smiles: order needs cells or sides of a reaction with several molecules, and no text has "
+                "them. Set true, for other spellings, or leave it out."
             )
     if stage.target_transform == "log1p":
         require_log1p(own_rows(prepared.train)[competition.targets].to_numpy(dtype=np.float64))
@@ -102,18 +113,40 @@ def _check_stage(
     return said + (f"; {mark}: {FOLD_MARKS[mark]}" if mark else "")
 
 
-def _check_metric(competition: CompetitionConfig, y: NDArray[np.float64], folds: NDArray[np.int64]) -> None:
+def _try_users_blending(config: Config, metric: Metric, y: Array) -> None:
+    """Fit, keep and use the user's own candidates and steps on a few made-up rows, by what the run will call."""
+    settings, rng, inputs = config.submissions, np.random.default_rng(0), np.arange(N_TRIED).astype(str)
+    drawn = np.column_stack([rng.choice(labels[np.isfinite(labels)], N_TRIED) for labels in y.T])
+    drawn[0, np.isnan(y).any(axis=0)] = np.nan
+    P = np.stack([_near(drawn, metric, rng) for _ in column_names(config)], axis=1)
+    m = Matrices(P, drawn, np.arange(N_TRIED) % 5, metric, settings.weights)
+    for _, named in user_code([settings.default, *settings.candidates]):
+        fitted = candidate(named).fit(m)
+        with users(named, KEEPS):
+            from_json(json.loads(as_json(to_json(fitted))), named).predict(P)
+    for _, named in user_code(settings.postprocess):
+        for step in fit_steps([named], P[:, 0, 0], drawn[:, 0], inputs).values():
+            with users(named, KEEPS):
+                from_json(json.loads(as_json(to_json(step))), named).predict(P[:, 0, 0], inputs)
+
+
+def _near(y: Array, metric: Metric, rng: np.random.Generator) -> Array:
+    """Predictions near labels, where the metric is defined for them."""
+    y = np.where(np.isnan(y), np.nanmean(y, axis=0), y)
+    near = y + 0.1 * np.nanstd(y, axis=0) * rng.normal(size=y.shape)
+    return np.where(near > metric.above, near, y)
+
+
+def _check_metric(metric: Metric, targets: list[str], y: Array, folds: NDArray[np.int64]) -> None:
     """A metric must be a finite number for predictions near the labels, wherever a run takes it: on all rows, on those
     of each fold, and on rows drawn with repetition."""
-    rng, metric = np.random.default_rng(0), load_metric(competition.metric, competition.greater_is_better)
-    y_pred = np.where(np.isnan(y), np.nanmean(y, axis=0), y)
-    near = y_pred + 0.1 * np.nanstd(y, axis=0) * rng.normal(size=y.shape)
-    y_pred = np.where(near > metric.above, near, y_pred)
+    rng = np.random.default_rng(0)
+    y_pred = _near(y, metric, rng)
     subsets = {"all rows that are scored": np.flatnonzero(folds >= 0)}
     subsets |= {f"the rows of fold {fold}": np.flatnonzero(folds == fold) for fold in range(int(folds.max()) + 1)}
     subsets["rows drawn with repetition"] = rng.integers(len(y), size=len(y))
     for i, (named, rows) in enumerate(subsets.items()):
-        score, labels = metric(y[rows], y_pred[rows]), pd.DataFrame(y[rows], columns=competition.targets)
+        score, labels = metric(y[rows], y_pred[rows]), pd.DataFrame(y[rows], columns=targets)
         equal = list(labels.columns[labels.nunique() < 2])
         if np.isfinite(score) or (equal and i):  # within a fold R2 and correlations may have no value to give
             continue

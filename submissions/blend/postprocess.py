@@ -13,7 +13,7 @@ to be. Fitting, choice and use see the rows they are given and no other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -140,9 +140,10 @@ def fit_step(named: str, y_pred: Array, y: Array) -> Step | None:
         return STEPS[named](y_pred, y)
     function = load_user_code("submissions.postprocess", named, "fit(y_pred, y)")
     with users(named, "return None or a dataclass with predict(y_pred, inputs)"):
-        step = function(y_pred.copy(), y.copy())
+        step: Step | None = function(y_pred.copy(), y.copy())
         if step is not None:
-            fields(step)
+            if not is_dataclass(type(step)):
+                raise TypeError(f"it returns {step!r:.60}")
             np.broadcast_to(step.predict(y_pred[:1].copy(), np.array(["a"])), (1,))
         return step
 

@@ -26,11 +26,7 @@ SUMMARY, PAGE = "report.md", "index.html"
 
 
 def report(run: Run) -> str:
-    """Write report.md, index.html and handover.md; returns what stands in the first.
-
-    Raises:
-        DataError: if a step before this one has not run on the predictions as they are.
-    """
+    """Write report.md, index.html and handover.md of a finished run; returns what stands in the first."""
     found, folder = gather(run), run.paths.report
     summary = markdown(found, folder)
     write_atomically(folder / SUMMARY, summary + "\n")

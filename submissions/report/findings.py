@@ -1,11 +1,12 @@
 """What a run found, gathered once as sections; report.md has the brief ones, the page has all.
 
-To add something to the report, add a part to a section here (`parts.py` has their kinds).
+To add something to the report, add a part to a section, or a section to the table in `gather` (`parts.py` has their
+kinds). Every section is made by a function of the run.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -37,7 +38,6 @@ from submissions.run import (
 )  # fmt: skip
 from submissions.words import mean_and_deviation, number, with_error
 
-ALL, SUBMITTED = "all", "submission"
 MARKS = {
     "optimistic": "the epoch was chosen on the fold that is scored (keep: best_on_held_out)",
     "saw test inputs": "trained on the inputs of held-out and test rows, not on labels (pretrain_on: all_inputs)",
@@ -53,87 +53,73 @@ LONGEST_TEXT = 1500
 
 
 def gather(run: Run) -> Findings:
-    """All findings of a finished run; the answers are read here alone.
-
-    Raises:
-        DataError: if a step before this one has not run on the predictions as they are.
-    """
-    choice, blend = run.part(CHOICE), run.part(BLEND)
-    if run.config.submissions.stack:
-        run.part(STACK)
-    sign = 1 if run.metric.greater_is_better else -1
-    chosen, whole = choice["chosen"], choice["procedure"]
-    in_sample = run.candidates[chosen]["in_sample_score"]
-    known = None not in (in_sample, whole["cross_fitted_score"])
-    score = with_error(whole["cross_fitted_score"], whole["standard_error"])
-    facts = {
-        "cross_fitted_score": (score, "of the submission, +- its standard error: the score to expect"),
-        "in_sample_score": (number(in_sample), f"of {chosen}, on the rows it was fitted on"),
-        "optimism": (
-            number(sign * (in_sample - whole["cross_fitted_score"]) if known else None),
-            "by which the in-sample score looks better",
-        ),
-    }
-    for key, words in (("best_single", "the best single stage"), ("previous_run", "the previous run")):
-        part = choice["against"][key]
-        if part and part["difference"] is not None:
-            gain = with_error(sign * part["difference"], part["standard_error"])
-            facts[f"gain over {words}, {part['name']}"] = (gain, "paired; above 0 is better")
-    held_out_of = run.config.competition.holdout_of
-    (answers, unknown), answers_name = _answers(run), f"holdout_score on rows of {held_out_of}"
-    if not held_out_of:
-        answers_name = "Score on the answers"
+    """All findings of a finished run; the answers are read here alone."""
+    for step in (BLEND, CHOICE, *([STACK] if run.config.submissions.stack else [])):
+        run.part(step)  # refuses what is not finished, or was changed since
+    facts, (answers, score), holdout_of = _facts(run), _answers(run), run.config.competition.holdout_of
+    on_answers = f"holdout_score on rows of {holdout_of}" if holdout_of else "Score on the answers"
     if answers:
-        facts[answers_name] = (number(answers[SUBMISSION_FILE][0]), "on labels that nothing else has seen")
-    cross_fitted = read_table(run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[run.columns.ids].to_numpy()
+        facts[on_answers] = (number(score), "on labels that nothing else has seen")
     said = [f"{name}: {value}, {words}." for name, (value, words) in facts.items()]
-    weighted = chosen if chosen in blend["candidates"] else f"the blend below {chosen}"
     sections = [
         Section("Tables", _tables(run), brief=True),
-        Section("Stages", _stages(run, weighted), brief=True),
-        Section("Candidates", [*_candidates(run, choice, sign), *said], brief=True),
-        Section("Blend weights", [
-            f"Weights in {weighted}.", _matrix("column", _weights(run)[run.task.targets], 3)
-        ] if run.weights else []),
-        Section("Without one stage", _drop_one(run, blend, sign), brief=True),
-        Section("Post-processing", _postprocessing(choice["postprocessing"]), brief=True),
-        Section(answers_name, [Table(["file or stage", *_names(run)], [
-            [name, *map(number, scores)] for name, scores in answers.items()
-        ]), *unknown] if answers else [], brief=True),
-        Section("Predictions", [
-            f"Out-of-fold predictions against the truth, at most {figures.MOST_POINTS} rows. submission: by weights "
-            "and choices made without the row's fold.",
-            Figure("Truth against prediction", embedded(figures.predictions(run, cross_fitted))),
-        ]),
+        Section("Stages", _stages(run), brief=True),
+        Section("Candidates", [*_candidates(run), *said], brief=True),
+        Section("Blend weights", _blend_weights(run)),
+        Section("Without one stage", _drop_one(run), brief=True),
+        Section("Post-processing", _postprocessing(run), brief=True),
+        Section(on_answers, answers, brief=True),
+        Section("Predictions", _predictions(run)),
         Section("Errors between stages", _correlations(run)),
-        Section("Learning curves", [
-            Figure(f"{stage}: loss and learning rate by epoch", embedded(svg))
-            for stage in run.config.stages if (svg := figures.learning_curves(run, stage))
-        ]),
+        Section("Learning curves", _learning_curves(run)),
         Section("Folds", _folds(run)),
-        Section("Worst rows", [
-            "Training rows with the largest error of the submission's out-of-fold prediction, in standard deviations "
-            "of the target's labels: wrong labels and unusual inputs are often among them.",
-            *worst_rows(run, cross_fitted),
-        ]),
-        Section("Uncertain test rows", uncertain_rows(run)),
-        Section("Settings and versions", [
-            Folded("The resolved YAML", yaml.safe_dump(run.stored["config"], sort_keys=False, allow_unicode=True)),
-            Table(["package", "version"], [[name, found] for name, found in run.stored["versions"].items()]),
-        ]),
-    ]  # fmt: skip
+        Section("Worst rows", _worst_rows(run)),
+        Section("Uncertain test rows", _uncertain_rows(run)),
+        Section("Settings and versions", _settings(run)),
+    ]
     direction = "greater is better" if run.metric.greater_is_better else "lower is better"
     to_submit = f"Submission: {shown(run.folder / SUBMISSION_FILE)}"
-    if held_out_of:
-        to_submit = f"Nothing to submit: these are training rows. ./run.sh full {held_out_of} predicts the test rows."
+    if holdout_of:
+        to_submit = f"Nothing to submit: these are training rows. ./run.sh full {holdout_of} predicts the test rows."
     return Findings(
         title=f"{run.paths.name}: {run.metric.name}, {direction}",
         about=f"run {run.name}, {run.plan.n_folds} folds",
         facts=facts,
-        reason=choice["reason"],
+        reason=run.stored[CHOICE]["reason"],
         to_submit=to_submit,
         sections=[section for section in sections if section.parts],
     )
+
+
+def _table(header: list[str], rows: Iterable[Iterable[str | float | None]]) -> Table:
+    """Texts as they are, numbers with five digits."""
+    return Table(header, [[cell if isinstance(cell, str) else number(cell) for cell in row] for row in rows])
+
+
+def _better_by(run: Run, this: float | None, other: float | None) -> float | None:
+    """By how much one score is better than another, above 0; None where one of them is not known."""
+    if this is None or other is None:
+        return None
+    return this - other if run.metric.greater_is_better else other - this
+
+
+def _facts(run: Run) -> dict[str, tuple[str, str]]:
+    """Name -> value and what it is."""
+    choice = run.stored[CHOICE]
+    chosen, expected = choice["chosen"], choice["procedure"]["cross_fitted_score"]
+    in_sample = run.candidates[chosen]["in_sample_score"]
+    score = with_error(expected, choice["procedure"]["standard_error"])
+    facts = {
+        "cross_fitted_score": (score, "of the submission, +- its standard error: the score to expect"),
+        "in_sample_score": (number(in_sample), f"of {chosen}, on the rows it was fitted on"),
+        "optimism": (number(_better_by(run, in_sample, expected)), "by which the in-sample score looks better"),
+    }
+    for key, words in (("best_single", "the best single stage"), ("previous_run", "the previous run")):
+        part = choice["against"][key]
+        if part and part["difference"] is not None:
+            gain = with_error(_better_by(run, part["difference"], 0.0), part["standard_error"])
+            facts[f"gain over {words}, {part['name']}"] = (gain, "paired; above 0 is better")
+    return facts
 
 
 def _tables(run: Run) -> list[Part]:
@@ -145,42 +131,50 @@ def _tables(run: Run) -> list[Part]:
     ]
 
 
-def _scores(run: Run, y: Array, y_pred: Array) -> list[float]:
-    """On all targets and, where there are several, on each."""
-    several = len(run.task.targets) > 1
-    of_targets = score_per_target(run.metric, y, y_pred) or [np.nan] * len(run.task.targets)
-    return [run.metric(y, y_pred), *(of_targets if several else [])]
+def _scores(run: Run, y: Array, y_pred: Array) -> dict[str, float]:
+    """The score on all targets and, where there are several, on each."""
+    targets, score = run.task.targets, run.metric(y, y_pred)
+    if len(targets) == 1:
+        return {targets[0]: score}
+    of_targets = score_per_target(run.metric, y, y_pred) or [np.nan] * len(targets)
+    return {"all": score, **dict(zip(targets, of_targets, strict=True))}
 
 
-def _names(run: Run) -> list[str]:
-    """What the scores of `_scores` are on."""
-    targets = run.task.targets
-    return [ALL, *targets] if len(targets) > 1 else targets
+def _weighted(run: Run) -> str:
+    """The blend that has the weights."""
+    chosen = run.stored[CHOICE]["chosen"]
+    return chosen if chosen in run.stored[BLEND]["candidates"] else f"the blend below {chosen}"
 
 
-def _stages(run: Run, weighted: str) -> list[Part]:
+def _weights(run: Run) -> pd.DataFrame:
+    """The weight of each column (its index) for each target; no target where the chosen candidate has no weights."""
+    return pd.DataFrame(run.weights, run.columns.names)
+
+
+def _stages(run: Run) -> list[Part]:
     """Each stage on all targets and, where there are several, on each; what marks mean, and notes of the stages."""
-    columns, folds, names = run.columns, run.columns.folds, _names(run)
+    columns, folds = run.columns, run.columns.folds
     weights = _weights(run).groupby(columns.stage_of.get).sum()
     marks = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
     rows, by_stage, notes = [], {}, []
     for stage in run.config.stages:
         jobs, y_pred = run.plan.of(stage), columns.oof_of(stage)
-        cv_scores = _scores(run, columns.y[folds >= 0], y_pred[folds >= 0])
-        by_fold = [_scores(run, columns.y[folds == fold], y_pred[folds == fold]) for fold in range(run.plan.n_folds)]
-        by_stage[stage] = [scores[0] for scores in by_fold]
-        seconds = f"{sum(read_json(job.folder / REPORT)['seconds'] for job in jobs):.1f}"
-        for i, (name, score, *of_folds) in enumerate(zip(names, cv_scores, *by_fold, strict=True)):
+        of_folds = [_scores(run, columns.y[own], y_pred[own]) for own in (folds == k for k in range(run.plan.n_folds))]
+        whole = _scores(run, columns.y[folds >= 0], y_pred[folds >= 0])
+        by_stage[stage] = [next(iter(scores.values())) for scores in of_folds]
+        seconds = sum(read_json(job.folder / REPORT)["seconds"] for job in jobs)
+        first, *last = stage, f"{seconds:.1f}", ", ".join(marks[stage])
+        for name, score in whole.items():
             weight = f"{weights.loc[stage, name]:.3f}" if name in weights else ""
-            first, *last = ["", "", ""] if i else [stage, seconds, ", ".join(marks[stage])]
-            rows.append([first, name, number(score), mean_and_deviation(of_folds), weight, *last])
+            rows.append([first, name, score, mean_and_deviation([each[name] for each in of_folds]), weight, *last])
+            first, last = "", ["", ""]
         notes += [f"{stage}: {note}" for note in read_notes(jobs[0].folder)]
-    used, n_own = {mark for found in marks.values() for mark in found}, len(own_rows(read_table(run.paths.train)))
-    unscored = int((folds[:n_own] < 0).sum())  # extra rows stand behind them
+    used = {mark for found in marks.values() for mark in found}
+    unscored = int((folds[: len(own_rows(read_table(run.paths.train)))] < 0).sum())  # extra rows stand behind them
     return [
-        Table(["stage", "target", "cv_score", "fold_scores", "weight", "seconds", "marks"], rows),
+        _table(["stage", "target", "cv_score", "fold_scores", "weight", "seconds", "marks"], rows),
         Figure("Scores of the folds", embedded(figures.fold_scores(by_stage, run.metric.name))),
-        f"fold_scores: mean +- standard deviation. weight: in {weighted}, which was chosen.",
+        f"fold_scores: mean +- standard deviation. weight: in {_weighted(run)}, which was chosen.",
         *([f"{unscored} training rows are in no held-out fold (fold -1): no score is about them."] if unscored else []),
         *(f"{line}." for line in run.left_out),
         *(f"{mark}: {words}." for mark, words in MARKS.items() if mark in used),
@@ -188,93 +182,102 @@ def _stages(run: Run, weighted: str) -> list[Part]:
     ]
 
 
-def _candidates(run: Run, choice: dict[str, Any], sign: int) -> list[Part]:
+def _candidates(run: Run) -> list[Part]:
     """Scores of all candidates from simple to complex, and of the submission."""
+    choice = run.stored[CHOICE]
+    chosen, default, without = choice["chosen"], choice["default"], choice["procedure"]["chosen_without_fold"]
     rows, same = [], {*choice["same_as_default"]} & {*STACKS}
     for name, part in run.candidates.items():
-        compared = choice["candidates"].get(name, {})
-        is_default, gain = name == choice["default"], compared.get("difference")
-        words = ["chosen"] * (name == choice["chosen"]) + ["default"] * is_default + ["no correction"] * (name in same)
-        has_gain = gain is not None and not is_default and name not in same
-        gains = [number(sign * gain + 0.0), number(compared["standard_error"])] if has_gain else ["", ""]
-        scores = [number(part["in_sample_score"]), number(part["cross_fitted_score"])]
-        rows.append([name, *scores, *gains, ", ".join(words)])
-    rows.append([SUBMITTED, "", number(choice["procedure"]["cross_fitted_score"]), "", "", ""])
-    without = choice["procedure"]["chosen_without_fold"]
+        words = ["chosen"] * (name == chosen) + ["default"] * (name == default) + ["no correction"] * (name in same)
+        compared, gain = choice["candidates"].get(name, {}), list[float | str | None](["", ""])
+        if compared.get("difference") is not None and name != default and name not in same:
+            gain = [_better_by(run, compared["difference"], 0.0), compared["standard_error"]]
+        rows.append([name, part["in_sample_score"], part["cross_fitted_score"], *gain, ", ".join(words)])
+    rows.append(["submission", "", choice["procedure"]["cross_fitted_score"], "", "", ""])
     counts = ", ".join(f"{name} in {without.count(name)} of {len(without)} folds" for name in dict.fromkeys(without))
-    said = [
+    parts: list[Part] = [
+        _table(["candidate", "in_sample_score", "cross_fitted_score", "gain", "standard_error", ""], rows),
         choice["reason"],
         "in_sample_score: weights and score on the same rows, optimistic. cross_fitted_score: each row by weights, "
         "scaling and tuning fitted without its fold. gain: over the default, above 0 is better.",
         "The row submission scores the whole procedure: candidate and post-processing are chosen again without each "
         f"fold. That chose {counts}.",
     ]
-    if any(name != choice["chosen"] for name in without):
-        said.append(
-            f"The choice is not the same without each fold, so the score to expect is not that of {choice['chosen']}."
-        )
+    if {*without} != {chosen}:
+        parts.append(f"The choice changes without a fold, so the score to expect is not that of {chosen}.")
     if run.plan.n_folds == 2:
-        said.append(
+        parts.append(
             "Two folds: without one of them a single fold is left, on which nothing can be tuned, so the convex blend "
             "stands in for every tuned one in its cross_fitted_score. Three folds show more."
         )
     if same:
-        said.append(
+        parts.append(
             "no correction: fitted on all rows, the stack corrects nothing and is the default blend, so it cannot be "
             "chosen. Its cross_fitted_score is that of the stacks fitted without one fold each."
         )
-    return [Table(["candidate", "in_sample_score", "cross_fitted_score", "gain", "standard_error", ""], rows), *said]
+    return parts
 
 
-def _drop_one(run: Run, blend: dict[str, Any], sign: int) -> list[Part]:
-    without = {stage: blend["drop_one"][stage] for stage in run.config.stages if stage in blend["drop_one"]}
+def _blend_weights(run: Run) -> list[Part]:
+    if not run.weights:
+        return []
+    return [f"Weights in {_weighted(run)}.", _matrix("column", _weights(run)[run.task.targets], 3)]
+
+
+def _drop_one(run: Run) -> list[Part]:
+    blend = run.stored[BLEND]
+    there = [(stage, blend["drop_one"][stage]) for stage in run.config.stages if stage in blend["drop_one"]]
     rows = [
-        [stage, number(part["cross_fitted_score"]), number(-sign * part["difference"]), number(part["standard_error"])]
-        for stage, part in without.items()  # stored as without minus with
+        [stage, part["cross_fitted_score"], _better_by(run, 0.0, part["difference"]), part["standard_error"]]
+        for stage, part in there  # stored as without minus with
     ]
     said = f"cross_fitted_score of {blend['default']}, refitted without the stage. gain: above 0, the stage helps."
-    return [Table(["stage", "score without it", "gain with it", "standard_error"], rows), said] if rows else []
+    return [_table(["stage", "score without it", "gain with it", "standard_error"], rows), said] if rows else []
 
 
-def _postprocessing(steps_of: dict[str, list[dict[str, Any]]]) -> list[Part]:
-    tried = [(target, step) for target, steps in steps_of.items() for step in steps]
-    rows = [
-        [target, step["step"], number(step["score_without"]), number(step["score_with"])]
-        for target, step in tried
-        if step["kept"]
-    ]
+def _postprocessing(run: Run) -> list[Part]:
+    tried = [(target, step) for target, steps in run.stored[CHOICE]["postprocessing"].items() for step in steps]
+    rows = [[t, step["step"], step["score_without"], step["score_with"]] for t, step in tried if step["kept"]]
     left_out = ", ".join(sorted({step["step"] for _, step in tried} - {row[1] for row in rows}))
     return [
-        *([Table(["target", "step", "score without", "score with"], rows)] if rows else []),
+        *([_table(["target", "step", "score without", "score with"], rows)] if rows else []),
         *([f"Left out for all targets, since the score does not clearly gain: {left_out}."] if left_out else []),
     ]
 
 
-def _answers(run: Run) -> tuple[dict[str, list[float]], list[str]]:
-    """The scores of the files and of each stage alone on the labels of the test rows; and what lacks a label."""
+def _answers(run: Run) -> tuple[list[Part], float]:
+    """The scores of the files and of each stage alone on the labels of the test rows, and that of the submission."""
     competition, columns, task = run.config.competition, run.columns, run.task
     if competition.answers is None or not competition.answers.exists():
-        return {}, []
-    labels = read_named_rows(competition.answers, [competition.id])
-    names, ids = task.targets, read_table(run.paths.sample)[competition.id]
-    if not {*names} <= {*labels}:
-        names = task.columns_in_sample
+        return [], np.nan
+    labels, ids = read_named_rows(competition.answers, [competition.id]), read_table(run.paths.sample)[competition.id]
+    names = task.targets if {*task.targets} <= {*labels} else task.columns_in_sample
     require_columns(labels, names, competition.answers)
     numbers = {name: parse_numbers(labels, name, competition.id, competition.answers) for name in names}
-    n_unknown = len({*ids} - {*labels[competition.id]})
-    unknown = [f"{n_unknown} of {len(ids)} rows have no answer and are in no score."] if n_unknown else []
     y = pd.DataFrame(numbers).set_axis(labels[competition.id]).reindex(ids).to_numpy()
     files = [BLEND_FILE, *([STACK_FILE] if run.config.submissions.stack else []), SUBMISSION_FILE]
     tables = {file: read_table(run.folder / file, [competition.id])[task.columns_in_sample] for file in files}
     filling = dict(enumerate(columns.label_means))  # of rows that could not be read
     for stage in run.config.stages:
         tables[f"stage {stage}"] = pd.DataFrame(columns.test_of(stage), columns.test_ids).reindex(ids).fillna(filling)
-    return {name: _scores(run, y, table.to_numpy()) for name, table in tables.items()}, unknown
+    scores = {name: _scores(run, y, table.to_numpy()) for name, table in tables.items()}
+    rows = [[name, *found.values()] for name, found in scores.items()]
+    n_unknown, submitted = len({*ids} - {*labels[competition.id]}), scores[SUBMISSION_FILE]
+    unknown = [f"{n_unknown} of {len(ids)} rows have no answer and are in no score."] if n_unknown else []
+    return [_table(["file or stage", *submitted], rows), *unknown], next(iter(submitted.values()))
 
 
-def _weights(run: Run) -> pd.DataFrame:
-    """The weight of each column (its index) for each target; no target where the chosen candidate has no weights."""
-    return pd.DataFrame(run.weights, run.columns.names)
+def _cross_fitted(run: Run) -> Array:
+    """Predictions of the training rows, (n_rows, n_outputs), by what was fitted and chosen without their fold."""
+    return read_table(run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[run.columns.ids].to_numpy()
+
+
+def _predictions(run: Run) -> list[Part]:
+    return [
+        f"Out-of-fold predictions against the truth, at most {figures.MOST_POINTS} rows. submission: by weights and "
+        "choices made without the row's fold.",
+        Figure("Truth against prediction", embedded(figures.predictions(run, _cross_fitted(run)))),
+    ]
 
 
 def _matrix(what: str, values: pd.DataFrame, digits: int) -> Table:
@@ -284,19 +287,17 @@ def _matrix(what: str, values: pd.DataFrame, digits: int) -> Table:
 
 
 def _correlations(run: Run) -> list[Part]:
-    """Pearson's correlation between the out-of-fold errors of columns, a table for each target."""
     columns = run.columns
     if len(columns.names) < 2:
         return []
     said = "Pearson's correlation of the out-of-fold errors: the lower, the more two columns add to each other."
-    parts: list[Part] = [said]
-    for t, target in enumerate(run.task.targets):
-        found = pd.DataFrame(columns.oof[:, :, t] - columns.y[:, [t]], columns=columns.names).corr()
-        rows = zip(columns.names, found.to_numpy(), strict=True)
-        parts.append(
-            Table([target, *columns.names], [[name, *(f"{value:.2f}" for value in row)] for name, row in rows])
-        )
-    return parts
+    errors = [pd.DataFrame(columns.oof[:, :, t] - y[:, None], columns=columns.names) for t, y in enumerate(columns.y.T)]
+    return [said, *(_matrix(target, of.corr(), 2) for target, of in zip(run.task.targets, errors, strict=True))]
+
+
+def _learning_curves(run: Run) -> list[Part]:
+    curves = {stage: figures.learning_curves(run, stage) for stage in run.config.stages}
+    return [Figure(f"{name}: loss and learning rate by epoch", embedded(svg)) for name, svg in curves.items() if svg]
 
 
 def _folds(run: Run) -> list[Part]:
@@ -319,36 +320,31 @@ def _folds(run: Run) -> list[Part]:
     return [*parts, *(Figure(file.stem, embedded(file.read_bytes())) for file in sorted(shift.parent.glob("*.png")))]
 
 
-def worst_rows(run: Run, cross_fitted: Array) -> list[Card]:
-    """The rows with the largest residual, in standard deviations of the target's labels.
-
-    Args:
-        cross_fitted: (n_rows, n_outputs), of the submission.
-    """
-    columns, competition = run.columns, run.config.competition
+def _worst_rows(run: Run) -> list[Part]:
+    columns, competition, cross_fitted = run.columns, run.config.competition, _cross_fitted(run)
+    said = (
+        "Training rows with the largest error of the submission's out-of-fold prediction, in standard deviations of "
+        "the target's labels: wrong labels and unusual inputs are often among them."
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         residuals = (columns.y - cross_fitted) / np.nanstd(columns.y[columns.folds >= 0], axis=0)
     largest = np.where(np.isfinite(residuals), np.abs(residuals), -1.0).max(axis=1)
     order = np.argsort(-largest, kind="stable")[:N_ROWS]
-    table, cards = read_table(run.paths.train), []
+    table, parts = read_table(run.paths.train), list[Part]([said])
     for rank, i in enumerate(order[largest[order] >= 0], start=1):
         row = table.iloc[i]
-        errors = [
-            [target, number(columns.y[i, t]), number(cross_fitted[i, t]), number(residuals[i, t])]
-            for t, target in enumerate(run.task.targets)
-        ]
-        cards.append(Card(
+        errors = zip(run.task.targets, columns.y[i], cross_fitted[i], residuals[i], strict=True)
+        parts.append(Card(
             f"{rank}. {columns.ids[i]}, fold {columns.folds[i]}",
             {row[name]: embedded(figures.molecule(row[name])) for name in competition.smiles},
             {name: row[name][:LONGEST_TEXT] for name in competition.text},
             ", ".join(f"{name} {row[name]}" for name in [*competition.numeric, *competition.categorical]),
-            Table(["target", "truth", "prediction", "residual (sd)"], errors),
+            _table(["target", "truth", "prediction", "residual (sd)"], errors),
         ))  # fmt: skip
-    return cards
+    return parts
 
 
-def uncertain_rows(run: Run) -> list[Part]:
-    """Test rows on which the models of seeds and folds disagree most, in standard deviations of the target's labels."""
+def _uncertain_rows(run: Run) -> list[Part]:
     path, id_column = run.folder / SPREAD_FILE, run.config.competition.id
     if not path.exists():
         return []
@@ -359,3 +355,9 @@ def uncertain_rows(run: Run) -> list[Part]:
     rows = [[str(i), *map(with_error, submitted.loc[i], deviations.loc[i])] for i in first]
     said = "Test rows on which the models of different seeds and folds disagree most: prediction +- standard deviation."
     return [said, Table(["id", *run.task.targets], rows)]
+
+
+def _settings(run: Run) -> list[Part]:
+    settings = yaml.safe_dump(run.stored["config"], sort_keys=False, allow_unicode=True)
+    versions = [[name, found] for name, found in run.stored["versions"].items()]
+    return [Folded("The resolved YAML", settings), Table(["package", "version"], versions)]

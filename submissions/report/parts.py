@@ -14,14 +14,14 @@ class Table(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """What a figure shows, and the figure as an address with all of it, see `embedded`."""
+    """What a figure shows, and the figure as `embedded` gives it."""
 
     words: str
     source: str
 
 
 class Card(NamedTuple):
-    """One row of the training table: its inputs and its errors; molecules: SMILES -> drawing."""
+    """One row of the training table: its inputs (molecules: SMILES -> drawing) and its errors."""
 
     title: str
     molecules: dict[str, str]
