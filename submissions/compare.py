@@ -56,14 +56,13 @@ class Labels:
 
         Args:
             predictions: id (its index) -> prediction per target, NaN where there is none.
-            seed: of the draws, which all predictions share.
             n_rows: rows in a draw, on average; None for as many as there are.
         """
         ids = self.ids_of_all(list(predictions.values()))
         groups = pd.factorize(self.groups.loc[ids])[0]
         n_groups = None if n_rows is None else max(1, round(n_rows / len(ids) * (groups.max() + 1)))
-        y, targets = self.y.loc[ids].to_numpy(), self.y.columns
-        arrays: dict[str, Array] = {name: part.loc[ids, targets].to_numpy() for name, part in predictions.items()}
+        arrays = {name: self._of(table, ids) for name, table in predictions.items()}
+        y = self._of(self.y, ids)
         return pd.DataFrame(bootstrap_scores(self.metric, y, arrays, groups, self.draws, seed, n_groups))
 
     def paired(self, this: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float, int] | None:
@@ -72,10 +71,12 @@ class Labels:
         if len(ids) < 2:
             return None
         drawn = self.drawn_scores({"this": this, "other": other}, self.seed)
-        y = self.y.loc[ids].to_numpy()
-        first, second = (self.metric(y, each.loc[ids, self.y.columns].to_numpy()) for each in (this, other))
+        first, second = (self.metric(self._of(self.y, ids), self._of(each, ids)) for each in (this, other))
         gain = first - second if self.metric.greater_is_better else second - first
         return gain, float((drawn["this"] - drawn["other"]).std()), len(ids)
+
+    def _of(self, table: pd.DataFrame, ids: pd.Index) -> Array:
+        return table.loc[ids, self.y.columns].to_numpy()
 
 
 def read_labels(name: str, seed: int | None = None) -> Labels:
@@ -107,11 +108,7 @@ def differences(this: dict[str, Any], other: dict[str, Any], path: str = "") -> 
 
 
 def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: Labels, paths: Paths) -> str:
-    """Tables of scores and of gains over `reference`, and what differs from it, the latest run first.
-
-    Args:
-        runs: name -> run.json, the oldest first.
-    """
+    """Scores, gains over `reference` and what differs from it, the latest of `runs` (name -> run.json) first."""
     oof = {name: read_table(paths.run(name) / CROSS_FITTED, ["id"]).set_index("id") for name in runs}
     rows, remarks, changed = [], [], []
     for name, run in reversed(runs.items()):
@@ -134,19 +131,15 @@ def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: Labels, 
         "best stage: cv_score. in_sample: of the chosen candidate. cross_fitted: with the choice. gain: of that "
         f"over {reference} on the same rows, above 0 is better."
     )
-    parts = [table(header, rows), "\n".join([said, tried(len(runs)), *remarks])]
+    n, tried = len(runs), f"Runs that were tried: {len(runs)}."
+    if n > 2:
+        luck = stats.norm.ppf((n - 0.375) / (n + 0.25))  # Blom: the largest of n normal numbers
+        tried += f" The best of {n} equal runs looks about {luck:.1f} standard errors better than it is."
+    parts = [table(header, rows), "\n".join([said, tried, *remarks])]
     return "\n\n".join([*parts, *([f"## What differs from {reference}"] if changed else []), *changed])
 
 
-def tried(n: int) -> str:
-    """How many runs were tried, and what that does to the best of them."""
-    luck = stats.norm.ppf((n - 0.375) / (n + 0.25))  # Blom: the largest of n normal numbers
-    best = f" The best of {n} equal runs looks about {luck:.1f} standard errors better than it is." if n > 2 else ""
-    return f"Runs that were tried: {n}.{best}"
-
-
 def _settings(run: dict[str, Any]) -> dict[str, Any]:
-    """The resolved YAML, with what else a run is made of."""
     jobs = {stage["name"]: stage["key"] for stage in run["stages"]}
     return {**run["config"], "jobs": jobs, **{name: run[name] for name in ("tables", "user_code", "versions")}}
 
@@ -158,9 +151,8 @@ def _scores(run: dict[str, Any], labels: Labels) -> list[str]:
     if Path(used).name != labels.metric.name or (labels.metric_code and labels.metric_code not in run["user_code"]):
         return [f"{chosen} by {used}", "-", "-", "-"]
     candidates = run[BLEND]["candidates"] | run.get(STACK, {"candidates": {}})["candidates"]
-    best, whole = choice["against"]["best_single"], choice["procedure"]
-    scores = (best["cv_score"], candidates[chosen]["in_sample_score"], whole["cross_fitted_score"])
-    return [chosen, *map(number, scores)]
+    best, in_sample = choice["against"]["best_single"]["cv_score"], candidates[chosen]["in_sample_score"]
+    return [chosen, number(best), number(in_sample), number(choice["procedure"]["cross_fitted_score"])]
 
 
 def main() -> None:

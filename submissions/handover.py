@@ -21,7 +21,7 @@ from competition.user_code import user_code
 from models.inputs.weights import WEIGHT_SETS, digest_of_weights
 from models.jobs.plan import REPORT
 from submissions.run import CHOICE, SUBMISSION_FILE, Run
-from submissions.words import number
+from submissions.words import with_error
 
 HANDOVER = "handover.md"
 TEMPLATE = Path(__file__).with_name("handover.md.jinja")
@@ -31,18 +31,20 @@ def handover(run: Run) -> str:
     """The document, in Markdown."""
     choice, name, competition = run.part(CHOICE), run.paths.name, run.config.competition
     reports = {stage: [read_json(job.folder / REPORT) for job in run.plan.of(stage)] for stage in run.config.stages}
-    machines = Counter(_described(report.get("machine", {})) for found in reports.values() for report in found)
+    machines = Counter(
+        ", ".join(f"{name} {value}" for name, value in report.get("machine", {}).items()) or "not written down"
+        for found in reports.values() for report in found
+    )  # fmt: skip
     code = dict.fromkeys(named.rpartition(":")[0] for _, named in user_code(run.stored["config"]))
     files = [competition.train, competition.test, competition.sample_submission, *map(Path, code)]
     files += [*(extra.file for extra in competition.extra_train), run.folder / SUBMISSION_FILE]
     is_ours = any((folder / f"{name}.yaml").is_file() for folder in config_folders())
-    expected = choice["procedure"]
     return Template(TEMPLATE.read_text(encoding="utf-8"), undefined=StrictUndefined).render(
         run=run,
         name=name,
         named=name if is_ours else f"{name}.yaml",
         chosen=choice["chosen"],
-        score=f"{number(expected['cross_fitted_score'])} (standard error {number(expected['standard_error'])})",
+        score=with_error(choice["procedure"]["cross_fitted_score"], choice["procedure"]["standard_error"]),
         files=[(file.name, sha256_of(file) if file.exists() else "not there any more") for file in files],
         revision=revision(),
         kaggle=competition.kaggle,
@@ -58,11 +60,6 @@ def _stage(run: Run, name: str, reports: list[Any]) -> list[Any]:
     size = sum(file["size"] for report in reports for file in report["files"].values()) / 2**20
     seeds = ", ".join(map(str, sorted(set(stage.seeds))))
     return [name, stage.kind, seeds, len(reports), in_words(seconds), f"{size:.1f} MiB"]
-
-
-def _described(machine: dict[str, Any]) -> str:
-    """What a job ran on."""
-    return ", ".join(f"{name} {value}" for name, value in machine.items()) or "not written down"
 
 
 def _outside(run: Run) -> list[str]:

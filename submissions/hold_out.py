@@ -26,12 +26,7 @@ from submissions.config import Config, load_config
 
 
 def hold_out(name: str, share: float, seed: int | None = None) -> str:
-    """Write the competition without `share` of its training rows; returns what was done, in words.
-
-    Raises:
-        ConfigError: if a stage has predictions made elsewhere, by models that may have seen the rows.
-        DataError, SubmissionError: as `competition.prepare.prepare`.
-    """
+    """Write the competition without `share` of its training rows; returns what was done, in words."""
     config = load_config(name, seed)
     made_elsewhere = [name for name, stage in config.stages.items() if isinstance(stage, FileStage)]
     if made_elsewhere:

@@ -29,12 +29,7 @@ from submissions.stack_features import features_of
 
 
 def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
-    """Predict the rows of `test_file` with the chosen submission of the latest run; returns the file written.
-
-    Raises:
-        DataError: if there is no run, a job of it is incomplete, or the table is wrong.
-        SubmissionError: if a prediction is not finite.
-    """
+    """Predict the rows of `test_file` with the chosen submission of the latest run; returns the file written."""
     paths = Paths.of(name)
     if name.endswith((".yaml", ".yml")):
         require_own_products(paths, Path(name))
