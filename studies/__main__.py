@@ -19,7 +19,6 @@ import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -51,40 +50,39 @@ def run_study(
         options: of `./run.sh train`, such as --workers and --executor.
         budget: seconds from now; what cannot finish in them is left for a later run.
     """
-    deadline = time.monotonic() + budget
-    study = load_study(file, version)
+    study, deadline = load_study(file, version), time.monotonic() + budget
     name = file.stem + ("" if version == "full" else f"_{version}")
     made: dict[str, Path] = {}
     for data, settings in study.data.items():
-        if (document := base_document(settings, file, folder)) is not None:
-            made[data] = write_competition(f"study_{name}_{data}", settings, document, cells_of(study, data))
-            continue
-        print(f"{data} is left out: its tables may not be embedded; name the folder that holds "
-              f"{settings.folder}/train.csv with --data.")  # fmt: skip
+        where = folder / settings.folder if folder and settings.folder else None
+        if settings.folder is None or (where and (where / "train.csv").is_file()):
+            made[data], beside = made_yaml(f"study_{name}_{data}"), file.parent / settings.base
+            base = str(beside) if beside.is_file() else settings.base
+            write_competition(made[data], base, where, settings, cells_of(study, data))
+            check(load_config(str(made[data])))
+        else:
+            print(f"{data} is left out: its tables may not be embedded; name the folder that holds "
+                  f"{settings.folder}/train.csv with --data.")  # fmt: skip
     if not made:
         raise DataError(f"The study {file.stem} needs the tables of at least one of its data; name them with --data.")
-    for path in made.values():
-        check(load_config(str(path)))
     parts = [_trained(study, data, path, options, deadline) for data, path in made.items()]
     found = tidy(parts, study)
     if not len(found):
         raise DataError("No job of the study is finished within the budget; run it again with more time.")
     table, products = gains(parts, found, study), Paths(f"study_{name}").root
-    write_table(products / "results.csv", found)
-    text = markdown(table, study)
+    results, text = products / "results.csv", markdown(table, study)
+    write_table(results, found)
     write_atomically(products / "table.md", text + "\n")
     draw(table, products / "gains.png")
-    said = f"{text}\n\nFigure: {shown(products / 'gains.png')}\nTable of jobs: {shown(products / 'results.csv')}"
+    said = f"{text}\n\nFigure: {shown(products / 'gains.png')}\nTable of jobs: {shown(results)}"
     if version != "quick" and file.parent == STUDIES:
-        kept = STUDIES / "results" / f"{name}.csv"
-        said += f"\nTo keep it with the project: cp {shown(products / 'results.csv')} {shown(kept)}"
+        said += f"\nTo keep it with the project: cp {shown(results)} {shown(STUDIES / 'results' / f'{name}.csv')}"
     return said
 
 
 def _trained(study: Study, data: str, path: Path, options: Sequence[str], deadline: float) -> Part:
     """Train the folds that the study measures, by `./run.sh train`, and tell where the jobs lie."""
-    folds: Sequence[int | None] = study.folds or [None]
-    for fold in folds:
+    for fold in study.folds or [None]:
         call = [sys.executable, "-m", "models.jobs.train", "--prepare", str(path), *options]
         call += [] if fold is None else ["--fold", str(fold)]
         if deadline < math.inf:
@@ -96,39 +94,32 @@ def _trained(study: Study, data: str, path: Path, options: Sequence[str], deadli
     return Part(data, config.competition, paths, jobs, cells_of(study, data))
 
 
-def base_document(data: Data, study_file: Path, folder: Path | None) -> dict[str, Any] | None:
-    """The sections about the data in the base's YAML, with absolute paths; None where its tables are not at hand."""
-    beside = study_file.parent / data.base
-    path, document = read_yaml(str(beside) if beside.is_file() else data.base)
-    if data.folder is not None:
-        if folder is None or not (folder / data.folder / "train.csv").is_file():
-            return None
-        path = folder.resolve() / data.folder / path.name
-    sections = (("competition", CompetitionConfig), ("folds", FoldsConfig))
-    return {
-        name: validate(model, document.get(name, {}), path, name).model_dump(mode="json", exclude_unset=True)
-        for name, model in sections
-    }
+def write_competition(path: Path, base: str, folder: Path | None, data: Data, cells: list[Cell]) -> None:
+    """Write the competition whose stages are the cells: the base's, with fewer rows and no answers.
 
-
-def write_competition(name: str, data: Data, document: dict[str, Any], cells: list[Cell]) -> Path:
-    """Write the competition whose stages are the cells, with fewer rows and no answers; returns its YAML."""
-    competition = {key: value for key, value in document["competition"].items() if key != "answers"}
-    keys = ("train", "test", "sample_submission")
-    train, test, sample = (read_text_table(Path(competition[key])) for key in keys)
+    Args:
+        base: name or YAML.
+        folder: with its tables, where they do not lie as its YAML says.
+    """
+    base_yaml, document = read_yaml(base)
+    base_yaml = folder.resolve() / base_yaml.name if folder else base_yaml
+    config = validate(CompetitionConfig, document.get("competition", {}), base_yaml, "competition")
+    folds = validate(FoldsConfig, document.get("folds", {}), base_yaml, "folds")
+    train, test, sample = map(read_text_table, (config.train, config.test, config.sample_submission))
     if data.rows and data.rows < len(train):
         train = train.iloc[np.sort(np.random.default_rng(0).choice(len(train), data.rows, replace=False))]
-    test, row_id = test[:TEST_ROWS], competition.get("id")
-    if row_id in test and row_id in sample:  # else the check of the competition says what is wrong
-        sample = sample[sample[row_id].isin(test[row_id])]
-    for key, table in zip(keys, (train, test, sample), strict=True):
-        competition[key] = str(Paths(name).raw / f"{key}.csv")
+    test = test[:TEST_ROWS]
+    sample = sample[sample[config.id].isin(test[config.id])]
+    competition = config.model_dump(mode="json", exclude_unset=True, exclude={"answers"})
+    for key, table in (("train", train), ("test", test), ("sample_submission", sample)):
+        competition[key] = str(Paths(path.stem).raw / f"{key}.csv")
         write_table(Path(competition[key]), table)
-    stages = {cell.name: cell.block for cell in cells}
-    content = {"competition": competition, "folds": {**document["folds"], **data.folds}, "stages": stages}
-    path = made_yaml(name)
+    content = {
+        "competition": competition,
+        "folds": folds.model_dump(mode="json", exclude_unset=True) | data.folds,
+        "stages": {cell.name: cell.block for cell in cells},
+    }
     write_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-    return path
 
 
 def claims() -> str:

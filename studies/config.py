@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -93,34 +92,27 @@ class Study(StrictModel):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Study:
-        places = [*self.baseline.items(), *(item for cell in self.cells or [] for item in cell.items())]
-        known = {axis: self.axes[axis].settings for axis, _ in places if axis in self.axes}
-        asked: list[tuple[str, str, Collection[str]]] = [("baseline", axis, self.baseline) for axis in self.axes]
-        asked += [("axes", axis, self.axes) for axis, _ in places]
-        asked += [(f"axes.{axis}", label(value), known[axis]) for axis, value in places if axis in known]
+        asked: list[tuple[str, Any, Collection[Any]]] = [("baseline", axis, self.baseline) for axis in self.axes]
+        for place in (self.baseline, *(self.cells or [])):
+            asked += [("axes", axis, self.axes) for axis in place]
+            known = [(axis, label(value)) for axis, value in place.items() if axis in self.axes]
+            asked += [(f"axes.{axis}", value, self.axes[axis].settings) for axis, value in known]
         asked += [("data", name, self.data) for block in self.stages.values() for name in block.get("data", [])]
         asked += [("stages", name, self.stages) for axis in self.axes.values() for name in axis.stages]
-        wrong = [(where, name, has) for where, name, has in asked if name not in has]
+        wrong = [
+            f"{where} must have {name!r}; it has {', '.join(has)}" for where, name, has in asked if name not in has
+        ]
         if wrong:
-            said = [f"{where} must have {name!r}; it has {', '.join(has)}" for where, name, has in wrong]
-            raise ValueError("; ".join(said))
+            raise ValueError("; ".join(wrong))
         return self
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One variant of a stage.
-
-    stage: its name in the study.
-    values: axis -> label, of the axes that vary it.
-    block: its settings as in a competition's YAML.
-    differs: from the baseline, in words; empty for the baseline.
-    """
+class Cell(NamedTuple):
+    """One variant of a stage of the study: axis -> label, and its block as in a competition's YAML."""
 
     stage: str
     values: dict[str, str]
     block: dict[str, Any]
-    differs: str
 
     @property
     def name(self) -> str:
@@ -148,8 +140,7 @@ def cells_of(study: Study, data: str) -> list[Cell]:
             for axis, value in place.items():
                 for path, setting in axes[axis][value].items():
                     set_at(variant, path, setting)
-            differs = ", ".join(f"{axis} {value}" for axis, value in place.items() if value != baseline[axis])
-            found.append(Cell(stage, place, variant, differs))
+            found.append(Cell(stage, place, variant))
     return found
 
 
@@ -182,12 +173,10 @@ def merged(document: Any, changes: Any) -> Any:
 
 
 def set_at(block: dict[str, Any], path: str, value: Any) -> None:
-    """Set what a dotted path names in a block of settings; what is above it and no mapping becomes one."""
+    """Set what a dotted path names in a block of settings."""
     *above, last = path.split(".")
     for key in above:
-        if not isinstance(block.get(key), dict):
-            block[key] = {}
-        block = block[key]
+        block = block.setdefault(key, {})
     block[last] = deepcopy(value)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,7 @@ from competition.tables import read_rows
 from folds.table import read_folds
 from models.jobs.folder import read_predictions, verify
 from models.jobs.plan import Plan
-from studies.config import Cell, Reached, Study
+from studies.config import Cell, Reached, Study, label
 
 SAID = (
     "score: mean over seeds and held-out folds +- standard error. gain: over the baseline on the same seeds and folds, "
@@ -30,8 +29,7 @@ SAID = (
 )
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """The cells of a study on one of its data, with the jobs of the competition that was made of it."""
 
     data: str
@@ -48,18 +46,17 @@ def tidy(parts: list[Part], study: Study) -> pd.DataFrame:
     and a metric that scores each alone, `score_<target>` is among the measures.
     """
     rows = []
-    for part in parts:
-        competition, labelled = part.competition, read_rows(part.paths.train, part.competition, labelled=True)
-        folds = read_folds(part.paths.folds, labelled.ids)
+    for data, competition, paths, plan, cells in parts:
+        labelled, targets = read_rows(paths.train, competition, labelled=True), competition.targets
+        folds = read_folds(paths.folds, labelled.ids)
         metric = load_metric(competition.metric, competition.greater_is_better)
-        targets = competition.targets
-        for cell, job in ((each, job) for each in part.cells for job in part.plan.of(each.name)):
-            if not job.finished or job.fold not in (study.folds or range(part.plan.n_folds)):
+        for cell, job in ((each, job) for each in cells for job in plan.of(each.name)):
+            if not job.finished or job.fold not in (study.folds or range(plan.n_folds)):
                 continue
             held_out = labelled.take(folds == job.fold)
             assert held_out.y is not None
             y_pred = read_predictions(job.oof_file, held_out.ids, targets)
-            row: dict[str, Any] = {"data": part.data, "metric": metric.name, "stage": cell.stage}
+            row: dict[str, Any] = {"data": data, "metric": metric.name, "stage": cell.stage}
             row |= {axis: cell.values.get(axis, "") for axis in study.axes} | {"seed": job.seed, "fold": job.fold}
             row |= {"score": metric(held_out.y, y_pred), "seconds": verify(job)["seconds"]}
             if len(targets) > 1 and metric.column is not None:
@@ -71,7 +68,7 @@ def tidy(parts: list[Part], study: Study) -> pd.DataFrame:
 def _measures(folder: Path, study: Study) -> dict[str, float]:
     """What a job measured itself (`measures.json`), and the epochs in which its curves reached a loss."""
     measures, training = folder / "measures.json", folder / "training.json"
-    found = {name: float(value) for name, value in read_json(measures).items()} if measures.exists() else {}
+    found: dict[str, float] = read_json(measures) if measures.exists() else {}
     history = read_json(training).get("history", []) if training.exists() else []
     for wanted in study.measures:
         if isinstance(wanted, Reached):
@@ -106,33 +103,27 @@ def gains(parts: list[Part], found: pd.DataFrame, study: Study) -> pd.DataFrame:
     The columns are data, stage, the axes, cell (what differs from the baseline), jobs, score, standard_error, gain, low
     and high (NaN for the baseline), pairs, and the means of the measures.
     """
-    names = [wanted if isinstance(wanted, str) else wanted.name for wanted in study.measures]
-    axes, rows = list(study.axes), []
-    for part in parts:
-        sign = 1 if load_metric(part.competition.metric, part.competition.greater_is_better).greater_is_better else -1
-        by_cell = dict(list(found[found["data"] == part.data].groupby(["stage", *axes])))
-        baseline = pd.Series(dtype=float)
-        for cell in part.cells:  # the baseline of each stage comes first
-            jobs = by_cell.get((cell.stage, *(cell.values.get(axis, "") for axis in axes)), found[:0])
-            jobs = jobs.set_index(["seed", "fold"])
-            if not cell.differs:
-                baseline = jobs["score"]
-            if not len(jobs):
-                continue
-            row: dict[str, Any] = {
-                "data": part.data,
-                "stage": cell.stage,
-                **cell.values,
-                "cell": cell.differs or "baseline",
-            }
-            row |= {"jobs": len(jobs), "score": jobs["score"].mean(), "standard_error": jobs["score"].sem()}
-            paired = sign * (jobs["score"] - baseline).dropna().to_numpy()
-            if cell.differs and len(paired):
-                row["gain"], row["low"], row["high"] = corrected_interval(paired, 1 / (part.plan.n_folds - 1))
+    measures = [wanted if isinstance(wanted, str) else wanted.name for wanted in study.measures]
+    part_of, axes, rows = {part.data: part for part in parts}, list(study.axes), []
+    baselines: dict[tuple[str, str], pd.Series] = {}
+    for (data, stage, *values), jobs in found.groupby(["data", "stage", *axes], sort=False):
+        place = {axis: value for axis, value in zip(axes, values, strict=True) if value}
+        differs = ", ".join(f"{axis} {value}" for axis, value in place.items() if value != label(study.baseline[axis]))
+        scores = jobs.set_index(["seed", "fold"])["score"]
+        row = {"data": data, "stage": stage, **place, "cell": differs or "baseline", "jobs": len(jobs)}
+        row |= {"score": scores.mean(), "standard_error": scores.sem(), **jobs.reindex(columns=measures).mean()}
+        if not differs:  # comes first in its stage
+            baselines[data, stage] = scores
+        elif (data, stage) in baselines:
+            competition, n_folds = part_of[data].competition, part_of[data].plan.n_folds
+            greater = load_metric(competition.metric, competition.greater_is_better).greater_is_better
+            paired = (scores - baselines[data, stage]).dropna().to_numpy() * (1 if greater else -1)
+            if len(paired):
+                row["gain"], row["low"], row["high"] = corrected_interval(paired, 1 / (n_folds - 1))
                 row["pairs"] = len(paired)
-            rows.append(row | jobs.reindex(columns=names).mean().to_dict())
+        rows.append(row)
     columns = ["data", "stage", *axes, "cell", "jobs", "score", "standard_error", "gain", "low", "high", "pairs"]
-    return pd.DataFrame(rows).reindex(columns=[*columns, *names])
+    return pd.DataFrame(rows).reindex(columns=[*columns, *measures])
 
 
 def markdown(table: pd.DataFrame, study: Study) -> str:
