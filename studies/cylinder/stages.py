@@ -59,8 +59,8 @@ class Network(nn.Module):
         self.units = nn.Sequential(*dropped, layers[-1])
         self.dropout = nn.Dropout(0.0 if settings.where == "none" else settings.rate)
         self.last = nn.Linear(WIDTH, n_outputs)
-        for name, value in (("mean", 0), ("scale", 1)):
-            self.register_buffer(name, torch.full((n_outputs,), value, dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(n_outputs, dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(n_outputs, dtype=torch.float64))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Units before the last layer as their own layer gives them, as the last one reads them, and the outputs."""
@@ -97,12 +97,12 @@ class Cylinders:
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Train on all rows, write the weights and the measures."""
         assert train.y is not None
-        settings, y = self.settings, torch.tensor(train.y)
+        settings, is_volume = self.settings, train.y.shape[1] == 1
         torch.manual_seed(self.context.seed)
-        network, loss = self.network(), nn.CrossEntropyLoss() if y.shape[1] > 1 else nn.MSELoss()
-        if y.shape[1] == 1:
+        network, loss = self.network(), nn.MSELoss() if is_volume else nn.CrossEntropyLoss()
+        if is_volume:
             network.mean, network.scale = map(torch.from_numpy, target_scale(train.y))
-        x, y = self.encode(train.inputs), ((y - network.mean) / network.scale).float()
+        x, y = self.encode(train.inputs), ((torch.tensor(train.y) - network.mean) / network.scale).float()
         optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate)
         n_steps = settings.epochs * -(-len(x) // settings.batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
@@ -134,10 +134,10 @@ class Cylinders:
         own, read, dropped = zip(*(network(x) for _ in range(self.settings.passes)), strict=True)
         predicted = [network.predictions(values) for values in dropped]
         modes = {"training": predicted[0], "mc": np.mean(predicted, axis=0), "evaluation": network.predictions(outputs)}
-        found = {
-            f"{name}_{mode}": value for mode, y_pred in modes.items() for name, value in measure(volume, y_pred).items()
-        }
-        return found | variance_shift(units, torch.stack(own), torch.stack(read), network.dropout.p)
+        found = variance_shift(units, torch.stack(own), torch.stack(read), network.dropout.p)
+        for mode, y_pred in modes.items():
+            found |= {f"{name}_{mode}": value for name, value in measure(volume, y_pred).items()}
+        return found
 
 
 def measure(volume: Array, y_pred: Array) -> dict[str, float]:
@@ -170,24 +170,18 @@ def unit_ratio(rate: float, mean: Array, variance: Array) -> Array:
 def variance_shift(units: Tensor, own: Tensor, read: Tensor, rate: float) -> dict[str, float]:
     """Variance in training mode, over rows and passes, over that in evaluation mode: the median over units that vary.
 
-    `units`: as the hidden layer gives them; `inputs`: as the last layer reads them, behind its own dropout; `formula`:
-    what that one adds to the units' own moments. `mean_ratio_units` is that of the means, evaluation over training:
-    what a ReLU makes of the shift before it.
-
-    Args:
-        units: (n_rows, n_units) in evaluation mode.
-        own: the same in training mode, (n_passes, n_rows, n_units).
-        read: the same as the last layer reads them.
-        rate: of the dropout before the last layer.
+    `units`, (n_rows, n_units), are in evaluation mode; in training mode, (n_passes, n_rows, n_units), `own` as their
+    layer gives them and `read` as the last layer reads them, behind its own dropout; `formula`: what that one adds to
+    the units' own moments. `mean_ratio_units`, of evaluation over training, is what a ReLU makes of the shift.
     """
     vary = units.var(dim=0) > 1e-6 * units.var(dim=0).max()  # a ReLU that never opens has no variance to compare
-    units, own, read = (values[..., vary].double().flatten(0, -2) for values in (units, own, read))
-    mean, variance = units.mean(dim=0), units.var(dim=0, correction=0)
+    units, own, read = (values[..., vary].double().flatten(0, -2).numpy() for values in (units, own, read))
+    mean, variance = units.mean(axis=0), units.var(axis=0)
     found = {
-        "variance_ratio_units": own.var(dim=0, correction=0) / variance,
-        "variance_ratio_inputs": read.var(dim=0, correction=0) / variance,
-        "variance_ratio_formula": torch.from_numpy(unit_ratio(rate, mean.numpy(), variance.numpy())),
-        "mean_ratio_units": mean / own.mean(dim=0),
+        "variance_ratio_units": own.var(axis=0) / variance,
+        "variance_ratio_inputs": read.var(axis=0) / variance,
+        "variance_ratio_formula": unit_ratio(rate, mean, variance),
+        "mean_ratio_units": mean / own.mean(axis=0),
     }
     return {name: float(np.median(ratio)) for name, ratio in found.items()}
 
@@ -225,5 +219,4 @@ def pictures(radius: Array, height: Array) -> NDArray[np.float32]:
     """
     centre = (np.arange(SIZE) + 0.5) / SIZE - 0.5
     inside = radius[:, None, None] - np.hypot(centre[:, None], centre)
-    covered = np.clip(inside * SIZE + 0.5, 0, 1)
-    return (covered * height[:, None, None] / HEIGHT[1]).astype(np.float32)
+    return (np.clip(inside * SIZE + 0.5, 0, 1) * height[:, None, None] / HEIGHT[1]).astype(np.float32)
