@@ -56,10 +56,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--answers", type=Path, help="labels of the test rows, where they are known")
     add("--metric", help="name of a metric, or file.py:function")
     direction = options.add_mutually_exclusive_group()
-    for word, greater in (("greater", "store_true"), ("smaller", "store_false")):
-        direction.add_argument(
-            f"--{word}-is-better", action=greater, default=None, dest="greater", help="of a metric of your own"
-        )
+    for word, action in (("greater", "store_true"), ("smaller", "store_false")):
+        own = "of a metric of your own"
+        direction.add_argument(f"--{word}-is-better", action=action, default=None, dest="greater", help=own)
     add("--id", help="column that names a row (default: the sample's first)")
     add("--target", nargs="+", default=[], help="training columns to predict, in the order of the sample's columns")
     add("--group", help="training column whose equal values must share a fold")
@@ -97,21 +96,13 @@ def target_file(name: str, force: bool) -> Path:
 
 
 def file_stages(folder: Path, yaml_file: Path, taken: set[str]) -> list[Block]:
-    """A stage for each folder of predictions in `folder`, sorted; a folder without any is written as a comment.
-
-    Args:
-        folder: of --oof.
-        yaml_file: that the stages are written for.
-        taken: names of other stages.
-    """
-    blocks, names = list[Block](), set(taken)
-    for part in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if not part.is_dir() or part.name.startswith("."):
-            continue
+    """A stage for each folder in `folder`, under a name that is not taken; one without predictions as a comment."""
+    blocks = []
+    for part in sorted(folder.glob("[!.]*/")):
         name = re.sub(r"^(?=[^A-Za-z])", "stage_", re.sub(r"[^A-Za-z0-9_]", "_", part.name))
-        while name in names:
+        while name in taken:
             name += "_2"
-        names.add(name)
+        taken = taken | {name}
         usable = (part / OOF).exists() or (part / TEST).exists()
         said = f"predictions made elsewhere, the folder {part.name!r}"
         said += "" if usable else f"; left out, since it has neither {OOF} nor {TEST}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
 from rdkit import Chem
@@ -45,8 +45,7 @@ class Preset(StrictModel):
     stages: list[PresetStage]
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """A stage of the YAML. A stage that is not enabled is written as a comment."""
 
     name: str
@@ -60,13 +59,9 @@ def choose_metric(found: Found) -> tuple[str, str]:
     if len(found.targets) == 1:
         return "rmse", "GUESS, the usual one for a single target"
     deviations = found.y.std()
-    ratio = float(deviations.max() / deviations.min()) if deviations.min() > 0 else float("inf")
-    if ratio <= 2:
-        return (
-            "rmse",
-            f"GUESS, mean over the targets, whose standard deviations differ {ratio:.1f} times",
-        )
-    return "r2", f"GUESS, mean over the targets, which deviate {ratio:.0f}-fold: in rmse the widest would decide"
+    ratio = deviations.max() / deviations.min() if deviations.min() > 0 else np.inf
+    said = f"GUESS, mean over the targets, whose standard deviations differ {ratio:.1f} times"
+    return ("rmse", said) if ratio <= 2 else ("r2", f"{said}: in rmse the widest would decide")
 
 
 def choose_folds(found: Found, group: str | None, kind: str | None) -> tuple[str, int, str]:
@@ -86,9 +81,12 @@ def choose_folds(found: Found, group: str | None, kind: str | None) -> tuple[str
         kind, reason = "stratified", "one target: like values in every fold"
     else:
         kind, reason = "kfold", "several targets: at random"
-    n_groups = len(train[found.inputs].drop_duplicates()) if group is None else train[group].nunique()
-    if group is None and kind == "scaffold":
+    if group is not None:
+        n_groups = train[group].nunique()
+    elif kind == "scaffold":
         n_groups = len(set(scaffolds(_molecules(train, smiles), acyclic_alone=True)))
+    else:
+        n_groups = len(train[found.inputs].drop_duplicates())
     if n_groups < 2:
         raise DataError(f"folds need two groups or distinct inputs; there is {n_groups}.")
     n_folds = min(3 if len(train) < 30 else 10 if len(train) < 500 else 5, n_groups)
@@ -112,20 +110,17 @@ def choose_stages(preset: str, found: Found) -> list[Block]:
     is_long = _length("words", notes, found) > 200
     columns: dict[Need, list[str]] = {
         "molecules": smiles,
-        "one_molecule": smiles[: len(smiles) == 1],
-        "several_molecules": smiles if len(smiles) > 1 else [],
+        "several_molecules" if len(smiles) > 1 else "one_molecule": smiles,
         "reactions": reactions,
         "text": notes,
-        "short_text": [] if is_long else notes,
-        "long_text": notes if is_long else [],
+        "long_text" if is_long else "short_text": notes,
         "table": [] if smiles or text else numbers,
     }
     parts = {"fingerprints and descriptors": smiles, "TF-IDF": text, "the numbers and categories": numbers}
     features = ", ".join(words for words, there in parts.items() if there)
     file, blocks = PRESETS / f"{preset}.yaml", []
     for stage in validate(Preset, load_yaml(file), file).stages:
-        read = next((columns[need] for need in stage.needs if columns[need]), None)
-        if read:
+        if read := next(filter(None, map(columns.get, stage.needs)), None):
             block = _fitted(stage, read, found, features)
             # Without `columns` a language model takes the text columns where there are any.
             if block.settings["kind"] in ("bert", "embedding") and read != (text or smiles):

@@ -39,27 +39,23 @@ class Column:
     name: str
     role: Role
     reason: str
-    warning: bool = False
-    """Whether the user should look at the data before going on."""
-    reaction: bool = False
-    """Whether a text column holds reaction SMILES."""
+    warning: bool = False  # whether the user should look at the data before going on
+    reaction: bool = False  # whether a text column holds reaction SMILES
 
 
 @dataclass(frozen=True)
 class Found:
-    """What stands in the tables."""
+    """What stands in the tables: targets of the training table, and their names in the sample where these differ;
+    labels y (n_rows, n_targets), NaN where there is none."""
 
     train: pd.DataFrame
     test: pd.DataFrame
     id: str
     id_reason: str
     targets: list[str]
-    """Columns of the training table."""
     submission_columns: list[str] | None
-    """Their names in the sample, where they differ."""
     targets_reason: str
     y: pd.DataFrame
-    """(n_rows, n_targets) labels, NaN where there is none."""
     columns: list[Column]
 
     def named(self, *roles: Role) -> list[str]:
@@ -82,13 +78,14 @@ class Found:
         """The rows whose molecule does not parse or whose text is empty, in words."""
         said = []
         for where, table in (("train", self.train), ("test", self.test)):
-            wrong = pd.DataFrame({name: table[name].map(normalised_text) == "" for name in self.named("text")})
+            rows = pd.Series(False, table.index)
+            for name in self.named("text"):
+                rows |= table[name].map(normalised_text) == ""
             for name in self.named("smiles"):
                 stands_for_none = (table[name].str.strip() == "") & self.has_no_molecules
-                wrong[name] = table[name].map(canonical_smiles).isna() & ~stands_for_none
-            rows = wrong.any(axis=1).to_numpy()
+                rows |= table[name].map(canonical_smiles).isna() & ~stands_for_none
             if rows.any():
-                said.append(f"{rows.sum()} of {where}: {named_rows(table, rows, self.id)}")
+                said.append(f"{rows.sum()} of {where}: {named_rows(table, rows.to_numpy(), self.id)}")
         return "; ".join(said)
 
     @property
@@ -122,10 +119,10 @@ def detect(
         if name in test and name in train:
             column = classify(name, train[name], test[name])
         else:
-            column = Column(name, "left out", f"only in {'train' if name in train else 'test'}")
+            reason = f"only in {'train' if name in train else 'test'}"
             if name in train and NAMED_LIKE_GROUP.search(name) and 1 < train[name].nunique() < len(train):
-                said = f"if rows of one {name} belong together, set group: {as_yaml(name)} and folds.kind group"
-                column = replace(column, reason=f"{column.reason}; {said}")
+                reason += f"; if rows of one {name} belong together, set group: {as_yaml(name)} and folds.kind group"
+            column = Column(name, "left out", reason)
         if name == group and column.role == "smiles":  # a new molecule still says much; a new label says nothing
             column = replace(column, reason=f"{column.reason}; it makes the folds, too (--group)")
         elif name == group:
@@ -146,9 +143,10 @@ def find_id(tables: dict[str, pd.DataFrame], named: str | None) -> tuple[str, st
     candidates = [name for name in common if named in (None, name)]
     for name in candidates:
         if all(table[name].is_unique and (table[name].str.strip() != "").all() for table in tables.values()):
-            guess = "GUESS: first column with its own value in every row"
-            reason = "the sample's first column" if name == sample.columns[0] else guess
-            return name, reason if named is None else "named with --id"
+            if named is not None:
+                return name, "named with --id"
+            is_first = name == sample.columns[0]
+            return name, "the sample's first column" if is_first else "GUESS: the first with distinct values"
     for file, table in tables.items():
         for name in candidates[:1]:
             check_ids(table[name], f"{file}, column {name!r} (taken for the id; another: --id)")
@@ -161,11 +159,7 @@ def find_targets(
 ) -> tuple[list[str], list[str] | None, str]:
     """Training columns to predict, their names in the sample where they differ, and the reason.
 
-    Args:
-        asked: the sample's columns without the id.
-        named: what the user names as targets, or nothing.
-        group: a column that is no target.
-        sample_file: for messages.
+    `asked` are the sample's columns without the id, `named` the targets that the user names.
     """
     if foreign := [name for name in named if name not in train]:
         raise DataError(f"--target names {', '.join(map(repr, foreign))}, which the training table does not have.")
@@ -178,11 +172,8 @@ def find_targets(
     if not lacking:
         return asked, None, "the sample's other columns"
     only_train = [name for name in train.columns if name.strip() and name not in (*test.columns, *asked, group)]
-    spare = [
-        name
-        for name in only_train
-        if not NAMED_LIKE_GROUP.search(name) and is_numeric(train[name]) and not counts_rows(train[name])
-    ]
+    numeric = [name for name in only_train if is_numeric(train[name]) and not counts_rows(train[name])]
+    spare = [name for name in numeric if not NAMED_LIKE_GROUP.search(name)]
     if len(spare) != len(lacking):
         raise DataError(
             f"{sample_file} asks for {', '.join(lacking)}, which the training table does not have; {len(spare)} of its "
@@ -238,8 +229,8 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
     filled = cells[cells != ""]
     distinct, n_cells = list(filled.unique()), len(filled)
     n, sample = len(distinct), distinct[:: max(1, len(distinct) // SAMPLED)][:SAMPLED]
-    n_parsed, n_empty = _parsed(sample), len(cells) - n_cells
-    if looks_like_smiles(name, sample):
+    n_parsed, n_empty = sum(canonical_smiles(value) is not None for value in sample), len(cells) - n_cells
+    if looks_like_smiles(name, sample, n_parsed / max(1, len(sample))):
         reason = f"RDKit parses {n_parsed} of {len(sample)} distinct values"
         reason += f"; {n_empty} cells are empty" if n_empty else ""
         return column("smiles", reason, warning=n_parsed < len(sample) or n_empty > 0)
@@ -254,20 +245,15 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
     return column("left out", f"{reason}, of one word, like ids; name it under text if they say something")
 
 
-def looks_like_smiles(name: str, values: list[str]) -> bool:
-    """Whether distinct values are molecules, and not words, codes or categories such as C, N, CO or NO.
+def looks_like_smiles(name: str, values: list[str], parsed: float) -> bool:
+    """Whether distinct values, of which a share parses, are molecules, and not words or codes such as C, CO or NO.
 
     Half of them must parse where the column's name or their signs speak for SMILES, else nearly all: words of
     C, N, O, S, P and I alone are rare among words of five letters.
     """
-    parsed = _parsed(values) / max(1, len(values))
     if NAMED_LIKE_SMILES.search(name) or np.mean([bool(STRUCTURE.search(value)) for value in values]) >= 0.5:
         return parsed >= 0.5
     return parsed >= NEARLY_ALL and bool(np.mean([len(value) for value in values]) >= 5)
-
-
-def _parsed(values: list[str]) -> int:
-    return sum(canonical_smiles(value) is not None for value in values)
 
 
 def is_reaction(value: str) -> bool:
