@@ -8,42 +8,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from competition.tables import Rows
 from competition.task import Task
 from models.config import CustomStage
 from models.registry import build_stage
-from models.stage import Context, FittedStage
+from models.stage import Context
 from studies.cylinder import cylinders, stages
+from studies.cylinder.stages import Array
 
 N_ROWS = 60
 STAGES = Path(stages.__file__)
 
 
-def context(n_targets: int = 1, seed: int = 0) -> Context:
-    return Context([], [], ["radius", "height"], [], Task([f"y{i}" for i in range(n_targets)]), seed, STAGES.parent)
-
-
-def stage(kind: str, where: str, rate: float, seed: int = 0, n_targets: int = 1) -> FittedStage:
-    settings = {"where": where, "rate": rate, "epochs": 2, "learning_rate": 1e-3, "passes": 2}
-    config = CustomStage(kind="custom", code=f"{STAGES}:{kind}", settings=settings)
-    return build_stage(config, context(n_targets, seed))
-
-
-def rows(n_targets: int = 1) -> Rows:
+def fitted(folder: Path, kind: str, where: str, rate: float, seed: int = 0, n_targets: int = 1) -> tuple[Array, dict]:
+    """Predictions of the training rows, and what the job measured."""
     table = cylinders.draw(N_ROWS, seed=3)
     volume = table[["volume"]].to_numpy()
     y = volume if n_targets == 1 else cylinders.one_hot(volume[:, 0])
-    return Rows([str(i) for i in range(N_ROWS)], table[["radius", "height"]], y)
-
-
-def fitted(folder: Path, kind: str, where: str, rate: float, seed: int = 0) -> tuple[NDArray[np.float64], dict]:
+    rows = Rows([str(i) for i in range(N_ROWS)], table[["radius", "height"]], y)
+    settings = {"where": where, "rate": rate, "epochs": 2, "learning_rate": 1e-3, "passes": 2}
+    task = Task([f"y{i}" for i in range(n_targets)])
+    context = Context([], [], ["radius", "height"], [], task, seed, STAGES.parent)
+    stage = build_stage(CustomStage(kind="custom", code=f"{STAGES}:{kind}", settings=settings), context)
     folder.mkdir()
-    one = stage(kind, where, rate, seed)
-    one.fit(rows(), None, folder)
-    measures = json.loads((folder / "measures.json").read_text())
-    return one.predict(rows().without_labels(), folder), measures
+    stage.fit(rows, None, folder)
+    return stage.predict(rows.without_labels(), folder), json.loads((folder / "measures.json").read_text())
 
 
 def test_the_committed_tables_are_what_the_module_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,14 +63,16 @@ def test_a_picture_shows_a_disc_of_the_radius_as_bright_as_the_height() -> None:
 
 
 @pytest.mark.parametrize("kind", ["Mlp", "Vgg"])
-def test_at_rate_0_training_and_evaluation_mode_are_the_same(tmp_path: Path, kind: str) -> None:
-    _, measures = fitted(tmp_path / "job", kind, "each", 0.0)
+def test_at_rate_0_the_modes_are_the_same_and_a_seed_gives_the_same_job(tmp_path: Path, kind: str) -> None:
+    _, measures = fitted(tmp_path / "plain", kind, "each", 0.0)
     assert measures["score_training"] == measures["score_evaluation"]
     assert measures["score_mc"] == pytest.approx(measures["score_evaluation"], rel=1e-9)
     for name in ("units", "inputs", "formula"):
         assert measures[f"variance_ratio_{name}"] == pytest.approx(1, rel=1e-5)
-    _, measures = fitted(tmp_path / "dropped", kind, "each", 0.5)
-    assert measures["score_training"] != measures["score_evaluation"]
+    first, again, other = (fitted(tmp_path / f"job{i}", kind, "each", 0.5, seed) for i, seed in enumerate((0, 0, 1)))
+    assert first[1]["score_training"] != first[1]["score_evaluation"]
+    assert np.array_equal(first[0], again[0]) and first[1] == again[1]
+    assert not np.array_equal(first[0], other[0])
 
 
 def test_the_ratio_of_a_unit_by_hand() -> None:
@@ -94,7 +86,8 @@ def test_the_ratio_of_a_unit_by_hand() -> None:
 def test_dropout_before_the_last_layer_alone_shifts_what_it_reads_as_the_formula_says(where: str) -> None:
     torch.manual_seed(0)
     settings = stages.DropoutSettings(where=where, rate=0.3, epochs=1, learning_rate=1e-3)
-    network, x = stages.Mlp(settings, context()).network(), torch.randn(500, 2)
+    context = Context([], [], ["radius", "height"], [], Task(["y"]), 0, STAGES.parent)
+    network, x = stages.Mlp(settings, context).network(), torch.randn(500, 2)
     units = network.eval()(x)[0]
     network.train()
     own, read, _ = (torch.stack(parts) for parts in zip(*(network(x) for _ in range(200)), strict=True))
@@ -107,20 +100,11 @@ def test_dropout_before_the_last_layer_alone_shifts_what_it_reads_as_the_formula
     assert ratios["variance_ratio_formula"] > 1.4
 
 
-@pytest.mark.parametrize("kind", ["Mlp", "Vgg"])
-def test_a_seed_gives_the_same_job_and_another_seed_another(tmp_path: Path, kind: str) -> None:
-    first, again, other = (fitted(tmp_path / f"job{i}", kind, "each", 0.2, seed) for i, seed in enumerate((0, 0, 1)))
-    assert np.array_equal(first[0], again[0]) and first[1] == again[1]
-    assert not np.array_equal(first[0], other[0])
-
-
 def test_bins_are_predicted_as_probabilities(tmp_path: Path) -> None:
-    one = stage("Mlp", "last", 0.2, n_targets=8)
-    one.fit(rows(8), None, tmp_path)
-    y_pred = one.predict(rows(8).without_labels(), tmp_path)
+    y_pred, measures = fitted(tmp_path / "job", "Mlp", "last", 0.2, n_targets=8)
     assert y_pred.shape == (N_ROWS, 8)
     assert np.allclose(y_pred.sum(axis=1), 1) and (y_pred >= 0).all()
-    assert 0 <= json.loads((tmp_path / "measures.json").read_text())["accuracy_evaluation"] <= 1
+    assert 0 <= measures["accuracy_evaluation"] <= 1
 
 
 def test_measures_of_volumes_are_as_computed_by_hand() -> None:

@@ -24,13 +24,13 @@ from tests.submissions.fakes import TARGETS, fake_competition, run_steps, with_s
 Command = Callable[..., str]
 
 
+def table_of(values: np.ndarray, ids: list[str] | None = None) -> pd.DataFrame:
+    return pd.DataFrame(values, index=ids or [f"r{i}" for i in range(len(values))], columns=["height"])
+
+
 def labels_of(y: np.ndarray, metric: str, draws: int = 2000) -> Labels:
     table = table_of(y)
     return Labels(table, pd.Series(range(len(y)), index=table.index), METRICS[metric], draws, 0)
-
-
-def table_of(values: np.ndarray, ids: list[str] | None = None) -> pd.DataFrame:
-    return pd.DataFrame(values, index=ids or [f"r{i}" for i in range(len(values))], columns=["height"])
 
 
 def test_a_paired_difference_and_its_error_by_hand() -> None:
