@@ -21,6 +21,7 @@ from folds.table import read_folds
 from models.jobs.folder import read_predictions, verify
 from models.jobs.plan import Plan
 from studies.config import Cell, Reached, Study, label
+from submissions import words
 
 SAID = (
     "score: mean over seeds and held-out folds +- standard error. gain: over the baseline on the same seeds and folds, "
@@ -132,8 +133,7 @@ def markdown(table: pd.DataFrame, study: Study) -> str:
     for (data, stage), rows in table.groupby(["data", "stage"], sort=False):
         shown = rows.dropna(axis="columns", how="all").drop(columns=["data", "stage", "cell"]).astype(object)
         cells = shown.map(lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)).replace("nan", "")
-        lines = [list(cells), ["---"] * cells.shape[1], *cells.to_numpy()]
-        parts.append(f"## {data}, {stage}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
+        parts.append(f"## {data}, {stage}\n\n{words.table(list(cells), cells.to_numpy().tolist())}")
     return "\n\n".join([*parts, SAID])
 
 

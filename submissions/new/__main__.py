@@ -130,8 +130,7 @@ def to_yaml(args: argparse.Namespace, path: Path, found: Found) -> str:
             if found.inputs:
                 folds["equal_inputs_may_cross"] = True  # what they did is done; folds.make counts such inputs
 
-    lines = comments(f"{path.stem}: {found.problem}. Written by ./run.sh new; look at each GUESS.", "")
-    lines.append("competition:")
+    lines = [*comments(f"{path.stem}, written by ./run.sh new; look at each GUESS.", ""), "competition:"]
     files = {"train": args.train, "test": args.test, "sample_submission": args.sample, "answers": args.answers}
     for key, file in files.items():
         lines += setting(key, file and as_written(file, path))

@@ -88,14 +88,6 @@ class Found:
                 said.append(f"{rows.sum()} of {where}: {named_rows(table, rows.to_numpy(), self.id)}")
         return "; ".join(said)
 
-    @property
-    def problem(self) -> str:
-        """Kind of the competition, in words."""
-        kinds = ["molecules"] * bool(self.named("smiles")) + ["text"] * bool(self.named("text"))
-        inputs = " and ".join(kinds) or ("a table" if self.inputs else "no inputs")
-        n, labels = len(self.targets), ", sparse labels" if self.y.isna().any(axis=None) else ""
-        return f"{inputs}, {'one target' if n == 1 else f'{n} targets'}{labels}"
-
 
 def detect(
     files: Sequence[Path],

@@ -99,7 +99,7 @@ def test_id_targets_and_inputs_of_a_plain_competition(tmp_path: Path) -> None:
     found = find(tmp_path, ROWS, {**NEW, "y": ["", ""]}, ASKED)  # a target is no input even with an empty column
     assert (found.id, found.targets, found.submission_columns) == ("id", ["y"], None)
     assert found.inputs == found.named("numeric") == ["x"]
-    assert found.problem == "a table, one target, sparse labels"
+    assert found.y["y"].isna().tolist() == [False, False, True, False]
     found = find(tmp_path, ROWS, NEW, {"y": [0, 0], "id": ["e", "f"]})  # the id need not be the first column
     assert (found.id, found.id_reason[:5]) == ("id", "GUESS")
 
