@@ -82,7 +82,8 @@ def run_study(
 
 def _trained(study: Study, data: str, path: Path, options: Sequence[str], deadline: float) -> Part:
     """Train the folds that the study measures, by `./run.sh train`, and tell where the jobs lie."""
-    for fold in study.folds or [None]:
+    folds: Sequence[int | None] = study.folds or [None]
+    for fold in folds:
         call = [sys.executable, "-m", "models.jobs.train", "--prepare", str(path), *options]
         call += [] if fold is None else ["--fold", str(fold)]
         if deadline < math.inf:

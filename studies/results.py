@@ -105,8 +105,8 @@ def gains(parts: list[Part], found: pd.DataFrame, study: Study) -> pd.DataFrame:
     and high (NaN for the baseline), pairs, and the means of the measures.
     """
     measures = [wanted if isinstance(wanted, str) else wanted.name for wanted in study.measures]
-    part_of, axes, rows = {part.data: part for part in parts}, list(study.axes), []
-    baselines: dict[tuple[str, str], pd.Series] = {}
+    part_of: dict[Any, Part] = {part.data: part for part in parts}
+    axes, rows, baselines = list(study.axes), [], dict[Any, pd.Series]()
     for (data, stage, *values), jobs in found.groupby(["data", "stage", *axes], sort=False):
         place = {axis: value for axis, value in zip(axes, values, strict=True) if value}
         differs = ", ".join(f"{axis} {value}" for axis, value in place.items() if value != label(study.baseline[axis]))

@@ -175,13 +175,13 @@ def variance_shift(units: Tensor, own: Tensor, read: Tensor, rate: float) -> dic
     the units' own moments. `mean_ratio_units`, of evaluation over training, is what a ReLU makes of the shift.
     """
     vary = units.var(dim=0) > 1e-6 * units.var(dim=0).max()  # a ReLU that never opens has no variance to compare
-    units, own, read = (values[..., vary].double().flatten(0, -2).numpy() for values in (units, own, read))
-    mean, variance = units.mean(axis=0), units.var(axis=0)
+    still, moved, behind = (values[..., vary].double().flatten(0, -2).numpy() for values in (units, own, read))
+    mean, variance = still.mean(axis=0), still.var(axis=0)
     found = {
-        "variance_ratio_units": own.var(axis=0) / variance,
-        "variance_ratio_inputs": read.var(axis=0) / variance,
+        "variance_ratio_units": moved.var(axis=0) / variance,
+        "variance_ratio_inputs": behind.var(axis=0) / variance,
         "variance_ratio_formula": unit_ratio(rate, mean, variance),
-        "mean_ratio_units": mean / own.mean(axis=0),
+        "mean_ratio_units": mean / moved.mean(axis=0),
     }
     return {name: float(np.median(ratio)) for name, ratio in found.items()}
 

@@ -7,6 +7,7 @@ kinds). Every section is made by a function of the run.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,7 +92,7 @@ def gather(run: Run) -> Findings:
     )
 
 
-def _table(header: list[str], rows: Iterable[Iterable[str | float | None]]) -> Table:
+def _table(header: list[str], rows: Iterable[Iterable[Any]]) -> Table:
     """Texts as they are, numbers with five digits."""
     return Table(header, [[cell if isinstance(cell, str) else number(cell) for cell in row] for row in rows])
 
@@ -165,7 +166,7 @@ def _stages(run: Run) -> list[Part]:
         seconds = sum(read_json(job.folder / REPORT)["seconds"] for job in jobs)
         first, *last = stage, f"{seconds:.1f}", ", ".join(marks[stage])
         for name, score in whole.items():
-            weight = f"{weights.loc[stage, name]:.3f}" if name in weights else ""
+            weight = f"{weights[name][stage]:.3f}" if name in weights else ""
             rows.append([first, name, score, mean_and_deviation([each[name] for each in of_folds]), weight, *last])
             first, last = "", ["", ""]
         notes += [f"{stage}: {note}" for note in read_notes(jobs[0].folder)]
@@ -189,7 +190,7 @@ def _candidates(run: Run) -> list[Part]:
     rows, same = [], {*choice["same_as_default"]} & {*STACKS}
     for name, part in run.candidates.items():
         words = ["chosen"] * (name == chosen) + ["default"] * (name == default) + ["no correction"] * (name in same)
-        compared, gain = choice["candidates"].get(name, {}), list[float | str | None](["", ""])
+        compared, gain = choice["candidates"].get(name, {}), list[Any](["", ""])
         if compared.get("difference") is not None and name != default and name not in same:
             gain = [_better_by(run, compared["difference"], 0.0), compared["standard_error"]]
         rows.append([name, part["in_sample_score"], part["cross_fitted_score"], *gain, ", ".join(words)])
