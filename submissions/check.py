@@ -37,7 +37,6 @@ from models.training.labels import require_log1p
 from models.training.machine import cpu_has_bf16, require_precision, usable_gpus
 from submissions.blend.candidates import candidate
 from submissions.blend.postprocess import fit_steps
-from submissions.blend.problem import Matrices
 from submissions.blend.stored import from_json, to_json, users
 from submissions.columns import column_names
 from submissions.config import Config, load_config
@@ -119,9 +118,8 @@ def _try_users_blending(config: Config, metric: Metric, y: Array) -> None:
     drawn = np.column_stack([rng.choice(labels[np.isfinite(labels)], N_TRIED) for labels in y.T])
     drawn[0, np.isnan(y).any(axis=0)] = np.nan
     P = np.stack([_near(drawn, metric, rng) for _ in column_names(config)], axis=1)
-    m = Matrices(P, drawn, np.arange(N_TRIED) % 5, metric, settings.weights)
     for _, named in user_code([settings.default, *settings.candidates]):
-        fitted = candidate(named).fit(m)
+        fitted = candidate(named)(P, drawn, metric, np.arange(N_TRIED) % 5, settings.weights)
         with users(named, KEEPS):
             from_json(json.loads(as_json(to_json(fitted))), named).predict(P)
     for _, named in user_code(settings.postprocess):

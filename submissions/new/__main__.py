@@ -36,8 +36,6 @@ from submissions.new.choices import PRESETS, Block, choose_folds, choose_metric,
 from submissions.new.detect import Found, Role, detect
 from submissions.new.writing import as_written, as_yaml, comments, on_one_line, setting
 
-ROLES: tuple[Role, ...] = ("smiles", "text", "numeric", "categorical")
-
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Options of the command."""
@@ -138,13 +136,13 @@ def to_yaml(args: argparse.Namespace, path: Path, found: Found) -> str:
     lines += setting("id", found.id, found.id_reason)
     lines += setting("targets", found.targets, found.targets_reason)
     lines += setting("submission_columns", found.submission_columns, "the targets' names in the sample")
-    for role in (*ROLES, "left out"):
-        columns = {column.name: column for column in found.columns if column.role == role}
-        reasons = [f"{name if name.strip() else '(no name)'}: {column.reason}" for name, column in columns.items()]
+    for role in get_args(Role):
+        columns = [column for column in found.columns if column.role == role]
+        reasons = [f"{column.name.strip() or '(no name)'}: {column.reason}" for column in columns]
         if role == "left out":
             lines += [line for reason in reasons for line in comments(f"left out: {reason}")]
         else:
-            lines += setting(role, list(columns) or None, *reasons)
+            lines += setting(role, [column.name for column in columns] or None, *reasons)
     if found.has_no_molecules:
         lines += setting("empty_smiles", "[Ar]", "GUESS: an empty cell is no molecule; argon stands for it")
     if unreadable := found.unreadable:
