@@ -79,16 +79,12 @@ def _measures(folder: Path, study: Study) -> dict[str, float]:
 
 
 def corrected_interval(differences: NDArray[np.float64], test_over_train: float) -> tuple[float, float, float]:
-    """The mean of paired differences (n_pairs,) and the ends of its 95 % corrected resampled t-interval.
+    """The mean of paired differences (n_pairs,) and the ends of its 95 % interval, NaN of a single pair.
 
     Folds share training rows, so their differences are not independent, and the usual interval is far too narrow. The
     variance of the mean is taken as (1 / pairs + test rows / training rows) times that of the differences; the second
-    term does not shrink with more seeds. One pair gives no interval: its ends are NaN. Source: Nadeau and Bengio,
-    Inference for the Generalization Error, Machine Learning 52 (2003), their equation 9; derived for random splits,
-    and used here on folds times seeds.
-
-    Args:
-        test_over_train: rows of a held-out fold over those it is trained without, 1 / (folds - 1).
+    term, 1 / (folds - 1), does not shrink with more seeds. Source: Nadeau and Bengio, Inference for the Generalization
+    Error, Machine Learning 52 (2003), equation 9; derived for random splits, and used here on folds times seeds.
     """
     n, mean = len(differences), float(np.mean(differences))
     if n < 2:
