@@ -129,7 +129,7 @@ def markdown(table: pd.DataFrame, study: Study) -> str:
     for (data, stage), rows in table.groupby(["data", "stage"], sort=False):
         shown = rows.dropna(axis="columns", how="all").drop(columns=["data", "stage", "cell"]).astype(object)
         cells = shown.map(lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)).replace("nan", "")
-        parts.append(f"## {data}, {stage}\n\n{words.table(list(cells), cells.to_numpy().tolist())}")
+        parts.append(f"## {data}, {stage}\n\n{words.table(cells.columns.tolist(), cells.to_numpy().tolist())}")
     return "\n\n".join([*parts, SAID])
 
 

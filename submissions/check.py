@@ -38,7 +38,6 @@ from models.training.machine import cpu_has_bf16, require_precision, usable_gpus
 from submissions.blend.candidates import candidate
 from submissions.blend.postprocess import fit_steps
 from submissions.blend.stored import from_json, to_json, users
-from submissions.columns import column_names
 from submissions.config import Config, load_config
 
 N_TRIED = 100
@@ -117,7 +116,8 @@ def _try_users_blending(config: Config, metric: Metric, y: Array) -> None:
     settings, rng, inputs = config.submissions, np.random.default_rng(0), np.arange(N_TRIED).astype(str)
     drawn = np.column_stack([rng.choice(labels[np.isfinite(labels)], N_TRIED) for labels in y.T])
     drawn[0, np.isnan(y).any(axis=0)] = np.nan
-    P = np.stack([_near(drawn, metric, rng) for _ in column_names(config)], axis=1)
+    n_columns = sum(len(stage.seeds) if settings.seeds == "separate" else 1 for stage in config.stages.values())
+    P = np.stack([_near(drawn, metric, rng) for _ in range(n_columns)], axis=1)
     for _, named in user_code([settings.default, *settings.candidates]):
         fitted = candidate(named)(P, drawn, metric, np.arange(N_TRIED) % 5, settings.weights)
         with users(named, KEEPS):
