@@ -86,8 +86,8 @@ def _check_stage(
     if stage.kind in ("gnn", "unimol", "unimol2"):
         molecule_columns(stage.columns, competition.smiles, stage.kind)
     if isinstance(stage, TextStage):
-        texts = read_template(stage, competition).texts(prepared.train, " ")
-        if getattr(stage, "enumerate_smiles", False) == "order" and not any("." in text for text in texts):
+        template, in_order = read_template(stage, competition), getattr(stage, "enumerate_smiles", False) == "order"
+        if in_order and not any("." in text for text in template.texts(prepared.train, " ")):
             raise ConfigError(
                 "enumerate_smiles: order needs cells or sides of a reaction with several molecules, and no text has "
                 "them. Set true, for other spellings, or leave it out."
