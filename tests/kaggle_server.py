@@ -101,10 +101,7 @@ class KaggleServer:
 
     def StartSubmissionUpload(self, asked: dict[str, Any]) -> Any:
         self.competition(asked)
-        return self.start(asked | {"name": asked["fileName"]})
-
-    def StartBlobUpload(self, asked: dict[str, Any]) -> Any:
-        return self.start(asked)
+        return self.StartBlobUpload(asked | {"name": asked["fileName"]})
 
     def CreateSubmission(self, asked: dict[str, Any]) -> Any:
         upload = self.arrived(asked["blobFileTokens"])
@@ -165,7 +162,7 @@ class KaggleServer:
             raise Refused(404, "Competition not found")
         return found
 
-    def start(self, asked: dict[str, Any]) -> Any:
+    def StartBlobUpload(self, asked: dict[str, Any]) -> Any:
         token = f"blob-{len(self.uploads)}"
         self.uploads[token] = {"name": asked["name"], "size": asked.get("contentLength", 0), "content": None}
         return {"token": token, "createUrl": f"http://localhost/upload/{token}?{SIGNATURE}"}

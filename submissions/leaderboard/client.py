@@ -30,8 +30,7 @@ ADVICE = {
     401: f"it does not accept your credentials, so {TOKEN}",
     403: "join the competition and accept its rules at https://www.kaggle.com/competitions/{slug}/rules",
     404: "is {slug} the last part of the address of the competition's page?",
-}
-"""What may help, by the status of the answer."""
+}  # by the status of the answer
 
 
 class Unsure(ServiceError):

@@ -34,8 +34,7 @@ from submissions.words import number
 
 PICTURE = "ledger.png"
 CV, PUBLIC, PRIVATE = BOARDS = "cross_fitted_score", "public", "private"
-FEWEST = 3
-"""Files with two scores, from which a rank correlation is given."""
+FEWEST = 3  # files with two scores, from which a rank correlation is given
 
 
 def add_scores(ledger: Path, given: dict[str, float], name: str | None = None) -> Submission:
