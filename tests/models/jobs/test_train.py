@@ -13,7 +13,7 @@ import pytest
 
 from competition.errors import DataError
 from competition.tables import Rows, read_rows
-from models.config import LightgbmStage, UnimolStage
+from models.config import UnimolStage
 from models.inputs import conformers
 from models.jobs import work
 from models.jobs.prefill import cache_items, fill
@@ -109,25 +109,22 @@ def test_molecules_are_looked_at_before_their_stage_and_within_a_budget_in_its_t
     assert [{filled.group, looked.group} <= item.after for item in jobs] == [True] * 3 + [False] * 3
 
 
-def test_a_molecule_without_coordinates_stops_the_run_first_where_error_is_set(
+def test_a_molecule_without_coordinates_stops_the_run_before_its_jobs_but_not_one_in_a_column_that_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever stands before the stage that wants coordinates; a column that it does not read does not concern it."""
     todo, embed = planned(tmp_path), conformers._embed
     config = todo.competition.model_copy(update={"smiles": ["SMILES", "other"]})
     rows = Rows(["a"], pd.DataFrame({"SMILES": ["CO"], "other": ["CCO"]}), None)
     small = lambda molecule, *rest: molecule.GetNumHeavyAtoms() < 3 and embed(molecule, *rest)  # noqa: E731
     monkeypatch.setattr(conformers, "_embed", small)
-    reads_both = UnimolStage(kind="unimol", unembeddable="error")
 
-    def look(stage: Any) -> None:
+    def look(columns: list[str]) -> None:
+        stage = UnimolStage(kind="unimol", unembeddable="error", columns=columns)
         HereWorkers().run(cache_items(config, stage, todo.paths, [rows], set())[0], "molecules")
 
-    look(LightgbmStage(kind="lightgbm", features=["maccs"]))
+    look(["SMILES"])
     with pytest.raises(DataError, match="1 of 2 molecules have no 3-D conformer"):
-        look(reads_both)
-    look(reads_both.model_copy(update={"unembeddable": "flat"}))
-    look(reads_both.model_copy(update={"columns": ["SMILES"]}))
+        look([])
 
 
 def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_once(

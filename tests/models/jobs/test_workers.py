@@ -55,8 +55,13 @@ def require_results_mistakes_and_lost_workers(workers: Workers, folder: Path) ->
         workers.run([Item(be_killed, ())], "items")
 
 
-def test_items_run_in_workers_of_one_thread_and_mistakes_are_raised_as_they_are(tmp_path: Path) -> None:
+def test_items_run_in_workers_that_see_one_thread_and_their_gpu_or_none_and_mistakes_are_raised_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers_module, "usable_gpus", lambda: ["5"])
     with Workers(2) as workers:
+        workers.run([Item(write_environment, (tmp_path / f"{gpu}",), gpu=gpu) for gpu in (True, False)], "items")
+        assert [(tmp_path / gpu).read_text().strip() for gpu in ("True", "False")] == ["1 5", "1"]
         require_results_mistakes_and_lost_workers(workers, tmp_path)
 
 
@@ -95,14 +100,6 @@ def test_items_of_several_threads_fill_the_cores_and_no_more(one_gpu: None) -> N
     assert list(workers._ready([threes, sixteen, network])) == [threes, sixteen, network]
     workers.running = {Item(print, (), threads=3): 0.0 for _ in range(5)}
     assert list(workers._ready([threes, sixteen, network])) == [network]
-
-
-def test_a_worker_sees_its_own_gpu_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers_module, "usable_gpus", lambda: ["5"])
-    with Workers(2) as workers:
-        workers.run([Item(write_environment, (tmp_path / f"{gpu}",), gpu=gpu) for gpu in (True, False)], "items")
-    assert (tmp_path / "True").read_text() == "1 5"
-    assert (tmp_path / "False").read_text().strip() == "1"
 
 
 def test_an_item_starts_after_the_groups_and_files_that_it_needs(tmp_path: Path) -> None:
