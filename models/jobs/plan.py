@@ -181,8 +181,7 @@ def jobs_of(
             folds.append(Job(name, key, seed, fold, folder, other_code, needs, stage.final_fit != "refit"))
         jobs += folds
         if stage.final_fit != "folds":
-            folder = paths.job(name, key, seed, "all")
-            jobs.append(Job(name, key, seed, ALL, folder, other_code, (*folds, *labelling)))
+            jobs.append(Job(name, key, seed, ALL, paths.job(name, key, seed, "all"), other_code, (*folds, *labelling)))
     return jobs
 
 

@@ -187,8 +187,7 @@ def main() -> None:
     with command.training(paths, args.shard):
         if args.earlier:
             n_finished, n_begun = resume(args.earlier, paths)
-            came = f"{n_finished} finished jobs and {n_begun} with a checkpoint that were not here"
-            print(f"from {args.earlier}: {came}")
+            print(f"from {args.earlier}: {n_finished} finished jobs and {n_begun} with a checkpoint that were not here")
         todo = plan(competition, stages, paths, args.reuse).select(args.stage, args.fold, shard)
         if not args.reuse and not args.retrain:
             require_answer(todo)
