@@ -160,7 +160,7 @@ def test_what_no_table_may_have_is_found_before_any_work(tmp_path: Path) -> None
     with pytest.raises(DataError, match=r"row 5 .*: '1e\+300'"):
         checked(write_competition(tmp_path, train.assign(lumo=train["lumo"].where(train.index != 3, 1e300)), test))
     path = write_competition(tmp_path, train, test.assign(SMILES="no molecule"), competition={"unparsable": "drop"})
-    with pytest.raises(DataError, match="without its unparsable rows has no row"):
+    with pytest.raises(DataError, match="has no row whose molecules"):
         checked(path)
 
 
