@@ -15,18 +15,8 @@ import transformers
 from competition.errors import ConfigError
 from competition.tables import Rows
 from models.inputs import tokens as text
-from models.settings import BertStage
 from models.stages.bert import Bert
 from tests.models.encoders import TINY, context, fit, stage, table
-
-
-def test_random_weights_take_larger_and_more_steps_and_the_saved_settings_show_the_numbers() -> None:
-    for weights, expected in ((None, (1e-3, 20)), ("rxnfp", (5e-5, 4))):
-        config = BertStage.model_validate({"kind": "bert", "weights": weights, "learning_rate": None})
-        saved = config.model_dump(mode="json")
-        assert (saved["learning_rate"], saved["epochs"]) == expected
-        assert BertStage.model_validate(saved) == config
-    assert [stage(enumerate_smiles=many).test_forms for many in (False, True)] == [1, 5]
 
 
 def test_epochs_train_on_other_spellings_and_a_prediction_is_their_mean_with_the_canonical_one_first(
