@@ -23,21 +23,10 @@ def write_small(
     folder.mkdir(parents=True, exist_ok=True)
     for name, lines in (("train", train or TRAIN), ("test", test or TEST), ("sample", sample or SAMPLE)):
         (folder / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    settings = {
-        "train": "train.csv",
-        "test": "test.csv",
-        "sample_submission": "sample.csv",
-        "id": "id",
-        "targets": ["y"],
-        "smiles": ["SMILES"],
-        "metric": "rmse",
-        **competition,
-    }
-    document = {
-        "competition": {key: value for key, value in settings.items() if value is not None},
-        "folds": {"n_folds": 3},
-        "stages": {"trees": {"kind": "lightgbm"}},
-    }
+    files = {"train": "train.csv", "test": "test.csv", "sample_submission": "sample.csv"}
+    settings = {**files, "id": "id", "targets": ["y"], "smiles": ["SMILES"], "metric": "rmse", **competition}
+    section = {key: value for key, value in settings.items() if value is not None}
+    document = {"competition": section, "folds": {"n_folds": 3}, "stages": {"trees": {"kind": "lightgbm"}}}
     path = folder / "small.yaml"
     path.write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
     return path

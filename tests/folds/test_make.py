@@ -93,9 +93,8 @@ def test_folds_need_the_prepared_table_and_a_file_that_goes_with_its_kind(
 def test_folds_and_groups_are_read_in_the_order_of_the_ids_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "folds.csv"
     path.write_text("id,fold,group\na,0,5\n007,1,6\nc,-1,7\n")
-    assert read_folds(path, ["c", "007", "a"]).tolist() == [-1, 1, 0]
-    assert read_groups(path, ["c", "007", "a"]).tolist() == [7, 6, 5]
-    for read in (read_folds, read_groups):
+    for read, expected in ((read_folds, [-1, 1, 0]), (read_groups, [7, 6, 5])):
+        assert read(path, ["c", "007", "a"]).tolist() == expected
         with pytest.raises(DataError, match=r"1 of its ids are no training rows \('c'\)"):
             read(path, ["a", "007"])
 
