@@ -92,6 +92,7 @@ def test_the_same_file_is_sent_twice_only_with_again_and_within_the_daily_limit(
     submitted: Command, paths: Paths, server: KaggleServer
 ) -> None:
     server.competitions[SLUG]["limit"] = 2
+    server.scores = ()  # what waits for its score counts as sent
     ended = [submitted(*options)[0] for options in (("--yes",), ("--yes",), ("--yes", "--again"), ("--yes", "--again"))]
     assert ended == [0, 2, 0, 2]
     assert len(server.submissions) == len(read(paths.ledger)) == 2
@@ -220,3 +221,4 @@ def test_a_score_is_waited_for_no_longer_than_asked_and_over_a_passing_trouble_a
     server.score(row.ref, error="Evaluation: ids do not match")
     assert submitted("--fetch")[0] == 0
     assert read(paths.ledger)[1].status == "failed" and "ids do not match" in read(paths.ledger)[1].message
+    assert "No submission waits for a score." in submitted("--fetch")[1]
