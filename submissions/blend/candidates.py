@@ -12,9 +12,9 @@ A predictor is a dataclass of numbers, texts and arrays with `predict(P)`, which
 (n_columns,) will do as well. One of your own is named `mine.py:fit` in the YAML. A function sees the rows that it is
 fitted on and no other: scores come from fits without each fold.
 
-A weighted mean can also be a solver, `solve(problem) -> Solution`, which finds its weights from sums that are
-kept of each fold, and so is refitted in no time. Where a single fold is left nothing can be cross-fitted, and what is
-tuned by cross-fitting is the exact convex blend: nearer to what is submitted than the mean, which knows no label.
+A weighted mean can also be a solver, `solve(problem) -> Solution`, which finds its weights from sums that are kept of
+each fold, and so is refitted in no time. Where a single fold is left nothing can be cross-fitted, and what is tuned by
+cross-fitting is the exact convex blend: nearer to what is submitted than the mean, which knows no label.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Linear(Candidate):
         """Weights in the targets' own units; the plain mean for a target without a labelled row left."""
         parts = []
         for problem in (each.without(without) for each in m.problems):
-            for t, n in enumerate(problem.units.n):
+            for t, n in enumerate(problem.units[0]):
                 found = problem.solve(self.function if n else mean)
                 added = problem.offset(found.weights, found.intercept)[t]
                 parts.append((found.weights[np.argsort(problem.order)], added, found.settings))

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,8 +54,8 @@ class CrossFitted:
 
 def cross_fit(candidate: Candidate, m: Matrices, n_folds: int) -> CrossFitted:
     """All predictions that the scores and the choice of one candidate need."""
-    in_sample, rows = np.full((len(m.folds), m.P.shape[2]), np.nan), m.folds >= 0
-    in_sample[rows] = candidate.predict(m, rows)
+    in_sample, scored = np.full((len(m.folds), m.P.shape[2]), np.nan), m.left(NONE)
+    in_sample[scored] = candidate.predict(m, scored)
     nested = [cross_fitted(candidate, m, n_folds, frozenset({fold})) for fold in range(n_folds)]
     return CrossFitted(in_sample, cross_fitted(candidate, m, n_folds), np.stack(nested))
 
@@ -152,11 +151,9 @@ def least_gain(rule: Rule, score: float, which: NDArray[np.bool_]) -> float:
 
     The constant is the labels' mean, or median for absolute errors; a score that is not defined for it counts as 0.
     """
-    y = rule.y[which]
-    middle = np.nanmedian if rule.metric.per_target == "absolute" else np.nanmean
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a target without any label has no score either
-        constant = rule.metric(y, np.tile(middle(y, axis=0), (len(y), 1)))
+    y = np.ma.masked_invalid(rule.y[which])
+    middle = np.ma.median(y, axis=0) if rule.metric.per_target == "absolute" else y.mean(axis=0)
+    constant = rule.metric(rule.y[which], np.tile(middle.filled(np.nan), (len(y), 1)))
     return LEAST_SHARE * abs(score - (constant if np.isfinite(constant) else 0.0))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,14 +67,6 @@ class Matrices:
         """What weights are solved for: one vector for each target, or one for all."""
         targets = range(self.y.shape[1])
         return [_problem(self, each) for each in ([[*targets]] if self.weights == "shared" else [[t] for t in targets])]
-
-
-class Units(NamedTuple):
-    """Number, mean and standard deviation of the labels that a blend is fitted on, (n_targets,) each."""
-
-    n: Array
-    centre: Array
-    spread: Array
 
 
 @dataclass(frozen=True)
@@ -140,17 +132,17 @@ class Problem:
         return sum((self.sums[fold] for fold in self.folds), np.zeros((len(self.zero),) + (2 + self.n_columns,) * 2))
 
     @cached_property
-    def units(self) -> Units:
-        """Of the labels that are left; 1 for a standard deviation of 0."""
+    def units(self) -> tuple[Array, Array, Array]:
+        """Number, mean and standard deviation of the labels left, (n_targets,) each; 1 for a deviation of 0."""
         n, labels, squares = self.total[:, [0, 0, 1], [0, 1, 1]].T
         mean, mean_square = (each / np.maximum(n, 1) for each in (labels, squares))
         spread = np.sqrt(np.maximum(mean_square - mean**2, 0.0))
-        return Units(n, self.zero + mean, np.where(spread > 0, spread, 1.0))
+        return n, self.zero + mean, np.where(spread > 0, spread, 1.0)
 
     @cached_property
     def moments(self) -> Array:
         """Mean of z z' over the rows left, z = (1, y, E) in standard units, in which each target counts the same."""
-        known = self.units.n > 0
+        known = self.units[0] > 0
         n, centre, spread = (each[known, None, None] for each in self.units)
         change = np.tile(np.eye(2 + self.n_columns), (len(n), 1, 1))
         change[:, :1, :1], change[:, 1:2, :1] = spread, self.zero[known, None, None] - centre
@@ -160,15 +152,15 @@ class Problem:
     def errors(self) -> Array:
         """E of the rows left in standard units, (n_rows, n_columns); rows of each target sum to the same weight."""
         parts = []
-        for rows, n, spread in zip(self.rows, self.units.n, self.units.spread, strict=True):
+        for rows, n, _, spread in zip(self.rows, *self.units, strict=True):
             parts += [(y[:, None] - x) / (spread * n) for x, y in (rows[fold] for fold in self.folds) if len(y)]
         return np.vstack(parts)
 
     def offset(self, weights: Array, intercepts: Array | float) -> Array:
         """What is added to columns weighted by (..., n_columns), in each target's own units, (n_targets, ...)."""
-        rest = 1 - weights.sum(axis=-1)
+        rest, (_, centre, spread) = 1 - weights.sum(axis=-1), self.units
         rest = np.where(np.abs(rest) > 1e-12, rest, 0.0)
-        return np.multiply.outer(self.units.centre, rest) + np.multiply.outer(self.units.spread, intercepts)
+        return np.multiply.outer(centre, rest) + np.multiply.outer(spread, intercepts)
 
     def loss(self, weights: Array, intercepts: Array | float = 0.0) -> Array:
         """What the metric says of blends on the rows left, as something to minimise, (n_blends,).
@@ -181,22 +173,21 @@ class Problem:
         weights = np.broadcast_to(weights, (len(self.folds), *weights.shape[-2:]))
         parts = zip(self.inner, weights, np.broadcast_to(intercepts, weights.shape[:2]), strict=True)
         added = np.stack([part.offset(*blends) for part, *blends in parts], axis=1)  # (n_targets, n_folds, n_blends)
-        known = np.flatnonzero(self.units.n)
-        of_targets = self._squared if self.m.exact == "squared" else self._by_rows
-        return np.mean([of_targets(t, weights, added[t]) for t in known], axis=0)
+        of_target = self._squared if self.m.exact == "squared" else self._by_rows
+        return np.mean([of_target(t, weights, added[t]) for t, n in enumerate(self.units[0]) if n], axis=0)
 
     def _squared(self, t: int, weights: Array, added: Array) -> Array:
-        rest = 1 - weights.sum(axis=2)
+        rest, (n, _, spread) = 1 - weights.sum(axis=2), self.units
         residual = np.dstack([rest * self.zero[t] - added, rest, weights])  # of z
         squares = (residual @ np.stack([self.sums[fold][t] for fold in self.folds])) * residual
-        return squares.sum(axis=(0, 2)) / self.units.n[t] / self.units.spread[t] ** 2
+        return squares.sum(axis=(0, 2)) / n[t] / spread[t] ** 2
 
     def _by_rows(self, t: int, weights: Array, added: Array) -> Array:
         rows, metric = [self.rows[t][fold] for fold in self.folds], self.m.metric
         y = np.concatenate([labels for _, labels in rows])
         y_pred = np.vstack([x @ w.T + a for (x, _), w, a in zip(rows, weights, added, strict=True)])
         if self.m.exact == "absolute":
-            return np.abs(y[:, None] - y_pred).mean(axis=0) / self.units.spread[t]
+            return np.abs(y[:, None] - y_pred).mean(axis=0) / self.units[2][t]
         scores = np.array([metric.one(y, each) for each in y_pred.T])
         return np.nan_to_num(-scores if metric.greater_is_better else scores, nan=np.inf)
 

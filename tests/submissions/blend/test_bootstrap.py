@@ -30,14 +30,6 @@ def test_the_standard_error_of_a_difference_of_means_is_the_textbook_one() -> No
     assert (small["b"] - small["a"]).std() == pytest.approx(2 * expected, rel=0.06)
 
 
-def test_rows_of_one_group_are_drawn_together() -> None:
-    errors = np.repeat(np.random.default_rng(0).normal(size=(500, 1)), 4, axis=0)  # four copies tell no more than one
-    y, y_pred = np.zeros_like(errors), {"a": errors}
-    groups = (np.arange(2000), np.repeat(np.arange(500), 4))
-    alone, together = (bootstrap_scores(METRICS["mae"], y, y_pred, each, 1000, 0)["a"].std() for each in groups)
-    assert together == pytest.approx(2 * alone, rel=0.1)
-
-
 @pytest.mark.parametrize("name", list(METRICS))
 def test_the_fast_form_equals_the_plain_one_whatever_the_size_of_the_parts(
     name: str, monkeypatch: pytest.MonkeyPatch

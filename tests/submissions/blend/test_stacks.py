@@ -14,7 +14,7 @@ from competition.metrics import METRICS
 from competition.prepare import prepare
 from submissions.blend import stacks
 from submissions.blend.candidates import CANDIDATES
-from submissions.blend.crossfit import CrossFitted, choose, compare, cross_fit
+from submissions.blend.crossfit import CrossFitted, cross_fit, decide
 from submissions.blend.problem import Matrices
 from submissions.blend.stacks import Corrector, Stacked, fit_ridge, fit_trees, regressor, simplest
 from submissions.config import load_config
@@ -35,9 +35,7 @@ def matrices(columns: np.ndarray, y: np.ndarray, folds: np.ndarray, features: np
 def chosen_of(m: Matrices, correctors: dict[str, Corrector]) -> str:
     found = {"shrunk_ridge": cross_fit(DEFAULT, m, 5)}
     found |= {name: cross_fit(Stacked(DEFAULT, corrector), m, 5) for name, corrector in correctors.items()}
-    judged = rule(m.y, m.folds)
-    compared = compare(judged, {name: part.cross_fitted for name, part in found.items()}, judged.scored)
-    return choose(judged, compared, judged.scored)[0]
+    return decide(rule(m.y, m.folds), found)[0]
 
 
 @pytest.mark.parametrize("name", CORRECTORS)
