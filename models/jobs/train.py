@@ -171,6 +171,12 @@ def _items(
     return found
 
 
+def say_old_products(paths: Paths) -> None:
+    """Name products of earlier versions of the project, in one sentence; they are left alone."""
+    if file := next((paths.root / "models").glob("*/*/seed_*/fold_*/oof.csv"), None):
+        print(f"{file.parent} is of an earlier version of this project; such jobs are left alone and trained anew.")
+
+
 def main() -> None:
     """Command line."""
     options = command.parser(__doc__)
@@ -188,6 +194,7 @@ def main() -> None:
         if args.earlier:
             n_finished, n_begun = resume(args.earlier, paths)
             print(f"from {args.earlier}: {n_finished} finished jobs and {n_begun} with a checkpoint that were not here")
+        say_old_products(paths)
         todo = plan(competition, stages, paths, args.reuse).select(args.stage, args.fold, shard)
         if not args.reuse and not args.retrain:
             require_answer(todo)

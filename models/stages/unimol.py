@@ -43,8 +43,8 @@ SAME = ("emb_dropout", "dropout", "attention_dropout", "activation_dropout", "ma
 class UnimolBackbone(nn.Module):
     """UniMolModel without its head, in any size: its constructor wants a checkpoint and knows fixed sizes only.
 
-    The parts are the package's own, run faster (`pairs.py`); tests hold outputs and all gradients of both published
-    architectures to those of its modules.
+    The parts are the package's own, run faster (`pairs.py`); tests hold both published architectures to the
+    package's constructor parameter by parameter and output by output, and all gradients to those of its modules.
     """
 
     def __init__(self, config: UnimolStage, vocabulary: list[str]) -> None:

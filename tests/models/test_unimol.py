@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -9,6 +10,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from unimol_tools.models.unimol import UniMolModel
 
 from competition.errors import ConfigError
 from competition.files import read_json
@@ -23,6 +25,7 @@ from tests.models import made
 from tests.models.published import PackageModel, compare
 
 FILE_ORDER = read_vocabulary({})
+THEIR_ORDER = ["[CLS]", "[UNK]", "[PAD]", "[SEP]", *FILE_ORDER[4:]]
 METHANOL = np.array(
     [[6, 0, 0, 0], [8, 1.4, 0, 0], [1, -0.5, 1, 0], [1, -0.5, -1, 0], [1, -0.5, 0, 1], [1, 1.8, 0.9, 0]],
     dtype=np.float32,
@@ -62,6 +65,33 @@ def test_token_ids_are_those_of_the_dictionary_file_without_hydrogens_too_and_ot
     odd = np.array([[0, 0, 0, 0], [78, 2, 0, 0]], dtype=np.float32)
     for atoms, expected in ((METHANOL, [1, 4, 6, 2]), (odd, [1, 3, 3, 2]), (METHANOL[2:4], [1, 8, 8, 2])):
         assert encode(atoms, FILE_ORDER, remove_hydrogens=True)["tokens"].tolist() == expected
+
+
+@pytest.mark.parametrize("architecture", ["molecule", "oled"])
+def test_the_backbone_is_the_model_of_the_package(architecture: str, tmp_path: Path) -> None:
+    """Same parameters by name and shape, and with the same weights the same output, ids remapped.
+
+    The package's constructor loads a checkpoint, so one with random weights is made first.
+    """
+    ours = backbone(architecture).eval()
+    ours_of_theirs = [FILE_ORDER.index(symbol) for symbol in THEIR_ORDER]
+    of_pairs = [i * 31 + j for i in ours_of_theirs for j in ours_of_theirs]
+    state = dict(ours.state_dict())
+    state["embed_tokens.weight"] = state["embed_tokens.weight"][ours_of_theirs]
+    for name in {"gbf.mul.weight", "gbf.bias.weight", "gbf.w_edge.weight"} & state.keys():
+        state[name] = state[name][of_pairs]
+    torch.save({"model": state}, tmp_path / "model.pt")
+    (tmp_path / "dict.txt").write_text("\n".join(s for s in FILE_ORDER if s != "[MASK]"))
+    with contextlib.chdir(tmp_path):
+        theirs = UniMolModel(3, architecture, str(tmp_path / "model.pt")).eval()
+    names = {name for name in theirs.state_dict() if not name.startswith("classification_head.")}
+    assert names == set(ours.state_dict())
+    tokens = torch.tensor([THEIR_ORDER.index(symbol) for symbol in FILE_ORDER])[batch()["tokens"]]
+    distance = torch.cdist(batch()["coordinates"], batch()["coordinates"])
+    edge_type = tokens.unsqueeze(2) * 31 + tokens.unsqueeze(1)
+    with torch.no_grad():
+        expected = theirs(tokens, distance, batch()["coordinates"], edge_type, return_repr=True)
+        assert torch.allclose(ours(**batch()), expected, atol=2e-5)
 
 
 def test_a_checkpoint_sets_every_parameter_and_only_its_heads_are_left_out(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from models.config import UnimolStage
 from models.inputs import conformers
 from models.jobs import work
 from models.jobs.prefill import cache_items, fill
-from models.jobs.train import predict_jobs, train
+from models.jobs.train import predict_jobs, say_old_products, train
 from models.jobs.work import run_job
 from models.jobs.workers import Item
 from models.stage import write_notes
@@ -196,3 +196,15 @@ def test_a_shard_leaves_a_refit_whose_folds_another_shard_has_and_says_so(
     assert sorted(words) == sorted(word for word in words for line in lines if word in line)
     assert "refit on all rows" in lines[-1]
     assert all(job.finished for job in todo.jobs)
+
+
+def test_jobs_of_an_earlier_version_of_the_project_are_named_and_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = planned(tmp_path).paths
+    say_old_products(paths)
+    old = paths.job("trees", "0123-456", 0, 0) / "oof.csv"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    say_old_products(paths)
+    assert capsys.readouterr().out.startswith(f"{old.parent} is of an earlier version of this project; such jobs")
