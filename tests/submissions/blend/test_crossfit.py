@@ -205,3 +205,19 @@ def test_a_candidate_that_predicts_a_fold_as_the_default_does_is_not_chosen_for_
     y_pred, chosen = without_each_fold(rule(y, folds), found, [], folds)
     assert chosen == ["ridge_stack", "shrunk_ridge", "ridge_stack"]
     np.testing.assert_array_equal(y_pred, better)
+
+
+def test_a_column_of_noise_does_not_improve_the_cross_fitted_score() -> None:
+    gains = []
+    for seed in range(4):
+        columns, y, folds = columns_like("independent", 200, 3, seed)
+        noise = np.random.default_rng(100 + seed).normal(size=(200, 1))
+        found = [
+            cross_fit(CANDIDATES["shrunk_ridge"], matrices(part, y, folds), 5)
+            for part in (columns, np.hstack([columns, noise]))
+        ]
+        without, with_noise = (scores(rule(y, folds), part) for part in found)
+        assert with_noise["in_sample_score"] <= without["in_sample_score"] + 1e-3
+        gains.append(1 - with_noise["cross_fitted_score"] / without["cross_fitted_score"])
+    assert max(gains) < 0.01
+    assert np.mean(gains) < 0.003
