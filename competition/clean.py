@@ -24,7 +24,7 @@ def listed(values: Iterable[Any], form: Callable[[Any], str] = repr) -> str:
     """The first values, and how many more there are."""
     values = list(values)
     more = f" and {len(values) - MOST_SHOWN} more" if len(values) > MOST_SHOWN else ""
-    return ", ".join(map(form, values[:MOST_SHOWN])) + more
+    return (", ".join(map(form, values[:MOST_SHOWN])) or "none") + more
 
 
 def named_rows(table: pd.DataFrame, wrong: Any, id_column: str, name: str | None = None) -> str:
@@ -46,7 +46,8 @@ def require_columns(table: pd.DataFrame, names: list[str], where: object) -> Non
     """Refuse a table without these columns."""
     lacking = ", ".join(name for name in names if name not in table.columns)
     if lacking:
-        raise DataError(f"{where}: columns are lacking: {lacking} (it has {', '.join(table.columns)}); correct them.")
+        has = ", ".join(table.columns)
+        raise DataError(f"{where}: columns are lacking: {lacking} (it has {has}); correct the file, or the YAML.")
 
 
 def check_ids(ids: pd.Series, where: object) -> None:

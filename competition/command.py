@@ -37,12 +37,18 @@ def _shard(text: str) -> tuple[int, int]:
     return i, n
 
 
+def _workers(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
+        raise ConfigError(f"--workers takes a whole number from 1; found {text!r}.")
+    return int(text)
+
+
 SHARED: dict[str, dict[str, Any]] = {
     "seed": {"type": int, "help": "replaces competition.seed of the YAML"},
-    "workers": {"type": int, "help": "jobs side by side (default: as many as the cores or GPUs allow)"},
-    "holdout": {"type": _share, "metavar": "SHARE", "help": "for full: keep this share of the training rows, such as "
-                "0.2, out of everything, and score the finished submission on it (holdout_score); a competition of its "
-                "own, NAME_holdout20"},
+    "workers": {"type": _workers, "help": "jobs side by side (default: as many as the cores or GPUs allow)"},
+    "holdout": {"type": _share, "metavar": "SHARE", "help": "full keeps this share of the training rows, such as "
+                "0.2, out of everything, and scores the finished submission on it (holdout_score): a competition of "
+                "its own, NAME_holdout20, which other verbs mean by the same option"},
     "reuse": {"action": "store_true", "help": "accept finished jobs of other code; tables mark them"},
     "retrain": {"action": "store_true", "help": "train jobs again whose code has changed, without asking"},
     "budget": {"type": seconds_of, "metavar": "TIME", "help": "seconds, or such as 30s, 90m, 2h, for full and train: "
@@ -101,10 +107,12 @@ def run(main: Callable[[], None]) -> None:
     except BrokenPipeError:
         sys.exit(141)
     except OSError as error:
-        if error.errno not in FULL_OR_CLOSED:
+        if error.errno not in (*FULL_OR_CLOSED, errno.ENAMETOOLONG):
             raise
         wrong = f"the folder for products, {work_root()}, takes no new files ({error})"
         message = f"DataError: {wrong}. Make room, or set WORK_DIR to another folder; finished jobs are kept."
+        if error.errno == errno.ENAMETOOLONG:
+            message = f"ConfigError: a name is too long for a file: {str(error.filename)[:60]}..."
         status = 2
     print(message, file=sys.stderr)
     sys.exit(status)

@@ -155,11 +155,11 @@ class CompetitionConfig(StrictModel):
             if name not in self.inputs + labels
         }
         wrong |= {
-            "no column may begin with '__' or 'feature ', and no target may be called id: such names are ours":
-                any(name.startswith(("__", "feature ")) for name in roles) or "id" in self.targets,
+            "no column may begin with '__' or 'feature ', and no target may be called id or fold: such names are ours":
+                any(name.startswith(("__", "feature ")) for name in roles) or bool({"id", "fold"} & {*self.targets}),
             "submission_columns must name one column per target": len(self.columns_in_sample) != len(self.targets),
             f"group is {self.group!r}, and must not be the id, a target or a numeric column":
-                self.group in (self.id, *self.targets, *self.numeric),
+                self.group in (self.id, *labels, *self.numeric),
             "greater_is_better must be set for a metric of your own": ours is None and self.greater_is_better is None,
             f"greater_is_better contradicts the metric {self.metric}; remove it":
                 ours is not None and self.greater_is_better not in (None, ours.greater_is_better),

@@ -45,7 +45,8 @@ def with_extra_rows(
         if extra.check_units:
             for name in config.targets:
                 _require_same_units(kept.dropna(subset=name), train.dropna(subset=name), name, extra)
-        found[extra.file.name] = {"used": len(kept), "in_test": int(in_test.sum()), "unusable": int(unusable.sum())}
+        name = extra.file.name if extra.file.name not in found else str(extra.file)
+        found[name] = {"used": len(kept), "in_test": int(in_test.sum()), "unusable": int(unusable.sum())}
         tables.append(kept[tables[0].columns])
     whole = pd.concat(tables, ignore_index=True)
     if whole[config.id].duplicated().any():

@@ -138,7 +138,9 @@ def read_text_table(path: Path) -> pd.DataFrame:
         if len(header) == 1 and sign in header[0]:
             raise DataError(f"{path} has {name} between its cells. Save it with commas and decimal points.")
     if doubled := sorted({name for name in header if header.count(name) > 1}):
-        raise DataError(f"{path} has several columns of the name {', '.join(doubled)}; rename or remove them.")
+        raise DataError(
+            f"{path} has several columns of the name {', '.join(map(repr, doubled))}; rename or remove them."
+        )
     for number, row in rows.items():
         if len(row) != len(header):
             raise DataError(

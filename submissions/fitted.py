@@ -91,7 +91,7 @@ def fit_all(run: Run, candidates: dict[str, Candidate], m: Matrices) -> tuple[di
 def describe(file: str, part: dict[str, Any]) -> str:
     """What a file holds and the cross-fitted scores of what `fit_all` compared, in one line."""
     scores = ", ".join(f"{name} {number(each['cross_fitted_score'])}" for name, each in part["candidates"].items())
-    same = f"; the same as {part['default']}: {', '.join(part['same_as_default'])}" if part["same_as_default"] else ""
+    same = f"; correct nothing: {', '.join(part['same_as_default'])}" if part["same_as_default"] else ""
     return f"{file}: {part['chosen']}; cross_fitted_score: {scores}{same}"
 
 

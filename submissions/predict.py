@@ -17,7 +17,7 @@ from competition.clean import listed
 from competition.config import require_own_products
 from competition.errors import ConfigError
 from competition.files import digest, write_table
-from competition.paths import Paths
+from competition.paths import Paths, shown
 from competition.prepare import prepare_test
 from competition.tables import INPUT_KEY
 from models.jobs.train import predict_jobs
@@ -66,7 +66,7 @@ def main() -> None:
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(written, args.out)
-    print(args.out or written)
+    print(f"Written: {shown(args.out or written)}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Iterable
 from pathlib import Path
 
+from competition.errors import ConfigError
 from competition.files import digest
 
 PROJECT = Path(__file__).parents[2]
@@ -42,9 +43,12 @@ def _with_imports(files: list[Path]) -> dict[Path, str]:
     waiting = list(files)
     while waiting:
         path = waiting.pop()
-        if path in seen or not path.exists():
+        if path in seen or not (path.exists() or path in files):
             continue
-        seen[path], imported = _code_of(path.read_text(encoding="utf-8"))
+        try:
+            seen[path], imported = _code_of(path.read_text(encoding="utf-8"))
+        except (OSError, SyntaxError) as error:
+            raise ConfigError(f"{path} cannot be read as Python: {error}. Correct the file, or its path.") from None
         if path in files or path.is_relative_to(PROJECT / "models"):
             waiting += [PROJECT / name for name in imported if Path(name).stem not in NO_RESULT]
     return seen

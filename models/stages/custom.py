@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from competition.config import validate
 from competition.errors import ConfigError, UserError
@@ -66,4 +67,6 @@ def load_custom(config: CustomStage) -> tuple[Any, Any]:
         )
     if not hasattr(found, "Settings"):
         return found, config.settings
+    if not (isinstance(found.Settings, type) and issubclass(found.Settings, BaseModel)):
+        raise ConfigError(f"code: Settings of {config.code} must be a pydantic model.")
     return found, validate(found.Settings, config.settings, Path(config.code.rpartition(":")[0]), "settings")

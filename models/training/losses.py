@@ -113,4 +113,14 @@ LOSSES = {
 
 def load_loss(name: str) -> Loss:
     """The loss of a name in `LOSSES`, or the user's function that `file.py:name` names."""
-    return LOSSES.get(name) or Loss(load_user_code("loss", name, "errors(outputs, y)"))
+    if name in LOSSES:
+        return LOSSES[name]
+    function = load_user_code("loss", name, "errors(outputs, y)")
+
+    def errors(outputs: Tensor, y: Tensor) -> Tensor:
+        try:
+            return function(outputs, y)
+        except Exception as error:  # a user's function may raise anything
+            raise ConfigError(f"loss: {name} raised {type(error).__name__}: {error}.") from error
+
+    return Loss(errors)

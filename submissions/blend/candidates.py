@@ -30,7 +30,7 @@ from competition.metrics import Array, Metric
 from competition.user_code import load_user_code
 from submissions.blend.convex import least_absolute_weights, least_squares_weights
 from submissions.blend.problem import NONE, Folds, Matrices, Problem, Solution, Solver
-from submissions.blend.stored import storable, users
+from submissions.blend.stored import require_predictions, storable, users
 
 SMALLEST_PENALTY, LARGEST_PENALTY = 1e-4, 10.0
 PENALTIES = np.geomspace(SMALLEST_PENALTY, LARGEST_PENALTY, 21, dtype=np.float64)
@@ -87,8 +87,8 @@ class Candidate:
             found: Any = self.function(P.copy(), y.copy(), m.metric, folds.copy(), m.weights)
             if not is_dataclass(type(found)):
                 weights = np.asarray(found, dtype=np.float64).reshape(P.shape[1], -1)
-                return Blend(weights + np.zeros(P.shape[1:]), np.zeros(P.shape[2]))
-            np.broadcast_to(found.predict(P[:2].copy()), (len(P[:2]), P.shape[2]))
+                found = Blend(weights + np.zeros(P.shape[1:]), np.zeros(P.shape[2]))
+            require_predictions(found.predict(P[:3].copy()), (len(P[:3]), P.shape[2]))
             return found
 
     def predict(self, m: Matrices, rows: NDArray[np.bool_], without: Folds = NONE) -> Array:

@@ -59,6 +59,13 @@ def label(named: str) -> str:
     return f"{Path(file).name}:{name}" if file else name
 
 
+def require_predictions(y_pred: Any, shape: tuple[int, ...]) -> None:
+    """Raise a ValueError for what a user's own code predicts, where it has another shape or is not finite."""
+    found = np.asarray(y_pred, dtype=np.float64)
+    if found.shape != shape or not np.isfinite(found).all():
+        raise ValueError(f"it predicts {found.shape} for {shape}, or what is not finite")
+
+
 @contextmanager
 def users(named: str, must: str) -> Iterator[None]:
     """Around a call of a user's function; whatever it raises is a ConfigError."""

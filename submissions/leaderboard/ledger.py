@@ -59,10 +59,10 @@ class Ledger(StrictModel):
 
 def read(path: Path) -> list[Submission]:
     """All submissions, the first one first; none where there is no file. An earlier ledger of events is converted."""
+    if path.exists() and path.read_bytes().startswith(b"time,event,submission,"):
+        _convert(path)
     if not path.exists():
         return []
-    if path.read_bytes().startswith(b"time,event,submission,"):
-        _convert(path)
     rows = enumerate(read_text_table(path).to_dict("records"), 2)
     return list(validate(Ledger, {"row": dict(rows)}, path).row.values())
 
@@ -89,7 +89,12 @@ def _convert(path: Path) -> None:
     copy = path.with_name("ledger_events.csv")
     shutil.copy(path, copy)
     with copy.open(encoding="utf-8", newline="") as file:
-        events = pd.DataFrame([row for row in csv.DictReader(file) if None not in row.values()])
+        reader = csv.DictReader(file)
+        whole = [row for row in reader if None not in row.values()]
+    if not whole:  # killed in its first write
+        path.unlink()
+        return
+    events = pd.DataFrame(whole)
     is_selection = events["event"] == "selected"
     selected = " ".join(events["submission"][is_selection].tail(1)).split()
     of_submission = events[~is_selection].rename(columns={"event": "status"}).replace("", None).groupby("submission")

@@ -14,6 +14,7 @@ rows of ledger.csv.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from contextlib import suppress
 from itertools import combinations
@@ -43,6 +44,8 @@ def add_scores(ledger: Path, given: dict[str, float], name: str | None = None) -
     Args:
         name: the submission; None for the latest one that has not failed and has none of these scores yet.
     """
+    if not all(map(math.isfinite, given.values())):
+        raise ConfigError("--public and --private take a finite number.")
     known = read(ledger)
     without = [one for one in known if one.status != "failed" and all(getattr(one, board) is None for board in given)]
     if name is None and not without:
@@ -72,7 +75,7 @@ def page(competition: str, public_share: float) -> str:
     metric, known = load_metric(settings.metric, settings.greater_is_better), read(paths.ledger)
     if not known:
         return f"No submissions of {paths.name} yet: ./run.sh submit {paths.name} makes one and writes it down."
-    files, oof = distinct(known), {}
+    files, oof = distinct(known), dict[str, pd.DataFrame]()
     for one in files:
         with suppress(DataError):  # a file of no run, or of one that was deleted
             oof[one.submission] = out_of_fold(paths, one)
@@ -82,22 +85,24 @@ def page(competition: str, public_share: float) -> str:
     labels = read_labels(competition) if oof else None
     n_rows = len(labels.ids_of_all(list(oof.values()))) if labels else 0
     if labels is None or n_rows < 2:
-        said.append("The runs behind these files are not here, so nothing is said of chance. Select by CV.")
+        why = "The runs behind these files are not here" if files else "None of these files has a score yet (--public)"
+        said.append(f"{why}, so nothing is said of chance. Select by CV.")
     else:
         n_test = len(read_table(paths.test))
         n_public = round(n_test * public_share)
         public, private = draw(oof, labels, (n_public, n_test - n_public))
         deviations = [number(part.std().median()) for part in (public, private)]
-        shift = read_json(paths.shift, "adversarial")["adversarial"]["auc"] if paths.shift.exists() else None
+        shift = read_json(paths.shift, "adversarial")["adversarial"] if paths.shift.exists() else None
+        apart = f"AUC {number(shift['auc'])}" if shift else "not looked at yet"
         said += [
             f"The standard deviation of a score is {deviations[0]} on {n_public} public rows and {deviations[1]} on "
             f"{n_test - n_public} private rows, drawn from {n_rows} out-of-fold rows by group (--public-share).",
             *lead(scores[PUBLIC], public, metric),
-            f"The draws are optimistic where train and test differ (AUC {number(shift)}; ./run.sh folds {paths.name}).",
+            f"The draws are optimistic where train and test differ ({apart}; ./run.sh folds {paths.name}).",
             to_select(private, metric),
         ]
     wrapped = [textwrap.fill(line, 110, initial_indent="- ", subsequent_indent="  ") for line in said]
-    label = f"{metric.name}, {'greater' if metric.greater_is_better else 'less'} is better"
+    label = f"{metric.name}, {'greater' if metric.greater_is_better else 'lower'} is better"
     parts = [f"# Submissions of {paths.name}: {label}", _table(known), "\n".join(wrapped)]
     if scores[[CV, PUBLIC]].notna().all(axis=1).any():
         plot(scores, public, label, paths.report / PICTURE)
@@ -138,13 +143,13 @@ def to_select(private: pd.DataFrame, metric: Metric) -> str:
     """Which two files to select: those whose better one has the best private score to expect; or the one there is."""
     means = {str(name): f"{number(private[name].mean())} of {name}" for name in private}
     if len(means) == 1:
-        return f"Select {next(iter(means))}; the private score to expect is {means.popitem()[1]}."
+        return f"Select {next(iter(means))}; the mean score on the drawn private rows is {means.popitem()[1]}."
     better = max if metric.greater_is_better else min
     expected = {pair: private[list(pair)].agg(better.__name__, axis=1).mean() for pair in combinations(means, 2)}
     a, b = better(expected, key=expected.__getitem__)
     return (
-        f"Select {a} and {b}: the better of their private scores is expected to be {number(expected[a, b])} "
-        f"({means[a]} and {means[b]} alone, correlation {private[a].corr(private[b]):.3f})."
+        f"Select {a} and {b}: the better of their scores on the drawn private rows is {number(expected[a, b])} "
+        f"on average ({means[a]} and {means[b]} alone, correlation {private[a].corr(private[b]):.3f})."
     )
 
 

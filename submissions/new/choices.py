@@ -60,8 +60,8 @@ def choose_metric(found: Found) -> tuple[str, str]:
         return "rmse", "GUESS, the usual one for a single target"
     deviations = found.y.std()
     ratio = deviations.max() / deviations.min() if deviations.min() > 0 else np.inf
-    said = f"GUESS, mean over the targets, whose standard deviations differ {ratio:.1f} times"
-    return ("rmse", said) if ratio <= 2 else ("r2", f"{said}: in rmse the widest would decide")
+    said = f"GUESS: the targets' standard deviations differ {ratio:.1f} times"
+    return ("rmse", f"{said}, little") if ratio <= 2 else ("r2", f"{said}, so that in rmse the widest would decide")
 
 
 def choose_folds(found: Found, group: str | None, kind: str | None) -> tuple[str, int, str]:

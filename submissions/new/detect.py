@@ -98,6 +98,8 @@ def detect(
 ) -> Found:
     """Read train, test and sample and guess the role of each column; what is named here is not guessed."""
     tables = {str(file): read_text_table(file) for file in files}
+    if len(tables) < len(files):
+        raise DataError(f"--train, --test and --sample must be three files; found {', '.join(map(str, files))}.")
     (train_file, train), (_, test), (sample_file, sample) = tables.items()
     id_column, id_reason = find_id(tables, id_column)
     if group is not None and (group not in train or group == id_column):

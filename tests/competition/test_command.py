@@ -45,7 +45,7 @@ def test_the_command_ends_with_2_and_one_sentence_and_leaves_earlier_products_al
     [
         (DataError("x"), 2), (OSError(errno.ENOSPC, "No space"), 2), (OSError(errno.EROFS, "ro"), 2),
         (KeyboardInterrupt(), 130), (BrokenPipeError(), 141), (ValueError("ours"), None),
-        (OSError(errno.EIO, "disk"), None),
+        (OSError(errno.EIO, "disk"), None), (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), 2),
     ],
 )  # fmt: skip
 def test_a_command_ends_with_the_status_of_its_error_or_keeps_the_traceback_of_ours(

@@ -41,6 +41,8 @@ def mistake(section: str, words: str, **settings: Any) -> Any:
         mistake("competition", "the column 'y' has several roles", numeric=["y"]),
         mistake("competition", "one column per target", submission_columns=["p", "q"]),
         mistake("competition", "'id' has several roles.* group is 'y', and must not be", group="y", numeric=["id"]),
+        mistake("competition", "group is 'z', and must not be", group="z", auxiliary_targets=["z"]),
+        mistake("competition", "no target may be called id or fold", targets=["fold"]),
         mistake("competition", r"must be one of r2, .* or file\.py:function \(found 'accuracy'\)", metric="accuracy"),
         mistake("competition", "greater_is_better must be set", metric="mine.py:score"),
         mistake("competition", "contradicts the metric rmse", greater_is_better=True),

@@ -41,6 +41,7 @@ def predicted(folder: Path, old: str = "", new: str = "") -> np.ndarray:
         ("[0.5] * self.n_outputs", "[0.5]", r"finite numbers of shape \(3, 2\).* it returned the shape \(3, 1\)"),
         ("0.5", "float('nan')", "6 not finite"),
         ("[0.5] * self.n_outputs", "'high'", "raised ValueError"),
+        ("def fit(", "Settings = dict\n    def fit(", "Settings of .*own.py:Mine must be a pydantic model"),
         ("def fit(", "def train(", r"must be a class with fit\(train, valid, folder\)"),
         ("train, valid, folder", "train", r"raised TypeError: .*fit\(\) takes 2 positional arguments"),
     ],

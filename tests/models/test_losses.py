@@ -88,8 +88,12 @@ def test_the_r_drop_penalty_of_distributions_is_the_symmetric_kl() -> None:
 
 def test_a_loss_of_the_users_gives_the_error_of_each_label(tmp_path: Path) -> None:
     mine, one = tmp_path / "mine.py", labels([[0.0], [1.0]])
-    mine.write_text("cubed = lambda a, b: (a - b).abs() ** 3\nmean = lambda a, b: cubed(a, b).mean()\n")
+    mine.write_text(
+        "cubed = lambda a, b: (a - b).abs() ** 3\nmean = lambda a, b: cubed(a, b).mean()\nbad = lambda a, b: c\n"
+    )
     loss = load_loss(f"{mine}:cubed").mean_error(torch.tensor([[1.0], [3.0]]), one)
     assert loss.item() == pytest.approx((1 + 8) / 2)
     with pytest.raises(ConfigError, match="of each label"):
         load_loss(f"{mine}:mean").mean_error(torch.tensor([[1.0], [3.0]]), one)
+    with pytest.raises(ConfigError, match=r"mine\.py:bad raised NameError: name 'c'"):
+        load_loss(f"{mine}:bad").mean_error(torch.tensor([[1.0], [3.0]]), one)

@@ -102,14 +102,22 @@ class Of:
     def predict(self, P, inputs=None):
         return P.mean(axis=1) if P.ndim == 3 else P
 
+@dataclass
+class Flat:
+    def predict(self, P, inputs=None):
+        return P.mean(axis=(1, 2)) if P.ndim == 3 else P[:1]
+
 def seen(P, y, metric, folds, weights):
     assert P.shape[1:] == (2, 2) and y.shape == (len(P), 2) == (len(folds), 2), P.shape
     return Of(float(abs(P - y[:, None])[1:].max() < 10))
 
 short = lambda P, y, metric, folds, weights: [1.0] * (P.shape[1] + 1)
+flat = lambda P, y, metric, folds, weights: Flat()
+nan = lambda P, y, metric, folds, weights: [float("nan")] * P.shape[1]
 no_json = lambda P, y, metric, folds, weights: Of(metric)
 shift = lambda y_pred, y: Of(float((y - y_pred).mean()))
 number = lambda y_pred, y: 1.5
+first = lambda y_pred, y: Flat()
 undefined = lambda y_pred, y: Of(offset)
 """
 
@@ -119,9 +127,12 @@ undefined = lambda y_pred, y: Of(offset)
     [
         ("candidates", "seen", None),
         ("candidates", "short", r"mine\.py:short must return weights \(2,\) or a dataclass"),
+        ("candidates", "flat", r"mine\.py:flat must .*it predicts \(3,\) for \(3, 2\)"),
+        ("candidates", "nan", r"mine\.py:nan must .*not finite"),
         ("candidates", "no_json", r"mine\.py:no_json must return a dataclass of numbers, .*not JSON"),
         ("postprocess", "shift", None),
         ("postprocess", "number", r"mine\.py:number must return None or a dataclass .*it returns 1\.5"),
+        ("postprocess", "first", r"mine\.py:first must .*it predicts \(1,\) for \(3,\)"),
         ("postprocess", "undefined", "mine.py:undefined must .*name 'offset' is not defined"),
         ("postprocess", "absent", r"submissions\.postprocess: .*mine\.py must define"),
     ],

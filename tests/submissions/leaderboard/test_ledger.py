@@ -67,3 +67,5 @@ def test_a_ledger_of_events_is_converted_once_and_a_copy_is_kept(
     assert (tmp_path / "ledger_events.csv").read_text() == EVENTS
     assert "the events are kept in" in capsys.readouterr().out
     assert read(path) == [b1, a2] and capsys.readouterr().out == ""
+    path.write_text(EVENTS.splitlines()[0] + "\n")
+    assert read(path) == []

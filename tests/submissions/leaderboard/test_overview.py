@@ -52,7 +52,7 @@ def test_every_submission_is_a_row_with_what_chance_does_and_what_to_select(said
     text = " ".join(said().split())
     assert "Spearman of cross_fitted_score and public: 1.00, n = 3." in text
     assert "on 9 public rows and" in text and "on 21 private rows, drawn from 150 out-of-fold rows" in text
-    assert "Select copy and other: the better of their private scores is" in text
+    assert "Select copy and other: the better of their scores on the drawn private rows is" in text
     assert (paths.report / "ledger.png").read_bytes().startswith(b"\x89PNG")
     write_json(paths.shift, {"adversarial": {"auc": 0.83}})
     text = " ".join(said("--public-share", "0.5").split())
@@ -105,10 +105,10 @@ def test_ranks_are_compared_where_three_files_have_both_scores() -> None:
 def test_the_pair_whose_better_one_is_best_beats_the_two_best() -> None:
     private = pd.DataFrame({"a": [2.0, 2, 2, 2], "b": [2.0, 2, 2, 2.4], "c": [1.0, 5, 1, 5]})
     said = to_select(private, RMSE)
-    assert said.startswith("Select a and c: ") and "expected to be 1.5000 (2.0000 of a and 3.0000 of c alone" in said
+    assert said.startswith("Select a and c: ") and "1.5000 on average (2.0000 of a and 3.0000 of c alone" in said
     said = to_select(private[["b", "c"]], R2)
-    assert said.startswith("Select b and c: ") and "expected to be 3.5000 (" in said and "correlation 0.577)" in said
-    assert to_select(private[["b"]], RMSE) == "Select b; the private score to expect is 2.1000 of b."
+    assert said.startswith("Select b and c: ") and "rows is 3.5000 on" in said and "correlation 0.577)" in said
+    assert to_select(private[["b"]], RMSE) == "Select b; the mean score on the drawn private rows is 2.1000 of b."
 
 
 def test_copies_of_a_file_count_once_and_what_never_reached_the_platform_not_at_all() -> None:
