@@ -88,15 +88,18 @@ def time_blocks(times: NDArray[np.float64], groups: Numbers, n_folds: int) -> Nu
 
 
 def _split(config: FoldsConfig, y: pd.DataFrame, groups: Numbers, state: int) -> Numbers:
-    from sklearn.model_selection import KFold, StratifiedGroupKFold, StratifiedKFold
-
     if config.kind in ("group", "scaffold", "cluster"):
         return largest_first(np.bincount(groups), config.n_folds, state)[groups]
-    splitters = {"kfold": KFold, "stratified": StratifiedKFold, "stratified_group": StratifiedGroupKFold}
-    splitter = splitters[config.kind](config.n_folds, shuffle=True, random_state=state)
-    of_rows = config.kind == "stratified_group"  # the others divide the groups, by the means of their labels
+    if config.kind == "kfold":  # as scikit-learn's KFold, whose import takes longer than the rest of a check
+        shuffled = np.random.RandomState(state).permutation(groups.max() + 1)
+        parts = np.array_split(shuffled, config.n_folds)
+        return np.repeat(range(config.n_folds), list(map(len, parts)))[np.argsort(shuffled)][groups]
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    of_rows = config.kind == "stratified_group"  # else the groups are divided, by the means of their labels
+    splitter = (StratifiedGroupKFold if of_rows else StratifiedKFold)(config.n_folds, shuffle=True, random_state=state)
     labels = (y if of_rows else y.groupby(groups).mean()).to_numpy()
-    bins = labels if config.kind == "kfold" else target_bins(labels, config.n_bins, config.n_folds, state)
+    bins = target_bins(labels, config.n_bins, config.n_folds, state)
     folds = np.empty(len(bins), dtype=np.int64)
     with warnings.catch_warnings():
         # A bin with fewer rows than folds, as of equal labels, cannot be in every fold; it is spread as far as it goes.
