@@ -8,10 +8,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from competition import command
+from competition import command, steps
 from competition import revision as revision_module
 from competition.config import load_competition
 from competition.durations import in_words, seconds_of
@@ -143,3 +144,29 @@ def test_the_revision_is_gits_and_says_when_code_differs_or_a_digest_of_the_code
     assert revision() == f"{clean}-dirty"
     monkeypatch.setenv("PATH", str(project))  # no git at all
     assert revision().startswith("code-") and revision() != of_code
+
+
+def test_options_are_read_and_impossible_values_are_refused() -> None:
+    options = command.parser("x").parse_args(["toy", "--holdout", "0.2", "--shard", "2/4", "--workers", "3"])
+    assert (options.held_out_of, Path(options.competition).name) == ("toy", "toy_holdout20.yaml")
+    assert (options.shard, options.workers) == ((2, 4), 3)
+    for name, value in (("--workers", "0"), ("--shard", "5/4"), ("--holdout", "0.9"), ("--budget", "never")):
+        with pytest.raises(ConfigError, match=f"{name} takes"):
+            command.parser("x").parse_args([name, value])
+
+
+def test_steps_run_one_after_the_other_with_the_same_options_and_the_first_that_fails_ends_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran = []
+
+    def main() -> None:
+        ran.append(sys.argv)
+        if len(ran) == 2:
+            raise DataError("x")
+
+    monkeypatch.setitem(sys.modules, "room.one", SimpleNamespace(main=main))
+    monkeypatch.setattr(sys, "argv", ["steps", *["room.one"] * 3, "--", "toy"])
+    with pytest.raises(SystemExit):
+        steps.main()
+    assert ran == [["one", "toy"], ["one", "toy"]]

@@ -83,6 +83,19 @@ def test_labels_in_other_units_are_refused(tmp_path: Path, train: pd.DataFrame, 
     made(tmp_path, train, extra_train=[{"file": "more.csv", "check_units": False}])
 
 
+def test_extra_rows_are_of_no_group_tables_of_one_name_are_told_apart_and_ids_like_theirs_are_refused(
+    tmp_path: Path,
+) -> None:
+    for folder in ("a", "b"):
+        write_table(tmp_path / folder / "more.csv", more_rows())
+    extra, train = [{"file": f"{folder}/more.csv"} for folder in "ab"], TRAIN.assign(batch="one")
+    prepared = made(tmp_path, train, extra_train=extra, group="batch")
+    assert prepared.train["batch"].tolist() == ["one"] * len(TRAIN) + [""] * 4
+    assert len(prepared.report["extra_train"]) == 2
+    with pytest.raises(DataError, match="an id begins with 'extra0_'"):
+        made(tmp_path, TRAIN.assign(id=["extra0_2", *TRAIN["id"][1:]]), extra_train=extra)
+
+
 def test_columns_of_an_extra_table_go_by_their_names_or_are_named_as_lacking(tmp_path: Path) -> None:
     names = {"SMILES": "structure", "lumo": "LUMO (eV)"}
     write_table(tmp_path / "more.csv", more_rows().rename(columns=names))
