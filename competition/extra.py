@@ -12,7 +12,7 @@ from competition.config import CompetitionConfig, ExtraTrain
 from competition.errors import ConfigError, DataError
 from competition.files import read_text_table
 from competition.tables import EXTRA, FEATURE, FOLD, INPUT_KEY, TIME, WEIGHT
-from competition.user_code import load_user_code
+from competition.user_code import load_user_code, users
 
 SHARED_ROWS = 5
 """Inputs that both tables must have before their labels are compared one by one."""
@@ -109,10 +109,8 @@ def with_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.DataFram
 
 
 def _call(function: Any, inputs: pd.DataFrame, named: str) -> pd.DataFrame:
-    try:
+    with users(named, "return a table of numbers for one of inputs"):
         features = pd.DataFrame(function(inputs.copy())).reset_index(drop=True).astype(float).rename(columns=str)
-    except (Exception, SystemExit) as error:  # a user's function may raise anything
-        raise ConfigError(f"competition.features {named} raised {type(error).__name__}: {error}.") from error
     if len(features) != len(inputs) or np.isinf(features.to_numpy()).any() or not features.columns.is_unique:
         raise ConfigError(
             f"competition.features {named} has to return a row of finite numbers (NaN: missing) for each row, in "

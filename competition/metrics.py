@@ -15,8 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.errors import ConfigError
-from competition.user_code import load_user_code
+from competition.user_code import load_user_code, users
 
 Array = NDArray[np.float64]
 Score = Callable[[Array, Array], float]
@@ -46,13 +45,8 @@ class Metric:
     def __call__(self, y_true: Array, y_pred: Array) -> float:
         """Score of (n_rows, n_targets); NaN where it is not defined, as R2 of a single row."""
         if self.whole is not None:
-            try:
+            with users(self.name, f"return one number for arrays {y_true.shape}"):
                 return float(self.whole(y_true.copy(), y_pred.copy()))  # theirs may write into the arrays
-            except (Exception, SystemExit) as error:  # a user's function may raise anything
-                raise ConfigError(
-                    f"the metric {self.name} has to return one number for arrays {y_true.shape}; it raised "
-                    f"{type(error).__name__}: {error}."
-                ) from error
         of_targets = np.array([self.one(y_true[:, t], y_pred[:, t]) for t in range(y_true.shape[1])])
         return float(of_targets.mean() if self.target_weights is None else of_targets @ self.target_weights(y_true))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,21 @@ def user_code(settings: Any, where: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(settings, dict | list):
         for key, value in settings.items() if isinstance(settings, dict) else enumerate(settings):
             yield from user_code(value, f"{where}.{key}".lstrip("."))
+
+
+def label(named: str) -> str:
+    """How it is called in tables and messages: by its name, or `file.py:name` without the folder."""
+    file, _, name = named.rpartition(":")
+    return f"{Path(file).name}:{name}" if file else name
+
+
+@contextmanager
+def users(named: str, must: str) -> Iterator[None]:
+    """Around a call of a user's function; whatever it raises is a ConfigError."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{label(named)} must {must}; {type(error).__name__}: {error}.") from error
 
 
 def load_user_code(setting: str, named: str, what: str) -> Any:

@@ -21,7 +21,7 @@ from competition.metrics import Array, Metric, load_metric
 from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare
 from competition.tables import own_rows
-from competition.user_code import load_user_code, user_code
+from competition.user_code import load_user_code, user_code, users
 from folds.splitters import divide
 from models.config import CustomStage, FileStage, RegressorStage
 from models.inputs.template import read_template
@@ -37,7 +37,7 @@ from models.training.labels import require_log1p
 from models.training.machine import cpu_has_bf16, require_precision, usable_gpus
 from submissions.blend.candidates import candidate
 from submissions.blend.postprocess import fit_steps
-from submissions.blend.stored import from_json, to_json, users
+from submissions.blend.stored import from_json, to_json
 from submissions.config import Config, load_config
 
 N_TRIED = 100

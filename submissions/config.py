@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from competition.config import CompetitionConfig, EachOnce, StrictModel, UserCode, read_yaml, validate
+from competition.user_code import label
 from folds.config import FoldsConfig
 from models.config import Stages
 from submissions.blend.candidates import CANDIDATES
 from submissions.blend.postprocess import STEPS
-from submissions.blend.stored import label
 
 Blend = Literal[*CANDIDATES] | UserCode  # type: ignore[valid-type]
 Step = Literal[*STEPS, "known_labels"] | UserCode  # type: ignore[valid-type]

@@ -11,12 +11,13 @@ import numpy as np
 from competition.files import derive_seed, read_json, read_table, write_json, write_table
 from competition.metrics import Array
 from competition.tables import INPUT_KEY
+from competition.user_code import label
 from submissions.blend import bootstrap, stacks
 from submissions.blend.candidates import Blend, Candidate
 from submissions.blend.crossfit import CrossFitted, Rule, cross_fit, decide, scores
 from submissions.blend.postprocess import apply_steps, stored_steps
 from submissions.blend.problem import Matrices
-from submissions.blend.stored import from_json, label, to_json
+from submissions.blend.stored import from_json, to_json
 from submissions.columns import jobs_of_columns
 from submissions.run import BLEND, CHOICE, STACK, Run
 from submissions.words import number

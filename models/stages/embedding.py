@@ -1,7 +1,7 @@
 """Stage `embedding`: a regressor of scikit-learn on the pooled features of a frozen encoder.
 
-The features go to the cache on disk, for all folds, seeds and test rows. A job's folder holds the fitted regressors and
-the means of the features.
+The features go to the cache on disk, for all folds, seeds and test rows. A job's folder holds the fitted regressors,
+the means of the features, and the digest of the encoder, which prediction asks for again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
+from competition.errors import ConfigError
 from competition.files import read_json, write_json
 from competition.tables import Rows
 from models.config import EmbeddingStage
@@ -47,11 +48,17 @@ class Embedding(Regressors):
             write_notes(folder, [cut_note(n_cut, len(train), int(pooled[:, -3].max()), self.config.too_long)])
         mean, deviation = pooled.mean(axis=0).tolist(), pooled.std(axis=0)
         scale = np.where(deviation > 1e-9, deviation, 1.0).tolist()
-        write_json(folder / FILE, {"mean": mean[:-3], "scale": scale[:-3]})
+        weights = self.cache.settings["weights"]
+        write_json(folder / FILE, {"weights": weights, "mean": mean[:-3], "scale": scale[:-3]})
         fit_columns(train, self.config, self.context, folder)
 
     def _features(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
         stored = read_json(folder / FILE)
+        if self.cache.settings["weights"] != stored["weights"]:  # a run that predicts new rows plans no jobs anew
+            raise ConfigError(
+                f"the files of the weights {self.config.weights!r} are not those that {folder} was trained with. "
+                "Put those back, or train again."
+            )
         pooled = (self._pooled(rows)[:, :-3] - stored["mean"]) / stored["scale"]
         return np.hstack([pooled, read_columns(rows, self.config, self.context, folder)])
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import huber_loss, l1_loss, mse_loss
 
 from competition.errors import ConfigError
-from competition.user_code import load_user_code
+from competition.user_code import load_user_code, users
 from models.training.labels import Floats, target_scale
 
 Errors = Callable[[Tensor, Tensor], Tensor]
@@ -118,9 +118,7 @@ def load_loss(name: str) -> Loss:
     function = load_user_code("loss", name, "errors(outputs, y)")
 
     def errors(outputs: Tensor, y: Tensor) -> Tensor:
-        try:
+        with users(name, "return the error of each label"):
             return function(outputs, y)
-        except Exception as error:  # a user's function may raise anything
-            raise ConfigError(f"loss: {name} raised {type(error).__name__}: {error}.") from error
 
     return Loss(errors)

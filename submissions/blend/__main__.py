@@ -13,10 +13,10 @@ from typing import Any
 
 from competition import command
 from competition.files import write_table
+from competition.user_code import label
 from submissions.blend.candidates import ALWAYS, CANDIDATES, candidate
 from submissions.blend.crossfit import compare, cross_fitted
 from submissions.blend.problem import Matrices
-from submissions.blend.stored import label
 from submissions.fitted import describe, fit_all, matrices_of, rule_of
 from submissions.run import BLEND, BLEND_FILE, OOF, OOF_TABLE, Run, at_work
 from submissions.words import number

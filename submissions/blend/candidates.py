@@ -27,10 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.metrics import Array, Metric
-from competition.user_code import load_user_code
+from competition.user_code import load_user_code, users
 from submissions.blend.convex import least_absolute_weights, least_squares_weights
 from submissions.blend.problem import NONE, Folds, Matrices, Problem, Solution, Solver
-from submissions.blend.stored import require_predictions, storable, users
+from submissions.blend.stored import require_predictions, storable
 
 SMALLEST_PENALTY, LARGEST_PENALTY = 1e-4, 10.0
 PENALTIES = np.geomspace(SMALLEST_PENALTY, LARGEST_PENALTY, 21, dtype=np.float64)

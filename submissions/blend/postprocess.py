@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.metrics import Array
-from competition.user_code import load_user_code
+from competition.user_code import label, load_user_code, users
 from submissions.blend.crossfit import Rule, choose, compare
-from submissions.blend.stored import from_json, label, require_predictions, storable, to_json, users
+from submissions.blend.stored import from_json, require_predictions, storable, to_json
 
 MOST_LEVELS = 50
 ROWS_PER_LEVEL = 10

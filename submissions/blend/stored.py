@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from competition.errors import ConfigError
 from competition.user_code import load_user_code
 
 KINDS: dict[str, type] = {}
@@ -53,23 +50,8 @@ def from_json(stored: Any, named: str = "") -> Any:
     return stored
 
 
-def label(named: str) -> str:
-    """How a candidate or step is called in tables: by its name, or `file.py:name` without the folder."""
-    file, _, name = named.rpartition(":")
-    return f"{Path(file).name}:{name}" if file else name
-
-
 def require_predictions(y_pred: Any, shape: tuple[int, ...]) -> None:
     """Raise a ValueError for what a user's own code predicts, where it has another shape or is not finite."""
     found = np.asarray(y_pred, dtype=np.float64)
     if found.shape != shape or not np.isfinite(found).all():
         raise ValueError(f"it predicts {found.shape} for {shape}, or what is not finite")
-
-
-@contextmanager
-def users(named: str, must: str) -> Iterator[None]:
-    """Around a call of a user's function; whatever it raises is a ConfigError."""
-    try:
-        yield
-    except (Exception, SystemExit) as error:
-        raise ConfigError(f"{label(named)} must {must}; {type(error).__name__}: {error}.") from error

@@ -92,7 +92,7 @@ def test_a_metric_of_the_users_own_sees_the_whole_arrays_and_cannot_change_them(
 @pytest.mark.parametrize("body", ["raise ValueError('no')", "return 'high'", "return y_true", "return None"])
 def test_a_metric_that_raises_or_returns_no_number_is_the_users_mistake(tmp_path: Path, body: str) -> None:
     metric = load_metric(own(tmp_path, body), True)
-    with pytest.raises(ConfigError, match=r"mine\.py:score has to return one number for arrays \(2, 1\)"):
+    with pytest.raises(ConfigError, match=r"mine\.py:score must return one number for arrays \(2, 1\)"):
         metric(np.ones((2, 1)), np.ones((2, 1)))
 
 

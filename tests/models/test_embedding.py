@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,16 @@ def test_it_learns_from_the_text_and_from_the_numbers_beside_it(published: Path,
         scores.append(np.corrcoef(y_pred[:, 0], truth(fresh)[:, 0])[0, 1])
     assert scores[0] > 0.95
     assert scores[1] < 0.6
+
+
+def test_predicting_with_other_weights_than_those_of_the_training_is_a_config_error(
+    published: Path, cache: Path, tmp_path: Path
+) -> None:
+    own = Path(shutil.copytree(published, tmp_path / "weights"))
+    fit(stage(own), notes(cache), table(), tmp_path / "job")
+    (own / "config.json").write_text((own / "config.json").read_text() + "\n")
+    with pytest.raises(ConfigError, match="are not those that .* was trained with"):
+        Embedding(stage(own), notes(cache)).predict(table(), tmp_path / "job")
 
 
 def test_texts_that_are_too_long_are_noted_or_refused_and_unknown_ones_are_refused(

@@ -17,6 +17,7 @@ import pytest
 
 from competition.files import read_table, read_text_table, write_json, write_table
 from competition.paths import PROJECT
+from competition.plots import new_figure, save_figure
 from submissions.report.__main__ import markdown, page
 from submissions.report.findings import gather
 from submissions.report.parts import Findings, Part
@@ -99,7 +100,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
         ids = read_table(run.paths.test)["id"]
         write_table(run.folder / "spread.csv", pd.DataFrame({"id": ids, "height": range(len(ids)), "depth": 0.0}))
         write_json(run.paths.shift, SHIFT)
-        (run.paths.shift.parent / "sizes.png").write_bytes((PROJECT / "docs" / "schedules.png").read_bytes())
+        save_figure(new_figure()[0], run.paths.shift.parent / "sizes.png")
         found = gather(run)
         html = page(found)
         yield Made(run, found, html, Reader(html), markdown(found, run.paths.report))
