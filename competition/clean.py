@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from competition.classes import class_numbers
 from competition.config import CompetitionConfig
 from competition.errors import DataError
 from competition.files import digest, read_text_table
@@ -74,6 +75,16 @@ def parse_numbers(table: pd.DataFrame, name: str, id_column: str, where: object)
     wrong = (numbers.isna() & ~missing) | (numbers.abs() > LARGEST)
     refuse(table, wrong, name, id_column, where, "cells that are no finite number", "Correct or empty them.")
     return numbers.astype(float)
+
+
+def parse_labels(table: pd.DataFrame, name: str, config: CompetitionConfig, where: object) -> pd.Series:
+    """A column of labels as floats: the number of the class of a target that has classes, else as `parse_numbers`."""
+    if not config.classes or name not in config.targets:
+        return parse_numbers(table, name, config.id, where)
+    numbers, wrong = class_numbers(table[name], config.classes)
+    what = f"labels that are none of the classes ({listed(config.classes)})"
+    refuse(table, wrong, name, config.id, where, what, "Correct them, or set competition.classes.")
+    return numbers
 
 
 def parse_times(table: pd.DataFrame, name: str, id_column: str, where: object) -> pd.Series:

@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
+from competition.classes import class_names
 from competition.errors import ConfigError
-from competition.metrics import METRICS
+from competition.files import read_text_table
+from competition.metrics import ALIASES, METRICS, ProblemType, named_metric, top_of
 from competition.paths import Paths, config_folders
 
 
@@ -37,6 +39,9 @@ def _each_once(values: list[Any]) -> list[Any]:
     return values
 
 
+N_CLASSES: dict[ProblemType, Literal["none", "two", "two or more"]] = {
+    "regression": "none", "binary": "two", "multilabel": "two", "multiclass": "two or more", "ordinal": "two or more",
+}  # fmt: skip
 GivenPath = Annotated[Path, AfterValidator(_beside_yaml)]
 """A file or folder that a YAML names, relative to the YAML. `validate` makes it absolute; nothing else does."""
 UserCode = Annotated[str, AfterValidator(_named_in_file)]
@@ -66,10 +71,11 @@ class ExtraTrain(StrictModel):
 
 
 def _known_metric(metric: str, info: ValidationInfo) -> str:
-    if metric in METRICS:
+    metric = ALIASES.get(metric, metric)
+    if named_metric(metric):
         return metric
     if ":" not in metric:
-        raise ValueError(f"must be one of {', '.join(METRICS)}, or file.py:function")
+        raise ValueError(f"must be one of {', '.join(METRICS)}, map_at_3 (or another number), or file.py:function")
     return _named_in_file(metric, info)
 
 
@@ -92,8 +98,15 @@ class CompetitionConfig(StrictModel):
     """Column that names a row."""
     targets: list[str] = Field(min_length=1)
     """Columns to predict, in the order of the sample's columns."""
+    problem_type: ProblemType = "regression"
+    """What a target is: a number; one of two classes (binary); of several (multiclass); several targets of two classes
+    each, some missing (multilabel); one of few ordered grades (ordinal)."""
+    classes: Annotated[list[str], EachOnce] = []
+    """Labels of all targets: the negative one first, grades from the lowest. Unset: those of the training table,
+    sorted."""
     submission_columns: list[str] | None = None
-    """Names of the targets in the sample, where they differ from the training table's."""
+    """Names of the targets in the sample, where they differ from the training table's; or of one column per class, in
+    the order of `classes`."""
     smiles: list[str] = []
     """Input columns with molecules."""
     text: list[str] = []
@@ -120,9 +133,12 @@ class CompetitionConfig(StrictModel):
     """Training column with a fold of your own for each row (with `folds.kind: column`): 0 to n-1, or -1 for a row that
     trains in every fold."""
     metric: Annotated[str, AfterValidator(_known_metric)]
-    """Name of a metric (`competition/metrics.py`), or a function of your own, file.py:function."""
+    """Name of a metric (`competition/metrics.py`), or a function of your own, file.py:function. It decides whether
+    numbers, probabilities or labels are submitted."""
     greater_is_better: bool | None = None
     """Direction of a metric of your own; the named metrics know theirs."""
+    needs: Literal["probabilities", "classes"] | None = None
+    """What a metric of your own scores, where the targets are classes; these come as their numbers in `classes`."""
     empty_smiles: str | None = None
     """SMILES that an empty cell of a molecule column is read as, where empty means none, as of an additive: "[Ar]" is
     an atom that few molecules have. null: an empty cell cannot be parsed."""
@@ -133,20 +149,29 @@ class CompetitionConfig(StrictModel):
     """The one seed from which all others are derived."""
 
     @property
+    def decides(self) -> bool:
+        """Whether the metric scores labels of classes, for which thresholds are tuned."""
+        ours = named_metric(self.metric)
+        return ours.kind == "decisions" if ours else self.needs == "classes"
+
+    @property
     def inputs(self) -> list[str]:
         """All input columns, molecules first; there may be none where every stage is of kind file."""
         return [*self.smiles, *self.text, *self.numeric, *self.categorical]
 
     @property
     def columns_in_sample(self) -> list[str]:
-        """Target columns as the sample names them, in the order of `targets`."""
+        """Columns of the sample beside the id: one per target, in their order, or one per class of a single target."""
         return self.submission_columns or self.targets
 
     @model_validator(mode="after")
     def _consistent(self) -> CompetitionConfig:
         labels = [*self.targets, *self.auxiliary_targets]
         roles = [self.id, *labels, *self.inputs, *filter(None, (self.weight, self.fold_column))]
-        ours = METRICS.get(self.metric)
+        ours, needed = named_metric(self.metric, self.problem_type), N_CLASSES[self.problem_type]
+        n_in_sample, n_classes, several = len(self.columns_in_sample), len(self.classes), len(self.targets) > 1
+        column_per_class = n_in_sample == n_classes > 1 and not several
+        asks_for_all = self.problem_type == "multiclass" and not self.decides and not top_of(self.metric)
         wrong = {f"the column {name!r} has several roles; give it one": roles.count(name) > 1 for name in roles}
         wrong |= {
             f"extra_train.columns names {name!r}, which is neither an input nor a target": True
@@ -157,7 +182,19 @@ class CompetitionConfig(StrictModel):
         wrong |= {
             "no column may begin with '__' or 'feature ', and no target may be called id or fold: such names are ours":
                 any(name.startswith(("__", "feature ")) for name in roles) or bool({"id", "fold"} & {*self.targets}),
-            "submission_columns must name one column per target": len(self.columns_in_sample) != len(self.targets),
+            "submission_columns must name one column per target, or one per class of a single target":
+                not column_per_class and n_in_sample != len(self.targets),
+            f"the metric {self.metric} scores the probability of each class; name the sample's columns, one per class, "
+            "in submission_columns": asks_for_all and not column_per_class,
+            f"problem_type {self.problem_type} has one target; several are multilabel":
+                several and self.problem_type in ("binary", "multiclass", "ordinal"),
+            f"problem_type {self.problem_type} takes {needed} classes; found {n_classes} ("
+            f"{', '.join(self.classes[:5]) or 'none'}), in the training table where classes is unset":
+                n_classes < 2 if needed == "two or more" else n_classes != {"none": 0, "two": 2}[needed],
+            f"the metric {self.metric} scores {' or '.join(ours.types if ours else ())}, and problem_type is "
+            f"{self.problem_type}": ours is not None and self.problem_type not in ours.types,
+            "needs must be set for a metric of your own on classes, and not otherwise":
+                (self.needs is None) != (ours is not None or self.problem_type == "regression"),
             f"group is {self.group!r}, and must not be the id, a target or a numeric column":
                 self.group in (self.id, *labels, *self.numeric),
             "greater_is_better must be set for a metric of your own": ours is None and self.greater_is_better is None,
@@ -245,9 +282,20 @@ def read_yaml(name: str, seed: int | None = None) -> tuple[Path, dict[str, Any]]
     """Where the YAML of a competition is, and its sections; `seed` replaces that of the file where it is given."""
     path = find_config(name)
     document = {section: values for section, values in load_yaml(path).items() if values is not None}  # all commented
-    if seed is not None and isinstance(section := document.get("competition"), dict):
-        section["seed"] = seed
+    if isinstance(section := document.get("competition"), dict):
+        section |= {} if seed is None else {"seed": seed}
+        if section.get("problem_type", "regression") != "regression" and not section.get("classes"):
+            section |= _classes_in_table(section, path)
     return path, document
+
+
+def _classes_in_table(section: dict[str, Any], path: Path) -> dict[str, list[str]]:
+    """The setting `classes` where a YAML leaves it out; nothing where it has not said which columns they stand in."""
+    train, targets = section.get("train"), section.get("targets")
+    if not isinstance(train, str) or not isinstance(targets, list):
+        return {}
+    table = read_text_table((path.parent / train).resolve())
+    return {"classes": class_names(table[[name for name in targets if name in table]])}
 
 
 def load_competition(name: str, seed: int | None = None) -> CompetitionConfig:

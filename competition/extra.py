@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition.clean import clean_inputs, parse_numbers, require_columns
+from competition.clean import clean_inputs, parse_labels, require_columns
 from competition.config import CompetitionConfig, ExtraTrain
 from competition.errors import ConfigError, DataError
 from competition.files import read_text_table
@@ -33,7 +33,7 @@ def with_extra_rows(
     label_names = [*config.targets, *config.auxiliary_targets]
     for i, extra in enumerate(config.extra_train):
         table = _read(extra, config, label_names)
-        labels = {name: parse_numbers(table, name, config.id, extra.file) for name in label_names}
+        labels = {name: parse_labels(table, name, config, extra.file) for name in label_names}
         clean, unreadable = clean_inputs(table, lenient, extra.file, in_train=True)
         clean = clean.assign(**labels, **{EXTRA: 1, WEIGHT: extra.weight})
         if config.group and config.group not in clean:

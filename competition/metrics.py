@@ -1,4 +1,7 @@
-"""Scores with their direction. `y_true` and `y_pred` are 2-D (n_rows, n_targets); NaN in `y_true` is no label.
+"""Scores with their direction. `y_true` is (n_rows, n_targets) with NaN for no label; what is scored is
+
+    numbers or probabilities   (n_rows, n_outputs): a column per target, or one per class of a multiclass target
+    labels                     (n_rows, n_targets): the number of a class, for metrics of the kind `decisions`
 
 A named metric is the mean over the targets of its column score, each on the rows that have a label; wmae alone weighs
 its targets. Sources: scikit-learn's user guide, "Regression metrics"; SciPy's `stats` for the correlations.
@@ -6,19 +9,25 @@ its targets. Sources: scikit-learn's user guide, "Regression metrics"; SciPy's `
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from competition import class_metrics as classes
 from competition.user_code import load_user_code, users
 
 Array = NDArray[np.float64]
 Score = Callable[[Array, Array], float]
+ProblemType = Literal["regression", "binary", "multiclass", "multilabel", "ordinal"]
+NUMBERS: tuple[ProblemType, ...] = ("regression",)
+PROBABILITIES: tuple[ProblemType, ...] = ("binary", "multiclass", "multilabel")
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,11 @@ class Metric:
     per_target: the errors whose sum is least where the score of one target is best, so that its convex blend can be
         solved exactly; None where neither is.
     above: labels and predictions must be larger than this.
-    kind: what is scored, which decides how columns are combined; ranks: the order of the rows.
+    kind: what is scored, which decides how columns are combined; ranks: the order of the rows; decisions: labels.
+    types: problem types that it can score.
+    of_confusion: of a metric of labels: its score from confusion matrices, (..., n_classes, n_classes).
+    pooled: whether the rows of all targets are counted together.
+    of_row: of a metric that is a mean over rows: what the mean is of, (n_rows,).
     """
 
     name: str
@@ -41,19 +54,33 @@ class Metric:
     per_target: Literal["squared", "absolute"] | None = None
     above: float = -np.inf
     kind: Literal["values", "probabilities", "ranks", "decisions"] = "values"
+    types: tuple[ProblemType, ...] = NUMBERS
+    of_confusion: Callable[[Array], Array] | None = None
+    pooled: bool = False
+    of_row: Callable[[Array, Array], Array] | None = None
 
     def __call__(self, y_true: Array, y_pred: Array) -> float:
-        """Score of (n_rows, n_targets); NaN where it is not defined, as R2 of a single row."""
+        """Score of predictions or labels; NaN where it is not defined, as R2 of a single row.
+
+        A label column with one class alone has no AUC; where others have one, it is left out of their mean.
+        """
         if self.whole is not None:
             with users(self.name, f"return one number for arrays {y_true.shape}"):
                 return float(self.whole(y_true.copy(), y_pred.copy()))  # theirs may write into the arrays
+        if self.pooled:
+            known = ~np.isnan(y_true)
+            return self.one(y_true[known], y_pred[known])
+        if y_pred.shape[1] > y_true.shape[1]:
+            return self.one(y_true[:, 0], y_pred)
         of_targets = np.array([self.one(y_true[:, t], y_pred[:, t]) for t in range(y_true.shape[1])])
+        if self.types != NUMBERS and not np.isnan(of_targets).all():
+            return float(np.nanmean(of_targets))
         return float(of_targets.mean() if self.target_weights is None else of_targets @ self.target_weights(y_true))
 
     def one(self, y_true: Array, y_pred: Array) -> float:
-        """Score of one target, (n_rows,) each; rows without a label are left out."""
+        """Score of one target, (n_rows,) each, or (n_rows, n_classes); rows without a label are left out."""
         if self.column is None:
-            return self(y_true[:, None], y_pred[:, None])
+            return self(y_true[:, None], y_pred.reshape(len(y_pred), -1))
         known = ~np.isnan(y_true)
         if known.sum() < 2 or not (y_pred[known] > self.above).all():  # NaN is above nothing
             return float("nan")
@@ -95,6 +122,22 @@ def _mae_of_range(y_true: Array, y_pred: Array) -> float:
     return float(np.abs(y_pred - y_true).mean() / width) if width > 0 else float("nan")
 
 
+def _of_labels(
+    name: str, of_confusion: Callable[[Array], Array], types: tuple[ProblemType, ...] = (*PROBABILITIES, "ordinal")
+) -> Metric:
+    def column(y_true: Array, labels: Array) -> float:
+        return float(of_confusion(classes.confusion(y_true, labels)))
+
+    return Metric(name, True, column, kind="decisions", types=types, of_confusion=of_confusion)
+
+
+def _mean_over_rows(name: str, of_row: Callable[[Array, Array], Array]) -> Metric:
+    def column(y_true: Array, y_pred: Array) -> float:
+        return float(of_row(y_true, y_pred).mean())
+
+    return Metric(name, False, column, kind="probabilities", types=PROBABILITIES, of_row=of_row)
+
+
 def polymer_weights(y_true: Array) -> Array:
     """Weight of each target's MAE over its range in `wmae`, (n_targets,); NaN where a target has no label.
 
@@ -131,18 +174,50 @@ METRICS: dict[str, Metric] = {
         Metric("pearson", True, _scipy("pearsonr")),
         Metric("spearman", True, _scipy("spearmanr"), kind="ranks"),
         Metric("kendall", True, _scipy("kendalltau"), kind="ranks"),
+        Metric("roc_auc", True, classes.roc_auc, kind="ranks", types=PROBABILITIES),
+        Metric("average_precision", True, classes.average_precision, kind="ranks", types=PROBABILITIES),
+        _mean_over_rows("log_loss", classes.log_losses),
+        _mean_over_rows("brier", classes.squared_errors),
+        _of_labels("accuracy", classes.accuracy),
+        _of_labels("balanced_accuracy", classes.balanced_accuracy),
+        _of_labels("f1", classes.f1, ("binary", "multilabel")),
+        _of_labels("f1_macro", classes.f1_macro),
+        _of_labels("f1_micro", classes.accuracy),
+        _of_labels("mcc", classes.mcc),
+        _of_labels("quadratic_kappa", classes.quadratic_kappa),
     )
 }
+ALIASES = {
+    "pr_auc": "average_precision", "logloss": "log_loss", "qwk": "quadratic_kappa", "auc": "roc_auc",
+    "matthews_corrcoef": "mcc", "cohen_kappa_quadratic": "quadratic_kappa", "brier_score": "brier",
+}  # fmt: skip
+"""Usual names of metrics -> ours, which are AutoGluon's."""
 
 
-def made_of_absolute_errors(name: str) -> bool:
-    """Whether the best predictions for a metric are those with the smallest sum of absolute errors."""
-    return name in METRICS and METRICS[name].per_target == "absolute"
+def top_of(name: str) -> int | None:
+    """How many classes a row of `map_at_<k>` names; None of any other metric."""
+    found = re.fullmatch(r"map_at_([1-9]\d?)", name)
+    return int(found[1]) if found else None
 
 
-def load_metric(name: str, greater_is_better: bool | None = None) -> Metric:
-    """A named metric, or the user's function `file.py:function` of y_true and y_pred, which returns one number."""
-    if name in METRICS:
-        return METRICS[name]
+def named_metric(name: str, problem_type: ProblemType = "regression") -> Metric | None:
+    """The metric of a name, its score as the field means it for the problem type; None where it is not ours."""
+    if k := top_of(name):
+        return Metric(name, True, partial(classes.map_at, k), kind="probabilities", types=("multiclass",))
+    metric = METRICS.get(ALIASES.get(name, name))
+    if problem_type == "multilabel" and metric is METRICS["f1_macro"]:  # the mean over labels of the F1 of class 1
+        return _of_labels("f1_macro", classes.f1)
+    if problem_type == "multilabel" and metric is METRICS["f1_micro"]:
+        return replace(_of_labels("f1_micro", classes.f1), pooled=True)
+    return metric
+
+
+def users_metric(name: str, greater_is_better: bool, needs: Literal["probabilities", "classes"] | None) -> Metric:
+    """The user's function `file.py:function` of y_true and y_pred, which returns one number.
+
+    needs: what it is given as y_pred; None: the numbers of a regression.
+    """
     function = load_user_code("competition.metric", name, f"{name.rpartition(':')[2]}(y_true, y_pred)")
-    return Metric(Path(name).name, bool(greater_is_better), None, function)
+    kind: Any = {None: "values", "probabilities": "probabilities", "classes": "decisions"}[needs]
+    types = NUMBERS if needs is None else (*PROBABILITIES, "ordinal")
+    return Metric(Path(name).name, greater_is_better, None, function, kind=kind, types=types)

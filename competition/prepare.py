@@ -9,18 +9,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from competition import clean, command
-from competition.clean import check_ids, listed, parse_numbers, refuse
+from competition.classes import class_name
+from competition.clean import check_ids, listed, parse_labels, parse_numbers, refuse
 from competition.config import CompetitionConfig, find_config, load_competition, require_own_products
 from competition.errors import DataError, SubmissionError
 from competition.extra import with_extra_rows, with_features
 from competition.files import as_json, as_parquet, read_text_table, write_atomically
-from competition.metrics import load_metric
+from competition.metrics import top_of
 from competition.molecules import canonical_smiles
 from competition.paths import Paths
 from competition.tables import FOLD, INPUT_KEY, TIME, WEIGHT
+from competition.task import metric_of
 
 
 class Prepared(NamedTuple):
@@ -49,6 +52,12 @@ def prepare(config: CompetitionConfig) -> Prepared:
     unlabelled = [name for name in labels if train[name].isna().all()]
     if unlabelled:
         raise DataError(f"{config.train} has no label at all for {', '.join(unlabelled)}; take it out of the YAML.")
+    counts = {
+        name: {each: int((train[name] == number).sum()) for number, each in enumerate(config.classes)}
+        for name in config.targets
+    }
+    if unseen := [each for each in config.classes if not any(of_target[each] for of_target in counts.values())]:
+        raise DataError(f"{config.train} has no row of the class {', '.join(unseen)}; take it out of classes.")
 
     none = canonical_smiles(config.empty_smiles or "")
     report: dict[str, Any] = {
@@ -63,7 +72,10 @@ def prepare(config: CompetitionConfig) -> Prepared:
         "test_rows_whose_input_is_in_train": int(test[INPUT_KEY].isin(train[INPUT_KEY]).sum()),
         "constant_columns": [name for name in config.inputs if train[name].nunique(dropna=False) == 1],
         "constant_targets": [name for name in config.targets if train[name].nunique() == 1],
-        "targets_of_0_and_1": [name for name in config.targets if set(train[name].dropna()) == {0, 1}],
+        "classes": {name: found for name, found in counts.items() if found},
+        "targets_of_0_and_1": [
+            name for name in config.targets if not config.classes and set(train[name].dropna()) == {0, 1}
+        ],
     }
     if config.extra_train:
         train, report["extra_train"] = with_extra_rows(train, test, config)
@@ -80,12 +92,12 @@ def prepare_test(config: CompetitionConfig, file: Path) -> tuple[pd.DataFrame, l
 
 def _of_training_rows(train: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
     """What training rows alone have, as numbers: targets, auxiliary targets, weight, time, fold."""
-    where, metric = config.train, load_metric(config.metric, config.greater_is_better)
+    where, metric = config.train, metric_of(config)
     if config.group:
         empty = train[config.group].str.strip() == ""
         refuse(train, empty, config.group, config.id, where, "empty cells, and makes the groups", "Fill them.")
     labels = [*config.targets, *config.auxiliary_targets]
-    numbers = {name: parse_numbers(train, name, config.id, where) for name in labels}
+    numbers = {name: parse_labels(train, name, config, where) for name in labels}
     for name in config.targets:
         what = f"labels at or below {metric.above:g}, where the metric {metric.name} has no value"
         refuse(train, numbers[name] <= metric.above, name, config.id, where, what)
@@ -107,6 +119,15 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test_ids: list
             f"{where} has the columns {', '.join(sample.columns)}, where {', '.join(expected)} are expected. Correct "
             "competition.targets, or set competition.submission_columns where the names differ."
         )
+    if config.classes and len(config.columns_in_sample) == len(config.targets):
+        named = {cell for name in config.columns_in_sample for cell in sample[name].unique()}
+        named = {class_name(part) for cell in named for part in (cell.split() if top_of(config.metric) else [cell])}
+        foreign = {name for name in named - {*config.classes} if np.isnan(pd.to_numeric(name, errors="coerce"))}
+        if foreign - {""}:
+            raise SubmissionError(
+                f"{where} names the classes {listed(sorted(foreign))}, and those of the training table are "
+                f"{listed(config.classes)}. Use the files of one competition, or set competition.classes."
+            )
     check_ids(sample[config.id], where)
     asked, given = set(sample[config.id]), set(test_ids)
     if asked != given:
@@ -124,7 +145,8 @@ WORDS = {
     "empty_molecules": "empty molecules, read as empty_smiles: {}",
     "constant_columns": "constant columns: {}",
     "constant_targets": "constant targets: {}",
-    "targets_of_0_and_1": "only 0 and 1 under {}: predicted as numbers; no classification yet",
+    "targets_of_0_and_1": "only 0 and 1 under {}, predicted as numbers; for probabilities set problem_type: binary or "
+    "multilabel, and a metric of classes",
     "dropped_train_ids": "{n} training rows are left out, as they cannot be read: {}",
     "dropped_test_ids": "{n} test rows cannot be read and get the mean of the training labels: {}",
 }
@@ -137,6 +159,8 @@ EXTRA_WORDS = (
 def describe(report: dict[str, Any]) -> str:
     """What was found, in words, for the terminal and the report."""
     lines = ["{n_train} training rows, {n_test} test rows".format(**report)]
+    for name, of_classes in report["classes"].items():
+        lines.append(f"{name}: {', '.join(f'{label} {count}' for label, count in of_classes.items())}")
     lines += [EXTRA_WORDS.format(file=file, **found) for file, found in report.get("extra_train", {}).items()]
     for key, words in WORDS.items():
         found = report[key]

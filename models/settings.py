@@ -48,6 +48,12 @@ class Stage(StrictModel):
     the number of trees and the searched settings of the folds; or the mean of the two. No held-out row scores a refit:
     the stage's score is that of the folds, and every table says so."""
     pseudo_labels: PseudoLabels | None = None
+    class_weights: Literal["none", "balanced"] = "none"
+    """Of classes: balanced gives each as much weight in training as the others have. It bends probabilities; for a
+    metric of labels thresholds do its work."""
+    ordinal: Literal["regression", "cumulative"] = "regression"
+    """Of ordered grades: their numbers are regressed, or the probability of each to be exceeded is learned; the
+    prediction is the mean grade in both."""
 
     @property
     def sees_test_inputs(self) -> bool:
@@ -124,10 +130,13 @@ class NeuralStage(Stage):
     """Which weights are kept: the last, or their exponential moving average over steps."""
     ema_decay: Mask = 0.999
     """Share of the old average that a step keeps."""
-    loss: LossName | UserCode = "mse"
-    """Of standardised targets. weighted_mae: each target by 1 over its range and root of its number of labels, as in
-    the Open Polymer Prediction 2025. gaussian: likelihood of a normal distribution whose deviation is learned, too.
-    `file.py:name`: yours, from outputs and labels (n_rows, n_targets) to the error of each label."""
+    label_smoothing: Dropout = 0.0
+    """Of classes: share of a label that is spread evenly over all classes. Source: Szegedy et al., 2016."""
+    loss: LossName | UserCode | None = None
+    """Unset: mse, or of classes the cross-entropy. Others are of standardised targets. weighted_mae: each target by 1
+    over its range and root of its number of labels, as in the Open Polymer Prediction 2025. gaussian: likelihood of a
+    normal distribution whose deviation is learned, too. `file.py:name`: yours, from outputs and labels (n_rows,
+    n_targets) to the error of each label."""
     auxiliary_weight: Weight = 0.3
     """Weight of the loss of each of competition.auxiliary_targets; 0 leaves them out."""
     head: Annotated[LinearHead | MultiSampleHead, Field(discriminator="kind")] = LinearHead()

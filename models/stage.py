@@ -48,8 +48,6 @@ class Context:
     """Column that names a row in files of the user's."""
     predicts_held_out: bool = False
     """Whether the rows to predict are of the training table: an id may stand in both tables."""
-    absolute_errors: bool = False
-    """Whether the metric is made of absolute errors, which trees then minimise instead of squared ones."""
     threads: int = 1
     """Cores that training may use, of a stage whose result does not depend on it."""
     folds: list[Path] = field(default_factory=list)

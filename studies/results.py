@@ -13,10 +13,10 @@ from scipy import stats
 
 from competition.config import CompetitionConfig
 from competition.files import read_json
-from competition.metrics import load_metric
 from competition.paths import Paths
 from competition.plots import new_figure, save_figure
 from competition.tables import read_rows
+from competition.task import metric_of
 from folds.table import read_folds
 from models.jobs.folder import read_predictions, verify
 from models.jobs.plan import Plan
@@ -50,7 +50,7 @@ def tidy(parts: list[Part], study: Study) -> pd.DataFrame:
     for data, competition, paths, plan, cells in parts:
         labelled, targets = read_rows(paths.train, competition, labelled=True), competition.targets
         folds = read_folds(paths.folds, labelled.ids)
-        metric = load_metric(competition.metric, competition.greater_is_better)
+        metric = metric_of(competition)
         for cell, job in ((each, job) for each in cells for job in plan.of(each.name)):
             if not job.finished or job.fold not in (study.folds or range(plan.n_folds)):
                 continue
@@ -113,7 +113,7 @@ def gains(parts: list[Part], found: pd.DataFrame, study: Study) -> pd.DataFrame:
             baselines[data, stage] = scores
         elif (data, stage) in baselines:
             competition, n_folds = part_of[data].competition, part_of[data].plan.n_folds
-            greater = load_metric(competition.metric, competition.greater_is_better).greater_is_better
+            greater = metric_of(competition).greater_is_better
             paired = (scores - baselines[data, stage]).dropna().to_numpy() * (1 if greater else -1)
             if len(paired):
                 row["gain"], row["low"], row["high"] = corrected_interval(paired, 1 / (n_folds - 1))

@@ -17,10 +17,11 @@ from competition import command
 from competition.config import CompetitionConfig
 from competition.errors import ConfigError, DataError
 from competition.files import as_json
-from competition.metrics import Array, Metric, load_metric
+from competition.metrics import Array, Metric
 from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare
 from competition.tables import own_rows
+from competition.task import metric_of
 from competition.user_code import load_user_code, user_code, users
 from folds.splitters import divide
 from models.config import CustomStage, FileStage, RegressorStage
@@ -58,7 +59,7 @@ def check(config: Config, here: bool = True) -> str:
     own = own_rows(prepared.train)
     folds = divide(config.folds, own, competition, competition.seed)[0]
     y = own[competition.targets].to_numpy(dtype=np.float64)
-    metric = load_metric(competition.metric, competition.greater_is_better)
+    metric = metric_of(competition)
     _check_metric(metric, competition.targets, y, folds)
     _try_users_blending(config, metric, y)
     lines, mistakes = [describe(prepared.report)], []

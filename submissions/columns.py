@@ -30,7 +30,7 @@ class Columns:
     folds, groups: (n_rows,); rows of one group share a fold by construction.
     test: (n_test_rows, n_columns, n_outputs).
     inputs, test_inputs: of the rows, equal where the whole input is the same.
-    label_means: (n_targets,), of the competition's own training rows; rows that were dropped are filled with it.
+    label_means: (n_outputs,), or shares of classes, of the competition's own training rows: for rows that were dropped.
     """
 
     stage_of: dict[str, str]
@@ -87,7 +87,7 @@ def load_columns(config: Config, plan: Plan) -> Columns:
         test=predictions_of(config, plan, plan.test_key, test_ids),
         inputs=list(train[INPUT_KEY]),
         test_inputs=list(test[INPUT_KEY]),
-        label_means=own_rows(train)[task.targets].mean().tolist(),
+        label_means=np.nanmean(task.truth(own_rows(train)[task.targets].to_numpy(dtype=np.float64)), axis=0).tolist(),
     )
 
 

@@ -21,8 +21,9 @@ from scipy import stats
 from competition import command
 from competition.errors import ConfigError, DataError
 from competition.files import derive_seed, read_table, sha256_of
-from competition.metrics import Array, Metric, load_metric
+from competition.metrics import Array, Metric
 from competition.paths import Paths
+from competition.task import metric_of
 from folds.table import read_groups
 from submissions.blend.bootstrap import bootstrap_scores, fast
 from submissions.config import load_config
@@ -84,7 +85,7 @@ def read_labels(name: str, seed: int | None = None) -> Labels:
     config, paths = load_config(name, seed), Paths.of(name)
     competition, draws = config.competition, config.submissions.bootstrap
     train = read_table(paths.train).set_index(competition.id)
-    metric, file = load_metric(competition.metric, competition.greater_is_better), competition.metric.rpartition(":")[0]
+    metric, file = metric_of(competition), competition.metric.rpartition(":")[0]
     return Labels(
         train[competition.targets],
         pd.Series(read_groups(paths.groups, list(train.index)), index=train.index),

@@ -26,6 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -34,9 +35,9 @@ from competition.config import validate
 from competition.durations import in_words
 from competition.errors import DataError
 from competition.files import digest, read_json, read_table, sha256_of, table_digest, write_json
-from competition.metrics import Array, Metric, load_metric
+from competition.metrics import Array, Metric
 from competition.paths import PROJECT, Paths
-from competition.task import Task, task_of
+from competition.task import Task, metric_of, task_of
 from competition.user_code import user_code
 from models.jobs.plan import ALL, REPORT, Job, Plan, jobs_of, plan
 from models.stages.file import COPY_OF_OOF, fold_mark
@@ -86,7 +87,7 @@ class Run:
     @property
     def metric(self) -> Metric:
         """What predictions are scored by."""
-        return load_metric(self.config.competition.metric, self.config.competition.greater_is_better)
+        return metric_of(self.config.competition)
 
     @property
     def task(self) -> Task:
@@ -129,11 +130,17 @@ class Run:
         write_json(self.folder / MANIFEST, content)
         return self.part(step)
 
-    def write_submission(self, file: str, y_pred: Array) -> int:
-        """Write predictions (n_test_rows, n_outputs) as a submission, checked; returns how many rows were filled."""
+    @property
+    def filling(self) -> list[float]:
+        """What rows that cannot be read get, (n_scored,): mean labels, shares of classes, or the commonest class."""
+        means = np.array(self.columns.label_means)
+        return list(self.task.likeliest(means[None])[0] if self.task.decides else means)
+
+    def write_submission(self, file: str, scored: Array) -> int:
+        """Write labels or predictions (n_test_rows, n_scored), checked; returns how many rows were filled."""
         sample, columns, path = read_table(self.paths.sample), self.columns, self.folder / file
         id_column, task = self.config.competition.id, self.task
-        return write_submission(path, sample, id_column, task, columns.test_ids, y_pred, columns.label_means)
+        return write_submission(path, sample, id_column, task, columns.test_ids, scored, self.filling)
 
     @property
     def candidates(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from competition.errors import SubmissionError
 from competition.files import read_text_table, write_table
@@ -17,32 +18,33 @@ DIGITS = 7
 
 
 def write_submission(
-    path: Path, sample: pd.DataFrame, id_column: str, task: Task, ids: list[str], y_pred: Array, filling: list[float]
+    path: Path, sample: pd.DataFrame, id_column: str, task: Task, ids: list[str], scored: Array, filling: list[float]
 ) -> int:
     """Write a submission with the columns, ids and order of the prepared sample; no file is left that does not fit.
 
     Args:
-        ids: of the rows of `y_pred` (n_rows, n_outputs), each in the sample.
-        filling: (n_outputs,), for rows of the sample that are not among `ids`: test rows that were dropped.
+        ids: of the rows of `scored`, (n_rows, n_scored) labels or predictions (`Task.scored`), each in the sample.
+        filling: (n_scored,), for rows of the sample that are not among `ids`: test rows that were dropped.
 
     Returns:
         How many rows were filled.
     """
-    values = np.vstack([y_pred.reshape(len(ids), -1), np.array(filling)[None]])
+    values = np.vstack([scored.reshape(len(ids), -1), np.array(filling)[None]])
     values = np.vectorize(lambda value: float(f"{value:.{DIGITS}g}"), otypes=[float])(values)
     places = pd.Index(ids).get_indexer(pd.Index(sample[id_column]))  # -1, the last row, where there is none
     table = to_sample(task, values[places]).assign(**{id_column: list(sample[id_column])})
     write_table(path, table[list(sample.columns)])
     try:
-        check_submission(path, sample, id_column)
+        check_submission(path, sample, id_column, task)
     except SubmissionError:
         path.unlink()
         raise
     return int((places < 0).sum())
 
 
-def check_submission(path: Path, sample: pd.DataFrame, id_column: str) -> None:
-    """Read a file as a judge would; a SubmissionError where it does not fit the sample or has no finite numbers."""
+def check_submission(path: Path, sample: pd.DataFrame, id_column: str, task: Task) -> None:
+    """Read a file as a judge would; a SubmissionError where it does not fit the sample, or has a cell that is not what
+    the metric asks for: a finite number, a probability, or names of classes."""
     table = read_text_table(path)
     if list(table.columns) != list(sample.columns):
         raise SubmissionError(
@@ -56,10 +58,24 @@ def check_submission(path: Path, sample: pd.DataFrame, id_column: str) -> None:
             f"{len(expected)} ids, lacks {len(lacking)} {lacking[:3]} and has {len(extra)} others {extra[:3]}."
         )
     for name in table.columns.drop(id_column):
-        bad = ~np.isfinite(pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64))
-        if bad.any():
+        what, good = _asked(table[name], task)
+        if (bad := ~good).any():
             first = int(bad.argmax())
             raise SubmissionError(
-                f"{path}: column {name!r} must hold finite numbers; {int(bad.sum())} row(s) do not, the first has "
+                f"{path}: column {name!r} must hold {what}; {int(bad.sum())} row(s) do not, the first has "
                 f"id {found[first]!r} and {table[name].iloc[first]!r}."
             )
+
+
+def _asked(cells: pd.Series, task: Task) -> tuple[str, NDArray[np.bool_]]:
+    """What a column has to hold, and which of its cells do."""
+    if task.top:
+        rows = [cell.split() for cell in cells]
+        good = [0 < len(row) <= task.top and len({*row} & {*task.classes}) == len(row) for row in rows]
+        return f"up to {task.top} different classes, separated by spaces", np.array(good)
+    if task.decides and not task.has_column_per_class:
+        return f"one of the classes {', '.join(task.classes)}", cells.isin(task.classes).to_numpy()
+    numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64)
+    if task.has_probabilities:
+        return "probabilities from 0 to 1", (numbers >= 0) & (numbers <= 1)
+    return "finite numbers", np.isfinite(numbers)

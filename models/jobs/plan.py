@@ -20,8 +20,8 @@ from competition.config import CompetitionConfig
 from competition.durations import in_words
 from competition.errors import ConfigError, DataError
 from competition.files import derive_seed, digest, read_json, read_table, sha256_of, table_digest
-from competition.metrics import made_of_absolute_errors
 from competition.paths import PROJECT, Paths
+from competition.task import task_of
 from competition.user_code import user_code
 from folds.table import read_folds, time_ordered
 from models.config import TreesStage
@@ -38,6 +38,7 @@ HANDS_ROWS = [PROJECT / path for path in ("models/jobs/work.py", "competition/ta
 AT_STAKE = 1800.0
 """Seconds of finished jobs that are not trained again without asking where only shared code differs."""
 COLUMNS = {
+    "problem_type", "classes",
     "id", "targets", "smiles", "text", "numeric", "categorical", "auxiliary_targets", "weight", "seed",
 }  # fmt: skip
 """Settings of `competition` that a stage depends on."""
@@ -151,7 +152,7 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
             "test": test_key if stage.sees_test_inputs else None,
             "labels": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
             "label_weight": labels.weight if labels else None,
-            "absolute_errors": isinstance(stage, TreesStage) and made_of_absolute_errors(competition.metric),
+            "absolute_errors": isinstance(stage, TreesStage) and task_of(competition).absolute_errors,
         }
         if stage.kind == "file":
             settings |= {"files": [sha256_of(f) for f in files_of(stage)], "named": competition.columns_in_sample}

@@ -22,9 +22,9 @@ from competition.config import find_config, load_competition
 from competition.durations import in_words
 from competition.errors import DataError
 from competition.files import read_json, table_digest
-from competition.metrics import load_metric
 from competition.paths import Paths
 from competition.tables import Rows, read_rows
+from competition.task import metric_of
 from folds import make
 from folds.table import read_folds
 from models.config import load_stages
@@ -68,7 +68,7 @@ def train(
         return
     competition, paths = todo.competition, todo.paths
     rows, test = read_rows(paths.train, competition, labelled=True), read_rows(paths.test, competition, labelled=False)
-    folds, metric = read_folds(paths.folds, rows.ids), load_metric(competition.metric, competition.greater_is_better)
+    folds, metric = read_folds(paths.folds, rows.ids), metric_of(competition)
 
     def say(job: Job) -> None:
         """Stage, seed, fold, score on the held-out fold, seconds; after a stage's first fold, its notes."""

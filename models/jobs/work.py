@@ -15,7 +15,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from competition.config import CompetitionConfig
-from competition.metrics import made_of_absolute_errors
 from competition.paths import Paths
 from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
 from competition.task import task_of
@@ -48,7 +47,6 @@ def context_of(competition: CompetitionConfig, paths: Paths, seed: int, rows: Ro
         progress,
         competition.auxiliary_targets,
         id=competition.id,
-        absolute_errors=made_of_absolute_errors(competition.metric),
     )
 
 

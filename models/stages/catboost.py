@@ -64,7 +64,7 @@ class Catboost(Trees):
         self, config: CatboostStage, sample: Sample, n_trees: int, held_back: Sample | None = None
     ) -> CatBoostRegressor:
         parameters = {
-            "loss_function": "MAE" if self.context.absolute_errors else "RMSE",
+            "loss_function": "MAE" if self.context.task.absolute_errors else "RMSE",
             "iterations": n_trees,
             "learning_rate": config.learning_rate,
             **{name: getattr(config, name) for name in self.ranges},

@@ -52,7 +52,9 @@ class Lightgbm(Trees):
     ) -> lightgbm.Booster:
         n_rows, n_features = sample.x.shape
         parameters = {
-            **({} if "objective" in config.parameters else (ABSOLUTE if self.context.absolute_errors else SQUARED)),
+            **(
+                {} if "objective" in config.parameters else (ABSOLUTE if self.context.task.absolute_errors else SQUARED)
+            ),
             **{name: getattr(config, name) for name in ("learning_rate", *self.ranges)},
             "min_data_in_leaf": min(config.min_data_in_leaf, max(1, n_rows // 20)),
             "bagging_fraction": config.bagging_fraction if n_rows >= FEW else 1.0,

@@ -99,7 +99,7 @@ class Neural:
         return y_pred
 
     def _network(self, backbone: Any, batches: Batches) -> Network:
-        loss = LOSSES.get(self.config.loss)  # a function of the user's has one output, and is not read to predict
+        loss = LOSSES.get(self.config.loss or "mse")  # a user's function has one output
         n_outputs = len([*self.context.task.outputs, *self.auxiliary]) * (loss.outputs_per_target if loss else 1)
         width, n_columns = backbone.width, 0 if batches.columns is None else batches.columns.shape[1]
         n_features = width * self.n_molecules + n_columns

@@ -62,7 +62,7 @@ class Trainer:
     progress: Progress
 
     def __post_init__(self) -> None:
-        self.loss = load_loss(self.settings.loss)
+        self.loss = load_loss(self.settings.loss or "mse")
         self.accelerator = make_accelerator(self.settings.precision)
         self.network.to(self.accelerator.device)
 
@@ -102,7 +102,7 @@ class Trainer:
     def prepare(self, train: Sample) -> Labels:
         """Give the network the rates and layers of the settings, and audit its dropout; returns the labels."""
         self.mean, self.scale = target_scale(train.y)
-        self.importance = target_weights(self.settings.loss, train.y)
+        self.importance = target_weights(self.settings.loss or "mse", train.y)
         backbone = self.network.backbone
         set_rates(backbone, self.settings.backbone_dropout)
         if self.settings.checkpoint_layers:

@@ -58,7 +58,7 @@ def prove(name: str, n_rows: int, limits: dict[str, float], flat: bool = False, 
             download(there.requirements, there.wheels, PYTHON)
         used = run_notebook(sandbox, next(kernel.notebook.glob("*.ipynb")), limits, kernel.proof_log)
         written, readable = sandbox.working / SUBMISSION_FILE, Path(folder, "readable.csv")
-        check_submission(written, sample, competition.id)
+        check_submission(written, sample, competition.id, run.task)
         write_table(readable, rows[rows[competition.id] != UNREADABLE])
         compare(run, written, predict(name, readable, n_workers))
     spent = ", ".join(f"{what} {used[what]:.2g} of {allowed:g}" for what, allowed in limits.items())

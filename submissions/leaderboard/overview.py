@@ -26,9 +26,10 @@ from competition import command
 from competition.config import load_competition
 from competition.errors import ConfigError, DataError
 from competition.files import derive_seed, read_json, read_table
-from competition.metrics import Metric, load_metric
+from competition.metrics import Metric
 from competition.paths import Paths, shown
 from competition.plots import new_figure, save_figure
+from competition.task import metric_of
 from submissions.compare import Labels, read_labels
 from submissions.leaderboard.ledger import BY_HAND, Submission, named, out_of_fold, read, write
 from submissions.words import number
@@ -72,7 +73,7 @@ def distinct(known: list[Submission]) -> list[Submission]:
 def page(competition: str, public_share: float) -> str:
     """The table and what was found, for a terminal; draws the plot where a submission has both scores."""
     settings, paths = load_competition(competition), Paths.of(competition)
-    metric, known = load_metric(settings.metric, settings.greater_is_better), read(paths.ledger)
+    metric, known = metric_of(settings), read(paths.ledger)
     if not known:
         return f"No submissions of {paths.name} yet: ./run.sh submit {paths.name} makes one and writes it down."
     files, oof = distinct(known), dict[str, pd.DataFrame]()

@@ -29,9 +29,10 @@ from competition.config import CompetitionConfig, load_competition
 from competition.durations import in_words, seconds_of
 from competition.errors import ConfigError, ServiceError, SubmissionError
 from competition.files import digest, read_json, read_text_table, sha256_of, write_atomically
-from competition.metrics import Metric, load_metric
+from competition.metrics import Metric
 from competition.paths import Paths, shown
 from competition.revision import revision
+from competition.task import metric_of, task_of
 from submissions.kernel.push import pushed_notebook
 from submissions.leaderboard import client
 from submissions.leaderboard.ledger import BY_HAND, Submission, made_by, named, read, scores_of, write
@@ -91,7 +92,7 @@ def attempt(slug: str, one: Submission, send: Send, ledger: Path) -> None:
 
 def file_to_send(competition: CompetitionConfig, paths: Paths, file: Path) -> tuple[Submission, Send]:
     """The ledger's row of a file that fits the sample, and how its copy is sent, which later runs leave alone."""
-    check_submission(file, read_text_table(competition.sample_submission), competition.id)
+    check_submission(file, read_text_table(competition.sample_submission), competition.id, task_of(competition))
     print(f"{shown(file)} fits the sample")
     file_digest = sha256_of(file)
     copy = paths.submitted(file_digest[:12])
@@ -154,7 +155,7 @@ def main() -> None:
     args = _options()
     competition, paths = load_competition(args.competition), Paths.of(args.competition)
     ledger = paths.ledger
-    slug, metric = str(competition.kaggle), load_metric(competition.metric, competition.greater_is_better)
+    slug, metric = str(competition.kaggle), metric_of(competition)
     if competition.kaggle is None and not args.dry_run:
         raise ConfigError(
             "competition.kaggle of the YAML is missing, the last part of the competition's address on Kaggle. Add it, "

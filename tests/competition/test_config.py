@@ -43,7 +43,7 @@ def mistake(section: str, words: str, **settings: Any) -> Any:
         mistake("competition", "'id' has several roles.* group is 'y', and must not be", group="y", numeric=["id"]),
         mistake("competition", "group is 'z', and must not be", group="z", auxiliary_targets=["z"]),
         mistake("competition", "no target may be called id or fold", targets=["fold"]),
-        mistake("competition", r"must be one of r2, .* or file\.py:function \(found 'accuracy'\)", metric="accuracy"),
+        mistake("competition", r"must be one of r2, .* or file\.py:function \(found 'rsme'\)", metric="rsme"),
         mistake("competition", "greater_is_better must be set", metric="mine.py:score"),
         mistake("competition", "contradicts the metric rmse", greater_is_better=True),
         mistake("competition", "no column may begin with '__'", numeric=["__x"]),
@@ -63,7 +63,7 @@ def test_a_mistake_is_named_with_the_path_of_its_key(
 
 
 def test_mistakes_of_all_sections_are_reported_at_once(tmp_path: Path) -> None:
-    path = write_small(tmp_path, metric="accuracy", id=None)
+    path = write_small(tmp_path, metric="rsme", id=None)
     changed(path, "folds", n_folds=1)
     name = changed(path, "stages", text_model={"kind": "bert", "epochs": 0})
     with pytest.raises(ConfigError) as error:

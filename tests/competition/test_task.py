@@ -22,7 +22,7 @@ def test_the_outputs_of_a_regression_are_its_targets_and_the_sample_has_its_own_
 
 
 def test_a_multiclass_target_has_an_output_per_class() -> None:
-    task = Task(["colour"], problem_type="multiclass", classes={"colour": ["red", "green"]})
+    task = Task(["colour"], problem_type="multiclass", classes=["red", "green"])
     assert task.outputs == ["colour=red", "colour=green"]
     assert task.columns_in_sample == ["colour"]
     assert Task(["a", "b"], problem_type="multilabel").outputs == ["a", "b"]

@@ -21,4 +21,4 @@ def rows(y: Any = None, weights: Any = None, **columns: Any) -> Rows:
 
 def context(cache: Path, targets: tuple[str, ...] = ("y",), **changes: Any) -> Context:
     roles: dict[str, Any] = {"smiles": [], "text": [], "numeric": [], "categorical": [], "seed": 3, **changes}
-    return Context(**roles, task=Task(list(targets)), cache=cache)
+    return Context(**{"task": Task(list(targets)), **roles}, cache=cache)

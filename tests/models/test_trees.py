@@ -12,6 +12,7 @@ import pytest
 from competition.errors import ConfigError, DataError
 from competition.files import read_json
 from competition.tables import Rows
+from competition.task import Task
 from models.config import CatboostStage, LightgbmStage
 from models.registry import build_stage
 from tests.models.made import context, rows
@@ -73,7 +74,9 @@ def test_the_objective_fits_the_metric_unless_it_is_named(kind: str, tmp_path: P
     """Labels of an exponential distribution: mean 1, median log 2, nine tenths below log 10."""
     y, x = np.random.default_rng(0).exponential(size=2000), np.tile([0.0, 1.0], 1000)
     settings = {"parameters": QUANTILE[kind]} if of == "own" else {}
-    stage = fit(kind, tmp_path, rows(y, x=x), settings, numeric=["x"], absolute_errors=of == "absolute")
+    stage = fit(
+        kind, tmp_path, rows(y, x=x), settings, numeric=["x"], task=Task(["y"], absolute_errors=of == "absolute")
+    )
     assert stage.predict(rows(x=[0.0, 1.0]), tmp_path)[:, 0] == pytest.approx([expected] * 2, rel=0.12)
 
 

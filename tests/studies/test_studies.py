@@ -16,7 +16,7 @@ import yaml
 
 from competition.config import load_competition
 from competition.errors import ConfigError, DataError
-from competition.metrics import load_metric
+from competition.metrics import METRICS
 from competition.paths import CONFIGS, PROJECT
 from models.jobs.folder import read_predictions
 from studies.__main__ import claims, run_study
@@ -149,7 +149,7 @@ def test_a_study_measures_every_cell_pairs_the_gains_and_goes_on_where_it_stoppe
     y_true = raw[raw["id"].isin(folds[folds.fold == 2]["id"])]
     y_pred = read_predictions(next(job.glob("oof.*")), list(y_true["id"]), made.targets)
     row = found[(found.moved == 1) & (found.seed == 1) & (found.fold == 2)].iloc[0]
-    assert row.score == pytest.approx(load_metric(made.metric, None)(y_true[made.targets].to_numpy(), y_pred))
+    assert row.score == pytest.approx(METRICS[made.metric](y_true[made.targets].to_numpy(), y_pred))
     assert row.rows == 60 - len(y_true)
     by_place = found.pivot_table("score", ["seed", "fold"], "moved")
     differences = (by_place[1] - by_place[0]).to_numpy()  # R2: greater is better

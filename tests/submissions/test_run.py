@@ -51,7 +51,7 @@ def test_all_columns_and_submissions_are_joined_on_id(done: Path) -> None:
     run = open_run(str(done))
     columns, paths = run.columns, run.paths
     for name in SUBMISSIONS:
-        check_submission(run.folder / name, read_table(paths.sample), "id")
+        check_submission(run.folder / name, read_table(paths.sample), "id", run.task)
     assert (run.folder / "submission.csv").read_bytes() == (run.folder / "blend.csv").read_bytes()
     assert paths.latest_run.read_text() == f"{run.name}\n"
     answers = by_id(done.parent / "answers.csv").loc[columns.test_ids]
@@ -244,7 +244,7 @@ SAMPLE = pd.DataFrame({"id": ["01", "b,c", " d"], "y": ["0", "0", "0"]})
 def test_a_file_that_does_not_fit_the_sample_is_refused(tmp_path: Path, table: dict, message: str) -> None:
     write_table(tmp_path / "blend.csv", pd.DataFrame(table))
     with pytest.raises(SubmissionError, match=message):
-        check_submission(tmp_path / "blend.csv", SAMPLE, "id")
+        check_submission(tmp_path / "blend.csv", SAMPLE, "id", Task(["a", "b"]))
 
 
 def test_a_submission_has_seven_digits_and_is_not_left_behind_where_it_does_not_fit(tmp_path: Path) -> None:

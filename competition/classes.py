@@ -1,0 +1,30 @@
+"""Labels of classes as they stand in tables: 0 and 1, booleans, names, grades."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+
+NO_LABEL = ("", "nan", "NaN")
+"""Cells without a label; None and NA may be names of classes."""
+
+
+def class_name(cell: str) -> str:
+    """A label as it is told from others: without blanks around it, a whole number without decimals."""
+    return re.sub(r"^([+-]?\d+)\.0*$", r"\1", cell.strip())
+
+
+def class_names(labels: pd.DataFrame) -> list[str]:
+    """The different labels of some columns of text, sorted: as numbers where all are, else as text."""
+    names = sorted({class_name(cell) for name in labels for cell in labels[name].unique()} - {*NO_LABEL})
+    numbers = pd.to_numeric(pd.Series(names, dtype=str), errors="coerce")
+    return names if numbers.isna().any() else [names[i] for i in np.argsort(numbers, kind="stable")]
+
+
+def class_numbers(cells: pd.Series, classes: list[str]) -> tuple[pd.Series, pd.Series]:
+    """The number of each cell's label in `classes`, NaN where there is none; and which cells hold another label."""
+    names = cells.map(class_name)
+    numbers = names.map({name: float(i) for i, name in enumerate(classes)})
+    return numbers.astype(float), numbers.isna() & ~names.isin(NO_LABEL)
