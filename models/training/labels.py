@@ -16,6 +16,24 @@ def target_scale(y: Floats) -> tuple[Floats, Floats]:
     return np.nanmean(y, axis=0), np.where(scale > 0, scale, 1.0)
 
 
+def balanced_weights(y: Floats, weights: Floats | float = 1.0) -> Floats:
+    """Weights with which each class of a target has the same total: n / (K n_c), as scikit-learn balances classes.
+
+    Args:
+        y: numbers of classes, (n_rows, n_targets), NaN where there is no label.
+        weights: of the labels before, broadcast to that shape; n and n_c are sums of them.
+
+    Returns:
+        (n_rows, n_targets) with the same sum for each target as before; 0 where there is no label.
+    """
+    balanced = np.where(np.isnan(y), 0.0, weights)
+    for labels, column in zip(y.T, balanced.T, strict=True):
+        which = np.unique(labels, return_inverse=True)[1]
+        totals = np.bincount(which, column)  # that of NaN is 0
+        column *= column.sum() / ((totals > 0).sum() * np.where(totals > 0, totals, 1.0))[which]
+    return balanced
+
+
 def require_log1p(y: Floats) -> None:
     """Refuse labels, pseudo-labels among them, that have no logarithm of 1 + y."""
     if np.nanmin(y) <= -1:

@@ -9,11 +9,12 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_sample_weight
 from torch import Tensor
 
 from competition.errors import ConfigError
 from models.settings import LossName
-from models.training.labels import target_scale
+from models.training.labels import balanced_weights, target_scale
 from models.training.losses import LOSSES, Labels, load_loss, target_weights
 
 NAN = float("nan")
@@ -69,6 +70,16 @@ def test_weighted_mae_weighs_targets_by_range_and_root_of_labels_in_their_own_un
     # In own units the weight is proportional to 1 / (range * sqrt(n)): 1 / (10 * sqrt 2) and 1 / (100 * 2).
     assert own[0] / own[1] == pytest.approx(200 / (10 * math.sqrt(2)))
     assert weights.mean() == pytest.approx(1)
+
+
+def test_balanced_weights_are_scikit_learns_for_each_target_and_give_its_classes_the_same_total() -> None:
+    y = np.array([[0.0, 1.0], [0.0, NAN], [1.0, 0.0], [2.0, 1.0], [2.0, 1.0]])
+    found, known = balanced_weights(y), [0, 2, 3, 4]
+    assert found[:, 0] == pytest.approx(compute_sample_weight("balanced", y[:, 0]))
+    assert found[known, 1] == pytest.approx(compute_sample_weight("balanced", y[known, 1]))
+    assert found[1, 1] == 0
+    rows = np.array([[1.0], [2.0], [3.0], [4.0], [5.0]])  # of 15 in all a third for each class, shared by weight
+    assert balanced_weights(y, rows)[:, 0] == pytest.approx([5 / 3, 10 / 3, 5, 20 / 9, 25 / 9])
 
 
 @pytest.mark.parametrize(("weights", "expected"), [([[1.0], [1.0]], (0.25 + 4) / 2), ([[0.0], [2.0]], 4)])
