@@ -63,7 +63,8 @@ def write_competition(folder: Path, train: pd.DataFrame, test: pd.DataFrame, **s
         **sections.pop("competition", {}),  # type: ignore[dict-item]
     }
     sample = pd.DataFrame({competition["id"]: test[competition["id"]]})
-    write_table(folder / "sample_submission.csv", sample.assign(**dict.fromkeys(competition["targets"], 0.0)))
+    names = competition.get("submission_columns", competition["targets"])
+    write_table(folder / "sample_submission.csv", sample.assign(**dict.fromkeys(names, 0.0)))
     document = {
         "competition": competition,
         "folds": {"n_folds": 3},

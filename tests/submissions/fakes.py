@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
+from scipy.special import expit, softmax
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
+from competition.clean import parse_labels
 from competition.config import load_competition
-from competition.files import read_table, write_table
+from competition.files import read_table, read_text_table, write_table
 from competition.paths import Paths
 from competition.prepare import run as prepare
+from competition.task import task_of
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from folds.table import read_folds
@@ -71,15 +74,51 @@ def fake_competition(folder: Path, n_train: int = 150, n_test: int = 30, **secti
     )
     table["height"] = 10 + 2 * table["x"] + rng.normal(size=n)
     table["depth"] = np.where(rng.random(n) < 0.2, np.nan, table["z"] + rng.normal(size=n))
-    train, test = table[:n_train], table[n_train:]
-    roles: dict[str, object] = {"smiles": [], "text": [], "numeric": ["x", "z"], "categorical": [], "targets": TARGETS}
-    roles |= {"answers": "answers.csv"} | sections.pop("competition", {})  # type: ignore[operator]
+    roles: dict[str, object] = {"targets": TARGETS, **sections.pop("competition", {})}  # type: ignore[dict-item]
+    return _with_answers(folder, table, n_train, roles, sections)
+
+
+def _with_answers(folder: Path, table: pd.DataFrame, n_train: int, roles: dict, sections: dict) -> Path:
+    train, test, own = table[:n_train], table[n_train:], {"smiles": [], "text": [], "numeric": ["x", "z"]}
+    roles, targets = {**own, "categorical": [], "answers": "answers.csv", **roles}, roles["targets"]
     stages = {name: {"kind": "lightgbm", "num_leaves": i + 4} for i, name in enumerate(("good", "fair", "poor"))}
-    submissions = {"trials": 4, "bootstrap": 100} | sections.pop("submissions", {})  # type: ignore[operator]
+    submissions = {"trials": 4, "bootstrap": 100} | sections.pop("submissions", {})
     sections = {"stages": stages, "folds": {"n_folds": 3}, **sections}
-    write_table(folder / "answers.csv", test[["id", *TARGETS]].sample(frac=1, random_state=0))
-    inputs = test.drop(columns=TARGETS).reset_index(drop=True)
+    write_table(folder / "answers.csv", test[["id", *targets]].sample(frac=1, random_state=0))
+    inputs = test.drop(columns=targets).reset_index(drop=True)
     return write_competition(folder, train, inputs, **sections, submissions=submissions, competition=roles)
+
+
+CLASSES = {
+    "binary": ["no", "yes"],
+    "multiclass": ["calm", "glad", "angry", "sad"],
+    "multilabel": ["0", "1"],
+    "ordinal": ["1", "2", "3", "4", "5"],
+}
+
+
+def fake_classes(
+    folder: Path, problem_type: str, metric: str, n_train: int = 240, n_test: int = 60, **sections: object
+) -> Path:
+    """The same with classes, of which the later ones are rarer; a multilabel competition lacks some labels.
+
+    `competition` in `sections` may name other `targets` and `classes`.
+    """
+    rng, n = np.random.default_rng(2), n_train + n_test
+    several = problem_type == "multilabel"
+    roles = {"targets": ["fever", "rash", "cough"] if several else ["mood"], "classes": CLASSES[problem_type]}
+    roles |= sections.pop("competition", {})  # type: ignore[operator]
+    names, n_classes = np.array(roles["classes"]), len(roles["classes"])
+    if problem_type == "multiclass" and metric in ("roc_auc", "average_precision", "log_loss", "brier"):
+        roles["submission_columns"] = [f"p_{name}" for name in names]
+    table = pd.DataFrame(
+        {"id": [f"0{i}" for i in rng.permutation(n)], "x": rng.normal(size=n), "z": rng.normal(size=n)}
+    )
+    for t, target in enumerate(roles["targets"]):
+        rank = (0.5 * (table["x"] + rng.normal(size=n))).rank(pct=True) - 1e-9
+        table[target] = names[(n_classes * rank ** (1.5 + t / 4)).astype(int)]
+        table[target] = table[target].where((rng.random(n) > 0.2) | (not several), "")
+    return _with_answers(folder, table, n_train, {**roles, "problem_type": problem_type, "metric": metric}, sections)
 
 
 def planned(path: Path) -> Plan:
@@ -91,22 +130,31 @@ def planned(path: Path) -> Plan:
 
 
 def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] = np.asarray) -> Plan:
-    """Prepared tables, folds and finished jobs for a competition of `fake_competition`.
+    """Prepared tables, folds and finished jobs for a competition of `fake_competition` or `fake_classes`.
 
-    Predictions are those of `seen(labels)`, and noise.
+    Predictions are those of `seen(labels)`, and noise; of classes, noise in logits.
     """
-    jobs, paths, targets = planned(path), Paths.of(str(path)), load_competition(str(path)).targets
+    jobs, paths, competition = planned(path), Paths.of(str(path)), load_competition(str(path))
+    task = task_of(competition)
     paths.owner.unlink()  # what is made here is copied
     train, test = read_table(paths.train), read_table(paths.test)
     folds = read_folds(paths.folds, list(train["id"]))
-    answers = pd.read_csv(path.parent / "answers.csv", dtype={"id": str}).set_index("id")
+    answers = read_text_table(path.parent / "answers.csv").set_index("id", drop=False).loc[test["id"]]
+    answers = np.column_stack([parse_labels(answers, name, competition, "answers") for name in task.targets])
+
+    def predicted(y: np.ndarray, deviation: float, noise: np.random.Generator) -> np.ndarray:
+        truth = task.truth(y)
+        if not task.has_probabilities:
+            return seen(np.nan_to_num(truth, nan=LAST_SEEN)) + deviation * noise.normal(size=truth.shape)
+        logits = 4 * seen(np.nan_to_num(truth, nan=0.5)) - 2 + 4 * deviation * noise.normal(size=truth.shape)
+        return softmax(logits, axis=1) if task.problem_type == "multiclass" else expit(logits)
+
     for job in jobs.jobs:
         noise = np.random.default_rng([len(job.stage), job.stage.encode()[0], job.seed, job.fold % 100])
         own, spread = train[folds == job.fold], {"good": 0.5, "fair": 0.7, "poor": 1.0}[job.stage]
-        labels = own[targets].to_numpy(), answers.loc[test["id"], targets].to_numpy()
-        oof, of_test = (seen(np.nan_to_num(y, nan=LAST_SEEN)) + spread * noise.normal(size=y.shape) for y in labels)
-        write_predictions(job.oof_file, list(own["id"]), targets, oof)
-        write_predictions(job.test_file(jobs.test_key), list(test["id"]), targets, of_test)
+        oof, of_test = (predicted(y, spread, noise) for y in (own[task.targets].to_numpy(), answers))
+        write_predictions(job.oof_file, list(own["id"]), task.outputs, oof)
+        write_predictions(job.test_file(jobs.test_key), list(test["id"]), task.outputs, of_test)
         write_report(job.folder, {"seconds": 1.5})
     return jobs
 
