@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pandas as pd
 
-NO_LABEL = ("", "nan", "NaN")
-"""Cells without a label; None and NA may be names of classes."""
+MISSING = {"", "na", "n/a", "nan", "null", "none"}
+"""Cells without a number or label, in small letters; beside names, None and NA may be names of classes, too."""
 
 
 def class_name(cell: str) -> str:
@@ -18,13 +18,14 @@ def class_name(cell: str) -> str:
 
 def class_names(labels: pd.DataFrame) -> list[str]:
     """The different labels of some columns of text, sorted: as numbers where all are, else as text."""
-    names = sorted({class_name(cell) for name in labels for cell in labels[name].unique()} - {*NO_LABEL})
-    numbers = pd.to_numeric(pd.Series(names, dtype=str), errors="coerce")
-    return names if numbers.isna().any() else [names[i] for i in np.argsort(numbers, kind="stable")]
+    names = sorted({class_name(cell) for name in labels for cell in labels[name].unique()} - {"", "nan", "NaN"})
+    known = [name for name in names if name.lower() not in MISSING]
+    numbers = pd.to_numeric(pd.Series(known, dtype=str), errors="coerce")
+    return names if numbers.isna().any() else [known[i] for i in np.argsort(numbers, kind="stable")]
 
 
 def class_numbers(cells: pd.Series, classes: list[str]) -> tuple[pd.Series, pd.Series]:
     """The number of each cell's label in `classes`, NaN where there is none; and which cells hold another label."""
     names = cells.map(class_name)
     numbers = names.map({name: float(i) for i, name in enumerate(classes)})
-    return numbers.astype(float), numbers.isna() & ~names.isin(NO_LABEL)
+    return numbers.astype(float), numbers.isna() & ~names.str.lower().isin(MISSING)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition.classes import class_numbers
+from competition.classes import MISSING, class_numbers
 from competition.config import CompetitionConfig
 from competition.errors import DataError
 from competition.files import digest, read_text_table
@@ -17,7 +17,6 @@ from competition.molecules import canonical_smiles, normalised_text
 from competition.tables import INPUT_KEY
 
 LARGEST = 1e100  # larger numbers are as good as infinite: their squares overflow
-MISSING = {"", "na", "n/a", "nan", "null", "none"}
 MOST_SHOWN = 5
 
 

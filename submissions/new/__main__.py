@@ -25,6 +25,7 @@ from competition import command, paths
 from competition.config import validate
 from competition.errors import ConfigError, DataError, UserError
 from competition.files import write_atomically
+from competition.metrics import ProblemType
 from competition.prepare import describe, prepare
 from folds.config import FoldsConfig
 from folds.config import Kind as FoldsKind
@@ -32,8 +33,9 @@ from models.stages.file import OOF, TEST, common_folds
 from submissions.check import check
 from submissions.config import Config, load_config
 from submissions.leaderboard.download import download, find_tables, slug_of
-from submissions.new.choices import PRESETS, Block, choose_folds, choose_metric, choose_stages
+from submissions.new.choices import PRESETS, Block, choose_folds, choose_stages
 from submissions.new.detect import Found, Role, detect
+from submissions.new.problem_type import choose_problem
 from submissions.new.writing import as_written, as_yaml, comments, on_one_line, setting
 
 
@@ -57,6 +59,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     for word, action in (("greater", "store_true"), ("smaller", "store_false")):
         own = "of a metric of your own"
         direction.add_argument(f"--{word}-is-better", action=action, default=None, dest="greater", help=own)
+    add("--problem-type", choices=get_args(ProblemType), help="what the targets are, where the guess is wrong")
     add("--id", help="column that names a row (default: the sample's first)")
     add("--target", nargs="+", default=[], help="training columns to predict, in the order of the sample's columns")
     add("--group", help="training column whose equal values must share a fold")
@@ -112,13 +115,14 @@ def file_stages(folder: Path, yaml_file: Path, taken: set[str]) -> list[Block]:
 
 def to_yaml(args: argparse.Namespace, path: Path, found: Found) -> str:
     """The YAML with a comment for each reason."""
-    metric, metric_reason = (args.metric, "named with --metric") if args.metric else choose_metric(found)
+    problem = choose_problem(found, args.metric, args.problem_type)
+    metric = problem.metric
     if ":" in metric:
         file, function = metric.rsplit(":", 1)
         metric = f"{as_written(Path(file), path)}:{function}"
-    kind, n_folds, folds_reason = choose_folds(found, args.group, args.folds)
+    kind, n_folds, folds_reason = choose_folds(found, problem, args.group, args.folds)
     folds: dict[str, Any] = {"kind": kind} | ({} if n_folds == FoldsConfig().n_folds else {"n_folds": n_folds})
-    stages = choose_stages(args.preset, found) if args.preset else []
+    stages = choose_stages(args.preset, found, problem) if args.preset else []
     if args.oof is not None:
         theirs = file_stages(args.oof, path, {stage.name for stage in stages})
         stages = [*theirs, *stages]
@@ -135,7 +139,9 @@ def to_yaml(args: argparse.Namespace, path: Path, found: Found) -> str:
     lines += setting("kaggle", args.kaggle, "where submit and kernel go to")
     lines += setting("id", found.id, found.id_reason)
     lines += setting("targets", found.targets, found.targets_reason)
-    lines += setting("submission_columns", found.submission_columns, "the targets' names in the sample")
+    lines += setting("problem_type", problem.type, problem.type_reason)
+    lines += setting("classes", problem.classes or None, *filter(None, [problem.classes_reason]))
+    lines += setting("submission_columns", problem.submission_columns, "their names in the sample")
     for role in get_args(Role):
         columns = [column for column in found.columns if column.role == role]
         reasons = [f"{column.name.strip() or '(no name)'}: {column.reason}" for column in columns]
@@ -148,8 +154,9 @@ def to_yaml(args: argparse.Namespace, path: Path, found: Found) -> str:
     if unreadable := found.unreadable:
         lines += setting("unparsable", "drop", f"GUESS: rows that cannot be read are left out, {unreadable}")
     lines += setting("group", args.group)
-    lines += setting("metric", metric, metric_reason)
+    lines += setting("metric", metric, problem.metric_reason)
     lines += setting("greater_is_better", args.greater)
+    lines += setting("needs", problem.needs, "GUESS: what the metric takes, probabilities or classes")
     lines += ["", *setting("folds", folds, folds_reason, indent=""), "", "stages:"]
     for stage in stages:
         lines += [*comments(stage.comment), f"  {'' if stage.enabled else '# '}{stage.name}: {as_yaml(stage.settings)}"]

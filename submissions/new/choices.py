@@ -1,4 +1,4 @@
-"""What `./run.sh new` chooses for what it found: metric, folds and stages, each with its reason."""
+"""What `./run.sh new` chooses for what it found: folds and stages, each with its reason."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
 from rdkit import Chem
@@ -17,6 +16,7 @@ from competition.molecules import canonical_smiles
 from folds.groups import scaffolds, why_scaffolds
 from models.config import StageConfig
 from submissions.new.detect import WORD, Found
+from submissions.new.problem_type import Problem
 
 PRESETS = Path(__file__).parent / "presets"
 USUAL_BATCH = 32
@@ -33,6 +33,7 @@ class PresetStage(StrictModel):
 
     name: str
     needs: list[Need]
+    targets: Literal["numbers", "classes"] | None = None
     reason: str
     settings: dict[str, Any]
     size: Size = "labels"
@@ -54,17 +55,7 @@ class Block(NamedTuple):
     enabled: bool = True
 
 
-def choose_metric(found: Found) -> tuple[str, str]:
-    """Metric and reason, where the user names none."""
-    if len(found.targets) == 1:
-        return "rmse", "GUESS, the usual one for a single target"
-    deviations = found.y.std()
-    ratio = deviations.max() / deviations.min() if deviations.min() > 0 else np.inf
-    said = f"GUESS: the targets' standard deviations differ {ratio:.1f} times"
-    return ("rmse", f"{said}, little") if ratio <= 2 else ("r2", f"{said}, so that in rmse the widest would decide")
-
-
-def choose_folds(found: Found, group: str | None, kind: str | None) -> tuple[str, int, str]:
+def choose_folds(found: Found, problem: Problem, group: str | None, kind: str | None) -> tuple[str, int, str]:
     """Kind and number of folds, and the reason."""
     smiles, train = found.named("smiles"), found.train
     if kind is not None and (kind in ("group", "stratified_group")) != (group is not None):
@@ -74,9 +65,12 @@ def choose_folds(found: Found, group: str | None, kind: str | None) -> tuple[str
     if kind is not None:
         reason = "named with --folds"
     elif group is not None:
-        kind, reason = "group", f"rows of one {group!r} share a fold"
+        kind = "stratified_group" if problem.classes else "group"
+        reason = f"rows of one {group!r} share a fold"
     elif len(smiles) == 1 and (unlike := why_scaffolds(_molecules(train, smiles), _molecules(found.test, smiles))):
         kind, reason = "scaffold", f"{unlike}: the folds hold out scaffolds too"
+    elif problem.classes:
+        kind, reason = "stratified", "like shares of each class in every fold"
     elif len(found.targets) == 1:
         kind, reason = "stratified", "one target: like values in every fold"
     else:
@@ -102,7 +96,7 @@ def _molecules(table: pd.DataFrame, smiles: list[str]) -> list[str]:
     return [text for text in map(canonical_smiles, table[smiles[0]]) if text]
 
 
-def choose_stages(preset: str, found: Found) -> list[Block]:
+def choose_stages(preset: str, found: Found, problem: Problem) -> list[Block]:
     """The stages of a preset that fit to the tables, with fewer epochs or as a comment where these are large."""
     smiles, reactions = found.named("smiles"), [column.name for column in found.columns if column.reaction]
     text, numbers = found.named("text"), found.named("numeric", "categorical")
@@ -119,9 +113,11 @@ def choose_stages(preset: str, found: Found) -> list[Block]:
     parts = {"fingerprints and descriptors": smiles, "TF-IDF": text, "the numbers and categories": numbers}
     features = ", ".join(words for words, there in parts.items() if there)
     file, blocks = PRESETS / f"{preset}.yaml", []
+    predicted = "numbers" if problem.type in ("regression", "ordinal") else "classes"
     for stage in validate(Preset, load_yaml(file), file).stages:
-        if read := next(filter(None, map(columns.get, stage.needs)), None):
-            block = _fitted(stage, read, found, features)
+        read = next(filter(None, map(columns.get, stage.needs)), None)
+        if read and stage.targets in (None, predicted):
+            block = _fitted(stage, read, found, problem.n_outputs, features)
             # Without `columns` a language model takes the text columns where there are any.
             if block.settings["kind"] in ("bert", "embedding") and read != (text or smiles):
                 block.settings["columns"] = read
@@ -129,11 +125,11 @@ def choose_stages(preset: str, found: Found) -> list[Block]:
     return blocks
 
 
-def _fitted(stage: PresetStage, columns: list[str], found: Found, features: str) -> Block:
+def _fitted(stage: PresetStage, columns: list[str], found: Found, n_outputs: int, features: str) -> Block:
     """A stage with as many epochs as the tables allow, without settings that are the defaults of its kind."""
     settings, reason, n_rows = dict(stage.settings), stage.reason.format(features=features), len(found.train)
     epochs = settings.get("epochs")
-    sizes = {"labels": n_rows * len(found.targets), "row_pairs": n_rows**2 * len(found.targets)}
+    sizes = {"labels": n_rows * n_outputs, "row_pairs": n_rows**2 * n_outputs}
     size = sizes.get(stage.size) or n_rows * _length(stage.size, columns, found)
     size *= len(settings.get("seeds", [0]))
     if epochs and size * epochs > stage.largest:

@@ -6,6 +6,7 @@ Every answer is a guess and comes with its reason, which `./run.sh new` prints a
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +16,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from competition.clean import MISSING, check_ids, named_rows, parse_numbers
+from competition.classes import MISSING, class_names
+from competition.clean import check_ids, listed, named_rows
 from competition.errors import DataError
 from competition.files import read_text_table
 from competition.molecules import canonical_smiles, normalised_text
@@ -45,17 +47,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Found:
-    """What stands in the tables: targets of the training table, and their names in the sample where these differ;
-    labels y (n_rows, n_targets), NaN where there is none."""
+    """What stands in the tables: targets of the training table, and the sample's columns where these differ, one for
+    each target or, in the order of `class_names`, for each class of a single one."""
 
     train: pd.DataFrame
     test: pd.DataFrame
+    sample: pd.DataFrame
     id: str
     id_reason: str
     targets: list[str]
     submission_columns: list[str] | None
     targets_reason: str
-    y: pd.DataFrame
     columns: list[Column]
 
     def named(self, *roles: Role) -> list[str]:
@@ -104,8 +106,11 @@ def detect(
     id_column, id_reason = find_id(tables, id_column)
     if group is not None and (group not in train or group == id_column):
         raise DataError(f"--group names a column of {train_file} other than the id; found {group!r}.")
-    asked = [name for name in sample.columns if name != id_column]
-    predicted, renamed, targets_reason = find_targets(train, test, asked, list(targets), group, sample_file)
+    asked = sample.drop(columns=id_column)
+    only_train = train[
+        [name for name in train.columns if name.strip() and name not in (*test.columns, *asked.columns, group)]
+    ]
+    predicted, renamed, targets_reason = find_targets(train, only_train, asked, list(targets), sample_file)
     columns = []
     for name in dict.fromkeys([*train.columns, *test.columns]):
         if name in (id_column, *predicted):
@@ -122,8 +127,7 @@ def detect(
         elif name == group:
             column = Column(name, "left out", "makes the folds (--group)")
         columns.append(column)
-    y = pd.DataFrame({name: parse_numbers(train, name, id_column, train_file) for name in predicted})
-    found = Found(train, test, id_column, id_reason, predicted, renamed, targets_reason, y, columns)
+    found = Found(train, test, asked, id_column, id_reason, predicted, renamed, targets_reason, columns)
     if inputs_needed and not found.inputs:
         reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in columns) or "there is no other column"
         raise DataError(f"no column of {' and '.join(list(tables)[:2])} is an input to learn from ({reasons}).")
@@ -149,34 +153,60 @@ def find_id(tables: dict[str, pd.DataFrame], named: str | None) -> tuple[str, st
 
 
 def find_targets(
-    train: pd.DataFrame, test: pd.DataFrame, asked: list[str], named: list[str], group: str | None, sample_file: str
+    train: pd.DataFrame, only_train: pd.DataFrame, sample: pd.DataFrame, named: list[str], sample_file: str
 ) -> tuple[list[str], list[str] | None, str]:
-    """Training columns to predict, their names in the sample where they differ, and the reason.
+    """Training columns to predict, the sample's columns where they differ, and the reason.
 
-    `asked` are the sample's columns without the id, `named` the targets that the user names.
+    `only_train` are the columns that neither the test table nor the sample has, `sample` is without its id, `named` are
+    the targets that the user names.
     """
+    asked = list(sample.columns)
+    lacking = [name for name in asked if name not in train]
     if foreign := [name for name in named if name not in train]:
         raise DataError(f"--target names {', '.join(map(repr, foreign))}, which the training table does not have.")
-    if not asked or (named and len(named) != len(asked)):
+    if named and len(named) == len(asked):
+        return named, None if set(named) == set(asked) else asked, "named with --target, in the sample's order"
+    if asked and not named and not lacking:
+        return asked, None, "the sample's other columns"
+    spare = only_train[[name for name in only_train.columns if not NAMED_LIKE_GROUP.search(name)]]
+    numeric = [name for name in spare.columns if is_numeric(spare[name]) and not counts_rows(spare[name])]
+    texts = [name for name in spare.columns if name not in numeric and repeats(spare[name])]
+    by_order = numeric if numeric and any(is_numeric(sample[name]) for name in lacking) else texts
+    fits = len(by_order) == len(lacking)
+    for name in named or (texts if fits else texts + numeric):
+        if len(named) < 2 and (columns := columns_of_classes(class_names(train[[name]]), asked, name, sample_file)):
+            return [name], columns, "GUESS: the sample has a column for each of its classes"
+    if named or not asked:
         found = ", ".join(asked) or "none"
         raise DataError(f"{sample_file} needs a column for each target beside the id, in their order; it has {found}.")
-    if named:
-        return named, None if set(named) == set(asked) else asked, "named with --target, in the sample's order"
-    lacking = [name for name in asked if name not in train]
-    if not lacking:
-        return asked, None, "the sample's other columns"
-    only_train = [name for name in train.columns if name.strip() and name not in (*test.columns, *asked, group)]
-    numeric = [name for name in only_train if is_numeric(train[name]) and not counts_rows(train[name])]
-    spare = [name for name in numeric if not NAMED_LIKE_GROUP.search(name)]
-    if len(spare) != len(lacking):
+    if not fits:
         raise DataError(
-            f"{sample_file} asks for {', '.join(lacking)}, which the training table does not have; {len(spare)} of its "
-            f"numeric columns are not in the test table ({', '.join(spare) or 'none'}). Name the targets with "
-            "--target, in the order of the sample's columns. Or are --train and --test swapped?"
+            f"{sample_file} asks for {', '.join(lacking)}, which the training table does not have; {len(by_order)} of "
+            f"its columns with labels are not in the test table ({', '.join(by_order) or 'none'}). Name the targets "
+            "with --target, in the order of the sample's columns. Or are --train and --test swapped?"
         )
-    of = dict(zip(lacking, spare, strict=True))
+    of = dict(zip(lacking, by_order, strict=True))
     pairs = ", ".join(f"{new} is {old}" for new, old in of.items())
     return [of.get(name, name) for name in asked], asked, f"GUESS, by order: in the sample {pairs}"
+
+
+def columns_of_classes(classes: list[str], asked: list[str], target: str, sample_file: str) -> list[str]:
+    """The sample's column of each class: its name, with what all columns have before and after it; none where the
+    sample has no such columns."""
+    found = [(column, name) for column in asked for name in classes if name in column]
+    affixes = Counter(affix for c, name in found for affix in {c.partition(name)[::2], c.rpartition(name)[::2]})
+    [((before, after), _)] = affixes.most_common(1) or [(("", ""), 0)]
+    columns = [f"{before}{name}{after}" for name in classes]
+    shared = {*columns} & {*asked}
+    if len(shared) < 2 or 2 * len(shared) < max(len(columns), len(asked)):
+        return []
+    if len(shared) < max(len(columns), len(asked)):
+        raise DataError(
+            f"{sample_file} has a column for each class of {target!r}, and other classes than the training table: "
+            f"{listed(sorted({*asked} - shared))} has no class, {listed(sorted({*columns} - shared))} is not there. "
+            "Use the files of one competition."
+        )
+    return columns
 
 
 def not_numbers(cells: pd.Series) -> tuple[pd.Series, int]:
@@ -184,6 +214,22 @@ def not_numbers(cells: pd.Series) -> tuple[pd.Series, int]:
     cells = cells.str.strip()
     known = cells[~cells.str.lower().isin(MISSING)]
     return known[~np.isfinite(pd.to_numeric(known, errors="coerce"))], len(known)
+
+
+def repeats(cells: pd.Series) -> bool:
+    """Whether values stand in several rows, as names of classes do."""
+    known = cells[cells.str.strip() != ""]
+    return 1 < known.nunique() <= 0.5 * len(known)
+
+
+def is_damaged(wrong: pd.Series, n_known: int) -> bool:
+    """Whether cells that are no numbers were meant as numbers, since most others are, or they have a decimal comma."""
+    return bool(0 < len(wrong) <= 0.2 * n_known or (len(wrong) and has_commas(wrong)))
+
+
+def has_commas(wrong: pd.Series) -> bool:
+    """Whether all are numbers with a decimal comma."""
+    return bool(wrong.str.fullmatch(r"[+-]?\d*,\d+").all())
 
 
 def is_numeric(cells: pd.Series) -> bool:
@@ -216,9 +262,9 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
         if train.nunique() <= 10 and (pd.to_numeric(cells, errors="coerce").dropna() % 1 == 0).all():
             reason += f", {train.nunique()} distinct whole ones: move it to categorical if they are codes"
         return column("numeric", reason)
-    commas = bool(wrong.str.fullmatch(r"[+-]?\d*,\d+").all())
-    if len(wrong) and not is_code and (commas or len(wrong) <= 0.2 * n_known):
-        why = f"{len(wrong)} of {n_known} cells are no numbers ({wrong.iloc[0]!r}{', a decimal comma' * commas})"
+    if is_damaged(wrong, n_known) and not is_code:
+        commas = ", a decimal comma" * has_commas(wrong)
+        why = f"{len(wrong)} of {n_known} cells are no numbers ({wrong.iloc[0]!r}{commas})"
         return column("left out", f"{why}; correct or empty them to use it", warning=True)
     filled = cells[cells != ""]
     distinct, n_cells = list(filled.unique()), len(filled)

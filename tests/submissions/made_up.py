@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,14 @@ def write(folder: Path, n_train: int = 60, n_test: int = 20, n_targets: int = 1,
     test = table[n_train:].sample(frac=1, random_state=0)
     sample = test[["id"]].assign(**{f"y{t}": 0.0 for t in range(n_targets)}).sample(frac=1, random_state=1)
     return write_tables(folder, train, test, sample)
+
+
+def write_labels(folder: Path, labels: dict[str, list], sample: dict[str, Any], **inputs: list) -> list[str]:
+    """As `write`, with these labels and cells of the sample; `inputs` have 20 values more than `labels`."""
+    n_train = len(next(iter(labels.values())))
+    table = pd.DataFrame({"id": range(n_train + 20), **(inputs or {"n": [k / 7 for k in range(n_train + 20)]})})
+    test = table[n_train:]
+    return write_tables(folder, table[:n_train].assign(**labels), test, test[["id"]].assign(**sample))
 
 
 def write_tables(folder: Path, train: pd.DataFrame, test: pd.DataFrame, sample: pd.DataFrame) -> list[str]:

@@ -1,18 +1,17 @@
-"""What `./run.sh new` chooses for what it finds: metric, folds, stages."""
+"""What `./run.sh new` chooses for what it finds: folds and stages."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from competition.errors import ConfigError, DataError
-from competition.files import write_table
 from submissions.new import choices
-from submissions.new.choices import Block, choose_folds, choose_metric, choose_stages
+from submissions.new.choices import Block, choose_folds, choose_stages
 from submissions.new.detect import Found, detect
+from submissions.new.problem_type import choose_problem
 from tests.submissions.made_up import RINGS, files_in, notes, smiles, write
 
 ONE = {"lightgbm": "lightgbm", "svr": "sklearn", "gnn": "gnn", "rxnfp": "bert", "unimol": "unimol"}
@@ -26,7 +25,7 @@ def found_in(folder: Path, *sizes: int, **inputs: Any) -> Found:
 
 
 def stages(found: Found, preset: str = "quick") -> dict[str, Block]:
-    return {block.name: block for block in choose_stages(preset, found) if block.enabled}
+    return {block.name: block for block in choose_stages(preset, found, choose_problem(found)) if block.enabled}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +64,8 @@ def test_quick_stays_quick_with_at_least_a_third_of_the_epochs_or_without_the_st
     assert 5 < chosen["unimol"].settings["epochs"] < 15
     assert "instead of 15, as the tables are large" in chosen["unimol"].comment
     assert "epochs" not in chosen["gnn"].settings
-    blocks = choose_stages("quick", found_in(tmp_path, 80_000, 20, t=notes(80_020)))
+    large = found_in(tmp_path, 80_000, 20, t=notes(80_020))
+    blocks = choose_stages("quick", large, choose_problem(large))
     assert [block.name for block in blocks if block.enabled] == ["lightgbm", "minilm_frozen"]
     assert "remove the # to train it" in blocks[-1].comment
 
@@ -81,16 +81,6 @@ def test_a_preset_of_ones_own_is_a_file_and_a_mistake_in_it_is_named(
     (tmp_path / "mine.yaml").write_text(f"stages:\n{stage % 'tables'}\n")
     with pytest.raises(ConfigError, match=r"mine\.yaml has 1 mistake.*\n  stages\.0\.needs\.0: .*found 'tables'"):
         stages(found, "mine")
-
-
-def test_the_guessed_metric_follows_how_the_targets_deviate(tmp_path: Path) -> None:
-    assert choose_metric(found_in(tmp_path, n=NUMBER))[0] == "rmse"
-    write(tmp_path, n_targets=2, n=NUMBER)
-    train = pd.read_csv(tmp_path / "train.csv")
-    for scale, metric in ((1.9, "rmse"), (2.1, "r2")):
-        write_table(tmp_path / "train.csv", train.assign(y1=train["y0"] * scale))
-        name, reason = choose_metric(detect(files_in(tmp_path)))
-        assert (name, reason[:5]) == (metric, "GUESS")
 
 
 GROUP = [f"g{i % 8}" for i in range(80)]
@@ -112,17 +102,19 @@ SHIFTED = [*smiles(60, RINGS[:3]), *smiles(20, RINGS[3:])]
 def test_folds_fit_to_targets_group_number_of_rows_and_scaffolds(
     tmp_path: Path, sizes: tuple[int, ...], inputs: Any, group: str | None, kind: str | None, expected: tuple[str, int]
 ) -> None:
-    *found, reason = choose_folds(found_in(tmp_path, *sizes, **inputs), group, kind)
-    assert tuple(found) == expected
+    found = found_in(tmp_path, *sizes, **inputs)
+    *folds, reason = choose_folds(found, choose_problem(found), group, kind)
+    assert tuple(folds) == expected
     assert ("of the test molecules with rings" in reason) is (inputs.get("s") == SHIFTED)
 
 
 def test_folds_that_cannot_be_are_refused(tmp_path: Path) -> None:
     found = found_in(tmp_path, n=NUMBER, lab=["a"] * 80)
+    problem = choose_problem(found)
     for group, kind in ((None, "group"), ("lab", "kfold")):
         with pytest.raises(ConfigError, match="--folds group and --group COL belong together"):
-            choose_folds(found, group, kind)
+            choose_folds(found, problem, group, kind)
     with pytest.raises(ConfigError, match="--folds scaffold needs a column of molecules"):
-        choose_folds(found, None, "scaffold")
+        choose_folds(found, problem, None, "scaffold")
     with pytest.raises(DataError, match="two groups or distinct inputs; there is 1"):
-        choose_folds(found, "lab", None)
+        choose_folds(found, problem, "lab", None)

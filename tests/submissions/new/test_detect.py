@@ -99,7 +99,6 @@ def test_id_targets_and_inputs_of_a_plain_competition(tmp_path: Path) -> None:
     found = find(tmp_path, ROWS, {**NEW, "y": ["", ""]}, ASKED)  # a target is no input even with an empty column
     assert (found.id, found.targets, found.submission_columns) == ("id", ["y"], None)
     assert found.inputs == found.named("numeric") == ["x"]
-    assert found.y["y"].isna().tolist() == [False, False, True, False]
     found = find(tmp_path, ROWS, NEW, {"y": [0, 0], "id": ["e", "f"]})  # the id need not be the first column
     assert (found.id, found.id_reason[:5]) == ("id", "GUESS")
 
@@ -112,6 +111,7 @@ def test_id_targets_and_inputs_of_a_plain_competition(tmp_path: Path) -> None:
         (Z, OTHER_NAME, ["z"], ["z"]),
         (Z, {"id": ["e", "f"], "first": [0, 0], "second": [0, 0]}, [], ["y", "z"]),
         ({"": [0, 1, 2, 3], "n": [4, 3, 2, 1], "cluster": [1, 1, 2, 2], "t": list("pqpq")}, OTHER_NAME, [], ["y"]),
+        ({"t": list("pqpq"), "u": list("pqrs")}, {"id": ["e", "f"], "prediction": ["p", "p"]}, [], ["t"]),
     ],
 )
 def test_targets_are_those_of_the_sample_named_or_guessed_by_order(
@@ -126,12 +126,11 @@ def test_targets_are_those_of_the_sample_named_or_guessed_by_order(
 @pytest.mark.parametrize(
     ("tables", "named", "words"),
     [
-        (({**ROWS, **Z}, NEW, OTHER_NAME), {}, r"2 of its numeric columns are .* \(y, z\).*--target"),
+        (({**ROWS, **Z}, NEW, OTHER_NAME), {}, r"2 of its columns with labels are .* \(y, z\).*--target"),
         (({**ROWS, **Z}, NEW, OTHER_NAME), {"targets": ["w"]}, "--target names 'w', which the training table"),
         (({**ROWS, **Z}, NEW, OTHER_NAME), {"targets": ["y", "z"]}, "needs a column for each target .* has prediction"),
         ((ROWS, NEW, {"id": ["e", "f"]}), {}, "needs a column for each target .* has none"),
         ((NEW, ROWS, ASKED), {}, "are --train and --test swapped"),
-        (({**ROWS, "y": ["1", "2,5", "", "4"]}, NEW, ASKED), {}, r"'y' has .* row 3 \(id 'b'\): '2,5'"),
         (({**ROWS, "id": list("aabc")}, NEW, ASKED), {}, r"train\.csv, column 'id' .*: the ids 'a' stand in several"),
         (({"key": [1, 2], "x": [1, 2], "y": [1, 2]}, NEW, ASKED), {}, r"no column .*train\.csv has key, x, y"),
         ((ROWS, NEW, ASKED), {"id_column": "x"}, "no column 'x' names the rows of all three tables"),
@@ -158,3 +157,34 @@ def test_a_group_of_molecules_that_the_test_table_has_too_stays_an_input(tmp_pat
     found = find(tmp_path, train, test, {"id": [20, 21], "y": [0, 0]}, group="smiles")
     assert found.named("smiles") == ["smiles"]
     assert "makes the folds, too" in found.columns[0].reason
+
+
+OF_CLASSES: dict[str, Any] = {
+    "id": range(6),
+    "x": range(1, 12, 2),
+    "n": [0.5, 0.25, 4, 3, 2, 1],
+    "label": list("pqpqrr"),
+}
+
+
+@pytest.mark.parametrize(
+    ("labels", "columns", "expected"),
+    [
+        ("pqpqrr", ["r", "p", "q"], ["p", "q", "r"]),
+        ("pqpqrr", ["prob_q", "prob_p", "prob_r"], ["prob_p", "prob_q", "prob_r"]),  # p stands in the prefix, too
+        ("pqpqrr", ["label=q", "label=p", "label=r"], ["label=p", "label=q", "label=r"]),
+        ("pqpqrr", ["r is likely", "q is likely", "p is likely"], ["p is likely", "q is likely", "r is likely"]),
+        ("010122", ["class_1", "class_0", "class_2"], ["class_0", "class_1", "class_2"]),
+        ("ynynyy", ["is_y", "is_n"], ["is_n", "is_y"]),
+    ],
+)
+def test_a_column_for_each_class_is_found_by_name_with_what_stands_around_all_names(
+    tmp_path: Path, labels: str, columns: list[str], expected: list[str]
+) -> None:
+    train = {**OF_CLASSES, "label": list(labels)}
+    test, sample = {"id": [7, 8], "x": [9, 8]}, {"id": [7, 8], **dict.fromkeys(columns, [0.5, 0.5])}
+    found = find(tmp_path, train, test, sample, **({"targets": ["label"]} if labels == "010122" else {}))
+    assert (found.targets, found.submission_columns) == (["label"], expected)
+    more = {**sample, columns[0].replace("r", "z").replace("q", "z").replace("1", "z").replace("y", "z"): [0, 0]}
+    with pytest.raises(DataError, match="has a column for each class of 'label', and other classes .*z.* has no class"):
+        find(tmp_path, train, test, more, targets=["label"])

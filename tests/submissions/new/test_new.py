@@ -22,7 +22,7 @@ from competition.prepare import prepare
 from folds.splitters import divide
 from submissions.config import load_config
 from submissions.new import __main__ as new
-from tests.submissions.made_up import make, smiles, write, write_tables
+from tests.submissions.made_up import make, smiles, write, write_labels, write_tables
 
 SHARED = PROJECT.parent / "shared" / "data"
 NUMBER = [k / 7 for k in range(80)]
@@ -37,7 +37,7 @@ def test_a_named_metric_is_no_guess_and_one_of_the_users_own_needs_its_direction
     assert (config.metric, config.greater_is_better) == (f"{own}:score", False)
     for options, words in (
         (["--metric", f"{own}:score"], "--greater-is-better or --smaller-is-better"),
-        (["--metric", "accuracy"], "must be one of r2"),
+        (["--metric", "acuracy"], "must be one of r2"),
         (["--metric", "rmse", "--greater-is-better"], "contradicts"),
     ):
         with pytest.raises(ConfigError, match=words):
@@ -126,10 +126,38 @@ def test_what_prepare_finds_or_refuses_is_said_at_once(tmp_path: Path, capsys: p
     make(tmp_path, files)
     out = capsys.readouterr().out
     assert "labels missing: y1 5" in out
-    assert "only 0 and 1 under 'y0': predicted as numbers; no classification yet" in out
+    assert "only 0 and 1 under 'y0', predicted as numbers" in out
     write_table(Path(files[-1]), pd.read_csv(files[-1], dtype=str).iloc[1:])
     new.main([str(tmp_path / "mine.yaml"), *files, "--force"])
     assert "Mend the data before ./run.sh full:\nSubmissionError" in capsys.readouterr().err
+
+
+def test_classes_are_written_out_with_what_their_folds_and_metric_need(tmp_path: Path) -> None:
+    rare = [("sick" if i % 50 == 0 else "well") for i in range(300)]
+    inputs = {"n": [k / 7 for k in range(320)], "k": ["p", "q"] * 160}
+    files = write_labels(
+        tmp_path, {"state": rare, "clinic": [f"c{i % 12}" for i in range(300)]}, {"state": 0}, **inputs
+    )
+    config = make(tmp_path, files, "--group", "clinic")
+    competition = config.competition
+    assert (competition.problem_type, competition.classes) == ("binary", ["well", "sick"])
+    assert (competition.metric, config.folds.kind, config.folds.n_folds) == ("roc_auc", "stratified_group", 10)
+    text = (tmp_path / "mine.yaml").read_text()
+    assert "problem_type: binary  # GUESS: sick or well" in text
+    assert "classes: [well, sick]  # GUESS: sick is the positive class, by its name" in text
+    names = {f"prob_{name}": 0.5 for name in "rpq"}
+    competition = make(tmp_path, write_labels(tmp_path, {"y": list("rpq") * 20}, names)).competition
+    assert competition.submission_columns == ["prob_p", "prob_q", "prob_r"]
+    flags = {"a": ["NA", "yes", "no"] * 20, "b": ["no", "", "yes"] * 20}
+    with pytest.raises(DataError, match="neither numbers nor classes"):  # beside names, NA is one, too
+        make(tmp_path, write_labels(tmp_path, flags, dict.fromkeys(flags, 0)))
+    flags = {name: [{"yes": 1, "no": 0}.get(cell, cell) for cell in cells] for name, cells in flags.items()}
+    competition = make(tmp_path, write_labels(tmp_path, flags, dict.fromkeys(flags, 0))).competition
+    assert (competition.problem_type, competition.classes) == ("multilabel", ["0", "1"])
+    own = tmp_path / "mine.py"
+    own.write_text("def score(y_true, y_pred):\n    return 1.0\n")
+    options = ("--metric", f"{own}:score", "--greater-is-better", "--problem-type", "multilabel")
+    assert make(tmp_path, files, *options).competition.needs == "probabilities"
 
 
 def test_empty_cells_of_several_molecule_columns_are_counted_and_stood_for(tmp_path: Path) -> None:
@@ -197,6 +225,9 @@ REAL = {
     "photoswitch": ("kfold", "r2", 4, 5),
     "buchwald_hartwig": ("stratified", "rmse", 1, 6),
     "icwsm_tweets": ("stratified", "rmse", 1, 3),
+    "bace": ("scaffold", "roc_auc", 1, 5),
+    "tox21": ("scaffold", "roc_auc", 12, 5),
+    "emotion": ("stratified", "f1_macro", 1, 3),
 }
 
 

@@ -1,0 +1,185 @@
+"""What the targets are: problem type, classes and metric, each with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+
+from competition.classes import class_name, class_names
+from competition.clean import listed, parse_numbers
+from competition.errors import DataError
+from competition.metrics import ProblemType, named_metric
+from submissions.new.detect import Found, is_damaged, is_numeric, not_numbers
+
+POSITIVE = {"yes", "y", "true", "t", "positive", "pos", "active", "toxic", "spam", "fraud", "sick", "hit", "present"}
+"""Names of the positive class of two, in small letters."""
+MOST_GRADES = 10
+FEWEST_ROWS = 3
+"""Of each grade; else whole numbers are no grades."""
+IMBALANCED = 3
+"""Rows of the largest class over those of the smallest, above which the metric should count classes alike."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What `new` makes of the targets.
+
+    classes: the negative one first, grades from the lowest; none in regression.
+    needs: what a metric of the user's own scores, where the targets are classes.
+    submission_columns: of the targets, or of the classes in their order, where the sample has other names.
+    n_outputs: columns that a stage predicts.
+    """
+
+    type: ProblemType
+    type_reason: str
+    classes: list[str]
+    classes_reason: str
+    metric: str
+    metric_reason: str
+    needs: str | None
+    submission_columns: list[str] | None
+    n_outputs: int
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What stands in the columns to predict, and in the sample.
+
+    numbers: (n_rows, n_targets), NaN where there is none; None where labels are names.
+    counts: rows of each class, over all targets.
+    column_per_class: whether the sample has one.
+    in_sample: labels that the sample names; a number may be a placeholder.
+    top: most of them in a cell.
+    """
+
+    found: Found
+    numbers: pd.DataFrame | None
+    classes: list[str]
+    counts: pd.Series
+    column_per_class: bool
+    in_sample: list[str]
+    top: int
+
+
+def choose_problem(found: Found, metric: str | None = None, problem_type: ProblemType | None = None) -> Problem:
+    """Problem type, classes and metric, which the user may name; a DataError where the labels do not allow these."""
+    labels, ours = read_labels(found), named_metric(metric or "")
+    possible, reason = possible_types(labels)
+    allowed = (problem_type,) if problem_type else ours.types if ours else get_args(ProblemType)
+    if ours:  # of our metrics one asks for grades
+        possible = sorted(possible, key=lambda each: (each == "ordinal") != (ours.name == "quadratic_kappa"))
+    chosen = next((each for each in possible if each in allowed), None)
+    if chosen is None:
+        named = f"--problem-type {problem_type}" if problem_type else f"--metric {metric} ({', '.join(allowed)})"
+        fit = f"fit to {' or '.join(possible)}, not to {named}" if possible else "are neither numbers nor classes"
+        same = "; several targets of classes all have the same two" * (len(found.targets) > 1)
+        raise DataError(f"the labels of {listed(found.targets)} ({listed(labels.classes)}) {fit}{same}.")
+    classes, classes_reason = ([], "") if chosen == "regression" else order_classes(labels, chosen)
+    if classes and (foreign := [name for name in labels.in_sample if name not in classes]):
+        raise DataError(
+            f"the sample names the classes {listed(foreign)}, and the training table has {listed(classes)}. Use the "
+            "files of one competition."
+        )
+    columns = found.submission_columns
+    if columns and labels.column_per_class:
+        columns = [columns[labels.classes.index(name)] for name in classes]
+    own = metric is not None and ":" in metric and chosen != "regression"
+    needs = ("classes" if chosen == "ordinal" or labels.in_sample else "probabilities") if own else None
+    guess = f"GUESS: {reason}" if metric is None else f"GUESS, with --metric: {reason}"
+    return Problem(
+        chosen,
+        "named with --problem-type" if problem_type else guess,
+        classes,
+        classes_reason,
+        *((metric, "named with --metric") if metric else choose_metric(labels, chosen)),
+        needs,
+        columns,
+        len(classes) if chosen == "multiclass" else len(found.targets),
+    )
+
+
+def read_labels(found: Found) -> Labels:
+    """The labels of all targets; a DataError where numbers are damaged, or all labels are the same."""
+    cells, sample = found.train[found.targets], found.sample
+    for name in found.targets:
+        if is_damaged(*not_numbers(cells[name])):
+            parse_numbers(found.train, name, found.id, "the training table")  # which names the row
+    classes, column_per_class = class_names(cells), len(found.submission_columns or []) > len(found.targets)
+    if len(classes) == 1:
+        raise DataError(f"all labels of {listed(found.targets)} are {classes[0]!r}, so there is nothing to predict.")
+    are_numbers = all(is_numeric(cells[name]) for name in found.targets)
+    numbers = cells.apply(pd.to_numeric, errors="coerce") if are_numbers else None
+    counts = pd.concat([cells[name].map(class_name) for name in cells]).value_counts().reindex(classes)
+
+    cells_in_sample = {class_name(cell) for name in sample for cell in sample[name].unique()}
+    lists = {cell for cell in cells_in_sample - {*classes} if {*cell.split()} & {*classes}}
+    words = cells_in_sample - lists | {word for cell in lists for word in cell.split()}
+    names, _ = not_numbers(pd.Series(sorted(words), dtype=str))
+    top = max([len(cell.split()) for cell in lists], default=1)
+    return Labels(found, numbers, classes, counts, column_per_class, [] if column_per_class else list(names), top)
+
+
+def possible_types(labels: Labels) -> tuple[list[ProblemType], str]:
+    """Problem types that the labels allow, the likeliest first, and the reason for that one."""
+    classes, numbers, n = labels.classes, labels.numbers, len(labels.classes)
+    as_number: list[ProblemType] = [] if numbers is None or labels.column_per_class else ["regression"]
+    whole = numbers is not None and all(float(name) % 1 == 0 for name in classes)
+    if len(labels.found.targets) > 1:
+        return (
+            (["multilabel", *as_number], f"each is {classes[0]} or {classes[1]}") if n == 2 else (as_number, "numbers")
+        )
+    if labels.top > 1:
+        return ["multiclass"], f"the sample names up to {labels.top} classes in a cell"
+    if labels.column_per_class and n > 2:
+        return ["multiclass"], "the sample has a column for each class"
+    if 2 * n > labels.counts.sum() or (numbers is not None and not whole):
+        return as_number, "numbers"
+    if n == 2:
+        return ["binary", "multiclass", *as_number], f"{classes[0]} or {classes[1]}"
+    if numbers is None:
+        return ["multiclass", "ordinal"], f"{n} names that repeat"
+    consecutive = float(classes[-1]) - float(classes[0]) == n - 1 < MOST_GRADES
+    placeholders = labels.found.sample.stack()
+    if consecutive and labels.counts.min() >= FEWEST_ROWS and placeholders.str.fullmatch(r"[+-]?\d+").all():
+        return ["ordinal", "multiclass", "regression"], f"{n} consecutive grades, whole numbers in the sample, too"
+    return ["regression", "multiclass", "ordinal"], "whole numbers"
+
+
+def order_classes(labels: Labels, problem_type: ProblemType) -> tuple[list[str], str]:
+    """The classes, the negative one of two first, grades from the lowest, and the reason."""
+    classes = labels.classes
+    if problem_type in ("binary", "multilabel") and labels.numbers is None:
+        known = [name for name in classes if name.lower() in POSITIVE]
+        positive, why = (
+            (known[0], "by its name") if len(known) == 1 else (labels.counts[::-1].idxmin(), "the rarer one")
+        )
+        return sorted(classes, key=lambda name: name == positive), f"GUESS: {positive} is the positive class, {why}"
+    if problem_type == "ordinal" and labels.numbers is None:
+        return classes, "GUESS: the order of the alphabet; write them from the lowest to the highest"
+    return classes, ""
+
+
+def choose_metric(labels: Labels, problem_type: ProblemType) -> tuple[str, str]:
+    """Metric and reason, where the user names none."""
+    if problem_type == "regression" and len(labels.found.targets) == 1:
+        return "rmse", "GUESS, the usual one for a single target"
+    if problem_type == "regression":
+        assert labels.numbers is not None
+        deviations = labels.numbers.std()
+        ratio = deviations.max() / deviations.min() if deviations.min() > 0 else np.inf
+        said = f"GUESS: the targets' standard deviations differ {ratio:.1f} times"
+        return ("rmse", f"{said}, little") if ratio <= 2 else ("r2", f"{said}, so that in rmse the widest would decide")
+    if problem_type == "ordinal":
+        return "quadratic_kappa", "GUESS, the usual one for grades"
+    if labels.top > 1:
+        return f"map_at_{labels.top}", f"GUESS: the sample names up to {labels.top} classes in a cell"
+    if problem_type == "multiclass" and labels.column_per_class:
+        return "log_loss", "GUESS: the sample has a column for each class"
+    if problem_type != "multiclass" and not labels.in_sample:
+        return "roc_auc", "GUESS, the usual one for two classes"
+    ratio = labels.counts.max() / labels.counts.min()
+    said = f"GUESS: labels are submitted, and the largest class has {ratio:.1f} times the rows of the smallest"
+    return ("accuracy" if ratio <= IMBALANCED else "f1" if problem_type == "binary" else "f1_macro"), said

@@ -1,0 +1,141 @@
+"""What `./run.sh new` takes the targets for: problem type, classes, metric."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from competition.errors import DataError
+from competition.files import write_table
+from submissions.new.detect import detect
+from submissions.new.problem_type import Problem, choose_problem
+from tests.submissions.made_up import files_in, write, write_labels
+
+NUMBER = [k / 7 for k in range(80)]
+
+
+def problem(folder: Path, labels: Any, sample: Any = 0, **named: Any) -> Problem:
+    """Of one target `y` unless `labels` has several; `sample` is what stands in its cells."""
+    labels = labels if isinstance(labels, dict) else {"y": labels}
+    write_labels(folder, labels, sample if isinstance(sample, dict) else dict.fromkeys(labels, sample))
+    return choose_problem(detect(files_in(folder)), **named)
+
+
+def test_the_guessed_metric_follows_how_the_targets_deviate(tmp_path: Path) -> None:
+    def guessed() -> tuple[str, str]:
+        found = choose_problem(detect(files_in(tmp_path)))
+        return found.metric, found.metric_reason[:5]
+
+    write(tmp_path, n=NUMBER)
+    assert guessed() == ("rmse", "GUESS")
+    write(tmp_path, n_targets=2, n=NUMBER)
+    train = pd.read_csv(tmp_path / "train.csv")
+    for scale, metric in ((1.9, "rmse"), (2.1, "r2")):
+        write_table(tmp_path / "train.csv", train.assign(y1=train["y0"] * scale))
+        assert guessed() == (metric, "GUESS")
+
+
+CASES: dict[str, tuple[Any, Any, str, list[str], str]] = {
+    "zeros_and_ones": ([0, 1] * 30, 0, "binary", ["0", "1"], "roc_auc"),
+    "floats_of_zero_and_one": ([0.0, 1.0, None] * 20, 0.5, "binary", ["0", "1"], "roc_auc"),
+    "booleans": ([True, False] * 30, 0.5, "binary", ["False", "True"], "roc_auc"),
+    "booleans_in_the_sample": ([True, False] * 30, False, "binary", ["False", "True"], "accuracy"),
+    "known_words": (["spam", "Ham"] * 30, 0.5, "binary", ["Ham", "spam"], "roc_auc"),
+    "the_rarer_one_is_positive": (["a", "b", "b"] * 20, 0, "binary", ["b", "a"], "roc_auc"),
+    "rare_names_in_the_sample": (["a", *"bbbb"] * 12, "b", "binary", ["b", "a"], "f1"),
+    "names": (list("rpq") * 20, "p", "multiclass", ["p", "q", "r"], "accuracy"),
+    "rare_names": ([*"ppppppqr"] * 8, "p", "multiclass", ["p", "q", "r"], "f1_macro"),
+    "a_column_per_class": (list("rpq") * 20, {"y_r": 0, "y_p": 0, "y_q": 1}, "multiclass", ["p", "q", "r"], "log_loss"),
+    "several_names_in_a_cell": (list("rpqs") * 20, "p q r", "multiclass", ["p", "q", "r", "s"], "map_at_3"),
+    "one_cell_names_one": (["a b", "c"] * 30, "a b", "binary", ["a b", "c"], "accuracy"),
+    "grades": ([1, 2, 3, 4] * 15, 1, "ordinal", ["1", "2", "3", "4"], "quadratic_kappa"),
+    "grades_as_floats": ([1.0, 2.0, 3.0, None] * 15, 0, "ordinal", ["1", "2", "3"], "quadratic_kappa"),
+    "grades_with_means_in_the_sample": ([1, 2, 3, 4] * 15, 2.5, "regression", [], "rmse"),
+    "grades_with_a_gap": ([1, 2, 4, 5] * 15, 1, "regression", [], "rmse"),
+    "a_rare_grade": ([*[1, 2, 3] * 20, 4], 1, "regression", [], "rmse"),
+    "counts": ([*range(20)] * 3, 0, "regression", [], "rmse"),
+    "numbers": (NUMBER[:60], 0, "regression", [], "rmse"),
+    "flags_with_gaps": ({"a": [0, 1, None] * 20, "b": ["NA", 0, 1] * 20}, 0, "multilabel", ["0", "1"], "roc_auc"),
+    "named_flags": ({"a": ["yes", "no"] * 30, "b": ["no"] * 60}, 0.5, "multilabel", ["no", "yes"], "roc_auc"),
+    "numbers_and_flags": ({"a": [0, 1] * 30, "b": NUMBER[:60]}, 0, "regression", [], "r2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_problem_type_classes_and_metric_follow_from_labels_and_sample(tmp_path: Path, case: Any) -> None:
+    labels, sample, *expected = case
+    found = problem(tmp_path, labels, sample)
+    assert [found.type, found.classes, found.metric] == expected
+    assert found.type_reason.startswith("GUESS: ") and found.metric_reason.startswith("GUESS")
+    assert found.n_outputs == (
+        len(found.classes) if found.type == "multiclass" else len(labels) if isinstance(labels, dict) else 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "named", "expected"),
+    [
+        ([0, 1] * 30, {"metric": "rmse"}, "regression"),
+        ([1, 2, 3] * 20, {"metric": "mae"}, "regression"),
+        ([1, 2, 3] * 20, {"metric": "accuracy"}, "multiclass"),
+        ([1, 2, 3] * 20, {"metric": "f1_macro"}, "multiclass"),
+        ([1, 2, 4] * 20, {"metric": "qwk"}, "ordinal"),
+        (list("pqr") * 20, {"metric": "quadratic_kappa"}, "ordinal"),
+        ([0, 1] * 30, {"metric": "quadratic_kappa"}, "binary"),
+        (list("pqr") * 20, {"metric": "roc_auc"}, "multiclass"),
+        ([0, 1] * 30, {"metric": "map_at_2"}, "multiclass"),
+        ([1, 2, 3] * 20, {"problem_type": "multiclass", "metric": "accuracy"}, "multiclass"),
+        ([1, 2, 3] * 20, {"problem_type": "regression"}, "regression"),
+        ([1, 2, 3] * 20, {"metric": "mine.py:score"}, "ordinal"),
+    ],
+)
+def test_a_named_metric_decides_between_types_and_a_named_type_overrules(
+    tmp_path: Path, labels: list[Any], named: Any, expected: str
+) -> None:
+    found = problem(tmp_path, labels, 0, **named)
+    assert found.type == expected
+    assert found.metric == named.get("metric", "rmse")
+    assert found.type_reason.startswith("named" if "problem_type" in named else "GUESS, with --metric")
+
+
+@pytest.mark.parametrize(
+    ("labels", "sample", "named", "words"),
+    [
+        (
+            NUMBER[:60],
+            0,
+            {"metric": "roc_auc"},
+            r"fit to regression, not to --metric roc_auc \(binary, multiclass, mul",
+        ),
+        (list("pqr") * 20, "p", {"metric": "rmse"}, r"'y' \('p', 'q', 'r'\) fit to multiclass .* --metric rmse \(regr"),
+        (list("pqr") * 20, "p", {"metric": "f1"}, r"not to --metric f1 \(binary, multilabel\)"),
+        (list("pqr") * 20, "p", {"problem_type": "binary"}, "not to --problem-type binary"),
+        (list("pqr") * 20, "z", {}, "the sample names the classes 'z', and the training table has 'p', 'q', 'r'"),
+        (list("pqr") * 20, "p z", {}, "the sample names the classes 'z'"),
+        (["p"] * 60, "p", {}, "all labels of 'y' are 'p', so there is nothing to predict"),
+        ([1, None] * 30, 0, {}, "all labels of 'y' are '1'"),
+        ([f"text {k}" for k in range(60)], "p", {}, "are neither numbers nor classes"),
+        ({"a": list("pq") * 30, "b": list("rs") * 30}, "p", {}, "several targets of classes all have the same two"),
+        (["1", "2,5", "", "4"] * 15, 0, {}, r"'y' has .* row 3 \(id '1'\): '2,5'"),
+    ],
+)
+def test_labels_that_fit_to_nothing_are_one_sentence(
+    tmp_path: Path, labels: Any, sample: Any, named: Any, words: str
+) -> None:
+    with pytest.raises(DataError, match=words) as error:
+        problem(tmp_path, labels, sample, **named)
+    assert "\n" not in str(error.value)
+
+
+def test_the_column_of_each_class_follows_the_order_of_the_classes(tmp_path: Path) -> None:
+    found = problem(tmp_path, ["active", "inactive"] * 30, {"p_active": 0, "p_inactive": 1})
+    assert (found.classes, found.submission_columns) == (["inactive", "active"], ["p_inactive", "p_active"])
+
+
+def test_a_metric_of_ones_own_is_given_what_the_sample_asks_for(tmp_path: Path) -> None:
+    needs = [problem(tmp_path, list("ab") * 30, cell, metric="mine.py:score").needs for cell in (0.5, "a")]
+    assert needs == ["probabilities", "classes"]
+    assert problem(tmp_path, NUMBER[:60], 0, metric="mine.py:score").needs is None
