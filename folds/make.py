@@ -25,6 +25,7 @@ from competition.files import (
 from competition.paths import Paths
 from competition.tables import own_rows
 from folds.config import FoldsConfig
+from folds.shares import lacking, shares
 from folds.splitters import divide
 from folds.table import read_folds
 
@@ -36,7 +37,7 @@ def load_folds_config(name: str) -> FoldsConfig:
 
 
 def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> str:
-    """Make or keep folds.csv; returns what to print: the size of each fold and the mean of each target in it."""
+    """Make or keep folds.csv; returns what to print: size and mean labels of each fold, and what classes it lacks."""
     table, settings = read_table(paths.train), config.model_dump(mode="json")
     ids = table[competition.id]
     if config.file:
@@ -58,9 +59,13 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
         said += f"{paths.folds} was edited by hand and is used as it is\n"
     if report["inputs_in_several_folds"]:
         said += f"{report['inputs_in_several_folds']} inputs stand in several folds, so scores are too good\n"
-    of_fold = table.groupby(read_folds(paths.folds, list(ids)))
-    means = of_fold[competition.targets].mean().add_prefix("mean ").rename_axis("fold").reset_index()
-    means.insert(1, "rows", of_fold.size().to_numpy())
+    folds, y, classes = read_folds(paths.folds, list(ids)), table[competition.targets], competition.classes
+    said += "".join(f"{words}\n" for words in lacking(y, classes, folds, report["time_ordered"]))
+    means = shares(y, classes).groupby(folds).mean().add_prefix("share of " if classes else "mean ")
+    means = means.rename_axis("fold").reset_index()
+    means.insert(1, "rows", y.groupby(folds).size().to_numpy())
+    if classes:  # of which there may be many: a line each
+        return said + means.astype(object).T.to_string(header=False, float_format="{:.4g}".format)
     return said + means.to_string(index=False, float_format="{:.4g}".format)
 
 

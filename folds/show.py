@@ -27,6 +27,7 @@ from competition.tables import TIME, own_rows
 from folds import make
 from folds.config import FoldsConfig
 from folds.groups import why_scaffolds
+from folds.shares import shares
 from folds.shift import FEWEST, adversarial_validation
 from folds.similarity import QUERIES, Similarity, similarities
 from folds.splitters import divide
@@ -38,6 +39,7 @@ NEAR = 0.02
 """A kind is as good as the best when its distance to the test rows is larger by at most this."""
 DIGITS: dict[str, Any] = {"float_format": "{:.4g}".format}
 RANDOM = ("kfold", "stratified")
+PANELS = 6  # of a picture, side by side
 TOLD_APART = 0.6
 """AUC from which train and test are said to differ."""
 
@@ -50,7 +52,7 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
     seed, folder = derive_seed(competition.seed, "shift"), paths.shift.parent
     for picture in folder.glob("*.png"):  # of other tables
         picture.unlink()
-    draw_targets(train[competition.targets], folds, folder / "targets.png")
+    draw_targets(train[competition.targets], competition.classes, folds, folder / "targets.png")
     lines, compared = [], compare(competition, config, train, test, folds, seed)
     for each in compared:
         rows = {"test rows": each.test, **{f"held out, {name}": values for name, values in each.held_out.items()}}
@@ -121,7 +123,8 @@ def recommend(
     do not share. Then, of molecules, scaffolds if the test table has new ones, else the simplest kind whose held-out
     rows are as near to their training rows as test rows are. Else folds at random.
     """
-    time_column, group, stratify = competition.time, competition.group, len(competition.targets) == 1
+    time_column, group = competition.time, competition.group
+    stratify = len(competition.targets) == 1 or bool(competition.classes)
     at_random = configured if configured in RANDOM else "stratified" if stratify else "kfold"
     if time_column and time_column not in competition.numeric:
         return "time", f"rows have a time, {time_column!r}; if the test rows are later, as is usual"
@@ -154,14 +157,24 @@ def recommend(
     )
 
 
-def draw_targets(y: pd.DataFrame, folds: NDArray[np.int64], file: Path) -> None:
-    """A box of the labels of each target in each fold; `y` (n_rows, n_targets) has NaN for a missing label."""
-    numbers = np.unique(folds).tolist()
-    figure, axes = new_figure(1, y.shape[1], width=max(4.0, 2.6 * y.shape[1]))
-    for axis, name in zip(axes[0], y, strict=True):
-        boxes = [y[name][folds == fold].dropna() for fold in numbers]
-        axis.boxplot(boxes, tick_labels=numbers, showmeans=True, sym=".")
-        axis.set(xlabel="fold (-1: trains in every fold)" if -1 in numbers else "fold", title=name)
+def draw_targets(y: pd.DataFrame, classes: list[str], folds: NDArray[np.int64], file: Path) -> None:
+    """A box of the labels of each target in each fold, or a bar of the share of each class, and a line of that in all
+    folds; `y` (n_rows, n_targets) has NaN for a missing label."""
+    numbers, shown = np.unique(folds).tolist(), shares(y, classes)
+    n_columns = min(shown.shape[1], PANELS)
+    n_rows = -(-shown.shape[1] // n_columns)
+    figure, axes = new_figure(n_rows, n_columns, width=max(4.0, 2.6 * n_columns), height=3.6 * n_rows)
+    for axis in axes.flat[shown.shape[1] :]:
+        axis.set_axis_off()
+    for axis, name in zip(axes.flat, shown, strict=False):
+        labels = [shown[name][folds == fold].dropna() for fold in numbers]
+        if classes:
+            axis.bar(list(map(str, numbers)), [of_fold.mean() for of_fold in labels])
+            axis.axhline(shown[name].mean(), color="black", linestyle="--")
+        else:
+            axis.boxplot(labels, tick_labels=numbers, showmeans=True, sym=".")
+        title = f"share of {name}" if classes else name
+        axis.set(xlabel="fold (-1: trains in every fold)" if -1 in numbers else "fold", title=title)
     save_figure(figure, file)
 
 

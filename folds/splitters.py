@@ -52,7 +52,9 @@ def divide(
         folds = time_blocks(rows[TIME].to_numpy(), groups, config.n_folds)
     else:
         _require_divisible(config, groups, ids)
-        folds = _split(config, rows[competition.targets], groups, derive_seed(seed, "folds") % 2**31)
+        folds = _split(
+            config, rows[competition.targets], bool(competition.classes), groups, derive_seed(seed, "folds") % 2**31
+        )
     back = np.argsort(order)
     return folds[back], groups[back]
 
@@ -87,13 +89,13 @@ def time_blocks(times: NDArray[np.float64], groups: Numbers, n_folds: int) -> Nu
     return block_of[moment] - 1
 
 
-def _split(config: FoldsConfig, y: pd.DataFrame, groups: Numbers, state: int) -> Numbers:
-    if config.kind in ("group", "scaffold", "cluster"):
-        return largest_first(np.bincount(groups), config.n_folds, state)[groups]
+def _split(config: FoldsConfig, y: pd.DataFrame, has_classes: bool, groups: Numbers, state: int) -> Numbers:
     if config.kind == "kfold":  # as scikit-learn's KFold, whose import takes longer than the rest of a check
         shuffled = np.random.RandomState(state).permutation(groups.max() + 1)
         parts = np.array_split(shuffled, config.n_folds)
         return np.repeat(range(config.n_folds), list(map(len, parts)))[np.argsort(shuffled)][groups]
+    if has_classes or config.kind in ("group", "scaffold", "cluster"):
+        return spread_out(groups, y if has_classes else y[[]], config.n_folds, state)
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     of_rows = config.kind == "stratified_group"  # else the groups are divided, by the means of their labels
@@ -109,18 +111,38 @@ def _split(config: FoldsConfig, y: pd.DataFrame, groups: Numbers, state: int) ->
     return folds if of_rows else folds[groups]
 
 
-def largest_first(sizes: Numbers, n_folds: int, state: int) -> Numbers:
-    """Fold of each group, (n_groups,): the largest groups first, each into the fold with the fewest rows so far.
+def spread_out(groups: Numbers, y: pd.DataFrame, n_folds: int, state: int) -> Numbers:
+    """Fold of each row, (n_rows,), so that all folds have like numbers of rows, and of rows of each label.
 
-    scikit-learn's GroupKFold shuffles groups only by giving every fold as many groups, and one large scaffold
-    then makes a fold several times as large as another. Here the seed decides among groups of one size.
+    One greedy pass: the group with the largest share of any label comes first, which puts rare labels and large groups
+    first, and it goes into the fold that has least of what the group brings: that with the smallest sum of squared
+    shares afterwards. The seed decides among groups that are alike.
+
+    Sources: Sechidis et al., On the stratification of multi-label data, 2011, for the order; scikit-learn's
+    StratifiedGroupKFold for groups and the variance of shares. That its GroupKFold, with a seed, gives every fold as
+    many groups makes one fold several times as large as another where a scaffold is large.
+
+    Args:
+        groups: (n_rows,), from 0 up.
+        y: numbers of classes (n_rows, n_labels), whose classes and missing labels are counted; or no column.
     """
-    shuffled = np.random.default_rng(state).permutation(len(sizes))
-    folds, rows_in_fold = np.empty(len(sizes), dtype=np.int64), np.zeros(n_folds, dtype=np.int64)
-    for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
-        folds[group] = rows_in_fold.argmin()
-        rows_in_fold[folds[group]] += sizes[group]
-    return folds
+    from scipy.sparse import coo_array
+
+    cells = y.assign(row=0).set_axis(range(y.shape[1] + 1), axis=1).melt()  # a last label that all rows have
+    labels = cells.groupby(["variable", "value"], dropna=False).ngroup()
+    ones, places = np.ones(len(cells), dtype=np.int64), (np.tile(groups, y.shape[1] + 1), labels)
+    counts = coo_array((ones, places)).tocsr()  # (n_groups, n_labels)
+    totals, starts = counts.sum(axis=0), counts.indptr.tolist()
+    largest = (counts / totals).max(axis=1).toarray().ravel()
+    worth = counts.data / totals[counts.indices] ** 2
+    in_fold, folds = np.zeros((n_folds, len(totals))), np.empty(len(largest), dtype=np.int64)
+    shuffled = np.random.default_rng(state).permutation(len(largest))
+    for group in shuffled[np.argsort(-largest[shuffled], kind="stable")].tolist():
+        own = slice(starts[group], starts[group + 1])
+        label = counts.indices[own]
+        folds[group] = fold = (in_fold[:, label] @ worth[own]).argmin()
+        in_fold[fold, label] += counts.data[own]
+    return folds[groups]
 
 
 def target_bins(y: NDArray[np.float64], n_bins: int, n_folds: int, state: int) -> Numbers:

@@ -12,7 +12,7 @@ from competition.errors import DataError
 from competition.tables import INPUT_KEY
 from folds.config import FoldsConfig
 from folds.groups import clusters, scaffolds, why_scaffolds
-from folds.splitters import NEEDS, divide, largest_first, target_bins, time_blocks
+from folds.splitters import NEEDS, divide, spread_out, target_bins, time_blocks
 from tests.folds.made import competition
 
 RINGS = ["c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CCNCC1", "c1ccoc1", "c1ccsc1"]
@@ -100,8 +100,65 @@ def test_scaffolds_and_their_overlap_by_hand() -> None:
 
 
 def test_large_groups_are_spread_so_that_folds_are_of_like_size() -> None:
-    sizes = np.array([7, 1, 5, 1, 3, 1, 3, 1, 1, 1])
-    assert np.bincount(largest_first(sizes, 3, state=0), sizes).tolist() == [8, 8, 8]
+    groups = np.repeat(range(10), [7, 1, 5, 1, 3, 1, 3, 1, 1, 1])
+    assert np.bincount(spread_out(groups, pd.DataFrame(index=range(24)), 3, state=0)).tolist() == [8, 8, 8]
+
+
+BINARY: dict[str, Any] = {"problem_type": "binary", "classes": ["0", "1"], "metric": "roc_auc"}
+MULTILABEL = {**BINARY, "problem_type": "multilabel", "targets": ["a", "b", "c"]}
+
+
+def of_classes(table: pd.DataFrame, kind: str, seed: int = 0, **roles: Any) -> pd.Series:
+    named = competition(**{"targets": ["y"], "smiles": ["smiles"], "group": "g", **BINARY, **roles})
+    return pd.Series(divide(FoldsConfig.model_validate({"kind": kind}), table, named, seed)[0])
+
+
+def gap(labels: pd.Series, folds: pd.Series) -> float:
+    """How far the number of rows of any class, or without a label, is in any fold from a fifth of them."""
+    counts = pd.crosstab(folds, labels.fillna(-1))
+    return float((counts - counts.mean()).abs().to_numpy().max())
+
+
+def test_classes_are_shared_out_to_less_than_a_row_also_where_one_is_rare() -> None:
+    """1 positive of 50; seven classes of falling numbers, the last two with fewer rows than folds."""
+    table, n = molecules(600), np.arange(600)
+    for seed in range(3):
+        folds = of_classes(table.assign(y=(n % 50 == 0) * 1.0), "stratified", seed)
+        assert np.ptp(np.bincount(folds)) == 0
+        assert gap((n % 50 == 0) * pd.Series(1.0, range(600)), folds) < 1  # 12 positives: 2 or 3 in a fold
+    y = pd.Series(np.repeat(range(7), [397, 120, 48, 17, 11, 4, 3]), dtype=float)
+    roles = {"problem_type": "multiclass", "classes": list("abcdefg"), "metric": "accuracy"}
+    for kind in ("stratified", "group"):
+        folds = of_classes(table.assign(y=y, g=n.astype(str)), kind, **roles)
+        assert (gap(y, folds) < 1, np.ptp(np.bincount(folds))) == (True, 0)
+    assert gap(y, of_classes(table.assign(y=y), "kfold", **roles)) > 1  # stays random
+
+
+def test_labels_of_several_targets_are_shared_out_with_those_that_are_missing() -> None:
+    rng, table = np.random.default_rng(2), molecules(1000)
+    rates, known = np.array([0.02, 0.04, 0.15]), rng.random((1000, 3)) < [0.6, 0.8, 0.95]
+    table[["a", "b", "c"]] = np.where(known, rng.random((1000, 3)) < rates, np.nan)
+    folds = of_classes(table, "stratified", **MULTILABEL)
+    assert np.ptp(np.bincount(folds)) <= 2
+    assert max(gap(table[name], folds) for name in "abc") <= 2
+    assert max(gap(table[name], of_classes(table, "kfold", **MULTILABEL)) for name in "abc") > 8
+
+
+@pytest.mark.parametrize("kind", ["group", "stratified_group", "scaffold"])
+def test_whole_groups_are_shared_out_by_their_classes(kind: str) -> None:
+    """Sixty groups of one to twenty rows, each with a rate of positives of its own, which are also the scaffolds."""
+    rng = np.random.default_rng(1)
+    groups = rng.permutation(np.repeat(range(60), 1 + np.arange(60) % 20))
+    n = len(groups)
+    rings = [f"C1{'C' * (2 + i)}1" for i in range(60)]
+    table = molecules(n).assign(g=groups.astype(str), y=(rng.random(n) < rng.beta(0.3, 3, 60)[groups]).astype(float))
+    table["smiles"] = [rings[g] for g in groups]
+    folds = of_classes(table, kind)
+    assert (gap(table["y"], folds) <= 3, np.ptp(np.bincount(folds)) <= 3) == (True, True)
+    assert folds.groupby(groups).nunique().max() == 1
+    shuffled = table.sample(frac=1, random_state=3)
+    again = of_classes(shuffled.reset_index(drop=True), kind).set_axis(shuffled.index)
+    assert again.sort_index().tolist() == folds.tolist()
 
 
 def test_stratified_folds_have_even_means_and_share_out_the_labels_of_a_sparse_target() -> None:
