@@ -43,7 +43,7 @@ def stages_of(text: bool) -> dict[str, dict]:
     weights = "minilm" if text else "rxnfp"
 
     def sklearn(regressor: str, **settings: object) -> dict:
-        return {"kind": "sklearn", "regressor": regressor, **common, **settings}
+        return {"kind": "sklearn", "estimator": regressor, **common, **settings}
 
     return {
         "lightgbm": {"kind": "lightgbm", **common, **TREES},
@@ -55,7 +55,7 @@ def stages_of(text: bool) -> dict[str, dict]:
         "neighbours": sklearn("KNeighborsRegressor", parameters={"weights": "distance"}),
         "gaussian_process": sklearn("GaussianProcessRegressor", parameters={"optimizer": None}, features=["maccs"]),
         "encoder_ridge": {"kind": "embedding", "weights": weights, "parameters": {"alpha": 30.0}},
-        "encoder_svr": {"kind": "embedding", "weights": weights, "regressor": "SVR"},
+        "encoder_svr": {"kind": "embedding", "weights": weights, "estimator": "SVR"},
     }
 
 

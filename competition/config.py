@@ -53,7 +53,7 @@ EachOnce = AfterValidator(_each_once)
 GONE = dict.fromkeys(
     ("reinitialise_layers", "token_order", "atom_features", "freeze", "average_epochs"),
     "this key is gone, as no measurement spoke for it; leave it out",
-)
+) | {"regressor": "this key is now called estimator"}
 """Keys of earlier versions, and what to do instead."""
 
 

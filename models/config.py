@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from competition.config import GivenPath, StrictModel, UserCode, read_yaml, validate
+from competition.metrics import ProblemType
 from models.settings import (
     BertStage,
     Feature,
@@ -33,14 +34,16 @@ class FileStage(Stage):
 
     kind: Literal["file"]
     folder: GivenPath
-    """Folder with oof.csv and test.csv. Both have the id and the submission's columns, oof.csv
-    may have a column fold."""
+    """Folder with oof.csv and test.csv. Both have the id and the submission's columns, or of classes a column of
+    probabilities for each target, or `target=class` for each class; oof.csv may have a column fold."""
     seeds: list[int] = Field(default=[0], min_length=1, max_length=1)
     """One, since files are the same for all; make a stage for each file."""
     target_transform: Literal["none"] = "none"
     extra_rows: Literal["ignore"] = "ignore"
     final_fit: Literal["folds"] = "folds"
     pseudo_labels: None = None
+    class_weights: Literal["none"] = "none"
+    ordinal: Literal["regression"] = "regression"
 
     @property
     def can_label(self) -> bool:
@@ -56,6 +59,8 @@ class CustomStage(Stage):
     """`file.py:Class`. The class is called with its settings and a `models.stage.Context`."""
     settings: dict[str, Any] = {}
     """What the class is called with; checked by its attribute `Settings`, a pydantic model, where it has one."""
+    class_weights: Literal["none"] = "none"
+    """A setting of your own says how your class weighs classes."""
     gpu: bool = True
     """Whether a job takes a GPU for itself, where there is one; false: it computes on a core, many side by side."""
 
@@ -77,6 +82,9 @@ OURS = (
     "iterations", "early_stopping_round", "early_stopping_rounds", "metric", "eval_metric", "custom_metric",
 )  # fmt: skip
 """Parameters of LightGBM and CatBoost that a job sets itself."""
+OBJECTIVE = ("objective", "objective_type", "app", "application", "loss", "loss_function")
+"""Names that the two have for it."""
+TWO_CLASSES = ("binary", "multilabel")
 
 
 def _known_parameters(stage: type[TreesStage]) -> set[str]:
@@ -85,14 +93,16 @@ def _known_parameters(stage: type[TreesStage]) -> set[str]:
         from lightgbm.basic import _ConfigAliases
 
         return set(_ConfigAliases._get_all_param_aliases())
-    from catboost import CatBoostRegressor
+    from catboost import CatBoostClassifier
 
-    return set(inspect.signature(CatBoostRegressor).parameters)
+    return set(inspect.signature(CatBoostClassifier).parameters)  # those of its regressor among them
 
 
 class TreesStage(FeatureStage):
     """What every stage of boosted trees has, one booster per target."""
 
+    objectives: ClassVar[dict[str, tuple[str, ...]]]
+    """Problem type -> those of the library that learn probabilities of its classes, the default first."""
     learning_rate: Rate = 0.03
     max_trees: Number = 2000
     """Upper end of the search for the number of trees."""
@@ -102,7 +112,8 @@ class TreesStage(FeatureStage):
     """Optuna's trials per target, each on three folds inside the training rows; 0 takes the settings as they are."""
     parameters: dict[str, Any] = {}
     """The library's own, by its names, such as another objective (CatBoost's loss_function), by which the trees are
-    then counted, too. Unset, it is the absolute error where the metric is made of it, else the squared one."""
+    then counted, too. Unset, it is the log loss of classes; of numbers the absolute error where the metric is made of
+    it, else the squared one."""
 
     @field_validator("parameters")
     @classmethod
@@ -115,10 +126,26 @@ class TreesStage(FeatureStage):
                 raise ValueError(f"the library has no parameter {name!r}; close to it: {', '.join(close) or 'none'}")
         return parameters
 
+    @property
+    def objective(self) -> str | None:
+        """The objective that `parameters` name, by any of its names, without settings of its own."""
+        named = [self.parameters[name] for name in OBJECTIVE if name in self.parameters]
+        return str(named[0]).partition(":")[0] if named else None
+
+    def mistakes(self, learns: ProblemType) -> list[str]:
+        """With an objective of another problem type, too."""
+        known, found = self.objectives.get(learns, ()), super().mistakes(learns)
+        of_classes = {name for names in self.objectives.values() for name in names}
+        if self.objective is None or (self.objective in known if known else self.objective not in of_classes):
+            return found
+        what = f"probabilities of {learns} classes need {' or '.join(known)}" if known else "numbers need another one"
+        return [*found, f"parameters: the objective {self.objective} does not fit; {what}"]
+
 
 class LightgbmStage(TreesStage):
     """Gradient-boosted trees (LightGBM)."""
 
+    objectives = {**dict.fromkeys(TWO_CLASSES, ("binary", "cross_entropy")), "multiclass": ("multiclass", "softmax")}
     kind: Literal["lightgbm"]
     num_leaves: int = Field(default=31, ge=2)
     min_data_in_leaf: Number = 10
@@ -130,6 +157,9 @@ class LightgbmStage(TreesStage):
 class CatboostStage(TreesStage):
     """Gradient-boosted symmetric trees (CatBoost)."""
 
+    objectives = {
+        **dict.fromkeys(TWO_CLASSES, ("Logloss", "CrossEntropy", "Focal")), "multiclass": ("MultiClass",),
+    }  # fmt: skip
     kind: Literal["catboost"]
     features: list[Feature] = Field(default=["maplight"], min_length=1)
     topics: int = Field(default=64, ge=2)
@@ -145,40 +175,59 @@ class CatboostStage(TreesStage):
     """Share of the rows that each tree is fitted on."""
 
 
-class RegressorStage(Stage):
-    """What every stage with a scikit-learn regressor has. Most know no chance: more seeds change nothing for them."""
+class EstimatorStage(Stage):
+    """What every stage with an estimator of scikit-learn has. Most know no chance: more seeds change nothing."""
 
-    regressor: str = "SVR"
-    """Name of the regressor in scikit-learn."""
+    usual_regressor: ClassVar[str]
+    estimator: str | None = None
+    """Name in scikit-learn of a regressor, or of classes of a classifier with predict_proba. null: SVR (embedding:
+    Ridge), or LogisticRegression."""
     parameters: dict[str, Any] = {}
     """Its own settings, by scikit-learn's names, where they differ from scikit-learn's defaults."""
 
     @model_validator(mode="after")
     def _can_be_built(self) -> Self:
-        from models.regressors import build_regressor
+        from models.estimators import build_estimator
 
-        build_regressor(self.regressor, self.parameters, seed=0)
+        if self.estimator:
+            build_estimator(self.estimator, self.parameters, seed=0)
         return self
 
+    def named(self, learns: ProblemType) -> str:
+        """The estimator of what the stage learns."""
+        return self.estimator or (self.usual_regressor if learns == "regression" else "LogisticRegression")
 
-class EmbeddingStage(TextStage, RegressorStage):
-    """A regressor of scikit-learn on the pooled features of a frozen Hugging Face encoder."""
+    def mistakes(self, learns: ProblemType) -> list[str]:
+        """With an estimator of the other kind, or parameters that the usual one does not have, too."""
+        from models.estimators import build_estimator
+
+        try:
+            build_estimator(self.named(learns), self.parameters, 0, "regressor" if learns == "regression" else "classifier")
+        except ValueError as error:
+            return [*super().mistakes(learns), f"estimator: {error}"]
+        return super().mistakes(learns)
+
+
+class EmbeddingStage(TextStage, EstimatorStage):
+    """An estimator of scikit-learn on the pooled features of a frozen Hugging Face encoder."""
+
+    usual_regressor = "Ridge"
 
     kind: Literal["embedding"]
     weights: str
     """Named set, folder, or hub name."""
     pooling: Literal["mean", "cls"] = "mean"
     """How tokens become one vector."""
-    regressor: str = "Ridge"
     molecule_features: list[Feature] = []
     """Features of the molecule columns that join those of the text."""
     columns_before_head: bool = True
     """Whether the competition's numeric and categorical columns join the features."""
 
 
-class SklearnStage(FeatureStage, RegressorStage):
-    """Any regressor of scikit-learn on the features of the trees, one per target."""
+class SklearnStage(FeatureStage, EstimatorStage):
+    """Any estimator of scikit-learn on the features of the trees, one per target."""
 
+    usual_regressor = "SVR"
     kind: Literal["sklearn"]
 
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from dataclasses import replace
 
+from competition.errors import ConfigError
 from competition.tables import Rows
-from models.config import CustomStage, EmbeddingStage, TreesStage
+from competition.task import Task
+from models.config import CustomStage, EmbeddingStage, FileStage, TreesStage
 from models.inputs.cache import Cache
 from models.inputs.conformers import conformer_cache
 from models.inputs.features import stage_features
@@ -22,13 +25,36 @@ from models.stage import Context, FittedStage
 def build_stage(config: Stage, context: Context) -> FittedStage:
     """The stage of a settings block: of the kind `gnn` the class `Gnn` in `models/stages/gnn.py`. Imports no other."""
     kind: str = config.kind  # type: ignore[attr-defined]  # every kind's own settings have it
-    module = importlib.import_module(f"models.stages.{kind}")
-    stage: FittedStage = getattr(module, kind.capitalize())(config, context)
-    if config.target_transform == "none":
-        return stage
-    from models.stages.targets import Transformed
+    module, learns = importlib.import_module(f"models.stages.{kind}"), learned_task(config, context.task)
+    stage: FittedStage = getattr(module, kind.capitalize())(config, replace(context, task=learns))
+    if config.target_transform != "none":
+        from models.stages.targets import Transformed
 
-    return Transformed(stage, config.target_transform)
+        return Transformed(stage, config.target_transform)
+    if config.ordinal == "cumulative":
+        from models.stages.targets import Cumulative
+
+        return Cumulative(stage, len(learns.targets))
+    return stage
+
+
+def learned_task(config: Stage, task: Task) -> Task:
+    """The task as a stage sees it: its grades are numbers to regress, or are there to be exceeded, a target for each.
+
+    Only predictions made elsewhere are of the grades themselves. What of its settings does not go with it is refused.
+    """
+    learns = task
+    if task.problem_type == "ordinal" and not isinstance(config, FileStage):
+        learns = replace(task, problem_type="regression", classes=[], decides=False)
+        if config.ordinal == "cumulative":
+            above = [f"{task.targets[0]}>{grade}" for grade in task.classes[:-1]]
+            learns = replace(learns, problem_type="multilabel", targets=above, classes=["0", "1"])
+    mistakes = config.mistakes(learns.problem_type)
+    if config.ordinal == "cumulative" and task.problem_type != "ordinal":
+        mistakes.append(f"ordinal is of ordered grades, and problem_type is {task.problem_type}; leave it out")
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return learns
 
 
 def shared_caches(config: Stage, context: Context, tables: Sequence[Rows]) -> list[tuple[Cache, list[str]]]:

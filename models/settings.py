@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StrictBool, model_validator
 
 from competition.config import EachOnce, StrictModel, UserCode
+from competition.metrics import ProblemType
 
 Number = Annotated[int, Field(ge=1)]
 Passes = Annotated[int, Field(ge=0)]
@@ -64,6 +65,17 @@ class Stage(StrictModel):
     def can_label(self) -> bool:
         """Whether pseudo-labels may come from it: the model of a fold must not know a label of that fold."""
         return self.pseudo_labels is None
+
+    def mistakes(self, learns: ProblemType) -> list[str]:
+        """Which settings do not go with what the stage learns, which is never ordinal: a sentence for each."""
+        classes = learns != "regression"
+        wrong = {
+            "target_transform is of numbers, and this stage learns classes; leave it out":
+                classes and self.target_transform != "none",
+            "class_weights is of classes, and this stage learns numbers; leave it out (grades are classes with "
+            "ordinal: cumulative)": not classes and self.class_weights != "none",
+        }  # fmt: skip
+        return [message for message, is_wrong in wrong.items() if is_wrong]
 
 
 class LinearHead(StrictModel):

@@ -23,6 +23,8 @@ from models.config import FileStage
 from models.settings import Stage
 
 NOTES = "notes.json"
+NEARLY_IN, NEARLY_ONE = 1e-6, 1e-3
+"""How far probabilities may lie outside 0 to 1, and their sum from 1, since files have few decimals."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,19 @@ class Context:
 
 
 class FittedStage(Protocol):
-    """The contract; `tests/models/test_contract.py` holds every kind to it."""
+    """The contract; `tests/models/test_contract.py` holds every kind to it.
+
+    What labels and predictions are, by `context.task.problem_type`, which is never ordinal (grades come as numbers, or
+    as a multilabel task):
+
+    | | y, (n_rows, n_targets) | predictions, (n_rows, n_outputs) |
+    |---|---|---|
+    | regression | numbers | numbers in the targets' own units |
+    | binary, multilabel | 0 or 1 | the probability of 1 for each target |
+    | multiclass | the number of the class in `task.classes` | a probability for each class, which sum to 1 |
+
+    A class that no training row has gets the probability 0.
+    """
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Fit on the rows of `train` alone and write all that prediction needs into the empty `folder`.
@@ -67,7 +81,18 @@ class FittedStage(Protocol):
         """
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
-        """Predictions (n_rows, n_outputs) in the targets' own units, in the order of `rows`, from `folder`."""
+        """Predictions (n_rows, n_outputs), in the order of `rows` and of `task.outputs`, from `folder`."""
+
+
+def improbable(task: Task, y_pred: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows (n_rows,) of predictions (n_rows, n_outputs) are no probabilities of the classes; NaN is let through.
+
+    They must lie in 0 to 1 and, where there is one for each class, sum to 1; of numbers no row is wrong.
+    """
+    if not task.has_probabilities:
+        return np.zeros(len(y_pred), dtype=bool)
+    wrong = ((y_pred < -NEARLY_IN) | (y_pred > 1 + NEARLY_IN)).any(axis=1)
+    return wrong | ((task.problem_type == "multiclass") & (np.abs(y_pred.sum(axis=1) - 1) > NEARLY_ONE))
 
 
 def write_notes(folder: Path, notes: list[str]) -> None:

@@ -21,15 +21,16 @@ from competition.metrics import Array, Metric
 from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare
 from competition.tables import own_rows
-from competition.task import metric_of
+from competition.task import metric_of, task_of
 from competition.user_code import load_user_code, user_code, users
 from folds.splitters import divide
-from models.config import CustomStage, FileStage, RegressorStage
+from models.config import CustomStage, EstimatorStage, FileStage
+from models.estimators import require_weights
 from models.inputs.template import read_template
 from models.inputs.weights import WEIGHT_SETS, digest_of_weights
 from models.jobs.plan import code_digest
 from models.jobs.ray_workers import require_cluster
-from models.regressors import require_weights
+from models.registry import learned_task
 from models.settings import NeuralStage, TextStage
 from models.stage import molecule_columns, require_inputs
 from models.stages.custom import load_custom
@@ -84,6 +85,7 @@ def _check_stage(
         has_gpu = bool(usable_gpus())  # whether it has bf16 only torch knows; the stage asks it
         require_precision(stage.precision, has_gpu, has_gpu or cpu_has_bf16())
     require_inputs(stage, competition)
+    learns = learned_task(stage, task_of(competition)).problem_type
     if stage.kind in ("gnn", "unimol", "unimol2"):
         molecule_columns(stage.columns, competition.smiles, stage.kind)
     if isinstance(stage, TextStage):
@@ -96,8 +98,9 @@ def _check_stage(
     if stage.target_transform == "log1p":
         require_log1p(own_rows(prepared.train)[competition.targets].to_numpy(dtype=np.float64))
     extra = stage.extra_rows != "ignore" and any(table.weight != 1 for table in competition.extra_train)
-    if isinstance(stage, RegressorStage) and (competition.weight or extra or stage.pseudo_labels):
-        require_weights(stage.regressor)
+    balanced = stage.class_weights == "balanced"
+    if isinstance(stage, EstimatorStage) and (competition.weight or extra or stage.pseudo_labels or balanced):
+        require_weights(stage.named(learns))
     for setting, named in user_code(stage.model_dump(), stage.kind):
         load_user_code(setting, named, "what it names")
     if isinstance(stage, CustomStage):

@@ -29,9 +29,9 @@ class StackRegressor(StrictModel):
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:
-        from models.regressors import build_regressor
+        from models.estimators import build_estimator
 
-        build_regressor(self.name, self.parameters, seed=0)
+        build_estimator(self.name, self.parameters, 0, "regressor")
         return self
 
 

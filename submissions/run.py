@@ -56,7 +56,7 @@ CODE = [
     file
     for pattern in (
         "submissions/blend/*.py", "submissions/stack*.py", "submissions/columns.py", "submissions/fitted.py",
-        "submissions/sample.py", "submissions/write.py", "competition/metrics.py", "models/regressors.py",
+        "submissions/sample.py", "submissions/write.py", "competition/metrics.py", "models/estimators.py",
         "models/inputs/features.py",
     )
     for file in sorted(PROJECT.glob(pattern))

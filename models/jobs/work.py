@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from competition.config import CompetitionConfig
 from competition.paths import Paths
 from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
-from competition.task import task_of
+from competition.task import Task, task_of
 from folds.table import read_folds, time_ordered
 from models.jobs.folder import CHECKPOINTS, begin, mean_test, write_predictions, write_report
 from models.jobs.plan import ALL, Job, Plan, job_seed
@@ -92,7 +92,7 @@ def _fit_and_predict(job: Job, plan: Plan, threads: int) -> float:
     )
     outputs = context.task.outputs
     if stage.pseudo_labels is not None:
-        labels = pseudo_labels(job, plan.test_key, test.ids, outputs)
+        labels = pseudo_labels(job, plan.test_key, test.ids, context.task)
         train = with_pseudo_labels(train, test, labels, stage.pseudo_labels.weight)
     fitted = build_stage(stage, context)
     fitted.fit(train, held_out if getattr(stage, "reads_held_out", False) else None, job.folder)
@@ -141,14 +141,15 @@ def training_rows(
     return trains
 
 
-def pseudo_labels(job: Job, test_key: str, ids: list[str], outputs: list[str]) -> NDArray[np.float64]:
-    """Labels (n_rows, n_outputs) of the test rows: the plain mean over the stages that give them, each over its jobs.
+def pseudo_labels(job: Job, test_key: str, ids: list[str], task: Task) -> NDArray[np.float64]:
+    """Labels (n_rows, n_targets) of the test rows: the plain mean over the stages that give them, each over its jobs.
 
-    Those of fold k's job come from models of fold k, so nothing of fold k's own labels comes back to it through them.
+    Of classes that is the likeliest one (Lee, Pseudo-Label, 2013); a grade stays the number that it is. Those of fold k's job come from models of fold k, so nothing of fold k's own labels comes back to it through them.
     """
     sources = sorted({need.stage for need in job.needs} - {job.stage})
     of_source = [[need for need in job.needs if need.stage == source] for source in sources]
-    return np.mean([mean_test(jobs, test_key, ids, outputs) for jobs in of_source], axis=0)
+    mean = np.mean([mean_test(jobs, test_key, ids, task.outputs) for jobs in of_source], axis=0)
+    return task.likeliest(mean) if task.has_probabilities else mean
 
 
 def with_pseudo_labels(train: Rows, test: Rows, y: NDArray[np.float64], weight: float) -> Rows:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from catboost import CatBoostError, CatBoostRegressor, FeaturesData, Pool
+from catboost import CatBoostClassifier, CatBoostError, CatBoostRegressor, FeaturesData, Pool
 from numpy.typing import NDArray
 from sklearn.decomposition import TruncatedSVD
 
@@ -32,7 +32,11 @@ class Catboost(Trees):
         "depth": (4, 8), "l2_leaf_reg": (0.5, 50.0), "random_strength": (0.1, 10.0), "rsm": (0.05, 1.0),
         "subsample": (0.4, 1.0),
     }  # fmt: skip
-    refusals = (CatBoostError,)
+    refusals = (CatBoostError, TypeError)
+
+    @property
+    def _booster(self) -> type[CatBoostClassifier] | type[CatBoostRegressor]:
+        return CatBoostClassifier if self.context.task.has_probabilities else CatBoostRegressor
 
     def _learn(self, train: Rows, folder: Path) -> None:
         super()._learn(train, folder)
@@ -48,7 +52,7 @@ class Catboost(Trees):
 
     def _count(self, config: CatboostStage, sample: Sample, held_back: Sample) -> tuple[int, float]:
         x = np.nan_to_num(sample.x, nan=-np.inf)
-        if (x == x[:1]).all():  # few rows, which CatBoost refuses where they are equal
+        if (x == x[:1]).all() or (sample.n_classes and np.ptp(sample.y) == 0):  # few rows, which CatBoost refuses
             return 1, float(np.std(held_back.y))
         booster = self._train(config, sample, config.max_trees, held_back)
         return booster.get_best_iteration() + 1, float(booster.get_best_score()["validation"].popitem()[1])
@@ -57,14 +61,18 @@ class Catboost(Trees):
         self._train(config, sample, n_trees).save_model(str(path.with_suffix(".cbm")))
 
     def _predict_one(self, x: NDArray[np.float32], path: Path) -> NDArray[np.float64]:
-        booster = CatBoostRegressor().load_model(str(path.with_suffix(".cbm")))
-        return booster.predict(self._data(x), thread_count=1)
+        booster = self._booster().load_model(str(path.with_suffix(".cbm")))
+        predict = booster.predict_proba if self.context.task.has_probabilities else booster.predict
+        return predict(self._data(x), thread_count=1)
 
     def _train(
         self, config: CatboostStage, sample: Sample, n_trees: int, held_back: Sample | None = None
-    ) -> CatBoostRegressor:
+    ) -> CatBoostClassifier | CatBoostRegressor:
+        task = self.context.task
+        usual = "MAE" if task.absolute_errors else config.objectives.get(task.problem_type, ("RMSE",))[0]
         parameters = {
-            "loss_function": "MAE" if self.context.task.absolute_errors else "RMSE",
+            **({} if config.objective else {"loss_function": usual}),
+            **({"classes_count": sample.n_classes} if task.problem_type == "multiclass" else {}),
             "iterations": n_trees,
             "learning_rate": config.learning_rate,
             **{name: getattr(config, name) for name in self.ranges},
@@ -81,7 +89,7 @@ class Catboost(Trees):
             parameters |= {"bootstrap_type": "No", "subsample": None}
         pools = [s and Pool(self._data(s.x), s.y, weight=s.weights) for s in (sample, held_back)]
         patience = config.patience if held_back else None
-        return CatBoostRegressor(**parameters).fit(pools[0], eval_set=pools[1], early_stopping_rounds=patience)
+        return self._booster(**parameters).fit(pools[0], eval_set=pools[1], early_stopping_rounds=patience)
 
     def _data(self, x: NDArray[np.float32]) -> FeaturesData:
         """Numbers and categories as CatBoost takes them; the code -1 is a category of its own that no tree knows."""

@@ -16,7 +16,7 @@ from competition.errors import ConfigError, UserError
 from competition.tables import Rows
 from competition.user_code import load_user_code
 from models.config import CustomStage
-from models.stage import Context
+from models.stage import Context, improbable
 
 
 class Custom:
@@ -41,6 +41,13 @@ class Custom:
                 f"predict of {self.config.code} must return finite numbers of shape {shape}, a row per row and a "
                 f"column per output; it returned the shape {y_pred.shape}, {(~np.isfinite(y_pred)).sum()} not finite. "
                 "Labels in training may be missing (NaN)."
+            )
+        if (wrong := improbable(self.context.task, y_pred)).any():
+            first = np.flatnonzero(wrong)[0]
+            raise ConfigError(
+                f"predict of {self.config.code} must return probabilities of {', '.join(self.context.task.outputs)}, "
+                "which lie in 0 to 1 and, where there is one for each class of a target, sum to 1; "
+                f"of row {rows.ids[first]!r} it returned {y_pred[first].tolist()}."
             )
         return y_pred
 

@@ -1,6 +1,6 @@
-"""Stage `embedding`: a regressor of scikit-learn on the pooled features of a frozen encoder.
+"""Stage `embedding`: an estimator of scikit-learn on the pooled features of a frozen encoder.
 
-The features go to the cache on disk, for all folds, seeds and test rows. A job's folder holds the fitted regressors,
+The features go to the cache on disk, for all folds, seeds and test rows. A job's folder holds the fitted estimators,
 the means of the features, and the digest of the encoder, which prediction asks for again.
 """
 
@@ -21,14 +21,13 @@ from models.inputs.blocks import fit_columns, read_columns
 from models.inputs.encoders import check_vocabulary, cut_note
 from models.inputs.frozen import encoder_cache
 from models.inputs.template import SEPARATOR, read_template
-from models.regressors import build_regressor
 from models.stage import Context, write_notes
-from models.stages.per_target import Regressors
+from models.stages.per_target import Estimators
 
 FILE = "embedding.json"
 
 
-class Embedding(Regressors):
+class Embedding(Estimators):
     """The stage; its features are those of the encoder, standardised, and the columns that join them."""
 
     def __init__(self, config: EmbeddingStage, context: Context) -> None:
@@ -62,5 +61,5 @@ class Embedding(Regressors):
         pooled = (self._pooled(rows)[:, :-3] - stored["mean"]) / stored["scale"]
         return np.hstack([pooled, read_columns(rows, self.config, self.context, folder)])
 
-    def _pipeline(self, x: Any) -> Pipeline:
-        return Pipeline([("regressor", build_regressor(self.config.regressor, self.config.parameters, self.seed))])
+    def _pipeline(self, x: Any, estimator: Any) -> Pipeline:
+        return Pipeline([("estimator", estimator)])

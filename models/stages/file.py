@@ -13,14 +13,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from competition.clean import listed, parse_numbers, read_named_rows
+from competition.clean import listed, named_rows, parse_numbers, read_named_rows, require_columns
 from competition.config import CompetitionConfig
 from competition.errors import ConfigError, DataError
 from competition.files import read_text_table
 from competition.prepare import Prepared
 from competition.tables import Rows, own_rows
+from competition.task import Task, task_of
 from models.config import FileStage
-from models.stage import Context, write_notes
+from models.stage import Context, improbable, write_notes
 
 OOF, TEST, FOLD = "oof.csv", "test.csv", "fold"  # the column fold of oof.csv says where a row was held out there
 COPY_OF_OOF, COPY_OF_TEST = "their_oof.csv", "their_test.csv"  # beside the job's own predictions
@@ -48,7 +49,8 @@ class File:
         for file in files_of(self.config):
             shutil.copyfile(file, folder / f"their_{file.name}")
         oof, test = self._read(folder / COPY_OF_OOF), self._read(folder / COPY_OF_TEST)
-        write_notes(folder, doubts(oof, test, np.nanstd(train.y, axis=0)))
+        if not self.context.task.has_probabilities:
+            write_notes(folder, doubts(oof, test, np.nanstd(train.y, axis=0)))
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
         """Their predictions for `rows`, (n_rows, n_outputs)."""
@@ -56,7 +58,7 @@ class File:
         return self._read(file, rows.ids).loc[rows.ids].to_numpy(dtype=np.float64)
 
     def _read(self, file: Path, wanted: Sequence[str] = ()) -> pd.DataFrame:
-        return read_theirs(file, self.context.id, self.context.task.columns_in_sample, wanted)
+        return read_theirs(file, self.context.id, self.context.task, wanted)
 
 
 def files_of(config: FileStage) -> tuple[Path, Path]:
@@ -71,15 +73,22 @@ def files_of(config: FileStage) -> tuple[Path, Path]:
 
 
 def read_theirs(
-    path: Path, id_column: str, columns: list[str], wanted: Sequence[str] = (), known: Collection[str] | None = None
+    path: Path, id_column: str, task: Task, wanted: Sequence[str] = (), known: Collection[str] | None = None
 ) -> pd.DataFrame:
-    """All predictions of a file, ids as the index, one column of floats for each of `columns`; others are not read.
+    """All predictions of a file, ids as the index, one column of floats for each output of the task, found by name.
 
-    Rows that are `wanted` must have predictions; others may lack them or have NaN. `known` ids may stand in the file.
+    Grades that are whole numbers without a gap are read as such, and become their numbers from 0. Rows that are `wanted` must have predictions; others may lack them or have NaN. `known` ids may stand in the file.
     """
-    table = read_named_rows(path, [id_column, *columns])
-    index = pd.Index(table[id_column])
-    values = pd.concat([parse_numbers(table, name, id_column, path) for name in columns], axis=1).set_axis(index)
+    table = read_named_rows(path, [id_column])
+    columns, index = _columns(task, set(table.columns)), pd.Index(table[id_column])
+    require_columns(table, columns, path)
+    values = pd.concat([parse_numbers(table, name, id_column, path) for name in columns], axis=1)
+    if (wrong := improbable(task, values.to_numpy())).any():
+        raise DataError(
+            f"{path}: {named_rows(table, wrong, id_column)} has no probabilities under {listed(columns)}; they must "
+            "lie in 0 to 1 and, where there is one for each class of a target, sum to 1. Correct the file."
+        )
+    values = values.set_axis(index) - _lowest_grade(task)
     complete = values.reindex(list(wanted)).notna().all(axis=1)
     lacking, foreign = list(complete.index[~complete]), list(index.difference([*known], sort=False)) if known else []
     found = [f"lacks predictions for {len(lacking)} rows of the competition ({listed(lacking)})"] if lacking else []
@@ -89,6 +98,23 @@ def read_theirs(
             f"{path} {' and '.join(found)}. Use predictions for this version of the data, or leave the stage out."
         )
     return values
+
+
+def _columns(task: Task, there: set[str]) -> list[str]:
+    """Which columns of a file have the outputs: those of the sample, or, of classes, the outputs' own where they are
+    there."""
+    of_sample, outputs = task.columns_in_sample, task.outputs
+    if len(of_sample) != len(outputs) or (task.has_probabilities and (there >= {*outputs} or not there >= {*of_sample})):
+        return outputs
+    return of_sample
+
+
+def _lowest_grade(task: Task) -> int:
+    """The first of grades that are whole numbers without a gap, which files have in their own units; else 0."""
+    if task.problem_type != "ordinal" or not task.classes[0].lstrip("-").isdigit():
+        return 0
+    first = int(task.classes[0])
+    return first if task.classes == [str(first + i) for i in range(len(task.classes))] else 0
 
 
 def fold_mark(oof_file: Path, id_column: str, ids: list[str], folds: NDArray[np.int64]) -> str | None:
@@ -136,9 +162,9 @@ def check_predictions(
     stage: FileStage, competition: CompetitionConfig, prepared: Prepared, folds: NDArray[np.int64]
 ) -> str | None:
     """Check both files of a stage against the tables; returns the mark of its folds, as `fold_mark`."""
-    ids, columns, (oof, test) = own_rows(prepared.train)[competition.id], competition.columns_in_sample, files_of(stage)
+    ids, task, (oof, test) = own_rows(prepared.train)[competition.id], task_of(competition), files_of(stage)
     known = {*ids, *prepared.report["dropped_train_ids"]}
-    read_theirs(oof, competition.id, columns, list(ids[folds >= 0]), known)
+    read_theirs(oof, competition.id, task, list(ids[folds >= 0]), known)
     asked, of_sample = list(prepared.test[competition.id]), set(prepared.sample[competition.id])
-    read_theirs(test, competition.id, columns, asked, of_sample)
+    read_theirs(test, competition.id, task, asked, of_sample)
     return fold_mark(oof, competition.id, list(ids), folds)

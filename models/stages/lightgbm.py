@@ -45,16 +45,20 @@ class Lightgbm(Trees):
 
     def _predict_one(self, x: Any, path: Path) -> NDArray[np.float64]:
         booster = lightgbm.Booster(model_str=path.with_suffix(".txt").read_text())
-        return np.asarray(booster.predict(x, num_threads=1))
+        y_pred = np.asarray(booster.predict(x, num_threads=1))
+        both = self.context.task.has_probabilities and y_pred.ndim == 1
+        return np.column_stack([1 - y_pred, y_pred]) if both else y_pred
 
     def _train(
         self, config: LightgbmStage, sample: Sample, n_trees: int, held_back: Sample | None = None
     ) -> lightgbm.Booster:
-        n_rows, n_features = sample.x.shape
+        (n_rows, n_features), task = sample.x.shape, self.context.task
+        objective = ABSOLUTE if task.absolute_errors else SQUARED
+        if of_classes := config.objectives.get(task.problem_type):
+            objective = {"objective": of_classes[0]}
         parameters = {
-            **(
-                {} if "objective" in config.parameters else (ABSOLUTE if self.context.task.absolute_errors else SQUARED)
-            ),
+            **({} if config.objective else objective),
+            **({"num_class": sample.n_classes} if task.problem_type == "multiclass" else {}),
             **{name: getattr(config, name) for name in ("learning_rate", *self.ranges)},
             "min_data_in_leaf": min(config.min_data_in_leaf, max(1, n_rows // 20)),
             "bagging_fraction": config.bagging_fraction if n_rows >= FEW else 1.0,

@@ -1,6 +1,6 @@
-"""What the stages share that fit one model per target: trees and scikit-learn's regressors, on feature blocks.
+"""What the stages share that fit one model per target: trees and scikit-learn's estimators, on feature blocks.
 
-Regressors are kept on disk without pickle, by skops. Source: Pedregosa et al., scikit-learn, JMLR 2011.
+Estimators are kept on disk without pickle, by skops. Source: Pedregosa et al., scikit-learn, JMLR 2011.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,14 +21,16 @@ from sklearn.pipeline import Pipeline
 from competition.errors import ConfigError
 from competition.files import read_json, write_atomically, write_json
 from competition.tables import Rows
-from models.regressors import require_weights
+from models.estimators import build_estimator, require_weights
 from models.stage import Context
-from models.training.labels import labelled_rows, target_scale
+from models.training.labels import balanced_weights, labelled_rows, target_scale
 
 TRAINING = "training.json"
 TRUSTED = [
     "numpy.dtype", "scipy.sparse._csr.csr_matrix", "sklearn._loss.loss.HalfTweedieLossIdentity",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor", "sklearn.gaussian_process.kernels.RBF",
+    "sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace", "sklearn.gaussian_process.kernels.RBF",
     "sklearn.gaussian_process.kernels.ConstantKernel", "sklearn.gaussian_process.kernels.WhiteKernel",
     "sklearn.gaussian_process.kernels.Product", "sklearn.gaussian_process.kernels.Sum",
     "sklearn.metrics._dist_metrics.EuclideanDistance64", "sklearn.metrics._dist_metrics.ManhattanDistance64",
@@ -42,18 +44,23 @@ trusted: numpy alone has a class that deletes the folder it names when it is col
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows with a label of one target: features x, a matrix or a table; standardised labels y, (n_rows,); weights,
-    None where all are 1.
+    """Rows with a label of one target.
+
+    x: features, a matrix or a table.
+    y: (n_rows,) standardised labels, or the place of each row's class among those that the training rows have.
+    weights: (n_rows,); None where all are 1.
+    n_classes: how many classes the training rows have; 0 of numbers.
     """
 
     x: Any
     y: NDArray[np.float64]
     weights: NDArray[np.float64] | None
+    n_classes: int = 0
 
     def take(self, rows: NDArray[np.intp]) -> Sample:
         """Rows at positions, in that order."""
         x = getattr(self.x, "iloc", self.x)[rows]
-        return Sample(x, self.y[rows], None if self.weights is None else self.weights[rows])
+        return replace(self, x=x, y=self.y[rows], weights=None if self.weights is None else self.weights[rows])
 
 
 class PerTarget(ABC):
@@ -80,7 +87,7 @@ class PerTarget(ABC):
 
     @abstractmethod
     def _predict_one(self, x: Any, path: Path) -> NDArray[np.float64]:
-        """Predictions (n_rows,) of the model that `_fit_one` wrote."""
+        """Predictions (n_rows,) of the model that `_fit_one` wrote, or probabilities (n_rows, n_classes)."""
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Fit on the training rows alone."""
@@ -88,52 +95,89 @@ class PerTarget(ABC):
         known = labelled_rows(train.y, self.context.task.targets)
         self._learn(train, folder)
         x, (mean, scale) = self._features(train, folder), target_scale(train.y)
+        if self.context.task.has_probabilities:
+            mean, scale = np.zeros_like(mean), np.ones_like(scale)
         y, models = (train.y - mean) / scale, []  # libraries keep float32, which a large mean would leave no digits
+        weights = [train.weights] * len(known)
+        if self.config.class_weights == "balanced":
+            weights = list(balanced_weights(train.y, 1.0 if train.weights is None else train.weights[:, None]).T)
         for t, rows in enumerate(known):
-            with self._told():
-                models.append(self._fit_one(Sample(x, y[:, t], train.weights).take(rows), t, folder / f"target_{t}"))
+            models.append(self._fit_target(Sample(x, y[:, t], weights[t]).take(rows), t, folder / f"target_{t}"))
         write_json(folder / TRAINING, {"mean": mean.tolist(), "scale": scale.tolist(), "models": models})
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
-        """Predictions (n_rows, n_targets) in the targets' own units."""
-        training, x = read_json(folder / TRAINING, "mean", "scale"), self._features(rows, folder)
+        """Predictions (n_rows, n_outputs) in the targets' own units, or probabilities."""
+        training, x = read_json(folder / TRAINING, "mean", "scale", "models"), self._features(rows, folder)
+        models = enumerate(training["models"])
+        y_pred = [self._predict_target(x, model.get("classes"), folder / f"target_{t}") for t, model in models]
+        return np.hstack(y_pred) * training["scale"] + training["mean"]
+
+    def _fit_target(self, sample: Sample, target: int, path: Path) -> dict[str, Any]:
+        """What `_fit_one` returns, and of a target with classes those that the rows have; one alone needs no model."""
+        found: dict[str, Any] = {}
+        if self.context.task.has_probabilities:
+            classes, places = np.unique(sample.y, return_inverse=True)
+            sample, found = replace(sample, y=places.astype(np.float64), n_classes=len(classes)), {"classes": classes.tolist()}
+        if sample.n_classes != 1:
+            with self._told():
+                found |= self._fit_one(sample, target, path)
+        return found
+
+    def _predict_target(self, x: Any, classes: list[float] | None, path: Path) -> NDArray[np.float64]:
+        """Predictions (n_rows, n_outputs) of a target; a class that its training rows lack has the probability 0."""
         with self._told():
-            y_pred = [self._predict_one(x, folder / f"target_{t}") for t in range(len(training["mean"]))]
-        return np.column_stack(y_pred) * training["scale"] + training["mean"]
+            y_pred = 1.0 if classes and len(classes) == 1 else self._predict_one(x, path)
+        if classes is None:
+            return np.reshape(y_pred, (-1, 1))
+        task = self.context.task
+        of_all = np.zeros((x.shape[0], len(task.classes)))
+        of_all[:, np.array(classes, dtype=int)] = y_pred
+        return of_all if task.problem_type == "multiclass" else of_all[:, 1:]
+
+    @property
+    def _named(self) -> str:
+        """What refuses rows or parameters."""
+        return str(self.config.kind)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
         try:
             yield
         except self.refusals as error:
-            named = getattr(self.config, "regressor", self.config.kind)
             raise ConfigError(
-                f"{named} refuses the rows, or its parameters {self.config.parameters}: {' '.join(str(error).split())}"
+                f"{self._named} refuses the rows, or its parameters {self.config.parameters}: {' '.join(str(error).split())}"
             ) from error
 
 
-class Regressors(PerTarget):
-    """A pipeline per target that ends in a regressor of scikit-learn."""
+class Estimators(PerTarget):
+    """A pipeline per target that ends in an estimator of scikit-learn."""
 
     refusals = (ValueError, TypeError)
 
+    @property
+    def _named(self) -> str:
+        return str(self.config.named(self.context.task.problem_type))
+
     @abstractmethod
-    def _pipeline(self, x: Any) -> Pipeline:
-        """A new pipeline for features, whose last step is called `regressor`."""
+    def _pipeline(self, x: Any, estimator: Any) -> Pipeline:
+        """A new pipeline for features, whose last step, called `estimator`, is given."""
 
     def _fit_one(self, sample: Sample, target: int, path: Path) -> dict[str, Any]:
         fitting = {}
         if sample.weights is not None:
-            require_weights(self.config.regressor)
-            fitting = {"regressor__sample_weight": sample.weights}
+            require_weights(self._named)
+            fitting = {"estimator__sample_weight": sample.weights}
+        estimator = build_estimator(self._named, self.config.parameters, self.seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # max_iter is a setting, and stopping early is one
-            fitted = self._pipeline(sample.x).fit(sample.x, sample.y, **fitting)
+            warnings.filterwarnings("ignore", "The `probability` parameter", FutureWarning)  # gone in a later version
+            fitted = self._pipeline(sample.x, estimator).fit(sample.x, sample.y, **fitting)
         write_atomically(path.with_suffix(".skops"), as_bytes(fitted))
         return {}
 
     def _predict_one(self, x: Any, path: Path) -> NDArray[np.float64]:
-        return from_bytes(path.with_suffix(".skops").read_bytes()).predict(x).reshape(-1)
+        fitted = from_bytes(path.with_suffix(".skops").read_bytes())
+        return fitted.predict_proba(x) if self.context.task.has_probabilities else fitted.predict(x).reshape(-1)
 
 
 def as_bytes(estimator: Any) -> bytes:

@@ -1,11 +1,12 @@
-"""Stage `sklearn`: any regressor of scikit-learn on the features of the trees, one per target.
+"""Stage `sklearn`: any estimator of scikit-learn on the features of the trees, one per target.
 
-All that is fitted (medians of missing numbers, ranks, ranges, words, categories, the regressor) is one pipeline.
+All that is fitted (medians of missing numbers, ranks, ranges, words, categories, the estimator) is one pipeline.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,13 +18,12 @@ from sklearn.utils import get_tags
 
 from competition.tables import Rows
 from models.inputs import blocks
-from models.regressors import build_regressor
-from models.stages.per_target import Regressors
+from models.stages.per_target import Estimators
 
 QUANTILES = 200  # by which the ranks of a molecule's features are told
 
 
-class Sklearn(Regressors):
+class Sklearn(Estimators):
     """The stage; its features are a table, each column named by its block and its number or name."""
 
     def _learn(self, train: Rows, folder: Path) -> None:
@@ -40,7 +40,7 @@ class Sklearn(Regressors):
         }
         return pd.concat([part.add_prefix(f"{block} ") for block, part in parts.items()], axis=1)
 
-    def _pipeline(self, x: pd.DataFrame) -> Pipeline:
+    def _pipeline(self, x: pd.DataFrame, estimator: Any) -> Pipeline:
         filled = SimpleImputer(strategy="median", keep_empty_features=True)
         quantiles = QuantileTransformer(n_quantiles=self.n_quantiles, random_state=self.seed)
         parts = [
@@ -57,7 +57,6 @@ class Sklearn(Regressors):
             (name, blocks.vectoriser(vocabulary=known["vocabulary"]), f"text {name}")
             for name, known in self.words.items()
         ]
-        regressor = build_regressor(self.config.regressor, self.config.parameters, self.seed)
-        takes_sparse = bool(texts) and get_tags(regressor).input_tags.sparse
+        takes_sparse = bool(texts) and get_tags(estimator).input_tags.sparse
         features = ColumnTransformer([*columns, *texts], sparse_threshold=float(takes_sparse))
-        return Pipeline([("features", features), ("regressor", regressor)])
+        return Pipeline([("features", features), ("estimator", estimator)])

@@ -1,4 +1,4 @@
-"""Target transforms: the stage sees transformed labels, and its predictions are transformed back."""
+"""Between labels and a stage: it sees transformed ones, or which grades are exceeded, and what it predicts goes back."""
 
 from __future__ import annotations
 
@@ -52,3 +52,26 @@ class Transformed:
         if spread is not None:
             self.spread = np.abs(back(y_pred + spread) - back(y_pred - spread)) / 2
         return np.asarray(back(y_pred), dtype=np.float64)
+
+
+class Cumulative:
+    """A stage of any kind that learns which grades are exceeded, a label for each but the highest.
+
+    The mean grade is the sum of their probabilities. Source: Frank and Hall, A simple approach to ordinal
+    classification, ECML 2001.
+    """
+
+    def __init__(self, stage: Any, n_grades: int) -> None:
+        self.stage, self.n_grades = stage, n_grades
+
+    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+        """Fit the stage on labels (n_rows, n_grades); a pseudo-label between two grades counts as the nearer one."""
+        self.stage.fit(*[rows and replace(rows, y=self._exceeded(rows.y)) for rows in (train, valid)], folder)
+
+    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
+        """The mean grade of each row, (n_rows, 1)."""
+        y_pred: NDArray[np.float64] = self.stage.predict(rows, folder)
+        return y_pred.sum(axis=1, keepdims=True)
+
+    def _exceeded(self, y: Any) -> NDArray[np.float64]:
+        return np.where(np.isnan(y), np.nan, y > np.arange(self.n_grades) + 0.5)

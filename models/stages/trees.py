@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.model_selection import KFold, train_test_split
+from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from competition.files import read_json, write_json
 from competition.tables import Rows
@@ -68,7 +68,8 @@ class Trees(PerTarget):
     def _choose(self, sample: Sample, target: int) -> dict[str, Any]:
         """Settings that the search found on training rows, if there is one, and the number of trees for them."""
         found = self._search(sample, target) if self.config.search_trials and len(sample.y) >= FEW else {}
-        inner, outer = train_test_split(np.arange(len(sample.y)), test_size=INNER_SHARE, random_state=self.seed)
+        rows, by_class = np.arange(len(sample.y)), sample.y if _can_be_stratified(sample) else None
+        inner, outer = train_test_split(rows, test_size=INNER_SHARE, random_state=self.seed, stratify=by_class)
         config = self.config.model_copy(update=found)
         return {"found": found, "n_trees": self._count(config, sample.take(inner), sample.take(outer))[0]}
 
@@ -77,7 +78,8 @@ class Trees(PerTarget):
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        folds = list(KFold(INNER_FOLDS, shuffle=True, random_state=self.seed).split(sample.y))
+        splitter = StratifiedKFold if _can_be_stratified(sample) else KFold
+        folds = list(splitter(INNER_FOLDS, shuffle=True, random_state=self.seed).split(sample.y, sample.y))
 
         def mean_error(trial: optuna.Trial) -> float:
             for name, (low, high) in self.ranges.items():
@@ -93,6 +95,11 @@ class Trees(PerTarget):
         return study.best_params
 
 
+def _can_be_stratified(sample: Sample) -> bool:
+    """Whether each class has enough rows for both sides of every inner split."""
+    return sample.n_classes > 0 and bool(np.bincount(sample.y.astype(int)).min() * INNER_SHARE >= 1)
+
+
 def choice_of_folds(folders: list[Path], target: int) -> dict[str, Any]:
     """What a refit takes over: means over folds, of settings on the scale of the search, whole numbers rounded.
 
@@ -100,6 +107,7 @@ def choice_of_folds(folders: list[Path], target: int) -> dict[str, Any]:
     raise it either for its booster of all training rows. Nothing, where no refit has folds to take over from.
     """
     folds = [read_json(folder / TRAINING, "models")["models"][target] for folder in folders]
+    folds = [fold for fold in folds if "n_trees" in fold]  # not those with one class alone
     if not folds:
         return {}
     found = {}

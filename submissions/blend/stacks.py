@@ -216,12 +216,12 @@ def fit_ridge(x: Array, residual: Array, folds: NDArray[np.int64], power: int) -
 
 def regressor(name: str, parameters: dict[str, Any], seed: int) -> Corrector:
     """A corrector of scikit-learn by its name and settings; it is used where it clearly helps across the folds."""
-    from models.regressors import build_regressor
+    from models.estimators import build_estimator
     from models.stages.per_target import as_bytes
 
     def fit(x: Array, residual: Array, folds: NDArray[np.int64], power: int) -> Regressor | None:
         def fitted(rows: NDArray[np.bool_]) -> list[Any]:
-            return [build_regressor(name, parameters, seed).fit(x[rows], residual[rows])]
+            return [build_estimator(name, parameters, seed).fit(x[rows], residual[rows])]
 
         try:
             found = _simplest_of(fitted, x, residual, folds, power)

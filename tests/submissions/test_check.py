@@ -60,7 +60,7 @@ def test_a_target_that_cannot_be_scored_is_refused(tmp_path: Path) -> None:
         checked(write_competition(tmp_path, train, test, competition=roles, folds={"kind": "column"}))
 
 
-KNN = {"kind": "sklearn", "regressor": "KNeighborsRegressor"}
+KNN = {"kind": "sklearn", "estimator": "KNeighborsRegressor"}
 
 
 @pytest.mark.parametrize(

@@ -75,9 +75,9 @@ def test_a_preset_of_ones_own_is_a_file_and_a_mistake_in_it_is_named(
 ) -> None:
     monkeypatch.setattr(choices, "PRESETS", tmp_path)
     found = found_in(tmp_path, n=NUMBER)
-    stage = "- {name: ridge, needs: [%s], reason: mine, settings: {kind: sklearn, regressor: Ridge}}"
+    stage = "- {name: ridge, needs: [%s], reason: mine, settings: {kind: sklearn, estimator: Ridge}}"
     (tmp_path / "mine.yaml").write_text(f"stages:\n{stage % 'table'}\n")
-    assert stages(found, "mine") == {"ridge": Block("ridge", {"kind": "sklearn", "regressor": "Ridge"}, "mine")}
+    assert stages(found, "mine") == {"ridge": Block("ridge", {"kind": "sklearn", "estimator": "Ridge"}, "mine")}
     (tmp_path / "mine.yaml").write_text(f"stages:\n{stage % 'tables'}\n")
     with pytest.raises(ConfigError, match=r"mine\.yaml has 1 mistake.*\n  stages\.0\.needs\.0: .*found 'tables'"):
         stages(found, "mine")
