@@ -42,8 +42,8 @@ def stages_of(text: bool) -> dict[str, dict]:
     common: dict = {"n_bits": 256, "tfidf_features": 1000}
     weights = "minilm" if text else "rxnfp"
 
-    def sklearn(regressor: str, **settings: object) -> dict:
-        return {"kind": "sklearn", "estimator": regressor, **common, **settings}
+    def sklearn(estimator: str, **settings: object) -> dict:
+        return {"kind": "sklearn", "estimator": estimator, **common, **settings}
 
     return {
         "lightgbm": {"kind": "lightgbm", **common, **TREES},

@@ -202,9 +202,9 @@ class EstimatorStage(Stage):
         from models.estimators import build_estimator
 
         try:
-            build_estimator(self.named(learns), self.parameters, 0, "regressor" if learns == "regression" else "classifier")
+            build_estimator(self.named(learns), self.parameters, seed=0, classes=learns != "regression")
         except ValueError as error:
-            return [*super().mistakes(learns), f"estimator: {error}"]
+            return [*super().mistakes(learns), f"estimator: {error} (this stage learns {learns})"]
         return super().mistakes(learns)
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any
 
 from competition.errors import ConfigError
 
-Kind = Literal["regressor", "classifier"]
 REGRESSORS = {
     "cross_decomposition": "CCA PLSCanonical PLSRegression", "gaussian_process": "GaussianProcessRegressor",
     "kernel_ridge": "KernelRidge", "neural_network": "MLPRegressor", "svm": "LinearSVR NuSVR SVR",
@@ -36,25 +35,25 @@ CLASSIFIERS = {
     "linear_model": "LogisticRegression LogisticRegressionCV SGDClassifier",
 }  # fmt: skip
 """Module -> its classifiers that have probabilities."""
-MODULE_OF = {
-    kind: {name: module for module, names in table.items() for name in names.split()}
-    for kind, table in (("regressor", REGRESSORS), ("classifier", CLASSIFIERS))
-}
+OF_NUMBERS, OF_CLASSES = (
+    {name: module for module, names in table.items() for name in names.split()} for table in (REGRESSORS, CLASSIFIERS)
+)
 
 
-def build_estimator(name: str, parameters: dict[str, Any], seed: int, kind: Kind | None = None) -> Any:
+def build_estimator(name: str, parameters: dict[str, Any], seed: int, classes: bool | None = None) -> Any:
     """A regressor or classifier of scikit-learn, not fitted, with the seed where it takes one.
 
     A Gaussian process has no useful kernel by default; it gets a length scale and a noise to find by likelihood.
 
     Args:
-        kind: what it has to be; None: any.
+        classes: whether it has to be a classifier or, if not, a regressor; None: either.
 
     Raises:
-        ValueError: there is none of that kind and name, or a parameter is wrong.
+        ValueError: there is none of that name, or a parameter is wrong.
     """
-    known = MODULE_OF[kind] if kind else MODULE_OF["regressor"] | MODULE_OF["classifier"]
-    _require_known(name, known, f"scikit-learn has no {kind or 'estimator'} {name}")
+    known = {None: OF_NUMBERS | OF_CLASSES, False: OF_NUMBERS, True: OF_CLASSES}[classes]
+    what = {None: "estimator", False: "regressor", True: "classifier with predict_proba"}[classes]
+    _require_known(name, known, f"scikit-learn has no {what} {name}")
     found = _class(name)()
     settings = found.get_params(deep=False)
     for parameter in parameters:
@@ -67,14 +66,13 @@ def build_estimator(name: str, parameters: dict[str, Any], seed: int, kind: Kind
     found.set_params(**{key: value for key, value in ours.items() if key in settings})
     found.set_params(**parameters)
     found._validate_params()  # scikit-learn would do so first in fit, hours later
-    if name in MODULE_OF["classifier"] and not hasattr(found, "predict_proba"):
+    if name in OF_CLASSES and not hasattr(found, "predict_proba"):
         raise ValueError(f"{name} has no predict_proba with these parameters; SGDClassifier has it with loss: log_loss")
     return found
 
 
 def _class(name: str) -> type:
-    module = next(modules[name] for modules in MODULE_OF.values() if name in modules)
-    return getattr(import_module(f"sklearn.{module}"), name)
+    return getattr(import_module(f"sklearn.{(OF_NUMBERS | OF_CLASSES)[name]}"), name)
 
 
 def require_weights(estimator: str) -> None:

@@ -144,7 +144,8 @@ def training_rows(
 def pseudo_labels(job: Job, test_key: str, ids: list[str], task: Task) -> NDArray[np.float64]:
     """Labels (n_rows, n_targets) of the test rows: the plain mean over the stages that give them, each over its jobs.
 
-    Of classes that is the likeliest one (Lee, Pseudo-Label, 2013); a grade stays the number that it is. Those of fold k's job come from models of fold k, so nothing of fold k's own labels comes back to it through them.
+    Of classes that is the likeliest one (Lee, Pseudo-Label, 2013); a grade stays the number that it is. Those of fold
+    k's job come from models of fold k, so nothing of fold k's own labels comes back to it through them.
     """
     sources = sorted({need.stage for need in job.needs} - {job.stage})
     of_source = [[need for need in job.needs if need.stage == source] for source in sources]

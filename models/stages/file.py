@@ -77,7 +77,8 @@ def read_theirs(
 ) -> pd.DataFrame:
     """All predictions of a file, ids as the index, one column of floats for each output of the task, found by name.
 
-    Grades that are whole numbers without a gap are read as such, and become their numbers from 0. Rows that are `wanted` must have predictions; others may lack them or have NaN. `known` ids may stand in the file.
+    Grades that are whole numbers without a gap are read as such, and become their numbers from 0. Rows that are
+    `wanted` must have predictions; others may lack them or have NaN. `known` ids may stand in the file.
     """
     table = read_named_rows(path, [id_column])
     columns, index = _columns(task, set(table.columns)), pd.Index(table[id_column])
@@ -101,12 +102,11 @@ def read_theirs(
 
 
 def _columns(task: Task, there: set[str]) -> list[str]:
-    """Which columns of a file have the outputs: those of the sample, or, of classes, the outputs' own where they are
-    there."""
+    """Which columns of a file have the outputs: those of the sample, or, of classes, those of the outputs' names."""
     of_sample, outputs = task.columns_in_sample, task.outputs
-    if len(of_sample) != len(outputs) or (task.has_probabilities and (there >= {*outputs} or not there >= {*of_sample})):
+    if task.has_probabilities and not there >= {*of_sample}:
         return outputs
-    return of_sample
+    return of_sample if len(of_sample) == len(outputs) else outputs
 
 
 def _lowest_grade(task: Task) -> int:

@@ -117,7 +117,8 @@ class PerTarget(ABC):
         found: dict[str, Any] = {}
         if self.context.task.has_probabilities:
             classes, places = np.unique(sample.y, return_inverse=True)
-            sample, found = replace(sample, y=places.astype(np.float64), n_classes=len(classes)), {"classes": classes.tolist()}
+            found = {"classes": classes.tolist()}
+            sample = replace(sample, y=places.astype(np.float64), n_classes=len(classes))
         if sample.n_classes != 1:
             with self._told():
                 found |= self._fit_one(sample, target, path)
@@ -144,9 +145,8 @@ class PerTarget(ABC):
         try:
             yield
         except self.refusals as error:
-            raise ConfigError(
-                f"{self._named} refuses the rows, or its parameters {self.config.parameters}: {' '.join(str(error).split())}"
-            ) from error
+            what = f"refuses the rows, or its parameters {self.config.parameters}"
+            raise ConfigError(f"{self._named} {what}: {' '.join(str(error).split())}") from error
 
 
 class Estimators(PerTarget):

@@ -1,4 +1,4 @@
-"""Between labels and a stage: it sees transformed ones, or which grades are exceeded, and what it predicts goes back."""
+"""Between labels and a stage: it sees transformed ones, or which grades are exceeded; what it predicts goes back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels as a regressor sees them: standardised per target, rows without one left out."""
+"""Labels as stages see them: standardised per target, weighted by class, rows without one left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stage as a user would add it: the mean of the training labels, and a random number for each seed."""
+"""A stage as a user would add it: the mean label, or the share of each class, and a random number for each seed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ class Noisy:
         noise: float = 0.0
 
     def __init__(self, settings: Settings, context: Context) -> None:
-        self.settings, self.seed = settings, context.seed
+        self.settings, self.seed, self.task = settings, context.seed, context.task
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         assert train.y is not None
-        noise = self.settings.noise * np.random.default_rng(self.seed).normal(size=train.y.shape[1])
-        scale = np.nanstd(train.y, axis=0)
-        write_json(folder / "mean.json", {"mean": (np.nanmean(train.y, axis=0) + scale * noise).tolist()})
+        truth = self.task.truth(train.y)
+        noise = self.settings.noise * np.random.default_rng(self.seed).normal(size=truth.shape[1])
+        scale = np.nanstd(truth, axis=0)
+        write_json(folder / "mean.json", {"mean": (np.nanmean(truth, axis=0) + scale * noise).tolist()})
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
         return np.tile(read_json(folder / "mean.json")["mean"], (len(rows), 1))

@@ -1,4 +1,4 @@
-"""What every kind of stage must do; a kind that is added to `StageConfig` is covered without a new test."""
+"""What every kind of stage must do with every problem type; a kind that is added to `StageConfig` is covered, too."""
 
 from __future__ import annotations
 
@@ -38,21 +38,55 @@ SMALL: dict[str, dict[str, Any]] = {
     "lightgbm": {"n_bits": 64, "max_trees": 30, "search_trials": 2},
     "catboost": {"n_bits": 64, "max_trees": 30, "depth": 3, "topics": 8, "search_trials": 2},
     "file": {},
-    "sklearn": {"n_bits": 64, "regressor": "ExtraTreesRegressor", "parameters": {"n_estimators": 20}},
+    "sklearn": {"n_bits": 64, "estimator": "ExtraTreesRegressor", "parameters": {"n_estimators": 20}},
 }
 SPELLINGS = {"kind": "bert", "columns": ["SMILES"], "enumerate_smiles": True, "test_forms": 3, "pretrain_epochs": 1}
 SMALL["bert, spellings"] = {**SMALL["bert"], **SPELLINGS}
+SMALL["lightgbm, cumulative"] = {"kind": "lightgbm", "ordinal": "cumulative", "n_bits": 64, "max_trees": 30}
+OF_CLASSES: dict[str, dict[str, Any]] = {
+    "custom": {"settings": {}},  # noise would leave the range
+    "embedding": {"parameters": {"solver": "saga"}},
+    "sklearn": {"estimator": "ExtraTreesClassifier"},
+    "lightgbm": {"class_weights": "balanced"},
+    "catboost": {"class_weights": "balanced"},
+}
+CLASSES = {
+    "regression": [], "binary": ["no", "yes"], "multilabel": ["no", "yes"], "ordinal": ["low", "middle", "high"],
+    "multiclass": ["unseen", "low", "middle", "high"],
+}  # fmt: skip
+"""Problem type -> its classes, of which the first of several is in no row."""
 MODELS = {model.model_fields["kind"].annotation.__args__[0]: model for model in get_args(get_args(StageConfig)[0])}
 KINDS = [*MODELS, *(name for name in SMALL if name not in MODELS)]
 NEURAL = [kind for kind in KINDS if "precision" in MODELS[SMALL.get(kind, {}).get("kind", kind)].model_fields]
+CASES = [(kind, "regression") for kind in KINDS if kind != "lightgbm, cumulative"]
+CASES += [("lightgbm", "ordinal"), ("lightgbm, cumulative", "ordinal")]
+CASES += [(k, problem) for problem in ("binary", "multiclass", "multilabel") for k in MODELS if k not in NEURAL]
 
 
 def block(kind: str) -> dict[str, Any]:
     return {"kind": kind, **SMALL.get(kind, {})}
 
 
-def settings(kind: str) -> Any:
-    return MODELS[block(kind)["kind"]].model_validate(block(kind))
+def settings(kind: str, problem: str = "regression") -> Any:
+    own = block(kind) | (OF_CLASSES.get(kind, {}) if problem not in ("regression", "ordinal") else {})
+    if kind == "file":
+        own["folder"] += problem
+    return MODELS[own["kind"]].model_validate(own)
+
+
+def task(problem: str) -> Task:
+    targets = ["lumo", "mu"] if problem in ("regression", "multilabel") else ["lumo"]
+    return Task(targets, problem_type=problem, classes=CLASSES[problem])  # type: ignore[arg-type]
+
+
+def labels(y: Any, problem: str) -> Any:
+    """Labels of a problem type from two columns of numbers: which halves or, of several classes, thirds they are in."""
+    if problem == "regression":
+        return y
+    shares = [1 / 3, 2 / 3] if problem in ("ordinal", "multiclass") else [0.5]
+    parts = [(y > np.nanquantile(y, share, axis=0)).astype(float) for share in shares]
+    numbers = np.where(np.isnan(y), np.nan, sum(parts) + (problem == "multiclass"))
+    return numbers[:, : len(task(problem).targets)]
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +94,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tables, folds, caches, an encoder to read with and predictions made elsewhere."""
     folder = tmp_path_factory.mktemp("contract")
     SMALL["embedding"]["weights"] = str(publish(folder / "published"))
-    SMALL["file"]["folder"] = str(write_theirs(folder / "theirs", *mixed_tables(), ["lumo", "mu"]))
+    SMALL["file"]["folder"] = str(folder / "theirs")
+    train, test = mixed_tables()
+    write_theirs(folder / "theirsregression", train, test, ["lumo", "mu"])
+    for problem in ("binary", "multiclass", "multilabel"):
+        for name, table in (("oof", train), ("test", test)):
+            of_classes = np.random.default_rng(0).dirichlet(np.ones(len(task(problem).outputs) + 1), len(table))
+            if problem == "multiclass":
+                of_classes[:, -2] += of_classes[:, -1]
+            columns = dict(zip(task(problem).outputs, of_classes.T, strict=False))
+            write_table(folder / f"theirs{problem}" / f"{name}.csv", table[["id"]].assign(**columns))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORK_DIR", str(folder / "work"))
-        planned(folder, stages={kind: block(kind) for kind in MODELS})
+        planned(folder, stages={kind: settings(kind).model_dump(mode="json") for kind in MODELS})
     return folder
 
 
@@ -72,37 +115,39 @@ def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORK_DIR", str(home / "work"))
 
 
-def context(home: Path, seed: int = 1) -> Context:
-    return Context(["SMILES"], ["note"], ["pH"], ["site"], Task(["lumo", "mu"]), seed, home / "work" / "cache")
+def context(home: Path, problem: str, seed: int = 1) -> Context:
+    return Context(["SMILES"], ["note"], ["pH"], ["site"], task(problem), seed, home / "work" / "cache")
 
 
-def fit(kind: str, train: Rows, folder: Path, told: Context, **changes: Any) -> Any:
+def fit(case: tuple[str, str], train: Rows, folder: Path, told: Context, **changes: Any) -> Any:
     folder.mkdir(parents=True)
-    stage = build_stage(settings(kind).model_copy(update=changes), told)
+    stage = build_stage(settings(*case).model_copy(update=changes), told)
     stage.fit(train, None, folder)
     return stage
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=CASES, ids=" of ".join)
 def fitted(request: Any, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Kind, folder, tables, predictions of the object that was fitted, and the training table as it was."""
+    """Kind and problem type, folder, tables, predictions of the object that was fitted, and the table as it was."""
     config, work = load_competition(str(home / "mixed.yaml")), home / "work" / "mixed" / "prepared"
     train, test = (read_rows(work / f"{name}.parquet", config, name == "train") for name in ("train", "test"))
+    train = replace(train, y=labels(train.y, request.param[1]))
     here, before = tmp_path_factory.mktemp("here"), (train.inputs.copy(), train.y.copy())
     with contextlib.chdir(here):
-        y_pred = fit(request.param, train, here / "job", context(home)).predict(test, here / "job")
+        y_pred = fit(request.param, train, here / "job", context(home, request.param[1])).predict(test, here / "job")
     return request.param, here / "job", train, test, y_pred, before
 
 
 def test_predictions_are_finite_and_the_same_of_a_fresh_object_in_any_order_and_alone(fitted: Any, home: Path) -> None:
     """And neither the arguments nor the working folder are touched."""
-    kind, folder, train, test, y_pred, (inputs, y) = fitted
+    (kind, problem), folder, train, test, y_pred, (inputs, y) = fitted
     assert train.inputs.equals(inputs)
     assert np.array_equal(train.y, y, equal_nan=True)
     assert [path.name for path in folder.parent.iterdir()] == ["job"]
-    assert y_pred.shape == (len(test), 2)
+    assert y_pred.shape == (len(test), len(task(problem).outputs))
     assert np.isfinite(y_pred).all()
-    fresh, near = build_stage(settings(kind), context(home, seed=99)), 1e-5 * np.nanstd(train.y, axis=0).min()
+    near = 1e-5 * np.nanstd(train.y, axis=0).min()
+    fresh = build_stage(settings(kind, problem), context(home, problem, seed=99))
     order = np.random.default_rng(0).permutation(len(test))
     assert np.array_equal(fresh.predict(test, folder), y_pred)
     assert np.abs(fresh.predict(test.take(order), folder) - y_pred[order]).max() < near
@@ -113,19 +158,35 @@ def test_the_same_seed_predicts_the_same_and_a_refit_takes_over_what_its_folds_c
     fitted: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refit with one fold, on the rows and with the seed of that fold, predicts the same and chooses nothing."""
-    kind, folder, train, test, y_pred, _ = fitted
+    case, folder, train, test, y_pred, _ = fitted
     monkeypatch.delattr(Trees, "_choose")
-    refit = fit(kind, train, tmp_path / "job", replace(context(home), folds=[folder]))
+    refit = fit(case, train, tmp_path / "job", replace(context(home, case[1]), folds=[folder]))
     np.testing.assert_allclose(refit.predict(test, tmp_path / "job"), y_pred, rtol=1e-6)
+
+
+def test_probabilities_lie_in_0_to_1_sum_to_1_and_are_0_of_a_class_that_no_training_row_has(fitted: Any) -> None:
+    (kind, problem), _, train, _, y_pred, _ = fitted
+    if problem in ("regression", "ordinal"):
+        return
+    assert 0 <= y_pred.min() <= y_pred.max() <= 1
+    if problem == "multiclass":
+        np.testing.assert_allclose(y_pred.sum(axis=1), 1, atol=1e-6)
+    if problem == "multiclass" and kind != "file":  # as their makers wrote them
+        assert y_pred[:, 0].max() < 1e-3
+        y_pred = y_pred[:, 1:]
+    assert np.abs(y_pred.mean(axis=0) - (1 / 3 if problem == "multiclass" else 0.5)).max() < 0.25
 
 
 def test_predictions_are_in_the_targets_own_units_with_weights_and_another_seed_gives_others(
     fitted: Any, home: Path, tmp_path: Path
 ) -> None:
-    kind, _, train, test, y_pred, _ = fitted
+    (kind, problem), _, train, test, y_pred, _ = fitted
+    if problem != "regression":
+        return
     weights = np.random.default_rng(0).uniform(0.5, 1.5, len(train))
     moved = replace(train, y=train.y * 100 + 5000, weights=weights)
-    again = fit(kind, moved, tmp_path / "moved", context(home, seed=2)).predict(test, tmp_path / "moved")
+    again = fit((kind, problem), moved, tmp_path / "moved", context(home, problem, seed=2))
+    again = again.predict(test, tmp_path / "moved")
     if kind == "file":  # as their makers wrote them, whatever the labels
         assert np.array_equal(again, y_pred)
         return
@@ -136,25 +197,32 @@ def test_predictions_are_in_the_targets_own_units_with_weights_and_another_seed_
 def test_bf16_changes_a_neural_stage_a_little(
     fitted: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind, _, train, test, y_pred, _ = fitted
-    if kind in NEURAL:
+    case, _, train, test, y_pred, _ = fitted
+    if case[0] in NEURAL and case[1] == "regression":
         monkeypatch.setattr(trainer, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
-        half = fit(kind, train, tmp_path / "half", context(home), precision="bf16").predict(test, tmp_path / "half")
+        half = fit(case, train, tmp_path / "half", context(home, case[1]), precision="bf16")
+        half = half.predict(test, tmp_path / "half")
         assert 0 < np.abs(half - y_pred).max() < 0.2 * np.nanstd(train.y, axis=0).min()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_labels_of_the_held_out_fold_change_no_prediction_for_it(kind: str, home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", CASES, ids=" of ".join)
+def test_labels_of_the_held_out_fold_change_no_prediction_for_it(
+    case: tuple[str, str], home: Path, tmp_path: Path
+) -> None:
     """Scalers, tree counts, vocabularies, checkpoints: whatever is fitted, is fitted without the held-out labels."""
-    config, paths = load_competition(str(home / "mixed.yaml")), Paths("mixed")
-    train = read_table(paths.train)
+    paths, as_it_is = Paths("mixed"), read_table(Paths("mixed").train)
+    of_problem = {"problem_type": case[1], "classes": CLASSES[case[1]], "targets": task(case[1]).targets}
+    config = load_competition(str(home / "mixed.yaml")).model_copy(update=of_problem)
+    y = labels(as_it_is[["lumo", "mu"]].to_numpy(), case[1])
+    train = as_it_is.assign(**dict(zip(config.targets, y.T, strict=True)))
     held_out = read_folds(paths.folds, list(train["id"])) == 0
     changed, oof = train.copy(), list[bytes]()
-    changed.loc[held_out, "lumo"] *= -1000.0
-    changed.loc[held_out, "mu"] = 1000.0
+    for name in config.targets:  # 1000, or all of one class
+        changed.loc[held_out, name] = 1000.0 if case[1] == "regression" else train[name].max()
     for table in (changed, train):
         write_table(paths.train, table)
         job = Job("one", "key", 0, 0, tmp_path / f"job_{len(oof)}")
-        run_job(job, Plan([job], {}, 3, "test", {"one": settings(kind)}, config, paths))
+        run_job(job, Plan([job], {}, 3, "test", {"one": settings(*case)}, config, paths))
         oof.append(job.oof_file.read_bytes())
+    write_table(paths.train, as_it_is)
     assert oof[0] == oof[1]

@@ -1,4 +1,4 @@
-"""The stage of scikit-learn regressors: what they see, one per target, and on disk without pickle."""
+"""The stage of scikit-learn estimators: what they see, one per target, and on disk without pickle."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from skops.io.exceptions import UntrustedTypesFoundException
 from competition.config import validate
 from competition.errors import ConfigError
 from models.config import SklearnStage, StagesConfig
+from models.estimators import build_estimator
 from models.registry import build_stage
-from models.regressors import build_regressor
 from models.stages.per_target import as_bytes, from_bytes
 from tests.models.made import context, rows
 
 X6 = np.arange(6.0)
 
 
-def fit(folder: Path, y: Any, regressor: str = "Ridge", told: Any = None, weights: Any = None, **columns: Any) -> Any:
+def fit(folder: Path, y: Any, estimator: str = "Ridge", told: Any = None, weights: Any = None, **columns: Any) -> Any:
     """A stage fitted on columns whose roles are `told`; all are numbers otherwise."""
     parameters = columns.pop("parameters", {})
-    config = SklearnStage(kind="sklearn", regressor=regressor, parameters=parameters)
+    config = SklearnStage(kind="sklearn", estimator=estimator, parameters=parameters)
     targets = tuple("yz"[: np.c_[y].shape[1]])
     stage = build_stage(config, context(folder, targets, **(told or {"numeric": list(columns)})))
     stage.fit(rows(y, weights, **columns), None, folder)
@@ -77,7 +77,7 @@ def test_what_scikit_learn_refuses_is_told(tmp_path: Path) -> None:
 
 def test_an_unknown_name_or_value_is_refused_before_any_work() -> None:
     wrong = {"a": ("SVM", {}, "try SVR"), "b": ("SVR", {"c": 10}, "try C"), "c": ("SVR", {"C": -1}, "Got -1")}
-    stages = {name: {"kind": "sklearn", "regressor": r, "parameters": p} for name, (r, p, _) in wrong.items()}
+    stages = {name: {"kind": "sklearn", "estimator": r, "parameters": p} for name, (r, p, _) in wrong.items()}
     with pytest.raises(ConfigError) as error:
         validate(StagesConfig, {"stages": stages}, Path("a.yaml"))
     for line, (name, (*_, said)) in zip(str(error.value).splitlines()[1:], wrong.items(), strict=True):
@@ -87,8 +87,8 @@ def test_an_unknown_name_or_value_is_refused_before_any_work() -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_the_seed_goes_where_there_is_chance_the_users_own_stands_and_few_steps_are_no_warning(tmp_path: Path) -> None:
-    assert build_regressor("ExtraTreesRegressor", {}, seed=5).random_state == 5
-    assert build_regressor("ExtraTreesRegressor", {"random_state": 7}, seed=5).random_state == 7
+    assert build_estimator("ExtraTreesRegressor", {}, seed=5).random_state == 5
+    assert build_estimator("ExtraTreesRegressor", {"random_state": 7}, seed=5).random_state == 7
     fit(tmp_path, X6, "MLPRegressor", parameters={"max_iter": 2}, x=X6)
 
 
@@ -99,7 +99,7 @@ def test_a_law_is_found_in_noisy_labels_and_what_is_read_back_predicts_the_same(
     """With scikit-learn's default kernel a Gaussian process goes through every noisy label."""
     x = np.linspace(0, 6, 60)[:, None]
     y = np.sin(x[:, 0])
-    fitted = build_regressor(name, {}, seed=0).fit(x, y + 0.3 * np.random.default_rng(0).normal(size=60))
+    fitted = build_estimator(name, {}, seed=0).fit(x, y + 0.3 * np.random.default_rng(0).normal(size=60))
     y_pred = fitted.predict(x)
     assert np.sqrt(np.mean((y_pred - y) ** 2)) < (0.2 if name == "GaussianProcessRegressor" else 0.7)
     assert np.array_equal(from_bytes(as_bytes(fitted)).predict(x), y_pred)

@@ -12,6 +12,7 @@ import pytest
 from competition.errors import ConfigError, DataError
 from competition.files import read_table, write_table
 from competition.tables import Rows
+from competition.task import Task
 from folds.table import read_folds
 from models.config import load_stages
 from models.jobs import work
@@ -38,7 +39,7 @@ def test_labels_are_the_mean_over_stages_each_over_its_jobs(tmp_path: Path) -> N
         needs.append(Job(stage, "k", seed, 0, tmp_path / f"{stage}{seed}"))
         write_predictions(needs[-1].test_file("t"), ["p", "q"], ["y"], np.array([[value], [10 * value]]))
     job = Job("learner", "k", 0, ALL, tmp_path, needs=tuple(needs))
-    assert pseudo_labels(job, "t", ["q", "p"], ["y"])[:, 0].tolist() == [40, 4]
+    assert pseudo_labels(job, "t", ["q", "p"], Task(["y"]))[:, 0].tolist() == [40, 4]
 
 
 def test_test_rows_stand_below_the_training_rows_with_their_weight_and_no_auxiliary_label() -> None:
