@@ -105,7 +105,9 @@ class MultiSampleHead(StrictModel):
         return self
 
 
-LossName = Literal["mse", "mae", "huber", "weighted_mae", "gaussian"]
+LossName = Literal["mse", "mae", "huber", "weighted_mae", "gaussian", "bce", "cross_entropy"]
+LOSS_OF_CLASSES = {"binary": "bce", "multilabel": "bce", "multiclass": "cross_entropy"}
+"""By problem type the loss of its logits; all others are of standardised numbers."""
 Schedule = Literal[
     "constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "one_cycle", "warmup_stable_decay"
 ]  # fmt: skip
@@ -145,10 +147,11 @@ class NeuralStage(Stage):
     label_smoothing: Dropout = 0.0
     """Of classes: share of a label that is spread evenly over all classes. Source: Szegedy et al., 2016."""
     loss: LossName | UserCode | None = None
-    """Unset: mse, or of classes the cross-entropy. Others are of standardised targets. weighted_mae: each target by 1
-    over its range and root of its number of labels, as in the Open Polymer Prediction 2025. gaussian: likelihood of a
-    normal distribution whose deviation is learned, too. `file.py:name`: yours, from outputs and labels (n_rows,
-    n_targets) to the error of each label."""
+    """Unset: mse, or of classes the cross-entropy (bce: of each target of two classes). Others are of standardised
+    targets. weighted_mae: each target by 1 over its range and root of its number of labels, as in the Open Polymer
+    Prediction 2025. gaussian: likelihood of a normal distribution whose deviation is learned, too. `file.py:name`:
+    yours, from outputs and labels (n_rows, n_targets), 0 where one is missing, to the error of each label. Of classes
+    outputs are logits, (n_rows, n_classes) of several, and labels the numbers of the classes."""
     auxiliary_weight: Weight = 0.3
     """Weight of the loss of each of competition.auxiliary_targets; 0 leaves them out."""
     head: Annotated[LinearHead | MultiSampleHead, Field(discriminator="kind")] = LinearHead()

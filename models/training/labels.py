@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.errors import DataError
+from competition.errors import ConfigError, DataError
+from competition.metrics import ProblemType
 
 Floats = NDArray[np.float64]
 
@@ -32,6 +33,20 @@ def balanced_weights(y: Floats, weights: Floats | float = 1.0) -> Floats:
         totals = np.bincount(which, column)  # that of NaN is 0
         column *= column.sum() / ((totals > 0).sum() * np.where(totals > 0, totals, 1.0))[which]
     return balanced
+
+
+def require_auxiliary(y: Floats, names: list[str], learns: ProblemType) -> None:
+    """Refuse auxiliary targets (n_rows, n_auxiliary) that cannot be learned beside the classes that a stage learns."""
+    numbers = ", ".join(
+        name for name, column in zip(names, y.T, strict=True) if set(column[~np.isnan(column)]) - {0, 1}
+    )
+    if learns == "multiclass" and names:
+        wrong = "cannot be learned beside a target of several classes"
+    elif learns != "regression" and numbers:
+        wrong = f"must be 0 or 1 beside classes, and {', '.join(numbers)} has other numbers"
+    else:
+        return
+    raise ConfigError(f"auxiliary_targets {wrong}; take them out, or set auxiliary_weight: 0 in this stage.")
 
 
 def require_log1p(y: Floats) -> None:

@@ -1,41 +1,50 @@
 """What a network is trained on: labels with their weights, the losses, and R-Drop's penalty.
 
 A loss is an entry of `LOSSES` and its name in `LossName` of `models/settings.py`; one of the user's is a function
-`errors(outputs, y)` that the YAML names as `loss: mine.py:errors`.
+`errors(outputs, y)` that the YAML names as `loss: mine.py:errors`. Outputs are standardised numbers, or logits of
+classes; probabilities are made of these by the loss's `link` alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import huber_loss, l1_loss, mse_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss, l1_loss, mse_loss
+from torch.nn.functional import cross_entropy as torch_cross_entropy
 
 from competition.errors import ConfigError
+from competition.metrics import ProblemType
 from competition.user_code import load_user_code, users
+from models.settings import LOSS_OF_CLASSES
 from models.training.labels import Floats, target_scale
 
-Errors = Callable[[Tensor, Tensor], Tensor]
+Errors = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Standardised labels of rows and the weight of each, (n_rows, n_targets), 0 where there is none."""
+    """Labels of rows, standardised numbers or those of classes, and the weight of each, (n_rows, n_targets), 0 where
+    there is none.
+
+    by_rows: of a micro-batch, what a mean over its rows counts beside one over its labels.
+    """
 
     y: Tensor
     weights: Tensor
+    by_rows: float = 1.0
 
     def take(self, positions: NDArray[np.intp], device: torch.device | str) -> Labels:
         """Some rows, on the device."""
         return Labels(self.y[positions].to(device), self.weights[positions].to(device))
 
 
-def target_weights(loss: str, y: Floats) -> Floats:
+def target_weights(loss: str | None, y: Floats) -> Floats:
     """Weight of each target in the loss of its standardised values, (n_targets,) with mean 1.
 
     weighted_mae: 1 / (range * sqrt(labels)) in the target's own units, so that the loss is proportional to the
@@ -70,18 +79,48 @@ def gaussian_penalty(one: Tensor, other: Tensor) -> Tensor:
 squared, absolute = partial(mse_loss, reduction="none"), partial(l1_loss, reduction="none")
 
 
+def bce(outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of each label, 0 or 1, which smoothing moves towards .5 by half of it."""
+    return binary_cross_entropy_with_logits(outputs, y * (1 - smoothing) + smoothing / 2, reduction="none")
+
+
+def cross_entropy(outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of the class of each row, (n_rows, 1), of which smoothing spreads a share over all classes."""
+    return torch_cross_entropy(outputs, y[:, 0].long(), reduction="none", label_smoothing=smoothing)[:, None]
+
+
+def sigmoid(logits: Tensor, classes: list[list[int]] | None = None) -> Tensor:
+    """Probability of class 1 for each target; 0 or 1 where `classes`, which there are of each, is one alone."""
+    if classes is None:
+        return logits.sigmoid()
+    lowest, highest = torch.tensor([[min(known), max(known)] for known in classes], dtype=logits.dtype).T
+    return logits.sigmoid().clamp(lowest, highest)
+
+
+def softmax(logits: Tensor, classes: list[list[int]] | None = None) -> Tensor:
+    """Probability of each class of a single target; 0 for one that is not in `classes`."""
+    if classes is not None:
+        absent = torch.ones(logits.shape[-1], dtype=torch.bool)
+        absent[classes[0]] = False
+        logits = logits.masked_fill(absent, float("-inf"))
+    return logits.softmax(dim=-1)
+
+
 @dataclass(frozen=True)
 class Loss:
     """A loss of the setting `loss`.
 
-    errors: outputs and standardised labels y to the error of each label, (n_rows, n_targets).
-    penalty: of R-Drop, outputs of two passes to how far they are apart for each label, (n_rows, n_targets).
-    outputs_per_target: columns of the outputs, which come as (n_rows, outputs_per_target * n_targets).
+    errors: outputs and labels y to the error of each label, (n_rows, n_targets).
+    penalty: of R-Drop on numbers, outputs of two passes to how far they are apart for each label, (n_rows, n_targets).
+    outputs_per_target: columns of the outputs, which come as (n_rows, outputs_per_target * n_targets); of several
+        classes one column each.
+    link: logits of classes to probabilities, of the same shape; None: outputs are standardised numbers.
     """
 
     errors: Errors
     penalty: Errors = squared
     outputs_per_target: int = 1
+    link: Callable[..., Tensor] | None = None
 
     def mean_error(self, outputs: Tensor, labels: Labels) -> Tensor:
         """Weighted sum of the errors over the number of labels there are; 0 with a gradient of 0 for no label."""
@@ -94,12 +133,17 @@ class Loss:
         return (labels.weights * errors).sum() / (labels.weights > 0).sum().clamp(min=1)
 
     def mean_penalty(self, one: Tensor, other: Tensor, labels: Labels) -> Tensor:
-        """How far two passes with other dropout masks are apart, as the mean over the labels there are.
+        """How far two passes with other dropout masks are apart: of numbers as the mean over the labels there are; of
+        classes half of KL(p, q) + KL(q, p), summed over targets, as the mean over all rows, labelled or not.
 
         Source: Liang et al., R-Drop, NeurIPS 2021. On a regression's single output their softmax KL would be 0.
         """
+        one, other = one.float(), other.float()
+        if self.link is not None:  # in the sum of both KLs what makes logits a distribution cancels out
+            apart = (self.link(one) - self.link(other)) * (one - other)
+            return apart.sum(dim=1).mean() / 2 * labels.by_rows
         known = labels.weights > 0
-        return (self.penalty(one.float(), other.float()) * known).sum() / known.sum().clamp(min=1)
+        return (self.penalty(one, other) * known).sum() / known.sum().clamp(min=1)
 
 
 LOSSES = {
@@ -108,17 +152,26 @@ LOSSES = {
     "weighted_mae": Loss(absolute),  # the weights are in the labels: see `target_weights`
     "huber": Loss(partial(huber_loss, reduction="none")),
     "gaussian": Loss(gaussian, gaussian_penalty, outputs_per_target=2),
+    "bce": Loss(bce, link=sigmoid),
+    "cross_entropy": Loss(cross_entropy, link=softmax),
 }
 
 
-def load_loss(name: str) -> Loss:
-    """The loss of a name in `LOSSES`, or the user's function that `file.py:name` names."""
-    if name in LOSSES:
-        return LOSSES[name]
+def loss_of(name: str | None, problem_type: ProblemType) -> Loss:
+    """The loss of a name in `LOSSES`, the problem type's own for None; a user's function has all of that but errors."""
+    own = LOSS_OF_CLASSES.get(problem_type, "mse")
+    return LOSSES.get(name or own, LOSSES[own])
+
+
+def load_loss(name: str | None, problem_type: ProblemType = "regression", label_smoothing: float = 0.0) -> Loss:
+    """The loss to train with: as `loss_of`, or with the errors of the user's function that `file.py:name` names."""
+    loss = loss_of(name, problem_type)
+    if name is None or name in LOSSES:
+        return replace(loss, errors=partial(loss.errors, smoothing=label_smoothing)) if label_smoothing else loss
     function = load_user_code("loss", name, "errors(outputs, y)")
 
     def errors(outputs: Tensor, y: Tensor) -> Tensor:
         with users(name, "return the error of each label"):
             return function(outputs, y)
 
-    return Loss(errors)
+    return replace(loss, errors=errors)

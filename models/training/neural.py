@@ -21,15 +21,16 @@ from models.stage import Context, molecule_columns
 from models.training import trainer
 from models.training.batches import Batches, Sample
 from models.training.heads import Network, build_head
-from models.training.labels import Floats, labelled_rows
-from models.training.losses import LOSSES
+from models.training.labels import Floats, balanced_weights, labelled_rows, require_auxiliary
+from models.training.losses import loss_of
 
 
 class Neural:
     """A neural stage; see `models.stage.FittedStage` for the contract.
 
-    spread: standard deviation over the passes of `mc_dropout` of the last predictions, (n_rows, n_targets), in the
-        targets' own units.
+    spread: standard deviation over the passes of `mc_dropout` of the last predictions, (n_rows, n_outputs), in the
+        targets' own units, or of probabilities.
+    loss: what the outputs of the network are, whatever the errors of a user's function.
     n_molecules: molecule columns that the backbone reads one by one.
     """
 
@@ -38,6 +39,7 @@ class Neural:
         self.context = context
         self.auxiliary = context.auxiliary if config.auxiliary_weight > 0 else []
         self.spread: Floats | None = None
+        self.loss = loss_of(config.loss, context.task.problem_type)
         self.n_molecules = 1
 
     # A kind of stage has these four.
@@ -80,7 +82,8 @@ class Neural:
 
     def trainer_of(self, network: Network, folder: Path) -> trainer.Trainer:
         """What trains a network of this stage."""
-        return trainer.Trainer(network, self.config, self.context.seed, folder, self.context.progress)
+        told = self.context
+        return trainer.Trainer(network, self.config, told.seed, folder, told.progress, told.task.problem_type)
 
     def ready(self, train: Rows, folder: Path) -> tuple[Network, Sample]:
         """The network with the weights to start from, and the rows as it reads them."""
@@ -91,16 +94,17 @@ class Neural:
         return self._network(backbone, sample.encoded(0)), sample
 
     def predict(self, rows: Rows, folder: Path) -> Floats:
-        """Predictions (n_rows, n_targets)."""
-        encoded, n_targets = self._encoded(rows, folder, seed=0), len(self.context.task.outputs)
+        """Predictions (n_rows, n_outputs)."""
+        encoded, n_outputs = self._encoded(rows, folder, seed=0), len(self.context.task.outputs)
         network, n_forms = self._network(self.restore(folder), encoded(0)), self.n_augmentations[1]
         with trainer.advice_on_memory(self.config):
-            y_pred, self.spread = trainer.predict(network, encoded, n_forms, self.config, folder, n_targets)
+            y_pred, self.spread = trainer.predict(
+                network, encoded, n_forms, self.config, folder, n_outputs, self.loss.link
+            )
         return y_pred
 
     def _network(self, backbone: Any, batches: Batches) -> Network:
-        loss = LOSSES.get(self.config.loss or "mse")  # a user's function has one output
-        n_outputs = len([*self.context.task.outputs, *self.auxiliary]) * (loss.outputs_per_target if loss else 1)
+        n_outputs = len([*self.context.task.outputs, *self.auxiliary]) * self.loss.outputs_per_target
         width, n_columns = backbone.width, 0 if batches.columns is None else batches.columns.shape[1]
         n_features = width * self.n_molecules + n_columns
         head = build_head(self.config, width, n_outputs)
@@ -110,9 +114,14 @@ class Neural:
 
     def _sample(self, rows: Rows, folder: Path) -> Sample:
         assert rows.y is not None
-        y = np.hstack([rows.y, rows.auxiliary]) if self.auxiliary and rows.auxiliary is not None else rows.y
+        y = rows.y
+        if self.auxiliary and rows.auxiliary is not None:
+            require_auxiliary(rows.auxiliary, self.auxiliary, self.context.task.problem_type)
+            y = np.hstack([y, rows.auxiliary])
         weights = np.ones_like(y) * (1.0 if rows.weights is None else rows.weights[:, None])
         weights[:, rows.y.shape[1] :] *= self.config.auxiliary_weight
+        if self.config.class_weights == "balanced":
+            weights = balanced_weights(y, weights)
         encoded, n = self._encoded(rows, folder, self.context.seed), self.n_augmentations[0]
         return Sample(lambda number: encoded(number % n if n else number), y, weights)
 

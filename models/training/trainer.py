@@ -25,6 +25,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from competition.errors import DataError
 from competition.files import read_json, write_json
+from competition.metrics import ProblemType
 from models.settings import NeuralStage
 from models.training.batches import Batches, MicroBatch, Sample, micro_batch_size
 from models.training.checkpoint import Checkpoint
@@ -53,6 +54,7 @@ class Trainer:
 
     network: with the random or pretrained weights to start from; left with the trained ones.
     folder: of the weights, the report, and the checkpoints on the way.
+    problem_type: what is learned, never ordinal.
     """
 
     network: Network
@@ -60,9 +62,10 @@ class Trainer:
     seed: int
     folder: Path
     progress: Progress
+    problem_type: ProblemType = "regression"
 
     def __post_init__(self) -> None:
-        self.loss = load_loss(self.settings.loss or "mse")
+        self.loss = load_loss(self.settings.loss, self.problem_type, self.settings.label_smoothing)
         self.accelerator = make_accelerator(self.settings.precision)
         self.network.to(self.accelerator.device)
 
@@ -75,6 +78,9 @@ class Trainer:
         """
         monitors, labels = self.settings.monitor == "held_out", self.prepare(train)
         report = {"mean": self.mean.tolist(), "scale": self.scale.tolist(), "seed": self.seed}
+        if self.loss.link is not None:
+            y = train.y if first is None else np.vstack([train.y, first.y])
+            report["classes"] = [np.unique(column[~np.isnan(column)]).astype(int).tolist() for column in y.T]
         if first is not None:
             first_labels = self.labels_of(first)
             report["pretrain_history"], _ = self.train_epochs(first.encoded, first_labels, "checkpoint_pretrain.pt")
@@ -101,8 +107,9 @@ class Trainer:
 
     def prepare(self, train: Sample) -> Labels:
         """Give the network the rates and layers of the settings, and audit its dropout; returns the labels."""
-        self.mean, self.scale = target_scale(train.y)
-        self.importance = target_weights(self.settings.loss or "mse", train.y)
+        as_they_are = np.zeros(train.y.shape[1]), np.ones(train.y.shape[1])
+        self.mean, self.scale = target_scale(train.y) if self.loss.link is None else as_they_are
+        self.importance = target_weights(self.settings.loss, train.y)
         backbone = self.network.backbone
         set_rates(backbone, self.settings.backbone_dropout)
         if self.settings.checkpoint_layers:
@@ -113,7 +120,9 @@ class Trainer:
         return self.labels_of(train)
 
     def labels_of(self, sample: Sample) -> Labels:
-        """Labels in standard deviations of the training rows, their weights times the importance of each target."""
+        """Labels in standard deviations of the training rows, or numbers of classes, and their weights times the
+        importance of each target.
+        """
         weights = sample.weights * self.importance * ~np.isnan(sample.y)
         scaled = np.nan_to_num((sample.y - self.mean) / self.scale)
         return Labels(torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32))
@@ -210,10 +219,12 @@ def steps_per_epoch(batches: Batches, settings: NeuralStage) -> int:
 
 
 def predict(
-    network: Network, encoded: Encoded, n_augmentations: int, settings: NeuralStage, folder: Path, n_targets: int
-) -> tuple[Floats, Floats | None]:
-    """Predictions (n_rows, n_targets) in the targets' own units with the weights in `folder`, as the mean over
-    augmentations, and with `mc_dropout` their standard deviation over its passes.
+    network: Network, encoded: Encoded, n_augmentations: int, settings: NeuralStage, folder: Path, n_outputs: int,
+    link: Callable[..., Tensor] | None = None,
+) -> tuple[Floats, Floats | None]:  # fmt: skip
+    """Predictions (n_rows, n_outputs) in the targets' own units, or probabilities of classes, with the weights in
+    `folder`, as the mean over augmentations, and with `mc_dropout` their standard deviation over its passes. A class
+    that no training row had has the probability 0.
 
     Source of mc_dropout: Gal and Ghahramani, Dropout as a Bayesian Approximation, ICML 2016.
     """
@@ -223,21 +234,24 @@ def predict(
     accelerator = make_accelerator(settings.precision if torch.cuda.is_available() else "float32")
     network.to(accelerator.device)
     training = read_json(folder / TRAINING)
-    mean, scale = (np.array(training[name])[:n_targets] for name in ("mean", "scale"))
+    mean, scale = (np.array(training[name])[:n_outputs] for name in ("mean", "scale"))
     set_seed(training["seed"])
     passes = [
-        forward(network, encoded(i), settings.batch_size, accelerator, drops=settings.mc_dropout > 0)[:, :n_targets]
+        forward(network, encoded(i), settings.batch_size, accelerator, drops=settings.mc_dropout > 0)
         for i in range(n_augmentations)
         for _ in range(max(settings.mc_dropout, 1))
     ]
-    y_pred = torch.stack(passes).double().numpy()
+    outputs = torch.stack(passes).double()
+    y_pred = (outputs if link is None else link(outputs, training["classes"]))[..., :n_outputs].numpy()
     return y_pred.mean(axis=0) * scale + mean, y_pred.std(axis=0) * scale if settings.mc_dropout else None
 
 
 def forward(
     network: nn.Module, batches: Batches, batch_size: int, accelerator: Accelerator, drops: bool = False
 ) -> Tensor:
-    """Outputs (n_rows, n_outputs) in standardised units, in the order of the rows; with `drops`, dropout stays on."""
+    """Outputs (n_rows, n_outputs), standardised numbers or logits, in the order of the rows; with `drops`, dropout
+    stays on.
+    """
     network.train(drops)
     plan = batches.sorted_plan(batch_size)
     with torch.inference_mode(), accelerator.autocast():

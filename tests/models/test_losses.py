@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -48,12 +48,32 @@ def test_errors_are_averaged_over_the_labels_there_are(y: list[list[float]], los
 def test_each_loss_of_the_settings_is_what_its_name_says() -> None:
     # Errors 0.5 and -3: squares .25 and 9; Huber .125 and 3 - .5.
     expected = {"mse": 4.625, "mae": 1.75, "huber": (0.125 + 2.5) / 2, "weighted_mae": 1.75}
-    assert {*expected, "gaussian"} == set(LOSSES) == set(get_args(LossName))
+    assert {*expected, "gaussian", "bce", "cross_entropy"} == set(LOSSES) == set(get_args(LossName))
     for name, loss in expected.items():
         found = load_loss(name).mean_error(torch.tensor([[0.5], [-3.0]]), labels([[0.0], [0.0]]))
         assert found.item() == pytest.approx(loss)
     likelihood = LOSSES["gaussian"].mean_error(gaussian(1.0, 0.25), labels([[2.0]]))
     assert likelihood.item() == pytest.approx(0.5 * (math.log(0.25) + 1 / 0.25), rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_losses_of_classes_are_the_cross_entropy_of_the_labels_there_are(smoothing: float) -> None:
+    # Of two classes a label is p or 1 - p; smoothing moves it towards a half by half of it.
+    p, target = 1 / (1 + np.exp([-2.0, 0.5])), np.array([1 - smoothing / 2, smoothing / 2])
+    by_hand = -(target * np.log(p) + (1 - target) * np.log(1 - p)).mean()
+    loss = load_loss(None, "multilabel", smoothing)
+    known = loss.mean_error(torch.tensor([[2.0, 9.0], [9.0, -0.5]]), labels([[1.0, NAN], [NAN, 0.0]]))
+    assert known.item() == pytest.approx(by_hand, rel=1e-5)
+    # Of three, smoothing spreads its share over all.
+    p, target = np.exp([1.0, 2.0, 4.0]) / np.exp([1.0, 2.0, 4.0]).sum(), np.full(3, smoothing / 3)
+    target[1] += 1 - smoothing
+    loss, logits = load_loss(None, "multiclass", smoothing), torch.tensor([[1.0, 2.0, 4.0], [9.0, 8.0, 7.0]])
+    known = loss.mean_error(logits.requires_grad_(), labels([[1.0], [NAN]]))
+    assert known.item() == pytest.approx(-(target * np.log(p)).sum(), rel=1e-5)
+    nothing = loss.mean_error(logits, labels([[NAN], [NAN]]))
+    nothing.backward()
+    assert nothing.item() == 0
+    assert logits.grad is not None and not logits.grad.any()
 
 
 def test_weights_multiply_errors_and_do_not_cancel_out() -> None:
@@ -95,6 +115,40 @@ def test_the_r_drop_penalty_of_distributions_is_the_symmetric_kl() -> None:
 
     found = LOSSES["gaussian"].mean_penalty(gaussian(1.0, 0.5), gaussian(2.0, 2.0), labels([[0.0]]))
     assert found.item() == pytest.approx((kl(1, 0.5, 2, 2) + kl(2, 2, 1, 0.5)) / 2, rel=1e-4)
+
+
+def kl(p: Any, q: Any) -> Any:
+    return (p * np.log(p / q)).sum(axis=-1)
+
+
+def test_the_r_drop_penalty_of_classes_is_half_of_both_kls_over_all_rows_whether_labelled_or_not() -> None:
+    one, other = np.array([[1.0, 0.0, -2.0], [0.5, 0.5, 3.0]]), np.array([[0.0, 0.0, 0.0], [2.0, -1.0, 3.0]])
+    p, q = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True) for logits in (one, other))
+    passes, unlabelled = (torch.tensor(one), torch.tensor(other)), Labels(torch.zeros(2, 1), torch.zeros(2, 1))
+    found = load_loss(None, "multiclass").mean_penalty(*passes, unlabelled)
+    assert found.item() == pytest.approx(((kl(p, q) + kl(q, p)) / 2).mean(), rel=1e-5)
+    # Of three targets of two classes each: the sum over them.
+    p, q = (np.stack([1 / (1 + np.exp(-logits)), 1 / (1 + np.exp(logits))], axis=-1) for logits in (one, other))
+    found = load_loss(None, "multilabel").mean_penalty(*passes, Labels(torch.zeros(2, 3), torch.tensor([[0, 1, 0]])))
+    assert found.item() == pytest.approx(((kl(p, q) + kl(q, p)) / 2).sum(axis=1).mean(), rel=1e-5)
+
+
+def test_a_class_that_training_lacks_has_the_probability_0_and_one_alone_the_probability_1() -> None:
+    logits = torch.tensor([[5.0, 1.0, 2.0]], dtype=torch.float64)
+    found = LOSSES["cross_entropy"].link(logits, [[1, 2]])  # type: ignore[misc]
+    assert found[0].tolist() == pytest.approx([0, 1 / (1 + math.e), math.e / (1 + math.e)])
+    assert LOSSES["cross_entropy"].link(logits, [[1]])[0].tolist() == [0, 1, 0]  # type: ignore[misc]
+    found = LOSSES["bce"].link(logits, [[0, 1], [0], [1]])  # type: ignore[misc]
+    assert found[0].tolist() == [pytest.approx(1 / (1 + math.exp(-5))), 0, 1]
+
+
+def test_a_loss_of_the_users_sees_logits_and_numbers_of_classes_and_keeps_link_and_penalty(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text("def wrong(outputs, y):\n    return 1 - outputs.softmax(1).gather(1, y.long())\n")
+    loss = load_loss(f"{mine}:wrong", "multiclass")
+    assert loss.mean_error(torch.zeros(2, 4), labels([[3.0], [0.0]])).item() == pytest.approx(0.75)
+    own = LOSSES["cross_entropy"]
+    assert (loss.link, loss.penalty) == (own.link, own.penalty)
 
 
 def test_a_loss_of_the_users_gives_the_error_of_each_label(tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ import pytest
 import safetensors.torch
 import torch
 from chemprop.nn import BondMessagePassing
+from sklearn.metrics import roc_auc_score
 
-from competition.errors import DataError
+from competition.errors import ConfigError, DataError
 from competition.files import read_json
 from competition.tables import Rows
+from competition.task import Task
 from models.config import load_stages
 from models.jobs.plan import code_digest
 from models.settings import GnnStage
@@ -29,11 +31,12 @@ from tests.models import made
 SMILES = ["CCO", "CCN", "CCC", "CCCl", "CCF", "CCCO", "CCCN", "CCCC", "c1ccccc1", "Cc1ccccc1", "CC(=O)O", "CC#N"]
 
 
-def stage(smiles: str = "s", auxiliary: tuple[str, ...] = (), **changes: Any) -> Gnn:
+def stage(smiles: str = "s", auxiliary: tuple[str, ...] = (), task: Task | None = None, **changes: Any) -> Gnn:
     small = {"width": 16, "hidden_width": 16, "epochs": 2, "batch_size": 8}
     config = GnnStage.model_validate({"kind": "gnn", **small, **changes})
     columns = {"numeric": ["x"], "categorical": ["k"]} if smiles == "s" else {}
-    return Gnn(config, made.context(Path("unused"), smiles=list(smiles), auxiliary=list(auxiliary), **columns))
+    told = made.context(Path("unused"), smiles=list(smiles), auxiliary=list(auxiliary), **columns)
+    return Gnn(config, replace(told, task=task or told.task))
 
 
 def rows(n: int = 48, seed: int = 0) -> Rows:
@@ -81,6 +84,50 @@ def test_auxiliary_targets_are_trained_on_with_their_weight_and_not_predicted(
     assert weights[0].tolist() == pytest.approx([0.5, 0.5 * weight][:n_outputs])
     with pytest.raises(DataError, match="target 'y' must have labels"):
         one.ready(replace(both, y=both.y * np.nan), tmp_path)  # type: ignore[operator]
+
+
+LABELS = Task(["y", "v"], problem_type="multilabel", classes=["no", "yes"])
+KINDS = Task(["y"], problem_type="multiclass", classes=["low", "middle", "high"])
+
+
+@pytest.mark.parametrize(
+    ("task", "changes"), [(LABELS, {"r_drop": 1.0, "pooler_dropout": 0.1}), (KINDS, {"head": {"kind": "multi_sample"}})]
+)
+def test_classes_are_learned_as_probabilities_of_the_outputs(task: Task, changes: Any, tmp_path: Path) -> None:
+    train, test = rows(160), rows(80, seed=1)
+    truth = [None if one.y is None else np.digitize(one.y[:, 0], [-1.5, 1.5]).astype(float) for one in (train, test)]
+    y = [np.c_[labels > 0, labels > 1] if task is LABELS else labels[:, None] for labels in truth]
+    holed = np.where(np.arange(160)[:, None] % 5 == np.arange(y[0].shape[1]), np.nan, y[0])
+    one = fit(stage(task=task, epochs=8, learning_rate=1e-2, **changes), replace(train, y=holed), tmp_path)
+    y_pred = one.predict(test, tmp_path)
+    assert y_pred.shape == (80, len(task.outputs))
+    for labels, column in zip(task.truth(y[1]).T, y_pred.T, strict=True):
+        assert roc_auc_score(labels, column) > 0.8
+    assert ((y_pred > 0) & (y_pred < 1)).all()
+    assert task is LABELS or np.abs(y_pred.sum(axis=1) - 1).max() < 1e-6
+
+
+def test_balanced_classes_have_the_same_weight_in_the_loss_beside_that_of_auxiliary_targets(tmp_path: Path) -> None:
+    train = rows(4)
+    both = replace(train, y=np.array([[0.0], [0], [0], [1]]), auxiliary=np.array([[1.0], [0], [1], [np.nan]]))
+    binary = Task(["y"], problem_type="binary", classes=["0", "1"])
+    one = stage(auxiliary=("z",), task=binary, class_weights="balanced", auxiliary_weight=0.5)
+    assert one.ready(both, tmp_path)[1].weights == pytest.approx(
+        np.array([[2 / 3, 0.375], [2 / 3, 0.75], [2 / 3, 0.375], [2, 0]])
+    )
+
+
+@pytest.mark.parametrize(("task", "says"), [(LABELS, "must be 0 or 1 beside classes, and z has"), (KINDS, "cannot be")])
+def test_auxiliary_targets_beside_classes_are_labels_of_two_classes(task: Task, says: str, tmp_path: Path) -> None:
+    train = rows(48)
+    y = np.arange(48.0)[:, None] % len(task.classes) * np.ones(len(task.targets))
+    both = replace(train, y=y, auxiliary=np.where(np.arange(48) < 9, np.nan, 0.5)[:, None])
+    with pytest.raises(ConfigError, match=rf"auxiliary_targets {says}.*set auxiliary_weight: 0"):
+        stage(auxiliary=("z",), task=task).ready(both, tmp_path)
+    if task is LABELS:
+        one = fit(stage(auxiliary=("z",), task=task), replace(both, auxiliary=2 * both.auxiliary), tmp_path / "fit")
+        assert one.predict(train, tmp_path / "fit").shape == (48, 2)
+        assert read_json(tmp_path / "fit" / "training.json")["classes"] == [[0, 1], [0, 1], [1]]
 
 
 def test_several_molecule_columns_share_one_backbone_and_are_not_mixed_up(tmp_path: Path) -> None:

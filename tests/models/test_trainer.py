@@ -22,7 +22,7 @@ from models.training import trainer
 from models.training.batches import Batches, Sample
 from models.training.checkpoint import seconds_in
 from models.training.heads import Head, Network
-from models.training.losses import Labels, target_weights
+from models.training.losses import Labels, softmax, target_weights
 from models.training.schedules import with_warmup
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
@@ -66,7 +66,9 @@ VALID = Sample(lambda number: INPUTS.take(np.arange(12)), Y[:12] + [20, 0.01], n
 
 def make(folder: Path, net: Network | None = None, progress: Any = None, **changes: Any) -> trainer.Trainer:
     folder.mkdir(exist_ok=True)
-    return trainer.Trainer(net or network(), settings(**changes), 0, folder, progress or (lambda done, total: None))
+    learns = changes.pop("learns", "regression")
+    progress = progress or (lambda done, total: None)
+    return trainer.Trainer(net or network(), settings(**changes), 0, folder, progress, learns)
 
 
 def fit(folder: Path, net: Network | None = None, **changes: Any) -> Network:
@@ -135,6 +137,33 @@ def test_labels_are_standardised_have_their_weights_and_those_of_their_targets_a
     assert labels.y.tolist() == [[-1, -1], [1, 0], [0, 1]]
     importance = target_weights("weighted_mae", y) * [1, 0.5]
     assert labels.weights.numpy() == pytest.approx(importance * [[1, 1], [1, 0], [0, 1]])
+
+
+def test_probabilities_are_averaged_as_such_over_forms_and_sum_to_1_without_classes_that_training_lacks(
+    tmp_path: Path,
+) -> None:
+    """The rows have the classes 0 and 2 of three; class 1 stays in the network and gets no probability."""
+    y = 2.0 * (X[:, :1] > 0)
+    y[::9] = np.nan
+    set_seed(0)
+    net = fit(tmp_path, Network(Backbone(), Head(24, 3, [0.0])), of=sample(y), learns="multiclass")
+    assert read_json(tmp_path / trainer.TRAINING)["classes"] == [[0, 2]]
+    forms = [INPUTS, replace(INPUTS, items=list(3 * X[::-1]))]
+
+    def predicted(n: int, first: int = 0, **changes: Any) -> Any:
+        return trainer.predict(net, forms[first:].__getitem__, n, settings(**changes), tmp_path, 3, softmax)
+
+    one, two, both = predicted(1)[0], predicted(1, first=1)[0], predicted(2)[0]
+    assert both == pytest.approx((one + two) / 2, abs=1e-12)  # the mean of logits would lie elsewhere
+    assert np.abs(both.sum(axis=1) - 1).max() < 1e-12
+    assert not both[:, 1].any()
+    known = ~np.isnan(y[:, 0])
+    assert (2 * (one[known, 2] > 0.5) == y[known, 0]).all()
+    net.head.dropouts[0].p = 0.5
+    spread = predicted(1, mc_dropout=30, pooler_dropout=0.5)[1]
+    assert 0 < spread[:, 0].max() < 0.5
+    assert not spread[:, 1].any()
+    assert spread[:, 0] == pytest.approx(spread[:, 2])  # of p and of 1 - p
 
 
 def test_a_weight_of_zero_trains_nothing(tmp_path: Path) -> None:
@@ -226,6 +255,27 @@ def test_several_small_batches_in_a_step_train_as_one_large_batch(tmp_path: Path
     one, four = (fit(tmp_path / str(n), of=of, epochs=3, batch_size=32 // n, accumulate=n).state_dict() for n in (1, 4))
     for name, tensor in one.items():
         assert torch.allclose(tensor, four[name], atol=1e-5), name
+
+
+def test_small_batches_with_few_labels_or_none_have_the_r_drop_penalty_of_one_large_batch(tmp_path: Path) -> None:
+    class Shifted(Head):
+        """A head whose second pass gives half of its logits."""
+
+        def forward(self, features: Tensor) -> Tensor:
+            one, other = super().forward(features).chunk(2)
+            return torch.cat([one, other / 2])
+
+    y = (Y[:32] > Y.mean(axis=0)).astype(float)
+    y[:28] = np.nan
+    of = sample(y, inputs=replace(INPUTS.take(np.arange(32)), lengths=np.zeros(32, dtype=np.int64)))
+    found = []
+    for n in (1, 4):
+        set_seed(0)
+        changes = {"learns": "multilabel", "r_drop": 5.0, "pooler_dropout": 0.1}
+        net = Network(Backbone(), Shifted(24, 2, [0.0]))
+        found.append(fit(tmp_path / str(n), net, of=of, epochs=3, batch_size=32 // n, accumulate=n, **changes))
+    for (name, one), four in zip(found[0].state_dict().items(), found[1].state_dict().values(), strict=True):
+        assert torch.allclose(one, four, atol=1e-5), name
 
 
 @pytest.mark.parametrize("backbone_dropout", [0.0, 0.1])
