@@ -190,6 +190,18 @@ class NeuralStage(Stage):
             raise ValueError("a refit on all rows has no held-out fold; set keep: last and monitor: none")
         return self
 
+    def mistakes(self, learns: ProblemType) -> list[str]:
+        """With a loss of another problem type, and smoothing where there are no classes or the loss is yours, too."""
+        own, users = LOSS_OF_CLASSES.get(learns), ":" in (self.loss or "")
+        fits = self.loss == own if own else self.loss not in LOSS_OF_CLASSES.values()
+        wrong = {
+            f"loss: {self.loss} does not fit {learns}; leave it out, for {own or 'mse'}":
+                not (fits or users or self.loss is None),
+            "label_smoothing is of the cross-entropy of classes, and this stage has another loss; leave it out":
+                self.label_smoothing > 0 and (users or not own),
+        }  # fmt: skip
+        return super().mistakes(learns) + [message for message, is_wrong in wrong.items() if is_wrong]
+
     @property
     def reads_held_out(self) -> bool:
         """Whether a job needs the labels of its held-out fold, to choose an epoch or to write their loss."""

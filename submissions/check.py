@@ -35,7 +35,7 @@ from models.settings import NeuralStage, TextStage
 from models.stage import molecule_columns, require_inputs
 from models.stages.custom import load_custom
 from models.stages.file import FOLD_MARKS, check_predictions
-from models.training.labels import require_log1p
+from models.training.labels import require_auxiliary, require_log1p
 from models.training.machine import cpu_has_bf16, require_precision, usable_gpus
 from submissions.blend.candidates import candidate
 from submissions.blend.postprocess import fit_steps
@@ -95,6 +95,9 @@ def _check_stage(
                 "enumerate_smiles: order needs cells or sides of a reaction with several molecules, and no text has "
                 "them. Set true, for other spellings, or leave it out."
             )
+    if isinstance(stage, NeuralStage) and stage.auxiliary_weight > 0:
+        auxiliary = competition.auxiliary_targets
+        require_auxiliary(prepared.train[auxiliary].to_numpy(dtype=np.float64), auxiliary, learns)
     if stage.target_transform == "log1p":
         require_log1p(own_rows(prepared.train)[competition.targets].to_numpy(dtype=np.float64))
     extra = stage.extra_rows != "ignore" and any(table.weight != 1 for table in competition.extra_train)

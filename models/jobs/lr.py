@@ -101,7 +101,10 @@ def suggest(
         workers.run(cache_items(competition, stage, paths, [train], set())[0], "molecules")
     seed = derive_seed(competition.seed, "range test")
     plain = stage.model_copy(update={"target_transform": "none"})
-    rates, losses, n_steps = range_test(build_stage(plain, context_of(competition, paths, seed, train)), train)
+    fitted: Any = build_stage(plain, context_of(competition, paths, seed, train))
+    if stage.ordinal == "cumulative":
+        fitted, train = fitted.stage, fitted.exceeded(train)
+    rates, losses, n_steps = range_test(fitted, train)
     chosen, fell = suggested(rates, losses)
     schedule = with_warmup(stage.schedule, stage.warmup, n_steps, stage.cycles, stage.decay)
     figure, ((left, right),) = new_figure(1, 2, width=10, height=3.8)

@@ -65,13 +65,15 @@ class Cumulative:
         self.stage, self.n_grades = stage, n_grades
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
-        """Fit the stage on labels (n_rows, n_grades); a pseudo-label between two grades counts as the nearer one."""
-        self.stage.fit(*[rows and replace(rows, y=self._exceeded(rows.y)) for rows in (train, valid)], folder)
+        """Fit the stage on labels (n_rows, n_grades)."""
+        self.stage.fit(*[rows and self.exceeded(rows) for rows in (train, valid)], folder)
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
         """The mean grade of each row, (n_rows, 1)."""
         y_pred: NDArray[np.float64] = self.stage.predict(rows, folder)
         return y_pred.sum(axis=1, keepdims=True)
 
-    def _exceeded(self, y: Any) -> NDArray[np.float64]:
-        return np.where(np.isnan(y), np.nan, y > np.arange(self.n_grades) + 0.5)
+    def exceeded(self, rows: Rows) -> Rows:
+        """Rows as the stage sees them; a pseudo-label between two grades counts as the nearer one."""
+        assert rows.y is not None
+        return replace(rows, y=np.where(np.isnan(rows.y), np.nan, rows.y > np.arange(self.n_grades) + 0.5))

@@ -60,7 +60,7 @@ KINDS = [*MODELS, *(name for name in SMALL if name not in MODELS)]
 NEURAL = [kind for kind in KINDS if "precision" in MODELS[SMALL.get(kind, {}).get("kind", kind)].model_fields]
 CASES = [(kind, "regression") for kind in KINDS if kind != "lightgbm, cumulative"]
 CASES += [("lightgbm", "ordinal"), ("lightgbm, cumulative", "ordinal")]
-CASES += [(k, problem) for problem in ("binary", "multiclass", "multilabel") for k in MODELS if k not in NEURAL]
+CASES += [(k, problem) for problem in ("binary", "multiclass", "multilabel") for k in MODELS]
 
 
 def block(kind: str) -> dict[str, Any]:

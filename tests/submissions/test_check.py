@@ -93,6 +93,38 @@ def test_what_a_stage_can_never_do_is_found_before_any_work(
         checked(path)
 
 
+GRADED = {"problem_type": "ordinal", "classes": ["low", "middle", "high"], "metric": "quadratic_kappa"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "competition", "says"),
+    [
+        ({"loss": "mae"}, {}, "s: loss: mae does not fit multiclass; leave it out, for cross_entropy"),
+        ({"loss": "bce"}, {}, "s: loss: bce does not fit multiclass"),
+        ({"loss": "cross_entropy"}, GRADED, "s: loss: cross_entropy does not fit regression; leave it out, for mse"),
+        ({"loss": "mse", "ordinal": "cumulative"}, GRADED, "s: loss: mse does not fit multilabel; leave it out, for b"),
+        ({"label_smoothing": 0.1}, GRADED, "s: label_smoothing is of the cross-entropy of classes"),
+        ({}, {"auxiliary_targets": ["z"]}, "s: auxiliary_targets cannot be learned beside a target of several classes"),
+        (
+            {"ordinal": "cumulative"},
+            {"auxiliary_targets": ["z"], **GRADED},
+            "s: auxiliary_targets must be 0 or 1 .* z ",
+        ),
+        ({"ordinal": "cumulative", "auxiliary_weight": 0, "label_smoothing": 0.1}, {**GRADED}, None),
+        ({"loss": "mae"}, {"auxiliary_targets": ["z"], **GRADED}, None),
+    ],
+)
+def test_what_does_not_go_with_the_classes_that_a_network_learns_is_found_before_any_work(
+    tmp_path: Path, stage: dict[str, Any], competition: dict[str, Any], says: str | None
+) -> None:
+    train, test = mixed_tables()
+    train = train.assign(grade=np.array(GRADED["classes"])[np.arange(60) % 3], z=0.5)
+    roles = {"targets": ["grade"], "problem_type": "multiclass", "metric": "f1_macro", **competition}
+    path = write_competition(tmp_path, train, test, competition=roles, stages={"s": {"kind": "gnn", **stage}})
+    with pytest.raises(ConfigError, match=says) if says else nullcontext():
+        checked(path)
+
+
 USERS = """
 from dataclasses import dataclass
 

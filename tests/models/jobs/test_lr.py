@@ -12,6 +12,7 @@ from competition.errors import ConfigError
 from competition.files import read_table, write_table
 from folds.table import read_folds
 from models.jobs import lr
+from tests.conftest import mixed_tables
 from tests.models.jobs.common import GNN, TREES, planned
 
 STAGES = {"graph": {**GNN, "epochs": 2, "batch_size": 8, "learning_rate": 1e-3}, "trees": TREES}
@@ -45,6 +46,21 @@ def test_the_curve_is_drawn_and_held_out_rows_take_no_part(tmp_path: Path, monke
     suggest()
     assert np.array_equal(curves[0][1], curves[1][1])
     assert curves[0][2] == 2 * 5  # two epochs of the steps that 40 rows in batches of 8 have
+
+
+@pytest.mark.parametrize("ordinal", ["regression", "cumulative"])
+def test_grades_are_tested_as_the_stage_learns_them(
+    ordinal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lr, "STEPS", 10)
+    (train, test), curves, range_test = mixed_tables(), [], lr.range_test
+    monkeypatch.setattr(lr, "range_test", lambda *a: curves.append(range_test(*a)) or curves[-1])
+    grades = {"targets": ["grade"], "problem_type": "ordinal", "metric": "quadratic_kappa"}
+    stages = {"graph": {**STAGES["graph"], "ordinal": ordinal}}
+    todo = planned(tmp_path, tables=(train.assign(grade=np.arange(60) % 3), test), competition=grades, stages=stages)
+    lr.suggest(todo.competition, "graph", todo.stages["graph"], todo.paths, 1)
+    # The first loss is that of no knowledge: the variance of standardised numbers, or log 2 of each label.
+    assert curves[0][1][0] == pytest.approx(1 if ordinal == "regression" else np.log(2), abs=0.15)
 
 
 def test_a_stage_that_is_not_neural_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
