@@ -170,7 +170,7 @@ class Estimators(PerTarget):
         estimator = build_estimator(self._named, self.config.parameters, self.seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # max_iter is a setting, and stopping early is one
-            warnings.filterwarnings("ignore", "The `probability` parameter", FutureWarning)  # gone in a later version
+            warnings.simplefilter("ignore", FutureWarning)  # of the pinned version's successors
             fitted = self._pipeline(sample.x, estimator).fit(sample.x, sample.y, **fitting)
         write_atomically(path.with_suffix(".skops"), as_bytes(fitted))
         return {}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from competition.errors import ConfigError
+from competition.task import Task
 from models.config import CustomStage
 from models.registry import build_stage
 from tests.models.made import context, rows
@@ -53,3 +56,23 @@ def test_what_a_class_does_wrong_is_one_sentence(tmp_path: Path, old: str, new: 
 
 def test_a_list_of_numbers_is_a_prediction(tmp_path: Path) -> None:
     assert np.array_equal(predicted(tmp_path), np.full((3, 2), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "value", "says"),
+    [
+        ("binary", "[0.5]", None),
+        ("binary", "[1.5]", r"probabilities of y, which lie in 0 to 1.* of row 'r0' it returned \[1\.5\]"),
+        ("multiclass", "[0.3, 0.3, 0.4]", None),
+        ("multiclass", "[0.3, 0.3, 0.3]", r"of y=a, y=b, y=c.* sum to 1; of row 'r0' it returned \[0\.3, 0\.3, 0\.3\]"),
+    ],
+)
+def test_probabilities_lie_in_0_to_1_and_sum_to_1(
+    tmp_path: Path, problem_type: Any, value: str, says: str | None
+) -> None:
+    (tmp_path / "own.py").write_text(CLASS.replace("[0.5] * self.n_outputs", value))
+    task = Task(["y"], None, problem_type, ["a", "b", "c"][: 3 if problem_type == "multiclass" else 2])
+    config = CustomStage(kind="custom", code=f"{tmp_path / 'own.py'}:Mine")
+    with pytest.raises(ConfigError, match=says) if says else nullcontext():
+        y_pred = build_stage(config, context(tmp_path, task=task)).predict(ROWS.without_labels(), tmp_path)
+        assert y_pred.shape == (3, len(task.outputs))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,3 +93,39 @@ def test_test_predictions_in_other_units_than_the_oof_ones_are_noted(tmp_path: P
         config = FileStage(kind="file", folder=str(write_files(tmp_path / name, *tables)))
         build_stage(config, context(tmp_path)).fit(rows(oof, x=range(50)), None, tmp_path / name)
         assert [note.startswith("y of test.csv is not like") for note in read_notes(tmp_path / name)] == [True] * said
+
+
+OF_CLASSES = Task(["y"], ["p_low", "p_mid", "p_top"], "multiclass", ["low", "mid", "top"])
+
+
+@pytest.mark.parametrize(
+    ("task", "header", "lines", "expected"),
+    [
+        (OF_CLASSES, "y=top,id,y=low,y=mid", ["0.1,a,0.2,0.7"], [0.2, 0.7, 0.1]),  # whatever their order
+        (OF_CLASSES, "id,p_top,p_mid,p_low", ["a,0.1,0.7,0.2"], [0.2, 0.7, 0.1]),
+        (
+            OF_CLASSES,
+            "id,y=low,y=mid,y=top",
+            ["a,0.2,0.7,0.2"],
+            r"oof\.csv: row 2 \(id 'a'\) has no probabilities under",
+        ),
+        (OF_CLASSES, "id,y=low,y=mid", ["a,0.3,0.7"], "columns are lacking: y=top"),
+        (Task(["y"], ["label"], "binary", ["0", "1"]), "y,id", ["0.3,a"], [0.3]),
+        (
+            Task(["y"], None, "binary", ["0", "1"]),
+            "y,id",
+            ["0.3,b", "-0.1,a"],
+            r"row 3 \(id 'a'\) has no probabilities",
+        ),
+        (Task(["y"], None, "ordinal", ["1", "2", "3"]), "id,y", ["a,2.5"], [1.5]),  # in the grades' own units
+        (Task(["y"], None, "ordinal", ["low", "mid"]), "id,y", ["a,0.5"], [0.5]),
+    ],
+)
+def test_classes_are_joined_by_name_and_what_is_no_probability_is_refused_with_its_row(
+    task: Task, header: str, lines: list[str], expected: Any, tmp_path: Path
+) -> None:
+    config = FileStage(kind="file", folder=str(write_files(tmp_path / "x", [header, *lines], [header, *lines])))
+    stage = build_stage(config, context(tmp_path, task=task))
+    with pytest.raises(DataError, match=expected) if isinstance(expected, str) else nullcontext():
+        stage.fit(rows([0.0, 1.0], x=[0, 0]), None, tmp_path)
+        assert stage.predict(replace(rows(x=["a"]), ids=["a"]), tmp_path)[0].tolist() == pytest.approx(expected)

@@ -12,8 +12,9 @@ from skops.io.exceptions import UntrustedTypesFoundException
 
 from competition.config import validate
 from competition.errors import ConfigError
+from competition.task import Task
 from models.config import SklearnStage, StagesConfig
-from models.estimators import build_estimator
+from models.estimators import OF_CLASSES, build_estimator
 from models.registry import build_stage
 from models.stages.per_target import as_bytes, from_bytes
 from tests.models.made import context, rows
@@ -76,7 +77,12 @@ def test_what_scikit_learn_refuses_is_told(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_or_value_is_refused_before_any_work() -> None:
-    wrong = {"a": ("SVM", {}, "try SVR"), "b": ("SVR", {"c": 10}, "try C"), "c": ("SVR", {"C": -1}, "Got -1")}
+    wrong = {
+        "a": ("SVM", {}, "try SVR"),
+        "d": ("SGDClassifier", {}, "has it with loss: log_loss"),
+        "b": ("SVR", {"c": 10}, "try C"),
+        "c": ("SVR", {"C": -1}, "Got -1"),
+    }
     stages = {name: {"kind": "sklearn", "estimator": r, "parameters": p} for name, (r, p, _) in wrong.items()}
     with pytest.raises(ConfigError) as error:
         validate(StagesConfig, {"stages": stages}, Path("a.yaml"))
@@ -103,6 +109,51 @@ def test_a_law_is_found_in_noisy_labels_and_what_is_read_back_predicts_the_same(
     y_pred = fitted.predict(x)
     assert np.sqrt(np.mean((y_pred - y) ** 2)) < (0.2 if name == "GaussianProcessRegressor" else 0.7)
     assert np.array_equal(from_bytes(as_bytes(fitted)).predict(x), y_pred)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", OF_CLASSES)
+def test_every_classifier_has_probabilities_of_three_classes_and_what_is_read_back_has_the_same(name: str) -> None:
+    y = np.repeat([0.0, 1.0, 2.0], 25)
+    rng = np.random.default_rng(0)
+    x = np.eye(3)[y.astype(int)] * rng.uniform(2, 4, (75, 3)) + rng.binomial(1, 0.1, (75, 3))
+    fitted = build_estimator(name, {"loss": "log_loss"} if name == "SGDClassifier" else {}, 0, classes=True)
+    y_pred = fitted.fit(x, y).predict_proba(x)
+    assert (y_pred.argmax(axis=1) == y).mean() > 0.8
+    assert np.array_equal(from_bytes(as_bytes(fitted)).predict_proba(x), y_pred)
+
+
+MULTICLASS = Task(["y"], None, "multiclass", ["a", "b", "c"])
+
+
+def test_unset_the_estimator_is_a_classifier_of_classes_and_one_without_a_row_has_probability_0(tmp_path: Path) -> None:
+    """The labels b and c are drawn with 1/4 and 3/4; SVC's own warning about its probabilities is not shown."""
+    x = np.tile(np.arange(4.0), 25)
+    train, told = rows(1.0 + (x > 0), x=np.zeros(100)), context(tmp_path, numeric=["x"], task=MULTICLASS)
+    for named in ({}, {"estimator": "SVC"}):
+        stage = build_stage(SklearnStage(kind="sklearn", **named), told)
+        stage.fit(train, None, tmp_path)
+        assert stage.predict(rows(x=[0.0]), tmp_path)[0] == pytest.approx([0, 0.25, 0.75], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "says"),
+    [
+        (
+            MULTICLASS,
+            {"estimator": "SVR"},
+            r"no classifier with predict_proba SVR; try SVC.* \(this stage learns multi",
+        ),
+        (Task(["y"]), {"estimator": "SVC"}, r"no regressor SVC; try SVR.* \(this stage learns regression\)"),
+        (MULTICLASS, {"parameters": {"epsilon": 1}}, "LogisticRegression has no parameter 'epsilon'"),
+        (Task(["y"]), {"parameters": {"penalty": "l1"}}, "SVR has no parameter 'penalty'"),
+    ],
+)
+def test_an_estimator_of_the_other_kind_is_refused(
+    tmp_path: Path, task: Task, settings: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        build_stage(SklearnStage.model_validate({"kind": "sklearn", **settings}), context(tmp_path, task=task))
 
 
 class Foreign(Ridge):

@@ -1,4 +1,4 @@
-"""Transforms of targets: fitted on training rows, inverted on predictions, whatever the stage."""
+"""Transforms of targets, and grades that are exceeded: learned from training rows, whatever the stage."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from competition.errors import DataError
+from competition.errors import ConfigError, DataError
 from competition.tables import Rows
+from competition.task import Task
+from models.config import LightgbmStage
+from models.registry import build_stage
 from models.settings import Stage
-from models.stages.targets import Transformed
-from tests.models.made import rows
+from models.stages.targets import Cumulative, Transformed
+from tests.models.made import context, rows
 
 KINDS = [kind for kind in get_args(Stage.model_fields["target_transform"].annotation) if kind != "none"]
 
@@ -60,3 +63,41 @@ def test_a_standard_transform_is_that_of_the_training_rows_and_the_spread_is_in_
     assert np.allclose(stage.spread, np.nanstd(train.y, axis=0))
     with pytest.raises(DataError, match="smallest is -2"):
         Transformed(Recorder(), "log1p").fit(labelled(-2), None, tmp_path)
+
+
+GRADES = Task(["y"], None, "ordinal", ["1", "2", "3", "4"])
+
+
+def test_the_mean_grade_is_the_sum_of_the_probabilities_that_each_is_exceeded(tmp_path: Path) -> None:
+    """By Frank and Hall's own numbers: grade 2 of 0 to 3 exceeds 0 and 1; P(y > k) of .9, .5, .2 have the mean 1.6."""
+    inner = Recorder()
+    stage = Cumulative(inner, 3)
+    stage.fit(rows([0.0, 2, 3, np.nan, 1.6], x=range(5)), None, tmp_path)
+    expected = [[0, 0, 0], [1, 1, 0], [1, 1, 1], [np.nan] * 3, [1, 1, 0]]  # 1.6, a pseudo-label, is nearer to 2
+    assert np.array_equal(inner.train.y, expected, equal_nan=True)
+    inner.train = replace(inner.train, y=np.array([[0.9, 0.5, 0.2]] * 5))
+    assert np.allclose(stage.predict(rows(x=range(2)), tmp_path), 1.6)
+
+
+@pytest.mark.parametrize("way", ["regression", "cumulative"])
+def test_ordered_grades_are_learned_in_either_way_by_a_stage_that_does_not_know_them(way: Any, tmp_path: Path) -> None:
+    x = np.linspace(0, 1, 200)
+    config = LightgbmStage(kind="lightgbm", max_trees=50, learning_rate=0.1, ordinal=way)
+    stage = build_stage(config, context(tmp_path, task=GRADES, numeric=["x"]))
+    stage.fit(rows(np.floor(x * 3.99), x=x), None, tmp_path)
+    assert stage.predict(rows(x=[0.1, 0.4, 0.6, 0.9]), tmp_path)[:, 0] == pytest.approx([0, 1, 2, 3], abs=0.4)
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "says"),
+    [
+        (GRADES, {"ordinal": "cumulative", "target_transform": "power"}, "target_transform is of numbers"),
+        (GRADES, {"class_weights": "balanced"}, "class_weights is of classes, and this stage learns numbers"),
+        (Task(["y"]), {"ordinal": "cumulative"}, "ordinal is of ordered grades, and problem_type is regression"),
+    ],
+)
+def test_a_setting_that_does_not_go_with_the_problem_type_is_refused(
+    task: Task, settings: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        build_stage(LightgbmStage.model_validate({"kind": "lightgbm", **settings}), context(tmp_path, task=task))

@@ -15,6 +15,7 @@ from competition.tables import Rows
 from competition.task import Task
 from models.config import CatboostStage, LightgbmStage
 from models.registry import build_stage
+from models.stages.trees import Trees
 from tests.models.made import context, rows
 
 SETTINGS = {
@@ -121,3 +122,78 @@ def test_two_labels_or_equal_ones_are_enough_and_one_label_or_no_shared_word_is_
         fit(kind, tmp_path, rows([1.0, np.nan, np.nan], x=[0.0, 1.0, 2.0]), numeric=["x"])
     with pytest.raises(DataError, match="'note'"):
         fit(kind, tmp_path, rows([0.0] * 3, note=["one", "two", "three"]), text=["note"])
+
+
+BINARY, MULTILABEL = (Task(["y"], None, "binary", ["no", "yes"]), Task(["y", "z"], None, "multilabel", ["0", "1"]))
+MULTICLASS = Task(["y"], None, "multiclass", ["a", "b", "c", "d"])
+
+
+def test_probabilities_are_the_shares_of_the_classes_and_that_of_a_class_without_a_row_is_0(
+    kind: str, tmp_path: Path
+) -> None:
+    """At x = 0 the classes b, c and d are drawn with 1/2, 3/8 and 1/8, at x = 1 with 0, 1/4 and 3/4; a never is."""
+    x, y = np.repeat([0.0, 1.0], 800), np.r_[np.tile([1, 1, 1, 1, 2, 2, 2, 3], 100), np.tile([2, 3, 3, 3], 200)]
+    stage = fit(kind, tmp_path, rows(y, x=x), numeric=["x"], task=MULTICLASS)
+    y_pred = stage.predict(rows(x=[0.0, 1.0]), tmp_path)
+    assert y_pred == pytest.approx(np.array([[0, 0.5, 0.375, 0.125], [0, 0, 0.25, 0.75]]), abs=0.04)
+    assert (y_pred[:, 0] == 0).all()
+
+
+def test_a_label_is_learned_from_its_own_rows_balanced_where_it_is_asked_and_one_class_alone_is_its_constant(
+    kind: str, tmp_path: Path
+) -> None:
+    """One of ten is 1, whatever x: a tenth, or the half where both classes weigh the same."""
+    x = np.tile([0.0, 1.0], 500)
+    y = np.c_[np.where(x == 0, np.arange(1000) % 20 == 0, np.arange(1000) % 20 == 1), np.where(x == 0, 1.0, np.nan)]
+    for class_weights, share in (("none", 0.1), ("balanced", 0.5)):
+        settings, told = {"class_weights": class_weights}, {"numeric": ["x"], "task": MULTILABEL}
+        stage = fit(kind, tmp_path / class_weights, rows(y, x=x), settings, **told)
+        expected = np.array([[share, 1.0], [share, 1.0]])
+        assert stage.predict(rows(x=[0.0, 1.0]), tmp_path / class_weights) == pytest.approx(expected, abs=0.03)
+
+
+def test_trees_are_counted_and_settings_searched_on_rows_of_every_class_and_a_refit_takes_both_over(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six of 300 rows are 1; the other label has one class in one of two folds, which then has nothing to hand on."""
+    count, seen = type(build_stage(SETTINGS[kind], context(tmp_path)))._count, list[tuple[int, int]]()
+
+    def counted(self: Any, config: Any, sample: Any, held_back: Any) -> Any:
+        seen.append((int(sample.y.sum()), int(held_back.y.sum())))
+        return count(self, config, sample, held_back)
+
+    x, told = np.arange(300.0), {"numeric": ["x"], "task": MULTILABEL}
+    rare = (x % 50 == 0).astype(float)
+    settings = {"search_trials": 1, "max_trees": 10}
+    with monkeypatch.context() as patched:
+        patched.setattr(type(build_stage(SETTINGS[kind], context(tmp_path))), "_count", counted)
+        fit(kind, tmp_path / "0", rows(np.c_[rare, x * 0], x=x), settings, **told)
+    assert seen == [(4, 2), (4, 2), (4, 2), (5, 1)]
+    fit(kind, tmp_path / "1", rows(np.c_[rare, x > 99], x=x), settings, **told)
+    monkeypatch.delattr(Trees, "_choose")
+    fit(
+        kind, tmp_path / "all", rows(np.c_[rare, x > 99], x=x), settings, folds=[tmp_path / "0", tmp_path / "1"], **told
+    )
+    assert models_of(tmp_path / "all")[1]["n_trees"] == models_of(tmp_path / "1")[1]["n_trees"]
+
+
+@pytest.mark.parametrize(
+    ("task", "lightgbm", "catboost", "says"),
+    [
+        (BINARY, "huber", "MAE", "objective (huber|MAE) does not fit; probabilities of binary classes need"),
+        (MULTICLASS, "binary", "Logloss", "need (multiclass or softmax|MultiClass)"),
+        (Task(["y"]), "binary", "Focal:focal_alpha=0.5;focal_gamma=2", "(binary|Focal) does not fit; numbers need"),
+        (BINARY, "cross_entropy", "Focal:focal_alpha=0.5;focal_gamma=2", None),
+    ],
+)
+def test_an_objective_of_another_problem_type_is_refused(
+    kind: str, tmp_path: Path, task: Task, lightgbm: str, catboost: str, says: str | None
+) -> None:
+    x = np.arange(100.0)
+    named = {"parameters": {"lightgbm": {"application": lightgbm}, "catboost": {"objective": catboost}}[kind]}
+    if says:
+        with pytest.raises(ConfigError, match=says):
+            fit(kind, tmp_path, rows(x % 2, x=x), named, numeric=["x"], task=task)
+    else:
+        stage = fit(kind, tmp_path, rows(x > 49, x=x), named, numeric=["x"], task=task)
+        assert stage.predict(rows(x=[10.0, 90.0]), tmp_path)[:, 0] == pytest.approx([0.1, 0.9], abs=0.15)

@@ -42,6 +42,20 @@ def test_labels_are_the_mean_over_stages_each_over_its_jobs(tmp_path: Path) -> N
     assert pseudo_labels(job, "t", ["q", "p"], Task(["y"]))[:, 0].tolist() == [40, 4]
 
 
+def test_labels_of_classes_are_the_likeliest_of_the_mean_and_a_grade_stays_a_number(tmp_path: Path) -> None:
+    """Two stages of row p: (.6, .4, 0) and (0, .5, .5) have the mean (.3, .45, .25), whose class is 1."""
+    tasks = {kind: Task(["y"], None, kind, ["a", "b", "c"]) for kind in ("multiclass", "ordinal")}
+    for task, values, label in (
+        (tasks["multiclass"], ([0.6, 0.4, 0.0], [0.0, 0.5, 0.5]), 1.0),
+        (tasks["ordinal"], ([1.0], [1.5]), 1.25),
+    ):
+        needs = tuple(Job(name, "k", 0, 0, tmp_path / task.problem_type / name) for name in ("a", "b"))
+        for need, value in zip(needs, values, strict=True):
+            write_predictions(need.test_file("t"), ["p"], task.outputs, np.array([value]))
+        job = Job("learner", "k", 0, ALL, tmp_path, needs=needs)
+        assert pseudo_labels(job, "t", ["p"], task).tolist() == [[label]]
+
+
 def test_test_rows_stand_below_the_training_rows_with_their_weight_and_no_auxiliary_label() -> None:
     inputs, extra = pd.DataFrame({"x": [1.0, 2.0]}), np.array([False, True])
     rows = Rows(["a", "b"], inputs, np.array([[1.0], [2.0]]), None, np.array([[5.0], [6.0]]), extra)
