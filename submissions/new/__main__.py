@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -139,8 +138,8 @@ def to_yaml(args: argparse.Namespace, path: Path, found: Found) -> str:
     lines += setting("kaggle", args.kaggle, "where submit and kernel go to")
     lines += setting("id", found.id, found.id_reason)
     lines += setting("targets", found.targets, found.targets_reason)
-    lines += setting("problem_type", problem.type, problem.type_reason)
-    lines += setting("classes", problem.classes or None, *filter(None, [problem.classes_reason]))
+    lines += setting("problem_type", problem.type, problem.reasons["type"])
+    lines += setting("classes", problem.classes or None, *filter(None, [problem.reasons["classes"]]))
     lines += setting("submission_columns", problem.submission_columns, "their names in the sample")
     for role in get_args(Role):
         columns = [column for column in found.columns if column.role == role]
@@ -154,7 +153,7 @@ def to_yaml(args: argparse.Namespace, path: Path, found: Found) -> str:
     if unreadable := found.unreadable:
         lines += setting("unparsable", "drop", f"GUESS: rows that cannot be read are left out, {unreadable}")
     lines += setting("group", args.group)
-    lines += setting("metric", metric, problem.metric_reason)
+    lines += setting("metric", metric, problem.reasons["metric"])
     lines += setting("greater_is_better", args.greater)
     lines += setting("needs", problem.needs, "GUESS: what the metric takes, probabilities or classes")
     lines += ["", *setting("folds", folds, folds_reason, indent=""), "", "stages:"]
@@ -186,11 +185,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"WARNING  column {on_one_line(f'{column.name}: {column.reason}')}")
     named = args.name if path.name == Path(args.name).name else path.stem
     config = load_config(named)
+    print(f"Written: {paths.shown(path)}\nNext: look at the guesses in it, then ./run.sh full {named}\n")
     try:
         print(check(config) if args.oof else describe(prepare(config.competition).report))
     except UserError as error:
-        print(f"\nMend the data before ./run.sh full:\n{type(error).__name__}: {error}", file=sys.stderr)
-    print(f"\nWritten: {paths.shown(path)}\nNext: look at the guesses in it, then ./run.sh full {named}")
+        raise type(error)(f"Mend the data before ./run.sh full: {error}") from None
 
 
 if __name__ == "__main__":

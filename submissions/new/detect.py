@@ -222,14 +222,13 @@ def repeats(cells: pd.Series) -> bool:
     return 1 < known.nunique() <= 0.5 * len(known)
 
 
-def is_damaged(wrong: pd.Series, n_known: int) -> bool:
-    """Whether cells that are no numbers were meant as numbers, since most others are, or they have a decimal comma."""
-    return bool(0 < len(wrong) <= 0.2 * n_known or (len(wrong) and has_commas(wrong)))
-
-
-def has_commas(wrong: pd.Series) -> bool:
-    """Whether all are numbers with a decimal comma."""
-    return bool(wrong.str.fullmatch(r"[+-]?\d*,\d+").all())
+def damage(cells: pd.Series) -> str:
+    """What is wrong with a column of numbers of which few are none, or have a decimal comma; empty for any other."""
+    wrong, n_known = not_numbers(cells)
+    commas = bool(wrong.str.fullmatch(r"[+-]?\d*,\d+").all())
+    if wrong.empty or not (commas or len(wrong) <= 0.2 * n_known):
+        return ""
+    return f"{len(wrong)} of {n_known} cells are no numbers ({wrong.iloc[0]!r}{', a decimal comma' * commas})"
 
 
 def is_numeric(cells: pd.Series) -> bool:
@@ -262,9 +261,7 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
         if train.nunique() <= 10 and (pd.to_numeric(cells, errors="coerce").dropna() % 1 == 0).all():
             reason += f", {train.nunique()} distinct whole ones: move it to categorical if they are codes"
         return column("numeric", reason)
-    if is_damaged(wrong, n_known) and not is_code:
-        commas = ", a decimal comma" * has_commas(wrong)
-        why = f"{len(wrong)} of {n_known} cells are no numbers ({wrong.iloc[0]!r}{commas})"
+    if (why := damage(cells)) and not is_code:
         return column("left out", f"{why}; correct or empty them to use it", warning=True)
     filled = cells[cells != ""]
     distinct, n_cells = list(filled.unique()), len(filled)

@@ -12,7 +12,7 @@ from competition.classes import class_name, class_names
 from competition.clean import listed, parse_numbers
 from competition.errors import DataError
 from competition.metrics import ProblemType, named_metric
-from submissions.new.detect import Found, is_damaged, is_numeric, not_numbers
+from submissions.new.detect import Found, damage, is_numeric
 
 POSITIVE = {"yes", "y", "true", "t", "positive", "pos", "active", "toxic", "spam", "fraud", "sick", "hit", "present"}
 """Names of the positive class of two, in small letters."""
@@ -27,20 +27,19 @@ IMBALANCED = 3
 class Problem:
     """What `new` makes of the targets.
 
+    reasons: of some of these settings.
     classes: the negative one first, grades from the lowest; none in regression.
-    needs: what a metric of the user's own scores, where the targets are classes.
     submission_columns: of the targets, or of the classes in their order, where the sample has other names.
+    needs: what a metric of the user's own scores, where the targets are classes.
     n_outputs: columns that a stage predicts.
     """
 
+    reasons: dict[str, str]
     type: ProblemType
-    type_reason: str
     classes: list[str]
-    classes_reason: str
     metric: str
-    metric_reason: str
-    needs: str | None
     submission_columns: list[str] | None
+    needs: str | None
     n_outputs: int
 
 
@@ -51,8 +50,8 @@ class Labels:
     numbers: (n_rows, n_targets), NaN where there is none; None where labels are names.
     counts: rows of each class, over all targets.
     column_per_class: whether the sample has one.
-    in_sample: labels that the sample names; a number may be a placeholder.
-    top: most of them in a cell.
+    named_in_sample: whether its cells name classes; a number may be a placeholder.
+    top: most classes in one of them.
     """
 
     found: Found
@@ -60,7 +59,7 @@ class Labels:
     classes: list[str]
     counts: pd.Series
     column_per_class: bool
-    in_sample: list[str]
+    named_in_sample: bool
     top: int
 
 
@@ -77,35 +76,24 @@ def choose_problem(found: Found, metric: str | None = None, problem_type: Proble
         fit = f"fit to {' or '.join(possible)}, not to {named}" if possible else "are neither numbers nor classes"
         same = "; several targets of classes all have the same two" * (len(found.targets) > 1)
         raise DataError(f"the labels of {listed(found.targets)} ({listed(labels.classes)}) {fit}{same}.")
-    classes, classes_reason = ([], "") if chosen == "regression" else order_classes(labels, chosen)
-    if classes and (foreign := [name for name in labels.in_sample if name not in classes]):
-        raise DataError(
-            f"the sample names the classes {listed(foreign)}, and the training table has {listed(classes)}. Use the "
-            "files of one competition."
-        )
-    columns = found.submission_columns
+    classes, of_classes = order_classes(labels, chosen)
+    columns, needs = found.submission_columns, None
     if columns and labels.column_per_class:
         columns = [columns[labels.classes.index(name)] for name in classes]
-    own = metric is not None and ":" in metric and chosen != "regression"
-    needs = ("classes" if chosen == "ordinal" or labels.in_sample else "probabilities") if own else None
-    guess = f"GUESS: {reason}" if metric is None else f"GUESS, with --metric: {reason}"
-    return Problem(
-        chosen,
-        "named with --problem-type" if problem_type else guess,
-        classes,
-        classes_reason,
-        *((metric, "named with --metric") if metric else choose_metric(labels, chosen)),
-        needs,
-        columns,
-        len(classes) if chosen == "multiclass" else len(found.targets),
-    )
+    if classes and metric and ":" in metric:
+        needs = "classes" if chosen == "ordinal" or labels.named_in_sample else "probabilities"
+    of_type = "named with --problem-type" if problem_type else f"GUESS{', with --metric' * bool(metric)}: {reason}"
+    metric, of_metric = (metric, "named with --metric") if metric else choose_metric(labels, chosen)
+    reasons = {"type": of_type, "classes": of_classes, "metric": of_metric}
+    n_outputs = len(classes) if chosen == "multiclass" else len(found.targets)
+    return Problem(reasons, chosen, classes, metric, columns, needs, n_outputs)
 
 
 def read_labels(found: Found) -> Labels:
     """The labels of all targets; a DataError where numbers are damaged, or all labels are the same."""
     cells, sample = found.train[found.targets], found.sample
     for name in found.targets:
-        if is_damaged(*not_numbers(cells[name])):
+        if damage(cells[name]):
             parse_numbers(found.train, name, found.id, "the training table")  # which names the row
     classes, column_per_class = class_names(cells), len(found.submission_columns or []) > len(found.targets)
     if len(classes) == 1:
@@ -113,13 +101,10 @@ def read_labels(found: Found) -> Labels:
     are_numbers = all(is_numeric(cells[name]) for name in found.targets)
     numbers = cells.apply(pd.to_numeric, errors="coerce") if are_numbers else None
     counts = pd.concat([cells[name].map(class_name) for name in cells]).value_counts().reindex(classes)
-
-    cells_in_sample = {class_name(cell) for name in sample for cell in sample[name].unique()}
-    lists = {cell for cell in cells_in_sample - {*classes} if {*cell.split()} & {*classes}}
-    words = cells_in_sample - lists | {word for cell in lists for word in cell.split()}
-    names, _ = not_numbers(pd.Series(sorted(words), dtype=str))
-    top = max([len(cell.split()) for cell in lists], default=1)
-    return Labels(found, numbers, classes, counts, column_per_class, [] if column_per_class else list(names), top)
+    in_sample = {class_name(cell) for name in sample for cell in sample[name].unique()}
+    lists = [cell.split() for cell in in_sample - {*classes} if {*cell.split()} & {*classes}]
+    named_in_sample = not column_per_class and not is_numeric(pd.Series(sorted(in_sample)))
+    return Labels(found, numbers, classes, counts, column_per_class, named_in_sample, max(map(len, lists), default=1))
 
 
 def possible_types(labels: Labels) -> tuple[list[ProblemType], str]:
@@ -150,7 +135,7 @@ def possible_types(labels: Labels) -> tuple[list[ProblemType], str]:
 
 def order_classes(labels: Labels, problem_type: ProblemType) -> tuple[list[str], str]:
     """The classes, the negative one of two first, grades from the lowest, and the reason."""
-    classes = labels.classes
+    classes = labels.classes if problem_type != "regression" else []
     if problem_type in ("binary", "multilabel") and labels.numbers is None:
         known = [name for name in classes if name.lower() in POSITIVE]
         positive, why = (
@@ -178,7 +163,7 @@ def choose_metric(labels: Labels, problem_type: ProblemType) -> tuple[str, str]:
         return f"map_at_{labels.top}", f"GUESS: the sample names up to {labels.top} classes in a cell"
     if problem_type == "multiclass" and labels.column_per_class:
         return "log_loss", "GUESS: the sample has a column for each class"
-    if problem_type != "multiclass" and not labels.in_sample:
+    if problem_type != "multiclass" and not labels.named_in_sample:
         return "roc_auc", "GUESS, the usual one for two classes"
     ratio = labels.counts.max() / labels.counts.min()
     said = f"GUESS: labels are submitted, and the largest class has {ratio:.1f} times the rows of the smallest"

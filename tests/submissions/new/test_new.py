@@ -15,7 +15,7 @@ import yaml
 
 from competition import paths
 from competition.config import find_config
-from competition.errors import ConfigError, DataError
+from competition.errors import ConfigError, DataError, SubmissionError
 from competition.files import write_table
 from competition.paths import PROJECT
 from competition.prepare import prepare
@@ -128,8 +128,12 @@ def test_what_prepare_finds_or_refuses_is_said_at_once(tmp_path: Path, capsys: p
     assert "labels missing: y1 5" in out
     assert "only 0 and 1 under 'y0', predicted as numbers" in out
     write_table(Path(files[-1]), pd.read_csv(files[-1], dtype=str).iloc[1:])
-    new.main([str(tmp_path / "mine.yaml"), *files, "--force"])
-    assert "Mend the data before ./run.sh full:\nSubmissionError" in capsys.readouterr().err
+    with pytest.raises(SubmissionError, match="Mend the data before ./run.sh full: .*sample.csv names other ids"):
+        new.main([str(tmp_path / "mine.yaml"), *files, "--force"])
+    for cell in ("z", "p z"):
+        files = write_labels(tmp_path, {"y": list("rpq") * 20}, {"y": cell})
+        with pytest.raises(SubmissionError, match="sample.csv names the classes 'z', and those of the training table"):
+            new.main([str(tmp_path / "mine.yaml"), *files, "--force"])
 
 
 def test_classes_are_written_out_with_what_their_folds_and_metric_need(tmp_path: Path) -> None:
