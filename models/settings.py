@@ -153,7 +153,8 @@ class NeuralStage(Stage):
     yours, from outputs and labels (n_rows, n_targets), 0 where one is missing, to the error of each label. Of classes
     outputs are logits, (n_rows, n_classes) of several, and labels the numbers of the classes."""
     auxiliary_weight: Weight = 0.3
-    """Weight of the loss of each of competition.auxiliary_targets; 0 leaves them out."""
+    """Weight of the loss of each of competition.auxiliary_targets; 0 leaves them out. Beside targets of two classes
+    they are columns of 0 and 1; beside one of several there can be none."""
     head: Annotated[LinearHead | MultiSampleHead, Field(discriminator="kind")] = LinearHead()
     pooler_dropout: Dropout = 0.0
     """Rate of dropout on the pooled features, before the head."""
@@ -195,7 +196,7 @@ class NeuralStage(Stage):
         own, users = LOSS_OF_CLASSES.get(learns), ":" in (self.loss or "")
         fits = self.loss == own if own else self.loss not in LOSS_OF_CLASSES.values()
         wrong = {
-            f"loss: {self.loss} does not fit {learns}; leave it out, for {own or 'mse'}":
+            f"loss: {self.loss} is not for what this stage learns ({learns}); leave it out, for {own or 'mse'}":
                 not (fits or users or self.loss is None),
             "label_smoothing is of the cross-entropy of classes, and this stage has another loss; leave it out":
                 self.label_smoothing > 0 and (users or not own),

@@ -72,6 +72,13 @@ def test_extra_rows_come_first_and_alone_where_the_stage_says_so(how: str, mean:
     assert len(trained.get("pretrain_history", [])) == (2 if how == "pretrain" else 0)
 
 
+def test_a_class_of_extra_rows_alone_keeps_its_probability_where_they_came_first(tmp_path: Path) -> None:
+    own = replace(rows(60), y=np.arange(60.0)[:, None] // 20, extra=np.arange(60) >= 40)
+    y_pred = fit(stage(task=KINDS, extra_rows="pretrain"), own, tmp_path).predict(own, tmp_path)
+    assert read_json(tmp_path / "training.json")["classes"] == [[0, 1, 2]]
+    assert (y_pred[:, 2] > 0).all()
+
+
 @pytest.mark.parametrize(("weight", "n_outputs"), [(0.3, 2), (0.0, 1)])
 def test_auxiliary_targets_are_trained_on_with_their_weight_and_not_predicted(
     tmp_path: Path, weight: float, n_outputs: int
