@@ -17,6 +17,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from competition.metrics import METRICS
+from competition.task import Task
 from submissions.blend.candidates import ALWAYS, CANDIDATES
 from submissions.blend.crossfit import Rule, compare, cross_fit, cross_fitted
 from submissions.blend.problem import Matrices
@@ -73,7 +74,9 @@ def main() -> None:
         for name in ALWAYS:
             y_pred[name] = cross_fit(CANDIDATES[name], m, N_FOLDS).cross_fitted
             clock.say(f"{name} with all that the choice needs")
-        rule = Rule(metric, y, folds, np.arange(len(y)), default, SETTINGS.margin, SETTINGS.bootstrap, seed=0)
+        rule = Rule(
+            metric, Task(["y"]), y, folds, np.arange(len(y)), default, SETTINGS.margin, SETTINGS.bootstrap, seed=0
+        )
         compare(rule, y_pred, folds >= 0)
         clock.say("differences to the default")
         without = {str(j): cross_fitted(blend, matrices(np.delete(oof, j, axis=1)), N_FOLDS) for j in range(N_STAGES)}

@@ -129,7 +129,7 @@ def _try_users_blending(config: Config, metric: Metric, y: Array) -> None:
         fitted = candidate(named)(P, drawn, metric, np.arange(N_TRIED) % 5, settings.weights)
         with users(named, KEEPS):
             from_json(json.loads(as_json(to_json(fitted))), named).predict(P)
-    for _, named in user_code(settings.postprocess):
+    for _, named in user_code(config.postprocess):
         for step in fit_steps([named], P[:, 0, 0], drawn[:, 0], inputs).values():
             with users(named, KEEPS):
                 from_json(json.loads(as_json(to_json(step))), named).predict(P[:, 0, 0], inputs)

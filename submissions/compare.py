@@ -23,11 +23,11 @@ from competition.errors import ConfigError, DataError
 from competition.files import derive_seed, read_table, sha256_of
 from competition.metrics import Array, Metric
 from competition.paths import Paths
-from competition.task import metric_of
+from competition.task import Task, metric_of, task_of
 from folds.table import read_groups
 from submissions.blend.bootstrap import bootstrap_scores, fast
 from submissions.config import load_config
-from submissions.run import BLEND, CHOICE, CROSS_FITTED, MANIFEST, STACK, read_manifest
+from submissions.run import BLEND, CHOICE, MANIFEST, STACK, read_manifest, scored_rows
 from submissions.words import number, table
 
 LONGEST = 50
@@ -38,6 +38,7 @@ LONGEST = 50
 class Labels:
     """Training rows to compare predictions on: labels and groups by id, and how the bootstrap draws and scores."""
 
+    task: Task
     y: pd.DataFrame
     groups: pd.Series
     metric: Metric
@@ -49,21 +50,21 @@ class Labels:
         """Ids of the rows that all have predicted; none where their outputs are others."""
         ids = self.y.index
         for each in predictions:
-            ids = ids.intersection(each.reindex(columns=self.y.columns).dropna().index)
+            ids = ids.intersection(each.reindex(columns=self.task.scored).dropna().index)
         return ids
 
     def drawn_scores(self, predictions: dict[str, pd.DataFrame], seed: int, n_rows: int | None = None) -> pd.DataFrame:
         """Scores on draws of the rows that all predict, group by group, (n_draws, n_predictions).
 
         Args:
-            predictions: id (its index) -> prediction per target, NaN where there is none.
+            predictions: id (its index) -> what the metric scores (`Task.scored`), NaN where there is nothing.
             n_rows: rows in a draw, on average; None for as many as there are.
         """
         ids = self.ids_of_all(list(predictions.values()))
         groups = pd.factorize(self.groups.loc[ids])[0]
         n_groups = None if n_rows is None else max(1, round(n_rows / len(ids) * (groups.max() + 1)))
         arrays = {name: self._of(table, ids) for name, table in predictions.items()}
-        y = self._of(self.y, ids)
+        y = self.y.loc[ids].to_numpy()
         return pd.DataFrame(bootstrap_scores(self.metric, y, arrays, groups, self.draws, seed, n_groups))
 
     def paired(self, this: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float, int] | None:
@@ -72,12 +73,12 @@ class Labels:
         if len(ids) < 2:
             return None
         drawn = self.drawn_scores({"this": this, "other": other}, self.seed)
-        first, second = (self.metric(self._of(self.y, ids), self._of(each, ids)) for each in (this, other))
+        first, second = (self.metric(self.y.loc[ids].to_numpy(), self._of(each, ids)) for each in (this, other))
         gain = first - second if self.metric.greater_is_better else second - first
         return gain, float((drawn["this"] - drawn["other"]).std()), len(ids)
 
     def _of(self, table: pd.DataFrame, ids: pd.Index) -> Array:
-        return table.loc[ids, self.y.columns].to_numpy()
+        return table.loc[ids, self.task.scored].to_numpy()
 
 
 def read_labels(name: str, seed: int | None = None) -> Labels:
@@ -87,6 +88,7 @@ def read_labels(name: str, seed: int | None = None) -> Labels:
     train = read_table(paths.train).set_index(competition.id)
     metric, file = metric_of(competition), competition.metric.rpartition(":")[0]
     return Labels(
+        task_of(competition),
         train[competition.targets],
         pd.Series(read_groups(paths.groups, list(train.index)), index=train.index),
         metric,
@@ -110,7 +112,7 @@ def differences(this: dict[str, Any], other: dict[str, Any], path: str = "") -> 
 
 def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: Labels, paths: Paths) -> str:
     """Scores, gains over `reference` and what differs from it, the latest of `runs` (name -> run.json) first."""
-    oof = {name: read_table(paths.run(name) / CROSS_FITTED, ["id"]).set_index("id") for name in runs}
+    oof = {name: scored_rows(paths.run(name), labels.task) for name in runs}
     rows, remarks, changed = [], [], []
     for name, run in reversed(runs.items()):
         gains = ["reference", ""]
@@ -118,7 +120,7 @@ def comparison(runs: dict[str, dict[str, Any]], reference: str, labels: Labels, 
             found = labels.paired(oof[name], oof[reference])
             gains = [number(found[0]), number(found[1])] if found else ["-", "-"]
             if found is None:
-                remarks.append(f"{name} has other targets or other rows, and is not compared.")
+                remarks.append(f"{name} has other targets, rows or classes, and is not compared.")
             elif found[2] < max(len(oof[name]), len(oof[reference])):
                 remarks.append(f"{name} is compared on the {found[2]} rows that both runs predict.")
             if run["tables"]["folds.csv"] != runs[reference]["tables"]["folds.csv"]:

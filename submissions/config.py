@@ -15,7 +15,7 @@ from competition.user_code import label
 from folds.config import FoldsConfig
 from models.config import Stages
 from submissions.blend.candidates import CANDIDATES
-from submissions.blend.postprocess import STEPS
+from submissions.blend.postprocess import FOR_NUMBERS, STEPS
 
 Blend = Literal[*CANDIDATES] | UserCode  # type: ignore[valid-type]
 Step = Literal[*STEPS, "known_labels"] | UserCode  # type: ignore[valid-type]
@@ -62,15 +62,16 @@ class SubmissionsConfig(StrictModel):
     """One more stack, `sklearn_stack`."""
     stack_features: bool = False
     """Whether stacks see RDKit's descriptors, the competition's numbers and the lengths of texts, too."""
-    postprocess: Annotated[list[Step], EachOnce] = ["average_equal_inputs", "clip"]
+    postprocess: Annotated[list[Step], EachOnce] | None = None
     """Steps on the chosen candidate's predictions, in this order, with four folds or more; each is kept for a target
-    where it gains out of fold by more than `margin` standard errors, isotonic by twice as many. `file.py:function` is
-    one of your own (`submissions/blend/postprocess.py`). known_labels (a test row whose input is in the training table
+    where it gains out of fold by more than `margin` standard errors, isotonic by twice as many. Unset: those that do
+    not bend the scale, average_equal_inputs and, of numbers, clip. `file.py:function` is one of your own
+    (`submissions/blend/postprocess.py`). known_labels (a test row whose input is in the training table
     gets its mean label there) cannot be scored: it is kept where it is named, and comes last."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        for key, named in (("candidates", {self.default, *self.candidates}), ("postprocess", self.postprocess)):
+        for key, named in (("candidates", {self.default, *self.candidates}), ("postprocess", self.postprocess or [])):
             labels = [label(each) for each in named]
             if twice := sorted({each for each in labels if labels.count(each) > 1}):
                 raise ValueError(f"{key}: two files have {', '.join(twice)}; rename one, since results go by this name")
@@ -91,6 +92,29 @@ class Config(StrictModel):
         if self.submissions.stack_features and not (inputs.smiles or inputs.text or inputs.numeric or inputs.features):
             raise ValueError("submissions.stack_features needs smiles, text, numeric or features in competition")
         return self
+
+    @model_validator(mode="after")
+    def _steps_make_sense(self) -> Self:
+        inputs, steps = self.competition, self.submissions.postprocess or []
+        if inputs.decides or inputs.problem_type == "multiclass":
+            what = "labels" if inputs.decides else "probabilities of several classes"
+            senseless = [step for step in steps if step != "known_labels"]
+        else:
+            what, of_numbers = "probabilities", inputs.problem_type in ("regression", "ordinal")
+            senseless = [step for step in steps if step in FOR_NUMBERS and not of_numbers]
+        if senseless:
+            raise ValueError(
+                f"submissions.postprocess: {', '.join(map(label, senseless))} is not for {what}; leave it out"
+            )
+        return self
+
+    @property
+    def postprocess(self) -> list[str]:
+        """The post-processing steps: those of the YAML, or the usual ones of the problem type."""
+        named, inputs = self.submissions.postprocess, self.competition
+        if named is not None or inputs.decides or inputs.problem_type == "multiclass":
+            return named or []
+        return ["average_equal_inputs", *(["clip"] if inputs.problem_type in ("regression", "ordinal") else [])]
 
 
 def load_config(name: str, seed: int | None = None) -> Config:

@@ -14,8 +14,8 @@ from competition.tables import INPUT_KEY
 from competition.user_code import label
 from submissions.blend import bootstrap, stacks
 from submissions.blend.candidates import Blend, Candidate
-from submissions.blend.crossfit import CrossFitted, Rule, cross_fit, decide, scores
-from submissions.blend.postprocess import apply_steps, stored_steps
+from submissions.blend.crossfit import CrossFitted, Rule, cross_fit, decide, labelled, scores
+from submissions.blend.postprocess import apply_all, stored_steps
 from submissions.blend.problem import Matrices
 from submissions.blend.stored import from_json, to_json
 from submissions.columns import jobs_of_columns
@@ -39,7 +39,7 @@ def rule_of(run: Run) -> Rule:
     settings, columns, metric = run.config.submissions, run.columns, run.metric
     draws = settings.bootstrap if bootstrap.fast(metric) else max(LEAST_DRAWS, settings.bootstrap // 10)
     rows = columns.y, columns.folds, columns.groups
-    return Rule(metric, *rows, label(settings.default), settings.margin, draws, run.config.competition.seed)
+    return Rule(metric, run.task, *rows, label(settings.default), settings.margin, draws, run.config.competition.seed)
 
 
 def fitted_file(name: str) -> str:
@@ -52,36 +52,54 @@ def cross_fitted_file(name: str) -> str:
     return f"cross_fitted/{name.replace(':', '.')}.parquet"
 
 
+def scored_file(name: str, decides: bool) -> str:
+    """What the metric scores of these: another file where that is labels."""
+    return cross_fitted_file(f"labels of {name}" if decides else name)
+
+
 def read_cross_fitted(run: Run, name: str) -> CrossFitted:
     """The predictions of a candidate for the training rows."""
     return CrossFitted.of(read_table(run.folder / cross_fitted_file(name)), run.columns.ids, len(run.task.outputs))
+
+
+def read_scored(run: Run, name: str) -> CrossFitted:
+    """What the metric scores of them."""
+    return CrossFitted.of(
+        read_table(run.folder / scored_file(name, run.task.decides)), run.columns.ids, len(run.task.scored)
+    )
 
 
 def fit_all(run: Run, candidates: dict[str, Candidate], m: Matrices) -> tuple[dict[str, Any], list[str], Any]:
     """Fit blends, or the stacks on the default blend, keep each with its predictions, and choose one.
 
     Returns:
-        The part of run.json, the files that were written, and the chosen one: by the rule of selection or, where it
-        stays at a default that is not among them, by the cross-fitted score.
+        The part of run.json, the files that were written, and the chosen one with its decision: by the rule of
+        selection or, where it stays at a default that is not among them, by the cross-fitted score.
     """
     rule, outputs, files = rule_of(run), run.task.outputs, list[str]()
-    fitted, found = dict[str, Any](), dict[str, dict[str, Any]]()
-    predictions = {} if rule.default in candidates else {rule.default: read_cross_fitted(run, rule.default)}
+    fitted, found, judged = dict[str, Any](), dict[str, dict[str, Any]](), dict[str, CrossFitted]()
+    if rule.default not in candidates:
+        judged[rule.default] = read_scored(run, rule.default)
     for name, candidate in candidates.items():
         one, rows = candidate.fit(m), cross_fit(candidate, m, run.plan.n_folds)
         if isinstance(one, stacks.Stack):  # a correction that no held-out row has tried has no score of its own
-            tried = (rows.cross_fitted != predictions[rule.default].cross_fitted)[rule.scored].any(axis=0)
+            default = read_cross_fitted(run, rule.default)
+            tried = (rows.cross_fitted != default.cross_fitted)[rule.scored].any(axis=0)
             one = replace(one, parts=[part if used else None for part, used in zip(one.parts, tried, strict=True)])
-            rows = replace(rows, in_sample=np.where(tried, rows.in_sample, predictions[rule.default].in_sample))
-        fitted[name], predictions[name] = one, rows
+            rows = replace(rows, in_sample=np.where(tried, rows.in_sample, default.in_sample))
+        decision = rule.decision(rows.cross_fitted, rule.scored)
+        fitted[name], judged[name] = (one, decision), rule.judged(rows)
         write_json(run.folder / fitted_file(name), to_json(one))
         write_table(run.folder / cross_fitted_file(name), rows.table(run.columns.ids, outputs))
-        files += [fitted_file(name), cross_fitted_file(name)]
+        write_table(
+            run.folder / scored_file(name, run.task.decides), judged[name].table(run.columns.ids, run.task.scored)
+        )
+        files += dict.fromkeys([fitted_file(name), cross_fitted_file(name), scored_file(name, run.task.decides)])
         base = getattr(one, "base", one)
         of_outputs = zip(outputs, base.weights.T.tolist(), strict=True) if isinstance(base, Blend) else []
         weights = {output: dict(zip(run.columns.names, row, strict=True)) for output, row in of_outputs}
-        found[name] = {"weights": weights, **scores(rule, rows)}
-    chosen, _, compared, same = decide(rule, predictions)
+        found[name] = {"weights": weights, "decision": to_json(decision), **scores(rule, judged[name])}
+    chosen, _, compared, same = decide(rule, judged)
     if chosen not in fitted:
         chosen = max([n for n in fitted if n not in same] or fitted, key=lambda n: rule.gain(compared[n].difference))
     described = {name: {**part, **asdict(compared[name])} for name, part in found.items()}
@@ -113,26 +131,29 @@ def candidate_of(run: Run, name: str) -> Callable[[Array, Array], Array]:
     return predict
 
 
-def submission_of(run: Run) -> Callable[[Array, list[str], Array], Array]:
-    """What predicts new rows, (n_rows, n_outputs): the chosen candidate with the post-processing that was kept.
+def submission_of(run: Run, decided: bool = True) -> Callable[[Array, list[str], Array], Array]:
+    """What predicts new rows: the chosen candidate with the post-processing that was kept and, last, its decision.
+
+    Args:
+        decided: False for predictions, (n_rows, n_outputs), where the metric scores labels.
 
     Returns:
         A function of P (n_rows, n_columns, n_outputs), each column the mean of its jobs; n_rows names of the rows'
         whole inputs (`INPUT_KEY`); and features (n_rows, n_features) as `submissions.stack_features` gives them.
     """
-    choice, targets = run.part(CHOICE), run.task.targets
-    named = {label(step): step for step in run.config.submissions.postprocess}
-    steps = [stored_steps(choice["postprocessing"][target], named) for target in targets]
+    choice, task = run.part(CHOICE), run.task
+    named = {label(step): step for step in run.config.postprocess}
+    steps = [stored_steps(choice["postprocessing"][target], named) for target in task.targets]
     chosen, known = candidate_of(run, choice["chosen"]), None
-    if KNOWN_LABELS in choice["files"]:
-        known = read_table(run.folder / KNOWN_LABELS, [INPUT_KEY]).set_index(INPUT_KEY)[targets]
+    decision = from_json(run.candidates[choice["chosen"]]["decision"]) if decided else None
+    if KNOWN_LABELS in choice["files"] and (decided or not task.decides):
+        known = read_table(run.folder / KNOWN_LABELS, [INPUT_KEY]).set_index(INPUT_KEY)[task.scored]
 
     def predict(P: Array, inputs: list[str], features: Array) -> Array:
-        y_pred = chosen(P, features)
-        y_pred = np.column_stack([apply_steps(of, y_pred[:, t], np.array(inputs)) for t, of in enumerate(steps)])
+        scored = labelled(decision, apply_all(steps, chosen(P, features), np.array(inputs)))
         if known is None:
-            return y_pred
+            return scored
         labels = known.reindex(index=inputs).to_numpy()
-        return np.where(np.isnan(labels), y_pred, labels)
+        return np.where(np.isnan(labels), scored, labels)
 
     return predict

@@ -44,12 +44,12 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     test_key = predict_jobs(replace(run.plan, jobs=jobs, paths=new), n_workers)
     kept = list(table[competition.id])
     features = features_of(config, new.test, new.cache)
-    y_pred = submission_of(run)(predictions_of(config, run.plan, test_key, kept), list(table[INPUT_KEY]), features)
+    scored = submission_of(run)(predictions_of(config, run.plan, test_key, kept), list(table[INPUT_KEY]), features)
     sample = pd.DataFrame({name: ids if name == competition.id else "" for name in stored["sample_columns"]})
-    file, means = folder / "submission.csv", stored["label_means"]
-    write_submission(file, sample, competition.id, run.task, kept, y_pred, means)
+    file, filling = folder / "submission.csv", run.filling(stored["label_means"])
+    write_submission(file, sample, competition.id, run.task, kept, scored, filling)
     if dropped:
-        print(f"{len(dropped)} rows cannot be read and get the mean of the training labels: {listed(dropped)}")
+        print(f"{len(dropped)} rows cannot be read and get {run.what_fills}: {listed(dropped)}")
     return file
 
 

@@ -4,8 +4,10 @@ Its folder, work/<name>/submissions/<run>/, holds
 
     run.json                  what the run is made of and what each step found; each step writes its part last
     oof.parquet, oof.csv      ids, folds, labels and the out-of-fold predictions of all columns
-    cross_fitted/             predictions of each candidate that the scores and the choice are computed from
-    cross_fitted.csv          predictions of the training rows by what was fitted and chosen without their fold
+    cross_fitted/             predictions of each candidate that the scores and the choice are computed from, and
+                              their labels where the metric scores these
+    cross_fitted.csv          what the metric scores of the training rows, by what was fitted and chosen without their
+                              fold
     blend.csv, stack.csv, submission.csv, spread.csv
 
 A notebook reads the latest run of a competition with
@@ -130,17 +132,23 @@ class Run:
         write_json(self.folder / MANIFEST, content)
         return self.part(step)
 
-    @property
-    def filling(self) -> list[float]:
+    def filling(self, label_means: list[float]) -> list[float]:
         """What rows that cannot be read get, (n_scored,): mean labels, shares of classes, or the commonest class."""
-        means = np.array(self.columns.label_means)
+        means = np.array(label_means)
         return list(self.task.likeliest(means[None])[0] if self.task.decides else means)
+
+    @property
+    def what_fills(self) -> str:
+        """The same in words."""
+        return "the commonest class" if self.task.decides else "the mean of the training labels"
 
     def write_submission(self, file: str, scored: Array) -> int:
         """Write labels or predictions (n_test_rows, n_scored), checked; returns how many rows were filled."""
         sample, columns, path = read_table(self.paths.sample), self.columns, self.folder / file
         id_column, task = self.config.competition.id, self.task
-        return write_submission(path, sample, id_column, task, columns.test_ids, scored, self.filling)
+        return write_submission(
+            path, sample, id_column, task, columns.test_ids, scored, self.filling(columns.label_means)
+        )
 
     @property
     def candidates(self) -> dict[str, Any]:
@@ -195,6 +203,16 @@ def latest_run(competition: str) -> Run:
     jobs = [j for n, key in keys.items() for j in jobs_of(n, config.stages[n], key, stored["n_folds"], paths)]
     made = Plan(jobs, keys, stored["n_folds"], stored["test_key"], dict(config.stages), config.competition, paths)
     return Run(stored["run"], stored["made_from"], folder, config, paths, made)
+
+
+def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
+    """What a finished run has had scored of each training row (index: its id), as `cross_fitted.csv` holds it.
+
+    No rows where it scored labels and `task` scores predictions, or the other way round.
+    """
+    is_same = read_manifest(folder, CHOICE)[CHOICE].get("decides", False) == task.decides
+    table = read_table(folder / CROSS_FITTED, ["id"]).set_index("id")
+    return table if is_same else table.head(0)
 
 
 def read_manifest(folder: Path, *steps: str) -> dict[str, Any]:

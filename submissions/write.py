@@ -18,13 +18,15 @@ from competition import command
 from competition.files import read_table, write_atomically, write_table
 from competition.metrics import Array
 from competition.tables import INPUT_KEY, own_rows
+from competition.task import Task
 from models.jobs.folder import read_predictions
 from models.jobs.plan import ALL
-from submissions.blend.crossfit import CrossFitted, Rule, compare, decide, standard_error
+from submissions.blend.crossfit import CrossFitted, Rule, compare, decide, mean_over_folds, standard_error
 from submissions.blend.postprocess import Inputs, Tried, choose_steps
+from submissions.blend.stored import from_json
 from submissions.columns import jobs_of_columns
-from submissions.fitted import KNOWN_LABELS, read_cross_fitted, rule_of, submission_of
-from submissions.run import BLEND, CHOICE, CROSS_FITTED, SPREAD_FILE, STACK, SUBMISSION_FILE, Run, at_work
+from submissions.fitted import KNOWN_LABELS, candidate_of, read_scored, rule_of, submission_of
+from submissions.run import BLEND, CHOICE, CROSS_FITTED, SPREAD_FILE, STACK, SUBMISSION_FILE, Run, at_work, scored_rows
 from submissions.stack_features import features_of
 from submissions.words import number
 
@@ -33,38 +35,47 @@ FEWEST_FOLDS = 4
 
 
 def write(run: Run) -> tuple[dict[str, Any], int]:
-    """Choose, write submission.csv; returns the choice and how many rows got the labels' mean."""
+    """Choose, write submission.csv; returns the choice and how many rows could not be read (`Run.filling`)."""
     for step in (BLEND, STACK) if run.config.submissions.stack else (BLEND,):
         run.part(step)
-    choice, columns = select(run), run.columns
     features = features_of(run.config, run.paths.test, run.paths.cache)
+    choice, columns = select(run, features), run.columns
     filled = run.write_submission(SUBMISSION_FILE, submission_of(run)(columns.test, columns.test_inputs, features))
-    _write_rows(run, SPREAD_FILE, columns.test_ids, spread(run, features))
+    _write_rows(run, SPREAD_FILE, columns.test_ids, spread(run, features), run.task.outputs)
     write_atomically(run.paths.latest_run, f"{run.name}\n")
     return choice, filled
 
 
-def select(run: Run) -> dict[str, Any]:
-    """The part `choice` of run.json, made or kept: every candidate against the default, post-processing, scores."""
+def select(run: Run, features: Array) -> dict[str, Any]:
+    """The part `choice` of run.json, made or kept: every candidate against the default, post-processing, scores.
+
+    `features`, (n_test_rows, n_features), are what a stack sees of the test rows.
+    """
     if part := run.kept(CHOICE):
         return part
-    rule, inputs, wanted = rule_of(run), np.array(run.columns.inputs), run.config.submissions.postprocess
+    rule, inputs, wanted, task = rule_of(run), np.array(run.columns.inputs), run.config.postprocess, run.task
     steps = [step for step in wanted if step != "known_labels"] if run.plan.n_folds >= FEWEST_FOLDS else []
-    predictions = {name: read_cross_fitted(run, name) for name in run.candidates}
+    predictions = {name: read_scored(run, name) for name in run.candidates}
     chosen, reason, compared, same = decide(rule, predictions)
     chain = choose_steps(rule, steps, predictions[chosen].cross_fitted, inputs, rule.scored)
     y_pred, chosen_without = without_each_fold(rule, predictions, steps, inputs)
-    _write_rows(run, CROSS_FITTED, run.columns.ids, y_pred)
-    tried = {target: [each.stored() for each in of] for target, of in zip(run.task.targets, chain.tried, strict=True)}
+    _write_rows(run, CROSS_FITTED, run.columns.ids, y_pred, task.scored)
+    tried = {target: [each.stored() for each in of] for target, of in zip(task.targets, chain.tried, strict=True)}
     files = [CROSS_FITTED]
     if "known_labels" in wanted:
         own = own_rows(read_table(run.paths.train))
-        write_table(run.folder / KNOWN_LABELS, own.groupby(INPUT_KEY, as_index=False)[run.task.targets].mean())
+        truth = pd.DataFrame(task.truth(own[task.targets].to_numpy(dtype=np.float64)), index=own[INPUT_KEY])
+        means = truth.groupby(level=0).mean().dropna(how="all")
+        known = task.likeliest(means.to_numpy()) if task.decides else means.to_numpy()
+        table = pd.DataFrame({INPUT_KEY: means.index}).join(pd.DataFrame(known, columns=task.scored))
+        write_table(run.folder / KNOWN_LABELS, table)
         files.append(KNOWN_LABELS)
         nan = float("nan")  # rows of one input share a fold: without the fold no label of theirs is known
         for of_target in tried.values():
             of_target.append(Tried("known_labels", True, nan, nan, nan, None).stored())
+    stages = {stage: rule.decided(run.columns.oof_of(stage)) for stage in run.config.stages}
     part = {
+        "decides": task.decides,
         "chosen": chosen,
         "default": rule.default,
         "reason": reason,
@@ -75,13 +86,20 @@ def select(run: Run) -> dict[str, Any]:
         "procedure": {
             "cross_fitted_score": _score(rule, y_pred),
             "standard_error": standard_error(rule, y_pred),
+            **mean_over_folds(rule, y_pred),
             "chosen_without_fold": chosen_without,
         },
+        "stages": {stage: {"cv_score": _score(rule, of), **mean_over_folds(rule, of)} for stage, of in stages.items()},
         "against": {
-            "best_single": _against_best_stage(run, rule, y_pred),
+            "best_single": _against_best_stage(rule, y_pred, stages),
             "previous_run": _against_previous(run, rule, y_pred),
         },
     }
+    if task.decides:
+        decision = from_json(run.candidates[chosen]["decision"])
+        labels = {"labels": run.columns.y, "out_of_fold": y_pred}
+        labels["test"] = decision.predict(candidate_of(run, chosen)(run.columns.test, features))
+        part["class_shares"] = {name: class_shares(task, of) for name, of in labels.items()}
     return run.keep(CHOICE, part, files)
 
 
@@ -91,8 +109,8 @@ def without_each_fold(
     """All that `select` does, repeated without each fold: predictions, and the candidate chosen without each fold.
 
     For fold k the candidate is chosen, and the steps on it are chosen and fitted, on the rows of the other folds, each
-    predicted without its own fold and fold k; the winner, refitted without fold k, predicts fold k. Rows with fold -1
-    are NaN.
+    predicted without its own fold and fold k; the winner, refitted without fold k, predicts fold k; where the metric
+    scores labels, a decision that was fitted on the other folds has made them. Rows with fold -1 are NaN.
     """
     y_pred, chosen_without = np.full(predictions[rule.default].in_sample.shape, np.nan), []
     for fold in range(len(predictions[rule.default].nested)):
@@ -105,7 +123,8 @@ def without_each_fold(
 
 
 def spread(run: Run, features: Array) -> Array:
-    """How far the models behind a submission disagree on each test row: its standard deviation, (n_rows, n_outputs).
+    """How far the models behind a submission disagree on each test row: its standard deviation, (n_rows, n_outputs),
+    of predictions also where labels are submitted.
 
     Each member is the submission as one model per column makes it: of one fold, and of the first, second and so on seed
     of every column; one with fewer seeds than another begins again. Refits are in no member. The number ranks rows that
@@ -114,7 +133,7 @@ def spread(run: Run, features: Array) -> Array:
     """
     ids, inputs = run.columns.test_ids, run.columns.test_inputs
     jobs = [[job for job in part if job.fold != ALL] for part in jobs_of_columns(run.config, run.plan).values()]
-    predict, members = submission_of(run), []
+    predict, members = submission_of(run, decided=False), []
     for member in range(max(map(len, jobs))):  # by seed, then fold: all have the same fold in a round
         files = [part[member % len(part)].test_file(run.plan.test_key) for part in jobs]
         columns = np.stack([read_predictions(file, ids, run.task.outputs) for file in files], axis=1)
@@ -122,9 +141,18 @@ def spread(run: Run, features: Array) -> Array:
     return np.std(members, axis=0, ddof=1)
 
 
-def _write_rows(run: Run, file: str, ids: list[str], values: Array) -> None:
-    table = pd.DataFrame(values, columns=run.task.outputs)
+def _write_rows(run: Run, file: str, ids: list[str], values: Array, names: list[str]) -> None:
+    table = pd.DataFrame(values, columns=names)
     write_table(run.folder / file, pd.concat([pd.Series(ids, name="id"), table], axis=1))
+
+
+def class_shares(task: Task, labels: Array) -> dict[str, dict[str, float]]:
+    """Target -> class -> its share of the labels (n_rows, n_targets) that are there."""
+    known = [column[~np.isnan(column)] for column in labels.T]
+    shares = [np.bincount(of.astype(np.int64), minlength=len(task.classes)) / max(1, len(of)) for of in known]
+    return {
+        name: dict(zip(task.classes, of.tolist(), strict=True)) for name, of in zip(task.targets, shares, strict=True)
+    }
 
 
 def _score(rule: Rule, y_pred: Array) -> float:
@@ -138,20 +166,19 @@ def _against(rule: Rule, y_pred: Array, name: str, other: Array) -> dict[str, An
     return {"name": name, "difference": paired.difference, "standard_error": paired.standard_error}
 
 
-def _against_best_stage(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any]:
+def _against_best_stage(rule: Rule, y_pred: Array, stages: dict[str, Array]) -> dict[str, Any]:
     """The same to the stage with the best score of its own; it was found on these rows, which favours it a little."""
-    scores = {stage: _score(rule, run.columns.oof_of(stage)) for stage in run.config.stages}
+    scores = {stage: _score(rule, of) for stage, of in stages.items()}
     best = max(scores, key=lambda stage: np.nan_to_num(rule.gain(scores[stage]), nan=-np.inf))
-    return {"cv_score": scores[best], **_against(rule, y_pred, best, run.columns.oof_of(best))}
+    return {"cv_score": scores[best], **_against(rule, y_pred, best, stages[best])}
 
 
 def _against_previous(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any] | None:
     """The same to the latest run before this one, on the rows of both; None where there is none, or other targets."""
     name = run.paths.latest_run.read_text(encoding="utf-8").strip() if run.paths.latest_run.exists() else run.name
-    file = run.paths.run(name) / CROSS_FITTED
-    if name == run.name or not file.exists():
+    if name == run.name or not (run.paths.run(name) / CROSS_FITTED).exists():
         return None
-    before = read_table(file, ["id"]).set_index("id").reindex(index=run.columns.ids, columns=run.task.outputs)
+    before = scored_rows(run.paths.run(name), run.task).reindex(index=run.columns.ids, columns=run.task.scored)
     return _against(rule, y_pred, name, before.to_numpy()) if before.notna().all(axis=1).any() else None
 
 
@@ -166,12 +193,17 @@ def describe(run: Run, choice: dict[str, Any]) -> list[str]:
     ]
     if run.plan.n_folds < FEWEST_FOLDS:
         lines.append(f"post-processing: none, since with fewer than {FEWEST_FOLDS} folds it has no honest score")
-    elif run.config.submissions.postprocess:
+    elif run.config.postprocess:
         lines.append(f"post-processing: {', '.join(kept) or 'no step gained enough to be kept'}")
     if KNOWN_LABELS in choice["files"]:
         known = read_table(run.folder / KNOWN_LABELS, [INPUT_KEY])[INPUT_KEY]
         n = int(pd.Series(run.columns.test_inputs).isin(known).sum())
         lines.append(f"known_labels: {n} test rows have the mean label of their input; no score here knows of it")
+    if shares := choice.get("class_shares"):
+        lines.append("shares of the classes in the training labels / out of fold / on test:")
+        for target, of_target in shares["labels"].items():
+            found = [" / ".join(f"{part[target][name]:.3f}" for part in shares.values()) for name in of_target]
+            lines.append(f"  {target}: {', '.join(map(' '.join, zip(of_target, found, strict=True)))}")
     for what, key in (("the best single stage", "best_single"), ("the run before", "previous_run")):
         found = choice["against"][key]
         if found and found["difference"] is not None:
@@ -188,7 +220,7 @@ def main() -> None:
         print("\n".join(describe(run, choice)))
         print(f"{SPREAD_FILE}: standard deviation of each row's prediction over seeds and folds")
         if filled:
-            print(f"{filled} test rows that cannot be read have the mean of the training labels and no spread")
+            print(f"{filled} test rows that cannot be read have {run.what_fills} and no spread")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from competition import command
 from competition.files import write_table
 from competition.user_code import label
 from submissions.blend.candidates import ALWAYS, CANDIDATES, candidate
-from submissions.blend.crossfit import compare, cross_fitted
+from submissions.blend.crossfit import compare, labelled, scored
 from submissions.blend.problem import Matrices
 from submissions.fitted import describe, fit_all, matrices_of, rule_of
 from submissions.run import BLEND, BLEND_FILE, OOF, OOF_TABLE, Run, at_work
@@ -30,7 +30,8 @@ def blend(run: Run) -> dict[str, Any]:
     for file in (OOF, OOF_TABLE):
         write_table(run.folder / file, table)
     part, files, chosen = fit_all(run, {label(named): candidate(named) for named in candidates_of(run, m)}, m)
-    run.write_submission(BLEND_FILE, chosen.predict(run.columns.test))
+    fitted, decision = chosen
+    run.write_submission(BLEND_FILE, labelled(decision, fitted.predict(run.columns.test)))
     return run.keep(BLEND, {**part, "drop_one": drop_one(run)}, [OOF, OOF_TABLE, BLEND_FILE, *files])
 
 
@@ -47,9 +48,9 @@ def drop_one(run: Run) -> dict[str, dict[str, float]]:
     columns, default = run.columns, candidate(run.config.submissions.default)
     stages = sorted(run.config.stages) if len(run.config.stages) > 1 else []
     kept = {"all stages": columns.oof, **{stage: columns.oof[:, ~columns.of(stage)] for stage in stages}}
-    y_pred = {name: cross_fitted(default, matrices_of(run, P), run.plan.n_folds) for name, P in kept.items()}
     rule = replace(rule_of(run), default="all stages")
-    compared = compare(rule, y_pred, rule.scored)
+    found = {name: scored(rule, default, matrices_of(run, P), run.plan.n_folds) for name, P in kept.items()}
+    compared = compare(rule, found, rule.scored)
     return {stage: asdict(compared[stage]) for stage in stages}
 
 

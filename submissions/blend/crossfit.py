@@ -3,6 +3,9 @@
 `in_sample_score`: weights and score on the same out-of-fold rows.
 `cross_fitted_score` of a candidate: every row is predicted by what was fitted without its fold.
 `cross_fitted_score` of the submission: the candidate that predicts a row was chosen without its fold, too.
+
+A metric of the kind `decisions` scores labels. What turns predictions into these is fitted like weights: on the same
+rows for the in-sample score, without the row's fold for all others.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from competition.files import derive_seed
-from competition.metrics import Array, Metric
+from competition.metrics import NUMBERS, Array, Metric
+from competition.task import Task
 from submissions.blend.bootstrap import bootstrap_scores
 from submissions.blend.candidates import Candidate
+from submissions.blend.decisions import Decision, fit_decision
 from submissions.blend.problem import NONE, Folds, Matrices
 
 LEAST_SHARE = 0.001
@@ -27,7 +32,7 @@ many rows a paired standard error is so small that gains without any use would b
 
 @dataclass(frozen=True)
 class CrossFitted:
-    """Predictions of one candidate for the training rows, NaN for rows with fold -1.
+    """Predictions of one candidate for the training rows, or what the metric scores of them; NaN for fold -1.
 
     in_sample: (n_rows, n_outputs), fitted on all rows.
     cross_fitted: (n_rows, n_outputs), each row by what was fitted without its fold.
@@ -81,6 +86,7 @@ class Rule:
     """
 
     metric: Metric
+    task: Task
     y: Array
     folds: NDArray[np.int64]
     groups: NDArray[np.int64]
@@ -98,6 +104,48 @@ class Rule:
         """A difference of scores as something that is above 0 where it is better."""
         return difference if self.metric.greater_is_better else -difference
 
+    def decision(self, y_pred: Array, which: NDArray[np.bool_]) -> Decision | None:
+        """What turns predictions into labels, fitted on the rows `which`; None where the metric scores predictions."""
+        return fit_decision(self.metric, self.task, self.y[which], y_pred[which]) if self.task.decides else None
+
+    def decided(self, y_pred: Array, which: NDArray[np.bool_] | None = None) -> Array:
+        """What the metric scores of the rows `which`, or all that have a fold, (n_rows, n_scored); NaN for the others.
+
+        `y_pred`, (n_rows, n_outputs), are predictions that were made without each row's fold; the rows of a fold are
+        decided on by the others of `which`.
+        """
+        which = self.scored if which is None else which
+        found = np.full((len(y_pred), len(self.task.scored)), np.nan)
+        for fold in np.unique(self.folds[which]):
+            own = which & (self.folds == fold)
+            found[own] = labelled(self.decision(y_pred, which & ~own), y_pred[own])
+        return found
+
+    def judged(self, part: CrossFitted) -> CrossFitted:
+        """What the metric scores of a candidate's predictions, each row decided on by what its part may know."""
+        if not self.task.decides:
+            return part
+        in_sample, cross_fitted = np.full((2, *self.y.shape), np.nan)
+        in_sample[self.scored] = labelled(self.decision(part.in_sample, self.scored), part.in_sample[self.scored])
+        nested = []
+        for fold, y_pred in enumerate(part.nested):
+            own, others = self.folds == fold, self.scored & (self.folds != fold)
+            cross_fitted[own] = labelled(self.decision(y_pred, others), part.cross_fitted[own])
+            nested.append(self.decided(y_pred, others))
+        return CrossFitted(in_sample, cross_fitted, np.stack(nested))
+
+
+def scored(rule: Rule, candidate: Candidate, m: Matrices, n_folds: int) -> Array:
+    """What the metric scores of a candidate, (n_rows, n_scored), each row by what was fitted without its fold."""
+    if rule.task.decides:  # decisions need the nested predictions, which cost as much again for each fold
+        return rule.judged(cross_fit(candidate, m, n_folds)).cross_fitted
+    return cross_fitted(candidate, m, n_folds)
+
+
+def labelled(decision: Decision | None, y_pred: Array) -> Array:
+    """What the metric scores of predictions (n_rows, n_outputs): labels where there is a decision, or themselves."""
+    return y_pred if decision is None else decision.predict(y_pred)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -109,7 +157,7 @@ class Comparison:
 
 
 def scores(rule: Rule, predictions: CrossFitted) -> dict[str, Any]:
-    """The two scores of a candidate, overall and, for a metric of columns, per target.
+    """The two scores of a candidate, overall and, for a metric of columns, per target; of what is `judged`.
 
     Its optimism is by how much the in-sample score looks better than the cross-fitted one, in the metric's unit.
     """
@@ -118,12 +166,27 @@ def scores(rule: Rule, predictions: CrossFitted) -> dict[str, Any]:
         y_pred = getattr(predictions, name)[rule.scored]
         found[f"{name}_score"] = rule.metric(y, y_pred)
         found[f"{name}_score_per_target"] = score_per_target(rule.metric, y, y_pred)
-    return found | {"optimism": rule.gain(found["in_sample_score"] - found["cross_fitted_score"])}
+    optimism = rule.gain(found["in_sample_score"] - found["cross_fitted_score"])
+    return {**found, "optimism": optimism, **mean_over_folds(rule, predictions.cross_fitted)}
 
 
 def score_per_target(metric: Metric, y: Array, y_pred: Array) -> list[float]:
     """Score of each target; empty for a metric of the user's own, which may need all columns."""
-    return [metric.one(y[:, t], y_pred[:, t]) for t in range(y.shape[1])] if metric.column else []
+    of_targets = y_pred.T if y_pred.shape == y.shape else [y_pred]
+    return [metric.one(*each) for each in zip(y.T, of_targets, strict=True)] if metric.column else []
+
+
+def mean_over_folds(rule: Rule, y_pred: Array) -> dict[str, float]:
+    """Of AUC and average precision, the mean of the scores within folds: it does not see that fold models are offset.
+
+    A fold in which a target has one class alone has no score of it; how many have not is `without_score`.
+    """
+    if rule.metric.kind != "ranks" or rule.metric.types == NUMBERS:
+        return {}
+    own = [rule.folds == fold for fold in np.unique(rule.folds[rule.scored])]
+    within = np.ma.masked_invalid([score_per_target(rule.metric, rule.y[rows], y_pred[rows]) for rows in own])
+    mean = float(np.ma.filled(within.mean(axis=0).mean(), np.nan))
+    return {"score_mean_over_folds": mean, "without_score": int(within.mask.sum())}
 
 
 def compare(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_]) -> dict[str, Comparison]:
@@ -149,11 +212,15 @@ def _drawn(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_]) 
 def least_gain(rule: Rule, score: float, which: NDArray[np.bool_]) -> float:
     """The smallest gain over `score`, the default's on the rows `which`, that is worth a switch.
 
-    The constant is the labels' mean, or median for absolute errors; a score that is not defined for it counts as 0.
+    The constant is the labels' mean, or median for absolute errors, or the shares of the classes, or the commonest one;
+    a score that is not defined for it counts as 0.
     """
-    y = np.ma.masked_invalid(rule.y[which])
+    y = np.ma.masked_invalid(rule.task.truth(rule.y[which]))
     middle = np.ma.median(y, axis=0) if rule.metric.per_target == "absolute" else y.mean(axis=0)
-    constant = rule.metric(rule.y[which], np.tile(middle.filled(np.nan), (len(y), 1)))
+    known = middle.filled(np.nan)[None]
+    constant = rule.metric(
+        rule.y[which], np.repeat(rule.task.likeliest(known) if rule.task.decides else known, len(y), 0)
+    )
     return LEAST_SHARE * abs(score - (constant if np.isfinite(constant) else 0.0))
 
 

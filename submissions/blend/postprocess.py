@@ -132,6 +132,8 @@ STEPS: dict[str, Fit] = {
     "round": _round,
     "average_equal_inputs": lambda y_pred, y: MeanOfEqualInputs(),
 }
+FOR_NUMBERS = ("clip", "shift_scale", "round")
+"""Steps that make no sense of probabilities."""
 
 
 def fit_step(named: str, y_pred: Array, y: Array) -> Step | None:
@@ -165,6 +167,12 @@ def apply_steps(steps: dict[str, Step], y_pred: Array, inputs: Inputs) -> Array:
     return y_pred
 
 
+def apply_all(steps: list[dict[str, Step]], y_pred: Array, inputs: Inputs) -> Array:
+    """Predictions (n_rows, n_outputs) after the fitted steps of each target; none of a target with several outputs."""
+    of_targets = {t: apply_steps(of, y_pred[:, t], inputs) for t, of in enumerate(steps) if of}
+    return np.column_stack([of_targets.get(t, column) for t, column in enumerate(y_pred.T)])
+
+
 @dataclass(frozen=True)
 class Tried:
     """A step of one target.
@@ -195,25 +203,25 @@ def stored_steps(tried: list[dict[str, Any]], named: dict[str, str]) -> dict[str
 class Chain:
     """The steps of all targets, each tried in turn.
 
-    cross_fitted: (n_rows, n_targets), each row after steps that were fitted without its fold; NaN where none was tried.
+    cross_fitted: (n_rows, n_outputs), each row after steps that were fitted without its fold; NaN where none was tried.
     """
 
     tried: list[list[Tried]]
     cross_fitted: Array
 
     def apply(self, y_pred: Array, inputs: Inputs) -> Array:
-        """Predictions (n_rows, n_targets) after the steps that were kept."""
+        """Predictions (n_rows, n_outputs) after the steps that were kept."""
         kept = [{each.step: each.fitted for each in tried if each.fitted is not None} for tried in self.tried]
-        return np.column_stack([apply_steps(steps, y_pred[:, t], inputs) for t, steps in enumerate(kept)])
+        return apply_all(kept, y_pred, inputs)
 
 
 def choose_steps(rule: Rule, names: list[str], y_pred: Array, inputs: Inputs, which: NDArray[np.bool_]) -> Chain:
     """Try steps on the rows `which`, in order, and fit those that are kept on all of them; no other label is read.
 
-    `y_pred`, (n_rows, n_targets), are predictions that were made without each row's fold.
+    `y_pred`, (n_rows, n_outputs), are predictions that were made without each row's fold.
     """
     y_pred, chain = np.where(which[:, None], y_pred, np.nan), []
-    for t in range(y_pred.shape[1]):
+    for t in range(rule.y.shape[1]):
         y, before, kept, tried = rule.y[:, t], y_pred[:, t], list[str](), list[Tried]()
         judged = slice(t, t + 1) if rule.metric.column else slice(None)
         for name in names:

@@ -20,6 +20,7 @@ from competition import command
 from competition.errors import SubmissionError
 from competition.files import read_json, read_table, read_text_table, write_table
 from competition.paths import Bundle
+from competition.task import from_sample, to_sample
 from submissions.kernel.sandbox import make_sandbox, run_notebook
 from submissions.kernel.wheels import PYTHON, download, image_packages
 from submissions.predict import predict
@@ -80,17 +81,21 @@ def hidden_test(run: Run, n_rows: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def compare(run: Run, notebook: Path, here: Path) -> None:
-    """Hold the notebook's predictions against those made here, and against the means in a row that cannot be read."""
-    competition = run.config.competition
-    found, expected = (read_table(file, [competition.id]).set_index(competition.id) for file in (notebook, here))
+    """Hold the notebook's predictions or labels against those made here, and against what fills a row that cannot be
+    read."""
+    competition, task = run.config.competition, run.task
+    found, expected = (read_text_table(file).set_index(competition.id) for file in (notebook, here))
     if UNREADABLE in found.index:
-        expected.loc[UNREADABLE] = dict(zip(competition.columns_in_sample, run.stored["label_means"], strict=True))
-    deviations = np.nanstd(read_table(run.paths.train)[competition.targets], axis=0)
-    rounded = 10.0 ** (1 - DIGITS) * expected.abs()  # one in the last digit that is written
-    off = ((found - expected).abs() - rounded).max(skipna=False) / np.where(deviations, deviations, 1.0)
+        filling = to_sample(task, np.array([run.filling(run.stored["label_means"])])).astype(str)
+        expected.loc[UNREADABLE, list(filling)] = filling.to_numpy()[0]
+    theirs, ours = (from_sample(task, table) for table in (found, expected.loc[found.index]))
+    labels = read_table(run.paths.train)[competition.targets].to_numpy(dtype=np.float64)
+    deviations = np.nanstd(labels if task.decides else task.truth(labels), axis=0)
+    rounded = 10.0 ** (1 - DIGITS) * np.abs(ours)  # one in the last digit that is written
+    off = (np.abs(theirs - ours) - rounded).max(axis=0) / np.where(deviations, deviations, 1.0)
     if not (off <= TOLERANCE).all():
         raise SubmissionError(
-            f"The notebook's predictions differ from those of ./run.sh predict by up to {off.max(skipna=False):.3g} "
+            f"The notebook's predictions differ from those of ./run.sh predict by up to {off.max():.3g} "
             f"standard deviations of the labels, more than {TOLERANCE:g}. Pack it again."
         )
-    print(f"{', '.join(off.index)}: the same as ./run.sh predict, to {TOLERANCE:g} standard deviations")
+    print(f"{', '.join(map(str, found))}: the same as ./run.sh predict, to {TOLERANCE:g} standard deviations")

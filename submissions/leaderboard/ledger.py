@@ -17,8 +17,9 @@ from competition.config import StrictModel, validate
 from competition.errors import ConfigError
 from competition.files import read_table, read_text_table, sha256_of, write_table
 from competition.paths import Paths, shown
-from submissions.fitted import cross_fitted_file
-from submissions.run import BLEND, BLEND_FILE, CHOICE, CROSS_FITTED, STACK, STACK_FILE, SUBMISSION_FILE, read_manifest
+from competition.task import Task
+from submissions.fitted import scored_file
+from submissions.run import BLEND, BLEND_FILE, CHOICE, STACK, STACK_FILE, SUBMISSION_FILE, read_manifest, scored_rows
 
 BY_HAND = "by hand"
 """`ref` of a file that this program did not send."""
@@ -124,10 +125,14 @@ def scores_of(run: Path, step: str = CHOICE) -> dict[str, Any]:
     return made | {"cv_score": found["cross_fitted_score"], **scores}
 
 
-def out_of_fold(paths: Paths, one: Submission) -> pd.DataFrame:
-    """Id (its index) -> the cross-fitted prediction of each output; a DataError where its run is gone."""
+def out_of_fold(paths: Paths, one: Submission, task: Task) -> pd.DataFrame:
+    """Id (its index) -> what the metric scores of it, cross-fitted; a DataError where its run is gone.
+
+    No rows where the run scored labels and `task` scores predictions, or the other way round.
+    """
     run = paths.run(one.run or "no run")
-    if read_manifest(run, CHOICE)[CHOICE]["chosen"] == one.chosen:
-        return read_table(run / CROSS_FITTED, ["id"]).set_index("id")
-    table = read_table(run / cross_fitted_file(one.chosen)).set_index("id")
+    table = scored_rows(run, task)
+    if read_manifest(run, CHOICE)[CHOICE]["chosen"] == one.chosen or table.empty:
+        return table
+    table = read_table(run / scored_file(one.chosen, task.decides)).set_index("id")
     return table.filter(regex="^cross_fitted ").rename(columns=lambda name: name.removeprefix("cross_fitted "))

@@ -29,7 +29,7 @@ from competition.files import derive_seed, read_json, read_table
 from competition.metrics import Metric
 from competition.paths import Paths, shown
 from competition.plots import new_figure, save_figure
-from competition.task import metric_of
+from competition.task import metric_of, task_of
 from submissions.compare import Labels, read_labels
 from submissions.leaderboard.ledger import BY_HAND, Submission, named, out_of_fold, read, write
 from submissions.words import number
@@ -79,7 +79,8 @@ def page(competition: str, public_share: float) -> str:
     files, oof = distinct(known), dict[str, pd.DataFrame]()
     for one in files:
         with suppress(DataError):  # a file of no run, or of one that was deleted
-            oof[one.submission] = out_of_fold(paths, one)
+            oof[one.submission] = out_of_fold(paths, one, task_of(settings))
+    oof = {name: table for name, table in oof.items() if len(table)}
     scores = pd.DataFrame([one.model_dump() for one in files], columns=["submission", *BOARDS]).set_index("submission")
     scores, public = scores.astype(float), pd.DataFrame()
     said = rank_correlations(scores)

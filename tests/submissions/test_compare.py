@@ -17,6 +17,7 @@ from competition.errors import ConfigError, DataError
 from competition.files import read_json, read_table, sha256_of, write_json, write_table
 from competition.metrics import METRICS
 from competition.paths import Paths
+from competition.task import Task
 from submissions import compare
 from submissions.compare import Labels, differences
 from tests.submissions.fakes import TARGETS, fake_competition, run_steps, with_setting
@@ -30,7 +31,7 @@ def table_of(values: np.ndarray, ids: list[str] | None = None) -> pd.DataFrame:
 
 def labels_of(y: np.ndarray, metric: str, draws: int = 2000) -> Labels:
     table = table_of(y)
-    return Labels(table, pd.Series(range(len(y)), index=table.index), METRICS[metric], draws, 0)
+    return Labels(Task(list(table)), table, pd.Series(range(len(y)), index=table.index), METRICS[metric], draws, 0)
 
 
 def test_a_paired_difference_and_its_error_by_hand() -> None:

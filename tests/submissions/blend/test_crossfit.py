@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from competition.metrics import METRICS
+from competition.task import Task
 from submissions.blend.candidates import ALWAYS, CANDIDATES, Candidate
 from submissions.blend.crossfit import (
     Comparison,
@@ -42,7 +43,9 @@ def all_cross_fitted(m: Matrices, names: list[str] = IN_A_RUN, n_folds: int = 5)
 
 def rule(y: np.ndarray, folds: np.ndarray, metric: str = "rmse", margin: float = 1.0, draws: int = 300) -> Rule:
     groups = np.arange(len(folds))
-    return Rule(METRICS[metric], y.reshape(len(folds), -1), folds, groups, "shrunk_ridge", margin, draws, 0)
+    y = y.reshape(len(folds), -1)
+    task = Task([f"y{t}" for t in range(y.shape[1])])
+    return Rule(METRICS[metric], task, y, folds, groups, "shrunk_ridge", margin, draws, 0)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from competition.errors import ConfigError
 from competition.files import write_json
 from competition.metrics import METRICS
 from competition.paths import Paths
+from competition.task import Task
 from submissions.compare import Labels
 from submissions.leaderboard import overview
 from submissions.leaderboard.ledger import BY_HAND, read, write
@@ -64,7 +65,7 @@ def test_every_submission_is_a_row_with_what_chance_does_and_what_to_select(said
 def labels_of(y: np.ndarray, rows_per_group: int = 1) -> Labels:
     ids = [f"r{i}" for i in range(len(y))]
     groups = pd.Series(np.arange(len(y)) // rows_per_group, index=ids)
-    return Labels(pd.DataFrame({"height": y}, index=ids), groups, METRICS["mae"], 1000, 0)
+    return Labels(Task(["height"]), pd.DataFrame({"height": y}, index=ids), groups, METRICS["mae"], 1000, 0)
 
 
 def predictions(values: np.ndarray) -> pd.DataFrame:

@@ -1,0 +1,140 @@
+"""Labels: cuts by hand, what is told to a cut and what is not, and metrics by what they reward."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from scipy.special import expit, softmax
+
+from competition.metrics import Metric, named_metric
+from competition.task import Task
+from submissions.blend.decisions import CutPoints, Offsets, Thresholds, fit_decision, plain_decision
+from submissions.blend.stored import from_json, to_json
+
+
+def task(problem_type: str, n_classes: int = 2, n_targets: int = 1) -> Task:
+    names = [f"t{t}" for t in range(n_targets)]
+    return Task(names, None, problem_type, [str(c) for c in range(n_classes)], decides=True)
+
+
+def made_up(problem_type: str, n: int = 2000, seed: int = 0) -> tuple[Task, np.ndarray, np.ndarray]:
+    """A task, labels and what is really known of them: probabilities, or mean grades."""
+    rng = np.random.default_rng(seed)
+    if problem_type == "multiclass":
+        p = softmax(rng.normal(size=(n, 4)) * 1.5 + [1.5, 0, 0, -1], axis=1)
+        return task("multiclass", 4), (p.cumsum(axis=1) < rng.random((n, 1))).sum(axis=1)[:, None].astype(float), p
+    if problem_type == "ordinal":
+        grade = rng.normal(1.5, 1.0, size=(n, 1))
+        return task("ordinal", 5), np.clip(np.round(grade + 0.7 * rng.normal(size=(n, 1))), 0, 4), grade * 0.6 + 0.8
+    n_targets = 3 if problem_type == "multilabel" else 1
+    p = expit(rng.normal(-2.0, 1.5, size=(n, n_targets)))
+    y = (rng.random(p.shape) < p).astype(float)
+    y[rng.random(y.shape) < 0.2 * (n_targets > 1)] = np.nan
+    return task(problem_type, 2, n_targets), y, p
+
+
+def test_labels_by_hand() -> None:
+    assert Thresholds(np.array([0.3, 0.7])).predict(np.array([[0.3, 0.69], [0.29, 0.7]])).tolist() == [[1, 0], [0, 1]]
+    p = np.array([[0.5, 0.3, 0.2], [0.4, 0.0, 0.6]])
+    assert Offsets(np.log([2.0, 1.0, 1.0])).predict(p).tolist() == [[1], [2]]  # 0.25 < 0.3, 0.2 < 0.6
+    assert CutPoints(np.array([0.2, 1.9])).predict(np.array([[0.1], [0.2], [1.8], [5.0]])).tolist() == [
+        [0],
+        [1],
+        [1],
+        [2],
+    ]
+
+
+@pytest.mark.parametrize("problem_type", ["binary", "multilabel", "multiclass", "ordinal"])
+def test_the_plain_decision_is_the_likeliest_class(problem_type: str) -> None:
+    known, _, y_pred = made_up(problem_type, 200)
+    np.testing.assert_array_equal(plain_decision(known).predict(y_pred), known.likeliest(y_pred))
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "metric"),
+    [
+        ("binary", "f1"), ("binary", "mcc"), ("multilabel", "f1_macro"), ("multilabel", "f1_micro"),
+        ("multiclass", "f1_macro"), ("multiclass", "balanced_accuracy"), ("ordinal", "quadratic_kappa"),
+    ],
+)  # fmt: skip
+def test_labels_of_other_rows_are_better_than_the_likeliest_ones(problem_type: str, metric: str) -> None:
+    (known, y, y_pred), (_, y_new, new) = made_up(problem_type), made_up(problem_type, 20_000, seed=1)
+    score = named_metric(metric, problem_type)
+    decision = fit_decision(score, known, y, y_pred)
+    assert score(y_new, decision.predict(new)) > score(y_new, known.likeliest(new)) + 0.01
+    assert to_json(from_json(to_json(decision))) == to_json(decision)
+    alone = np.vstack([decision.predict(new[[i]]) for i in range(50)])
+    np.testing.assert_array_equal(alone, decision.predict(new[:50]))
+
+
+def test_the_threshold_of_f1_is_half_the_best_f1() -> None:
+    """Of probabilities that hold: Lipton, Elkan and Naryanaswamy, 2014."""
+    known, y, p = made_up("binary", 50_000)
+    score = named_metric("f1", "binary")
+    decision = fit_decision(score, known, y, p)
+    assert decision.cuts[0] == pytest.approx(score(y, decision.predict(p)) / 2, abs=0.02)
+
+
+def test_accuracy_asks_for_the_likeliest_class() -> None:
+    known, y, p = made_up("multiclass", 20_000)
+    decision = fit_decision(named_metric("accuracy", "multiclass"), known, y, p)
+    assert (decision.predict(p) == known.likeliest(p)).mean() > 0.99
+
+
+def test_probabilities_that_a_stage_bends_are_mended_by_the_labels() -> None:
+    known, y, p = made_up("binary", 5000)
+    bent = expit(3 * np.log(p / (1 - p)) + 8)  # as class weights do
+    score = named_metric("f1", "binary")
+    straight, mended = (score(y, fit_decision(score, known, y, each).predict(each)) for each in (p, bent))
+    assert mended == pytest.approx(straight, abs=0.01)
+    assert score(y, known.likeliest(bent)) < straight - 0.1
+
+
+def test_cut_points_rise() -> None:
+    known, y, grades = made_up("ordinal", 300)
+    for metric in ("quadratic_kappa", "f1_macro", "accuracy"):
+        cuts = fit_decision(named_metric(metric, "ordinal"), known, y, grades).cuts
+        assert (np.diff(cuts) >= 0).all()
+
+
+def test_a_metric_of_the_users_own_is_asked_for_labels_of_all_targets() -> None:
+    seen = []
+
+    def score(y_true: np.ndarray, labels: np.ndarray) -> float:
+        seen.append(labels)
+        return float(np.nanmean((y_true == labels) * np.where(y_true == 1, 5.0, 1.0)))
+
+    known, y, p = made_up("multilabel")
+    metric = Metric("mine", True, None, score, kind="decisions")
+    decision = fit_decision(metric, known, y, p)
+    assert {each.shape for each in seen} == {y.shape}
+    assert set(np.unique(seen)) == {0.0, 1.0}
+    assert decision.cuts == pytest.approx([1 / 6] * 3, abs=0.08)  # a positive is worth five negatives
+
+
+def test_a_target_with_one_class_or_without_labels_keeps_a_sensible_threshold() -> None:
+    known, y, p = made_up("multilabel", 200)
+    y[:, 0], y[:, 1] = 0.0, np.nan
+    cuts = fit_decision(named_metric("f1_macro", "multilabel"), known, y, p).cuts
+    assert np.isfinite(cuts).all()
+
+
+def test_constant_predictions_get_one_label() -> None:
+    known, y, _ = made_up("multiclass", 100)
+    decision = fit_decision(named_metric("f1_macro", "multiclass"), known, y, np.full((100, 4), 0.25))
+    assert len(np.unique(decision.predict(np.full((3, 4), 0.25)))) == 1
+
+
+def test_no_fit_takes_long() -> None:
+    started = time.process_time()
+    for problem_type, metric in (
+        ("multilabel", "f1_macro"),
+        ("multiclass", "f1_macro"),
+        ("ordinal", "quadratic_kappa"),
+    ):
+        known, y, p = made_up(problem_type, 5000)
+        fit_decision(named_metric(metric, problem_type), known, y, p)
+    assert time.process_time() - started < 1
