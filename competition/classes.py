@@ -11,6 +11,9 @@ MISSING = {"", "na", "n/a", "nan", "null", "none"}
 """Cells without a number or label, in small letters; beside names, None and NA may be names of classes, too."""
 
 
+BOOLEANS = {spelling(word): word for word in ("true", "false") for spelling in (str.capitalize, str.upper)}
+
+
 def class_name(cell: str) -> str:
     """A label as it is told from others: without blanks around it, a whole number without decimals."""
     return re.sub(r"^([+-]?\d+)\.0*$", r"\1", cell.strip())
@@ -25,7 +28,10 @@ def class_names(labels: pd.DataFrame) -> list[str]:
 
 
 def class_numbers(cells: pd.Series, classes: list[str]) -> tuple[pd.Series, pd.Series]:
-    """The number of each cell's label in `classes`, NaN where there is none; and which cells hold another label."""
-    names = cells.map(class_name)
-    numbers = names.map({name: float(i) for i, name in enumerate(classes)})
+    """The number of each cell's label in `classes`, NaN where there is none; and which cells hold another label.
+
+    Booleans are read in capitals and small letters, as languages write them.
+    """
+    names = cells.map(class_name).replace(BOOLEANS)
+    numbers = names.map({BOOLEANS.get(name, name): float(i) for i, name in enumerate(classes)})
     return numbers.astype(float), numbers.isna() & ~names.str.lower().isin(MISSING)

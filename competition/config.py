@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
-from competition.classes import class_names
+from competition.classes import class_name, class_names
 from competition.errors import ConfigError
 from competition.files import read_text_table
 from competition.metrics import ALIASES, METRICS, ProblemType, named_metric, top_of
@@ -39,8 +49,8 @@ def _each_once(values: list[Any]) -> list[Any]:
     return values
 
 
-N_CLASSES: dict[ProblemType, Literal["none", "two", "two or more"]] = {
-    "regression": "none", "binary": "two", "multilabel": "two", "multiclass": "two or more", "ordinal": "two or more",
+N_CLASSES: dict[ProblemType, Literal["no", "two", "two or more"]] = {
+    "regression": "no", "binary": "two", "multilabel": "two", "multiclass": "two or more", "ordinal": "two or more",
 }  # fmt: skip
 GivenPath = Annotated[Path, AfterValidator(_beside_yaml)]
 """A file or folder that a YAML names, relative to the YAML. `validate` makes it absolute; nothing else does."""
@@ -48,6 +58,8 @@ UserCode = Annotated[str, AfterValidator(_named_in_file)]
 """`file.py:name`, the user's own function or class, relative to the YAML (`competition.user_code` loads it)."""
 EachOnce = AfterValidator(_each_once)
 """Of a list whose entries must differ."""
+ClassName = Annotated[str, BeforeValidator(lambda label: class_name(str(label)))]
+"""A label as `competition.classes` tells it from others; a YAML may have numbers and booleans."""
 
 
 GONE = dict.fromkeys(
@@ -101,7 +113,7 @@ class CompetitionConfig(StrictModel):
     problem_type: ProblemType = "regression"
     """What a target is: a number; one of two classes (binary); of several (multiclass); several targets of two classes
     each, some missing (multilabel); one of few ordered grades (ordinal)."""
-    classes: Annotated[list[str], EachOnce] = []
+    classes: Annotated[list[ClassName], EachOnce] = []
     """Labels of all targets: the negative one first, grades from the lowest. Unset: those of the training table,
     sorted."""
     submission_columns: list[str] | None = None
@@ -166,44 +178,60 @@ class CompetitionConfig(StrictModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> CompetitionConfig:
-        labels = [*self.targets, *self.auxiliary_targets]
-        roles = [self.id, *labels, *self.inputs, *filter(None, (self.weight, self.fold_column))]
-        ours, needed = named_metric(self.metric, self.problem_type), N_CLASSES[self.problem_type]
-        n_in_sample, n_classes, several = len(self.columns_in_sample), len(self.classes), len(self.targets) > 1
-        column_per_class = n_in_sample == n_classes > 1 and not several
-        asks_for_all = self.problem_type == "multiclass" and not self.decides and not top_of(self.metric)
-        wrong = {f"the column {name!r} has several roles; give it one": roles.count(name) > 1 for name in roles}
-        wrong |= {
-            f"extra_train.columns names {name!r}, which is neither an input nor a target": True
-            for extra in self.extra_train
-            for name in extra.columns
-            if name not in self.inputs + labels
-        }
-        wrong |= {
-            "no column may begin with '__' or 'feature ', and no target may be called id or fold: such names are ours":
-                any(name.startswith(("__", "feature ")) for name in roles) or bool({"id", "fold"} & {*self.targets}),
-            "submission_columns must name one column per target, or one per class of a single target":
-                not column_per_class and n_in_sample != len(self.targets),
-            f"the metric {self.metric} scores the probability of each class; name the sample's columns, one per class, "
-            "in submission_columns": asks_for_all and not column_per_class,
-            f"problem_type {self.problem_type} has one target; several are multilabel":
-                several and self.problem_type in ("binary", "multiclass", "ordinal"),
-            f"problem_type {self.problem_type} takes {needed} classes; found {n_classes} ("
-            f"{', '.join(self.classes[:5]) or 'none'}), in the training table where classes is unset":
-                n_classes < 2 if needed == "two or more" else n_classes != {"none": 0, "two": 2}[needed],
-            f"the metric {self.metric} scores {' or '.join(ours.types if ours else ())}, and problem_type is "
-            f"{self.problem_type}": ours is not None and self.problem_type not in ours.types,
-            "needs must be set for a metric of your own on classes, and not otherwise":
-                (self.needs is None) != (ours is not None or self.problem_type == "regression"),
-            f"group is {self.group!r}, and must not be the id, a target or a numeric column":
-                self.group in (self.id, *labels, *self.numeric),
-            "greater_is_better must be set for a metric of your own": ours is None and self.greater_is_better is None,
-            f"greater_is_better contradicts the metric {self.metric}; remove it":
-                ours is not None and self.greater_is_better not in (None, ours.greater_is_better),
-        }  # fmt: skip
-        if mistakes := [message for message, is_wrong in wrong.items() if is_wrong]:
+        if mistakes := [*self._mistakes_in_columns(), *self._mistakes_in_classes(), *self._mistakes_in_metric()]:
             raise ValueError("; ".join(mistakes))
         return self
+
+    def _mistakes_in_columns(self) -> Iterator[str]:
+        labels = [*self.targets, *self.auxiliary_targets]
+        roles = [self.id, *labels, *self.inputs, *filter(None, (self.weight, self.fold_column))]
+        for name in dict.fromkeys(roles):
+            if roles.count(name) > 1:
+                yield f"the column {name!r} has several roles; give it one"
+        for name in {name: None for extra in self.extra_train for name in extra.columns}:
+            if name not in self.inputs + labels:
+                yield f"extra_train.columns names {name!r}, which is neither an input nor a target"
+        if any(name.startswith(("__", "feature ")) for name in roles) or {"id", "fold"} & {*self.targets}:
+            yield "no column may begin with '__' or 'feature ', and no target may be called id or fold: such are ours"
+        if self.group in (self.id, *labels, *self.numeric):
+            yield f"group is {self.group!r}, and must not be the id, a target or a numeric column"
+
+    def _mistakes_in_classes(self) -> Iterator[str]:
+        kind, needed = f"problem_type {self.problem_type}", N_CLASSES[self.problem_type]
+        n_targets, n_classes, n_in_sample = len(self.targets), len(self.classes), len(self.columns_in_sample)
+        if n_targets > 1 and self.problem_type not in ("regression", "multilabel"):
+            yield f"{kind} has one target, and targets names {n_targets}; several of two classes are multilabel"
+        if n_classes < 2 if needed == "two or more" else n_classes != {"no": 0, "two": 2}[needed]:
+            found = f"{n_classes} ({', '.join(self.classes[:5])}{', ...' * (n_classes > 5)})" if n_classes else "none"
+            yield f"{kind} takes {needed} classes, and classes, or where it is unset the training labels, are {found}"
+        per_class = n_classes if n_targets == 1 else 0
+        if n_in_sample not in (n_targets, per_class):
+            either = f", or {per_class}, one per class" * bool(per_class)
+            yield f"submission_columns names {n_in_sample} columns, and must name {n_targets}, one per target{either}"
+        if top_of(self.metric) and (of_words := [name for name in self.classes if len(name.split()) > 1]):
+            yield f"{self.metric} is submitted as classes between spaces, and the class {of_words[0]!r} has one in it"
+
+    def _mistakes_in_metric(self) -> Iterator[str]:
+        ours = named_metric(self.metric, self.problem_type)
+        asks_for_all = self.problem_type == "multiclass" and not self.decides and not top_of(self.metric)
+        if ours and self.problem_type not in ours.types:
+            yield (
+                f"the metric {self.metric} scores problem_type {', '.join(ours.types)}, and this is "
+                f"{self.problem_type}; change one of the two"
+            )
+        elif asks_for_all and len(self.columns_in_sample) == len(self.targets):
+            yield (
+                f"the metric {self.metric} scores the probability of each class; name the sample's columns, one per "
+                "class in their order, in submission_columns"
+            )
+        if (self.needs is None) != (ours is not None or self.problem_type == "regression"):
+            yield "needs must be set for a metric of your own on classes, and not otherwise"
+        if self.needs == "probabilities" and self.problem_type == "ordinal":
+            yield "needs must be classes for problem_type ordinal, whose predictions are no probabilities"
+        if ours is None and self.greater_is_better is None:
+            yield "greater_is_better must be set for a metric of your own"
+        if ours and self.greater_is_better not in (None, ours.greater_is_better):
+            yield f"greater_is_better contradicts the metric {self.metric}; remove it"
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -215,6 +243,12 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         if twice := [key for key in keys if keys.count(key) > 1]:
             raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} stands twice", node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+_UniqueKeyLoader.yaml_implicit_resolvers = {  # yes, no, on and off may name classes: as in YAML 1.2 they are text
+    letter: [each for each in resolvers if letter in "tTfF" or each[0] != "tag:yaml.org,2002:bool"]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def find_config(name: str) -> Path:

@@ -16,6 +16,8 @@ from competition.user_code import load_user_code, users
 
 SHARED_ROWS = 5
 """Inputs that both tables must have before their labels are compared one by one."""
+AGREE = 0.5
+"""Share of shared inputs whose classes have to be the same."""
 LIKE, RATIOS = 0.8, (0.5, 2.0)
 """Where the labels of shared inputs correlate so much, a ratio of their deviations outside these is of other units."""
 
@@ -43,8 +45,9 @@ def with_extra_rows(
         in_test = clean[INPUT_KEY].isin(test[INPUT_KEY]) & ~unusable
         kept = clean[~unusable & ~in_test].assign(**{config.id: lambda t, i=i: [f"extra{i}_{n}" for n in t.index]})
         if extra.check_units:
+            require = _require_same_units if config.problem_type in ("regression", "ordinal") else _require_same_labels
             for name in config.targets:
-                _require_same_units(kept.dropna(subset=name), train.dropna(subset=name), name, extra)
+                require(kept.dropna(subset=name), train.dropna(subset=name), name, extra)
         name = extra.file.name if extra.file.name not in found else str(extra.file)
         found[name] = {"used": len(kept), "in_test": int(in_test.sum()), "unusable": int(unusable.sum())}
         tables.append(kept[tables[0].columns])
@@ -67,6 +70,19 @@ def _read(extra: ExtraTrain, config: CompetitionConfig, label_names: list[str]) 
         )
     table = pd.DataFrame({name: raw.get(column, "") for name, column in theirs.items()}, index=raw.index)
     return table.assign(**{config.id: [f"row {number}" for number in raw.index]})
+
+
+def _require_same_labels(theirs: pd.DataFrame, ours: pd.DataFrame, name: str, settings: ExtraTrain) -> None:
+    """Check that shared inputs have mostly the same classes."""
+    first = [table.groupby(INPUT_KEY)[name].first() for table in (theirs, ours)]
+    shared = pd.concat(first, axis=1, join="inner", keys=["theirs", "ours"])
+    same = (shared["theirs"] == shared["ours"]).mean()
+    if len(shared) >= SHARED_ROWS and same < AGREE:
+        raise DataError(
+            f"extra_train {settings.file}: the labels of {name!r} seem to mean something else than the competition's: "
+            f"of {len(shared)} shared inputs {same:.0%} have the same one. Correct the column, or set check_units: "
+            "false."
+        )
 
 
 def _require_same_units(theirs: pd.DataFrame, ours: pd.DataFrame, name: str, settings: ExtraTrain) -> None:

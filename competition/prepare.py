@@ -9,11 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from competition import clean, command
-from competition.classes import class_name
+from competition.classes import class_numbers
 from competition.clean import check_ids, listed, parse_labels, parse_numbers, refuse
 from competition.config import CompetitionConfig, find_config, load_competition, require_own_products
 from competition.errors import DataError, SubmissionError
@@ -56,8 +55,12 @@ def prepare(config: CompetitionConfig) -> Prepared:
         name: {each: int((train[name] == number).sum()) for number, each in enumerate(config.classes)}
         for name in config.targets
     }
-    if unseen := [each for each in config.classes if not any(of_target[each] for of_target in counts.values())]:
-        raise DataError(f"{config.train} has no row of the class {', '.join(unseen)}; take it out of classes.")
+    unseen = [each for each in config.classes if not any(of_target[each] for of_target in counts.values())]
+    if unseen and not config.holdout_of:  # whose only row of a class may be kept out
+        raise DataError(
+            f"{config.train} has no row of {listed(unseen)}, which competition.classes names. Take it out, or correct "
+            "the labels."
+        )
 
     none = canonical_smiles(config.empty_smiles or "")
     report: dict[str, Any] = {
@@ -73,6 +76,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
         "constant_columns": [name for name in config.inputs if train[name].nunique(dropna=False) == 1],
         "constant_targets": [name for name in config.targets if train[name].nunique() == 1],
         "classes": {name: found for name, found in counts.items() if found},
+        "problem": _problem(config),
         "targets_of_0_and_1": [
             name for name in config.targets if not config.classes and set(train[name].dropna()) == {0, 1}
         ],
@@ -80,6 +84,13 @@ def prepare(config: CompetitionConfig) -> Prepared:
     if config.extra_train:
         train, report["extra_train"] = with_extra_rows(train, test, config)
     return Prepared(with_features(train, config), test, sample, report)
+
+
+def _problem(config: CompetitionConfig) -> str:
+    if not config.classes:
+        return ""
+    positive = config.problem_type in ("binary", "multilabel")
+    return config.problem_type + (f", where {config.classes[1]!r} is the positive class" if positive else "")
 
 
 def prepare_test(config: CompetitionConfig, file: Path) -> tuple[pd.DataFrame, list[str], list[str]]:
@@ -120,12 +131,12 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test_ids: list
             "competition.targets, or set competition.submission_columns where the names differ."
         )
     if config.classes and len(config.columns_in_sample) == len(config.targets):
-        named = {cell for name in config.columns_in_sample for cell in sample[name].unique()}
-        named = {class_name(part) for cell in named for part in (cell.split() if top_of(config.metric) else [cell])}
-        foreign = {name for name in named - {*config.classes} if np.isnan(pd.to_numeric(name, errors="coerce"))}
-        if foreign - {""}:
+        cells = pd.Series(sample[config.columns_in_sample].to_numpy().ravel())
+        named = (cells.str.split().explode() if top_of(config.metric) else cells).drop_duplicates()
+        foreign = class_numbers(named, config.classes)[1] & pd.to_numeric(named, errors="coerce").isna()
+        if foreign.any():  # a number may fill a sample whatever the labels are
             raise SubmissionError(
-                f"{where} names the classes {listed(sorted(foreign))}, and those of the training table are "
+                f"{where} names the classes {listed(named[foreign])}, and those of the training table are "
                 f"{listed(config.classes)}. Use the files of one competition, or set competition.classes."
             )
     check_ids(sample[config.id], where)
@@ -137,7 +148,9 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test_ids: list
         )
 
 
+MOST_COUNTED = 20  # classes
 WORDS = {
+    "problem": "problem_type {}",
     "duplicates_in_train": "{} training rows repeat the input of an earlier one (they share its fold)",
     "test_rows_whose_input_is_in_train": "{} test rows have an input that is in the training table, too",
     "ids_in_train_and_test": "{} ids stand in both tables",
@@ -159,8 +172,10 @@ EXTRA_WORDS = (
 def describe(report: dict[str, Any]) -> str:
     """What was found, in words, for the terminal and the report."""
     lines = ["{n_train} training rows, {n_test} test rows".format(**report)]
-    for name, of_classes in report["classes"].items():
-        lines.append(f"{name}: {', '.join(f'{label} {count}' for label, count in of_classes.items())}")
+    for name, counts in report["classes"].items():
+        each = ", ".join(f"{label} {count}" for label, count in counts.items())
+        several = f"{len(counts)} classes of {min(counts.values())} to {max(counts.values())} rows"
+        lines.append(f"{name}: {each if len(counts) <= MOST_COUNTED else several}")
     lines += [EXTRA_WORDS.format(file=file, **found) for file, found in report.get("extra_train", {}).items()]
     for key, words in WORDS.items():
         found = report[key]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -80,7 +80,8 @@ def task_of(config: CompetitionConfig) -> Task:
     """The task of a `competition:` section."""
     metric, names = named_metric(config.metric), (config.targets, config.submission_columns)
     absolute_errors = metric is not None and metric.per_target == "absolute"
-    return Task(*names, config.problem_type, config.classes, config.decides, top_of(config.metric), absolute_errors)
+    task = Task(*names, config.problem_type, config.classes, config.decides, None, absolute_errors)
+    return task if task.has_column_per_class else replace(task, top=top_of(config.metric))
 
 
 def metric_of(config: CompetitionConfig) -> Metric:
@@ -103,7 +104,7 @@ def to_sample(task: Task, scored: Array) -> pd.DataFrame:
     elif task.top:
         places = np.argsort(-scored, axis=1, kind="stable")[:, : task.top]
         return pd.DataFrame({task.columns_in_sample[0]: [" ".join(row) for row in names[places]]})
-    elif task.has_column_per_class and task.problem_type == "binary":
+    elif task.has_column_per_class and len(task.outputs) == 1:
         scored = np.hstack([1 - scored, scored])
     return pd.DataFrame(scored.reshape(len(scored), -1), columns=task.columns_in_sample)
 
@@ -121,4 +122,4 @@ def from_sample(task: Task, table: pd.DataFrame) -> Array:
     numbers = table[task.columns_in_sample].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
     if task.decides:
         return np.where(np.isnan(numbers).any(axis=1), np.nan, numbers.argmax(axis=1))[:, None]
-    return numbers[:, 1:] if task.has_column_per_class and task.problem_type == "binary" else numbers
+    return numbers[:, 1:] if task.has_column_per_class and len(task.outputs) == 1 else numbers

@@ -17,12 +17,13 @@ from competition import command
 from competition.config import CompetitionConfig
 from competition.errors import ConfigError, DataError
 from competition.files import as_json
-from competition.metrics import Array, Metric
+from competition.metrics import Array, Metric, named_metric
 from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare
 from competition.tables import own_rows
-from competition.task import metric_of, task_of
+from competition.task import Task, metric_of, task_of
 from competition.user_code import load_user_code, user_code, users
+from folds.shares import lacking
 from folds.splitters import divide
 from models.config import CustomStage, EstimatorStage, FileStage
 from models.estimators import require_weights
@@ -60,10 +61,13 @@ def check(config: Config, here: bool = True) -> str:
     own = own_rows(prepared.train)
     folds = divide(config.folds, own, competition, competition.seed)[0]
     y = own[competition.targets].to_numpy(dtype=np.float64)
-    metric = metric_of(competition)
-    _check_metric(metric, competition.targets, y, folds)
-    _try_users_blending(config, metric, y)
-    lines, mistakes = [describe(prepared.report)], []
+    metric, task = metric_of(competition), task_of(competition)
+    _check_metric(metric, task, y, folds)
+    _try_users_blending(config, metric, task, y)
+    extra = np.full(len(prepared.train) - len(own), -1)  # last; these rows train in every fold
+    labels, of_all = prepared.train[competition.targets], np.append(folds, extra)
+    rare = lacking(labels, competition.classes, of_all, config.folds.kind == "time")
+    lines, mistakes = [describe(prepared.report), *rare], []
     for name, stage in config.stages.items():
         try:
             found = _check_stage(stage, competition, prepared, folds, here)
@@ -114,17 +118,19 @@ def _check_stage(
     said = stage.kind + (f" from {weights}" if weights else "")
     if weights in WEIGHT_SETS and (labels := WEIGHT_SETS[weights].labels):
         said += f" ({labels}: check that they are not this competition's)"
+    if balanced and (ours := named_metric(competition.metric)) and ours.of_row:
+        said += f"; class_weights bends probabilities, which {ours.name} scores"
     mark = check_predictions(stage, competition, prepared, folds) if isinstance(stage, FileStage) else None
     return said + (f"; {mark}: {FOLD_MARKS[mark]}" if mark else "")
 
 
-def _try_users_blending(config: Config, metric: Metric, y: Array) -> None:
+def _try_users_blending(config: Config, metric: Metric, task: Task, y: Array) -> None:
     """Fit, keep and use the user's own candidates and steps on a few made-up rows, by what the run will call."""
     settings, rng, inputs = config.submissions, np.random.default_rng(0), np.arange(N_TRIED).astype(str)
     drawn = np.column_stack([rng.choice(labels[np.isfinite(labels)], N_TRIED) for labels in y.T])
     drawn[0, np.isnan(y).any(axis=0)] = np.nan
     n_columns = sum(len(stage.seeds) if settings.seeds == "separate" else 1 for stage in config.stages.values())
-    P = np.stack([_near(drawn, metric, rng) for _ in range(n_columns)], axis=1)
+    P = np.stack([_near(drawn, metric, task, rng) for _ in range(n_columns)], axis=1)
     for _, named in user_code([settings.default, *settings.candidates]):
         fitted = candidate(named)(P, drawn, metric, np.arange(N_TRIED) % 5, settings.weights)
         with users(named, KEEPS):
@@ -135,23 +141,30 @@ def _try_users_blending(config: Config, metric: Metric, y: Array) -> None:
                 from_json(json.loads(as_json(to_json(step))), named).predict(P[:, 0, 0], inputs)
 
 
-def _near(y: Array, metric: Metric, rng: np.random.Generator) -> Array:
+def _near(y: Array, metric: Metric, task: Task, rng: np.random.Generator) -> Array:
     """Predictions near labels, where the metric is defined for them."""
+    if task.has_probabilities:
+        truth = task.truth(np.nan_to_num(y))
+        noise = rng.random(truth.shape)
+        return 0.8 * truth + 0.2 * (
+            noise / noise.sum(axis=1, keepdims=True) if len(task.outputs) > y.shape[1] else noise
+        )
     y = np.where(np.isnan(y), np.nanmean(y, axis=0), y)
     near = y + 0.1 * np.nanstd(y, axis=0) * rng.normal(size=y.shape)
     return np.where(near > metric.above, near, y)
 
 
-def _check_metric(metric: Metric, targets: list[str], y: Array, folds: NDArray[np.int64]) -> None:
+def _check_metric(metric: Metric, task: Task, y: Array, folds: NDArray[np.int64]) -> None:
     """A metric must be a finite number for predictions near the labels, wherever a run takes it: on all rows, on those
     of each fold, and on rows drawn with repetition."""
     rng = np.random.default_rng(0)
-    y_pred = _near(y, metric, rng)
+    near = _near(y, metric, task, rng)
+    scored = task.likeliest(near) if task.decides else near
     subsets = {"all rows that are scored": np.flatnonzero(folds >= 0)}
     subsets |= {f"the rows of fold {fold}": np.flatnonzero(folds == fold) for fold in range(int(folds.max()) + 1)}
     subsets["rows drawn with repetition"] = rng.integers(len(y), size=len(y))
     for i, (named, rows) in enumerate(subsets.items()):
-        score, labels = metric(y[rows], y_pred[rows]), pd.DataFrame(y[rows], columns=targets)
+        score, labels = metric(y[rows], scored[rows]), pd.DataFrame(y[rows], columns=task.targets)
         equal = list(labels.columns[labels.nunique() < 2])
         if np.isfinite(score) or (equal and i):  # within a fold R2 and correlations may have no value to give
             continue

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -19,6 +20,7 @@ from competition.files import derive_seed, read_text_table, write_atomically, wr
 from competition.paths import Paths, holdout_yaml
 from competition.prepare import prepare
 from competition.tables import own_rows
+from competition.task import task_of, to_sample
 from folds.groups import groups_of
 from folds.splitters import divide
 from models.config import FileStage
@@ -39,10 +41,12 @@ def hold_out(name: str, share: float, seed: int | None = None) -> str:
     held_out = held_out_ids(config, own, share)
     raw = read_text_table(competition.train).set_index(competition.id, drop=False)
     rows = raw[raw.index.isin(held_out)]
+    task = task_of(competition)
+    of_class_0 = to_sample(task, np.zeros((len(rows), len(task.scored))))
     tables = {
         "train": raw.drop(rows.index),
         "test": rows[[competition.id, *competition.inputs]],
-        "sample_submission": rows[[competition.id]].assign(**dict.fromkeys(competition.columns_in_sample, "0")),
+        "sample_submission": rows[[competition.id]].join(of_class_0.set_index(rows.index)),
         "answers": rows[[competition.id, *competition.targets]],
     }
     if config.folds.file is not None:
@@ -62,15 +66,17 @@ def hold_out(name: str, share: float, seed: int | None = None) -> str:
 def held_out_ids(config: Config, table: pd.DataFrame, share: float) -> set[str]:
     """Ids of the rows to keep out: whole folds of a division of their own, made as the YAML divides rows.
 
-    So they are to the other rows what a held-out fold is: other groups, other scaffolds, or later ones. Folds of the
-    user's own cannot be made anew: the last of them are kept out, as many as come nearest to the share.
+    So they are to the other rows what a held-out fold is: other groups, other scaffolds, or later ones; classes have
+    like shares, of folds at random, too. Folds of the user's own cannot be made anew: the last of them are kept out, as
+    many as come nearest to the share.
     """
     competition, folds = config.competition, config.folds
     if folds.kind not in ("column", "file"):
         n_groups = int(groups_of(folds, table, competition).max()) + 1
         n_folds = Fraction(share).limit_denominator(max(2, min(20, n_groups))).denominator
         n_folds -= folds.kind == "time"  # one more block is before the first fold
-        folds = folds.model_copy(update={"n_folds": n_folds})
+        kind = "stratified" if folds.kind == "kfold" and competition.classes else folds.kind
+        folds = folds.model_copy(update={"n_folds": n_folds, "kind": kind})
     fold_of = divide(folds, table, competition, derive_seed(competition.seed, "holdout"))[0]
     n_folds = int(fold_of.max()) + 1
     return set(table[competition.id][fold_of >= n_folds - max(1, round(share * n_folds))])

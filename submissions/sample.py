@@ -30,10 +30,11 @@ def write_submission(
         How many rows were filled.
     """
     values = np.vstack([scored.reshape(len(ids), -1), np.array(filling)[None]])
-    values = np.vectorize(lambda value: float(f"{value:.{DIGITS}g}"), otypes=[float])(values)
     places = pd.Index(ids).get_indexer(pd.Index(sample[id_column]))  # -1, the last row, where there is none
-    table = to_sample(task, values[places]).assign(**{id_column: list(sample[id_column])})
-    write_table(path, table[list(sample.columns)])
+    table = to_sample(task, values[places])
+    numbers = table.select_dtypes("float")
+    table[numbers.columns] = numbers.map(lambda value: float(f"{value:.{DIGITS}g}"))
+    write_table(path, table.assign(**{id_column: list(sample[id_column])})[list(sample.columns)])
     try:
         check_submission(path, sample, id_column, task)
     except SubmissionError:

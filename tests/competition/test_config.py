@@ -39,7 +39,7 @@ def mistake(section: str, words: str, **settings: Any) -> Any:
         mistake("competition", r"competition\.surprise: this key is not known$", surprise=1),
         mistake("competition", r"competition\.token_order: this key is gone, .*; leave it out", token_order="file"),
         mistake("competition", "the column 'y' has several roles", numeric=["y"]),
-        mistake("competition", "one column per target", submission_columns=["p", "q"]),
+        mistake("competition", "must name 1, one per target$", submission_columns=["p", "q"]),
         mistake("competition", "'id' has several roles.* group is 'y', and must not be", group="y", numeric=["id"]),
         mistake("competition", "group is 'z', and must not be", group="z", auxiliary_targets=["z"]),
         mistake("competition", "no target may be called id or fold", targets=["fold"]),

@@ -83,6 +83,25 @@ def test_labels_in_other_units_are_refused(tmp_path: Path, train: pd.DataFrame, 
     made(tmp_path, train, extra_train=[{"file": "more.csv", "check_units": False}])
 
 
+def test_extra_rows_of_classes_have_the_competitions_classes_and_mostly_its_labels(tmp_path: Path) -> None:
+    classes = {"problem_type": "multiclass", "targets": ["lumo"], "classes": ["low", "mid", "high"], "metric": "mcc"}
+    labels = np.array(["low", "mid", "high"])[np.arange(len(TRAIN)) % 3]
+    train, extra = TRAIN.assign(lumo=labels), {**classes, "extra_train": [{"file": "more.csv"}]}
+    more = train[[*INPUTS, "lumo"]].iloc[:9]
+    write_table(tmp_path / "more.csv", more)
+    assert made(tmp_path, train, **extra).train["lumo"].tail(9).tolist() == [0.0, 1.0, 2.0] * 3
+    moved = more.assign(lumo=["mid", *labels[1:4], "low", *labels[:4]])  # 3 of 9 are as ours
+    for wrong, says in (
+        (moved, "'lumo' seem to mean something else .* of 9 shared inputs 33% have the same one. Correct"),
+        (more.assign(lumo=["tiny", *labels[1:9]]), r"labels that are none of the classes \('low', .*row 2.*'tiny'"),
+    ):
+        write_table(tmp_path / "more.csv", wrong)
+        with pytest.raises(DataError, match=says):
+            made(tmp_path, train, **extra)
+    write_table(tmp_path / "more.csv", moved)
+    made(tmp_path, train, **{**extra, "extra_train": [{"file": "more.csv", "check_units": False}]})
+
+
 def test_extra_rows_are_of_no_group_tables_of_one_name_are_told_apart_and_ids_like_theirs_are_refused(
     tmp_path: Path,
 ) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from competition.classes import class_names, class_numbers
 from competition.config import load_competition
 from competition.errors import ConfigError
-from competition.task import Task, task_of, to_sample
+from competition.task import Task, from_sample, task_of, to_sample
 from competition.user_code import load_user_code
 from tests.competition.small import write_small
+from tests.folds.made import competition
 
 
 def test_the_outputs_of_a_regression_are_its_targets_and_the_sample_has_its_own_names(tmp_path: Path) -> None:
@@ -26,6 +30,83 @@ def test_a_multiclass_target_has_an_output_per_class() -> None:
     assert task.outputs == ["colour=red", "colour=green"]
     assert task.columns_in_sample == ["colour"]
     assert Task(["a", "b"], problem_type="multilabel").outputs == ["a", "b"]
+
+
+def task(problem_type: str, metric: str, classes: list[str], columns: list[str] | None = None, **roles: Any) -> Task:
+    targets = roles.pop("targets", ["y"])
+    settings = {"problem_type": problem_type, "metric": metric, "classes": classes, "submission_columns": columns}
+    return task_of(competition(targets=targets, **settings, **roles))
+
+
+P = np.array([[0.2, 0.7, 0.1], [0.5, 0.25, 0.25]])
+LAYOUTS = {
+    "numbers": (task("regression", "rmse", []), [[1.5], [-2.0]], {"y": [1.5, -2.0]}),
+    "the probability of the second": (task("binary", "roc_auc", ["no", "yes"]), [[0.25], [1.0]], {"y": [0.25, 1]}),
+    "the name of one of two": (task("binary", "f1", ["no", "yes"]), [[0.0], [1.0]], {"y": ["no", "yes"]}),
+    "a probability of each of two": (
+        task("binary", "log_loss", ["no", "yes"], ["p0", "p1"]), [[0.25], [1.0]], {"p0": [0.75, 0], "p1": [0.25, 1]},
+    ),
+    "a column of 0 and 1 for each of two": (
+        task("binary", "mcc", ["no", "yes"], ["p0", "p1"]), [[0.0], [1.0]], {"p0": [1, 0], "p1": [0, 1]},
+    ),
+    "names": (task("multiclass", "accuracy", ["a", "b", "c"]), [[2.0], [0.0]], {"y": ["c", "a"]}),
+    "probabilities": (
+        task("multiclass", "log_loss", ["a", "b", "c"], ["A", "B", "C"]), P,
+        {"A": [0.2, 0.5], "B": [0.7, 0.25], "C": [0.1, 0.25]},
+    ),
+    "a column of 0 and 1 for each class": (
+        task("multiclass", "f1_macro", ["a", "b", "c"], ["A", "B", "C"]), [[2.0], [0.0]],
+        {"A": [0, 1], "B": [0, 0], "C": [1, 0]},
+    ),
+    "probabilities for MAP@k": (
+        task("multiclass", "map_at_2", ["a", "b", "c"], ["A", "B", "C"]), P,
+        {"A": [0.2, 0.5], "B": [0.7, 0.25], "C": [0.1, 0.25]},
+    ),
+    "grades": (task("ordinal", "quadratic_kappa", ["1", "2", "5"]), [[2.0], [1.0]], {"y": ["5", "2"]}),
+    "probabilities of several labels": (
+        task("multilabel", "roc_auc", ["0", "1"], targets=["y", "z"]), [[0.5, 0.1], [0, 1]],
+        {"y": [0.5, 0], "z": [0.1, 1]},
+    ),
+    "several labels": (
+        task("multilabel", "f1_micro", ["0", "1"], ["Y", "Z"], targets=["y", "z"]), [[1.0, 0.0], [0, 1]],
+        {"Y": ["1", "0"], "Z": ["0", "1"]},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_is_scored_is_written_in_the_layout_of_the_sample_and_read_back(layout: str) -> None:
+    task, scored, expected = LAYOUTS[layout]
+    table = to_sample(task, np.array(scored))
+    assert table.to_dict("list") == expected
+    np.testing.assert_array_equal(from_sample(task, table.astype(str)), scored)
+
+
+def test_the_likeliest_classes_are_named_in_their_order_and_read_back_as_it() -> None:
+    named = task("multiclass", "map_at_2", ["a", "b", "c"])
+    table = to_sample(named, P)
+    assert table.to_dict("list") == {"y": ["b a", "a b"]}  # of equal ones the first
+    np.testing.assert_array_equal(from_sample(named, table), [[0.5, 1, 0], [1, 0.5, 0]])
+    assert to_sample(task("multiclass", "map_at_5", ["a", "b", "c"]), P)["y"].tolist() == ["b a c", "a b c"]
+
+
+def test_a_cell_that_no_submission_of_ours_has_is_read_as_nan() -> None:
+    names = task("multiclass", "accuracy", ["a", "b"])
+    np.testing.assert_array_equal(from_sample(names, pd.DataFrame({"y": ["b", "d", ""]})), [[1], [np.nan], [np.nan]])
+    numbers = task("binary", "roc_auc", ["no", "yes"])
+    np.testing.assert_array_equal(from_sample(numbers, pd.DataFrame({"y": ["0.5", "yes"]})), [[0.5], [np.nan]])
+
+
+def test_labels_are_told_apart_as_numbers_booleans_and_names() -> None:
+    def read(cells: list[str], classes: list[str]) -> tuple[list[float], list[bool]]:
+        numbers, wrong = class_numbers(pd.Series(cells), classes)
+        return numbers.fillna(-1).tolist(), wrong.tolist()
+
+    assert read(["1.0", " 0", "2", "", "NA"], ["0", "1"]) == ([1, 0, -1, -1, -1], [False, False, True, False, False])
+    assert read(["True", "false", "TRUE", "truth"], ["false", "true"]) == ([1, 0, 1, -1], [False, False, False, True])
+    assert read(["Yes", "yes"], ["no", "yes"]) == ([-1, 1], [True, False])
+    assert class_names(pd.DataFrame({"y": ["10", "9.0", "1.5", "9", ""]})) == ["1.5", "9", "10"]
+    assert class_names(pd.DataFrame({"y": ["b", "a ", "NA"], "z": ["c", "nan", "b"]})) == ["NA", "a", "b", "c"]
 
 
 ANNOTATED = """

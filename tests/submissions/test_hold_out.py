@@ -14,6 +14,7 @@ from competition.errors import ConfigError
 from competition.files import read_table, read_text_table
 from competition.metrics import METRICS
 from competition.paths import PROJECT, Paths, holdout_yaml
+from competition.prepare import prepare
 from submissions.config import load_config
 from submissions.hold_out import hold_out
 from submissions.report.__main__ import report
@@ -75,6 +76,29 @@ def test_the_share_is_kept_in_whole_groups_the_latest_rows_or_the_last_of_the_us
     if kind == "file":
         assert kept_out == set(theirs["id"][theirs["fold"] >= 3])
         assert set(tables["folds"]["fold"]) == {"0", "1", "2"}
+
+
+@pytest.mark.parametrize("layout", ["name", "column per class", "list"])
+def test_classes_are_kept_out_in_like_shares_and_in_the_layout_of_the_sample(tmp_path: Path, layout: str) -> None:
+    """Of forty rows 30 are calm, 9 glad, and one is sad, which may go either way."""
+    train, test = mixed_tables(40)
+    train["lumo"] = np.random.default_rng(0).permutation(["calm"] * 30 + ["glad"] * 9 + ["sad"])
+    roles = {"targets": ["lumo"], "problem_type": "multiclass"}
+    more = {"name": {"metric": "f1_macro"}, "list": {"metric": "map_at_2"}, "column per class": {"metric": "log_loss"}}
+    columns = {"submission_columns": ["p1", "p2", "p3"]} if layout == "column per class" else {}
+    path = write_competition(tmp_path, train, test, competition={**roles, **more[layout], **columns})
+    sample = pd.DataFrame({"id": test["id"]}).assign(**dict.fromkeys(columns.get("submission_columns", ["lumo"]), "0"))
+    sample.to_csv(tmp_path / "sample_submission.csv", index=False)
+    tables = made(path, 0.2)
+    counts = tables["answers"]["lumo"].value_counts()
+    assert (counts["calm"], counts["glad"] in (1, 2), counts.sum()) == (6, True, 8)
+    config = load_config(str(holdout_yaml(str(path), 0.2))).competition
+    assert config.classes == ["calm", "glad", "sad"]
+    first = {"name": ["calm"], "list": ["calm glad"], "column per class": ["0.0", "0.0", "0.0"]}[layout]
+    assert tables["sample_submission"].drop(columns="id").iloc[0].tolist() == first
+    tables["train"].loc[tables["train"]["lumo"] == "sad", "lumo"] = "calm"  # as if all were kept out
+    tables["train"].to_csv(config.train, index=False)
+    assert prepare(config).report["classes"]["lumo"]["sad"] == 0
 
 
 def test_the_finished_submission_is_scored_on_the_rows_kept_out(tmp_path: Path) -> None:

@@ -255,3 +255,36 @@ def test_a_submission_has_seven_digits_and_is_not_left_behind_where_it_does_not_
     with pytest.raises(SubmissionError, match="id ' d'"):
         write_submission(file, SAMPLE, "id", task, [" d", "01"], y_pred * [[np.inf], [1]], [7.0])
     assert list(tmp_path.iterdir()) == []
+
+
+CLASSES = {"problem_type": "multiclass", "classes": ["a", "b", "c"]}
+
+
+def test_probabilities_have_seven_digits_and_labels_their_names_in_a_submission(tmp_path: Path) -> None:
+    file, three = tmp_path / "blend.csv", SAMPLE.drop(columns="y")
+    binary = Task(["y"], ["p0", "p1"], "binary", ["no", "yes"])
+    P = np.array([[1 - 2**-40], [2 / 3], [1 / 7e9]])
+    write_submission(file, three.assign(p1=0, p0=0), "id", binary, list(SAMPLE["id"]), P, [0.5])
+    rows = [line.rsplit(",", 2)[1:] for line in file.read_text().splitlines()]
+    assert rows == [["p1", "p0"], ["1.0", "9.094947e-13"], ["0.6666667", "0.3333333"], ["1.428571e-10", "1.0"]]
+    names = Task(["y"], **CLASSES, decides=True)
+    assert write_submission(file, SAMPLE, "id", names, [" d", "01"], np.array([[0.0], [2.0]]), [1.0]) == 1
+    assert [line[-1] for line in file.read_text().splitlines()] == ["y", "c", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "cells", "message"),
+    [
+        ({}, [0.2, 1.0, 1.0000001], "'y' must hold probabilities from 0 to 1; 1 row.*id ' d' and '1.0000001'"),
+        ({}, [-1e-9, 0.5, ""], "2 row.*id '01' and '-1e-09'"),
+        ({"decides": True}, ["a", "d", "c"], "'y' must hold one of the classes a, b, c; 1 row.*id 'b,c' and 'd'"),
+        ({"top": 2}, ["a", "b c", "b b"], "up to 2 different classes, .* 1 row.*id ' d' and 'b b'"),
+        ({"top": 2}, ["a d", "a b c", ""], "3 row"),
+    ],
+)
+def test_a_file_with_other_cells_than_classes_allow_is_refused(
+    tmp_path: Path, settings: dict, cells: list, message: str
+) -> None:
+    write_table(tmp_path / "blend.csv", SAMPLE.assign(y=cells))
+    with pytest.raises(SubmissionError, match=message):
+        check_submission(tmp_path / "blend.csv", SAMPLE, "id", Task(["y"], **CLASSES, **settings))

@@ -1,0 +1,178 @@
+"""What `./run.sh check` says of classes: bad input in one sentence, and what is worth knowing of good input."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from competition import command
+from submissions import check
+from tests.competition.small import write_small
+
+SMILES = [f"{'C' * (i // 2 + 1)}{'O' * (i % 2)}" for i in range(24)]
+
+
+def written(
+    folder: Path, labels: list[str], sample: list[str] | None = None, stage: Any = None, **competition: Any
+) -> Path:
+    """A competition with these labels in turn, 24 rows in all; `sample` has a header and cells beside the id."""
+    header, *cells = sample or ["y", "0"]
+    train = ["id,SMILES,y", *(f"r{i},{SMILES[i]},{labels[i % len(labels)]}" for i in range(24))]
+    rows = [f"id,{header}", *(f"t{i},{cells[i % len(cells)]}" for i in (1, 2))]
+    path = write_small(folder, train, None, rows, **{"problem_type": "binary", "metric": "roc_auc", **competition})
+    if stage:
+        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "stages": {"s": stage}}))
+    return path
+
+
+def said(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Status and what is printed, of the command that a user types."""
+    monkeypatch.setattr(sys, "argv", ["check", str(path)])
+    status = 0
+    try:
+        command.run(check.main)
+    except SystemExit as end:
+        status = int(end.code or 0)
+    printed = capsys.readouterr()
+    return status, printed.err or printed.out
+
+
+NAMES: dict[str, Any] = {"problem_type": "multiclass", "metric": "accuracy"}
+ABC, PER_CLASS = ["a", "b", "c"], ["a,b,c", ".3,.3,.4"]
+
+
+def bad(words: str, labels: list[str], sample: list[str] | None = None, **competition: Any) -> Any:
+    return pytest.param(labels, sample, competition, words, id=words[:50])
+
+
+@pytest.mark.parametrize(
+    ("labels", "sample", "competition", "words"),
+    [
+        bad(r"sample\.csv names the classes 'd', and those .* are 'a', 'b', 'c'\. Use", ABC, ["y", "a", "d"], **NAMES),
+        bad(r"names the classes 'd', and", ABC, ["y", "a b", "c d"], **{**NAMES, "metric": "map_at_2"}),
+        bad(
+            r"sample\.csv has the columns id, a, b, c, d, where id, a, b, c are expected", ABC, ["a,b,c,d", "0,0,0,1"],
+            **NAMES, submission_columns=ABC,
+        ),
+        bad(
+            r"submission_columns names 4 columns, and must name 1, one per target, or 3, one per class", ABC,
+            ["a,b,c,d", "0,0,0,1"], **NAMES, submission_columns=[*ABC, "d"],
+        ),
+        bad(r"takes two classes, and classes, or .* training labels, are 1 \(1\)", ["1"]),
+        bad(r"multiclass takes two or more classes, and .* are 1 \(a\)", ["a"], **NAMES),
+        bad(r"binary takes two classes, and .* are 3 \(0\.1, 0\.3, 0\.7\)", [".3".rjust(3, "0"), "0.7", "0.1"]),
+        bad(
+            "metric log_loss scores problem_type binary, multiclass, multilabel, and this is regression", ["0", "1"],
+            problem_type="regression", metric="log_loss",
+        ),
+        bad("the metric rmse scores problem_type regression, and this is binary", ["0", "1"], metric="rmse"),
+        bad("the metric f1 scores .* binary, multilabel, and this is multi", ABC, **{**NAMES, "metric": "f1"}),
+        bad(
+            r"the metric log_loss scores the probability of each class; name the sample's columns", ABC,
+            **{**NAMES, "metric": "log_loss"},
+        ),
+        bad(
+            r"'y' has labels that are none of the classes \('a', 'b'\): row 4 \(id 'r2'\): 'c', .* 3 more\. Correct",
+            ABC, classes=["a", "b"],
+        ),
+        bad(r"train\.csv has no row of 'd', which competition\.classes names", ABC, **NAMES, classes=[*ABC, "d"]),
+        bad(r"classes: must name each once; 1 stands there again", ["0", "1"], classes=["0", "1", "1.0"]),
+        bad("regression takes no classes, and", ["0", "1"], problem_type="regression", classes=["0", "1"]),
+        bad(r"binary has one target, and targets names 2; several", ["0", "1"], targets=["y", "SMILES"], smiles=[]),
+        bad("has no label at all for y", ["", " "], classes=["0", "1"]),
+        bad(
+            "submitted as classes between spaces, and the class 'b c' has one", ["a", "b c"],
+            **{**NAMES, "metric": "map_at_3"},
+        ),
+        bad("needs must be set for a metric of your own", ["0", "1"], metric="own.py:score", greater_is_better=True),
+        bad(
+            "needs must be classes for problem_type ordinal", ["1", "2", "3"], problem_type="ordinal",
+            metric="own.py:score", greater_is_better=True, needs="probabilities",
+        ),
+    ],
+)  # fmt: skip
+def test_bad_classes_end_a_command_with_2_and_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    labels: list[str], sample: list[str] | None, competition: dict[str, Any], words: str,
+) -> None:  # fmt: skip
+    status, printed = said(written(tmp_path, labels, sample, **competition), monkeypatch, capsys)
+    assert status == 2
+    assert len(printed.splitlines()) == (2 if "1 mistake(s):" in printed else 1), printed
+    assert re.search(words, printed), printed
+
+
+def test_a_good_competition_of_classes_is_described_with_what_may_surprise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = ["no", "no", "yes", *[""] * 3, *["no"] * 18]
+    balanced = {"kind": "lightgbm", "class_weights": "balanced"}
+    for metric, bends in (("log_loss", True), ("roc_auc", False)):
+        status, printed = said(written(tmp_path, labels, None, balanced, metric=metric), monkeypatch, capsys)
+        lines = printed.splitlines()
+        assert (status, lines[1]) == (0, "24 training rows, 2 test rows")
+        assert {"y: no 20, yes 1", "problem_type binary, where 'yes' is the positive class"} <= {*lines}
+        assert "labels missing: y 3" in lines
+        assert "y: not every fold has a row of 'yes' (1 rows); its own scores know nothing of them" in lines
+        assert any(re.fullmatch("y: no row of 'yes' trains the models of fold [012]", line) for line in lines)
+        assert lines[-1].endswith(f"; class_weights bends probabilities, which {metric} scores; 3 jobs") == bends
+    many = [f"c{i}" for i in range(23)]
+    status, printed = said(written(tmp_path, many, **NAMES), monkeypatch, capsys)
+    assert (status, "y: 23 classes of 1 to 2 rows" in printed) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "sample", "competition"),
+    [
+        (["0", "1"], ["y", "0"], {}),
+        (["1.0", "0.0", ""], ["y", "1"], {"classes": [0, 1], "metric": "f1"}),
+        (["False", "True"], ["y", "false", "TRUE"], {"classes": [False, True], "metric": "mcc"}),
+        (["no", "yes"], ["y", "no"], {"classes": ["no", "yes"], "metric": "accuracy"}),
+        (["0", "1"], ["n,p", "0.5,0.5"], {"submission_columns": ["n", "p"]}),
+        (ABC, PER_CLASS, {**NAMES, "metric": "log_loss", "submission_columns": ABC}),
+        (ABC, PER_CLASS, {**NAMES, "metric": "map_at_2", "submission_columns": ABC}),
+        (ABC, ["y", "a b", "c a"], {**NAMES, "metric": "map_at_2"}),
+        (["1", "2", "5"], ["y", "1"], {"problem_type": "ordinal", "metric": "qwk"}),
+    ],
+)  # fmt: skip
+def test_labels_and_layouts_that_go_together_are_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    labels: list[str], sample: list[str], competition: dict[str, Any],
+) -> None:  # fmt: skip
+    path = written(tmp_path, labels, sample, **competition)
+    path.write_text(path.read_text().replace("'no'", "no").replace("'yes'", "yes"))  # which YAML 1.1 takes for booleans
+    status, printed = said(path, monkeypatch, capsys)
+    assert status == 0, printed
+    assert "\nproblem_type " in printed
+
+
+OWNED = ("probabilities", "classes")
+OWN = """
+import numpy as np
+
+def probabilities(y_true, y_pred):
+    assert y_pred.shape == (len(y_true), 3) and np.allclose(y_pred.sum(axis=1), 1) and (y_pred > 0).all()
+    return float((y_pred.argmax(axis=1) == y_true[:, 0]).mean())
+
+def classes(y_true, y_pred):
+    assert y_pred.shape == y_true.shape and set(y_pred[:, 0]) == {0, 1, 2}
+    return float((y_pred == y_true).mean())
+"""
+
+
+@pytest.mark.parametrize(("function", "needs", "status"), [(a, b, 2 * (a != b)) for a in OWNED for b in OWNED])
+def test_a_metric_of_the_users_own_is_tried_on_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    function: str, needs: str, status: int,
+) -> None:  # fmt: skip
+    (tmp_path / "own.py").write_text(OWN)
+    own = {"metric": f"own.py:{function}", "greater_is_better": True, "needs": needs}
+    columns = {"submission_columns": ABC} if needs == "probabilities" else {}
+    path = written(tmp_path, ABC, PER_CLASS if columns else ["y", "a"], **{**NAMES, **own, **columns})
+    found, printed = said(path, monkeypatch, capsys)
+    assert found == status, printed
+    assert not status or "must return one number" in printed
