@@ -1,9 +1,12 @@
-"""Out-of-fold predictions of ten cheap stages with holdouts, kept on disk: the raw material of the blenders' benchmark.
+"""Out-of-fold predictions of cheap stages with holdouts, kept on disk: the raw material of the blenders' benchmarks.
 
 Of each set at most POOL training rows are drawn once; a draw divides them into training rows and a holdout, half and
 half, and the training rows into five folds. Draws 2 i and 2 i + 1 swap the halves, so over a pair every row is as often
 out of fold as held out, and how hard the rows of a half are cancels. Each stage is fitted on each fold's training rows
 and predicts its fold and the whole holdout, so every fold's models can be scored on the holdout by themselves.
+
+Of numbers there are ten of the project's own stages (`matrices`), of classes eight of scikit-learn's and LightGBM's
+classifiers, each target by itself (`class_matrices`).
 """
 
 from __future__ import annotations
@@ -12,18 +15,25 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import KFold
+from rdkit.Chem import MolFromSmiles
+from sklearn.model_selection import KFold, StratifiedKFold
 
 from competition.files import derive_seed
 from competition.tables import Rows
 from competition.task import Task
-from models.config import StagesConfig
+from models.config import EmbeddingStage, StagesConfig
+from models.inputs.blocks import vectoriser
+from models.inputs.features import molecule_features
+from models.inputs.frozen import encoder_cache
 from models.registry import build_stage, shared_caches
 from models.stage import Context
 
@@ -32,6 +42,27 @@ POOL = 2000
 N_FOLDS = 5
 FEWEST = 75
 """Labels that a target must have among the training rows and in the holdout to be counted."""
+
+TOX21 = [*map("NR-{}".format, ["AR", "AR-LBD", "AhR", "Aromatase", "ER", "ER-LBD", "PPAR-gamma"]),
+         *map("SR-{}".format, ["ARE", "ATAD5", "HSE", "MMP", "p53"])]  # fmt: skip
+CUTS: dict[str, dict[str, list[float]]] = {
+    "bace": {"active": [0.5]},
+    "biogen_adme": {"log_HLM_CLint": [1.5], "log_MDR1_ER": [1], "log_solubility": [1], "log_RLM_CLint": [3]},
+    "buchwald_hartwig": {"Yield": [50]},
+    "chembl204_ki": {"pKi": [7]},
+    "chembl218_ec50": {"pEC50": [6.2, 7.2]},
+    "chembl287_ki": {"pKi": [7.5]},
+    "emotion": {"label": []},  # four names
+    "esol": {"logS": [-2]},
+    "icwsm_tweets": {"sentiment": [-1, 1]},
+    "photoswitch": {"E_pipi_nm": [400]},
+    "qm9_electronic": {"gap_eV": [6.1, 7.5]},
+    "tox21": dict.fromkeys(TOX21, [0.5]),
+}
+"""Set -> target -> where its numbers are cut into classes: near the median, or where a chemist would, so that some
+classes are rare."""
+FEWEST_OF_CLASS = 15
+"""Rows that each class must have among the training rows and in the holdout."""
 
 TREES = {"learning_rate": 0.1, "max_trees": 200, "patience": 20}
 FOREST = {"n_estimators": 50, "max_features": 0.3, "min_samples_leaf": 2}
@@ -65,6 +96,7 @@ class Matrix:
 
     oof: (n_rows, n_stages); y, folds: (n_rows,).
     holdout: (n_folds, n_holdout, n_stages), by the models of each fold; y_holdout: (n_holdout,).
+    Of classes, oof and holdout have one more axis: the probability of class 1 of two, or of each of several.
     """
 
     set_name: str
@@ -84,14 +116,7 @@ class Matrix:
 
 def matrices(name: str, draw: int, data: Path, cache: Path) -> Iterator[Matrix]:
     """The matrices of a draw, made or kept; rows without a label are left out."""
-    file = cache / f"{name}_{draw}.npz"
-    if not file.exists():
-        made = _make(name, draw, data, cache)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            np.savez_compressed(Path(folder) / file.name, **made)
-            (Path(folder) / file.name).rename(file)
-    with np.load(file) as stored:
-        parts = dict(stored)
+    parts = _kept(cache / f"{name}_{draw}.npz", partial(_make, name, draw, data, cache))
     for t, target in enumerate(parts["targets"]):
         known, known_holdout = ~np.isnan(parts["y"][:, t]), ~np.isnan(parts["y_holdout"][:, t])
         if min(known.sum(), known_holdout.sum()) >= FEWEST:
@@ -100,6 +125,34 @@ def matrices(name: str, draw: int, data: Path, cache: Path) -> Iterator[Matrix]:
                 parts["oof"][known, :, t], parts["y"][known, t], parts["folds"][known],
                 parts["holdout"][:, :, :, t][:, known_holdout], parts["y_holdout"][known_holdout, t],
             )  # fmt: skip
+
+
+def class_matrices(name: str, draw: int, data: Path, cache: Path) -> Iterator[Matrix]:
+    """The same of the set's classes."""
+    parts = _kept(cache / f"classes_{name}_{draw}.npz", partial(_make_classes, name, draw, data, cache))
+    for target in CUTS[name]:
+        if f"{target} y" in parts:
+            yield Matrix(name, target, draw, *(parts[f"{target} {part}"] for part in PARTS))
+
+
+PARTS = ("oof", "y", "folds", "holdout", "y_holdout")
+
+
+def _kept(file: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    if not file.exists():
+        made = make()
+        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+            np.savez_compressed(Path(folder) / file.name, **made)
+            (Path(folder) / file.name).rename(file)
+    with np.load(file) as stored:
+        return dict(stored)
+
+
+def _halves(name: str, draw: int, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the training rows and of the holdout."""
+    order = np.random.default_rng(derive_seed(draw // 2, "holdout", name)).permutation(n_rows)
+    halves = order[: n_rows // 2], order[n_rows // 2 :]
+    return halves if draw % 2 == 0 else halves[::-1]
 
 
 def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray]:
@@ -116,9 +169,7 @@ def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray
     for config in stages.values():
         for cache, keys in shared_caches(config, context, [rows]):
             cache.load(keys)
-    order = np.random.default_rng(derive_seed(draw // 2, "holdout", name)).permutation(len(rows))
-    halves = rows.take(order[: len(rows) // 2]), rows.take(order[len(rows) // 2 :])
-    train, holdout = halves if draw % 2 == 0 else halves[::-1]
+    train, holdout = map(rows.take, _halves(name, draw, len(rows)))
     folds = np.empty(len(train), dtype=np.int64)
     for fold, (_, held_out) in enumerate(KFold(N_FOLDS, shuffle=True, random_state=draw).split(train.ids)):
         folds[held_out] = fold
@@ -137,3 +188,109 @@ def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray
         "targets": np.array(context.task.targets), "oof": oof, "y": np.array(train.y), "folds": folds,
         "holdout": of_holdout, "y_holdout": np.array(holdout.y),
     }  # fmt: skip
+
+
+def classifiers(text: bool) -> dict[str, tuple[str, Any]]:
+    """Name -> the features it sees (words, ranks, raw or encoder), and the classifier."""
+    from lightgbm import LGBMClassifier
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.svm import SVC
+
+    boosting = HistGradientBoostingClassifier(max_iter=60, max_leaf_nodes=15, min_samples_leaf=5, random_state=0)
+    smooth, raw = ("words", "words") if text else ("ranks", "raw")
+    return {
+        "logistic": (smooth, LogisticRegression(C=3.0 if text else 0.01, max_iter=500)),
+        "encoder_logistic": ("encoder", LogisticRegression(C=0.01, max_iter=500)),
+        "neighbours": (smooth, KNeighborsClassifier(15, weights="distance")),
+        "svm": (smooth, CalibratedClassifierCV(SVC(), ensemble=False, cv=3)),
+        "mlp": (smooth, MLPClassifier((64,), max_iter=30, random_state=0)),  # as sure of itself as a network is
+        "extra_trees": (raw, ExtraTreesClassifier(100, max_features=0.1, random_state=0)),
+        "hist_gradient_boosting": (raw, boosting),
+        "lightgbm": (raw, LGBMClassifier(n_estimators=80, num_leaves=15, min_child_samples=5, verbosity=-1, n_jobs=1)),
+    }
+
+
+def _inputs(told: dict) -> list[str]:
+    return told.get("inputs") or [told["column"]]
+
+
+def _class_features(name: str, told: dict, table: pd.DataFrame, text: bool, cache: Path) -> dict[str, np.ndarray]:
+    """Name of the features -> (n_rows, n_features), or texts (n_rows,); made of each row by itself."""
+    inputs = _inputs(told)
+    texts = [".".join(cells) for cells in table[inputs].to_numpy()]
+    settings = {"kind": "embedding", "weights": "minilm" if text else "rxnfp", "tokens": "auto" if text else "smiles"}
+    found = encoder_cache(EmbeddingStage.model_validate(settings), cache / "features").load(texts)[0]
+    encoder = np.concatenate(found)[:, :-3]
+    if text:
+        return {"encoder": encoder, "words": np.array(texts, dtype=object)}
+    kinds = ["morgan", "descriptors"]
+    caches = molecule_features(kinds, 256 if len(inputs) == 1 else 64, cache / "features")
+    raw = np.hstack([np.concatenate(each.load(table[column])[0]) for column in inputs for each in caches])
+    return {"encoder": encoder, "ranks": raw, "raw": raw}
+
+
+def _make_classes(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray]:
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, QuantileTransformer, StandardScaler
+
+    told, text = json.loads((data / name / "competition.json").read_text()), name in ("emotion", "icwsm_tweets")
+    table = pd.read_csv(data / name / "train.csv", dtype={"id": str})
+    if not text:
+        table = table[[MolFromSmiles(smiles) is not None for smiles in table[_inputs(told)[0]]]]
+    table = table.sample(n=min(POOL, len(table)), random_state=0).reset_index(drop=True)
+    features, halves = _class_features(name, told, table, text, cache), _halves(name, draw, len(table))
+    before: dict[str, Callable[[], list]] = {
+        "encoder": lambda: [StandardScaler()],
+        "words": lambda: [vectoriser(min_df=2, max_features=600), FunctionTransformer(lambda words: words.toarray())],
+        "ranks": lambda: [SimpleImputer(strategy="median", keep_empty_features=True),
+                          QuantileTransformer(n_quantiles=100), StandardScaler()],
+        "raw": lambda: [],
+    }  # fmt: skip
+    made: dict[str, np.ndarray] = {}
+    for target, cuts in CUTS[name].items():
+        values, started = table[target], time.process_time()
+        classes = np.digitize(values, cuts) if cuts else pd.factorize(values, sort=True)[0]
+        train, holdout = (half[values[half].notna()] for half in halves)
+        y, y_holdout = classes[train], classes[holdout]
+        if min(np.bincount(part, minlength=len(cuts) + 1).min() for part in (y, y_holdout)) < FEWEST_OF_CLASS:
+            continue
+        splits = list(StratifiedKFold(N_FOLDS, shuffle=True, random_state=draw).split(train, y))
+        folds, oof, of_holdout = np.empty(len(train), dtype=np.int64), [], []
+        for fold, (_, held_out) in enumerate(splits):
+            folds[held_out] = fold
+        for kind, classifier in classifiers(text).values():
+            x, parts, on_holdout = features[kind], [], []
+            for fitted, held_out in splits:
+                model = make_pipeline(*before[kind](), classifier)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # networks that have not converged
+                    model.fit(x[train[fitted]], y[fitted])
+                    parts.append(model.predict_proba(x[train[held_out]]))
+                    on_holdout.append(model.predict_proba(x[holdout]))
+            in_order = np.argsort(np.concatenate([held_out for _, held_out in splits]))
+            oof.append(np.concatenate(parts)[in_order])
+            of_holdout.append(np.stack(on_holdout))
+        outputs = slice(1, 2) if y.max() == 1 else slice(None)
+        arrays = np.stack(oof, 1)[..., outputs], y, folds, np.stack(of_holdout, 2)[..., outputs], y_holdout
+        made |= {f"{target} {part}": array for part, array in zip(PARTS, arrays, strict=True)}
+        print(f"{name} {draw} {target}: {time.process_time() - started:.1f} s", file=sys.stderr, flush=True)
+    return made
+
+
+def main() -> None:
+    """`python -m benchmarks.oof_matrices DATA CACHE [DRAWS]`: make the matrices of classes."""
+    data, cache, *draws = sys.argv[1:]
+    Path(cache).mkdir(parents=True, exist_ok=True)
+    for draw in range(int(draws[0]) if draws else 2):
+        for name in CUTS:
+            for matrix in class_matrices(name, draw, Path(data), Path(cache)):
+                print(matrix.set_name, matrix.target, draw, matrix.oof.shape, np.bincount(matrix.y).tolist())
+
+
+if __name__ == "__main__":
+    main()

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import yaml
 
 from competition import command
@@ -30,7 +31,7 @@ from competition.files import read_text_table, write_atomically, write_table
 from competition.paths import Paths, made_yaml, shown
 from folds.config import FoldsConfig
 from models.jobs.plan import plan
-from studies.config import STUDIES, Cell, Data, Study, Version, cells_of, find_study, load_study
+from studies.config import CLASS, STUDIES, Cell, Data, Study, Version, cells_of, find_study, load_study
 from studies.results import Part, draw, gains, markdown, tidy
 from submissions.check import check
 from submissions.config import load_config
@@ -112,6 +113,14 @@ def write_competition(path: Path, base: str, folder: Path | None, data: Data, ce
     test = test[:TEST_ROWS]
     sample = sample[sample[config.id].isin(test[config.id])]
     competition = config.model_dump(mode="json", exclude_unset=True, exclude={"answers"})
+    if data.cuts:
+        if len(config.targets) > 1:
+            raise DataError(f"cuts need a base with a single target; {base} has {', '.join(config.targets)}.")
+        target, classes = config.targets[0] + CLASS, [f"class_{number}" for number in range(len(data.cuts) + 1)]
+        numbers = train[config.targets[0]].astype(float)
+        train[target] = np.array(classes)[np.digitize(numbers, data.cuts)]
+        sample = pd.DataFrame({config.id: sample[config.id], target: classes[0]})
+        competition |= {"targets": [target], "problem_type": "multiclass", "classes": classes, "metric": "f1_macro"}
     for key, table in (("train", train), ("test", test), ("sample_submission", sample)):
         competition[key] = str(Paths(path.stem).raw / f"{key}.csv")
         write_table(Path(competition[key]), table)

@@ -33,6 +33,9 @@ class Data(StrictModel):
     """Training rows, drawn at random once; null takes all."""
     folds: dict[str, Any] = {}
     """Settings of `folds:` that differ from the base's."""
+    cuts: list[float] = []
+    """Numbers at which the base's single target is cut into classes, which are learned and scored (macro F1) in its
+    stead; folds of kind kfold are then those of the same rows with their numbers."""
 
 
 class Axis(StrictModel):
@@ -57,6 +60,10 @@ class Axis(StrictModel):
         if (self.key is None) is not isinstance(self.values, dict):
             raise ValueError("values must be a list with a key, or label -> {setting: value, ...} without one")
         return self
+
+
+CLASS = "_class"
+"""What the name of a target has behind it where its numbers are cut into classes."""
 
 
 class Reached(StrictModel):
@@ -88,7 +95,8 @@ class Study(StrictModel):
     folds: Annotated[list[int], EachOnce] | None = None
     """Folds that are measured; null: all."""
     measures: list[str | Reached] = []
-    """Columns of `results.csv` that the table shows beside the score: of the stage's `measures.json`, or of a curve."""
+    """Columns of `results.csv` that the table shows beside the score: of the stage's `measures.json`, of a curve, or
+    other metrics. Where classes were cut from numbers, a metric of numbers holds these against the expected class."""
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Study:

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from competition.config import CompetitionConfig
-from competition.files import read_json
+from competition.files import read_json, read_text_table
+from competition.metrics import METRICS, Array
 from competition.paths import Paths
 from competition.plots import new_figure, save_figure
 from competition.tables import read_rows
-from competition.task import metric_of
+from competition.task import Task, metric_of, task_of
 from folds.table import read_folds
 from models.jobs.folder import read_predictions, verify
 from models.jobs.plan import Plan
-from studies.config import Cell, Reached, Study, label
+from studies.config import CLASS, Cell, Reached, Study, label
 from submissions import words
 
 SAID = (
@@ -44,11 +45,13 @@ def tidy(parts: list[Part], study: Study) -> pd.DataFrame:
     """A row for each finished job: data, metric, stage, a column for each axis, seed, fold, score, seconds, measures.
 
     The score is that of the held-out fold. An axis that does not vary a stage is empty there. With several targets
-    and a metric that scores each alone, `score_<target>` is among the measures.
+    and a metric that scores each alone, `score_<target>` is among the measures. A metric of labels scores the likeliest
+    class, without any threshold.
     """
     rows = []
     for data, competition, paths, plan, cells in parts:
         labelled, targets = read_rows(paths.train, competition, labelled=True), competition.targets
+        task = task_of(competition)
         folds = read_folds(paths.folds, labelled.ids)
         metric = metric_of(competition)
         for cell, job in ((each, job) for each in cells for job in plan.of(each.name)):
@@ -56,14 +59,35 @@ def tidy(parts: list[Part], study: Study) -> pd.DataFrame:
                 continue
             held_out = labelled.take(folds == job.fold)
             assert held_out.y is not None
-            y_pred = read_predictions(job.oof_file, held_out.ids, targets)
+            y_pred = read_predictions(job.oof_file, held_out.ids, task.outputs)
+            scored = task.likeliest(y_pred) if task.decides else y_pred
             row: dict[str, Any] = {"data": data, "metric": metric.name, "stage": cell.stage}
             row |= {axis: cell.values.get(axis, "") for axis in study.axes} | {"seed": job.seed, "fold": job.fold}
-            row |= {"score": metric(held_out.y, y_pred), "seconds": verify(job)["seconds"]}
+            row |= {"score": metric(held_out.y, scored), "seconds": verify(job)["seconds"]}
             if len(targets) > 1 and metric.column is not None:
-                row |= {f"score_{name}": metric.one(held_out.y[:, t], y_pred[:, t]) for t, name in enumerate(targets)}
+                row |= {f"score_{name}": metric.one(held_out.y[:, t], scored[:, t]) for t, name in enumerate(targets)}
+            numbers = _numbers(competition, held_out.ids) if study.data[data].cuts else held_out.y
+            row |= _other_metrics(study, task, held_out.y, y_pred, numbers)
             rows.append(row | _measures(job.folder, study))
     return pd.DataFrame(rows)
+
+
+def _numbers(competition: CompetitionConfig, ids: list[str]) -> Array:
+    """The numbers that were cut into classes, (n_rows, 1)."""
+    raw = read_text_table(competition.train).set_index(competition.id)
+    return raw.loc[ids, [competition.targets[0].removesuffix(CLASS)]].to_numpy(dtype=np.float64)
+
+
+def _other_metrics(study: Study, task: Task, y: Array, y_pred: Array, numbers: Array) -> dict[str, float]:
+    """The scores of the metrics among the measures; one of numbers gets the expected class."""
+    found = {}
+    for name in (wanted for wanted in study.measures if isinstance(wanted, str) and wanted in METRICS):
+        metric = METRICS[name]
+        if task.problem_type in metric.types:
+            found[name] = metric(y, task.likeliest(y_pred) if metric.kind == "decisions" else y_pred)
+        elif task.problem_type == "multiclass" and "regression" in metric.types:
+            found[name] = metric(numbers, y_pred @ np.arange(len(task.classes))[:, None])
+    return found
 
 
 def _measures(folder: Path, study: Study) -> dict[str, float]:

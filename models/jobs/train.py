@@ -24,7 +24,7 @@ from competition.errors import DataError
 from competition.files import read_json, table_digest
 from competition.paths import Paths
 from competition.tables import Rows, read_rows
-from competition.task import metric_of
+from competition.task import metric_of, task_of
 from folds import make
 from folds.table import read_folds
 from models.config import load_stages
@@ -68,7 +68,7 @@ def train(
         return
     competition, paths = todo.competition, todo.paths
     rows, test = read_rows(paths.train, competition, labelled=True), read_rows(paths.test, competition, labelled=False)
-    folds, metric = read_folds(paths.folds, rows.ids), metric_of(competition)
+    folds, metric, task = read_folds(paths.folds, rows.ids), metric_of(competition), task_of(competition)
 
     def say(job: Job) -> None:
         """Stage, seed, fold, score on the held-out fold, seconds; after a stage's first fold, its notes."""
@@ -81,7 +81,8 @@ def train(
             return
         held_out = rows.take(folds == job.fold)
         assert held_out.y is not None
-        score = metric(held_out.y, read_predictions(job.oof_file, held_out.ids, competition.targets))
+        y_pred = read_predictions(job.oof_file, held_out.ids, task.outputs)
+        score = metric(held_out.y, task.likeliest(y_pred) if task.decides else y_pred)
         few = " (fewer than two labels)" if (np.isfinite(held_out.y).sum(axis=0) < 2).any() else ""
         fold = f"fold {job.fold} of {todo.n_folds}"
         print(f"stage {job.stage}  seed {job.seed}  {fold}  valid {metric.name} {score:.4f}{few}  {took}")

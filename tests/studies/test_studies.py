@@ -186,6 +186,56 @@ def test_data_that_may_not_be_embedded_is_read_from_the_folder_that_is_named_or_
     assert pd.read_csv(tmp_path / "work" / "study_moved" / "results.csv")["fold"].tolist() == [1, 1]
 
 
+NEAREST = """
+import numpy as np
+
+class Nearest:
+    def __init__(self, settings, context):
+        self.blur, self.n = settings["blur"], len(context.task.classes)
+
+    def fit(self, train, valid, folder):
+        pass
+
+    def predict(self, rows, folder):  # the number is the first input, cut at 2 and 4
+        classes = np.digitize(rows.inputs["x"], [2, 4])
+        return (1 - self.blur) * np.eye(self.n)[classes] + self.blur / self.n if self.n else rows.inputs[["x"]]
+"""
+
+
+def test_numbers_cut_into_classes_have_the_rows_and_folds_of_the_numbers_and_are_scored_on_their_scale(
+    tmp_path: Path,
+) -> None:
+    x = np.random.default_rng(0).uniform(0, 6, 60).round(3)
+    table = pd.DataFrame({"id": [f"r{i}" for i in range(60)], "x": x, "number": x})
+    table.to_csv(tmp_path / "train.csv", index=False)
+    table[:3][["id", "x"]].to_csv(tmp_path / "test.csv", index=False)
+    table[:3][["id", "number"]].to_csv(tmp_path / "sample.csv", index=False)
+    base = {"train": "train.csv", "test": "test.csv", "sample_submission": "sample.csv", "metric": "rmse"}
+    base |= {"id": "id", "targets": ["number"], "numeric": ["x"]}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({"competition": base}))
+    (tmp_path / "nearest.py").write_text(NEAREST)
+    data = {"numbers": {"base": "base.yaml", "rows": 45}}
+    data["classes"] = {**data["numbers"], "cuts": [2, 4]}
+    stages = {"nearest": {"kind": "custom", "code": "nearest.py:Nearest", "settings": {"blur": 0.3}}}
+    axes = {"blur": {"key": "settings.blur", "values": [0.3, 0.6]}}
+    file = written(
+        tmp_path, data=data, stages=stages, axes=axes, baseline={"blur": 0.3}, seeds=[0],
+        measures=["spearman", "log_loss", "accuracy"],
+    )  # fmt: skip
+    run_study(file, options=["--workers", "1"])
+    folds = [(tmp_path / f"work/study_moved_{name}/folds/folds.csv").read_bytes() for name in data]
+    assert folds[0] == folds[1]
+    found = pd.read_csv(tmp_path / "work" / "study_moved" / "results.csv")
+    found = found.groupby(["data", "blur"]).mean(numeric_only=True)
+    of_numbers, of_classes = found.loc[("numbers", 0.3)], found.loc[("classes", 0.3)]
+    assert (of_numbers.score, of_numbers.spearman) == (0, 1)
+    assert of_numbers[["log_loss", "accuracy"]].isna().all()
+    assert (of_classes.score, of_classes.accuracy) == (1, 1)  # macro F1
+    assert of_classes.log_loss == pytest.approx(-np.log(0.8))
+    assert found.loc[("classes", 0.6)].log_loss == pytest.approx(-np.log(0.6))
+    assert 0.9 < of_classes.spearman < 1  # three values of the expected class, against the numbers themselves
+
+
 def test_the_command_lists_the_studies_and_refuses_with_status_2(tmp_path: Path) -> None:
     assert all(f"{file.stem}: " in claims() for file in STUDIES.glob("*.yaml"))
     for word, said in (("no_such_study", "bert_dropout"), (str(written(tmp_path, seeds=[])), "seeds")):
