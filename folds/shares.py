@@ -28,9 +28,9 @@ def lacking(y: pd.DataFrame, classes: list[str], folds: NDArray[np.int64], time_
 
     Args:
         y: (n_rows, n_targets), of all training rows.
-        folds: (n_rows,), -1 for rows that train in every fold.
+        folds: of the first rows, -1 where one trains in every fold, as those of extra_train do, which stand last.
     """
-    said = []
+    said, folds = [], np.append(folds, np.full(len(y) - len(folds), -1))
     for name in y if classes else []:
         counts = pd.crosstab(folds, y[name]).reindex(range(-1, folds.max() + 1), fill_value=0)
         counts = counts.reindex(columns=range(len(classes)), fill_value=0).set_axis(classes, axis=1)

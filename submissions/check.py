@@ -64,9 +64,7 @@ def check(config: Config, here: bool = True) -> str:
     metric, task = metric_of(competition), task_of(competition)
     _check_metric(metric, task, y, folds)
     _try_users_blending(config, metric, task, y)
-    extra = np.full(len(prepared.train) - len(own), -1)  # last; these rows train in every fold
-    labels, of_all = prepared.train[competition.targets], np.append(folds, extra)
-    rare = lacking(labels, competition.classes, of_all, config.folds.kind == "time")
+    rare = lacking(prepared.train[competition.targets], task.classes, folds, config.folds.kind == "time")
     lines, mistakes = [describe(prepared.report), *rare], []
     for name, stage in config.stages.items():
         try:

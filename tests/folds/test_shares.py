@@ -39,6 +39,8 @@ def test_classes_that_a_fold_or_its_models_lack_are_said() -> None:
     assert [words.split(";")[0] for words in lacking(y, list("abc"), always)] == [
         "y: not every fold has a row of 'c' (1 rows)"
     ]
+    more = pd.concat([y, pd.DataFrame({"y": [2.0]})])  # a row of extra_train
+    assert len(lacking(more, list("abc"), folds)) == 1
     assert lacking(y, [], folds) == []
     assert lacking(y[y["y"] != 2], ["a", "b"], folds[y["y"] != 2]) == []
 
