@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+LONGEST_NAME = 24
+
 
 def number(value: float | None) -> str:
     """Five significant digits, "-" where there is no number."""
@@ -13,6 +15,11 @@ def number(value: float | None) -> str:
 def with_error(value: float | None, standard_error: float | None) -> str:
     """A number and its standard error; the number alone where there is none."""
     return f"{number(value)} +- {standard_error:#.2g}".rstrip(".") if is_known(standard_error) else number(value)
+
+
+def shortened(name: str) -> str:
+    """A name that fits beside a plot and into a card."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def mean_and_deviation(values: list[float]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -10,9 +12,13 @@ from competition.metrics import Array
 from competition.plots import as_svg, new_figure
 from models.settings import NeuralStage
 from submissions.run import Run
+from submissions.words import shortened
 
 MOST_POINTS, MOST_PANELS = 2000, 60
 """Rows in a plot and plots in a figure: the page stays small with any number of rows and columns."""
+MOST_NUMBERS = 12
+"""Classes up to which a confusion matrix has numbers in its cells."""
+MOST_LINES = 10
 TRAINING = "training.json"  # of a module that imports torch
 
 
@@ -48,6 +54,33 @@ def predictions(run: Run, cross_fitted: Array) -> str:
             axis.axline((np.nanmean(y),) * 2, slope=1, color="grey", linewidth=0.8)
             axis.plot(y_pred[rows, t], y, ".", markersize=3, alpha=0.5, rasterized=True)
             axis.set(title=f"{target}, {name}", xlabel="prediction", ylabel="truth")
+    return as_svg(figure)
+
+
+def confusion_matrix(names: list[str], counts: Array) -> str:
+    """Rows by true (down) and predicted class, (n_classes, n_classes), coloured by their share of the true class."""
+    from sklearn.metrics import ConfusionMatrixDisplay
+
+    shares, has_numbers = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), len(names) <= MOST_NUMBERS
+    side = 2.4 + 0.55 * len(names) if has_numbers else 8
+    figure, ((axis,),) = new_figure(width=side + 0.6, height=side)
+    matrix = ConfusionMatrixDisplay(shares, display_labels=[shortened(name) for name in names])
+    rotation = "horizontal" if max(map(len, names)) < 4 else "vertical"
+    matrix.plot(ax=axis, cmap="Blues", include_values=has_numbers, values_format=".0%", xticks_rotation=rotation)
+    for i, count in enumerate(counts.flat if has_numbers else []):
+        matrix.text_.flat[i].set(text=f"{count:.0f}\n{matrix.text_.flat[i].get_text()}", fontsize=8)
+    axis.tick_params(labelsize=9 if has_numbers else 6)
+    axis.grid(visible=False)
+    return as_svg(figure)
+
+
+def lines(curves: dict[str, tuple[Array, Array]], xlabel: str, ylabel: str, **settings: Any) -> str:
+    """Lines in the unit square, their names beside it."""
+    figure, ((axis,),) = new_figure()
+    for name, (x, y) in curves.items():
+        axis.plot(x, y, label=shortened(name), clip_on=False, **settings)
+    axis.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1), ylim=(0, 1))
+    figure.legend(loc="outside right upper", frameon=False)
     return as_svg(figure)
 
 

@@ -6,32 +6,36 @@ kinds). Every section is made by a function of the run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from competition.clean import parse_numbers, read_named_rows, require_columns
-from competition.files import read_json, read_table
+from competition.clean import parse_labels, read_named_rows, require_columns
+from competition.files import read_json, read_table, read_text_table
 from competition.metrics import Array
 from competition.paths import shown
 from competition.prepare import describe as describe_tables
 from competition.tables import own_rows
+from competition.task import from_sample
+from folds.shares import lacking, shares
+from folds.table import time_ordered
 from models.jobs.plan import REPORT
 from models.stage import read_notes
 from models.stages.file import FOLD_MARKS
-from submissions.blend.crossfit import score_per_target
+from submissions.blend.crossfit import labelled, score_per_target
 from submissions.blend.stacks import STACKS
+from submissions.fitted import rule_of
 from submissions.report import figures
-from submissions.report.parts import Card, Figure, Findings, Folded, Part, Section, Table, embedded
+from submissions.report.class_sections import probabilities, scores_by_class
+from submissions.report.parts import Figure, Findings, Folded, Part, Section, Table, embedded, tabled
+from submissions.report.predicted import predictions
+from submissions.report.rows import uncertain_rows, worst_rows
 from submissions.run import (
     BLEND,
     BLEND_FILE,
     CHOICE,
-    CROSS_FITTED,
-    SPREAD_FILE,
     STACK,
     STACK_FILE,
     SUBMISSION_FILE,
@@ -47,10 +51,8 @@ MARKS = {
     "refit": "predicts test rows by models of all rows (final_fit), which no held-out row scores; cv_score: folds",
     **FOLD_MARKS,
 }
-N_ROWS = 20
-"""Worst and most uncertain rows that are shown."""
-LONGEST_TEXT = 1500
-"""Characters of a text that a card shows."""
+MOST_BRIEF = 24
+"""Classes or labels up to which their scores stand in report.md, too."""
 
 
 def gather(run: Run) -> Findings:
@@ -62,6 +64,7 @@ def gather(run: Run) -> Findings:
     if answers:
         facts[on_answers] = (number(score), "on labels that nothing else has seen")
     said = [f"{name}: {value}, {words}." for name, (value, words) in facts.items()]
+    task = run.task
     sections = [
         Section("Tables", _tables(run), brief=True),
         Section("Stages", _stages(run), brief=True),
@@ -70,12 +73,13 @@ def gather(run: Run) -> Findings:
         Section("Without one stage", _drop_one(run), brief=True),
         Section("Post-processing", _postprocessing(run), brief=True),
         Section(on_answers, answers, brief=True),
-        Section("Predictions", _predictions(run)),
+        Section("Scores by class", scores_by_class(run) if task.classes else [], brief=len(task.outputs) <= MOST_BRIEF),
+        Section("Probabilities" if task.has_probabilities else "Predictions", _predictions(run)),
         Section("Errors between stages", _correlations(run)),
         Section("Learning curves", _learning_curves(run)),
         Section("Folds", _folds(run)),
-        Section("Worst rows", _worst_rows(run)),
-        Section("Uncertain test rows", _uncertain_rows(run)),
+        Section("Most confident mistakes" if task.has_probabilities else "Worst rows", worst_rows(run)),
+        Section("Uncertain test rows", uncertain_rows(run)),
         Section("Settings and versions", _settings(run)),
     ]
     direction = "greater is better" if run.metric.greater_is_better else "lower is better"
@@ -90,11 +94,6 @@ def gather(run: Run) -> Findings:
         to_submit=to_submit,
         sections=[section for section in sections if section.parts],
     )
-
-
-def _table(header: list[str], rows: Iterable[Iterable[Any]]) -> Table:
-    """Texts as they are, numbers with five digits."""
-    return Table(header, [[cell if isinstance(cell, str) else number(cell) for cell in row] for row in rows])
 
 
 def _better_by(run: Run, this: float | None, other: float | None) -> float | None:
@@ -148,18 +147,20 @@ def _weighted(run: Run) -> str:
 
 
 def _weights(run: Run) -> pd.DataFrame:
-    """The weight of each column (its index) for each target; no target where the chosen candidate has no weights."""
-    return pd.DataFrame(run.weights, run.columns.names)
+    """The weight of each column (its index) for each target, of several classes the mean; no target where the chosen
+    candidate has no weights."""
+    weights = pd.DataFrame(run.weights, run.columns.names, run.task.outputs if run.weights else [])
+    return weights.mean(axis=1).to_frame(*run.task.targets) if run.task.problem_type == "multiclass" else weights
 
 
 def _stages(run: Run) -> list[Part]:
     """Each stage on all targets and, where there are several, on each; what marks mean, and notes of the stages."""
-    columns, folds = run.columns, run.columns.folds
+    columns, folds, rule = run.columns, run.columns.folds, rule_of(run)
     weights = _weights(run).groupby(columns.stage_of.get).sum()
     marks = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
     rows, by_stage, notes = [], {}, []
     for stage in run.config.stages:
-        jobs, y_pred = run.plan.of(stage), columns.oof_of(stage)
+        jobs, y_pred = run.plan.of(stage), rule.decided(columns.oof_of(stage))
         of_folds = [_scores(run, columns.y[own], y_pred[own]) for own in (folds == k for k in range(run.plan.n_folds))]
         whole = _scores(run, columns.y[folds >= 0], y_pred[folds >= 0])
         by_stage[stage] = [next(iter(scores.values())) for scores in of_folds]
@@ -173,7 +174,7 @@ def _stages(run: Run) -> list[Part]:
     used = {mark for found in marks.values() for mark in found}
     unscored = int((folds[: len(own_rows(read_table(run.paths.train)))] < 0).sum())  # extra rows stand behind them
     return [
-        _table(["stage", "target", "cv_score", "fold_scores", "weight", "seconds", "marks"], rows),
+        tabled(["stage", "target", "cv_score", "fold_scores", "weight", "seconds", "marks"], rows),
         Figure("Scores of the folds", embedded(figures.fold_scores(by_stage, run.metric.name))),
         f"fold_scores: mean +- standard deviation. weight: in {_weighted(run)}, which was chosen.",
         *([f"{unscored} training rows are in no held-out fold (fold -1): no score is about them."] if unscored else []),
@@ -197,7 +198,7 @@ def _candidates(run: Run) -> list[Part]:
     rows.append(["submission", "", choice["procedure"]["cross_fitted_score"], "", "", ""])
     counts = ", ".join(f"{name} in {without.count(name)} of {len(without)} folds" for name in dict.fromkeys(without))
     parts: list[Part] = [
-        _table(["candidate", "in_sample_score", "cross_fitted_score", "gain", "standard_error", ""], rows),
+        tabled(["candidate", "in_sample_score", "cross_fitted_score", "gain", "standard_error", ""], rows),
         choice["reason"],
         "in_sample_score: weights and score on the same rows, optimistic. cross_fitted_score: each row by weights, "
         "scaling and tuning fitted without its fold. gain: over the default, above 0 is better.",
@@ -222,7 +223,7 @@ def _candidates(run: Run) -> list[Part]:
 def _blend_weights(run: Run) -> list[Part]:
     if not run.weights:
         return []
-    return [f"Weights in {_weighted(run)}.", _matrix("column", _weights(run)[run.task.targets], 3)]
+    return [f"Weights in {_weighted(run)}.", _matrix("column", _weights(run), 3)]
 
 
 def _drop_one(run: Run) -> list[Part]:
@@ -233,7 +234,7 @@ def _drop_one(run: Run) -> list[Part]:
         for stage, part in there  # stored as without minus with
     ]
     said = f"cross_fitted_score of {blend['default']}, refitted without the stage. gain: above 0, the stage helps."
-    return [_table(["stage", "score without it", "gain with it", "standard_error"], rows), said] if rows else []
+    return [tabled(["stage", "score without it", "gain with it", "standard_error"], rows), said] if rows else []
 
 
 def _postprocessing(run: Run) -> list[Part]:
@@ -241,43 +242,42 @@ def _postprocessing(run: Run) -> list[Part]:
     rows = [[t, step["step"], step["score_without"], step["score_with"]] for t, step in tried if step["kept"]]
     left_out = ", ".join(sorted({step["step"] for _, step in tried} - {row[1] for row in rows}))
     return [
-        *([_table(["target", "step", "score without", "score with"], rows)] if rows else []),
+        *([tabled(["target", "step", "score without", "score with"], rows)] if rows else []),
         *([f"Left out for all targets, since the score does not clearly gain: {left_out}."] if left_out else []),
     ]
 
 
 def _answers(run: Run) -> tuple[list[Part], float]:
     """The scores of the files and of each stage alone on the labels of the test rows, and that of the submission."""
-    competition, columns, task = run.config.competition, run.columns, run.task
+    competition, columns, task, rule = run.config.competition, run.columns, run.task, rule_of(run)
     if competition.answers is None or not competition.answers.exists():
         return [], np.nan
     labels, ids = read_named_rows(competition.answers, [competition.id]), read_table(run.paths.sample)[competition.id]
-    names = task.targets if {*task.targets} <= {*labels} else task.columns_in_sample
-    require_columns(labels, names, competition.answers)
-    numbers = {name: parse_numbers(labels, name, competition.id, competition.answers) for name in names}
+    if not {*task.targets} <= {*labels}:
+        labels = labels.rename(columns=dict(zip(task.columns_in_sample, task.targets, strict=False)))
+    require_columns(labels, task.targets, competition.answers)
+    numbers = {name: parse_labels(labels, name, competition, competition.answers) for name in task.targets}
     y = pd.DataFrame(numbers).set_axis(labels[competition.id]).reindex(ids).to_numpy()
     files = [BLEND_FILE, *([STACK_FILE] if run.config.submissions.stack else []), SUBMISSION_FILE]
-    tables = {file: read_table(run.folder / file, [competition.id])[task.columns_in_sample] for file in files}
+    y_pred = {file: from_sample(task, read_text_table(run.folder / file)) for file in files}
     filling = dict(enumerate(columns.label_means))  # of rows that could not be read
     for stage in run.config.stages:
-        tables[f"stage {stage}"] = pd.DataFrame(columns.test_of(stage), columns.test_ids).reindex(ids).fillna(filling)
-    scores = {name: _scores(run, y, table.to_numpy()) for name, table in tables.items()}
+        alone = pd.DataFrame(columns.test_of(stage), columns.test_ids).reindex(ids).fillna(filling).to_numpy()
+        y_pred[f"stage {stage}"] = labelled(rule.decision(columns.oof_of(stage), rule.scored), alone)
+    scores = {name: _scores(run, y, each) for name, each in y_pred.items()}
     rows = [[name, *found.values()] for name, found in scores.items()]
     n_unknown, submitted = len({*ids} - {*labels[competition.id]}), scores[SUBMISSION_FILE]
     unknown = [f"{n_unknown} of {len(ids)} rows have no answer and are in no score."] if n_unknown else []
-    return [_table(["file or stage", *submitted], rows), *unknown], next(iter(submitted.values()))
-
-
-def _cross_fitted(run: Run) -> Array:
-    """Predictions of the training rows, (n_rows, n_outputs), by what was fitted and chosen without their fold."""
-    return read_table(run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[run.columns.ids].to_numpy()
+    return [tabled(["file or stage", *submitted], rows), *unknown], next(iter(submitted.values()))
 
 
 def _predictions(run: Run) -> list[Part]:
+    if run.task.has_probabilities:
+        return probabilities(run)
     return [
         f"Out-of-fold predictions against the truth, at most {figures.MOST_POINTS} rows. submission: by weights and "
         "choices made without the row's fold.",
-        Figure("Truth against prediction", embedded(figures.predictions(run, _cross_fitted(run)))),
+        Figure("Truth against prediction", embedded(figures.predictions(run, predictions(run)))),
     ]
 
 
@@ -292,8 +292,12 @@ def _correlations(run: Run) -> list[Part]:
     if len(columns.names) < 2:
         return []
     said = "Pearson's correlation of the out-of-fold errors: the lower, the more two columns add to each other."
-    errors = [pd.DataFrame(columns.oof[:, :, t] - y[:, None], columns=columns.names) for t, y in enumerate(columns.y.T)]
-    return [said, *(_matrix(target, of.corr(), 2) for target, of in zip(run.task.targets, errors, strict=True))]
+    errors = np.moveaxis(columns.oof - run.task.truth(columns.y)[:, None], 1, 2)  # (n_rows, n_outputs, n_columns)
+    of_targets = {name: errors[:, t] for t, name in enumerate(run.task.targets)}
+    if run.task.classes and errors.shape[1] > 1:
+        of_targets = {"all classes": errors.reshape(-1, len(columns.names))}
+    tables = {name: pd.DataFrame(part, columns=columns.names).corr() for name, part in of_targets.items()}
+    return [said, *(_matrix(name, table, 2) for name, table in tables.items())]
 
 
 def _learning_curves(run: Run) -> list[Part]:
@@ -302,13 +306,17 @@ def _learning_curves(run: Run) -> list[Part]:
 
 
 def _folds(run: Run) -> list[Part]:
-    """Size and labels of each fold, and what `./run.sh folds` left."""
-    targets, shift = run.task.targets, run.paths.shift
-    rows, labels = [], pd.DataFrame(run.columns.y)
-    for fold in np.unique(run.columns.folds):
-        y, name = labels[run.columns.folds == fold], str(fold) if fold >= 0 else "-1: in training alone"
-        rows.append([name, str(len(y)), *map(with_error, y.mean(), y.std(ddof=0))])
-    parts: list[Part] = [Table(["fold", "rows", *(f"{name}, mean +- sd" for name in targets)], rows)]
+    """Size and labels of each fold, classes that are lacking, and what `./run.sh folds` left."""
+    task, folds, shift, rows = run.task, run.columns.folds, run.paths.shift, []
+    labels = pd.DataFrame(run.columns.y, columns=task.targets)
+    shown = shares(labels, task.classes)
+    for fold in np.unique(folds):
+        y, name = shown[folds == fold], str(fold) if fold >= 0 else "-1: in training alone"
+        deviations = [None] * y.shape[1] if task.classes else y.std(ddof=0)
+        rows.append([name, str(len(y)), *map(with_error, y.mean(), deviations)])
+    what = "share" if task.classes else "mean +- sd"
+    parts: list[Part] = [Table(["fold", "rows", *(f"{name}, {what}" for name in shown)], rows)]
+    parts += [f"{words}." for words in lacking(labels, task.classes, folds, time_ordered(run.paths.folds_report))]
     if not shift.exists():
         return [*parts, "./run.sh folds shows whether held-out rows are like test rows; it has not been run."]
     stored = read_json(shift)
@@ -319,43 +327,6 @@ def _folds(run: Run) -> list[Part]:
         auc = with_error(stored["adversarial"]["auc"], stored["adversarial"]["standard_deviation"])
         parts.append(f"Adversarial validation: AUC {auc} over folds; at 0.5 train and test cannot be told apart.")
     return [*parts, *(Figure(file.stem, embedded(file.read_bytes())) for file in sorted(shift.parent.glob("*.png")))]
-
-
-def _worst_rows(run: Run) -> list[Part]:
-    columns, competition, cross_fitted = run.columns, run.config.competition, _cross_fitted(run)
-    said = (
-        "Training rows with the largest error of the submission's out-of-fold prediction, in standard deviations of "
-        "the target's labels: wrong labels and unusual inputs are often among them."
-    )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        residuals = (columns.y - cross_fitted) / np.nanstd(columns.y[columns.folds >= 0], axis=0)
-    largest = np.where(np.isfinite(residuals), np.abs(residuals), -1.0).max(axis=1)
-    order = np.argsort(-largest, kind="stable")[:N_ROWS]
-    table, parts = read_table(run.paths.train), list[Part]([said])
-    for rank, i in enumerate(order[largest[order] >= 0], start=1):
-        row = table.iloc[i]
-        errors = zip(run.task.targets, columns.y[i], cross_fitted[i], residuals[i], strict=True)
-        parts.append(Card(
-            f"{rank}. {columns.ids[i]}, fold {columns.folds[i]}",
-            {row[name]: embedded(figures.molecule(row[name])) for name in competition.smiles},
-            {name: row[name][:LONGEST_TEXT] for name in competition.text},
-            ", ".join(f"{name} {row[name]}" for name in [*competition.numeric, *competition.categorical]),
-            _table(["target", "truth", "prediction", "residual (sd)"], errors),
-        ))  # fmt: skip
-    return parts
-
-
-def _uncertain_rows(run: Run) -> list[Part]:
-    path, id_column = run.folder / SPREAD_FILE, run.config.competition.id
-    if not path.exists():
-        return []
-    deviations = read_table(path, ["id"]).set_index("id")[run.task.outputs]
-    submitted = read_table(run.folder / SUBMISSION_FILE, [id_column]).set_index(id_column)[run.task.columns_in_sample]
-    of_labels = np.nanstd(run.columns.y[run.columns.folds >= 0], axis=0)
-    first = (deviations / of_labels).max(axis=1).nlargest(N_ROWS).index  # a row that could not be read has none
-    rows = [[str(i), *map(with_error, submitted.loc[i], deviations.loc[i])] for i in first]
-    said = "Test rows on which the models of different seeds and folds disagree most: prediction +- standard deviation."
-    return [said, Table(["id", *run.task.targets], rows)]
 
 
 def _settings(run: Run) -> list[Part]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from submissions.words import number
 
 
 class Table(NamedTuple):
@@ -63,3 +66,8 @@ def embedded(image: str | bytes) -> str:
     """An SVG or a PNG as an address that has all of it, so that the page needs no other file."""
     kind, content = ("svg+xml", image.encode()) if isinstance(image, str) else ("png", image)
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def tabled(header: list[str], rows: Iterable[Iterable[Any]]) -> Table:
+    """Texts as they are, numbers with five digits."""
+    return Table(header, [[cell if isinstance(cell, str) else number(cell) for cell in row] for row in rows])

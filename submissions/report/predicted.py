@@ -1,0 +1,32 @@
+"""What the submission predicts for training rows without their fold; of classes as labels, too."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from competition.files import read_table
+from competition.metrics import Array
+from submissions.fitted import read_cross_fitted
+from submissions.run import CHOICE, CROSS_FITTED, Run
+
+
+def cross_fitted(run: Run) -> Array:
+    """What the metric scores, (n_rows, n_scored), by what was fitted and chosen without each row's fold."""
+    return read_table(run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[run.columns.ids].to_numpy()
+
+
+def predictions(run: Run) -> Array:
+    """The same before a decision, (n_rows, n_outputs): each fold by the candidate that was chosen without it."""
+    if not run.task.decides:
+        return cross_fitted(run)
+    y_pred = np.full((len(run.columns.ids), len(run.task.outputs)), np.nan)
+    for fold, name in enumerate(run.stored[CHOICE]["procedure"]["chosen_without_fold"]):
+        own = run.columns.folds == fold
+        y_pred[own] = read_cross_fitted(run, name).cross_fitted[own]
+    return y_pred
+
+
+def labels(run: Run) -> Array:
+    """Labels of classes, (n_rows, n_targets): decided where the metric scores labels, else by what is likeliest."""
+    found = cross_fitted(run)
+    return found if run.task.decides else np.where(np.isnan(found[:, :1]), np.nan, run.task.likeliest(found))

@@ -1,0 +1,84 @@
+"""Rows that are worth a look: the worst training rows with their inputs, and the test rows that models disagree on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from competition.files import read_table
+from submissions.report import figures
+from submissions.report.parts import Card, Part, Table, embedded, tabled
+from submissions.report.predicted import labels, predictions
+from submissions.run import SPREAD_FILE, SUBMISSION_FILE, Run
+from submissions.words import shortened, with_error
+
+N_ROWS = 20
+"""Worst and most uncertain rows that are shown."""
+LONGEST_TEXT = 1500
+"""Characters of a text that a card shows."""
+RESIDUALS = (
+    "Training rows with the largest error of the submission's out-of-fold prediction, in standard deviations of the "
+    "target's labels: wrong labels and unusual inputs are often among them."
+)
+MISTAKES = (
+    "Training rows whose out-of-fold label is wrong, the largest probability of the wrong class first: wrong labels "
+    "and unusual inputs are often among them."
+)
+
+
+def worst_rows(run: Run) -> list[Part]:
+    """Training rows with the largest errors; of probabilities, the most confident mistakes."""
+    columns, competition, task = run.columns, run.config.competition, run.task
+    errors = _mistakes(run) if task.has_probabilities else _residuals(run)
+    sizes = np.nan_to_num(np.abs(list(errors.values())[-1]), nan=-1.0)
+    largest = sizes.max(axis=1)
+    order = np.argsort(-largest, kind="stable")[:N_ROWS]
+    table, parts = read_table(run.paths.train), list[Part]([MISTAKES if task.has_probabilities else RESIDUALS])
+    for rank, i in enumerate(order[largest[order] >= 0], start=1):
+        row = table.iloc[i]
+        shown = [t for t in range(len(task.targets)) if sizes[i, t] >= 0 or not task.has_probabilities]
+        parts.append(Card(
+            f"{rank}. {columns.ids[i]}, fold {columns.folds[i]}",
+            {row[name]: embedded(figures.molecule(row[name])) for name in competition.smiles},
+            {name: row[name][:LONGEST_TEXT] for name in competition.text},
+            ", ".join(f"{name} {row[name]}" for name in [*competition.numeric, *competition.categorical]),
+            tabled(["target", *errors], [[task.targets[t], *(each[i, t] for each in errors.values())] for t in shown]),
+        ))  # fmt: skip
+    return parts
+
+
+def _residuals(run: Run) -> dict[str, Any]:
+    """What a card says of each target, (n_rows, n_targets) each; what is largest comes last."""
+    y, y_pred = run.columns.y, predictions(run)
+    deviations = np.nanstd(y[run.columns.folds >= 0], axis=0)
+    return {"truth": y, "prediction": y_pred, "residual (sd)": (y - y_pred) / np.where(deviations, deviations, np.nan)}
+
+
+def _mistakes(run: Run) -> dict[str, Any]:
+    """The same of wrong labels."""
+    y, y_pred, predicted = run.columns.y, predictions(run), labels(run)
+    p = np.where(predicted == 1, y_pred, 1 - y_pred)
+    if run.task.problem_type == "multiclass":
+        p = (run.task.truth(predicted) * y_pred).sum(axis=1, keepdims=True)
+    names = np.array([*map(shortened, run.task.classes), "-"], dtype=object)
+    truth, label = (names[np.nan_to_num(each, nan=-1).astype(int)] for each in (y, predicted))
+    wrong = np.where(np.isnan(y) | (y == predicted), np.nan, p)
+    return {"truth": truth, "predicted": label, "its probability": wrong}
+
+
+def uncertain_rows(run: Run) -> list[Part]:
+    """Test rows whose predictions differ most between models."""
+    path, id_column, task = run.folder / SPREAD_FILE, run.config.competition.id, run.task
+    if not path.exists():
+        return []
+    said = "Test rows on which the models of different seeds and folds disagree most:"
+    deviations = read_table(path, ["id"]).set_index("id")[task.outputs]
+    of_labels = 1.0 if task.classes else np.nanstd(run.columns.y[run.columns.folds >= 0], axis=0)
+    first = (deviations / of_labels).max(axis=1).nlargest(N_ROWS).index  # a row that could not be read has none
+    if task.classes:
+        rows = [[str(i), *deviations.loc[i]] for i in first]
+        return [f"{said} standard deviation of each prediction.", tabled(["id", *task.outputs], rows)]
+    submitted = read_table(run.folder / SUBMISSION_FILE, [id_column]).set_index(id_column)[task.columns_in_sample]
+    rows = [[str(i), *map(with_error, submitted.loc[i], deviations.loc[i])] for i in first]
+    return [f"{said} prediction +- standard deviation.", Table(["id", *task.targets], rows)]

@@ -1,0 +1,138 @@
+"""The report of classes: its numbers are those of the labels, and a page is made for every problem type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
+
+from competition.files import read_table, read_text_table
+from competition.task import Task
+from submissions.report.__main__ import markdown, page
+from submissions.report.class_sections import reliability
+from submissions.report.findings import gather
+from submissions.report.parts import Findings
+from submissions.run import CHOICE, CROSS_FITTED, SUBMISSION_FILE, Run
+from tests.submissions.fakes import fake_classes, prepare_and_fake_jobs, run_steps
+
+HOSTILE = "<b>a class with a very long name</b>"
+BINARY = ("binary", "f1", {})
+MULTILABEL = ("multilabel", "roc_auc", {})
+
+
+def section(found: Findings, title: str) -> list[Any]:
+    (parts,) = [each.parts for each in found.sections if each.title == title]
+    return parts
+
+
+def made(folder: Path, problem_type: str, metric: str, roles: dict[str, Any], **sections: object) -> Run:
+    settings = {"competition": roles, "submissions": {"stack": False, "weight_trials": 5}, **sections}
+    path = fake_classes(folder, problem_type, metric, 160, 40, **settings)
+    prepare_and_fake_jobs(path)
+    return run_steps(path)
+
+
+@pytest.fixture(scope="module", params=[BINARY, MULTILABEL], ids=lambda case: case[0])
+def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Findings]]:
+    folder = tmp_path_factory.mktemp("classes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORK_DIR", str(folder / "work"))
+        run = made(folder, *request.param)
+        yield run, gather(run)
+
+
+def test_scores_by_class_are_those_of_the_labels_that_were_made_without_the_rows_fold(
+    found: tuple[Run, Findings],
+) -> None:
+    run, report = found
+    task = run.task
+    scored = read_table(run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[run.columns.ids].to_numpy()
+    labels, y = scored if task.decides else task.likeliest(scored), run.columns.y
+    t, (header, rows) = len(task.targets) - 1, section(report, "Scores by class")[0]
+    known = ~np.isnan(y[:, t])
+    last = dict(zip(header, rows[-1], strict=True))  # class 1 of the last target
+    assert last["class"] == (task.targets[-1] if task.problem_type == "multilabel" else task.classes[-1])
+    cells = y[known, t], labels[known, t]
+    assert [int(last[name]) for name in ("TN", "FP", "FN", "TP")] == confusion_matrix(*cells).ravel().tolist()
+    for name, score in (("precision", precision_score), ("recall", recall_score), ("F1", f1_score)):
+        assert float(last[name]) == pytest.approx(score(*cells), rel=1e-4)
+
+
+def test_the_page_has_figures_of_its_problem_type_and_stays_small(found: tuple[Run, Findings]) -> None:
+    run, report = found
+    html = page(report)
+    assert len(html) < 1_500_000 and "://" not in html
+    figures = [part.words for each in report.sections for part in each.parts if hasattr(part, "source")]
+    assert ("Confusion matrix" in figures) == (len(run.task.targets) == 1)
+    assert any("Average precision" in words for words in figures)
+    assert any("calibration error" in words for words in figures)
+    assert "| class" in markdown(report, run.paths.report)
+
+
+def test_mistakes_come_by_the_probability_of_the_wrong_class(found: tuple[Run, Findings]) -> None:
+    run, report = found
+    said, *cards = section(report, "Most confident mistakes")
+    errors = [[dict(zip(card.errors.header, row, strict=True)) for row in card.errors.rows] for card in cards]
+    assert all(row["truth"] != row["predicted"] for rows in errors for row in rows)
+    largest = [max(float(row["its probability"]) for row in rows) for rows in errors]
+    assert largest == sorted(largest, reverse=True) and 10 < len(largest) <= 20
+
+
+def test_answers_with_names_of_classes_score_what_the_files_name(found: tuple[Run, Findings]) -> None:
+    run, report = found
+    table = section(report, "Score on the answers")[0]
+    shown = {row[0]: float(row[1]) for row in table.rows}
+    answers = read_text_table(run.config.competition.answers).set_index("id")
+    submitted = read_text_table(run.folder / SUBMISSION_FILE).set_index("id")
+    assert len(shown) == 5
+    if run.task.decides:
+        truth, labels = (each.loc[answers.index, "mood"] == "yes" for each in (answers, submitted))
+        assert shown[SUBMISSION_FILE] == pytest.approx(f1_score(truth, labels), rel=1e-4)
+    stages = dict(list(shown.items())[2:])
+    assert stages["stage good"] > stages["stage poor"]
+
+
+def test_shares_and_cuts_of_a_metric_of_labels_stand_beside_the_classes(found: tuple[Run, Findings]) -> None:
+    run, report = found
+    header, rows = section(report, "Scores by class")[0]
+    if not run.task.decides:
+        assert "cut" not in header
+        return
+    shares = run.part(CHOICE)["class_shares"]
+    yes = dict(zip(header, rows[1], strict=True))
+    assert float(yes["on test"]) == pytest.approx(shares["test"]["mood"]["yes"], rel=1e-4)
+    submitted = read_text_table(run.folder / SUBMISSION_FILE)["mood"]
+    assert float(yes["on test"]) == pytest.approx((submitted == "yes").mean(), rel=1e-4)
+    (cut,) = run.candidates[run.chosen]["decision"]["cuts"]["array"]
+    assert float(yes["cut"]) == pytest.approx(cut, rel=1e-4)
+
+
+def test_the_calibration_error_is_the_mean_distance_of_probability_and_share_over_the_rows() -> None:
+    task = Task(["ill"], problem_type="binary", classes=["no", "yes"])
+    y_pred = np.repeat([0.2, 0.8], [4, 12])[:, None]
+    y = np.array([1, 0, 0, 0] + 3 * [1, 1, 0, 0], dtype=float)[:, None]
+    mean, share, error = reliability(task, y, y_pred)
+    assert [*mean, *share] == pytest.approx([0.2, 0.8, 0.25, 0.5])
+    assert error == pytest.approx(0.25 * 0.05 + 0.75 * 0.3)
+
+
+def test_probabilities_that_are_true_as_often_as_they_say_have_a_smaller_calibration_error_than_sure_ones() -> None:
+    rng, task = np.random.default_rng(0), Task(["ill"], problem_type="binary", classes=["no", "yes"])
+    honest = rng.random((30_000, 1))
+    y = (rng.random((30_000, 1)) < honest).astype(float)
+    y[::3] = np.nan  # rows without a label
+    sure = honest**3 / (honest**3 + (1 - honest) ** 3)
+    assert reliability(task, y, honest)[2] < 0.015
+    assert reliability(task, y, sure)[2] > 0.1
+    assert len(reliability(task, y, honest)[0]) == 15
+
+
+def test_of_several_classes_the_likeliest_one_is_held_against_how_often_it_is_true() -> None:
+    task = Task(["mood"], problem_type="multiclass", classes=["a", "b", "c"])
+    y_pred = np.array([[0.6, 0.3, 0.1], [0.1, 0.6, 0.3], [0.1, 0.3, 0.6], [0.2, 0.2, 0.6]])
+    mean, share, error = reliability(task, np.array([[0.0], [1.0], [2.0], [0.0]]), y_pred)
+    assert [*mean, *share, error] == pytest.approx([0.6, 0.75, 0.15])
