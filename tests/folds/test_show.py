@@ -107,12 +107,14 @@ def test_the_kind_whose_held_out_rows_are_as_far_as_the_test_rows_is_recommended
 def test_time_and_groups_come_before_what_is_guessed() -> None:
     train, test = tables()
     train = train.assign(**{TIME: train["x"]}, c="a")
+    labels = {"problem_type": "multilabel", "classes": ["0", "1"], "metric": "roc_auc"}
     for settings, changes, expected in (
         ({"time": "when"}, {}, "time"),
         ({"time": "x"}, {}, "kfold"),  # test rows are not later
         ({"time": "x"}, {"x": 99.0}, "time"),
         ({"group": "g"}, {}, "stratified_group"),
         ({"group": "g", "targets": ["y", "w"]}, {}, "group"),
+        ({"group": "g", "targets": ["y", "w"], **labels}, {}, "stratified_group"),
         ({"group": "c", "categorical": ["c"]}, {"c": "a"}, "kfold"),
         ({"group": "c", "categorical": ["c"]}, {"c": "b"}, "stratified_group"),
     ):
