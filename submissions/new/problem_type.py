@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -67,12 +66,12 @@ def choose_problem(found: Found, metric: str | None = None, problem_type: Proble
     """Problem type, classes and metric, which the user may name; a DataError where the labels do not allow these."""
     labels, ours = read_labels(found), named_metric(metric or "")
     possible, reason = possible_types(labels)
-    allowed = (problem_type,) if problem_type else ours.types if ours else get_args(ProblemType)
-    if ours:  # of our metrics one asks for grades
-        possible = sorted(possible, key=lambda each: (each == "ordinal") != (ours.name == "quadratic_kappa"))
-    chosen = next((each for each in possible if each in allowed), None)
+    asked = [problem_type] if problem_type else list(ours.types) if ours else possible
+    if ours and ours.name == "quadratic_kappa":
+        asked.sort(key=lambda each: each != "ordinal")  # it is the metric of grades
+    chosen = next((each for each in asked if each in possible), None)
     if chosen is None:
-        named = f"--problem-type {problem_type}" if problem_type else f"--metric {metric} ({', '.join(allowed)})"
+        named = f"--problem-type {problem_type}" if problem_type else f"--metric {metric} ({', '.join(asked)})"
         fit = f"fit to {' or '.join(possible)}, not to {named}" if possible else "are neither numbers nor classes"
         same = "; several targets of classes all have the same two" * (len(found.targets) > 1)
         raise DataError(f"the labels of {listed(found.targets)} ({listed(labels.classes)}) {fit}{same}.")
@@ -82,8 +81,9 @@ def choose_problem(found: Found, metric: str | None = None, problem_type: Proble
         columns = [columns[labels.classes.index(name)] for name in classes]
     if classes and metric and ":" in metric:
         needs = "classes" if chosen == "ordinal" or labels.named_in_sample else "probabilities"
-    of_type = "named with --problem-type" if problem_type else f"GUESS{', with --metric' * bool(metric)}: {reason}"
+    guess = f"GUESS: {reason if chosen == possible[0] else 'what the metric scores'}"
     metric, of_metric = (metric, "named with --metric") if metric else choose_metric(labels, chosen)
+    of_type = "named with --problem-type" if problem_type else guess
     reasons = {"type": of_type, "classes": of_classes, "metric": of_metric}
     n_outputs = len(classes) if chosen == "multiclass" else len(found.targets)
     return Problem(reasons, chosen, classes, metric, columns, needs, n_outputs)
