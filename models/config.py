@@ -80,11 +80,11 @@ class FeatureStage(Stage):
 OURS = (
     "seed", "random_seed", "num_threads", "thread_count", "device_type", "task_type", "boosting", "num_iterations",
     "iterations", "early_stopping_round", "early_stopping_rounds", "metric", "eval_metric", "custom_metric",
+    "num_class", "classes_count", "class_names",
 )  # fmt: skip
 """Parameters of LightGBM and CatBoost that a job sets itself."""
 OBJECTIVE = ("objective", "objective_type", "app", "application", "loss", "loss_function")
 """Names that the two have for it."""
-TWO_CLASSES = ("binary", "multilabel")
 
 
 def _known_parameters(stage: type[TreesStage]) -> set[str]:
@@ -101,8 +101,9 @@ def _known_parameters(stage: type[TreesStage]) -> set[str]:
 class TreesStage(FeatureStage):
     """What every stage of boosted trees has, one booster per target."""
 
-    objectives: ClassVar[dict[str, tuple[str, ...]]]
-    """Problem type -> those of the library that learn probabilities of its classes, the default first."""
+    of_two: ClassVar[tuple[str, ...]]
+    of_several: ClassVar[tuple[str, ...]]
+    """Objectives of the library that learn the probability of one class of two, or of each of several."""
     learning_rate: Rate = 0.03
     max_trees: Number = 2000
     """Upper end of the search for the number of trees."""
@@ -132,20 +133,25 @@ class TreesStage(FeatureStage):
         named = [self.parameters[name] for name in OBJECTIVE if name in self.parameters]
         return str(named[0]).partition(":")[0] if named else None
 
+    def objectives(self, learns: ProblemType) -> tuple[str, ...]:
+        """Those that learn classes of a problem type, the default first; none of numbers."""
+        return {"regression": (), "multiclass": self.of_several}.get(learns, self.of_two)
+
     def mistakes(self, learns: ProblemType) -> list[str]:
         """With an objective of another problem type, too."""
-        known, found = self.objectives.get(learns, ()), super().mistakes(learns)
-        of_classes = {name for names in self.objectives.values() for name in names}
-        if self.objective is None or (self.objective in known if known else self.objective not in of_classes):
-            return found
-        what = f"probabilities of {learns} classes need {' or '.join(known)}" if known else "numbers need another one"
-        return [*found, f"parameters: the objective {self.objective} does not fit; {what}"]
+        known, found = self.objectives(learns), super().mistakes(learns)
+        if self.objective and (
+            self.objective not in known if known else self.objective in self.of_two + self.of_several
+        ):
+            needed = f"classes of problem_type {learns} need {' or '.join(known)}" if known else "numbers need another"
+            found.append(f"parameters: the objective {self.objective} does not fit; {needed}")
+        return found
 
 
 class LightgbmStage(TreesStage):
     """Gradient-boosted trees (LightGBM)."""
 
-    objectives = {**dict.fromkeys(TWO_CLASSES, ("binary", "cross_entropy")), "multiclass": ("multiclass", "softmax")}
+    of_two, of_several = ("binary", "cross_entropy"), ("multiclass", "softmax")
     kind: Literal["lightgbm"]
     num_leaves: int = Field(default=31, ge=2)
     min_data_in_leaf: Number = 10
@@ -157,9 +163,7 @@ class LightgbmStage(TreesStage):
 class CatboostStage(TreesStage):
     """Gradient-boosted symmetric trees (CatBoost)."""
 
-    objectives = {
-        **dict.fromkeys(TWO_CLASSES, ("Logloss", "CrossEntropy", "Focal")), "multiclass": ("MultiClass",),
-    }  # fmt: skip
+    of_two, of_several = ("Logloss", "CrossEntropy", "Focal"), ("MultiClass",)
     kind: Literal["catboost"]
     features: list[Feature] = Field(default=["maplight"], min_length=1)
     topics: int = Field(default=64, ge=2)
@@ -212,7 +216,6 @@ class EmbeddingStage(TextStage, EstimatorStage):
     """An estimator of scikit-learn on the pooled features of a frozen Hugging Face encoder."""
 
     usual_regressor = "Ridge"
-
     kind: Literal["embedding"]
     weights: str
     """Named set, folder, or hub name."""

@@ -69,7 +69,7 @@ class Catboost(Trees):
         self, config: CatboostStage, sample: Sample, n_trees: int, held_back: Sample | None = None
     ) -> CatBoostClassifier | CatBoostRegressor:
         task = self.context.task
-        usual = "MAE" if task.absolute_errors else config.objectives.get(task.problem_type, ("RMSE",))[0]
+        usual = "MAE" if task.absolute_errors else (*config.objectives(task.problem_type), "RMSE")[0]
         parameters = {
             **({} if config.objective else {"loss_function": usual}),
             **({"classes_count": sample.n_classes} if task.problem_type == "multiclass" else {}),

@@ -54,7 +54,7 @@ class Lightgbm(Trees):
     ) -> lightgbm.Booster:
         (n_rows, n_features), task = sample.x.shape, self.context.task
         objective = ABSOLUTE if task.absolute_errors else SQUARED
-        if of_classes := config.objectives.get(task.problem_type):
+        if of_classes := config.objectives(task.problem_type):
             objective = {"objective": of_classes[0]}
         parameters = {
             **({} if config.objective else objective),

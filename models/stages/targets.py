@@ -63,6 +63,7 @@ class Cumulative:
 
     def __init__(self, stage: Any, n_grades: int) -> None:
         self.stage, self.n_grades = stage, n_grades
+        self.spread: NDArray[np.float64] | None = None
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Fit the stage on labels (n_rows, n_grades)."""
@@ -70,8 +71,9 @@ class Cumulative:
 
     def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
         """The mean grade of each row, (n_rows, 1)."""
-        y_pred: NDArray[np.float64] = self.stage.predict(rows, folder)
-        return y_pred.sum(axis=1, keepdims=True)
+        y_pred, spread = self.stage.predict(rows, folder), getattr(self.stage, "spread", None)
+        self.spread = None if spread is None else spread.sum(axis=1, keepdims=True)  # as if all moved together
+        return np.asarray(y_pred.sum(axis=1, keepdims=True))
 
     def exceeded(self, rows: Rows) -> Rows:
         """Rows as the stage sees them; a pseudo-label between two grades counts as the nearer one."""

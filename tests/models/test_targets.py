@@ -76,7 +76,9 @@ def test_the_mean_grade_is_the_sum_of_the_probabilities_that_each_is_exceeded(tm
     expected = [[0, 0, 0], [1, 1, 0], [1, 1, 1], [np.nan] * 3, [1, 1, 0]]  # 1.6, a pseudo-label, is nearer to 2
     assert np.array_equal(inner.train.y, expected, equal_nan=True)
     inner.train = replace(inner.train, y=np.array([[0.9, 0.5, 0.2]] * 5))
+    inner.spread = np.array([[0.1, 0.2, 0.0]] * 2)
     assert np.allclose(stage.predict(rows(x=range(2)), tmp_path), 1.6)
+    assert np.allclose(stage.spread, [[0.3], [0.3]])
 
 
 @pytest.mark.parametrize("way", ["regression", "cumulative"])

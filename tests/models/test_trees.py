@@ -180,7 +180,7 @@ def test_trees_are_counted_and_settings_searched_on_rows_of_every_class_and_a_re
 @pytest.mark.parametrize(
     ("task", "lightgbm", "catboost", "says"),
     [
-        (BINARY, "huber", "MAE", "objective (huber|MAE) does not fit; probabilities of binary classes need"),
+        (BINARY, "huber", "MAE", "objective (huber|MAE) does not fit; classes of problem_type binary need"),
         (MULTICLASS, "binary", "Logloss", "need (multiclass or softmax|MultiClass)"),
         (Task(["y"]), "binary", "Focal:focal_alpha=0.5;focal_gamma=2", "(binary|Focal) does not fit; numbers need"),
         (BINARY, "cross_entropy", "Focal:focal_alpha=0.5;focal_gamma=2", None),
