@@ -60,7 +60,6 @@ class CustomStage(Stage):
     settings: dict[str, Any] = {}
     """What the class is called with; checked by its attribute `Settings`, a pydantic model, where it has one."""
     class_weights: Literal["none"] = "none"
-    """A setting of your own says how your class weighs classes."""
     gpu: bool = True
     """Whether a job takes a GPU for itself, where there is one; false: it computes on a core, many side by side."""
 

@@ -89,10 +89,9 @@ def improbable(task: Task, y_pred: NDArray[np.float64]) -> NDArray[np.bool_]:
 
     They must lie in 0 to 1 and, where there is one for each class, sum to 1; of numbers no row is wrong.
     """
-    if not task.has_probabilities:
-        return np.zeros(len(y_pred), dtype=bool)
-    wrong = ((y_pred < -NEARLY_IN) | (y_pred > 1 + NEARLY_IN)).any(axis=1)
-    return wrong | ((task.problem_type == "multiclass") & (np.abs(y_pred.sum(axis=1) - 1) > NEARLY_ONE))
+    wrong = (np.abs(y_pred - 0.5) > 0.5 + NEARLY_IN).any(axis=1)
+    wrong |= (task.problem_type == "multiclass") & (np.abs(y_pred.sum(axis=1) - 1) > NEARLY_ONE)
+    return np.asarray(wrong & task.has_probabilities)
 
 
 def write_notes(folder: Path, notes: list[str]) -> None:

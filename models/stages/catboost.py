@@ -62,7 +62,7 @@ class Catboost(Trees):
 
     def _predict_one(self, x: NDArray[np.float32], path: Path) -> NDArray[np.float64]:
         booster = self._booster().load_model(str(path.with_suffix(".cbm")))
-        predict = booster.predict_proba if self.context.task.has_probabilities else booster.predict
+        predict = getattr(booster, "predict_proba", booster.predict)
         return predict(self._data(x), thread_count=1)
 
     def _train(

@@ -21,6 +21,7 @@ from sklearn.pipeline import Pipeline
 from competition.errors import ConfigError
 from competition.files import read_json, write_atomically, write_json
 from competition.tables import Rows
+from models.config import EstimatorStage
 from models.estimators import build_estimator, require_weights
 from models.stage import Context
 from models.training.labels import balanced_weights, labelled_rows, target_scale
@@ -49,7 +50,7 @@ class Sample:
     x: features, a matrix or a table.
     y: (n_rows,) standardised labels, or the place of each row's class among those that the training rows have.
     weights: (n_rows,); None where all are 1.
-    n_classes: how many classes the training rows have; 0 of numbers.
+    n_classes: how many of them there are; 0 of numbers.
     """
 
     x: Any
@@ -71,6 +72,7 @@ class PerTarget(ABC):
 
     def __init__(self, config: Any, context: Context) -> None:
         self.config, self.context = config, context
+        self.named = config.named(context.task.problem_type) if isinstance(config, EstimatorStage) else config.kind
         self.seed = context.seed % 2**31  # as large as the libraries take
 
     @abstractmethod
@@ -130,15 +132,9 @@ class PerTarget(ABC):
             y_pred = 1.0 if classes and len(classes) == 1 else self._predict_one(x, path)
         if classes is None:
             return np.reshape(y_pred, (-1, 1))
-        task = self.context.task
-        of_all = np.zeros((x.shape[0], len(task.classes)))
+        of_all = np.zeros((x.shape[0], len(self.context.task.classes)))
         of_all[:, np.array(classes, dtype=int)] = y_pred
-        return of_all if task.problem_type == "multiclass" else of_all[:, 1:]
-
-    @property
-    def _named(self) -> str:
-        """What refuses rows or parameters."""
-        return str(self.config.kind)
+        return of_all if self.context.task.problem_type == "multiclass" else of_all[:, 1:]
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -146,17 +142,13 @@ class PerTarget(ABC):
             yield
         except self.refusals as error:
             what = f"refuses the rows, or its parameters {self.config.parameters}"
-            raise ConfigError(f"{self._named} {what}: {' '.join(str(error).split())}") from error
+            raise ConfigError(f"{self.named} {what}: {' '.join(str(error).split())}") from error
 
 
 class Estimators(PerTarget):
     """A pipeline per target that ends in an estimator of scikit-learn."""
 
     refusals = (ValueError, TypeError)
-
-    @property
-    def _named(self) -> str:
-        return str(self.config.named(self.context.task.problem_type))
 
     @abstractmethod
     def _pipeline(self, x: Any, estimator: Any) -> Pipeline:
@@ -165,19 +157,19 @@ class Estimators(PerTarget):
     def _fit_one(self, sample: Sample, target: int, path: Path) -> dict[str, Any]:
         fitting = {}
         if sample.weights is not None:
-            require_weights(self._named)
+            require_weights(self.named)
             fitting = {"estimator__sample_weight": sample.weights}
-        estimator = build_estimator(self._named, self.config.parameters, self.seed)
+        estimator = build_estimator(self.named, self.config.parameters, self.seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # max_iter is a setting, and stopping early is one
-            warnings.simplefilter("ignore", FutureWarning)  # of the pinned version's successors
+            warnings.simplefilter("ignore", FutureWarning)  # the version is pinned
             fitted = self._pipeline(sample.x, estimator).fit(sample.x, sample.y, **fitting)
         write_atomically(path.with_suffix(".skops"), as_bytes(fitted))
         return {}
 
     def _predict_one(self, x: Any, path: Path) -> NDArray[np.float64]:
         fitted = from_bytes(path.with_suffix(".skops").read_bytes())
-        return fitted.predict_proba(x) if self.context.task.has_probabilities else fitted.predict(x).reshape(-1)
+        return fitted.predict_proba(x) if self.context.task.has_probabilities else fitted.predict(x)
 
 
 def as_bytes(estimator: Any) -> bytes:
