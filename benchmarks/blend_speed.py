@@ -55,7 +55,7 @@ def main() -> None:
     options.add_argument("--rows", type=int, default=100_000)
     options.add_argument("--all", action="store_true")
     args = options.parse_args()
-    metric, default = METRICS[args.metric], SETTINGS.default
+    metric, default = METRICS[args.metric], "shrunk_ridge"
     oof, y, folds = made_up(args.rows)
 
     def matrices(P: np.ndarray) -> Matrices:

@@ -53,14 +53,13 @@ from threadpoolctl import threadpool_limits
 from benchmarks.oof_matrices import N_FOLDS, SETS, Matrix, matrices
 from competition.files import derive_seed
 from competition.metrics import METRICS
-from submissions.blend.candidates import CANDIDATES, Blend, Candidate, Linear
+from submissions.blend.candidates import CANDIDATES, OF_NUMBERS, Blend, Candidate, Linear
 from submissions.blend.crossfit import cross_fitted
 from submissions.blend.problem import Matrices
 from submissions.blend.stacks import Stacked, fit_trees
-from submissions.config import SubmissionsConfig
 
-DEFAULT = SubmissionsConfig().default
-OURS = [name for name, found in CANDIDATES.items() if isinstance(found, Linear) and name != "optuna"]
+DEFAULT = "shrunk_ridge"
+OURS = [name for name in OF_NUMBERS if isinstance(CANDIDATES[name], Linear) and name != "optuna"]
 OPTUNA = "optuna_300"
 SUBSETS = {3: 2, 5: 2, 10: 1}
 

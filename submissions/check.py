@@ -129,8 +129,9 @@ def _try_users_blending(config: Config, metric: Metric, task: Task, y: Array) ->
     drawn[0, np.isnan(y).any(axis=0)] = np.nan
     n_columns = sum(len(stage.seeds) if settings.seeds == "separate" else 1 for stage in config.stages.values())
     P = np.stack([_near(drawn, metric, task, rng) for _ in range(n_columns)], axis=1)
-    for _, named in user_code([settings.default, *settings.candidates]):
-        fitted = candidate(named)(P, drawn, metric, np.arange(N_TRIED) % 5, settings.weights)
+    for _, named in user_code(config.blends):
+        folds = np.arange(N_TRIED) % 5
+        fitted = candidate(named)(P, drawn, metric, folds, settings.weights, task.has_probabilities)
         with users(named, KEEPS):
             from_json(json.loads(as_json(to_json(fitted))), named).predict(P)
     for _, named in user_code(config.postprocess):

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from competition.config import CompetitionConfig, EachOnce, StrictModel, UserCode, read_yaml, validate
+from competition.metrics import PROBABILITIES, named_metric
 from competition.user_code import label
 from folds.config import FoldsConfig
 from models.config import Stages
-from submissions.blend.candidates import CANDIDATES
+from submissions.blend.candidates import CANDIDATES, OF_CLASSES, OF_NUMBERS
 from submissions.blend.postprocess import FOR_NUMBERS, STEPS
 
 Blend = Literal[*CANDIDATES] | UserCode  # type: ignore[valid-type]
@@ -38,9 +39,9 @@ class StackRegressor(StrictModel):
 class SubmissionsConfig(StrictModel):
     """How columns of predictions become one file."""
 
-    default: Blend = "shrunk_ridge"
+    default: Blend | None = None
     """The blend that is submitted unless another candidate is better by more than `margin` standard errors and by a
-    thousandth of what this one is better than a constant."""
+    thousandth of what this one is better than a constant. Unset: shrunk_ridge, or shrunk_logits for classes."""
     candidates: Annotated[list[Blend], EachOnce] = []
     """More blends to compare with the default, beside those that always are (`ALWAYS` in
     `submissions/blend/candidates.py`, which says what `file.py:function`, one of your own, has to be)."""
@@ -51,13 +52,13 @@ class SubmissionsConfig(StrictModel):
     margin: float = Field(default=1.0, ge=0)
     """Standard errors of the paired difference by which another candidate has to be better."""
     trials: int = Field(default=40, ge=2)
-    """Trials of Optuna on the two shrinkage numbers of the shrunk ridge."""
+    """Trials of Optuna on the shrinkage of the default."""
     weight_trials: int = Field(default=100, ge=2)
     """Trials of Optuna on the weights themselves (candidate optuna)."""
     bootstrap: int = Field(default=1000, ge=100)
     """Draws of the paired bootstrap."""
     stack: bool = True
-    """Whether stacks are candidates: small trees and a ridge on what the default blend leaves."""
+    """Whether stacks are candidates: small trees and, for numbers, a ridge on what the default blend leaves."""
     stack_regressor: StackRegressor | None = None
     """One more stack, `sklearn_stack`."""
     stack_features: bool = False
@@ -71,7 +72,8 @@ class SubmissionsConfig(StrictModel):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        for key, named in (("candidates", {self.default, *self.candidates}), ("postprocess", self.postprocess or [])):
+        blends = {*filter(None, [self.default]), *self.candidates}
+        for key, named in (("candidates", blends), ("postprocess", self.postprocess or [])):
             labels = [label(each) for each in named]
             if twice := sorted({each for each in labels if labels.count(each) > 1}):
                 raise ValueError(f"{key}: two files have {', '.join(twice)}; rename one, since results go by this name")
@@ -85,6 +87,33 @@ class Config(StrictModel):
     folds: FoldsConfig = FoldsConfig()
     stages: Stages
     submissions: SubmissionsConfig = SubmissionsConfig()
+
+    @property
+    def default_blend(self) -> str:
+        """The blend that stands unless another is better."""
+        of_classes = self.competition.problem_type in PROBABILITIES
+        return self.submissions.default or ("shrunk_logits" if of_classes else "shrunk_ridge")
+
+    @property
+    def blends(self) -> list[str]:
+        """The default and the candidates that the YAML names."""
+        return [self.default_blend, *self.submissions.candidates]
+
+    @model_validator(mode="after")
+    def _blends_fit_the_problem(self) -> Self:
+        problem_type, metric = self.competition.problem_type, named_metric(self.competition.metric)
+        of_classes, of_ranks = problem_type in PROBABILITIES, metric is not None and metric.kind == "ranks"
+        possible = {*(OF_CLASSES if of_classes else OF_NUMBERS)}
+        if of_classes and (problem_type == "multiclass" or not of_ranks):
+            possible -= {"mean_of_ranks"}
+        if wrong := [name for name in self.blends if name in CANDIDATES and name not in possible]:
+            raise ValueError(
+                f"submissions names {wrong[0]}, which is not for problem_type {problem_type} with the metric "
+                f"{self.competition.metric}; there are {', '.join(sorted(possible))}"
+            )
+        if of_classes and self.submissions.stack_regressor:
+            raise ValueError("submissions.stack_regressor corrects numbers, and not probabilities; remove it")
+        return self
 
     @model_validator(mode="after")
     def _stacks_have_features(self) -> Self:

@@ -31,7 +31,8 @@ def matrices_of(run: Run, P: Array, features: Array | None = None) -> Matrices:
     settings, columns, seed = run.config.submissions, run.columns, run.config.competition.seed
     seeds = tuple(derive_seed(seed, "blend", name) for name in run.task.targets)
     tuned = settings.trials, settings.weight_trials, seeds
-    return Matrices(P, columns.y, columns.folds, run.metric, settings.weights, *tuned, features)
+    rows = P, columns.y, columns.folds
+    return Matrices(*rows, run.metric, settings.weights, *tuned, features, run.task.has_probabilities)
 
 
 def rule_of(run: Run) -> Rule:
@@ -39,7 +40,8 @@ def rule_of(run: Run) -> Rule:
     settings, columns, metric = run.config.submissions, run.columns, run.metric
     draws = settings.bootstrap if bootstrap.fast(metric) else max(LEAST_DRAWS, settings.bootstrap // 10)
     rows = columns.y, columns.folds, columns.groups
-    return Rule(metric, run.task, *rows, label(settings.default), settings.margin, draws, run.config.competition.seed)
+    default, seed = label(run.config.default_blend), run.config.competition.seed
+    return Rule(metric, run.task, *rows, default, settings.margin, draws, seed)
 
 
 def fitted_file(name: str) -> str:
@@ -118,9 +120,8 @@ def candidate_of(run: Run, name: str) -> Callable[[Array, Array], Array]:
     """What predicts (n_rows, n_outputs) by a candidate of the run from columns and features; see `submission_of`."""
     is_stack = name in stacks.STACKS
     run.part(STACK if is_stack else BLEND)
-    settings, names = run.config.submissions, run.stored["columns"]
-    named = {label(each): each for each in (settings.default, *settings.candidates)}
-    predictor = from_json(read_json(run.folder / fitted_file(name)), named.get(name, settings.default))
+    names, named = run.stored["columns"], {label(each): each for each in run.config.blends}
+    predictor = from_json(read_json(run.folder / fitted_file(name)), named.get(name, run.config.default_blend))
     there = [names.index(column) for column in jobs_of_columns(run.config, run.plan)]
 
     def predict(P: Array, features: Array) -> Array:

@@ -14,7 +14,7 @@ from typing import Any
 from competition import command
 from competition.files import write_table
 from competition.user_code import label
-from submissions.blend.candidates import ALWAYS, CANDIDATES, candidate
+from submissions.blend.candidates import ALWAYS, ALWAYS_OF_CLASSES, CANDIDATES, candidate
 from submissions.blend.crossfit import compare, labelled, scored
 from submissions.blend.problem import Matrices
 from submissions.fitted import describe, fit_all, matrices_of, rule_of
@@ -37,15 +37,15 @@ def blend(run: Run) -> dict[str, Any]:
 
 def candidates_of(run: Run, m: Matrices) -> list[str]:
     """The blends that are compared: those of the table in its order, then the user's own."""
-    settings = run.config.submissions
-    where_no_form_is_exact = [] if m.exact else ["optuna"]
-    wanted = dict.fromkeys([*ALWAYS, settings.default, *settings.candidates, *where_no_form_is_exact])
+    where_no_form_is_exact = [] if m.exact or m.has_probabilities else ["optuna"]
+    always = ALWAYS_OF_CLASSES if m.has_probabilities else ALWAYS
+    wanted = dict.fromkeys([*always, *run.config.blends, *where_no_form_is_exact])
     return [*(name for name in CANDIDATES if name in wanted), *(name for name in wanted if name not in CANDIDATES)]
 
 
 def drop_one(run: Run) -> dict[str, dict[str, float]]:
     """Cross-fitted score of the default blend refitted without each stage, and its paired difference to the whole."""
-    columns, default = run.columns, candidate(run.config.submissions.default)
+    columns, default = run.columns, candidate(run.config.default_blend)
     stages = sorted(run.config.stages) if len(run.config.stages) > 1 else []
     kept = {"all stages": columns.oof, **{stage: columns.oof[:, ~columns.of(stage)] for stage in stages}}
     rule = replace(rule_of(run), default="all stages")

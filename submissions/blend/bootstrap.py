@@ -1,7 +1,8 @@
 """How sure a difference between two scores is: a paired bootstrap over the groups of rows that share a fold.
 
 Every candidate is scored on the same draws, so the spread of a difference is that of the difference itself. Metrics
-that are functions of sums over rows are computed for all draws at once; others draw by draw.
+that are functions of sums over rows, of confusion matrices or of how often each row is drawn are computed for many
+draws at once; others draw by draw.
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 and 16.
 """
 
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from competition.metrics import Array, Metric
+from competition.metrics import NUMBERS, Array, Metric
 
 CELLS_AT_ONCE = 4_000_000
 
@@ -35,9 +36,24 @@ SUMS: dict[str, Sums] = {
 """Metric -> numbers of each row, from y and y_pred about the mean label; the score of their number and sums."""
 
 
+def _area(positive: Array, negative: Array) -> Array:
+    below = np.cumsum(negative, axis=1) - negative / 2
+    return (positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1))
+
+
+def _precision(positive: Array, negative: Array) -> Array:
+    right, wrong = (np.cumsum(each[:, ::-1], axis=1)[:, ::-1] for each in (positive, negative))
+    share = np.where(wrong[:, :1] > 0, positive / right[:, :1], np.nan)  # not defined without a negative row
+    return (share * right / np.maximum(right + wrong, 1)).sum(axis=1)
+
+
+RANKS = {"roc_auc": _area, "average_precision": _precision}
+"""Metric -> its score (n_draws,) from rows of each class at each value of the prediction, ascending, (n_draws, n)."""
+
+
 def fast(metric: Metric) -> bool:
-    """Whether all draws are scored at once."""
-    return metric.name in SUMS
+    """Whether a draw costs next to nothing."""
+    return metric.name in SUMS or metric.of_row is not None or metric.of_confusion is not None
 
 
 def bootstrap_scores(
@@ -57,8 +73,14 @@ def bootstrap_scores(
         groups: (n_rows,), equal for rows that are drawn together, from 0 up without a gap.
         size: groups in each resample; None for as many as there are.
     """
-    score = (_by_sums if fast(metric) else _one_by_one)(metric, y, list(predictions.values()), groups)
-    scores = np.vstack([score(counts) for counts in _counts(int(groups.max()) + 1, len(groups), draws, seed, size)])
+    score_of = _by_sums if metric.name in SUMS or metric.of_row else _by_ranks if metric.name in RANKS else _one_by_one
+    width = len(groups)
+    if metric.of_confusion:
+        n_classes = int(max(np.nanmax(y, initial=1), *(labels.max() for labels in predictions.values()))) + 1
+        score_of, width = _by_confusion, max(width, len(predictions) * y.shape[1] * n_classes**2)
+    score = score_of(metric, y, list(predictions.values()), groups)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scores = np.vstack([score(counts) for counts in _counts(int(groups.max()) + 1, width, draws, seed, size)])
     return pd.DataFrame(np.where(np.isfinite(scores), scores, np.nan), columns=list(predictions))
 
 
@@ -77,20 +99,68 @@ Score = Callable[[Array], Array]
 
 
 def _by_sums(metric: Metric, y: Array, predictions: list[Array], groups: NDArray[np.int64]) -> Score:
-    numbers, of_sums = SUMS[metric.name]
+    of_row = metric.of_row
+    numbers, of_sums = (lambda y, p: [of_row(y, p)], lambda n, each: each / n) if of_row else SUMS[metric.name]
     sums = []
     for t, labels in enumerate(y.T):
         known = ~np.isnan(labels)
-        centre = labels[known].mean() if known.any() else 0.0
+        centre = labels[known].mean() if known.any() and not of_row else 0.0
         for y_pred in predictions:
-            parts = [np.ones(known.sum()), *numbers(labels[known] - centre, y_pred[known, t] - centre)]
+            own = y_pred[known, t] if y_pred.shape == y.shape else y_pred[known]
+            parts = [np.ones(known.sum()), *numbers(labels[known] - centre, own - centre)]
             sums += [np.bincount(groups[known], part, groups.max() + 1) for part in parts]
     of_groups = np.stack(sums, axis=1)  # (n_groups, n_targets * n_predictions * n_sums)
 
     def score(counts: Array) -> Array:
         found = (counts @ of_groups).reshape(len(counts), y.shape[1], len(predictions), -1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return of_sums(*np.moveaxis(found, 3, 0)).mean(axis=1)
+        return _over_targets(metric, of_sums(*np.moveaxis(found, 3, 0)), found[..., 0])
+
+    return score
+
+
+def _over_targets(metric: Metric, scores: Array, n_rows: Array) -> Array:
+    """Mean of (n_draws, n_targets, n_predictions); of classes without the targets that a draw leaves undefined."""
+    if metric.types == NUMBERS:
+        return np.asarray(scores.mean(axis=1))
+    there = ~np.isnan(scores) & (n_rows > 1)
+    return np.asarray(np.where(there, scores, 0).sum(axis=1) / there.sum(axis=1))
+
+
+def _by_confusion(metric: Metric, y: Array, predictions: list[Array], groups: NDArray[np.int64]) -> Score:
+    from scipy.sparse import coo_array
+
+    of_confusion, labels = metric.of_confusion, np.stack(predictions, axis=2)  # (n_rows, n_targets, n_predictions)
+    assert of_confusion is not None
+    n_targets, n = 1 if metric.pooled else y.shape[1], int(max(np.nanmax(y, initial=1), labels.max())) + 1
+    shape = n_targets, len(predictions), n, n
+    row, target, which = np.nonzero(np.broadcast_to(~np.isnan(y)[:, :, None], labels.shape))
+    cells = target % n_targets, which, y[row, target].astype(int), labels[row, target, which].astype(int)
+    place = np.ravel_multi_index(cells, shape)
+    of_groups = coo_array((np.ones(len(row)), (groups[row], place)), (groups.max() + 1, int(np.prod(shape)))).tocsr()
+
+    def score(counts: Array) -> Array:
+        found = (counts @ of_groups).reshape(-1, *shape)
+        return _over_targets(metric, of_confusion(found), found.sum(axis=(-2, -1)))
+
+    return score
+
+
+def _by_ranks(metric: Metric, y: Array, predictions: list[Array], groups: NDArray[np.int64]) -> Score:
+    n_outputs = predictions[0].shape[1]
+    if n_outputs > y.shape[1]:  # each class against the rest
+        y = np.where(np.isnan(y), np.nan, y == np.arange(n_outputs))
+
+    def score(counts: Array) -> Array:
+        found = np.empty((len(counts), n_outputs, len(predictions)))
+        for t, p in np.ndindex(found.shape[1:]):
+            known = ~np.isnan(y[:, t])
+            values, place = np.unique(predictions[p][known, t], return_inverse=True)
+            order = np.argsort(place, kind="stable")
+            drawn, positive = counts[:, groups[known][order]], y[known, t][order] == 1
+            starts = np.searchsorted(place[order], np.arange(len(values)))
+            of_values = [np.add.reduceat(drawn * each, starts, axis=1) for each in (positive, ~positive)]
+            found[:, t, p] = RANKS[metric.name](*of_values)
+        return _over_targets(metric, found, np.full(found.shape, 2))
 
     return score
 

@@ -29,6 +29,8 @@ from numpy.typing import NDArray
 from competition.metrics import Array, Metric
 from competition.user_code import load_user_code, users
 from submissions.blend.convex import least_absolute_weights, least_squares_weights
+from submissions.blend.logits import PENALTIES as LOGIT_PENALTIES
+from submissions.blend.logits import Link, logits, probabilities
 from submissions.blend.problem import NONE, Folds, Matrices, Problem, Solution, Solver
 from submissions.blend.stored import require_predictions, storable
 
@@ -49,18 +51,20 @@ class Predictor(Protocol):
 @storable
 @dataclass(frozen=True)
 class Blend:
-    """A weighted sum of columns.
+    """A weighted sum of columns, or of their logits.
 
-    weights: (n_columns, n_outputs); intercept: (n_outputs,); settings: what was tuned, by name, for each output.
+    weights: (n_columns, n_outputs); intercept: (n_outputs,); settings: what was tuned, by name, for each target.
+    link: on which scale columns are summed.
     """
 
     weights: Array
     intercept: Array
     settings: list[dict[str, float]] = field(default_factory=list)
+    link: Link = "identity"
 
     def predict(self, P: Array) -> Array:
         """See `Predictor`."""
-        return np.einsum("nco,co->no", P, self.weights) + self.intercept
+        return probabilities(np.einsum("nco,co->no", logits(P, self.link), self.weights) + self.intercept, self.link)
 
 
 class Candidate:
@@ -70,10 +74,16 @@ class Candidate:
         self.function, self.named = function, named
 
     def __call__(
-        self, P: Array, y: Array, metric: Metric, folds: NDArray[np.int64], weights: Any = "per_target"
+        self,
+        P: Array,
+        y: Array,
+        metric: Metric,
+        folds: NDArray[np.int64],
+        weights: Any = "per_target",
+        has_probabilities: bool = False,
     ) -> Predictor:
         """The predictor fitted on all rows."""
-        return self.fit(Matrices(P, y, folds, metric, weights))
+        return self.fit(Matrices(P, y, folds, metric, weights, has_probabilities=has_probabilities))
 
     def fit(self, m: Matrices, without: Folds = NONE) -> Predictor:
         """The predictor fitted on the rows of all folds but some; the plain mean where none is left."""
@@ -88,7 +98,7 @@ class Candidate:
             if not is_dataclass(type(found)):
                 weights = np.asarray(found, dtype=np.float64).reshape(P.shape[1], -1)
                 found = Blend(weights + np.zeros(P.shape[1:]), np.zeros(P.shape[2]))
-            require_predictions(found.predict(P[:3].copy()), (len(P[:3]), P.shape[2]))
+            require_predictions(found.predict(P.copy()), (len(P), P.shape[2]), m.link)
             return found
 
     def predict(self, m: Matrices, rows: NDArray[np.bool_], without: Folds = NONE) -> Array:
@@ -97,18 +107,23 @@ class Candidate:
 
 
 class Linear(Candidate):
-    """A solver for weights as a candidate."""
+    """A solver for weights as a candidate; in_logits: whether they are weights of logits, where columns have any."""
+
+    def __init__(self, solver: Solver, in_logits: bool = False) -> None:
+        super().__init__(solver)
+        self.in_logits = in_logits
 
     def fit(self, m: Matrices, without: Folds = NONE) -> Blend:
         """Weights in the targets' own units; the plain mean for a target without a labelled row left."""
-        parts = []
+        parts, link = [], m.link if self.in_logits else "identity"
         for problem in (each.without(without) for each in m.problems):
             for t, n in enumerate(problem.units[0]):
                 found = problem.solve(self.function if n else mean)
-                added = problem.offset(found.weights, found.intercept)[t]
+                added = problem.offset(found.weights, found.intercept)[t] if link == "identity" else 0.0
                 parts.append((found.weights[np.argsort(problem.order)], added, found.settings))
         weights, intercepts, settings = zip(*parts, strict=True)
-        return Blend(np.column_stack(weights), np.array(intercepts), list(settings))
+        of_outputs = np.column_stack(weights).repeat(m.n_outputs, axis=1)
+        return Blend(of_outputs, np.array(intercepts).repeat(m.n_outputs), list(settings), link)
 
 
 def best_single(problem: Problem) -> Solution:
@@ -190,6 +205,27 @@ def ridge(problem: Problem) -> Solution:
     return Solution(weights[0, 0], float(intercepts[0, 0]), {"penalty": float(best[0])})
 
 
+def shrunk_logits(problem: Problem) -> Solution:
+    """Weights of logits with the least log loss, shrunk towards equal ones; the amount is tuned by Optuna.
+
+    w >= 0 minimise the mean log loss of sum_j w_j logit_j, and penalty * sum_j (w_j - mean of w)^2: the sum of the
+    weights, an inverse temperature, is not shrunk. The penalty has the least cross-fitted loss of the metric, or log
+    loss where that is a poor guide (`Problem.measure`); it is one of a few, so that a fit serves many problems.
+    Sources: Breiman, "Stacked regressions", 1996, for weights of at least 0; Guo et al., "On calibration of modern
+    neural networks", ICML 2017, for the temperature; benchmarks/blenders.py for the shrinkage, which is ours.
+    """
+    if len(problem.folds) < 2:
+        return Solution(problem.log_loss_weights[0])
+    held_out = np.stack([each.log_loss_weights for each in problem.inner])
+    losses = dict(zip(LOGIT_PENALTIES, problem.loss(held_out, in_logits=True).tolist(), strict=True))
+
+    def error(suggest: Callable[..., float]) -> float:
+        return losses[suggest("penalty", LOGIT_PENALTIES[0], LOGIT_PENALTIES[-1], log=True)]
+
+    settings = _tuned(error, [], problem.m.trials, problem.seed, {"penalty": LOGIT_PENALTIES})
+    return Solution(problem.log_loss_weights[LOGIT_PENALTIES.index(settings["penalty"])], settings=settings)
+
+
 def _products(problems: list[Problem]) -> tuple[Array, ...]:
     """X'X, X'1, X'y and X'E over n_rows of each of several problems, X = columns in standard units."""
     n_columns = problems[0].n_columns
@@ -243,17 +279,24 @@ def optuna(problem: Problem) -> Solution:
     """Weights of at least 0 that sum to 1, by Optuna on the metric itself, from the convex and the equal ones.
 
     For metrics without an exact form, as rank correlations; for the others `convex` has the answer already.
+    Probabilities are weighed in logits: from `shrunk_logits`, whose sum of weights is kept.
     """
-    start = problem.solve(convex).weights
-    names = [f"column_{j}" for j in range(problem.n_columns)]
+    in_logits, names = problem.m.has_probabilities, [f"column_{j}" for j in range(problem.n_columns)]
+    start = problem.solve(shrunk_logits if in_logits else convex).weights
+    total = start.sum() if in_logits else 1.0
 
     def normalised(found: dict[str, float]) -> Array:
         weights = np.array([found[name] for name in names])
-        return weights / weights.sum() if weights.sum() > 0 else np.full(len(names), 1 / len(names))
+        return total * (weights / weights.sum() if weights.sum() > 0 else np.full(len(names), 1 / len(names)))
 
+    def error(suggest: Callable[..., float]) -> float:
+        weights = normalised({name: suggest(name, 0.0, 1.0) for name in names})
+        return float(problem.loss(weights[None], in_logits=in_logits)[0])
+
+    first = [start / max(start.max(), 1e-300), np.ones(len(names))]
     settings = _tuned(
-        lambda suggest: float(problem.loss(normalised({name: suggest(name, 0.0, 1.0) for name in names})[None])[0]),
-        [dict(zip(names, weights.tolist(), strict=True)) for weights in (start / start.max(), np.ones(len(names)))],
+        error,
+        [dict(zip(names, weights.tolist(), strict=True)) for weights in first],
         problem.m.weight_trials,
         problem.seed,
     )
@@ -261,13 +304,21 @@ def optuna(problem: Problem) -> Solution:
 
 
 def _tuned(
-    error: Callable[[Callable[..., float]], float], first: list[dict[str, float]], trials: int, seed: int
+    error: Callable[[Callable[..., float]], float],
+    first: list[dict[str, float]],
+    trials: int,
+    seed: int,
+    grid: dict[str, list[float]] | None = None,
 ) -> dict[str, float]:
-    """The settings of least error, which suggests them to itself by name and range; the trials `first` come first."""
+    """The settings of least error, which suggests them to itself by name and range.
+
+    The trials `first` come first; where there is a grid, its points are all that is tried.
+    """
     import optuna as library
 
     library.logging.set_verbosity(library.logging.WARNING)
-    study = library.create_study(sampler=library.samplers.TPESampler(seed=seed))
+    sampler = library.samplers.GridSampler(grid, seed) if grid else library.samplers.TPESampler(seed=seed)
+    study = library.create_study(sampler=sampler)
     for settings in first:
         study.enqueue_trial(settings)
     study.optimize(lambda trial: error(trial.suggest_float), n_trials=trials)
@@ -277,16 +328,18 @@ def _tuned(
 @storable
 @dataclass(frozen=True)
 class Median:
-    """The median of the columns."""
+    """The median of the columns; of the logarithms of what has to sum to 1, where columns may leave no class but 0."""
+
+    link: Link = "identity"
 
     def predict(self, P: Array) -> Array:
         """See `Predictor`."""
-        return np.median(P, axis=1)
+        return probabilities(np.median(logits(P, self.link), axis=1), self.link)
 
 
 def median(P: Array, y: Array, metric: Metric, folds: NDArray[np.int64], weights: str) -> Median:
     """The median of the columns, which no single column that goes astray can move far."""
-    return Median()
+    return Median("softmax" if P.shape[2] > y.shape[1] else "identity")
 
 
 @storable
@@ -310,19 +363,27 @@ class MeanOfRanks:
 
 
 def mean_of_ranks(P: Array, y: Array, metric: Metric, folds: NDArray[np.int64], weights: str) -> MeanOfRanks:
-    """The mean of the columns' ranks: for a metric of ranks, where columns are on scales of their own."""
-    labels = [np.nanquantile(column, QUANTILES) if np.isfinite(column).any() else QUANTILES * 0 for column in y.T]
+    """The mean of the columns' ranks: for a metric of ranks, where columns are on scales of their own.
+
+    Where labels are classes, the mean of the columns has the rank, which then is a probability.
+    """
+    of_ranks = y if "regression" in metric.types else P.mean(axis=1)
+    labels = [np.nanquantile(each, QUANTILES) if np.isfinite(each).any() else QUANTILES * 0 for each in of_ranks.T]
     return MeanOfRanks(np.moveaxis(np.quantile(P, QUANTILES, axis=0), 0, -1).swapaxes(0, 1), np.array(labels))
 
 
 SOLVERS: list[Solver] = [
-    best_single, mean, convex, convex_and_ridge, shrunk_ridge, ridge, greedy, hill_climb, optuna
+    best_single, mean, convex, shrunk_logits, convex_and_ridge, shrunk_ridge, ridge, greedy, hill_climb, optuna
 ]  # fmt: skip
 CANDIDATES: dict[str, Candidate] = {
-    **{solver.__name__: Linear(solver) for solver in SOLVERS},
+    **{solver.__name__: Linear(solver, solver in (shrunk_logits, optuna)) for solver in SOLVERS},
     **{function.__name__: Candidate(function) for function in (median, mean_of_ranks)},
 }
+OF_CLASSES = ("best_single", "mean", "convex", "shrunk_logits", "greedy", "optuna", "median", "mean_of_ranks")
+OF_NUMBERS = tuple(name for name in CANDIDATES if name != "shrunk_logits")
+"""Candidates for columns of probabilities, and for columns of numbers."""
 ALWAYS = ("best_single", "mean", "convex", "convex_and_ridge", "shrunk_ridge", "ridge")
+ALWAYS_OF_CLASSES = OF_CLASSES[:4]
 """Candidates that every run compares with the default: they cost next to nothing."""
 
 

@@ -3,6 +3,9 @@
 Weights are solved in standard units: a label is measured from the mean of the labels fitted on and by their standard
 deviation, columns like their labels. So neither the unit of a target nor its zero changes a weight, and targets with
 other units add up. Letters: E = y - columns, (n_rows, n_columns), the error of each column in each row.
+
+Probabilities are numbers like others, with the label 1 for a row's class and 0 for the others: each row of a multiclass
+target stands there once for each class. Their weights sum to 1, or are those of their logits (`logits.py`).
 """
 
 from __future__ import annotations
@@ -15,10 +18,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.metrics import Array, Metric
+from competition.metrics import METRICS, Array, Metric
+from submissions.blend.logits import Link, log_loss_weights, logits, margins, probabilities
 
 Folds = frozenset[int]
 NONE: Folds = frozenset()
+LEAST_POSITIVES = 10
+"""Rows of each class in each fold from which weights are tuned on a metric of ranks."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class Matrices:
     trials, weight_trials: of Optuna, on the two numbers of the shrunk ridge and on the weights themselves.
     seeds: of Optuna's sampler, one for each target.
     features: (n_rows, n_features), NaN where one is missing; seen by stacks alone.
+    has_probabilities: whether columns are probabilities, and labels the numbers of classes.
     """
 
     P: Array
@@ -43,14 +50,39 @@ class Matrices:
     weight_trials: int = 100
     seeds: tuple[int, ...] = ()
     features: Array | None = None
+    has_probabilities: bool = False
+
+    @property
+    def link(self) -> Link:
+        """On which scale columns may be summed beside their own."""
+        several = self.P.shape[2] > self.y.shape[1]
+        return ("softmax" if several else "logistic") if self.has_probabilities else "identity"
+
+    @property
+    def n_outputs(self) -> int:
+        """How many outputs belong to one target."""
+        return self.P.shape[2] if self.link == "softmax" else 1
+
+    def outputs_of(self, target: int) -> slice:
+        """Which outputs are those of a target."""
+        return slice(None) if self.link == "softmax" else slice(target, target + 1)
+
+    def cells(self, target: int) -> tuple[Array, Array, NDArray[np.int64]]:
+        """Columns (n_cells, n_columns), labels and folds of the rows with a label, once for each output of theirs."""
+        known = self.left(NONE) & ~np.isnan(self.y[:, target])
+        x, y = self.P[known, :, self.outputs_of(target)].swapaxes(1, 2), self.y[known, target, None]
+        if self.link == "softmax":
+            y = (y == np.arange(self.n_outputs)).astype(np.float64)
+        return x.reshape(-1, x.shape[2]), y.ravel(), np.repeat(self.folds[known], self.n_outputs)
 
     @property
     def exact(self) -> Literal["squared", "absolute"] | None:
         """The errors whose sum is least where the score is best; None where neither are.
 
-        A metric of the user's own may need all targets at once and is not asked about one of them: squares stand in.
+        Squares stand in for a metric of labels, which come after the blend, and for one of the user's own that may need
+        all targets at once.
         """
-        can_be_asked = self.metric.column is not None or self.y.shape[1] == 1
+        can_be_asked = self.metric.kind != "decisions" and (self.metric.column is not None or self.y.shape[1] == 1)
         return self.metric.per_target if can_be_asked else "squared"
 
     @property
@@ -90,6 +122,7 @@ class Problem:
     rows: for each target, fold -> columns (n_rows, n_columns) and labels (n_rows,).
     sums: fold -> sum of z z' over its rows, z = (1, y - zero, E), (n_targets, 2 + n_columns, 2 + n_columns).
     zero: near the labels of each target, so that sums of squares about it keep their digits, (n_targets,).
+    margins: of probabilities, for each target, fold -> `margins` of its rows.
     restricted: folds left -> the same problem on them.
     """
 
@@ -100,6 +133,7 @@ class Problem:
     rows: list[dict[int, tuple[Array, Array]]]
     sums: dict[int, Array]
     zero: Array
+    margins: list[dict[int, Array]]
     restricted: dict[Folds, Problem] = field(default_factory=dict)
     solved: dict[Solver, Solution] = field(default_factory=dict, init=False)
 
@@ -156,21 +190,49 @@ class Problem:
             parts += [(y[:, None] - x) / (spread * n) for x, y in (rows[fold] for fold in self.folds) if len(y)]
         return np.vstack(parts)
 
+    @cached_property
+    def log_loss_weights(self) -> Array:
+        """Weights of logits for each of `PENALTIES`, (n_penalties, n_columns)."""
+        known = [of for of, n in zip(self.margins, self.units[0], strict=True) if n]
+        return log_loss_weights([np.concatenate([of[fold] for fold in self.folds]) for of in known])
+
+    @cached_property
+    def measure(self) -> Metric:
+        """What blends of probabilities are compared by: the metric, or the log loss where it is a poor guide.
+
+        It is for labels, which are decided on after the blend, and for ranks with few rows of a class in a fold.
+        """
+        metric = self.m.metric
+        if metric.kind == "ranks":
+            for of in (of for of, n in zip(self.rows, self.units[0], strict=True) if n):
+                labels = [of[fold][1].reshape(-1, self.m.n_outputs) for fold in self.folds]
+                positives, n_rows = np.array([y.sum(axis=0) for y in labels]), np.array([[len(y)] for y in labels])
+                fewest = np.minimum(positives, n_rows - positives)[:, positives.any(axis=0)]
+                if not fewest.size or fewest.min() < LEAST_POSITIVES:
+                    return METRICS["log_loss"]
+            return metric
+        own = metric.whole is not None and metric.kind == "probabilities" and self.m.y.shape[1] == 1
+        return metric if metric.of_row is not None or own else METRICS["log_loss"]
+
     def offset(self, weights: Array, intercepts: Array | float) -> Array:
         """What is added to columns weighted by (..., n_columns), in each target's own units, (n_targets, ...)."""
         rest, (_, centre, spread) = 1 - weights.sum(axis=-1), self.units
         rest = np.where(np.abs(rest) > 1e-12, rest, 0.0)
         return np.multiply.outer(centre, rest) + np.multiply.outer(spread, intercepts)
 
-    def loss(self, weights: Array, intercepts: Array | float = 0.0) -> Array:
+    def loss(self, weights: Array, intercepts: Array | float = 0.0, in_logits: bool = False) -> Array:
         """What the metric says of blends on the rows left, as something to minimise, (n_blends,).
 
         Args:
             weights: (n_folds, n_blends, n_columns), for each fold left those that were fitted without it; or the same
                 for all folds, (n_blends, n_columns).
             intercepts: (n_folds, n_blends), in the standard units of the labels without each fold.
+            in_logits: whether the weights are those of logits.
         """
         weights = np.broadcast_to(weights, (len(self.folds), *weights.shape[-2:]))
+        if self.m.has_probabilities:
+            known = [t for t, n in enumerate(self.units[0]) if n]
+            return np.mean([self._of_probabilities(t, weights, in_logits) for t in known], axis=0)
         parts = zip(self.inner, weights, np.broadcast_to(intercepts, weights.shape[:2]), strict=True)
         added = np.stack([part.offset(*blends) for part, *blends in parts], axis=1)  # (n_targets, n_folds, n_blends)
         of_target = self._squared if self.m.exact == "squared" else self._by_rows
@@ -191,22 +253,40 @@ class Problem:
         scores = np.array([metric.one(y, each) for each in y_pred.T])
         return np.nan_to_num(-scores if metric.greater_is_better else scores, nan=np.inf)
 
+    def _of_probabilities(self, t: int, weights: Array, in_logits: bool) -> Array:
+        metric, n_outputs, link = self.measure, self.m.n_outputs, self.m.link if in_logits else "identity"
+        parts = []
+        for fold, of_blends in zip(self.folds, weights, strict=True):
+            x, y = self.rows[t][fold]
+            sums = (logits(x, link) @ of_blends.T).reshape(-1, n_outputs, len(of_blends))
+            labels = y.reshape(-1, n_outputs)
+            labels = labels if n_outputs == 1 else labels.argmax(axis=1)[:, None].astype(np.float64)
+            parts.append((labels, np.moveaxis(probabilities(sums.swapaxes(1, 2), link), 1, 0)))
+        if metric.kind != "ranks":  # a rank counts among the predictions of the same model, that of its fold
+            labels, blends = zip(*parts, strict=True)
+            parts = [(np.concatenate(labels), np.concatenate(blends, axis=1))]
+        scores = np.mean([[metric(labels, y_pred) for y_pred in blends] for labels, blends in parts], axis=0)
+        return np.nan_to_num(-scores if metric.greater_is_better else scores, nan=np.inf)
+
 
 def _problem(m: Matrices, targets: list[int]) -> Problem:
-    known = [m.left(NONE) & ~np.isnan(m.y[:, t]) for t in targets]
-    used = [m.P[rows, :, t] for t, rows in zip(targets, known, strict=True)]
+    used, labels, folds = zip(*(m.cells(target) for target in targets), strict=True)
     both = np.concatenate(used)
     order = np.lexsort((both.max(axis=0, initial=-np.inf), both.min(axis=0, initial=np.inf)))
     # from predictions, not from labels: those of a fold must reach nothing that is made without it
     zero = np.array([np.median(columns) if len(columns) else 0.0 for columns in used])
     rows, sums = [dict[int, tuple[Array, Array]]() for _ in targets], dict[int, Array]()
-    for fold in np.unique(m.folds[np.any(known, axis=0)]).tolist():
+    of_logits = [dict[int, Array]() for _ in targets]
+    for fold in np.unique(np.concatenate(folds)).tolist():
         parts = []
-        for t, target in enumerate(targets):
-            own = m.folds[known[t]] == fold
-            x, y = used[t][own][:, order], m.y[known[t], target][own]
+        for t in range(len(targets)):
+            own = folds[t] == fold
+            x, y = used[t][own][:, order], labels[t][own]
             rows[t][fold] = x, y
+            if m.has_probabilities:
+                of_rows = x.reshape(-1, m.n_outputs, x.shape[1])
+                of_logits[t][fold] = margins(of_rows, y.reshape(-1, m.n_outputs), m.link)
             z = np.hstack([np.ones((len(y), 1)), y[:, None] - zero[t], y[:, None] - x])
             parts.append(z.T @ z)
         sums[fold] = np.stack(parts)
-    return Problem(m, m.seeds[targets[0]] if m.seeds else 0, list(sums), order, rows, sums, zero)
+    return Problem(m, m.seeds[targets[0]] if m.seeds else 0, list(sums), order, rows, sums, zero, of_logits)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from competition.user_code import load_user_code
+from submissions.blend.logits import Link
 
 KINDS: dict[str, type] = {}
 """Classes of ours, by name. One of the user's is `file.py:Name`."""
@@ -50,8 +51,14 @@ def from_json(stored: Any, named: str = "") -> Any:
     return stored
 
 
-def require_predictions(y_pred: Any, shape: tuple[int, ...]) -> None:
-    """Raise a ValueError for what a user's own code predicts, where it has another shape or is not finite."""
+def require_predictions(y_pred: Any, shape: tuple[int, ...], link: Link = "identity") -> None:
+    """Raise a ValueError for what a user's own code predicts, where it has another shape or is not finite.
+
+    Of classes, whose probabilities have another link, they have to be between 0 and 1, and of several to sum to 1.
+    """
     found = np.asarray(y_pred, dtype=np.float64)
     if found.shape != shape or not np.isfinite(found).all():
         raise ValueError(f"it predicts {found.shape} for {shape}, or what is not finite")
+    in_range = link == "identity" or (found.min() >= 0 and found.max() <= 1)
+    if not in_range or (link == "softmax" and not np.allclose(found.sum(axis=1), 1)):
+        raise ValueError("it predicts what are no probabilities: between 0 and 1, those of one target with sum 1")

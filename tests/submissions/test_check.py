@@ -237,7 +237,7 @@ def test_the_mistakes_of_all_stages_are_said_at_once_and_a_section_of_comments_i
     path.write_text(path.read_text() + "\nsubmissions:\n  # default: mean\n")
     with pytest.raises(ConfigError, match=r"(?s)stages\.a: .*\nstages\.b: "):
         checked(path)
-    assert load_config(str(path)).submissions.default == "shrunk_ridge"
+    assert load_config(str(path)).default_blend == "shrunk_ridge"
 
 
 def test_folds_that_were_edited_by_hand_are_used_and_said_so(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from models.jobs.folder import read_predictions
 from submissions import stack as stack_step
 from submissions.blend import stacks
 from submissions.blend.__main__ import blend
-from submissions.blend.candidates import CANDIDATES
+from submissions.blend.candidates import CANDIDATES, OF_NUMBERS
 from submissions.blend.crossfit import cross_fitted
 from submissions.fitted import candidate_of, matrices_of, submission_of
 from submissions.run import latest_run, open_run, require_same_code
@@ -61,7 +61,7 @@ def score(y_true, y_pred):
 
 
 def test_all_candidates_and_what_is_the_users_own_go_all_the_way(tmp_path: Path) -> None:
-    own, names = tmp_path / "mine.py", [*CANDIDATES, "mine.py:trimmed"]
+    own, names = tmp_path / "mine.py", [*OF_NUMBERS, "mine.py:trimmed"]
     own.write_text(OWN)
     settings = {"candidates": names, "weight_trials": 3, "postprocess": ["mine.py:up"]}
     roles = {"metric": "mine.py:score", "greater_is_better": False}

@@ -12,12 +12,12 @@ from sklearn.linear_model import Ridge
 from competition.errors import ConfigError
 from competition.metrics import METRICS, Metric
 from submissions.blend import convex
-from submissions.blend.candidates import CANDIDATES, PENALTIES, Blend, Linear, candidate
+from submissions.blend.candidates import CANDIDATES, OF_NUMBERS, PENALTIES, Blend, Linear, candidate
 from submissions.blend.convex import least_absolute_weights, least_squares_weights
 from submissions.blend.problem import NONE, Matrices
 from tests.submissions.fakes import columns_like
 
-BLENDS = [name for name, found in CANDIDATES.items() if isinstance(found, Linear)]
+BLENDS = [name for name in OF_NUMBERS if isinstance(CANDIDATES[name], Linear)]
 CONVEX = ["best_single", "mean", "convex", "greedy", "optuna"]
 SUM_TO_ONE = [*CONVEX, "hill_climb"]
 
@@ -152,7 +152,7 @@ def test_absolute_error_weights_are_exact_where_only_rows_near_zero_are_in_the_p
     np.testing.assert_allclose(found[2], found[1], atol=1e-9)
 
 
-@pytest.mark.parametrize("name", list(CANDIDATES))
+@pytest.mark.parametrize("name", OF_NUMBERS)
 @pytest.mark.parametrize("metric", ["rmse", "mae", "spearman"])
 def test_neither_the_order_of_columns_and_rows_nor_the_unit_changes_a_prediction(name: str, metric: str) -> None:
     columns, y, folds = columns_like("independent", 120, 4)
@@ -170,7 +170,7 @@ def test_neither_the_order_of_columns_and_rows_nor_the_unit_changes_a_prediction
 
 
 @pytest.mark.parametrize("metric", ["rmse", "mae"])
-@pytest.mark.parametrize("name", list(CANDIDATES))
+@pytest.mark.parametrize("name", OF_NUMBERS)
 def test_equal_columns_give_finite_predictions_and_share_their_convex_weight(name: str, metric: str) -> None:
     columns, y, folds = columns_like("independent", 100, 2)
     for twins in (columns[:, [0, 0, 1]], columns[:, [0, 0]], np.column_stack([y, y]), np.ones((100, 2))):
@@ -221,7 +221,7 @@ def test_for_the_mae_the_settings_are_tuned_on_the_mae_and_two_fits_are_the_same
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("name", list(CANDIDATES))
+@pytest.mark.parametrize("name", OF_NUMBERS)
 @pytest.mark.parametrize("metric", ["rmse", "mae", "kendall"])
 def test_rows_without_a_label_and_rows_of_fold_minus_one_are_left_out(name: str, metric: str) -> None:
     columns, y, folds = columns_like("independent", 100)

@@ -1,0 +1,100 @@
+"""Blends of probabilities in logits: sums of log odds or log probabilities, with weights of at least 0 and a free sum.
+
+The sum of the weights is the inverse temperature: above 1 where columns that agree deserve more trust than each alone,
+below 1 where they are too sure of themselves.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from competition.metrics import Array
+
+Link = Literal["identity", "logistic", "softmax"]
+"""What a weighted sum is: a prediction; the log odds of class 1; the logarithm of a class's share."""
+LEAST = 1e-3
+"""What a probability of 0 is read as: of a class that a fold has not seen, or of trees that all say no."""
+PENALTIES = [0.001, 0.01, 0.1, 1.0, 10.0]
+"""On the weights' squares about their mean, from hardly any to equal weights."""
+ON_THE_SUM = 1e-6
+"""On the square of the sum less 1: keeps it finite where columns tell the classes apart without a mistake."""
+FURTHEST = 500.0
+"""Logits beyond which nothing changes, so that no power is too large for a number."""
+
+
+def logits(P: Array, link: Link) -> Array:
+    """Probabilities (n_rows, ..., n_outputs) on the scale on which they are summed."""
+    if link == "identity":
+        return P
+    P = np.clip(P, LEAST, 1 - LEAST)
+    return np.log(P / (1 - P) if link == "logistic" else P)
+
+
+def probabilities(sums: Array, link: Link) -> Array:
+    """What `logits` undoes, of sums (n_rows, ..., n_outputs)."""
+    if link == "identity":
+        return sums
+    if link == "logistic":
+        return (1 + np.tanh(sums / 2)) / 2  # no overflow
+    powers = np.exp(sums - sums.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def margins(P: Array, y: Array, link: Link) -> Array:
+    """How far the logits of the other classes lie above those of the true one, (n_rows, n_others, n_columns).
+
+    Args:
+        P: (n_rows, n_outputs, n_columns).
+        y: (n_rows, n_outputs), 1 for what is true.
+    """
+    of_columns = logits(P, link)
+    if link == "logistic":
+        return np.asarray(of_columns * (1 - 2 * y)[:, :, None])
+    return (of_columns - of_columns[y == 1][:, None])[y == 0].reshape(len(y), -1, P.shape[2])
+
+
+def log_loss_weights(of_targets: list[Array]) -> Array:
+    """Weights w >= 0 of the least log loss for each of `PENALTIES`, (n_penalties, n_columns).
+
+    They minimise the mean of log(1 + sum over the other classes of exp(z w)), which is the log loss, and the penalties;
+    so equal columns share their weight. Solved by Newton's method, whose steps `nnls` finds exactly.
+
+    Args:
+        of_targets: the margins z of each target, which counts as much as any other.
+    """
+    from scipy.optimize import nnls
+
+    n_columns = of_targets[0].shape[2]
+    about_mean = np.eye(n_columns) - 1 / n_columns
+
+    def loss(w: Array, penalty: float) -> tuple[float, Array, Array]:
+        """The loss with its first and second derivatives."""
+        on_weights = 2 * (penalty * about_mean + ON_THE_SUM)
+        value = w @ on_weights @ w / 2 - 2 * ON_THE_SUM * w.sum()
+        slope, curvature = on_weights @ w - 2 * ON_THE_SUM, on_weights
+        for z in of_targets:
+            flat, share = z.reshape(-1, n_columns), 1 / len(of_targets) / len(z)
+            powers = np.exp(np.minimum(flat @ w, FURTHEST)).reshape(z.shape[:2])
+            total = 1 + powers.sum(axis=1)
+            weighed = flat * (powers / total[:, None]).reshape(-1, 1)  # by the probabilities of the other classes
+            slopes = weighed.reshape(z.shape).sum(axis=1)
+            value += share * np.log(total).sum()
+            slope = slope + np.full(len(z), share) @ slopes
+            curvature = curvature + share * (weighed.T @ flat - slopes.T @ slopes)
+        return value, slope, curvature
+
+    w, found = np.full(n_columns, 1 / n_columns), []
+    for penalty in PENALTIES[::-1]:
+        now, gain = loss(w, penalty), np.inf
+        while gain > 1e-9:
+            value, slope, curvature = now
+            root = np.linalg.cholesky(curvature)
+            step = nnls(root.T, np.linalg.solve(root, curvature @ w - slope))[0] - w
+            gain = -slope @ step
+            while gain > 1e-9 and (now := loss(w + step, penalty))[0] > value:
+                step /= 2
+            w = w + step
+        found.append(w)
+    return np.array(found[::-1])

@@ -1,0 +1,221 @@
+"""Blends of probabilities: weights of logits against a general optimiser, what changes nothing, and the extremes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.special import expit, logsumexp, softmax
+
+from competition.errors import ConfigError
+from competition.metrics import METRICS, Metric
+from submissions.blend.candidates import ALWAYS_OF_CLASSES, CANDIDATES, OF_CLASSES, Linear, candidate
+from submissions.blend.crossfit import cross_fit, cross_fitted
+from submissions.blend.logits import LEAST, PENALTIES
+from submissions.blend.problem import Matrices
+
+BLENDS = [name for name in OF_CLASSES if isinstance(CANDIDATES[name], Linear)]
+CLASSES = {"binary": 1, "multiclass": 3}
+
+
+def like(problem_type: str, n: int = 400, n_columns: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Columns (n, n_columns, n_outputs) of logits with noise, more of it in later columns, and labels (n, 1)."""
+    rng, k = np.random.default_rng(seed), CLASSES[problem_type]
+    truth = 1.5 * rng.normal(size=(n, k))
+    noisy = truth[:, None] + rng.normal(size=(n, n_columns, k)) * np.linspace(0.5, 2, n_columns)[:, None]
+    if k == 1:
+        return expit(noisy), (rng.random((n, 1)) < expit(truth)).astype(float)
+    return softmax(noisy, axis=2), (truth + rng.gumbel(size=truth.shape)).argmax(axis=1)[:, None].astype(float)
+
+
+def matrices(P: np.ndarray, y: np.ndarray, metric: str = "log_loss", **others: object) -> Matrices:
+    folds = np.arange(len(y)) % 5
+    return Matrices(P, y, folds, METRICS[metric], weight_trials=8, has_probabilities=True, **others)  # type: ignore
+
+
+def log_loss_of(w: np.ndarray, P: np.ndarray, y: np.ndarray) -> float:
+    clipped = np.clip(P, LEAST, 1 - LEAST)
+    of_classes = np.log(clipped) if P.shape[2] > 1 else np.log(np.dstack([1 - clipped, clipped]))
+    sums = np.einsum("nck,c->nk", of_classes, w)
+    return float(np.mean(logsumexp(sums, axis=1) - sums[np.arange(len(y)), y[:, 0].astype(int)]))
+
+
+@pytest.mark.parametrize("problem_type", CLASSES)
+def test_the_weights_of_logits_are_those_of_a_general_optimiser_and_the_penalty_is_the_best_across_folds(
+    problem_type: str,
+) -> None:
+    P, y = like(problem_type, 300, 4)
+    m = matrices(P, y)
+    found = CANDIDATES["shrunk_logits"].fit(m)
+    order = m.problems[0].order
+    for penalty, w in zip(PENALTIES, m.problems[0].log_loss_weights, strict=True):
+        best = minimize(
+            lambda w: log_loss_of(w, P[:, order], y) + penalty * ((w - w.mean()) ** 2).sum(),  # noqa: B023
+            np.full(4, 0.25), bounds=[(0, None)] * 4, options={"ftol": 1e-15, "gtol": 1e-9},
+        )  # fmt: skip
+        np.testing.assert_allclose(w, best.x, atol=1e-4)
+    across = []
+    for i in range(len(PENALTIES)):
+        own = [m.folds == fold for fold in range(5)]
+        weights = [part.log_loss_weights[i] for part in m.problems[0].inner]
+        across.append(
+            np.mean([log_loss_of(w, P[rows][:, order], y[rows]) for w, rows in zip(weights, own, strict=True)])
+        )
+    assert found.settings[0]["penalty"] == PENALTIES[int(np.argmin(across))]
+    assert (found.weights == found.weights[:, :1]).all()  # one vector for all classes
+
+
+def test_the_sum_of_the_weights_is_an_inverse_temperature() -> None:
+    rng = np.random.default_rng(0)
+    odds = 2 * rng.normal(size=(4000, 1))
+    y = (rng.random((4000, 1)) < expit(odds)).astype(float)
+    for temperature in (0.5, 2.0):
+        P = expit(np.repeat(odds / temperature, 2, axis=1))[:, :, None]
+        found = CANDIDATES["shrunk_logits"].fit(matrices(P, y))
+        assert found.weights.sum() == pytest.approx(temperature, rel=0.08)
+        assert found.weights[0, 0] == pytest.approx(found.weights[1, 0])  # equal columns share
+        assert METRICS["log_loss"](y, found.predict(P)) < METRICS["log_loss"](y, P[:, 0]) - 0.01
+
+
+def test_the_convex_blend_of_probabilities_has_the_least_brier_score() -> None:
+    for problem_type in CLASSES:
+        P, y = like(problem_type)
+        m, brier = matrices(P, y, "brier"), METRICS["brier"]
+        found = CANDIDATES["convex"].fit(m)
+        best = brier(y, found.predict(P))
+        for first in np.linspace(0, 1, 21):
+            for second in np.linspace(0, 1 - first, 11):
+                tried = np.einsum("ncK,c->nK", P, [first, second, 1 - first - second])
+                assert best <= brier(y, tried) + 1e-12
+        assert found.weights.min() >= 0 and found.weights[:, 0].sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("problem_type", CLASSES)
+@pytest.mark.parametrize("metric", ["log_loss", "brier", "roc_auc", "f1_macro"])
+@pytest.mark.parametrize("name", OF_CLASSES)
+def test_every_candidate_predicts_probabilities_whatever_the_order_of_columns_and_rows(
+    name: str, metric: str, problem_type: str
+) -> None:
+    P, y = like(problem_type, 200)
+    before = CANDIDATES[name].fit(matrices(P, y, metric)).predict(P)
+    assert before.min() >= 0 and before.max() <= 1
+    assert problem_type == "binary" or name == "mean_of_ranks" or np.allclose(before.sum(axis=1), 1)
+    order = [2, 0, 1]
+    after = CANDIDATES[name].fit(matrices(P[:, order], y, metric)).predict(P[:, order])
+    np.testing.assert_allclose(after, before, atol=1e-9)
+    one = CANDIDATES[name].fit(matrices(P, y, metric)).predict(P[5:6])
+    np.testing.assert_allclose(one, before[5:6], atol=1e-12)  # alone as among others
+
+
+@pytest.mark.parametrize("problem_type", CLASSES)
+@pytest.mark.parametrize("name", OF_CLASSES)
+@pytest.mark.filterwarnings("error")
+def test_extremes_are_finite_and_silent(name: str, problem_type: str) -> None:
+    P, y = like(problem_type, 100)
+    sure = (P.max(axis=2, keepdims=True) == P).astype(float) if P.shape[2] > 1 else np.round(P)
+    right = np.repeat((y == np.arange(3)).astype(float)[:, None] if P.shape[2] > 1 else y[:, None], 3, axis=1)
+    few = np.where(np.arange(100)[:, None] < 98, 0.0, 1.0)  # a class in two folds alone
+    for columns, labels in ((sure, y), (right, y), (1 - right, y), (P[:, :1], y), (P[:, [0, 0, 0]], y), (P, few)):
+        if columns is not right and P.shape[2] > 1:
+            columns = columns / columns.sum(axis=2, keepdims=True)
+        for metric in ("log_loss", "roc_auc"):
+            found = cross_fit(CANDIDATES[name], matrices(columns, labels, metric), 5)
+            assert np.isfinite(found.cross_fitted).all()
+            assert np.isfinite(
+                CANDIDATES[name].fit(matrices(columns, labels), frozenset({1, 2, 3, 4})).predict(columns)
+            ).all()
+
+
+@pytest.mark.parametrize("name", BLENDS)
+def test_labels_of_a_fold_reach_nothing_that_was_fitted_without_it(name: str) -> None:
+    for problem_type in CLASSES:
+        P, y = like(problem_type, 200)
+        own = np.arange(200) % 5 == 2
+        other = np.where(own[:, None], (y + 1) % 2, y)
+        for metric in ("log_loss", "roc_auc"):
+            before, after = (cross_fit(CANDIDATES[name], matrices(P, each, metric), 5) for each in (y, other))
+            np.testing.assert_array_equal(before.nested[2], after.nested[2])
+            np.testing.assert_array_equal(before.cross_fitted[own], after.cross_fitted[own])
+
+
+def test_a_column_of_noise_does_not_make_the_default_worse_and_unlabelled_rows_change_nothing() -> None:
+    P, y = like("binary", 600)
+    noise = np.random.default_rng(9).uniform(size=(600, 2, 1))
+    score = {
+        len(columns[0]): METRICS["log_loss"](y, cross_fitted(CANDIDATES["shrunk_logits"], matrices(columns, y), 5))
+        for columns in (P, np.hstack([P, noise]))
+    }
+    assert score[5] < score[3] + 0.005
+    unlabelled = np.arange(600) >= 500
+    found = CANDIDATES["shrunk_logits"].fit(matrices(P, np.where(unlabelled[:, None], np.nan, y)))
+    np.testing.assert_allclose(found.weights, CANDIDATES["shrunk_logits"].fit(matrices(P[:500], y[:500])).weights)
+
+
+def test_ranks_are_tuned_on_as_the_mean_over_folds_where_each_has_ten_rows_of_each_class() -> None:
+    P, y = like("binary", 300)
+    folds = np.arange(300) % 5
+    m = matrices(P, y, "roc_auc")
+    of_folds = [np.mean([METRICS["roc_auc"](y[folds == k], P[folds == k, j]) for k in range(5)]) for j in range(3)]
+    order = m.problems[0].order
+    assert -m.problems[0].loss(np.eye(3)) == pytest.approx(np.array(of_folds)[order])
+    for labels, metric in ((np.where(np.arange(300)[:, None] < 40, y, 0.0), "roc_auc"), (y, "f1"), (y, "log_loss")):
+        problem = matrices(P, labels, metric).problems[0]
+        expected = [METRICS["log_loss"](labels, P[:, j]) for j in order]
+        assert problem.loss(np.eye(3)) == pytest.approx(expected)
+
+
+def test_the_mean_of_ranks_keeps_the_order_of_mean_ranks_on_the_scale_of_the_mean_probability() -> None:
+    rng = np.random.default_rng(0)
+    P = np.dstack([rng.uniform(size=(400, 3)) * [1, 0.1, 0.01]])
+    y = (rng.random((400, 1)) < 0.3).astype(float)
+    found = CANDIDATES["mean_of_ranks"].fit(matrices(P, y, "roc_auc")).predict(P)
+    ranks = P[:, :, 0].argsort(axis=0).argsort(axis=0).mean(axis=1)
+    assert METRICS["spearman"](ranks[:, None], found) > 0.999
+    assert found.mean() == pytest.approx(P.mean(), rel=0.05)
+
+
+OWN = """
+from dataclasses import dataclass
+import numpy as np
+
+def first(P, y, metric, folds, weights):
+    assert P.shape[2] == 3 and y.shape == (len(P), 1)
+    return [1, 0, 0]
+
+def wrong(P, y, metric, folds, weights):
+    return [1, 1, -0.5]
+"""
+
+
+def test_a_candidate_of_the_users_own_has_to_predict_probabilities(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN)
+    P, y = like("multiclass", 60)
+    np.testing.assert_array_equal(candidate(f"{tmp_path}/mine.py:first").fit(matrices(P, y)).predict(P), P[:, 0])
+    with pytest.raises(ConfigError, match=r"mine.py:wrong must return weights \(3,\).*no probabilities"):
+        candidate(f"{tmp_path}/mine.py:wrong").fit(matrices(P, y))
+
+
+def test_labels_share_one_vector_of_weights_where_the_yaml_says_so_and_each_counts_the_same() -> None:
+    (one, y), (other, z) = like("binary"), like("binary", seed=1)
+    P, labels = (
+        np.dstack([one, other[:, [2, 1, 0]]]),
+        np.hstack([y, np.where(np.arange(400)[:, None] < 200, z, np.nan)]),
+    )
+    found = CANDIDATES["shrunk_logits"].fit(matrices(P, labels, weights="shared")).weights
+    assert (found[:, 0] == found[:, 1]).all()
+    apart = CANDIDATES["shrunk_logits"].fit(matrices(P, labels)).weights
+    assert apart[0, 0] > apart[2, 0] and apart[0, 1] < apart[2, 1]
+    assert CANDIDATES["shrunk_logits"].fit(matrices(P, labels * np.nan)).weights.tolist() == [[1 / 3] * 2] * 3
+
+
+def test_optuna_tunes_on_a_metric_of_the_users_own() -> None:
+    P, y = like("binary")
+    own = Metric(
+        "own", True, None, lambda y, p: float(np.mean((p > 0.8) == y)), kind="probabilities", types=("binary",)
+    )
+    m = Matrices(P, y, np.arange(400) % 5, own, weight_trials=20, has_probabilities=True)
+    score = {name: own(y, CANDIDATES[name].fit(m).predict(P)) for name in ("optuna", "shrunk_logits")}
+    assert score["optuna"] >= score["shrunk_logits"]
+    assert set(ALWAYS_OF_CLASSES) < set(OF_CLASSES)
