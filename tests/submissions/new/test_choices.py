@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from competition.errors import ConfigError, DataError
+from models.config import StageConfig
 from submissions.new import choices
 from submissions.new.choices import Block, choose_folds, choose_stages
 from submissions.new.detect import Found, detect
 from submissions.new.problem_type import choose_problem
-from tests.submissions.made_up import RINGS, files_in, notes, smiles, write
+from tests.submissions.made_up import RINGS, files_in, notes, smiles, write, write_labels
 
 ONE = {"lightgbm": "lightgbm", "svr": "sklearn", "gnn": "gnn", "rxnfp": "bert", "unimol": "unimol"}
 TEXT = {"lightgbm": "lightgbm", "minilm_frozen": "embedding", "minilm": "bert"}
@@ -47,6 +49,30 @@ def test_the_quick_stages_of_each_kind_of_problem(
     chosen = stages(found_in(tmp_path, **inputs))
     assert {name: block.settings["kind"] for name, block in chosen.items()} == expected
     assert {name: b.settings["columns"] for name, b in chosen.items() if "columns" in b.settings} == columns
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ({"s": smiles(80)}, ["lightgbm", "logistic", "extra_trees", "gnn", "rxnfp", "unimol"]),
+        ({"t": notes(80)}, ["lightgbm", "tfidf", "minilm_frozen", "minilm"]),
+        ({"n": NUMBER, "k": ["p", "q"] * 40}, ["lightgbm", "lightgbm_small", "extra_trees"]),
+    ],
+)
+@pytest.mark.parametrize("preset", ["quick", "cpu", "gpu"])
+def test_classes_have_stages_of_their_own_that_learn_them_and_grades_those_of_numbers(
+    tmp_path: Path, inputs: dict[str, Any], expected: list[str], preset: str
+) -> None:
+    labels = {"names": (["p", "q", "r"] * 20, "p"), "grades": ([1, 2, 3] * 20, 1), "numbers": (NUMBER[:60], 0.5)}
+    blocks = {}
+    for what, (cells, cell) in labels.items():
+        write_labels(tmp_path, {"y": cells}, {"y": cell}, **inputs)
+        blocks[what] = stages(detect(files_in(tmp_path)), preset)
+    assert [name for name in blocks["names"] if name not in ("catboost", "chemberta", "deberta")] == expected
+    assert blocks["grades"] == blocks["numbers"]
+    for learns, of_type in (("multiclass", blocks["names"]), ("regression", blocks["numbers"])):
+        for block in of_type.values():
+            assert not TypeAdapter(StageConfig).validate_python(block.settings).mistakes(learns)
 
 
 def test_the_presets_differ_in_epochs_and_seeds(tmp_path: Path) -> None:
