@@ -1,11 +1,15 @@
 """From predictions to labels: thresholds, offsets of classes and cut-points, tuned on out-of-fold predictions.
 
 A decision is a few cuts. They start where no metric is asked (0.5, the likeliest class, rounding) and are moved in turn
-to where the metric is best with the others as they are. What a cut is held against sorts the rows, so that running
-counts along them are the confusion matrices of all its places, and those are scored at once.
+to where the score to expect is best with the others as they are. What a cut is held against sorts the rows, so that
+running sums along them are the confusion matrices of all its places, and those are scored at once. The sums are not of
+labels but of calibrated probabilities: a rare class has too few labels to place a cut by, and where probabilities hold
+the best cut follows from them. What so moves is used without a further test, and the cuts are used as they are for the
+mean of several models. benchmarks/decisions.py has the measurements of all three.
 
-Source: tuning each label's threshold in turn as in Fan and Lin, A study on threshold selection for multi-label
-classification, 2007; offsets of log probabilities as in Lachiche and Flach, ICML 2003.
+Source: Ye et al., Optimizing F-measures: a tale of two approaches, ICML 2012, of which this is the second; one cut at a
+time as in Fan and Lin, A study on threshold selection for multi-label classification, 2007, and, of log probabilities,
+Lachiche and Flach, Improving accuracy and cost of two-class and multi-class probabilistic classifiers, ICML 2003.
 """
 
 from __future__ import annotations
@@ -24,9 +28,9 @@ from submissions.blend.stored import storable
 
 PLACES, COARSE = 200, 20
 """Places of a cut that are tried, at equal shares of the rows: of a metric of confusion matrices, and of another."""
-PASSES = 3
-SMALLEST = 1e-4
-NEWTON_STEPS = 20
+PASSES, NEWTON_STEPS = 3, 20
+SMALLEST = 1e-3
+"""Probability that the calibration takes for 0: a few rows that a stage is too sure of must not bend it."""
 
 Turn = tuple[int, Array, NDArray[np.int64], NDArray[np.int64]]
 """What moving one cut does: the target, what rows are held against the cut, (n_rows,), and the class of each row where
@@ -130,19 +134,17 @@ def fit_decision(metric: Metric, task: Task, y: Array, y_pred: Array) -> Decisio
         before = decision
         for j in cuts:
             turn = decision.turn(y_pred, j)
-            places = _places(turn, PLACES if metric.of_confusion else COARSE)
+            places = np.union1d(_places(turn, PLACES if metric.of_confusion else COARSE), decision.cuts[j])
             if metric.of_confusion:
                 counts = _counts(chances, turn, places)
-                others = sum(pooled.values()) - pooled[j] if pooled else 0.0
-                scores = metric.of_confusion(counts + others)
+                scores = metric.of_confusion(counts + sum(pooled.values()) - pooled[j] if pooled else counts)
             else:
                 scores = np.array([metric(y, _moved(decision, j, place).predict(y_pred)) for place in places])
-            if np.isnan(scores).all():
-                continue
-            best = int(np.nanargmax(scores if metric.greater_is_better else -scores))
-            decision = _moved(decision, j, places[best])
-            if pooled:
-                pooled[j] = counts[best]
+            scores = scores if metric.greater_is_better else -scores
+            best = np.flatnonzero(scores == np.nanmax(scores, initial=-np.inf))
+            if len(best):  # of equally good places the middle one
+                decision = _moved(decision, j, places[best[len(best) // 2]])
+                pooled |= {j: counts[best[len(best) // 2]]} if pooled else {}
         if np.array_equal(before.cuts, decision.cuts):
             break
     return decision
@@ -190,9 +192,10 @@ def _logits(task: Task, y_pred: Array, t: int) -> Array:
 def calibrated(y: Array, logits: Array) -> Array:
     """Probability of each class, (n_rows, n_classes): the softmax of a * logits + b; 0 for rows without a label.
 
-    The number a and the b of each class but the first are the likeliest for the labels, (n_rows,), with a ridge of one
-    towards 1 and 0; found by Newton's method. Source: Platt scaling, with a bias for each class as in Guo et al., On
-    calibration of modern neural networks, ICML 2017; of grades, a normal error about them gives the same form.
+    The number a and the b of each class but the first are the likeliest for the labels, (n_rows,), with a ridge of 1
+    towards 1 and 0; more of it would not mend what class weights bend. By Newton's method. Source: Platt scaling, with
+    a bias for each class as in Guo et al., On calibration of modern neural networks, ICML 2017; for grades, a normal
+    error about them gives the same form.
     """
     known = ~np.isnan(y)
     z, truth = logits[known], (y[known, None] == np.arange(1, logits.shape[1] + 1)).astype(np.float64)

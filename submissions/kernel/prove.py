@@ -87,7 +87,7 @@ def compare(run: Run, notebook: Path, here: Path) -> None:
     found, expected = (read_text_table(file).set_index(competition.id) for file in (notebook, here))
     if UNREADABLE in found.index:
         filling = to_sample(task, np.array([run.filling(run.stored["label_means"])])).astype(str)
-        expected.loc[UNREADABLE, list(filling)] = filling.to_numpy()[0]
+        expected = pd.concat([expected, filling.set_axis([UNREADABLE])])
     theirs, ours = (from_sample(task, table) for table in (found, expected.loc[found.index]))
     labels = read_table(run.paths.train)[competition.targets].to_numpy(dtype=np.float64)
     deviations = np.nanstd(labels if task.decides else task.truth(labels), axis=0)

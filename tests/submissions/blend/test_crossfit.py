@@ -20,6 +20,7 @@ from submissions.blend.crossfit import (
     cross_fit,
     decide,
     least_gain,
+    mean_over_folds,
     scores,
 )
 from submissions.blend.problem import Matrices
@@ -224,3 +225,15 @@ def test_a_column_of_noise_does_not_improve_the_cross_fitted_score() -> None:
         gains.append(1 - with_noise["cross_fitted_score"] / without["cross_fitted_score"])
     assert max(gains) < 0.01
     assert np.mean(gains) < 0.003
+
+
+def test_auc_is_told_within_folds_too_where_fold_models_are_offset() -> None:
+    y = np.array([[0, 1, 0, 1, 0, 1, 0, 0], [0, 1, 0, 1, np.nan, 1, 1, 0]]).T
+    folds = np.array([0, 0, 1, 1, 2, 2, 3, 3])  # in fold 2 the second target has one class, in fold 3 the first
+    y_pred = (y[:, :1] + np.array([0, 2, 4, 6])[folds][:, None]) / 10 * [1, -1]
+    task = Task(["a", "b"], None, "multilabel", ["0", "1"])
+    judged = dataclasses.replace(rule(y, folds), metric=METRICS["roc_auc"], task=task)
+    found = mean_over_folds(judged, y_pred)
+    assert found == {"score_mean_over_folds": pytest.approx(np.mean([1.0, np.mean([0, 0, 0.5])])), "without_score": 2}
+    assert found["score_mean_over_folds"] > METRICS["roc_auc"](y, y_pred)
+    assert mean_over_folds(dataclasses.replace(judged, metric=METRICS["log_loss"]), y_pred) == {}

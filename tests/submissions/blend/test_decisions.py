@@ -10,8 +10,12 @@ from scipy.special import expit, softmax
 
 from competition.metrics import Metric, named_metric
 from competition.task import Task
+from submissions.blend.candidates import Blend, Candidate
+from submissions.blend.crossfit import Rule, cross_fit
 from submissions.blend.decisions import CutPoints, Offsets, Thresholds, fit_decision, plain_decision
+from submissions.blend.problem import Matrices
 from submissions.blend.stored import from_json, to_json
+from submissions.write import without_each_fold
 
 
 def task(problem_type: str, n_classes: int = 2, n_targets: int = 1) -> Task:
@@ -86,7 +90,7 @@ def test_accuracy_asks_for_the_likeliest_class() -> None:
 
 def test_probabilities_that_a_stage_bends_are_mended_by_the_labels() -> None:
     known, y, p = made_up("binary", 5000)
-    bent = expit(3 * np.log(p / (1 - p)) + 8)  # as class weights do
+    bent = expit(2 * np.log(p / (1 - p)) + 6)  # as class weights do
     score = named_metric("f1", "binary")
     straight, mended = (score(y, fit_decision(score, known, y, each).predict(each)) for each in (p, bent))
     assert mended == pytest.approx(straight, abs=0.01)
@@ -122,10 +126,11 @@ def test_a_target_with_one_class_or_without_labels_keeps_a_sensible_threshold() 
     assert np.isfinite(cuts).all()
 
 
-def test_constant_predictions_get_one_label() -> None:
-    known, y, _ = made_up("multiclass", 100)
-    decision = fit_decision(named_metric("f1_macro", "multiclass"), known, y, np.full((100, 4), 0.25))
-    assert len(np.unique(decision.predict(np.full((3, 4), 0.25)))) == 1
+@pytest.mark.parametrize(("metric", "label"), [("accuracy", 0.0), ("f1", 1.0)])
+def test_constant_predictions_get_the_label_that_is_worth_more(metric: str, label: float) -> None:
+    known, y, _ = made_up("binary", 400)
+    constant = np.full((400, 1), y.mean())
+    assert set(fit_decision(named_metric(metric, "binary"), known, y, constant).predict(constant)[:, 0]) == {label}
 
 
 def test_no_fit_takes_long() -> None:
@@ -138,3 +143,63 @@ def test_no_fit_takes_long() -> None:
         known, y, p = made_up(problem_type, 5000)
         fit_decision(named_metric(metric, problem_type), known, y, p)
     assert time.process_time() - started < 1
+
+
+# Inside the cross-fitting
+
+
+def rule_of(known: Task, y: np.ndarray, metric: str, folds: np.ndarray) -> Rule:
+    return Rule(
+        named_metric(metric, known.problem_type), known, y, folds, np.arange(len(y)), "column_0", 1.0, 100, seed=0
+    )
+
+
+def by_labels(P: np.ndarray, y: np.ndarray, metric: Metric, folds: np.ndarray, weights: str) -> np.ndarray:
+    """Weights that any label can turn."""
+    return np.array([1 + np.nansum(y * (y > 0)) % 7, 1.0]) / 8
+
+
+def column(j: int) -> Candidate:
+    return Candidate(
+        lambda P, y, metric, folds, weights: Blend(np.eye(P.shape[1])[:, [j]] * np.ones((1, P.shape[2])), 0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "metric"), [("multilabel", "f1_macro"), ("multiclass", "f1_macro"), ("ordinal", "quadratic_kappa")]
+)
+def test_labels_of_a_fold_change_no_decision_on_it(problem_type: str, metric: str) -> None:
+    known, y, p = made_up(problem_type, 300)
+    P, folds, fold = np.stack([p, p**2], axis=1), np.arange(300) % 4, 2
+    own = folds == fold
+    turned = np.where(own[:, None] & ~np.isnan(y), np.nanmax(y) - y, y)
+    judged = []
+    for labels in (y, turned):
+        rule = rule_of(known, labels, metric, folds)
+        m = Matrices(P, labels, folds, rule.metric)
+        judged.append(rule.judged(cross_fit(Candidate(by_labels, "mine.py:by_labels"), m, 4)))
+    before, after = judged
+    np.testing.assert_array_equal(before.cross_fitted[own], after.cross_fitted[own])
+    np.testing.assert_array_equal(before.nested[fold], after.nested[fold])
+    assert (before.cross_fitted[~own] != after.cross_fitted[~own]).any()
+    assert (before.in_sample[own] != after.in_sample[own]).any()  # the canary sings where it may
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "metric", "chance"),
+    [("binary", "f1", 0.46), ("binary", "mcc", 0.0), ("ordinal", "quadratic_kappa", 0.0)],
+)
+def test_shuffled_labels_give_the_score_of_chance(problem_type: str, metric: str, chance: float) -> None:
+    found = []
+    for seed in range(4):
+        known, y, _ = made_up(problem_type, 400, seed)
+        rng = np.random.default_rng(seed)
+        if problem_type == "binary":
+            y = (rng.random(y.shape) < 0.3).astype(float)  # all positive: 2 * 0.3 / 1.3 = 0.46
+        P, folds = rng.random((400, 6, 1)), np.arange(400) % 5
+        rule = rule_of(known, y, metric, folds)
+        m = Matrices(P, y, folds, rule.metric)
+        judged = {f"column_{j}": rule.judged(cross_fit(column(j), m, 5)) for j in range(6)}
+        y_pred, _ = without_each_fold(rule, judged, [], folds.astype(str))
+        found.append(rule.metric(y, y_pred))
+    assert np.mean(found) < chance + 0.05

@@ -1,0 +1,164 @@
+"""Do decisions hold outside the rows they were tuned on, and for the mean of several models?
+
+    python -m benchmarks.decisions --data FOLDER_WITH_COMPETITIONS --cache FOLDER [--draws 2] [--sets ...]
+
+Data: the class matrices of oof_matrices.py; three ordered classes are scored as grades, too, by their mean grade. Of
+each matrix every stage by itself, and the default blend of all of them ("blend"), whose weights are fitted on the
+out-of-fold rows. A decision is fitted on out-of-fold predictions, which come from one model; the holdout is predicted
+by the mean of five, which is narrower. Scores are those of the holdout, as differences to the plain decision (0.5, the
+likeliest class, rounding) on the mean; a set's number is the mean over its targets and draws, the result the mean over
+sets, its 95 % interval a bootstrap over sets, and `worst` the lowest single difference.
+
+How cuts are fitted: `expected` (the product's: expected confusion matrices by calibrated probabilities), `counted` (the
+same search on the labels' own counts, as people do). Whether they are used: always, or `gated`: where the cross-fitted
+score is better than that of the plain decision. How they are carried over: as `values`; as `quantiles` of the
+out-of-fold predictions, looked up in those of the holdout; as quantiles of the single models' predictions of the
+holdout (`narrowed`); or every fold's model decides and they `vote`.
+`optimism`: the cross-fitted score less the mean score of the five single models on the holdout, in which no averaging
+helps; beside it the same of the plain decision, which is tuned on nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from benchmarks.oof_matrices import CUTS, N_FOLDS, Matrix, class_matrices
+from competition.metrics import named_metric
+from competition.task import Task
+from submissions.blend import decisions
+from submissions.blend.candidates import CANDIDATES
+from submissions.blend.decisions import Decision, Offsets, fit_decision, plain_decision
+from submissions.blend.problem import Matrices
+
+METRICS = {"binary": ["f1", "mcc", "balanced_accuracy", "accuracy"], "multiclass": ["f1_macro", "mcc", "accuracy"],
+           "ordinal": ["quadratic_kappa"]}  # fmt: skip
+ORDERED = {"chembl218_ec50", "icwsm_tweets", "qm9_electronic"}
+DEFAULT = "shrunk_logits"
+
+
+def one_hot(y: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """What `decisions.calibrated` is replaced by, so that labels are counted."""
+    return (y[:, None] == np.arange(logits.shape[1] + 1)).astype(float)
+
+
+def columns_of(matrix: Matrix) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Name -> out-of-fold predictions (n_rows, n_outputs) and those of each fold's models for the holdout."""
+    found = {str(j): (matrix.oof[:, j], matrix.holdout[:, :, j]) for j in range(matrix.oof.shape[1])}
+    metric = named_metric("log_loss", "multiclass" if matrix.oof.shape[2] > 1 else "binary")
+    m = Matrices(matrix.oof, matrix.y[:, None].astype(float), matrix.folds, metric, has_probabilities=True)
+    blend, honest = CANDIDATES[DEFAULT], np.empty(matrix.oof[:, 0].shape)
+    for fold in range(N_FOLDS):
+        own = matrix.folds == fold
+        honest[own] = blend.predict(m, own, frozenset({fold}))
+    predictor = blend.fit(m)
+    return found | {"blend": (honest, np.stack([predictor.predict(each) for each in matrix.holdout]))}
+
+
+def carried(decision: Any, known: np.ndarray, new: np.ndarray) -> Decision:
+    """The decision with as many rows of `new` above each cut as there are of `known`."""
+    if isinstance(decision, Offsets):
+        above = [(decision.predict(known) == j).mean() for j in range(len(decision.cuts))]
+    else:
+        above = [(known >= cut).mean() for cut in decision.cuts]
+    for _ in range(10 if isinstance(decision, Offsets) else 1):
+        for j, share in enumerate(above):
+            cuts = decision.cuts.copy()
+            cuts[j] = np.quantile(decision.turn(new, j)[1], 1 - share)
+            decision = replace(decision, cuts=cuts)
+    return decision
+
+
+def vote(labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """The commonest of labels (n_folds, n_rows, 1), the lowest of several."""
+    return (labels == np.arange(n_classes)).sum(axis=0).argmax(axis=1)[:, None].astype(float)
+
+
+def scores(matrix: Matrix, task: Task, name: str, oof: np.ndarray, holdout: np.ndarray) -> dict[str, float]:
+    """Differences to the score of the plain decision on the mean of the models, by way of fitting and carrying."""
+    metric, plain, n_classes = named_metric(name, task.problem_type), plain_decision(task), len(task.classes)
+    y, y_holdout = matrix.y[:, None].astype(float), matrix.y_holdout[:, None].astype(float)
+    mean, single = holdout.mean(axis=0), np.concatenate(holdout)
+
+    def cross_fitted() -> np.ndarray:
+        labels = np.empty_like(y)
+        for fold in range(N_FOLDS):
+            own = matrix.folds == fold
+            labels[own] = fit_decision(metric, task, y[~own], oof[~own]).predict(oof[own])
+        return labels
+
+    def bias(labels: np.ndarray, decision: Decision) -> float:
+        return metric(y, labels) - float(np.mean([metric(y_holdout, decision.predict(each)) for each in holdout]))
+
+    at_0, known = metric(y_holdout, plain.predict(mean)), metric(y, plain.predict(oof))
+    found = {"optimism plain": bias(plain.predict(oof), plain)}
+    for way in ("expected", "counted"):
+        with mock.patch.object(decisions, "calibrated", one_hot if way == "counted" else decisions.calibrated):
+            decision, labels = fit_decision(metric, task, y, oof), cross_fitted()
+        ways = {
+            "values": decision.predict(mean),
+            "quantiles": carried(decision, oof, mean).predict(mean),
+            "narrowed": carried(decision, single, mean).predict(mean),
+            "vote": vote(np.stack([decision.predict(each) for each in holdout]), n_classes),
+        }
+        found |= {f"{way} {name}": metric(y_holdout, each) - at_0 for name, each in ways.items()}
+        found[f"{way} values gated"] = found[f"{way} values"] if metric(y, labels) > known else 0.0
+        found[f"optimism {way}"] = bias(labels, decision)
+    return found
+
+
+def lines_of(matrix: Matrix) -> list[dict[str, Any]]:
+    """A line for each stage or blend and metric."""
+    n_classes, lines = int(matrix.y.max()) + 1, []
+    classes = [str(c) for c in range(n_classes)]
+    for column, (oof, holdout) in columns_of(matrix).items():
+        kinds = {"binary" if n_classes == 2 else "multiclass": (oof, holdout)}
+        if matrix.set_name in ORDERED and n_classes > 2:
+            grades = np.arange(n_classes)[:, None]
+            kinds["ordinal"] = oof @ grades, holdout @ grades
+        for kind, predictions in kinds.items():
+            task = Task([matrix.target], None, kind, classes, decides=True)
+            for name in METRICS[kind]:
+                line = {"set": matrix.set_name, "column": column, "metric": name}
+                lines.append(line | scores(matrix, task, name, *predictions))
+    return lines
+
+
+def interval(of_sets: np.ndarray) -> str:
+    """Mean of (n_sets,) and its 95 % interval."""
+    drawn = np.random.default_rng(0).choice(of_sets, (10_000, len(of_sets))).mean(axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return f"{of_sets.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
+
+
+def main() -> None:
+    """Command line."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--data", type=Path, required=True)
+    options.add_argument("--cache", type=Path, required=True)
+    options.add_argument("--draws", type=int, default=2)
+    options.add_argument("--sets", nargs="+", default=list(CUTS))
+    args, lines = options.parse_args(), []
+    with threadpool_limits(1):
+        for draw in range(args.draws):
+            for name in args.sets:
+                lines += [each for m in class_matrices(name, draw, args.data, args.cache) for each in lines_of(m)]
+    table = pd.DataFrame(lines)
+    ways = [name for name in table if " " in name]
+    for which, part in (("blend", table[table.column == "blend"]), ("single stages", table[table.column != "blend"])):
+        for metric, rows in part.groupby("metric"):
+            of_sets = rows.groupby("set")[ways].mean()
+            print(f"\n{which}, {metric}, {len(of_sets)} sets, {len(rows)} decisions")
+            for way in ways:
+                print(f"  {way:24} {interval(of_sets[way].to_numpy())}  worst {rows[way].min():+.3f}")
+
+
+if __name__ == "__main__":
+    main()

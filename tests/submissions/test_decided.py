@@ -1,0 +1,108 @@
+"""Runs whose metric scores labels, from out-of-fold predictions to every file that holds some of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from competition.errors import SubmissionError
+from competition.files import read_table, read_text_table, write_table
+from competition.task import from_sample
+from submissions.fitted import read_cross_fitted, read_scored, rule_of, submission_of
+from submissions.kernel import prove
+from submissions.run import Run, latest_run
+from submissions.sample import check_submission
+from submissions.write import describe
+from tests.submissions.fakes import fake_classes, prepare_and_fake_jobs, run_steps
+
+OF_METRICS = {"binary": "f1", "multilabel": "f1_macro", "multiclass": "f1_macro", "ordinal": "quadratic_kappa"}
+NO_FEATURES = np.empty((60, 0))
+
+
+@pytest.fixture(scope="module", params=list(OF_METRICS))
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of each problem type."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORK_DIR", str(folder / "work"))
+        settings = {"stack": request.param != "multiclass"}
+        path = fake_classes(folder, request.param, OF_METRICS[request.param], submissions=settings)
+        prepare_and_fake_jobs(path)
+        return run_steps(path)
+
+
+@pytest.fixture(autouse=True)
+def _products_stay(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORK_DIR", str(run.folder.parents[2]))
+
+
+def submitted(run: Run, file: str = "submission.csv") -> np.ndarray:
+    return from_sample(run.task, read_text_table(run.folder / file).set_index("id").loc[run.columns.test_ids])
+
+
+def test_submissions_hold_names_that_a_stored_run_gives_each_row_alone(run: Run) -> None:
+    sample = read_text_table(run.folder.parents[3] / "sample_submission.csv")
+    for file in ("submission.csv", "blend.csv", *(["stack.csv"] if run.config.submissions.stack else [])):
+        check_submission(run.folder / file, sample, "id", run.task)
+        assert np.isfinite(submitted(run, file)).all()
+    P, inputs = run.columns.test, run.columns.test_inputs
+    predict = submission_of(latest_run(run.paths.name))
+    np.testing.assert_array_equal(predict(P, inputs, NO_FEATURES), submitted(run))
+    alone = [predict(P[[i]], inputs[i : i + 1], NO_FEATURES[:1]) for i in range(20)]
+    np.testing.assert_array_equal(np.vstack(alone), submitted(run)[:20])
+
+
+def test_scores_are_those_of_the_labels_that_are_kept(run: Run) -> None:
+    choice, y = run.part("choice"), run.columns.y
+    table = read_table(run.folder / "cross_fitted.csv", ["id"]).set_index("id").loc[run.columns.ids]
+    assert list(table.columns) == run.task.targets
+    assert set(np.unique(table)) <= set(range(len(run.task.classes)))
+    assert run.metric(y, table.to_numpy()) == pytest.approx(choice["procedure"]["cross_fitted_score"])
+    for name, part in run.candidates.items():
+        labels = read_scored(run, name)
+        assert part["in_sample_score"] == pytest.approx(run.metric(y, labels.in_sample))
+        assert part["cross_fitted_score"] == pytest.approx(run.metric(y, labels.cross_fitted))
+        assert part["optimism"] == pytest.approx(part["in_sample_score"] - part["cross_fitted_score"])
+        assert part["decision"]["class"] in ("Thresholds", "Offsets", "CutPoints")
+        y_pred = read_cross_fitted(run, name)
+        again = rule_of(run).judged(y_pred)
+        np.testing.assert_array_equal(again.nested, labels.nested)
+    spread = read_table(run.folder / "spread.csv", ["id"]).set_index("id")
+    assert list(spread.columns) == run.task.outputs
+    assert (spread.to_numpy() > 0).all()
+
+
+def test_the_run_says_how_its_classes_are_shared_and_how_good_its_stages_are(run: Run) -> None:
+    choice = run.part("choice")
+    for where, labels in (("labels", run.columns.y), ("test", submitted(run))):
+        for t, target in enumerate(run.task.targets):
+            of_target = choice["class_shares"][where][target]
+            known = labels[~np.isnan(labels[:, t]), t]
+            assert of_target[run.task.classes[-1]] == pytest.approx((known == len(run.task.classes) - 1).mean())
+            assert sum(of_target.values()) == pytest.approx(1)
+    assert any(line.startswith("shares of the classes") for line in describe(run, choice))
+    assert choice["stages"]["good"]["cv_score"] > choice["stages"]["poor"]["cv_score"]
+    assert choice["against"]["best_single"]["name"] == "good"
+    assert "score_mean_over_folds" not in choice["stages"]["good"]
+    drop_one = run.part("blend")["drop_one"]["good"]
+    default = run.candidates[run.part("blend")["default"]]["cross_fitted_score"]
+    assert drop_one["difference"] == pytest.approx(drop_one["cross_fitted_score"] - default)
+
+
+def test_other_labels_than_those_of_predict_are_refused_in_a_proof(run: Run, tmp_path: Path) -> None:
+    here, there, unreadable = run.folder / "submission.csv", tmp_path / "there.csv", {"id": prove.UNREADABLE}
+    table, task = read_text_table(here), run.task
+    commonest = {
+        name: task.classes[int(task.likeliest(np.array([run.stored["label_means"]]))[0, t])]
+        for t, name in enumerate(task.targets)
+    }
+    found = pd.concat([table.iloc[::-1], pd.DataFrame([unreadable | commonest])])
+    write_table(there, found)
+    prove.compare(run, there, here)
+    found.iloc[3, 1] = next(name for name in task.classes if name != found.iloc[3, 1])
+    write_table(there, found)
+    with pytest.raises(SubmissionError, match="differ"):
+        prove.compare(run, there, here)
