@@ -87,7 +87,7 @@ def fit_all(run: Run, candidates: dict[str, Candidate], m: Matrices) -> tuple[di
         if isinstance(one, stacks.Stack):  # a correction that no held-out row has tried has no score of its own
             default = read_cross_fitted(run, rule.default)
             tried = (rows.cross_fitted != default.cross_fitted)[rule.scored].any(axis=0)
-            one = replace(one, parts=[part if used else None for part, used in zip(one.parts, tried, strict=True)])
+            one = one.only(tried)
             rows = replace(rows, in_sample=np.where(tried, rows.in_sample, default.in_sample))
         decision = rule.decision(rows.cross_fitted, rule.scored)
         fitted[name], judged[name] = (one, decision), rule.judged(rows)

@@ -35,7 +35,9 @@ def stack(run: Run) -> dict[str, Any]:
 def stacks_of(run: Run) -> dict[str, Candidate]:
     """The stacks that are compared, by name."""
     default, own = candidate(run.config.default_blend), run.config.submissions.stack_regressor
-    correctors: dict[str, Corrector] = {"lightgbm_stack": fit_trees, "ridge_stack": fit_ridge}
+    correctors: dict[str, Corrector] = {"lightgbm_stack": fit_trees}
+    if not run.task.has_probabilities:
+        correctors["ridge_stack"] = fit_ridge
     if own is not None:
         seed = derive_seed(run.config.competition.seed, "sklearn_stack")
         correctors["sklearn_stack"] = regressor(own.name, own.parameters, seed)

@@ -24,11 +24,11 @@ FURTHEST = 500.0
 """Logits beyond which nothing changes, so that no power is too large for a number."""
 
 
-def logits(P: Array, link: Link) -> Array:
+def logits(P: Array, link: Link, least: float = LEAST) -> Array:
     """Probabilities (n_rows, ..., n_outputs) on the scale on which they are summed."""
     if link == "identity":
         return P
-    P = np.clip(P, LEAST, 1 - LEAST)
+    P = np.clip(P, least, 1 - least)
     return np.log(P / (1 - P) if link == "logistic" else P)
 
 

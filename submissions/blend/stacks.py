@@ -2,23 +2,26 @@
 
 The correction is small trees (LightGBM), a ridge, or any regressor of scikit-learn. It sees the columns and, where they
 are asked for, features of the rows. It is fitted on the blend's residual and not on the labels: what shrinks is then
-the correction. All of it comes from the rows a stack is fitted on, so that it can be refitted without a fold. One that
-does not clearly help inside those rows is left out.
+the correction. Probabilities are corrected in logits, by trees that start from those of the blend. All of it comes
+from the rows a stack is fitted on, so that it can be refitted without a fold. One that does not clearly help inside
+those rows is left out.
 """
 
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from competition.class_metrics import log_losses
 from competition.errors import ConfigError
 from competition.metrics import Array
 from submissions.blend.candidates import Candidate, Predictor, ridge_solution
+from submissions.blend.logits import Link, logits, probabilities
 from submissions.blend.problem import NONE, Folds, Matrices
 from submissions.blend.stored import storable
 
@@ -36,20 +39,23 @@ PARAMETERS: dict[str, Any] = {
 }
 PENALTIES = 10.0 ** np.arange(2, -4.5, -0.5)
 """Of the ridge, in units of n_rows, from hardly any correction to nearly none of the shrinkage."""
+LAMBDA_OF_CLASSES, LEAST_OF_BLEND = 5.0, 1e-6
+"""The same shrinkage where the curvature of a row is 1/4 at most; and what a blend's probability of 0 is read as."""
 FURTHEST = 5.0
 """Standard deviations from the mean at which a feature is cut: one odd number must not throw a correction off."""
 
 
 class Model(Protocol):
-    """A fitted level-2 model of one output."""
+    """A fitted level-2 model of one target."""
 
     def predict(self, x: Array) -> Array:
-        """What the blend leaves in units of its spread, for scaled rows (n_rows, n_columns + n_features)."""
+        """What is to be added to the blend, in units of its spread or in logits, for scaled rows (n_rows, n_inputs)."""
 
 
-Corrector = Callable[[Array, Array, NDArray[np.int64], int], Model | None]
-"""Fits a model on x (n_rows, n_inputs), residual (n_rows,) and folds (n_rows,), two or more distinct; the last argument
-is 1 for the absolute error, 2 for the squared one. None where no model helps across the folds."""
+Corrector = Callable[..., Model | None]
+"""Fits a model on x (n_rows, n_inputs), residual (n_rows,), folds (n_rows,), two or more distinct, and 1 for the
+absolute error or 2 for the squared one; where y are classes on their numbers for a residual, with `start`, the blend's
+logits (n_rows, n_outputs). None where no model helps across the folds."""
 
 
 @storable
@@ -64,7 +70,7 @@ class Trees:
         """See `Model`."""
         import lightgbm
 
-        return lightgbm.Booster(model_str=self.text).predict(x, num_threads=1)
+        return lightgbm.Booster(model_str=self.text).predict(x, raw_score=True, num_threads=1)
 
 
 @storable
@@ -100,7 +106,7 @@ class Scaling:
     """How a level-2 model sees the rows; learned from those it is fitted on.
 
     order: of the columns, given by their content, so that the names of stages change nothing.
-    centre, spread: of the blend's predictions; columns and residual are scaled by them.
+    centre, spread: of the blend's predictions; columns and residual are scaled by them. 0 and 1 in logits.
     means, scales: of the features, (n_features,).
     """
 
@@ -111,27 +117,36 @@ class Scaling:
     scales: Array
 
     def __call__(self, columns: Array, features: Array) -> Array:
-        """Columns and, behind them, features, scaled; a missing feature is its mean."""
+        """Columns (n_rows, n_columns, n_outputs) and, behind them, features, scaled; a missing feature is its mean."""
         scaled = np.clip((features - self.means) / self.scales, -FURTHEST, FURTHEST)
-        return np.hstack([(columns[:, self.order] - self.centre) / self.spread, np.nan_to_num(scaled)])
+        columns = (columns[:, self.order] - self.centre) / self.spread
+        return np.hstack([columns.reshape(len(columns), -1), np.nan_to_num(scaled)])
 
 
 @storable
 @dataclass(frozen=True)
 class Stack:
-    """A blend of all outputs and, for each that is corrected, a scaling and a model; else None."""
+    """A blend of all outputs and, for each target that is corrected, a scaling and a model; else None."""
 
     base: Predictor
     parts: list[tuple[Scaling, Model] | None]
+    link: Link = "identity"
 
     def predict(self, P: Array, features: Array | None = None) -> Array:
         """Predictions (n_rows, n_outputs) for columns and features (n_rows, n_features)."""
         y_pred, features = self.base.predict(P), np.empty((len(P), 0)) if features is None else features
         for t, part in enumerate(self.parts):
             if part is not None and len(P):
-                scaling, model = part
-                y_pred[:, t] += scaling.spread * model.predict(scaling(P[:, :, t], features)).reshape(-1)
+                (scaling, model), own = part, slice(None) if self.link == "softmax" else slice(t, t + 1)
+                added = model.predict(scaling(logits(P[:, :, own], self.link), features)).reshape(len(P), -1)
+                sums = logits(y_pred[:, own], self.link, LEAST_OF_BLEND) + scaling.spread * added
+                y_pred[:, own] = probabilities(sums, self.link)
         return y_pred
+
+    def only(self, outputs: NDArray[np.bool_]) -> Stack:
+        """The same without the corrections of all but some outputs, (n_outputs,)."""
+        of_parts = outputs.reshape(len(self.parts), -1)
+        return replace(self, parts=[p if kept.any() else None for p, kept in zip(self.parts, of_parts, strict=True)])
 
 
 class Stacked(Candidate):
@@ -147,24 +162,28 @@ class Stacked(Candidate):
 
     def fit(self, m: Matrices, without: Folds = NONE) -> Stack:
         """See `Candidate`."""
-        base, left, residual = self.default.fit(m, without), m.left(without), np.full(m.y.shape, np.nan)
+        base, left, start = self.default.fit(m, without), m.left(without), np.full((len(m.y), m.P.shape[2]), np.nan)
         for fold in set(m.folds[left].tolist()):
             own = m.folds == fold
-            residual[own] = m.y[own] - self.default.predict(m, own, without | {fold})
+            start[own] = logits(self.default.predict(m, own, without | {fold}), m.link, LEAST_OF_BLEND)
         power, parts = 1 if m.exact == "absolute" else 2, list[tuple[Scaling, Model] | None]()
         for t, rows in enumerate((left[:, None] & ~np.isnan(m.y)).T):
-            y_pred, features = base.predict(m.P[rows])[:, t], m.seen_by_stacks[rows]
-            model = None
+            own, features = m.outputs_of(t), m.seen_by_stacks[rows]
+            y_pred, model = base.predict(m.P[rows])[:, own], None
             if len(np.unique(m.folds[rows])) > 1 and y_pred.std() > 0:
                 known = np.ma.masked_invalid(features)
                 means, scales = known.mean(axis=0).filled(0.0), known.std(axis=0).filled(0.0)
                 scales[scales <= 1e-9] = 1.0
                 order = m.problems[t % len(m.problems)].order.tolist()
-                scaling = Scaling(order, float(y_pred.mean()), float(y_pred.std()), means, scales)
-                x = scaling(m.P[rows, :, t], features)
-                model = self.function(x, residual[rows, t] / scaling.spread, m.folds[rows], power)
+                centre, spread = (0.0, 1.0) if m.has_probabilities else (float(y_pred.mean()), float(y_pred.std()))
+                scaling = Scaling(order, centre, spread, means, scales)
+                x = scaling(logits(m.P[rows, :, own], m.link), features)
+                if m.has_probabilities:
+                    model = self.function(x, m.y[rows, t], m.folds[rows], start=start[rows, own])
+                else:
+                    model = self.function(x, (m.y - start)[rows, t] / spread, m.folds[rows], power)
             parts.append((scaling, model) if model else None)
-        return Stack(base, parts)
+        return Stack(base, parts, m.link)
 
     def predict(self, m: Matrices, rows: NDArray[np.bool_], without: Folds = NONE) -> Array:
         """See `Candidate`."""
@@ -181,25 +200,31 @@ def simplest(losses: Array) -> int:
     return int(np.argmax(worse.mean(axis=1) <= worse.std(axis=1, ddof=1) / np.sqrt(losses.shape[1])))
 
 
-def fit_trees(x: Array, residual: Array, folds: NDArray[np.int64], power: int) -> Trees | None:
+def fit_trees(x: Array, y: Array, folds: NDArray[np.int64], power: int = 2, start: Array | None = None) -> Trees | None:
     """Small boosted trees, as few as are not clearly worse across the folds; see `Corrector`."""
     import lightgbm
 
-    parameters = {**PARAMETERS, "objective": f"l{power}", "metric": f"l{power}"}
+    parameters, uncorrected = {**PARAMETERS, "objective": f"l{power}"}, np.abs(y) ** power
+    if start is not None:
+        parameters |= {"objective": "multiclass", "num_class": start.shape[1], "lambda_l2": LAMBDA_OF_CLASSES}
+        link: Link = "softmax"
+        if start.shape[1] == 1:
+            start, link, parameters = start[:, 0], "logistic", parameters | {"objective": "binary", "num_class": 1}
+        uncorrected = log_losses(y, probabilities(start, link))
+
+    def rows() -> lightgbm.Dataset:
+        return lightgbm.Dataset(x, y, init_score=start, params=parameters)
+
     splits = [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in np.unique(folds)]
-    losses = [[_loss(residual[held_out], power) for _, held_out in splits]]
+    losses = [[float(np.mean(uncorrected[held_out])) for _, held_out in splits]]
 
     def remember(environment: Any) -> None:
         losses.append([booster.eval_valid()[0][2] for booster in environment.model.boosters])
 
     callbacks = [remember, lightgbm.early_stopping(PATIENCE, verbose=False)]
-    data = lightgbm.Dataset(x, residual, params=parameters)
-    lightgbm.cv(parameters, data, num_boost_round=MOST_TREES, folds=splits, callbacks=callbacks)
+    lightgbm.cv(parameters, rows(), num_boost_round=MOST_TREES, folds=splits, callbacks=callbacks)
     n_trees = simplest(np.array(losses))
-    if n_trees == 0:
-        return None
-    booster = lightgbm.train(parameters, lightgbm.Dataset(x, residual, params=parameters), n_trees)
-    return Trees(n_trees, booster.model_to_string())
+    return Trees(n_trees, lightgbm.train(parameters, rows(), n_trees).model_to_string()) if n_trees else None
 
 
 def fit_ridge(x: Array, residual: Array, folds: NDArray[np.int64], power: int) -> Ridge | None:

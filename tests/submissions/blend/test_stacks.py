@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,11 @@ from competition.metrics import METRICS
 from competition.prepare import prepare
 from submissions.blend import stacks
 from submissions.blend.candidates import CANDIDATES
-from submissions.blend.crossfit import CrossFitted, cross_fit, decide
+from submissions.blend.crossfit import CrossFitted, cross_fit, cross_fitted, decide
+from submissions.blend.logits import probabilities
 from submissions.blend.problem import Matrices
 from submissions.blend.stacks import Corrector, Stacked, fit_ridge, fit_trees, regressor, simplest
+from submissions.blend.stored import from_json, to_json
 from submissions.config import load_config
 from submissions.stack_features import features_of
 from tests.conftest import mixed_tables, write_competition
@@ -151,3 +155,81 @@ def test_features_are_descriptors_numbers_and_lengths_of_texts_in_the_order_of_t
     assert found.shape[1] > 200
     off = load_config(str(write_competition(tmp_path, train, test)))
     assert features_of(off, tmp_path / "prepared.parquet", tmp_path / "cache").shape == (12, 0)
+
+
+# Classes: trees that start from the logits of the blend
+
+
+def classes(problem_type: str, seen: bool = True, n: int = 600) -> Matrices:
+    """Columns that know the logits of three classes, or of two, and a feature that has a part of them, or none."""
+    rng, k = np.random.default_rng(3), 3 if problem_type == "multiclass" else 1
+    truth, feature = rng.normal(size=(n, k)), rng.uniform(-2, 2, size=(n, 2))
+    P = truth[:, None] + 0.3 * rng.normal(size=(n, 3, k))
+    truth[:, 0] += 2.0 * np.abs(feature[:, 0]) - 2 if seen else 0
+    if k == 1:
+        P, y = probabilities(P, "logistic"), (rng.logistic(size=(n, 1)) < truth).astype(float)
+    else:
+        P, y = probabilities(P, "softmax"), (truth + rng.gumbel(size=(n, k))).argmax(axis=1)[:, None].astype(float)
+    folds = rng.permutation(np.arange(n) % 5)
+    return Matrices(P, y, folds, METRICS["log_loss"], trials=8, features=feature, has_probabilities=True)
+
+
+@pytest.mark.parametrize("problem_type", ["binary", "multiclass"])
+def test_the_trees_of_classes_start_from_the_blend_and_help_where_a_feature_says_what_the_columns_do_not(
+    problem_type: str,
+) -> None:
+    default = CANDIDATES["shrunk_logits"]
+    for seen in (True, False):
+        m = classes(problem_type, seen)
+        fitted = Stacked(default, fit_trees).fit(m)
+        y_pred, of_blend = fitted.predict(m.P, m.features), default.fit(m).predict(m.P)
+        assert (fitted.parts[0] is not None) == seen
+        if not seen:
+            np.testing.assert_array_equal(y_pred, of_blend)  # to the last digit, as the rule of selection asks
+            continue
+        loss = {name: METRICS["log_loss"](m.y, cross_fitted(each, m, 5)) for name, each in
+                (("blend", default), ("stack", Stacked(default, fit_trees)))}  # fmt: skip
+        assert loss["stack"] < 0.95 * loss["blend"]
+        assert y_pred.min() >= 0 and (problem_type == "binary" or np.allclose(y_pred.sum(axis=1), 1))
+        assert m.features is not None
+        np.testing.assert_allclose(fitted.predict(m.P[7:8], m.features[7:8]), y_pred[7:8], rtol=1e-12)
+        stored = from_json(json.loads(json.dumps(to_json(fitted))))
+        np.testing.assert_allclose(stored.predict(m.P, m.features), y_pred, rtol=1e-12)
+        swapped = replace(m, P=m.P[:, [1, 2, 0]])
+        np.testing.assert_allclose(
+            Stacked(default, fit_trees).fit(swapped).predict(swapped.P, m.features), y_pred, rtol=1e-6
+        )
+
+
+def test_the_first_loss_of_the_trees_is_that_of_the_blend_as_lightgbm_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr(stacks, "simplest", lambda losses: seen.append(losses) or 0)
+    monkeypatch.setitem(stacks.PARAMETERS, "learning_rate", 1e-9)
+    for problem_type in ("binary", "multiclass"):
+        Stacked(CANDIDATES["mean"], fit_trees).fit(classes(problem_type))
+        np.testing.assert_allclose(seen[-1][1], seen[-1][0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("problem_type", ["binary", "multiclass"])
+def test_labels_and_features_of_a_fold_reach_no_trees_of_classes_without_it(
+    problem_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacks, "simplest", lambda losses: min(10, len(losses) - 1))
+    m = classes(problem_type, n=200)
+    own = m.folds == 2
+    other = replace(m, y=np.where(own[:, None], (m.y + 1) % 2, m.y))
+    before, after = (cross_fit(Stacked(CANDIDATES["convex"], fit_trees), each, 5) for each in (m, other))
+    np.testing.assert_array_equal(before.nested[2], after.nested[2])
+    np.testing.assert_array_equal(before.cross_fitted[own], after.cross_fitted[own])
+    assert (before.cross_fitted[~own] != after.cross_fitted[~own]).any()
+
+
+def test_a_label_without_positives_in_some_folds_is_left_as_the_blend_has_it() -> None:
+    m = classes("binary", n=200)
+    rare = np.where(np.arange(200) == 0, 1.0, 0.0)
+    both = replace(m, P=np.repeat(m.P, 2, axis=2), y=np.column_stack([m.y[:, 0], rare]))
+    fitted = Stacked(CANDIDATES["shrunk_logits"], fit_trees).fit(both)
+    assert np.isfinite(fitted.predict(both.P, both.features)).all()
+    assert fitted.only(np.array([False, False])).parts == [None, None]
