@@ -66,9 +66,11 @@ def read_cross_fitted(run: Run, name: str) -> CrossFitted:
 
 def read_scored(run: Run, name: str) -> CrossFitted:
     """What the metric scores of them."""
-    return CrossFitted.of(
-        read_table(run.folder / scored_file(name, run.task.decides)), run.columns.ids, len(run.task.scored)
-    )
+    predictions = read_cross_fitted(run, name)
+    if not run.task.decides:
+        return predictions
+    labels = read_table(run.folder / scored_file(name, run.task.decides))
+    return replace(CrossFitted.of(labels, run.columns.ids, len(run.task.scored)), made_of=predictions)
 
 
 def fit_all(run: Run, candidates: dict[str, Candidate], m: Matrices) -> tuple[dict[str, Any], list[str], Any]:
@@ -85,7 +87,7 @@ def fit_all(run: Run, candidates: dict[str, Candidate], m: Matrices) -> tuple[di
     for name, candidate in candidates.items():
         one, rows = candidate.fit(m), cross_fit(candidate, m, run.plan.n_folds)
         if isinstance(one, stacks.Stack):  # a correction that no held-out row has tried has no score of its own
-            default = read_cross_fitted(run, rule.default)
+            default = judged[rule.default].made_of or judged[rule.default]
             tried = (rows.cross_fitted != default.cross_fitted)[rule.scored].any(axis=0)
             one = one.only(tried)
             rows = replace(rows, in_sample=np.where(tried, rows.in_sample, default.in_sample))

@@ -37,11 +37,13 @@ class CrossFitted:
     in_sample: (n_rows, n_outputs), fitted on all rows.
     cross_fitted: (n_rows, n_outputs), each row by what was fitted without its fold.
     nested: (n_folds, n_rows, n_outputs); in entry k without fold k as well, NaN for the rows of fold k.
+    made_of: of labels, the predictions.
     """
 
     in_sample: Array
     cross_fitted: Array
     nested: Array
+    made_of: CrossFitted | None = None
 
     def table(self, ids: list[str], outputs: list[str]) -> pd.DataFrame:
         """All of it as a table with the columns `part output`."""
@@ -132,7 +134,7 @@ class Rule:
             own, others = self.folds == fold, self.scored & (self.folds != fold)
             cross_fitted[own] = labelled(self.decision(y_pred, others), part.cross_fitted[own])
             nested.append(self.decided(y_pred, others))
-        return CrossFitted(in_sample, cross_fitted, np.stack(nested))
+        return CrossFitted(in_sample, cross_fitted, np.stack(nested), part)
 
 
 def scored(rule: Rule, candidate: Candidate, m: Matrices, n_folds: int) -> Array:
@@ -256,9 +258,11 @@ def decide(
         to the last digit, which are not chosen: on all rows if fitted on them, or on the fold if fitted without it.
     """
     which, honest = rule.scored, {name: part.cross_fitted for name, part in predictions.items()}
-    seen = {name: part.in_sample for name, part in predictions.items()}
+    made_of = {name: part.made_of or part for name, part in predictions.items()}
+    seen = {name: part.in_sample for name, part in made_of.items()}
     if without is not None:
-        which, seen = rule.scored & (rule.folds != without), {n: y[rule.folds == without] for n, y in honest.items()}
+        which, own = rule.scored & (rule.folds != without), rule.folds == without
+        seen = {name: part.cross_fitted[own] for name, part in made_of.items()}
         honest = {name: part.nested[without] for name, part in predictions.items()}
     compared, default = compare(rule, honest, which), rule.default
     same = [n for n in honest if n != default and np.array_equal(seen[n], seen[default], equal_nan=True)]
