@@ -22,6 +22,7 @@ from competition.task import from_sample
 from folds.shares import lacking, shares
 from folds.table import time_ordered
 from models.jobs.plan import REPORT
+from models.settings import MultiSampleHead, NeuralStage
 from models.stage import read_notes
 from models.stages.file import FOLD_MARKS
 from submissions.blend.crossfit import labelled, score_per_target
@@ -49,6 +50,7 @@ MARKS = {
     "other code": "made by other code than today's (--reuse)",
     "pseudo-labels": "trained on test rows with predictions of other stages as labels, fold by fold",
     "refit": "predicts test rows by models of all rows (final_fit), which no held-out row scores; cv_score: folds",
+    "class weights": "trained with the same weight for each class (class_weights), which bends its probabilities",
     **FOLD_MARKS,
 }
 MOST_BRIEF = 24
@@ -171,6 +173,11 @@ def _stages(run: Run) -> list[Part]:
             rows.append([first, name, score, mean_and_deviation([each[name] for each in of_folds]), weight, *last])
             first, last = "", ["", ""]
         notes += [f"{stage}: {note}" for note in read_notes(jobs[0].folder)]
+        if run.task.classes and isinstance(settings := run.config.stages[stage], NeuralStage):
+            rates = settings.head.rates if isinstance(settings.head, MultiSampleHead) else settings.pooler_dropout
+            notes.append(
+                f"{stage}: dropout {settings.backbone_dropout} in the backbone, {rates} before the last layer."
+            )
     used = {mark for found in marks.values() for mark in found}
     unscored = int((folds[: len(own_rows(read_table(run.paths.train)))] < 0).sum())  # extra rows stand behind them
     return [
@@ -189,22 +196,27 @@ def _candidates(run: Run) -> list[Part]:
     choice = run.stored[CHOICE]
     chosen, default, without = choice["chosen"], choice["default"], choice["procedure"]["chosen_without_fold"]
     rows, same = [], {*choice["same_as_default"]} & {*STACKS}
+    ranked = [key for key in ("score_mean_over_folds",) if key in choice["procedure"]]
     for name, part in run.candidates.items():
         words = ["chosen"] * (name == chosen) + ["default"] * (name == default) + ["no correction"] * (name in same)
         compared, gain = choice["candidates"].get(name, {}), list[Any](["", ""])
         if compared.get("difference") is not None and name != default and name not in same:
             gain = [_better_by(run, compared["difference"], 0.0), compared["standard_error"]]
-        rows.append([name, part["in_sample_score"], part["cross_fitted_score"], *gain, ", ".join(words)])
-    rows.append(["submission", "", choice["procedure"]["cross_fitted_score"], "", "", ""])
+        both = [part[key] for key in ("in_sample_score", "cross_fitted_score", *ranked)]
+        rows.append([name, *both, *gain, ", ".join(words)])
+    both = [choice["procedure"][key] for key in ("cross_fitted_score", *ranked)]
+    rows.append(["submission", "", *both, "", "", ""])
     counts = ", ".join(f"{name} in {without.count(name)} of {len(without)} folds" for name in dict.fromkeys(without))
     parts: list[Part] = [
-        tabled(["candidate", "in_sample_score", "cross_fitted_score", "gain", "standard_error", ""], rows),
+        tabled(["candidate", "in_sample_score", "cross_fitted_score", *ranked, "gain", "standard_error", ""], rows),
         choice["reason"],
         "in_sample_score: weights and score on the same rows, optimistic. cross_fitted_score: each row by weights, "
         "scaling and tuning fitted without its fold. gain: over the default, above 0 is better.",
         "The row submission scores the whole procedure: candidate and post-processing are chosen again without each "
         f"fold. That chose {counts}.",
     ]
+    if n_undefined := choice["procedure"].get("without_score"):
+        parts.append(f"{n_undefined} scores of a target in a fold are left out: it has one class alone there.")
     if {*without} != {chosen}:
         parts.append(f"The choice changes without a fold, so the score to expect is not that of {chosen}.")
     if run.plan.n_folds == 2:
