@@ -55,11 +55,13 @@ def _tuned(run: Run) -> tuple[list[float], str]:
     chosen, rows = run.candidates[run.chosen], run.columns.folds >= 0
     likeliest = run.task.likeliest(read_cross_fitted(run, run.chosen).cross_fitted[rows])
     plain, tuned = run.metric(run.columns.y[rows], likeliest), chosen["cross_fitted_score"]
+    cut = {
+        "multiclass": "what is taken off the logarithm of the class's probability before the largest is taken",
+        "ordinal": "the mean grade from which on it is this one, where the lowest is 0",
+    }.get(run.task.problem_type, "the probability from which on a row is of the class")
     return from_json(chosen["decision"]).cuts.tolist(), (
-        "cut: the probability from which on a row gets the label; of several classes, what is taken off the logarithm "
-        "of its probability; of grades, the mean grade from which on it is this one, the lowest being 0. "
-        f"{run.chosen} scores {number(plain)} without tuning, and {number(tuned)} with cuts that were tuned without "
-        "the row's fold; its in_sample_score is that of cuts which were tuned on the same rows."
+        f"cut: {cut}. {run.chosen} scores {number(plain)} without tuning, and {number(tuned)} with cuts that were "
+        "tuned without the row's fold; its in_sample_score is that of cuts which were tuned on the same rows."
     )
 
 

@@ -16,12 +16,16 @@ from submissions.report.__main__ import markdown, page
 from submissions.report.class_sections import reliability
 from submissions.report.findings import gather
 from submissions.report.parts import Findings
-from submissions.run import CHOICE, CROSS_FITTED, SUBMISSION_FILE, Run
+from submissions.run import CROSS_FITTED, SUBMISSION_FILE, Run
 from tests.submissions.fakes import fake_classes, prepare_and_fake_jobs, run_steps
 
 HOSTILE = "<b>a class with a very long name</b>"
-BINARY = ("binary", "f1", {})
-MULTILABEL = ("multilabel", "roc_auc", {})
+CASES = [
+    ("binary", "f1", {}),
+    ("multilabel", "roc_auc", {}),
+    ("multiclass", "log_loss", {"classes": [HOSTILE, "None", "sad"]}),
+    ("ordinal", "quadratic_kappa", {}),
+]
 
 
 def section(found: Findings, title: str) -> list[Any]:
@@ -36,7 +40,7 @@ def made(folder: Path, problem_type: str, metric: str, roles: dict[str, Any], **
     return run_steps(path)
 
 
-@pytest.fixture(scope="module", params=[BINARY, MULTILABEL], ids=lambda case: case[0])
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case[0])
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Findings]]:
     folder = tmp_path_factory.mktemp("classes")
     with pytest.MonkeyPatch.context() as patch:
@@ -56,7 +60,7 @@ def test_scores_by_class_are_those_of_the_labels_that_were_made_without_the_rows
     known = ~np.isnan(y[:, t])
     last = dict(zip(header, rows[-1], strict=True))  # class 1 of the last target
     assert last["class"] == (task.targets[-1] if task.problem_type == "multilabel" else task.classes[-1])
-    cells = y[known, t], labels[known, t]
+    cells = y[known, t] == len(task.classes) - 1, labels[known, t] == len(task.classes) - 1
     assert [int(last[name]) for name in ("TN", "FP", "FN", "TP")] == confusion_matrix(*cells).ravel().tolist()
     for name, score in (("precision", precision_score), ("recall", recall_score), ("F1", f1_score)):
         assert float(last[name]) == pytest.approx(score(*cells), rel=1e-4)
@@ -65,17 +69,20 @@ def test_scores_by_class_are_those_of_the_labels_that_were_made_without_the_rows
 def test_the_page_has_figures_of_its_problem_type_and_stays_small(found: tuple[Run, Findings]) -> None:
     run, report = found
     html = page(report)
-    assert len(html) < 1_500_000 and "://" not in html
+    assert len(html) < 1_500_000 and "://" not in html and "<b>" not in html
     figures = [part.words for each in report.sections for part in each.parts if hasattr(part, "source")]
     assert ("Confusion matrix" in figures) == (len(run.task.targets) == 1)
-    assert any("Average precision" in words for words in figures)
-    assert any("calibration error" in words for words in figures)
+    for words in ("Average precision", "calibration error"):
+        assert any(words in each for each in figures) == run.task.has_probabilities
     assert "| class" in markdown(report, run.paths.report)
 
 
 def test_mistakes_come_by_the_probability_of_the_wrong_class(found: tuple[Run, Findings]) -> None:
     run, report = found
-    said, *cards = section(report, "Most confident mistakes")
+    if not run.task.has_probabilities:
+        assert "residual (sd)" in section(report, "Worst rows")[1].errors.header
+        return
+    cards = section(report, "Most confident mistakes")[1:]
     errors = [[dict(zip(card.errors.header, row, strict=True)) for row in card.errors.rows] for card in cards]
     assert all(row["truth"] != row["predicted"] for rows in errors for row in rows)
     largest = [max(float(row["its probability"]) for row in rows) for rows in errors]
@@ -89,11 +96,11 @@ def test_answers_with_names_of_classes_score_what_the_files_name(found: tuple[Ru
     answers = read_text_table(run.config.competition.answers).set_index("id")
     submitted = read_text_table(run.folder / SUBMISSION_FILE).set_index("id")
     assert len(shown) == 5
-    if run.task.decides:
+    if run.task.problem_type == "binary":
         truth, labels = (each.loc[answers.index, "mood"] == "yes" for each in (answers, submitted))
         assert shown[SUBMISSION_FILE] == pytest.approx(f1_score(truth, labels), rel=1e-4)
     stages = dict(list(shown.items())[2:])
-    assert stages["stage good"] > stages["stage poor"]
+    assert run.metric.better(stages["stage good"], stages["stage poor"])
 
 
 def test_shares_and_cuts_of_a_metric_of_labels_stand_beside_the_classes(found: tuple[Run, Findings]) -> None:
@@ -102,13 +109,12 @@ def test_shares_and_cuts_of_a_metric_of_labels_stand_beside_the_classes(found: t
     if not run.task.decides:
         assert "cut" not in header
         return
-    shares = run.part(CHOICE)["class_shares"]
-    yes = dict(zip(header, rows[1], strict=True))
-    assert float(yes["on test"]) == pytest.approx(shares["test"]["mood"]["yes"], rel=1e-4)
+    last, name = dict(zip(header, rows[-1], strict=True)), run.task.classes[-1]
     submitted = read_text_table(run.folder / SUBMISSION_FILE)["mood"]
-    assert float(yes["on test"]) == pytest.approx((submitted == "yes").mean(), rel=1e-4)
-    (cut,) = run.candidates[run.chosen]["decision"]["cuts"]["array"]
-    assert float(yes["cut"]) == pytest.approx(cut, rel=1e-4)
+    assert float(last["on test"]) == pytest.approx((submitted == name).mean(), abs=1e-4)
+    assert float(last["share in training"]) == pytest.approx((run.columns.y == run.task.classes.index(name)).mean())
+    cuts = run.candidates[run.chosen]["decision"]["cuts"]["array"]
+    assert float(last["cut"]) == pytest.approx(cuts[-1], rel=1e-4)
 
 
 def test_the_calibration_error_is_the_mean_distance_of_probability_and_share_over_the_rows() -> None:
