@@ -28,8 +28,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp(request.param)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORK_DIR", str(folder / "work"))
-        settings = {"stack": request.param != "multiclass"}
-        path = fake_classes(folder, request.param, OF_METRICS[request.param], submissions=settings)
+        path = fake_classes(folder, request.param, OF_METRICS[request.param])
         prepare_and_fake_jobs(path)
         return run_steps(path)
 
@@ -45,7 +44,7 @@ def submitted(run: Run, file: str = "submission.csv") -> np.ndarray:
 
 def test_submissions_hold_names_that_a_stored_run_gives_each_row_alone(run: Run) -> None:
     sample = read_text_table(run.folder.parents[3] / "sample_submission.csv")
-    for file in ("submission.csv", "blend.csv", *(["stack.csv"] if run.config.submissions.stack else [])):
+    for file in ("submission.csv", "blend.csv", "stack.csv"):
         check_submission(run.folder / file, sample, "id", run.task)
         assert np.isfinite(submitted(run, file)).all()
     P, inputs = run.columns.test, run.columns.test_inputs

@@ -17,6 +17,8 @@ from submissions.kernel import pack, prove, sandbox
 from submissions.kernel.sandbox import LIMITS, make_sandbox, run_notebook
 from submissions.kernel.wheels import image_packages
 from submissions.run import latest_run
+from tests.conftest import mixed_tables, write_competition
+from tests.submissions.fakes import run_steps, train_all
 from tests.submissions.kernel.conftest import PYTHON, SHIPPED, SLUG
 from tests.submissions.kernel.test_pack import to_train
 
@@ -35,6 +37,27 @@ def test_the_notebook_predicts_hidden_and_unreadable_rows_as_predict_does(
     assert "proved on 51 hidden rows" in said
     assert new or "sandbox: a Python that refuses to connect" in said
     assert work.kernel.bundle.manifest.stat().st_mode & 0o200  # what was tried is a copy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", ["f1_macro", "log_loss"])
+def test_a_notebook_of_classes_writes_the_same_names_or_probabilities(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: str
+) -> None:
+    training, test = mixed_tables(n_train=60, n_test=20)
+    names = {"submission_columns": ["p_a", "p_b", "p_c"]} if metric == "log_loss" else {}
+    roles = {"targets": ["site"], "problem_type": "multiclass", "metric": metric, "categorical": [], **names}
+    trees = {"kind": "lightgbm", "n_bits": 64, "max_trees": 15}
+    settings = {"trials": 4, "bootstrap": 100, "stack": False}
+    path = write_competition(
+        tmp_path, training.drop(columns=["lumo", "mu"]), test.drop(columns="site"),
+        competition={"kaggle": SLUG, **roles}, folds={"n_folds": 2}, stages={"trees": trees}, submissions=settings,
+    )  # fmt: skip
+    train_all(path)
+    run_steps(path)
+    pack.build(Paths("mixed"), None, "me", PYTHON, None)
+    prove.prove("mixed", 50, LIMITS, n_workers=1)
+    assert ": the same as ./run.sh predict" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("lost", ["wheel", pytest.param("weight", marks=pytest.mark.slow)])
