@@ -12,8 +12,7 @@ sets, its 95 % interval a bootstrap over sets, and `worst` the lowest single dif
 How cuts are fitted: `expected` (the product's: expected confusion matrices by calibrated probabilities), `counted` (the
 same search on the labels' own counts, as people do). Whether they are used: always, or `gated`: where the cross-fitted
 score is better than that of the plain decision. How they are carried over: as `values`; as `quantiles` of the
-out-of-fold predictions, looked up in those of the holdout; as quantiles of the single models' predictions of the
-holdout (`narrowed`); or every fold's model decides and they `vote`.
+out-of-fold predictions, looked up in those of the holdout; or every fold's model decides and they `vote`.
 `optimism`: the cross-fitted score less the mean score of the five single models on the holdout, in which no averaging
 helps; beside it the same of the plain decision, which is tuned on nothing.
 """
@@ -76,16 +75,11 @@ def carried(decision: Any, known: np.ndarray, new: np.ndarray) -> Decision:
     return decision
 
 
-def vote(labels: np.ndarray, n_classes: int) -> np.ndarray:
-    """The commonest of labels (n_folds, n_rows, 1), the lowest of several."""
-    return (labels == np.arange(n_classes)).sum(axis=0).argmax(axis=1)[:, None].astype(float)
-
-
 def scores(matrix: Matrix, task: Task, name: str, oof: np.ndarray, holdout: np.ndarray) -> dict[str, float]:
     """Differences to the score of the plain decision on the mean of the models, by way of fitting and carrying."""
-    metric, plain, n_classes = named_metric(name, task.problem_type), plain_decision(task), len(task.classes)
+    metric, plain = named_metric(name, task.problem_type), plain_decision(task)
     y, y_holdout = matrix.y[:, None].astype(float), matrix.y_holdout[:, None].astype(float)
-    mean, single = holdout.mean(axis=0), np.concatenate(holdout)
+    mean = holdout.mean(axis=0)
 
     def cross_fitted() -> np.ndarray:
         labels = np.empty_like(y)
@@ -102,11 +96,11 @@ def scores(matrix: Matrix, task: Task, name: str, oof: np.ndarray, holdout: np.n
     for way in ("expected", "counted"):
         with mock.patch.object(decisions, "calibrated", one_hot if way == "counted" else decisions.calibrated):
             decision, labels = fit_decision(metric, task, y, oof), cross_fitted()
+        votes = np.sum([decision.predict(each) == np.arange(len(task.classes)) for each in holdout], axis=0)
         ways = {
             "values": decision.predict(mean),
             "quantiles": carried(decision, oof, mean).predict(mean),
-            "narrowed": carried(decision, single, mean).predict(mean),
-            "vote": vote(np.stack([decision.predict(each) for each in holdout]), n_classes),
+            "vote": votes.argmax(axis=1)[:, None].astype(float),  # the lowest of equally common labels
         }
         found |= {f"{way} {name}": metric(y_holdout, each) - at_0 for name, each in ways.items()}
         found[f"{way} values gated"] = found[f"{way} values"] if metric(y, labels) > known else 0.0
