@@ -170,7 +170,7 @@ undefined = lambda y_pred, y: Of(offset)
     [
         ("candidates", "seen", None),
         ("candidates", "short", r"mine\.py:short must return weights \(2,\) or a dataclass"),
-        ("candidates", "flat", r"mine\.py:flat must .*it predicts \(3,\) for \(3, 2\)"),
+        ("candidates", "flat", r"mine\.py:flat must .*it predicts \(100,\) for \(100, 2\)"),
         ("candidates", "nan", r"mine\.py:nan must .*not finite"),
         ("candidates", "no_json", r"mine\.py:no_json must return a dataclass of numbers, .*not JSON"),
         ("postprocess", "shift", None),
