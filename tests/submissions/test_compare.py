@@ -19,8 +19,16 @@ from competition.metrics import METRICS
 from competition.paths import Paths
 from competition.task import Task
 from submissions import compare
-from submissions.compare import Labels, differences
-from tests.submissions.fakes import TARGETS, fake_competition, run_steps, with_setting
+from submissions.compare import Labels, comparison, differences, read_labels
+from submissions.run import scored_rows
+from tests.submissions.fakes import (
+    TARGETS,
+    fake_classes,
+    fake_competition,
+    prepare_and_fake_jobs,
+    run_steps,
+    with_setting,
+)
 
 Command = Callable[..., str]
 
@@ -137,3 +145,17 @@ def test_a_run_of_other_rows_folds_or_metric_says_so_and_a_damaged_one_not(said:
     shutil.rmtree(first.parent)
     with pytest.raises(DataError, match="has no finished run"):
         said()
+
+
+def test_runs_that_score_labels_and_runs_that_score_probabilities_are_not_compared(tmp_path: Path) -> None:
+    settings = {"stack": False, "default": "mean"}
+    runs = []
+    for metric in ("f1", "log_loss"):
+        path = fake_classes(tmp_path, "binary", metric, submissions=settings)
+        prepare_and_fake_jobs(path)
+        runs.append(run_steps(path))
+    assert runs[1].part("choice")["against"]["previous_run"] is None
+    assert [scored_rows(run.folder, runs[1].task).empty for run in runs] == [True, False]
+    labels, manifests = read_labels(str(path)), {run.name: run.stored for run in runs}
+    said = comparison(manifests, runs[1].name, labels, runs[1].paths)
+    assert f"{runs[0].name} has other targets, rows or classes, and is not compared." in said

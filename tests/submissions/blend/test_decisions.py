@@ -212,3 +212,13 @@ def test_a_candidate_with_the_labels_of_the_default_and_other_predictions_is_non
     m = Matrices(np.stack([p, p, p**2], axis=1), y, folds, rule.metric)
     judged = {f"column_{j}": rule.judged(cross_fit(column(j), m, 4)) for j in range(3)}
     assert decide(rule, judged)[3] == ["column_1"]
+
+
+def test_a_stage_that_memorises_its_rows_is_chosen_for_no_fold() -> None:
+    """Of rows that it has not seen it is as sure as of those that it has, and knows nothing."""
+    known, y, p = made_up("binary", 400)
+    folds, sure = np.arange(400) % 5, np.random.default_rng(1).integers(2, size=(400, 1)).astype(float)
+    rule = rule_of(known, y, "f1", folds)
+    m = Matrices(np.stack([p, sure], axis=1), y, folds, rule.metric)
+    judged = {f"column_{j}": rule.judged(cross_fit(column(j), m, 5)) for j in range(2)}
+    assert without_each_fold(rule, judged, [], folds.astype(str))[1] == ["column_0"] * 5
