@@ -71,7 +71,7 @@ def probabilities(run: Run) -> list[Part]:
 
     task, y, y_pred = run.task, run.columns.y, predictions(run)
     truth, curves = task.truth(y), dict[str, tuple[Array, Array]]()
-    names = {"binary": task.classes[1:], "multiclass": task.classes}.get(task.problem_type, task.targets)
+    names = task.classes if task.problem_type == "multiclass" else task.targets
     for c in np.argsort(-np.nansum(truth, axis=0), kind="stable")[: figures.MOST_LINES]:
         known = np.isfinite(truth[:, c]) & np.isfinite(y_pred[:, c])
         cells = truth[known, c], y_pred[known, c]
