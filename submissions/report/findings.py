@@ -216,9 +216,7 @@ def _candidates(run: Run) -> list[Part]:
         f"fold. That chose {counts}.",
     ]
     if ranked:
-        parts.append(
-            "score_mean_over_folds: of ranks within each fold, since the models of two folds differ in offset."
-        )
+        parts.append("score_mean_over_folds: of ranks within each fold, since models of two folds differ in offset.")
     if n_undefined := choice["procedure"].get("without_score"):
         parts.append(f"{n_undefined} scores of a target in a fold are left out: it has one class alone there.")
     if {*without} != {chosen}:
