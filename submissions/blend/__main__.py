@@ -37,9 +37,13 @@ def blend(run: Run) -> dict[str, Any]:
 
 def candidates_of(run: Run, m: Matrices) -> list[str]:
     """The blends that are compared: those of the table in its order, then the user's own."""
-    where_no_form_is_exact = [] if m.exact or m.has_probabilities else ["optuna"]
+    more = [] if m.exact or m.has_probabilities else ["optuna"]
+    if m.has_probabilities and m.metric.kind == "decisions" and m.can_be_asked:
+        more = ["optuna"]  # a noisy guide, which has to be clearly better
+    elif m.has_probabilities and m.metric.kind == "ranks" and m.n_outputs == 1:
+        more = ["mean_of_ranks"]
     always = ALWAYS_OF_CLASSES if m.has_probabilities else ALWAYS
-    wanted = dict.fromkeys([*always, *run.config.blends, *where_no_form_is_exact])
+    wanted = dict.fromkeys([*always, *run.config.blends, *more])
     return [*(name for name in CANDIDATES if name in wanted), *(name for name in wanted if name not in CANDIDATES)]
 
 

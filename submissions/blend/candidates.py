@@ -208,9 +208,9 @@ def ridge(problem: Problem) -> Solution:
 def shrunk_logits(problem: Problem) -> Solution:
     """Weights of logits with the least log loss, shrunk towards equal ones; the amount is tuned by Optuna.
 
-    w >= 0 minimise the mean log loss of sum_j w_j logit_j, and penalty * sum_j (w_j - mean of w)^2: the sum of the
-    weights, an inverse temperature, is not shrunk. The penalty has the least cross-fitted loss of the metric, or log
-    loss where that is a poor guide (`Problem.measure`); it is one of a few, so that a fit serves many problems.
+    w >= 0 minimise the mean log loss of sum_j w_j logit_j, and penalty * sum_j (w_j - mean of w)^2; their sum, an
+    inverse temperature, is free but for `TOWARDS_ONE`. The penalty has the least cross-fitted loss of the metric, or
+    log loss where that is a poor guide (`Problem.measure`); it is one of a few, so that a fit serves many problems.
     Sources: Breiman, "Stacked regressions", 1996, for weights of at least 0; Guo et al., "On calibration of modern
     neural networks", ICML 2017, for the temperature; benchmarks/blenders.py for the shrinkage, which is ours.
     """
@@ -279,9 +279,10 @@ def optuna(problem: Problem) -> Solution:
     """Weights of at least 0 that sum to 1, by Optuna on the metric itself, from the convex and the equal ones.
 
     For metrics without an exact form, as rank correlations; for the others `convex` has the answer already.
-    Probabilities are weighed in logits: from `shrunk_logits`, whose sum of weights is kept.
+    Probabilities are weighed in logits, from `shrunk_logits`, whose sum of weights is kept; labels are decided on.
     """
     in_logits, names = problem.m.has_probabilities, [f"column_{j}" for j in range(problem.n_columns)]
+    decided = problem.m.metric.kind == "decisions" and problem.m.can_be_asked
     start = problem.solve(shrunk_logits if in_logits else convex).weights
     total = start.sum() if in_logits else 1.0
 
@@ -291,7 +292,7 @@ def optuna(problem: Problem) -> Solution:
 
     def error(suggest: Callable[..., float]) -> float:
         weights = normalised({name: suggest(name, 0.0, 1.0) for name in names})
-        return float(problem.loss(weights[None], in_logits=in_logits)[0])
+        return float(problem.loss(weights[None], in_logits=in_logits, decided=decided)[0])
 
     first = [start / max(start.max(), 1e-300), np.ones(len(names))]
     settings = _tuned(

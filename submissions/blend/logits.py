@@ -18,8 +18,10 @@ LEAST = 1e-3
 """What a probability of 0 is read as: of a class that a fold has not seen, or of trees that all say no."""
 PENALTIES = [0.001, 0.01, 0.1, 1.0, 10.0]
 """On the weights' squares about their mean, from hardly any to equal weights."""
-ON_THE_SUM = 1e-6
-"""On the square of the sum less 1: keeps it finite where columns tell the classes apart without a mistake."""
+TOWARDS_ONE = 30.0
+"""Over n_rows, on the square of the sum less 1. Columns of test rows are means of the folds' models, and less sure than
+one of them: a temperature that few rows ask for goes too far there. It also keeps the sum finite where columns tell the
+classes apart without a mistake."""
 FURTHEST = 500.0
 """Logits beyond which nothing changes, so that no power is too large for a number."""
 
@@ -66,14 +68,14 @@ def log_loss_weights(of_targets: list[Array]) -> Array:
     """
     from scipy.optimize import nnls
 
-    n_columns = of_targets[0].shape[2]
+    n_columns, on_the_sum = of_targets[0].shape[2], TOWARDS_ONE / sum(map(len, of_targets))
     about_mean = np.eye(n_columns) - 1 / n_columns
 
     def loss(w: Array, penalty: float) -> tuple[float, Array, Array]:
         """The loss with its first and second derivatives."""
-        on_weights = 2 * (penalty * about_mean + ON_THE_SUM)
-        value = w @ on_weights @ w / 2 - 2 * ON_THE_SUM * w.sum()
-        slope, curvature = on_weights @ w - 2 * ON_THE_SUM, on_weights
+        on_weights = 2 * (penalty * about_mean + on_the_sum)
+        value = w @ on_weights @ w / 2 - 2 * on_the_sum * w.sum()
+        slope, curvature = on_weights @ w - 2 * on_the_sum, on_weights
         for z in of_targets:
             flat, share = z.reshape(-1, n_columns), 1 / len(of_targets) / len(z)
             powers = np.exp(np.minimum(flat @ w, FURTHEST)).reshape(z.shape[:2])

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.metrics import METRICS, Array, Metric
+from competition.task import Task
+from submissions.blend.decisions import fit_decision
 from submissions.blend.logits import Link, log_loss_weights, logits, margins, probabilities
 
 Folds = frozenset[int]
@@ -63,6 +65,12 @@ class Matrices:
         """How many outputs belong to one target."""
         return self.P.shape[2] if self.link == "softmax" else 1
 
+    @property
+    def task_of_labels(self) -> Task:
+        """What is decided for one target."""
+        names = [str(number) for number in range(max(2, self.n_outputs))]
+        return Task(["y"], None, "multiclass" if self.n_outputs > 1 else "binary", names, decides=True)
+
     def outputs_of(self, target: int) -> slice:
         """Which outputs are those of a target."""
         return slice(None) if self.link == "softmax" else slice(target, target + 1)
@@ -82,8 +90,12 @@ class Matrices:
         Squares stand in for a metric of labels, which come after the blend, and for one of the user's own that may need
         all targets at once.
         """
-        can_be_asked = self.metric.kind != "decisions" and (self.metric.column is not None or self.y.shape[1] == 1)
-        return self.metric.per_target if can_be_asked else "squared"
+        return self.metric.per_target if self.can_be_asked and self.metric.kind != "decisions" else "squared"
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether the metric can be asked about one target by itself."""
+        return self.metric.column is not None or self.y.shape[1] == 1
 
     @property
     def seen_by_stacks(self) -> Array:
@@ -122,7 +134,6 @@ class Problem:
     rows: for each target, fold -> columns (n_rows, n_columns) and labels (n_rows,).
     sums: fold -> sum of z z' over its rows, z = (1, y - zero, E), (n_targets, 2 + n_columns, 2 + n_columns).
     zero: near the labels of each target, so that sums of squares about it keep their digits, (n_targets,).
-    margins: of probabilities, for each target, fold -> `margins` of its rows.
     restricted: folds left -> the same problem on them.
     """
 
@@ -133,7 +144,6 @@ class Problem:
     rows: list[dict[int, tuple[Array, Array]]]
     sums: dict[int, Array]
     zero: Array
-    margins: list[dict[int, Array]]
     restricted: dict[Folds, Problem] = field(default_factory=dict)
     solved: dict[Solver, Solution] = field(default_factory=dict, init=False)
 
@@ -193,8 +203,12 @@ class Problem:
     @cached_property
     def log_loss_weights(self) -> Array:
         """Weights of logits for each of `PENALTIES`, (n_penalties, n_columns)."""
-        known = [of for of, n in zip(self.margins, self.units[0], strict=True) if n]
-        return log_loss_weights([np.concatenate([of[fold] for fold in self.folds]) for of in known])
+        of_targets = []
+        for of in (of for of, n in zip(self.rows, self.units[0], strict=True) if n):
+            x, y = (np.concatenate(each) for each in zip(*(of[fold] for fold in self.folds), strict=True))
+            of_rows = x.reshape(-1, self.m.n_outputs, self.n_columns), y.reshape(-1, self.m.n_outputs)
+            of_targets.append(margins(*of_rows, self.m.link))
+        return log_loss_weights(of_targets)
 
     @cached_property
     def measure(self) -> Metric:
@@ -211,7 +225,7 @@ class Problem:
                 if not fewest.size or fewest.min() < LEAST_POSITIVES:
                     return METRICS["log_loss"]
             return metric
-        own = metric.whole is not None and metric.kind == "probabilities" and self.m.y.shape[1] == 1
+        own = metric.whole is not None and metric.kind == "probabilities" and self.m.can_be_asked
         return metric if metric.of_row is not None or own else METRICS["log_loss"]
 
     def offset(self, weights: Array, intercepts: Array | float) -> Array:
@@ -220,7 +234,9 @@ class Problem:
         rest = np.where(np.abs(rest) > 1e-12, rest, 0.0)
         return np.multiply.outer(centre, rest) + np.multiply.outer(spread, intercepts)
 
-    def loss(self, weights: Array, intercepts: Array | float = 0.0, in_logits: bool = False) -> Array:
+    def loss(
+        self, weights: Array, intercepts: Array | float = 0.0, in_logits: bool = False, decided: bool = False
+    ) -> Array:
         """What the metric says of blends on the rows left, as something to minimise, (n_blends,).
 
         Args:
@@ -228,11 +244,12 @@ class Problem:
                 for all folds, (n_blends, n_columns).
             intercepts: (n_folds, n_blends), in the standard units of the labels without each fold.
             in_logits: whether the weights are those of logits.
+            decided: whether a metric of labels is asked itself, for what is decided on each blend.
         """
         weights = np.broadcast_to(weights, (len(self.folds), *weights.shape[-2:]))
         if self.m.has_probabilities:
             known = [t for t, n in enumerate(self.units[0]) if n]
-            return np.mean([self._of_probabilities(t, weights, in_logits) for t in known], axis=0)
+            return np.mean([self._of_probabilities(t, weights, in_logits, decided) for t in known], axis=0)
         parts = zip(self.inner, weights, np.broadcast_to(intercepts, weights.shape[:2]), strict=True)
         added = np.stack([part.offset(*blends) for part, *blends in parts], axis=1)  # (n_targets, n_folds, n_blends)
         of_target = self._squared if self.m.exact == "squared" else self._by_rows
@@ -253,8 +270,9 @@ class Problem:
         scores = np.array([metric.one(y, each) for each in y_pred.T])
         return np.nan_to_num(-scores if metric.greater_is_better else scores, nan=np.inf)
 
-    def _of_probabilities(self, t: int, weights: Array, in_logits: bool) -> Array:
-        metric, n_outputs, link = self.measure, self.m.n_outputs, self.m.link if in_logits else "identity"
+    def _of_probabilities(self, t: int, weights: Array, in_logits: bool, decided: bool) -> Array:
+        metric, n_outputs = self.m.metric if decided else self.measure, self.m.n_outputs
+        link = self.m.link if in_logits else "identity"
         parts = []
         for fold, of_blends in zip(self.folds, weights, strict=True):
             x, y = self.rows[t][fold]
@@ -265,6 +283,10 @@ class Problem:
         if metric.kind != "ranks":  # a rank counts among the predictions of the same model, that of its fold
             labels, blends = zip(*parts, strict=True)
             parts = [(np.concatenate(labels), np.concatenate(blends, axis=1))]
+        if decided:
+            task, (labels, blends) = self.m.task_of_labels, parts[0]
+            of_blends = np.array([fit_decision(metric, task, labels, y_pred).predict(y_pred) for y_pred in blends])
+            parts = [(labels, of_blends)]
         scores = np.mean([[metric(labels, y_pred) for y_pred in blends] for labels, blends in parts], axis=0)
         return np.nan_to_num(-scores if metric.greater_is_better else scores, nan=np.inf)
 
@@ -276,17 +298,13 @@ def _problem(m: Matrices, targets: list[int]) -> Problem:
     # from predictions, not from labels: those of a fold must reach nothing that is made without it
     zero = np.array([np.median(columns) if len(columns) else 0.0 for columns in used])
     rows, sums = [dict[int, tuple[Array, Array]]() for _ in targets], dict[int, Array]()
-    of_logits = [dict[int, Array]() for _ in targets]
     for fold in np.unique(np.concatenate(folds)).tolist():
         parts = []
         for t in range(len(targets)):
             own = folds[t] == fold
             x, y = used[t][own][:, order], labels[t][own]
             rows[t][fold] = x, y
-            if m.has_probabilities:
-                of_rows = x.reshape(-1, m.n_outputs, x.shape[1])
-                of_logits[t][fold] = margins(of_rows, y.reshape(-1, m.n_outputs), m.link)
             z = np.hstack([np.ones((len(y), 1)), y[:, None] - zero[t], y[:, None] - x])
             parts.append(z.T @ z)
         sums[fold] = np.stack(parts)
-    return Problem(m, m.seeds[targets[0]] if m.seeds else 0, list(sums), order, rows, sums, zero, of_logits)
+    return Problem(m, m.seeds[targets[0]] if m.seeds else 0, list(sums), order, rows, sums, zero)
