@@ -264,8 +264,10 @@ def test_a_blend_of_the_other_kind_is_refused_in_one_sentence(
 
 def test_the_default_and_the_candidates_follow_the_kind_of_the_metric(tmp_path: Path) -> None:
     expected = {
-        ("binary", "roc_auc"): ["mean_of_ranks"], ("multiclass", "f1_macro"): ["optuna"], ("multilabel", "log_loss"): [],
-    }  # fmt: skip
+        ("binary", "roc_auc"): ["mean_of_ranks"],
+        ("multiclass", "f1_macro"): ["optuna"],
+        ("multilabel", "log_loss"): [],
+    }
     for (problem_type, metric), more in expected.items():
         path = fake_classes(tmp_path, problem_type, metric)
         prepare_and_fake_jobs(path)
