@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logit
+from scipy.special import logit, softmax
 
 from competition.class_metrics import LEAST
 from competition.metrics import Array, Metric
@@ -202,12 +202,8 @@ def calibrated(y: Array, logits: Array) -> Array:
     plain = np.r_[1.0, np.zeros(z.shape[1])]
     found = plain
 
-    def softmax(z: Array) -> Array:
-        odds = np.exp(np.clip(found[0] * z + found[1:], -30, 30))
-        return odds / (1 + odds.sum(axis=1, keepdims=True))
-
     for _ in range(NEWTON_STEPS):
-        p = softmax(z)
+        p = _scaled(z, found)[:, 1:]
         rest, apart = truth - p, p * (z - (p * z).sum(axis=1, keepdims=True))
         gradient = np.r_[np.vdot(z, rest), rest.sum(axis=0)] + plain - found
         slope = apart.sum(axis=0)
@@ -216,5 +212,8 @@ def calibrated(y: Array, logits: Array) -> Array:
         found = found + np.clip(step, -1, 1)
         if np.abs(step).max() < 1e-3:
             break
-    p = softmax(logits)
-    return np.hstack([1 - p.sum(axis=1, keepdims=True), p]) * known[:, None]
+    return _scaled(logits, found) * known[:, None]
+
+
+def _scaled(logits: Array, found: Array) -> Array:
+    return np.asarray(softmax(np.pad(found[0] * logits + found[1:], ((0, 0), (1, 0))), axis=1))

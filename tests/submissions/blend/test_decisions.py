@@ -104,6 +104,13 @@ def test_cut_points_rise() -> None:
         assert (np.diff(cuts) >= 0).all()
 
 
+def test_grades_that_are_almost_known_keep_cuts_halfway_between_them() -> None:
+    rng = np.random.default_rng(0)
+    y = np.floor(5 * rng.random((1200, 1)))
+    found = fit_decision(named_metric("quadratic_kappa"), task("ordinal", 5), y, y + 0.15 * rng.normal(size=y.shape))
+    np.testing.assert_allclose(found.cuts, [0.5, 1.5, 2.5, 3.5], atol=0.1)
+
+
 def test_a_metric_of_the_users_own_is_asked_for_labels_of_all_targets() -> None:
     seen = []
 
