@@ -32,7 +32,7 @@ from models.stages.file import OOF, TEST, common_folds
 from submissions.check import check
 from submissions.config import Config, load_config
 from submissions.leaderboard.download import download, find_tables, slug_of
-from submissions.new.choices import PRESETS, Block, choose_folds, choose_stages
+from submissions.new.choices import PRESETS, Block, choose_folds, choose_stages, read_presets
 from submissions.new.detect import Found, Role, detect
 from submissions.new.problem_type import choose_problem
 from submissions.new.writing import as_written, as_yaml, comments, on_one_line, setting
@@ -64,9 +64,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--group", help="training column whose equal values must share a fold")
     kinds = [kind for kind in get_args(FoldsKind) if kind not in ("time", "column", "file")]  # which name a column
     add("--folds", choices=kinds, help="kind of folds")
-    preset = "stages for minutes on a CPU (quick), for hours on a CPU, or for a 16 GB GPU, or of a file of yours in "
-    preset += "submissions/new/presets (default: quick; none with --oof)"
-    add("--preset", choices=sorted(file.stem for file in PRESETS.glob("*.yaml")), help=preset)
+    presets = sorted({name for stage in read_presets() for name in stage.presets})
+    preset = "stages for minutes on a CPU (quick), for hours on a CPU, for a 16 GB GPU, or what you write into "
+    add("--preset", choices=presets, help=f"{preset}submissions/new/presets.yaml (default: quick; none with --oof)")
     oof = f"folder of predictions made elsewhere: a folder with {OOF} and {TEST} for each stage"
     add("--oof", type=Path, metavar="DIR", help=oof)
     add("--force", action="store_true", help="replace an existing YAML")
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = detect((args.train, args.test, args.sample), args.id, args.target, args.group, inputs_needed)
     text = to_yaml(args, path, found)
     validate(Config, yaml.safe_load(text), path)
-    write_atomically(path, text + (PRESETS.parent / "hints.yaml").read_text(encoding="utf-8"))
+    write_atomically(path, text + PRESETS.with_name("hints.yaml").read_text(encoding="utf-8"))
     print(text)
     for column in found.columns:
         if column.warning:

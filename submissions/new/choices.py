@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,13 +13,14 @@ from rdkit import Chem
 
 from competition.config import StrictModel, load_yaml, validate
 from competition.errors import ConfigError, DataError
+from competition.metrics import PROBABILITIES
 from competition.molecules import canonical_smiles
 from folds.groups import scaffolds, why_scaffolds
 from models.config import StageConfig
 from submissions.new.detect import WORD, Found
 from submissions.new.problem_type import Problem
 
-PRESETS = Path(__file__).parent / "presets"
+PRESETS = Path(__file__).with_name("presets.yaml")
 USUAL_BATCH = 32
 LONGEST = 256  # characters or words of an input that count: the usual max_length
 
@@ -29,21 +31,27 @@ Size = Literal["atoms", "atom_pairs", "characters", "words", "labels", "row_pair
 
 
 class PresetStage(StrictModel):
-    """One stage of a preset; `presets/quick.yaml` says how they are read."""
+    """One stage of one or more presets; `presets.yaml` says how they are read."""
 
     name: str
     needs: list[Need]
     targets: Literal["numbers", "classes"] | None = None
     reason: str
     settings: dict[str, Any]
+    presets: dict[str, dict[str, Any]]
     size: Size = "labels"
-    largest: float = 1e99
+    largest: dict[str, float] = {}
 
 
-class Preset(StrictModel):
-    """The stages of a preset, in the order in which they are written."""
+class Presets(StrictModel):
+    """The stages of all presets, in the order in which they are written."""
 
     stages: list[PresetStage]
+
+
+def read_presets() -> list[PresetStage]:
+    """The stages of presets.yaml."""
+    return validate(Presets, load_yaml(PRESETS), PRESETS).stages
 
 
 class Block(NamedTuple):
@@ -112,12 +120,11 @@ def choose_stages(preset: str, found: Found, problem: Problem) -> list[Block]:
     }
     parts = {"fingerprints and descriptors": smiles, "TF-IDF": text, "the numbers and categories": numbers}
     features = ", ".join(words for words, there in parts.items() if there)
-    file, blocks = PRESETS / f"{preset}.yaml", []
-    predicted = "numbers" if problem.type in ("regression", "ordinal") else "classes"
-    for stage in validate(Preset, load_yaml(file), file).stages:
+    learned, blocks = "classes" if problem.type in PROBABILITIES else "numbers", []
+    for stage in read_presets():
         read = next(filter(None, map(columns.get, stage.needs)), None)
-        if read and stage.targets in (None, predicted):
-            block = _fitted(stage, read, found, problem.n_outputs, features)
+        if read and preset in stage.presets and stage.targets in (None, learned):
+            block = _fitted(stage, preset, read, found, problem.n_outputs, features)
             # Without `columns` a language model takes the text columns where there are any.
             if block.settings["kind"] in ("bert", "embedding") and read != (text or smiles):
                 block.settings["columns"] = read
@@ -125,21 +132,21 @@ def choose_stages(preset: str, found: Found, problem: Problem) -> list[Block]:
     return blocks
 
 
-def _fitted(stage: PresetStage, columns: list[str], found: Found, n_outputs: int, features: str) -> Block:
+def _fitted(stage: PresetStage, preset: str, columns: list[str], found: Found, n_outputs: int, features: str) -> Block:
     """A stage with as many epochs as the tables allow, without settings that are the defaults of its kind."""
-    settings, reason, n_rows = dict(stage.settings), stage.reason.format(features=features), len(found.train)
-    epochs = settings.get("epochs")
+    settings, reason, n_rows = stage.settings | stage.presets[preset], stage.reason, len(found.train)
+    epochs, largest = settings.get("epochs"), stage.largest.get(preset, math.inf)
     sizes = {"labels": n_rows * n_outputs, "row_pairs": n_rows**2 * n_outputs}
     size = sizes.get(stage.size) or n_rows * _length(stage.size, columns, found)
     size *= len(settings.get("seeds", [0]))
-    if epochs and size * epochs > stage.largest:
-        settings["epochs"] = max(round(stage.largest / size), (epochs + 2) // 3)
+    if epochs and size * epochs > largest:
+        settings["epochs"] = max(round(largest / size), (epochs + 2) // 3)
         reason += f"; {settings['epochs']} epochs instead of {epochs}, as the tables are large"
-    enabled = size * settings.get("epochs", 1) <= stage.largest * (3 if epochs else 1)
+    enabled = size * settings.get("epochs", 1) <= largest * (3 if epochs else 1)
     reason += "" if enabled else "; the tables are large for it: remove the # to train it"
     fields = type(TypeAdapter[Any](StageConfig).validate_python(settings)).model_fields
     changes = {key: value for key, value in settings.items() if key == "kind" or fields[key].default != value}
-    return Block(stage.name, changes, reason, enabled)
+    return Block(stage.name, changes, reason.format(features=features), enabled)
 
 
 def _length(size: str, columns: list[str], found: Found) -> float:

@@ -96,16 +96,19 @@ def test_quick_stays_quick_with_at_least_a_third_of_the_epochs_or_without_the_st
     assert "remove the # to train it" in blocks[-1].comment
 
 
-def test_a_preset_of_ones_own_is_a_file_and_a_mistake_in_it_is_named(
+def test_a_preset_of_ones_own_is_a_name_in_the_file_and_a_mistake_in_it_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choices, "PRESETS", tmp_path)
+    monkeypatch.setattr(choices, "PRESETS", tmp_path / "presets.yaml")
+    stage = (
+        "- {name: ridge, needs: [%s], reason: mine, settings: {kind: sklearn, estimator: Ridge}, presets: {mine: {}}}"
+    )
+    choices.PRESETS.write_text(f"stages:\n{stage % 'table'}\n")
     found = found_in(tmp_path, n=NUMBER)
-    stage = "- {name: ridge, needs: [%s], reason: mine, settings: {kind: sklearn, estimator: Ridge}}"
-    (tmp_path / "mine.yaml").write_text(f"stages:\n{stage % 'table'}\n")
-    assert stages(found, "mine") == {"ridge": Block("ridge", {"kind": "sklearn", "estimator": "Ridge"}, "mine")}
-    (tmp_path / "mine.yaml").write_text(f"stages:\n{stage % 'tables'}\n")
-    with pytest.raises(ConfigError, match=r"mine\.yaml has 1 mistake.*\n  stages\.0\.needs\.0: .*found 'tables'"):
+    assert stages(found, "mine") == {"ridge": Block("ridge", {"kind": "sklearn", "estimator": "Ridge"}, "own")}
+    assert stages(found) == {}
+    choices.PRESETS.write_text(f"stages:\n{stage % 'tables'}\n")
+    with pytest.raises(ConfigError, match=r"presets\.yaml has 1 mistake.*\n  stages\.0\.needs\.0: .*found 'tables'"):
         stages(found, "mine")
 
 
