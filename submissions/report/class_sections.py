@@ -20,48 +20,48 @@ from submissions.words import number
 
 N_BINS = 15
 """Of a reliability curve."""
+CUTS = {
+    "multiclass": "what is taken off the logarithm of the class's probability before the largest is taken",
+    "ordinal": "the mean grade from which on it is this one, where the lowest is 0",
+}
 
 
 def scores_by_class(run: Run) -> list[Part]:
-    """Precision, recall and F1 of each class, or of class 1 of each label; and who is taken for whom."""
-    from sklearn.metrics import multilabel_confusion_matrix, precision_recall_fscore_support
-
+    """Precision, recall and F1 of each class, or of class 1 of each label; cuts and shares; who is taken for whom."""
     task, y, predicted, rows = run.task, run.columns.y, labels(run), list[list[Any]]()
-    shares = run.stored[CHOICE].get("class_shares", {})
-    judged = [1] if task.problem_type == "multilabel" else list(range(len(task.classes)))
+    shares, several = run.stored[CHOICE].get("class_shares", {}), len(task.targets) > 1
     for t, target in enumerate(task.targets):
         known = np.isfinite(y[:, t]) & np.isfinite(predicted[:, t])
-        counts = multilabel_confusion_matrix(y[known, t], predicted[known, t], labels=judged).reshape(-1, 4)
-        scores = precision_recall_fscore_support(y[known, t], predicted[known, t], labels=judged, zero_division=np.nan)
-        for c, of_class, found in zip(judged, counts, np.transpose(scores[:3]), strict=True):
-            name = target if len(judged) == 1 else task.classes[c]
-            rows.append(
-                [name, *map(str, of_class), *found, *(each[target][task.classes[c]] for each in shares.values())]
-            )
-    header = ["class", "TN", "FP", "FN", "TP", "precision", "recall", "F1"]
-    said = ["Training rows by labels that were made without their fold: true and false negatives and positives."]
+        counts = confusion(y[known, t], predicted[known, t], len(task.classes))
+        right, true, taken = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+        with np.errstate(invalid="ignore"):
+            scores = [right / taken, right / true, 2 * right / (true + taken)]
+        for c, name in list(enumerate(task.classes))[1 if several else 0 :]:
+            of_class = [part[target][name] for part in shares.values()]
+            whole = [f"{count:.0f}" for count in (true[c], taken[c], right[c])]
+            rows.append([target if several else name, *whole, *(score[c] for score in scores), *of_class])
+    header = ["class", "rows", "predicted", "right", "precision", "recall", "F1"]
+    said = [f"Training rows by labels that were made without their fold{'' if shares else ': the likeliest class'}."]
     if shares:
-        cuts, words = _tuned(run)
+        cuts, words = _cuts(run)
         header, said = [*header, "share in training", "out of fold", "on test", "cut"], [*said, words]
         rows = [[*row, cut] for row, cut in zip(rows, [*[None] * (len(rows) - len(cuts)), *cuts], strict=True)]
-    if len(judged) == 1:
-        return [tabled(header, rows), *said]
-    matrix = figures.confusion_matrix(task.classes, confusion(y[known, 0], predicted[known, 0], len(task.classes)))
-    return [tabled(header, rows), *said, Figure("Confusion matrix", embedded(matrix))]
+    matrix = [] if several else [Figure("Confusion matrix", embedded(figures.confusion_matrix(task.classes, counts)))]
+    return [tabled(header, rows, "{:.3f}"), *said, *matrix]
 
 
-def _tuned(run: Run) -> tuple[list[float], str]:
+def _cuts(run: Run) -> tuple[list[float], str]:
     """The cuts of the submission, and what tuning them gains."""
-    chosen, rows = run.candidates[run.chosen], run.columns.folds >= 0
-    likeliest = run.task.likeliest(read_cross_fitted(run, run.chosen).cross_fitted[rows])
-    plain, tuned = run.metric(run.columns.y[rows], likeliest), chosen["cross_fitted_score"]
-    cut = {
-        "multiclass": "what is taken off the logarithm of the class's probability before the largest is taken",
-        "ordinal": "the mean grade from which on it is this one, where the lowest is 0",
-    }.get(run.task.problem_type, "the probability from which on a row is of the class")
-    return from_json(chosen["decision"]).cuts.tolist(), (
-        f"cut: {cut}. {run.chosen} scores {number(plain)} without tuning, and {number(tuned)} with cuts that were "
-        "tuned without the row's fold; its in_sample_score is that of cuts which were tuned on the same rows."
+    chosen, rows, task = run.candidates[run.chosen], run.columns.folds >= 0, run.task
+    y, y_pred = run.columns.y[rows], read_cross_fitted(run, run.chosen).cross_fitted[rows]
+    decision, tuned = from_json(chosen["decision"]), chosen["cross_fitted_score"]
+    plain, on_own_rows = (run.metric(y, decided) for decided in (task.likeliest(y_pred), decision.predict(y_pred)))
+    optimism = (on_own_rows - tuned) * (1 if run.metric.greater_is_better else -1)
+    cut = CUTS.get(task.problem_type, "the probability from which on a row is of the class")
+    return decision.cuts.tolist(), (
+        f"cut: {cut}. The labels of {run.chosen} score {number(plain)} by what is likeliest, {number(tuned)} by cuts "
+        f"tuned without the row's fold, and {number(on_own_rows)} by those of the table, which were tuned on the same "
+        f"rows: their optimism is {number(optimism)}."
     )
 
 
@@ -71,22 +71,22 @@ def probabilities(run: Run) -> list[Part]:
 
     task, y, y_pred = run.task, run.columns.y, predictions(run)
     truth, curves = task.truth(y), dict[str, tuple[Array, Array]]()
-    names = task.classes if task.problem_type == "multiclass" else task.targets
+    names = task.targets if len(task.targets) > 1 else task.classes[-truth.shape[1] :]
     for c in np.argsort(-np.nansum(truth, axis=0), kind="stable")[: figures.MOST_LINES]:
         known = np.isfinite(truth[:, c]) & np.isfinite(y_pred[:, c])
         cells = truth[known, c], y_pred[known, c]
         precision, recall, _ = precision_recall_curve(*cells)
         curves[f"{average_precision(*cells):.3f} {names[c]}"] = recall, precision
     drawn = embedded(figures.lines(curves, "recall", "precision"))
-    parts: list[Part] = [Figure("Average precision of the commonest classes, each against all others", drawn)]
+    said = f"Average precision of each class against all others, at most of the {figures.MOST_LINES} commonest"
+    parts: list[Part] = [Figure(said, drawn)]
     shown = {"submission": y_pred, **{stage: run.columns.oof_of(stage) for stage in run.config.stages}}
     curves = {}
     for name, each in list(shown.items())[: figures.MOST_LINES]:
         p, true, error = reliability(task, y, each)
         curves[f"{error:.3f} {name}"] = p, true
-    curves["if it were 0"] = np.array([0.0, 1.0]), np.array([0.0, 1.0])
-    of = "the likeliest class" if task.problem_type == "multiclass" else "class 1"
-    drawn = embedded(figures.lines(curves, f"probability of {of}", "how often it is true", marker="."))
+    of = "the likeliest class" if task.problem_type == "multiclass" else task.classes[1]
+    drawn = embedded(figures.lines(curves, f"probability of {of}", "how often it is true", diagonal=True))
     return [*parts, Figure("Expected calibration error, which with few rows is above 0 by chance", drawn)]
 
 

@@ -63,10 +63,11 @@ def confusion_matrix(names: list[str], counts: Array) -> str:
 
     shares, has_numbers = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), len(names) <= MOST_NUMBERS
     side = 2.4 + 0.55 * len(names) if has_numbers else 8
-    figure, ((axis,),) = new_figure(width=side + 0.6, height=side)
+    figure, ((axis,),) = new_figure(width=side, height=side)
     matrix = ConfusionMatrixDisplay(shares, display_labels=[shortened(name) for name in names])
     rotation = "horizontal" if max(map(len, names)) < 4 else "vertical"
-    matrix.plot(ax=axis, cmap="Blues", include_values=has_numbers, values_format=".0%", xticks_rotation=rotation)
+    settings: Any = {"include_values": has_numbers, "values_format": ".0%", "xticks_rotation": rotation}
+    matrix.plot(ax=axis, cmap="Blues", colorbar=False, **settings)
     for i, count in enumerate(counts.flat if has_numbers else []):
         matrix.text_.flat[i].set(text=f"{count:.0f}\n{matrix.text_.flat[i].get_text()}", fontsize=8)
     axis.tick_params(labelsize=9 if has_numbers else 6)
@@ -74,12 +75,14 @@ def confusion_matrix(names: list[str], counts: Array) -> str:
     return as_svg(figure)
 
 
-def lines(curves: dict[str, tuple[Array, Array]], xlabel: str, ylabel: str, **settings: Any) -> str:
-    """Lines in the unit square, their names beside it."""
+def lines(curves: dict[str, tuple[Array, Array]], xlabel: str, ylabel: str, diagonal: bool = False) -> str:
+    """Lines with their names beside them; with the diagonal that they should follow, their points, too."""
     figure, ((axis,),) = new_figure()
     for name, (x, y) in curves.items():
-        axis.plot(x, y, label=shortened(name), clip_on=False, **settings)
-    axis.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 1), ylim=(0, 1))
+        axis.plot(x, y, label=shortened(name), marker="." if diagonal else None)
+    if diagonal:
+        axis.axline((0, 0), slope=1, color="grey", linewidth=0.8)
+    axis.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, None), ylim=(0, None))
     figure.legend(loc="outside right upper", frameon=False)
     return as_svg(figure)
 

@@ -6,13 +6,13 @@ kinds). Every section is made by a function of the run.
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from competition.clean import parse_labels, read_named_rows, require_columns
+from competition.clean import parse_labels, read_named_rows, refuse, require_columns
 from competition.files import read_json, read_table, read_text_table
 from competition.metrics import Array
 from competition.paths import shown
@@ -71,7 +71,6 @@ def gather(run: Run) -> Findings:
         Section("Tables", _tables(run), brief=True),
         Section("Stages", _stages(run), brief=True),
         Section("Candidates", [*_candidates(run), *said], brief=True),
-        Section("Blend weights", _blend_weights(run)),
         Section("Without one stage", _drop_one(run), brief=True),
         Section("Post-processing", _postprocessing(run), brief=True),
         Section(on_answers, answers, brief=True),
@@ -98,7 +97,7 @@ def gather(run: Run) -> Findings:
     )
 
 
-def _better_by(run: Run, this: float | None, other: float | None) -> float | None:
+def _gain(run: Run, this: float | None, other: float | None = 0.0) -> float | None:
     """By how much one score is better than another, above 0; None where one of them is not known."""
     if this is None or other is None:
         return None
@@ -114,12 +113,12 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
     facts = {
         "cross_fitted_score": (score, "of the submission, +- its standard error: the score to expect"),
         "in_sample_score": (number(in_sample), f"of {chosen}, on the rows it was fitted on"),
-        "optimism": (number(_better_by(run, in_sample, expected)), "by which the in-sample score looks better"),
+        "optimism": (number(_gain(run, in_sample, expected)), "by which the in-sample score looks better"),
     }
     for key, words in (("best_single", "the best single stage"), ("previous_run", "the previous run")):
         part = choice["against"][key]
         if part and part["difference"] is not None:
-            gain = with_error(_better_by(run, part["difference"], 0.0), part["standard_error"])
+            gain = with_error(_gain(run, part["difference"]), part["standard_error"])
             facts[f"gain over {words}, {part['name']}"] = (gain, "paired; above 0 is better")
     return facts
 
@@ -142,23 +141,14 @@ def _scores(run: Run, y: Array, y_pred: Array) -> dict[str, float]:
     return {"all": score, **dict(zip(targets, of_targets, strict=True))}
 
 
-def _weighted(run: Run) -> str:
-    """The blend that has the weights."""
-    chosen = run.stored[CHOICE]["chosen"]
-    return chosen if chosen in run.stored[BLEND]["candidates"] else f"the blend below {chosen}"
-
-
-def _weights(run: Run) -> pd.DataFrame:
-    """The weight of each column (its index) for each target, of several classes the mean; no target where the chosen
-    candidate has no weights."""
-    weights = pd.DataFrame(run.weights, run.columns.names, run.task.outputs if run.weights else [])
-    return weights.mean(axis=1).to_frame(*run.task.targets) if run.task.problem_type == "multiclass" else weights
-
-
 def _stages(run: Run) -> list[Part]:
     """Each stage on all targets and, where there are several, on each; what marks mean, and notes of the stages."""
     columns, folds, rule = run.columns, run.columns.folds, rule_of(run)
-    weights = _weights(run).groupby(columns.stage_of.get).sum()
+    weights = pd.DataFrame(run.weights, columns.names)  # for each output; none of a median or the like
+    if len(weights.columns) > len(run.task.targets):
+        weights = weights.mean(axis=1).to_frame(*run.task.targets)
+    weights, chosen = weights.groupby(columns.stage_of.get).sum(), run.chosen
+    weighted = chosen if chosen in run.stored[BLEND]["candidates"] else f"the blend below {chosen}"
     marks = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
     rows, by_stage, notes = [], {}, []
     for stage in run.config.stages:
@@ -183,7 +173,7 @@ def _stages(run: Run) -> list[Part]:
     return [
         tabled(["stage", "target", "cv_score", "fold_scores", "weight", "seconds", "marks"], rows),
         Figure("Scores of the folds", embedded(figures.fold_scores(by_stage, run.metric.name))),
-        f"fold_scores: mean +- standard deviation. weight: in {_weighted(run)}, which was chosen.",
+        f"fold_scores: mean +- standard deviation. weight: in {weighted}, which was chosen.",
         *([f"{unscored} training rows are in no held-out fold (fold -1): no score is about them."] if unscored else []),
         *(f"{line}." for line in run.left_out),
         *(f"{mark}: {words}." for mark, words in MARKS.items() if mark in used),
@@ -199,9 +189,8 @@ def _candidates(run: Run) -> list[Part]:
     ranked = [key for key in ("score_mean_over_folds",) if key in choice["procedure"]]
     for name, part in run.candidates.items():
         words = ["chosen"] * (name == chosen) + ["default"] * (name == default) + ["no correction"] * (name in same)
-        compared, gain = choice["candidates"].get(name, {}), list[Any](["", ""])
-        if compared.get("difference") is not None and name != default and name not in same:
-            gain = [_better_by(run, compared["difference"], 0.0), compared["standard_error"]]
+        compared, is_default = choice["candidates"][name], name in {default, *same}
+        gain = ["", ""] if is_default else [_gain(run, compared["difference"]), compared["standard_error"]]
         both = [part[key] for key in ("in_sample_score", "cross_fitted_score", *ranked)]
         rows.append([name, *both, *gain, ", ".join(words)])
     both = [choice["procedure"][key] for key in ("cross_fitted_score", *ranked)]
@@ -219,32 +208,21 @@ def _candidates(run: Run) -> list[Part]:
         parts.append("score_mean_over_folds: of ranks within each fold, since models of two folds differ in offset.")
     if n_undefined := choice["procedure"].get("without_score"):
         parts.append(f"{n_undefined} scores of a target in a fold are left out: it has one class alone there.")
-    if {*without} != {chosen}:
-        parts.append(f"The choice changes without a fold, so the score to expect is not that of {chosen}.")
     if run.plan.n_folds == 2:
-        parts.append(
-            "Two folds: without one of them a single fold is left, on which nothing can be tuned, so the convex blend "
-            "stands in for every tuned one in its cross_fitted_score. Three folds show more."
-        )
+        parts.append("Two folds: on the one that is left nothing can be tuned, so convex stands in for tuned blends.")
     if same:
         parts.append(
-            "no correction: fitted on all rows, the stack corrects nothing and is the default blend, so it cannot be "
-            "chosen. Its cross_fitted_score is that of the stacks fitted without one fold each."
+            "no correction: fitted on all rows, the stack is the default blend and cannot be chosen; its "
+            "cross_fitted_score is that of the stacks fitted without one fold each."
         )
     return parts
-
-
-def _blend_weights(run: Run) -> list[Part]:
-    if not run.weights:
-        return []
-    return [f"Weights in {_weighted(run)}.", _matrix("column", _weights(run), 3)]
 
 
 def _drop_one(run: Run) -> list[Part]:
     blend = run.stored[BLEND]
     there = [(stage, blend["drop_one"][stage]) for stage in run.config.stages if stage in blend["drop_one"]]
     rows = [
-        [stage, part["cross_fitted_score"], _better_by(run, 0.0, part["difference"]), part["standard_error"]]
+        [stage, part["cross_fitted_score"], _gain(run, 0.0, part["difference"]), part["standard_error"]]
         for stage, part in there  # stored as without minus with
     ]
     said = f"cross_fitted_score of {blend['default']}, refitted without the stage. gain: above 0, the stage helps."
@@ -266,12 +244,8 @@ def _answers(run: Run) -> tuple[list[Part], float]:
     competition, columns, task, rule = run.config.competition, run.columns, run.task, rule_of(run)
     if competition.answers is None or not competition.answers.exists():
         return [], np.nan
-    labels, ids = read_named_rows(competition.answers, [competition.id]), read_table(run.paths.sample)[competition.id]
-    if not {*task.targets} <= {*labels}:
-        labels = labels.rename(columns=dict(zip(task.columns_in_sample, task.targets, strict=False)))
-    require_columns(labels, task.targets, competition.answers)
-    numbers = {name: parse_labels(labels, name, competition, competition.answers) for name in task.targets}
-    y = pd.DataFrame(numbers).set_axis(labels[competition.id]).reindex(ids).to_numpy()
+    truth, ids = read_answers(run, competition.answers), read_table(run.paths.sample)[competition.id]
+    y = truth.reindex(ids).to_numpy(dtype=np.float64)
     files = [BLEND_FILE, *([STACK_FILE] if run.config.submissions.stack else []), SUBMISSION_FILE]
     y_pred = {file: from_sample(task, read_text_table(run.folder / file)) for file in files}
     filling = dict(enumerate(columns.label_means))  # of rows that could not be read
@@ -280,9 +254,25 @@ def _answers(run: Run) -> tuple[list[Part], float]:
         y_pred[f"stage {stage}"] = labelled(rule.decision(columns.oof_of(stage), rule.scored), alone)
     scores = {name: _scores(run, y, each) for name, each in y_pred.items()}
     rows = [[name, *found.values()] for name, found in scores.items()]
-    n_unknown, submitted = len({*ids} - {*labels[competition.id]}), scores[SUBMISSION_FILE]
+    n_unknown, submitted = len({*ids} - {*truth.index}), scores[SUBMISSION_FILE]
     unknown = [f"{n_unknown} of {len(ids)} rows have no answer and are in no score."] if n_unknown else []
     return [tabled(["file or stage", *submitted], rows), *unknown], next(iter(submitted.values()))
+
+
+def read_answers(run: Run, file: Path) -> pd.DataFrame:
+    """The labels of a table of answers, by id: under the names of the targets, or in the columns of the sample."""
+    competition, task, table = run.config.competition, run.task, read_named_rows(file, [run.config.competition.id])
+    ids, asked = table[competition.id], task.columns_in_sample
+    if not {*task.targets} <= {*table} and task.has_column_per_class:
+        require_columns(table, asked, file)
+        ones = table[asked].apply(pd.to_numeric, errors="coerce") == 1
+        refuse(table, ones.sum(axis=1) != 1, competition.id, competition.id, file, "rows without one class that is 1")
+        return pd.DataFrame(ones.to_numpy().argmax(axis=1), ids, task.targets)
+    if not {*task.targets} <= {*table}:
+        table = table.rename(columns=dict(zip(asked, task.targets, strict=True)))
+    require_columns(table, task.targets, file)
+    numbers = {name: parse_labels(table, name, competition, file) for name in task.targets}
+    return pd.DataFrame(numbers).set_axis(ids)
 
 
 def _predictions(run: Run) -> list[Part]:
@@ -295,12 +285,6 @@ def _predictions(run: Run) -> list[Part]:
     ]
 
 
-def _matrix(what: str, values: pd.DataFrame, digits: int) -> Table:
-    """Numbers with names of rows and columns."""
-    cells = values.map(f"{{:.{digits}f}}".format).to_numpy().tolist()
-    return Table([what, *map(str, values)], [[str(name), *row] for name, row in zip(values.index, cells, strict=True)])
-
-
 def _correlations(run: Run) -> list[Part]:
     columns = run.columns
     if len(columns.names) < 2:
@@ -308,10 +292,14 @@ def _correlations(run: Run) -> list[Part]:
     said = "Pearson's correlation of the out-of-fold errors: the lower, the more two columns add to each other."
     errors = np.moveaxis(columns.oof - run.task.truth(columns.y)[:, None], 1, 2)  # (n_rows, n_outputs, n_columns)
     of_targets = {name: errors[:, t] for t, name in enumerate(run.task.targets)}
-    if run.task.classes and errors.shape[1] > 1:
+    if run.task.has_probabilities:
         of_targets = {"all classes": errors.reshape(-1, len(columns.names))}
-    tables = {name: pd.DataFrame(part, columns=columns.names).corr() for name, part in of_targets.items()}
-    return [said, *(_matrix(name, table, 2) for name, table in tables.items())]
+    parts: list[Part] = [said]
+    for name, of_target in of_targets.items():
+        rows = pd.DataFrame(of_target).corr().to_numpy().tolist()
+        named = [[column, *row] for column, row in zip(columns.names, rows, strict=True)]
+        parts.append(tabled([name, *columns.names], named, "{:.2f}"))
+    return parts
 
 
 def _learning_curves(run: Run) -> list[Part]:
@@ -321,15 +309,16 @@ def _learning_curves(run: Run) -> list[Part]:
 
 def _folds(run: Run) -> list[Part]:
     """Size and labels of each fold, classes that are lacking, and what `./run.sh folds` left."""
-    task, folds, shift, rows = run.task, run.columns.folds, run.paths.shift, []
+    task, folds, shift = run.task, run.columns.folds, run.paths.shift
     labels = pd.DataFrame(run.columns.y, columns=task.targets)
-    shown = shares(labels, task.classes)
-    for fold in np.unique(folds):
-        y, name = shown[folds == fold], str(fold) if fold >= 0 else "-1: in training alone"
-        deviations = [None] * y.shape[1] if task.classes else y.std(ddof=0)
-        rows.append([name, str(len(y)), *map(with_error, y.mean(), deviations)])
-    what = "share" if task.classes else "mean +- sd"
-    parts: list[Part] = [Table(["fold", "rows", *(f"{name}, {what}" for name in shown)], rows)]
+    shown, what = shares(labels, task.classes), "share" if task.classes else "mean +- sd"
+    numbers = {str(k) if k >= 0 else "-1: in training alone": shown[folds == k] for k in np.unique(folds)}
+    rows = [["rows", *(str(len(y)) for y in numbers.values())]]
+    for name in shown:
+        deviations = [None if task.classes else y[name].std(ddof=0) for y in numbers.values()]
+        means = [y[name].mean() for y in numbers.values()]
+        rows.append([f"{name}, {what}", *map(with_error, means, deviations)])
+    parts: list[Part] = [Table(["fold", *numbers], rows)]
     parts += [f"{words}." for words in lacking(labels, task.classes, folds, time_ordered(run.paths.folds_report))]
     if not shift.exists():
         return [*parts, "./run.sh folds shows whether held-out rows are like test rows; it has not been run."]

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from submissions.words import number
+from submissions.words import is_known, number
 
 
 class Table(NamedTuple):
@@ -68,6 +68,10 @@ def embedded(image: str | bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def tabled(header: list[str], rows: Iterable[Iterable[Any]]) -> Table:
-    """Texts as they are, numbers with five digits."""
-    return Table(header, [[cell if isinstance(cell, str) else number(cell) for cell in row] for row in rows])
+def tabled(header: list[str], rows: Iterable[Iterable[Any]], form: str = "") -> Table:
+    """Texts as they are, numbers with five digits or in a form such as {:.3f}, "-" where there is none."""
+
+    def text(cell: Any) -> str:
+        return cell if isinstance(cell, str) else form.format(cell) if form and is_known(cell) else number(cell)
+
+    return Table(header, [[text(cell) for cell in row] for row in rows])

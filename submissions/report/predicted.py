@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from competition.files import read_table
 from competition.metrics import Array
 from submissions.fitted import read_cross_fitted
-from submissions.run import CHOICE, CROSS_FITTED, Run
+from submissions.run import CHOICE, Run, scored_rows
 
 
 def cross_fitted(run: Run) -> Array:
     """What the metric scores, (n_rows, n_scored), by what was fitted and chosen without each row's fold."""
-    return read_table(run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[run.columns.ids].to_numpy()
+    return scored_rows(run.folder, run.task).loc[run.columns.ids].to_numpy()
 
 
 def predictions(run: Run) -> Array:

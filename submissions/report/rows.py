@@ -77,8 +77,8 @@ def uncertain_rows(run: Run) -> list[Part]:
     of_labels = 1.0 if task.classes else np.nanstd(run.columns.y[run.columns.folds >= 0], axis=0)
     first = (deviations / of_labels).max(axis=1).nlargest(N_ROWS).index  # a row that could not be read has none
     if task.classes:
-        rows = [[str(i), *deviations.loc[i]] for i in first]
-        return [f"{said} standard deviation of each prediction.", tabled(["id", *task.outputs], rows)]
+        rows = [[str(i), deviations.loc[i].idxmax(), deviations.loc[i].max()] for i in first]
+        return [said, tabled(["id", "prediction", "standard deviation"], rows)]
     submitted = read_table(run.folder / SUBMISSION_FILE, [id_column]).set_index(id_column)[task.columns_in_sample]
     rows = [[str(i), *map(with_error, submitted.loc[i], deviations.loc[i])] for i in first]
     return [f"{said} prediction +- standard deviation.", Table(["id", *task.targets], rows)]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
-from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score, precision_score, recall_score
+from sklearn.metrics import cohen_kappa_score, f1_score, precision_score, recall_score
 
+from competition.errors import DataError
 from competition.files import read_table, read_text_table, write_table
 from competition.task import Task
 from submissions.report.__main__ import markdown, page
 from submissions.report.class_sections import reliability
-from submissions.report.findings import gather
+from submissions.report.findings import gather, read_answers
 from submissions.report.parts import Findings
 from submissions.run import CROSS_FITTED, SUBMISSION_FILE, Run
 from tests.conftest import SMOKE
@@ -74,10 +77,11 @@ def test_scores_by_class_are_those_of_the_labels_that_were_made_without_the_rows
     known = ~np.isnan(y[:, t])
     last = dict(zip(header, rows[-1], strict=True))  # class 1 of the last target
     assert last["class"] == (task.targets[-1] if task.problem_type == "multilabel" else task.classes[-1])
-    cells = y[known, t] == len(task.classes) - 1, labels[known, t] == len(task.classes) - 1
-    assert [int(last[name]) for name in ("TN", "FP", "FN", "TP")] == confusion_matrix(*cells).ravel().tolist()
+    true, predicted = y[known, t] == len(task.classes) - 1, labels[known, t] == len(task.classes) - 1
+    counts = [true.sum(), predicted.sum(), (true & predicted).sum()]
+    assert [int(last[name]) for name in ("rows", "predicted", "right")] == counts
     for name, score in (("precision", precision_score), ("recall", recall_score), ("F1", f1_score)):
-        assert float(last[name]) == pytest.approx(score(*cells), rel=1e-4)
+        assert float(last[name]) == pytest.approx(score(true, predicted), abs=1e-3)
 
 
 def test_the_page_has_figures_of_its_problem_type_and_stays_small(found: tuple[Run, Findings]) -> None:
@@ -131,6 +135,23 @@ def test_answers_with_names_of_classes_score_what_the_files_name(found: tuple[Ru
         assert run.metric.better(shown["stage good"], shown["stage poor"])
 
 
+def test_answers_with_a_column_for_each_class_are_read_and_a_row_without_one_is_refused(
+    found: tuple[Run, Findings],
+) -> None:
+    run, competition = found[0], found[0].config.competition
+    if not run.task.has_column_per_class:
+        return
+    table = read_text_table(competition.answers)
+    ones = pd.DataFrame({f"p_{name}": (table["mood"] == name).astype(int) for name in run.task.classes})
+    file = competition.answers.with_name("ones.csv")
+    write_table(file, pd.concat([table["id"], ones], axis=1))
+    np.testing.assert_array_equal(read_answers(run, file), read_answers(run, competition.answers))
+    ones.iloc[3] = 0
+    write_table(file, pd.concat([table["id"], ones], axis=1))
+    with pytest.raises(DataError, match=r"ones\.csv: .* rows without one class that is 1: row 5 "):
+        read_answers(run, file)
+
+
 def test_shares_and_cuts_of_a_metric_of_labels_stand_beside_the_classes(found: tuple[Run, Findings]) -> None:
     run, report = found
     header, rows = section(report, "Scores by class")[0]
@@ -139,10 +160,16 @@ def test_shares_and_cuts_of_a_metric_of_labels_stand_beside_the_classes(found: t
         return
     last, name = dict(zip(header, rows[-1], strict=True)), run.task.classes[-1]
     submitted = read_text_table(run.folder / SUBMISSION_FILE)["mood"]
-    assert float(last["on test"]) == pytest.approx((submitted == name).mean(), abs=1e-4)
-    assert float(last["share in training"]) == pytest.approx((run.columns.y == run.task.classes.index(name)).mean())
-    cuts = run.candidates[run.chosen]["decision"]["cuts"]["array"]
-    assert float(last["cut"]) == pytest.approx(cuts[-1], rel=1e-4)
+    cuts, in_training = (
+        run.candidates[run.chosen]["decision"]["cuts"]["array"],
+        run.columns.y == len(run.task.classes) - 1,
+    )
+    expected = [in_training.mean(), (submitted == name).mean(), cuts[-1]]
+    assert [float(last[each]) for each in ("share in training", "on test", "cut")] == pytest.approx(expected, abs=1e-3)
+    words = section(report, "Scores by class")[2]
+    tuned, own_rows, optimism = map(float, re.findall(r"(?:, | and |optimism is )(-?\d\S+\d)", words))
+    assert tuned == pytest.approx(run.candidates[run.chosen]["cross_fitted_score"], abs=1e-4)
+    assert optimism == pytest.approx(own_rows - tuned, abs=1e-4)
 
 
 def test_the_calibration_error_is_the_mean_distance_of_probability_and_share_over_the_rows() -> None:

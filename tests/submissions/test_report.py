@@ -160,10 +160,10 @@ def test_the_worst_and_the_most_uncertain_rows_come_first(made: Made) -> None:
 
 def test_weights_and_correlations_stand_under_their_targets_and_columns(made: Made) -> None:
     columns, chosen = made.run.columns, made.run.weights
-    weights: Any = section(made.found, "Blend weights")[1]
-    header, rows = weights
-    assert sorted(header[1:]) == sorted(TARGETS) and [row[0] for row in rows] == columns.names
-    assert all(row[header.index(t)] == f"{chosen[t][row[0]]:.3f}" for row in rows for t in TARGETS)
+    stages: Any = section(made.found, "Stages")[0]
+    weights = [row[4] for row in stages.rows]
+    names = made.run.config.stages
+    assert weights == [cell for name in names for cell in ("", *(f"{chosen[t][name]:.3f}" for t in TARGETS))]
     tables: Any = section(made.found, "Errors between stages")[1:]
     assert [table.header[0] for table in tables] == TARGETS
     known = ~np.isnan(columns.y[:, 1])  # depth lacks some labels
