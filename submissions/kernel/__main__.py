@@ -33,7 +33,6 @@ def main() -> None:
     for name, most in LIMITS.items():
         unit = "" if name == "minutes" else " in GB"
         options.add_argument(f"--{name}", type=float, default=most, help=f"for --try: limit{unit} (default: {most:g})")
-    options.add_argument("--flat", action="store_true", help="for --try: inputs at /kaggle/input/SLUG")
     args = options.parse_args()
     paths = Paths.of(args.competition)
     config = load_config(args.competition, args.seed) if args.training else None
@@ -54,7 +53,7 @@ def main() -> None:
         size = sum(file.stat().st_size for file in [part, *part.rglob("*")] if file.is_file())
         print(f"{part.name:24} {size / 1e6:10.2f} MB")
     if args.tried:
-        prove(args.competition, args.rows, {name: getattr(args, name) for name in LIMITS}, args.flat, args.workers)
+        prove(args.competition, args.rows, {name: getattr(args, name) for name in LIMITS}, args.workers)
     if args.push:
         push(args.competition, args.training)
     print(f"Bundle: {kernel.bundle.root}\nNotebook: {kernel.notebook}")

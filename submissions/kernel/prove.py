@@ -33,11 +33,10 @@ UNREADABLE = "hidden_unreadable"
 """Id of the row that cannot be read."""
 
 
-def prove(name: str, n_rows: int, limits: dict[str, float], flat: bool = False, n_workers: int | None = None) -> None:
+def prove(name: str, n_rows: int, limits: dict[str, float], n_workers: int | None = None) -> None:
     """Run the notebook of the latest run, just packed, as the platform would, and compare what it predicts.
 
     Args:
-        flat: mount the inputs as /kaggle/input/<slug>, as the platform did in former times.
         n_workers: of the prediction that the notebook's is compared with.
     """
     run = latest_run(name)
@@ -48,11 +47,11 @@ def prove(name: str, n_rows: int, limits: dict[str, float], flat: bool = False, 
         guard = "namespaces, without a network device" if sandbox.namespaces else "a Python that refuses to connect"
         print(f"sandbox: {guard}; inputs without write permission", flush=True)
         slug, dataset = competition.kaggle or run.paths.name, read_json(kernel.bundle.metadata)["id"]
-        tables = sandbox.input / (slug if flat else f"competitions/{slug}")
+        tables = sandbox.input / f"competitions/{slug}"
         rows, sample = hidden_test(run, n_rows)
         write_table(tables / competition.test.name, rows)
         write_table(tables / competition.sample_submission.name, sample)
-        there = Bundle(sandbox.input / (Path(dataset).name if flat else f"datasets/{dataset}"))
+        there = Bundle(sandbox.input / "datasets" / dataset)
         shutil.copytree(kernel.bundle.root, there.root)
         if read_json(there.manifest)["python"] != PYTHON:  # the same packages for the Python that is here
             shutil.rmtree(there.wheels)

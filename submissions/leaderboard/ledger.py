@@ -5,8 +5,6 @@ A row is there before anything is sent, so that a process which dies leaves a tr
 
 from __future__ import annotations
 
-import csv
-import shutil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +14,7 @@ from pydantic import BeforeValidator
 from competition.config import StrictModel, validate
 from competition.errors import ConfigError
 from competition.files import read_table, read_text_table, sha256_of, write_table
-from competition.paths import Paths, shown
+from competition.paths import Paths
 from competition.task import Task
 from submissions.fitted import scored_file
 from submissions.run import BLEND, BLEND_FILE, CHOICE, STACK, STACK_FILE, SUBMISSION_FILE, read_manifest, scored_rows
@@ -59,9 +57,7 @@ class Ledger(StrictModel):
 
 
 def read(path: Path) -> list[Submission]:
-    """All submissions, the first one first; none where there is no file. An earlier ledger of events is converted."""
-    if path.exists() and path.read_bytes().startswith(b"time,event,submission,"):
-        _convert(path)
+    """All submissions, the first one first; none where there is no file."""
     if not path.exists():
         return []
     rows = enumerate(read_text_table(path).to_dict("records"), 2)
@@ -80,29 +76,6 @@ def named(name: str, known: list[Submission]) -> Submission:
     if name not in by_id:
         raise ConfigError(f"There is no submission {name!r}; the ledger has {', '.join(by_id) or 'none yet'}.")
     return by_id[name]
-
-
-def _convert(path: Path) -> None:
-    """Replace a ledger of events by one of submissions; a copy stays beside it as ledger_events.csv.
-
-    The last value of each cell counts; a row that was cut off while it was written is left out.
-    """
-    copy = path.with_name("ledger_events.csv")
-    shutil.copy(path, copy)
-    with copy.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        whole = [row for row in reader if None not in row.values()]
-    if not whole:  # killed in its first write
-        path.unlink()
-        return
-    events = pd.DataFrame(whole)
-    is_selection = events["event"] == "selected"
-    selected = " ".join(events["submission"][is_selection].tail(1)).split()
-    of_submission = events[~is_selection].rename(columns={"event": "status"}).replace("", None).groupby("submission")
-    rows = of_submission.last().assign(time=of_submission["time"].first()).sort_values("time").reset_index()
-    rows["selected"] = rows["submission"].isin(selected).map({True: "yes", False: ""})
-    write_table(path, rows[list(Submission.model_fields)])
-    print(f"{shown(path)} has one row per submission now; the events are kept in {shown(copy)}.")
 
 
 def made_by(paths: Paths, file_digest: str) -> dict[str, Any]:

@@ -23,19 +23,19 @@ from tests.submissions.kernel.conftest import PYTHON, SHIPPED, SLUG
 from tests.submissions.kernel.test_pack import to_train
 
 
-@pytest.mark.parametrize("new", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("guarded", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_notebook_predicts_hidden_and_unreadable_rows_as_predict_does(
-    work: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], new: bool
+    work: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], guarded: bool
 ) -> None:
     """Other ids, another order in the sample, a molecule that is none, though `unparsable` is `error` in the YAML;
-    without namespaces and in the old layout, too."""
-    if not new:
+    without namespaces, too."""
+    if not guarded:
         monkeypatch.setattr(sandbox, "UNSHARE", ["no-such-tool"])
-    prove.prove("mixed", 50, LIMITS, flat=not new, n_workers=1)
+    prove.prove("mixed", 50, LIMITS, n_workers=1)
     said = capsys.readouterr().out
     assert "lumo, mu: the same as ./run.sh predict, to 1e-06 standard deviations" in said
     assert "proved on 51 hidden rows" in said
-    assert new or "sandbox: a Python that refuses to connect" in said
+    assert guarded or "sandbox: a Python that refuses to connect" in said
     assert work.kernel.bundle.manifest.stat().st_mode & 0o200  # what was tried is a copy
 
 
