@@ -120,7 +120,7 @@ def write_competition(path: Path, base: str, folder: Path | None, data: Data, ce
         numbers = train[config.targets[0]].astype(float)
         train[target] = np.array(classes)[np.digitize(numbers, data.cuts)]
         sample = pd.DataFrame({config.id: sample[config.id], target: classes[0]})
-        competition |= {"targets": [target], "problem_type": "multiclass", "classes": classes, "metric": "f1_macro"}
+        competition |= {"targets": [target], "problem_type": "multiclass", "classes": classes, "metric": data.metric}
     for key, table in (("train", train), ("test", test), ("sample_submission", sample)):
         competition[key] = str(Paths(path.stem).raw / f"{key}.csv")
         write_table(Path(competition[key]), table)

@@ -34,8 +34,10 @@ class Data(StrictModel):
     folds: dict[str, Any] = {}
     """Settings of `folds:` that differ from the base's."""
     cuts: list[float] = []
-    """Numbers at which the base's single target is cut into classes, which are learned and scored (macro F1) in its
-    stead; folds of kind kfold are then those of the same rows with their numbers."""
+    """Numbers at which the base's single target is cut into classes, which are learned and scored in its stead; folds
+    of kind kfold are then those of the same rows with their numbers."""
+    metric: str = "f1_macro"
+    """Of these classes."""
 
 
 class Axis(StrictModel):

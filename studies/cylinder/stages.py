@@ -1,6 +1,6 @@
 """Stages of the study: a network on a cylinder's radius and height or on its picture, with dropout in several places.
 
-One target is regressed by mean squared error, standardised; several are bins, by cross-entropy. Each job measures
+A volume is regressed by mean squared error, standardised; its bin is learned by cross-entropy. Each job measures
 itself on fresh cylinders in the three ways to use a network with dropout: evaluation mode, one pass in training mode,
 the mean over many such passes (MC dropout: Gal and Ghahramani, arXiv 1506.02142).
 """
@@ -20,7 +20,7 @@ from competition.files import write_atomically, write_json
 from competition.tables import Rows
 from models.stage import Context
 from models.training.labels import target_scale
-from studies.cylinder.cylinders import HEIGHT, accuracy, draw, one_hot
+from studies.cylinder.cylinders import EDGES, HEIGHT, draw
 
 Array = NDArray[np.float64]
 WEIGHTS = "weights.safetensors"
@@ -97,12 +97,13 @@ class Cylinders:
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Train on all rows, write the weights and the measures."""
         assert train.y is not None
-        settings, is_volume = self.settings, train.y.shape[1] == 1
+        settings, is_volume = self.settings, not self.context.task.classes
         torch.manual_seed(self.context.seed)
         network, loss = self.network(), nn.MSELoss() if is_volume else nn.CrossEntropyLoss()
         if is_volume:
             network.mean, network.scale = map(torch.from_numpy, target_scale(train.y))
-        x, y = self.encode(train.inputs), ((torch.tensor(train.y) - network.mean) / network.scale).float()
+        x, y = self.encode(train.inputs), torch.tensor(self.context.task.truth(train.y))
+        y = ((y - network.mean) / network.scale).float()
         optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate)
         n_steps = settings.epochs * -(-len(x) // settings.batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
@@ -119,7 +120,7 @@ class Cylinders:
 
     @torch.inference_mode()
     def predict(self, rows: Rows, folder: Path) -> Array:
-        """Volumes, or the probability of each bin, (n_rows, n_targets), in evaluation mode."""
+        """Volumes, or the probability of each bin, (n_rows, n_outputs), in evaluation mode."""
         network = self.network()
         network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
         return network.predictions(network.eval()(self.encode(rows.inputs))[2])
@@ -146,13 +147,15 @@ def measure(volume: Array, y_pred: Array) -> dict[str, float]:
     The bias is the mean prediction minus the mean label in standard deviations of the labels, of all rows and (`large`)
     of the quarter of largest volumes.
     """
-    bins = one_hot(volume[:, 0])
-    if y_pred.shape[1] > 1:
-        return {"accuracy": accuracy(bins, y_pred)}
+    bins, has_bins = np.digitize(volume, EDGES), y_pred.shape[1] > 1
+    found = y_pred.argmax(axis=1)[:, None] if has_bins else np.digitize(y_pred, EDGES)
+    accuracy = {"accuracy": float((found == bins).mean())}
+    if has_bins:
+        return accuracy
     error, large = y_pred - volume, volume >= np.quantile(volume, 0.75)
     return {
+        **accuracy,
         "score": float(np.sqrt(np.mean(error**2))),
-        "accuracy": accuracy(bins, one_hot(y_pred[:, 0])),
         "bias": float(error.mean() / volume.std()),
         "bias_large": float(error[large].mean() / volume.std()),
     }

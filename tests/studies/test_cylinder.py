@@ -14,6 +14,7 @@ from competition.task import Task
 from models.config import CustomStage
 from models.registry import build_stage
 from models.stage import Context
+from studies.config import STUDIES, load_study
 from studies.cylinder import cylinders, stages
 from studies.cylinder.stages import Array
 
@@ -21,14 +22,16 @@ N_ROWS = 60
 STAGES = Path(stages.__file__)
 
 
-def fitted(folder: Path, kind: str, where: str, rate: float, seed: int = 0, n_targets: int = 1) -> tuple[Array, dict]:
+def fitted(
+    folder: Path, kind: str, where: str, rate: float, seed: int = 0, in_bins: bool = False
+) -> tuple[Array, dict]:
     """Predictions of the training rows, and what the job measured."""
     table = cylinders.draw(N_ROWS, seed=3)
-    volume = table[["volume"]].to_numpy()
-    y = volume if n_targets == 1 else cylinders.one_hot(volume[:, 0])
+    y = table[["volume"]].to_numpy()
+    y = np.digitize(y, cylinders.EDGES).astype(float) if in_bins else y
     rows = Rows([str(i) for i in range(N_ROWS)], table[["radius", "height"]], y)
     settings = {"where": where, "rate": rate, "epochs": 2, "learning_rate": 1e-3, "passes": 2}
-    task = Task([f"y{i}" for i in range(n_targets)])
+    task = Task(["y"], None, "multiclass", list("abcdefgh")) if in_bins else Task(["y"])
     context = Context([], [], ["radius", "height"], [], task, seed, STAGES.parent)
     stage = build_stage(CustomStage(kind="custom", code=f"{STAGES}:{kind}", settings=settings), context)
     folder.mkdir()
@@ -43,13 +46,12 @@ def test_the_committed_tables_are_what_the_module_writes(tmp_path: Path, monkeyp
     assert {path.name: path.read_bytes() for path in (tmp_path / "data").iterdir()} == committed
 
 
-def test_a_volume_is_one_in_the_column_of_its_bin_and_each_bin_has_about_an_eighth() -> None:
-    assert cylinders.one_hot(np.array([4.0, 4.2, 30.0])).argmax(axis=1).tolist() == [0, 1, 7]
-    y_true, y_pred = np.eye(3)[[0, 1, 2, 2]], np.array([[5, 3, 2], [4, 3, 3], [1, 2, 7], [3, 6, 1]])
-    assert cylinders.accuracy(y_true, y_pred) == 0.5
+def test_volumes_are_exact_and_each_bin_of_the_study_has_about_an_eighth() -> None:
     table = cylinders.draw(2000, seed=0)
     assert np.allclose(table.volume, np.pi * table.radius**2 * table.height)
-    assert np.abs(cylinders.one_hot(table.volume.to_numpy()).mean(axis=0) - 1 / 8).max() < 0.02
+    assert load_study(STUDIES / "cylinder.yaml", "full").data["bins"].cuts == cylinders.EDGES
+    shares = np.bincount(np.digitize(table.volume, cylinders.EDGES)) / len(table)
+    assert len(shares) == 8 and np.abs(shares - 1 / 8).max() < 0.02
 
 
 def test_a_picture_shows_a_disc_of_the_radius_as_bright_as_the_height() -> None:
@@ -101,7 +103,7 @@ def test_dropout_before_the_last_layer_alone_shifts_what_it_reads_as_the_formula
 
 
 def test_bins_are_predicted_as_probabilities(tmp_path: Path) -> None:
-    y_pred, measures = fitted(tmp_path / "job", "Mlp", "last", 0.2, n_targets=8)
+    y_pred, measures = fitted(tmp_path / "job", "Mlp", "last", 0.2, in_bins=True)
     assert y_pred.shape == (N_ROWS, 8)
     assert np.allclose(y_pred.sum(axis=1), 1) and (y_pred >= 0).all()
     assert 0 <= measures["accuracy_evaluation"] <= 1
