@@ -89,7 +89,8 @@ def quadratic_kappa(counts: Array) -> Array:
 
 def log_losses(y_true: Array, y_pred: Array) -> Array:
     """Minus the logarithm of the probability of each row's class, (n_rows,)."""
-    return -np.log(np.clip(_of_truth(y_true, y_pred), LEAST, None))
+    both = np.column_stack([1 - y_pred, y_pred]) if y_pred.ndim == 1 else y_pred
+    return -np.log(np.clip(both[np.arange(len(y_true)), y_true.astype(int)], LEAST, None))
 
 
 def squared_errors(y_true: Array, y_pred: Array) -> Array:
@@ -102,33 +103,21 @@ def squared_errors(y_true: Array, y_pred: Array) -> Array:
     return ((y_pred - np.eye(y_pred.shape[1])[y_true.astype(int)]) ** 2).sum(axis=1)
 
 
-def _of_truth(y_true: Array, y_pred: Array) -> Array:
-    if y_pred.ndim == 1:
-        return np.where(y_true == 1, y_pred, 1 - y_pred)
-    return y_pred[np.arange(len(y_true)), y_true.astype(int)]
-
-
 def _one_against_rest(score: Callable[[Array, Array], float], y_true: Array, y_pred: Array) -> float:
-    """Of two classes the score itself; of several its mean over those that there are, each against all others."""
-    if y_pred.ndim == 1:
-        return score(y_true, y_pred)
-    there = [c for c in range(y_pred.shape[1]) if 0 < (y_true == c).sum() < len(y_true)]
-    return float(np.mean([score((y_true == c).astype(np.float64), y_pred[:, c]) for c in there] or [np.nan]))
+    """Score of class 1 of two, or mean over several, each against all others; NaN where there is one class alone."""
+    columns = [(1, y_pred)] if y_pred.ndim == 1 else enumerate(y_pred.T)
+    truths = [(y_true == number, column) for number, column in columns]
+    return float(np.mean([score(*pair) for pair in truths if 0 < pair[0].sum() < len(y_true)] or [np.nan]))
 
 
-def _area(y_true: Array, y_pred: Array) -> float:
+def _area(positive: Array, y_pred: Array) -> float:
     _, place, counts = np.unique(y_pred, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    n, positives = len(y_true), float(y_true.sum())
-    if positives in (0, n):
-        return float("nan")
-    return float((ranks[y_true == 1].sum() - positives * (positives + 1) / 2) / (positives * (n - positives)))
+    ranks, n = (np.cumsum(counts) - (counts - 1) / 2)[place], float(positive.sum())
+    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(positive) - n)))
 
 
-def _precision(y_true: Array, y_pred: Array) -> float:
-    if not 0 < y_true.sum() < len(y_true):
-        return float("nan")
-    return float(import_module("sklearn.metrics").average_precision_score(y_true, y_pred))
+def _precision(positive: Array, y_pred: Array) -> float:
+    return float(import_module("sklearn.metrics").average_precision_score(positive, y_pred))
 
 
 roc_auc = partial(_one_against_rest, _area)

@@ -49,8 +49,9 @@ def _each_once(values: list[Any]) -> list[Any]:
     return values
 
 
-N_CLASSES: dict[ProblemType, Literal["no", "two", "two or more"]] = {
-    "regression": "no", "binary": "two", "multilabel": "two", "multiclass": "two or more", "ordinal": "two or more",
+N_CLASSES: dict[ProblemType, tuple[str, range]] = {
+    "regression": ("no", range(1)), "binary": ("two", range(2, 3)), "multilabel": ("two", range(2, 3)),
+    "multiclass": ("two or more", range(2, 10_000)), "ordinal": ("two or more", range(2, 10_000)),
 }  # fmt: skip
 GivenPath = Annotated[Path, AfterValidator(_beside_yaml)]
 """A file or folder that a YAML names, relative to the YAML. `validate` makes it absolute; nothing else does."""
@@ -63,8 +64,8 @@ ClassName = Annotated[str, BeforeValidator(lambda label: class_name(str(label)))
 
 
 GONE = dict.fromkeys(
-    ("reinitialise_layers", "token_order", "atom_features", "freeze", "average_epochs"),
-    "this key is gone, as no measurement spoke for it; leave it out",
+    ("reinitialise_layers", "token_order", "atom_features", "freeze", "average_epochs", "unembeddable"),
+    "this key is gone; leave it out",
 ) | {"regressor": "this key is now called estimator"}
 """Keys of earlier versions, and what to do instead."""
 
@@ -197,11 +198,11 @@ class CompetitionConfig(StrictModel):
             yield f"group is {self.group!r}, and must not be the id, a target or a numeric column"
 
     def _mistakes_in_classes(self) -> Iterator[str]:
-        kind, needed = f"problem_type {self.problem_type}", N_CLASSES[self.problem_type]
+        kind, (needed, allowed) = f"problem_type {self.problem_type}", N_CLASSES[self.problem_type]
         n_targets, n_classes, n_in_sample = len(self.targets), len(self.classes), len(self.columns_in_sample)
         if n_targets > 1 and self.problem_type not in ("regression", "multilabel"):
             yield f"{kind} has one target, and targets names {n_targets}; several of two classes are multilabel"
-        if n_classes < 2 if needed == "two or more" else n_classes != {"no": 0, "two": 2}[needed]:
+        if n_classes not in allowed:
             found = f"{n_classes} ({', '.join(self.classes[:5])}{', ...' * (n_classes > 5)})" if n_classes else "none"
             yield f"{kind} takes {needed} classes, and classes, or where it is unset the training labels, are {found}"
         per_class = n_classes if n_targets == 1 else 0
@@ -239,9 +240,11 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping of a node."""
-        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} stands twice", node.start_mark)
+        keys = {key: key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"}
+        if twice := [key for key, name in keys.items() if list(keys.values()).count(name) > 1]:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {twice[0].value!r} stands twice", twice[-1].start_mark
+            )
         return super().construct_mapping(node, deep)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,17 +38,16 @@ def with_extra_rows(
         table = _read(extra, config, label_names)
         labels = {name: parse_labels(table, name, config, extra.file) for name in label_names}
         clean, unreadable = clean_inputs(table, lenient, extra.file, in_train=True)
-        clean = clean.assign(**labels, **{EXTRA: 1, WEIGHT: extra.weight})
+        clean = pd.concat([clean, pd.DataFrame(labels)], axis=1).assign(**{EXTRA: 1, WEIGHT: extra.weight})
         if config.group and config.group not in clean:
             clean[config.group] = ""  # of no group: these rows are in no fold
         clean[[name for name in (TIME, FOLD) if name in train]] = np.nan
         unusable = unreadable | clean[config.targets].isna().all(axis=1)
         in_test = clean[INPUT_KEY].isin(test[INPUT_KEY]) & ~unusable
         kept = clean[~unusable & ~in_test].assign(**{config.id: lambda t, i=i: [f"extra{i}_{n}" for n in t.index]})
-        if extra.check_units:
-            require = _require_same_units if config.problem_type in ("regression", "ordinal") else _require_same_labels
-            for name in config.targets:
-                require(kept.dropna(subset=name), train.dropna(subset=name), name, extra)
+        for name in config.targets if extra.check_units else []:
+            of_numbers = config.problem_type in ("regression", "ordinal")
+            _require_alike(kept.dropna(subset=name), train.dropna(subset=name), name, extra.file, of_numbers)
         name = extra.file.name if extra.file.name not in found else str(extra.file)
         found[name] = {"used": len(kept), "in_test": int(in_test.sum()), "unusable": int(unusable.sum())}
         tables.append(kept[tables[0].columns])
@@ -72,36 +72,30 @@ def _read(extra: ExtraTrain, config: CompetitionConfig, label_names: list[str]) 
     return table.assign(**{config.id: [f"row {number}" for number in raw.index]})
 
 
-def _require_same_labels(theirs: pd.DataFrame, ours: pd.DataFrame, name: str, settings: ExtraTrain) -> None:
-    """Check that shared inputs have mostly the same classes."""
-    first = [table.groupby(INPUT_KEY)[name].first() for table in (theirs, ours)]
-    shared = pd.concat(first, axis=1, join="inner", keys=["theirs", "ours"])
-    same = (shared["theirs"] == shared["ours"]).mean()
-    if len(shared) >= SHARED_ROWS and same < AGREE:
-        raise DataError(
-            f"extra_train {settings.file}: the labels of {name!r} seem to mean something else than the competition's: "
-            f"of {len(shared)} shared inputs {same:.0%} have the same one. Correct the column, or set check_units: "
-            "false."
-        )
-
-
-def _require_same_units(theirs: pd.DataFrame, ours: pd.DataFrame, name: str, settings: ExtraTrain) -> None:
-    """Check that the labels of shared inputs agree, or where these are few, that the extra ones lie among ours."""
+def _require_alike(theirs: pd.DataFrame, ours: pd.DataFrame, name: str, file: Path, of_numbers: bool) -> None:
+    """Check that shared inputs have mostly the same classes, or like numbers; where they are few, that the extra
+    numbers lie among ours.
+    """
     deviation = ours[name].std() if ours[name].nunique() > 1 else 1.0
     medians = [table.groupby(INPUT_KEY)[name].median() for table in (theirs, ours)]
     shared = pd.concat(medians, axis=1, join="inner", keys=["theirs", "ours"])
-    if len(shared) >= SHARED_ROWS:
+    n = len(shared)
+    seem = f"be in other units than the competition's, whose standard deviation is {deviation:.3g}"
+    if not of_numbers:
+        same, seem = (shared["theirs"] == shared["ours"]).mean(), "mean something else than the competition's"
+        gap, wrong = 0.0, n >= SHARED_ROWS and same < AGREE
+        found = f"of {n} shared inputs {same:.0%} have the same one. Correct"
+    elif n >= SHARED_ROWS:
         gap, ratio = (shared["theirs"] - shared["ours"]).abs().median(), shared["theirs"].std() / shared["ours"].std()
-        found = f"on {len(shared)} shared inputs they differ by {gap:.3g}, and deviate {ratio:.3g} times as much"
+        found = f"on {n} shared inputs they differ by {gap:.3g}, and deviate {ratio:.3g} times as much. Convert"
         wrong = shared["theirs"].corr(shared["ours"]) > LIKE and not RATIOS[0] < ratio < RATIOS[1]
     else:
         middle, low, high = theirs[name].median(), ours[name].min(), ours[name].max()
         gap, wrong = max(low - middle, middle - high), False
-        found = f"their median is {middle:.3g}, and ours are from {low:.3g} to {high:.3g}"
+        found = f"their median is {middle:.3g}, and ours are from {low:.3g} to {high:.3g}. Convert"
     if wrong or gap > deviation:
         raise DataError(
-            f"extra_train {settings.file}: the labels of {name!r} seem to be in other units than the competition's, "
-            f"whose standard deviation is {deviation:.3g}: {found}. Convert the column, or set check_units: false."
+            f"extra_train {file}: the labels of {name!r} seem to {seem}: {found} the column, or set check_units: false."
         )
 
 

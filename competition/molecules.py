@@ -7,7 +7,7 @@ from functools import cache
 
 from rdkit import Chem, RDLogger
 
-RDLogger.DisableLog("rdApp.*")  # our messages name the row instead
+RDLogger.DisableLog("rdApp.*")  # for all rooms; our messages name the row, or the status, instead
 
 
 @cache  # tables are read again and again, and parsing is slow

@@ -15,7 +15,7 @@ from competition import clean, command
 from competition.classes import class_numbers
 from competition.clean import check_ids, listed, parse_labels, parse_numbers, refuse
 from competition.config import CompetitionConfig, find_config, load_competition, require_own_products
-from competition.errors import DataError, SubmissionError
+from competition.errors import ConfigError, DataError, SubmissionError
 from competition.extra import with_extra_rows, with_features
 from competition.files import as_json, as_parquet, read_text_table, write_atomically
 from competition.metrics import top_of
@@ -51,9 +51,10 @@ def prepare(config: CompetitionConfig) -> Prepared:
     unlabelled = [name for name in labels if train[name].isna().all()]
     if unlabelled:
         raise DataError(f"{config.train} has no label at all for {', '.join(unlabelled)}; take it out of the YAML.")
+    with_classes = config.targets if config.classes else []
     counts = {
         name: {each: int((train[name] == number).sum()) for number, each in enumerate(config.classes)}
-        for name in config.targets
+        for name in with_classes
     }
     unseen = [each for each in config.classes if not any(of_target[each] for of_target in counts.values())]
     if unseen and not config.holdout_of:  # whose only row of a class may be kept out
@@ -61,8 +62,12 @@ def prepare(config: CompetitionConfig) -> Prepared:
             f"{config.train} has no row of {listed(unseen)}, which competition.classes names. Take it out, or correct "
             "the labels."
         )
-
+    problem: str = config.problem_type if config.classes else ""
+    if problem in ("binary", "multilabel"):
+        problem += f", where {config.classes[1]!r} is the positive class"
     none = canonical_smiles(config.empty_smiles or "")
+    if config.empty_smiles and none is None:
+        raise ConfigError(f"competition.empty_smiles, {config.empty_smiles!r}, is no valid SMILES. Correct it.")
     report: dict[str, Any] = {
         "n_train": len(train),
         "n_test": len(test),
@@ -75,8 +80,9 @@ def prepare(config: CompetitionConfig) -> Prepared:
         "test_rows_whose_input_is_in_train": int(test[INPUT_KEY].isin(train[INPUT_KEY]).sum()),
         "constant_columns": [name for name in config.inputs if train[name].nunique(dropna=False) == 1],
         "constant_targets": [name for name in config.targets if train[name].nunique() == 1],
-        "classes": {name: found for name, found in counts.items() if found},
-        "problem": _problem(config),
+        "classes": counts,
+        "problem": problem,
+        "blanks_around_labels": {name: int((raw[name] != raw[name].str.strip()).sum()) for name in with_classes},
         "targets_of_0_and_1": [
             name for name in config.targets if not config.classes and set(train[name].dropna()) == {0, 1}
         ],
@@ -84,13 +90,6 @@ def prepare(config: CompetitionConfig) -> Prepared:
     if config.extra_train:
         train, report["extra_train"] = with_extra_rows(train, test, config)
     return Prepared(with_features(train, config), test, sample, report)
-
-
-def _problem(config: CompetitionConfig) -> str:
-    if not config.classes:
-        return ""
-    positive = config.problem_type in ("binary", "multilabel")
-    return config.problem_type + (f", where {config.classes[1]!r} is the positive class" if positive else "")
 
 
 def prepare_test(config: CompetitionConfig, file: Path) -> tuple[pd.DataFrame, list[str], list[str]]:
@@ -151,6 +150,7 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test_ids: list
 MOST_COUNTED = 20  # classes
 WORDS = {
     "problem": "problem_type {}",
+    "blanks_around_labels": "labels with blanks around them, which are read and written without: {}",
     "duplicates_in_train": "{} training rows repeat the input of an earlier one (they share its fold)",
     "test_rows_whose_input_is_in_train": "{} test rows have an input that is in the training table, too",
     "ids_in_train_and_test": "{} ids stand in both tables",

@@ -128,7 +128,7 @@ def spread_out(groups: Numbers, y: pd.DataFrame, n_folds: int, state: int) -> Nu
     """
     from scipy.sparse import coo_array
 
-    cells = y.assign(row=0).set_axis(range(y.shape[1] + 1), axis=1).melt()  # a last label that all rows have
+    cells = pd.DataFrame(np.column_stack([y, np.zeros(len(y))])).melt()  # a last label that all rows have
     labels = cells.groupby(["variable", "value"], dropna=False).ngroup()
     ones, places = np.ones(len(cells), dtype=np.int64), (np.tile(groups, y.shape[1] + 1), labels)
     counts = coo_array((ones, places)).tocsr()  # (n_groups, n_labels)

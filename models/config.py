@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from competition.config import GivenPath, StrictModel, UserCode, read_yaml, validate
 from competition.metrics import ProblemType
@@ -44,11 +45,6 @@ class FileStage(Stage):
     pseudo_labels: None = None
     class_weights: Literal["none"] = "none"
     ordinal: Literal["regression"] = "regression"
-
-    @property
-    def can_label(self) -> bool:
-        """Their test predictions may come from models that saw the labels of any fold."""
-        return False
 
 
 class CustomStage(Stage):
@@ -136,15 +132,13 @@ class TreesStage(FeatureStage):
         """Those that learn classes of a problem type, the default first; none of numbers."""
         return {"regression": (), "multiclass": self.of_several}.get(learns, self.of_two)
 
-    def mistakes(self, learns: ProblemType) -> list[str]:
+    def mistakes(self, learns: ProblemType) -> Iterator[str]:
         """With an objective of another problem type, too."""
-        known, found = self.objectives(learns), super().mistakes(learns)
-        if self.objective and (
-            self.objective not in known if known else self.objective in self.of_two + self.of_several
-        ):
+        yield from super().mistakes(learns)
+        known, own = self.objectives(learns), self.objective
+        if own and (own not in known if known else own in self.of_two + self.of_several):
             needed = f"classes of problem_type {learns} need {' or '.join(known)}" if known else "numbers need another"
-            found.append(f"parameters: the objective {self.objective} does not fit; {needed}")
-        return found
+            yield f"parameters: the objective {own} does not fit; {needed}"
 
 
 class LightgbmStage(TreesStage):
@@ -188,27 +182,19 @@ class EstimatorStage(Stage):
     parameters: dict[str, Any] = {}
     """Its own settings, by scikit-learn's names, where they differ from scikit-learn's defaults."""
 
-    @model_validator(mode="after")
-    def _can_be_built(self) -> Self:
-        from models.estimators import build_estimator
-
-        if self.estimator:
-            build_estimator(self.estimator, self.parameters, seed=0)
-        return self
-
     def named(self, learns: ProblemType) -> str:
         """The estimator of what the stage learns."""
         return self.estimator or (self.usual_regressor if learns == "regression" else "LogisticRegression")
 
-    def mistakes(self, learns: ProblemType) -> list[str]:
-        """With an estimator of the other kind, or parameters that the usual one does not have, too."""
+    def mistakes(self, learns: ProblemType) -> Iterator[str]:
+        """With an estimator that there is not, or is of the other kind, or does not have the parameters, too."""
         from models.estimators import build_estimator
 
+        yield from super().mistakes(learns)
         try:
             build_estimator(self.named(learns), self.parameters, seed=0, classes=learns != "regression")
         except ValueError as error:
-            return [*super().mistakes(learns), f"estimator: {error} (this stage learns {learns})"]
-        return super().mistakes(learns)
+            yield f"estimator: {' '.join(str(error).split())} (this stage learns {learns})"
 
 
 class EmbeddingStage(TextStage, EstimatorStage):
@@ -234,7 +220,9 @@ class SklearnStage(FeatureStage, EstimatorStage):
 
 
 def _labels_come_from_stages_that_can_give_them(stages: dict[str, Any]) -> dict[str, Any]:
-    allowed = [name for name, stage in stages.items() if stage.can_label]
+    """The model of a fold must not know a label of that fold, as those of a file may."""
+    trained = {name: stage for name, stage in stages.items() if stage.kind != "file" and not stage.pseudo_labels}
+    allowed = [name for name, stage in trained.items() if getattr(stage, "keep", "last") == "last"]
     named = {name: stage.pseudo_labels.of for name, stage in stages.items() if stage.pseudo_labels}
     if wrong := [f"{source} (of {name})" for name, of in named.items() for source in of if source not in allowed]:
         raise ValueError(

@@ -40,19 +40,15 @@ OF_NUMBERS, OF_CLASSES = (
 )
 
 
-def build_estimator(name: str, parameters: dict[str, Any], seed: int, classes: bool | None = None) -> Any:
-    """A regressor or classifier of scikit-learn, not fitted, with the seed where it takes one.
+def build_estimator(name: str, parameters: dict[str, Any], seed: int, classes: bool = False) -> Any:
+    """A regressor of scikit-learn, or of `classes` a classifier, not fitted, with the seed where it takes one.
 
     A Gaussian process has no useful kernel by default; it gets a length scale and a noise to find by likelihood.
-
-    Args:
-        classes: whether it has to be a classifier or, if not, a regressor; None: either.
 
     Raises:
         ValueError: there is none of that name, or a parameter is wrong.
     """
-    known = {None: OF_NUMBERS | OF_CLASSES, False: OF_NUMBERS, True: OF_CLASSES}[classes]
-    what = {None: "estimator", False: "regressor", True: "classifier with predict_proba"}[classes]
+    known, what = (OF_CLASSES, "classifier with predict_proba") if classes else (OF_NUMBERS, "regressor")
     _require_known(name, known, f"scikit-learn has no {what} {name}")
     found = _class(name)()
     settings = found.get_params(deep=False)
@@ -66,7 +62,7 @@ def build_estimator(name: str, parameters: dict[str, Any], seed: int, classes: b
     found.set_params(**{key: value for key, value in ours.items() if key in settings})
     found.set_params(**parameters)
     found._validate_params()  # scikit-learn would do so first in fit, hours later
-    if name in OF_CLASSES and not hasattr(found, "predict_proba"):
+    if classes and not hasattr(found, "predict_proba"):
         raise ValueError(f"{name} has no predict_proba with these parameters; SGDClassifier has it with loss: log_loss")
     return found
 

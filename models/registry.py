@@ -49,7 +49,7 @@ def learned_task(config: Stage, task: Task) -> Task:
         if config.ordinal == "cumulative":
             above = [f"{task.targets[0]}>{grade}" for grade in task.classes[:-1]]
             learns = replace(learns, problem_type="multilabel", targets=above, classes=["0", "1"])
-    mistakes = config.mistakes(learns.problem_type)
+    mistakes = list(config.mistakes(learns.problem_type))
     if config.ordinal == "cumulative" and task.problem_type != "ordinal":
         mistakes.append(f"ordinal is of ordered grades, and problem_type is {task.problem_type}; leave it out")
     if mistakes:

@@ -5,6 +5,7 @@ What is measured behind a default stands in docs/stages.md and docs/evidence.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StrictBool, model_validator
@@ -21,6 +22,8 @@ Mask = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 Feature = Literal["morgan", "avalon", "erg", "maccs", "descriptors", "maplight"]
+CLASS_WEIGHTS = ("is_unbalance", "unbalance", "scale_pos_weight", "class_weights", "auto_class_weights", "class_weight")
+"""How LightGBM, CatBoost and scikit-learn call what makes classes weigh differently."""
 
 
 class PseudoLabels(StrictModel):
@@ -57,25 +60,17 @@ class Stage(StrictModel):
     prediction is the mean grade in both."""
 
     @property
-    def sees_test_inputs(self) -> bool:
-        """Whether a job reads the inputs of test rows: they are in its key, and every table says so."""
-        return self.pseudo_labels is not None
+    def bends_probabilities(self) -> bool:
+        """Whether classes weigh differently, here or by a parameter of the library's own: every table says so."""
+        return self.class_weights != "none" or any(getattr(self, "parameters", {}).get(name) for name in CLASS_WEIGHTS)
 
-    @property
-    def can_label(self) -> bool:
-        """Whether pseudo-labels may come from it: the model of a fold must not know a label of that fold."""
-        return self.pseudo_labels is None
-
-    def mistakes(self, learns: ProblemType) -> list[str]:
+    def mistakes(self, learns: ProblemType) -> Iterator[str]:
         """Which settings do not go with what the stage learns, which is never ordinal: a sentence for each."""
-        classes = learns != "regression"
-        wrong = {
-            "target_transform is of numbers, and this stage learns classes; leave it out":
-                classes and self.target_transform != "none",
-            "class_weights is of classes, and this stage learns numbers; leave it out (grades are classes with "
-            "ordinal: cumulative)": not classes and self.class_weights != "none",
-        }  # fmt: skip
-        return [message for message, is_wrong in wrong.items() if is_wrong]
+        if learns != "regression" and self.target_transform != "none":
+            yield "target_transform is of numbers, and this stage learns classes; leave it out"
+        if learns == "regression" and self.class_weights != "none":
+            grades = "(grades are classes with ordinal: cumulative)"
+            yield f"class_weights is of classes, and this stage learns numbers; leave it out {grades}"
 
 
 class LinearHead(StrictModel):
@@ -191,27 +186,20 @@ class NeuralStage(Stage):
             raise ValueError("a refit on all rows has no held-out fold; set keep: last and monitor: none")
         return self
 
-    def mistakes(self, learns: ProblemType) -> list[str]:
+    def mistakes(self, learns: ProblemType) -> Iterator[str]:
         """With a loss of another problem type, and smoothing where there are no classes or the loss is yours, too."""
+        yield from super().mistakes(learns)
         own, users = LOSS_OF_CLASSES.get(learns), ":" in (self.loss or "")
         fits = self.loss == own if own else self.loss not in LOSS_OF_CLASSES.values()
-        wrong = {
-            f"loss: {self.loss} is not for what this stage learns ({learns}); leave it out, for {own or 'mse'}":
-                not (fits or users or self.loss is None),
-            "label_smoothing is of the cross-entropy of classes, and this stage has another loss; leave it out":
-                self.label_smoothing > 0 and (users or not own),
-        }  # fmt: skip
-        return super().mistakes(learns) + [message for message, is_wrong in wrong.items() if is_wrong]
+        if self.loss and not (fits or users):
+            yield f"loss: {self.loss} is not for what this stage learns ({learns}); leave it out, for {own or 'mse'}"
+        if self.label_smoothing and (users or not own):
+            yield "label_smoothing is of the cross-entropy of classes, and this stage has another loss; leave it out"
 
     @property
     def reads_held_out(self) -> bool:
         """Whether a job needs the labels of its held-out fold, to choose an epoch or to write their loss."""
         return self.keep == "best_on_held_out" or self.monitor == "held_out"
-
-    @property
-    def can_label(self) -> bool:
-        """Not with an epoch that was chosen on the held-out labels."""
-        return super().can_label and self.keep == "last"
 
 
 class MoleculeStage(NeuralStage):
@@ -240,9 +228,6 @@ class ConformerStage(MoleculeStage):
     """What becomes of '*', the open ends of a polymer's repeat unit. keep: an atom of unknown kind, which has no MMFF.
     cap: carbon. cyclic_dimer: two units joined head to tail both ways (three, where both ends are at one atom);
     molecules without exactly two single-bonded ends are capped."""
-    unembeddable: Literal["flat", "error"] = "flat"
-    """Where RDKit finds no 3-D coordinates: take 2-D ones, as Uni-Mol did, and say how many and which; or stop before
-    any job starts."""
     epochs: Number = 15
     batch_size: Number = 16
     learning_rate: Rate = 1e-3
@@ -258,7 +243,7 @@ class ConformerStage(MoleculeStage):
     @property
     def conformer_settings(self) -> dict[str, Any]:
         """The arguments of `models.inputs.conformers.conformer_cache`."""
-        return self.model_dump(include={"conformers", "fragments", "repeat_units", "unembeddable"})
+        return self.model_dump(include={"conformers", "fragments", "repeat_units"})
 
 
 class UnimolStage(ConformerStage):
@@ -392,8 +377,3 @@ class BertStage(TextStage, NeuralStage):
         if self.pretrain_on == "all_inputs" and not self.pretrain_epochs:
             raise ValueError("pretrain_on all_inputs needs pretrain_epochs above 0")
         return self
-
-    @property
-    def sees_test_inputs(self) -> bool:
-        """With pretrain_on: all_inputs, too."""
-        return super().sees_test_inputs or self.pretrain_on == "all_inputs"

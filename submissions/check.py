@@ -116,8 +116,8 @@ def _check_stage(
     said = stage.kind + (f" from {weights}" if weights else "")
     if weights in WEIGHT_SETS and (labels := WEIGHT_SETS[weights].labels):
         said += f" ({labels}: check that they are not this competition's)"
-    if balanced and (ours := named_metric(competition.metric)) and ours.of_row:
-        said += f"; class_weights bends probabilities, which {ours.name} scores"
+    if stage.bends_probabilities and (ours := named_metric(competition.metric)) and ours.of_row:
+        said += f"; it weighs classes, which bends the probabilities that {ours.name} scores"
     mark = check_predictions(stage, competition, prepared, folds) if isinstance(stage, FileStage) else None
     return said + (f"; {mark}: {FOLD_MARKS[mark]}" if mark else "")
 

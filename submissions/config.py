@@ -32,7 +32,7 @@ class StackRegressor(StrictModel):
     def _is_known(self) -> Self:
         from models.estimators import build_estimator
 
-        build_estimator(self.name, self.parameters, seed=0, classes=False)
+        build_estimator(self.name, self.parameters, seed=0)
         return self
 
 

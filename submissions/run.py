@@ -309,7 +309,7 @@ def _manifest(run: Run) -> dict[str, Any]:
             "saw test inputs": getattr(stage, "pretrain_on", None) == "all_inputs",
             "pseudo-labels": stage.pseudo_labels is not None,
             "refit": stage.final_fit != "folds",
-            "class weights": stage.class_weights == "balanced",
+            "class weights": stage.bends_probabilities,
         }
         if stage.kind == "file":
             theirs = jobs[0].folder / COPY_OF_OOF

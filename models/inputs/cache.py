@@ -34,7 +34,6 @@ class Cache:
 
     compute: keys -> for each an array and a status word; it must depend on the keys and the settings alone.
     settings: all that changes what `compute` gives; RDKit's version and the code of `compute` are added.
-    check: raises for status words, by key, that its stage cannot take; None takes all.
     per_shard: keys that a worker computes at a time: some seconds of work, all that a kill can lose.
     gpu: whether a worker with a GPU computes them faster.
     """
@@ -43,7 +42,6 @@ class Cache:
     name: str
     settings: dict[str, Any]
     compute: Callable[[list[str]], Iterable[tuple[Array, str]]]
-    check: Callable[[dict[str, str]], None] | None = None
     per_shard: int = 100
     gpu: bool = False
 
@@ -99,6 +97,4 @@ class Cache:
         missing = sorted(wanted - found.keys())
         for start in range(0, len(missing), self.per_shard):
             found |= self.compute_shard(missing[start : start + self.per_shard])
-        if self.check is not None:
-            self.check({key: word for key, (_, word) in found.items()})
         return [found[key][0] for key in keys], [found[key][1] for key in keys]

@@ -15,30 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rdkit import Chem, RDLogger
+from rdkit import Chem
 from rdkit.Chem import AllChem, rdDepictor, rdDistGeom
 
-from competition.clean import listed
-from competition.errors import DataError
 from models.inputs.cache import Array, Cache
-
-RDLogger.DisableLog("rdApp.*")  # failures are counted by status instead
 
 SEED = 42  # of the embedding, as in unimol_tools; a molecule has the same conformers in the whole project
 EMBED_ATTEMPTS = 10
 MMFF_ITERATIONS = 200
 
 
-def conformer_cache(root: Path, conformers: int, fragments: str, repeat_units: str, unembeddable: str) -> Cache:
+def conformer_cache(root: Path, **settings: Any) -> Cache:
     """Cache of conformers: arrays (n_atoms, 1 + 3 * conformers), hydrogens included.
 
-    Columns are the atomic number, then the coordinates in angstrom of each conformer. The last four arguments are
-    settings of `models.settings.ConformerStage`. A flat molecule is stored whatever `unembeddable` says, so that to
-    set it anew computes nothing again.
+    Columns are the atomic number, then the coordinates in angstrom of each conformer. The settings are conformers,
+    fragments and repeat_units of `models.settings.ConformerStage`.
     """
-    settings = {"conformers": conformers, "fragments": fragments, "repeat_units": repeat_units}
-    refuse = refuse_flat if unembeddable == "error" else None
-    return Cache(root, "conformers", settings, partial(_computed, settings), refuse)
+    return Cache(root, "conformers", settings, partial(_computed, settings))
 
 
 def _computed(settings: dict[str, Any], smiles: list[str]) -> list[tuple[Array, str]]:
@@ -49,16 +42,6 @@ def _computed(settings: dict[str, Any], smiles: list[str]) -> list[tuple[Array, 
 def select(conformers: Array, number: int) -> Array:
     """One conformer, (n_atoms, 4), of an array of the cache."""
     return conformers[:, [0, 3 * number + 1, 3 * number + 2, 3 * number + 3]]
-
-
-def refuse_flat(statuses: dict[str, str]) -> None:
-    """Refuse molecules without 3-D coordinates, by SMILES and status."""
-    if flat := sorted(smiles for smiles, status in statuses.items() if status == "flat"):
-        raise DataError(
-            f"{len(flat)} of {len(statuses)} molecules have no 3-D conformer: {listed(flat)}. Set the stage's "
-            "unembeddable: flat to give them 2-D coordinates, or for salts fragments: largest, or for '*' "
-            "repeat_units: cap."
-        )
 
 
 def prepared(smiles: str, fragments: str, repeat_units: str) -> Chem.Mol:

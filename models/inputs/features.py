@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rdkit import Chem, RDLogger
+from rdkit import Chem
 from rdkit.Avalon import pyAvalonTools
 from rdkit.Chem import Descriptors, MACCSkeys, rdReducedGraphs
 from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
@@ -16,8 +16,6 @@ from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 from models.inputs.cache import Array, Cache
 from models.settings import Stage
 from models.stage import Context
-
-RDLogger.DisableLog("rdApp.*")  # a descriptor that fails is NaN, which trees take
 
 LARGEST = 1e6  # a descriptor such as Ipc grows without bound and would be infinite as float32
 MAPLIGHT = ("morgan", "avalon", "erg", "descriptors")

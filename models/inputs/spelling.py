@@ -11,11 +11,10 @@ import random
 import re
 from collections.abc import Iterable
 
-from rdkit import Chem, RDLogger
+from rdkit import Chem
 
 from competition.files import derive_seed
 
-RDLogger.DisableLog("rdApp.*")  # a text that is no SMILES is left as it is
 ANY_SPELLING = "()/\\123456789%10%11%12"
 """Branches, bond directions and ring numbers: tokens that the canonical spelling of a molecule may do without."""
 

@@ -16,7 +16,7 @@ from models.registry import shared_caches
 def cache_items(
     competition: CompetitionConfig, stage: Any, paths: Paths, rows: list[Rows], planned: set[tuple[str, str]]
 ) -> tuple[list[Item], frozenset[str]]:
-    """Items that fill the caches of one stage, and show it what came out where it may refuse that; their groups.
+    """Items that fill the caches of one stage, and their groups.
 
     Args:
         planned: cache and key of all that items of other stages compute; what these compute is added.
@@ -31,10 +31,6 @@ def cache_items(
             if part := [key for key in keys[start : start + cache.per_shard] if key in missing]:
                 items.append(Item(fill, (cache, part), gpu=cache.gpu, group=group, alike=group))
         groups.add(group)
-        if cache.check is not None:
-            check = f"a look at {group}"
-            items.append(Item(cache.load, (keys,), group=check, alike=check, after=frozenset([group])))
-            groups.add(check)
     return items, frozenset(groups)
 
 

@@ -22,6 +22,7 @@ from competition.config import find_config, load_competition
 from competition.durations import in_words
 from competition.errors import DataError
 from competition.files import read_json, table_digest
+from competition.metrics import METRICS
 from competition.paths import Paths
 from competition.tables import Rows, read_rows
 from competition.task import metric_of, task_of
@@ -69,6 +70,8 @@ def train(
     competition, paths = todo.competition, todo.paths
     rows, test = read_rows(paths.train, competition, labelled=True), read_rows(paths.test, competition, labelled=False)
     folds, metric, task = read_folds(paths.folds, rows.ids), metric_of(competition), task_of(competition)
+    if task.decides and task.has_probabilities:  # decisions are tuned by the blend, on all folds
+        metric, task = METRICS["log_loss"], replace(task, decides=False)
 
     def say(job: Job) -> None:
         """Stage, seed, fold, score on the held-out fold, seconds; after a stage's first fold, its notes."""
@@ -172,12 +175,6 @@ def _items(
     return found
 
 
-def say_old_products(paths: Paths) -> None:
-    """Name products of earlier versions of the project, in one sentence; they are left alone."""
-    if file := next((paths.root / "models").glob("*/*/seed_*/fold_*/oof.csv"), None):
-        print(f"{file.parent} is of an earlier version of this project; such jobs are left alone and trained anew.")
-
-
 def main() -> None:
     """Command line."""
     options = command.parser(__doc__)
@@ -195,7 +192,6 @@ def main() -> None:
         if args.earlier:
             n_finished, n_begun = resume(args.earlier, paths)
             print(f"from {args.earlier}: {n_finished} finished jobs and {n_begun} with a checkpoint that were not here")
-        say_old_products(paths)
         todo = plan(competition, stages, paths, args.reuse).select(args.stage, args.fold, shard)
         if not args.reuse and not args.retrain:
             require_answer(todo)

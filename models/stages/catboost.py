@@ -7,6 +7,7 @@ Sources: Prokhorenkova et al., CatBoost, NeurIPS 2018; Deerwester et al., latent
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,9 @@ class Catboost(Trees):
             parameters |= {"bootstrap_type": "No", "subsample": None}
         pools = [s and Pool(self._data(s.x), s.y, weight=s.weights) for s in (sample, held_back)]
         patience = config.patience if held_back else None
-        return self._booster(**parameters).fit(pools[0], eval_set=pools[1], early_stopping_rounds=patience)
+        silent = io.StringIO()  # it says of inner splits that they lack a rare class
+        booster = self._booster(**parameters)
+        return booster.fit(pools[0], eval_set=pools[1], early_stopping_rounds=patience, log_cout=silent)
 
     def _data(self, x: NDArray[np.float32]) -> FeaturesData:
         """Numbers and categories as CatBoost takes them; the code -1 is a category of its own that no tree knows."""

@@ -159,7 +159,8 @@ class Estimators(PerTarget):
         if sample.weights is not None:
             require_weights(self.named)
             fitting = {"estimator__sample_weight": sample.weights}
-        estimator = build_estimator(self.named, self.config.parameters, self.seed)
+        has_classes = self.context.task.has_probabilities
+        estimator = build_estimator(self.named, self.config.parameters, self.seed, has_classes)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # max_iter is a setting, and stopping early is one
             warnings.simplefilter("ignore", FutureWarning)  # the version is pinned

@@ -47,7 +47,7 @@ SLUGS = {"prediction": ("pack", "offline"), "training": ("training", "train")}
 CPU, GPU = "cpu", "NvidiaTeslaT4"
 NOT_READ = ("oof", "notes.json", "pretraining.json", "measures.json")
 """How files of a job begin that prediction does without: predictions of training rows, and what training told."""
-TOLERANT = {"unparsable": "drop", "unembeddable": "flat", "too_long": "cut_end"}
+TOLERANT = {"unparsable": "drop", "too_long": "cut_end"}
 """Settings that may be `error`, and what they are in a notebook, where no hidden row may cost the submission."""
 
 

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from competition.errors import DataError
 from models.inputs import conformers
 from models.inputs.conformers import conformer_cache, embedded, prepared, select
 
-DEFAULT = {"conformers": 1, "fragments": "all", "repeat_units": "keep", "unembeddable": "error"}
+DEFAULT = {"conformers": 1, "fragments": "all", "repeat_units": "keep"}
 
 
 def conformer(smiles: str, conformers: int = 1) -> tuple[np.ndarray, str]:
@@ -87,13 +86,3 @@ def test_each_setting_that_changes_coordinates_has_a_cache_of_its_own(tmp_path: 
     changes = [{}, {"conformers": 2}, {"fragments": "largest"}, {"repeat_units": "cap"}]
     folders = {conformer_cache(tmp_path, **{**DEFAULT, **change}).folder for change in changes}
     assert len(folders) == len(changes)
-    assert conformer_cache(tmp_path, **{**DEFAULT, "unembeddable": "flat"}).folder in folders
-
-
-def test_molecules_without_coordinates_are_refused_by_name_unless_flat_is_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(conformers, "_embed", lambda *_: False)
-    with pytest.raises(DataError, match=r"2 of 2 molecules .*: 'CCO', 'CO'\. Set .*unembeddable: flat"):
-        conformer_cache(tmp_path, **DEFAULT).load(["CO", "CCO"])
-    assert conformer_cache(tmp_path, **{**DEFAULT, "unembeddable": "flat"}).load(["CO", "CCO"])[1] == ["flat", "flat"]

@@ -13,11 +13,9 @@ import pytest
 
 from competition.errors import DataError
 from competition.tables import Rows, read_rows
-from models.config import UnimolStage
-from models.inputs import conformers
 from models.jobs import work
 from models.jobs.prefill import cache_items, fill
-from models.jobs.train import predict_jobs, say_old_products, train
+from models.jobs.train import predict_jobs, train
 from models.jobs.work import run_job
 from models.jobs.workers import Item
 from models.stage import write_notes
@@ -95,36 +93,16 @@ def test_each_shard_begins_with_another_part_of_the_molecules(tmp_path: Path, i:
 
 
 @pytest.mark.parametrize("budget", [None, 1000.0])
-def test_molecules_are_looked_at_before_their_stage_and_within_a_budget_in_its_turn(
+def test_molecules_are_read_before_their_stage_and_within_a_budget_in_its_turn(
     tmp_path: Path, budget: float | None
 ) -> None:
     """And a stage on other inputs, later in the YAML, does not wait for them."""
-    stages = {"conformers": {**UNIMOL, "unembeddable": "error"}, "trees": {**TREES, "features": ["maccs"]}}
+    stages = {"conformers": UNIMOL, "trees": {**TREES, "features": ["maccs"]}}
     items = listed(tmp_path, 1, 0, stages, {"budget": budget}).items
     called, trains = [item.function.__name__ for item in items], ["run_job"] * 3
-    assert called == (["fill", "load", *trains, "fill", *trains] if budget else ["fill", "load", "fill", *trains * 2])
-    filled, looked = items[:2]
-    assert looked.after == {filled.group}
+    assert called == (["fill", *trains] * 2 if budget else ["fill", "fill", *trains * 2])
     jobs = [item for item in items if item.function == run_job]
-    assert [{filled.group, looked.group} <= item.after for item in jobs] == [True] * 3 + [False] * 3
-
-
-def test_a_molecule_without_coordinates_stops_the_run_before_its_jobs_but_not_one_in_a_column_that_is_not_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    todo, embed = planned(tmp_path), conformers._embed
-    config = todo.competition.model_copy(update={"smiles": ["SMILES", "other"]})
-    rows = Rows(["a"], pd.DataFrame({"SMILES": ["CO"], "other": ["CCO"]}), None)
-    small = lambda molecule, *rest: molecule.GetNumHeavyAtoms() < 3 and embed(molecule, *rest)  # noqa: E731
-    monkeypatch.setattr(conformers, "_embed", small)
-
-    def look(columns: list[str]) -> None:
-        stage = UnimolStage(kind="unimol", unembeddable="error", columns=columns)
-        HereWorkers().run(cache_items(config, stage, todo.paths, [rows], set())[0], "molecules")
-
-    look(["SMILES"])
-    with pytest.raises(DataError, match="1 of 2 molecules have no 3-D conformer"):
-        look([])
+    assert [items[0].group in item.after for item in jobs] == [True] * 3 + [False] * 3
 
 
 def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_once(
@@ -196,15 +174,3 @@ def test_a_shard_leaves_a_refit_whose_folds_another_shard_has_and_says_so(
     assert sorted(words) == sorted(word for word in words for line in lines if word in line)
     assert "refit on all rows" in lines[-1]
     assert all(job.finished for job in todo.jobs)
-
-
-def test_jobs_of_an_earlier_version_of_the_project_are_named_and_left_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    paths = planned(tmp_path).paths
-    say_old_products(paths)
-    old = paths.job("trees", "0123-456", 0, 0) / "oof.csv"
-    old.parent.mkdir(parents=True)
-    old.touch()
-    say_old_products(paths)
-    assert capsys.readouterr().out.startswith(f"{old.parent} is of an earlier version of this project; such jobs")

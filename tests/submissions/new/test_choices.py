@@ -72,7 +72,7 @@ def test_classes_have_stages_of_their_own_that_learn_them_and_grades_those_of_nu
     assert blocks["grades"] == blocks["numbers"]
     for learns, of_type in (("multiclass", blocks["names"]), ("regression", blocks["numbers"])):
         for block in of_type.values():
-            assert not TypeAdapter(StageConfig).validate_python(block.settings).mistakes(learns)
+            assert not list(TypeAdapter(StageConfig).validate_python(block.settings).mistakes(learns))
 
 
 def test_the_presets_differ_in_epochs_and_seeds(tmp_path: Path) -> None:
