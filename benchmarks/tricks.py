@@ -69,7 +69,6 @@ def measure(config: Any, context: Context, rows: Rows, train: np.ndarray, held_o
         stage.fit(rows.take(train), None, Path(folder))
         seconds = time.process_time() - started
         valid = rows.take(held_out)
-        assert valid.y is not None
         errors = stage.predict(valid.without_labels(), Path(folder)) - valid.y
         return float(np.sqrt((errors**2).mean())), seconds
 

@@ -63,13 +63,6 @@ ClassName = Annotated[str, BeforeValidator(lambda label: class_name(str(label)))
 """A label as `competition.classes` tells it from others; a YAML may have numbers and booleans."""
 
 
-GONE = dict.fromkeys(
-    ("reinitialise_layers", "token_order", "atom_features", "freeze", "average_epochs", "unembeddable"),
-    "this key is gone; leave it out",
-) | {"regressor": "this key is now called estimator"}
-"""Keys of earlier versions, and what to do instead."""
-
-
 class ExtraTrain(StrictModel):
     """A table of more training rows."""
 
@@ -292,7 +285,7 @@ def validate(model: type[Model], values: Any, path: Path, section: str = "") -> 
             where = ".".join(filter(None, [section, *_keys(values, item["loc"])])) or "the file"
             found, message = f" (found {item['input']!r})", item["msg"].removeprefix("Value error, ")
             if item["type"] == "extra_forbidden":
-                message = GONE.get(str(item["loc"][-1]), "this key is not known")
+                message = "this key is not known"
             if item["type"] in ("missing", "extra_forbidden") or isinstance(item["input"], dict | BaseModel):
                 found = ""
             said.setdefault((where, found), []).append(message)

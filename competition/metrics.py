@@ -187,6 +187,11 @@ METRICS: dict[str, Metric] = {
         _of_labels("quadratic_kappa", classes.quadratic_kappa),
     )
 }
+OF_LABEL_SETS = {
+    "f1_macro": _of_labels("f1_macro", classes.f1),
+    "f1_micro": replace(_of_labels("f1_micro", classes.f1), pooled=True),
+}
+"""What they mean for several labels: the mean over labels of the F1 of class 1, and that F1 of all cells together."""
 ALIASES = {
     "pr_auc": "average_precision", "logloss": "log_loss", "qwk": "quadratic_kappa", "auc": "roc_auc",
     "matthews_corrcoef": "mcc", "cohen_kappa_quadratic": "quadratic_kappa", "brier_score": "brier",
@@ -204,12 +209,8 @@ def named_metric(name: str, problem_type: ProblemType = "regression") -> Metric 
     """The metric of a name, its score as the field means it for the problem type; None where it is not ours."""
     if k := top_of(name):
         return Metric(name, True, partial(classes.map_at, k), kind="probabilities", types=("multiclass",))
-    metric = METRICS.get(ALIASES.get(name, name))
-    if problem_type == "multilabel" and metric is METRICS["f1_macro"]:  # the mean over labels of the F1 of class 1
-        return _of_labels("f1_macro", classes.f1)
-    if problem_type == "multilabel" and metric is METRICS["f1_micro"]:
-        return replace(_of_labels("f1_micro", classes.f1), pooled=True)
-    return metric
+    name = ALIASES.get(name, name)
+    return (METRICS | OF_LABEL_SETS if problem_type == "multilabel" else METRICS).get(name)
 
 
 def users_metric(name: str, greater_is_better: bool, needs: Literal["probabilities", "classes"] | None) -> Metric:

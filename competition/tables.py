@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ class Rows:
 
     ids: list[str]
     inputs: pd.DataFrame
-    y: NDArray[np.float64] | None
+    y: Any
     weights: NDArray[np.float64] | None = None
     auxiliary: NDArray[np.float64] | None = None
     extra: NDArray[np.bool_] | None = None

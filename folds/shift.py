@@ -61,7 +61,6 @@ def adversarial_validation(
     return {
         "auc": float(aucs.mean()),
         "standard_deviation": float(aucs.std(ddof=1)),
-        "fold_aucs": aucs.tolist(),
         "features": telling.to_dict("records"),
     }
 

@@ -4,7 +4,7 @@ Sizes and targets of each fold; how near test rows and held-out rows are to trai
 train from test, and by what; and the kind of folds that fits, with its reason.
 
 Reads: the raw tables, which are prepared and divided first, as in ./run.sh full. No label of a test row.
-Writes: folds/shift.json, targets.png, similarity.png and adversarial.png.
+Writes: folds/shift.json, targets.png and similarity.png.
 """
 
 from __future__ import annotations
@@ -67,11 +67,9 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
     if shift is None:
         lines.append(f"adversarial validation: train and test must have {FEWEST} distinct inputs each")
     else:
-        features = pd.DataFrame(shift["features"])
         auc = f"AUC {shift['auc']:.3f} ± {shift['standard_deviation']:.3f}"
         said = f"adversarial validation: {auc} (standard deviation over folds; 0.5: they cannot be told apart)"
-        lines.append(f"{said}\n{features.to_string(index=False, **DIGITS)}")
-        draw_shift(features[::-1], f"train against test: {auc}", folder / "adversarial.png")
+        lines.append(f"{said}\n{pd.DataFrame(shift['features']).to_string(index=False, **DIGITS)}")
     kind, reason = recommend(competition, config.kind, train, test, compared, shift)
     found = {
         "made_from": {path.name: table_digest(path) for path in (paths.train, paths.test, paths.folds)},
@@ -189,14 +187,6 @@ def draw_similarities(compared: list[Similarity], configured: str, file: Path) -
         axis.set(xlabel=f"similarity to the nearest training row\n({each.measure})", ylabel="share of rows below")
         axis.set(xlim=(0, 1), title="folds imitate the competition where their curve meets the test rows'")
         axis.legend(loc="lower right")
-    save_figure(figure, file)
-
-
-def draw_shift(features: pd.DataFrame, title: str, file: Path) -> None:
-    """The features that tell train and test apart, the most telling one last."""
-    figure, axes = new_figure(width=7)
-    axes[0, 0].barh([textwrap.shorten(name, 40) for name in features["feature"]], 100 * features["gain"])
-    axes[0, 0].set(xlabel="share of the classifier's gain (%)", title=title)
     save_figure(figure, file)
 
 

@@ -12,13 +12,13 @@ from dataclasses import replace
 from competition.errors import ConfigError
 from competition.tables import Rows
 from competition.task import Task
-from models.config import CustomStage, EmbeddingStage, FileStage, TreesStage
+from models.config import EmbeddingStage, FileStage
 from models.inputs.cache import Cache
 from models.inputs.conformers import conformer_cache
 from models.inputs.features import stage_features
 from models.inputs.frozen import encoder_cache
 from models.inputs.template import SEPARATOR, read_template
-from models.settings import ConformerStage, NeuralStage, Stage
+from models.settings import ConformerStage, Stage
 from models.stage import Context, FittedStage
 
 
@@ -75,13 +75,3 @@ def shared_caches(config: Stage, context: Context, tables: Sequence[Rows]) -> li
         texts = {text for rows in tables for text in template.texts(rows.inputs, SEPARATOR)}
         found.append((encoder_cache(config, context.cache), sorted(texts)))
     return found
-
-
-def asks_for_gpu(config: Stage) -> bool:
-    """Whether a job of a stage takes a GPU for itself, where there is one; all others compute on cores."""
-    return isinstance(config, NeuralStage) or (isinstance(config, CustomStage) and config.gpu)
-
-
-def asks_for_threads(config: Stage) -> bool:
-    """Whether a job of a stage may use several cores, since its result does not depend on their number."""
-    return isinstance(config, TreesStage)

@@ -58,7 +58,6 @@ def tidy(parts: list[Part], study: Study) -> pd.DataFrame:
             if not job.finished or job.fold not in (study.folds or range(plan.n_folds)):
                 continue
             held_out = labelled.take(folds == job.fold)
-            assert held_out.y is not None
             y_pred = read_predictions(job.oof_file, held_out.ids, task.outputs)
             scored = task.likeliest(y_pred) if task.decides else y_pred
             row: dict[str, Any] = {"data": data, "metric": metric.name, "stage": cell.stage}

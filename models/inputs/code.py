@@ -12,10 +12,7 @@ from competition.files import digest
 
 PROJECT = Path(__file__).parents[2]
 ROOMS = ("models", "competition", "folds")
-NO_RESULT = {
-    "config", "settings", "stage", "machine", "code", "weights", "errors", "files", "paths",
-    "durations",
-}  # fmt: skip
+NO_RESULT = {"config", "settings", "stage", "machine", "code", "weights", "errors", "files", "paths", "durations"}
 """Modules that change no result: settings and digests of weights are in keys themselves, the others read and say."""
 
 

@@ -34,7 +34,6 @@ from models.jobs.work import context_of, training_rows
 from models.jobs.workers import Workers
 from models.registry import build_stage
 from models.settings import NeuralStage
-from models.training.schedules import with_warmup
 
 STEPS = 120
 RANGE = 1e3
@@ -60,10 +59,9 @@ def suggested(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> tuple[
     return float(rates[best]) / 10, bool(losses.min() < FELL * losses[: STEPS // 10].mean())
 
 
-def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-    """Rates, smoothed losses, and the number of steps of a whole training; `stage` is a `Neural`."""
-    from models.training import trainer  # here, since it imports torch
-    from models.training.optimizer import make_optimizer
+def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rates and smoothed losses; `stage` is a `Neural`."""
+    from models.training.optimizer import make_optimizer  # here, since it imports torch
 
     config, losses = stage.config, list[float]()
     with tempfile.TemporaryDirectory() as folder:
@@ -85,9 +83,8 @@ def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.
             curve = smoothed(losses)
             if not np.isfinite(losses[-1]) or curve[-1] > DIVERGED * curve.min():
                 break
-        n_steps = trainer.steps_per_epoch(sample.encoded(0), config) * config.epochs
     finite = np.isfinite(losses)
-    return (config.learning_rate * factors[: len(losses)])[finite], curve[finite], n_steps
+    return (config.learning_rate * factors[: len(losses)])[finite], curve[finite]
 
 
 def suggest(
@@ -104,17 +101,14 @@ def suggest(
     fitted: Any = build_stage(plain, context_of(competition, paths, seed, train))
     if stage.ordinal == "cumulative":
         fitted, train = fitted.stage, fitted.exceeded(train)
-    rates, losses, n_steps = range_test(fitted, train)
+    rates, losses = range_test(fitted, train)
     chosen, fell = suggested(rates, losses)
-    schedule = with_warmup(stage.schedule, stage.warmup, n_steps, stage.cycles, stage.decay)
-    figure, ((left, right),) = new_figure(1, 2, width=10, height=3.8)
-    left.plot(rates, losses)
-    left.axvline(chosen, color="C1", label=f"suggestion {chosen:.1e}")
-    left.axvline(stage.learning_rate, color="grey", linestyle="--", label=f"the YAML's {stage.learning_rate:.1e}")
-    left.set(xscale="log", xlabel="learning rate", ylabel="training loss (smoothed)", title="range test")
-    left.legend()
-    right.plot([stage.learning_rate * schedule(step) for step in range(n_steps)])
-    right.set(xlabel="step", ylabel="learning rate", title=f"{stage.schedule}, {n_steps} steps")
+    figure, ((axis,),) = new_figure()
+    axis.plot(rates, losses)
+    axis.axvline(chosen, color="C1", label=f"suggestion {chosen:.1e}")
+    axis.axvline(stage.learning_rate, color="grey", linestyle="--", label=f"the YAML's {stage.learning_rate:.1e}")
+    axis.set(xscale="log", xlabel="learning rate", ylabel="training loss (smoothed)", title="range test")
+    axis.legend()
     file = paths.report / f"lr_{name}.png"
     save_figure(figure, file)
     return chosen, fell, file

@@ -38,8 +38,8 @@ HANDS_ROWS = [PROJECT / path for path in ("models/jobs/work.py", "competition/ta
 AT_STAKE = 1800.0
 """Seconds of finished jobs that are not trained again without asking where only shared code differs."""
 COLUMNS = {
-    "problem_type", "classes",
-    "id", "targets", "smiles", "text", "numeric", "categorical", "auxiliary_targets", "weight", "seed",
+    "id", "targets", "problem_type", "classes", "smiles", "text", "numeric", "categorical", "auxiliary_targets",
+    "weight", "seed",
 }  # fmt: skip
 """Settings of `competition` that a stage depends on."""
 NOT_IN_KEY = {"seeds", "folder", "final_fit", "pseudo_labels", "gpu"}

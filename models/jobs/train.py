@@ -28,7 +28,7 @@ from competition.tables import Rows, read_rows
 from competition.task import metric_of, task_of
 from folds import make
 from folds.table import read_folds
-from models.config import load_stages
+from models.config import TreesStage, load_stages
 from models.jobs.folder import read_predictions, verify
 from models.jobs.plan import ALL, REPORT, Job, Plan, plan, require_answer
 from models.jobs.prefill import cache_items
@@ -36,7 +36,7 @@ from models.jobs.ray_workers import workers_of
 from models.jobs.resume import resume
 from models.jobs.work import run_job
 from models.jobs.workers import Item, Workers
-from models.registry import asks_for_gpu, asks_for_threads
+from models.settings import NeuralStage
 from models.stage import read_notes
 
 SEEN_AFTER = 90
@@ -83,7 +83,6 @@ def train(
             print(f"stage {job.stage}  seed {job.seed}  refit on all rows  {took}")
             return
         held_out = rows.take(folds == job.fold)
-        assert held_out.y is not None
         y_pred = read_predictions(job.oof_file, held_out.ids, task.outputs)
         score = metric(held_out.y, task.likeliest(y_pred) if task.decides else y_pred)
         few = " (fewer than two labels)" if (np.isfinite(held_out.y).sum(axis=0) < 2).any() else ""
@@ -154,14 +153,16 @@ def _items(
     told = replace(todo, jobs=[])  # a worker needs no other job than its own
     for name in dict.fromkeys(job.stage for job in unfinished):
         stage, own = todo.stages[name], [job for job in unfinished if job.stage == name]
-        threads = max(1, workers.most_threads // len(own)) if asks_for_threads(stage) else 1
+        # Of several cores the result of trees does not depend; a network asks for a GPU, and a class of the user's may.
+        threads = max(1, workers.most_threads // len(own)) if isinstance(stage, TreesStage) else 1
+        gpu = getattr(stage, "gpu", isinstance(stage, NeuralStage))
         fills, caches = cache_items(todo.competition, stage, todo.paths, rows, planned)
         begin = len(fills) * (shard[0] - 1) // shard[1]  # each machine elsewhere; it skips what others have filled
         jobs = [
             Item(
                 run_job,
                 (job, told, threads),
-                asks_for_gpu(stage),
+                gpu,
                 threads,
                 group=f"{name}, seed {job.seed}",
                 alike=f"predictions of {name}" if job.finished else name,

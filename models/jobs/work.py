@@ -155,7 +155,6 @@ def pseudo_labels(job: Job, test_key: str, ids: list[str], task: Task) -> NDArra
 
 def with_pseudo_labels(train: Rows, test: Rows, y: NDArray[np.float64], weight: float) -> Rows:
     """Training rows and, below them, the test rows with labels `y` (n_test_rows, n_targets) and a weight."""
-    assert train.y is not None
     n, auxiliary = len(test), train.auxiliary
     weights = np.ones(len(train)) if train.weights is None else train.weights
     return Rows(

@@ -53,11 +53,10 @@ class Lightgbm(Trees):
         self, config: LightgbmStage, sample: Sample, n_trees: int, held_back: Sample | None = None
     ) -> lightgbm.Booster:
         (n_rows, n_features), task = sample.x.shape, self.context.task
-        objective = ABSOLUTE if task.absolute_errors else SQUARED
-        if of_classes := config.objectives(task.problem_type):
-            objective = {"objective": of_classes[0]}
+        of_classes = [{"objective": name} for name in config.objectives(task.problem_type)]
+        usual = (*of_classes, ABSOLUTE if task.absolute_errors else SQUARED)[0]
         parameters = {
-            **({} if config.objective else objective),
+            **({} if config.objective else usual),
             **({"num_class": sample.n_classes} if task.problem_type == "multiclass" else {}),
             **{name: getattr(config, name) for name in ("learning_rate", *self.ranges)},
             "min_data_in_leaf": min(config.min_data_in_leaf, max(1, n_rows // 20)),

@@ -93,12 +93,9 @@ class PerTarget(ABC):
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Fit on the training rows alone."""
-        assert train.y is not None
         known = labelled_rows(train.y, self.context.task.targets)
         self._learn(train, folder)
-        x, (mean, scale) = self._features(train, folder), target_scale(train.y)
-        if self.context.task.has_probabilities:
-            mean, scale = np.zeros_like(mean), np.ones_like(scale)
+        x, (mean, scale) = self._features(train, folder), target_scale(train.y, self.context.task.has_probabilities)
         y, models = (train.y - mean) / scale, []  # libraries keep float32, which a large mean would leave no digits
         weights = [train.weights] * len(known)
         if self.config.class_weights == "balanced":

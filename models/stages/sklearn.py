@@ -27,7 +27,6 @@ class Sklearn(Estimators):
     """The stage; its features are a table, each column named by its block and its number or name."""
 
     def _learn(self, train: Rows, folder: Path) -> None:
-        assert train.y is not None
         self.words = blocks.learn_words(train, self.config.tfidf_features, self.context)
         self.n_quantiles = min(QUANTILES, int((~np.isnan(train.y)).sum(axis=0).min()))
 

@@ -11,8 +11,12 @@ from competition.metrics import ProblemType
 Floats = NDArray[np.float64]
 
 
-def target_scale(y: Floats) -> tuple[Floats, Floats]:
-    """Mean and standard deviation of each target over the labels there are, (n_targets,) each; 1 for a constant."""
+def target_scale(y: Floats, has_classes: bool = False) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of each target over the labels there are, (n_targets,) each; 1 for a constant. Of
+    classes 0 and 1, which leave their numbers as they are.
+    """
+    if has_classes:
+        return np.zeros(y.shape[1]), np.ones(y.shape[1])
     scale = np.nanstd(y, axis=0)
     return np.nanmean(y, axis=0), np.where(scale > 0, scale, 1.0)
 

@@ -113,7 +113,6 @@ class Neural:
         return Network(backbone, head, None if n_features == width else (n_features, width))
 
     def _sample(self, rows: Rows, folder: Path) -> Sample:
-        assert rows.y is not None
         y = rows.y
         if self.auxiliary and rows.auxiliary is not None:
             require_auxiliary(rows.auxiliary, self.auxiliary, self.context.task.problem_type)

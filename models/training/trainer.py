@@ -107,8 +107,7 @@ class Trainer:
 
     def prepare(self, train: Sample) -> Labels:
         """Give the network the rates and layers of the settings, and audit its dropout; returns the labels."""
-        as_they_are = np.zeros(train.y.shape[1]), np.ones(train.y.shape[1])
-        self.mean, self.scale = target_scale(train.y) if self.loss.link is None else as_they_are
+        self.mean, self.scale = target_scale(train.y, self.loss.link is not None)
         self.importance = target_weights(self.settings.loss, train.y)
         backbone = self.network.backbone
         set_rates(backbone, self.settings.backbone_dropout)

@@ -96,7 +96,6 @@ class Cylinders:
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Train on all rows, write the weights and the measures."""
-        assert train.y is not None
         settings, is_volume = self.settings, not self.context.task.classes
         torch.manual_seed(self.context.seed)
         network, loss = self.network(), nn.MSELoss() if is_volume else nn.CrossEntropyLoss()

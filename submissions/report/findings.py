@@ -50,7 +50,7 @@ MARKS = {
     "other code": "made by other code than today's (--reuse)",
     "pseudo-labels": "trained on test rows with predictions of other stages as labels, fold by fold",
     "refit": "predicts test rows by models of all rows (final_fit), which no held-out row scores; cv_score: folds",
-    "class weights": "trained with the same weight for each class (class_weights), which bends its probabilities",
+    "class weights": "trained with weights of classes, which bend its probabilities",
     **FOLD_MARKS,
 }
 MOST_BRIEF = 24

@@ -37,7 +37,6 @@ def mistake(section: str, words: str, **settings: Any) -> Any:
     ("section", "settings", "words"),
     [
         mistake("competition", r"competition\.surprise: this key is not known$", surprise=1),
-        mistake("competition", r"competition\.token_order: this key is gone; leave it out", token_order="file"),
         mistake("competition", "the column 'y' has several roles", numeric=["y"]),
         mistake("competition", "must name 1, one per target$", submission_columns=["p", "q"]),
         mistake("competition", "'id' has several roles.* group is 'y', and must not be", group="y", numeric=["id"]),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from competition.config import load_competition
-from competition.errors import DataError, SubmissionError, UserError
+from competition.errors import ConfigError, DataError, SubmissionError, UserError
 from competition.files import read_table
 from competition.molecules import canonical_smiles
 from competition.paths import Paths
@@ -52,6 +52,7 @@ def timed(role: str, *cells: str) -> dict[str, Any]:
         ({"train": with_line(TRAIN, 4, "d,c1ccccc,4")}, DataError, r"row 5 \(id 'd'\): 'c1ccccc'.*unparsable: drop"),
         ({"train": with_line(TRAIN, 4, "d, ,4")}, DataError, r"row 5 .*drop \(.*\), or empty_smiles: \"\[Ar\]\" where"),
         ({"test": with_line(TEST, 2, "t2,what")}, DataError, r"test\.csv: .*row 3 \(id 't2'\): 'what'"),
+        ({"empty_smiles": "none"}, ConfigError, r"empty_smiles, 'none', is no valid SMILES\. Correct it"),
         (TEXTS, DataError, r"has empty texts: row 2 \(id 'a'\)"),
         ({"train": with_line(GROUPS, 2, "b,CC,,2"), "group": "g"}, DataError, r"'g' has empty cells.* row 3 \(id 'b'"),
         (timed("time", "1", "", "3"), DataError, r"'t' has times that are neither .*: row 3 \(id 'b'\): ''\. "),

@@ -43,7 +43,6 @@ def test_a_shift_is_found_where_there_is_one_with_the_feature_that_moved() -> No
     assert adversarial_validation(*tables(19), config(), seed=0) is None
     assert alike is not None and twins is not None and moved is not None
     assert 0.4 < alike["auc"] < 0.6 and twins["auc"] < 0.65 and moved["auc"] > 0.85
-    assert alike["auc"] == pytest.approx(np.mean(alike["fold_aucs"]))
     first = moved["features"][0]
     assert first["feature"] == "x" and first["gain"] > 0.7
     assert first["mean_in_test"] - first["mean_in_train"] == pytest.approx(2, abs=0.3)
@@ -132,7 +131,7 @@ def test_the_command_writes_pictures_and_what_it_found(
     said, paths = capsys.readouterr().out, Paths.of(str(path))
     for words in ("mean lumo", "held out, scaffold", "Morgan", "TF-IDF", "AUC", "recommended: folds.kind"):
         assert words in said
-    pictures = {"targets", "similarity", "adversarial"}
+    pictures = {"targets", "similarity"}
     assert {file.stem for file in paths.shift.parent.glob("*.png")} == pictures
     found = read_json(paths.shift)
     assert found["made_from"]["folds.csv"] == sha256_of(paths.folds)

@@ -105,7 +105,7 @@ def test_large_groups_are_spread_so_that_folds_are_of_like_size() -> None:
 
 
 BINARY: dict[str, Any] = {"problem_type": "binary", "classes": ["0", "1"], "metric": "roc_auc"}
-MULTILABEL = {**BINARY, "problem_type": "multilabel", "targets": ["a", "b", "c"]}
+MULTILABEL = {**BINARY, "problem_type": "multilabel", "targets": ["a", "row", "self"]}
 
 
 def of_classes(table: pd.DataFrame, kind: str, seed: int = 0, **roles: Any) -> pd.Series:
@@ -137,11 +137,11 @@ def test_classes_are_shared_out_to_less_than_a_row_also_where_one_is_rare() -> N
 def test_labels_of_several_targets_are_shared_out_with_those_that_are_missing() -> None:
     rng, table = np.random.default_rng(2), molecules(1000)
     rates, known = np.array([0.02, 0.04, 0.15]), rng.random((1000, 3)) < [0.6, 0.8, 0.95]
-    table[["a", "b", "c"]] = np.where(known, rng.random((1000, 3)) < rates, np.nan)
+    table[MULTILABEL["targets"]] = np.where(known, rng.random((1000, 3)) < rates, np.nan)
     folds = of_classes(table, "stratified", **MULTILABEL)
     assert np.ptp(np.bincount(folds)) <= 2
-    assert max(gap(table[name], folds) for name in "abc") <= 2
-    assert max(gap(table[name], of_classes(table, "kfold", **MULTILABEL)) for name in "abc") > 8
+    assert max(gap(table[name], folds) for name in MULTILABEL["targets"]) <= 2
+    assert max(gap(table[name], of_classes(table, "kfold", **MULTILABEL)) for name in MULTILABEL["targets"]) > 8
 
 
 @pytest.mark.parametrize("kind", ["group", "stratified_group", "scaffold"])

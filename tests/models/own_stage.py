@@ -25,7 +25,6 @@ class Noisy:
         self.settings, self.seed, self.task = settings, context.seed, context.task
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
-        assert train.y is not None
         truth = self.task.truth(train.y)
         noise = self.settings.noise * np.random.default_rng(self.seed).normal(size=truth.shape[1])
         scale = np.nanstd(truth, axis=0)

@@ -64,7 +64,6 @@ def test_numbers_and_categories_reach_the_head_where_the_stage_says_so(before_he
 @pytest.mark.parametrize(("how", "mean"), [("train", 50), ("pretrain", 0)])
 def test_extra_rows_come_first_and_alone_where_the_stage_says_so(how: str, mean: float, tmp_path: Path) -> None:
     own = rows(96)
-    assert own.y is not None
     own.y[48:] += 100
     fit(stage(extra_rows=how), replace(own, extra=np.repeat([False, True], 48)), tmp_path)
     trained = read_json(tmp_path / "training.json")

@@ -78,7 +78,7 @@ KNN = {"kind": "sklearn", "estimator": "KNeighborsRegressor"}
         ({"kind": "custom", "code": "own.py:absent"}, {}, r"s: custom\.code names .*own\.py, which is not there"),
         ({"kind": "sklearn", "target_transform": "log1p"}, {}, r"s: .*above -1.* the smallest is -\d"),
         ({"kind": "sklearn", "estimator": "SVC"}, {}, "s: estimator: scikit-learn has no regressor SVC; try SVR"),
-        ({"kind": "sklearn", "regressor": "SVR"}, {}, "s.regressor: this key is now called estimator"),
+        ({"kind": "sklearn", "regressor": "SVR"}, {}, "s.regressor: this key is not known"),
         ({"kind": "gnn", "ordinal": "cumulative"}, {}, "s: ordinal is of ordered grades"),
         ({"kind": "gnn", "head": {"kind": "multi_sample", "dropout": 0}}, {}, r"s\.head\.dropout: .*greater than 0"),
         *(

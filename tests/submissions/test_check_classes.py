@@ -109,17 +109,22 @@ def test_bad_classes_end_a_command_with_2_and_one_sentence(
 def test_a_good_competition_of_classes_is_described_with_what_may_surprise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    labels = ["no", "no", "yes", *[""] * 3, *["no"] * 18]
-    balanced = {"kind": "lightgbm", "class_weights": "balanced"}
-    for metric, bends in (("log_loss", True), ("roc_auc", False)):
-        status, printed = said(written(tmp_path, labels, None, balanced, metric=metric), monkeypatch, capsys)
+    labels = ["no", " no ", "yes", *[""] * 3, *["no"] * 18]
+    balanced, of_library = {"class_weights": "balanced"}, {"parameters": {"is_unbalance": True}}
+    for metric, weights, bends in (("log_loss", balanced, 1), ("brier", of_library, 1), ("roc_auc", balanced, 0)):
+        trees = {"kind": "lightgbm", **weights}
+        status, printed = said(written(tmp_path, labels, None, trees, metric=metric), monkeypatch, capsys)
         lines = printed.splitlines()
         assert (status, lines[1]) == (0, "24 training rows, 2 test rows")
         assert {"y: no 20, yes 1", "problem_type binary, where 'yes' is the positive class"} <= {*lines}
         assert "labels missing: y 3" in lines
+        assert "labels with blanks around them, which are read and written without: y 1" in lines
         assert "y: not every fold has a row of 'yes' (1 rows); its own scores know nothing of them" in lines
         assert any(re.fullmatch("y: no row of 'yes' trains the models of fold [012]", line) for line in lines)
-        assert lines[-1].endswith(f"; class_weights bends probabilities, which {metric} scores; 3 jobs") == bends
+        assert (
+            lines[-1].endswith(f"; it weighs classes, which bends the probabilities that {metric} scores; 3 jobs")
+            == bends
+        )
     many = [f"c{i}" for i in range(23)]
     status, printed = said(written(tmp_path, many, **NAMES), monkeypatch, capsys)
     assert (status, "y: 23 classes of 1 to 2 rows" in printed) == (0, True)

@@ -126,13 +126,29 @@ def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_o
     todo = planned(tmp_path, competition=one_target, tables=tables)
     train(todo, 1, make_workers=HereWorkers)
     lines = capsys.readouterr().out.splitlines()
-    assert rows.y is not None
     errors = abs(rows.y[:, 0] - [float(i[1:]) for i in rows.ids])
     score = [*(f"{errors[fold == k].mean():.4f}" for k in range(2)), "nan (fewer than two labels)"]
     said = [f"stage trees  seed 0  fold {k} of 3  valid mae {score[k]}  0 s" for k in range(3)]
     assert lines == [said[0], "stage trees  9 of 40 texts are cut.", *said[1:]]
     train(todo, 1, make_workers=HereWorkers)
     assert capsys.readouterr().out == "stage trees  3 of 3 jobs are finished\n"
+
+
+def test_a_fold_of_a_metric_of_labels_shows_the_log_loss_of_its_probabilities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fold without a row of the rare class, whose F1 says nothing: -log(.75) for each row."""
+
+    class Rare(Echo):
+        def predict(self, rows: Rows, folder: Path) -> Any:
+            return np.full((len(rows), 1), 0.25)
+
+    monkeypatch.setattr(work, "build_stage", lambda config, context: Rare())
+    train_table, test = mixed_tables()
+    labelled = train_table.assign(rare=["yes", *["no"] * (len(train_table) - 1)])
+    binary = {"targets": ["rare"], "problem_type": "binary", "metric": "f1"}
+    train(planned(tmp_path, competition=binary, tables=(labelled, test)), 1, make_workers=HereWorkers)
+    assert capsys.readouterr().out.count("valid log_loss 0.2877 ") == 2
 
 
 def test_new_rows_are_predicted_by_finished_jobs_even_where_only_the_refit_is_asked(tmp_path: Path) -> None:
