@@ -6,8 +6,6 @@ them are scored at once. Sources: scikit-learn's user guide, "Classification met
 K-category assignments by a K-category correlation coefficient, 2004, for the MCC of several classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module

@@ -1,7 +1,5 @@
 """Labels of classes as they stand in tables: 0 and 1, booleans, names, grades."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Raw tables and their cells: ids, numbers, molecules and texts, checked and made canonical; messages name the row."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any

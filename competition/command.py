@@ -1,7 +1,5 @@
 """What every command line shares: its options, how it ends, and the lock on a competition's products."""
 
-from __future__ import annotations
-
 import argparse
 import errno
 import fcntl

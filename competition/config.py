@@ -1,11 +1,9 @@
 """The base of every settings model, the YAML reader, and the `competition:` section."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -171,7 +169,7 @@ class CompetitionConfig(StrictModel):
         return self.submission_columns or self.targets
 
     @model_validator(mode="after")
-    def _consistent(self) -> CompetitionConfig:
+    def _consistent(self) -> Self:
         if mistakes := [*self._mistakes_in_columns(), *self._mistakes_in_classes(), *self._mistakes_in_metric()]:
             raise ValueError("; ".join(mistakes))
         return self

@@ -1,7 +1,5 @@
 """Times as a person writes and reads them: `--budget 90m`, "1.5 h"."""
 
-from __future__ import annotations
-
 import re
 
 from competition.errors import ConfigError

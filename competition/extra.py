@@ -1,7 +1,5 @@
 """More than the tables hold: rows of other tables to train on (`extra_train`), and `features` of the user's own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Files are the contract between steps: written whole or not at all, joined on id, known by digest."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

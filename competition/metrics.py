@@ -7,8 +7,6 @@ A named metric is the mean over the targets of its column score, each on the row
 its targets. Sources: scikit-learn's user guide, "Regression metrics"; SciPy's `stats` for the correlations.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace

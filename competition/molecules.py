@@ -1,7 +1,5 @@
 """One reading of a molecule or a text for the whole project: its canonical form."""
 
-from __future__ import annotations
-
 import unicodedata
 from functools import cache
 

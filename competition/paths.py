@@ -1,7 +1,5 @@
 """The only place that spells the names of folders and files."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +103,7 @@ class Paths:
     submit_lock = Below("submit.lock")  # held while something is sent, which may be while something is trained
 
     @staticmethod
-    def of(competition: str) -> Paths:
+    def of(competition: str) -> "Paths":
         """Products of a competition given by its name or by the path of its YAML."""
         return Paths(name_of(competition))
 
@@ -141,12 +139,12 @@ class Paths:
         return self.root / "submitted" / f"{submission}.csv"
 
     @property
-    def kernel(self) -> Kernel:
+    def kernel(self) -> "Kernel":
         """What `./run.sh kernel` makes."""
         return Kernel(self.root / "kernel")
 
     @property
-    def training_kernel(self) -> Kernel:
+    def training_kernel(self) -> "Kernel":
         """What `./run.sh kernel --training` makes."""
         return Kernel(self.root / "kernel_training")
 
@@ -160,7 +158,7 @@ class Kernel:
     proof_log = Below("proof.log")  # what the notebook printed when it was proved
 
     @property
-    def bundle(self) -> Bundle:
+    def bundle(self) -> "Bundle":
         return Bundle(self.root / "dataset")
 
     @property

@@ -1,7 +1,5 @@
 """The look of every plot: one style and two ways out, for the report, the folds, the studies, the ledger and `lr`."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Reads: train, test and sample_submission of the YAML. Never the answers.
 Writes: prepared/train.parquet, test.parquet, sample_submission.parquet and report.json.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, NamedTuple
 

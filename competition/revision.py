@@ -1,7 +1,5 @@
 """Which code this is, for what has to be made again one day: the ledger, the handover."""
 
-from __future__ import annotations
-
 import subprocess
 
 from competition.files import digest, sha256_of

@@ -4,8 +4,6 @@ Each is a module with a command line of its own, `python -m STEP OPTIONS`, and l
 start Python, and import the libraries, once.
 """
 
-from __future__ import annotations
-
 import sys
 from importlib import import_module
 

@@ -1,7 +1,5 @@
 """The prepared tables as later steps see them: rows with ids, inputs and targets."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -43,7 +41,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> Rows:
+    def take(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> "Rows":
         """Rows of a mask or of positions, in that order."""
         positions = np.flatnonzero(which) if which.dtype == bool else which
         arrays = [getattr(self, part.name) for part in fields(self)[2:]]
@@ -53,11 +51,11 @@ class Rows:
             *(None if values is None else values[positions] for values in arrays),
         )
 
-    def followed_by(self, other: Rows) -> Rows:
+    def followed_by(self, other: "Rows") -> "Rows":
         """These rows and then others, with nothing to learn from."""
         return Rows([*self.ids, *other.ids], pd.concat([self.inputs, other.inputs], ignore_index=True), None)
 
-    def without_labels(self) -> Rows:
+    def without_labels(self) -> "Rows":
         """The same rows with nothing to learn from."""
         return Rows(self.ids, self.inputs, None)
 

@@ -1,7 +1,5 @@
 """What is predicted: the targets, their classes, and the names of the columns that every stage predicts."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 
 import numpy as np

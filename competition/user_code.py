@@ -1,7 +1,5 @@
 """Functions and classes of the user's own files, named `file.py:name` in the YAML."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,8 +1,6 @@
 """The `folds:` section."""
 
-from __future__ import annotations
-
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -35,7 +33,7 @@ class FoldsConfig(StrictModel):
     an error."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> FoldsConfig:
+    def _consistent(self) -> Self:
         if (self.kind == "file") != (self.file is not None):
             raise ValueError("kind: file and the setting file must be given together")
         return self

@@ -1,7 +1,5 @@
 """Groups: training rows that must share a fold, and the molecules that are alike."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

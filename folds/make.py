@@ -4,8 +4,6 @@ Reads: prepared/train.parquet, and with kind file the user's own table.
 Writes: folds/folds.csv, groups.csv and report.json, which are kept while the settings and the rows stay the same.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

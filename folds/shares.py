@@ -1,7 +1,5 @@
 """What classes each fold has, and which of them a fold or its training rows lack."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray

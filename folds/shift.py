@@ -4,8 +4,6 @@ A classifier of LightGBM's learns which table a row comes from and is scored on 
 tell. Source: Zajac, "Adversarial validation", fastml.com 2016.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from typing import Any
 

@@ -7,8 +7,6 @@ Reads: the raw tables, which are prepared and divided first, as in ./run.sh full
 Writes: folds/shift.json, targets.png and similarity.png.
 """
 
-from __future__ import annotations
-
 import textwrap
 from pathlib import Path
 from typing import Any

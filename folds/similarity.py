@@ -4,8 +4,6 @@ A kind of folds imitates the competition where the two distributions agree, whic
 Source: Linnenbrink, Mila, Ludwig and Meyer, "kNNDM CV", Geoscientific Model Development 2024.
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass

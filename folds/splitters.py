@@ -1,7 +1,5 @@
 """Folds of the training rows, by scikit-learn's splitters where they exist, over groups that must stay together."""
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

@@ -5,8 +5,6 @@ groups.csv: `id,group`, equal for rows that share a fold by construction.
 report.json: says whether folds are blocks in time.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

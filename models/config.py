@@ -3,8 +3,6 @@
 Imports no library of any stage.
 """
 
-from __future__ import annotations
-
 import difflib
 import inspect
 from collections.abc import Iterator
@@ -82,7 +80,7 @@ OBJECTIVE = ("objective", "objective_type", "app", "application", "loss", "loss_
 """Names that the two have for it."""
 
 
-def _known_parameters(stage: type[TreesStage]) -> set[str]:
+def _known_parameters(stage: "type[TreesStage]") -> set[str]:
     """Names that the library of a stage has; LightGBM takes others without a word."""
     if issubclass(stage, LightgbmStage):
         from lightgbm.basic import _ConfigAliases

@@ -3,8 +3,6 @@
 Without torch, and without scikit-learn until one is asked for: `check` starts in half the time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from difflib import get_close_matches
 from importlib import import_module

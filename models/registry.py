@@ -3,8 +3,6 @@
 A kind of this project is a settings class in `models/config.py` and a file of its name in `models/stages/`.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Sequence
 from dataclasses import replace

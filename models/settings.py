@@ -3,10 +3,8 @@
 What is measured behind a default stands in docs/stages.md and docs/evidence.md.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StrictBool, model_validator
 
@@ -94,7 +92,7 @@ class MultiSampleHead(StrictModel):
         return self.dropout if isinstance(self.dropout, list) else [self.dropout] * self.samples
 
     @model_validator(mode="after")
-    def _has_a_rate_per_sample(self) -> MultiSampleHead:
+    def _has_a_rate_per_sample(self) -> Self:
         if len(self.rates) != self.samples:
             raise ValueError(f"dropout must list one rate per sample ({self.samples}); found {len(self.rates)}")
         return self
@@ -176,7 +174,7 @@ class NeuralStage(Stage):
     """Recompute each layer in the backward pass instead of keeping its activations: less memory, a third slower."""
 
     @model_validator(mode="after")
-    def _passes_and_folds_agree(self) -> NeuralStage:
+    def _passes_and_folds_agree(self) -> Self:
         drops, multi_sample = self.pooler_dropout or self.backbone_dropout, isinstance(self.head, MultiSampleHead)
         if not drops and (self.r_drop or (self.mc_dropout and not multi_sample)):
             raise ValueError("r_drop and mc_dropout need pooler_dropout or backbone_dropout above 0")
@@ -233,7 +231,7 @@ class ConformerStage(MoleculeStage):
     learning_rate: Rate = 1e-3
 
     @model_validator(mode="after")
-    def _architecture_fits(self) -> ConformerStage:
+    def _architecture_fits(self) -> Self:
         if self.architecture == "compact" and self.weights:
             raise ValueError("architecture compact has no published weights; set weights: null")
         if self.architecture == "compact" and self.width % self.heads:
@@ -257,7 +255,7 @@ class UnimolStage(ConformerStage):
     heads: Number = 16
 
     @model_validator(mode="after")
-    def _hydrogens_fit(self) -> UnimolStage:
+    def _hydrogens_fit(self) -> Self:
         if self.weights in ("unimol_no_h", "unimol_oled") and not self.remove_hydrogens:
             raise ValueError(f"weights {self.weights} saw no hydrogens; set remove_hydrogens: true")
         return self
@@ -275,7 +273,7 @@ class Unimol2Stage(ConformerStage):
     """Width inside the products over pairs."""
 
     @model_validator(mode="after")
-    def _weights_fit(self) -> Unimol2Stage:
+    def _weights_fit(self) -> Self:
         if self.weights and self.weights.startswith("unimol2_") and self.weights != f"unimol2_{self.architecture}":
             raise ValueError(f"weights {self.weights} need architecture: {self.weights.removeprefix('unimol2_')}")
         return self
@@ -301,7 +299,7 @@ class GnnStage(MoleculeStage):
     warmup: Weight = 0.1
 
     @model_validator(mode="after")
-    def _has_one_layer(self) -> GnnStage:
+    def _has_one_layer(self) -> Self:
         if self.layer_decay < 1 or self.checkpoint_layers:
             raise ValueError("message passing uses one layer again and again; remove layer_decay and checkpoint_layers")
         return self
@@ -369,7 +367,7 @@ class BertStage(TextStage, NeuralStage):
         return defaults | {name: value for name, value in values.items() if name not in defaults or value is not None}
 
     @model_validator(mode="after")
-    def _consistent(self) -> BertStage:
+    def _consistent(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"heads must divide width; found {self.heads} and {self.width}")
         if self.test_forms > 1 and not self.enumerate_smiles:

@@ -4,8 +4,6 @@ A stage of your own is a file with a class that has the two methods below, and a
 Stages never import each other; `models/registry.py` knows which file serves which kind.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path

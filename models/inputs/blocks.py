@@ -4,8 +4,6 @@ A block is one function from rows to a matrix with a row for each of them. What 
 training rows alone, as JSON for the folder of the job.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -6,8 +6,6 @@ Each file is a shard: some keys, all computed together, written whole or not at 
 shards, and which keys stand in which shard does not matter.
 """
 
-from __future__ import annotations
-
 import functools
 import io
 import zipfile

@@ -1,7 +1,5 @@
 """Digests of code: what makes finished jobs and cached arrays out of date. Comments and docstrings do not count."""
 
-from __future__ import annotations
-
 import ast
 import functools
 from collections.abc import Iterable

@@ -8,8 +8,6 @@ Sources: Riniker and Landrum, JCIM 2015 (ETKDG); Tosco et al., J. Cheminf. 2014 
 CIKM 2024 (caps of carbon).
 """
 
-from __future__ import annotations
-
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Encoders of Hugging Face's transformers: what is loaded, what is refused, and how they are cut to size."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Features of molecules: fingerprints and RDKit's descriptors, cached on disk."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a frozen encoder makes of a text: its pooled features, read in batches, once, and kept in the cache on disk."""
 
-from __future__ import annotations
-
 import functools
 from importlib import metadata
 from pathlib import Path

@@ -4,8 +4,6 @@ Sources: Bjerrum, SMILES Enumeration, arXiv 1703.07076; Schwaller et al., Data a
 reaction yield predictions, 2020 (both spellings and the order of the molecules of a reaction).
 """
 
-from __future__ import annotations
-
 import functools
 import random
 import re

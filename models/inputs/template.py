@@ -1,7 +1,5 @@
 """How the columns of a row become one text: joined, or by the template of the settings. Without torch."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass

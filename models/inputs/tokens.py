@@ -4,8 +4,6 @@ Each is one of transformers' tokenizers on a `tokenizer.json`, so that a job's f
 `model_max_length` is the longest input of the stage.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterable

@@ -5,8 +5,6 @@ an installed package that carries it, in the hub's cache, then on the hub. What 
 table. A repository of the hub is read at the revision that it had when it was first used.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import urllib.request
 from collections.abc import Iterable

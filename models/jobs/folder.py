@@ -6,8 +6,6 @@
 Predictions are Parquet tables with `id` and a column of float64 per output, joined on id into one table per stage.
 """
 
-from __future__ import annotations
-
 import io
 import shutil
 from pathlib import Path

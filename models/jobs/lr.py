@@ -7,8 +7,6 @@ no part. Source: Smith, Cyclical Learning Rates, WACV 2017; the tenth is fastai'
 Reads: prepared/train.parquet, folds/folds.csv. Writes: report/lr_<stage>.png. Weights of the test are thrown away.
 """
 
-from __future__ import annotations
-
 import itertools
 import tempfile
 from pathlib import Path

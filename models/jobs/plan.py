@@ -8,8 +8,6 @@ A key is `<settings>-<code>-<shared code>`: digests of the stage's settings with
 own file, and of the other code that its result comes from. What differs has another key, and overwrites nothing.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -61,7 +59,7 @@ class Job:
     fold: int
     folder: Path
     other_code: bool = False
-    needs: tuple[Job, ...] = ()
+    needs: "tuple[Job, ...]" = ()
     in_column: bool = True
 
     @property
@@ -111,7 +109,7 @@ class Plan:
             done[job.seed].append(job.has_predicted(self.test_key))
         return done
 
-    def select(self, stage: str | None = None, fold: int | None = None, shard: tuple[int, int] = (1, 1)) -> Plan:
+    def select(self, stage: str | None = None, fold: int | None = None, shard: tuple[int, int] = (1, 1)) -> "Plan":
         """The part of a plan that --stage, --fold and --shard name.
 
         Shard i of n has every n-th job, whether finished or not, so that all shards, whenever they start, divide the

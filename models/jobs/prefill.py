@@ -1,7 +1,5 @@
 """What several jobs read of the same molecules and texts, computed on all cores, or GPUs, before any job starts."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from competition.config import CompetitionConfig

@@ -4,8 +4,6 @@ Every machine of the cluster has this project, its packages and the folder for p
 machine is lost is started again on another one, where its job goes on from its last checkpoint.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 import math

@@ -5,8 +5,6 @@ or not, and need not be named exactly; the folder of the earlier WORK_DIR is loo
 a checkpoint, and caches that are not here yet are copied below WORK_DIR; nothing that is here is replaced.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -8,8 +8,6 @@ Reads: prepared/train.parquet and test.parquet, folds/folds.csv.
 Writes: a folder per job: weights, out-of-fold and test predictions, and report.json last. Finished jobs are skipped.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import replace

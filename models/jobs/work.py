@@ -3,8 +3,6 @@
 The code of this file is in the key of every job, since it hands stages their rows, labels and seeds.
 """
 
-from __future__ import annotations
-
 import platform
 import time
 from dataclasses import replace

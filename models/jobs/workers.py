@@ -5,8 +5,6 @@ from item to item. One ends when the process that started it ends, however that 
 writing. `ray_workers.py` has those of a cluster.
 """
 
-from __future__ import annotations
-
 import math
 import multiprocessing
 import os

@@ -3,8 +3,6 @@
 A job's folder holds all that prediction needs: the encoder's config.json, its tokenizer, and the trainer's weights.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

@@ -5,8 +5,6 @@ categories, and its own text features are made for classification.
 Sources: Prokhorenkova et al., CatBoost, NeurIPS 2018; Deerwester et al., latent semantic analysis, JASIS 1990.
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Stage `custom`: a class of the user's own; what it gets wrong is said with its file and line."""
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Callable
 from pathlib import Path

@@ -4,8 +4,6 @@ The features go to the cache on disk, for all folds, seeds and test rows. A job'
 the means of the features, and the digest of the encoder, which prediction asks for again.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -3,8 +3,6 @@
 A job trains nothing: it copies both files into its folder and hands out the rows that are asked for.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path

@@ -3,8 +3,6 @@
 Source: Yang et al., Analyzing Learned Molecular Representations for Property Prediction, JCIM 2019.
 """
 
-from __future__ import annotations
-
 import functools
 import warnings
 from functools import partial

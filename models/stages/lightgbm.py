@@ -3,8 +3,6 @@
 Source: Ke et al., LightGBM, NeurIPS 2017.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -6,8 +6,6 @@ and computes the others again. In the encoder the carried pair bias is one `badd
 for [CLS] alone, since nothing else of it is read. `benchmarks/unimol_step.py` measures it.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

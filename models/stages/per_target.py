@@ -3,8 +3,6 @@
 Estimators are kept on disk without pickle, by skops. Source: Pedregosa et al., scikit-learn, JMLR 2011.
 """
 
-from __future__ import annotations
-
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -58,7 +56,7 @@ class Sample:
     weights: NDArray[np.float64] | None
     n_classes: int = 0
 
-    def take(self, rows: NDArray[np.intp]) -> Sample:
+    def take(self, rows: NDArray[np.intp]) -> "Sample":
         """Rows at positions, in that order."""
         x = getattr(self.x, "iloc", self.x)[rows]
         return replace(self, x=x, y=self.y[rows], weights=None if self.weights is None else self.weights[rows])

@@ -3,8 +3,6 @@
 All that is fitted (medians of missing numbers, ranks, ranges, words, categories, the estimator) is one pipeline.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

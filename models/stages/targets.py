@@ -1,7 +1,5 @@
 """Between labels and a stage: it sees transformed ones, or which grades are exceeded; what it predicts goes back."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

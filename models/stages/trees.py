@@ -6,8 +6,6 @@ mean over the folds of both. Sources: Friedman, Greedy Function Approximation, A
 Optuna, KDD 2019; the refit as in AutoGluon's refit_full (Erickson et al., 2020).
 """
 
-from __future__ import annotations
-
 import statistics
 from abc import abstractmethod
 from pathlib import Path

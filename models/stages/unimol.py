@@ -5,8 +5,6 @@ What is ours and why: token ids in the order of the released checkpoints (unimol
 them silently), every dropout rate reachable, weights checked key by key, distances built on the device.
 """
 
-from __future__ import annotations
-
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any

@@ -7,8 +7,6 @@ contracted with its weights one side at a time, which divides its cost by the nu
 atoms and the last layer's pairs, which nothing reads, are left out.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What both Uni-Mol stages share: the import of unimol_tools, published weights, and conformers as augmentations."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import logging

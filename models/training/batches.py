@@ -1,7 +1,5 @@
 """Rows as batches: what is encoded, which rows go together, and how they reach the device."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -52,7 +50,7 @@ class Batches:
     equal_lengths: bool = False
     columns: NDArray[np.float32] | None = None
 
-    def take(self, rows: Rows) -> Batches:
+    def take(self, rows: Rows) -> "Batches":
         """Some rows."""
         columns = None if self.columns is None else self.columns[rows]
         return replace(self, items=[self.items[i] for i in rows], lengths=self.lengths[rows], columns=columns)

@@ -1,7 +1,5 @@
 """The state of a training run at the end of an epoch, from which a killed run goes on to the same predictions."""
 
-from __future__ import annotations
-
 import io
 import time
 from pathlib import Path

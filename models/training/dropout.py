@@ -5,8 +5,6 @@ inference, which biases predictions (Li et al., arXiv 1801.05134); CommonLit's a
 Why a proof: `unimol_tools` keeps 46 of its rates as plain numbers that a sweep over nn.Dropout does not see.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Heads: from pooled features (n_rows, width) to outputs (n_rows, n_outputs), and the loss they are trained with."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

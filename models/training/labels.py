@@ -1,7 +1,5 @@
 """Labels as stages see them: standardised per target, weighted by class, rows without one left out."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -5,8 +5,6 @@ A loss is an entry of `LOSSES` and its name in `LossName` of `models/settings.py
 classes; probabilities are made of these by the loss's `link` alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,7 +37,7 @@ class Labels:
     weights: Tensor
     by_rows: float = 1.0
 
-    def take(self, positions: NDArray[np.intp], device: torch.device | str) -> Labels:
+    def take(self, positions: NDArray[np.intp], device: torch.device | str) -> "Labels":
         """Some rows, on the device."""
         return Labels(self.y[positions].to(device), self.weights[positions].to(device))
 

@@ -1,7 +1,5 @@
 """The machine: what a job ran on, for the report of a run, and which precision it has. Without torch."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re

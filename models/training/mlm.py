@@ -3,8 +3,6 @@
 Source: Devlin et al., BERT, NAACL 2019: 15 % of the tokens, of which 80 % masked, 10 % random, 10 % as they are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 A kind of stage gives four things: `start` and `restore` make its backbone, `encode` and `n_augmentations` its inputs.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import replace
 from pathlib import Path

@@ -3,8 +3,6 @@
 A layer is a member of the longest numbered list of the backbone (`encoder.layer.7`, `layers.3`), whatever the library.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

@@ -3,8 +3,6 @@
 `step` counts optimizer steps from 0 to total_steps - 1; each function is 1 at step 0 unless it says otherwise.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial

@@ -4,8 +4,6 @@ The others would have a gradient of 0, and yet their gradient is filled, clipped
 30,522 tokens, of which 960 tweets have 3,500, a fifth of the time in bf16 and a tenth in float32 (one thread).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -4,8 +4,6 @@ A stage gives a `Network` and `Sample`s; the loop owns target scaling, length-bu
 schedule, precision and device (by accelerate), checkpoints, and what is written for prediction.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

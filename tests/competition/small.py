@@ -1,7 +1,5 @@
 """A competition of a few rows, to be broken in one place by each test."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

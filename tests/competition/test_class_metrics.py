@@ -1,7 +1,5 @@
 """Scores of classes by hand and beside scikit-learn's, for one target and for several with missing labels."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from sklearn import metrics as theirs

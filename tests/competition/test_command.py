@@ -1,7 +1,5 @@
 """How commands end, who may work on a competition at a time, times in words, and which code and packages these are."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

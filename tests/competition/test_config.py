@@ -1,7 +1,5 @@
 """The YAML: what is refused, in which words, and where it is looked for."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The embedded competitions: what their tables must have in common, and must not."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from competition.config import load_competition

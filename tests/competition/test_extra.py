@@ -1,7 +1,5 @@
 """Extra training rows, features of the user's own, weights and auxiliary targets, from CSV to rows."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Files: whole or not at all, read as they stand, known by digest."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os

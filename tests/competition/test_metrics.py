@@ -1,7 +1,5 @@
 """Scores against numbers computed by hand, their direction, and metrics of the user's own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Raw tables: what is refused, with the row named, and what is cleaned and counted."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

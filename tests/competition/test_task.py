@@ -1,7 +1,5 @@
 """The names of outputs, how they become the sample's columns, and code of the user's own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The settings of a competition for tests that need no files."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from competition.config import CompetitionConfig

@@ -1,7 +1,5 @@
 """folds.csv: made once, kept while nothing changes; folds of the user's own and blocks in time: taken and refused."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

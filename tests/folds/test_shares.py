@@ -1,7 +1,5 @@
 """Shares of classes by fold, and which classes a fold or its models lack."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What `./run.sh folds` sees: a shift that is there, none that is not, and the kind of folds that fits."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

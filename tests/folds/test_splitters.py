@@ -1,7 +1,5 @@
 """Folds: every row once, what belongs together stays together, and the same rows get the same folds."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

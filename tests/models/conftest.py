@@ -1,7 +1,5 @@
 """An encoder that the tests of stages on text start from."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

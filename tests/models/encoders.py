@@ -1,7 +1,5 @@
 """Encoders of one layer and width 32, and rows for them, shared by the tests of the bert stage."""
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Rows and contexts for the tests of stages without an encoder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

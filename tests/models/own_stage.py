@@ -1,7 +1,5 @@
 """A stage as a user would add it: the mean label, or the share of each class, and a random number for each seed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

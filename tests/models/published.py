@@ -1,7 +1,5 @@
 """The package's own modules and forward pass in the size of a backbone of ours, to hold ours to."""
 
-from __future__ import annotations
-
 from typing import Any
 from unittest import mock
 

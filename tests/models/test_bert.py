@@ -1,7 +1,5 @@
 """The bert stage from rows to predictions, on encoders of one layer and width 32."""
 
-from __future__ import annotations
-
 import shutil
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pretrained encoders: what is loaded, what is refused, and that their dropout is off."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

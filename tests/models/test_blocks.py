@@ -1,7 +1,5 @@
 """Features of molecules, and feature blocks by hand: what they learn from training rows, what other rows become."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """The cache of arrays by molecule or text, and which caches a stage shares with others."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Conformers: which molecule a SMILES stands for, and its coordinates."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

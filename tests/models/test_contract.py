@@ -1,7 +1,5 @@
 """What every kind of stage must do with every problem type; a kind that is added to `StageConfig` is covered, too."""
 
-from __future__ import annotations
-
 import contextlib
 from dataclasses import replace
 from pathlib import Path

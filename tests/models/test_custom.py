@@ -1,7 +1,5 @@
 """A class of the user's own: what it may get wrong is said with its file and line."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any

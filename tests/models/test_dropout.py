@@ -1,7 +1,5 @@
 """The dropout audit: it passes where nothing drops, and names what still does."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

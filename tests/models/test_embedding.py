@@ -1,7 +1,5 @@
 """The embedding stage: what is cached, what is fitted, and which encoder it may predict with."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path

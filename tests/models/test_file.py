@@ -1,7 +1,5 @@
 """Stage `file`: rows joined on id, the key of jobs, whose folds are compared and what looks wrong."""
 
-from __future__ import annotations
-
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Heads and pooling against numbers computed by hand."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Losses, weights of targets and R-Drop's penalty against numbers computed by hand; losses of the user's."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any, get_args

@@ -1,7 +1,5 @@
 """Masked-language pre-training: what is masked, what is learned, from which rows, and that it can be resumed."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

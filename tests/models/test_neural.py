@@ -2,8 +2,6 @@
 and published weights of message passing.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Rates by layer, layers computed again, and the moving average, on a backbone of three layers."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Only the embeddings of tokens that the training rows have are trained, and nothing else changes by it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 from unittest import mock

@@ -1,7 +1,5 @@
 """The stage of scikit-learn estimators: what they see, one per target, and on disk without pickle."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Random spellings: the same molecules, other characters, from (SMILES, row, augmentation, seed) alone."""
 
-from __future__ import annotations
-
 import pytest
 from rdkit import Chem
 

@@ -1,7 +1,5 @@
 """Transforms of targets, and grades that are exceeded: learned from training rows, whatever the stage."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args

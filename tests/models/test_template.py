@@ -1,7 +1,5 @@
 """From the columns of a row to one text."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

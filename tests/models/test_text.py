@@ -1,7 +1,5 @@
 """Tokenizers against tokens and ids known by hand."""
 
-from __future__ import annotations
-
 import pandas as pd
 import pytest
 

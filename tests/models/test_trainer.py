@@ -1,7 +1,5 @@
 """The training loop on a network of a few dozen weights."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

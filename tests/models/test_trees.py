@@ -1,7 +1,5 @@
 """Trees of both libraries: what they see, where the number of trees comes from, weights, objectives, and the search."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The Uni-Mol stage against unimol_tools itself: parameters, outputs, token ids, checkpoints."""
 
-from __future__ import annotations
-
 import contextlib
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The Uni-Mol2 stage against unimol_tools itself, and what both stages on conformers must do beside the contract."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 from unittest import mock

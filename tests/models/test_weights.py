@@ -1,7 +1,5 @@
 """Where weights are found, that the digest decides, and that a name of the hub stays what it was."""
 
-from __future__ import annotations
-
 import json
 import socket
 import threading

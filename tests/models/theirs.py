@@ -1,7 +1,5 @@
 """Predictions made elsewhere, as files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What the tests of jobs share: planned competitions, stages without libraries, workers without processes, drivers."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

@@ -1,7 +1,5 @@
 """A stage of the user's that takes a while and writes down, in a log, which job it trained and by whom."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

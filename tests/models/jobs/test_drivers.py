@@ -1,7 +1,5 @@
 """Drivers as a person starts them: two at once, shards, one that is killed, and folders that take no files."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """The folder of a job, and its tables of predictions: joined on id, refused where an id or a number is missing."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The range test of learning rates: what it suggests, and what it does not look at."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Which jobs there are, what their keys depend on, and what happens to finished jobs of other code."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Pseudo-labels: where they come from, that a fold's own labels never reach them, and what they do to a key."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The same jobs on a Ray cluster of several nodes on this machine: placed, lost, started again, to the same bytes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

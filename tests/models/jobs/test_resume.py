@@ -1,7 +1,5 @@
 """Jobs and caches of an earlier machine are taken over whole, from folders that cannot be written to."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

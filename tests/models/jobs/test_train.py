@@ -1,7 +1,5 @@
 """What is handed to workers: features before jobs, on all cores or the GPU, within a budget; lines for a person."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 from pathlib import Path

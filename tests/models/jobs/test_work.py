@@ -1,7 +1,5 @@
 """One job from prepared tables to a published folder: alignment, leaks, refits, resumption, new rows in pieces."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path

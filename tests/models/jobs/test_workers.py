@@ -1,7 +1,5 @@
 """Workers: who gets which core and GPU, what fits into a budget, and that none outlives the process that started it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
