@@ -8,24 +8,11 @@ import inspect
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from competition.config import GivenPath, StrictModel, UserCode, read_yaml, validate
 from competition.metrics import ProblemType
-from models.settings import (
-    BertStage,
-    Feature,
-    GnnStage,
-    Number,
-    Passes,
-    Rate,
-    Share,
-    Stage,
-    TextStage,
-    Unimol2Stage,
-    UnimolStage,
-    Weight,
-)  # fmt: skip
+from models.settings import BertStage, Feature, GnnStage, Share, Stage, TextStage, Unimol2Stage, UnimolStage
 
 
 class FileStage(Stage):
@@ -97,12 +84,12 @@ class TreesStage(FeatureStage):
     of_two: ClassVar[tuple[str, ...]]
     of_several: ClassVar[tuple[str, ...]]
     """Objectives of the library that learn the probability of one class of two, or of each of several."""
-    learning_rate: Rate = 0.03
-    max_trees: Number = 2000
+    learning_rate: PositiveFloat = 0.03
+    max_trees: PositiveInt = 2000
     """Upper end of the search for the number of trees."""
-    patience: Number = 100
+    patience: PositiveInt = 100
     """Trees without gain on the inner split before the search stops."""
-    search_trials: Passes = 0
+    search_trials: int = Field(default=0, ge=0)
     """Optuna's trials per target, each on three folds inside the training rows; 0 takes the settings as they are."""
     parameters: dict[str, Any] = {}
     """The library's own, by its names, such as another objective (CatBoost's loss_function), by which the trees are
@@ -145,10 +132,10 @@ class LightgbmStage(TreesStage):
     of_two, of_several = ("binary", "cross_entropy"), ("multiclass", "softmax")
     kind: Literal["lightgbm"]
     num_leaves: int = Field(default=31, ge=2)
-    min_data_in_leaf: Number = 10
+    min_data_in_leaf: PositiveInt = 10
     feature_fraction: Share = 0.3
     bagging_fraction: Share = 0.8
-    lambda_l2: Weight = 1.0
+    lambda_l2: NonNegativeFloat = 1.0
 
 
 class CatboostStage(TreesStage):
@@ -159,10 +146,10 @@ class CatboostStage(TreesStage):
     features: list[Feature] = Field(default=["maplight"], min_length=1)
     topics: int = Field(default=64, ge=2)
     """For all text columns together: most topics, directions of a truncated SVD of the TF-IDF."""
-    learning_rate: Rate = 0.05
+    learning_rate: PositiveFloat = 0.05
     depth: int = Field(default=6, ge=1, le=16)
-    l2_leaf_reg: Weight = 3.0
-    random_strength: Weight = 1.0
+    l2_leaf_reg: NonNegativeFloat = 3.0
+    random_strength: NonNegativeFloat = 1.0
     """Noise on the scores of splits, against overfitting."""
     rsm: Share = 0.3
     """Share of the features that each split may use."""

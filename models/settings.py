@@ -6,19 +6,15 @@ What is measured behind a default stands in docs/stages.md and docs/evidence.md.
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StrictBool, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, StrictBool, model_validator
 
 from competition.config import EachOnce, StrictModel, UserCode
 from competition.metrics import ProblemType
 
-Number = Annotated[int, Field(ge=1)]
-Passes = Annotated[int, Field(ge=0)]
 Width = Annotated[int, Field(ge=8)]
-Weight = Annotated[float, Field(ge=0)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Mask = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
-Rate = Annotated[float, Field(gt=0)]
 Feature = Literal["morgan", "avalon", "erg", "maccs", "descriptors", "maplight"]
 CLASS_WEIGHTS = ("is_unbalance", "unbalance", "scale_pos_weight", "class_weights", "auto_class_weights", "class_weight")
 """How LightGBM, CatBoost and scikit-learn call what makes classes weigh differently."""
@@ -81,7 +77,7 @@ class MultiSampleHead(StrictModel):
     """Multi-sample dropout: several dropout masks share one linear layer, their losses are averaged."""
 
     kind: Literal["multi_sample"]
-    samples: Number = 5
+    samples: PositiveInt = 5
     """Masks per step."""
     dropout: Mask | list[Mask] = 0.2
     """Rate of the masks, or one for each."""
@@ -109,29 +105,29 @@ Schedule = Literal[
 class NeuralStage(Stage):
     """What every neural stage has: the settings of the one training loop (`models/training/trainer.py`)."""
 
-    epochs: Number = 10
+    epochs: PositiveInt = 10
     """Passes over the training rows."""
-    batch_size: Number = 32
+    batch_size: PositiveInt = 32
     """Rows that go through the network together."""
-    accumulate: Number = 1
+    accumulate: PositiveInt = 1
     """Batches whose gradients add up to one step of the optimizer."""
-    learning_rate: Rate = 1e-4
+    learning_rate: PositiveFloat = 1e-4
     """Peak of the schedule."""
-    head_learning_rate: Rate | None = None
+    head_learning_rate: PositiveFloat | None = None
     """Peak for the layers behind the backbone, where it differs."""
     layer_decay: Share = 1.0
     """Factor of the rate from each layer of the backbone to the one below it; the embeddings have the smallest."""
-    weight_decay: Weight = 0.01
+    weight_decay: NonNegativeFloat = 0.01
     """AdamW's decay of weight matrices; norms and biases have none."""
     schedule: Schedule = "linear"
     """Shape of the learning rate after the warm-up."""
-    warmup: Weight = 0.06
+    warmup: NonNegativeFloat = 0.06
     """Steps in which the rate rises: below 1 a share of all steps, from 1 on a number of steps."""
-    cycles: Number = 3
+    cycles: PositiveInt = 3
     """cosine_with_restarts: how often the rate falls."""
     decay: Share = 0.2
     """warmup_stable_decay: share of the steps in which the rate falls."""
-    clip_norm: Rate = 1.0
+    clip_norm: PositiveFloat = 1.0
     """Largest norm of the gradient."""
     average: Literal["none", "ema"] = "none"
     """Which weights are kept: the last, or their exponential moving average over steps."""
@@ -145,7 +141,7 @@ class NeuralStage(Stage):
     Prediction 2025. gaussian: likelihood of a normal distribution whose deviation is learned, too. `file.py:name`:
     yours, from outputs and labels (n_rows, n_targets), 0 where one is missing, to the error of each label. Of classes
     outputs are logits, (n_rows, n_classes) of several, and labels the numbers of the classes."""
-    auxiliary_weight: Weight = 0.3
+    auxiliary_weight: NonNegativeFloat = 0.3
     """Weight of the loss of each of competition.auxiliary_targets; 0 leaves them out. Beside targets of two classes
     they are columns of 0 and 1; beside one of several there can be none."""
     head: Annotated[LinearHead | MultiSampleHead, Field(discriminator="kind")] = LinearHead()
@@ -153,9 +149,9 @@ class NeuralStage(Stage):
     """Rate of dropout on the pooled features, before the head."""
     backbone_dropout: Dropout = 0.0
     """Rate of every dropout inside the backbone; audited before each fold where it is 0."""
-    r_drop: Weight = 0.0
+    r_drop: NonNegativeFloat = 0.0
     """Weight of the difference between two passes with other dropout masks."""
-    mc_dropout: Passes = 0
+    mc_dropout: NonNegativeInt = 0
     """Passes with dropout on whose mean is the prediction, their deviation beside it; 0: one pass without dropout."""
     molecule_features: list[Feature] = []
     """Features of the molecule columns that join the pooled features before the head."""
@@ -208,17 +204,17 @@ class MoleculeStage(NeuralStage):
     columns: list[str] = []
     """Molecule columns, each through the same backbone, then together through a hidden layer; empty takes all."""
     schedule: Schedule = "one_cycle"
-    weight_decay: Weight = 0.0
+    weight_decay: NonNegativeFloat = 0.0
 
 
 class ConformerStage(MoleculeStage):
     """What both Uni-Mol stages have, on 3-D conformers. layers, width and heads are of the compact architecture."""
 
     architecture: str
-    layers: Number = 4
+    layers: PositiveInt = 4
     width: Width = 128
     heads: int
-    conformers: Number = 1
+    conformers: PositiveInt = 1
     """Conformers of a molecule: an epoch of training takes the next one, a prediction is the mean over all."""
     fragments: Literal["all", "largest"] = "all"
     """Of a salt or a mixture: everything, or the fragment with the most heavy atoms."""
@@ -226,9 +222,9 @@ class ConformerStage(MoleculeStage):
     """What becomes of '*', the open ends of a polymer's repeat unit. keep: an atom of unknown kind, which has no MMFF.
     cap: carbon. cyclic_dimer: two units joined head to tail both ways (three, where both ends are at one atom);
     molecules without exactly two single-bonded ends are capped."""
-    epochs: Number = 15
-    batch_size: Number = 16
-    learning_rate: Rate = 1e-3
+    epochs: PositiveInt = 15
+    batch_size: PositiveInt = 16
+    learning_rate: PositiveFloat = 1e-3
 
     @model_validator(mode="after")
     def _architecture_fits(self) -> Self:
@@ -252,7 +248,7 @@ class UnimolStage(ConformerStage):
     """molecule, oled: as published. compact: the same parts in the size of layers, width and heads."""
     remove_hydrogens: bool = False
     """Whether the model sees heavy atoms only (always with the no_h and OLED weights)."""
-    heads: Number = 16
+    heads: PositiveInt = 16
 
     @model_validator(mode="after")
     def _hydrogens_fit(self) -> Self:
@@ -267,7 +263,7 @@ class Unimol2Stage(ConformerStage):
     kind: Literal["unimol2"]
     architecture: Literal["compact", "84m", "164m", "310m", "570m", "1.1b"] = "compact"
     """84m to 1.1b: as published. compact: the same parts in the size of the settings below."""
-    heads: Number = 8
+    heads: PositiveInt = 8
     pair_width: Width = 64
     pair_hidden_width: int = Field(default=16, ge=4)
     """Width inside the products over pairs."""
@@ -285,7 +281,7 @@ class GnnStage(MoleculeStage):
     kind: Literal["gnn"]
     width: Width = 300
     """Of a bond's message; where there are weights, they decide it and the depth."""
-    depth: Number = 3
+    depth: PositiveInt = 3
     """Rounds of message passing."""
     aggregation: Annotated[list[Literal["mean", "sum", "norm"]], EachOnce] = Field(
         default=["mean", "norm"], min_length=1
@@ -293,10 +289,10 @@ class GnnStage(MoleculeStage):
     """How atoms become a molecule: their mean, sum, or sum over 10; several side by side. A mean cannot count."""
     hidden_width: Width = 300
     """Of the layer between the molecule and the head."""
-    epochs: Number = 30
-    batch_size: Number = 64
-    learning_rate: Rate = 2e-3
-    warmup: Weight = 0.1
+    epochs: PositiveInt = 30
+    batch_size: PositiveInt = 64
+    learning_rate: PositiveFloat = 2e-3
+    warmup: NonNegativeFloat = 0.1
 
     @model_validator(mode="after")
     def _has_one_layer(self) -> Self:
@@ -335,26 +331,26 @@ class BertStage(TextStage, NeuralStage):
     enumerate_smiles: StrictBool | Literal["order"] = False
     """Whether training sees another random spelling of each molecule in every epoch, and the molecules of one cell, or
     of one side of a reaction, in another order; order: that alone."""
-    test_forms: Number
+    test_forms: PositiveInt
     """Spellings whose mean is the prediction, the canonical one first; unset: 5 with enumerate_smiles."""
-    layers: Number = 4
+    layers: PositiveInt = 4
     width: Width = 128
-    heads: Number = 4
+    heads: PositiveInt = 4
     vocabulary: int = Field(default=4000, ge=100)
     """From scratch: most word pieces, learned from the training rows of the fold."""
-    pretrain_epochs: Passes = 0
+    pretrain_epochs: NonNegativeInt = 0
     """Passes of masked-language modelling over the inputs before the training."""
     pretrain_on: Literal["train", "all_inputs"] = "train"
     """all_inputs: also those of the held-out fold and the test table, without labels; every table says so."""
-    epochs: Number
+    epochs: PositiveInt
     """Unset: 4 with weights, 20 from scratch."""
-    learning_rate: Rate
+    learning_rate: PositiveFloat
     """Unset: 5e-5 with weights, 1e-3 from scratch."""
-    pretrain_learning_rate: Rate
+    pretrain_learning_rate: PositiveFloat
     """Unset: the same."""
-    batch_size: Number = 16
-    head_learning_rate: Rate | None = 1e-3
-    warmup: Weight = 0.1
+    batch_size: PositiveInt = 16
+    head_learning_rate: PositiveFloat | None = 1e-3
+    warmup: NonNegativeFloat = 0.1
 
     @model_validator(mode="before")
     @classmethod
