@@ -25,9 +25,10 @@ import pandas as pd
 import yaml
 
 from competition import command
+from competition.clean import read_named_rows
 from competition.config import CompetitionConfig, read_yaml, validate
 from competition.errors import DataError
-from competition.files import read_text_table, write_atomically, write_table
+from competition.files import write_atomically, write_table
 from competition.paths import Paths, made_yaml, shown
 from folds.config import FoldsConfig
 from models.jobs.plan import plan
@@ -107,7 +108,8 @@ def write_competition(path: Path, base: str, folder: Path | None, data: Data, ce
     base_yaml = folder.resolve() / base_yaml.name if folder else base_yaml
     config = validate(CompetitionConfig, document.get("competition", {}), base_yaml, "competition")
     folds = validate(FoldsConfig, document.get("folds", {}), base_yaml, "folds")
-    train, test, sample = map(read_text_table, (config.train, config.test, config.sample_submission))
+    files = config.train, config.test, config.sample_submission
+    train, test, sample = (read_named_rows(file, [config.id]) for file in files)
     if data.rows and data.rows < len(train):
         train = train.iloc[np.sort(np.random.default_rng(0).choice(len(train), data.rows, replace=False))]
     test = test[:TEST_ROWS]

@@ -10,7 +10,6 @@ import pytest
 import tokenizers
 import transformers
 
-from competition.errors import ConfigError
 from competition.tables import Rows
 from models.inputs import tokens as text
 from models.stages.bert import Bert
@@ -41,12 +40,6 @@ def test_epochs_train_on_other_spellings_and_a_prediction_is_their_mean_with_the
     assert np.abs(np.mean(forms, axis=0) - fitted.predict(rows, tmp_path)).max() < 1e-6
     assert np.array_equal(Bert(stage(), ctx).predict(rows, tmp_path), forms[0])
     assert np.abs(forms[0] - forms[1]).max() > 1e-5
-
-
-@pytest.mark.parametrize(("how", "ctx"), [(True, (["SMILES"], ["note"])), ("order", (["a", "b"],))])
-def test_what_cannot_be_spelled_or_ordered_is_a_config_error(how: Any, ctx: Any) -> None:
-    with pytest.raises(ConfigError, match="enumerate_smiles"):
-        Bert(stage(enumerate_smiles=how), context(*ctx))
 
 
 @pytest.mark.parametrize(("column", "rare", "kind"), [("note", "zyzzyva", "texts"), ("SMILES", "[Se]", "smiles")])

@@ -59,3 +59,6 @@ def test_a_template_that_cannot_be_read_is_a_config_error() -> None:
     for template, columns, said in wrong:
         with pytest.raises(ConfigError, match=said):
             read(template, columns=columns)
+    for how, columns, said in ((True, ["s t"], "needs a column of molecules"), ("order", ["a", "b"], "side of a rea")):
+        with pytest.raises(ConfigError, match=f"enumerate_smiles.* {said}"):
+            read(columns=columns, enumerate_smiles=how)

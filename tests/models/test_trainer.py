@@ -246,31 +246,28 @@ def test_in_bf16_products_are_of_half_precision_while_weights_and_predictions_on
             trainer.make_accelerator("fp16")
 
 
-def test_several_small_batches_in_a_step_train_as_one_large_batch(tmp_path: Path) -> None:
-    y = Y[:32].copy()
-    y[:20, 0] = np.nan  # batches with few labels must not count as much as those with many
-    of = sample(y, inputs=replace(INPUTS.take(np.arange(32)), lengths=np.zeros(32, dtype=np.int64)))
-    one, four = (fit(tmp_path / str(n), of=of, epochs=3, batch_size=32 // n, accumulate=n).state_dict() for n in (1, 4))
-    for name, tensor in one.items():
-        assert torch.allclose(tensor, four[name], atol=1e-5), name
+class Shifted(Head):
+    """A head whose second pass gives half of its logits."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        one, other = super().forward(features).chunk(2)
+        return torch.cat([one, other / 2])
 
 
-def test_small_batches_with_few_labels_or_none_have_the_r_drop_penalty_of_one_large_batch(tmp_path: Path) -> None:
-    class Shifted(Head):
-        """A head whose second pass gives half of its logits."""
-
-        def forward(self, features: Tensor) -> Tensor:
-            one, other = super().forward(features).chunk(2)
-            return torch.cat([one, other / 2])
-
-    y = (Y[:32] > Y.mean(axis=0)).astype(float)
-    y[:28] = np.nan
+@pytest.mark.parametrize(
+    ("head", "n_gaps", "changes"),
+    [(Head, (20, 0), {}), (Shifted, (28, 28), {"learns": "multilabel", "r_drop": 5.0, "pooler_dropout": 0.1})],
+)
+def test_several_small_batches_in_a_step_train_as_one_large_batch_however_many_labels_each_has(
+    head: type[Head], n_gaps: tuple[int, int], changes: dict[str, Any], tmp_path: Path
+) -> None:
+    y = (Y[:32] > Y.mean(axis=0)).astype(float) if changes else Y[:32].copy()
+    y[np.arange(32)[:, None] < n_gaps] = np.nan
     of = sample(y, inputs=replace(INPUTS.take(np.arange(32)), lengths=np.zeros(32, dtype=np.int64)))
     found = []
     for n in (1, 4):
         set_seed(0)
-        changes = {"learns": "multilabel", "r_drop": 5.0, "pooler_dropout": 0.1}
-        net = Network(Backbone(), Shifted(24, 2, [0.0]))
+        net = Network(Backbone(), head(24, 2, [0.0]))
         found.append(fit(tmp_path / str(n), net, of=of, epochs=3, batch_size=32 // n, accumulate=n, **changes))
     for (name, one), four in zip(found[0].state_dict().items(), found[1].state_dict().values(), strict=True):
         assert torch.allclose(one, four, atol=1e-5), name

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from competition import command
-from competition.errors import ConfigError
 from competition.paths import PROJECT, Paths
 from tests.conftest import mixed_tables, write_competition
 from tests.models.jobs.common import TREES, counted, ended, products, start, trained, wait_until_begun
@@ -54,12 +52,6 @@ def test_shards_at_once_train_their_shares_and_a_second_one_of_them_is_told_so(t
     assert [ended(shard).count("valid rmse") for shard in shards] == [4, 4, 4]
     assert trained(tmp_path) == dict.fromkeys(trained(tmp_path), 1)
     assert len([name for name in products() if name.endswith("report.json")]) == N_JOBS
-
-
-@pytest.mark.parametrize("shard", ["0/4", "5/4", "a/b", "1", "1/4/2"])
-def test_a_shard_that_is_none_is_named(shard: str) -> None:
-    with pytest.raises(ConfigError, match="--shard takes I/N"):
-        command.parser("").parse_args(["any", f"--shard={shard}"])
 
 
 def test_full_on_a_shard_is_told_what_to_do() -> None:

@@ -30,28 +30,24 @@ def made(folder: Path, source: dict[str, Any] = SOURCE, learner: dict[str, Any] 
     return planned(folder, stages={"learner": learner, "source": source}, **more)
 
 
-def test_labels_are_the_mean_over_stages_each_over_its_jobs(tmp_path: Path) -> None:
-    """Two seeds of `a` say 1 and 3, the one of `b` says 6: (2 + 6) / 2, and nothing of the learner's own folds."""
-    needs = []
-    for stage, seed, value in (("a", 0, 1.0), ("a", 1, 3.0), ("b", 0, 6.0), ("learner", 0, 1000.0)):
+@pytest.mark.parametrize(
+    ("problem_type", "a0", "a1", "b", "label"),
+    [
+        ("regression", [1.0], [3.0], [6.0], 4.0),  # (2 + 6) / 2
+        ("ordinal", [1.0], [1.0], [1.5], 1.25),  # a grade stays a number
+        ("multiclass", [0.8, 0.2, 0.0], [0.4, 0.6, 0.0], [0.0, 0.5, 0.5], 1.0),  # the likeliest of (.3, .45, .25)
+    ],
+)
+def test_labels_are_those_of_the_mean_over_stages_each_over_its_jobs(
+    problem_type: Any, a0: list[float], a1: list[float], b: list[float], label: float, tmp_path: Path
+) -> None:
+    """Two seeds of `a` and one of `b`, and nothing of the learner's own folds."""
+    task, needs = Task(["y"], None, problem_type, ["a", "b", "c"]), list[Job]()
+    for stage, seed, value in (("a", 0, a0), ("a", 1, a1), ("b", 0, b), ("learner", 0, [1000.0] * len(b))):
         needs.append(Job(stage, "k", seed, 0, tmp_path / f"{stage}{seed}"))
-        write_predictions(needs[-1].test_file("t"), ["p", "q"], ["y"], np.array([[value], [10 * value]]))
+        write_predictions(needs[-1].test_file("t"), ["p", "q"], task.outputs, np.array([value, [9.0] * len(b)]))
     job = Job("learner", "k", 0, ALL, tmp_path, needs=tuple(needs))
-    assert pseudo_labels(job, "t", ["q", "p"], Task(["y"]))[:, 0].tolist() == [40, 4]
-
-
-def test_labels_of_classes_are_the_likeliest_of_the_mean_and_a_grade_stays_a_number(tmp_path: Path) -> None:
-    """Two stages of row p: (.6, .4, 0) and (0, .5, .5) have the mean (.3, .45, .25), whose class is 1."""
-    tasks = {kind: Task(["y"], None, kind, ["a", "b", "c"]) for kind in ("multiclass", "ordinal")}
-    for task, values, label in (
-        (tasks["multiclass"], ([0.6, 0.4, 0.0], [0.0, 0.5, 0.5]), 1.0),
-        (tasks["ordinal"], ([1.0], [1.5]), 1.25),
-    ):
-        needs = tuple(Job(name, "k", 0, 0, tmp_path / task.problem_type / name) for name in ("a", "b"))
-        for need, value in zip(needs, values, strict=True):
-            write_predictions(need.test_file("t"), ["p"], task.outputs, np.array([value]))
-        job = Job("learner", "k", 0, ALL, tmp_path, needs=needs)
-        assert pseudo_labels(job, "t", ["p"], task).tolist() == [[label]]
+    assert pseudo_labels(job, "t", ["q", "p"], task)[1].tolist() == [label]
 
 
 def test_test_rows_stand_below_the_training_rows_with_their_weight_and_no_auxiliary_label() -> None:
