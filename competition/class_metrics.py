@@ -11,9 +11,9 @@ from functools import partial
 from importlib import import_module
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from competition.types import Array
+
 LEAST = 1e-15
 """Probability that a log loss takes for 0, as leaderboards do."""
 

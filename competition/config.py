@@ -20,8 +20,9 @@ from pydantic import (
 from competition.classes import class_name, class_names
 from competition.errors import ConfigError
 from competition.files import read_text_table
-from competition.metrics import ALIASES, METRICS, ProblemType, named_metric, top_of
+from competition.metrics import ALIASES, METRICS, named_metric, top_of
 from competition.paths import Paths, config_folders
+from competition.types import ProblemType
 
 
 class StrictModel(BaseModel):

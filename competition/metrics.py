@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from competition import class_metrics as classes
+from competition.types import Array as Array
+from competition.types import ProblemType as ProblemType
 from competition.user_code import load_user_code, users
 
-Array = NDArray[np.float64]
 Score = Callable[[Array, Array], float]
-ProblemType = Literal["regression", "binary", "multiclass", "multilabel", "ordinal"]
 NUMBERS: tuple[ProblemType, ...] = ("regression",)
 PROBABILITIES: tuple[ProblemType, ...] = ("binary", "multiclass", "multilabel")
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from competition.config import CompetitionConfig
 from competition.files import read_table
+from competition.types import Array
 
 INPUT_KEY = "__input"
 """Column of a prepared table: equal where the whole input is the same (canonical molecules, normalised text)."""
@@ -34,8 +35,8 @@ class Rows:
     ids: list[str]
     inputs: pd.DataFrame
     y: Any
-    weights: NDArray[np.float64] | None = None
-    auxiliary: NDArray[np.float64] | None = None
+    weights: Array | None = None
+    auxiliary: Array | None = None
     extra: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:

@@ -7,7 +7,8 @@ import pandas as pd
 
 from competition.classes import class_numbers
 from competition.config import CompetitionConfig
-from competition.metrics import Array, Metric, ProblemType, named_metric, top_of, users_metric
+from competition.metrics import Metric, named_metric, top_of, users_metric
+from competition.types import Array, ProblemType
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from rdkit.SimDivFilters.rdSimDivPickers import LeaderPicker
 
 from competition.config import CompetitionConfig
 from competition.tables import INPUT_KEY
+from competition.types import Integers
 from folds.config import FoldsConfig
 
 _MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
 
 
-def groups_of(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig) -> NDArray[np.int64]:
+def groups_of(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig) -> Integers:
     """Group of each row of the prepared training table, (n_rows,), from 0 up without a gap.
 
     Rows with the same whole input are one group, and so are rows of one `competition.group`, scaffold or cluster where
@@ -64,7 +65,7 @@ def why_scaffolds(train: list[str], test: list[str]) -> str:
     )
 
 
-def clusters(smiles: list[str], similarity: float) -> NDArray[np.int64]:
+def clusters(smiles: list[str], similarity: float) -> Integers:
     """Cluster of each molecule by its Morgan fingerprint, (n_rows,); it does not depend on the order of rows.
 
     Sphere exclusion: molecules in the order of their SMILES become centres if none before is as similar as

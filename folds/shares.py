@@ -2,9 +2,9 @@
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from competition.clean import listed
+from competition.types import Integers
 
 MOST_SHOWN = 12
 """Classes whose shares are shown; of more the rarest."""
@@ -21,7 +21,7 @@ def shares(y: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     return found.loc[:, found.mean().rank(method="first") <= MOST_SHOWN]
 
 
-def lacking(y: pd.DataFrame, classes: list[str], folds: NDArray[np.int64], time_ordered: bool = False) -> list[str]:
+def lacking(y: pd.DataFrame, classes: list[str], folds: Integers, time_ordered: bool = False) -> list[str]:
     """In words, which classes some fold has no row of, or no row to train on; none of a regression.
 
     Args:

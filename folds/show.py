@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from competition import command, prepare
 from competition.config import CompetitionConfig, find_config, load_competition
@@ -22,6 +21,7 @@ from competition.files import derive_seed, read_table, table_digest, write_json
 from competition.paths import Paths, shown
 from competition.plots import new_figure, save_figure
 from competition.tables import TIME, own_rows
+from competition.types import Integers
 from folds import make
 from folds.config import FoldsConfig
 from folds.groups import why_scaffolds
@@ -85,7 +85,7 @@ def compare(
     config: FoldsConfig,
     train: pd.DataFrame,
     test: pd.DataFrame,
-    folds: NDArray[np.int64],
+    folds: Integers,
     seed: int,
 ) -> list[Similarity]:
     """Similarities of molecules and of text, where there are any, under the folds as they are and under other kinds."""
@@ -153,7 +153,7 @@ def recommend(
     )
 
 
-def draw_targets(y: pd.DataFrame, classes: list[str], folds: NDArray[np.int64], file: Path) -> None:
+def draw_targets(y: pd.DataFrame, classes: list[str], folds: Integers, file: Path) -> None:
     """A box of the labels of each target in each fold, or a bar of the share of each class, and a line of that in all
     folds; `y` (n_rows, n_targets) has NaN for a missing label."""
     numbers, shown = np.unique(folds).tolist(), shares(y, classes)

@@ -11,14 +11,13 @@ from functools import reduce
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from rdkit.DataStructs import BulkTanimotoSimilarity
 from scipy.stats import wasserstein_distance
 
 from competition.config import CompetitionConfig
+from competition.types import Array, Integers
 from folds.groups import fingerprint
 
-Array = NDArray[np.float64]
 QUERIES = 2_000
 """Most rows of a table whose nearest training row is looked for."""
 
@@ -42,7 +41,7 @@ class Similarity:
 
 
 def similarities(
-    train: pd.DataFrame, test: pd.DataFrame, competition: CompetitionConfig, folds: dict[str, NDArray[np.int64]]
+    train: pd.DataFrame, test: pd.DataFrame, competition: CompetitionConfig, folds: dict[str, Integers]
 ) -> list[Similarity]:
     """Of molecules by the Tanimoto similarity of their Morgan fingerprints, those of several columns side by side; of
     text by the cosine of TF-IDF vectors of 2 to 4 characters, which serve every language.

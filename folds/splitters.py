@@ -4,17 +4,16 @@ import warnings
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from competition.config import CompetitionConfig
 from competition.errors import DataError
 from competition.files import derive_seed
 from competition.tables import FOLD, TIME
+from competition.types import Array, Integers
 from folds.config import FoldsConfig
 from folds.groups import groups_of
 from folds.table import read_folds, require_numbers
 
-Numbers = NDArray[np.int64]
 NEEDS = {
     "group": "group", "stratified_group": "group", "scaffold": "smiles", "cluster": "smiles", "time": "time",
     "column": "fold_column",
@@ -24,7 +23,7 @@ NEEDS = {
 
 def divide(
     config: FoldsConfig, table: pd.DataFrame, competition: CompetitionConfig, seed: int
-) -> tuple[Numbers, Numbers]:
+) -> tuple[Integers, Integers]:
     """Fold and group of each row of the prepared training table, whatever the order of rows; a fold may be -1.
 
     Rows of a group share a fold, unless in folds of the user's own `equal_inputs_may_cross`.
@@ -57,7 +56,7 @@ def divide(
     return folds[back], groups[back]
 
 
-def _require_divisible(config: FoldsConfig, groups: Numbers, ids: pd.Series) -> None:
+def _require_divisible(config: FoldsConfig, groups: Integers, ids: pd.Series) -> None:
     """Check that there are as many groups as folds, and that none is larger than all folds but one together."""
     sizes, n_folds = np.bincount(groups), config.n_folds
     if len(sizes) < n_folds or sizes.max() * n_folds > len(groups) * (n_folds - 1):
@@ -69,7 +68,7 @@ def _require_divisible(config: FoldsConfig, groups: Numbers, ids: pd.Series) -> 
         )
 
 
-def time_blocks(times: NDArray[np.float64], groups: Numbers, n_folds: int) -> Numbers:
+def time_blocks(times: Array, groups: Integers, n_folds: int) -> Integers:
     """Block of each row in the order of time, (n_rows,): -1 for the first, then 0 to n_folds - 1, of like size.
 
     Equal times share a block, which scikit-learn's TimeSeriesSplit, counting rows, would cut through. A group has
@@ -87,7 +86,7 @@ def time_blocks(times: NDArray[np.float64], groups: Numbers, n_folds: int) -> Nu
     return block_of[moment] - 1
 
 
-def _split(config: FoldsConfig, y: pd.DataFrame, has_classes: bool, groups: Numbers, state: int) -> Numbers:
+def _split(config: FoldsConfig, y: pd.DataFrame, has_classes: bool, groups: Integers, state: int) -> Integers:
     if config.kind == "kfold":  # as scikit-learn's KFold, whose import takes longer than the rest of a check
         shuffled = np.random.RandomState(state).permutation(groups.max() + 1)
         parts = np.array_split(shuffled, config.n_folds)
@@ -109,7 +108,7 @@ def _split(config: FoldsConfig, y: pd.DataFrame, has_classes: bool, groups: Numb
     return folds if of_rows else folds[groups]
 
 
-def spread_out(groups: Numbers, y: pd.DataFrame, n_folds: int, state: int) -> Numbers:
+def spread_out(groups: Integers, y: pd.DataFrame, n_folds: int, state: int) -> Integers:
     """Fold of each row, (n_rows,), so that all folds have like numbers of rows, and of rows of each label.
 
     One greedy pass: the group with the largest share of any label comes first, which puts rare labels and large groups
@@ -143,7 +142,7 @@ def spread_out(groups: Numbers, y: pd.DataFrame, n_folds: int, state: int) -> Nu
     return folds[groups]
 
 
-def target_bins(y: NDArray[np.float64], n_bins: int, n_folds: int, state: int) -> Numbers:
+def target_bins(y: Array, n_bins: int, n_folds: int, state: int) -> Integers:
     """Bin of each row of labels: quantiles of one target; k-means of the ranks, and of which labels exist, of several.
 
     There are fewer bins than `n_bins` where one could not give every fold a row.

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from competition.clean import listed, parse_folds, read_named_rows
 from competition.errors import DataError
 from competition.files import read_json
+from competition.types import Integers
 
 
-def read_folds(path: Path, ids: list[str]) -> NDArray[np.int64]:
+def read_folds(path: Path, ids: list[str]) -> Integers:
     """Fold of each id, (n_rows,), in the order of `ids`, from our table or one of the user's."""
     table = _read(path, ids, "fold")
     folds = parse_folds(table, "fold", "id", path).set_axis(table["id"]).loc[ids].to_numpy(dtype=np.int64)
@@ -24,7 +24,7 @@ def read_folds(path: Path, ids: list[str]) -> NDArray[np.int64]:
     return folds
 
 
-def require_numbers(folds: NDArray[np.int64], where: object) -> None:
+def require_numbers(folds: Integers, where: object) -> None:
     """Check that folds are numbered 0..n-1 and that there are at least two."""
     used = sorted(set(folds[folds >= 0].tolist()))
     if used != list(range(len(used))) or len(used) < 2:
@@ -33,7 +33,7 @@ def require_numbers(folds: NDArray[np.int64], where: object) -> None:
         )
 
 
-def read_groups(path: Path, ids: list[str]) -> NDArray[np.int64]:
+def read_groups(path: Path, ids: list[str]) -> Integers:
     """Group of each id, (n_rows,), in the order of `ids`: equal for rows that share a fold."""
     return _read(path, ids, "group").set_index("id")["group"].loc[ids].to_numpy(dtype=np.int64)
 

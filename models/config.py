@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from competition.config import GivenPath, StrictModel, UserCode, read_yaml, validate
-from competition.metrics import ProblemType
+from competition.types import ProblemType
 from models.settings import BertStage, Feature, GnnStage, Share, Stage, TextStage, Unimol2Stage, UnimolStage
 
 

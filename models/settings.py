@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, StrictBool, model_validator
 
 from competition.config import EachOnce, StrictModel, UserCode
-from competition.metrics import ProblemType
+from competition.types import ProblemType
 
 Width = Annotated[int, Field(ge=8)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]

@@ -17,6 +17,7 @@ from competition.errors import ConfigError
 from competition.files import read_json, write_json
 from competition.tables import Rows
 from competition.task import Task
+from competition.types import Array
 from models.config import FileStage
 from models.settings import Stage
 
@@ -78,11 +79,11 @@ class FittedStage(Protocol):
             folder: exists and is empty.
         """
 
-    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
+    def predict(self, rows: Rows, folder: Path) -> Array:
         """Predictions (n_rows, n_outputs), in the order of `rows` and of `task.outputs`, from `folder`."""
 
 
-def improbable(task: Task, y_pred: NDArray[np.float64]) -> NDArray[np.bool_]:
+def improbable(task: Task, y_pred: Array) -> NDArray[np.bool_]:
     """Which rows (n_rows,) of predictions (n_rows, n_outputs) are no probabilities of the classes; NaN is let through.
 
     They must lie in 0 to 1 and, where there is one for each class, sum to 1; of numbers no row is wrong.

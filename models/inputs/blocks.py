@@ -16,6 +16,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from competition.errors import DataError
 from competition.files import read_json, write_json
 from competition.tables import Rows
+from competition.types import Array
 from models.inputs.features import stage_features
 from models.settings import Stage
 from models.stage import Context
@@ -32,7 +33,7 @@ def molecules(rows: Rows, config: Stage, context: Context) -> NDArray[np.float32
     return np.hstack([np.empty((len(rows), 0), dtype=np.float32), *parts])
 
 
-def numbers(rows: Rows, context: Context) -> NDArray[np.float64]:
+def numbers(rows: Rows, context: Context) -> Array:
     """The competition's numbers and the features of the user's own, (n_rows, n_numeric); NaN where one is missing."""
     return rows.inputs[context.numeric].to_numpy(dtype=np.float64)
 
@@ -104,6 +105,6 @@ def read_columns(rows: Rows, config: Any, context: Context, folder: Path) -> NDA
     return np.hstack(parts).astype(np.float32)
 
 
-def _numbers_of(rows: Rows, config: Any, context: Context) -> NDArray[np.float64]:
+def _numbers_of(rows: Rows, config: Any, context: Context) -> Array:
     own = numbers(rows, context) if config.columns_before_head else np.empty((len(rows), 0))
     return np.hstack([own, molecules(rows, config, context)])

@@ -14,12 +14,12 @@ import numpy as np
 import tokenizers
 import torch
 import transformers
-from numpy.typing import NDArray
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from competition.errors import ConfigError, DataError
+from competition.types import Integers
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads would compete with the workers
 
@@ -37,7 +37,7 @@ SPECIAL = {
     "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
 }  # fmt: skip
 PAD, UNKNOWN, FIRST, SEPARATOR, MASK = SPECIAL.values()
-Ids = NDArray[np.int64]
+Ids = Integers
 
 
 def encode(tokenizer: Tokenizer, texts: Iterable[str], too_long: str = "cut_end") -> tuple[list[Ids], int]:

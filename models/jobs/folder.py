@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from pyarrow import parquet
 
 from competition.errors import DataError
 from competition.files import read_json, read_table, sha256_of, write_atomically, write_json
+from competition.types import Array, Integers
 from models.jobs.plan import ALL, REPORT, Job
 
 CHECKPOINTS = "checkpoint*.pt"
@@ -62,7 +62,7 @@ def verify(job: Job) -> dict[str, Any]:
     return report
 
 
-def write_predictions(path: Path, ids: list[str], outputs: list[str], y_pred: NDArray[np.float64]) -> None:
+def write_predictions(path: Path, ids: list[str], outputs: list[str], y_pred: Array) -> None:
     """Write predictions (n_rows, n_outputs) with their ids; a DataError where one is not finite."""
     bad = ~np.isfinite(y_pred).all(axis=1)
     if bad.any():
@@ -76,7 +76,7 @@ def write_predictions(path: Path, ids: list[str], outputs: list[str], y_pred: ND
     write_atomically(path, buffer.getvalue())
 
 
-def read_predictions(path: Path, ids: list[str], outputs: list[str]) -> NDArray[np.float64]:
+def read_predictions(path: Path, ids: list[str], outputs: list[str]) -> Array:
     """Predictions (n_rows, n_outputs) in the order of `ids`.
 
     A DataError where the file is no table, an id is missing, doubled or foreign, or a value is not finite.
@@ -91,20 +91,20 @@ def read_predictions(path: Path, ids: list[str], outputs: list[str]) -> NDArray[
     return found.loc[ids].to_numpy()
 
 
-def stage_oof(jobs: list[Job], ids: list[str], folds: NDArray[np.int64], outputs: list[str]) -> NDArray[np.float64]:
+def stage_oof(jobs: list[Job], ids: list[str], folds: Integers, outputs: list[str]) -> Array:
     """Out-of-fold predictions of one stage, mean over its seeds, (n_rows, n_outputs); NaN where fold is -1."""
-    of_seed: dict[int, NDArray[np.float64]] = {}
+    of_seed: dict[int, Array] = {}
     for job in [job for job in jobs if job.fold != ALL]:
         oof = of_seed.setdefault(job.seed, np.full((len(ids), len(outputs)), np.nan))
         held_out = np.flatnonzero(folds == job.fold)
         oof[held_out] = read_predictions(job.oof_file, [ids[i] for i in held_out], outputs)
-    mean: NDArray[np.float64] = np.mean(list(of_seed.values()), axis=0)
+    mean: Array = np.mean(list(of_seed.values()), axis=0)
     if np.isnan(mean[folds >= 0]).any():
         raise DataError(f"stage {jobs[0].stage} lacks the predictions of a fold; run ./run.sh train.")
     return mean
 
 
-def stage_test(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> NDArray[np.float64]:
+def stage_test(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> Array:
     """Test predictions of one stage, (n_rows, n_outputs), in the order of `ids`.
 
     They are the mean over folds and seeds, that of the refits over seeds, or the mean of the two (`final_fit`).
@@ -113,6 +113,6 @@ def stage_test(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str
     return np.mean([mean_test(part, test_key, ids, outputs) for part in of_kind if part], axis=0)
 
 
-def mean_test(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> NDArray[np.float64]:
+def mean_test(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> Array:
     """Mean test predictions of jobs, (n_rows, n_outputs), in the order of `ids`."""
     return np.mean([read_predictions(job.test_file(test_key), ids, outputs) for job in jobs], axis=0)

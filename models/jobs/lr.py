@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from competition import command, prepare
@@ -24,6 +23,7 @@ from competition.files import derive_seed
 from competition.paths import DEFAULT_COMPETITION, Paths, shown
 from competition.plots import new_figure, save_figure
 from competition.tables import Rows, read_rows
+from competition.types import Array
 from folds import make
 from folds.table import read_folds, time_ordered
 from models.config import load_stages
@@ -42,12 +42,12 @@ FELL = 0.8
 """Share of the loss of the first tenth of the steps, below which the smoothed loss has fallen."""
 
 
-def smoothed(losses: list[float]) -> NDArray[np.float64]:
+def smoothed(losses: list[float]) -> Array:
     """Moving average of losses, in which each step weighs nine tenths of the next."""
     return pd.Series(losses).ewm(alpha=0.1).mean().to_numpy()
 
 
-def suggested(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> tuple[float, bool]:
+def suggested(rates: Array, losses: Array) -> tuple[float, bool]:
     """A tenth of the rate with the smallest smoothed loss, and whether that is well below the loss of the first steps.
 
     The first tenth of the steps is left out, where the average is of a few batches.
@@ -57,7 +57,7 @@ def suggested(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> tuple[
     return float(rates[best]) / 10, bool(losses.min() < FELL * losses[: STEPS // 10].mean())
 
 
-def range_test(stage: Any, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def range_test(stage: Any, rows: Rows) -> tuple[Array, Array]:
     """Rates and smoothed losses; `stage` is a `Neural`."""
     from models.training.optimizer import make_optimizer  # here, since it imports torch
 

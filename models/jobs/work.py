@@ -16,6 +16,7 @@ from competition.config import CompetitionConfig
 from competition.paths import Paths
 from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
 from competition.task import Task, task_of
+from competition.types import Array, Integers
 from folds.table import read_folds, time_ordered
 from models.jobs.folder import CHECKPOINTS, begin, mean_test, write_predictions, write_report
 from models.jobs.plan import ALL, Job, Plan, job_seed
@@ -111,7 +112,7 @@ def predict_test(job: Job, plan: Plan, test: Rows) -> None:
     seed = job_seed(plan.competition, job.seed, job.fold)
     context = context_of(plan.competition, plan.paths, seed, test)
     fitted = build_stage(plan.stages[job.stage], context)
-    parts, spreads = [], list[NDArray[np.float64]]()
+    parts, spreads = [], list[Array]()
     for start in range(0, len(test), PIECE):
         parts.append(fitted.predict(test.take(np.arange(start, min(start + PIECE, len(test)))), job.folder))
         if (spread := getattr(fitted, "spread", None)) is not None:  # of a neural stage with mc_dropout
@@ -122,9 +123,7 @@ def predict_test(job: Job, plan: Plan, test: Rows) -> None:
     write_predictions(job.test_file(plan.test_key), test.ids, context.task.outputs, np.concatenate(parts))
 
 
-def training_rows(
-    rows: Rows, folds: NDArray[np.int64], fold: int, extra_rows: str, earlier_alone: bool
-) -> NDArray[np.bool_]:
+def training_rows(rows: Rows, folds: Integers, fold: int, extra_rows: str, earlier_alone: bool) -> NDArray[np.bool_]:
     """Which rows (n_rows,) a job trains on: those of other folds, and extra rows with no input of the held-out fold.
 
     Args:
@@ -139,7 +138,7 @@ def training_rows(
     return trains
 
 
-def pseudo_labels(job: Job, test_key: str, ids: list[str], task: Task) -> NDArray[np.float64]:
+def pseudo_labels(job: Job, test_key: str, ids: list[str], task: Task) -> Array:
     """Labels (n_rows, n_targets) of the test rows: the plain mean over the stages that give them, each over its jobs.
 
     Of classes that is the likeliest one (Lee, Pseudo-Label, 2013); a grade stays the number that it is. Those of fold
@@ -151,7 +150,7 @@ def pseudo_labels(job: Job, test_key: str, ids: list[str], task: Task) -> NDArra
     return task.likeliest(mean) if task.has_probabilities else mean
 
 
-def with_pseudo_labels(train: Rows, test: Rows, y: NDArray[np.float64], weight: float) -> Rows:
+def with_pseudo_labels(train: Rows, test: Rows, y: Array, weight: float) -> Rows:
     """Training rows and, below them, the test rows with labels `y` (n_test_rows, n_targets) and a weight."""
     n, auxiliary = len(test), train.auxiliary
     weights = np.ones(len(train)) if train.weights is None else train.weights

@@ -15,6 +15,7 @@ from sklearn.decomposition import TruncatedSVD
 
 from competition.files import read_json
 from competition.tables import Rows
+from competition.types import Array
 from models.config import CatboostStage
 from models.inputs import blocks
 from models.stages.per_target import Sample
@@ -59,7 +60,7 @@ class Catboost(Trees):
     def _grow(self, config: CatboostStage, sample: Sample, n_trees: int, path: Path) -> None:
         self._train(config, sample, n_trees).save_model(str(path.with_suffix(".cbm")))
 
-    def _predict_one(self, x: NDArray[np.float32], path: Path) -> NDArray[np.float64]:
+    def _predict_one(self, x: NDArray[np.float32], path: Path) -> Array:
         booster = self._booster().load_model(str(path.with_suffix(".cbm")))
         predict = getattr(booster, "predict_proba", booster.predict)
         return predict(self._data(x), thread_count=1)

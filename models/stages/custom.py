@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from competition.config import validate
 from competition.errors import ConfigError, UserError
 from competition.tables import Rows
+from competition.types import Array
 from competition.user_code import load_user_code
 from models.config import CustomStage
 from models.stage import Context, improbable
@@ -29,7 +29,7 @@ class Custom:
         """What the class does with the training rows."""
         self._call(self.stage.fit, train, valid, folder)
 
-    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
+    def predict(self, rows: Rows, folder: Path) -> Array:
         """Predictions (n_rows, n_outputs), finite; a single output may be (n_rows,)."""
         y_pred = self._call(lambda: np.asarray(self.stage.predict(rows, folder), dtype=np.float64))
         y_pred = y_pred[:, None] if y_pred.ndim == 1 else y_pred

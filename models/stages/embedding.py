@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from competition.errors import ConfigError
 from competition.files import read_json, write_json
 from competition.tables import Rows
+from competition.types import Array
 from models.config import EmbeddingStage
 from models.inputs.blocks import fit_columns, read_columns
 from models.inputs.encoders import check_vocabulary, cut_note
@@ -33,7 +33,7 @@ class Embedding(Estimators):
         self.template = read_template(config, context)
         self.cache = encoder_cache(config, context.cache)
 
-    def _pooled(self, rows: Rows) -> NDArray[np.float64]:
+    def _pooled(self, rows: Rows) -> Array:
         """Pooled features (n_rows, width), and three columns of what was counted; see `models.inputs.frozen`."""
         return np.concatenate(self.cache.load(self.template.texts(rows.inputs, SEPARATOR))[0]).astype(np.float64)
 
@@ -49,7 +49,7 @@ class Embedding(Estimators):
         write_json(folder / FILE, {"weights": weights, "mean": mean[:-3], "scale": scale[:-3]})
         fit_columns(train, self.config, self.context, folder)
 
-    def _features(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
+    def _features(self, rows: Rows, folder: Path) -> Array:
         stored = read_json(folder / FILE)
         if self.cache.settings["weights"] != stored["weights"]:  # a run that predicts new rows plans no jobs anew
             raise ConfigError(

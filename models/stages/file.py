@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from competition.clean import listed, named_rows, parse_numbers, read_named_rows, require_columns
 from competition.config import CompetitionConfig
@@ -18,6 +17,7 @@ from competition.files import read_text_table
 from competition.prepare import Prepared
 from competition.tables import Rows, own_rows
 from competition.task import Task, task_of
+from competition.types import Array, Integers
 from models.config import FileStage
 from models.stage import Context, improbable, write_notes
 
@@ -49,7 +49,7 @@ class File:
         if not self.context.task.has_probabilities:
             write_notes(folder, doubts(oof, test, np.nanstd(train.y, axis=0)))
 
-    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
+    def predict(self, rows: Rows, folder: Path) -> Array:
         """Their predictions for `rows`, (n_rows, n_outputs)."""
         file = folder / (COPY_OF_OOF if self.context.predicts_held_out else COPY_OF_TEST)
         return self._read(file, rows.ids).loc[rows.ids].to_numpy(dtype=np.float64)
@@ -114,7 +114,7 @@ def _lowest_grade(task: Task) -> int:
     return first if task.classes == [str(first + i) for i in range(len(task.classes))] else 0
 
 
-def fold_mark(oof_file: Path, id_column: str, ids: list[str], folds: NDArray[np.int64]) -> str | None:
+def fold_mark(oof_file: Path, id_column: str, ids: list[str], folds: Integers) -> str | None:
     """One of `FOLD_MARKS`; None where their folds are ours, whatever their numbers.
 
     `oof_file` has all of `ids` whose fold is not -1.
@@ -141,7 +141,7 @@ def common_folds(files: Sequence[Path]) -> Path | None:
     return None if any(marks) else files[0]
 
 
-def doubts(oof: pd.DataFrame, test: pd.DataFrame, scale: NDArray[np.float64]) -> list[str]:
+def doubts(oof: pd.DataFrame, test: pd.DataFrame, scale: Array) -> list[str]:
     """Which test columns look as if they were in other units than the OOF columns, in words; no score shows that.
 
     `scale` is the standard deviation of the labels of each column.
@@ -156,7 +156,7 @@ def doubts(oof: pd.DataFrame, test: pd.DataFrame, scale: NDArray[np.float64]) ->
 
 
 def check_predictions(
-    stage: FileStage, competition: CompetitionConfig, prepared: Prepared, folds: NDArray[np.int64]
+    stage: FileStage, competition: CompetitionConfig, prepared: Prepared, folds: Integers
 ) -> str | None:
     """Check both files of a stage against the tables; returns the mark of its folds, as `fold_mark`."""
     ids, task, (oof, test) = own_rows(prepared.train)[competition.id], task_of(competition), files_of(stage)

@@ -8,10 +8,10 @@ from typing import Any
 
 import lightgbm
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 
 from competition.tables import Rows
+from competition.types import Array
 from models.config import LightgbmStage
 from models.stages.per_target import Sample
 from models.stages.trees import FEW, Trees
@@ -41,7 +41,7 @@ class Lightgbm(Trees):
     def _grow(self, config: LightgbmStage, sample: Sample, n_trees: int, path: Path) -> None:
         path.with_suffix(".txt").write_text(self._train(config, sample, n_trees).model_to_string())
 
-    def _predict_one(self, x: Any, path: Path) -> NDArray[np.float64]:
+    def _predict_one(self, x: Any, path: Path) -> Array:
         booster = lightgbm.Booster(model_str=path.with_suffix(".txt").read_text())
         y_pred = np.asarray(booster.predict(x, num_threads=1))
         both = self.context.task.has_probabilities and y_pred.ndim == 1

@@ -19,6 +19,7 @@ from sklearn.pipeline import Pipeline
 from competition.errors import ConfigError
 from competition.files import read_json, write_atomically, write_json
 from competition.tables import Rows
+from competition.types import Array
 from models.config import EstimatorStage
 from models.estimators import build_estimator, require_weights
 from models.stage import Context
@@ -52,8 +53,8 @@ class Sample:
     """
 
     x: Any
-    y: NDArray[np.float64]
-    weights: NDArray[np.float64] | None
+    y: Array
+    weights: Array | None
     n_classes: int = 0
 
     def take(self, rows: NDArray[np.intp]) -> "Sample":
@@ -86,7 +87,7 @@ class PerTarget(ABC):
         """Fit the model of a target and write it to `path` with an ending; returns what a refit must know of it."""
 
     @abstractmethod
-    def _predict_one(self, x: Any, path: Path) -> NDArray[np.float64]:
+    def _predict_one(self, x: Any, path: Path) -> Array:
         """Predictions (n_rows,) of the model that `_fit_one` wrote, or probabilities (n_rows, n_classes)."""
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
@@ -102,7 +103,7 @@ class PerTarget(ABC):
             models.append(self._fit_target(Sample(x, y[:, t], weights[t]).take(rows), t, folder / f"target_{t}"))
         write_json(folder / TRAINING, {"mean": mean.tolist(), "scale": scale.tolist(), "models": models})
 
-    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
+    def predict(self, rows: Rows, folder: Path) -> Array:
         """Predictions (n_rows, n_outputs) in the targets' own units, or probabilities."""
         training, x = read_json(folder / TRAINING, "mean", "scale", "models"), self._features(rows, folder)
         models = enumerate(training["models"])
@@ -121,7 +122,7 @@ class PerTarget(ABC):
                 found |= self._fit_one(sample, target, path)
         return found
 
-    def _predict_target(self, x: Any, classes: list[float] | None, path: Path) -> NDArray[np.float64]:
+    def _predict_target(self, x: Any, classes: list[float] | None, path: Path) -> Array:
         """Predictions (n_rows, n_outputs) of a target; a class that its training rows lack has the probability 0."""
         with self._told():
             y_pred = 1.0 if classes and len(classes) == 1 else self._predict_one(x, path)
@@ -163,7 +164,7 @@ class Estimators(PerTarget):
         write_atomically(path.with_suffix(".skops"), as_bytes(fitted))
         return {}
 
-    def _predict_one(self, x: Any, path: Path) -> NDArray[np.float64]:
+    def _predict_one(self, x: Any, path: Path) -> Array:
         fitted = from_bytes(path.with_suffix(".skops").read_bytes())
         return fitted.predict_proba(x) if self.context.task.has_probabilities else fitted.predict(x)
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import skops.io
-from numpy.typing import NDArray
 from sklearn import preprocessing
 
 from competition.tables import Rows
+from competition.types import Array
 from models.training.labels import require_log1p
 
 FILE = "target_transform.skops"
@@ -23,7 +23,7 @@ class Transformed:
 
     def __init__(self, stage: Any, kind: str) -> None:
         self.stage, self.kind = stage, kind
-        self.spread: NDArray[np.float64] | None = None
+        self.spread: Array | None = None
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Fit the transform, then the stage on transformed labels."""
@@ -42,7 +42,7 @@ class Transformed:
         skops.io.dump(transform, folder / FILE)
         self.stage.fit(*[rows and replace(rows, y=transform.transform(rows.y)) for rows in (train, valid)], folder)
 
-    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
+    def predict(self, rows: Rows, folder: Path) -> Array:
         """Predictions (n_rows, n_outputs) in the targets' own units."""
         back = skops.io.load(folder / FILE).inverse_transform
         y_pred, spread = self.stage.predict(rows, folder), getattr(self.stage, "spread", None)
@@ -60,13 +60,13 @@ class Cumulative:
 
     def __init__(self, stage: Any, n_grades: int) -> None:
         self.stage, self.n_grades = stage, n_grades
-        self.spread: NDArray[np.float64] | None = None
+        self.spread: Array | None = None
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Fit the stage on labels (n_rows, n_grades)."""
         self.stage.fit(*[rows and self.exceeded(rows) for rows in (train, valid)], folder)
 
-    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
+    def predict(self, rows: Rows, folder: Path) -> Array:
         """The mean grade of each row, (n_rows, 1)."""
         y_pred, spread = self.stage.predict(rows, folder), getattr(self.stage, "spread", None)
         self.spread = None if spread is None else spread.sum(axis=1, keepdims=True)  # as if all moved together

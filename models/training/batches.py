@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from competition.types import Array, Integers
 from models.settings import NeuralStage
 from models.training.losses import Labels
 
@@ -45,7 +46,7 @@ class Batches:
     """
 
     items: list[Any]
-    lengths: NDArray[np.int64]
+    lengths: Integers
     collate: Callable[[list[Any]], dict[str, Tensor]]
     equal_lengths: bool = False
     columns: NDArray[np.float32] | None = None
@@ -140,5 +141,5 @@ class Sample:
     """
 
     encoded: Callable[[int], Batches]
-    y: NDArray[np.float64]
-    weights: NDArray[np.float64]
+    y: Array
+    weights: Array

@@ -4,12 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.errors import ConfigError, DataError
-from competition.metrics import ProblemType
-
-Floats = NDArray[np.float64]
+from competition.types import Array, ProblemType
 
 
-def target_scale(y: Floats, has_classes: bool = False) -> tuple[Floats, Floats]:
+def target_scale(y: Array, has_classes: bool = False) -> tuple[Array, Array]:
     """Mean and standard deviation of each target over the labels there are, (n_targets,) each; 1 for a constant. Of
     classes 0 and 1, which leave their numbers as they are.
     """
@@ -19,7 +17,7 @@ def target_scale(y: Floats, has_classes: bool = False) -> tuple[Floats, Floats]:
     return np.nanmean(y, axis=0), np.where(scale > 0, scale, 1.0)
 
 
-def balanced_weights(y: Floats, weights: Floats | float = 1.0) -> Floats:
+def balanced_weights(y: Array, weights: Array | float = 1.0) -> Array:
     """Weights with which each class of a target has the same total: n / (K n_c), as scikit-learn balances classes.
 
     Args:
@@ -37,7 +35,7 @@ def balanced_weights(y: Floats, weights: Floats | float = 1.0) -> Floats:
     return balanced
 
 
-def require_auxiliary(y: Floats, names: list[str], learns: ProblemType) -> None:
+def require_auxiliary(y: Array, names: list[str], learns: ProblemType) -> None:
     """Refuse auxiliary targets (n_rows, n_auxiliary) that cannot be learned beside the classes that a stage learns."""
     numbers = ", ".join(
         name for name, column in zip(names, y.T, strict=True) if set(column[~np.isnan(column)]) - {0, 1}
@@ -51,7 +49,7 @@ def require_auxiliary(y: Floats, names: list[str], learns: ProblemType) -> None:
     raise ConfigError(f"auxiliary_targets {wrong}; take them out, or set auxiliary_weight: 0 in this stage.")
 
 
-def require_log1p(y: Floats) -> None:
+def require_log1p(y: Array) -> None:
     """Refuse labels, pseudo-labels among them, that have no logarithm of 1 + y."""
     if np.nanmin(y) <= -1:
         raise DataError(
@@ -60,7 +58,7 @@ def require_log1p(y: Floats) -> None:
         )
 
 
-def labelled_rows(y: Floats, names: list[str]) -> list[NDArray[np.intp]]:
+def labelled_rows(y: Array, names: list[str]) -> list[NDArray[np.intp]]:
     """Positions of the rows that have a label, for each target of y (n_rows, n_targets): two of them at least."""
     rows = [np.flatnonzero(~np.isnan(column)) for column in y.T]
     for name, known in zip(names, rows, strict=True):

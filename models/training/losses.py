@@ -17,10 +17,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss, l1
 from torch.nn.functional import cross_entropy as torch_cross_entropy
 
 from competition.errors import ConfigError
-from competition.metrics import ProblemType
+from competition.types import Array, ProblemType
 from competition.user_code import load_user_code, users
 from models.settings import LOSS_OF_CLASSES
-from models.training.labels import Floats, target_scale
+from models.training.labels import target_scale
 
 Errors = Callable[..., Tensor]
 
@@ -42,7 +42,7 @@ class Labels:
         return Labels(self.y[positions].to(device), self.weights[positions].to(device))
 
 
-def target_weights(loss: str | None, y: Floats) -> Floats:
+def target_weights(loss: str | None, y: Array) -> Array:
     """Weight of each target in the loss of its standardised values, (n_targets,) with mean 1.
 
     weighted_mae: 1 / (range * sqrt(labels)) in the target's own units, so that the loss is proportional to the

@@ -14,12 +14,13 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from competition.tables import Rows
+from competition.types import Array
 from models.inputs.blocks import fit_columns, read_columns
 from models.stage import Context, molecule_columns
 from models.training import trainer
 from models.training.batches import Batches, Sample
 from models.training.heads import Network, build_head
-from models.training.labels import Floats, balanced_weights, labelled_rows, require_auxiliary
+from models.training.labels import balanced_weights, labelled_rows, require_auxiliary
 from models.training.losses import loss_of
 
 
@@ -36,7 +37,7 @@ class Neural:
         self.config = config
         self.context = context
         self.auxiliary = context.auxiliary if config.auxiliary_weight > 0 else []
-        self.spread: Floats | None = None
+        self.spread: Array | None = None
         self.loss = loss_of(config.loss, context.task.problem_type)
         self.n_molecules = 1
 
@@ -91,7 +92,7 @@ class Neural:
         labelled_rows(sample.y, [*self.context.task.targets, *self.auxiliary])
         return self._network(backbone, sample.encoded(0)), sample
 
-    def predict(self, rows: Rows, folder: Path) -> Floats:
+    def predict(self, rows: Rows, folder: Path) -> Array:
         """Predictions (n_rows, n_outputs)."""
         encoded, n_outputs = self._encoded(rows, folder, seed=0), len(self.context.task.outputs)
         network, n_forms = self._network(self.restore(folder), encoded(0)), self.n_augmentations[1]

@@ -23,13 +23,13 @@ from torch.optim.swa_utils import AveragedModel
 
 from competition.errors import DataError
 from competition.files import read_json, write_json
-from competition.metrics import ProblemType
+from competition.types import Array, ProblemType
 from models.settings import NeuralStage
 from models.training.batches import Batches, MicroBatch, Sample, micro_batch_size
 from models.training.checkpoint import Checkpoint
 from models.training.dropout import audit, rates, set_rates
 from models.training.heads import Network
-from models.training.labels import Floats, target_scale
+from models.training.labels import target_scale
 from models.training.losses import Labels, load_loss, target_weights
 from models.training.machine import cpu_has_bf16, require_precision
 from models.training.optimizer import make_optimizer, moving_average, recompute_layers
@@ -218,7 +218,7 @@ def steps_per_epoch(batches: Batches, settings: NeuralStage) -> int:
 def predict(
     network: Network, encoded: Encoded, n_augmentations: int, settings: NeuralStage, folder: Path, n_outputs: int,
     link: Callable[..., Tensor] | None = None,
-) -> tuple[Floats, Floats | None]:  # fmt: skip
+) -> tuple[Array, Array | None]:  # fmt: skip
     """Predictions (n_rows, n_outputs) in the targets' own units, or probabilities of classes, with the weights in
     `folder`, as the mean over augmentations, and with `mc_dropout` their standard deviation over its passes. A class
     that no training row had has the probability 0.
