@@ -6,16 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 
 from competition.classes import class_name, class_names
 from competition.errors import ConfigError
@@ -28,7 +19,7 @@ from competition.types import ProblemType
 class StrictModel(BaseModel):
     """Settings are read-only, and an unknown key is a mistake, not an extra."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = {"extra": "forbid", "frozen": True, "use_attribute_docstrings": True, "allow_inf_nan": False}
 
 
 def _beside_yaml(file: Path, info: ValidationInfo) -> Path:

@@ -7,15 +7,7 @@ import pandas as pd
 import pytest
 
 from competition.errors import DataError
-from models.jobs.folder import (
-    begin,
-    read_predictions,
-    stage_oof,
-    stage_test,
-    verify,
-    write_predictions,
-    write_report,
-)
+from models.jobs.folder import begin, read_predictions, stage_oof, stage_test, verify, write_predictions, write_report
 from models.jobs.plan import ALL, Job
 
 
