@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics as theirs
 
 from competition.class_metrics import confusion
-from competition.metrics import METRICS, PROBABILITIES, Array, named_metric
+from competition.metrics import METRICS, Array, named_metric
 
 RNG = np.random.default_rng(0)
 TRUE, GUESSED = RNG.integers(4, size=300).astype(float), RNG.integers(4, size=300).astype(float)
@@ -54,13 +54,15 @@ def test_scores_of_probabilities_are_those_of_scikit_learn() -> None:
     assert METRICS["roc_auc"].one(one, tied) == pytest.approx(theirs.roc_auc_score(one, tied))
 
 
-def test_map_at_k_is_one_over_the_place_of_the_class() -> None:
+def test_map_at_k_is_one_over_the_place_of_the_class_and_usual_names_are_known() -> None:
     P = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
     y = np.array([[0.0], [1.0], [2.0]])
     for name, expected in (("map_at_2", (1 + 1 / 2 + 0) / 3), ("map_at_3", (1 + 1 / 2 + 1 / 3) / 3)):
         metric = named_metric(name)
         assert metric is not None
         assert metric(y, P) == pytest.approx(expected)
+    assert named_metric("pr_auc") is METRICS["average_precision"]  # other usual names
+    assert named_metric("qwk") is METRICS["quadratic_kappa"]
 
 
 def test_multilabel_scores_are_means_over_columns_without_missing_labels_and_columns_of_one_class() -> None:
@@ -78,9 +80,3 @@ def test_multilabel_scores_are_means_over_columns_without_missing_labels_and_col
         metric = named_metric(name, "multilabel")
         assert metric is not None
         assert metric(y, labels) == pytest.approx(expected), name
-
-
-@pytest.mark.parametrize(("alias", "name"), [("pr_auc", "average_precision"), ("qwk", "quadratic_kappa")])
-def test_usual_names_are_known(alias: str, name: str) -> None:
-    assert named_metric(alias) is METRICS[name]
-    assert set(METRICS["log_loss"].types) == set(PROBABILITIES)

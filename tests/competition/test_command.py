@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -47,9 +48,7 @@ def test_the_command_ends_with_2_and_one_sentence_and_leaves_earlier_products_al
         (OSError(errno.EIO, "disk"), None), (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), 2),
     ],
 )  # fmt: skip
-def test_a_command_ends_with_the_status_of_its_error_or_keeps_the_traceback_of_ours(
-    error: BaseException, status: int | None
-) -> None:
+def test_a_command_ends_with_the_status_of_its_error_or_keeps_the_traceback_of_ours(error: Any, status: Any) -> None:
     def main() -> None:
         raise error
 

@@ -52,9 +52,7 @@ def mistake(section: str, words: str, **settings: Any) -> Any:
         mistake("submissions", r"candidates: two files have mine\.py:f", candidates=["a/mine.py:f", "b/mine.py:f"]),
     ],
 )
-def test_a_mistake_is_named_with_the_path_of_its_key(
-    tmp_path: Path, section: str, settings: dict[str, Any], words: str
-) -> None:
+def test_a_mistake_is_named_with_the_path_of_its_key(tmp_path: Path, section: str, settings: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         load_config(changed(write_small(tmp_path), section, **settings))
 

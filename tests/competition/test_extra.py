@@ -100,7 +100,7 @@ def test_extra_rows_of_classes_have_the_competitions_classes_and_mostly_its_labe
     made(tmp_path, train, **{**extra, "extra_train": [{"file": "more.csv", "check_units": False}]})
 
 
-def test_extra_rows_are_of_no_group_tables_of_one_name_are_told_apart_and_ids_like_theirs_are_refused(
+def test_extra_rows_are_of_no_group_tables_of_one_name_are_told_apart_and_ids_like_theirs_refused(
     tmp_path: Path,
 ) -> None:
     for folder in ("a", "b"):

@@ -26,9 +26,7 @@ from competition.files import (
 )
 
 
-def test_a_full_disk_leaves_the_old_file_whole_and_no_temporary_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_old_file_whole_and_no_temporary_one(tmp_path: Path, monkeypatch: Any) -> None:
     def half(self: Path, content: bytes) -> None:
         with self.open("wb") as file:
             file.write(content[: len(content) // 2])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from competition.config import load_competition
-from competition.errors import ConfigError, DataError, SubmissionError, UserError
+from competition.errors import ConfigError, DataError, SubmissionError
 from competition.files import read_table
 from competition.molecules import canonical_smiles
 from competition.paths import Paths
@@ -62,9 +62,7 @@ def timed(role: str, *cells: str) -> dict[str, Any]:
         ),
     ],
 )  # fmt: skip
-def test_a_broken_table_is_refused_and_the_place_named(
-    tmp_path: Path, broken: dict[str, Any], error: type[UserError], words: str
-) -> None:
+def test_a_broken_table_is_refused_and_the_place_named(tmp_path: Path, broken: Any, error: Any, words: str) -> None:
     with pytest.raises(error, match=words):
         prepared(tmp_path, **broken)
 

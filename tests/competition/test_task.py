@@ -8,26 +8,17 @@ import pandas as pd
 import pytest
 
 from competition.classes import class_names, class_numbers
-from competition.config import load_competition
 from competition.errors import ConfigError
 from competition.task import Task, from_sample, task_of, to_sample
 from competition.user_code import load_user_code
-from tests.competition.small import write_small
 from tests.folds.made import competition
 
 
-def test_the_outputs_of_a_regression_are_its_targets_and_the_sample_has_its_own_names(tmp_path: Path) -> None:
-    task = task_of(load_competition(str(write_small(tmp_path, targets=["y", "z"], submission_columns=["Y", "Z"]))))
-    assert task.outputs == task.targets == ["y", "z"]
-    table = to_sample(task, np.array([[1.0, 2.0], [3.0, 4.0]]))
-    assert table.to_dict("list") == {"Y": [1.0, 3.0], "Z": [2.0, 4.0]}
-
-
-def test_a_multiclass_target_has_an_output_per_class() -> None:
+def test_outputs_are_the_targets_or_the_classes_of_a_multiclass_one() -> None:
     task = Task(["colour"], problem_type="multiclass", classes=["red", "green"])
     assert task.outputs == ["colour=red", "colour=green"]
     assert task.columns_in_sample == ["colour"]
-    assert Task(["a", "b"], problem_type="multilabel").outputs == ["a", "b"]
+    assert Task(["a", "b"], problem_type="multilabel").outputs == Task(["a", "b"]).outputs == ["a", "b"]
 
 
 def task(problem_type: str, metric: str, classes: list[str], columns: list[str] | None = None, **roles: Any) -> Task:
@@ -39,6 +30,9 @@ def task(problem_type: str, metric: str, classes: list[str], columns: list[str] 
 P = np.array([[0.2, 0.7, 0.1], [0.5, 0.25, 0.25]])
 LAYOUTS = {
     "numbers": (task("regression", "rmse", []), [[1.5], [-2.0]], {"y": [1.5, -2.0]}),
+    "numbers under names of the sample's own": (
+        task("regression", "rmse", [], ["Y", "Z"], targets=["y", "z"]), [[1, 2], [3, 4]], {"Y": [1, 3], "Z": [2, 4]},
+    ),
     "the probability of the second": (task("binary", "roc_auc", ["no", "yes"]), [[0.25], [1.0]], {"y": [0.25, 1]}),
     "the name of one of two": (task("binary", "f1", ["no", "yes"]), [[0.0], [1.0]], {"y": ["no", "yes"]}),
     "a probability of each of two": (

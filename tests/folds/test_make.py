@@ -77,9 +77,7 @@ def test_folds_are_kept_while_nothing_changes_and_made_again_when_settings_seed_
     assert sorted(np.bincount(made(write_small(tmp_path, [*TRAIN, "g,CCCCCC,7.0"]))[2])) == [2, 2, 3]
 
 
-def test_folds_need_the_prepared_table_and_a_file_that_goes_with_its_kind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folds_need_the_prepared_table_and_a_file_that_goes_with_its_kind(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(sys, "argv", ["make", str(write_small(tmp_path))])
     with pytest.raises(DataError, match=r"prepared/train\.parquet is not there"):
         make.main()

@@ -118,9 +118,7 @@ def test_time_and_groups_come_before_what_is_guessed() -> None:
         assert recommend(config(**settings), "kfold", train, test.assign(**changes), [], None)[0] == expected
 
 
-def test_the_command_writes_pictures_and_what_it_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_writes_pictures_and_what_it_found(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     """Then without molecules and text: there is no similarity, and the picture of the older run is gone."""
     train, test = mixed_tables(60, 30)
     path = write_competition(tmp_path, train, test)

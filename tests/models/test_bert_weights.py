@@ -78,9 +78,7 @@ def test_an_old_bin_file_is_read_without_running_what_is_in_it(own: Path) -> Non
 
 
 @needs_rxnfp
-def test_rxnfp_loads_whole_though_its_config_names_no_model_and_its_transposed_tensors_are_saved(
-    tmp_path: Path,
-) -> None:
+def test_rxnfp_loads_whole_though_its_config_names_no_model_and_transposed_tensors_are_saved(tmp_path: Path) -> None:
     encoder, _ = encoders.pretrained(stage(weights="rxnfp"), 0.0)
     state = torch.load(find_weights("rxnfp")["pytorch_model.bin"], weights_only=True)
     own = {f"bert.{name}": tensor for name, tensor in encoder.state_dict().items()}

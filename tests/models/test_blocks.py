@@ -71,9 +71,7 @@ def test_features_count_what_they_are_named_after() -> None:
         assert of(name, "[Na+].[Cl-]").shape == (width,)
 
 
-def test_maplight_is_its_four_features_one_named_twice_is_one_and_a_length_has_a_cache_of_its_own(
-    tmp_path: Path,
-) -> None:
+def test_maplight_is_its_four_features_one_named_twice_is_one_and_a_length_has_its_own_cache(tmp_path: Path) -> None:
     caches = molecule_features(["descriptors", "maplight"], 64, tmp_path)
     assert [cache.name for cache in caches] == ["descriptors", "morgan", "avalon", "erg"]
     values, _ = caches[1].load(["CCO", "CC"])

@@ -30,9 +30,7 @@ def cache(tmp_path: Path, calls: list[str]) -> Cache:
     return Cache(tmp_path, "length", {"a": 1}, compute, per_shard=2)
 
 
-def test_values_come_in_the_order_asked_whatever_their_shards_and_each_is_computed_once(
-    cache: Cache, calls: list[str]
-) -> None:
+def test_values_come_in_the_order_asked_for_and_each_is_computed_once(cache: Cache, calls: list[str]) -> None:
     cache.compute_shard(["CC", "CCC"])
     assert cache.missing(["C", "CCC", "C", "CCCC"]) == ["C", "CCCC"]
     asked = ["CCC", "C", "CC", "CCC", "CCCCC", "CCCC"]

@@ -175,7 +175,7 @@ def test_probabilities_lie_in_0_to_1_sum_to_1_and_are_0_of_a_class_that_no_train
     assert np.abs(y_pred.mean(axis=0) - (1 / 3 if problem == "multiclass" else 0.5)).max() < 0.25
 
 
-def test_predictions_are_in_the_targets_own_units_with_weights_and_another_seed_gives_others(
+def test_predictions_are_in_the_targets_units_and_another_seed_gives_others(
     fitted: Any, home: Path, tmp_path: Path
 ) -> None:
     (kind, problem), _, train, test, y_pred, _ = fitted
@@ -192,9 +192,7 @@ def test_predictions_are_in_the_targets_own_units_with_weights_and_another_seed_
     assert np.abs(again.mean(axis=0) - np.nanmean(moved.y, axis=0)).max() < 0.5 * np.nanstd(moved.y, axis=0).max()
 
 
-def test_bf16_changes_a_neural_stage_a_little(
-    fitted: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bf16_changes_a_neural_stage_a_little(fitted: Any, home: Path, tmp_path: Path, monkeypatch: Any) -> None:
     case, _, train, test, y_pred, _ = fitted
     if case[0] in NEURAL and case[1] == "regression":
         monkeypatch.setattr(trainer, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
@@ -204,9 +202,7 @@ def test_bf16_changes_a_neural_stage_a_little(
 
 
 @pytest.mark.parametrize("case", CASES, ids=" of ".join)
-def test_labels_of_the_held_out_fold_change_no_prediction_for_it(
-    case: tuple[str, str], home: Path, tmp_path: Path
-) -> None:
+def test_labels_of_the_held_out_fold_change_no_prediction_of_it(case: Any, home: Path, tmp_path: Path) -> None:
     """Scalers, tree counts, vocabularies, checkpoints: whatever is fitted, is fitted without the held-out labels."""
     paths, as_it_is = Paths("mixed"), read_table(Paths("mixed").train)
     of_problem = {"problem_type": case[1], "classes": CLASSES[case[1]], "targets": task(case[1]).targets}

@@ -27,10 +27,10 @@ class Mine:
 ROWS = rows(np.zeros((3, 2)), s=["C", "CC", "CCC"])
 
 
-def predicted(folder: Path, old: str = "", new: str = "") -> np.ndarray:
+def predicted(folder: Path, old: str = "", new: str = "", task: Task = Task(["y", "z"])) -> np.ndarray:  # noqa: B008
     (folder / "own.py").write_text(CLASS.replace(old, new) if old else CLASS)
     config = CustomStage(kind="custom", code=f"{folder / 'own.py'}:Mine")
-    stage = build_stage(config, context(folder, ("y", "z"), smiles=["s"]))
+    stage = build_stage(config, context(folder, task=task))
     stage.fit(ROWS, None, folder)
     return stage.predict(ROWS.without_labels(), folder)
 
@@ -65,12 +65,7 @@ def test_a_list_of_numbers_is_a_prediction(tmp_path: Path) -> None:
         ("multiclass", "[0.3, 0.3, 0.3]", r"of y=a, y=b, y=c.* sum to 1; of row 'r0' it returned \[0\.3, 0\.3, 0\.3\]"),
     ],
 )
-def test_probabilities_lie_in_0_to_1_and_sum_to_1(
-    tmp_path: Path, problem_type: Any, value: str, says: str | None
-) -> None:
-    (tmp_path / "own.py").write_text(CLASS.replace("[0.5] * self.n_outputs", value))
+def test_probabilities_lie_in_0_to_1_and_sum_to_1(tmp_path: Path, problem_type: Any, value: str, says: Any) -> None:
     task = Task(["y"], None, problem_type, ["a", "b", "c"][: 3 if problem_type == "multiclass" else 2])
-    config = CustomStage(kind="custom", code=f"{tmp_path / 'own.py'}:Mine")
     with pytest.raises(ConfigError, match=says) if says else nullcontext():
-        y_pred = build_stage(config, context(tmp_path, task=task)).predict(ROWS.without_labels(), tmp_path)
-        assert y_pred.shape == (3, len(task.outputs))
+        assert predicted(tmp_path, "[0.5] * self.n_outputs", value, task).shape == (3, len(task.outputs))

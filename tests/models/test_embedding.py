@@ -85,7 +85,7 @@ def test_it_learns_from_the_text_and_from_the_numbers_beside_it(published: Path,
     assert scores[1] < 0.6
 
 
-def test_predicting_with_other_weights_than_those_of_the_training_is_a_config_error(
+def test_predicting_with_other_weights_than_in_training_is_refused(
     published: Path, cache: Path, tmp_path: Path
 ) -> None:
     own = Path(shutil.copytree(published, tmp_path / "weights"))
@@ -95,7 +95,7 @@ def test_predicting_with_other_weights_than_those_of_the_training_is_a_config_er
         Embedding(stage(own), notes(cache)).predict(table(), tmp_path / "job")
 
 
-def test_texts_that_are_too_long_are_noted_or_refused_and_unknown_ones_are_refused(
+def test_long_texts_are_noted_or_refused_and_unknown_ones_are_refused(
     published: Path, cache: Path, tmp_path: Path
 ) -> None:
     train = table(10)

@@ -77,7 +77,7 @@ def test_a_class_of_extra_rows_alone_keeps_its_probability_where_they_came_first
 
 
 @pytest.mark.parametrize(("weight", "n_outputs"), [(0.3, 2), (0.0, 1)])
-def test_auxiliary_targets_are_trained_on_with_their_weight_and_not_predicted(
+def test_auxiliary_targets_are_trained_on_by_weight_and_not_predicted(
     tmp_path: Path, weight: float, n_outputs: int
 ) -> None:
     train = rows()

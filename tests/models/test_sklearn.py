@@ -29,9 +29,7 @@ def fit(folder: Path, y: Any, estimator: str = "Ridge", told: Any = None, weight
     return stage
 
 
-def test_a_missing_number_is_the_median_and_one_far_outside_counts_as_the_end_of_the_training_rows(
-    tmp_path: Path,
-) -> None:
+def test_a_missing_number_is_the_median_and_one_far_outside_counts_as_the_end_of_training_rows(tmp_path: Path) -> None:
     stage = fit(tmp_path, [0.0, 1, 2, 3, 4, 2], "LinearRegression", x=np.array([0.0, 1, 2, 3, 4, np.nan]))
     assert stage.predict(rows(x=[np.nan, 3.0, 1e6]), tmp_path)[:, 0] == pytest.approx([2, 3, 4])
 
@@ -54,9 +52,7 @@ def test_a_rare_part_of_a_molecule_does_not_outweigh_what_is_common(tmp_path: Pa
     assert stage.predict(rows(SMILES=["C" * 18 + "Br"]), tmp_path)[0, 0] > np.mean(y) + 2
 
 
-def test_each_target_is_fitted_on_its_own_labels_in_its_own_units_and_a_row_of_weight_zero_is_not_seen(
-    tmp_path: Path,
-) -> None:
+def test_each_target_is_fitted_on_its_labels_in_its_units_and_a_row_of_weight_zero_is_not_seen(tmp_path: Path) -> None:
     x = np.arange(10.0)
     y = np.column_stack([np.where(x < 9, 2 * x, 500), np.where(x < 6, 1e6 - 100 * x, np.nan)])
     stage = fit(tmp_path, y, "LinearRegression", weights=np.where(x < 9, 1.0, 0.0), x=x)
@@ -121,11 +117,7 @@ def test_unset_the_estimator_is_a_classifier_of_classes_and_one_without_a_row_ha
 @pytest.mark.parametrize(
     ("task", "settings", "says"),
     [
-        (
-            MULTICLASS,
-            {"estimator": "SVR"},
-            r"no classifier with predict_proba SVR; try SVC.* \(this stage learns multi",
-        ),
+        (MULTICLASS, {"estimator": "SVR"}, r"classifier with predict_proba SVR; try SVC.* \(this stage learns multi"),
         (Task(["y"]), {"estimator": "SVC"}, r"no regressor SVC; try SVR.* \(this stage learns regression\)"),
         (MULTICLASS, {"parameters": {"epsilon": 1}}, "LogisticRegression has no parameter 'epsilon'"),
         (MULTICLASS, {"estimator": "SGDClassifier"}, "has it with loss: log_loss"),

@@ -48,9 +48,7 @@ def test_what_goes_through_and_back_is_what_it_was(kind: str, tmp_path: Path) ->
     assert np.allclose(fresh.predict(train, tmp_path), train.y, rtol=1e-4, equal_nan=True)
 
 
-def test_a_standard_transform_is_that_of_the_training_rows_and_the_spread_is_in_the_targets_units(
-    tmp_path: Path,
-) -> None:
+def test_a_standard_transform_is_of_the_training_rows_and_the_spread_is_in_the_targets_units(tmp_path: Path) -> None:
     train, inner = labelled(), Recorder()
     stage = Transformed(inner, "standard")
     stage.fit(train, replace(train, y=train.y * 100), tmp_path)  # held-out labels are transformed and not learned from

@@ -127,9 +127,7 @@ def test_it_overfits_a_small_set_and_predicts_in_the_targets_units_whatever_orde
     assert np.allclose(predict(fresh, tmp_path, INPUTS.take(order)), y_pred[order], rtol=1e-6)
 
 
-def test_labels_are_standardised_have_their_weights_and_those_of_their_targets_and_none_where_missing(
-    tmp_path: Path,
-) -> None:
+def test_labels_are_standardised_have_their_weights_and_those_of_targets_and_none_where_missing(tmp_path: Path) -> None:
     y = np.array([[1.0, 5.0], [3.0, np.nan], [np.nan, 9.0]])
     labels = make(tmp_path, loss="weighted_mae").prepare(sample(y, np.array([1.0, 0.5])))
     assert labels.y.tolist() == [[-1, -1], [1, 0], [0, 1]]
@@ -137,9 +135,7 @@ def test_labels_are_standardised_have_their_weights_and_those_of_their_targets_a
     assert labels.weights.numpy() == pytest.approx(importance * [[1, 1], [1, 0], [0, 1]])
 
 
-def test_probabilities_are_averaged_as_such_over_forms_and_sum_to_1_without_classes_that_training_lacks(
-    tmp_path: Path,
-) -> None:
+def test_probabilities_are_averaged_over_forms_and_sum_to_1_without_classes_that_training_lacks(tmp_path: Path) -> None:
     """The rows have the classes 0 and 2 of three; class 1 stays in the network and gets no probability."""
     y = 2.0 * (X[:, :1] > 0)
     y[::9] = np.nan

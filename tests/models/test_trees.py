@@ -110,7 +110,7 @@ def test_the_search_finds_what_suits_the_data_and_says_how_far_it_is(kind: str, 
     assert said == [(i, 7) for i in range(1, 8)]
 
 
-def test_two_labels_or_equal_ones_are_enough_and_one_label_or_no_shared_word_is_refused_by_name(
+def test_two_labels_or_equal_ones_are_enough_and_one_label_or_no_shared_word_is_refused(
     kind: str, tmp_path: Path
 ) -> None:
     for y in ([1.0, 3.0, np.nan, np.nan], [2.0, 2.0, 2.0, 2.0]):
@@ -126,9 +126,7 @@ BINARY, MULTILABEL = (Task(["y"], None, "binary", ["no", "yes"]), Task(["y", "z"
 MULTICLASS = Task(["y"], None, "multiclass", ["a", "b", "c", "d"])
 
 
-def test_probabilities_are_the_shares_of_the_classes_and_that_of_a_class_without_a_row_is_0(
-    kind: str, tmp_path: Path
-) -> None:
+def test_probabilities_are_shares_of_classes_and_that_of_a_class_without_a_row_is_0(kind: str, tmp_path: Path) -> None:
     """At x = 0 the classes b, c and d are drawn with 1/2, 3/8 and 1/8, at x = 1 with 0, 1/4 and 3/4; a never is."""
     x, y = np.repeat([0.0, 1.0], 800), np.r_[np.tile([1, 1, 1, 1, 2, 2, 2, 3], 100), np.tile([2, 3, 3, 3], 200)]
     stage = fit(kind, tmp_path, rows(y, x=x), numeric=["x"], task=MULTICLASS)
@@ -137,7 +135,7 @@ def test_probabilities_are_the_shares_of_the_classes_and_that_of_a_class_without
     assert (y_pred[:, 0] == 0).all()
 
 
-def test_a_label_is_learned_from_its_own_rows_balanced_where_it_is_asked_and_one_class_alone_is_its_constant(
+def test_a_label_is_learned_from_its_rows_balanced_where_asked_and_one_class_is_a_constant(
     kind: str, tmp_path: Path
 ) -> None:
     """One of ten is 1, whatever x: a tenth, or the half where both classes weigh the same."""

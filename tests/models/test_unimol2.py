@@ -98,9 +98,7 @@ SHORT = {"layers": 2, "width": 16, "heads": 2, "epochs": 2, "conformers": 2, "ba
 
 
 @pytest.mark.parametrize("config", [UnimolStage(kind="unimol", **SHORT), stage(**SHORT)], ids=["unimol", "unimol2"])
-def test_with_two_columns_and_conformers_a_prediction_is_the_same_alone_and_in_any_batch(
-    config: Any, tmp_path: Path
-) -> None:
+def test_with_two_columns_and_conformers_a_prediction_is_the_same_in_any_batch(config: Any, tmp_path: Path) -> None:
     """And it is the mean over the conformers, which training takes in turn."""
     known = ["CCO", "CCCO", "CC(=O)O", "CCN", "C1CC1"]
     train = made.rows(np.arange(5.0), a=known, b=known[::-1])

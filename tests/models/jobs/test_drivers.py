@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,7 @@ from tests.models.jobs.common import TREES, counted, ended, products, start, tra
 N_JOBS = 12
 
 
-def test_a_second_driver_is_told_so_and_after_a_kill_the_next_one_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_driver_is_told_so_and_after_a_kill_the_next_one_goes_on(tmp_path: Path, monkeypatch: Any) -> None:
     """The first is killed with six jobs finished and two under way; in the end all bytes are those of one that was not
     disturbed."""
     path, hold = counted(tmp_path), tmp_path / "hold"

@@ -64,7 +64,7 @@ def test_predictions_keep_every_digit_and_those_that_are_not_finite_are_not_writ
 
 
 @pytest.mark.parametrize(("final_fit", "expected"), [("folds", 52), ("refit", 60), ("both", 56)])
-def test_test_predictions_are_the_mean_of_folds_the_refit_or_the_mean_of_both(
+def test_test_predictions_are_the_mean_of_folds_the_refit_or_both(
     tmp_path: Path, final_fit: str, expected: float
 ) -> None:
     """Two folds that say 1 and 3, a refit that says 10, and 100 more in the second seed: 2, 10, 6, and 50 more."""

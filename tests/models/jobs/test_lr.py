@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,14 @@ from tests.models.jobs.common import GNN, TREES, planned
 STAGES = {"graph": {**GNN, "epochs": 2, "batch_size": 8, "learning_rate": 1e-3}, "trees": TREES}
 
 
+def kept_curves(monkeypatch: pytest.MonkeyPatch, steps: int) -> list[Any]:
+    """What the tests from now on find, each of so many steps."""
+    curves, range_test = list[Any](), lr.range_test
+    monkeypatch.setattr(lr, "STEPS", steps)
+    monkeypatch.setattr(lr, "range_test", lambda *a: curves.append(range_test(*a)) or curves[-1])
+    return curves
+
+
 def test_a_tenth_of_the_rate_with_the_smallest_loss_is_suggested_and_whether_the_loss_fell_is_said() -> None:
     rates = np.array([1e-4, 1e-3, 1e-2, 1e-1])
     assert lr.suggested(rates, np.array([1.0, 0.7, 0.4, 3.0])) == (pytest.approx(1e-3), True)
@@ -25,9 +34,7 @@ def test_a_tenth_of_the_rate_with_the_smallest_loss_is_suggested_and_whether_the
 
 
 def test_the_curve_is_drawn_and_held_out_rows_take_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lr, "STEPS", 30)
-    todo, curves, range_test = planned(tmp_path, stages=STAGES), [], lr.range_test
-    monkeypatch.setattr(lr, "range_test", lambda *a: curves.append(range_test(*a)) or curves[-1])
+    todo, curves = planned(tmp_path, stages=STAGES), kept_curves(monkeypatch, 30)
 
     def suggest() -> tuple[float, bool, Path]:
         return lr.suggest(todo.competition, "graph", todo.stages["graph"], todo.paths, 1)
@@ -46,12 +53,8 @@ def test_the_curve_is_drawn_and_held_out_rows_take_no_part(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("ordinal", ["regression", "cumulative"])
-def test_grades_are_tested_as_the_stage_learns_them(
-    ordinal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lr, "STEPS", 10)
-    (train, test), curves, range_test = mixed_tables(), [], lr.range_test
-    monkeypatch.setattr(lr, "range_test", lambda *a: curves.append(range_test(*a)) or curves[-1])
+def test_grades_are_tested_as_the_stage_learns_them(ordinal: str, tmp_path: Path, monkeypatch: Any) -> None:
+    (train, test), curves = mixed_tables(), kept_curves(monkeypatch, 10)
     grades = {"targets": ["grade"], "problem_type": "ordinal", "metric": "quadratic_kappa"}
     stages = {"graph": {**STAGES["graph"], "ordinal": ordinal}}
     todo = planned(tmp_path, tables=(train.assign(grade=np.arange(60) % 3), test), competition=grades, stages=stages)

@@ -125,9 +125,7 @@ def test_edited_code_makes_a_new_key_and_reuse_takes_the_latest_finished_one_and
     assert planned(tmp_path, reuse=True).keys == new.keys
 
 
-def test_hours_of_finished_jobs_are_not_lost_to_shared_code_without_an_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hours_of_finished_jobs_are_not_lost_to_shared_code_without_an_answer(tmp_path: Path, monkeypatch: Any) -> None:
     stages = {"trees": TREES, "others": {**TREES, "num_leaves": 4}}
     todo = planned(tmp_path, stages=stages)
     finish(todo, 400.0)

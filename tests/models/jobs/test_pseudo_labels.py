@@ -75,9 +75,7 @@ def labels_of_test_rows(folder: Path, todo: Plan, fold: int, monkeypatch: pytest
     return pd.Series(seen.y[is_test][:, 0], np.array(seen.ids)[is_test])
 
 
-def test_labels_of_the_held_out_fold_reach_no_pseudo_label_of_its_job(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_labels_of_the_held_out_fold_reach_no_pseudo_label_of_its_job(tmp_path: Path, monkeypatch: Any) -> None:
     """Those of another fold's job and of the refit do change, or this test could not fail."""
     todo = made(tmp_path, learner={**LEARNER, "final_fit": "both"})
     before = {fold: labels_of_test_rows(tmp_path, todo, fold, monkeypatch) for fold in (0, 1, ALL)}
@@ -113,9 +111,7 @@ def test_the_key_follows_the_source_its_seeds_the_weight_and_the_test_table(tmp_
     assert len({plain, *others}) == 6
 
 
-def test_a_run_trains_the_source_first_and_a_stage_alone_says_what_it_lacks(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_trains_the_source_first_and_a_stage_alone_says_what_it_lacks(tmp_path: Path, capsys: Any) -> None:
     todo = made(tmp_path)
     with pytest.raises(DataError, match=r"3 jobs need finished jobs of source; run \./run\.sh train with --stage"):
         train(todo.select("learner"), 1, make_workers=HereWorkers)

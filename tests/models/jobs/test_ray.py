@@ -26,9 +26,7 @@ def cluster() -> Iterator[Any]:
     made.shutdown()
 
 
-def test_items_mistakes_and_killed_workers_are_those_of_local_workers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_items_mistakes_and_killed_workers_are_those_of_local_workers(tmp_path: Path, monkeypatch: Any) -> None:
     """On the cluster of this machine that is started for a run."""
     monkeypatch.setattr(ray_workers, "RETRIES", 1)
     with RayWorkers(2) as workers:

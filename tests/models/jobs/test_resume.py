@@ -38,9 +38,7 @@ def here() -> Paths:
     return Paths("mixed")
 
 
-def test_finished_jobs_and_checkpoints_and_caches_come_once_and_can_be_written_beside(
-    attached: Path, here: Paths
-) -> None:
+def test_finished_jobs_checkpoints_and_caches_come_once_and_can_be_written_beside(attached: Path, here: Paths) -> None:
     assert resume(attached, here) == (1, 1)
     finished = here.job("gnn", "key", 0, 0)
     assert (finished / "weights.safetensors").read_text().startswith("earlier")

@@ -91,9 +91,7 @@ def test_each_shard_begins_with_another_part_of_the_molecules(tmp_path: Path, i:
 
 
 @pytest.mark.parametrize("budget", [None, 1000.0])
-def test_molecules_are_read_before_their_stage_and_within_a_budget_in_its_turn(
-    tmp_path: Path, budget: float | None
-) -> None:
+def test_molecules_are_read_before_their_stage_and_in_a_budget_in_its_turn(tmp_path: Path, budget: Any) -> None:
     """And a stage on other inputs, later in the YAML, does not wait for them."""
     stages = {"conformers": UNIMOL, "trees": {**TREES, "features": ["maccs"]}}
     items = listed(tmp_path, 1, 0, stages, {"budget": budget}).items
@@ -161,9 +159,7 @@ def test_new_rows_are_predicted_by_finished_jobs_even_where_only_the_refit_is_as
     assert [job.has_predicted(todo.test_key) for job in todo.jobs] == [False] * 3 + [True]
 
 
-def test_a_stage_that_does_not_fit_is_cut_and_a_later_run_goes_on_from_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_stage_that_does_not_fit_is_cut_and_a_later_run_goes_on_from_there(tmp_path: Path, capsys: Any) -> None:
     todo, before = plan_of(counted(tmp_path, seconds=6.0, seeds=1)), time.monotonic()
     train(todo, 1, budget=12)
     assert time.monotonic() - before < 12 * 1.05 + 5
@@ -176,9 +172,7 @@ def test_a_stage_that_does_not_fit_is_cut_and_a_later_run_goes_on_from_there(
     assert trained(tmp_path).total() <= n_done + 1  # none that was known not to fit
 
 
-def test_a_shard_leaves_a_refit_whose_folds_another_shard_has_and_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_shard_leaves_a_refit_whose_folds_another_shard_has_and_says_so(tmp_path: Path, capsys: Any) -> None:
     todo = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "both"}})
     todo = replace(todo, jobs=todo.jobs[::-1])  # the refit is trained last, whatever the order of the list
     for shard in ((1, 3), (2, 3), (1, 1)):

@@ -80,9 +80,7 @@ def test_predictions_stay_with_their_ids_through_shuffled_folds_and_unordered_ro
     assert test[:, 1].tolist() == [-float(i[1:]) for i in mixed_tables()[1]["id"]]
 
 
-def test_a_stage_that_memorises_scores_at_chance_on_random_labels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stage_that_memorises_scores_at_chance_on_random_labels(tmp_path: Path, monkeypatch: Any) -> None:
     """Each input stands twice with the same random label, written differently: only folds that split them leak."""
     train, test = mixed_tables()
     train[["note", "pH", "site"]] = ["same", 7.0, "a"]
@@ -127,9 +125,7 @@ def test_the_number_of_trees_and_searched_settings_are_means_over_the_folds(tmp_
     assert trees.choice_of_folds(folders, 1) == {"n_trees": 21, "found": expected}
 
 
-def test_a_refit_grows_the_mean_number_of_trees_and_counts_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refit_grows_the_mean_number_of_trees_and_counts_none(tmp_path: Path, monkeypatch: Any) -> None:
     todo = planned(tmp_path, stages={"trees": {**TREES, "max_trees": 20, "final_fit": "refit"}})
     *folds, refit = todo.jobs
     for job in folds:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,9 +73,7 @@ def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("n_workers", [None, 16])
-def test_a_gpu_trains_one_network_at_a_time_while_all_other_cores_grow_trees(
-    n_workers: int | None, one_gpu: None
-) -> None:
+def test_a_gpu_trains_one_network_at_a_time_while_other_cores_grow_trees(n_workers: int | None, one_gpu: None) -> None:
     gpu, found_free = threading.Lock(), []
     all_at_once = threading.Barrier(16, timeout=20)  # 15 trees and one network
 
@@ -247,9 +246,7 @@ def test_a_mac_has_no_affinity_and_no_proc(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(("visible", "expected"), [("", []), ("-1", []), ("2, 3", ["2", "3"]), (None, ["0", "1"])])
-def test_gpus_are_those_that_cuda_shows(
-    visible: str | None, expected: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gpus_are_those_that_cuda_shows(visible: str | None, expected: list[str], monkeypatch: Any) -> None:
     listed = subprocess.CompletedProcess([], 0, stdout="GPU 0: A\nGPU 1: A\n")
     monkeypatch.setattr(machine.shutil, "which", lambda name: name)
     monkeypatch.setattr(machine.subprocess, "run", lambda *args, **options: listed)
