@@ -105,7 +105,7 @@ def test_a_preset_of_ones_own_is_a_name_in_the_file_and_a_mistake_in_it_is_named
     )
     choices.PRESETS.write_text(f"stages:\n{stage % 'table'}\n")
     found = found_in(tmp_path, n=NUMBER)
-    assert stages(found, "mine") == {"ridge": Block("ridge", {"kind": "sklearn", "estimator": "Ridge"}, "own")}
+    assert stages(found, "mine") == {"ridge": Block("ridge", {"kind": "sklearn", "estimator": "Ridge"}, "mine")}
     assert stages(found) == {}
     choices.PRESETS.write_text(f"stages:\n{stage % 'tables'}\n")
     with pytest.raises(ConfigError, match=r"presets\.yaml has 1 mistake.*\n  stages\.0\.needs\.0: .*found 'tables'"):
