@@ -91,7 +91,7 @@ class Catboost(Trees):
         patience = config.patience if held_back else None
         silent = io.StringIO()  # it says of inner splits that they lack a rare class
         booster = self._booster(**parameters)
-        return booster.fit(pools[0], eval_set=pools[1], early_stopping_rounds=patience, log_cout=silent)
+        return booster.fit(pools[0], eval_set=pools[1], early_stopping_rounds=patience, log_cerr=silent)
 
     def _data(self, x: NDArray[np.float32]) -> FeaturesData:
         """Numbers and categories as CatBoost takes them; the code -1 is a category of its own that no tree knows."""
