@@ -160,9 +160,9 @@ def main() -> None:
     if args.study is None:
         print(claims())
         return
-    options = {"--workers": args.workers, "--executor": args.executor, "--ray-address": args.ray_address}
-    given = [text for name, value in options.items() if value is not None for text in (name, str(value))]
-    given += ["--retrain"] if args.retrain else []
+    options = {"workers": args.workers, "executor": args.executor, "ray-address": args.ray_address}
+    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    given += ["--retrain"] * args.retrain
     print(run_study(find_study(args.study), args.version or "full", args.data, given, args.budget or math.inf))
 
 

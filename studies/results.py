@@ -23,6 +23,7 @@ from models.jobs.folder import read_predictions, verify
 from models.jobs.plan import Plan
 from studies.config import CLASS, Cell, Reached, Study, label
 from submissions import words
+from submissions.blend.crossfit import score_per_target
 
 SAID = (
     "score: mean over seeds and held-out folds +- standard error. gain: over the baseline on the same seeds and folds, "
@@ -51,30 +52,27 @@ def tidy(parts: list[Part], study: Study) -> pd.DataFrame:
     rows = []
     for data, competition, paths, plan, cells in parts:
         labelled, targets = read_rows(paths.train, competition, labelled=True), competition.targets
-        task = task_of(competition)
+        task, metric, numbers = task_of(competition), metric_of(competition), labelled.y
         folds = read_folds(paths.folds, labelled.ids)
-        metric = metric_of(competition)
+        if study.data[data].cuts:
+            raw = read_text_table(competition.train).set_index(competition.id)
+            numbers = raw.loc[labelled.ids, [targets[0].removesuffix(CLASS)]].to_numpy(dtype=np.float64)
         for cell, job in ((each, job) for each in cells for job in plan.of(each.name)):
             if not job.finished or job.fold not in (study.folds or range(plan.n_folds)):
                 continue
-            held_out = labelled.take(folds == job.fold)
+            own = folds == job.fold
+            held_out = labelled.take(own)
             y_pred = read_predictions(job.oof_file, held_out.ids, task.outputs)
             scored = task.likeliest(y_pred) if task.decides else y_pred
             row: dict[str, Any] = {"data": data, "metric": metric.name, "stage": cell.stage}
             row |= {axis: cell.values.get(axis, "") for axis in study.axes} | {"seed": job.seed, "fold": job.fold}
             row |= {"score": metric(held_out.y, scored), "seconds": verify(job)["seconds"]}
-            if len(targets) > 1 and metric.column is not None:
-                row |= {f"score_{name}": metric.one(held_out.y[:, t], scored[:, t]) for t, name in enumerate(targets)}
-            numbers = _numbers(competition, held_out.ids) if study.data[data].cuts else held_out.y
-            row |= _other_metrics(study, task, held_out.y, y_pred, numbers)
+            if len(targets) > 1:
+                of_targets = score_per_target(metric, held_out.y, scored)
+                row |= {f"score_{name}": score for name, score in zip(targets, of_targets, strict=False)}
+            row |= _other_metrics(study, task, held_out.y, y_pred, numbers[own])
             rows.append(row | _measures(job.folder, study))
     return pd.DataFrame(rows)
-
-
-def _numbers(competition: CompetitionConfig, ids: list[str]) -> Array:
-    """The numbers that were cut into classes, (n_rows, 1)."""
-    raw = read_text_table(competition.train).set_index(competition.id)
-    return raw.loc[ids, [competition.targets[0].removesuffix(CLASS)]].to_numpy(dtype=np.float64)
 
 
 def _other_metrics(study: Study, task: Task, y: Array, y_pred: Array, numbers: Array) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,8 +22,7 @@ IMBALANCED = 3
 """Rows of the largest class over those of the smallest, above which the metric should count classes alike."""
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """What `new` makes of the targets.
 
     reasons: of some of these settings.
@@ -42,8 +41,7 @@ class Problem:
     n_outputs: int
 
 
-@dataclass(frozen=True)
-class Labels:
+class Labels(NamedTuple):
     """What stands in the columns to predict, and in the sample.
 
     numbers: (n_rows, n_targets), NaN where there is none; None where labels are names.
@@ -112,10 +110,10 @@ def possible_types(labels: Labels) -> tuple[list[ProblemType], str]:
     classes, numbers, n = labels.classes, labels.numbers, len(labels.classes)
     as_number: list[ProblemType] = [] if numbers is None or labels.column_per_class else ["regression"]
     whole = numbers is not None and all(float(name) % 1 == 0 for name in classes)
+    if len(labels.found.targets) > 1 and n == 2:
+        return ["multilabel", *as_number], f"each is {classes[0]} or {classes[1]}"
     if len(labels.found.targets) > 1:
-        return (
-            (["multilabel", *as_number], f"each is {classes[0]} or {classes[1]}") if n == 2 else (as_number, "numbers")
-        )
+        return as_number, "numbers"
     if labels.top > 1:
         return ["multiclass"], f"the sample names up to {labels.top} classes in a cell"
     if labels.column_per_class and n > 2:
@@ -138,9 +136,7 @@ def order_classes(labels: Labels, problem_type: ProblemType) -> tuple[list[str],
     classes = labels.classes if problem_type != "regression" else []
     if problem_type in ("binary", "multilabel") and labels.numbers is None:
         known = [name for name in classes if name.lower() in POSITIVE]
-        positive, why = (
-            (known[0], "by its name") if len(known) == 1 else (labels.counts[::-1].idxmin(), "the rarer one")
-        )
+        positive, why = (*known, "by its name") if len(known) == 1 else (labels.counts[::-1].idxmin(), "the rarer one")
         return sorted(classes, key=lambda name: name == positive), f"GUESS: {positive} is the positive class, {why}"
     if problem_type == "ordinal" and labels.numbers is None:
         return classes, "GUESS: the order of the alphabet; write them from the lowest to the highest"

@@ -23,6 +23,7 @@ from submissions.report.parts import Findings
 from submissions.run import CROSS_FITTED, SUBMISSION_FILE, Run
 from tests.conftest import SMOKE
 from tests.submissions.fakes import fake_classes, prepare_and_fake_jobs, run_steps
+from tests.submissions.test_report import section
 
 HOSTILE = "<b>a class with a very long name</b>"
 CASES = [
@@ -31,11 +32,6 @@ CASES = [
     ("multiclass", "log_loss", {"classes": [HOSTILE, "None", "sad"]}),
     ("ordinal", "quadratic_kappa", {}),
 ]
-
-
-def section(found: Findings, title: str) -> list[Any]:
-    (parts,) = [each.parts for each in found.sections if each.title == title]
-    return parts
 
 
 def made(folder: Path, problem_type: str, metric: str, roles: dict[str, Any]) -> Run:

@@ -1,11 +1,8 @@
-"""The report: its numbers are those of the run, names stay text, and the page opens in a browser without a request."""
+"""The report: its numbers are those of the run, names stay text, and the page asks nothing of the network."""
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,7 +17,7 @@ from competition.paths import PROJECT
 from competition.plots import new_figure, save_figure
 from submissions.report.__main__ import markdown, page
 from submissions.report.findings import gather
-from submissions.report.parts import Findings, Part
+from submissions.report.parts import Findings
 from submissions.run import CHOICE, CROSS_FITTED, Run, open_run
 from tests.submissions.fakes import TARGETS, fake_competition, prepare_and_fake_jobs, run_steps
 
@@ -33,7 +30,6 @@ SHIFT = {
     "adversarial": {"auc": 0.5123, "standard_deviation": 0.034, "features": []},
     "recommended": {"kind": "scaffold", "reason": "test molecules are far from training molecules"},
 }
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 
 class Reader(HTMLParser):
@@ -106,7 +102,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
         yield Made(run, found, html, Reader(html), markdown(found, run.paths.report))
 
 
-def section(found: Findings, title: str) -> list[Part]:
+def section(found: Findings, title: str) -> list[Any]:
     (parts,) = [each.parts for each in found.sections if each.title == title]
     return parts
 
@@ -148,9 +144,9 @@ def test_the_worst_and_the_most_uncertain_rows_come_first(made: Made) -> None:
     columns = made.run.columns
     cross_fitted = read_table(made.run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[columns.ids].to_numpy()
     largest = np.nanmax(np.abs(cross_fitted - columns.y) / np.nanstd(columns.y, axis=0), axis=1)
-    uncertain: Any = section(made.found, "Uncertain test rows")[1]
+    uncertain = section(made.found, "Uncertain test rows")[1]
     assert [uncertain.rows[i][1][-5:] for i in (0, 19)] == ["+- 29", "+- 10"]
-    cards: list[Any] = section(made.found, "Worst rows")[1:]
+    cards = section(made.found, "Worst rows")[1:]
     assert [card.title for card in cards] == [
         f"{rank}. {columns.ids[i]}, fold {columns.folds[i]}"
         for rank, i in enumerate(np.argsort(-largest)[:20], start=1)
@@ -160,11 +156,11 @@ def test_the_worst_and_the_most_uncertain_rows_come_first(made: Made) -> None:
 
 def test_weights_and_correlations_stand_under_their_targets_and_columns(made: Made) -> None:
     columns, chosen = made.run.columns, made.run.weights
-    stages: Any = section(made.found, "Stages")[0]
+    stages = section(made.found, "Stages")[0]
     weights = [row[4] for row in stages.rows]
     names = made.run.config.stages
     assert weights == [cell for name in names for cell in ("", *(f"{chosen[t][name]:.3f}" for t in TARGETS))]
-    tables: Any = section(made.found, "Errors between stages")[1:]
+    tables = section(made.found, "Errors between stages")[1:]
     assert [table.header[0] for table in tables] == TARGETS
     known = ~np.isnan(columns.y[:, 1])  # depth lacks some labels
     expected = np.corrcoef(columns.oof[known, :, 1] - columns.y[known, 1:], rowvar=False)
@@ -179,31 +175,10 @@ def test_a_stage_that_helps_has_a_gain_above_0_in_either_direction_of_the_metric
         without = run.part("blend")["drop_one"]["good"]
         assert sign * without["difference"] > 0  # without minus with, in the metric's own sign: worse without
         found = gather(run)
-        rows: Any = section(found, "Without one stage")[0]
+        rows = section(found, "Without one stage")[0]
         assert float({row[0]: row[2] for row in rows.rows}["good"]) > 0
         assert float(found.facts["optimism"][0]) == pytest.approx(
             sign
             * (run.part(CHOICE)["procedure"]["cross_fitted_score"] - run.candidates[run.chosen]["in_sample_score"]),
             rel=1e-3,
         )
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
-def test_the_page_opens_in_a_browser_without_an_error_or_a_request(tmp_path: Path, made: Made) -> None:
-    file = tmp_path / "index.html"
-    file.write_text(made.html, encoding="utf-8")
-    options = "headless no-sandbox disable-gpu disable-dev-shm-usage disable-background-networking dump-dom"
-    done = subprocess.run(
-        [
-            str(BROWSER), *(f"--{option}" for option in options.split()), "--enable-logging=stderr",
-            "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=3000",
-            f"--log-net-log={tmp_path / 'net.json'}", f"--user-data-dir={tmp_path / 'profile'}", file.as_uri(),
-        ],
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "CONSOLE" not in done.stderr, done.stderr
-    assert done.stdout.count("<img") > 15
-    events = [event.get("params", {}) for event in json.loads((tmp_path / "net.json").read_text())["events"]]
-    # What the browser asks on its own account, and does not get, has no origin.
-    assert [part["url"] for part in events if part.get("initiator", "not an origin") != "not an origin"] == []

@@ -149,19 +149,13 @@ def test_classes_are_written_out_with_what_their_folds_and_metric_need(tmp_path:
     text = (tmp_path / "mine.yaml").read_text()
     assert "problem_type: binary  # GUESS: sick or well" in text
     assert "classes: [well, sick]  # GUESS: sick is the positive class, by its name" in text
-    names = {f"prob_{name}": 0.5 for name in "rpq"}
-    competition = make(tmp_path, write_labels(tmp_path, {"y": list("rpq") * 20}, names)).competition
-    assert competition.submission_columns == ["prob_p", "prob_q", "prob_r"]
+    own = tmp_path / "mine.py"
+    own.write_text("def score(y_true, y_pred):\n    return 1.0\n")
+    options = ("--metric", f"{own}:score", "--greater-is-better")
+    assert make(tmp_path, files, *options).competition.needs == "probabilities"
     flags = {"a": ["NA", "yes", "no"] * 20, "b": ["no", "", "yes"] * 20}
     with pytest.raises(DataError, match="neither numbers nor classes"):  # beside names, NA is one, too
         make(tmp_path, write_labels(tmp_path, flags, dict.fromkeys(flags, 0)))
-    flags = {name: [{"yes": 1, "no": 0}.get(cell, cell) for cell in cells] for name, cells in flags.items()}
-    competition = make(tmp_path, write_labels(tmp_path, flags, dict.fromkeys(flags, 0))).competition
-    assert (competition.problem_type, competition.classes) == ("multilabel", ["0", "1"])
-    own = tmp_path / "mine.py"
-    own.write_text("def score(y_true, y_pred):\n    return 1.0\n")
-    options = ("--metric", f"{own}:score", "--greater-is-better", "--problem-type", "multilabel")
-    assert make(tmp_path, files, *options).competition.needs == "probabilities"
 
 
 def test_empty_cells_of_several_molecule_columns_are_counted_and_stood_for(tmp_path: Path) -> None:
