@@ -8,8 +8,6 @@ Writes: work/study_<name>_<data>/ with the jobs; work/study_<name>/ with results
 gains.png.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import os

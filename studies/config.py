@@ -1,12 +1,10 @@
 """The YAML of a study: a claim, the stages it is about, and the axes along which their settings vary."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Collection
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -58,7 +56,7 @@ class Axis(StrictModel):
         return {label(value): {str(self.key): value} for value in self.values}
 
     @model_validator(mode="after")
-    def _values_say_what_they_set(self) -> Axis:
+    def _values_say_what_they_set(self) -> Self:
         if (self.key is None) is not isinstance(self.values, dict):
             raise ValueError("values must be a list with a key, or label -> {setting: value, ...} without one")
         return self
@@ -101,7 +99,7 @@ class Study(StrictModel):
     other metrics. Where classes were cut from numbers, a metric of numbers holds these against the expected class."""
 
     @model_validator(mode="after")
-    def _names_are_known(self) -> Study:
+    def _names_are_known(self) -> Self:
         asked: list[tuple[str, Any, Collection[Any]]] = [("baseline", axis, self.baseline) for axis in self.axes]
         for place in (self.baseline, *(self.cells or [])):
             asked += [("axes", axis, self.axes) for axis in place]

@@ -1,7 +1,5 @@
 """What the jobs of a study found: a tidy table, paired gains with their intervals, one figure."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@
 Radius and height are drawn evenly from the ranges of the posted claim (`SOURCE.md`); the volume follows exactly.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -5,8 +5,6 @@ Reads: the folder of the run and of its jobs, or with --training the YAML, its t
 of the index that pip is set to. Writes: work/<name>/kernel/ or kernel_training/ (submissions/kernel/pack.py).
 """
 
-from __future__ import annotations
-
 from competition import command
 from competition.errors import ConfigError, ServiceError
 from competition.paths import Paths

@@ -5,8 +5,6 @@ Reads: the bundle that this code lies in, and the competition's files, wherever 
 which gets the options and writes its products beside it.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -10,8 +10,6 @@ file that names them.
     work/<name>/kernel/notebook/    the notebook and what it is uploaded with
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -7,8 +7,6 @@ The notebook runs from top to bottom under Jupyter in a sandbox, on rows that it
 read where there are molecules, and has to predict what `./run.sh predict` predicts for them here.
 """
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from pathlib import Path

@@ -4,8 +4,6 @@ Reads: work/<name>/kernel/ or kernel_training/. Writes: <that folder>_pushed.jso
 a first one ended.
 """
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

@@ -4,8 +4,6 @@ Where the system gives namespaces to its users (`unshare`), the notebook has no 
 the owner's, so that permissions hold for root, too. Elsewhere, as in many containers, its Pythons refuse to connect.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

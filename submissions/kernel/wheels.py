@@ -1,7 +1,5 @@
 """The packages that travel: what a bundle needs and the notebook's image (`image.txt`) has not, fetched by pip."""
 
-from __future__ import annotations
-
 import ast
 import os
 import subprocess

@@ -4,8 +4,6 @@ Every failure becomes one sentence. Credentials are found by the package itself 
 dropped, and addresses in its errors lose what stands behind `?`.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -3,8 +3,6 @@
 Writes: work/kaggle/SLUG/ and, when all of it is there, work/kaggle/SLUG.json with the platform's list of it.
 """
 
-from __future__ import annotations
-
 import re
 import zipfile
 from pathlib import Path

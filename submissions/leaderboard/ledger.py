@@ -3,8 +3,6 @@
 A row is there before anything is sent, so that a process which dies leaves a trace of what it was doing.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,7 +43,7 @@ class Submission(StrictModel):
     revision: str = ""  # of the code
     ref: str = ""  # the platform's own name of the submission
 
-    def but(self, **changes: Any) -> Submission:
+    def but(self, **changes: Any) -> "Submission":
         """The row with other values."""
         return self.model_copy(update=changes)
 

@@ -12,8 +12,6 @@ Reads: ledger.csv, and of the runs behind it the out-of-fold predictions. Writes
 rows of ledger.csv.
 """
 
-from __future__ import annotations
-
 import math
 import textwrap
 from contextlib import suppress

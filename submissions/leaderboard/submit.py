@@ -12,8 +12,6 @@ Reads: the submission of the latest run (or --file), the sample, the run that th
 Writes: work/<name>/ledger.csv, and a copy of the file in work/<name>/submitted/.
 """
 
-from __future__ import annotations
-
 import argparse
 import secrets
 import sys

@@ -9,8 +9,6 @@ Writes: competition/configs/NAME.yaml (or NAME itself, if it ends in .yaml; or $
 folder of the code is read-only).
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

@@ -1,7 +1,5 @@
 """What `./run.sh new` chooses for what it found: folds and stages, each with its reason."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

@@ -3,8 +3,6 @@
 Every answer is a guess and comes with its reason, which `./run.sh new` prints and writes into the YAML.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

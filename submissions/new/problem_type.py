@@ -1,7 +1,5 @@
 """What the targets are: problem type, classes and metric, each with its reason."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Lines of a YAML: settings with the reason beside or above them, and paths as a person would write them."""
 
-from __future__ import annotations
-
 import math
 import os
 import textwrap

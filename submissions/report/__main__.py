@@ -6,8 +6,6 @@ Writes: report/report.md, which is printed, too, report/index.html, which opens 
 report/handover.md: how to make the submission again.
 """
 
-from __future__ import annotations
-
 import textwrap
 from pathlib import Path
 

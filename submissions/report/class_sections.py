@@ -1,7 +1,5 @@
 """What the report says of classes beside what it says of numbers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Figures of the page, as SVG. To add one, write a function here and name it in a section of `findings.py`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

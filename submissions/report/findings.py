@@ -4,8 +4,6 @@ To add something to the report, add a part to a section, or a section to the tab
 kinds). Every section is made by a function of the run.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

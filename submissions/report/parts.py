@@ -1,7 +1,5 @@
 """What a report is made of: sections of sentences, tables of texts, figures, cards of rows and folded texts."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterable
 from typing import Any, NamedTuple

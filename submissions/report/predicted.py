@@ -1,7 +1,5 @@
 """What the submission predicts for training rows without their fold; of classes as labels, too."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from competition.metrics import Array

@@ -1,7 +1,5 @@
 """Rows that are worth a look: the worst training rows with their inputs, and the test rows that models disagree on."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The study of dropout on cylinders: its tables, metric, pictures and stages."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

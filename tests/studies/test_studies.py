@@ -1,7 +1,5 @@
 """Studies: their cells and versions, what is wrong before any work, paired gains, and a run that goes on."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

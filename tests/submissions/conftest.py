@@ -1,7 +1,5 @@
 """A finished run of made-up jobs, to be copied."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A competition whose jobs are made up: predictions are labels and noise, so every weight has a known meaning."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

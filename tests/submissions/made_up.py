@@ -1,7 +1,5 @@
 """Made-up competitions for `./run.sh new`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

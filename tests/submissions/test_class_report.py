@@ -1,7 +1,5 @@
 """The report of classes: its numbers are those of the labels, and a page is made for every problem type."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from itertools import cycle, islice

@@ -1,7 +1,5 @@
 """The report: its numbers are those of the run, names stay text, and the page asks nothing of the network."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser

@@ -1,7 +1,5 @@
 """A small real run with trees, a refit and a stage of the user's own, and its bundle; one package travels."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from importlib import metadata

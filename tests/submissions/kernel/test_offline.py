@@ -1,7 +1,5 @@
 """What the notebook runs: each lack of its inputs is named in a sentence; an earlier output is taken over."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 

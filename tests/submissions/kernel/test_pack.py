@@ -1,7 +1,5 @@
 """A bundle holds what the notebook reads, and nothing of the training table or of the machine that packed."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`kernel --try`: the notebook of a real run proved; then with something taken away."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Data set and notebook go to the platform through the real client, each once, and every failure is told."""
 
-from __future__ import annotations
-
 import io
 import zipfile
 from typing import Any

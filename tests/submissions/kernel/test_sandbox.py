@@ -1,7 +1,5 @@
 """The sandbox: what a notebook can see, reach and use. With namespaces where the system gives them, and without."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

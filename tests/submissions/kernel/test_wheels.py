@@ -1,7 +1,5 @@
 """What travels is all that a bundle needs and the image has not; pip fetches it."""
 
-from __future__ import annotations
-
 from importlib import metadata
 from pathlib import Path
 

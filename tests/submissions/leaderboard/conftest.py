@@ -1,7 +1,5 @@
 """Every test of this folder that asks for `server` talks to a stand-in of the platform, and no time passes."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from pathlib import Path

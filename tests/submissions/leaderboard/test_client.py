@@ -1,7 +1,5 @@
 """The real client against a server that speaks its protocol: nothing is spent twice, no failure passes for success."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

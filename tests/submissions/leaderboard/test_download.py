@@ -1,7 +1,5 @@
 """`./run.sh new NAME --kaggle SLUG`: the files come through the real client, once, and nothing leaves their folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The ledger: a row per submission."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

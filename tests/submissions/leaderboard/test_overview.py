@@ -1,7 +1,5 @@
 """`./run.sh ledger`: the table, what the scores can say, and what a person adds by hand."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What is sent is checked, asked for, sent once, and written down, whatever the platform and the network do."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """What `./run.sh new` chooses for what it finds: folds and stages."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

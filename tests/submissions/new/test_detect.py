@@ -1,7 +1,5 @@
 """What a column is taken for, and what is not guessed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

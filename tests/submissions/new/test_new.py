@@ -1,7 +1,5 @@
 """`./run.sh new`: the YAML loads, says why, and holds what fits to the data."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What `./run.sh new` takes the targets for: problem type, classes, metric."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
