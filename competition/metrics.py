@@ -1,7 +1,4 @@
-"""Scores with their direction. `y_true` is (n_rows, n_targets) with NaN for no label; what is scored is
-
-    numbers or probabilities   (n_rows, n_outputs): a column per target, or one per class of a multiclass target
-    labels                     (n_rows, n_targets): the number of a class, for metrics of the kind `decisions`
+"""Scores with their direction, of labels and predictions as `competition.task.Task` has them, or of labels by labels.
 
 A named metric is the mean over the targets of its column score, each on the rows that have a label; wmae alone weighs
 its targets. Sources: scikit-learn's user guide, "Regression metrics"; SciPy's `stats` for the correlations.

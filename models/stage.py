@@ -1,7 +1,6 @@
 """The contract of a stage: what it is told, and the two methods that it has.
 
 A stage of your own is a file with a class that has the two methods below, and a block in the YAML (`kind: custom`).
-Stages never import each other; `models/registry.py` knows which file serves which kind.
 """
 
 from collections.abc import Callable

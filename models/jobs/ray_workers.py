@@ -69,8 +69,7 @@ class RayWorkers(Workers):
             found, before = self.ray.cluster_resources(), self.size
             self.counted, self.size = time.monotonic(), (int(found.get("CPU", 0)), int(found.get("GPU", 0)))
             if before not in ((0, 0), self.size):
-                now, then = (f"{cpus} CPUs and {gpus} GPUs" for cpus, gpus in (self.size, before))
-                tqdm.write(f"the cluster has {now} now, and had {then}", file=sys.stdout)
+                tqdm.write("the cluster has {} CPUs and {} GPUs now".format(*self.size), file=sys.stdout)
         cpus, gpus = (math.ceil((1 + SPARE) * n) for n in self.size)
         return (self.n_workers, self.size[1]) if self.n_workers else (cpus, gpus)
 
