@@ -20,8 +20,7 @@ bootstrap that draws data sets, not matrices, since those of a set are not indep
 Ours: the default of a blend as it is (shrunk_ridge, 40 trials). Others, for the table: best single, mean,
 convex, convex_and_ridge, ridge, signed hill climbing. Competitors: greedy selection with AutoGluon's semantics (25
 steps, with replacement, cut at the best step); Optuna on the weights as people write it (300 trials of TPE, weights
-drawn in [0, 1] and normalised, RMSE); the package hillclimbers, where it can be imported, with negative weights on the
-10 columns of the first draw, to hold our hill_climb against it.
+drawn in [0, 1] and normalised, RMSE).
 
 Aim: the default at least 1.3 % below greedy and below Optuna with intervals without 0, no data set more than 1 %
 above either, at 3, 5 and 10 columns, in at most a tenth of Optuna's time.
@@ -38,8 +37,6 @@ nothing to be biased by, as a control; "beyond its columns" is the default's bia
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import time
 from collections.abc import Callable
@@ -192,33 +189,6 @@ def compare(lines: pd.DataFrame, against: str) -> None:
             )
 
 
-def against_package(matrix: Matrix) -> str | None:
-    """Our hill_climb against the package hillclimbers on one matrix; None where it cannot be imported."""
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            import hillclimbers
-    except ImportError:
-        return None
-    oof, test = pd.DataFrame(matrix.oof), pd.DataFrame(matrix.holdout.mean(axis=0))
-    names = [f"c{j}" for j in range(oof.shape[1])]
-    with contextlib.redirect_stdout(io.StringIO()):
-        theirs, seconds = timed(
-            lambda: hillclimbers.climb_hill(
-                train=pd.DataFrame({"y": matrix.y}), oof_pred_df=oof.set_axis(names, axis=1),
-                test_pred_df=test.set_axis(names, axis=1), target="y", objective="minimize",
-                eval_metric=hillclimbers.partial(rmse), negative_weights=True, plot_hill=False,
-            )
-        )  # fmt: skip
-    m, columns = matrices_of(matrix), test.to_numpy()
-    ours, blend = (predict(CANDIDATES[name].fit(m), columns) for name in ("hill_climb", DEFAULT))
-    errors = [rmse(matrix.y_holdout, y_pred) for y_pred in (theirs, ours, blend)]
-    apart = np.abs(ours - theirs).max()
-    return (
-        f"{matrix.set_name} {matrix.target}: hillclimbers {errors[0]:.5f} in {seconds:.1f} s, our hill_climb "
-        f"{errors[1]:.5f} (predictions apart by {apart:.1e} at most), {DEFAULT} {errors[2]:.5f}"
-    )
-
-
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", type=Path, required=True)
@@ -227,14 +197,13 @@ def main() -> None:
     options.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     args = options.parse_args()
     args.cache.mkdir(parents=True, exist_ok=True)
-    lines, biases, package = [], [], []
+    lines, biases = [], []
     with threadpool_limits(1):
         for draw in range(args.draws):
             for name in args.sets:
                 for matrix in matrices(name, draw, args.data, args.cache):
                     lines += held_out_errors(matrix, kept_weights(args.cache / "optuna_300.json", matrix))
                     biases.append(honesty(matrix))
-                    package += [against_package(matrix)] if draw == 0 else []
     for against in ("greedy", OPTUNA):
         compare(pd.DataFrame(lines), against)
     table = pd.DataFrame(biases)
@@ -242,7 +211,6 @@ def main() -> None:
     for name in table.columns.drop("set"):
         of_set, said = over_sets(table[name], table["set"])
         print(f"  {name:34s} {said}; " + ", ".join(f"{s} {100 * np.expm1(v):+.1f} %" for s, v in of_set.items()))
-    print("\n" + "\n".join(line or "the package hillclimbers cannot be imported" for line in dict.fromkeys(package)))
 
 
 if __name__ == "__main__":
