@@ -214,22 +214,16 @@ def classifiers(text: bool) -> dict[str, tuple[str, Any]]:
     }
 
 
-def _inputs(told: dict) -> list[str]:
-    return told.get("inputs") or [told["column"]]
-
-
-def _class_features(name: str, told: dict, table: pd.DataFrame, text: bool, cache: Path) -> dict[str, np.ndarray]:
+def _class_features(inputs: pd.DataFrame, text: bool, cache: Path) -> dict[str, np.ndarray]:
     """Name of the features -> (n_rows, n_features), or texts (n_rows,); made of each row by itself."""
-    inputs = _inputs(told)
-    texts = [".".join(cells) for cells in table[inputs].to_numpy()]
+    texts = [".".join(cells) for cells in inputs.to_numpy()]
     settings = {"kind": "embedding", "weights": "minilm" if text else "rxnfp", "tokens": "auto" if text else "smiles"}
     found = encoder_cache(EmbeddingStage.model_validate(settings), cache / "features").load(texts)[0]
     encoder = np.concatenate(found)[:, :-3]
     if text:
         return {"encoder": encoder, "words": np.array(texts, dtype=object)}
-    kinds = ["morgan", "descriptors"]
-    caches = molecule_features(kinds, 256 if len(inputs) == 1 else 64, cache / "features")
-    raw = np.hstack([np.concatenate(each.load(table[column])[0]) for column in inputs for each in caches])
+    caches = molecule_features(["morgan", "descriptors"], 64 if inputs.shape[1] > 1 else 256, cache / "features")
+    raw = np.hstack([np.concatenate(each.load(inputs[column])[0]) for column in inputs for each in caches])
     return {"encoder": encoder, "ranks": raw, "raw": raw}
 
 
@@ -239,11 +233,11 @@ def _make_classes(name: str, draw: int, data: Path, cache: Path) -> dict[str, np
     from sklearn.preprocessing import FunctionTransformer, QuantileTransformer, StandardScaler
 
     told, text = json.loads((data / name / "competition.json").read_text()), name in ("emotion", "icwsm_tweets")
-    table = pd.read_csv(data / name / "train.csv", dtype={"id": str})
+    table, inputs = pd.read_csv(data / name / "train.csv"), told.get("inputs") or [told["column"]]
     if not text:
-        table = table[[MolFromSmiles(smiles) is not None for smiles in table[_inputs(told)[0]]]]
+        table = table[table[inputs[0]].map(MolFromSmiles).notna()]
     table = table.sample(n=min(POOL, len(table)), random_state=0).reset_index(drop=True)
-    features, halves = _class_features(name, told, table, text, cache), _halves(name, draw, len(table))
+    features, halves = _class_features(table[inputs], text, cache), _halves(name, draw, len(table))
     before: dict[str, Callable[[], list]] = {
         "encoder": lambda: [StandardScaler()],
         "words": lambda: [vectoriser(min_df=2, max_features=600), FunctionTransformer(lambda words: words.toarray())],
@@ -280,17 +274,3 @@ def _make_classes(name: str, draw: int, data: Path, cache: Path) -> dict[str, np
         made |= {f"{target} {part}": array for part, array in zip(PARTS, arrays, strict=True)}
         print(f"{name} {draw} {target}: {time.process_time() - started:.1f} s", file=sys.stderr, flush=True)
     return made
-
-
-def main() -> None:
-    """`python -m benchmarks.oof_matrices DATA CACHE [DRAWS]`: make the matrices of classes."""
-    data, cache, *draws = sys.argv[1:]
-    Path(cache).mkdir(parents=True, exist_ok=True)
-    for draw in range(int(draws[0]) if draws else 2):
-        for name in CUTS:
-            for matrix in class_matrices(name, draw, Path(data), Path(cache)):
-                print(matrix.set_name, matrix.target, draw, matrix.oof.shape, np.bincount(matrix.y).tolist())
-
-
-if __name__ == "__main__":
-    main()
