@@ -206,16 +206,20 @@ def ridge(problem: Problem) -> Solution:
 
 
 def shrunk_logits(problem: Problem) -> Solution:
-    """Weights of logits with the least log loss, shrunk towards equal ones; the amount is tuned by Optuna.
+    """Weights of logits with the least log loss, shrunk towards convex ones; the amount is tuned by Optuna.
 
-    w >= 0 minimise the mean log loss of sum_j w_j logit_j, and penalty * sum_j (w_j - mean of w)^2; their sum, an
-    inverse temperature, is free but for `TOWARDS_ONE`. The penalty has the least cross-fitted loss of the metric, or
-    log loss where that is a poor guide (`Problem.measure`); it is one of a few, so that a fit serves many problems.
-    Sources: Breiman, "Stacked regressions", 1996, for weights of at least 0; Guo et al., "On calibration of modern
-    neural networks", ICML 2017, for the temperature; benchmarks/blenders.py for the shrinkage, which is ours.
+    w >= 0 minimise the mean log loss of sum_j w_j logit_j, and penalty * |w - convex|^2; their sum, an inverse
+    temperature, is free but for `TOWARDS_ONE`. The penalty has the least cross-fitted loss of the metric, or log loss
+    where that is a poor guide (`Problem.measure`); it is one of a few, so that a fit serves many problems.
+
+    Towards convex weights and not equal ones: columns out of fold come from one model and those of test rows are the
+    mean of K, to which a blend of many adds less than it seems to; and a few confident mistakes do not move weights of
+    squared errors. benchmarks/class_blenders.py has the measurements.
+    Sources: Ting and Witten, "Issues in stacked generalization", JAIR 1999, for weights of at least 0 by the squared
+    errors of probabilities; Guo et al., "On calibration of modern neural networks", ICML 2017, for the temperature.
     """
     if len(problem.folds) < 2:
-        return Solution(problem.log_loss_weights[0])
+        return Solution(problem.log_loss_weights[-1])
     held_out = np.stack([each.log_loss_weights for each in problem.inner])
     losses = dict(zip(LOGIT_PENALTIES, problem.loss(held_out, in_logits=True).tolist(), strict=True))
 

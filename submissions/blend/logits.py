@@ -17,7 +17,7 @@ Link = Literal["identity", "logistic", "softmax"]
 LEAST = 1e-3
 """What a probability of 0 is read as: of a class that a fold has not seen, or of trees that all say no."""
 PENALTIES = [0.001, 0.01, 0.1, 1.0, 10.0]
-"""On the weights' squares about their mean, from hardly any to equal weights."""
+"""On the squared distance from the convex weights, from hardly any to these."""
 TOWARDS_ONE = 30.0
 """Over n_rows, on the square of the sum less 1. Columns of test rows are means of the folds' models, and less sure than
 one of them: a temperature that few rows ask for goes too far there. It also keeps the sum finite where columns tell the
@@ -57,25 +57,25 @@ def margins(P: Array, y: Array, link: Link) -> Array:
     return (of_columns - of_columns[y == 1][:, None])[y == 0].reshape(len(y), -1, P.shape[2])
 
 
-def log_loss_weights(of_targets: list[Array]) -> Array:
+def log_loss_weights(of_targets: list[Array], start: Array) -> Array:
     """Weights w >= 0 of the least log loss for each of `PENALTIES`, (n_penalties, n_columns).
 
-    They minimise the mean of log(1 + sum over the other classes of exp(z w)), which is the log loss, and the penalties;
-    so equal columns share their weight. Solved by Newton's method, whose steps `nnls` finds exactly.
+    They minimise the mean of log(1 + sum over the other classes of exp(z w)), which is the log loss, and the penalties.
+    Solved by Newton's method, whose steps `nnls` finds exactly.
 
     Args:
         of_targets: the margins z of each target, which counts as much as any other.
+        start: weights (n_columns,) that w is pulled to; equal columns have equal ones, and so share their weight.
     """
     from scipy.optimize import nnls
 
-    n_columns, on_the_sum = of_targets[0].shape[2], TOWARDS_ONE / sum(map(len, of_targets))
-    about_mean = np.eye(n_columns) - 1 / n_columns
+    n_columns, on_the_sum = len(start), TOWARDS_ONE / sum(map(len, of_targets))
 
     def loss(w: Array, penalty: float) -> tuple[float, Array, Array]:
         """The loss with its first and second derivatives."""
-        on_weights = 2 * (penalty * about_mean + on_the_sum)
-        value = w @ on_weights @ w / 2 - 2 * on_the_sum * w.sum()
-        slope, curvature = on_weights @ w - 2 * on_the_sum, on_weights
+        curvature = 2 * (penalty * np.eye(n_columns) + on_the_sum)
+        slope = curvature @ (w - start)  # the sum of `start` is 1
+        value = (w - start) @ slope / 2
         for z in of_targets:
             flat, share = z.reshape(-1, n_columns), 1 / len(of_targets) / len(z)
             powers = np.exp(np.minimum(flat @ w, FURTHEST)).reshape(z.shape[:2])
@@ -87,7 +87,7 @@ def log_loss_weights(of_targets: list[Array]) -> Array:
             curvature = curvature + share * (weighed.T @ flat - slopes.T @ slopes)
         return value, slope, curvature
 
-    w, found = np.full(n_columns, 1 / n_columns), []
+    w, found = start, []
     for penalty in PENALTIES[::-1]:
         now, gain = loss(w, penalty), np.inf
         while gain > 1e-9:

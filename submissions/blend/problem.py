@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from competition.metrics import METRICS, Array, Metric
 from competition.task import Task
+from submissions.blend.convex import least_squares_weights
 from submissions.blend.decisions import fit_decision
 from submissions.blend.logits import Link, log_loss_weights, logits, margins, probabilities
 
@@ -208,7 +209,7 @@ class Problem:
             x, y = (np.concatenate(each) for each in zip(*(of[fold] for fold in self.folds), strict=True))
             of_rows = x.reshape(-1, self.m.n_outputs, self.n_columns), y.reshape(-1, self.m.n_outputs)
             of_targets.append(margins(*of_rows, self.m.link))
-        return log_loss_weights(of_targets)
+        return log_loss_weights(of_targets, least_squares_weights(self.moments[2:, 2:]))
 
     @cached_property
     def measure(self) -> Metric:

@@ -13,7 +13,7 @@ from competition.errors import ConfigError
 from competition.metrics import METRICS, Metric
 from competition.task import Task
 from submissions.blend.__main__ import candidates_of
-from submissions.blend.candidates import ALWAYS_OF_CLASSES, CANDIDATES, OF_CLASSES, Linear, candidate
+from submissions.blend.candidates import ALWAYS_OF_CLASSES, CANDIDATES, OF_CLASSES, Linear, candidate, convex
 from submissions.blend.crossfit import cross_fit, cross_fitted
 from submissions.blend.decisions import fit_decision
 from submissions.blend.logits import LEAST, PENALTIES, TOWARDS_ONE
@@ -56,10 +56,10 @@ def test_the_weights_of_logits_are_those_of_a_general_optimiser_and_the_penalty_
     P, y = like(problem_type, 300, 4)
     m = matrices(P, y)
     found = CANDIDATES["shrunk_logits"].fit(m)
-    order = m.problems[0].order
+    order, start = m.problems[0].order, m.problems[0].solve(convex).weights
     for penalty, w in zip(PENALTIES, m.problems[0].log_loss_weights, strict=True):
         best = minimize(
-            lambda w: log_loss_of(w, P[:, order], y) + penalty * ((w - w.mean()) ** 2).sum()  # noqa: B023
+            lambda w: log_loss_of(w, P[:, order], y) + penalty * ((w - start) ** 2).sum()  # noqa: B023
             + TOWARDS_ONE / 300 * (w.sum() - 1) ** 2,
             np.full(4, 0.25), bounds=[(0, None)] * 4, options={"ftol": 1e-15, "gtol": 1e-9},
         )  # fmt: skip
