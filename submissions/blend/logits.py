@@ -4,8 +4,6 @@ The sum of the weights is the inverse temperature: above 1 where columns that ag
 below 1 where they are too sure of themselves.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np
@@ -75,7 +73,7 @@ def log_loss_weights(of_targets: list[Array], start: Array) -> Array:
         """The loss with its first and second derivatives."""
         curvature = 2 * (penalty * np.eye(n_columns) + on_the_sum)
         slope = curvature @ (w - start)  # the sum of `start` is 1
-        value = (w - start) @ slope / 2
+        value = float((w - start) @ slope) / 2
         for z in of_targets:
             flat, share = z.reshape(-1, n_columns), 1 / len(of_targets) / len(z)
             powers = np.exp(np.minimum(flat @ w, FURTHEST)).reshape(z.shape[:2])
