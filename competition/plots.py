@@ -22,6 +22,11 @@ def new_figure(n_rows: int = 1, n_columns: int = 1, width: float = 6.4, height: 
         return figure, figure.subplots(n_rows, n_columns, squeeze=False)
 
 
+def as_text(name: str) -> str:
+    """A name of the user's as it stands, where matplotlib takes what is between two $ for a formula."""
+    return name.replace("$", r"\$")
+
+
 def as_svg(figure: Any) -> str:
     """The figure as an `<svg>` element on a transparent ground; equal figures give equal texts."""
     from matplotlib import rc_context

@@ -159,7 +159,7 @@ WORDS = {
     "targets_of_0_and_1": "only 0 and 1 under {}, predicted as numbers; for probabilities set problem_type: binary or "
     "multilabel, and a metric of classes",
     "dropped_train_ids": "{n} training rows are left out, as they cannot be read: {}",
-    "dropped_test_ids": "{n} test rows cannot be read and get the mean of the training labels: {}",
+    "dropped_test_ids": "{n} test rows cannot be read and get the mean of the training labels, or the commonest: {}",
 }
 EXTRA_WORDS = (
     "{used} extra training rows from {file}; left out: {in_test} with the input of a test row, {unusable} without a "
@@ -171,7 +171,8 @@ def describe(report: dict[str, Any]) -> str:
     """What was found, in words, for the terminal and the report."""
     lines = ["{n_train} training rows, {n_test} test rows".format(**report)]
     for name, counts in report["classes"].items():
-        each = ", ".join(f"{label} {count}" for label, count in counts.items())
+        comma = " < " if report["problem"] == "ordinal" else ", "
+        each = comma.join(f"{label} {count}" for label, count in counts.items())
         several = f"{len(counts)} classes of {min(counts.values())} to {max(counts.values())} rows"
         lines.append(f"{name}: {each if len(counts) <= MOST_COUNTED else several}")
     lines += [EXTRA_WORDS.format(file=file, **found) for file, found in report.get("extra_train", {}).items()]

@@ -32,7 +32,7 @@ def users(named: str, must: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{label(named)} must {must}; {type(error).__name__}: {error}.") from error
+        raise ConfigError(f"{label(named)} must {must}; {type(error).__name__}: {str(error).rstrip('.')}.") from error
 
 
 def load_user_code(setting: str, named: str, what: str) -> Any:

@@ -19,7 +19,7 @@ from competition.config import CompetitionConfig, find_config, load_competition
 from competition.errors import DataError
 from competition.files import derive_seed, read_table, table_digest, write_json
 from competition.paths import Paths, shown
-from competition.plots import new_figure, save_figure
+from competition.plots import as_text, new_figure, save_figure
 from competition.tables import TIME, own_rows
 from competition.types import Integers
 from folds import make
@@ -169,7 +169,7 @@ def draw_targets(y: pd.DataFrame, classes: list[str], folds: Integers, file: Pat
             axis.axhline(shown[name].mean(), color="black", linestyle="--")
         else:
             axis.boxplot(labels, tick_labels=numbers, showmeans=True, sym=".")
-        title = f"share of {name}" if classes else name
+        title = as_text(f"share of {name}" if classes else name)
         axis.set(xlabel="fold (-1: trains in every fold)" if -1 in numbers else "fold", title=title)
     save_figure(figure, file)
 

@@ -208,9 +208,11 @@ def latest_run(competition: str) -> Run:
 def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
     """What a finished run has had scored of each training row (index: its id), as `cross_fitted.csv` holds it.
 
-    No rows where it scored labels and `task` scores predictions, or the other way round.
+    No rows where it scored labels and `task` scores predictions, or the other way round, or had other classes.
     """
-    is_same = read_manifest(folder, CHOICE)[CHOICE].get("decides", False) == task.decides
+    stored = read_manifest(folder, CHOICE)
+    is_same = stored[CHOICE].get("decides", False) == task.decides
+    is_same &= stored["config"]["competition"].get("classes", []) == task.classes
     table = read_table(folder / CROSS_FITTED, ["id"]).set_index("id")
     return table if is_same else table.head(0)
 

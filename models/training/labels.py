@@ -65,6 +65,6 @@ def labelled_rows(y: Array, names: list[str]) -> list[NDArray[np.intp]]:
         if len(known) < 2:
             raise DataError(
                 f"target {name!r} must have labels among the training rows of every fold; "
-                "use fewer folds or folds.kind stratified."
+                "use fewer folds or folds.kind stratified, or take the target out."
             )
     return rows

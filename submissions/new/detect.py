@@ -191,17 +191,18 @@ def find_targets(
 def columns_of_classes(classes: list[str], asked: list[str], target: str, sample_file: str) -> list[str]:
     """The sample's column of each class: its name, with what all columns have before and after it; none where the
     sample has no such columns."""
-    found = [(column, name) for column in asked for name in classes if name in column]
-    affixes = Counter(affix for c, name in found for affix in {c.partition(name)[::2], c.rpartition(name)[::2]})
+    places = [(column, name) for column in asked for name in classes if name in column]
+    affixes = Counter(affix for c, name in places for affix in {c.partition(name)[::2], c.rpartition(name)[::2]})
     [((before, after), _)] = affixes.most_common(1) or [(("", ""), 0)]
     columns = [f"{before}{name}{after}" for name in classes]
     shared = {*columns} & {*asked}
     if len(shared) < 2 or 2 * len(shared) < max(len(columns), len(asked)):
         return []
     if len(shared) < max(len(columns), len(asked)):
+        found = {"has no class": {*asked} - shared, "is not there": {*columns} - shared}
         raise DataError(
             f"{sample_file} has a column for each class of {target!r}, and other classes than the training table: "
-            f"{listed(sorted({*asked} - shared))} has no class, {listed(sorted({*columns} - shared))} is not there. "
+            f"{', '.join(f'{listed(sorted(names))} {words}' for words, names in found.items() if names)}. "
             "Use the files of one competition."
         )
     return columns

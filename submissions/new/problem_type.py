@@ -92,8 +92,9 @@ def read_labels(found: Found) -> Labels:
         if damage(cells[name]):
             parse_numbers(found.train, name, found.id, "the training table")  # which names the row
     classes, column_per_class = class_names(cells), len(found.submission_columns or []) > len(found.targets)
-    if len(classes) == 1:
-        raise DataError(f"all labels of {listed(found.targets)} are {classes[0]!r}, so there is nothing to predict.")
+    if len(classes) < 2:
+        are = f"are {classes[0]!r}" if classes else "are missing"
+        raise DataError(f"all labels of {listed(found.targets)} {are}, so there is nothing to predict.")
     are_numbers = all(is_numeric(cells[name]) for name in found.targets)
     numbers = cells.apply(pd.to_numeric, errors="coerce") if are_numbers else None
     counts = pd.concat([cells[name].map(class_name) for name in cells]).value_counts().reindex(classes)

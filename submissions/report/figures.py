@@ -7,7 +7,7 @@ import pandas as pd
 
 from competition.files import derive_seed, read_json
 from competition.metrics import Array
-from competition.plots import as_svg, new_figure
+from competition.plots import as_svg, as_text, new_figure
 from models.settings import NeuralStage
 from submissions.run import Run
 from submissions.words import shortened
@@ -46,12 +46,12 @@ def predictions(run: Run, cross_fitted: Array) -> str:
     for t, (target, (left, *others)) in enumerate(zip(targets, axes, strict=True)):
         residuals = columns.y[:, t] - cross_fitted[:, t]
         left.hist(residuals[np.isfinite(residuals)], bins=40)
-        left.set(title=f"{target}, what is left", xlabel="truth minus submission", ylabel="rows")
+        left.set(title=as_text(f"{target}, what is left"), xlabel="truth minus submission", ylabel="rows")
         y = columns.y[rows, t]
         for axis, (name, y_pred) in zip(others, shown.items(), strict=True):
             axis.axline((np.nanmean(y),) * 2, slope=1, color="grey", linewidth=0.8)
             axis.plot(y_pred[rows, t], y, ".", markersize=3, alpha=0.5, rasterized=True)
-            axis.set(title=f"{target}, {name}", xlabel="prediction", ylabel="truth")
+            axis.set(title=as_text(f"{target}, {name}"), xlabel="prediction", ylabel="truth")
     return as_svg(figure)
 
 
@@ -62,7 +62,7 @@ def confusion_matrix(names: list[str], counts: Array) -> str:
     shares, has_numbers = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), len(names) <= MOST_NUMBERS
     side = 2.4 + 0.55 * len(names) if has_numbers else 8
     figure, ((axis,),) = new_figure(width=side, height=side)
-    matrix = ConfusionMatrixDisplay(shares, display_labels=[shortened(name) for name in names])
+    matrix = ConfusionMatrixDisplay(shares, display_labels=[as_text(shortened(name)) for name in names])
     rotation = "horizontal" if max(map(len, names)) < 4 else "vertical"
     settings: Any = {"include_values": has_numbers, "values_format": ".0%", "xticks_rotation": rotation}
     matrix.plot(ax=axis, cmap="Blues", colorbar=False, **settings)
@@ -77,7 +77,7 @@ def lines(curves: dict[str, tuple[Array, Array]], xlabel: str, ylabel: str, diag
     """Lines with their names beside them; with the diagonal that they should follow, their points, too."""
     figure, ((axis,),) = new_figure()
     for name, (x, y) in curves.items():
-        axis.plot(x, y, label=shortened(name), marker="." if diagonal else None)
+        axis.plot(x, y, label=as_text(shortened(name)), marker="." if diagonal else None)
     if diagonal:
         axis.axline((0, 0), slope=1, color="grey", linewidth=0.8)
     axis.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, None), ylim=(0, None))

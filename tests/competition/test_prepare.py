@@ -100,7 +100,8 @@ def test_rows_that_cannot_be_read_are_dropped_only_if_configured_and_named(tmp_p
     found = prepared(tmp_path, with_line(TRAIN, 4, "d,not,4"), with_line(TEST, 1, "t1,"), unparsable="drop")
     assert (found.train["id"].tolist(), found.sample["id"].tolist()) == (list("abcef"), ["t1", "t2"])
     assert "1 training rows are left out, as they cannot be read: 'd'" in describe(found.report)
-    assert "1 test rows cannot be read and get the mean of the training labels: 't1'" in describe(found.report)
+    said = "1 test rows cannot be read and get the mean of the training labels, or the commonest: 't1'"
+    assert said in describe(found.report)
     assert prepared(tmp_path, **TEXTS, unparsable="drop").train["id"].tolist() == ["b"]
     found = prepared(tmp_path, with_line(TRAIN, 4, "d,  ,4"), empty_smiles="[Ar]")
     assert found.train["SMILES"].tolist()[2:4] == ["CCN", "[Ar]"]

@@ -102,6 +102,8 @@ OF_CLASSES = Task(["y"], ["p_low", "p_mid", "p_top"], "multiclass", ["low", "mid
         (OF_CLASSES, "id,y=low,y=mid,y=top", ["a,0.2,0.7,0.2"], r"oof\.csv: row 2 \(id 'a'\) has no probabilities"),
         (OF_CLASSES, "id,y=low,y=mid", ["a,0.3,0.7"], "columns are lacking: y=top"),
         (Task(["y"], ["label"], "binary", ["0", "1"]), "y,id", ["0.3,a"], [0.3]),
+        (Task(["y"], ["no", "yes"], "binary", ["a", "b"]), "yes,id,no", ["0.3,a,0.7"], [0.3]),
+        (Task(["y"], None, "binary", ["a", "b"]), "id,y=a,y=b", ["a,0.7,0.3"], [0.3]),
         (Task(["y"], None, "binary", ["0", "1"]), "y,id", ["0.3,b", "-0.1,a"], r"row 3 .*no probabilities under"),
         (Task(["y"], None, "ordinal", ["1", "2", "3"]), "id,y", ["a,2.5"], [1.5]),  # in the grades' own units
         (Task(["y"], None, "ordinal", ["low", "mid"]), "id,y", ["a,0.5"], [0.5]),

@@ -147,11 +147,17 @@ def test_a_run_of_other_rows_folds_or_metric_says_so_and_a_damaged_one_not(said:
         said()
 
 
-def test_runs_that_score_labels_and_runs_that_score_probabilities_are_not_compared(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(["f1", "no", "yes"], ["log_loss", "no", "yes"]), (["accuracy", "no", "yes"], ["accuracy", "yes", "no"])],
+)
+def test_runs_of_labels_and_of_probabilities_or_of_other_classes_are_not_compared(
+    before: list[str], after: list[str], tmp_path: Path
+) -> None:
     settings = {"stack": False, "default": "mean"}
     runs = []
-    for metric in ("f1", "log_loss"):
-        path = fake_classes(tmp_path, "binary", metric, submissions=settings)
+    for metric, *classes in (before, after):
+        path = fake_classes(tmp_path, "binary", metric, competition={"classes": classes}, submissions=settings)
         prepare_and_fake_jobs(path)
         runs.append(run_steps(path))
     assert runs[1].part("choice")["against"]["previous_run"] is None
