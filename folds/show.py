@@ -169,7 +169,7 @@ def draw_targets(y: pd.DataFrame, classes: list[str], folds: Integers, file: Pat
             axis.axhline(shown[name].mean(), color="black", linestyle="--")
         else:
             axis.boxplot(labels, tick_labels=numbers, showmeans=True, sym=".")
-        title = as_text(f"share of {name}" if classes else name)
+        title = as_text(f"share of {name}" if classes else str(name))
         axis.set(xlabel="fold (-1: trains in every fold)" if -1 in numbers else "fold", title=title)
     save_figure(figure, file)
 
