@@ -1,12 +1,12 @@
 """AutoGluon `best_quality` on the features of the stage `lightgbm`, beside finished runs of `ensembles`.
 
-    python -m benchmarks.against_autogluon --data FOLDER_WITH_COMPETITIONS --work FOLDER_OF_ENSEMBLES \\
-        --python PYTHON_WITH_AUTOGLUON --seconds 1200 [--sets ...]
+    python -m benchmarks.against_autogluon --work FOLDER_OF_ENSEMBLES --python PYTHON_WITH_AUTOGLUON --seconds 1200 \\
+        [--sets ...]
 
 AutoGluon is no dependency of ours; --python names the interpreter of an environment that has it. Each target of a set
 gets an equal share of --seconds. Prints for each target the RMSE on the answers of LightGBM alone, of the submission,
 of AutoGluon, and of the plain mean of AutoGluon and the stage `gnn` (chemprop's message passing, 5 folds), where there
-is one.
+is one; of classes the metric of the submission and of AutoGluon, after `./run.sh new` and `full` of --work/NAME.yaml.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.ensembles import FEWEST, SETS, geometric_mean, read_answers, squared_errors
+from competition.clean import parse_labels
 from competition.config import load_competition
+from competition.files import read_text_table
 from competition.paths import Paths
 from competition.tables import read_rows
+from competition.task import from_sample, metric_of, task_of
 from models.config import LightgbmStage
 from models.inputs.blocks import molecules
 from models.jobs.work import context_of
@@ -32,12 +35,13 @@ THEIRS = """
 import sys
 import pandas as pd
 from autogluon.tabular import TabularPredictor
-folder, target, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+folder, target, seconds, asked = sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[6]
 train, test = (pd.read_csv(f"{folder}/{name}.csv") for name in ("train", "test"))
 train["label"] = pd.read_csv(f"{folder}/y.csv")[target]
-predictor = TabularPredictor("label", eval_metric="root_mean_squared_error", path=f"{folder}/{target}", verbosity=1)
+predictor = TabularPredictor("label", eval_metric=sys.argv[5], path=f"{folder}/{target}", verbosity=1)
 predictor.fit(train.dropna(subset=["label"]), presets="best_quality", time_limit=seconds, num_cpus=int(sys.argv[4]))
-pd.DataFrame({target: predictor.predict(test)}).to_csv(f"{folder}/{target}.csv", index=False)
+predicted = pd.DataFrame(getattr(predictor, asked)(test)).iloc[:, -1]  # of probabilities that of the second class
+pd.DataFrame({target: predicted}).to_csv(f"{folder}/{target}.csv", index=False)
 """
 
 
@@ -55,29 +59,51 @@ def write_features(yaml_file: Path, folder: Path) -> None:
     pd.DataFrame(train.y, columns=competition.targets).to_csv(folder / "y.csv", index=False)
 
 
-def predict(python: Path, folder: Path, target: str, seconds: float) -> np.ndarray:
-    """AutoGluon's predictions of the test rows, (n_test_rows,); kept in `folder`."""
+def predict(
+    python: Path, folder: Path, target: str, seconds: float, metric: str = "root_mean_squared_error",
+    asked: str = "predict",
+) -> np.ndarray:  # fmt: skip
+    """AutoGluon's predictions of the test rows, (n_test_rows,); kept in `folder`. asked: its method."""
     predicted = folder / f"{target}.csv"
     if not predicted.exists():
-        call = [str(python), "-c", THEIRS, str(folder), target, str(seconds), str(os.cpu_count())]
+        call = [str(python), "-c", THEIRS, str(folder), target, str(seconds), str(os.cpu_count()), metric, asked]
         subprocess.run(call, check=True, env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"})
     return pd.read_csv(predicted)[target].to_numpy()
 
 
+def of_classes(yaml_file: Path, python: Path, folder: Path, seconds: float) -> dict[str, float]:
+    """Scores on the answers of the submission and of AutoGluon: of labels, or of probabilities of two classes."""
+    competition, paths = load_competition(str(yaml_file)), Paths.of(str(yaml_file))
+    task, metric = task_of(competition), metric_of(competition)
+    submission = read_text_table(paths.run(paths.latest_run.read_text().strip()) / "submission.csv")
+    assert competition.answers is not None
+    ids, answers = submission[competition.id], read_text_table(competition.answers)
+    labels = {target: parse_labels(answers, target, competition, competition.answers) for target in task.targets}
+    y = pd.DataFrame(labels).set_axis(answers[competition.id]).loc[ids].to_numpy()
+    asked, each = "predict" if task.decides else "predict_proba", seconds / len(task.targets)
+    theirs = [predict(python, folder, target, each, competition.metric, asked) for target in task.targets]
+    read = pd.DataFrame(np.column_stack(theirs), read_rows(paths.test, competition, labelled=False).ids)
+    y_pred = read.reindex(ids).fillna(read.mean()).to_numpy()  # some test rows cannot be read
+    return {"submission": metric(y, from_sample(task, submission)), "AutoGluon": metric(y, y_pred)}
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--data", type=Path, required=True)
     options.add_argument("--work", type=Path, required=True)
     options.add_argument("--python", type=Path, required=True)
     options.add_argument("--seconds", type=float, required=True, help="of AutoGluon, for all targets of a set")
-    options.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
+    options.add_argument("--sets", nargs="+", default=SETS)
     args = options.parse_args()
     os.environ["WORK_DIR"] = str(args.work / "work")
     pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for name in args.sets:
         yaml_file, folder = args.work / f"{name}.yaml", args.work / "autogluon" / name
-        found = read_answers(yaml_file)
         write_features(yaml_file, folder)
+        if load_competition(str(yaml_file)).classes:
+            scores = of_classes(yaml_file, args.python, folder, args.seconds)
+            print(f"{name}: {', '.join(f'{who} {score:.4f}' for who, score in scores.items())}", flush=True)
+            continue
+        found = read_answers(yaml_file)
         for t, target in enumerate(found.targets):
             theirs = predict(args.python, folder, target, args.seconds / len(found.targets))
             stages = {stage: found.columns.test_of(stage)[:, t] for stage in set(found.columns.stage_of.values())}
