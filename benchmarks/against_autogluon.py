@@ -9,8 +9,6 @@ of AutoGluon, and of the plain mean of AutoGluon and the stage `gnn` (chemprop's
 is one; of classes the metric of the submission and of AutoGluon, after `./run.sh new` and `full` of --work/NAME.yaml.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import os

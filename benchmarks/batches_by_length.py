@@ -8,8 +8,6 @@ sorted by length, as trainers with `group_by_length` make them. Prints held-out 
 first, as the geometric mean with its standard error.
 """
 
-from __future__ import annotations
-
 import os
 
 os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")

@@ -7,8 +7,6 @@ With --all: what submissions.blend does beyond that: the candidates that always 
 needs, the differences to the default, and each stage's worth.
 """
 
-from __future__ import annotations
-
 import argparse
 import resource
 import time

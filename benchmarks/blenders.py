@@ -34,9 +34,6 @@ each fold with what was fitted on all rows; and the cross-fitted score of the st
 nothing to be biased by, as a control; "beyond its columns" is the default's bias less their mean.)
 """
 
-from __future__ import annotations
-
-import argparse
 import json
 import time
 from collections.abc import Callable
@@ -47,7 +44,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from benchmarks.oof_matrices import N_FOLDS, SETS, Matrix, matrices
+from benchmarks.oof_matrices import N_FOLDS, SETS, Matrix, arguments, in_per_cent, matrices, over_sets
 from competition.files import derive_seed
 from competition.metrics import METRICS
 from submissions.blend.candidates import CANDIDATES, OF_NUMBERS, Blend, Candidate, Linear
@@ -164,15 +161,6 @@ def of_fold_models(matrix: Matrix, fitted: list) -> float:
     return float(np.sqrt(np.mean([rmse(matrix.y_holdout, predict(blend, columns)) ** 2 for columns, blend in parts])))
 
 
-def over_sets(values: pd.Series, sets: pd.Series) -> tuple[pd.Series, str]:
-    """Mean of each data set, and their mean in per cent with its interval, as the plan has it."""
-    of_set = values.groupby(sets).mean()
-    rng = np.random.default_rng(0)
-    drawn = of_set.to_numpy()[rng.integers(len(of_set), size=(10_000, len(of_set)))].mean(axis=1)
-    low, high = 100 * np.expm1(np.quantile(drawn, [0.025, 0.975]))
-    return of_set, f"{100 * np.expm1(of_set.mean()):+.2f} % [{low:+.2f}, {high:+.2f}]"
-
-
 def compare(lines: pd.DataFrame, against: str) -> None:
     """Print every candidate against a competitor."""
     place = ["set", "target", "draw", "n_columns", "subset"]
@@ -181,22 +169,14 @@ def compare(lines: pd.DataFrame, against: str) -> None:
     for size, part in errors.groupby("n_columns"):
         print(f"\n{size} columns, {len(part)} blends: holdout RMSE against {against}")
         for name in [*OURS, OPTUNA]:
-            of_set, said = over_sets(np.log(part[name] / part[against]), part["set"])
+            of_set, found = over_sets(np.log(part[name] / part[against]), part["set"])
+            said = f"{in_per_cent(found):26s} better on {(of_set < 0).sum()}/{len(of_set)} sets"
             worst = f"{of_set.idxmax()} {100 * np.expm1(of_set.max()):+.2f} %"
-            time_of = f"{1000 * seconds[size, name]:.1f} ms"
-            print(
-                f"  {name:17s} {said:26s} better on {(of_set < 0).sum()}/{len(of_set)} sets, worst {worst}, {time_of}"
-            )
+            print(f"  {name:17s} {said}, worst {worst}, {1000 * seconds[size, name]:.1f} ms")
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--data", type=Path, required=True)
-    options.add_argument("--cache", type=Path, required=True)
-    options.add_argument("--draws", type=int, default=4)
-    options.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
-    args = options.parse_args()
-    args.cache.mkdir(parents=True, exist_ok=True)
+    args = arguments(__doc__, SETS, 4)
     lines, biases = [], []
     with threadpool_limits(1):
         for draw in range(args.draws):
@@ -209,8 +189,11 @@ def main() -> None:
     table = pd.DataFrame(biases)
     print(f"\nscore against the holdout score of the same fold models, {len(table)} matrices of 10 columns")
     for name in table.columns.drop("set"):
-        of_set, said = over_sets(table[name], table["set"])
-        print(f"  {name:34s} {said}; " + ", ".join(f"{s} {100 * np.expm1(v):+.1f} %" for s, v in of_set.items()))
+        of_set, found = over_sets(table[name], table["set"])
+        print(
+            f"  {name:34s} {in_per_cent(found)}; "
+            + ", ".join(f"{s} {100 * np.expm1(v):+.1f} %" for s, v in of_set.items())
+        )
 
 
 if __name__ == "__main__":

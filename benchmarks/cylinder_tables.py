@@ -6,8 +6,6 @@ classified. Then the variance of a sum of 100 dropped units and the mean of a Re
 formula (the mean of a rectified normal variable is mu Phi(mu/s) + s phi(mu/s)) and simulated.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from scipy.stats import norm

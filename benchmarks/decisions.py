@@ -17,11 +17,7 @@ out-of-fold predictions, looked up in those of the holdout; or every fold's mode
 helps; beside it the same of the plain decision, which is tuned on nothing.
 """
 
-from __future__ import annotations
-
-import argparse
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -29,11 +25,12 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from benchmarks.oof_matrices import CUTS, N_FOLDS, Matrix, class_matrices
+from benchmarks.oof_matrices import CUTS, N_FOLDS, Matrix, arguments, class_matrices, over_sets
 from competition.metrics import named_metric
 from competition.task import Task
 from submissions.blend import decisions
 from submissions.blend.candidates import CANDIDATES
+from submissions.blend.crossfit import cross_fitted
 from submissions.blend.decisions import Decision, Offsets, fit_decision, plain_decision
 from submissions.blend.problem import Matrices
 
@@ -53,12 +50,9 @@ def columns_of(matrix: Matrix) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     found = {str(j): (matrix.oof[:, j], matrix.holdout[:, :, j]) for j in range(matrix.oof.shape[1])}
     metric = named_metric("log_loss", "multiclass" if matrix.oof.shape[2] > 1 else "binary")
     m = Matrices(matrix.oof, matrix.y[:, None].astype(float), matrix.folds, metric, has_probabilities=True)
-    blend, honest = CANDIDATES[DEFAULT], np.empty(matrix.oof[:, 0].shape)
-    for fold in range(N_FOLDS):
-        own = matrix.folds == fold
-        honest[own] = blend.predict(m, own, frozenset({fold}))
-    predictor = blend.fit(m)
-    return found | {"blend": (honest, np.stack([predictor.predict(each) for each in matrix.holdout]))}
+    blend = CANDIDATES[DEFAULT]
+    on_holdout = np.stack([blend.fit(m).predict(each) for each in matrix.holdout])
+    return found | {"blend": (cross_fitted(blend, m, N_FOLDS), on_holdout)}
 
 
 def carried(decision: Any, known: np.ndarray, new: np.ndarray) -> Decision:
@@ -81,7 +75,7 @@ def scores(matrix: Matrix, task: Task, name: str, oof: np.ndarray, holdout: np.n
     y, y_holdout = matrix.y[:, None].astype(float), matrix.y_holdout[:, None].astype(float)
     mean = holdout.mean(axis=0)
 
-    def cross_fitted() -> np.ndarray:
+    def labels_across_folds() -> np.ndarray:
         labels = np.empty_like(y)
         for fold in range(N_FOLDS):
             own = matrix.folds == fold
@@ -95,7 +89,7 @@ def scores(matrix: Matrix, task: Task, name: str, oof: np.ndarray, holdout: np.n
     found = {"optimism plain": bias(plain.predict(oof), plain)}
     for way in ("expected", "counted"):
         with mock.patch.object(decisions, "calibrated", one_hot if way == "counted" else decisions.calibrated):
-            decision, labels = fit_decision(metric, task, y, oof), cross_fitted()
+            decision, labels = fit_decision(metric, task, y, oof), labels_across_folds()
         votes = np.sum([decision.predict(each) == np.arange(len(task.classes)) for each in holdout], axis=0)
         ways = {
             "values": decision.predict(mean),
@@ -125,21 +119,9 @@ def lines_of(matrix: Matrix) -> list[dict[str, Any]]:
     return lines
 
 
-def interval(of_sets: np.ndarray) -> str:
-    """Mean of (n_sets,) and its 95 % interval."""
-    drawn = np.random.default_rng(0).choice(of_sets, (10_000, len(of_sets))).mean(axis=1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return f"{of_sets.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
-
-
 def main() -> None:
     """Command line."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--data", type=Path, required=True)
-    options.add_argument("--cache", type=Path, required=True)
-    options.add_argument("--draws", type=int, default=2)
-    options.add_argument("--sets", nargs="+", default=list(CUTS))
-    args, lines = options.parse_args(), []
+    args, lines = arguments(__doc__, list(CUTS), 2), []
     with threadpool_limits(1):
         for draw in range(args.draws):
             for name in args.sets:
@@ -148,10 +130,10 @@ def main() -> None:
     ways = [name for name in table if " " in name]
     for which, part in (("blend", table[table.column == "blend"]), ("single stages", table[table.column != "blend"])):
         for metric, rows in part.groupby("metric"):
-            of_sets = rows.groupby("set")[ways].mean()
-            print(f"\n{which}, {metric}, {len(of_sets)} sets, {len(rows)} decisions")
+            print(f"\n{which}, {metric}, {rows['set'].nunique()} sets, {len(rows)} decisions")
             for way in ways:
-                print(f"  {way:24} {interval(of_sets[way].to_numpy())}  worst {rows[way].min():+.3f}")
+                found = over_sets(rows[way], rows["set"])[1]
+                print("  {:24} {:+.4f} [{:+.4f}, {:+.4f}]".format(way, *found), f" worst {rows[way].min():+.3f}")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ the submission and of the stage `lightgbm` of the same run (mean over its folds)
 geometric mean of the ratios of targets with at least 400 test labels with its 95 % interval by paired bootstrap.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import os

@@ -8,8 +8,6 @@ one worker and no GPU. `compare` exits 1 above 1e-6 of a target's standard devia
 1e-3 (scores), where anything else differs at all, and where one side lacks something.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -8,8 +8,6 @@ process of its own (ours with the environment of our workers), and the RMSE of e
 and predicting are outside the clock.
 """
 
-from __future__ import annotations
-
 import os
 
 os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")

@@ -7,8 +7,6 @@ of its tables behind chains), predicts them as `./run.sh predict` does, and prin
 largest memory of all its processes together (resident; pages that processes share are counted in each).
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

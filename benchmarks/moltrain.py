@@ -9,8 +9,6 @@ bootstrap of their ratio. Both start from random weights of the compact size (no
 What of MolTrain is overridden: its early stopping, its seed, its dropout, the size of its architecture.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -9,8 +9,7 @@ Of numbers there are ten of the project's own stages (`matrices`), of classes ei
 classifiers, each target by itself (`class_matrices`).
 """
 
-from __future__ import annotations
-
+import argparse
 import json
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -108,10 +107,10 @@ class Matrix:
     holdout: np.ndarray
     y_holdout: np.ndarray
 
-    def of_columns(self, which: np.ndarray) -> Matrix:
+    def of_columns(self, which: np.ndarray) -> Self:
         """The same with some of the stages."""
         rest = (self.y, self.folds, self.holdout[:, :, which], self.y_holdout)
-        return Matrix(self.set_name, self.target, self.draw, self.oof[:, which], *rest)
+        return type(self)(self.set_name, self.target, self.draw, self.oof[:, which], *rest)
 
 
 def matrices(name: str, draw: int, data: Path, cache: Path) -> Iterator[Matrix]:
@@ -136,6 +135,35 @@ def class_matrices(name: str, draw: int, data: Path, cache: Path) -> Iterator[Ma
 
 
 PARTS = ("oof", "y", "folds", "holdout", "y_holdout")
+
+
+def arguments(doc: str | None, sets: list[str], draws: int) -> argparse.Namespace:
+    """The command line of the benchmarks of blends; the folder of what is kept is made."""
+    options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data", type=Path, required=True, help="folder of competitions")
+    options.add_argument("--cache", type=Path, required=True, help="where what is slow to make is kept")
+    options.add_argument("--draws", type=int, default=draws)
+    options.add_argument("--sets", nargs="+", default=sets, choices=sets)
+    args = options.parse_args()
+    args.cache.mkdir(parents=True, exist_ok=True)
+    return args
+
+
+def over_sets(values: pd.Series, sets: pd.Series) -> tuple[pd.Series, np.ndarray]:
+    """Mean of each set, and their mean with its 95 % interval, (3,), by a bootstrap that draws sets."""
+    of_set = values.groupby(sets).mean()
+    drawn = np.random.default_rng(0).choice(of_set.to_numpy(), (10_000, len(of_set))).mean(axis=1)
+    return of_set, np.array([of_set.mean(), *np.quantile(drawn, [0.025, 0.975])])
+
+
+def in_per_cent(found: np.ndarray) -> str:
+    """What `over_sets` finds of logarithms of ratios."""
+    return "{:+.1f} % [{:+.1f}, {:+.1f}]".format(*100 * np.expm1(found))
+
+
+def per_set(of_set: pd.Series) -> str:
+    """The same of each set."""
+    return ", ".join(f"{name} {100 * np.expm1(value):+.1f} %" for name, value in of_set.items())
 
 
 def _kept(file: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -4,8 +4,6 @@
 workers take to start is counted. With --seconds 0, what it takes to place a job.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import tempfile

@@ -6,8 +6,6 @@ Prints seconds of processor time for one epoch in each, alternating in one run, 
 instructions for bf16 a processor emulates it, slower than float32.
 """
 
-from __future__ import annotations
-
 import os
 
 os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")

@@ -5,8 +5,6 @@ real executor runs all 250 jobs as stand-ins that sleep, N times shorter, and th
 With --products FOLDER (a WORK_DIR with a finished run) it prints megabytes per folder of a job.
 """
 
-from __future__ import annotations
-
 import argparse
 import heapq
 import os

@@ -7,8 +7,6 @@ On one thread, on folds 0 to seeds-1 of five (another seed and fold each time). 
 its standard error over the pairs. Below 0 is better.
 """
 
-from __future__ import annotations
-
 import os
 
 os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")

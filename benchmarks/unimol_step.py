@@ -5,8 +5,6 @@
 Prints milliseconds of processor time per step, alternating in one run, and the median of the ratios.
 """
 
-from __future__ import annotations
-
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -7,8 +7,6 @@ the submission and of each stage on the answers, by split and their means. Publi
 (Schwaller et al., Prediction of chemical reaction yields using deep learning, 2021).
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

@@ -6,8 +6,6 @@ Prints the ratio of mean RMSE (each target in units of its spread) of the blend 
 submission.csv, with a 95 % interval by a paired bootstrap over test rows.
 """
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np
