@@ -37,7 +37,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from benchmarks.oof_matrices import CUTS, N_FOLDS, Matrix, arguments, class_matrices, in_per_cent, over_sets
+from benchmarks.oof_matrices import CUTS, N_FOLDS, Matrix, arguments, class_matrices, in_per_cent, over_sets, per_set
 from competition.files import derive_seed
 from competition.metrics import METRICS, Array, Metric
 from submissions.blend.candidates import CANDIDATES, GREEDY_STEPS, Blend, Candidate
@@ -152,29 +152,26 @@ def main() -> None:
         table = pd.DataFrame([line for pair in pairs for line in kept_lines(*pair, args.data, args.cache)])
     place = ["metric", "n_columns", "set", "target", "draw", "subset"]
     errors = np.log(table[table["bias"].isna()].pivot(index=place, columns="candidate", values="error"))
-    columns = errors.groupby(level=["metric", "n_columns"], sort=False)
-    print(f"Error of {DEFAULT} on the holdout against others, and in brackets its 95 % interval; the worst set\n")
-    print("| against |", *(f"{said}, {n:.0f} columns |" for (said, n), _ in columns))
-    print("|---" * (1 + len(columns)) + "|")
+    asked = [(metric, n) for metric in table["metric"].unique() for n in SUBSETS]
+    print(f"Error of {DEFAULT} on the holdout against others, its 95 % interval, and the worst set\n")
+    print("| against |", *(f"{metric}, {n} columns |" for metric, n in asked))
+    print("|---" * (1 + len(asked)) + "|")
     for name in errors.columns.drop(DEFAULT):
         cells = []
-        for _, rows in columns:
+        for metric, n in asked:
+            rows = errors.loc[metric, n]
             ratios = (rows[DEFAULT] - rows[name]).dropna()
-            if ratios.empty:
-                cells.append("|")
-                continue
-            of_set, found = over_sets(ratios, ratios.index.get_level_values("set"))
-            cells.append(
-                f"{in_per_cent(found)}; {of_set.idxmax()} {100 * np.expm1(of_set.max()):+.1f} |" if len(of_set) else "|"
-            )
-        print(f"| {name} |", *cells)
+            if len(ratios):
+                of_set, found = over_sets(ratios, ratios.index.get_level_values("set"))
+                cells.append(f"{in_per_cent(found)}; {100 * np.expm1(of_set.max()):+.1f} {of_set.idxmax()}")
+            else:
+                cells.append("")
+        print("|", " | ".join([name, *cells]), "|")
     print("\nCross-fitted score of the default against the holdout, 8 columns\n")
     for said, rows in table.dropna(subset="bias").groupby("metric", sort=False):
-        of_set = over_sets(rows["bias"], rows["set"])[0]
-        parts = [
-            f"{part} {in_per_cent(over_sets(rows[part], rows['set'])[1])}" for part in ("bias", "control", "beyond")
-        ]
-        print(f"{said}: {', '.join(parts)};", ", ".join(f"{s} {100 * np.expm1(v):+.1f} %" for s, v in of_set.items()))
+        for part in ("bias", "control", "beyond"):
+            of_set, found = over_sets(rows[part], rows["set"])
+            print(f"{said}, {part}: {in_per_cent(found)}; {per_set(of_set)}")
 
 
 if __name__ == "__main__":
