@@ -212,9 +212,8 @@ def shrunk_logits(problem: Problem) -> Solution:
     temperature, is free but for `TOWARDS_ONE`. The penalty has the least cross-fitted loss of the metric, or log loss
     where that is a poor guide (`Problem.measure`); it is one of a few, so that a fit serves many problems.
 
-    Towards convex weights and not equal ones: columns out of fold come from one model and those of test rows are the
-    mean of K, to which a blend of many adds less than it seems to; and a few confident mistakes do not move weights of
-    squared errors. benchmarks/class_blenders.py has the measurements.
+    Not towards equal weights: a column of test rows is the mean of K models, to which a blend of many columns adds less
+    than it seems to out of fold; benchmarks/class_blenders.py has the measurements.
     Sources: Ting and Witten, "Issues in stacked generalization", JAIR 1999, for weights of at least 0 by the squared
     errors of probabilities; Guo et al., "On calibration of modern neural networks", ICML 2017, for the temperature.
     """
