@@ -42,7 +42,7 @@ DEFAULT = "shrunk_logits"
 
 def one_hot(y: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """What `decisions.calibrated` is replaced by, so that labels are counted."""
-    return (y[:, None] == np.arange(logits.shape[1] + 1)).astype(float)
+    return (y[:, None] == np.arange(len(logits))).astype(float)
 
 
 def columns_of(matrix: Matrix) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -64,7 +64,8 @@ def carried(decision: Any, known: np.ndarray, new: np.ndarray) -> Decision:
     for _ in range(10 if isinstance(decision, Offsets) else 1):
         for j, share in enumerate(above):
             cuts = decision.cuts.copy()
-            cuts[j] = np.quantile(decision.turn(new, j)[1], 1 - share)
+            held = decision.turn(decision.levels(new), j)[1] if isinstance(decision, Offsets) else new
+            cuts[j] = np.quantile(held, 1 - share)
             decision = replace(decision, cuts=cuts)
     return decision
 

@@ -30,8 +30,8 @@ def made_up(problem_type: str, n: int = 2000, seed: int = 0) -> tuple[Task, np.n
         p = softmax(rng.normal(size=(n, 4)) * 1.5 + [1.5, 0, 0, -1], axis=1)
         return task("multiclass", 4), (p.cumsum(axis=1) < rng.random((n, 1))).sum(axis=1)[:, None].astype(float), p
     if problem_type == "ordinal":
-        grade = rng.normal(1.5, 1.0, size=(n, 1))
-        return task("ordinal", 5), np.clip(np.round(grade + 0.7 * rng.normal(size=(n, 1))), 0, 4), grade * 0.6 + 0.8
+        grade = rng.normal(3.5, 1.7, size=(n, 1))
+        return task("ordinal", 8), np.clip(np.round(grade + 0.4 * rng.normal(size=(n, 1))), 0, 7), grade * 0.7 + 1
     n_targets = 3 if problem_type == "multilabel" else 1
     p = expit(rng.normal(-2.0, 1.5, size=(n, n_targets)))
     y = (rng.random(p.shape) < p).astype(float)
