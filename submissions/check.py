@@ -40,6 +40,7 @@ from models.training.labels import require_auxiliary, require_log1p
 from models.training.machine import cpu_has_bf16, require_precision, usable_gpus
 from submissions.blend.candidates import candidate
 from submissions.blend.postprocess import fit_steps
+from submissions.blend.problem import Matrices
 from submissions.blend.stored import from_json, to_json
 from submissions.config import Config, load_config
 
@@ -124,40 +125,34 @@ def _check_stage(
 
 def _try_users_blending(config: Config, metric: Metric, task: Task, y: Array) -> None:
     """Fit, keep and use the user's own candidates and steps on a few made-up rows, by what the run will call."""
-    settings, rng, inputs = config.submissions, np.random.default_rng(0), np.arange(N_TRIED).astype(str)
+    settings, rng, inputs = config.submissions, np.random.default_rng(0), np.arange(N_TRIED)
     drawn = np.column_stack([rng.choice(labels[np.isfinite(labels)], N_TRIED) for labels in y.T])
     drawn[0, np.isnan(y).any(axis=0)] = np.nan
     n_columns = sum(len(stage.seeds) if settings.seeds == "separate" else 1 for stage in config.stages.values())
-    P = np.stack([_near(drawn, metric, task, rng) for _ in range(n_columns)], axis=1)
+    P = np.stack([_near(drawn, task, rng) for _ in range(n_columns)], axis=1)
+    m = Matrices(P, drawn, inputs % 5, metric, settings.weights, has_probabilities=task.has_probabilities)
     for _, named in user_code(config.blends):
-        folds = np.arange(N_TRIED) % 5
-        fitted = candidate(named)(P, drawn, metric, folds, settings.weights, task.has_probabilities)
+        fitted = candidate(named).fit(m)
         with users(named, KEEPS):
             from_json(json.loads(as_json(to_json(fitted))), named).predict(P)
     for _, named in user_code(config.postprocess):
-        for step in fit_steps([named], P[:, 0, 0], drawn[:, 0], inputs).values():
+        for step in fit_steps([named], P[:, 0, 0], drawn[:, 0], inputs.astype(str)).values():
             with users(named, KEEPS):
-                from_json(json.loads(as_json(to_json(step))), named).predict(P[:, 0, 0], inputs)
+                from_json(json.loads(as_json(to_json(step))), named).predict(P[:, 0, 0], inputs.astype(str))
 
 
-def _near(y: Array, metric: Metric, task: Task, rng: np.random.Generator) -> Array:
-    """Predictions near labels, where the metric is defined for them."""
-    if task.has_probabilities:
-        truth = task.truth(np.nan_to_num(y))
-        noise = rng.random(truth.shape)
-        return 0.8 * truth + 0.2 * (
-            noise / noise.sum(axis=1, keepdims=True) if len(task.outputs) > y.shape[1] else noise
-        )
-    y = np.where(np.isnan(y), np.nanmean(y, axis=0), y)
-    near = y + 0.1 * np.nanstd(y, axis=0) * rng.normal(size=y.shape)
-    return np.where(near > metric.above, near, y)
+def _near(y: Array, task: Task, rng: np.random.Generator) -> Array:
+    """Predictions near labels: of each row its own truth and, for a fifth, that of another."""
+    truth = task.truth(y)
+    truth = np.where(np.isnan(truth), np.nanmean(truth, axis=0), truth)
+    return 0.8 * truth + 0.2 * truth[rng.permutation(len(truth))]
 
 
 def _check_metric(metric: Metric, task: Task, y: Array, folds: NDArray[np.int64]) -> None:
     """A metric must be a finite number for predictions near the labels, wherever a run takes it: on all rows, on those
     of each fold, and on rows drawn with repetition."""
     rng = np.random.default_rng(0)
-    near = _near(y, metric, task, rng)
+    near = _near(y, task, rng)
     scored = task.likeliest(near) if task.decides else near
     subsets = {"all rows that are scored": np.flatnonzero(folds >= 0)}
     subsets |= {f"the rows of fold {fold}": np.flatnonzero(folds == fold) for fold in range(int(folds.max()) + 1)}

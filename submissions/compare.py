@@ -25,7 +25,7 @@ from competition.metrics import Array, Metric
 from competition.paths import Paths
 from competition.task import Task, metric_of, task_of
 from folds.table import read_groups
-from submissions.blend.bootstrap import bootstrap_scores, fast
+from submissions.blend.bootstrap import bootstrap_scores, draws_for
 from submissions.config import load_config
 from submissions.run import BLEND, CHOICE, MANIFEST, STACK, read_manifest, scored_rows
 from submissions.words import number, table
@@ -84,7 +84,7 @@ class Labels:
 def read_labels(name: str, seed: int | None = None) -> Labels:
     """Labels of a competition's prepared training table, to be scored as the YAML says now."""
     config, paths = load_config(name, seed), Paths.of(name)
-    competition, draws = config.competition, config.submissions.bootstrap
+    competition = config.competition
     train = read_table(paths.train).set_index(competition.id)
     metric, file = metric_of(competition), competition.metric.rpartition(":")[0]
     return Labels(
@@ -92,7 +92,7 @@ def read_labels(name: str, seed: int | None = None) -> Labels:
         train[competition.targets],
         pd.Series(read_groups(paths.groups, list(train.index)), index=train.index),
         metric,
-        draws if fast(metric) else max(100, draws // 10),
+        draws_for(metric, config.submissions.bootstrap),
         derive_seed(competition.seed, "bootstrap"),
         [Path(file).name, sha256_of(Path(file))] if file else None,
     )

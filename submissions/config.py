@@ -99,51 +99,46 @@ class Config(StrictModel):
         """The default and the candidates that the YAML names."""
         return [self.default_blend, *self.submissions.candidates]
 
-    @model_validator(mode="after")
-    def _blends_fit_the_problem(self) -> Self:
-        problem_type, metric = self.competition.problem_type, named_metric(self.competition.metric)
-        of_classes, of_ranks = problem_type in PROBABILITIES, metric is not None and metric.kind == "ranks"
-        possible = {*(OF_CLASSES if of_classes else OF_NUMBERS)}
-        if of_classes and (problem_type == "multiclass" or not of_ranks):
-            possible -= {"mean_of_ranks"}
-        if wrong := [name for name in self.blends if name in CANDIDATES and name not in possible]:
-            raise ValueError(
-                f"submissions names {wrong[0]}, which is not for problem_type {problem_type} with the metric "
-                f"{self.competition.metric}; there are {', '.join(sorted(possible))}"
-            )
-        if of_classes and self.submissions.stack_regressor:
-            raise ValueError("submissions.stack_regressor corrects numbers, and not probabilities; remove it")
-        return self
-
-    @model_validator(mode="after")
-    def _stacks_have_features(self) -> Self:
+    @property
+    def _steps(self) -> list[str]:
+        """Post-processing steps that make sense of what is predicted."""
         inputs = self.competition
-        if self.submissions.stack_features and not (inputs.smiles or inputs.text or inputs.numeric or inputs.features):
-            raise ValueError("submissions.stack_features needs smiles, text, numeric or features in competition")
-        return self
-
-    @model_validator(mode="after")
-    def _steps_make_sense(self) -> Self:
-        inputs, steps = self.competition, self.submissions.postprocess or []
         if inputs.decides or inputs.problem_type == "multiclass":
-            what = "labels" if inputs.decides else "probabilities of several classes"
-            senseless = [step for step in steps if step != "known_labels"]
-        else:
-            what, of_numbers = "probabilities", inputs.problem_type in ("regression", "ordinal")
-            senseless = [step for step in steps if step in FOR_NUMBERS and not of_numbers]
-        if senseless:
-            raise ValueError(
-                f"submissions.postprocess: {', '.join(map(label, senseless))} is not for {what}; leave it out"
-            )
-        return self
+            return []
+        return [step for step in STEPS if inputs.problem_type not in PROBABILITIES or step not in FOR_NUMBERS]
 
     @property
     def postprocess(self) -> list[str]:
-        """The post-processing steps: those of the YAML, or the usual ones of the problem type."""
-        named, inputs = self.submissions.postprocess, self.competition
-        if named is not None or inputs.decides or inputs.problem_type == "multiclass":
-            return named or []
-        return ["average_equal_inputs", *(["clip"] if inputs.problem_type in ("regression", "ordinal") else [])]
+        """The post-processing steps: those of the YAML, or the usual ones that make sense."""
+        if self.submissions.postprocess is not None:
+            return list(self.submissions.postprocess)
+        return [step for step in ("average_equal_inputs", "clip") if step in self._steps]
+
+    @model_validator(mode="after")
+    def _submissions_fit_the_competition(self) -> Self:
+        inputs, own, metric = self.competition, self.submissions, named_metric(self.competition.metric)
+        of_classes, one_output = inputs.problem_type in PROBABILITIES, inputs.problem_type != "multiclass"
+        blends = {*(OF_CLASSES if of_classes else OF_NUMBERS)}
+        if of_classes and not (one_output and metric and metric.kind == "ranks"):
+            blends -= {"mean_of_ranks"}
+        others = [name for name in self.blends if name in CANDIDATES and name not in blends]
+        steps = [step for step in own.postprocess or [] if step not in {*self._steps, "known_labels"}]
+        senseless = [step for step in steps if step in STEPS or not self._steps]
+        what = "labels" if inputs.decides else "probabilities" if one_output else "probabilities of several classes"
+        mistakes = {
+            f"submissions names {', '.join(others)}, which is not for problem_type {inputs.problem_type} with the "
+            f"metric {inputs.metric}; there are {', '.join(sorted(blends))}": others,
+            "submissions.stack_regressor corrects numbers, and not probabilities; remove it": (
+                of_classes and own.stack_regressor
+            ),
+            "submissions.stack_features needs smiles, text, numeric or features in competition": (
+                own.stack_features and not (inputs.smiles or inputs.text or inputs.numeric or inputs.features)
+            ),
+            f"submissions.postprocess: {', '.join(map(label, senseless))} is not for {what}; leave it out": senseless,
+        }
+        if found := [words for words, holds in mistakes.items() if holds]:
+            raise ValueError("\n".join(found))
+        return self
 
 
 def load_config(name: str, seed: int | None = None) -> Config:

@@ -12,7 +12,8 @@ from competition.files import derive_seed, read_json, read_table, write_json, wr
 from competition.metrics import Array
 from competition.tables import INPUT_KEY
 from competition.user_code import label
-from submissions.blend import bootstrap, stacks
+from submissions.blend import stacks
+from submissions.blend.bootstrap import draws_for
 from submissions.blend.candidates import Blend, Candidate
 from submissions.blend.crossfit import CrossFitted, Rule, cross_fit, decide, labelled, scores
 from submissions.blend.postprocess import apply_all, stored_steps
@@ -23,7 +24,6 @@ from submissions.run import BLEND, CHOICE, STACK, Run
 from submissions.words import number
 
 KNOWN_LABELS = "known_labels.csv"
-LEAST_DRAWS = 100
 
 
 def matrices_of(run: Run, P: Array, features: Array | None = None) -> Matrices:
@@ -36,12 +36,11 @@ def matrices_of(run: Run, P: Array, features: Array | None = None) -> Matrices:
 
 
 def rule_of(run: Run) -> Rule:
-    """The rule of selection as the YAML sets it, with fewer draws where a metric is computed draw by draw."""
-    settings, columns, metric = run.config.submissions, run.columns, run.metric
-    draws = settings.bootstrap if bootstrap.fast(metric) else max(LEAST_DRAWS, settings.bootstrap // 10)
-    rows = columns.y, columns.folds, columns.groups
+    """The rule of selection as the YAML sets it."""
+    settings, columns = run.config.submissions, run.columns
+    rows, draws = (columns.y, columns.folds, columns.groups), draws_for(run.metric, settings.bootstrap)
     default, seed = label(run.config.default_blend), run.config.competition.seed
-    return Rule(metric, run.task, *rows, default, settings.margin, draws, seed)
+    return Rule(run.metric, run.task, *rows, default, settings.margin, draws, seed)
 
 
 def fitted_file(name: str) -> str:
@@ -49,66 +48,57 @@ def fitted_file(name: str) -> str:
     return f"fitted/{name.replace(':', '.')}.json"
 
 
-def cross_fitted_file(name: str) -> str:
-    """The predictions of a candidate for the training rows, relative to the run's folder."""
-    return f"cross_fitted/{name.replace(':', '.')}.parquet"
+def cross_fitted_file(name: str, labels: bool = False) -> str:
+    """The predictions of a candidate for the training rows, or their labels, relative to the run's folder."""
+    return f"{'labels' if labels else 'cross_fitted'}/{name.replace(':', '.')}.parquet"
 
 
-def scored_file(name: str, decides: bool) -> str:
-    """What the metric scores of these: another file where that is labels."""
-    return cross_fitted_file(f"labels of {name}" if decides else name)
+def read_cross_fitted(run: Run, name: str, scored: bool = False) -> CrossFitted:
+    """The predictions of a candidate for the training rows, or what the metric scores of them."""
+    table = read_table(run.folder / cross_fitted_file(name, scored and run.task.decides))
+    return CrossFitted.of(table, run.columns.ids, len(run.task.scored if scored else run.task.outputs))
 
 
-def read_cross_fitted(run: Run, name: str) -> CrossFitted:
-    """The predictions of a candidate for the training rows."""
-    return CrossFitted.of(read_table(run.folder / cross_fitted_file(name)), run.columns.ids, len(run.task.outputs))
+def fit_all(
+    run: Run, file: str, candidates: dict[str, Candidate], m: Matrices, *features: Array
+) -> tuple[dict[str, Any], list[str]]:
+    """Fit blends, or the stacks on the default blend, keep each with its predictions, and submit one to `file`.
 
-
-def read_scored(run: Run, name: str) -> CrossFitted:
-    """What the metric scores of them."""
-    predictions = read_cross_fitted(run, name)
-    if not run.task.decides:
-        return predictions
-    labels = read_table(run.folder / scored_file(name, run.task.decides))
-    return replace(CrossFitted.of(labels, run.columns.ids, len(run.task.scored)), made_of=predictions)
-
-
-def fit_all(run: Run, candidates: dict[str, Candidate], m: Matrices) -> tuple[dict[str, Any], list[str], Any]:
-    """Fit blends, or the stacks on the default blend, keep each with its predictions, and choose one.
+    That is the one chosen by the rule of selection or, where it stays at a default that is not among them, the best by
+    the cross-fitted score; `features` are what stacks see of the test rows.
 
     Returns:
-        The part of run.json, the files that were written, and the chosen one with its decision: by the rule of
-        selection or, where it stays at a default that is not among them, by the cross-fitted score.
+        The part of run.json, and the files that were written.
     """
-    rule, outputs, files = rule_of(run), run.task.outputs, list[str]()
+    rule, task, ids, files = rule_of(run), run.task, run.columns.ids, [file]
     fitted, found, judged = dict[str, Any](), dict[str, dict[str, Any]](), dict[str, CrossFitted]()
     if rule.default not in candidates:
-        judged[rule.default] = read_scored(run, rule.default)
+        default, judged[rule.default] = (read_cross_fitted(run, rule.default, scored) for scored in (False, True))
     for name, candidate in candidates.items():
-        one, rows = candidate.fit(m), cross_fit(candidate, m, run.plan.n_folds)
-        if isinstance(one, stacks.Stack):  # a correction that no held-out row has tried has no score of its own
-            default = judged[rule.default].made_of or judged[rule.default]
+        rows = cross_fit(candidate, m, run.plan.n_folds)
+        if isinstance(rows.fitted, stacks.Stack):  # a correction that no held-out row has tried has no score of its own
             tried = (rows.cross_fitted != default.cross_fitted)[rule.scored].any(axis=0)
-            one = one.only(tried)
-            rows = replace(rows, in_sample=np.where(tried, rows.in_sample, default.in_sample))
-        decision = rule.decision(rows.cross_fitted, rule.scored)
-        fitted[name], judged[name] = (one, decision), rule.judged(rows)
-        write_json(run.folder / fitted_file(name), to_json(one))
-        write_table(run.folder / cross_fitted_file(name), rows.table(run.columns.ids, outputs))
-        write_table(
-            run.folder / scored_file(name, run.task.decides), judged[name].table(run.columns.ids, run.task.scored)
-        )
-        files += dict.fromkeys([fitted_file(name), cross_fitted_file(name), scored_file(name, run.task.decides)])
-        base = getattr(one, "base", one)
-        of_outputs = zip(outputs, base.weights.T.tolist(), strict=True) if isinstance(base, Blend) else []
+            in_sample = np.where(tried, rows.in_sample, default.in_sample)
+            rows = replace(rows, in_sample=in_sample, fitted=rows.fitted.only(tried))
+        decision, judged[name] = rule.decision(rows.cross_fitted, rule.scored), rule.judged(rows)
+        fitted[name] = rows.fitted, decision
+        write_json(run.folder / fitted_file(name), to_json(rows.fitted))
+        tables = {cross_fitted_file(name): rows.table(ids, task.outputs)}
+        tables[cross_fitted_file(name, task.decides)] = judged[name].table(ids, task.scored)
+        for path, table in tables.items():
+            write_table(run.folder / path, table)
+        files += [fitted_file(name), *tables]
+        base = getattr(rows.fitted, "base", rows.fitted)
+        of_outputs = zip(task.outputs, base.weights.T.tolist(), strict=True) if isinstance(base, Blend) else []
         weights = {output: dict(zip(run.columns.names, row, strict=True)) for output, row in of_outputs}
         found[name] = {"weights": weights, "decision": to_json(decision), **scores(rule, judged[name])}
     chosen, _, compared, same = decide(rule, judged)
     if chosen not in fitted:
         chosen = max([n for n in fitted if n not in same] or fitted, key=lambda n: rule.gain(compared[n].difference))
+    one, decision = fitted[chosen]
+    run.write_submission(file, labelled(decision, one.predict(run.columns.test, *features)))
     described = {name: {**part, **asdict(compared[name])} for name, part in found.items()}
-    part = {"candidates": described, "default": rule.default, "chosen": chosen, "same_as_default": same}
-    return part, files, fitted[chosen]
+    return {"candidates": described, "default": rule.default, "chosen": chosen, "same_as_default": same}, files
 
 
 def describe(file: str, part: dict[str, Any]) -> str:

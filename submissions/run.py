@@ -4,8 +4,9 @@ Its folder, work/<name>/submissions/<run>/, holds
 
     run.json                  what the run is made of and what each step found; each step writes its part last
     oof.parquet, oof.csv      ids, folds, labels and the out-of-fold predictions of all columns
-    cross_fitted/             predictions of each candidate that the scores and the choice are computed from, and
-                              their labels where the metric scores these
+    cross_fitted/             predictions of each candidate that the scores and the choice are computed from
+    labels/                   their labels where the metric scores these
+    stages.parquet            what the metric scores of each stage alone, decided on without the row's fold
     cross_fitted.csv          what the metric scores of the training rows, by what was fitted and chosen without their
                               fold
     blend.csv, stack.csv, submission.csv, spread.csv
@@ -53,7 +54,7 @@ BLEND, STACK, CHOICE = "blend", "stack", "choice"
 """The parts of run.json that the steps write: `submissions.blend`, `submissions.stack`, `submissions.write`."""
 BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.csv"
 OOF, OOF_TABLE, CROSS_FITTED = "oof.parquet", "oof.csv", "cross_fitted.csv"
-SPREAD_FILE = "spread.csv"
+SPREAD_FILE, STAGES = "spread.csv", "stages.parquet"
 CODE = [
     file
     for pattern in (

@@ -13,7 +13,6 @@ from typing import Any
 from competition import command
 from competition.files import derive_seed
 from submissions.blend.candidates import Candidate, candidate
-from submissions.blend.crossfit import labelled
 from submissions.blend.stacks import Corrector, Stacked, fit_ridge, fit_trees, regressor
 from submissions.fitted import describe, fit_all, matrices_of
 from submissions.run import BLEND, STACK, STACK_FILE, Run, at_work
@@ -26,10 +25,7 @@ def stack(run: Run) -> dict[str, Any]:
         return part
     run.part(BLEND)
     train, test = (features_of(run.config, table, run.paths.cache) for table in (run.paths.train, run.paths.test))
-    part, files, chosen = fit_all(run, stacks_of(run), matrices_of(run, run.columns.oof, train))
-    fitted, decision = chosen
-    run.write_submission(STACK_FILE, labelled(decision, fitted.predict(run.columns.test, test)))
-    return run.keep(STACK, part, [STACK_FILE, *files])
+    return run.keep(STACK, *fit_all(run, STACK_FILE, stacks_of(run), matrices_of(run, run.columns.oof, train), test))
 
 
 def stacks_of(run: Run) -> dict[str, Candidate]:

@@ -23,12 +23,22 @@ from models.jobs.folder import read_predictions
 from models.jobs.plan import ALL
 from submissions.blend.crossfit import CrossFitted, Rule, compare, decide, mean_over_folds, standard_error
 from submissions.blend.postprocess import Inputs, Tried, choose_steps
-from submissions.blend.stored import from_json
+from submissions.blend.stored import from_json, to_json
 from submissions.columns import jobs_of_columns
-from submissions.fitted import KNOWN_LABELS, candidate_of, read_scored, rule_of, submission_of
-from submissions.run import BLEND, CHOICE, CROSS_FITTED, SPREAD_FILE, STACK, SUBMISSION_FILE, Run, at_work, scored_rows
+from submissions.fitted import KNOWN_LABELS, candidate_of, read_cross_fitted, rule_of, submission_of
+from submissions.run import (
+    BLEND,
+    CHOICE,
+    CROSS_FITTED,
+    SPREAD_FILE,
+    STACK,
+    STAGES,
+    SUBMISSION_FILE,
+    Run,
+    at_work,
+    scored_rows,
+)  # fmt: skip
 from submissions.stack_features import features_of
-from submissions.words import number
 
 FEWEST_FOLDS = 4
 """For post-processing: without a fold, three leave blends of a single one, which spread otherwise than those of two."""
@@ -55,13 +65,16 @@ def select(run: Run, features: Array) -> dict[str, Any]:
         return part
     rule, inputs, wanted, task = rule_of(run), np.array(run.columns.inputs), run.config.postprocess, run.task
     steps = [step for step in wanted if step != "known_labels"] if run.plan.n_folds >= FEWEST_FOLDS else []
-    predictions = {name: read_scored(run, name) for name in run.candidates}
+    predictions = {name: read_cross_fitted(run, name, scored=True) for name in run.candidates}
     chosen, reason, compared, same = decide(rule, predictions)
     chain = choose_steps(rule, steps, predictions[chosen].cross_fitted, inputs, rule.scored)
     y_pred, chosen_without = without_each_fold(rule, predictions, steps, inputs)
     _write_rows(run, CROSS_FITTED, run.columns.ids, y_pred, task.scored)
     tried = {target: [each.stored() for each in of] for target, of in zip(task.targets, chain.tried, strict=True)}
-    files = [CROSS_FITTED]
+    files, stages = [CROSS_FITTED, STAGES], {name: rule.decided(run.columns.oof_of(name)) for name in run.config.stages}
+    names = [f"{stage} {name}" for stage in stages for name in task.scored]
+    _write_rows(run, STAGES, run.columns.ids, np.hstack(list(stages.values())), names)
+    decisions = {stage: rule.decision(run.columns.oof_of(stage), rule.scored) for stage in stages}
     if "known_labels" in wanted:
         own = own_rows(read_table(run.paths.train))
         truth = pd.DataFrame(task.truth(own[task.targets].to_numpy(dtype=np.float64)), index=own[INPUT_KEY])
@@ -73,7 +86,6 @@ def select(run: Run, features: Array) -> dict[str, Any]:
         nan = float("nan")  # rows of one input share a fold: without the fold no label of theirs is known
         for of_target in tried.values():
             of_target.append(Tried("known_labels", True, nan, nan, nan, None).stored())
-    stages = {stage: rule.decided(run.columns.oof_of(stage)) for stage in run.config.stages}
     part = {
         "decides": task.decides,
         "chosen": chosen,
@@ -82,14 +94,14 @@ def select(run: Run, features: Array) -> dict[str, Any]:
         "candidates": {name: asdict(part) for name, part in compared.items()},
         "same_as_default": same,
         "postprocessing": tried,
-        "cross_fitted_score": _score(rule, chain.cross_fitted),
+        "cross_fitted_score": rule.score(chain.cross_fitted),
         "procedure": {
-            "cross_fitted_score": _score(rule, y_pred),
+            "cross_fitted_score": rule.score(y_pred),
             "standard_error": standard_error(rule, y_pred),
             **mean_over_folds(rule, y_pred),
             "chosen_without_fold": chosen_without,
         },
-        "stages": {stage: {"cv_score": _score(rule, of), **mean_over_folds(rule, of)} for stage, of in stages.items()},
+        "stages": {s: {"cv_score": rule.score(of), "decision": to_json(decisions[s])} for s, of in stages.items()},
         "against": {
             "best_single": _against_best_stage(rule, y_pred, stages),
             "previous_run": _against_previous(run, rule, y_pred),
@@ -148,15 +160,8 @@ def _write_rows(run: Run, file: str, ids: list[str], values: Array, names: list[
 
 def class_shares(task: Task, labels: Array) -> dict[str, dict[str, float]]:
     """Target -> class -> its share of the labels (n_rows, n_targets) that are there."""
-    known = [column[~np.isnan(column)] for column in labels.T]
-    shares = [np.bincount(of.astype(np.int64), minlength=len(task.classes)) / max(1, len(of)) for of in known]
-    return {
-        name: dict(zip(task.classes, of.tolist(), strict=True)) for name, of in zip(task.targets, shares, strict=True)
-    }
-
-
-def _score(rule: Rule, y_pred: Array) -> float:
-    return rule.metric(rule.y[rule.scored], y_pred[rule.scored])
+    known = {target: column[~np.isnan(column)] for target, column in zip(task.targets, labels.T, strict=True)}
+    return {t: {name: float(np.mean(of == c)) for c, name in enumerate(task.classes)} for t, of in known.items()}
 
 
 def _against(rule: Rule, y_pred: Array, name: str, other: Array) -> dict[str, Any]:
@@ -168,7 +173,7 @@ def _against(rule: Rule, y_pred: Array, name: str, other: Array) -> dict[str, An
 
 def _against_best_stage(rule: Rule, y_pred: Array, stages: dict[str, Array]) -> dict[str, Any]:
     """The same to the stage with the best score of its own; it was found on these rows, which favours it a little."""
-    scores = {stage: _score(rule, of) for stage, of in stages.items()}
+    scores = {stage: rule.score(of) for stage, of in stages.items()}
     best = max(scores, key=lambda stage: np.nan_to_num(rule.gain(scores[stage]), nan=-np.inf))
     return {"cv_score": scores[best], **_against(rule, y_pred, best, stages[best])}
 
@@ -183,33 +188,14 @@ def _against_previous(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any] | N
 
 
 def describe(run: Run, choice: dict[str, Any]) -> list[str]:
-    """The choice, the post-processing and the two comparisons, a line each."""
+    """What is submitted, and what the report does not say of its post-processing."""
     lines = [f"{SUBMISSION_FILE}: {choice['chosen']}, checked against the sample"]
-    kept = [
-        f"{step['step']} of {target} ({number(step['score_without'])}, {number(step['score_with'])})"
-        for target, steps in choice["postprocessing"].items()
-        for step in steps
-        if step["kept"]
-    ]
     if run.plan.n_folds < FEWEST_FOLDS:
         lines.append(f"post-processing: none, since with fewer than {FEWEST_FOLDS} folds it has no honest score")
-    elif run.config.postprocess:
-        lines.append(f"post-processing: {', '.join(kept) or 'no step gained enough to be kept'}")
     if KNOWN_LABELS in choice["files"]:
         known = read_table(run.folder / KNOWN_LABELS, [INPUT_KEY])[INPUT_KEY]
         n = int(pd.Series(run.columns.test_inputs).isin(known).sum())
         lines.append(f"known_labels: {n} test rows have the mean label of their input; no score here knows of it")
-    if shares := choice.get("class_shares"):
-        lines.append("shares of the classes in the training labels / out of fold / on test:")
-        for target, of_target in shares["labels"].items():
-            found = [" / ".join(f"{part[target][name]:.3f}" for part in shares.values()) for name in of_target]
-            lines.append(f"  {target}: {', '.join(map(' '.join, zip(of_target, found, strict=True)))}")
-    for what, key in (("the best single stage", "best_single"), ("the run before", "previous_run")):
-        found = choice["against"][key]
-        if found and found["difference"] is not None:
-            how = "worse" if run.metric.better(0, found["difference"]) else "better"
-            by = f"{number(abs(found['difference']))} {how}, standard error {number(found['standard_error'])}"
-            lines.append(f"against {what}, {found['name']}: {by}")
     return lines
 
 

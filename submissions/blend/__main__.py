@@ -15,7 +15,7 @@ from competition import command
 from competition.files import write_table
 from competition.user_code import label
 from submissions.blend.candidates import ALWAYS, ALWAYS_OF_CLASSES, CANDIDATES, candidate
-from submissions.blend.crossfit import compare, labelled, scored
+from submissions.blend.crossfit import compare, scored
 from submissions.blend.problem import Matrices
 from submissions.fitted import describe, fit_all, matrices_of, rule_of
 from submissions.run import BLEND, BLEND_FILE, OOF, OOF_TABLE, Run, at_work
@@ -29,21 +29,18 @@ def blend(run: Run) -> dict[str, Any]:
     table, m = run.columns.table(run.task), matrices_of(run, run.columns.oof)
     for file in (OOF, OOF_TABLE):
         write_table(run.folder / file, table)
-    part, files, chosen = fit_all(run, {label(named): candidate(named) for named in candidates_of(run, m)}, m)
-    fitted, decision = chosen
-    run.write_submission(BLEND_FILE, labelled(decision, fitted.predict(run.columns.test)))
-    return run.keep(BLEND, {**part, "drop_one": drop_one(run)}, [OOF, OOF_TABLE, BLEND_FILE, *files])
+    part, files = fit_all(run, BLEND_FILE, {label(named): candidate(named) for named in candidates_of(run, m)}, m)
+    return run.keep(BLEND, {**part, "drop_one": drop_one(run)}, [OOF, OOF_TABLE, *files])
 
 
 def candidates_of(run: Run, m: Matrices) -> list[str]:
     """The blends that are compared: those of the table in its order, then the user's own."""
-    more = [] if m.exact or m.has_probabilities else ["optuna"]
-    if m.has_probabilities and m.metric.kind == "decisions" and m.can_be_asked:
-        more = ["optuna"]  # a noisy guide, which has to be clearly better
-    elif m.has_probabilities and m.metric.kind == "ranks" and m.n_outputs == 1:
-        more = ["mean_of_ranks"]
-    always = ALWAYS_OF_CLASSES if m.has_probabilities else ALWAYS
-    wanted = dict.fromkeys([*always, *run.config.blends, *more])
+    if not m.has_probabilities:
+        always = [*ALWAYS, *([] if m.exact else ["optuna"])]
+    else:  # labels are a noisy guide to weights, which have to be clearly better
+        ranked = m.metric.kind == "ranks" and m.n_outputs == 1
+        always = [*ALWAYS_OF_CLASSES, *["optuna"] * m.tunes_labels, *["mean_of_ranks"] * ranked]
+    wanted = dict.fromkeys([*always, *run.config.blends])
     return [*(name for name in CANDIDATES if name in wanted), *(name for name in wanted if name not in CANDIDATES)]
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from competition.metrics import NUMBERS, Array, Metric
 
-CELLS_AT_ONCE = 4_000_000
+CELLS_AT_ONCE, LEAST_DRAWS = 4_000_000, 100
 
 
 def _pearson(n: Array, y: Array, yy: Array, p: Array, pp: Array, yp: Array) -> Array:
@@ -51,9 +51,10 @@ RANKS = {"roc_auc": _area, "average_precision": _precision}
 """Metric -> its score (n_draws,) from rows of each class at each value of the prediction, ascending, (n_draws, n)."""
 
 
-def fast(metric: Metric) -> bool:
-    """Whether a draw costs next to nothing."""
-    return metric.name in SUMS or metric.of_row is not None or metric.of_confusion is not None
+def draws_for(metric: Metric, wanted: int) -> int:
+    """How many draws there are: fewer than are wanted where a metric is computed draw by draw."""
+    fast = metric.name in SUMS or metric.of_row is not None or metric.of_confusion is not None
+    return wanted if fast else max(LEAST_DRAWS, wanted // 10)
 
 
 def bootstrap_scores(

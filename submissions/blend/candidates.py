@@ -73,18 +73,6 @@ class Candidate:
     def __init__(self, function: Callable[..., Any], named: str = "") -> None:
         self.function, self.named = function, named
 
-    def __call__(
-        self,
-        P: Array,
-        y: Array,
-        metric: Metric,
-        folds: NDArray[np.int64],
-        weights: Any = "per_target",
-        has_probabilities: bool = False,
-    ) -> Predictor:
-        """The predictor fitted on all rows."""
-        return self.fit(Matrices(P, y, folds, metric, weights, has_probabilities=has_probabilities))
-
     def fit(self, m: Matrices, without: Folds = NONE) -> Predictor:
         """The predictor fitted on the rows of all folds but some; the plain mean where none is left."""
         left = m.left(without)
@@ -101,9 +89,13 @@ class Candidate:
             require_predictions(found.predict(P.copy()), (len(P), P.shape[2]), m.link)
             return found
 
+    def use(self, fitted: Any, m: Matrices, rows: NDArray[np.bool_]) -> Array:
+        """Predictions (n_rows, n_outputs) of some rows by what `fit` gave."""
+        return fitted.predict(m.P[rows])
+
     def predict(self, m: Matrices, rows: NDArray[np.bool_], without: Folds = NONE) -> Array:
-        """Predictions (n_rows, n_outputs) of some rows, fitted without some folds."""
-        return self.fit(m, without).predict(m.P[rows])
+        """The same, fitted without some folds."""
+        return self.use(self.fit(m, without), m, rows)
 
 
 class Linear(Candidate):
@@ -282,10 +274,10 @@ def optuna(problem: Problem) -> Solution:
     """Weights of at least 0 that sum to 1, by Optuna on the metric itself, from the convex and the equal ones.
 
     For metrics without an exact form, as rank correlations; for the others `convex` has the answer already.
-    Probabilities are weighed in logits, from `shrunk_logits`, whose sum of weights is kept; labels are decided on.
+    Probabilities are weighed in logits, from `shrunk_logits`, whose sum of weights is kept; labels are those by its
+    cuts.
     """
     in_logits, names = problem.m.has_probabilities, [f"column_{j}" for j in range(problem.n_columns)]
-    decided = problem.m.metric.kind == "decisions" and problem.m.can_be_asked
     start = problem.solve(shrunk_logits if in_logits else convex).weights
     total = start.sum() if in_logits else 1.0
 
@@ -295,16 +287,11 @@ def optuna(problem: Problem) -> Solution:
 
     def error(suggest: Callable[..., float]) -> float:
         weights = normalised({name: suggest(name, 0.0, 1.0) for name in names})
-        return float(problem.loss(weights[None], in_logits=in_logits, decided=decided)[0])
+        return float(problem.loss(weights[None], in_logits=in_logits, decided=problem.m.tunes_labels)[0])
 
     first = [start / max(start.max(), 1e-300), np.ones(len(names))]
-    settings = _tuned(
-        error,
-        [dict(zip(names, weights.tolist(), strict=True)) for weights in first],
-        problem.m.weight_trials,
-        problem.seed,
-    )
-    return Solution(normalised(settings))
+    trials = [dict(zip(names, weights.tolist(), strict=True)) for weights in first]
+    return Solution(normalised(_tuned(error, trials, problem.m.weight_trials, problem.seed)))
 
 
 def _tuned(

@@ -37,13 +37,13 @@ class CrossFitted:
     in_sample: (n_rows, n_outputs), fitted on all rows.
     cross_fitted: (n_rows, n_outputs), each row by what was fitted without its fold.
     nested: (n_folds, n_rows, n_outputs); in entry k without fold k as well, NaN for the rows of fold k.
-    made_of: of labels, the predictions.
+    fitted: the predictor of `in_sample`.
     """
 
     in_sample: Array
     cross_fitted: Array
     nested: Array
-    made_of: CrossFitted | None = None
+    fitted: Any = None
 
     def table(self, ids: list[str], outputs: list[str]) -> pd.DataFrame:
         """All of it as a table with the columns `part output`."""
@@ -61,10 +61,10 @@ class CrossFitted:
 
 def cross_fit(candidate: Candidate, m: Matrices, n_folds: int) -> CrossFitted:
     """All predictions that the scores and the choice of one candidate need."""
-    in_sample, scored = np.full((len(m.folds), m.P.shape[2]), np.nan), m.left(NONE)
-    in_sample[scored] = candidate.predict(m, scored)
+    fitted, in_sample, scored = candidate.fit(m), np.full((len(m.folds), m.P.shape[2]), np.nan), m.left(NONE)
+    in_sample[scored] = candidate.use(fitted, m, scored)
     nested = [cross_fitted(candidate, m, n_folds, frozenset({fold})) for fold in range(n_folds)]
-    return CrossFitted(in_sample, cross_fitted(candidate, m, n_folds), np.stack(nested))
+    return CrossFitted(in_sample, cross_fitted(candidate, m, n_folds), np.stack(nested), fitted)
 
 
 def cross_fitted(candidate: Candidate, m: Matrices, n_folds: int, without: Folds = NONE) -> Array:
@@ -102,6 +102,10 @@ class Rule:
         """Mask of the rows that have a fold."""
         return self.folds >= 0
 
+    def score(self, y_pred: Array) -> float:
+        """The score of what the metric scores, (n_rows, n_scored), on the rows that have a fold."""
+        return self.metric(self.y[self.scored], y_pred[self.scored])
+
     def gain(self, difference: float) -> float:
         """A difference of scores as something that is above 0 where it is better."""
         return difference if self.metric.greater_is_better else -difference
@@ -134,7 +138,7 @@ class Rule:
             own, others = self.folds == fold, self.scored & (self.folds != fold)
             cross_fitted[own] = labelled(self.decision(y_pred, others), part.cross_fitted[own])
             nested.append(self.decided(y_pred, others))
-        return CrossFitted(in_sample, cross_fitted, np.stack(nested), part)
+        return CrossFitted(in_sample, cross_fitted, np.stack(nested))
 
 
 def scored(rule: Rule, candidate: Candidate, m: Matrices, n_folds: int) -> Array:
@@ -159,17 +163,9 @@ class Comparison:
 
 
 def scores(rule: Rule, predictions: CrossFitted) -> dict[str, Any]:
-    """The two scores of a candidate, overall and, for a metric of columns, per target; of what is `judged`.
-
-    Its optimism is by how much the in-sample score looks better than the cross-fitted one, in the metric's unit.
-    """
-    y, found = rule.y[rule.scored], dict[str, Any]()
-    for name in ("in_sample", "cross_fitted"):
-        y_pred = getattr(predictions, name)[rule.scored]
-        found[f"{name}_score"] = rule.metric(y, y_pred)
-        found[f"{name}_score_per_target"] = score_per_target(rule.metric, y, y_pred)
-    optimism = rule.gain(found["in_sample_score"] - found["cross_fitted_score"])
-    return {**found, "optimism": optimism, **mean_over_folds(rule, predictions.cross_fitted)}
+    """The two scores of a candidate, of what is `judged`."""
+    found = {f"{name}_score": rule.score(getattr(predictions, name)) for name in ("in_sample", "cross_fitted")}
+    return found | mean_over_folds(rule, predictions.cross_fitted)
 
 
 def score_per_target(metric: Metric, y: Array, y_pred: Array) -> list[float]:
@@ -257,14 +253,13 @@ def decide(
         The chosen one, why in one sentence, all comparisons, and the candidates that predict what the default predicts,
         to the last digit, which are not chosen: on all rows if fitted on them, or on the fold if fitted without it.
     """
-    which, honest = rule.scored, {name: part.cross_fitted for name, part in predictions.items()}
-    made_of = {name: part.made_of or part for name, part in predictions.items()}
-    seen = {name: part.in_sample for name, part in made_of.items()}
-    if without is not None:
-        which, own = rule.scored & (rule.folds != without), rule.folds == without
-        seen = {name: part.cross_fitted[own] for name, part in made_of.items()}
+    which, default = rule.scored & (rule.folds != without), rule.default
+    if without is None:
+        seen, honest = ({n: getattr(p, of) for n, p in predictions.items()} for of in ("in_sample", "cross_fitted"))
+    else:
+        seen = {name: part.cross_fitted[rule.folds == without] for name, part in predictions.items()}
         honest = {name: part.nested[without] for name, part in predictions.items()}
-    compared, default = compare(rule, honest, which), rule.default
+    compared = compare(rule, honest, which)
     same = [n for n in honest if n != default and np.array_equal(seen[n], seen[default], equal_nan=True)]
     chosen, reason = choose(rule, {name: part for name, part in compared.items() if name not in same}, which)
     return chosen, reason, compared, same

@@ -113,7 +113,7 @@ def plain_decision(task: Task) -> Decision:
     if task.problem_type == "multiclass":
         return Offsets(np.zeros(len(task.classes)))
     if task.problem_type == "ordinal":
-        return CutPoints(np.arange(0.5, len(task.classes) - 1))
+        return CutPoints(np.arange(len(task.classes) - 1, dtype=np.float64) + 0.5)
     return Thresholds(np.full(len(task.targets), 0.5))
 
 

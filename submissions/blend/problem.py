@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from competition.metrics import METRICS, Array, Metric
 from competition.task import Task
 from submissions.blend.convex import least_squares_weights
-from submissions.blend.decisions import fit_decision
+from submissions.blend.decisions import Decision, fit_decision
 from submissions.blend.logits import Link, log_loss_weights, logits, margins, probabilities
 
 Folds = frozenset[int]
@@ -66,12 +66,6 @@ class Matrices:
         """How many outputs belong to one target."""
         return self.P.shape[2] if self.link == "softmax" else 1
 
-    @property
-    def task_of_labels(self) -> Task:
-        """What is decided for one target."""
-        names = [str(number) for number in range(max(2, self.n_outputs))]
-        return Task(["y"], None, "multiclass" if self.n_outputs > 1 else "binary", names, decides=True)
-
     def outputs_of(self, target: int) -> slice:
         """Which outputs are those of a target."""
         return slice(None) if self.link == "softmax" else slice(target, target + 1)
@@ -97,6 +91,11 @@ class Matrices:
     def can_be_asked(self) -> bool:
         """Whether the metric can be asked about one target by itself."""
         return self.metric.column is not None or self.y.shape[1] == 1
+
+    @property
+    def tunes_labels(self) -> bool:
+        """Whether weights of probabilities can be tuned on a metric of labels."""
+        return self.has_probabilities and self.metric.kind == "decisions" and self.can_be_asked
 
     @property
     def seen_by_stacks(self) -> Array:
@@ -147,6 +146,7 @@ class Problem:
     zero: Array
     restricted: dict[Folds, Problem] = field(default_factory=dict)
     solved: dict[Solver, Solution] = field(default_factory=dict, init=False)
+    cuts: dict[int, Decision] = field(default_factory=dict, init=False)
 
     def without(self, folds: Folds) -> Problem:
         """The same without the rows of some folds; made once, so that nothing is solved twice."""
@@ -201,13 +201,18 @@ class Problem:
             parts += [(y[:, None] - x) / (spread * n) for x, y in (rows[fold] for fold in self.folds) if len(y)]
         return np.vstack(parts)
 
+    @property
+    def labelled(self) -> list[int]:
+        """Which targets have a label left."""
+        return np.flatnonzero(self.units[0]).tolist()
+
     @cached_property
     def log_loss_weights(self) -> Array:
         """Weights of logits for each of `PENALTIES`, (n_penalties, n_columns)."""
-        of_targets = []
-        for of in (of for of, n in zip(self.rows, self.units[0], strict=True) if n):
-            x, y = (np.concatenate(each) for each in zip(*(of[fold] for fold in self.folds), strict=True))
-            of_rows = x.reshape(-1, self.m.n_outputs, self.n_columns), y.reshape(-1, self.m.n_outputs)
+        of_targets, n_outputs = [], self.m.n_outputs
+        for t in self.labelled:
+            x, y = (np.concatenate(each) for each in zip(*(self.rows[t][fold] for fold in self.folds), strict=True))
+            of_rows = x.reshape(-1, n_outputs, self.n_columns), y.reshape(-1, n_outputs)
             of_targets.append(margins(*of_rows, self.m.link))
         return log_loss_weights(of_targets, least_squares_weights(self.moments[2:, 2:]))
 
@@ -217,17 +222,17 @@ class Problem:
 
         It is for labels, which are decided on after the blend, and for ranks with few rows of a class in a fold.
         """
-        metric = self.m.metric
-        if metric.kind == "ranks":
-            for of in (of for of, n in zip(self.rows, self.units[0], strict=True) if n):
-                labels = [of[fold][1].reshape(-1, self.m.n_outputs) for fold in self.folds]
-                positives, n_rows = np.array([y.sum(axis=0) for y in labels]), np.array([[len(y)] for y in labels])
-                fewest = np.minimum(positives, n_rows - positives)[:, positives.any(axis=0)]
-                if not fewest.size or fewest.min() < LEAST_POSITIVES:
-                    return METRICS["log_loss"]
-            return metric
-        own = metric.whole is not None and metric.kind == "probabilities" and self.m.can_be_asked
-        return metric if metric.of_row is not None or own else METRICS["log_loss"]
+        metric, log_loss = self.m.metric, METRICS["log_loss"]
+        if metric.kind != "ranks":
+            own = metric.kind == "probabilities" and metric.whole is not None and self.m.can_be_asked
+            return metric if metric.of_row is not None or own else log_loss
+        for t in self.labelled:
+            labels = [self.rows[t][fold][1].reshape(-1, self.m.n_outputs) for fold in self.folds]
+            counts = np.array([[y.sum(axis=0), (1 - y).sum(axis=0)] for y in labels])
+            counts = counts[:, :, counts[:, 0].any(axis=0)]
+            if not counts.size or counts.min() < LEAST_POSITIVES:
+                return log_loss
+        return metric
 
     def offset(self, weights: Array, intercepts: Array | float) -> Array:
         """What is added to columns weighted by (..., n_columns), in each target's own units, (n_targets, ...)."""
@@ -245,16 +250,15 @@ class Problem:
                 for all folds, (n_blends, n_columns).
             intercepts: (n_folds, n_blends), in the standard units of the labels without each fold.
             in_logits: whether the weights are those of logits.
-            decided: whether a metric of labels is asked itself, for what is decided on each blend.
+            decided: whether a metric of labels is asked itself; the first blend ever asked about gives the cuts.
         """
         weights = np.broadcast_to(weights, (len(self.folds), *weights.shape[-2:]))
         if self.m.has_probabilities:
-            known = [t for t, n in enumerate(self.units[0]) if n]
-            return np.mean([self._of_probabilities(t, weights, in_logits, decided) for t in known], axis=0)
+            return np.mean([self._of_probabilities(t, weights, in_logits, decided) for t in self.labelled], axis=0)
         parts = zip(self.inner, weights, np.broadcast_to(intercepts, weights.shape[:2]), strict=True)
         added = np.stack([part.offset(*blends) for part, *blends in parts], axis=1)  # (n_targets, n_folds, n_blends)
         of_target = self._squared if self.m.exact == "squared" else self._by_rows
-        return np.mean([of_target(t, weights, added[t]) for t, n in enumerate(self.units[0]) if n], axis=0)
+        return np.mean([of_target(t, weights, added[t]) for t in self.labelled], axis=0)
 
     def _squared(self, t: int, weights: Array, added: Array) -> Array:
         rest, (n, _, spread) = 1 - weights.sum(axis=2), self.units
@@ -263,33 +267,35 @@ class Problem:
         return squares.sum(axis=(0, 2)) / n[t] / spread[t] ** 2
 
     def _by_rows(self, t: int, weights: Array, added: Array) -> Array:
-        rows, metric = [self.rows[t][fold] for fold in self.folds], self.m.metric
+        rows = [self.rows[t][fold] for fold in self.folds]
         y = np.concatenate([labels for _, labels in rows])
         y_pred = np.vstack([x @ w.T + a for (x, _), w, a in zip(rows, weights, added, strict=True)])
         if self.m.exact == "absolute":
             return np.abs(y[:, None] - y_pred).mean(axis=0) / self.units[2][t]
-        scores = np.array([metric.one(y, each) for each in y_pred.T])
-        return np.nan_to_num(-scores if metric.greater_is_better else scores, nan=np.inf)
+        return _losses(self.m.metric, np.array([self.m.metric.one(y, each) for each in y_pred.T]))
 
     def _of_probabilities(self, t: int, weights: Array, in_logits: bool, decided: bool) -> Array:
         metric, n_outputs = self.m.metric if decided else self.measure, self.m.n_outputs
-        link = self.m.link if in_logits else "identity"
-        parts = []
+        labels, blends, link = list[Array](), list[Array](), self.m.link if in_logits else "identity"
         for fold, of_blends in zip(self.folds, weights, strict=True):
             x, y = self.rows[t][fold]
-            sums = (logits(x, link) @ of_blends.T).reshape(-1, n_outputs, len(of_blends))
-            labels = y.reshape(-1, n_outputs)
-            labels = labels if n_outputs == 1 else labels.argmax(axis=1)[:, None].astype(np.float64)
-            parts.append((labels, np.moveaxis(probabilities(sums.swapaxes(1, 2), link), 1, 0)))
+            y, sums = y.reshape(-1, n_outputs), (logits(x, link) @ of_blends.T).reshape(-1, n_outputs, len(of_blends))
+            labels.append(y if n_outputs == 1 else y.argmax(axis=1)[:, None].astype(np.float64))
+            blends.append(np.moveaxis(probabilities(sums.swapaxes(1, 2), link), 1, 0))
         if metric.kind != "ranks":  # a rank counts among the predictions of the same model, that of its fold
-            labels, blends = zip(*parts, strict=True)
-            parts = [(np.concatenate(labels), np.concatenate(blends, axis=1))]
+            labels, blends = [np.concatenate(labels)], [np.concatenate(blends, axis=1)]
         if decided:
-            task, (labels, blends) = self.m.task_of_labels, parts[0]
-            of_blends = np.array([fit_decision(metric, task, labels, y_pred).predict(y_pred) for y_pred in blends])
-            parts = [(labels, of_blends)]
-        scores = np.mean([[metric(labels, y_pred) for y_pred in blends] for labels, blends in parts], axis=0)
-        return np.nan_to_num(-scores if metric.greater_is_better else scores, nan=np.inf)
+            if t not in self.cuts:
+                names = [str(number) for number in range(max(2, n_outputs))]
+                task = Task(["y"], None, "multiclass" if n_outputs > 1 else "binary", names, decides=True)
+                self.cuts[t] = fit_decision(metric, task, labels[0], blends[0][0])
+            blends = [np.array([self.cuts[t].predict(y_pred) for y_pred in blends[0]])]
+        scores = [[metric(y, y_pred) for y_pred in each] for y, each in zip(labels, blends, strict=True)]
+        return _losses(metric, np.mean(scores, axis=0))
+
+
+def _losses(metric: Metric, scores: Array) -> Array:
+    return np.nan_to_num(-scores if metric.greater_is_better else scores, nan=np.inf)
 
 
 def _problem(m: Matrices, targets: list[int]) -> Problem:

@@ -185,9 +185,9 @@ class Stacked(Candidate):
             parts.append((scaling, model) if model else None)
         return Stack(base, parts, m.link)
 
-    def predict(self, m: Matrices, rows: NDArray[np.bool_], without: Folds = NONE) -> Array:
+    def use(self, fitted: Stack, m: Matrices, rows: NDArray[np.bool_]) -> Array:
         """See `Candidate`."""
-        return self.fit(m, without).predict(m.P[rows], m.seen_by_stacks[rows])
+        return fitted.predict(m.P[rows], m.seen_by_stacks[rows])
 
 
 def simplest(losses: Array) -> int:

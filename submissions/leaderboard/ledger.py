@@ -14,7 +14,7 @@ from competition.errors import ConfigError
 from competition.files import read_table, read_text_table, sha256_of, write_table
 from competition.paths import Paths
 from competition.task import Task
-from submissions.fitted import scored_file
+from submissions.fitted import cross_fitted_file
 from submissions.run import BLEND, BLEND_FILE, CHOICE, STACK, STACK_FILE, SUBMISSION_FILE, read_manifest, scored_rows
 
 BY_HAND = "by hand"
@@ -105,5 +105,5 @@ def out_of_fold(paths: Paths, one: Submission, task: Task) -> pd.DataFrame:
     table = scored_rows(run, task)
     if read_manifest(run, CHOICE)[CHOICE]["chosen"] == one.chosen or table.empty:
         return table
-    table = read_table(run / scored_file(one.chosen, task.decides)).set_index("id")
+    table = read_table(run / cross_fitted_file(one.chosen, task.decides)).set_index("id")
     return table.filter(regex="^cross_fitted ").rename(columns=lambda name: name.removeprefix("cross_fitted "))

@@ -25,7 +25,7 @@ from models.stage import read_notes
 from models.stages.file import FOLD_MARKS
 from submissions.blend.crossfit import labelled, score_per_target
 from submissions.blend.stacks import STACKS
-from submissions.fitted import rule_of
+from submissions.blend.stored import from_json
 from submissions.report import figures
 from submissions.report.class_sections import probabilities, scores_by_class
 from submissions.report.parts import Figure, Findings, Folded, Part, Section, Table, embedded, tabled
@@ -37,6 +37,7 @@ from submissions.run import (
     CHOICE,
     STACK,
     STACK_FILE,
+    STAGES,
     SUBMISSION_FILE,
     Run,
 )  # fmt: skip
@@ -141,7 +142,7 @@ def _scores(run: Run, y: Array, y_pred: Array) -> dict[str, float]:
 
 def _stages(run: Run) -> list[Part]:
     """Each stage on all targets and, where there are several, on each; what marks mean, and notes of the stages."""
-    columns, folds, rule = run.columns, run.columns.folds, rule_of(run)
+    columns, folds, decided = run.columns, run.columns.folds, read_table(run.folder / STAGES).set_index("id")
     weights = pd.DataFrame(run.weights, columns.names)  # for each output; none of a median or the like
     if len(weights.columns) > len(run.task.targets):
         weights = weights.mean(axis=1).to_frame(*run.task.targets)
@@ -150,7 +151,8 @@ def _stages(run: Run) -> list[Part]:
     marks = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
     rows, by_stage, notes = [], {}, []
     for stage in run.config.stages:
-        jobs, y_pred = run.plan.of(stage), rule.decided(columns.oof_of(stage))
+        jobs, names = run.plan.of(stage), [f"{stage} {name}" for name in run.task.scored]
+        y_pred = decided.loc[columns.ids, names].to_numpy()
         of_folds = [_scores(run, columns.y[own], y_pred[own]) for own in (folds == k for k in range(run.plan.n_folds))]
         whole = _scores(run, columns.y[folds >= 0], y_pred[folds >= 0])
         by_stage[stage] = [next(iter(scores.values())) for scores in of_folds]
@@ -239,7 +241,7 @@ def _postprocessing(run: Run) -> list[Part]:
 
 def _answers(run: Run) -> tuple[list[Part], float]:
     """The scores of the files and of each stage alone on the labels of the test rows, and that of the submission."""
-    competition, columns, task, rule = run.config.competition, run.columns, run.task, rule_of(run)
+    competition, columns, task = run.config.competition, run.columns, run.task
     if competition.answers is None or not competition.answers.exists():
         return [], np.nan
     truth, ids = read_answers(run, competition.answers), read_table(run.paths.sample)[competition.id]
@@ -249,7 +251,7 @@ def _answers(run: Run) -> tuple[list[Part], float]:
     filling = dict(enumerate(columns.label_means))  # of rows that could not be read
     for stage in run.config.stages:
         alone = pd.DataFrame(columns.test_of(stage), columns.test_ids).reindex(ids).fillna(filling).to_numpy()
-        y_pred[f"stage {stage}"] = labelled(rule.decision(columns.oof_of(stage), rule.scored), alone)
+        y_pred[f"stage {stage}"] = labelled(from_json(run.stored[CHOICE]["stages"][stage]["decision"]), alone)
     scores = {name: _scores(run, y, each) for name, each in y_pred.items()}
     rows = [[name, *found.values()] for name, found in scores.items()]
     n_unknown, submitted = len({*ids} - {*truth.index}), scores[SUBMISSION_FILE]

@@ -11,7 +11,7 @@ from scipy.special import expit, softmax
 from competition.metrics import Metric, named_metric
 from competition.task import Task
 from submissions.blend.candidates import Blend, Candidate
-from submissions.blend.crossfit import Rule, cross_fit, decide
+from submissions.blend.crossfit import Rule, cross_fit
 from submissions.blend.decisions import CutPoints, Offsets, Thresholds, fit_decision, plain_decision
 from submissions.blend.problem import Matrices
 from submissions.blend.stored import from_json, to_json
@@ -210,15 +210,6 @@ def test_shuffled_labels_give_the_score_of_chance(problem_type: str, metric: str
         y_pred, _ = without_each_fold(rule, judged, [], folds.astype(str))
         found.append(rule.metric(y, y_pred))
     assert np.mean(found) < chance + 0.05
-
-
-def test_a_candidate_with_the_labels_of_the_default_and_other_predictions_is_none_that_corrects_nothing() -> None:
-    known, y, p = made_up("binary", 200)
-    folds = np.arange(200) % 4
-    rule = rule_of(known, y, "f1", folds)
-    m = Matrices(np.stack([p, p, p**2], axis=1), y, folds, rule.metric)
-    judged = {f"column_{j}": rule.judged(cross_fit(column(j), m, 4)) for j in range(3)}
-    assert decide(rule, judged)[3] == ["column_1"]
 
 
 def test_a_stage_that_memorises_its_rows_is_chosen_for_no_fold() -> None:

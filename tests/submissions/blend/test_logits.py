@@ -218,17 +218,16 @@ def test_labels_share_one_vector_of_weights_where_the_yaml_says_so_and_each_coun
     assert CANDIDATES["shrunk_logits"].fit(matrices(P, labels * np.nan)).weights.tolist() == [[1 / 3] * 2] * 3
 
 
-def test_optuna_tunes_on_a_metric_of_labels_with_what_is_decided_on_each_blend() -> None:
+def test_optuna_tunes_on_a_metric_of_labels_by_the_cuts_of_the_blend_that_it_begins_with() -> None:
     P, y = like("binary", 300)
     m = matrices(P, y, "mcc")
-    problem = m.problems[0]
+    problem, task = m.problems[0], Task(["y"], None, "binary", ["0", "1"], decides=True)
     weights = np.array([[0.5, 0.3, 0.2], [0.0, 0.0, 1.0]])
-    expected = []
-    for w in weights:
-        y_pred = np.einsum("nck,c->nk", P[:, problem.order], w)
-        task = Task(["y"], None, "binary", ["0", "1"], decides=True)
-        expected.append(-METRICS["mcc"](y, fit_decision(METRICS["mcc"], task, y, y_pred).predict(y_pred)))
-    assert problem.loss(weights, decided=True) == pytest.approx(expected)
+    first, other = (np.einsum("nck,c->nk", P[:, problem.order], w) for w in weights)
+    decision = fit_decision(METRICS["mcc"], task, y, first)
+    expected = [-METRICS["mcc"](y, decision.predict(y_pred)) for y_pred in (first, other)]
+    for asked in ([0, 1], [1, 0]):
+        assert problem.loss(weights[asked], decided=True) == pytest.approx(np.array(expected)[asked])
     found = {name: CANDIDATES[name].fit(m).weights[np.newaxis, :, 0] for name in ("optuna", "shrunk_logits")}
     losses = {name: problem.loss(w[:, problem.order], in_logits=True, decided=True) for name, w in found.items()}
     assert losses["optuna"] <= losses["shrunk_logits"]
