@@ -4,8 +4,6 @@ Reads: the whole YAML, the raw tables, the weights that stages start from. Never
 Writes: nothing.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

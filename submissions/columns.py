@@ -1,7 +1,5 @@
 """The columns of a run: predictions of its stages, joined on id, with the labels that they are held against."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ difference of the cross-fitted predictions on the training rows that both have p
 Reads: the prepared training table, its groups, and of every run run.json and cross_fitted.csv. Writes nothing.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +25,7 @@ from competition.task import Task, metric_of, task_of
 from folds.table import read_groups
 from submissions.blend.bootstrap import bootstrap_scores, draws_for
 from submissions.config import load_config
-from submissions.run import BLEND, CHOICE, MANIFEST, STACK, read_manifest, scored_rows
+from submissions.run import CHOICE, MANIFEST, candidates_in, read_manifest, scored_rows
 from submissions.words import number, table
 
 LONGEST = 50
@@ -153,8 +151,7 @@ def _scores(run: dict[str, Any], labels: Labels) -> list[str]:
     chosen = choice["chosen"]
     if Path(used).name != labels.metric.name or (labels.metric_code and labels.metric_code not in run["user_code"]):
         return [f"{chosen} by {used}", "-", "-", "-"]
-    candidates = run[BLEND]["candidates"] | run.get(STACK, {"candidates": {}})["candidates"]
-    best, in_sample = choice["against"]["best_single"]["cv_score"], candidates[chosen]["in_sample_score"]
+    best, in_sample = choice["against"]["best_single"]["cv_score"], candidates_in(run)[chosen]["in_sample_score"]
     return [chosen, number(best), number(in_sample), number(choice["procedure"]["cross_fitted_score"])]
 
 

@@ -1,7 +1,5 @@
 """The `submissions:` section, and the whole YAML: all four sections checked together."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The candidates of a run: what they are fitted on, how they are kept, and what they predict for new rows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any

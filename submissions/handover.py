@@ -5,8 +5,6 @@ outside data (Kaggle, "Winning Model Documentation Guidelines"). Written into th
 `submissions.report`, from what the run and its jobs wrote down; nothing has to be remembered.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ train.csv without the rows, test.csv and sample_submission.csv of the rows, and 
 steps run on that YAML, so nothing but the final scoring ever sees the labels of the rows.
 """
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 import numpy as np

@@ -4,8 +4,6 @@ Reads: the new test table, the folder of the latest run and of its jobs. Neither
 Writes: predictions/<key of the table>/test.parquet and submission.csv, and --out where it is given.
 """
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path

@@ -17,8 +17,6 @@ A notebook reads the latest run of a competition with
     table = latest_run("my_competition").oof_table()    # a pandas table, or run.columns for the same as arrays
 """
 
-from __future__ import annotations
-
 import json
 import platform
 from collections.abc import Iterator
@@ -154,9 +152,7 @@ class Run:
     @property
     def candidates(self) -> dict[str, Any]:
         """The candidates of the finished steps with their models and scores, from simple to complex."""
-        stored = self.stored
-        found = stored[BLEND]["candidates"] | stored.get(STACK, {"candidates": {}})["candidates"]
-        return {name: found[name] for name in dict.fromkeys([*CANDIDATES, *found]) if name in found}
+        return candidates_in(self.stored)
 
     @property
     def chosen(self) -> str:
@@ -204,6 +200,12 @@ def latest_run(competition: str) -> Run:
     jobs = [j for n, key in keys.items() for j in jobs_of(n, config.stages[n], key, stored["n_folds"], paths)]
     made = Plan(jobs, keys, stored["n_folds"], stored["test_key"], dict(config.stages), config.competition, paths)
     return Run(stored["run"], stored["made_from"], folder, config, paths, made)
+
+
+def candidates_in(stored: dict[str, Any]) -> dict[str, Any]:
+    """The candidates of the finished steps of a run.json, from simple to complex."""
+    found = stored[BLEND]["candidates"] | stored.get(STACK, {"candidates": {}})["candidates"]
+    return {name: found[name] for name in dict.fromkeys([*CANDIDATES, *found]) if name in found}
 
 
 def scored_rows(folder: Path, task: Task) -> pd.DataFrame:

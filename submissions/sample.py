@@ -1,7 +1,5 @@
 """Submission files: a table with the ids, order and columns of the sample, checked as a judge would read it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -6,8 +6,6 @@ selection, or else by score) and, last, its part of run.json. Kept as they are w
 Nothing with `submissions.stack: false`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from competition import command

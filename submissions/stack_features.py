@@ -5,8 +5,6 @@ fingerprints are left out: the first two would have to be fitted without each fo
 than trees of two splits or a ridge on a residual can use.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

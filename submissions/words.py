@@ -1,7 +1,5 @@
 """Numbers and tables as people read them, in a terminal and in Markdown."""
 
-from __future__ import annotations
-
 import numpy as np
 
 LONGEST_NAME = 24

@@ -6,8 +6,6 @@ Writes into the run's folder: cross_fitted.csv, its part of run.json, submission
 stack.csv where no post-processing was kept) and spread.csv; and submissions/latest, the name of this run.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 from typing import Any
 

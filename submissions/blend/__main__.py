@@ -6,8 +6,6 @@ default, or the blend that is better by the rule of selection) and, last, its pa
 columns and code stay the same.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 from typing import Any
 

@@ -6,8 +6,6 @@ draws at once; others draw by draw.
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 and 16.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import numpy as np

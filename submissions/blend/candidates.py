@@ -17,8 +17,6 @@ each fold, and so is refitted in no time. Where a single fold is left nothing ca
 cross-fitting is the exact convex blend: nearer to what is submitted than the mean, which knows no label.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Protocol

@@ -3,8 +3,6 @@
 Since the weights sum to 1, the error of a blend is E w with E = y - columns, (n_rows, n_columns).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from competition.metrics import Array

@@ -8,8 +8,6 @@ A metric of the kind `decisions` scores labels. What turns predictions into thes
 rows for the in-sample score, without the row's fold for all others.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +51,7 @@ class CrossFitted:
         return pd.concat([pd.Series(ids, name="id"), *tables], axis=1)
 
     @staticmethod
-    def of(table: pd.DataFrame, ids: list[str], n_outputs: int) -> CrossFitted:
+    def of(table: pd.DataFrame, ids: list[str], n_outputs: int) -> "CrossFitted":
         """What `table` made, in the order of `ids`."""
         values = table.set_index("id").loc[ids].to_numpy().reshape(len(ids), -1, n_outputs)
         return CrossFitted(values[:, 0], values[:, 1], np.moveaxis(values[:, 2:], 1, 0))

@@ -12,8 +12,6 @@ time as in Fan and Lin, A study on threshold selection for multi-label classific
 Lachiche and Flach, Improving accuracy and cost of two-class and multi-class probabilistic classifiers, ICML 2003.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 

@@ -10,8 +10,6 @@ kept if the score so found is better by more than `margin` standard errors of th
 to be. Fitting, choice and use see the rows they are given and no other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, Protocol

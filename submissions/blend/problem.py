@@ -8,8 +8,6 @@ Probabilities are numbers like others, with the label 1 for a row's class and 0 
 target stands there once for each class. Their weights sum to 1, or are those of their logits (`logits.py`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -107,7 +105,7 @@ class Matrices:
         return (self.folds >= 0) & ~np.isin(self.folds, list(without))
 
     @cached_property
-    def problems(self) -> list[Problem]:
+    def problems(self) -> "list[Problem]":
         """What weights are solved for: one vector for each target, or one for all."""
         targets = range(self.y.shape[1])
         return [_problem(self, each) for each in ([[*targets]] if self.weights == "shared" else [[t] for t in targets])]
@@ -144,11 +142,11 @@ class Problem:
     rows: list[dict[int, tuple[Array, Array]]]
     sums: dict[int, Array]
     zero: Array
-    restricted: dict[Folds, Problem] = field(default_factory=dict)
+    restricted: "dict[Folds, Problem]" = field(default_factory=dict)
     solved: dict[Solver, Solution] = field(default_factory=dict, init=False)
     cuts: dict[int, Decision] = field(default_factory=dict, init=False)
 
-    def without(self, folds: Folds) -> Problem:
+    def without(self, folds: Folds) -> "Problem":
         """The same without the rows of some folds; made once, so that nothing is solved twice."""
         left = frozenset(self.folds) - folds
         if left not in self.restricted:
@@ -156,7 +154,7 @@ class Problem:
         return self.restricted[left]
 
     @cached_property
-    def inner(self) -> list[Problem]:
+    def inner(self) -> "list[Problem]":
         """The problem without each of its folds."""
         return [self.without(frozenset({fold})) for fold in self.folds]
 

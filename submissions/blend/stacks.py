@@ -7,8 +7,6 @@ from the rows a stack is fitted on, so that it can be refitted without a fold. O
 those rows is left out.
 """
 
-from __future__ import annotations
-
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -143,7 +141,7 @@ class Stack:
                 y_pred[:, own] = probabilities(sums, self.link)
         return y_pred
 
-    def only(self, outputs: NDArray[np.bool_]) -> Stack:
+    def only(self, outputs: NDArray[np.bool_]) -> "Stack":
         """The same without the corrections of all but some outputs, (n_outputs,)."""
         of_parts = outputs.reshape(len(self.parts), -1)
         return replace(self, parts=[p if kept.any() else None for p, kept in zip(self.parts, of_parts, strict=True)])
@@ -267,10 +265,6 @@ def _simplest_of(
     losses = []
     for own in (folds == fold for fold in np.unique(folds)):
         y_pred = [0.0, *(model.predict(x[own]).reshape(-1) for model in fit(~own))]
-        losses.append([_loss(residual[own] - each, power) for each in y_pred])
+        losses.append([np.mean(np.abs(residual[own] - each) ** power) for each in y_pred])
     found = simplest(np.transpose(losses))
     return fit(folds == folds)[found - 1] if found else None
-
-
-def _loss(residual: Array, power: int) -> float:
-    return float(np.mean(np.abs(residual) ** power))

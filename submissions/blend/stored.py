@@ -1,7 +1,5 @@
 """What was fitted as JSON and back: dataclasses of numbers, texts, arrays, lists and each other."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What `./run.sh check` finds before any work."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What `./run.sh check` says of classes: bad input in one sentence, and what is worth knowing of good input."""
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path

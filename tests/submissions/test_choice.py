@@ -1,7 +1,5 @@
 """What a run chooses: candidates, stacks, post-processing, and what the submission is held against."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """`./run.sh compare`: settings that differ, and paired differences on the rows that both runs have."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

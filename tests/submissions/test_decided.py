@@ -1,7 +1,5 @@
 """Runs whose metric scores labels, from out-of-fold predictions to every file that holds some of them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

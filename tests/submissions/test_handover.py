@@ -1,7 +1,5 @@
 """The handover names everything that is needed to make the submission again, and is made from what was written down."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from competition.files import read_json, sha256_of, write_json

@@ -1,7 +1,5 @@
 """`./run.sh full --holdout`: rows that nothing but the final scoring sees."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

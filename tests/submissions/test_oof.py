@@ -1,7 +1,5 @@
 """Predictions made elsewhere, from `new --oof` to the submission, and every mistake in them before any work."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,8 +1,6 @@
 """From finished jobs to the submission: one run, the same bytes however its steps are run, and no file that does not
 fit."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from dataclasses import replace

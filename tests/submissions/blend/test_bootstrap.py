@@ -1,7 +1,5 @@
 """The paired bootstrap: against formulas, and its fast forms against the plain one."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """The candidates: hand-computed cases, properties that must hold, and what they must not see."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 """Scores that can be believed: nothing of a fold enters its predictions, and the default stands unless another clearly
 wins."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Labels: cuts by hand, what is told to a cut and what is not, and metrics by what they reward."""
 
-from __future__ import annotations
-
 import time
 
 import numpy as np

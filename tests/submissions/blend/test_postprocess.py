@@ -1,7 +1,5 @@
 """Post-processing: each step by hand, kept where it helps and only there, and blind to the fold that it predicts."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json

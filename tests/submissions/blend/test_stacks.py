@@ -1,7 +1,5 @@
 """Stacks: chosen where they earn it, else the default blend; nothing of a fold where it is left out."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
