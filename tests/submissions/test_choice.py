@@ -20,7 +20,15 @@ from submissions.run import latest_run, open_run, require_same_code
 from submissions.stack import stack
 from submissions.stack_features import features_of
 from submissions.write import write
-from tests.submissions.fakes import TARGETS, fake_competition, opened, prepare_and_fake_jobs, run_steps, submitted
+from tests.submissions.fakes import (
+    TARGETS,
+    fake_classes,
+    fake_competition,
+    opened,
+    prepare_and_fake_jobs,
+    run_steps,
+    submitted,
+)
 
 NO_FEATURES = np.empty((30, 0))
 TREES = {"kind": "lightgbm"}
@@ -178,23 +186,30 @@ def test_what_is_submitted_is_post_processed_and_a_stored_run_repeats_it(tmp_pat
     np.testing.assert_allclose(found, submitted(run), rtol=1e-6)
 
 
-def test_known_labels_are_used_where_they_are_asked_for_and_nowhere_else(tmp_path: Path) -> None:
-    path = fake_competition(tmp_path, submissions={"stack": False, "postprocess": []})
+@pytest.mark.parametrize(("metric", "known"), [("rmse", "11.5"), ("log_loss", "1.0"), ("f1", "yes")])
+def test_known_labels_are_used_where_they_are_asked_for_and_nowhere_else(
+    tmp_path: Path, metric: str, known: str
+) -> None:
+    """They are means of labels, or of classes their shares or the likeliest one; one of the two rows has depth none."""
+    settings, labels = {"stack": False, "postprocess": []}, ["height", "depth"] if metric == "rmse" else ["mood"]
+    if metric == "rmse":
+        path, cells = fake_competition(tmp_path, submissions=settings), [["10", ""], ["13", ""]]
+    else:
+        path, cells = fake_classes(tmp_path, "binary", metric, submissions=settings), [["yes"], [""]]
     table, test = read_text_table(tmp_path / "train.csv"), read_text_table(tmp_path / "test.csv")
-    table.loc[[2, 3], ["x", "z", "height", "depth"]] = [["7", "8", "10", ""], ["7", "8", "13", ""]]
-    test.loc[6, ["x", "z"]] = ["7", "8"]  # the fifth, since rows are numbered as in the file
+    table.loc[[2, 3], ["x", "z", *labels]] = [["7", "8", *row] for row in cells]
+    test.loc[6, ["x", "z"]] = ["7", "8"]
     write_table(tmp_path / "train.csv", table)
     write_table(tmp_path / "test.csv", test)
     prepare_and_fake_jobs(path)
     without = run_steps(path)
     path.write_text(path.read_text().replace("postprocess: []", "postprocess: [known_labels]"))
-    known = run_steps(path)
-    files = [read_table(run.folder / "submission.csv", ["id"]) for run in (without, known)]
-    assert files[1].loc[4, "height"] == 11.5 != files[0].loc[4, "height"]
-    assert files[1].loc[4, "depth"] == files[0].loc[4, "depth"]  # its label is missing
-    assert files[1].drop(4).equals(files[0].drop(4))
-    scores = {run.part("choice")["procedure"]["cross_fitted_score"] for run in (without, known)}
-    assert len(scores) == 1
+    runs = without, run_steps(path)
+    files = [read_text_table(run.folder / "submission.csv") for run in runs]
+    assert files[1].loc[6, labels[0]] == known and (metric == "f1" or files[0].loc[6, labels[0]] != known)
+    assert files[1].loc[6, labels[1:]].equals(files[0].loc[6, labels[1:]])
+    assert files[1].drop(6).equals(files[0].drop(6))
+    assert len({run.part("choice")["procedure"]["cross_fitted_score"] for run in runs}) == 1
 
 
 def test_a_run_is_held_against_itself_without_a_stage_the_best_stage_and_the_run_before(done: Path) -> None:

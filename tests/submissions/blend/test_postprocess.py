@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from competition.errors import ConfigError
-from competition.files import read_text_table, write_table
 from competition.metrics import METRICS, Metric
 from submissions.blend.candidates import CANDIDATES
 from submissions.blend.crossfit import cross_fit
@@ -18,7 +17,7 @@ from submissions.blend.stored import to_json
 from submissions.config import load_config
 from submissions.write import without_each_fold
 from tests.submissions.blend.test_crossfit import matrices, rule
-from tests.submissions.fakes import columns_like, fake_classes, prepare_and_fake_jobs, run_steps, with_setting
+from tests.submissions.fakes import columns_like, fake_classes, with_setting
 
 NAMES = list(STEPS)
 
@@ -238,19 +237,3 @@ def test_classes_have_steps_of_their_own_and_senseless_ones_are_refused(
     with_setting(path, "submissions", postprocess=[senseless])
     with pytest.raises(ConfigError, match=rf"submissions\.postprocess: {senseless} is not for .*; leave it out"):
         load_config(str(path))
-
-
-@pytest.mark.parametrize(("metric", "known"), [("log_loss", "1.0"), ("f1", "yes")])
-def test_known_labels_of_classes_are_their_shares_or_the_likeliest_label(
-    tmp_path: Path, metric: str, known: str
-) -> None:
-    path = fake_classes(tmp_path, "binary", metric, submissions={"stack": False, "postprocess": ["known_labels"]})
-    table, test = read_text_table(tmp_path / "train.csv"), read_text_table(tmp_path / "test.csv")
-    table.loc[[2, 3], ["x", "z", "mood"]] = [["7", "8", "yes"], ["7", "8", ""]]
-    test.loc[6, ["x", "z"]] = ["7", "8"]
-    write_table(tmp_path / "train.csv", table)
-    write_table(tmp_path / "test.csv", test)
-    prepare_and_fake_jobs(path)
-    run = run_steps(path)
-    assert read_text_table(run.folder / "submission.csv").loc[6, "mood"] == known
-    assert read_text_table(run.folder / "submission.csv")["mood"].nunique() > 1

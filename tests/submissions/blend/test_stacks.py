@@ -14,7 +14,7 @@ from competition.metrics import METRICS
 from competition.prepare import prepare
 from submissions.blend import stacks
 from submissions.blend.candidates import CANDIDATES
-from submissions.blend.crossfit import CrossFitted, cross_fit, cross_fitted, decide
+from submissions.blend.crossfit import cross_fit, cross_fitted, decide
 from submissions.blend.logits import probabilities
 from submissions.blend.problem import Matrices
 from submissions.blend.stacks import Corrector, Stacked, fit_ridge, fit_trees, regressor, simplest
@@ -23,7 +23,7 @@ from submissions.config import load_config
 from submissions.stack_features import features_of
 from tests.conftest import mixed_tables, write_competition
 from tests.submissions.blend.test_crossfit import rule
-from tests.submissions.fakes import columns_like, fake_competition, near_duplicates
+from tests.submissions.fakes import columns_like, fake_competition
 
 TREE = regressor("DecisionTreeRegressor", {"max_depth": 3, "min_samples_leaf": 10}, 0)
 CORRECTORS = {"lightgbm_stack": fit_trees, "ridge_stack": fit_ridge, "sklearn_stack": TREE}
@@ -50,13 +50,6 @@ def test_a_stack_is_chosen_where_a_feature_says_what_the_columns_do_not_and_not_
     assert chosen_of(matrices(columns, y, folds, feature[:, None]), corrector) == name
 
 
-def test_near_duplicates_do_not_make_a_stack_with_features_win() -> None:
-    columns, y, folds, x = near_duplicates(5, 400)
-    assert chosen_of(matrices(columns, y, folds, x), {n: CORRECTORS[n] for n in ("lightgbm_stack", "ridge_stack")}) == (
-        "shrunk_ridge"
-    )
-
-
 def test_trees_on_a_residual_of_noise_are_none_at_all() -> None:
     grown = []
     for seed in range(16):
@@ -67,26 +60,27 @@ def test_trees_on_a_residual_of_noise_are_none_at_all() -> None:
     assert sum(trees is not None for trees in grown) <= 2  # without the one-standard-error rule there are more
 
 
-@pytest.mark.parametrize("name", CORRECTORS)
+@pytest.mark.parametrize("name", [*CORRECTORS, "binary", "multiclass"])
 def test_labels_and_features_of_a_fold_reach_nothing_that_was_fitted_without_it(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(stacks, "simplest", lambda losses: min(20, len(losses) - 1))
-    columns, y, folds = columns_like("trees", 120, seed=3)
-    folds, fold = np.arange(120) % 4, 2
-    features = np.random.default_rng(1).normal(size=(120, 3))
-    features[::5, 0] = np.nan
-    own = folds == fold
-
-    def fitted(y: np.ndarray, features: np.ndarray) -> CrossFitted:
-        return cross_fit(Stacked(DEFAULT, CORRECTORS[name]), matrices(columns, y, folds, features), 4)
-
-    before, relabelled = fitted(y, features), fitted(np.where(own, 50 - y, y), features)
-    other_features = fitted(y, np.where(own[:, None], 100 * features + 7, features))
-    for after in (relabelled, other_features):
+    stacked, fold = Stacked(DEFAULT, CORRECTORS.get(name, fit_trees)), 2
+    if name in CORRECTORS:
+        columns, y, _ = columns_like("trees", 120, seed=3)
+        m = matrices(columns, y, np.arange(120) % 4, np.random.default_rng(1).normal(size=(120, 3)))
+        m.seen_by_stacks[::5, 0] = np.nan
+    else:
+        m, stacked = classes(name, n=200), Stacked(CANDIDATES["convex"], fit_trees)
+    own = (m.folds == fold)[:, None]
+    turned = replace(m, y=np.where(own, 50 - m.y if name in CORRECTORS else (m.y + 1) % 2, m.y))
+    other_features = replace(m, features=np.where(own, 100 * m.seen_by_stacks + 7, m.seen_by_stacks))
+    n_folds = int(m.folds.max()) + 1
+    before, relabelled, seen = (cross_fit(stacked, each, n_folds) for each in (m, turned, other_features))
+    for after in (relabelled, seen):
         np.testing.assert_array_equal(before.nested[fold], after.nested[fold])
-    np.testing.assert_array_equal(before.cross_fitted[own], relabelled.cross_fitted[own])
-    assert (before.cross_fitted[~own] != relabelled.cross_fitted[~own]).any()  # the canary sings where it may
+    np.testing.assert_array_equal(before.cross_fitted[own[:, 0]], relabelled.cross_fitted[own[:, 0]])
+    assert (before.cross_fitted != relabelled.cross_fitted)[~own[:, 0]].any()  # the canary sings where it may
 
 
 @pytest.mark.parametrize("name", CORRECTORS)
@@ -208,20 +202,6 @@ def test_the_first_loss_of_the_trees_is_that_of_the_blend_as_lightgbm_counts(
     for problem_type in ("binary", "multiclass"):
         Stacked(CANDIDATES["mean"], fit_trees).fit(classes(problem_type))
         np.testing.assert_allclose(seen[-1][1], seen[-1][0], rtol=1e-6)
-
-
-@pytest.mark.parametrize("problem_type", ["binary", "multiclass"])
-def test_labels_and_features_of_a_fold_reach_no_trees_of_classes_without_it(
-    problem_type: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stacks, "simplest", lambda losses: min(10, len(losses) - 1))
-    m = classes(problem_type, n=200)
-    own = m.folds == 2
-    other = replace(m, y=np.where(own[:, None], (m.y + 1) % 2, m.y))
-    before, after = (cross_fit(Stacked(CANDIDATES["convex"], fit_trees), each, 5) for each in (m, other))
-    np.testing.assert_array_equal(before.nested[2], after.nested[2])
-    np.testing.assert_array_equal(before.cross_fitted[own], after.cross_fitted[own])
-    assert (before.cross_fitted[~own] != after.cross_fitted[~own]).any()
 
 
 def test_a_label_without_positives_in_some_folds_is_left_as_the_blend_has_it() -> None:
