@@ -8,6 +8,7 @@ A metric of the kind `decisions` scores labels. What turns predictions into thes
 rows for the in-sample score, without the row's fold for all others.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,38 +113,37 @@ class Rule:
         """What turns predictions into labels, fitted on the rows `which`; None where the metric scores predictions."""
         return fit_decision(self.metric, self.task, self.y[which], y_pred[which]) if self.task.decides else None
 
-    def decided(self, y_pred: Array, which: NDArray[np.bool_] | None = None) -> Array:
+    def decided(
+        self, y_pred: Array, which: NDArray[np.bool_] | None = None, nested: Sequence[Array] | None = None
+    ) -> Array:
         """What the metric scores of the rows `which`, or all that have a fold, (n_rows, n_scored); NaN for the others.
 
         `y_pred`, (n_rows, n_outputs), are predictions that were made without each row's fold; the rows of a fold are
-        decided on by the others of `which`.
+        decided on by the others of `which`, as `nested` for that fold predicts them or, without it, as `y_pred` does.
         """
         which = self.scored if which is None else which
         found = np.full((len(y_pred), len(self.task.scored)), np.nan)
         for fold in np.unique(self.folds[which]):
-            own = which & (self.folds == fold)
-            found[own] = labelled(self.decision(y_pred, which & ~own), y_pred[own])
+            own, known = which & (self.folds == fold), y_pred if nested is None else nested[fold]
+            found[own] = labelled(self.decision(known, which & ~own), y_pred[own])
         return found
 
     def judged(self, part: CrossFitted) -> CrossFitted:
         """What the metric scores of a candidate's predictions, each row decided on by what its part may know."""
         if not self.task.decides:
             return part
-        in_sample, cross_fitted = np.full((2, *self.y.shape), np.nan)
+        in_sample = np.full(self.y.shape, np.nan)
         in_sample[self.scored] = labelled(self.decision(part.in_sample, self.scored), part.in_sample[self.scored])
-        nested = []
-        for fold, y_pred in enumerate(part.nested):
-            own, others = self.folds == fold, self.scored & (self.folds != fold)
-            cross_fitted[own] = labelled(self.decision(y_pred, others), part.cross_fitted[own])
-            nested.append(self.decided(y_pred, others))
-        return CrossFitted(in_sample, cross_fitted, np.stack(nested))
+        nested = [self.decided(y_pred, self.scored & (self.folds != k)) for k, y_pred in enumerate(part.nested)]
+        return CrossFitted(in_sample, self.decided(part.cross_fitted, None, list(part.nested)), np.stack(nested))
 
 
 def scored(rule: Rule, candidate: Candidate, m: Matrices, n_folds: int) -> Array:
     """What the metric scores of a candidate, (n_rows, n_scored), each row by what was fitted without its fold."""
-    if rule.task.decides:  # decisions need the nested predictions, which cost as much again for each fold
-        return rule.judged(cross_fit(candidate, m, n_folds)).cross_fitted
-    return cross_fitted(candidate, m, n_folds)
+    nested = None
+    if rule.task.decides:
+        nested = [cross_fitted(candidate, m, n_folds, frozenset({fold})) for fold in range(n_folds)]
+    return rule.decided(cross_fitted(candidate, m, n_folds), None, nested)
 
 
 def labelled(decision: Decision | None, y_pred: Array) -> Array:
