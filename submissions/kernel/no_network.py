@@ -1,4 +1,4 @@
-"""The sitecustomize.py of a sandbox where the system gives no namespaces: every Python of it refuses to connect."""
+"""Where the system gives no namespaces, every Python of a sandbox imports this at its start, and refuses to connect."""
 
 import sys
 from typing import Any

@@ -54,7 +54,8 @@ def make_sandbox(root: Path, packages: Iterable[str], without: set[str]) -> Sand
             if not (site / name).exists():
                 (site / name).symlink_to(str(metadata.distribution(package).locate_file(name)))
     if not namespaces:
-        shutil.copy(NO_NETWORK, site / "sitecustomize.py")
+        shutil.copy(NO_NETWORK, site)  # no sitecustomize.py, since some systems have one of their own before it
+        (site / "no_network.pth").write_text(f"import {NO_NETWORK.stem}\n")
     return sandbox
 
 
