@@ -128,7 +128,8 @@ def fit_decision(metric: Metric, task: Task, y: Array, y_pred: Array) -> Decisio
     pooled = dict[int, Array]()
     if metric.pooled:  # the counts of the other targets are added
         pooled = {j: _counts(chances, decision.turn(levels, j), decision.cuts[[j]])[0] for j in cuts}
-    for _ in range(PASSES if len(cuts) > 1 else 1):
+    alone = isinstance(decision, Thresholds) and metric.of_confusion and not metric.pooled  # no cut moves another
+    for _ in range(1 if alone else PASSES):
         before = decision
         for j in cuts:
             turn = decision.turn(levels, j)
