@@ -19,15 +19,16 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.ensembles import FEWEST, SETS, geometric_mean, read_answers, squared_errors
-from competition.clean import parse_labels
 from competition.config import load_competition
 from competition.files import read_text_table
 from competition.paths import Paths
 from competition.tables import read_rows
-from competition.task import from_sample, metric_of, task_of
+from competition.task import from_sample
 from models.config import LightgbmStage
 from models.inputs.blocks import molecules
 from models.jobs.work import context_of
+from submissions.report import findings
+from submissions.run import SUBMISSION_FILE, latest_run
 
 THEIRS = """
 import sys
@@ -71,16 +72,15 @@ def predict(
 
 def of_classes(yaml_file: Path, python: Path, folder: Path, seconds: float) -> dict[str, float]:
     """Scores on the answers of the submission and of AutoGluon: of labels, or of probabilities of two classes."""
-    competition, paths = load_competition(str(yaml_file)), Paths.of(str(yaml_file))
-    task, metric = task_of(competition), metric_of(competition)
-    submission = read_text_table(paths.run(paths.latest_run.read_text().strip()) / "submission.csv")
+    run = latest_run(str(yaml_file))
+    competition, task, metric = run.config.competition, run.task, run.metric
+    submission = read_text_table(run.folder / SUBMISSION_FILE)
     assert competition.answers is not None
-    ids, answers = submission[competition.id], read_text_table(competition.answers)
-    labels = {target: parse_labels(answers, target, competition, competition.answers) for target in task.targets}
-    y = pd.DataFrame(labels).set_axis(answers[competition.id]).loc[ids].to_numpy()
+    ids = submission[competition.id]
+    y = findings.read_answers(run, competition.answers).loc[ids].to_numpy()
     asked, each = "predict" if task.decides else "predict_proba", seconds / len(task.targets)
     theirs = [predict(python, folder, target, each, competition.metric, asked) for target in task.targets]
-    read = pd.DataFrame(np.column_stack(theirs), read_rows(paths.test, competition, labelled=False).ids)
+    read = pd.DataFrame(np.column_stack(theirs), read_rows(run.paths.test, competition, labelled=False).ids)
     y_pred = read.reindex(ids).fillna(read.mean()).to_numpy()  # some test rows cannot be read
     return {"submission": metric(y, from_sample(task, submission)), "AutoGluon": metric(y, y_pred)}
 

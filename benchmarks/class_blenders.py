@@ -38,7 +38,9 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.oof_matrices import CUTS, N_FOLDS, Matrix, arguments, class_matrices, in_per_cent, over_sets, per_set
 from competition.files import derive_seed
-from competition.metrics import METRICS, Array, Metric
+from competition.metrics import METRICS, Metric
+from competition.task import Task
+from competition.types import Array
 from submissions.blend.candidates import CANDIDATES, GREEDY_STEPS, Blend, Candidate
 from submissions.blend.crossfit import cross_fitted, labelled
 from submissions.blend.decisions import Decision, fit_decision
@@ -48,9 +50,15 @@ DEFAULT = "shrunk_logits"
 SUBSETS = {4: 2, 8: 1}
 
 
+def task_of(n_outputs: int) -> Task:
+    """One target, decided."""
+    classes = [str(c) for c in range(max(2, n_outputs))]
+    return Task(["y"], None, "multiclass" if n_outputs > 1 else "binary", classes, decides=True)
+
+
 def greedy_on_labels(P: Array, y: Array, metric: Metric, folds: Array, weights: str) -> Blend:
     """AutoGluon's selection on a metric of labels itself: the likeliest class of each mean is scored."""
-    task = Matrices(P, y, folds, metric, has_probabilities=True).task_of_labels
+    task = task_of(P.shape[2])
     each, taken, best, highest = np.eye(P.shape[1]), np.zeros(P.shape[1]), np.zeros(P.shape[1]), -np.inf
     for step in range(1, GREEDY_STEPS + 1):
         scores = [metric(y, task.likeliest(np.einsum("nco,c->no", P, w))) for w in (taken + each) / step]
@@ -82,7 +90,7 @@ class Problem:
         if self.metric.kind != "decisions":
             return None
         left, y_pred = self.m.left(without), cross_fitted(candidate, self.m, N_FOLDS, without)
-        return fit_decision(self.metric, self.m.task_of_labels, self.m.y[left], y_pred[left])
+        return fit_decision(self.metric, task_of(y_pred.shape[1]), self.m.y[left], y_pred[left])
 
     def score(self, y: Array, y_pred: Array, decision: Decision | None) -> float:
         """Score of predictions (n_rows, n_outputs); what ranks make of several classes is divided by its sum."""

@@ -1,5 +1,6 @@
 """The base of every settings model, the YAML reader, and the `competition:` section."""
 
+import sys
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
@@ -41,7 +42,7 @@ def _each_once(values: list[Any]) -> list[Any]:
 
 N_CLASSES: dict[ProblemType, tuple[str, range]] = {
     "regression": ("no", range(1)), "binary": ("two", range(2, 3)), "multilabel": ("two", range(2, 3)),
-    "multiclass": ("two or more", range(2, 10_000)), "ordinal": ("two or more", range(2, 10_000)),
+    "multiclass": ("two or more", range(2, sys.maxsize)), "ordinal": ("two or more", range(2, sys.maxsize)),
 }  # fmt: skip
 GivenPath = Annotated[Path, AfterValidator(_beside_yaml)]
 """A file or folder that a YAML names, relative to the YAML. `validate` makes it absolute; nothing else does."""

@@ -15,8 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from competition import class_metrics as classes
-from competition.types import Array as Array
-from competition.types import ProblemType as ProblemType
+from competition.types import Array, ProblemType
 from competition.user_code import load_user_code, users
 
 Score = Callable[[Array, Array], float]

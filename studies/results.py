@@ -11,11 +11,12 @@ from scipy import stats
 
 from competition.config import CompetitionConfig
 from competition.files import read_json, read_text_table
-from competition.metrics import METRICS, Array
+from competition.metrics import METRICS
 from competition.paths import Paths
 from competition.plots import new_figure, save_figure
 from competition.tables import read_rows
 from competition.task import Task, metric_of, task_of
+from competition.types import Array
 from folds.table import read_folds
 from models.jobs.folder import read_predictions, verify
 from models.jobs.plan import Plan

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from competition import command
 from competition.config import CompetitionConfig
 from competition.errors import ConfigError, DataError
 from competition.files import as_json
-from competition.metrics import Array, Metric, named_metric
+from competition.metrics import Metric, named_metric
 from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare
 from competition.tables import own_rows
 from competition.task import Task, metric_of, task_of
+from competition.types import Array, Integers
 from competition.user_code import load_user_code, user_code, users
 from folds.shares import lacking
 from folds.splitters import divide
@@ -78,9 +78,7 @@ def check(config: Config, here: bool = True) -> str:
     return "\n".join(lines)
 
 
-def _check_stage(
-    stage: Any, competition: CompetitionConfig, prepared: Prepared, folds: NDArray[np.int64], here: bool
-) -> str:
+def _check_stage(stage: Any, competition: CompetitionConfig, prepared: Prepared, folds: Integers, here: bool) -> str:
     """What is known of a stage before its first job, in words."""
     if here and isinstance(stage, NeuralStage):
         has_gpu = bool(usable_gpus())  # whether it has bf16 only torch knows; the stage asks it
@@ -146,7 +144,7 @@ def _near(y: Array, task: Task, rng: np.random.Generator) -> Array:
     return 0.8 * truth + 0.1 * truth[rng.permutation(len(truth))] + 0.1 * truth.mean(axis=0)
 
 
-def _check_metric(metric: Metric, task: Task, y: Array, folds: NDArray[np.int64]) -> None:
+def _check_metric(metric: Metric, task: Task, y: Array, folds: Integers) -> None:
     """A metric must be a finite number for predictions near the labels, wherever a run takes it: on all rows, on those
     of each fold, and on rows drawn with repetition."""
     rng = np.random.default_rng(0)

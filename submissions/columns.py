@@ -8,9 +8,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from competition.files import read_table
-from competition.metrics import Array
 from competition.tables import INPUT_KEY, own_rows
 from competition.task import Task, task_of
+from competition.types import Array, Integers
 from folds.table import read_folds, read_groups
 from models.jobs.folder import stage_oof, stage_test
 from models.jobs.plan import Job, Plan
@@ -35,8 +35,8 @@ class Columns:
     ids: list[str]
     oof: Array
     y: Array
-    folds: NDArray[np.int64]
-    groups: NDArray[np.int64]
+    folds: Integers
+    groups: Integers
     test_ids: list[str]
     test: Array
     inputs: list[str]

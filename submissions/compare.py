@@ -19,9 +19,10 @@ from scipy import stats
 from competition import command
 from competition.errors import ConfigError, DataError
 from competition.files import derive_seed, read_table, sha256_of
-from competition.metrics import Array, Metric
+from competition.metrics import Metric
 from competition.paths import Paths
 from competition.task import Task, metric_of, task_of
+from competition.types import Array
 from folds.table import read_groups
 from submissions.blend.bootstrap import bootstrap_scores, draws_for
 from submissions.config import load_config

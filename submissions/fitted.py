@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from competition.files import derive_seed, read_json, read_table, write_json, write_table
-from competition.metrics import Array
 from competition.tables import INPUT_KEY
+from competition.types import Array
 from competition.user_code import label
 from submissions.blend import stacks
 from submissions.blend.bootstrap import draws_for

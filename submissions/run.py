@@ -36,9 +36,10 @@ from competition.config import validate
 from competition.durations import in_words
 from competition.errors import DataError
 from competition.files import digest, read_json, read_table, sha256_of, table_digest, write_json
-from competition.metrics import Array, Metric
+from competition.metrics import Metric
 from competition.paths import PROJECT, Paths
 from competition.task import Task, metric_of, task_of
+from competition.types import Array
 from competition.user_code import user_code
 from models.jobs.plan import ALL, REPORT, Job, Plan, jobs_of, plan
 from models.stages.file import COPY_OF_OOF, fold_mark

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from competition.errors import SubmissionError
 from competition.files import read_text_table, write_table
-from competition.metrics import Array
 from competition.task import Task, to_sample
+from competition.types import Array
 
 DIGITS = 7
 """Significant ones of a prediction in a file."""

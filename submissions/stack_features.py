@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from competition.metrics import Array
 from competition.tables import FEATURE, read_rows
+from competition.types import Array
 from submissions.config import Config
 
 

@@ -14,9 +14,9 @@ import pandas as pd
 
 from competition import command
 from competition.files import read_table, write_atomically, write_table
-from competition.metrics import Array
 from competition.tables import INPUT_KEY, own_rows
 from competition.task import Task
+from competition.types import Array
 from models.jobs.folder import read_predictions
 from models.jobs.plan import ALL
 from submissions.blend.crossfit import CrossFitted, Rule, compare, decide, mean_over_folds, standard_error

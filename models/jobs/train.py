@@ -151,7 +151,7 @@ def _items(
     told = replace(todo, jobs=[])  # a worker needs no other job than its own
     for name in dict.fromkeys(job.stage for job in unfinished):
         stage, own = todo.stages[name], [job for job in unfinished if job.stage == name]
-        # Of several cores the result of trees does not depend; a network asks for a GPU, and a class of the user's may.
+        # The result of trees does not depend on the number of cores. A network asks for a GPU; a class of yours may.
         threads = max(1, workers.most_threads // len(own)) if isinstance(stage, TreesStage) else 1
         gpu = getattr(stage, "gpu", isinstance(stage, NeuralStage))
         fills, caches = cache_items(todo.competition, stage, todo.paths, rows, planned)

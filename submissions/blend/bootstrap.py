@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from competition.metrics import NUMBERS, Array, Metric
+from competition.metrics import NUMBERS, Metric
+from competition.types import Array, Integers
 
 CELLS_AT_ONCE, LEAST_DRAWS = 4_000_000, 100
 
@@ -59,7 +59,7 @@ def bootstrap_scores(
     metric: Metric,
     y: Array,
     predictions: dict[str, Array],
-    groups: NDArray[np.int64],
+    groups: Integers,
     draws: int,
     seed: int,
     size: int | None = None,
@@ -97,7 +97,7 @@ Score = Callable[[Array], Array]
 """How often each group is drawn, (n_draws, n_groups) -> scores (n_draws, n_predictions)."""
 
 
-def _by_sums(metric: Metric, y: Array, predictions: list[Array], groups: NDArray[np.int64]) -> Score:
+def _by_sums(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> Score:
     of_row = metric.of_row
     numbers, of_sums = (lambda y, p: [of_row(y, p)], lambda n, each: each / n) if of_row else SUMS[metric.name]
     sums = []
@@ -125,7 +125,7 @@ def _over_targets(metric: Metric, scores: Array, n_rows: Array) -> Array:
     return np.asarray(np.where(there, scores, 0).sum(axis=1) / there.sum(axis=1))
 
 
-def _by_confusion(metric: Metric, y: Array, predictions: list[Array], groups: NDArray[np.int64]) -> Score:
+def _by_confusion(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> Score:
     from scipy.sparse import coo_array
 
     of_confusion, labels = metric.of_confusion, np.stack(predictions, axis=2)  # (n_rows, n_targets, n_predictions)
@@ -144,7 +144,7 @@ def _by_confusion(metric: Metric, y: Array, predictions: list[Array], groups: ND
     return score
 
 
-def _by_ranks(metric: Metric, y: Array, predictions: list[Array], groups: NDArray[np.int64]) -> Score:
+def _by_ranks(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> Score:
     n_outputs = predictions[0].shape[1]
     if n_outputs > y.shape[1]:  # each class against the rest
         y = np.where(np.isnan(y), np.nan, y == np.arange(n_outputs))
@@ -164,7 +164,7 @@ def _by_ranks(metric: Metric, y: Array, predictions: list[Array], groups: NDArra
     return score
 
 
-def _one_by_one(metric: Metric, y: Array, predictions: list[Array], groups: NDArray[np.int64]) -> Score:
+def _one_by_one(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> Score:
     def score(counts: Array) -> Array:
         drawn = [np.repeat(np.arange(len(y)), times[groups].astype(np.int64)) for times in counts]
         return np.array([[metric(y[rows], y_pred[rows]) for y_pred in predictions] for rows in drawn])

@@ -24,7 +24,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.metrics import Array, Metric
+from competition.metrics import Metric
+from competition.types import Array, Integers
 from competition.user_code import load_user_code, users
 from submissions.blend.convex import least_absolute_weights, least_squares_weights
 from submissions.blend.logits import PENALTIES as LOGIT_PENALTIES
@@ -326,7 +327,7 @@ class Median:
         return probabilities(np.median(logits(P, self.link), axis=1), self.link)
 
 
-def median(P: Array, y: Array, metric: Metric, folds: NDArray[np.int64], weights: str) -> Median:
+def median(P: Array, y: Array, metric: Metric, folds: Integers, weights: str) -> Median:
     """The median of the columns, which no single column that goes astray can move far."""
     return Median("softmax" if P.shape[2] > y.shape[1] else "identity")
 
@@ -351,7 +352,7 @@ class MeanOfRanks:
         return np.column_stack(y_pred)
 
 
-def mean_of_ranks(P: Array, y: Array, metric: Metric, folds: NDArray[np.int64], weights: str) -> MeanOfRanks:
+def mean_of_ranks(P: Array, y: Array, metric: Metric, folds: Integers, weights: str) -> MeanOfRanks:
     """The mean of the columns' ranks: for a metric of ranks, where columns are on scales of their own.
 
     Where labels are classes, the mean of the columns has the rank, which then is a probability.

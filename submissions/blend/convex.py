@@ -5,7 +5,7 @@ Since the weights sum to 1, the error of a blend is E w with E = y - columns, (n
 
 import numpy as np
 
-from competition.metrics import Array
+from competition.types import Array
 
 ROWS_AT_FIRST = 1000
 """Rows with which the programme of the absolute errors begins, at least."""

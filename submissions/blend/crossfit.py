@@ -17,8 +17,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from competition.files import derive_seed
-from competition.metrics import NUMBERS, Array, Metric
+from competition.metrics import NUMBERS, Metric
 from competition.task import Task
+from competition.types import Array, Integers
 from submissions.blend.bootstrap import bootstrap_scores
 from submissions.blend.candidates import Candidate
 from submissions.blend.decisions import Decision, fit_decision
@@ -89,8 +90,8 @@ class Rule:
     metric: Metric
     task: Task
     y: Array
-    folds: NDArray[np.int64]
-    groups: NDArray[np.int64]
+    folds: Integers
+    groups: Integers
     default: str
     margin: float
     draws: int

@@ -21,8 +21,9 @@ from scipy.sparse import csr_array
 from scipy.special import softmax
 
 from competition.class_metrics import LEAST
-from competition.metrics import Array, Metric
+from competition.metrics import Metric
 from competition.task import Task
+from competition.types import Array, Integers
 from submissions.blend.stored import storable
 
 PLACES, COARSE = 200, 20
@@ -31,7 +32,7 @@ PASSES, NEWTON_STEPS = 3, 20
 SMALLEST = 1e-3
 """Probability that the calibration takes for 0: a few rows that a stage is too sure of must not bend it."""
 
-Turn = tuple[int, Array, NDArray[np.int64], int]
+Turn = tuple[int, Array, Integers, int]
 """What moving one cut does: the target, what rows are held against the cut, (n_rows,), -inf where it decides nothing,
 the class of each row where that is below the cut, and the class of all rows above it."""
 

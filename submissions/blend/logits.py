@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from competition.metrics import Array
+from competition.types import Array
 
 Link = Literal["identity", "logistic", "softmax"]
 """What a weighted sum is: a prediction; the log odds of class 1; the logarithm of a class's share."""

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.metrics import Array
+from competition.types import Array
 from competition.user_code import label, load_user_code, users
 from submissions.blend.crossfit import Rule, choose, compare
 from submissions.blend.stored import from_json, require_predictions, storable, to_json

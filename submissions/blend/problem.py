@@ -16,8 +16,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.metrics import METRICS, Array, Metric
+from competition.metrics import METRICS, Metric
 from competition.task import Task
+from competition.types import Array, Integers
 from submissions.blend.convex import least_squares_weights
 from submissions.blend.decisions import Decision, fit_decision
 from submissions.blend.logits import Link, log_loss_weights, logits, margins, probabilities
@@ -44,7 +45,7 @@ class Matrices:
 
     P: Array
     y: Array
-    folds: NDArray[np.int64]
+    folds: Integers
     metric: Metric
     weights: Literal["per_target", "shared"] = "per_target"
     trials: int = 40
@@ -68,7 +69,7 @@ class Matrices:
         """Which outputs are those of a target."""
         return slice(None) if self.link == "softmax" else slice(target, target + 1)
 
-    def cells(self, target: int) -> tuple[Array, Array, NDArray[np.int64]]:
+    def cells(self, target: int) -> tuple[Array, Array, Integers]:
         """Columns (n_cells, n_columns), labels and folds of the rows with a label, once for each output of theirs."""
         known = self.left(NONE) & ~np.isnan(self.y[:, target])
         x, y = self.P[known, :, self.outputs_of(target)].swapaxes(1, 2), self.y[known, target, None]
@@ -138,7 +139,7 @@ class Problem:
     m: Matrices
     seed: int
     folds: list[int]
-    order: NDArray[np.int64]
+    order: Integers
     rows: list[dict[int, tuple[Array, Array]]]
     sums: dict[int, Array]
     zero: Array

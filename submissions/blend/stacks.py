@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from competition.class_metrics import log_losses
 from competition.errors import ConfigError
-from competition.metrics import Array
+from competition.types import Array, Integers
 from submissions.blend.candidates import Candidate, Predictor, ridge_solution
 from submissions.blend.logits import Link, logits, probabilities
 from submissions.blend.problem import NONE, Folds, Matrices
@@ -198,7 +198,7 @@ def simplest(losses: Array) -> int:
     return int(np.argmax(worse.mean(axis=1) <= worse.std(axis=1, ddof=1) / np.sqrt(losses.shape[1])))
 
 
-def fit_trees(x: Array, y: Array, folds: NDArray[np.int64], power: int = 2, start: Array | None = None) -> Trees | None:
+def fit_trees(x: Array, y: Array, folds: Integers, power: int = 2, start: Array | None = None) -> Trees | None:
     """Small boosted trees, as few as are not clearly worse across the folds; see `Corrector`."""
     import lightgbm
 
@@ -225,7 +225,7 @@ def fit_trees(x: Array, y: Array, folds: NDArray[np.int64], power: int = 2, star
     return Trees(n_trees, lightgbm.train(parameters, rows(), n_trees).model_to_string()) if n_trees else None
 
 
-def fit_ridge(x: Array, residual: Array, folds: NDArray[np.int64], power: int) -> Ridge | None:
+def fit_ridge(x: Array, residual: Array, folds: Integers, power: int) -> Ridge | None:
     """A ridge with the largest penalty that is not clearly worse across the folds; see `Corrector`."""
     with_one = np.hstack([x, np.ones((len(x), 1))])
 
@@ -242,7 +242,7 @@ def regressor(name: str, parameters: dict[str, Any], seed: int) -> Corrector:
     from models.estimators import build_estimator
     from models.stages.per_target import as_bytes
 
-    def fit(x: Array, residual: Array, folds: NDArray[np.int64], power: int) -> Regressor | None:
+    def fit(x: Array, residual: Array, folds: Integers, power: int) -> Regressor | None:
         def fitted(rows: NDArray[np.bool_]) -> list[Any]:
             return [build_estimator(name, parameters, seed).fit(x[rows], residual[rows])]
 
@@ -259,7 +259,7 @@ def regressor(name: str, parameters: dict[str, Any], seed: int) -> Corrector:
 
 
 def _simplest_of(
-    fit: Callable[[NDArray[np.bool_]], list[Any]], x: Array, residual: Array, folds: NDArray[np.int64], power: int
+    fit: Callable[[NDArray[np.bool_]], list[Any]], x: Array, residual: Array, folds: Integers, power: int
 ) -> Any:
     """Of the models that `fit` gives for some rows, simple ones first, that which `simplest` takes; it may be none."""
     losses = []

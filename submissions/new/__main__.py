@@ -22,8 +22,8 @@ from competition import command, paths
 from competition.config import validate
 from competition.errors import ConfigError, DataError, UserError
 from competition.files import write_atomically
-from competition.metrics import ProblemType
 from competition.prepare import describe, prepare
+from competition.types import ProblemType
 from folds.config import FoldsConfig
 from folds.config import Kind as FoldsKind
 from models.stages.file import OOF, TEST, common_folds

@@ -8,7 +8,8 @@ import pandas as pd
 from competition.classes import class_name, class_names
 from competition.clean import listed, parse_numbers
 from competition.errors import DataError
-from competition.metrics import ProblemType, named_metric
+from competition.metrics import named_metric
+from competition.types import ProblemType
 from submissions.new.detect import Found, damage, is_numeric
 
 POSITIVE = {"yes", "y", "true", "t", "positive", "pos", "active", "toxic", "spam", "fraud", "sick", "hit", "present"}

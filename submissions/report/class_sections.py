@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from competition.class_metrics import average_precision, confusion
-from competition.metrics import Array
 from competition.task import Task
+from competition.types import Array
 from submissions.blend.stored import from_json
 from submissions.fitted import read_cross_fitted
 from submissions.report import figures

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from competition.files import derive_seed, read_json
-from competition.metrics import Array
 from competition.plots import as_svg, as_text, new_figure
+from competition.types import Array
 from models.settings import NeuralStage
 from submissions.run import Run
 from submissions.words import shortened

@@ -12,11 +12,11 @@ import yaml
 
 from competition.clean import parse_labels, read_named_rows, refuse, require_columns
 from competition.files import read_json, read_table, read_text_table
-from competition.metrics import Array
 from competition.paths import shown
 from competition.prepare import describe as describe_tables
 from competition.tables import own_rows
 from competition.task import from_sample
+from competition.types import Array
 from folds.shares import lacking, shares
 from folds.table import time_ordered
 from models.jobs.plan import REPORT

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from competition.metrics import Array
+from competition.types import Array
 from submissions.fitted import read_cross_fitted
 from submissions.run import CHOICE, Run, scored_rows
 

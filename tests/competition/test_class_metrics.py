@@ -5,7 +5,8 @@ import pytest
 from sklearn import metrics as theirs
 
 from competition.class_metrics import confusion
-from competition.metrics import METRICS, Array, named_metric
+from competition.metrics import METRICS, named_metric
+from competition.types import Array
 
 RNG = np.random.default_rng(0)
 TRUE, GUESSED = RNG.integers(4, size=300).astype(float), RNG.integers(4, size=300).astype(float)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from competition.metrics import METRICS, Metric, ProblemType, named_metric
+from competition.metrics import METRICS, Metric, named_metric
+from competition.types import ProblemType
 from submissions.blend import bootstrap
 from submissions.blend.bootstrap import bootstrap_scores
 
