@@ -206,8 +206,8 @@ class CompetitionConfig(StrictModel):
             )
         elif asks_for_all and len(self.columns_in_sample) == len(self.targets):
             yield (
-                f"the metric {self.metric} scores the probability of each class; name the sample's columns, one per "
-                "class in their order, in submission_columns"
+                f"the metric {self.metric} scores the probability of each class, so the sample needs a column for "
+                "each; name these columns, in the order of the classes, in submission_columns"
             )
         if (self.needs is None) != (ours is not None or self.problem_type == "regression"):
             yield "needs must be set for a metric of your own on classes, and not otherwise"

@@ -34,7 +34,7 @@ from models.settings import NeuralStage, TextStage
 from models.stage import molecule_columns, require_inputs
 from models.stages.custom import load_custom
 from models.stages.file import FOLD_MARKS, check_predictions
-from models.training.labels import require_auxiliary, require_log1p
+from models.training.labels import labelled_rows, require_auxiliary, require_log1p
 from models.training.machine import cpu_has_bf16, require_precision, usable_gpus
 from submissions.blend.candidates import candidate
 from submissions.blend.postprocess import fit_steps
@@ -44,6 +44,8 @@ from submissions.config import Config, load_config
 
 N_TRIED = 100
 """Made-up rows on which functions of the user's are tried."""
+FEW = 15
+"""Rows of a class below which one of a thousand draws with repetition may have none: exp(-15) is 3e-7."""
 KEEPS = "return a dataclass of numbers, texts and arrays, which is written as JSON and read again"
 
 
@@ -64,6 +66,11 @@ def check(config: Config, here: bool = True) -> str:
     _check_metric(metric, task, y, folds)
     _try_users_blending(config, metric, task, y)
     rare = lacking(prepared.train[competition.targets], task.classes, folds, config.folds.kind == "time")
+    if any(not isinstance(stage, FileStage) for stage in config.stages.values()):
+        every = np.append(folds, np.full(len(prepared.train) - len(folds), -1))  # rows of extra_train train in all
+        for fold in range(int(folds.max()) + 1):
+            trains = every < fold if config.folds.kind == "time" else every != fold
+            labelled_rows(prepared.train.loc[trains, competition.targets].to_numpy(np.float64), competition.targets)
     lines, mistakes = [describe(prepared.report), *rare], []
     for name, stage in config.stages.items():
         try:
@@ -146,13 +153,18 @@ def _near(y: Array, task: Task, rng: np.random.Generator) -> Array:
 
 def _check_metric(metric: Metric, task: Task, y: Array, folds: Integers) -> None:
     """A metric must be a finite number for predictions near the labels, wherever a run takes it: on all rows, on those
-    of each fold, and on rows drawn with repetition."""
+    of each fold, and on rows drawn with repetition, among which a rare class may be lacking."""
     rng = np.random.default_rng(0)
     near = _near(y, task, rng)
     scored = task.likeliest(near) if task.decides else near
     subsets = {"all rows that are scored": np.flatnonzero(folds >= 0)}
     subsets |= {f"the rows of fold {fold}": np.flatnonzero(folds == fold) for fold in range(int(folds.max()) + 1)}
     subsets["rows drawn with repetition"] = rng.integers(len(y), size=len(y))
+    for name, labels in zip(task.targets if task.classes else [], y.T, strict=False):
+        rare, counts = np.unique(labels[np.isfinite(labels)], return_counts=True)
+        if counts.min() < FEW:
+            rarest = int(rare[counts.argmin()])
+            subsets[f"rows drawn without {name}={task.classes[rarest]}"] = np.flatnonzero(labels != rarest)
     for i, (named, rows) in enumerate(subsets.items()):
         score, labels = metric(y[rows], scored[rows]), pd.DataFrame(y[rows], columns=task.targets)
         equal = list(labels.columns[labels.nunique() < 2])

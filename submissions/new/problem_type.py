@@ -138,6 +138,8 @@ def order_classes(labels: Labels, problem_type: ProblemType) -> tuple[list[str],
         known = [name for name in classes if name.lower() in POSITIVE]
         positive, why = (*known, "by its name") if len(known) == 1 else (labels.counts[::-1].idxmin(), "the rarer one")
         return sorted(classes, key=lambda name: name == positive), f"GUESS: {positive} is the positive class, {why}"
+    if problem_type == "multiclass" and len(single := labels.counts.index[labels.counts == 1]):
+        return classes, f"WARNING: one row each of {listed(single)}; correct these if they are typos"
     if problem_type == "ordinal" and labels.numbers is None:
         return classes, "GUESS: the order of the alphabet; write them from the lowest to the highest"
     return classes, ""

@@ -127,6 +127,10 @@ def test_labels_that_fit_to_nothing_are_one_sentence(
     assert "\n" not in str(error.value)
 
 
+def test_a_class_of_a_single_row_may_be_a_typo_and_is_named(tmp_path: Path) -> None:
+    assert "one row each of 'n0'" in problem(tmp_path, ["yes", "no"] * 30 + ["n0"], "yes").reasons["classes"]
+
+
 def test_the_column_of_each_class_follows_the_order_of_the_classes(tmp_path: Path) -> None:
     found = problem(tmp_path, ["active", "inactive"] * 30, {"p_active": 0, "p_inactive": 1})
     assert (found.classes, found.submission_columns) == (["inactive", "active"], ["p_inactive", "p_active"])
