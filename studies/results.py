@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, stats
 
 from competition.config import CompetitionConfig
 from competition.files import read_json, read_text_table
@@ -23,6 +23,7 @@ from models.jobs.plan import Plan
 from studies.config import CLASS, Cell, Reached, Study, label
 from submissions import words
 from submissions.blend.crossfit import score_per_target
+from submissions.blend.logits import logits, probabilities
 
 SAID = (
     "score: mean over seeds and held-out folds +- standard error. gain: over the baseline on the same seeds and folds, "
@@ -75,8 +76,16 @@ def tidy(parts: list[Part], study: Study) -> pd.DataFrame:
 
 
 def _other_metrics(study: Study, task: Task, y: Array, y_pred: Array, numbers: Array) -> dict[str, float]:
-    """The scores of the metrics among the measures; one of numbers gets the expected class."""
+    """The scores of the metrics among the measures; one of numbers gets the expected class.
+
+    tempered_log_loss: at the temperature that is best for these rows, so that of what is wrong with the probabilities
+    only what no temperature can mend is left (Guo et al., On calibration of modern neural networks, ICML 2017).
+    """
     found = {}
+    if "tempered_log_loss" in study.measures and task.problem_type == "multiclass":
+        log_loss, sums = METRICS["log_loss"], logits(y_pred, "softmax")
+        tempered = lambda power: log_loss(y, probabilities(sums * np.exp(power), "softmax"))  # noqa: E731
+        found["tempered_log_loss"] = float(optimize.minimize_scalar(tempered, bounds=(-3, 3)).fun)
     for name in (wanted for wanted in study.measures if isinstance(wanted, str) and wanted in METRICS):
         metric = METRICS[name]
         if task.problem_type in metric.types:

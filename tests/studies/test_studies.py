@@ -218,7 +218,7 @@ def test_numbers_cut_into_classes_have_the_rows_and_folds_of_the_numbers_and_are
     axes = {"blur": {"key": "settings.blur", "values": [0.3, 0.6]}}
     file = written(
         tmp_path, data=data, stages=stages, axes=axes, baseline={"blur": 0.3}, seeds=[0],
-        measures=["spearman", "log_loss", "accuracy"],
+        measures=["spearman", "log_loss", "tempered_log_loss", "accuracy"],
     )  # fmt: skip
     run_study(file, options=["--workers", "1"])
     folds = [(tmp_path / f"work/study_moved_{name}/folds/folds.csv").read_bytes() for name in data]
@@ -231,6 +231,7 @@ def test_numbers_cut_into_classes_have_the_rows_and_folds_of_the_numbers_and_are
     assert (of_classes.score, of_classes.accuracy) == (1, 1)  # macro F1
     assert of_classes.log_loss == pytest.approx(-np.log(0.8))
     assert found.loc[("classes", 0.6)].log_loss == pytest.approx(-np.log(0.6))
+    assert (found.loc["classes"].tempered_log_loss < 1e-3).all()  # all are right, so a low temperature mends it
     assert 0.9 < of_classes.spearman < 1  # three values of the expected class, against the numbers themselves
 
 
