@@ -84,8 +84,10 @@ def _other_metrics(study: Study, task: Task, y: Array, y_pred: Array, numbers: A
     found = {}
     if "tempered_log_loss" in study.measures and task.problem_type == "multiclass":
         log_loss, sums = METRICS["log_loss"], logits(y_pred, "softmax")
-        tempered = lambda power: log_loss(y, probabilities(sums * np.exp(power), "softmax"))  # noqa: E731
-        found["tempered_log_loss"] = float(optimize.minimize_scalar(tempered, bounds=(-3, 3)).fun)
+        tempered = optimize.minimize_scalar(
+            lambda power: log_loss(y, probabilities(sums * np.exp(power), "softmax")), bounds=(-3, 3)
+        )
+        found["tempered_log_loss"] = float(tempered.fun)
     for name in (wanted for wanted in study.measures if isinstance(wanted, str) and wanted in METRICS):
         metric = METRICS[name]
         if task.problem_type in metric.types:

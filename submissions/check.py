@@ -5,6 +5,7 @@ Writes: nothing.
 """
 
 import json
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def check(config: Config, here: bool = True) -> str:
     _check_metric(metric, task, y, folds)
     _try_users_blending(config, metric, task, y)
     rare = lacking(prepared.train[competition.targets], task.classes, folds, config.folds.kind == "time")
-    if any(not isinstance(stage, FileStage) for stage in config.stages.values()):
+    if any(not isinstance(stage, FileStage | CustomStage) for stage in config.stages.values()):
         every = np.append(folds, np.full(len(prepared.train) - len(folds), -1))  # rows of extra_train train in all
         for fold in range(int(folds.max()) + 1):
             trains = every < fold if config.folds.kind == "time" else every != fold
@@ -160,11 +161,9 @@ def _check_metric(metric: Metric, task: Task, y: Array, folds: Integers) -> None
     subsets = {"all rows that are scored": np.flatnonzero(folds >= 0)}
     subsets |= {f"the rows of fold {fold}": np.flatnonzero(folds == fold) for fold in range(int(folds.max()) + 1)}
     subsets["rows drawn with repetition"] = rng.integers(len(y), size=len(y))
-    for name, labels in zip(task.targets if task.classes else [], y.T, strict=False):
-        rare, counts = np.unique(labels[np.isfinite(labels)], return_counts=True)
-        if counts.min() < FEW:
-            rarest = int(rare[counts.argmin()])
-            subsets[f"rows drawn without {name}={task.classes[rarest]}"] = np.flatnonzero(labels != rarest)
+    for (t, name), (c, label) in product(enumerate(task.targets), enumerate(task.classes)):
+        if 0 < (y[:, t] == c).sum() < FEW:
+            subsets[f"rows drawn without {name}={label}"] = np.flatnonzero(y[:, t] != c)
     for i, (named, rows) in enumerate(subsets.items()):
         score, labels = metric(y[rows], scored[rows]), pd.DataFrame(y[rows], columns=task.targets)
         equal = list(labels.columns[labels.nunique() < 2])
