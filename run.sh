@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # From a competition's train.csv, test.csv and sample_submission.csv to checked submission files with an honest score.
 #
-#   ./run.sh full [COMPETITION] [--budget 2h]    everything; finished jobs are skipped, so run it again after a crash
+#   ./run.sh full [COMPETITION] [--budget 2h]    everything, in that time; finished jobs are skipped, so run it again
+#                                after a crash; with --plan what would be trained
 #   ./run.sh new NAME --train F --test F --sample F [--preset quick|cpu|gpu] [--oof DIR]    a YAML for your own
 #                                competition; --oof blends predictions made elsewhere (docs/stages.md)
 #   ./run.sh check [COMPETITION]    settings, data and weights, in seconds
@@ -19,9 +20,8 @@
 #   ./run.sh test [--all]           lint, types and tests; --all has the long ones too
 #   ./run.sh help                   this text; all but full, smoke and test have more with --help
 #
-# full, smoke and train take --seed N, --workers N, --reuse (accept finished jobs of other code), --retrain (do not) and
-# --budget TIME (2h, 90m, 30s: the most that training may take; a stage that does not fit is left out, and a later run
-# goes on with it). With --from FOLDER they go on from an earlier run's products, such as an attached notebook output.
+# full, smoke and train take --seed N, --workers N, --reuse (accept finished jobs of other code) and --retrain (do not).
+# With --from FOLDER they go on from an earlier run's products, such as an attached notebook output.
 # Several machines on one WORK_DIR share the jobs: train --shard I/N on each and then full on one, or on one of a Ray
 # cluster full --executor ray [--ray-address HOST:PORT] (docs/scale.md).
 # full takes --holdout 0.2: that share of the training rows is kept out of everything, and the submission scored on it.
@@ -41,6 +41,8 @@ full() {
     *" --help "* | *" -h "*) help; return ;;
     *" --shard"*) echo "full does not divide its work: run ./run.sh train --shard I/N on each machine, then full on one." >&2; return 2 ;;
   esac
+  export RUN_STARTED # what --budget counts from
+  RUN_STARTED=$(date +%s)
   ready "$@"
   local steps=(
     submissions.hold_out         # with --holdout: a competition without some training rows
@@ -53,6 +55,7 @@ full() {
     submissions.write            # the chosen one      -> submission.csv, checked against the sample
     submissions.report.__main__  # everything          -> the table of scores
   )
+  case " $* " in *" --budget"* | *" --plan "*) steps=("${steps[@]:0:4}" submissions.within) ;; esac # the rest, in time
   step competition.steps "${steps[@]}" -- "$@" # each is python -m STEP, too; in one process they start faster
 }
 

@@ -49,9 +49,10 @@ SHARED: dict[str, dict[str, Any]] = {
                 "its own, NAME_holdout20, which other verbs mean by the same option"},
     "reuse": {"action": "store_true", "help": "accept finished jobs of other code; tables mark them"},
     "retrain": {"action": "store_true", "help": "train jobs again whose code has changed, without asking"},
-    "budget": {"type": seconds_of, "metavar": "TIME", "help": "seconds, or such as 30s, 90m, 2h, for full and train: "
-               "what cannot finish in it is not started, and a stage without all its jobs is left out of blend, stack "
-               "and report"},
+    "budget": {"type": seconds_of, "metavar": "TIME", "help": "for full: the time that the whole command may take, "
+               "such as 90m or 2h. It measures the stages, plans epochs and seeds so that what starts also finishes, "
+               "and writes a submission as each stage finishes"},
+    "plan": {"action": "store_true", "help": "for full with --budget: print the plan and stop"},
     "shard": {"type": _shard, "metavar": "I/N",
               "help": "for train: machine I of N on one WORK_DIR does its share of the jobs"},
     "executor": {"choices": ["local", "ray"], "default": "local",

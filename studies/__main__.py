@@ -9,12 +9,10 @@ gains.png.
 """
 
 import argparse
-import math
 import os
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,18 +37,14 @@ TEST_ROWS = 20
 """A study scores held-out folds; that a job also predicts test rows is the price of an ordinary job."""
 
 
-def run_study(
-    file: Path, version: Version = "full", folder: Path | None = None, options: Sequence[str] = (),
-    budget: float = math.inf,
-) -> str:  # fmt: skip
+def run_study(file: Path, version: Version = "full", folder: Path | None = None, options: Sequence[str] = ()) -> str:
     """Train what is not trained yet and write what was found; returns what to print.
 
     Args:
         folder: with data that may not be embedded.
         options: of `./run.sh train`, such as --workers and --executor.
-        budget: seconds from now; what cannot finish in them is left for a later run.
     """
-    study, deadline = load_study(file, version), time.monotonic() + budget
+    study = load_study(file, version)
     name = file.stem + ("" if version == "full" else f"_{version}")
     made: dict[str, Path] = {}
     for data, settings in study.data.items():
@@ -65,10 +59,8 @@ def run_study(
                   f"{settings.folder}/train.csv with --data.")  # fmt: skip
     if not made:
         raise DataError(f"The study {file.stem} needs the tables of at least one of its data; name them with --data.")
-    parts = [_trained(study, data, path, options, deadline) for data, path in made.items()]
+    parts = [_trained(study, data, path, options) for data, path in made.items()]
     found = tidy(parts, study)
-    if not len(found):
-        raise DataError("No job of the study is finished within the budget; run it again with more time.")
     table, products = gains(parts, found, study), Paths(f"study_{name}").root
     results, text = products / "results.csv", markdown(table, study)
     write_table(results, found)
@@ -80,14 +72,12 @@ def run_study(
     return said
 
 
-def _trained(study: Study, data: str, path: Path, options: Sequence[str], deadline: float) -> Part:
+def _trained(study: Study, data: str, path: Path, options: Sequence[str]) -> Part:
     """Train the folds that the study measures, by `./run.sh train`, and tell where the jobs lie."""
     folds: Sequence[int | None] = study.folds or [None]
     for fold in folds:
         call = [sys.executable, "-m", "models.jobs.train", "--prepare", str(path), *options]
         call += [] if fold is None else ["--fold", str(fold)]
-        if deadline < math.inf:
-            call += ["--budget", f"{max(1, int(deadline - time.monotonic()))}s"]
         if status := subprocess.run(call, check=False).returncode:
             sys.exit(status)
     config, paths = load_config(str(path)), Paths.of(str(path))
@@ -150,7 +140,7 @@ def main() -> None:
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--quick", action="store_const", const="quick", dest="version", help="minutes on 2 cores")
     sizes.add_argument("--short", action="store_const", const="short", dest="version", help="about an hour on 2 cores")
-    for name in ("workers", "budget", "executor", "ray-address", "retrain"):
+    for name in ("workers", "executor", "ray-address", "retrain"):
         parser.add_argument(f"--{name}", **command.SHARED[name])
     where = "folder with data that may not be embedded (default: $STUDY_DATA)"
     parser.add_argument("--data", type=Path, metavar="FOLDER", help=where, default=os.environ.get("STUDY_DATA") or None)
@@ -161,7 +151,7 @@ def main() -> None:
     options = {"workers": args.workers, "executor": args.executor, "ray-address": args.ray_address}
     given = [f"--{name}={value}" for name, value in options.items() if value is not None]
     given += ["--retrain"] * args.retrain
-    print(run_study(find_study(args.study), args.version or "full", args.data, given, args.budget or math.inf))
+    print(run_study(find_study(args.study), args.version or "full", args.data, given))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import json
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +33,6 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from competition import command
 from competition.config import validate
-from competition.durations import in_words
 from competition.errors import DataError
 from competition.files import digest, read_json, read_table, sha256_of, table_digest, write_json
 from competition.metrics import Metric
@@ -75,7 +74,6 @@ class Run:
 
     name: digest of the configuration, the tables and the keys of the jobs.
     made_from: digest of what else its products depend on: predictions, code, packages.
-    left_out: which stages and seeds of the YAML are not in `config` and `plan`, and why, a line each.
     """
 
     name: str
@@ -84,7 +82,6 @@ class Run:
     config: Config
     paths: Paths
     plan: Plan
-    left_out: tuple[str, ...] = ()
 
     @property
     def metric(self) -> Metric:
@@ -166,25 +163,18 @@ class Run:
         return dict(self.candidates[self.chosen]["weights"])
 
 
-def open_run(competition: str, seed: int | None = None, reuse: bool = False, budget: float | None = None) -> Run:
-    """The run as YAML, tables and jobs stand now; all of its jobs have to be finished. Reads digests, no predictions.
-
-    Args:
-        budget: seconds that training had; given, the run is that of a YAML without unfinished stages and seeds.
-    """
+def open_run(competition: str, seed: int | None = None, reuse: bool = False) -> Run:
+    """The run as YAML, tables and jobs stand now, all of its jobs finished. Reads digests, no predictions."""
     config = load_config(competition, seed)
     paths = Paths.of(competition)
     jobs = plan(config.competition, dict(config.stages), paths, reuse)
-    left_out: tuple[str, ...] = ()
-    if budget is not None:
-        config, jobs, left_out = _finished_seeds(config, jobs, budget)
     # Neither the places of files nor the answers are in a name: the content of files is in tables, jobs and user_code.
     settings = config.model_dump(exclude={"competition": {"answers", "kaggle"}, "folds": {"file"}})
     portable = {**relocated(settings, lambda path: path.name), "user_code": code_of_user(config)}
     name = digest({"config": portable, "tables": _tables(paths), "keys": jobs.keys}, 12)
     predictions = [_digests(job, jobs.test_key) for job in jobs.jobs]
     made_from = digest([[sha256_of(file) for file in CODE], _versions(), predictions])
-    return Run(name, made_from, paths.run(name), config, paths, jobs, left_out)
+    return Run(name, made_from, paths.run(name), config, paths, jobs)
 
 
 def latest_run(competition: str) -> Run:
@@ -242,33 +232,9 @@ def at_work(description: str | None, verb: str | None = None) -> Iterator[Run]:
     """The run that a command line names; holds the lock of its competition, and keeps sums on one thread: their order
     decides their last digits."""
     args = command.parser(description, verb).parse_args()
-    run = open_run(args.competition, args.seed, args.reuse, args.budget)
+    run = open_run(args.competition, args.seed, args.reuse)
     with command.locked(run.paths, wait=True), threadpool_limits(1):
         yield run
-
-
-def _finished_seeds(config: Config, jobs: Plan, budget: float) -> tuple[Config, Plan, tuple[str, ...]]:
-    """Configuration and jobs of the stages' seeds that have all their jobs, and a line for each other seed."""
-    stages, lines = dict[str, Any](), list[str]()
-    for name, stage in config.stages.items():
-        whole = []
-        for seed, done in jobs.done_by_seed(name).items():
-            if all(done):
-                whole.append(seed)
-                continue
-            which = f"{name}, seed {seed}" if len(stage.seeds) > 1 else name
-            found = f"{sum(done)} of {len(done)} jobs finished within the budget of {in_words(budget)}"
-            lines.append(f"{which}: {found}; left out")
-        if whole:
-            stages[name] = stage.model_copy(update={"seeds": [seed for seed in stage.seeds if seed in whole]})
-    if not stages:
-        raise DataError(
-            f"No stage has all jobs of a seed ({lines[0]}). Run again with a larger --budget or without one; finished "
-            "jobs are kept."
-        )
-    kept = [job for job in jobs.jobs if job.stage in stages and job.seed in stages[job.stage].seeds]
-    keys = {name: jobs.keys[name] for name in stages}
-    return config.model_copy(update={"stages": stages}), replace(jobs, jobs=kept, keys=keys), tuple(lines)
 
 
 def code_of_user(config: Config) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""The whole path as a user types it: `./run.sh smoke`, again, killed, within a budget, and on a new test table."""
+"""The whole path as a user types it: `./run.sh smoke`, again, killed, in a given time, and on a new test table."""
 
 from __future__ import annotations
 
@@ -87,22 +87,29 @@ def test_a_second_run_trains_nothing_and_changes_no_byte(smoke: Path) -> None:
     assert submission(smoke).read_bytes() == before
 
 
-def test_a_budget_leaves_a_stage_out_and_a_run_without_one_brings_it_back(
+def test_a_budget_is_planned_kept_and_ends_with_a_submission_that_a_repeat_gives_again(
     small: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    path, undisturbed = small
-    work = tmp_path / "copy"
-    shutil.copytree(undisturbed, work)
-    next(work.glob("smoke/models/gnn/*/seed_0/fold_1/report.json")).unlink()
-    said = run(work, "full", str(path), "--budget", "0.01").stdout
-    assert "stage gnn  seed 0  2 of 3 jobs finished within the budget of 0.01 s; 1 not started" in said
-    assert "gnn: 2 of 3 jobs finished within the budget of 0.01 s; left out" in said
-    assert submission(work).parent.name != submission(undisturbed).parent.name
-    cut = submission(work).read_bytes()
-    run(work, "predict", str(path), "--test", str(DATA / "test.csv"), "--out", "out.csv", cwd=tmp_path)
-    assert (tmp_path / "out.csv").read_bytes() == cut
-    run(work, "full", str(path))
-    assert submission(work).read_bytes() == submission(undisturbed).read_bytes() != cut
+    path, work = small[0], tmp_path / "work"
+    within = "full", str(path), "--budget", "75s", "--workers", "1"
+    said = run(work, *within, "--plan").stdout
+    assert "Plan for 1.25 min on 1 cores" in said
+    assert "gnn: " in said
+    assert not (work / "smoke" / "models").exists()
+    before = time.monotonic()
+    said = run(work, *within).stdout
+    assert time.monotonic() - before < 75
+    (final,) = work.glob("smoke/within/75s-*/smoke.yaml")
+    assert "epochs: 4" in final.read_text()
+    on_the_way = said.index("submission of lightgbm: ")
+    assert on_the_way < said.index("## Candidates") < said.index("Time of the workers: ")
+    first, jobs = submission(work).read_bytes(), list(work.rglob("models/**/report.json"))
+    run(work, *within)
+    assert submission(work).read_bytes() == first
+    assert list(work.rglob("models/**/report.json")) == jobs
+    run(work, "predict", str(final), "--test", str(DATA / "test.csv"), "--out", "out.csv", cwd=tmp_path)
+    assert (tmp_path / "out.csv").read_bytes() == first
+    assert "No stage fits into 5 s" in run(work, "full", str(path), "--budget", "5s", status=2).stderr
 
 
 def test_saved_weights_predict_the_test_table_and_new_rows_without_the_training_table(

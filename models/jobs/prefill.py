@@ -27,7 +27,7 @@ def cache_items(
         # Parts of all keys, not of the missing ones: so several processes on one folder have the same parts.
         for start in range(0, len(keys), cache.per_shard):
             if part := [key for key in keys[start : start + cache.per_shard] if key in missing]:
-                items.append(Item(fill, (cache, part), gpu=cache.gpu, group=group, alike=group))
+                items.append(Item(fill, (cache, part), gpu=cache.gpu, group=group))
         groups.add(group)
     return items, frozenset(groups)
 

@@ -1,8 +1,7 @@
-"""Train every job that is not finished: `./run.sh train [COMPETITION] [--stage S] [--fold K] [--budget T]`.
+"""Train every job that is not finished: `./run.sh train [COMPETITION] [--stage S] [--fold K]`.
 
-A job is one (stage, seed, fold), or a seed's refit on all rows, which starts when its folds are finished. Within a
-budget, stages start in the YAML's order; the first job of each shows how long the others take, and what cannot finish
-in time is not started. With --shard I/N, this machine has every N-th job, and other machines have the others.
+A job is one (stage, seed, fold), or a seed's refit on all rows, which starts when its folds are finished. With
+--shard I/N, this machine has every N-th job, and other machines have the others.
 
 Reads: prepared/train.parquet and test.parquet, folds/folds.csv.
 Writes: a folder per job: weights, out-of-fold and test predictions, and report.json last. Finished jobs are skipped.
@@ -17,7 +16,6 @@ import numpy as np
 
 from competition import command, prepare
 from competition.config import find_config, load_competition
-from competition.durations import in_words
 from competition.errors import DataError
 from competition.files import read_json, table_digest
 from competition.metrics import METRICS
@@ -44,67 +42,30 @@ SEEN_AFTER = 90
 def train(
     todo: Plan,
     n_workers: int | None,
-    budget: float | None = None,
     make_workers: Callable[[int | None], Workers] = Workers,
     shard: tuple[int, int] = (1, 1),
 ) -> None:
     """Train what is not finished and predict what has no prediction for this test table.
 
     Args:
-        budget: seconds from now; what cannot finish in them is left for a later run.
         make_workers: makes the workers, from their number.
         shard: which of how many machines on one folder this is.
     """
-    started, seconds, noted = time.monotonic(), dict[str, list[float]](), set[str]()
     for name in todo.stages:
-        done = [job for job in todo.of(name) if job.finished]
-        seconds[name] = [verify(job)["seconds"] for job in done]
-        if done:
+        if done := [job for job in todo.of(name) if job.finished]:
+            for job in done:
+                verify(job)
             mark = "; by other code, accepted with --reuse" if done[0].other_code else ""
             print(f"stage {name}  {len(done)} of {len(todo.of(name))} jobs are finished{mark}")
     unfinished = [job for job in todo.jobs if not job.has_predicted(todo.test_key)]
     if not unfinished:
         return
-    competition, paths = todo.competition, todo.paths
-    rows, test = read_rows(paths.train, competition, labelled=True), read_rows(paths.test, competition, labelled=False)
-    folds, metric, task = read_folds(paths.folds, rows.ids), metric_of(competition), task_of(competition)
-    if task.decides and task.has_probabilities:  # decisions are tuned by the blend, on all folds
-        metric, task = METRICS["log_loss"], replace(task, decides=False)
-
-    def say(job: Job) -> None:
-        """Stage, seed, fold, score on the held-out fold, seconds; after a stage's first fold, its notes."""
-        deadline = time.monotonic() + SEEN_AFTER
-        while not job.finished and time.monotonic() < deadline:  # by a machine of a cluster that shares a folder
-            time.sleep(1)
-        took = f"{read_json(job.folder / REPORT, 'seconds')['seconds']:.0f} s"
-        if job.fold == ALL:
-            print(f"stage {job.stage}  seed {job.seed}  refit on all rows  {took}")
-            return
-        held_out = rows.take(folds == job.fold)
-        y_pred = read_predictions(job.oof_file, held_out.ids, task.outputs)
-        score = metric(held_out.y, task.likeliest(y_pred) if task.decides else y_pred)
-        few = " (fewer than two labels)" if (np.isfinite(held_out.y).sum(axis=0) < 2).any() else ""
-        fold = f"fold {job.fold} of {todo.n_folds}"
-        print(f"stage {job.stage}  seed {job.seed}  {fold}  valid {metric.name} {score:.4f}{few}  {took}")
-        for note in read_notes(job.folder) if job.stage not in noted else []:
-            print(f"stage {job.stage}  {note}")
-        noted.add(job.stage)
-
+    rows = read_tables(todo)
     with make_workers(n_workers) as workers:
-        of_stages = _items(todo, unfinished, [rows, test], workers, shard, say)
-        if budget:
-            workers.deadline = started + budget
-            workers.seconds.update(seconds)
-        order = of_stages if budget else zip(*of_stages, strict=True)
-        left, ended = workers.run([item for kinds in order for items in kinds for item in items], "jobs")
-    if budget:
-        for name in dict.fromkeys(job.stage for job in unfinished):
-            for seed, finished in todo.done_by_seed(name).items():
-                of_all = f"{sum(finished)} of {len(finished)} jobs finished within the budget of {in_words(budget)}"
-                if not all(finished):
-                    why = workers.why_unfinished(left, ended, f"{name}, seed {seed}")
-                    print(f"stage {name}  seed {seed}  {of_all}; {why}")
-    elif left and shard[1] > 1:
+        of_stages = items_of(todo, unfinished, rows, workers, shard, Told(todo, rows[0]).of)
+        order = zip(*of_stages, strict=True)
+        left, _ = workers.run([item for kinds in order for items in kinds for item in items], "jobs")
+    if left and shard[1] > 1:
         print(f"{len(left)} jobs wait for jobs of other shards: train again when those are finished, or run full")
     elif left:
         needs = {
@@ -114,6 +75,41 @@ def train(
             f"{len(left)} jobs need finished jobs of {', '.join(sorted(needs))}; run ./run.sh train with --stage for "
             "these first, or without --stage and --fold."
         )
+
+
+def read_tables(todo: Plan) -> list[Rows]:
+    """The training and the test table."""
+    competition, paths = todo.competition, todo.paths
+    return [read_rows(paths.train, competition, labelled=True), read_rows(paths.test, competition, labelled=False)]
+
+
+class Told:
+    """Says what each trained job gave, a line each."""
+
+    def __init__(self, todo: Plan, rows: Rows) -> None:
+        self.rows, self.folds, self.n_folds = rows, read_folds(todo.paths.folds, rows.ids), todo.n_folds
+        self.metric, self.task, self.noted = metric_of(todo.competition), task_of(todo.competition), set[str]()
+        if self.task.decides and self.task.has_probabilities:  # decisions are tuned by the blend, on all folds
+            self.metric, self.task = METRICS["log_loss"], replace(self.task, decides=False)
+
+    def of(self, job: Job) -> None:
+        """Stage, seed, fold, score on the held-out fold, seconds; after a stage's first fold, its notes."""
+        deadline = time.monotonic() + SEEN_AFTER
+        while not job.finished and time.monotonic() < deadline:  # by a machine of a cluster that shares a folder
+            time.sleep(1)
+        took = f"{read_json(job.folder / REPORT, 'seconds')['seconds']:.0f} s"
+        if job.fold == ALL:
+            print(f"stage {job.stage}  seed {job.seed}  refit on all rows  {took}")
+            return
+        held_out, metric, task = self.rows.take(self.folds == job.fold), self.metric, self.task
+        y_pred = read_predictions(job.oof_file, held_out.ids, task.outputs)
+        score = metric(held_out.y, task.likeliest(y_pred) if task.decides else y_pred)
+        few = " (fewer than two labels)" if (np.isfinite(held_out.y).sum(axis=0) < 2).any() else ""
+        fold = f"fold {job.fold} of {self.n_folds}"
+        print(f"stage {job.stage}  seed {job.seed}  {fold}  valid {metric.name} {score:.4f}{few}  {took}")
+        for note in read_notes(job.folder) if job.stage not in self.noted else []:
+            print(f"stage {job.stage}  {note}")
+        self.noted.add(job.stage)
 
 
 def predict_jobs(todo: Plan, n_workers: int | None, make_workers: Callable[[int | None], Workers] = Workers) -> str:
@@ -133,21 +129,26 @@ def predict_jobs(todo: Plan, n_workers: int | None, make_workers: Callable[[int 
     if waiting:
         rows = read_rows(todo.paths.test, todo.competition, labelled=False)
         with make_workers(n_workers) as workers:
-            of_stages = _items(todo, waiting, [rows], workers)
+            of_stages = items_of(todo, waiting, [rows], workers)
             workers.run([item for kinds in of_stages for items in kinds for item in items], "predictions")
     return todo.test_key
 
 
-def _items(
+def items_of(
     todo: Plan,
     unfinished: list[Job],
     rows: list[Rows],
     workers: Workers,
     shard: tuple[int, int] = (1, 1),
     say: Callable[[Job], None] = print,
+    planned: set[tuple[str, str]] | None = None,
 ) -> list[tuple[list[Item], list[Item]]]:
-    """For each stage, in their order: parts of caches to fill, and jobs, which `say` is called with when trained."""
-    planned, found = set[tuple[str, str]](), []
+    """For each stage, in their order: parts of caches to fill, and jobs, which `say` is called with when trained.
+
+    Args:
+        planned: cache and key of all that items handed out before compute; what these compute is added.
+    """
+    planned, found = set() if planned is None else planned, []
     told = replace(todo, jobs=[])  # a worker needs no other job than its own
     for name in dict.fromkeys(job.stage for job in unfinished):
         stage, own = todo.stages[name], [job for job in unfinished if job.stage == name]
@@ -162,8 +163,7 @@ def _items(
                 (job, told, threads),
                 gpu,
                 threads,
-                group=f"{name}, seed {job.seed}",
-                alike=f"predictions of {name}" if job.finished else name,
+                group=name,
                 after=caches,
                 files=() if job.finished else tuple(need.test_file(todo.test_key) for need in job.needs),
                 done=None if job.finished else partial(say, job),
@@ -195,7 +195,7 @@ def main() -> None:
         if not args.reuse and not args.retrain:
             require_answer(todo)
         make_workers = workers_of(args.executor, args.ray_address)
-        train(todo, args.workers, args.budget, make_workers, shard)
+        train(todo, args.workers, make_workers, shard)
 
 
 if __name__ == "__main__":

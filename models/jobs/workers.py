@@ -18,12 +18,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Self
 
 from tqdm import tqdm
 
-from competition.durations import BAR, in_words
+from competition.durations import BAR
 from competition.errors import DataError
 from models.training.machine import usable_cores, usable_gpus
 
@@ -49,8 +48,7 @@ class Item:
 
     gpu: whether it takes a GPU for itself, where there is one.
     threads: cores that it computes on.
-    group: items that are of use together, or not at all: the jobs of a seed, the parts of a cache.
-    alike: items that take about as long as each other.
+    group: items whose seconds are added up, and that others may wait for: the jobs of a stage, the parts of a cache.
     after: groups that are finished before it starts.
     files: what is there before it starts.
     done: what is called in this process when it is finished.
@@ -61,7 +59,6 @@ class Item:
     gpu: bool = False
     threads: int = 1
     group: str = ""
-    alike: str = ""
     after: frozenset[str] = frozenset()
     files: tuple[Path, ...] = ()
     done: Callable[[], None] | None = None
@@ -75,14 +72,14 @@ class Workers:
 
     Attributes:
         running: items that workers have, with the time.monotonic() at which each was started.
-        seconds: what finished items are alike in -> the seconds that each took of its worker.
+        spent: group -> seconds that its items took of their workers.
         deadline: time.monotonic() at which running items are ended; no other `run` can follow.
         most_threads: cores that one item may use.
     """
 
     def __init__(self, n_workers: int | None = None) -> None:
         self.running: dict[Item, float] = {}
-        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.spent: dict[str, float] = defaultdict(float)
         self.deadline = math.inf
         self.gpus = usable_gpus()
         self.cores = self.most_threads = n_workers or max(usable_cores(), len(self.gpus))
@@ -136,18 +133,19 @@ class Workers:
         """Whether an item takes a GPU, since it asks for one and there are some."""
         return item.gpu and self.capacity()[1] > 0
 
-    def run(self, items: list[Item], noun: str) -> tuple[list[Item], list[Item]]:
+    def run(self, items: list[Item], noun: str, more: Callable[[], list[Item]] = list) -> tuple[list[Item], list[Item]]:
         """Run items as workers become free, with a bar of the time left on a terminal; `noun` says what they are.
 
-        Gives the items that could not start, and those that were ended at the deadline; raises what the first raises.
+        `more` is asked for further items when a core has nothing to do, until it gives none. Gives the items that could
+        not start, and those that were ended at the deadline; raises what the first raises.
         """
-        waiting, futures = list(items), dict[Future[float], Item]()
-        index = {item: i % len(self.shares) for i, item in enumerate(items)}
+        waiting, futures, index = list(items), dict[Future[float], Item](), dict[Item, int]()
         self.running.clear()
         with tqdm(total=len(items), desc=noun, disable=not sys.stderr.isatty(), bar_format=BAR, leave=False) as bar:
             while (left := self.deadline - time.monotonic()) > 0:
-                while item := self._choose(waiting):
+                while item := self._next(waiting, more):
                     waiting.remove(item)
+                    index[item] = len(index) % len(self.shares)
                     futures[self.start(item, index[item])] = item
                     self.running[item] = time.monotonic()
                 if not futures:
@@ -157,15 +155,24 @@ class Workers:
                     del self.running[item]
                     if error := future.exception():
                         raise self.meaning(error)
-                    self.seconds[item.alike].append(future.result())
+                    self.spent[item.group] += future.result()
                     if item.done:
                         with bar.external_write_mode():
                             item.done()
                             sys.stdout.flush()
-                bar.n = len(items) - len(waiting) - len(futures) + sum(self.shares[index[i]] for i in self.running)
+                bar.total = len(index) + len(waiting)
+                bar.n = len(index) - len(futures) + sum(self.shares[index[i]] for i in self.running)
                 bar.refresh()
         self.end()
         return waiting, list(futures.values())
+
+    def _next(self, waiting: list[Item], more: Callable[[], list[Item]]) -> Item | None:
+        """The first item that a free worker can take; where a core would stand idle, `more` adds to what waits."""
+        while not (item := next(self._ready(waiting), None)):
+            if sum(other.threads for other in self.running) >= self.capacity()[0] or not (found := more()):
+                return None
+            waiting += found
+        return item
 
     def _ready(self, waiting: list[Item]) -> Iterator[Item]:
         """Items that have what they need, and a core or GPU."""
@@ -177,52 +184,6 @@ class Workers:
             has_room = (item.threads <= free_cores or not self.running) and (free_gpus > 0 or not self.on_gpu(item))
             if has_room and not item.after & unfinished and all(file.exists() for file in item.files):
                 yield item
-
-    def _choose(self, waiting: list[Item]) -> Item | None:
-        """The item that a free worker takes: the first, and before a deadline the first whose group is known to fit.
-
-        The first of the items that are alike is started while any time is left, and its seconds predict the others.
-        """
-        ready = self._ready(waiting)
-        if self.deadline == math.inf:
-            return next(ready, None)
-        first_of_group: dict[str, Item] = {}
-        for item in ready:
-            first_of_group.setdefault(item.group, item)
-        measuring = {item.alike for item in self.running}
-        unknown = [item for item in first_of_group.values() if not self.seconds[item.alike]]
-        for item in first_of_group.values():
-            if (item.alike not in measuring) if item in unknown else self._fits(item, waiting):
-                return item
-        # Nothing more is known to fit. A worker that would stand idle goes ahead with what is being measured: five
-        # folds of one stage on five workers take the time of one fold.
-        return unknown[0] if unknown else None
-
-    def _fits(self, item: Item, waiting: list[Item]) -> bool:
-        """Whether all that waits of an item's group ends in time beside what is running on the same cores or GPUs."""
-        now, (cores, gpus) = time.monotonic(), self.capacity()
-        # A worker that measures may be free at any time. Taken as free now: a group that fits after all is not lost.
-        free_at = [
-            max(now, start + fmean(self.seconds[other.alike] or [0.0]))
-            for other, start in self.running.items()
-            if self.on_gpu(other) == self.on_gpu(item)
-        ]
-        free_at += [now] * (max(1, min(cores, gpus) if self.on_gpu(item) else cores // item.threads) - len(free_at))
-        ends = now
-        for _ in range(sum(other.group == item.group for other in waiting)):
-            free_at.sort()
-            free_at[0] = ends = free_at[0] + fmean(self.seconds[item.alike])
-        return ends <= self.deadline
-
-    def why_unfinished(self, waiting: list[Item], ended: list[Item], group: str) -> str:
-        """Why items of a group did not finish, in words; of all that were not started and that were ended."""
-        left, cut = ([item for item in items if item.group == group] for items in (waiting, ended))
-        said = [f"{len(cut)} cut off when it ended"] if cut else []
-        if left:
-            known = self.seconds[left[0].alike]
-            why = f"at about {in_words(fmean(known))} each they did not fit" if known else "no time was left"
-            said.append(f"{len(left)} not started: {why}")
-        return ", ".join(said)
 
 
 _shares: Any = None

@@ -175,7 +175,6 @@ def _stages(run: Run) -> list[Part]:
         Figure("Scores of the folds", embedded(figures.fold_scores(by_stage, run.metric.name))),
         f"fold_scores: mean +- standard deviation. weight: in {weighted}, which was chosen.",
         *([f"{unscored} training rows are in no held-out fold (fold -1): no score is about them."] if unscored else []),
-        *(f"{line}." for line in run.left_out),
         *(f"{mark}: {words}." for mark, words in MARKS.items() if mark in used),
         *notes,
     ]

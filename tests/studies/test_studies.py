@@ -136,7 +136,7 @@ def test_the_interval_of_five_differences_by_hand() -> None:
 
 def test_a_study_measures_every_cell_pairs_the_gains_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     file, work = written(tmp_path), tmp_path / "work"
-    said = run_study(file, options=["--workers", "1"], budget=3600)
+    said = run_study(file, options=["--workers", "1"])
     found = pd.read_csv(work / "study_moved" / "results.csv")
     assert list(found.columns[:8]) == ["data", "metric", "stage", "moved", "seed", "fold", "score", "seconds"]
     assert len(found.drop_duplicates(["moved", "seed", "fold"])) == len(found) == 2 * 2 * 3

@@ -202,25 +202,6 @@ def test_a_refitted_and_a_pseudo_labelled_stage_predict_new_rows_as_they_predict
     assert list(new.index) == list(rows["id"])
 
 
-def test_a_budget_leaves_out_unfinished_stages_and_seeds_and_the_run_is_that_of_a_yaml_without_them(
-    tmp_path: Path,
-) -> None:
-    stages = {"fair": {**TREES, "seeds": [3, 1, 2]}, "good": {**TREES, "final_fit": "refit"}, "poor": TREES}
-    whole = opened(tmp_path, 60, stages=stages)
-    for lost in (whole.plan.of("fair")[4], whole.plan.of("good")[-1]):
-        (lost.folder / "report.json").unlink()
-    whole.plan.of("poor")[0].test_file(whole.plan.test_key).unlink()
-    run, within = open_run(str(tmp_path / "mixed.yaml"), budget=7200), "finished within the budget of 2 h; left out"
-    assert run.left_out == (
-        f"fair, seed 2: 2 of 3 jobs {within}", f"good: 3 of 4 jobs {within}", f"poor: 2 of 3 jobs {within}",
-    )  # fmt: skip
-    blend(run)
-    assert list(run.stored["config"]["stages"]) == run.columns.names == ["fair"]
-    of_two_seeds = open_run(str(fake_competition(tmp_path, 60, stages={"fair": {**TREES, "seeds": [3, 1]}})))
-    assert (run.name, run.made_from) == (of_two_seeds.name, of_two_seeds.made_from)
-    assert whole.name != run.name
-
-
 # Files
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ class Listing(HereWorkers):
 
     items: list[Item] = []
 
-    def run(self, items: list[Item], noun: str) -> tuple[list[Item], list[Item]]:
+    def run(self, items: list[Item], noun: str, more: Callable[[], list[Item]] = list) -> tuple[list[Item], list[Item]]:
         self.items = items
         return [], []
 

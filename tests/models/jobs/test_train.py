@@ -1,6 +1,5 @@
-"""What is handed to workers: features before jobs, on all cores or the GPU, within a budget; lines for a person."""
+"""What is handed to workers: features before jobs, on all cores or the GPU; lines for a person."""
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from models.jobs.work import run_job
 from models.jobs.workers import Item
 from models.stage import write_notes
 from tests.conftest import mixed_tables
-from tests.models.jobs.common import GNN, TREES, Echo, HereWorkers, Listing, counted, plan_of, planned, trained
+from tests.models.jobs.common import GNN, TREES, Echo, HereWorkers, Listing, planned
 
 UNIMOL = {"kind": "unimol", "epochs": 1}
 
@@ -90,13 +89,12 @@ def test_each_shard_begins_with_another_part_of_the_molecules(tmp_path: Path, i:
     assert [len(item.arguments[1]) for item in workers.given(fill)] == sizes
 
 
-@pytest.mark.parametrize("budget", [None, 1000.0])
-def test_molecules_are_read_before_their_stage_and_in_a_budget_in_its_turn(tmp_path: Path, budget: Any) -> None:
+def test_molecules_are_read_before_all_jobs(tmp_path: Path) -> None:
     """And a stage on other inputs, later in the YAML, does not wait for them."""
     stages = {"conformers": UNIMOL, "trees": {**TREES, "features": ["maccs"]}}
-    items = listed(tmp_path, 1, 0, stages, {"budget": budget}).items
+    items = listed(tmp_path, 1, 0, stages).items
     called, trains = [item.function.__name__ for item in items], ["run_job"] * 3
-    assert called == (["fill", *trains] * 2 if budget else ["fill", "fill", *trains * 2])
+    assert called == ["fill", "fill", *trains * 2]
     jobs = [item for item in items if item.function == run_job]
     assert [items[0].group in item.after for item in jobs] == [True] * 3 + [False] * 3
 
@@ -157,19 +155,6 @@ def test_new_rows_are_predicted_by_finished_jobs_even_where_only_the_refit_is_as
     (refit,) = [job for job in todo.jobs if job.in_column]
     assert predict_jobs(replace(todo, jobs=[refit]), 1, HereWorkers) == todo.test_key
     assert [job.has_predicted(todo.test_key) for job in todo.jobs] == [False] * 3 + [True]
-
-
-def test_a_stage_that_does_not_fit_is_cut_and_a_later_run_goes_on_from_there(tmp_path: Path, capsys: Any) -> None:
-    todo, before = plan_of(counted(tmp_path, seconds=6.0, seeds=1)), time.monotonic()
-    train(todo, 1, budget=12)
-    assert time.monotonic() - before < 12 * 1.05 + 5
-    n_done = sum(job.finished for job in todo.jobs)
-    assert n_done < 3
-    last = capsys.readouterr().out.splitlines()[-2:]
-    said = [f"stage a  seed 0  {n} of 3 jobs finished within the budget of 12 s; " for n in (n_done, n_done - 1)]
-    assert last[0].startswith(tuple(said))  # one less: a job that was published while its worker was ended
-    assert last[1].startswith("stage b  seed 0  0 of 3 jobs finished within the budget of 12 s; ")
-    assert trained(tmp_path).total() <= n_done + 1  # none that was known not to fit
 
 
 def test_a_shard_leaves_a_refit_whose_folds_another_shard_has_and_says_so(tmp_path: Path, capsys: Any) -> None:

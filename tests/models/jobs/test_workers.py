@@ -1,4 +1,4 @@
-"""Workers: who gets which core and GPU, what fits into a budget, and that none outlives the process that started it."""
+"""Workers: who gets which core and GPU, and that none outlives the process that started it."""
 
 import os
 import signal
@@ -6,8 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -151,78 +150,17 @@ def test_workers_end_when_their_parent_does(tmp_path: Path, send: Callable[[int,
         time.sleep(0.05)
 
 
-def items(group: str, n: int, alike: str = "", **settings: object) -> list[Item]:
-    return [Item(print, (), group=group, alike=alike or group, **settings) for _ in range(n)]  # type: ignore[arg-type]
+def test_more_is_asked_for_when_a_core_is_idle_until_there_is_none(tmp_path: Path) -> None:
+    left, asked = [[Item(print, (), threads=2)], [Item(print, ()), Item(print, ())]], []
 
+    def more() -> list[Item]:
+        asked.append(len(workers.running))
+        return left.pop(0) if left else []
 
-def started(
-    waiting: list[Item], n_workers: int, now: float, deadline: float, gpus: int = 0,
-    running: Iterable[Item] = (), since: float = 0.0, **seconds: list[float],
-) -> str | None:  # fmt: skip
-    """Name of the group that may start at a moment, by what runs since when, and what items took."""
-    workers = HereWorkers(n_workers, gpus)
-    workers.running, workers.seconds = dict.fromkeys(running, since), defaultdict(list, seconds)
-    workers.deadline = deadline
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(workers_module.time, "monotonic", lambda: now)
-        item = workers._choose(waiting)
-    return item and item.group
-
-
-def test_the_rest_of_a_stage_starts_only_if_all_of_it_ends_in_time() -> None:
-    four = items("a", 4)
-    assert started(four, 1, now=99.9, deadline=100) == "a"  # the first shows how long the others take
-    assert started(four, 1, now=60, deadline=100, a=[10]) == "a"
-    assert started(four, 1, now=60.1, deadline=100, a=[10]) is None
-    assert started(four, 2, now=80, deadline=100, a=[10]) == "a"
-    assert started(items("a", 5), 2, now=80, deadline=100, a=[10]) is None  # three rounds, the last with one item
-    assert started(four, 1, now=60, deadline=100, a=[5, 15]) == "a"  # their mean predicts the others
-    assert started(four, 1, now=61, deadline=100, a=[5, 15]) is None
-
-
-@pytest.mark.parametrize(("deadline", "expected"), [(126, "a"), (125, None)])
-def test_a_running_job_keeps_its_worker_as_long_as_it_is_expected_to(deadline: float, expected: str | None) -> None:
-    """One of three workers has run for 4 of 10 s: six more end after 10, 10, 16, 20, 20 and 26 s."""
-    running = items("a", 1)
-    assert started(items("a", 6), 3, now=100, deadline=deadline, running=running, since=96, a=[10]) == expected
-
-
-@pytest.mark.parametrize(("gpus", "deadline", "expected"), [(1, 30, "a"), (1, 29, None), (0, 10, "a")])
-def test_a_gpu_is_reckoned_apart_from_the_cores(gpus: int, deadline: float, expected: str | None) -> None:
-    """Three networks one after another on the one GPU take 30 s, whatever the cores do; on cores alone, 10 s."""
-    networks, trees = items("a", 3, gpu=True), items("b", 1)
-    assert started(networks, 16, now=0, deadline=deadline, gpus=gpus, running=trees, a=[10], b=[999]) == expected
-
-
-def test_stages_start_in_their_order_and_one_that_does_not_fit_leaves_its_time_to_the_next() -> None:
-    both = [*items("a", 4), *items("b", 4)]
-    assert started(both, 1, now=0, deadline=100, a=[10]) == "a"
-    assert started(both, 1, now=0, deadline=100, a=[30]) == "b"
-    assert started(both, 1, now=0, deadline=100, a=[30], b=[9]) == "b"
-    assert started(both, 1, now=0, deadline=100, a=[30], b=[30]) is None
-
-
-def test_workers_that_are_free_while_a_stage_is_measured_take_later_work_first() -> None:
-    a, b, c = items("a", 3), items("b", 3), items("c", 5)
-    assert started([*a, *b, *c], 2, now=1, deadline=100, running=items("a", 1), b=[5]) == "b"
-    assert started([*a, *c], 2, now=1, deadline=100, running=items("a", 1)) == "c"
-    assert started([*a, *b], 2, now=1, deadline=100, running=items("a", 1), b=[500]) == "a"
-
-
-def test_a_seed_that_fits_is_not_lost_with_one_that_does_not_and_all_seeds_are_measured_by_one_job() -> None:
-    first, second, b = items("a 0", 4, "a"), items("a 1", 5, "a"), items("b", 5)
-    assert started([*first, *second, *b], 2, now=1, deadline=100, running=items("a 0", 1, "a")) == "b"
-    assert started([*first, *second], 1, now=0, deadline=100, a=[10]) == "a 0"
-    assert started([*second, *b], 1, now=1, deadline=50, a=[10]) == "b"
-
-
-def test_what_was_cut_is_said_with_its_reason() -> None:
-    workers = HereWorkers()
-    workers.seconds["a"] = [90.0]
-    why = workers.why_unfinished
-    assert why(items("a", 3), [], "a") == "3 not started: at about 1.5 min each they did not fit"
-    assert why(items("b", 5), items("b", 2), "b") == "2 cut off when it ended, 5 not started: no time was left"
-    assert why(items("a", 3), [], "b") == ""
+    workers = HereWorkers(2)
+    assert workers.run([Item(print, ())], "items", more) == ([], [])
+    assert (left, asked[0]) == ([], 1)  # one of two cores was idle
+    assert workers.spent == {"": 4.0}
 
 
 def test_running_items_are_ended_at_the_deadline() -> None:

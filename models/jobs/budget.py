@@ -1,0 +1,244 @@
+"""What to train in a given time: which stages, how many epochs, how many seeds, so that what starts also finishes.
+
+Small versions of all stages come before full versions of a few, and these before more seeds: a blend gains most from
+another kind of model, then from a better one, then from the same again. The order of worth is the YAML's.
+"""
+
+import heapq
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from competition.durations import in_words
+from competition.files import digest, read_json
+from models.config import TreesStage
+from models.jobs.measure import Cost, measure
+from models.jobs.plan import REPORT, Job, Plan
+from models.jobs.train import Told, items_of, read_tables
+from models.jobs.workers import Item, Workers
+from models.settings import NeuralStage
+
+SMALLEST = 0.3
+"""Of the YAML's epochs, in the smallest version of a stage that is worth its time."""
+SHARES = (SMALLEST, 0.4, 0.55, 0.7, 0.85, 1.0)
+MOST_SEEDS = 5
+SLOWER, ENOUGH = 1.15, 2.0
+"""What jobs take over their costs, and how many seconds of finished jobs count as much as that."""
+
+Stages = dict[str, Any]
+
+
+def uses_gpu(stage: Any) -> bool:
+    """Whether its jobs take a GPU for themselves, where there is one."""
+    return bool(getattr(stage, "gpu", isinstance(stage, NeuralStage)))
+
+
+def version(stage: Any, share: float = SMALLEST) -> Any:
+    """One seed of a stage with a share of its epochs, where it has some."""
+    epochs = {"epochs": max(1, round(share * stage.epochs))} if isinstance(stage, NeuralStage) else {}
+    return stage.model_copy(update={"seeds": stage.seeds[:1], **epochs})
+
+
+def with_all_seeds(stages: Stages) -> Stages:
+    """Stages with the seeds that a budget may train: of those that know chance MOST_SEEDS, the YAML's first.
+
+    Without those that learn from test rows: their labels change with each seed of others.
+    """
+
+    def seeds(stage: Any) -> list[int]:
+        own, knows_chance = list(stage.seeds), isinstance(stage, NeuralStage | TreesStage)
+        more = (seed for seed in range(MOST_SEEDS) if knows_chance and seed not in own)
+        return (own + list(more))[: max(MOST_SEEDS, len(own))]
+
+    kept = {name: stage for name, stage in stages.items() if stage.pseudo_labels is None}
+    return {name: stage.model_copy(update={"seeds": seeds(stage)}) for name, stage in kept.items()}
+
+
+class Planner:
+    """How long stages take on a machine, and which of them fit into a time.
+
+    costs: of each stage.
+    n_folds: jobs of each seed.
+    cores, gpus: of the machine.
+    filled: names of the caches that are filled, or being filled.
+    """
+
+    def __init__(self, costs: dict[str, Cost], n_folds: int, cores: int, gpus: int) -> None:
+        self.costs, self.n_folds, self.cores, self.gpus = costs, n_folds, cores, gpus
+        self.filled: set[str] = set()
+        self.took: dict[str, list[tuple[float, float]]] = {}  # seconds of jobs, and as they were expected
+
+    def learn(self, name: str, stage: Any, seconds: float) -> None:
+        """What a job of a stage took."""
+        of_stage = self.took.setdefault(name, [])
+        of_stage.append((seconds, self.costs[name].of(stage)))
+
+    def of_job(self, name: str, stage: Any) -> float:
+        """Seconds of a job, by its cost and by what jobs of its stage took, or all jobs where none of it has ended."""
+        known = self.took.get(name) or [pair for of_stage in self.took.values() for pair in of_stage]
+        took, expected = map(sum, zip((ENOUGH * SLOWER, ENOUGH), *known, strict=True))
+        return self.costs[name].of(stage) * took / expected
+
+    def seconds(self, stages: Stages, before: Iterable[tuple[Any, float]] = ()) -> float:
+        """Until the last job ends, each taken by the worker that is free first.
+
+        Args:
+            before: stage and remaining seconds of each job that is not finished yet.
+        """
+        caches = {name: seconds for stage in stages for name, seconds in self.costs[stage].caches.items()}
+        filling = sum(seconds for name, seconds in caches.items() if name not in self.filled) / self.cores
+        pools = {False: [0.0] * self.cores, True: [0.0] * self.gpus}
+        jobs = [*before]
+        for name, stage in stages.items():
+            n_jobs = (self.n_folds + (stage.final_fit != "folds")) * len(stage.seeds)
+            jobs += [(stage, self.of_job(name, stage))] * n_jobs
+        for stage, seconds in jobs:
+            pool = pools[self.gpus > 0 and uses_gpu(stage)]
+            heapq.heapreplace(pool, pool[0] + seconds)
+        return SLOWER * filling + max(max(pool, default=0.0) for pool in pools.values())
+
+    def decide(self, stages: Stages, seconds: float, before: Iterable[tuple[Any, float]] = ()) -> Stages:
+        """The stages that fit, with their epochs and seeds, in the order of the YAML; `stages` have all of both."""
+        found, before = dict[str, Any](), [*before]
+
+        def take(more: Stages) -> None:
+            nonlocal found
+            if self.seconds(more, before) <= seconds:
+                found = more
+
+        for name, stage in stages.items():
+            take({**found, name: version(stage)})
+        for share in SHARES:  # all grow together, and then those of most worth
+            take({name: version(stages[name], share) for name in found})
+        for name in found:
+            take({**found, name: version(stages[name], 1.0)})
+        for n_seeds in range(2, MOST_SEEDS + 1):
+            for name in found:
+                if len(stages[name].seeds) >= n_seeds:
+                    take({**found, name: found[name].model_copy(update={"seeds": stages[name].seeds[:n_seeds]})})
+        return found
+
+    def described(self, chosen: Stages, stages: Stages) -> Iterator[str]:
+        """A plan, a line for each stage of the YAML."""
+        for name, stage in stages.items():
+            own = chosen.get(name, version(stage))
+            epochs = f"{own.epochs} of {stage.epochs} epochs, " if isinstance(stage, NeuralStage) else ""
+            seeds = f"{len(own.seeds)} seed{'s' * (len(own.seeds) > 1)}"
+            said = f"{epochs}{seeds}, about {in_words(max(1.0, self.seconds({name: own})))}"
+            yield f"  {name}: {said}" if name in chosen else f"  {name}: left out, does not fit with {said}"
+
+
+def measured(todo: Plan, workers: Workers, folder: Path) -> dict[str, Cost]:
+    """What each stage costs: as `folder` keeps it, or measured now, all side by side."""
+    files = {name: folder / f"{name}-{digest([todo.keys[name], todo.test_key], 12)}.json" for name in todo.stages}
+    told = replace(todo, jobs=[])
+    lacking = [name for name, stage in todo.stages.items() if stage.kind != "file" and not files[name].exists()]
+    items = [Item(measure, (told, name, files[name]), uses_gpu(todo.stages[name]), group="probes") for name in lacking]
+    workers.run(items, "probes")
+    return {name: Cost(**read_json(file)) if file.exists() else Cost() for name, file in files.items()}
+
+
+class Within:
+    """Trains what fits until a deadline, one seed of a stage after the other; each is decided when a worker is free.
+
+    Args:
+        stages: with all their epochs and seeds.
+        begun: those of an earlier process, whose epochs and seeds stay.
+        plan_of: makes the jobs of some stages.
+        deadline: time.monotonic() at which training ends.
+        begins: called with all stages that have begun each time another has.
+        ends: called with all that is finished each time a seed of a stage is.
+    """
+
+    def __init__(
+        self, stages: Stages, begun: Stages, plan_of: Callable[[Stages], Plan], planner: Planner, workers: Workers,
+        deadline: float, begins: Callable[[Stages], object], ends: Callable[[Stages], object],
+    ) -> None:  # fmt: skip
+        self.stages, self.plan_of, self.planner, self.workers = stages, plan_of, planner, workers
+        self.deadline, self.begins, self.ends = deadline, begins, ends
+        self.begun: Stages = {}
+        self.jobs: dict[tuple[str, int], list[Job]] = {}
+        self.planned: set[tuple[str, str]] = set()
+        self.again = [(name, stage, seed) for name, stage in begun.items() for seed in stage.seeds]
+        self.todo = plan_of(stages)
+        self.rows = read_tables(self.todo)
+        self.told = Told(self.todo, self.rows[0])
+
+    def train(self) -> None:
+        """Until nothing more fits, or the deadline."""
+        self.workers.deadline = self.deadline
+        self.workers.run([], "jobs", self._more)
+
+    def end_at(self, deadline: float) -> None:
+        """End earlier, where more time is needed behind the training."""
+        self.deadline = self.workers.deadline = min(self.deadline, deadline)
+
+    @property
+    def finished(self) -> Stages:
+        """The stages with the seeds of which all jobs are finished."""
+        whole = [key for key, jobs in self.jobs.items() if all(job.has_predicted(self.todo.test_key) for job in jobs)]
+        seeds = {name: [seed for seed in stage.seeds if (name, seed) in whole] for name, stage in self.begun.items()}
+        return {name: self.begun[name].model_copy(update={"seeds": own}) for name, own in seeds.items() if own}
+
+    def _more(self) -> list[Item]:
+        """The jobs of the next seed of a stage; none when nothing fits."""
+        while following := self._next():
+            if items := self._begin(*following):
+                return items
+        return []
+
+    def _next(self) -> tuple[str, Any, int] | None:
+        """Which stage in which version, and which seed of it."""
+        if self.again:
+            return self.again.pop(0)
+        seconds, before = self.deadline - time.monotonic(), self._before()
+        if new := {name: stage for name, stage in self.stages.items() if name not in self.begun}:
+            for name, stage in self.planner.decide(new, seconds, before).items():
+                return name, stage, stage.seeds[0]
+        for n in range(MOST_SEEDS):
+            for name, stage in self.begun.items():
+                seed = [*self.stages[name].seeds, *[None] * MOST_SEEDS][n]
+                if seed is not None and (name, seed) not in self.jobs:
+                    one = {name: stage.model_copy(update={"seeds": [seed]})}
+                    if self.planner.seconds(one, before) <= seconds:
+                        return name, stage, seed
+        return None
+
+    def _before(self) -> list[tuple[Any, float]]:
+        """Stage and remaining seconds of the jobs that have begun and are not finished."""
+        now = time.monotonic()
+        since = {
+            item.arguments[0].name: at
+            for item, at in self.workers.running.items()
+            if isinstance(item.arguments[0], Job)
+        }
+        found = []
+        for job in (job for jobs in self.jobs.values() for job in jobs if not job.finished):
+            stage = self.begun[job.stage]
+            found.append((stage, max(0.0, self.planner.of_job(job.stage, stage) - now + since.get(job.name, now))))
+        return found
+
+    def _begin(self, name: str, stage: Any, seed: int) -> list[Item]:
+        """Its items; none where all of its jobs are finished already."""
+        earlier = self.begun[name].seeds if name in self.begun else []
+        self.begun[name] = stage.model_copy(update={"seeds": [*earlier, seed]})
+        self.begins(self.begun)
+        self.planner.filled.update(self.planner.costs[name].caches)
+        todo = self.plan_of({name: self.begun[name].model_copy(update={"seeds": [seed]})})
+        self.jobs[name, seed] = todo.jobs
+        unfinished = [job for job in todo.jobs if not job.has_predicted(todo.test_key)]
+        if not unfinished:
+            self.ends(self.finished)
+        said = partial(self._ended, name, seed)
+        of_stages = items_of(todo, unfinished, self.rows, self.workers, say=said, planned=self.planned)
+        return [item for kinds in of_stages for items in kinds for item in items]
+
+    def _ended(self, name: str, seed: int, job: Job) -> None:
+        """Tell what a job gave, and what jobs take; where it was the last of its seed, that is finished."""
+        self.told.of(job)
+        self.planner.learn(job.stage, self.begun[job.stage], read_json(job.folder / REPORT, "seconds")["seconds"])
+        if all(other.has_predicted(self.todo.test_key) for other in self.jobs[name, seed]):
+            self.ends(self.finished)

@@ -1,0 +1,108 @@
+"""What the jobs of a stage will take, from parts of their rows: each is twice the one before, for some seconds."""
+
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field, replace
+from math import ceil, log2
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from competition.errors import UserError
+from competition.files import write_json
+from competition.tables import Rows, read_rows
+from folds.table import read_folds, time_ordered
+from models.jobs.plan import Plan
+from models.jobs.work import context_of, training_rows
+from models.registry import build_stage, shared_caches
+from models.settings import NeuralStage
+
+FEWEST = 32
+"""Rows of the first part."""
+LONGEST = 4.0
+"""Seconds after which no larger part is begun; what it computes for the caches counts, and stays there."""
+STEEPEST = 3.0
+"""Most power of the rows that seconds grow with, as those of a Gaussian process."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of one worker.
+
+    job: of each job; epoch: of each of its epochs.
+    caches: of all that the stage lacks, once; name of a cache's folder -> seconds.
+    """
+
+    job: float = 0.0
+    epoch: float = 0.0
+    caches: dict[str, float] = field(default_factory=dict)
+
+    def of(self, stage: Any) -> float:
+        """Seconds of one job with the epochs of these settings."""
+        return self.job + self.epoch * getattr(stage, "epochs", 0)
+
+
+def measure(todo: Plan, name: str, file: Path) -> None:
+    """In a worker: fit parts of the first fold's training rows, predict as many others as a job does; writes the cost.
+
+    Networks are measured by one epoch, whose time grows with the rows; the rest is the job's. Of other stages the two
+    largest parts give the power that their time grows with.
+    """
+    competition, paths, stage = todo.competition, todo.paths, todo.stages[name]
+    rows, test = read_rows(paths.train, competition, labelled=True), read_rows(paths.test, competition, labelled=False)
+    folds = read_folds(paths.folds, rows.ids)
+    trains = np.flatnonzero(training_rows(rows, folds, 0, stage.extra_rows, time_ordered(paths.folds_report)))
+    order, share = np.random.default_rng(0).permutation(trains), (np.sum(folds == 0) + len(test)) / len(trains)
+    by_epochs = isinstance(stage, NeuralStage)
+    one_epoch = stage.model_copy(update={"epochs": 1}) if by_epochs else stage
+    context = replace(context_of(competition, paths, 0, rows), predicts_held_out=True)
+    cached, spent, found = dict[str, list[float]](), 0.0, list[tuple[int, float, float]]()
+    sizes = [min(FEWEST * 2**i, len(trains)) for i in range(ceil(log2(max(2, len(trains) / FEWEST))) + 1)]
+    for n in (sizes[0], *sizes, len(trains), len(trains)):
+        train, others = rows.take(order[:n]), rows.take(order[: max(1, round(share * n))])
+        for cache, keys in shared_caches(one_epoch, context, [train, others]):
+            if missing := cache.missing(keys):
+                before = time.monotonic()
+                cache.compute_shard(missing)
+                cached.setdefault(cache.folder.name, []).append((time.monotonic() - before) / len(missing))
+                spent += time.monotonic() - before
+        try:
+            found.append((n, *_seconds(one_epoch, context, train, others)))
+        except UserError:  # a part may lack a class, or all labels of a target
+            if n == len(trains):
+                raise
+            continue
+        if len(found) == 1:  # with imports in it
+            continue
+        spent += sum(found[-1][1:])
+        if len(found) > 2 and (n == len(trains) or spent + 2 * sum(found[-1][1:]) > LONGEST):
+            break
+    caches = {
+        cache.folder.name: cached[cache.folder.name][-1] * len(cache.missing(keys))
+        for cache, keys in shared_caches(stage, context, [rows, test])
+        if cache.folder.name in cached
+    }
+    write_json(file, asdict(_cost(found[-2:], len(trains), caches, by_epochs)))
+
+
+def _seconds(stage: Any, context: Any, train: Rows, others: Rows) -> tuple[float, float]:
+    """To fit and to predict."""
+    valid, started = others if getattr(stage, "reads_held_out", False) else None, time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        build_stage(stage, context).fit(train, valid, Path(folder))
+        fitted = time.monotonic()
+        build_stage(stage, context).predict(others, Path(folder))
+    return fitted - started, time.monotonic() - fitted
+
+
+def _cost(found: list[tuple[int, float, float]], n_rows: int, caches: dict[str, float], by_epochs: bool) -> Cost:
+    """From rows, seconds of fitting and of predicting of two parts."""
+    (few, few_fit, few_predict), (many, many_fit, many_predict) = found
+    if by_epochs:
+        row = max(0.0, many_fit - few_fit) / (many - few) if many > few else many_fit / many
+        return Cost(max(0.0, many_fit - row * many) + many_predict * n_rows / many, row * n_rows, caches)
+    power = 1.0
+    if many > few:
+        power = log2((many_fit + many_predict) / (few_fit + few_predict)) / log2(many / few)
+    return Cost((many_fit + many_predict) * (n_rows / many) ** min(STEEPEST, max(1.0, power)), 0.0, caches)

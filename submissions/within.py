@@ -1,0 +1,182 @@
+"""Everything in a given time: `./run.sh full [COMPETITION] --budget 2h`, or what would be trained, with --plan.
+
+The time counts from the start of the command to the files. Each stage is measured for some seconds; the plan has small
+versions of all stages before full versions of a few; a submission is written when the first stage has finished, and
+again as others do. The same command again goes on with the same plan, or gives the same files.
+
+Writes: measured/ (what each stage costs) and, below within/<time>-<digest>/, plan.txt and three YAMLs of the
+competition: begun/NAME.yaml with the epochs and seeds that have begun, so_far/NAME.yaml of the latest submission on
+the way, and NAME.yaml of the last one, which every verb takes like another.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from competition import command
+from competition.durations import in_words
+from competition.errors import ConfigError, DataError
+from competition.files import digest, sha256_of, write_atomically
+from competition.paths import Paths, shown
+from models.config import load_stages
+from models.jobs.budget import Planner, Stages, Within, measured, with_all_seeds
+from models.jobs.plan import Plan, plan, require_answer
+from models.jobs.ray_workers import workers_of
+from models.jobs.resume import resume
+from models.jobs.workers import Workers
+from submissions.config import Config, load_config
+from submissions.run import SUBMISSION_FILE, latest_run
+
+SUBMIT = ["submissions.blend.__main__", "submissions.stack", "submissions.write"]
+REPORT = "submissions.report.__main__"
+RESERVE = (10.0, 0.04)
+"""Seconds, and share of the time, that are kept for blend, stack, files and report."""
+SHARE_ON_THE_WAY = 0.1
+"""Most of the time that submissions on the way take."""
+COUNTS = 0.02
+"""Weight in the submission from which the time of a column is said to be well spent."""
+
+
+class Timed:
+    """One command with a budget: its time, its folder, and the submissions that it writes.
+
+    end: time.monotonic() at which all has ended.
+    """
+
+    def __init__(self, config: Config, paths: Paths, folder: Path, budget: float, end: float) -> None:
+        self.config, self.paths, self.folder, self.budget, self.end = config, paths, folder, budget, end
+        self.took, self.last = 0.0, time.monotonic()
+        self.thread = threading.Thread()
+        self.process: subprocess.Popen[str] | None = None
+        self.within: Within | None = None
+        self.submitted: list[str] = []
+        self.timer = threading.Timer(max(0.0, end - time.monotonic() - 0.5), self.over)
+        self.timer.daemon = True
+        self.timer.start()
+
+    def write(self, part: str, stages: Stages) -> Path:
+        """A YAML of the competition with these stages."""
+        document = self.config.model_dump(mode="json", exclude_unset=True, exclude={"stages"})
+        document["stages"] = {name: stage.model_dump(mode="json", exclude_unset=True) for name, stage in stages.items()}
+        file = self.folder / part / f"{self.paths.name}.yaml"
+        write_atomically(file, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+        return file
+
+    def on_the_way(self, stages: Stages) -> None:
+        """Write a submission of what is finished, unless one is being written or was just now."""
+        if not self.thread.is_alive() and time.monotonic() - self.last >= self.took / SHARE_ON_THE_WAY:
+            file = self.write("so_far", stages)
+            self.thread = threading.Thread(target=self._submit, args=(file, list(stages)), daemon=True)
+            self.thread.start()
+
+    def _submit(self, file: Path, names: list[str]) -> None:
+        started = time.monotonic()
+        status, said = self.run(SUBMIT, file, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.last, self.took = time.monotonic(), time.monotonic() - started
+        if status:
+            print(f"no submission of {', '.join(names)} yet:\n{said}", flush=True)
+            return
+        self.submitted = names
+        print(f"submission of {', '.join(names)}: {shown(self.latest())}", flush=True)
+        if self.within:
+            self.within.end_at(self.end - RESERVE[0] - 2 * self.took)
+
+    def run(self, steps: list[str], file: Path, **how: Any) -> tuple[int, str]:
+        """Run steps on a YAML in a process of their own; gives its status and what it printed."""
+        call = [sys.executable, "-m", "competition.steps", *steps, "--", str(file)]
+        self.process = subprocess.Popen(call, text=True, **how)
+        said, _ = self.process.communicate()
+        return self.process.returncode, said or ""
+
+    def latest(self) -> Path:
+        """The submission that was written last."""
+        return self.paths.run(self.paths.latest_run.read_text(encoding="utf-8").strip()) / SUBMISSION_FILE
+
+    def over(self) -> None:
+        """End the command, since its time is over, with the submission that there is; workers end with this process."""
+        if self.process:
+            self.process.kill()
+        said = f"The budget of {in_words(self.budget)} is over"
+        if self.submitted:
+            print(f"{said}; the submission of {', '.join(self.submitted)} stands: {shown(self.latest())}", flush=True)
+            os._exit(0)
+        print(f"DataError: {said}, and no stage has finished. Finished jobs are kept.", file=sys.stderr, flush=True)
+        os._exit(2)
+
+
+def spent(timed: Timed, workers: Workers, seconds: float) -> str:
+    """How the seconds of the workers were spent, of a command that took `seconds`."""
+    total, weights = seconds * workers.capacity()[0], latest_run(timed.paths.name).weights
+    used = {column.partition(":")[0] for of in weights.values() for column, w in of.items() if abs(w) >= COUNTS}
+    others = set(timed.config.stages) - used
+    parts = {"other columns": sum(workers.spent[name] for name in others), "probes": workers.spent["probes"]}
+    well = sum(workers.spent.values()) - sum(parts.values())
+    parts = {f"columns with a weight of at least {COUNTS}, and caches": well, **parts}
+    parts["idle, blends and what was cut off"] = max(0.0, total - sum(parts.values()))
+    return "Time of the workers: " + ", ".join(f"{value / total:.0%} {name}" for name, value in parts.items()) + "."
+
+
+def main() -> None:
+    """Command line."""
+    args = command.parser(__doc__, "full").parse_args()
+    if args.budget is None:
+        raise ConfigError("--plan is of a time; add --budget, such as --budget 30m.")
+    began = time.monotonic() - (time.time() - float(os.environ.get("RUN_STARTED") or time.time()))
+    config, paths = load_config(args.competition, args.seed), Paths.of(args.competition)
+    stages = with_all_seeds(dict(config.stages))
+    if not stages:
+        raise ConfigError("--budget plans stages without pseudo_labels, and here each has some. Run it without.")
+    made_of = [config.model_dump(mode="json"), args.workers, *map(sha256_of, (paths.train, paths.test, paths.folds))]
+    folder = paths.root / "within" / f"{args.budget:.0f}s-{digest(made_of, 8)}"
+    timed = Timed(config, paths, folder, args.budget, began + args.budget)
+    deadline = timed.end - RESERVE[0] - RESERVE[1] * args.budget
+    ended, final = folder / "ended", folder / f"{paths.name}.yaml"
+    with command.training(paths), workers_of(args.executor, args.ray_address)(args.workers) as workers:
+        if args.earlier:
+            resume(args.earlier, paths)
+
+        def plan_of(found: Stages) -> Plan:
+            return plan(config.competition, found, paths, args.reuse)
+
+        if not (ended.exists() and all(job.finished for job in plan_of(load_stages(str(final))).jobs)):
+            todo = plan_of(stages)
+            if not args.reuse and not args.retrain:
+                require_answer(todo)
+            planner = Planner(measured(todo, workers, paths.root / "measured"), todo.n_folds, *workers.capacity())
+            begun = folder / "begun" / final.name
+            earlier = load_stages(str(begun)) if begun.exists() else {}
+            chosen = planner.decide(stages, deadline - time.monotonic())
+            said = "\n".join(planner.described({**chosen, **earlier}, dict(config.stages)))
+            if not chosen and not earlier:
+                raise DataError(f"No stage fits into {in_words(args.budget)}; give it more time:\n{said}")
+            said = f"Plan for {in_words(args.budget)} on {workers.cores} cores and {len(workers.gpus)} GPUs:\n{said}"
+            print(said, flush=True)
+            if args.plan:
+                timed.timer.cancel()
+                return
+            write_atomically(folder / "plan.txt", said + "\n")
+            timed.within = Within(
+                stages, earlier, plan_of, planner, workers, deadline, partial(timed.write, "begun"), timed.on_the_way
+            )
+            timed.within.train()
+            if not timed.within.finished:
+                raise DataError(f"No stage has finished within {in_words(args.budget)}; finished jobs are kept.")
+            timed.write("", timed.within.finished)
+        if timed.thread.is_alive():
+            timed.thread.join()
+    if status := timed.run([*SUBMIT, REPORT], final)[0]:
+        sys.exit(status)
+    timed.timer.cancel()
+    write_atomically(ended, "")
+    print(spent(timed, workers, time.monotonic() - began))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,188 @@
+"""What is trained in a given time: what jobs cost, which stages and epochs fit, and what is done when it turns out."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.config import CustomStage, LightgbmStage
+from models.jobs import budget, measure
+from models.jobs.budget import SLOWER, Planner, Within, with_all_seeds
+from models.jobs.measure import Cost
+from models.jobs.plan import Plan, plan
+from models.settings import GnnStage
+from tests.models.jobs.common import HereWorkers, counted, plan_of, trained
+
+TREES = LightgbmStage(kind="lightgbm")
+NET = GnnStage(kind="gnn", epochs=10)
+
+
+def planner(cores: int = 1, gpus: int = 0, **costs: Cost) -> Planner:
+    """Of three folds, jobs as fast as their costs."""
+    found = Planner(costs, 3, cores, gpus)
+    found.took = {"another": [(1e9, 1e9)]}  # so many that what is measured holds
+    return found
+
+
+def versions(found: dict[str, Any]) -> dict[str, tuple[int | None, int]]:
+    """Stage -> epochs and number of seeds."""
+    return {name: (getattr(stage, "epochs", None), len(stage.seeds)) for name, stage in found.items()}
+
+
+def test_jobs_are_taken_by_the_worker_that_is_free_first() -> None:
+    seconds = planner(2, trees=Cost(10), net=Cost(2, 3)).seconds
+    assert seconds({"trees": TREES}) == pytest.approx(20)  # three folds on two cores
+    assert seconds({"trees": TREES, "net": NET}) == pytest.approx(74)  # networks from 10 to 42, 20 to 52, 42 to 74
+    assert seconds({"trees": TREES}, before=[(TREES, 25.0)]) == pytest.approx(30)
+
+
+def test_on_sixteen_cores_and_a_gpu_networks_share_the_gpu_and_trees_the_cores() -> None:
+    on_gpu = planner(16, 1, trees=Cost(30), net=Cost(0, 1))
+    assert on_gpu.seconds({"net": NET}) == pytest.approx(30)  # three folds of ten epochs, one after the other
+    assert on_gpu.seconds({"trees": TREES, "net": NET}) == pytest.approx(30)
+    many = {"net": NET.model_copy(update={"seeds": [0, 1, 2]}), "trees": TREES.model_copy(update={"seeds": [0, 1, 2]})}
+    assert versions(on_gpu.decide(many, 61)) == {"net": (10, 2), "trees": (None, 3)}
+
+
+def test_a_cache_that_two_stages_read_is_filled_once_by_all_cores_and_not_again() -> None:
+    cache = {"features": 20.0}
+    two = planner(2, a=Cost(2, caches=cache), b=Cost(2, caches=cache))
+    assert two.seconds({"a": TREES, "b": TREES}) == pytest.approx(20 / 2 * SLOWER + 6)
+    two.filled.add("features")
+    assert two.seconds({"a": TREES, "b": TREES}) == pytest.approx(6)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (2, {}),
+        (5, {"trees": (None, 1)}),
+        (12, {"trees": (None, 1), "first": (3, 1)}),
+        (21, {"trees": (None, 1), "first": (3, 1), "second": (3, 1)}),  # small versions of all
+        (41, {"trees": (None, 1), "first": (6, 1), "second": (6, 1)}),  # which grow together
+        (63, {"trees": (None, 1), "first": (10, 1), "second": (10, 1)}),
+        (66, {"trees": (None, 2), "first": (10, 1), "second": (10, 1)}),  # seeds come last
+        (96, {"trees": (None, 2), "first": (10, 2), "second": (10, 1)}),
+    ],
+)
+def test_small_versions_of_all_come_before_full_ones_of_a_few_and_these_before_seeds(
+    seconds: float, expected: dict[str, Any]
+) -> None:
+    stages = {"trees": TREES, "first": NET, "second": NET}
+    allowed = {name: stage.model_copy(update={"seeds": [0, 1]}) for name, stage in stages.items()}
+    found = planner(trees=Cost(1), first=Cost(0, 1), second=Cost(0, 1)).decide(allowed, seconds + 0.01)
+    assert versions(found) == expected
+
+
+def test_what_jobs_took_says_how_long_those_of_their_stage_and_of_others_will() -> None:
+    slow = Planner({"a": Cost(10), "b": Cost(20)}, 3, 1, 0)
+    assert slow.of_job("a", TREES) == pytest.approx(10 * SLOWER)
+    slow.learn("a", TREES, 28 - 2 * SLOWER)  # with 2 s as they were expected: 28 s for 12
+    assert slow.of_job("a", TREES) == pytest.approx(10 * 28 / 12)
+    assert slow.of_job("b", TREES) == pytest.approx(20 * 28 / 12)
+
+
+def test_seeds_are_added_to_what_knows_chance_and_labels_of_test_rows_are_left_out() -> None:
+    custom = CustomStage.model_construct(kind="custom", code="x.py:X", seeds=[0], pseudo_labels=None)
+    stages = {"trees": TREES.model_copy(update={"seeds": [7, 1]}), "mine": custom, "labels": TREES}
+    stages["labels"] = TREES.model_copy(update={"pseudo_labels": object()})
+    found = with_all_seeds(stages)
+    assert {name: stage.seeds for name, stage in found.items()} == {"trees": [7, 1, 0, 2, 3], "mine": [0]}
+
+
+def test_costs_by_hand() -> None:
+    # A row more takes .4 / 32 = .0125 s of an epoch; fitting takes .1 s beyond that, and predicting grows tenfold.
+    network = measure._cost([(32, 0.5, 0.1), (64, 0.9, 0.2)], 640, {"x": 1.0}, by_epochs=True)
+    assert (network.job, network.epoch) == pytest.approx((0.1 + 2.0, 8.0))
+    assert network.caches == {"x": 1.0}
+    # Twice the rows take four times as long: a tenfold table a hundred times.
+    kernel = measure._cost([(32, 0.2, 0.05), (64, 0.9, 0.1)], 640, {}, by_epochs=False)
+    assert (kernel.job, kernel.epoch) == pytest.approx((100.0, 0.0))
+    steep = measure._cost([(32, 0.01, 0.0), (64, 1.0, 0.0)], 640, {}, by_epochs=False)
+    assert steep.job == pytest.approx(1000.0)  # no more than the third power
+
+
+def test_a_stage_is_measured_on_parts_of_its_rows_and_a_part_without_labels_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from competition.errors import DataError
+
+    todo, seen = plan_of(counted(tmp_path)), []
+
+    class Slow:
+        def fit(self, train: Any, valid: Any, folder: Path) -> None:
+            seen.append(len(train))
+            if len(seen) == 1:
+                raise DataError("no labels")
+            time.sleep(0.002 * len(train))
+
+        def predict(self, rows: Any, folder: Path) -> None:
+            assert len(rows) < 2 * seen[-1]
+
+    monkeypatch.setattr(measure, "FEWEST", 6)
+    monkeypatch.setattr(measure, "build_stage", lambda config, context: Slow())
+    measure.measure(todo, "a", tmp_path / "cost.json")
+    n = max(seen)
+    assert seen == [6, 6, 12, 24, n, n][: len(seen)]
+    cost = Cost(**json.loads((tmp_path / "cost.json").read_text()))
+    assert 0.5 * 0.002 * n < cost.job < 4 * 0.002 * n
+
+
+def within(
+    folder: Path, costs: dict[str, float], seconds: float, begun: Any = None
+) -> tuple[Within, list[Any], list[Any]]:
+    """Two stages of 3 folds, of which each job takes no time here, within some seconds on one worker."""
+    todo = plan_of(counted(folder, seeds=1))
+    stages = {name: stage.model_copy(update={"seeds": [0, 1]}) for name, stage in todo.stages.items()}
+    plan_again: Callable[[Any], Plan] = lambda found: plan(todo.competition, found, todo.paths)  # noqa: E731
+    of_costs = Planner({name: Cost(cost) for name, cost in costs.items()}, 3, 1, 0)
+    begins, ends = list[Any](), list[Any]()
+    made = Within(
+        stages, begun or {}, plan_again, of_costs, HereWorkers(1), time.monotonic() + seconds,
+        lambda found: begins.append(versions(found)), lambda found: ends.append(versions(found)),
+    )  # fmt: skip
+    return made, begins, ends
+
+
+def test_stages_come_one_after_the_other_then_their_seeds_and_each_end_is_told(tmp_path: Path) -> None:
+    training, begins, ends = within(tmp_path, {"a": 1.0, "b": 1.0}, 1000)
+    training.train()
+    one, two = (None, 1), (None, 2)
+    assert ends == begins == [{"a": one}, {"a": one, "b": one}, {"a": two, "b": one}, {"a": two, "b": two}]
+    assert trained(tmp_path).total() == 12
+
+
+def test_what_does_not_fit_is_not_begun(tmp_path: Path) -> None:
+    training, _, ends = within(tmp_path, {"a": 1000.0, "b": 1.0}, 60)
+    training.train()
+    assert ends[0] == {"b": (None, 1)}
+    assert set(training.finished) == {"b"}
+
+
+def test_what_an_earlier_process_has_begun_comes_first_as_it_was(tmp_path: Path) -> None:
+    training, begins, _ = within(tmp_path, {"a": 1.0, "b": 1e9}, 60)
+    stage = training.stages["b"].model_copy(update={"seeds": [1]})
+    again, begins, ends = within(tmp_path, {"a": 1e9, "b": 1e9}, 60, begun={"b": stage})
+    again.planner.learn = lambda *_: None  # type: ignore[method-assign]  # here jobs take no time
+    again.train()
+    assert ends == begins == [{"b": (None, 1)}]
+    assert again.finished["b"].seeds == [1]
+
+
+def test_costs_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    todo, asked = plan_of(counted(tmp_path, seeds=1)), list[str]()
+
+    def measures(plan: Plan, name: str, file: Path) -> None:
+        asked.append(name)
+        file.parent.mkdir(exist_ok=True)
+        file.write_text('{"job": 3.0}')
+
+    monkeypatch.setattr(budget, "measure", measures)
+    for _ in range(2):
+        assert budget.measured(todo, HereWorkers(1), tmp_path / "measured") == {"a": Cost(3), "b": Cost(3)}
+    budget.measured(replace(todo, test_key="another table"), HereWorkers(1), tmp_path / "measured")
+    assert asked == ["a", "b"] * 2
