@@ -15,8 +15,10 @@ from pathlib import Path
 import pandas as pd
 from sklearn.metrics import r2_score
 
-from benchmarks.ensembles import read_answers
+from competition.files import read_table
 from competition.paths import PROJECT
+from submissions.report.findings import read_answers
+from submissions.run import SUBMISSION_FILE, latest_run
 
 
 def make(split: str, data: Path, work: Path, budget: str | None) -> Path:
@@ -53,9 +55,12 @@ def main() -> None:
     os.environ["WORK_DIR"] = str(args.work / "work")
     found = {}
     for split in ("Test1", "Test2", "Test3", "Test4"):
-        answers = read_answers(make(split, args.data, args.work, args.budget))
-        predicted = {"submission": answers.submission, **answers.columns.test}
-        found[split] = {name: r2_score(answers.y, y_pred) for name, y_pred in predicted.items()}
+        run = latest_run(str(make(split, args.data, args.work, args.budget)))
+        ids, columns = list(run.columns.test_ids), run.columns
+        y = read_answers(run, args.work / split / "answers.csv").loc[ids]
+        submission = read_table(run.folder / SUBMISSION_FILE).set_index("id").loc[ids]
+        predicted = {"submission": submission["Yield"], **{name: columns.test_of(name) for name in columns.names}}
+        found[split] = {name: r2_score(y, y_pred) for name, y_pred in predicted.items()}
         print(split, found[split], flush=True)
     print(pd.DataFrame(found).assign(mean=lambda table: table.mean(axis=1)).round(3).to_string())
 

@@ -326,12 +326,13 @@ def load_competition(name: str, seed: int | None = None) -> CompetitionConfig:
 
 
 def require_own_products(paths: Paths, yaml_file: Path) -> None:
-    """Check that the products of a name were made from this YAML, and not from another file of that name."""
+    """Check that the products of a name were made from this YAML, or one that lies among them, and no other file."""
     if paths.name in ("cache", "configs"):
         raise ConfigError(f"no competition can be named {paths.name}, which is a folder in {paths.root.parent}.")
     if paths.owner.exists():
         owner = Path(paths.owner.read_text(encoding="utf-8").strip())
-        if owner != yaml_file.resolve() and owner.is_file():
+        others = [file for file in (owner, yaml_file.resolve()) if paths.root.resolve() not in file.parents]
+        if len(set(others)) == 2 and owner.is_file():
             raise ConfigError(
                 f"{paths.root} was made from {owner}, and this is {yaml_file.resolve()}. Rename one of the two, or set "
                 "WORK_DIR."

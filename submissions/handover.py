@@ -13,9 +13,10 @@ from jinja2 import StrictUndefined, Template
 
 from competition.durations import in_words
 from competition.files import read_json, sha256_of
-from competition.paths import config_folders
+from competition.paths import config_folders, shown
 from competition.revision import revision
 from competition.user_code import user_code
+from models.config import load_stages
 from models.inputs.weights import WEIGHT_SETS, digest_of_weights
 from models.jobs.plan import REPORT
 from submissions.run import CHOICE, SUBMISSION_FILE, Run
@@ -36,11 +37,14 @@ def handover(run: Run) -> str:
     code = dict.fromkeys(named.rpartition(":")[0] for _, named in user_code(run.stored["config"]))
     files = [competition.train, competition.test, competition.sample_submission, *map(Path, code)]
     files += [*(extra.file for extra in competition.extra_train), run.folder / SUBMISSION_FILE]
-    is_ours = any((folder / f"{name}.yaml").is_file() for folder in config_folders())
+    named = name if any((folder / f"{name}.yaml").is_file() for folder in config_folders()) else f"{name}.yaml"
+    for file in run.paths.root.glob(f"within/*/{name}.yaml"):  # of a run with a budget
+        if load_stages(str(file)) == run.config.stages:
+            named = str(shown(file))
     return Template(TEMPLATE.read_text(encoding="utf-8"), undefined=StrictUndefined).render(
         run=run,
         name=name,
-        named=name if is_ours else f"{name}.yaml",
+        named=named,
         chosen=choice["chosen"],
         score=with_error(choice["procedure"]["cross_fitted_score"], choice["procedure"]["standard_error"]),
         files=[(file.name, sha256_of(file) if file.exists() else "not there any more") for file in files],

@@ -2,7 +2,7 @@
 
 For a machine that starts empty, such as a notebook whose earlier output is attached: FOLDER is that output, read-only
 or not, and need not be named exactly; the folder of the earlier WORK_DIR is looked for below it. Jobs, finished or with
-a checkpoint, and caches that are not here yet are copied below WORK_DIR; nothing that is here is replaced.
+a checkpoint, plans for a time and caches that are not here yet are copied below WORK_DIR; what is here stays.
 """
 
 import sys
@@ -29,6 +29,8 @@ def resume(earlier: Path, paths: Paths) -> tuple[int, int]:
             _copy_files(job, here)
             came[finished] += 1
     _copy_files(root / "cache", paths.cache)
+    for plans in ("within", "measured"):
+        _copy_files(root / paths.name / plans, paths.root / plans)
     return came[True], came[False]
 
 
