@@ -186,6 +186,7 @@ def main() -> None:
                 seconds = ours(name, args.data, work, budget, args.seed)
                 for who, found in of_ours(latest_run(str(work / f"{name}.yaml"))).items():
                     keep(file, {**key, "who": who}, found, seconds)
+            key["commit"] = "autogluon 1.6.3"
             if args.python and not is_there(file, {**key, "who": "autogluon"}):
                 started, run = time.monotonic(), latest_run(str(work / f"{name}.yaml"))
                 found = of_autogluon(run, args.python, work / "autogluon", seconds_of(budget))

@@ -77,10 +77,11 @@ class Planner:
         of_stage.append((seconds, self.costs[name].of(stage)))
 
     def of_job(self, name: str, stage: Any) -> float:
-        """Seconds of a job, by its cost and by what jobs of its stage took, or all jobs where none of it has ended."""
+        """Seconds of a job, by its cost and what jobs of its stage took; others at most show that all are slower."""
         known = self.took.get(name) or [pair for of_stage in self.took.values() for pair in of_stage]
         took, expected = map(sum, zip((ENOUGH * SLOWER, ENOUGH), *known, strict=True))
-        return self.costs[name].of(stage) * took / expected
+        ratio = took / expected
+        return self.costs[name].of(stage) * (ratio if name in self.took else max(SLOWER, ratio))
 
     def seconds(self, stages: Stages, before: Iterable[tuple[Any, float]] = ()) -> float:
         """Until the last job ends, each taken by the worker that is free first.

@@ -20,7 +20,7 @@ from models.settings import NeuralStage
 
 FEWEST = 32
 """Rows of the first part."""
-LONGEST = 4.0
+LONGEST = 3.0
 """Seconds after which no larger part is begun; what it computes for the caches counts, and stays there."""
 STEEPEST = 3.0
 """Most power of the rows that seconds grow with, as those of a Gaussian process."""
@@ -47,7 +47,7 @@ def measure(todo: Plan, name: str, file: Path) -> None:
     """In a worker: fit parts of the first fold's training rows, predict as many others as a job does; writes the cost.
 
     Networks are measured by one epoch, whose time grows with the rows; the rest is the job's. Of other stages the two
-    largest parts give the power that their time grows with.
+    largest parts give a line, or the power that their time grows with.
     """
     competition, paths, stage = todo.competition, todo.paths, todo.stages[name]
     rows, test = read_rows(paths.train, competition, labelled=True), read_rows(paths.test, competition, labelled=False)
@@ -99,10 +99,12 @@ def _seconds(stage: Any, context: Any, train: Rows, others: Rows) -> tuple[float
 def _cost(found: list[tuple[int, float, float]], n_rows: int, caches: dict[str, float], by_epochs: bool) -> Cost:
     """From rows, seconds of fitting and of predicting of two parts."""
     (few, few_fit, few_predict), (many, many_fit, many_predict) = found
+    row = max(0.0, many_fit - few_fit) / (many - few) if many > few else many_fit / many
     if by_epochs:
-        row = max(0.0, many_fit - few_fit) / (many - few) if many > few else many_fit / many
         return Cost(max(0.0, many_fit - row * many) + many_predict * n_rows / many, row * n_rows, caches)
-    power = 1.0
-    if many > few:
-        power = log2((many_fit + many_predict) / (few_fit + few_predict)) / log2(many / few)
-    return Cost((many_fit + many_predict) * (n_rows / many) ** min(STEEPEST, max(1.0, power)), 0.0, caches)
+    of_few, of_many = few_fit + few_predict, many_fit + many_predict
+    if many == few or of_many / of_few <= many / few:  # a part of it is the same for any number of rows
+        row = max(0.0, of_many - of_few) / max(1, many - few)
+        return Cost(of_many + row * (n_rows - many), 0.0, caches)
+    power = min(STEEPEST, log2(of_many / of_few) / log2(many / few))
+    return Cost(of_many * (n_rows / many) ** power, 0.0, caches)

@@ -24,7 +24,7 @@ NET = GnnStage(kind="gnn", epochs=10)
 def planner(cores: int = 1, gpus: int = 0, **costs: Cost) -> Planner:
     """Of three folds, jobs as fast as their costs."""
     found = Planner(costs, 3, cores, gpus)
-    found.took = {"another": [(1e9, 1e9)]}  # so many that what is measured holds
+    found.took = {name: [(1e9, 1e9)] for name in costs}  # so many that what is measured holds
     return found
 
 
@@ -84,6 +84,11 @@ def test_what_jobs_took_says_how_long_those_of_their_stage_and_of_others_will() 
     slow.learn("a", TREES, 28 - 2 * SLOWER)  # with 2 s as they were expected: 28 s for 12
     assert slow.of_job("a", TREES) == pytest.approx(10 * 28 / 12)
     assert slow.of_job("b", TREES) == pytest.approx(20 * 28 / 12)
+    slow.took = {"a": [(1.0, 10.0)] * 9}
+    assert slow.of_job("a", TREES) == pytest.approx(10 * (9 + 2 * SLOWER) / 92)
+    assert slow.of_job("b", TREES) == pytest.approx(
+        20 * SLOWER
+    )  # that one was measured too long says nothing of others
 
 
 def test_seeds_are_added_to_what_knows_chance_and_labels_of_test_rows_are_left_out() -> None:
@@ -102,6 +107,9 @@ def test_costs_by_hand() -> None:
     # Twice the rows take four times as long: a tenfold table a hundred times.
     kernel = measure._cost([(32, 0.2, 0.05), (64, 0.9, 0.1)], 640, {}, by_epochs=False)
     assert (kernel.job, kernel.epoch) == pytest.approx((100.0, 0.0))
+    # A third of the time is the same for any number of rows: .1 s and .1 / 32 of each.
+    fixed = measure._cost([(32, 0.15, 0.05), (64, 0.25, 0.05)], 640, {}, by_epochs=False)
+    assert fixed.job == pytest.approx(0.1 + 2.0)
     steep = measure._cost([(32, 0.01, 0.0), (64, 1.0, 0.0)], 640, {}, by_epochs=False)
     assert steep.job == pytest.approx(1000.0)  # no more than the third power
 
