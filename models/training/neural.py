@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from competition.tables import Rows
 from competition.types import Array
 from models.inputs.blocks import fit_columns, read_columns
-from models.stage import Context, molecule_columns
+from models.stage import Context, molecule_columns, read_notes, write_notes
 from models.training import trainer
 from models.training.batches import Batches, Sample
 from models.training.heads import Network, build_head
@@ -74,10 +74,24 @@ class Neural:
         first = None
         if self.config.extra_rows == "pretrain" and train.extra is not None and train.extra.any():
             first, train = train.take(train.extra), train.take(~train.extra)
-        with trainer.advice_on_memory(self.config):
+        asked = self.config
+        while not self._fits(train, valid, first, folder):
+            pass
+        if self.config is not asked:
+            size, n = self.config.batch_size, self.config.accumulate
+            note = f"the memory is too small for batches of {asked.batch_size}: a step has {n} of {size}."
+            write_notes(folder, [*read_notes(folder), note])
+
+    def _fits(self, train: Rows, valid: Rows | None, first: Rows | None, folder: Path) -> bool:
+        """Fit, or where memory runs out make the batches smaller, for another try."""
+        try:
             network, sample = self.ready(train, folder)
             others = (None if rows is None else self._sample(rows, folder) for rows in (valid, first))
             self.trainer_of(network, folder).fit(sample, *others)
+        except RuntimeError as error:
+            self.config = trainer.smaller(self.config, error)
+            return False
+        return True
 
     def trainer_of(self, network: Network, folder: Path) -> trainer.Trainer:
         """What trains a network of this stage."""
@@ -96,11 +110,14 @@ class Neural:
         """Predictions (n_rows, n_outputs)."""
         encoded, n_outputs = self._encoded(rows, folder, seed=0), len(self.context.task.outputs)
         network, n_forms = self._network(self.restore(folder), encoded(0)), self.n_augmentations[1]
-        with trainer.advice_on_memory(self.config):
-            y_pred, self.spread = trainer.predict(
-                network, encoded, n_forms, self.config, folder, n_outputs, self.loss.link
-            )
-        return y_pred
+        while True:
+            try:
+                y_pred, self.spread = trainer.predict(
+                    network, encoded, n_forms, self.config, folder, n_outputs, self.loss.link
+                )
+                return y_pred
+            except RuntimeError as error:
+                self.config = trainer.smaller(self.config, error)
 
     def _network(self, backbone: Any, batches: Batches) -> Network:
         n_outputs = len([*self.context.task.outputs, *self.auxiliary]) * self.loss.outputs_per_target

@@ -5,8 +5,7 @@ schedule, precision and device (by accelerate), checkpoints, and what is written
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -261,22 +260,23 @@ def state_of(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
-@contextmanager
-def advice_on_memory(settings: NeuralStage) -> Iterator[None]:
-    """Say what to do where memory runs out, by a DataError."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not should_reduce_batch_size(error):
-            raise
-        device_type = "cuda" if torch.cuda.is_available() else "cpu"
-        together = min(settings.batch_size, micro_batch_size(device_type, settings.precision))
-        smaller = max(1, together // 2)
+def smaller(settings: NeuralStage, error: RuntimeError) -> NeuralStage:
+    """Settings of the same step with half as many rows together, after memory ran out; else raises the error.
+
+    A DataError where one row alone is too large.
+    """
+    if not should_reduce_batch_size(error):
+        raise error
+    device_type = "cuda" if torch.cuda.is_available() else "cpu"
+    together = min(settings.batch_size, micro_batch_size(device_type, settings.precision))
+    if together == 1:
         raise DataError(
-            f"the memory is too small for {together} rows together (batch_size is {settings.batch_size}). Set "
-            f"batch_size: {smaller} and accumulate: {settings.batch_size * settings.accumulate // smaller} (the same "
-            "step), or checkpoint_layers: true; finished folds are kept."
+            "the memory is too small for a single row. Set checkpoint_layers: true, or shorten the inputs; finished "
+            "folds are kept."
         ) from error
+    batch_size = together // 2
+    accumulate = -(-settings.batch_size * settings.accumulate // batch_size)
+    return settings.model_copy(update={"batch_size": batch_size, "accumulate": accumulate})
 
 
 def make_accelerator(precision: str) -> Accelerator:

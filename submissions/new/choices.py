@@ -137,7 +137,7 @@ def _fitted(stage: PresetStage, preset: str, columns: list[str], found: Found, n
     sizes = {"labels": n_rows * n_outputs, "row_pairs": n_rows**2 * n_outputs}
     size = sizes.get(stage.size) or n_rows * _length(stage.size, columns, found)
     size *= len(settings.get("seeds", [0]))
-    if epochs and size * epochs > largest:
+    if epochs and size * (epochs - 0.5) > largest:
         settings["epochs"] = max(round(largest / size), (epochs + 2) // 3)
         reason += f"; {settings['epochs']} epochs instead of {epochs}, as the tables are large"
     enabled = size * settings.get("epochs", 1) <= largest * (3 if epochs else 1)

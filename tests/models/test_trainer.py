@@ -6,6 +6,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from accelerate.utils import set_seed
@@ -15,7 +16,11 @@ from torch import Tensor, nn
 
 from competition.errors import ConfigError, DataError
 from competition.files import read_json, sha256_of
-from models.settings import NeuralStage
+from competition.tables import Rows
+from competition.task import Task
+from models.registry import build_stage
+from models.settings import GnnStage, NeuralStage
+from models.stage import Context, read_notes
 from models.training import trainer
 from models.training.batches import Batches, Sample
 from models.training.checkpoint import seconds_in
@@ -300,9 +305,36 @@ def test_mc_dropout_gives_a_mean_and_a_deviation_that_grows_with_the_rate(tmp_pa
     assert 0 < 2 * deviations[0] < deviations[1]
 
 
-def test_memory_that_runs_out_names_a_batch_size_to_try() -> None:
-    with pytest.raises(DataError, match=r"batch_size: 4 and accumulate: 2"), trainer.advice_on_memory(settings()):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+def test_where_memory_runs_out_batches_are_halved_and_the_steps_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+    halved = trainer.smaller(settings(), full)
+    assert (halved.batch_size, halved.accumulate) == (4, 2)
+    steps = [
+        [sorted(row for rows in step for row in rows) for step in INPUTS.step_plan(chosen, 0, 0, "cpu")]
+        for chosen in (settings(), halved)
+    ]
+    assert steps[0] == steps[1]
+    with pytest.raises(DataError, match="too small for a single row"):
+        trainer.smaller(settings(batch_size=1), full)
+    with pytest.raises(RuntimeError, match="shapes"):
+        trainer.smaller(settings(), RuntimeError("shapes do not match"))
+    fit, sizes = trainer.Trainer.fit, []
+
+    def full_at_first(self: trainer.Trainer, *samples: Any) -> None:
+        sizes.append((self.settings.batch_size, self.settings.accumulate))
+        if len(sizes) < 3:
+            raise full
+        fit(self, *samples)
+
+    monkeypatch.setattr(trainer.Trainer, "fit", full_at_first)
+    stage = GnnStage(kind="gnn", epochs=1, batch_size=8, width=8, hidden_width=8)
+    rows = Rows(["a", "b"], pd.DataFrame({"SMILES": ["CC", "CCO"]}), np.array([[0.0], [1.0]]))
+    fitted = build_stage(stage, Context(["SMILES"], [], [], [], Task(["y"]), 0, tmp_path))
+    fitted.fit(rows, None, tmp_path)
+    assert sizes == [(8, 1), (4, 2), (2, 4)]
+    assert read_notes(tmp_path) == ["the memory is too small for batches of 8: a step has 4 of 2."]
 
 
 @pytest.mark.parametrize(
