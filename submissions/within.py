@@ -26,7 +26,7 @@ from competition.errors import ConfigError, DataError
 from competition.files import digest, sha256_of, write_atomically
 from competition.paths import Paths, shown
 from models.config import load_stages
-from models.jobs.budget import Planner, Stages, Within, measured, with_all_seeds
+from models.jobs.budget import PROBE, Planner, Stages, Within, measured, with_all_seeds
 from models.jobs.plan import Plan, plan, require_answer
 from models.jobs.ray_workers import workers_of
 from models.jobs.resume import resume
@@ -116,7 +116,8 @@ def spent(timed: Timed, workers: Workers, seconds: float) -> str:
     total, weights = seconds * workers.capacity()[0], latest_run(timed.paths.name).weights
     used = {column.partition(":")[0] for of in weights.values() for column, w in of.items() if abs(w) >= COUNTS}
     others = set(timed.config.stages) - used
-    parts = {"other columns": sum(workers.spent[name] for name in others), "probes": workers.spent["probes"]}
+    probes = sum(seconds for group, seconds in workers.spent.items() if group.startswith(PROBE))
+    parts = {"other columns": sum(workers.spent[name] for name in others), "probes": probes}
     well = sum(workers.spent.values()) - sum(parts.values())
     parts = {f"columns with a weight of at least {COUNTS}, and caches": well, **parts}
     parts["idle, blends and what was cut off"] = max(0.0, total - sum(parts.values()))

@@ -14,7 +14,7 @@ from typing import Any
 
 from competition.durations import in_words
 from competition.files import digest, read_json
-from models.config import TreesStage
+from models.config import FeatureStage, TreesStage
 from models.jobs.measure import Cost, measure
 from models.jobs.plan import REPORT, Job, Plan
 from models.jobs.train import Told, items_of, read_tables
@@ -27,6 +27,9 @@ SHARES = (SMALLEST, 0.4, 0.55, 0.7, 0.85, 1.0)
 MOST_SEEDS = 5
 SLOWER, ENOUGH = 1.15, 2.0
 """What jobs take over their costs, and how many seconds of finished jobs count as much as that."""
+
+PROBE = "probe of"
+"""How the groups of the items that measure a stage begin."""
 
 Stages = dict[str, Any]
 
@@ -137,7 +140,20 @@ def measured(todo: Plan, workers: Workers, folder: Path) -> dict[str, Cost]:
     files = {name: folder / f"{name}-{digest([todo.keys[name], todo.test_key], 12)}.json" for name in todo.stages}
     told = replace(todo, jobs=[])
     lacking = [name for name, stage in todo.stages.items() if stage.kind != "file" and not files[name].exists()]
-    items = [Item(measure, (told, name, files[name]), uses_gpu(todo.stages[name]), group="probes") for name in lacking]
+    # One after the other where they read the same features, which the first one leaves in the cache.
+    kinds = {name: "features" if isinstance(todo.stages[name], FeatureStage) else name for name in lacking}
+    items = [
+        Item(
+            measure,
+            (told, name, files[name]),
+            uses_gpu(todo.stages[name]),
+            group=f"{PROBE} {name}",
+            after=frozenset(
+                f"{PROBE} {other}" for other in lacking[: lacking.index(name)] if kinds[other] == kinds[name]
+            ),
+        )
+        for name in lacking
+    ]
     workers.run(items, "probes")
     return {name: Cost(**read_json(file)) if file.exists() else Cost() for name, file in files.items()}
 

@@ -13,6 +13,7 @@ from competition.errors import UserError
 from competition.files import write_json
 from competition.tables import Rows, read_rows
 from folds.table import read_folds, time_ordered
+from models.config import TreesStage
 from models.jobs.plan import Plan
 from models.jobs.work import context_of, training_rows
 from models.registry import build_stage, shared_caches
@@ -20,10 +21,10 @@ from models.settings import NeuralStage
 
 FEWEST = 32
 """Rows of the first part."""
-LONGEST = 3.0
-"""Seconds after which no larger part is begun; what it computes for the caches counts, and stays there."""
-STEEPEST = 3.0
-"""Most power of the rows that seconds grow with, as those of a Gaussian process."""
+LONGEST, LONGEST_CACHES = 3.0, 8.0
+"""Seconds of fitting and predicting, and of filling caches (which stay), after which no larger part is begun."""
+STEEPEST = 2.0
+"""Most power of the rows that seconds grow with; of boosted trees it is 1: few rows have few trees, many do not."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def measure(todo: Plan, name: str, file: Path) -> None:
     by_epochs = isinstance(stage, NeuralStage)
     one_epoch = stage.model_copy(update={"epochs": 1}) if by_epochs else stage
     context = replace(context_of(competition, paths, 0, rows), predicts_held_out=True)
-    cached, spent, found = dict[str, list[float]](), 0.0, list[tuple[int, float, float]]()
+    cached, spent, filled, found = dict[str, list[float]](), 0.0, 0.0, list[tuple[int, float, float]]()
     sizes = [min(FEWEST * 2**i, len(trains)) for i in range(ceil(log2(max(2, len(trains) / FEWEST))) + 1)]
     for n in (sizes[0], *sizes, len(trains), len(trains)):
         train, others = rows.take(order[:n]), rows.take(order[: max(1, round(share * n))])
@@ -66,7 +67,7 @@ def measure(todo: Plan, name: str, file: Path) -> None:
                 before = time.monotonic()
                 cache.compute_shard(missing)
                 cached.setdefault(cache.folder.name, []).append((time.monotonic() - before) / len(missing))
-                spent += time.monotonic() - before
+                filled += time.monotonic() - before
         try:
             found.append((n, *_seconds(one_epoch, context, train, others)))
         except UserError:  # a part may lack a class, or all labels of a target
@@ -76,14 +77,16 @@ def measure(todo: Plan, name: str, file: Path) -> None:
         if len(found) == 1:  # with imports in it
             continue
         spent += sum(found[-1][1:])
-        if len(found) > 2 and (n == len(trains) or spent + 2 * sum(found[-1][1:]) > LONGEST):
+        is_long = spent + 2 * sum(found[-1][1:]) > LONGEST or 2 * filled > LONGEST_CACHES
+        if len(found) > 2 and (n == len(trains) or is_long):
             break
     caches = {
         cache.folder.name: cached[cache.folder.name][-1] * len(cache.missing(keys))
         for cache, keys in shared_caches(stage, context, [rows, test])
         if cache.folder.name in cached
     }
-    write_json(file, asdict(_cost(found[-2:], len(trains), caches, by_epochs)))
+    most = 1.0 if isinstance(stage, TreesStage) else STEEPEST
+    write_json(file, asdict(_cost(found[-2:], len(trains), caches, by_epochs, most)))
 
 
 def _seconds(stage: Any, context: Any, train: Rows, others: Rows) -> tuple[float, float]:
@@ -96,7 +99,9 @@ def _seconds(stage: Any, context: Any, train: Rows, others: Rows) -> tuple[float
     return fitted - started, time.monotonic() - fitted
 
 
-def _cost(found: list[tuple[int, float, float]], n_rows: int, caches: dict[str, float], by_epochs: bool) -> Cost:
+def _cost(
+    found: list[tuple[int, float, float]], n_rows: int, caches: dict[str, float], by_epochs: bool, most: float
+) -> Cost:
     """From rows, seconds of fitting and of predicting of two parts."""
     (few, few_fit, few_predict), (many, many_fit, many_predict) = found
     row = max(0.0, many_fit - few_fit) / (many - few) if many > few else many_fit / many
@@ -106,5 +111,5 @@ def _cost(found: list[tuple[int, float, float]], n_rows: int, caches: dict[str, 
     if many == few or of_many / of_few <= many / few:  # a part of it is the same for any number of rows
         row = max(0.0, of_many - of_few) / max(1, many - few)
         return Cost(of_many + row * (n_rows - many), 0.0, caches)
-    power = min(STEEPEST, log2(of_many / of_few) / log2(many / few))
+    power = min(most, log2(of_many / of_few) / log2(many / few))
     return Cost(of_many * (n_rows / many) ** power, 0.0, caches)
