@@ -71,6 +71,8 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """The options; `competition` is what to work on, and `held_out_of` what was named."""
         options = super().parse_args(*args, **kwargs)
+        if getattr(options, "plan", False) and options.budget is None:
+            raise ConfigError("--plan is of a time; add --budget, such as --budget 30m.")
         options.held_out_of = options.competition
         if options.holdout:
             options.competition = str(holdout_yaml(options.competition, options.holdout))

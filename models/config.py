@@ -55,6 +55,9 @@ class FeatureStage(Stage):
     """morgan, avalon: length of the count vector."""
     tfidf_features: int = Field(default=5000, ge=10)
     """For each text column: most words and word pairs."""
+    predicted_targets: Literal["all"] | list[str] = []
+    """Targets whose predictions are features of the other targets: of training rows by models that did not see their
+    labels, inside the fold's training rows. It fits as many more models as there are folds."""
 
 
 OURS = (

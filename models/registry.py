@@ -4,8 +4,9 @@ A kind of this project is a settings class in `models/config.py` and a file of i
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from competition.errors import ConfigError
 from competition.tables import Rows
@@ -24,7 +25,14 @@ def build_stage(config: Stage, context: Context) -> FittedStage:
     """The stage of a settings block: of the kind `gnn` the class `Gnn` in `models/stages/gnn.py`. Imports no other."""
     kind: str = config.kind  # type: ignore[attr-defined]  # every kind's own settings have it
     module, learns = importlib.import_module(f"models.stages.{kind}"), learned_task(config, context.task)
-    stage: FittedStage = getattr(module, kind.capitalize())(config, replace(context, task=learns))
+    of_kind: Callable[[Any, Context], FittedStage] = getattr(module, kind.capitalize())
+    stage: FittedStage
+    if sources := predicted_targets(config, learns):
+        from models.stages.targets import WithPredictedTargets
+
+        stage = WithPredictedTargets(lambda told: of_kind(config, told), replace(context, task=learns), sources)
+    else:
+        stage = of_kind(config, replace(context, task=learns))
     if config.target_transform != "none":
         from models.stages.targets import Transformed
 
@@ -48,11 +56,22 @@ def learned_task(config: Stage, task: Task) -> Task:
             above = [f"{task.targets[0]}>{grade}" for grade in task.classes[:-1]]
             learns = replace(learns, problem_type="multilabel", targets=above, classes=["0", "1"])
     mistakes = list(config.mistakes(learns.problem_type))
+    sources = predicted_targets(config, learns)
+    if unknown := [name for name in sources if name not in task.targets]:
+        mistakes.append(f"predicted_targets names {', '.join(unknown)}; the targets are {', '.join(task.targets)}")
+    if sources and len(task.targets) < 2:
+        mistakes.append("predicted_targets is of several targets, and there is one; leave it out")
     if config.ordinal == "cumulative" and task.problem_type != "ordinal":
         mistakes.append(f"ordinal is of ordered grades, and problem_type is {task.problem_type}; leave it out")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return learns
+
+
+def predicted_targets(config: Stage, task: Task) -> list[str]:
+    """The targets whose predictions a stage reads as features."""
+    named = getattr(config, "predicted_targets", [])
+    return task.targets if named == "all" else list(named)
 
 
 def shared_caches(config: Stage, context: Context, tables: Sequence[Rows]) -> list[tuple[Cache, list[str]]]:

@@ -16,7 +16,7 @@ from competition.errors import ConfigError
 from competition.files import read_json, write_json
 from competition.tables import Rows
 from competition.task import Task
-from competition.types import Array
+from competition.types import Array, Integers
 from models.config import FileStage
 from models.settings import Stage
 
@@ -50,6 +50,8 @@ class Context:
     """Whether the rows to predict are of the training table: an id may stand in both tables."""
     threads: int = 1
     """Cores that training may use, of a stage whose result does not depend on it."""
+    division: Integers | None = None
+    """(n_rows,) numbers of the folds of the training rows, which are other ones than that which is predicted."""
     folds: list[Path] = field(default_factory=list)
     """For a refit on all rows: the folders that the folds of this seed were fitted in, whose choices it takes over."""
 

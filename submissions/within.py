@@ -4,12 +4,13 @@ The time counts from the start of the command to the files. Each stage is measur
 versions of all stages before full versions of a few; a submission is written when the first stage has finished, and
 again as others do. The same command again goes on with the same plan, or gives the same files.
 
-Writes: measured/ (what each stage costs) and, below within/<time>-<digest>/, plan.txt and three YAMLs of the
+Writes below within/<time>-<digest>/: measured/ (what each stage costs), plan.txt and three YAMLs of the
 competition: begun/NAME.yaml with the epochs and seeds that have begun, so_far/NAME.yaml of the latest submission on
 the way, and NAME.yaml of the last one, which every verb takes like another.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -38,6 +39,8 @@ SUBMIT = ["submissions.blend.__main__", "submissions.stack", "submissions.write"
 REPORT = "submissions.report.__main__"
 RESERVE = (10.0, 0.04)
 """Seconds, and share of the time, that are kept for blend, stack, files and report."""
+EARLY, MOST_EARLY = 0.01, 5.0
+"""Share of the time, and most seconds, by which the command ends before it, in case the machine is slow then."""
 SHARE_ON_THE_WAY = 0.1
 """Most of the time that submissions on the way take."""
 COUNTS = 0.02
@@ -57,7 +60,10 @@ class Timed:
         self.process: subprocess.Popen[str] | None = None
         self.within: Within | None = None
         self.submitted: list[str] = []
-        self.timer = threading.Timer(max(0.0, end - time.monotonic() - 0.5), self.over)
+        self.latest_before = self._latest()
+        self.on_way: list[Path] = []  # folders of the submissions on the way
+        early = min(MOST_EARLY, max(1.0, EARLY * budget))
+        self.timer = threading.Timer(max(0.0, end - time.monotonic() - early), self.over)
         self.timer.daemon = True
         self.timer.start()
 
@@ -84,7 +90,8 @@ class Timed:
             print(f"no submission of {', '.join(names)} yet:\n{said}", flush=True)
             return
         self.submitted = names
-        print(f"submission of {', '.join(names)}: {shown(self.latest())}", flush=True)
+        self.on_way.append(self.paths.run(self._latest()))
+        print(f"submission of {', '.join(names)}: {shown(self.on_way[-1] / SUBMISSION_FILE)}", flush=True)
         if self.within:
             self.within.end_at(self.end - RESERVE[0] - 2 * self.took)
 
@@ -95,19 +102,34 @@ class Timed:
         said, _ = self.process.communicate()
         return self.process.returncode, said or ""
 
-    def latest(self) -> Path:
-        """The submission that was written last."""
-        return self.paths.run(self.paths.latest_run.read_text(encoding="utf-8").strip()) / SUBMISSION_FILE
+    def finish(self, file: Path) -> None:
+        """Blend, stack, submission and report of all that is finished; those on the way are no runs of their own."""
+        if self.thread.is_alive():
+            self.thread.join()
+        if self.on_way:
+            write_atomically(self.paths.latest_run, self.latest_before)
+        if status := self.run([*SUBMIT, REPORT], file)[0]:
+            sys.exit(status)
+        self.timer.cancel()
+        for run in {*self.on_way} - {self.paths.run(self._latest()), self.paths.run(self.latest_before)}:
+            shutil.rmtree(run)
+
+    def _latest(self) -> str:
+        """Name of the run that was written last; of none where there is none."""
+        return self.paths.latest_run.read_text(encoding="utf-8").strip() if self.paths.latest_run.exists() else ""
 
     def over(self) -> None:
         """End the command, since its time is over, with the submission that there is; workers end with this process."""
         if self.process:
             self.process.kill()
         said = f"The budget of {in_words(self.budget)} is over"
-        if self.submitted:
-            print(f"{said}; the submission of {', '.join(self.submitted)} stands: {shown(self.latest())}", flush=True)
+        if self.on_way:
+            write_atomically(self.paths.latest_run, self.on_way[-1].name)
+            file = shown(self.on_way[-1] / SUBMISSION_FILE)
+            print(f"{said}; the submission of {', '.join(self.submitted)} stands: {file}", flush=True)
             os._exit(0)
-        print(f"DataError: {said}, and no stage has finished. Finished jobs are kept.", file=sys.stderr, flush=True)
+        what = "no stage has finished; finished jobs are kept" if self.within else "the stages were not all measured"
+        print(f"DataError: {said}, and {what}. Give it more time.", file=sys.stderr, flush=True)
         os._exit(2)
 
 
@@ -127,8 +149,6 @@ def spent(timed: Timed, workers: Workers, seconds: float) -> str:
 def main() -> None:
     """Command line."""
     args = command.parser(__doc__, "full").parse_args()
-    if args.budget is None:
-        raise ConfigError("--plan is of a time; add --budget, such as --budget 30m.")
     began = time.monotonic() - (time.time() - float(os.environ.get("RUN_STARTED") or time.time()))
     config, paths = load_config(args.competition, args.seed), Paths.of(args.competition)
     stages = with_all_seeds(dict(config.stages))
@@ -150,14 +170,21 @@ def main() -> None:
             todo = plan_of(stages)
             if not args.reuse and not args.retrain:
                 require_answer(todo)
-            planner = Planner(measured(todo, workers, paths.root / "measured"), todo.n_folds, *workers.capacity())
+            print(f"measuring {len(stages)} stages ...", flush=True)
+            costs = measured(todo, workers, folder / "measured", args.budget)
+            planner = Planner(costs, todo.n_folds, *workers.capacity())
             begun = folder / "begun" / final.name
             earlier = load_stages(str(begun)) if begun.exists() else {}
             chosen = planner.decide(stages, deadline - time.monotonic())
-            said = "\n".join(planner.described({**chosen, **earlier}, dict(config.stages)))
+            full = {name: stage for name, stage in config.stages.items() if name in stages}
+            lines = [*planner.described({**chosen, **earlier}, full)]
+            lines += [f"  {name}: no part of it, has pseudo_labels" for name in config.stages if name not in stages]
+            kept = f"{in_words(timed.end - deadline)} of it for blend, files and report"
             if not chosen and not earlier:
-                raise DataError(f"No stage fits into {in_words(args.budget)}; give it more time:\n{said}")
-            said = f"Plan for {in_words(args.budget)} on {workers.cores} cores and {len(workers.gpus)} GPUs:\n{said}"
+                raise DataError("\n".join([f"No stage fits into {in_words(args.budget)}, {kept}:", *lines]))
+            cores, gpus = workers.capacity()
+            machine = f"cores: {cores}, GPUs: {gpus}, {kept}"
+            said = "\n".join([f"Plan for {in_words(args.budget)} ({machine}); what jobs take changes it:", *lines])
             print(said, flush=True)
             if args.plan:
                 timed.timer.cancel()
@@ -167,16 +194,14 @@ def main() -> None:
                 stages, earlier, plan_of, planner, workers, deadline, partial(timed.write, "begun"), timed.on_the_way
             )
             timed.within.train()
+            print("\n".join(timed.within.left_out()), flush=True)
             if not timed.within.finished:
-                raise DataError(f"No stage has finished within {in_words(args.budget)}; finished jobs are kept.")
+                raise DataError(f"No stage has finished in {in_words(args.budget)}, {kept}. Finished jobs are kept.")
             timed.write("", timed.within.finished)
-        if timed.thread.is_alive():
-            timed.thread.join()
-    if status := timed.run([*SUBMIT, REPORT], final)[0]:
-        sys.exit(status)
-    timed.timer.cancel()
-    write_atomically(ended, "")
-    print(spent(timed, workers, time.monotonic() - began))
+    timed.finish(final)
+    if timed.within:
+        write_atomically(ended, "")
+        print(spent(timed, workers, time.monotonic() - began))
 
 
 if __name__ == "__main__":

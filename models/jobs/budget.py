@@ -28,6 +28,8 @@ MOST_SEEDS = 5
 SLOWER, ENOUGH = 1.15, 2.0
 """What jobs take over their costs, and how many seconds of finished jobs count as much as that."""
 
+PROBED, SHORTEST, LONGEST = 0.1, 2.0, 20.0
+"""Share of a budget for which all stages are measured, one after the other, and least and most seconds of a stage."""
 PROBE = "probe of"
 """How the groups of the items that measure a stage begin."""
 
@@ -135,8 +137,9 @@ class Planner:
             yield f"  {name}: {said}" if name in chosen else f"  {name}: left out, does not fit with {said}"
 
 
-def measured(todo: Plan, workers: Workers, folder: Path) -> dict[str, Cost]:
-    """What each stage costs: as `folder` keeps it, or measured now, all side by side."""
+def measured(todo: Plan, workers: Workers, folder: Path, budget: float) -> dict[str, Cost]:
+    """What each stage costs: as `folder` keeps it, or measured now, for about a tenth of the budget."""
+    longest = min(max(budget * PROBED / max(1, len(todo.stages)), SHORTEST), LONGEST)
     files = {name: folder / f"{name}-{digest([todo.keys[name], todo.test_key], 12)}.json" for name in todo.stages}
     told = replace(todo, jobs=[])
     lacking = [name for name, stage in todo.stages.items() if stage.kind != "file" and not files[name].exists()]
@@ -145,7 +148,7 @@ def measured(todo: Plan, workers: Workers, folder: Path) -> dict[str, Cost]:
     items = [
         Item(
             measure,
-            (told, name, files[name]),
+            (told, name, files[name], longest),
             uses_gpu(todo.stages[name]),
             group=f"{PROBE} {name}",
             after=frozenset(
@@ -200,6 +203,15 @@ class Within:
         seeds = {name: [seed for seed in stage.seeds if (name, seed) in whole] for name, stage in self.begun.items()}
         return {name: self.begun[name].model_copy(update={"seeds": own}) for name, own in seeds.items() if own}
 
+    def left_out(self) -> Iterator[str]:
+        """What was not trained, or not to its end, a line each."""
+        for (name, seed), jobs in self.jobs.items():
+            done = sum(job.has_predicted(self.todo.test_key) for job in jobs)
+            if done < len(jobs):
+                yield f"stage {name}  seed {seed}  left out: {done} of {len(jobs)} jobs finished in the time"
+        for name in self.stages.keys() - self.begun.keys():
+            yield f"stage {name}  left out: it did not fit any more"
+
     def _more(self) -> list[Item]:
         """The jobs of the next seed of a stage; none when nothing fits."""
         while following := self._next():
@@ -242,6 +254,8 @@ class Within:
         """Its items; none where all of its jobs are finished already."""
         earlier = self.begun[name].seeds if name in self.begun else []
         self.begun[name] = stage.model_copy(update={"seeds": [*earlier, seed]})
+        if isinstance(stage, NeuralStage) and not earlier:
+            print(f"stage {name}  begins, with {stage.epochs} of {self.stages[name].epochs} epochs", flush=True)
         self.begins(self.begun)
         self.planner.filled.update(self.planner.costs[name].caches)
         todo = self.plan_of({name: self.begun[name].model_copy(update={"seeds": [seed]})})

@@ -21,8 +21,8 @@ from models.settings import NeuralStage
 
 FEWEST = 32
 """Rows of the first part."""
-LONGEST, LONGEST_CACHES = 3.0, 8.0
-"""Seconds of fitting and predicting, and of filling caches (which stay), after which no larger part is begun."""
+OF_CACHES = 3.0
+"""Seconds of filling caches, which stay, over those of fitting, after which no larger part is begun."""
 STEEPEST = 2.0
 """Most power of the rows that seconds grow with; of boosted trees it is 1: few rows have few trees, many do not."""
 
@@ -44,11 +44,14 @@ class Cost:
         return self.job + self.epoch * getattr(stage, "epochs", 0)
 
 
-def measure(todo: Plan, name: str, file: Path) -> None:
+def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
     """In a worker: fit parts of the first fold's training rows, predict as many others as a job does; writes the cost.
 
     Networks are measured by one epoch, whose time grows with the rows; the rest is the job's. Of other stages the two
     largest parts give a line, or the power that their time grows with.
+
+    Args:
+        longest: seconds of fitting and predicting after which no larger part is begun.
     """
     competition, paths, stage = todo.competition, todo.paths, todo.stages[name]
     rows, test = read_rows(paths.train, competition, labelled=True), read_rows(paths.test, competition, labelled=False)
@@ -69,7 +72,8 @@ def measure(todo: Plan, name: str, file: Path) -> None:
                 cached.setdefault(cache.folder.name, []).append((time.monotonic() - before) / len(missing))
                 filled += time.monotonic() - before
         try:
-            found.append((n, *_seconds(one_epoch, context, train, others)))
+            told = replace(context, division=folds[order[:n]])
+            found.append((n, *_seconds(one_epoch, told, train, others)))
         except UserError:  # a part may lack a class, or all labels of a target
             if n == len(trains):
                 raise
@@ -77,7 +81,7 @@ def measure(todo: Plan, name: str, file: Path) -> None:
         if len(found) == 1:  # with imports in it
             continue
         spent += sum(found[-1][1:])
-        is_long = spent + 2 * sum(found[-1][1:]) > LONGEST or 2 * filled > LONGEST_CACHES
+        is_long = spent + 2 * sum(found[-1][1:]) > longest or 2 * filled > OF_CACHES * longest
         if len(found) > 2 and (n == len(trains) or is_long):
             break
     caches = {
@@ -104,7 +108,8 @@ def _cost(
 ) -> Cost:
     """From rows, seconds of fitting and of predicting of two parts."""
     (few, few_fit, few_predict), (many, many_fit, many_predict) = found
-    row = max(0.0, many_fit - few_fit) / (many - few) if many > few else many_fit / many
+    # Where twice the rows took no longer, what was seen is noise, and all of the time counts for the rows.
+    row = (many_fit - few_fit) / (many - few) if many_fit > 1.1 * few_fit and many > few else many_fit / many
     if by_epochs:
         return Cost(max(0.0, many_fit - row * many) + many_predict * n_rows / many, row * n_rows, caches)
     of_few, of_many = few_fit + few_predict, many_fit + many_predict

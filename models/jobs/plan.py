@@ -190,7 +190,8 @@ def code_digest(stage: Any) -> str:
     stages = PROJECT / "models" / "stages"
     users = [named.rpartition(":") for _, named in user_code(stage.model_dump())]
     file = Path(users[0][0]) if stage.kind == "custom" else stages / f"{stage.kind}.py"
-    transform = [stages / "targets.py"] if stage.target_transform != "none" or stage.ordinal == "cumulative" else []
+    changed = stage.target_transform != "none" or stage.ordinal == "cumulative"
+    transform = [stages / "targets.py"] if changed or getattr(stage, "predicted_targets", []) else []
     own, shared = own_and_shared_code(file, transform, HANDS_ROWS)
     return f"{digest([own, [(code_digest_of(Path(user)), name) for user, _, name in users]], 6)}-{shared[:6]}"
 

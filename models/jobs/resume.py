@@ -29,8 +29,7 @@ def resume(earlier: Path, paths: Paths) -> tuple[int, int]:
             _copy_files(job, here)
             came[finished] += 1
     _copy_files(root / "cache", paths.cache)
-    for plans in ("within", "measured"):
-        _copy_files(root / paths.name / plans, paths.root / plans)
+    _copy_files(root / paths.name / "within", paths.root / "within")
     return came[True], came[False]
 
 

@@ -75,7 +75,8 @@ def _fit_and_predict(job: Job, plan: Plan, threads: int) -> float:
     competition, paths, stage = plan.competition, plan.paths, plan.stages[job.stage]
     rows, test = read_rows(paths.train, competition, labelled=True), read_rows(paths.test, competition, labelled=False)
     folds = read_folds(paths.folds, rows.ids)
-    train = rows.take(training_rows(rows, folds, job.fold, stage.extra_rows, time_ordered(paths.folds_report)))
+    trains = training_rows(rows, folds, job.fold, stage.extra_rows, time_ordered(paths.folds_report))
+    train, division = rows.take(trains), folds[trains]
     held_out = rows.take(folds == job.fold)
     started = time.monotonic()
     if checkpoints := list(job.folder.glob(CHECKPOINTS)):  # count what a killed run spent on them
@@ -86,6 +87,7 @@ def _fit_and_predict(job: Job, plan: Plan, threads: int) -> float:
         context_of(competition, paths, job_seed(competition, job.seed, job.fold), rows),
         threads=threads,
         predicts_held_out=True,
+        division=division,
         folds=[need.folder for need in job.needs if need.stage == job.stage],
         unlabelled=held_out.followed_by(test) if getattr(stage, "pretrain_on", "train") == "all_inputs" else None,
     )
@@ -93,6 +95,7 @@ def _fit_and_predict(job: Job, plan: Plan, threads: int) -> float:
     if stage.pseudo_labels is not None:
         labels = pseudo_labels(job, plan.test_key, test.ids, context.task)
         train = with_pseudo_labels(train, test, labels, stage.pseudo_labels.weight)
+        context = replace(context, division=np.append(division, np.full(len(test), ALL)))
     fitted = build_stage(stage, context)
     fitted.fit(train, held_out if getattr(stage, "reads_held_out", False) else None, job.folder)
     if job.fold != ALL:

@@ -1,5 +1,7 @@
-"""Between labels and a stage: it sees transformed ones, or which grades are exceeded; what it predicts goes back."""
+"""Between labels and a stage: it sees transformed ones, which grades are exceeded, or predictions of other targets."""
 
+import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +10,10 @@ import numpy as np
 import skops.io
 from sklearn import preprocessing
 
+from competition.errors import ConfigError
 from competition.tables import Rows
 from competition.types import Array
+from models.stage import Context, FittedStage
 from models.training.labels import require_log1p
 
 FILE = "target_transform.skops"
@@ -75,3 +79,61 @@ class Cumulative:
     def exceeded(self, rows: Rows) -> Rows:
         """Rows as the stage sees them; a pseudo-label between two grades counts as the nearer one."""
         return replace(rows, y=np.where(np.isnan(rows.y), np.nan, rows.y > np.arange(self.n_grades) + 0.5))
+
+
+class WithPredictedTargets:
+    """A stage for each target, to which predictions of other targets are numbers like those of the competition.
+
+    Training rows get them from models that did not see their label: one for each fold of the division among them. The
+    rows to predict get them from a model of all training rows. Where assays share molecules, and one has many labels,
+    this is the best that the others can know (source: most of the first places of OpenADMET's PXR challenge, 2026).
+
+    build: makes the stage from what it is told.
+    """
+
+    def __init__(self, build: Callable[[Context], FittedStage], context: Context, sources: list[str]) -> None:
+        self.build, self.context, self.sources = build, context, sources
+        self.names = {target: f"predicted {target}" for target in sources}
+        self.first = build(self._told("first"))
+
+    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+        """Fit the predictions of the sources, then a stage for each target on these, too."""
+        division, predicted = self.context.division, np.full((len(train), len(self.sources)), np.nan)
+        assert division is not None
+        parts = np.unique(division)
+        if len(parts) < 2:
+            raise ConfigError("predicted_targets needs at least three folds: two of them among the training rows.")
+        (folder / "first").mkdir()
+        self.first.fit(train, None, folder / "first")
+        again = self.build(replace(self.context, folds=[folder / "first"]))  # with what that one has chosen
+        for part in parts:
+            inside = division == part
+            with tempfile.TemporaryDirectory() as inner:
+                again.fit(train.take(~inside), None, Path(inner))
+                predicted[inside] = self._of_sources(again.predict(train.take(inside), Path(inner)))
+        told = self._joined(train, predicted)
+        for t, target in enumerate(self.context.task.targets):
+            (folder / f"{t}").mkdir()
+            self._second(t, target).fit(replace(told, y=train.y[:, [t]]), None, folder / f"{t}")
+
+    def predict(self, rows: Rows, folder: Path) -> Array:
+        """Predictions (n_rows, n_targets)."""
+        told = self._joined(rows, self._of_sources(self.first.predict(rows, folder / "first")))
+        seconds = [self._second(t, target) for t, target in enumerate(self.context.task.targets)]
+        return np.hstack([stage.predict(told, folder / f"{t}") for t, stage in enumerate(seconds)])
+
+    def _told(self, part: str, **changes: Any) -> Context:
+        """What the stage of a part of a job's folder is told."""
+        return replace(self.context, folds=[folder / part for folder in self.context.folds], **changes)
+
+    def _second(self, t: int, target: str) -> FittedStage:
+        others = [name for source, name in self.names.items() if source != target]
+        task = replace(self.context.task, targets=[target])
+        return self.build(self._told(f"{t}", task=task, numeric=[*self.context.numeric, *others]))
+
+    def _of_sources(self, y_pred: Array) -> Array:
+        return y_pred[:, [self.context.task.targets.index(source) for source in self.sources]]
+
+    def _joined(self, rows: Rows, predicted: Array) -> Rows:
+        """Rows with the predictions (n_rows, n_sources) among their inputs."""
+        return replace(rows, inputs=rows.inputs.assign(**dict(zip(self.names.values(), predicted.T, strict=True))))

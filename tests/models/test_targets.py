@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from competition.errors import ConfigError, DataError
+from competition.files import read_json, write_json
 from competition.tables import Rows
 from competition.task import Task
 from models.config import LightgbmStage
-from models.registry import build_stage
+from models.registry import build_stage, learned_task
 from models.settings import Stage
-from models.stages.targets import Cumulative, Transformed
+from models.stage import Context
+from models.stages.targets import Cumulative, Transformed, WithPredictedTargets
 from tests.models.made import context, rows
 
 KINDS = [kind for kind in get_args(Stage.model_fields["target_transform"].annotation) if kind != "none"]
@@ -99,3 +102,46 @@ def test_a_setting_that_does_not_go_with_the_problem_type_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=says):
         build_stage(LightgbmStage.model_validate({"kind": "lightgbm", **settings}), context(tmp_path, task=task))
+
+
+class Memory:
+    """Predicts the labels of the rows that it was fitted on, and 0 for others; `told` is what it saw of each row."""
+
+    told: dict[str, pd.DataFrame] = {}
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+        write_json(folder / "seen.json", dict(zip(train.ids, train.y.tolist(), strict=True)))
+        if self.context.numeric:
+            Memory.told[self.context.task.targets[0]] = train.inputs[self.context.numeric]
+
+    def predict(self, rows: Rows, folder: Path) -> Any:
+        seen = read_json(folder / "seen.json")
+        return np.array([seen.get(name, [0.0] * len(self.context.task.targets)) for name in rows.ids])
+
+
+def test_predicted_targets_of_training_rows_come_from_models_that_did_not_see_them(tmp_path: Path) -> None:
+    """A stage that remembers labels tells nothing of them; the rows to predict get what a model of all rows says."""
+    table = Rows([f"r{i}" for i in range(12)], pd.DataFrame({"x": range(12)}), np.arange(36.0).reshape(12, 3))
+    told = Context([], [], [], [], Task(["a", "b", "c"]), 0, tmp_path, division=np.arange(12) % 4)
+    stage = WithPredictedTargets(Memory, told, ["a", "c"])
+    stage.fit(table, None, tmp_path)
+    columns = {"a": ["predicted c"], "b": ["predicted a", "predicted c"], "c": ["predicted a"]}
+    assert {target: list(seen) for target, seen in Memory.told.items()} == columns
+    assert all((seen.to_numpy() == 0).all() for seen in Memory.told.values())
+    assert np.array_equal(stage.predict(table, tmp_path), table.y)
+    with pytest.raises(ConfigError, match="at least three folds"):
+        one = replace(told, division=np.zeros(12))
+        WithPredictedTargets(Memory, one, ["a"]).fit(table, None, tmp_path / "one")
+
+
+@pytest.mark.parametrize(
+    ("targets", "named", "said"),
+    [(["a", "b"], ["x"], "names x; the targets are a, b"), (["a"], "all", "and there is one; leave it out")],
+)
+def test_predicted_targets_that_are_none_are_refused(targets: list[str], named: Any, said: str) -> None:
+    stage = LightgbmStage(kind="lightgbm", predicted_targets=named)
+    with pytest.raises(ConfigError, match=said):
+        learned_task(stage, Task(targets))

@@ -104,6 +104,8 @@ def test_costs_by_hand() -> None:
     network = measure._cost([(32, 0.5, 0.1), (64, 0.9, 0.2)], 640, {"x": 1.0}, by_epochs=True, most=2)
     assert (network.job, network.epoch) == pytest.approx((0.1 + 2.0, 8.0))
     assert network.caches == {"x": 1.0}
+    noise = measure._cost([(32, 0.5, 0.0), (64, 0.4, 0.0)], 640, {}, by_epochs=True, most=2)
+    assert (noise.job, noise.epoch) == pytest.approx((0.0, 4.0))  # no free epochs
     # Twice the rows take four times as long: a tenfold table a hundred times.
     kernel = measure._cost([(32, 0.2, 0.05), (64, 0.9, 0.1)], 640, {}, by_epochs=False, most=2)
     assert (kernel.job, kernel.epoch) == pytest.approx((100.0, 0.0))
@@ -135,7 +137,7 @@ def test_a_stage_is_measured_on_parts_of_its_rows_and_a_part_without_labels_is_p
 
     monkeypatch.setattr(measure, "FEWEST", 6)
     monkeypatch.setattr(measure, "build_stage", lambda config, context: Slow())
-    measure.measure(todo, "a", tmp_path / "cost.json")
+    measure.measure(todo, "a", tmp_path / "cost.json", 3.0)
     n = max(seen)
     assert seen == [6, 6, 12, 24, n, n][: len(seen)]
     cost = Cost(**json.loads((tmp_path / "cost.json").read_text()))
@@ -171,6 +173,7 @@ def test_what_does_not_fit_is_not_begun(tmp_path: Path) -> None:
     training.train()
     assert ends[0] == {"b": (None, 1)}
     assert set(training.finished) == {"b"}
+    assert list(training.left_out()) == ["stage a  left out: it did not fit any more"]
 
 
 def test_what_an_earlier_process_has_begun_comes_first_as_it_was(tmp_path: Path) -> None:
@@ -186,13 +189,14 @@ def test_what_an_earlier_process_has_begun_comes_first_as_it_was(tmp_path: Path)
 def test_costs_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     todo, asked = plan_of(counted(tmp_path, seeds=1)), list[str]()
 
-    def measures(plan: Plan, name: str, file: Path) -> None:
+    def measures(plan: Plan, name: str, file: Path, longest: float) -> None:
         asked.append(name)
+        assert longest == 3.0  # a tenth of a minute for two stages
         file.parent.mkdir(exist_ok=True)
         file.write_text('{"job": 3.0}')
 
     monkeypatch.setattr(budget, "measure", measures)
     for _ in range(2):
-        assert budget.measured(todo, HereWorkers(1), tmp_path / "measured") == {"a": Cost(3), "b": Cost(3)}
-    budget.measured(replace(todo, test_key="another table"), HereWorkers(1), tmp_path / "measured")
+        assert budget.measured(todo, HereWorkers(1), tmp_path / "measured", 60) == {"a": Cost(3), "b": Cost(3)}
+    budget.measured(replace(todo, test_key="another table"), HereWorkers(1), tmp_path / "measured", 60)
     assert asked == ["a", "b"] * 2
