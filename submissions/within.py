@@ -106,8 +106,10 @@ class Timed:
         """Blend, stack, submission and report of all that is finished; those on the way are no runs of their own."""
         if self.thread.is_alive():
             self.thread.join()
-        if self.on_way:
+        if self.on_way and self.latest_before:  # what the last one is compared with
             write_atomically(self.paths.latest_run, self.latest_before)
+        elif self.on_way:
+            self.paths.latest_run.unlink()
         if status := self.run([*SUBMIT, REPORT], file)[0]:
             sys.exit(status)
         self.timer.cancel()
@@ -128,8 +130,8 @@ class Timed:
             file = shown(self.on_way[-1] / SUBMISSION_FILE)
             print(f"{said}; the submission of {', '.join(self.submitted)} stands: {file}", flush=True)
             os._exit(0)
-        what = "no stage has finished; finished jobs are kept" if self.within else "the stages were not all measured"
-        print(f"DataError: {said}, and {what}. Give it more time.", file=sys.stderr, flush=True)
+        what = "there is no submission yet; finished jobs are kept" if self.within else "not all stages were measured"
+        print(f"DataError: {said}, and {what}. Run it again, or give it more time.", file=sys.stderr, flush=True)
         os._exit(2)
 
 
@@ -194,7 +196,8 @@ def main() -> None:
                 stages, earlier, plan_of, planner, workers, deadline, partial(timed.write, "begun"), timed.on_the_way
             )
             timed.within.train()
-            print("\n".join(timed.within.left_out()), flush=True)
+            for line in timed.within.left_out():
+                print(line, flush=True)
             if not timed.within.finished:
                 raise DataError(f"No stage has finished in {in_words(args.budget)}, {kept}. Finished jobs are kept.")
             timed.write("", timed.within.finished)
