@@ -135,9 +135,9 @@ class Timed:
         os._exit(2)
 
 
-def spent(timed: Timed, workers: Workers, seconds: float) -> str:
-    """How the seconds of the workers were spent, of a command that took `seconds`."""
-    total, weights = seconds * workers.capacity()[0], latest_run(timed.paths.name).weights
+def spent(timed: Timed, workers: Workers, n_cores: int, seconds: float) -> str:
+    """How the seconds of the workers were spent, of a command that took `seconds` on so many cores."""
+    total, weights = seconds * n_cores, latest_run(timed.paths.name).weights
     used = {column.partition(":")[0] for of in weights.values() for column, w in of.items() if abs(w) >= COUNTS}
     others = set(timed.config.stages) - used
     probes = sum(seconds for group, seconds in workers.spent.items() if group.startswith(PROBE))
@@ -204,7 +204,7 @@ def main() -> None:
     timed.finish(final)
     if timed.within:
         write_atomically(ended, "")
-        print(spent(timed, workers, time.monotonic() - began))
+        print(spent(timed, workers, timed.within.planner.cores, time.monotonic() - began))
 
 
 if __name__ == "__main__":
