@@ -32,7 +32,7 @@ from models.jobs.plan import Plan, plan, require_answer
 from models.jobs.ray_workers import workers_of
 from models.jobs.resume import resume
 from models.jobs.workers import Workers
-from submissions.config import Config, load_config
+from submissions.config import Config, load_config, relocated
 from submissions.run import SUBMISSION_FILE, latest_run
 
 SUBMIT = ["submissions.blend.__main__", "submissions.stack", "submissions.write"]
@@ -156,19 +156,23 @@ def main() -> None:
     stages = with_all_seeds(dict(config.stages))
     if not stages:
         raise ConfigError("--budget plans stages without pseudo_labels, and here each has some. Run it without.")
-    made_of = [config.model_dump(mode="json"), args.workers, *map(sha256_of, (paths.train, paths.test, paths.folds))]
+    settings = relocated(config.model_dump(), lambda path: path.name)  # wherever the next session has the files
+    made_of = [settings, args.workers, *map(sha256_of, (paths.train, paths.test, paths.folds))]
     folder = paths.root / "within" / f"{args.budget:.0f}s-{digest(made_of, 8)}"
     timed = Timed(config, paths, folder, args.budget, began + args.budget)
     deadline = timed.end - RESERVE[0] - RESERVE[1] * args.budget
     ended, final = folder / "ended", folder / f"{paths.name}.yaml"
     with command.training(paths), workers_of(args.executor, args.ray_address)(args.workers) as workers:
         if args.earlier:
-            resume(args.earlier, paths)
+            n_finished, n_begun = resume(args.earlier, paths)
+            print(f"from {args.earlier}: {n_finished} finished jobs and {n_begun} with a checkpoint that were not here")
 
         def plan_of(found: Stages) -> Plan:
             return plan(config.competition, found, paths, args.reuse)
 
-        if not (ended.exists() and all(job.finished for job in plan_of(load_stages(str(final))).jobs)):
+        if ended.exists() and all(job.finished for job in plan_of(load_stages(str(final))).jobs):
+            timed.write("", load_stages(str(final)))
+        else:
             todo = plan_of(stages)
             if not args.reuse and not args.retrain:
                 require_answer(todo)
