@@ -17,7 +17,7 @@ from competition.files import digest, read_json
 from models.config import FeatureStage, TreesStage
 from models.jobs.measure import Cost, measure
 from models.jobs.plan import REPORT, Job, Plan
-from models.jobs.train import Told, items_of, read_tables
+from models.jobs.train import Told, items_of, read_tables, uses_gpu
 from models.jobs.workers import Item, Workers
 from models.settings import NeuralStage
 
@@ -34,11 +34,6 @@ PROBE = "probe of"
 """How the groups of the items that measure a stage begin."""
 
 Stages = dict[str, Any]
-
-
-def uses_gpu(stage: Any) -> bool:
-    """Whether its jobs take a GPU for themselves, where there is one."""
-    return bool(getattr(stage, "gpu", isinstance(stage, NeuralStage)))
 
 
 def version(stage: Any, share: float = SMALLEST) -> Any:
@@ -60,6 +55,11 @@ def with_all_seeds(stages: Stages) -> Stages:
 
     kept = {name: stage for name, stage in stages.items() if stage.pseudo_labels is None}
     return {name: stage.model_copy(update={"seeds": seeds(stage)}) for name, stage in kept.items()}
+
+
+def most_seeds(stages: Stages) -> int:
+    """Of any stage; a YAML may name more than MOST_SEEDS."""
+    return max(len(stage.seeds) for stage in stages.values())
 
 
 class Planner:
@@ -121,7 +121,7 @@ class Planner:
             take({name: version(stages[name], share) for name in found})
         for name in found:
             take({**found, name: version(stages[name], 1.0)})
-        for n_seeds in range(2, MOST_SEEDS + 1):
+        for n_seeds in range(2, most_seeds(stages) + 1):
             for name in found:
                 if len(stages[name].seeds) >= n_seeds:
                     take({**found, name: found[name].model_copy(update={"seeds": stages[name].seeds[:n_seeds]})})
@@ -227,12 +227,11 @@ class Within:
         if new := {name: stage for name, stage in self.stages.items() if name not in self.begun}:
             for name, stage in self.planner.decide(new, seconds, before).items():
                 return name, stage, stage.seeds[0]
-        for n in range(MOST_SEEDS):
+        for n in range(most_seeds(self.stages)):
             for name, stage in self.begun.items():
-                seed = [*self.stages[name].seeds, *[None] * MOST_SEEDS][n]
-                if seed is not None and (name, seed) not in self.jobs:
+                for seed in self.stages[name].seeds[n : n + 1]:
                     one = {name: stage.model_copy(update={"seeds": [seed]})}
-                    if self.planner.seconds(one, before) <= seconds:
+                    if (name, seed) not in self.jobs and self.planner.seconds(one, before) <= seconds:
                         return name, stage, seed
         return None
 

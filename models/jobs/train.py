@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -134,6 +135,11 @@ def predict_jobs(todo: Plan, n_workers: int | None, make_workers: Callable[[int 
     return todo.test_key
 
 
+def uses_gpu(stage: Any) -> bool:
+    """Whether its jobs take a GPU for themselves, where there is one."""
+    return bool(getattr(stage, "gpu", isinstance(stage, NeuralStage)))
+
+
 def items_of(
     todo: Plan,
     unfinished: list[Job],
@@ -154,14 +160,13 @@ def items_of(
         stage, own = todo.stages[name], [job for job in unfinished if job.stage == name]
         # The result of trees does not depend on the number of cores. A network asks for a GPU; a class of yours may.
         threads = max(1, workers.most_threads // len(own)) if isinstance(stage, TreesStage) else 1
-        gpu = getattr(stage, "gpu", isinstance(stage, NeuralStage))
         fills, caches = cache_items(todo.competition, stage, todo.paths, rows, planned)
         begin = len(fills) * (shard[0] - 1) // shard[1]  # each machine elsewhere; it skips what others have filled
         jobs = [
             Item(
                 run_job,
                 (job, told, threads),
-                gpu,
+                uses_gpu(stage),
                 threads,
                 group=name,
                 after=caches,

@@ -200,3 +200,8 @@ def test_costs_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert budget.measured(todo, HereWorkers(1), tmp_path / "measured", 60) == {"a": Cost(3), "b": Cost(3)}
     budget.measured(replace(todo, test_key="another table"), HereWorkers(1), tmp_path / "measured", 60)
     assert asked == ["a", "b"] * 2
+
+
+def test_all_seeds_that_the_yaml_names_are_planned_however_many() -> None:
+    seven = {"trees": TREES.model_copy(update={"seeds": list(range(7))})}
+    assert versions(planner(trees=Cost(1)).decide(with_all_seeds(seven), 100)) == {"trees": (None, 7)}
