@@ -1,7 +1,7 @@
 """What to train in a given time: which stages, how many epochs, how many seeds, so that what starts also finishes.
 
-Small versions of all stages come before full versions of a few, and these before more seeds: a blend gains most from
-another kind of model, then from a better one, then from the same again. The order of worth is the YAML's.
+Most epochs of all stages come before all epochs of a few, and these before more seeds: a blend gains most from another
+kind of model, then from a better one, then from the same again. The order of worth is the YAML's.
 """
 
 import heapq
@@ -24,6 +24,8 @@ from models.settings import NeuralStage
 SMALLEST = 0.3
 """Of the YAML's epochs, in the smallest version of a stage that is worth its time."""
 SHARES = (SMALLEST, 0.4, 0.55, 0.7, 0.85, 1.0)
+N_MOST = 4
+"""So many of the shares each stage gets, where they fit, before the next one begins."""
 MOST_SEEDS = 5
 SLOWER, ENOUGH = 1.15, 2.0
 """What jobs take over their costs, and how many seconds of finished jobs count as much as that."""
@@ -115,12 +117,10 @@ class Planner:
             if self.seconds(more, before) <= seconds:
                 found = more
 
-        for name, stage in stages.items():
-            take({**found, name: version(stage)})
-        for share in SHARES:  # all grow together, and then those of most worth
-            take({name: version(stages[name], share) for name in found})
-        for name in found:
-            take({**found, name: version(stages[name], 1.0)})
+        for shares in (SHARES[:N_MOST], SHARES[N_MOST:]):
+            for name, stage in stages.items():
+                for share in shares:
+                    take({**found, name: version(stage, share)})
         for n_seeds in range(2, most_seeds(stages) + 1):
             for name in found:
                 if len(stages[name].seeds) >= n_seeds:

@@ -12,6 +12,7 @@ import numpy as np
 from competition.errors import UserError
 from competition.files import write_json
 from competition.tables import Rows, read_rows
+from competition.types import Integers
 from folds.table import read_folds, time_ordered
 from models.config import TreesStage
 from models.jobs.plan import Plan
@@ -21,6 +22,8 @@ from models.settings import NeuralStage
 
 FEWEST = 32
 """Rows of the first part."""
+OF_CLASS = 5
+"""Rows of each class among them."""
 OF_CACHES = 3.0
 """Seconds of filling caches, which stay, over those of fitting, after which no larger part is begun."""
 STEEPEST = 2.0
@@ -57,12 +60,14 @@ def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
     rows, test = read_rows(paths.train, competition, labelled=True), read_rows(paths.test, competition, labelled=False)
     folds = read_folds(paths.folds, rows.ids)
     trains = np.flatnonzero(training_rows(rows, folds, 0, stage.extra_rows, time_ordered(paths.folds_report)))
-    order, share = np.random.default_rng(0).permutation(trains), (np.sum(folds == 0) + len(test)) / len(trains)
+    context = replace(context_of(competition, paths, 0, rows), predicts_held_out=True)
+    order, n_first = _order(rows, np.random.default_rng(0).permutation(trains), context.task.has_probabilities)
+    share = (np.sum(folds == 0) + len(test)) / len(trains)
     by_epochs = isinstance(stage, NeuralStage)
     one_epoch = stage.model_copy(update={"epochs": 1}) if by_epochs else stage
-    context = replace(context_of(competition, paths, 0, rows), predicts_held_out=True)
     cached, spent, filled, found = dict[str, list[float]](), 0.0, 0.0, list[tuple[int, float, float]]()
-    sizes = [min(FEWEST * 2**i, len(trains)) for i in range(ceil(log2(max(2, len(trains) / FEWEST))) + 1)]
+    fewest = max(FEWEST, n_first)
+    sizes = [min(fewest * 2**i, len(trains)) for i in range(ceil(log2(max(2, len(trains) / fewest))) + 1)]
     for n in (sizes[0], *sizes, len(trains), len(trains)):
         train, others = rows.take(order[:n]), rows.take(order[: max(1, round(share * n))])
         for cache, keys in shared_caches(one_epoch, context, [train, others]):
@@ -91,6 +96,20 @@ def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
     }
     most = 1.0 if isinstance(stage, TreesStage) else STEEPEST
     write_json(file, asdict(_cost(found[-2:], len(trains), caches, by_epochs, most)))
+
+
+def _order(rows: Rows, order: Integers, has_classes: bool) -> tuple[Integers, int]:
+    """Positions of training rows, and how many of the first are a few of each class of each target.
+
+    Where a small part lacks classes it has fewer models to fit, and time would seem to grow faster than it does.
+    """
+    of_classes = [
+        order[rows.y[order, t] == label][:OF_CLASS]
+        for t in range(rows.y.shape[1] if has_classes else 0)
+        for label in np.unique(rows.y[:, t][~np.isnan(rows.y[:, t])])
+    ]
+    first = np.unique(np.concatenate([order[:0], *of_classes]))
+    return np.concatenate([first, order[~np.isin(order, first)]]), len(first)
 
 
 def _seconds(stage: Any, context: Any, train: Rows, others: Rows) -> tuple[float, float]:

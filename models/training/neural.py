@@ -13,6 +13,7 @@ import torch
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
+from competition.files import derive_seed
 from competition.tables import Rows
 from competition.types import Array
 from models.inputs.blocks import fit_columns, read_columns
@@ -22,6 +23,9 @@ from models.training.batches import Batches, Sample
 from models.training.heads import Network, build_head
 from models.training.labels import balanced_weights, labelled_rows, require_auxiliary
 from models.training.losses import loss_of
+
+AGAIN = "checkpoint_again"
+"""How the checkpoints of a second try begin."""
 
 
 class Neural:
@@ -40,6 +44,8 @@ class Neural:
         self.spread: Array | None = None
         self.loss = loss_of(config.loss, context.task.problem_type)
         self.n_molecules = 1
+        self.has_learned = True
+        self.checkpoint = "checkpoint"
 
     # A kind of stage has these four.
 
@@ -74,9 +80,16 @@ class Neural:
         first = None
         if self.config.extra_rows == "pretrain" and train.extra is not None and train.extra.any():
             first, train = train.take(train.extra), train.take(~train.extra)
-        asked = self.config
-        while not self._fits(train, valid, first, folder):
+        asked, again = self.config, any(folder.glob(f"{AGAIN}*"))  # of a run that was killed
+        while not again and not self._fits(train, valid, first, folder):
             pass
+        if again or not self.has_learned:
+            self.checkpoint = AGAIN
+            self.context = replace(self.context, seed=derive_seed(self.context.seed, AGAIN))
+            while not self._fits(train, valid, first, folder):
+                pass
+            said = "no better than the mean of the training labels with its first seed; trained once more with another"
+            write_notes(folder, [*read_notes(folder), said + ("." if self.has_learned else ", no better either.")])
         if self.config is not asked:
             size, n = self.config.batch_size, self.config.accumulate
             note = f"the memory is too small for batches of {asked.batch_size}: a step has {n} of {size}."
@@ -87,7 +100,7 @@ class Neural:
         try:
             network, sample = self.ready(train, folder)
             others = (None if rows is None else self._sample(rows, folder) for rows in (valid, first))
-            self.trainer_of(network, folder).fit(sample, *others)
+            self.has_learned = self.trainer_of(network, folder).fit(sample, *others)
         except RuntimeError as error:
             self.config = trainer.smaller(self.config, error)
             return False
@@ -96,7 +109,9 @@ class Neural:
     def trainer_of(self, network: Network, folder: Path) -> trainer.Trainer:
         """What trains a network of this stage."""
         told = self.context
-        return trainer.Trainer(network, self.config, told.seed, folder, told.progress, told.task.problem_type)
+        return trainer.Trainer(
+            network, self.config, told.seed, folder, told.progress, told.task.problem_type, self.checkpoint
+        )
 
     def ready(self, train: Rows, folder: Path) -> tuple[Network, Sample]:
         """The network with the weights to start from, and the rows as it reads them."""

@@ -52,6 +52,7 @@ class Trainer:
     network: with the random or pretrained weights to start from; left with the trained ones.
     folder: of the weights, the report, and the checkpoints on the way.
     problem_type: what is learned, never ordinal.
+    checkpoint: how the names of the files on the way begin.
     """
 
     network: Network
@@ -60,14 +61,16 @@ class Trainer:
     folder: Path
     progress: Progress
     problem_type: ProblemType = "regression"
+    checkpoint: str = "checkpoint"
 
     def __post_init__(self) -> None:
         self.loss = load_loss(self.settings.loss, self.problem_type, self.settings.label_smoothing)
         self.accelerator = make_accelerator(self.settings.precision)
         self.network.to(self.accelerator.device)
 
-    def fit(self, train: Sample, valid: Sample | None = None, first: Sample | None = None) -> None:
-        """Train on labelled rows; write weights and a report.
+    def fit(self, train: Sample, valid: Sample | None = None, first: Sample | None = None) -> bool:
+        """Train on labelled rows; write weights and a report. Gives whether training rows are predicted better than by
+        the mean of their labels; of classes nobody asks.
 
         Args:
             valid: held-out rows, for `keep: best_on_held_out` and `monitor: held_out` only.
@@ -80,7 +83,7 @@ class Trainer:
             report["classes"] = [np.unique(column[~np.isnan(column)]).astype(int).tolist() for column in y.T]
         if first is not None:
             first_labels = self.labels_of(first)
-            report["pretrain_history"], _ = self.train_epochs(first.encoded, first_labels, "checkpoint_pretrain.pt")
+            report["pretrain_history"], _ = self.train_epochs(first.encoded, first_labels, "_pretrain")
         watched: Watched = {}
         if valid is not None:
             held_out = valid.encoded(0), self.labels_of(valid)
@@ -90,7 +93,7 @@ class Trainer:
                 some = train.encoded(0).take(rows), labels.take(rows, "cpu")
                 watched["held_out_training_mode"] = (*held_out, True)
                 watched |= {"train_evaluation_mode": (*some, False), "train_training_mode": (*some, True)}
-        history, state = self.train_epochs(train.encoded, labels, "checkpoint.pt", watched)
+        history, state = self.train_epochs(train.encoded, labels, "", watched)
         if monitors:
             measures = {name: history[-1][name] for name in watched}
             n_steps = steps_per_epoch(train.encoded(0), self.settings) * self.settings.epochs
@@ -101,6 +104,15 @@ class Trainer:
         report["dropout"] = {path: rate for path, rate in rates(self.network).items() if rate > 0}
         report |= {"precision": self.accelerator.mixed_precision, "history": history}
         write_json(self.folder / TRAINING, report)
+        return self.loss.link is not None or self.has_learned(train, labels)
+
+    def has_learned(self, train: Sample, labels: Labels) -> bool:
+        """Whether the loss of some training rows is below that of the mean of all."""
+        rows = np.unique(np.linspace(0, len(train.y) - 1, 256).astype(np.intp))
+        some = labels.take(rows, "cpu")
+        outputs = forward(self.network, train.encoded(0).take(rows), self.settings.batch_size, self.accelerator, False)
+        of_mean = self.loss.mean_error(torch.zeros_like(outputs), some)
+        return bool(self.loss.mean_error(outputs, some) < of_mean)
 
     def prepare(self, train: Sample) -> Labels:
         """Give the network the rates and layers of the settings, and audit its dropout; returns the labels."""
@@ -124,7 +136,7 @@ class Trainer:
         return Labels(torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32))
 
     def train_epochs(
-        self, encoded: Encoded, labels: Labels, checkpoint_name: str, watched: Watched | None = None
+        self, encoded: Encoded, labels: Labels, part: str, watched: Watched | None = None
     ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
         """Train all epochs; losses and the rate of each, and the weights to keep: the last, their average, or the best
         by the watched held-out rows.
@@ -140,7 +152,7 @@ class Trainer:
         average = AveragedModel(network, avg_fn=moved) if settings.average == "ema" else None
         kept = average.module if average else network
         parts = {"network": network, "optimizer": optimizer, "schedule": schedule, "average": average}
-        checkpoint = Checkpoint(self.folder / checkpoint_name, {**parts, "scaler": accelerator.scaler})
+        checkpoint = Checkpoint(self.folder / f"{self.checkpoint}{part}.pt", {**parts, "scaler": accelerator.scaler})
         history, best = checkpoint.load() or (list[dict[str, float]](), None)
         for epoch in range(len(history), settings.epochs):
             network.train()

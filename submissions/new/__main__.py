@@ -30,10 +30,12 @@ from models.stages.file import OOF, TEST, common_folds
 from submissions.check import check
 from submissions.config import Config, load_config
 from submissions.leaderboard.download import download, find_tables, slug_of
-from submissions.new.choices import PRESETS, Block, choose_folds, choose_stages, read_presets
+from submissions.new.choices import Block, choose_folds, choose_stages, names_of_presets, read_preset
 from submissions.new.detect import Found, Role, detect
 from submissions.new.problem_type import choose_problem
 from submissions.new.writing import as_written, as_yaml, comments, on_one_line, setting
+
+HINTS = Path(__file__).with_name("hints.yaml")
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -62,9 +64,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--group", help="training column whose equal values must share a fold")
     kinds = [kind for kind in get_args(FoldsKind) if kind not in ("time", "column", "file")]  # which name a column
     add("--folds", choices=kinds, help="kind of folds")
-    presets = sorted({name for stage in read_presets() for name in stage.presets})
-    preset = "stages for minutes on a CPU (quick), for hours on a CPU, for a 16 GB GPU, or what you write into "
-    add("--preset", choices=presets, help=f"{preset}submissions/new/presets.yaml (default: quick; none with --oof)")
+    preset = (
+        "stages for minutes on a CPU (quick), for an hour on a CPU, for GPUs of 16 GB, or of a file that you add to "
+    )
+    preset += "submissions/new/presets (default: quick; none with --oof)"
+    add("--preset", choices=names_of_presets(), help=preset)
     oof = f"folder of predictions made elsewhere: a folder with {OOF} and {TEST} for each stage"
     add("--oof", type=Path, metavar="DIR", help=oof)
     add("--force", action="store_true", help="replace an existing YAML")
@@ -119,7 +123,7 @@ def to_yaml(args: argparse.Namespace, path: Path, found: Found) -> str:
         metric = f"{as_written(Path(file), path)}:{function}"
     kind, n_folds, folds_reason = choose_folds(found, problem, args.group, args.folds)
     folds: dict[str, Any] = {"kind": kind} | ({} if n_folds == FoldsConfig().n_folds else {"n_folds": n_folds})
-    stages = choose_stages(args.preset, found, problem) if args.preset else []
+    stages = choose_stages(read_preset(args.preset), found, problem) if args.preset else []
     if args.oof is not None:
         theirs = file_stages(args.oof, path, {stage.name for stage in stages})
         stages = [*theirs, *stages]
@@ -176,14 +180,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = detect((args.train, args.test, args.sample), args.id, args.target, args.group, inputs_needed)
     text = to_yaml(args, path, found)
     validate(Config, yaml.safe_load(text), path)
-    write_atomically(path, text + PRESETS.with_name("hints.yaml").read_text(encoding="utf-8"))
+    write_atomically(path, text + HINTS.read_text(encoding="utf-8"))
     print(text)
     for column in found.columns:
         if column.warning:
             print(f"WARNING  column {on_one_line(f'{column.name}: {column.reason}')}")
     named = args.name if path.name == Path(args.name).name else path.stem
     config = load_config(named)
-    print(f"Written: {paths.shown(path)}\nNext: look at the guesses in it, then ./run.sh full {named}\n")
+    within = f" --budget {read_preset(args.preset).budget}" if args.preset else ""
+    print(f"Written: {paths.shown(path)}\nNext: look at the guesses in it, then ./run.sh full {named}{within}\n")
     try:
         print(check(config) if args.oof else describe(prepare(config.competition).report))
     except UserError as error:

@@ -305,6 +305,53 @@ def test_mc_dropout_gives_a_mean_and_a_deviation_that_grows_with_the_rate(tmp_pa
     assert 0 < 2 * deviations[0] < deviations[1]
 
 
+def small_stage(folder: Path) -> tuple[Any, Rows]:
+    """A stage, and rows to fit it on."""
+    stage = GnnStage(kind="gnn", epochs=1, batch_size=8, width=8, hidden_width=8)
+    rows = Rows(["a", "b"], pd.DataFrame({"SMILES": ["CC", "CCO"]}), np.array([[0.0], [1.0]]))
+    return build_stage(stage, Context(["SMILES"], [], [], [], Task(["y"]), 0, folder)), rows
+
+
+def test_the_mean_of_the_labels_is_told_from_what_is_better(tmp_path: Path) -> None:
+    flat = make(tmp_path, network())
+    nn.init.zeros_(flat.network.head.linear.weight)
+    nn.init.zeros_(flat.network.head.linear.bias)
+    labels = flat.prepare(sample(Y))
+    assert not flat.has_learned(sample(Y), labels)
+    trained = make(tmp_path, network())
+    assert trained.fit(sample(Y)) and trained.has_learned(sample(Y), labels)
+    assert make(tmp_path, network(), epochs=1, learning_rate=1e-9, learns="multilabel").fit(
+        sample((Y > 0).astype(float))
+    )
+
+
+@pytest.mark.parametrize(("learned", "said"), [([False, True], "another."), ([False, False], "no better either.")])
+def test_a_fold_no_better_than_the_mean_is_trained_once_more_with_another_seed_and_named(
+    tmp_path: Path, learned: list[bool], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit, tries = trainer.Trainer.fit, []
+
+    def bad_luck(self: trainer.Trainer, *samples: Any) -> bool:
+        tries.append((self.seed, self.checkpoint, float(self.network.head.linear.weight.detach().sum())))
+        fit(self, *samples)
+        return learned[len(tries) - 1]
+
+    monkeypatch.setattr(trainer.Trainer, "fit", bad_luck)
+    fitted, rows = small_stage(tmp_path)
+    fitted.fit(rows, None, tmp_path)
+    assert [checkpoint for _, checkpoint, _ in tries] == ["checkpoint", "checkpoint_again"]
+    assert len({seed for seed, *_ in tries}) == len({weights for *_, weights in tries}) == 2
+    (note,) = read_notes(tmp_path)
+    assert note.startswith("no better than the mean of the training labels") and note.endswith(said)
+    # One that was killed in its second try goes on with that.
+    fitted, _ = small_stage(tmp_path)
+    (tmp_path / "checkpoint_again.pt").touch()
+    monkeypatch.setattr(trainer.Checkpoint, "load", lambda self: None)
+    learned.append(True)
+    fitted.fit(rows, None, tmp_path)
+    assert tries[2] == tries[1]
+
+
 def test_where_memory_runs_out_batches_are_halved_and_the_steps_are_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,16 +369,15 @@ def test_where_memory_runs_out_batches_are_halved_and_the_steps_are_the_same(
         trainer.smaller(settings(), RuntimeError("shapes do not match"))
     fit, sizes = trainer.Trainer.fit, []
 
-    def full_at_first(self: trainer.Trainer, *samples: Any) -> None:
+    def full_at_first(self: trainer.Trainer, *samples: Any) -> bool:
         sizes.append((self.settings.batch_size, self.settings.accumulate))
         if len(sizes) < 3:
             raise full
         fit(self, *samples)
+        return True
 
     monkeypatch.setattr(trainer.Trainer, "fit", full_at_first)
-    stage = GnnStage(kind="gnn", epochs=1, batch_size=8, width=8, hidden_width=8)
-    rows = Rows(["a", "b"], pd.DataFrame({"SMILES": ["CC", "CCO"]}), np.array([[0.0], [1.0]]))
-    fitted = build_stage(stage, Context(["SMILES"], [], [], [], Task(["y"]), 0, tmp_path))
+    fitted, rows = small_stage(tmp_path)
     fitted.fit(rows, None, tmp_path)
     assert sizes == [(8, 1), (4, 2), (2, 4)]
     assert read_notes(tmp_path) == ["the memory is too small for batches of 8: a step has 4 of 2."]

@@ -9,12 +9,19 @@ from pydantic import TypeAdapter
 from competition.errors import ConfigError, DataError
 from models.config import StageConfig
 from submissions.new import choices
-from submissions.new.choices import Block, choose_folds, choose_stages
+from submissions.new.choices import Block, choose_folds, choose_stages, names_of_presets, read_preset
 from submissions.new.detect import Found, detect
 from submissions.new.problem_type import choose_problem
 from tests.submissions.made_up import RINGS, files_in, notes, smiles, write, write_labels
 
-ONE = {"lightgbm": "lightgbm", "svr": "sklearn", "gnn": "gnn", "rxnfp": "bert", "unimol": "unimol"}
+ONE = {
+    "lightgbm": "lightgbm",
+    "svr": "sklearn",
+    "gnn": "gnn",
+    "catboost": "catboost",
+    "rxnfp": "bert",
+    "unimol": "unimol",
+}
 TEXT = {"lightgbm": "lightgbm", "minilm_frozen": "embedding", "minilm": "bert"}
 NUMBER = [k / 7 for k in range(80)]
 
@@ -25,7 +32,7 @@ def found_in(folder: Path, *sizes: int, **inputs: Any) -> Found:
 
 
 def stages(found: Found, preset: str = "quick") -> dict[str, Block]:
-    return {block.name: block for block in choose_stages(preset, found, choose_problem(found)) if block.enabled}
+    return {block.name: block for block in choose_stages(read_preset(preset), found, choose_problem(found))}
 
 
 @pytest.mark.parametrize(
@@ -52,7 +59,7 @@ def test_the_quick_stages_of_each_kind_of_problem(
 @pytest.mark.parametrize(
     ("inputs", "expected"),
     [
-        ({"s": smiles(80)}, ["lightgbm", "logistic", "extra_trees", "gnn", "rxnfp", "unimol"]),
+        ({"s": smiles(80)}, ["lightgbm", "logistic", "extra_trees", "gnn", "catboost", "rxnfp", "unimol"]),
         ({"t": notes(80)}, ["lightgbm", "tfidf", "minilm_frozen", "minilm"]),
         ({"n": NUMBER, "k": ["p", "q"] * 40}, ["lightgbm", "lightgbm_small", "extra_trees"]),
     ],
@@ -66,47 +73,40 @@ def test_classes_have_stages_of_their_own_that_learn_them_and_grades_those_of_nu
     for what, (cells, cell) in labels.items():
         write_labels(tmp_path, {"y": cells}, {"y": cell}, **inputs)
         blocks[what] = stages(detect(files_in(tmp_path)), preset)
-    assert [name for name in blocks["names"] if name not in ("catboost", "chemberta", "deberta")] == expected
+    assert [name for name in blocks["names"] if name not in ("chemberta", "deberta")] == expected
     assert blocks["grades"] == blocks["numbers"]
     for learns, of_type in (("multiclass", blocks["names"]), ("regression", blocks["numbers"])):
         for block in of_type.values():
             assert not list(TypeAdapter(StageConfig).validate_python(block.settings).mistakes(learns))
 
 
-def test_the_presets_differ_in_epochs_and_seeds(tmp_path: Path) -> None:
+def test_the_presets_differ_in_epochs_and_stages(tmp_path: Path) -> None:
     found = found_in(tmp_path, s=smiles(80))
     quick, cpu, gpu = (stages(found, preset) for preset in ("quick", "cpu", "gpu"))
     assert quick["gnn"].settings == {"kind": "gnn"}  # without what is the default
-    assert cpu["gnn"].settings == {"kind": "gnn", "epochs": 50, "seeds": [0, 1]}
-    assert {*quick} == {*ONE} and {*cpu} == {*ONE, "catboost"}
-    assert all(block.settings["seeds"] == [0, 1, 2] for name, block in gpu.items() if name != "svr")
+    assert cpu["gnn"].settings == {"kind": "gnn", "epochs": 50}
+    assert {*quick} == {*cpu} == {*ONE} and {*gpu} == {*cpu, "chemberta"}
 
 
-def test_quick_stays_quick_with_at_least_a_third_of_the_epochs_or_without_the_stage(tmp_path: Path) -> None:
-    larger = smiles(360, [f"{a}C{b}" for a in RINGS for b in RINGS]) * 6
-    chosen = stages(found_in(tmp_path, 2140, 20, s=larger))
-    assert 5 < chosen["unimol"].settings["epochs"] < 15
-    assert "instead of 15, as the tables are large" in chosen["unimol"].comment
-    assert "epochs" not in chosen["gnn"].settings
-    large = found_in(tmp_path, 80_000, 20, t=notes(80_020))
-    blocks = choose_stages("quick", large, choose_problem(large))
-    assert [block.name for block in blocks if block.enabled] == ["lightgbm", "minilm_frozen"]
-    assert "remove the # to train it" in blocks[-1].comment
+def test_long_texts_are_told_from_short_ones_by_their_words(tmp_path: Path) -> None:
+    longer = stages(found_in(tmp_path, t=[" ".join([note] * 60) for note in notes(80)]), "gpu")
+    assert "batch_size" not in stages(found_in(tmp_path, t=notes(80)), "gpu")["deberta"].settings
+    assert longer["deberta"].settings["batch_size"] == 8
 
 
-def test_a_preset_of_ones_own_is_a_name_in_the_file_and_a_mistake_in_it_is_named(
+def test_a_preset_of_ones_own_is_a_file_in_the_folder_and_a_mistake_in_it_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choices, "PRESETS", tmp_path / "presets.yaml")
-    stage = (
-        "- {name: ridge, needs: [%s], reason: mine, settings: {kind: sklearn, estimator: Ridge}, presets: {mine: {}}}"
-    )
-    choices.PRESETS.write_text(f"stages:\n{stage % 'table'}\n")
+    monkeypatch.setattr(choices, "PRESETS", tmp_path / "presets")
+    stage = "{name: ridge, needs: [%s], reason: mine, settings: {kind: sklearn, estimator: Ridge}}"
+    (tmp_path / "presets").mkdir()
+    mine = tmp_path / "presets" / "mine.yaml"
+    mine.write_text(f"budget: 3m\nstages:\n- {stage % 'table'}\n")
     found = found_in(tmp_path, n=NUMBER)
+    assert names_of_presets() == ["mine"] and read_preset("mine").budget == "3m"
     assert stages(found, "mine") == {"ridge": Block("ridge", {"kind": "sklearn", "estimator": "Ridge"}, "mine")}
-    assert stages(found) == {}
-    choices.PRESETS.write_text(f"stages:\n{stage % 'tables'}\n")
-    with pytest.raises(ConfigError, match=r"presets\.yaml has 1 mistake.*\n  stages\.0\.needs\.0: .*found 'tables'"):
+    mine.write_text(f"budget: 3m\nstages:\n- {stage % 'tables'}\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml has 1 mistake.*\n  stages\.0\.needs\.0: .*found 'tables'"):
         stages(found, "mine")
 
 
