@@ -62,14 +62,17 @@ def test_a_cache_that_two_stages_read_is_filled_once_by_all_cores_and_not_again(
         (2, {}),
         (5, {"trees": (None, 1)}),
         (12, {"trees": (None, 1), "first": (3, 1)}),
-        (21, {"trees": (None, 1), "first": (3, 1), "second": (3, 1)}),  # small versions of all
-        (41, {"trees": (None, 1), "first": (6, 1), "second": (6, 1)}),  # which grow together
+        (20, {"trees": (None, 1), "first": (4, 1)}),
+        (27, {"trees": (None, 1), "first": (7, 1)}),
+        (36, {"trees": (None, 1), "first": (7, 1), "second": (3, 1)}),  # one network after the other, up to 70 %
+        (48, {"trees": (None, 1), "first": (8, 1), "second": (7, 1)}),
+        (51, {"trees": (None, 1), "first": (8, 1), "second": (8, 1)}),
         (63, {"trees": (None, 1), "first": (10, 1), "second": (10, 1)}),
         (66, {"trees": (None, 2), "first": (10, 1), "second": (10, 1)}),  # seeds come last
         (96, {"trees": (None, 2), "first": (10, 2), "second": (10, 1)}),
     ],
 )
-def test_small_versions_of_all_come_before_full_ones_of_a_few_and_these_before_seeds(
+def test_most_epochs_of_all_come_before_all_epochs_of_a_few_and_these_before_seeds(
     seconds: float, expected: dict[str, Any]
 ) -> None:
     stages = {"trees": TREES, "first": NET, "second": NET}
