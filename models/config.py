@@ -161,14 +161,16 @@ class CatboostStage(TreesStage):
 
 
 class EstimatorStage(Stage):
-    """What every stage with an estimator of scikit-learn has. Most know no chance: more seeds change nothing."""
+    """What every stage with an estimator of scikit-learn's form has. Most know no chance: more seeds change nothing."""
 
     usual_regressor: ClassVar[str]
     estimator: str | None = None
-    """Name in scikit-learn of a regressor, or of classes of a classifier with predict_proba. null: SVR (embedding:
-    Ridge), or LogisticRegression."""
+    """Name in scikit-learn of a regressor, or of classes of a classifier with predict_proba, or the dotted name of one
+    of an installed package, as pytabkit.RealMLP_TD_Regressor. null: SVR (embedding: Ridge), or LogisticRegression."""
     parameters: dict[str, Any] = {}
-    """Its own settings, by scikit-learn's names, where they differ from scikit-learn's defaults."""
+    """Its own settings, by its names, where they differ from its defaults."""
+    gpu: bool = False
+    """Whether a job takes a GPU for itself, where there is one, for an estimator that computes on it."""
 
     def named(self, learns: ProblemType) -> str:
         """The estimator of what the stage learns."""
@@ -181,7 +183,7 @@ class EstimatorStage(Stage):
         yield from super().mistakes(learns)
         try:
             build_estimator(self.named(learns), self.parameters, seed=0, classes=learns != "regression")
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # TypeError: it cannot be made without arguments
             yield f"estimator: {' '.join(str(error).split())} (this stage learns {learns})"
 
 

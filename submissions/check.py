@@ -25,7 +25,7 @@ from competition.user_code import load_user_code, user_code, users
 from folds.shares import lacking
 from folds.splitters import divide
 from models.config import CustomStage, EstimatorStage, FileStage
-from models.estimators import require_weights
+from models.estimators import require_weights, said_of
 from models.inputs.template import read_template
 from models.inputs.weights import WEIGHT_SETS, digest_of_weights
 from models.jobs.plan import code_digest
@@ -121,6 +121,8 @@ def _check_stage(stage: Any, competition: CompetitionConfig, prepared: Prepared,
     said = stage.kind + (f" from {weights}" if weights else "")
     if weights in WEIGHT_SETS and (labels := WEIGHT_SETS[weights].labels):
         said += f" ({labels}: check that they are not this competition's)"
+    if isinstance(stage, EstimatorStage) and (told := said_of(stage.named(learns), stage.parameters)):
+        said += f"; {told}"
     if stage.bends_probabilities and (ours := named_metric(competition.metric)) and ours.of_row:
         said += f"; it weighs classes, which bends the probabilities that {ours.name} scores"
     mark = check_predictions(stage, competition, prepared, folds) if isinstance(stage, FileStage) else None
