@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, Pos
 
 from competition.config import GivenPath, StrictModel, UserCode, read_yaml, validate
 from competition.types import ProblemType
-from models.settings import BertStage, Feature, GnnStage, Share, Stage, TextStage, Unimol2Stage, UnimolStage
+from models.settings import BertStage, Encoder, Feature, GnnStage, Share, Stage, TextStage, Unimol2Stage, UnimolStage
 
 
 class FileStage(Stage):
@@ -48,16 +48,22 @@ class CustomStage(Stage):
 class FeatureStage(Stage):
     """What every stage on features of molecules, TF-IDF of text, numbers and categories has."""
 
-    features: list[Feature] = Field(default=["morgan", "descriptors"], min_length=1)
+    features: list[Feature | Encoder] = Field(default=["morgan", "descriptors"], min_length=1)
     """For each molecule column: counts of Morgan environments of radius 2, Avalon counts, ErG, MACCS keys, RDKit's
-    descriptors; maplight is morgan, avalon, erg and descriptors."""
+    descriptors; maplight is morgan, avalon, erg and descriptors. `{encoder: minilm}`: pooled features of a frozen
+    encoder, side by side with the others."""
     n_bits: int = Field(default=1024, ge=64)
     """morgan, avalon: length of the count vector."""
-    tfidf_features: int = Field(default=5000, ge=10)
-    """For each text column: most words and word pairs."""
+    tfidf_features: int = Field(default=5000, ge=0)
+    """For each text column: most words and word pairs; 0 leaves them out."""
     predicted_targets: Literal["all"] | list[str] = []
     """Targets whose predictions are features of the other targets: of training rows by models that did not see their
     labels, inside the fold's training rows. It fits as many more models as there are folds."""
+
+    @property
+    def encoders(self) -> list[Encoder]:
+        """Those among the features."""
+        return [feature for feature in self.features if isinstance(feature, Encoder)]
 
 
 OURS = (
@@ -146,7 +152,7 @@ class CatboostStage(TreesStage):
 
     of_two, of_several = ("Logloss", "CrossEntropy", "Focal"), ("MultiClass",)
     kind: Literal["catboost"]
-    features: list[Feature] = Field(default=["maplight"], min_length=1)
+    features: list[Feature | Encoder] = Field(default=["maplight"], min_length=1)
     topics: int = Field(default=64, ge=2)
     """For all text columns together: most topics, directions of a truncated SVD of the TF-IDF."""
     learning_rate: PositiveFloat = 0.05
@@ -200,6 +206,11 @@ class EmbeddingStage(TextStage, EstimatorStage):
     """Features of the molecule columns that join those of the text."""
     columns_before_head: bool = True
     """Whether the competition's numeric and categorical columns join the features."""
+
+    @property
+    def encoders(self) -> list[Encoder]:
+        """The one that it has."""
+        return [Encoder(**self.model_dump(include=set(Encoder.model_fields)))]
 
 
 class SklearnStage(FeatureStage, EstimatorStage):

@@ -23,7 +23,7 @@ from competition.types import Array
 from models.config import EstimatorStage
 from models.estimators import require_weights
 from models.stage import Context
-from models.stages.stored import Named, read_estimator, write_estimator
+from models.stages.estimator_files import Named, read_estimator, write_estimator
 from models.training.labels import balanced_weights, labelled_rows, target_scale
 
 TRAINING = "training.json"

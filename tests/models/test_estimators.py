@@ -14,7 +14,7 @@ from competition.task import Task
 from models.config import SklearnStage
 from models.estimators import build_estimator, said_of, version_of
 from models.registry import build_stage
-from models.stages import stored
+from models.stages import estimator_files
 from tests.models.made import context, rows
 
 HERE = __name__
@@ -115,7 +115,7 @@ def test_it_is_kept_without_pickle_and_another_process_predicts_the_same(
     fitted.fit(rows(Y, **columns(X)), None, tmp_path)
     y_pred = fitted.predict(rows(**columns(X + 0.1)), tmp_path)
     assert sorted(file.suffix[1:] for file in tmp_path.glob("target_0.*")) == kept
-    stored._AGAIN.clear()  # as in another process
+    estimator_files._AGAIN.clear()  # as in another process
     found = stage(tmp_path, estimator).predict(rows(**columns(X + 0.1)), tmp_path)
     np.testing.assert_allclose(found, y_pred, atol=1e-6)
 
@@ -143,7 +143,7 @@ def test_weights_of_rows_are_kept_with_them(tmp_path: Path) -> None:
     weights = np.arange(60.0)
     fitted = stage(tmp_path, f"{HERE}.Nearest")
     fitted.fit(rows(Y, weights, **columns(X)), None, tmp_path)
-    stored._AGAIN.clear()
+    estimator_files._AGAIN.clear()
     y_pred = fitted.predict(rows(**columns(X)), tmp_path)[:, 0]
     assert np.allclose((y_pred - Y.mean()) / Y.std(), (Y - Y.mean()) / Y.std() * weights)
 

@@ -15,7 +15,6 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 from sklearn.pipeline import Pipeline
 
 from competition.errors import ConfigError
@@ -40,11 +39,10 @@ trusted: numpy alone has a class that deletes the folder it names when it is col
 Nor is a type because a file has it: of another package's only the class is that the settings name."""
 EPOCHS = ("n_epochs", "max_epochs", "num_epochs", "epochs")
 """How estimators that are networks call their number of epochs."""
-NEAR = {".safetensors": 1e-5, ".npz": 1e-3}
-"""How far predictions of standardised labels may be off, of a network with its tensors, and of one fitted again."""
-TRIED = 200
-"""Rows on which that is seen."""
-CSR = ("data", "indices", "indptr", "shape")
+NEAR, TRIED = 1e-3, 200
+"""How far predictions of standardised labels may be off when it is fitted again, as on a GPU; rows that are tried."""
+MOST = 32
+"""Estimators that a process keeps once they are fitted again."""
 _AGAIN: dict[Any, Any] = {}
 
 
@@ -86,10 +84,8 @@ def write_estimator(path: Path, fitted: Pipeline, named: Named, x: Any, y: Array
         write_atomically(whole, as_bytes(fitted))
         if error() == 0:
             return
-    seen = fitted[:-1].transform(x)
-    table, arrays = sparse.csr_matrix(seen), {"y": y, "dense": not sparse.issparse(seen)}
-    arrays |= {name: getattr(table, name) for name in CSR} | ({} if weights is None else {"weights": weights})
-    np.savez_compressed(buffer := io.BytesIO(), **arrays)
+    weighed = {} if weights is None else {"sample_weight": weights}
+    np.savez_compressed(buffer := io.BytesIO(), X=fitted[:-1].transform(x), y=y, **weighed)
     write_atomically(rows, buffer.getvalue())
     write_atomically(whole, as_bytes(Pipeline([*fitted.steps[:-1], ("estimator", "passthrough")])))
     if _one_epoch(fitted[-1]) and (state := _tensors(fitted[-1])):
@@ -97,10 +93,10 @@ def write_estimator(path: Path, fitted: Pipeline, named: Named, x: Any, y: Array
 
         with suppress(Exception):  # a network that is made otherwise than by its fit
             write_atomically(tensors, save({key: tensor.cpu().clone() for key, tensor in state.items()}))
-            if error() < NEAR[tensors.suffix]:
+            if error() < NEAR:
                 return
-        tensors.unlink()
-    if (off := error()) > NEAR[rows.suffix]:
+        tensors.unlink(missing_ok=True)
+    if (off := error()) > NEAR:
         raise ConfigError(
             f"{named.name} cannot be kept: fitted again on the same rows, it predicts otherwise by up to {off:.2g}. "
             "Set what it draws at random, such as a seed, in parameters, or take another estimator."
@@ -110,11 +106,12 @@ def write_estimator(path: Path, fitted: Pipeline, named: Named, x: Any, y: Array
 def read_estimator(path: Path, named: Named) -> Pipeline:
     """What `write_estimator` was given, as it predicts."""
     found: Pipeline = from_bytes(path.with_suffix(".skops").read_bytes(), named)
-    files = [file for file in (path.with_suffix(ending) for ending in NEAR) if file.exists()]
+    files = [file for file in (path.with_suffix(".npz"), path.with_suffix(".safetensors")) if file.exists()]
     if files:
         key = (repr(named), *map(sha256_of, files))
         if key not in _AGAIN:
-            _AGAIN.clear()  # those of the job before
+            if len(_AGAIN) >= MOST:
+                _AGAIN.clear()
             _AGAIN[key] = _again(path, named)
         found.set_params(estimator=_AGAIN[key])
     return found
@@ -123,19 +120,15 @@ def read_estimator(path: Path, named: Named) -> Pipeline:
 def _again(path: Path, named: Named) -> Any:
     """The estimator, fitted again on its rows."""
     with np.load(path.with_suffix(".npz")) as arrays:
-        data, indices, indptr, shape = (arrays[name] for name in CSR)
-        x = sparse.csr_matrix((data, indices, indptr), shape=shape)
-        y, weighed = arrays["y"], {"sample_weight": arrays["weights"]} if "weights" in arrays else {}
-        x = x.toarray() if arrays["dense"] else x
-    tensors = path.with_suffix(".safetensors")
+        rows = dict(arrays)
+    estimator, tensors = named.build(), path.with_suffix(".safetensors")
     if not tensors.exists():
-        return named.build().fit(x, y, **weighed)
+        return estimator.fit(**rows)
     import torch
     from safetensors.torch import load_file
 
-    estimator, stored = named.build(), load_file(tensors)
-    estimator.set_params(**_one_epoch(estimator)).fit(x, y, **weighed)
-    own = _tensors(estimator)
+    stored = load_file(tensors)
+    own = _tensors(estimator.set_params(**_one_epoch(estimator)).fit(**rows))
     if own.keys() != stored.keys():
         raise ConfigError(f"{tensors} has other tensors than {named.name}; install the version it was trained with.")
     with torch.no_grad():
