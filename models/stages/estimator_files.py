@@ -85,7 +85,7 @@ def write_estimator(path: Path, fitted: Pipeline, named: Named, x: Any, y: Array
         if error() == 0:
             return
     weighed = {} if weights is None else {"sample_weight": weights}
-    np.savez_compressed(buffer := io.BytesIO(), X=fitted[:-1].transform(x), y=y, **weighed)
+    np.savez_compressed(buffer := io.BytesIO(), x=fitted[:-1].transform(x), y=y, **weighed)
     write_atomically(rows, buffer.getvalue())
     write_atomically(whole, as_bytes(Pipeline([*fitted.steps[:-1], ("estimator", "passthrough")])))
     if _one_epoch(fitted[-1]) and (state := _tensors(fitted[-1])):
@@ -120,15 +120,16 @@ def read_estimator(path: Path, named: Named) -> Pipeline:
 def _again(path: Path, named: Named) -> Any:
     """The estimator, fitted again on its rows."""
     with np.load(path.with_suffix(".npz")) as arrays:
-        rows = dict(arrays)
+        weighed = dict(arrays)
+    x, y = weighed.pop("x"), weighed.pop("y")
     estimator, tensors = named.build(), path.with_suffix(".safetensors")
     if not tensors.exists():
-        return estimator.fit(**rows)
+        return estimator.fit(x, y, **weighed)
     import torch
     from safetensors.torch import load_file
 
     stored = load_file(tensors)
-    own = _tensors(estimator.set_params(**_one_epoch(estimator)).fit(**rows))
+    own = _tensors(estimator.set_params(**_one_epoch(estimator)).fit(x, y, **weighed))
     if own.keys() != stored.keys():
         raise ConfigError(f"{tensors} has other tensors than {named.name}; install the version it was trained with.")
     with torch.no_grad():
