@@ -84,7 +84,7 @@ def write_estimator(path: Path, fitted: Pipeline, named: Named, x: Any, y: Array
         write_atomically(whole, as_bytes(fitted))
         if error() == 0:
             return
-    weighed = {} if weights is None else {"sample_weight": weights}
+    weighed: dict[str, Any] = {} if weights is None else {"sample_weight": weights}
     np.savez_compressed(buffer := io.BytesIO(), x=fitted[:-1].transform(x), y=y, **weighed)
     write_atomically(rows, buffer.getvalue())
     write_atomically(whole, as_bytes(Pipeline([*fitted.steps[:-1], ("estimator", "passthrough")])))
