@@ -29,10 +29,11 @@ from competition.paths import PROJECT
 from competition.revision import revision
 from competition.tables import read_rows
 from competition.task import from_sample
-from models.config import EmbeddingStage, LightgbmStage
+from models.config import LightgbmStage
 from models.inputs.blocks import molecules
 from models.inputs.frozen import encoder_cache
 from models.jobs.work import context_of
+from models.settings import Encoder
 from models.training.machine import machine
 from submissions.report import findings
 from submissions.run import SUBMISSION_FILE, Run, latest_run
@@ -98,7 +99,7 @@ def write_features(run: Run, folder: Path) -> None:
         numbers = molecules(rows, config, context)
         parts = [pd.DataFrame(numbers, columns=[f"molecule_{i}" for i in range(numbers.shape[1])])]
         for column in context.text:
-            cache = encoder_cache(EmbeddingStage(kind="embedding", weights="minilm"), context.cache)
+            cache = encoder_cache(Encoder(encoder="minilm"), context.cache)
             vectors = np.concatenate(cache.load(rows.inputs[column])[0])[:, :-3]  # without what was counted
             parts.append(pd.DataFrame(vectors, columns=[f"{column}_{i}" for i in range(vectors.shape[1])]))
         parts.append(rows.inputs[[*context.text, *context.numeric, *context.categorical]])

@@ -29,11 +29,12 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from competition.files import derive_seed
 from competition.tables import Rows
 from competition.task import Task
-from models.config import EmbeddingStage, StagesConfig
+from models.config import StagesConfig
 from models.inputs.blocks import vectoriser
 from models.inputs.features import molecule_features
 from models.inputs.frozen import encoder_cache
 from models.registry import build_stage, shared_caches
+from models.settings import Encoder
 from models.stage import Context
 
 SETS = ["biogen_adme", "buchwald_hartwig", "esol", "icwsm_tweets", "photoswitch", "qm9_electronic"]
@@ -245,8 +246,8 @@ def classifiers(text: bool) -> dict[str, tuple[str, Any]]:
 def _class_features(inputs: pd.DataFrame, text: bool, cache: Path) -> dict[str, np.ndarray]:
     """Name of the features -> (n_rows, n_features), or texts (n_rows,); made of each row by itself."""
     texts = [".".join(cells) for cells in inputs.to_numpy()]
-    settings = {"kind": "embedding", "weights": "minilm" if text else "rxnfp", "tokens": "auto" if text else "smiles"}
-    found = encoder_cache(EmbeddingStage.model_validate(settings), cache / "features").load(texts)[0]
+    settings = {"encoder": "minilm" if text else "rxnfp", "tokens": "auto" if text else "smiles"}
+    found = encoder_cache(Encoder.model_validate(settings), cache / "features").load(texts)[0]
     encoder = np.concatenate(found)[:, :-3]
     if text:
         return {"encoder": encoder, "words": np.array(texts, dtype=object)}

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, Pos
 
 from competition.config import GivenPath, StrictModel, UserCode, read_yaml, validate
 from competition.types import ProblemType
-from models.settings import BertStage, Feature, GnnStage, Share, Stage, TextStage, Unimol2Stage, UnimolStage
+from models.settings import BertStage, Encoder, Feature, GnnStage, Share, Stage, TextStage, Unimol2Stage, UnimolStage
 
 
 class FileStage(Stage):
@@ -48,16 +48,22 @@ class CustomStage(Stage):
 class FeatureStage(Stage):
     """What every stage on features of molecules, TF-IDF of text, numbers and categories has."""
 
-    features: list[Feature] = Field(default=["morgan", "descriptors"], min_length=1)
+    features: list[Feature | Encoder] = Field(default=["morgan", "descriptors"], min_length=1)
     """For each molecule column: counts of Morgan environments of radius 2, Avalon counts, ErG, MACCS keys, RDKit's
-    descriptors; maplight is morgan, avalon, erg and descriptors."""
+    descriptors; maplight is morgan, avalon, erg and descriptors. `{encoder: minilm}`: pooled features of a frozen
+    encoder, side by side with the others."""
     n_bits: int = Field(default=1024, ge=64)
     """morgan, avalon: length of the count vector."""
-    tfidf_features: int = Field(default=5000, ge=10)
-    """For each text column: most words and word pairs."""
+    tfidf_features: int = Field(default=5000, ge=0)
+    """For each text column: most words and word pairs; 0 leaves them out."""
     predicted_targets: Literal["all"] | list[str] = []
     """Targets whose predictions are features of the other targets: of training rows by models that did not see their
     labels, inside the fold's training rows. It fits as many more models as there are folds."""
+
+    @property
+    def encoders(self) -> list[Encoder]:
+        """Those among the features."""
+        return [feature for feature in self.features if isinstance(feature, Encoder)]
 
 
 OURS = (
@@ -146,7 +152,7 @@ class CatboostStage(TreesStage):
 
     of_two, of_several = ("Logloss", "CrossEntropy", "Focal"), ("MultiClass",)
     kind: Literal["catboost"]
-    features: list[Feature] = Field(default=["maplight"], min_length=1)
+    features: list[Feature | Encoder] = Field(default=["maplight"], min_length=1)
     topics: int = Field(default=64, ge=2)
     """For all text columns together: most topics, directions of a truncated SVD of the TF-IDF."""
     learning_rate: PositiveFloat = 0.05
@@ -161,14 +167,16 @@ class CatboostStage(TreesStage):
 
 
 class EstimatorStage(Stage):
-    """What every stage with an estimator of scikit-learn has. Most know no chance: more seeds change nothing."""
+    """What every stage with an estimator of scikit-learn's form has. Most know no chance: more seeds change nothing."""
 
     usual_regressor: ClassVar[str]
     estimator: str | None = None
-    """Name in scikit-learn of a regressor, or of classes of a classifier with predict_proba. null: SVR (embedding:
-    Ridge), or LogisticRegression."""
+    """Name in scikit-learn of a regressor, or of classes of a classifier with predict_proba, or the dotted name of one
+    of an installed package, as pytabkit.RealMLP_TD_Regressor. null: SVR (embedding: Ridge), or LogisticRegression."""
     parameters: dict[str, Any] = {}
-    """Its own settings, by scikit-learn's names, where they differ from scikit-learn's defaults."""
+    """Its own settings, by its names, where they differ from its defaults."""
+    gpu: bool = False
+    """Whether a job takes a GPU for itself, where there is one, for an estimator that computes on it."""
 
     def named(self, learns: ProblemType) -> str:
         """The estimator of what the stage learns."""
@@ -181,7 +189,7 @@ class EstimatorStage(Stage):
         yield from super().mistakes(learns)
         try:
             build_estimator(self.named(learns), self.parameters, seed=0, classes=learns != "regression")
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # TypeError: it cannot be made without arguments
             yield f"estimator: {' '.join(str(error).split())} (this stage learns {learns})"
 
 
@@ -198,6 +206,11 @@ class EmbeddingStage(TextStage, EstimatorStage):
     """Features of the molecule columns that join those of the text."""
     columns_before_head: bool = True
     """Whether the competition's numeric and categorical columns join the features."""
+
+    @property
+    def encoders(self) -> list[Encoder]:
+        """The one that it has."""
+        return [Encoder(**self.model_dump(include=set(Encoder.model_fields)))]
 
 
 class SklearnStage(FeatureStage, EstimatorStage):

@@ -11,11 +11,11 @@ from typing import Any
 from competition.errors import ConfigError
 from competition.tables import Rows
 from competition.task import Task
-from models.config import EmbeddingStage, FileStage
+from models.config import FileStage
 from models.inputs.cache import Cache
 from models.inputs.conformers import conformer_cache
 from models.inputs.features import stage_features
-from models.inputs.frozen import encoder_cache
+from models.inputs.frozen import encoder_cache, text_encoders
 from models.inputs.template import SEPARATOR, read_template
 from models.settings import ConformerStage, Stage
 from models.stage import Context, FittedStage
@@ -87,8 +87,8 @@ def shared_caches(config: Stage, context: Context, tables: Sequence[Rows]) -> li
     if isinstance(config, ConformerStage):
         conformers = conformer_cache(context.cache, **config.conformer_settings)
         found.append((conformers, molecules(config.columns or context.smiles)))
-    if isinstance(config, EmbeddingStage):
-        template = read_template(config, context)
+    for encoder in text_encoders(config):
+        template = read_template(encoder, context)
         texts = {text for rows in tables for text in template.texts(rows.inputs, SEPARATOR)}
-        found.append((encoder_cache(config, context.cache), sorted(texts)))
+        found.append((encoder_cache(encoder, context.cache), sorted(texts)))
     return found

@@ -54,6 +54,11 @@ class Stage(StrictModel):
     prediction is the mean grade in both."""
 
     @property
+    def encoders(self) -> "list[Encoder]":
+        """The frozen encoders whose pooled features the stage reads."""
+        return []
+
+    @property
     def bends_probabilities(self) -> bool:
         """Whether classes weigh differently, here or by a parameter of the library's own: every table says so."""
         return self.class_weights != "none" or any(getattr(self, "parameters", {}).get(name) for name in CLASS_WEIGHTS)
@@ -304,7 +309,6 @@ class GnnStage(MoleculeStage):
 class TextStage(StrictModel):
     """What stages have that read columns as one text through a Hugging Face encoder."""
 
-    weights: str | None
     columns: list[str] = []
     """Columns joined into one text, in this order; empty takes all text columns, else all molecule columns."""
     template: str | None = None
@@ -318,6 +322,16 @@ class TextStage(StrictModel):
     too_long: Literal["cut_end", "cut_middle", "error"] = "cut_end"
     """What happens to a longer one. cut_middle keeps a quarter of the length at its beginning and the rest at its end
     (Sun et al., How to Fine-Tune BERT for Text Classification?, 2019)."""
+
+
+class Encoder(TextStage, validate_by_name=True):
+    """A frozen encoder whose pooled features are a block: of the text of `columns`, or, with message passing
+    (chemeleon, or a .pt file of chemprop's), of each molecule column."""
+
+    weights: str = Field(alias="encoder")
+    """Named set, folder, or hub name."""
+    pooling: Literal["mean", "cls"] = "mean"
+    """How tokens become one vector; atoms by their mean."""
 
 
 class BertStage(TextStage, NeuralStage):

@@ -25,13 +25,13 @@ from competition.user_code import load_user_code, user_code, users
 from folds.shares import lacking
 from folds.splitters import divide
 from models.config import CustomStage, EstimatorStage, FileStage
-from models.estimators import require_weights
+from models.estimators import require_weights, said_of
 from models.inputs.template import read_template
-from models.inputs.weights import WEIGHT_SETS, digest_of_weights
+from models.inputs.weights import WEIGHT_SETS, digest_of_weights, named_weights, reads_graphs
 from models.jobs.plan import code_digest
 from models.jobs.ray_workers import require_cluster
 from models.registry import learned_task
-from models.settings import NeuralStage, TextStage
+from models.settings import BertStage, NeuralStage
 from models.stage import molecule_columns, require_inputs
 from models.stages.custom import load_custom
 from models.stages.file import FOLD_MARKS, check_predictions
@@ -95,8 +95,13 @@ def _check_stage(stage: Any, competition: CompetitionConfig, prepared: Prepared,
     learns = learned_task(stage, task_of(competition)).problem_type
     if stage.kind in ("gnn", "unimol", "unimol2"):
         molecule_columns(stage.columns, competition.smiles, stage.kind)
-    if isinstance(stage, TextStage):
-        template, in_order = read_template(stage, competition), getattr(stage, "enumerate_smiles", False) == "order"
+    for encoder in stage.encoders:
+        if reads_graphs(encoder.weights):
+            molecule_columns(encoder.columns, competition.smiles, stage.kind)
+        else:
+            read_template(encoder, competition)
+    if isinstance(stage, BertStage):
+        template, in_order = read_template(stage, competition), stage.enumerate_smiles == "order"
         if in_order and not any("." in text for text in template.texts(prepared.train, " ")):
             raise ConfigError(
                 "enumerate_smiles: order needs cells or sides of a reaction with several molecules, and no text has "
@@ -116,11 +121,14 @@ def _check_stage(stage: Any, competition: CompetitionConfig, prepared: Prepared,
     if isinstance(stage, CustomStage):
         load_custom(stage)
     code_digest(stage)
-    weights = getattr(stage, "weights", None)
-    digest_of_weights(weights)
-    said = stage.kind + (f" from {weights}" if weights else "")
-    if weights in WEIGHT_SETS and (labels := WEIGHT_SETS[weights].labels):
-        said += f" ({labels}: check that they are not this competition's)"
+    said = stage.kind
+    for weights in named_weights(stage):
+        digest_of_weights(weights)
+        said += f" from {weights}"
+        if weights in WEIGHT_SETS and (labels := WEIGHT_SETS[weights].labels):
+            said += f" ({labels}: check that they are not this competition's)"
+    if isinstance(stage, EstimatorStage) and (told := said_of(stage.named(learns), stage.parameters)):
+        said += f"; {told}"
     if stage.bends_probabilities and (ours := named_metric(competition.metric)) and ours.of_row:
         said += f"; it weighs classes, which bends the probabilities that {ours.name} scores"
     mark = check_predictions(stage, competition, prepared, folds) if isinstance(stage, FileStage) else None

@@ -30,6 +30,8 @@ class StackRegressor(StrictModel):
     def _is_known(self) -> Self:
         from models.estimators import build_estimator
 
+        if "." in self.name:  # it is kept by skops alone
+            raise ValueError(f"{self.name} must be a regressor of scikit-learn, by its plain name")
         build_estimator(self.name, self.parameters, seed=0)
         return self
 

@@ -17,7 +17,7 @@ from competition.paths import config_folders, shown
 from competition.revision import revision
 from competition.user_code import user_code
 from models.config import load_stages
-from models.inputs.weights import WEIGHT_SETS, digest_of_weights
+from models.inputs.weights import WEIGHT_SETS, digest_of_weights, named_weights
 from models.jobs.plan import REPORT
 from submissions.run import CHOICE, SUBMISSION_FILE, Run
 from submissions.words import with_error
@@ -68,7 +68,7 @@ def _outside(run: Run) -> list[str]:
     """Pretrained weights and more training rows."""
     lines = []
     for name, stage in run.config.stages.items():
-        if weights := getattr(stage, "weights", None):
+        for weights in named_weights(stage):
             known, source = WEIGHT_SETS.get(weights), "a file of ours"
             if known:
                 source = f"{known.hub or known.url or f'the package {known.package}'}, {known.licence}"

@@ -13,15 +13,18 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from competition.errors import DataError
+from competition.errors import ConfigError, DataError
 from competition.files import read_json, write_json
 from competition.tables import Rows
 from competition.types import Array
 from models.inputs.features import stage_features
-from models.settings import Stage
-from models.stage import Context
+from models.inputs.frozen import encoder_cache, text_encoders
+from models.inputs.template import SEPARATOR, read_template
+from models.inputs.weights import digest_of_weights, reads_graphs
+from models.settings import Encoder, Stage
+from models.stage import Context, write_notes
 
-COLUMNS = "columns.json"
+COLUMNS, ENCODERS = "columns.json", "encoders.json"
 FURTHEST = 5.0
 """Standard deviations from the mean at which a value is cut: one odd number must not outweigh all pooled features."""
 
@@ -38,6 +41,49 @@ def numbers(rows: Rows, context: Context) -> Array:
     return rows.inputs[context.numeric].to_numpy(dtype=np.float64)
 
 
+def learn_encoders(train: Rows, config: Stage, context: Context, folder: Path) -> None:
+    """Write the digests of a stage's encoders, which prediction asks for again, and a note of texts that were cut."""
+    notes = []
+    for encoder in text_encoders(config):
+        from models.inputs.encoders import check_vocabulary, cut_note  # here, since it imports torch
+
+        texts, columns = _texts(train, encoder, context)
+        counts = np.concatenate(encoder_cache(encoder, context.cache).load(texts)[0])[:, -3:].astype(np.int64)
+        n_tokens, n_unknown, n_cut = counts.sum(axis=0)
+        check_vocabulary(n_unknown / n_tokens, encoder.weights, columns)
+        if n_cut:
+            notes.append(cut_note(n_cut, len(train), counts[:, 0].max(), encoder.too_long))
+    if notes:
+        write_notes(folder, notes)
+    if config.encoders:
+        write_json(folder / ENCODERS, [digest_of_weights(encoder.weights) for encoder in config.encoders])
+
+
+def encoded(rows: Rows, config: Stage, context: Context, folder: Path) -> NDArray[np.float32]:
+    """Pooled features of the encoders of texts, (n_rows, n_features); those of message passing are of `molecules`.
+
+    Raises:
+        ConfigError: the files of an encoder are not those of the training.
+    """
+    parts: list[NDArray[np.float32]] = [np.empty((len(rows), 0), dtype=np.float32)]
+    for encoder, trained in zip(config.encoders, read_json(folder / ENCODERS) if config.encoders else (), strict=True):
+        cache = encoder_cache(encoder, context.cache)
+        if cache.settings["weights"] != trained:  # a run that predicts new rows plans no jobs anew
+            raise ConfigError(
+                f"the files of the weights {encoder.weights!r} are not those that {folder} was trained with. "
+                "Put those back, or train again."
+            )
+        if not reads_graphs(encoder.weights):
+            parts.append(np.concatenate(cache.load(_texts(rows, encoder, context)[0])[0])[:, :-3])
+    return np.hstack(parts)
+
+
+def _texts(rows: Rows, encoder: Encoder, context: Context) -> tuple[list[str], list[str]]:
+    """What an encoder reads of each row, and the columns that it is made of."""
+    template = read_template(encoder, context)
+    return template.texts(rows.inputs, SEPARATOR), template.columns
+
+
 def vectoriser(**settings: Any) -> TfidfVectorizer:
     """TF-IDF of words and word pairs, to fit."""
     return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32, **settings)
@@ -46,7 +92,7 @@ def vectoriser(**settings: Any) -> TfidfVectorizer:
 def learn_words(train: Rows, most: int, context: Context) -> dict[str, dict[str, list[Any]]]:
     """For each text column the words and word pairs that two training rows share, at most the `most` frequent ones."""
     learned = {}
-    for name in context.text:
+    for name in context.text if most else ():
         fitted = vectoriser(min_df=2, max_features=most)
         try:
             fitted.fit(train.inputs[name])

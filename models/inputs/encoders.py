@@ -13,7 +13,7 @@ from competition.files import read_json
 from models.inputs.template import reads_atoms
 from models.inputs.tokens import read_vocabulary, smiles_tokens, tokens_of_weights
 from models.inputs.weights import find_weights
-from models.settings import TextStage
+from models.settings import BertStage, Encoder
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -22,7 +22,7 @@ MOST_UNKNOWN = 0.5
 """Share of unknown tokens above which a vocabulary cannot be the one for these inputs."""
 
 
-def pretrained(config: TextStage, rate: float) -> tuple[Any, Tokenizer]:
+def pretrained(config: Encoder | BertStage, rate: float) -> tuple[Any, Tokenizer]:
     """Encoder and tokenizer of the stage's weights, with `rate` for every dropout."""
     assert config.weights is not None
     files = find_weights(config.weights)

@@ -1,4 +1,5 @@
-"""What a frozen encoder makes of a text: its pooled features, read in batches, once, and kept in the cache on disk."""
+"""What a frozen encoder makes of a text, or message passing of a molecule: pooled features, computed in batches, once,
+and kept in the cache on disk."""
 
 import functools
 from importlib import metadata
@@ -7,24 +8,33 @@ from typing import Any
 
 import numpy as np
 
-from models.config import EmbeddingStage
 from models.inputs.cache import Array, Cache
 from models.inputs.template import SEPARATOR, reads_atoms
-from models.inputs.weights import digest_of_weights
+from models.inputs.weights import digest_of_weights, reads_graphs
+from models.settings import Encoder, Stage
 
-SHARD = 500  # texts that a worker reads at a time: some seconds of work
-BATCH = 32  # texts of similar length that go through the encoder together
+SHARD = 500  # texts, or molecules, that a worker reads at a time: some seconds of work
+BATCH = 32  # texts of similar length, or molecules, that go through the encoder together
 
 
-def encoder_cache(config: EmbeddingStage, root: Path) -> Cache:
-    """Cache of what `embedded` gives for each text."""
-    settings = config.model_dump(mode="json", include={"pooling", "max_length", "too_long"})
-    settings |= {"weights": digest_of_weights(config.weights), "atoms": reads_atoms(config)}
-    settings["transformers"] = metadata.version("transformers")
+def encoder_cache(config: Encoder, root: Path) -> Cache:
+    """Cache of what `embedded` gives for each text, or `passed` for each molecule."""
+    settings: dict[str, Any] = {"weights": digest_of_weights(config.weights)}
+    if reads_graphs(config.weights):
+        settings["chemprop"] = metadata.version("chemprop")
+        compute, name = functools.partial(passed, config.weights), "message_passing"
+        return Cache(root, name, settings, compute, per_shard=SHARD, gpu=True)
+    settings |= config.model_dump(mode="json", include={"pooling", "max_length", "too_long"})
+    settings |= {"atoms": reads_atoms(config), "transformers": metadata.version("transformers")}
     return Cache(root, "embedding", settings, functools.partial(embedded, config), per_shard=SHARD, gpu=True)
 
 
-def embedded(config: EmbeddingStage, texts: list[str]) -> list[tuple[Array, str]]:
+def text_encoders(config: Stage) -> list[Encoder]:
+    """Those of the encoders of a stage that read texts; the others read molecules."""
+    return [encoder for encoder in config.encoders if not reads_graphs(encoder.weights)]
+
+
+def embedded(config: Encoder, texts: list[str]) -> list[tuple[Array, str]]:
     """Each text as (1, width + 3): pooled features, numbers of tokens and of unknown ones, whether it was cut."""
     import torch
 
@@ -53,5 +63,23 @@ def _loaded(settings: str) -> tuple[Any, Any]:
 
     from models.inputs.encoders import pretrained
 
-    encoder, tokenizer = pretrained(EmbeddingStage.model_validate_json(settings), rate=0.0)
+    encoder, tokenizer = pretrained(Encoder.model_validate_json(settings), rate=0.0)
     return encoder.eval().to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+
+
+def passed(weights: str, smiles: list[str]) -> list[tuple[Array, str]]:
+    """Each molecule as (1, width): the mean over its atoms, as CheMeleon's authors make fingerprints of it."""
+    import torch
+
+    from models.inputs.graphs import Messages, atoms_mean, collate, graph_of, read_message_passing
+
+    shape, state = read_message_passing(weights)
+    network = Messages(**shape).eval()
+    network.load_state_dict(state)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network, found = network.to(device), list[Array]()
+    for start in range(0, len(smiles), BATCH):
+        batch = collate([graph_of(text) for text in smiles[start : start + BATCH]])
+        with torch.inference_mode():
+            found.append(atoms_mean(network, {name: tensor.to(device) for name, tensor in batch.items()}).cpu().numpy())
+    return [(row[None], "ok") for row in np.concatenate(found)]

@@ -10,7 +10,7 @@ import pandas as pd
 from competition.config import CompetitionConfig
 from competition.errors import ConfigError
 from models.inputs.weights import WEIGHT_SETS
-from models.settings import TextStage
+from models.settings import BertStage, Encoder
 from models.stage import Context
 
 SEPARATOR = "[SEP]"
@@ -56,7 +56,7 @@ class Template:
         return texts
 
 
-def read_template(stage: TextStage, inputs: CompetitionConfig | Context) -> Template:
+def read_template(stage: BertStage | Encoder, inputs: CompetitionConfig | Context) -> Template:
     """The template of a stage; without one, "." between neighbouring molecule columns and [SEP] between all others.
 
     Without columns, all text columns are read, or where there are none, all molecule columns. With enumerate_smiles
@@ -98,6 +98,6 @@ def read_template(stage: TextStage, inputs: CompetitionConfig | Context) -> Temp
     return found
 
 
-def reads_atoms(stage: TextStage) -> bool:
+def reads_atoms(stage: BertStage | Encoder) -> bool:
     """Whether all columns are SMILES, cut into atoms."""
     return stage.tokens == "smiles" or (stage.weights in WEIGHT_SETS and WEIGHT_SETS[stage.weights].atoms)

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -30,6 +31,7 @@ class WeightSet:
     url: str | None = None
     labels: str | None = None
     atoms: bool = False
+    graphs: bool = False
 
 
 TABLE = yaml.safe_load(Path(__file__).with_name("weight_sets.yaml").read_text(encoding="utf-8"))
@@ -57,6 +59,17 @@ def find_weights(name: str) -> dict[str, Path]:
         )
     folder = _from_hub(name, name, [])
     return {file: folder / file for file in _of_encoder(file.name for file in folder.iterdir())}
+
+
+def reads_graphs(name: str) -> bool:
+    """Whether weights are of message passing, by their name, and not of an encoder of text."""
+    return WEIGHT_SETS[name].graphs if name in WEIGHT_SETS else name.endswith(".pt")
+
+
+def named_weights(stage: Any) -> list[str]:
+    """The weights that a stage starts from, and those of the encoders among its features."""
+    named = [getattr(stage, "weights", None), *(encoder.weights for encoder in stage.encoders)]
+    return [*dict.fromkeys(filter(None, named))]
 
 
 def digest_of_weights(name: str | None) -> str | None:

@@ -23,8 +23,9 @@ from competition.task import task_of
 from competition.user_code import user_code
 from folds.table import read_folds, time_ordered
 from models.config import TreesStage
+from models.estimators import version_of
 from models.inputs.code import code_digest_of, own_and_shared_code
-from models.inputs.weights import digest_of_weights
+from models.inputs.weights import digest_of_weights, named_weights
 from models.stage import require_inputs
 from models.stages.file import files_of
 
@@ -153,6 +154,10 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
             "label_weight": labels.weight if labels else None,
             "absolute_errors": isinstance(stage, TreesStage) and task_of(competition).absolute_errors,
         }
+        if hasattr(stage, "features") and stage.encoders:
+            settings["encoders"] = list(map(digest_of_weights, named_weights(stage)))
+        if "." in (getattr(stage, "estimator", None) or ""):
+            settings["package"] = version_of(stage.estimator)
         if stage.kind == "file":
             settings |= {"files": [sha256_of(f) for f in files_of(stage)], "named": competition.columns_in_sample}
         key = f"{digest(settings, 12)}-{code_digest(stage)}"

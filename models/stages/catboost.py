@@ -40,14 +40,14 @@ class Catboost(Trees):
 
     def _learn(self, train: Rows, folder: Path) -> None:
         super()._learn(train, folder)
-        if self.context.text:
-            words = blocks.words(train, read_json(folder / LEARNED)["words"])
+        words = blocks.words(train, read_json(folder / LEARNED)["words"])
+        if words.shape[1]:
             svd = TruncatedSVD(min(self.config.topics, *words.shape), random_state=self.seed).fit(words)
             np.save(folder / TOPICS, svd.components_.astype(np.float32))  # (n_topics, n_words)
 
     def _features(self, rows: Rows, folder: Path) -> NDArray[np.float32]:
         numbers, words, codes = self._blocks(rows, folder)
-        topics = words @ np.load(folder / TOPICS).T if self.context.text else words.toarray()
+        topics = words @ np.load(folder / TOPICS).T if words.shape[1] else words.toarray()
         return np.hstack([numbers, topics, codes])
 
     def _count(self, config: CatboostStage, sample: Sample, held_back: Sample) -> tuple[int, float]:

@@ -1,6 +1,6 @@
 """What the stages share that fit one model per target: trees and scikit-learn's estimators, on feature blocks.
 
-Estimators are kept on disk without pickle, by skops. Source: Pedregosa et al., scikit-learn, JMLR 2011.
+Source of the estimators: Pedregosa et al., scikit-learn, JMLR 2011.
 """
 
 import warnings
@@ -17,29 +17,16 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
 
 from competition.errors import ConfigError
-from competition.files import read_json, write_atomically, write_json
+from competition.files import read_json, write_json
 from competition.tables import Rows
 from competition.types import Array
 from models.config import EstimatorStage
-from models.estimators import build_estimator, require_weights
+from models.estimators import require_weights
 from models.stage import Context
+from models.stages.estimator_files import Named, read_estimator, write_estimator
 from models.training.labels import balanced_weights, labelled_rows, target_scale
 
 TRAINING = "training.json"
-TRUSTED = [
-    "numpy.dtype", "scipy.sparse._csr.csr_matrix", "sklearn._loss.loss.HalfTweedieLossIdentity",
-    "sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace", "sklearn.gaussian_process.kernels.RBF",
-    "sklearn.gaussian_process.kernels.ConstantKernel", "sklearn.gaussian_process.kernels.WhiteKernel",
-    "sklearn.gaussian_process.kernels.Product", "sklearn.gaussian_process.kernels.Sum",
-    "sklearn.metrics._dist_metrics.EuclideanDistance64", "sklearn.metrics._dist_metrics.ManhattanDistance64",
-    "sklearn.neighbors._ball_tree.BallTree", "sklearn.neighbors._kd_tree.KDTree",
-    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer", "sklearn.tree._tree.Tree",
-]  # fmt: skip
-"""Types that a file may hold beside those skops trusts by itself: all plain containers of numbers. No whole package is
-trusted: numpy alone has a class that deletes the folder it names when it is collected, `numpy.lib.npyio.DataSource`."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +129,7 @@ class PerTarget(ABC):
 
 
 class Estimators(PerTarget):
-    """A pipeline per target that ends in an estimator of scikit-learn."""
+    """A pipeline per target that ends in an estimator of scikit-learn's form."""
 
     refusals = (ValueError, TypeError)
 
@@ -150,34 +137,21 @@ class Estimators(PerTarget):
     def _pipeline(self, x: Any, estimator: Any) -> Pipeline:
         """A new pipeline for features, whose last step, called `estimator`, is given."""
 
+    @property
+    def _named(self) -> Named:
+        return Named(self.named, self.config.parameters, self.seed, self.context.task.has_probabilities)
+
     def _fit_one(self, sample: Sample, target: int, path: Path) -> dict[str, Any]:
         fitting = {}
         if sample.weights is not None:
             require_weights(self.named)
             fitting = {"estimator__sample_weight": sample.weights}
-        has_classes = self.context.task.has_probabilities
-        estimator = build_estimator(self.named, self.config.parameters, self.seed, has_classes)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # max_iter is a setting, and stopping early is one
             warnings.simplefilter("ignore", FutureWarning)  # the version is pinned
-            fitted = self._pipeline(sample.x, estimator).fit(sample.x, sample.y, **fitting)
-        write_atomically(path.with_suffix(".skops"), as_bytes(fitted))
+            fitted = self._pipeline(sample.x, self._named.build()).fit(sample.x, sample.y, **fitting)
+            write_estimator(path, fitted, self._named, sample.x, sample.y, sample.weights)
         return {}
 
     def _predict_one(self, x: Any, path: Path) -> Array:
-        fitted = from_bytes(path.with_suffix(".skops").read_bytes())
-        return fitted.predict_proba(x) if self.context.task.has_probabilities else fitted.predict(x)
-
-
-def as_bytes(estimator: Any) -> bytes:
-    """A fitted estimator in the form of skops."""
-    import skops.io  # here, since it imports torch, which a check of the settings must not
-
-    return skops.io.dumps(estimator)
-
-
-def from_bytes(content: bytes) -> Any:
-    """What `as_bytes` was given; a type in it that is not trusted is an error, and nothing of it is run."""
-    import skops.io
-
-    return skops.io.loads(content, trusted=TRUSTED)
+        return self._named.predictions(read_estimator(path, self._named), x)

@@ -34,16 +34,20 @@ class Trees(PerTarget):
     """What the search tunes: setting -> lowest and highest value, on a logarithmic scale."""
 
     def _learn(self, train: Rows, folder: Path) -> None:
+        blocks.learn_encoders(train, self.config, self.context, folder)
         words = blocks.learn_words(train, self.config.tfidf_features, self.context)
         categories = blocks.learn_categories(train, self.context.categorical)
         write_json(folder / LEARNED, {"words": words, "categories": categories})
 
     def _blocks(self, rows: Rows, folder: Path) -> tuple[NDArray[np.float32], sparse.csr_matrix, NDArray[np.float32]]:
         """Numbers, words, and the codes of categories, each (n_rows, ...)."""
-        molecules, numbers = blocks.molecules(rows, self.config, self.context), blocks.numbers(rows, self.context)
+        dense = [
+            blocks.molecules(rows, self.config, self.context),
+            blocks.encoded(rows, self.config, self.context, folder),
+        ]
         learned = read_json(folder / LEARNED)
         words, codes = blocks.words(rows, learned["words"]), blocks.codes(rows, learned["categories"])
-        return np.hstack([molecules, numbers], dtype=np.float32), words, codes
+        return np.hstack([*dense, blocks.numbers(rows, self.context)], dtype=np.float32), words, codes
 
     @abstractmethod
     def _count(self, config: Any, sample: Sample, held_back: Sample) -> tuple[int, float]:

@@ -93,7 +93,7 @@ class Regressor:
 
     def predict(self, x: Array) -> Array:
         """See `Model`."""
-        from models.stages.per_target import from_bytes
+        from models.stages.estimator_files import from_bytes
 
         return from_bytes(b64decode(self.content)).predict(x)
 
@@ -240,7 +240,7 @@ def fit_ridge(x: Array, residual: Array, folds: Integers, power: int) -> Ridge |
 def regressor(name: str, parameters: dict[str, Any], seed: int) -> Corrector:
     """A corrector of scikit-learn by its name and settings; it is used where it clearly helps across the folds."""
     from models.estimators import build_estimator
-    from models.stages.per_target import as_bytes
+    from models.stages.estimator_files import as_bytes
 
     def fit(x: Array, residual: Array, folds: Integers, power: int) -> Regressor | None:
         def fitted(rows: NDArray[np.bool_]) -> list[Any]:

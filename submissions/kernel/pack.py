@@ -22,8 +22,7 @@ from competition.errors import DataError
 from competition.files import digest, read_json, replaced, sha256_of, write_atomically, write_json
 from competition.paths import PROJECT, Bundle, Kernel, Paths, kaggle_files, kaggle_listing, kaggle_mount, work_root
 from competition.revision import ROOMS
-from models.config import EmbeddingStage
-from models.inputs.weights import WEIGHT_SETS, find_weights
+from models.inputs.weights import WEIGHT_SETS, find_weights, reads_graphs
 from models.jobs.folder import verify
 from models.jobs.plan import REPORT
 from models.settings import NeuralStage
@@ -67,7 +66,7 @@ def build(paths: Paths, config: Config | None, owner: str, python: str, accelera
             config, manifest = copy_run(paths.name, bundle)
         require_no_paths(bundle)
         add_wheels(bundle, python)
-        networks = any(isinstance(stage, NeuralStage | EmbeddingStage) for stage in config.stages.values())
+        networks = any(isinstance(stage, NeuralStage) or stage.encoders for stage in config.stages.values())
         manifest |= {"python": python, "accelerator": accelerator or (GPU if networks else CPU)}
         manifest["content"] = digest([sha256_of(file) for file in sorted(bundle.root.rglob("*")) if file.is_file()])
         write_json(bundle.manifest, manifest)
@@ -103,7 +102,13 @@ def copy_weights(named: str, stage: str, bundle: Bundle) -> str:
     folder = bundle.weights / (named if named in WEIGHT_SETS else stage)
     for name, file in find_weights(named).items():
         copy(file, folder / name)
-    return named if named in WEIGHT_SETS else str(folder.relative_to(bundle.root))
+    inside = folder / name if reads_graphs(named) else folder  # which the name of the file tells
+    return named if named in WEIGHT_SETS else str(inside.relative_to(bundle.root))
+
+
+def blocks_of(stage: dict[str, Any]) -> list[dict[str, Any]]:
+    """The encoders among the features of dumped settings."""
+    return [feature for feature in stage.get("features") or [] if isinstance(feature, dict)]
 
 
 def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
@@ -126,6 +131,8 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
         if named := section.get("weights"):  # of a network its jobs have what they became
             frozen = section["kind"] == "embedding"
             section["weights"] = copy_weights(named, stage, bundle) if frozen else Path(named).name
+        for i, block in enumerate(blocks_of(section)):
+            block["weights"] = copy_weights(block["weights"], f"{stage}_{i}", bundle)
     for job in run.plan.jobs:
         if job.in_column and job.stage in used:
             target = bundle.work / job.folder.relative_to(work_root())
@@ -168,6 +175,8 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
     for stage, settings in document["stages"].items():
         if settings.get("weights"):
             settings["weights"] = copy_weights(settings["weights"], stage, bundle)
+        for i, block in enumerate(blocks_of(settings)):
+            block["weights"] = copy_weights(block["weights"], f"{stage}_{i}", bundle)
     write_atomically(bundle.root / f"{name}.yaml", yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
     return {"name": name, "purpose": "training", "kaggle": competition.kaggle}
 

@@ -18,7 +18,7 @@ TRAIN = rows(x=[1.0, 3.0, NAN, 2.0], c=[5.0, 5.0, 5.0, 5.0], k=["b", "a", "b", "
 def test_columns_are_standardised_cut_and_marked_where_training_had_gaps(tmp_path: Path) -> None:
     """x: mean 2, standard deviation sqrt(2 / 3); c is constant; a gap that training has not is no column."""
     told = context(tmp_path, numeric=["x", "c"], categorical=["k"])
-    config = SimpleNamespace(columns_before_head=True)
+    config = SimpleNamespace(columns_before_head=True, encoders=[])
     blocks.fit_columns(TRAIN, config, told, tmp_path)
     found = blocks.read_columns(rows(x=[3.0, NAN, 1e9], c=[6.0, NAN, 5.0], k=["a", "b", "new"]), config, told, tmp_path)
     assert found == pytest.approx(
@@ -45,7 +45,7 @@ def test_words_are_those_that_two_training_rows_share_weighted_by_their_rarity(t
 def test_numbers_and_molecules_stand_side_by_side_with_gaps(tmp_path: Path) -> None:
     table = rows(s=["CC", "CO"], t=["O", "CC"], x=[1.0, NAN])
     told = context(tmp_path, smiles=["s", "t"], numeric=["x"])
-    config = SimpleNamespace(features=["maccs"], n_bits=64)
+    config = SimpleNamespace(features=["maccs"], n_bits=64, encoders=[])
     found = blocks.molecules(table, config, told)  # type: ignore[arg-type]
     assert found.shape == (2, 2 * 167)
     assert np.array_equal(found[0, :167], found[1, 167:])

@@ -42,6 +42,10 @@ SPELLINGS = {"kind": "bert", "columns": ["SMILES"], "enumerate_smiles": True, "t
 SMALL["bert, spellings"] = {**SMALL["bert"], **SPELLINGS}
 SMALL["lightgbm, cumulative"] = {"kind": "lightgbm", "ordinal": "cumulative", "n_bits": 64, "max_trees": 30}
 SMALL["lightgbm, others"] = {"kind": "lightgbm", "predicted_targets": "all", "n_bits": 64, "max_trees": 30}
+SMALL["sklearn, dotted"] = {
+    "kind": "sklearn", "estimator": "lightgbm.LGBMRegressor", "n_bits": 64,
+    "parameters": {"n_estimators": 20, "verbosity": -1, "subsample": 0.5, "subsample_freq": 1},
+}  # fmt: skip
 OF_CLASSES: dict[str, dict[str, Any]] = {
     "custom": {"settings": {}},  # noise would leave the range
     "embedding": {"parameters": {"solver": "saga"}},

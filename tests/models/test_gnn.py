@@ -7,7 +7,7 @@ from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
 from chemprop.nn import BondMessagePassing
 from rdkit.Chem import MolFromSmiles
 
-from models.stages.gnn import Messages, collate
+from models.inputs.graphs import Messages, collate
 
 SMILES = ["CCO", "c1ccccc1C(=O)N", "[Na+].[Cl-]", "C", "CC(C)(C)C#N"]  # rings, branches, atoms without a bond
 

@@ -13,7 +13,7 @@ from competition.task import Task
 from models.config import SklearnStage
 from models.estimators import OF_CLASSES, build_estimator
 from models.registry import build_stage
-from models.stages.per_target import as_bytes, from_bytes
+from models.stages.estimator_files import as_bytes, from_bytes
 from tests.models.made import context, rows
 
 X6 = np.arange(6.0)

@@ -181,13 +181,17 @@ def test_weights_travel_or_the_bundle_is_not_made(tmp_path: Path) -> None:
     weights = tmp_path / "encoder"
     weights.mkdir()
     (weights / "config.json").write_text("{}")
+    block = {"encoder": str(weights), "columns": ["x"]}
     stages = {"text": {"kind": "bert", "weights": str(weights), "columns": ["x"]}}
+    stages["blocks"] = {"kind": "sklearn", "features": ["maccs", block], "tfidf_features": 0}
     roles = {"numeric": ["z"], "text": ["x"], "features": None}
     made = build_training(to_train(tmp_path / "made", competition=roles, stages=stages))
     settings = settings_of(made)
     named = settings["stages"]["text"]["weights"]
     assert settings["competition"]["test"] == f"/kaggle/input/competitions/{SLUG}/test.csv"
-    assert (made.root / named / "config.json").read_text() == "{}"
+    of_block = settings["stages"]["blocks"]["features"][1]["weights"]
+    assert of_block != named
+    assert all((made.root / folder / "config.json").read_text() == "{}" for folder in (named, of_block))
     stages["text"]["weights"] = "someone/unknown"
     with pytest.raises(ConfigError, match=r"stages\.text: the weights 'someone/unknown'"):
         build_training(to_train(tmp_path / "made", competition=roles, stages=stages))
