@@ -1,4 +1,4 @@
-"""A frozen encoder (`embedding`, weights minilm) against sentence-transformers' `encode`, on the same texts, one thread.
+"""A frozen encoder, `minilm`, against sentence-transformers' `encode` on the same texts, on one thread.
 
     python -m benchmarks.frozen_encoder --data FOLDER_WITH_COMPETITIONS [--set emotion] [--rounds 3]
 

@@ -5,10 +5,8 @@ the means of the features, and the digest of the encoder, which prediction asks 
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from sklearn.pipeline import Pipeline
 
 from competition.files import read_json, write_json
 from competition.tables import Rows
@@ -33,6 +31,3 @@ class Embedding(Estimators):
         stored = read_json(folder / FILE)
         pooled = (encoded(rows, self.config, self.context, folder) - stored["mean"]) / stored["scale"]
         return np.hstack([pooled, read_columns(rows, self.config, self.context, folder)])
-
-    def _pipeline(self, x: Any, estimator: Any) -> Pipeline:
-        return Pipeline([("features", "passthrough"), ("estimator", estimator)])

@@ -15,7 +15,6 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
-from sklearn.pipeline import Pipeline
 
 from competition.errors import ConfigError
 from competition.files import sha256_of, write_atomically
@@ -64,8 +63,11 @@ class Named:
         return np.asarray(fitted.predict_proba(x) if self.classes else fitted.predict(x))
 
 
-def write_estimator(path: Path, fitted: Pipeline, named: Named, x: Any, y: Array, weights: Array | None) -> None:
-    """Write a pipeline whose last step, called `estimator`, was fitted on these rows, to `path` with endings.
+def write_estimator(path: Path, fitted: Any, named: Named, x: Any, y: Array, weighed: dict[str, Any]) -> None:
+    """Write an estimator that was fitted on these rows to `path` with endings.
+
+    Args:
+        weighed: what its fit was told of weights.
 
     Raises:
         ConfigError: it predicts otherwise when it is fitted again.
@@ -84,11 +86,10 @@ def write_estimator(path: Path, fitted: Pipeline, named: Named, x: Any, y: Array
         write_atomically(whole, as_bytes(fitted))
         if error() == 0:
             return
-    weighed: dict[str, Any] = {} if weights is None else {"sample_weight": weights}
-    np.savez_compressed(buffer := io.BytesIO(), x=fitted[:-1].transform(x), y=y, **weighed)
+    whole.unlink(missing_ok=True)
+    np.savez_compressed(buffer := io.BytesIO(), x=x, y=y, **weighed)
     write_atomically(rows, buffer.getvalue())
-    write_atomically(whole, as_bytes(Pipeline([*fitted.steps[:-1], ("estimator", "passthrough")])))
-    if _one_epoch(fitted[-1]) and (state := _tensors(fitted[-1])):
+    if _one_epoch(fitted) and (state := _tensors(fitted)):
         from safetensors.torch import save
 
         with suppress(Exception):  # a network that is made otherwise than by its fit
@@ -103,18 +104,17 @@ def write_estimator(path: Path, fitted: Pipeline, named: Named, x: Any, y: Array
         )
 
 
-def read_estimator(path: Path, named: Named) -> Pipeline:
+def read_estimator(path: Path, named: Named) -> Any:
     """What `write_estimator` was given, as it predicts."""
-    found: Pipeline = from_bytes(path.with_suffix(".skops").read_bytes(), named)
-    files = [file for file in (path.with_suffix(".npz"), path.with_suffix(".safetensors")) if file.exists()]
-    if files:
-        key = (repr(named), *map(sha256_of, files))
-        if key not in _AGAIN:
-            if len(_AGAIN) >= MOST:
-                _AGAIN.clear()
-            _AGAIN[key] = _again(path, named)
-        found.set_params(estimator=_AGAIN[key])
-    return found
+    whole, *others = (path.with_suffix(ending) for ending in (".skops", ".npz", ".safetensors"))
+    if whole.exists():
+        return from_bytes(whole.read_bytes(), named)
+    key = (repr(named), *(sha256_of(file) for file in others if file.exists()))
+    if key not in _AGAIN:
+        if len(_AGAIN) >= MOST:
+            _AGAIN.clear()
+        _AGAIN[key] = _again(path, named)
+    return _AGAIN[key]
 
 
 def _again(path: Path, named: Named) -> Any:

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.pipeline import Pipeline
 
 from competition.errors import ConfigError
 from competition.files import read_json, write_json
@@ -33,7 +32,7 @@ TRAINING = "training.json"
 class Sample:
     """Rows with a label of one target.
 
-    x: features, a matrix or a table.
+    x: (n_rows, n_features), dense or sparse.
     y: (n_rows,) standardised labels, or the place of each row's class among those that the training rows have.
     weights: (n_rows,); None where all are 1.
     n_classes: how many of them there are; 0 of numbers.
@@ -46,8 +45,9 @@ class Sample:
 
     def take(self, rows: NDArray[np.intp]) -> "Sample":
         """Rows at positions, in that order."""
-        x = getattr(self.x, "iloc", self.x)[rows]
-        return replace(self, x=x, y=self.y[rows], weights=None if self.weights is None else self.weights[rows])
+        return replace(
+            self, x=self.x[rows], y=self.y[rows], weights=None if self.weights is None else self.weights[rows]
+        )
 
 
 class PerTarget(ABC):
@@ -129,28 +129,24 @@ class PerTarget(ABC):
 
 
 class Estimators(PerTarget):
-    """A pipeline per target that ends in an estimator of scikit-learn's form."""
+    """An estimator of scikit-learn's form per target."""
 
     refusals = (ValueError, TypeError)
-
-    @abstractmethod
-    def _pipeline(self, x: Any, estimator: Any) -> Pipeline:
-        """A new pipeline for features, whose last step, called `estimator`, is given."""
 
     @property
     def _named(self) -> Named:
         return Named(self.named, self.config.parameters, self.seed, self.context.task.has_probabilities)
 
     def _fit_one(self, sample: Sample, target: int, path: Path) -> dict[str, Any]:
-        fitting = {}
+        weighed = {}
         if sample.weights is not None:
             require_weights(self.named)
-            fitting = {"estimator__sample_weight": sample.weights}
+            weighed = {"sample_weight": sample.weights}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # max_iter is a setting, and stopping early is one
             warnings.simplefilter("ignore", FutureWarning)  # the version is pinned
-            fitted = self._pipeline(sample.x, self._named.build()).fit(sample.x, sample.y, **fitting)
-            write_estimator(path, fitted, self._named, sample.x, sample.y, sample.weights)
+            fitted = self._named.build().fit(sample.x, sample.y, **weighed)
+            write_estimator(path, fitted, self._named, sample.x, sample.y, weighed)
         return {}
 
     def _predict_one(self, x: Any, path: Path) -> Array:

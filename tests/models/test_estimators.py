@@ -103,9 +103,9 @@ def columns(x: Any) -> dict[str, Any]:
     [
         ("sklearn.svm.SVR", ["skops"]),
         (f"{HERE}.Mean", ["skops"]),
-        (f"{HERE}.Nearest", ["npz", "skops"]),
-        (f"{HERE}.Network", ["npz", "safetensors", "skops"]),
-        ("lightgbm.LGBMRegressor", ["npz", "skops"]),
+        (f"{HERE}.Nearest", ["npz"]),
+        (f"{HERE}.Network", ["npz", "safetensors"]),
+        ("lightgbm.LGBMRegressor", ["npz"]),
     ],
 )
 def test_it_is_kept_without_pickle_and_another_process_predicts_the_same(

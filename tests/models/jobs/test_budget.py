@@ -62,11 +62,11 @@ def test_a_cache_that_two_stages_read_is_filled_once_by_all_cores_and_not_again(
         (2, {}),
         (5, {"trees": (None, 1)}),
         (12, {"trees": (None, 1), "first": (3, 1)}),
-        (20, {"trees": (None, 1), "first": (4, 1)}),
-        (27, {"trees": (None, 1), "first": (7, 1)}),
-        (36, {"trees": (None, 1), "first": (7, 1), "second": (3, 1)}),  # one network after the other, up to 70 %
+        (16, {"trees": (None, 1), "first": (4, 1)}),
+        (24, {"trees": (None, 1), "first": (7, 1)}),
+        (33, {"trees": (None, 1), "first": (7, 1), "second": (3, 1)}),  # one network after the other, up to 70 %
         (48, {"trees": (None, 1), "first": (8, 1), "second": (7, 1)}),
-        (51, {"trees": (None, 1), "first": (8, 1), "second": (8, 1)}),
+        (54, {"trees": (None, 1), "first": (10, 1), "second": (7, 1)}),
         (63, {"trees": (None, 1), "first": (10, 1), "second": (10, 1)}),
         (66, {"trees": (None, 2), "first": (10, 1), "second": (10, 1)}),  # seeds come last
         (96, {"trees": (None, 2), "first": (10, 2), "second": (10, 1)}),
