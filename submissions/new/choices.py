@@ -32,6 +32,8 @@ class PresetStage(StrictModel):
     """Any of: columns of molecules, one or several of them, reactions, texts, or numbers and categories alone."""
     targets: Literal["numbers", "classes"] | None = None
     """What it learns, grades being numbers; null: both."""
+    gaps: bool = False
+    """Whether it is for several targets of which some rows lack labels alone."""
     reason: str
     """Stands above the stage; {features} is what trees read."""
     settings: dict[str, Any]
@@ -121,9 +123,11 @@ def choose_stages(preset: Preset, found: Found, problem: Problem) -> list[Block]
     parts = {"fingerprints and descriptors": smiles, "TF-IDF": text, "the numbers and categories": numbers}
     features = ", ".join(words for words, there in parts.items() if there)
     learned, blocks = "classes" if problem.type in PROBABILITIES else "numbers", []
+    labels = found.train[found.targets].apply(pd.to_numeric, errors="coerce")
+    has_gaps = labels.shape[1] > 1 and bool(labels.isna().any(axis=None))
     for stage in preset.stages:
         read = next(filter(None, map(columns.get, stage.needs)), None)
-        if read and stage.targets in (None, learned):
+        if read and stage.targets in (None, learned) and has_gaps >= stage.gaps:
             fields = type(TypeAdapter[Any](StageConfig).validate_python(stage.settings)).model_fields
             changes = {k: value for k, value in stage.settings.items() if k == "kind" or fields[k].default != value}
             # Without `columns` a language model takes the text columns where there are any.

@@ -17,6 +17,7 @@ from tests.submissions.made_up import RINGS, files_in, notes, smiles, write, wri
 ONE = {
     "lightgbm": "lightgbm",
     "svr": "sklearn",
+    "svr_maplight": "sklearn",
     "gnn": "gnn",
     "catboost": "catboost",
     "rxnfp": "bert",
@@ -59,7 +60,7 @@ def test_the_quick_stages_of_each_kind_of_problem(
 @pytest.mark.parametrize(
     ("inputs", "expected"),
     [
-        ({"s": smiles(80)}, ["lightgbm", "logistic", "extra_trees", "gnn", "catboost", "rxnfp", "unimol"]),
+        ({"s": smiles(80)}, ["lightgbm", "logistic", "extra_trees", "svc", "gnn", "catboost", "rxnfp", "unimol"]),
         ({"t": notes(80)}, ["lightgbm", "tfidf", "minilm_frozen", "minilm"]),
         ({"n": NUMBER, "k": ["p", "q"] * 40}, ["lightgbm", "lightgbm_small", "extra_trees"]),
     ],
@@ -86,6 +87,17 @@ def test_the_presets_differ_in_epochs_and_stages(tmp_path: Path) -> None:
     assert quick["gnn"].settings == {"kind": "gnn"}  # without what is the default
     assert cpu["gnn"].settings == {"kind": "gnn", "epochs": 50}
     assert {*quick} == {*cpu} == {*ONE} and {*gpu} == {*cpu, "chemberta"}
+
+
+def test_predictions_of_other_targets_are_features_where_some_labels_are_missing(tmp_path: Path) -> None:
+    full, cells = {"a": NUMBER[:60], "b": NUMBER[:60]}, {"a": 0.5, "b": 0.5}
+    for table, expected in (
+        (full, False),
+        ({**full, "b": [None] * 20 + NUMBER[:40]}, True),
+        ({"a": NUMBER[:60]}, False),
+    ):
+        write_labels(tmp_path, table, {name: cells[name] for name in table}, s=smiles(80))
+        assert ("lightgbm_others" in stages(detect(files_in(tmp_path)), "cpu")) is expected
 
 
 def test_long_texts_are_told_from_short_ones_by_their_words(tmp_path: Path) -> None:
