@@ -23,7 +23,7 @@ ONE = {
     "rxnfp": "bert",
     "unimol": "unimol",
 }
-TEXT = {"lightgbm": "lightgbm", "minilm_frozen": "embedding", "minilm": "bert"}
+TEXT = {"lightgbm": "lightgbm", "minilm_frozen": "embedding", "minilm_svr": "embedding", "minilm": "bert"}
 NUMBER = [k / 7 for k in range(80)]
 
 
@@ -45,7 +45,7 @@ def stages(found: Found, preset: str = "quick") -> dict[str, Block]:
         ({"n": NUMBER, "k": ["p", "q"] * 40}, {"lightgbm": "lightgbm", "lightgbm_small": "lightgbm"}, {}),
         (
             {"rxn": [f"{s}>>{s}O" for s in smiles(80)], "t": notes(80)}, {**TEXT, "rxnfp_reaction": "bert"},
-            {"rxnfp_reaction": ["rxn"], "minilm": ["t"], "minilm_frozen": ["t"]},
+            {"rxnfp_reaction": ["rxn"], "minilm": ["t"], "minilm_frozen": ["t"], "minilm_svr": ["t"]},
         ),
     ],
 )  # fmt: skip
@@ -61,7 +61,7 @@ def test_the_quick_stages_of_each_kind_of_problem(
     ("inputs", "expected"),
     [
         ({"s": smiles(80)}, ["lightgbm", "logistic", "extra_trees", "svc", "gnn", "catboost", "rxnfp", "unimol"]),
-        ({"t": notes(80)}, ["lightgbm", "tfidf", "minilm_frozen", "minilm"]),
+        ({"t": notes(80)}, ["lightgbm", "tfidf", "minilm_frozen", "minilm_svc", "minilm"]),
         ({"n": NUMBER, "k": ["p", "q"] * 40}, ["lightgbm", "lightgbm_small", "extra_trees"]),
     ],
 )
