@@ -86,7 +86,7 @@ def pretrain(
     n_rows = len(items(0))
     every_row = Labels(torch.zeros(n_rows, 1), torch.ones(n_rows, 1))
     training = Pretraining(network, settings.model_copy(update=own), context.seed, folder, context.progress)
-    history, _ = training.train_epochs(encoded, every_row, "checkpoint_mlm.pt")
+    history, _ = training.train_epochs(encoded, every_row, "_mlm")
     write_json(folder / FILE, {"rows": n_rows, "history": history})
 
 
