@@ -20,14 +20,18 @@ from models.jobs.work import context_of, training_rows
 from models.registry import build_stage, shared_caches
 from models.settings import NeuralStage
 
-FEWEST = 32
-"""Rows of the first part."""
+FEWEST, FEWEST_OF_TREES = 32, 256
+"""Rows of the first part; trees of fewer are too few."""
 OF_CLASS = 5
 """Rows of each class among them."""
 OF_CACHES = 3.0
 """Seconds of filling caches, which stay, over those of fitting, after which no larger part is begun."""
 STEEPEST = 2.0
-"""Most power of the rows that seconds grow with; of boosted trees it is 1: few rows have few trees, many do not."""
+"""Most power of the rows that seconds grow with."""
+FEW_TREES = 30
+"""By which it is seen how much longer a tree of more rows takes: with many features hardly longer."""
+MORE_TREES = 2.0
+"""How many times as many trees all rows have as a part: 1 to 3 in LightGBM and CatBoost on four sets of molecules."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
     """In a worker: fit parts of the first fold's training rows, predict as many others as a job does; writes the cost.
 
     Networks are measured by one epoch, whose time grows with the rows; the rest is the job's. Of other stages the two
-    largest parts give a line, or the power that their time grows with.
+    largest parts give a line, or the power that their time grows with; of boosted trees, whose number changes from part
+    to part, a few trees of the largest part and of four times as many rows give that power.
 
     Args:
         longest: seconds of fitting and predicting after which no larger part is begun.
@@ -63,10 +68,11 @@ def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
     context = replace(context_of(competition, paths, 0, rows), predicts_held_out=True)
     order, n_first = _order(rows, np.random.default_rng(0).permutation(trains), context.task.has_probabilities)
     share = (np.sum(folds == 0) + len(test)) / len(trains)
-    by_epochs = isinstance(stage, NeuralStage)
+    by_epochs, has_trees = isinstance(stage, NeuralStage), isinstance(stage, TreesStage)
     one_epoch = stage.model_copy(update={"epochs": 1}) if by_epochs else stage
+    few_trees = stage.model_copy(update={"max_trees": min(FEW_TREES, stage.max_trees)}) if has_trees else one_epoch
     cached, spent, filled, found = dict[str, list[float]](), 0.0, 0.0, list[tuple[int, float, float]]()
-    fewest = max(FEWEST, n_first)
+    fewest = min(max(FEWEST_OF_TREES if has_trees else FEWEST, n_first), len(trains))
     sizes = [min(fewest * 2**i, len(trains)) for i in range(ceil(log2(max(2, len(trains) / fewest))) + 1)]
     for n in (sizes[0], *sizes, len(trains), len(trains)):
         train, others = rows.take(order[:n]), rows.take(order[: max(1, round(share * n))])
@@ -78,7 +84,7 @@ def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
                 filled += time.monotonic() - before
         try:
             told = replace(context, division=folds[order[:n]])
-            found.append((n, *_seconds(one_epoch, told, train, others)))
+            found.append((n, *_seconds(one_epoch if found else few_trees, told, train, others)))
         except UserError:  # a part may lack a class, or all labels of a target
             if n == len(trains):
                 raise
@@ -87,15 +93,25 @@ def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
             continue
         spent += sum(found[-1][1:])
         is_long = spent + 2 * sum(found[-1][1:]) > longest or 2 * filled > OF_CACHES * longest
-        if len(found) > 2 and (n == len(trains) or is_long):
+        if len(found) > (1 if has_trees else 2) and (n == len(trains) or is_long):
             break
     caches = {
         cache.folder.name: cached[cache.folder.name][-1] * len(cache.missing(keys))
         for cache, keys in shared_caches(stage, context, [rows, test])
         if cache.folder.name in cached
     }
-    most = 1.0 if isinstance(stage, TreesStage) else STEEPEST
-    write_json(file, asdict(_cost(found[-2:], len(trains), caches, by_epochs, most)))
+    cost = _cost(found[-2:], len(trains), caches, by_epochs)
+    if has_trees:
+        n, *seconds = found[-1]
+        more, of_few = min(4 * n, len(trains)), []
+        for n_rows in (more, n, more) if n < len(trains) else ():  # the first one reads features
+            told = replace(context, division=folds[order[:n_rows]])
+            parts = rows.take(order[:n_rows]), rows.take(order[: max(1, round(share * n_rows))])
+            of_few.append(sum(_seconds(few_trees, told, *parts)))
+        power = log2(of_few[2] / of_few[1]) / log2(more / n) if of_few else 0.0
+        growth = MORE_TREES * (len(trains) / n) ** min(1.0, max(0.0, power)) if of_few else 1.0
+        cost = replace(cost, job=sum(seconds) * growth)
+    write_json(file, asdict(cost))
 
 
 def _order(rows: Rows, order: Integers, has_classes: bool) -> tuple[Integers, int]:
@@ -122,9 +138,7 @@ def _seconds(stage: Any, context: Any, train: Rows, others: Rows) -> tuple[float
     return fitted - started, time.monotonic() - fitted
 
 
-def _cost(
-    found: list[tuple[int, float, float]], n_rows: int, caches: dict[str, float], by_epochs: bool, most: float
-) -> Cost:
+def _cost(found: list[tuple[int, float, float]], n_rows: int, caches: dict[str, float], by_epochs: bool) -> Cost:
     """From rows, seconds of fitting and of predicting of two parts."""
     (few, few_fit, few_predict), (many, many_fit, many_predict) = found
     # Where twice the rows took no longer, what was seen is noise, and all of the time counts for the rows.
@@ -135,5 +149,5 @@ def _cost(
     if many == few or of_many / of_few <= many / few:  # a part of it is the same for any number of rows
         row = max(0.0, of_many - of_few) / max(1, many - few)
         return Cost(of_many + row * (n_rows - many), 0.0, caches)
-    power = min(most, log2(of_many / of_few) / log2(many / few))
+    power = min(STEEPEST, log2(of_many / of_few) / log2(many / few))
     return Cost(of_many * (n_rows / many) ** power, 0.0, caches)

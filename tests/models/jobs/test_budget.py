@@ -104,21 +104,19 @@ def test_seeds_are_added_to_what_knows_chance_and_labels_of_test_rows_are_left_o
 
 def test_costs_by_hand() -> None:
     # A row more takes .4 / 32 = .0125 s of an epoch; fitting takes .1 s beyond that, and predicting grows tenfold.
-    network = measure._cost([(32, 0.5, 0.1), (64, 0.9, 0.2)], 640, {"x": 1.0}, by_epochs=True, most=2)
+    network = measure._cost([(32, 0.5, 0.1), (64, 0.9, 0.2)], 640, {"x": 1.0}, by_epochs=True)
     assert (network.job, network.epoch) == pytest.approx((0.1 + 2.0, 8.0))
     assert network.caches == {"x": 1.0}
-    noise = measure._cost([(32, 0.5, 0.0), (64, 0.4, 0.0)], 640, {}, by_epochs=True, most=2)
+    noise = measure._cost([(32, 0.5, 0.0), (64, 0.4, 0.0)], 640, {}, by_epochs=True)
     assert (noise.job, noise.epoch) == pytest.approx((0.0, 4.0))  # no free epochs
     # Twice the rows take four times as long: a tenfold table a hundred times.
-    kernel = measure._cost([(32, 0.2, 0.05), (64, 0.9, 0.1)], 640, {}, by_epochs=False, most=2)
+    kernel = measure._cost([(32, 0.2, 0.05), (64, 0.9, 0.1)], 640, {}, by_epochs=False)
     assert (kernel.job, kernel.epoch) == pytest.approx((100.0, 0.0))
     # A third of the time is the same for any number of rows: .1 s and .1 / 32 of each.
-    fixed = measure._cost([(32, 0.15, 0.05), (64, 0.25, 0.05)], 640, {}, by_epochs=False, most=2)
+    fixed = measure._cost([(32, 0.15, 0.05), (64, 0.25, 0.05)], 640, {}, by_epochs=False)
     assert fixed.job == pytest.approx(0.1 + 2.0)
-    steep = measure._cost([(32, 0.01, 0.0), (64, 1.0, 0.0)], 640, {}, by_epochs=False, most=2)
+    steep = measure._cost([(32, 0.01, 0.0), (64, 1.0, 0.0)], 640, {}, by_epochs=False)
     assert steep.job == pytest.approx(100.0)  # no more than the square
-    trees = measure._cost([(32, 0.01, 0.0), (64, 1.0, 0.0)], 640, {}, by_epochs=False, most=1)
-    assert trees.job == pytest.approx(10.0)
 
 
 def test_a_stage_is_measured_on_parts_of_its_rows_and_a_part_without_labels_is_passed_over(
