@@ -44,7 +44,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from benchmarks.oof_matrices import N_FOLDS, SETS, Matrix, arguments, in_per_cent, matrices, over_sets
+from benchmarks.oof_matrices import N_FOLDS, SETS, Matrix, arguments, in_per_cent, matrices, over_sets, per_set
 from competition.files import derive_seed
 from competition.metrics import METRICS
 from submissions.blend.candidates import CANDIDATES, OF_NUMBERS, Blend, Candidate, Linear
@@ -190,10 +190,7 @@ def main() -> None:
     print(f"\nscore against the holdout score of the same fold models, {len(table)} matrices of 10 columns")
     for name in table.columns.drop("set"):
         of_set, found = over_sets(table[name], table["set"])
-        print(
-            f"  {name:34s} {in_per_cent(found)}; "
-            + ", ".join(f"{s} {100 * np.expm1(v):+.1f} %" for s, v in of_set.items())
-        )
+        print(f"  {name:34s} {in_per_cent(found)}; {per_set(of_set)}")
 
 
 if __name__ == "__main__":

@@ -120,15 +120,8 @@ def main() -> None:
     test = pd.read_csv(source / "test.csv").merge(pd.read_csv(source / "answers.csv")[["id", target]], on="id").dropna()
     train = Rows(list(table["id"]), table[[column]].reset_index(drop=True), table[[target]].to_numpy())
     smiles, text = ([column], []) if column == "SMILES" else ([], [column])
-    config = BertStage.model_validate(
-        {
-            "kind": "bert",
-            "weights": args.weights,
-            "epochs": args.epochs,
-            "learning_rate": args.rate,
-            "precision": args.precision,
-        }
-    )
+    settings = {"kind": "bert", "weights": args.weights, "epochs": args.epochs, "learning_rate": args.rate}
+    config = BertStage.model_validate({**settings, "precision": args.precision})
     if args.only:
         name, seed = args.only[0], int(args.only[1])
         stage = Bert(config, Context(smiles, text, [], [], Task([target]), seed, Path("unused")))

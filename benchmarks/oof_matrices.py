@@ -5,8 +5,8 @@ half, and the training rows into five folds. Draws 2 i and 2 i + 1 swap the halv
 out of fold as held out, and how hard the rows of a half are cancels. Each stage is fitted on each fold's training rows
 and predicts its fold and the whole holdout, so every fold's models can be scored on the holdout by themselves.
 
-Of numbers there are ten of the project's own stages (`matrices`), of classes eight of scikit-learn's and LightGBM's
-classifiers, each target by itself (`class_matrices`).
+There are ten of the project's own stages (`draw_of`; `matrices` has each target by itself) and, of classes, also eight
+of scikit-learn's and LightGBM's classifiers, each target by itself (`class_matrices`).
 """
 
 import argparse
@@ -26,6 +26,7 @@ import pandas as pd
 from rdkit.Chem import MolFromSmiles
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from competition.classes import class_names, class_numbers
 from competition.files import derive_seed
 from competition.tables import Rows
 from competition.task import Task
@@ -38,6 +39,8 @@ from models.settings import Encoder
 from models.stage import Context
 
 SETS = ["biogen_adme", "buchwald_hartwig", "esol", "icwsm_tweets", "photoswitch", "qm9_electronic"]
+ALL_SETS = [*SETS, "bace", "chembl204_ki", "chembl218_ec50", "chembl287_ki", "emotion", "tox21"]
+TEXTS = ("emotion", "icwsm_tweets")
 POOL = 2000
 N_FOLDS = 5
 FEWEST = 75
@@ -66,16 +69,31 @@ FEWEST_OF_CLASS = 15
 
 TREES = {"learning_rate": 0.1, "max_trees": 200, "patience": 20}
 FOREST = {"n_estimators": 50, "max_features": 0.3, "min_samples_leaf": 2}
+SHRUNK = {"solver": "lsqr", "shrinkage": "auto"}
 
 
-def stages_of(text: bool) -> dict[str, dict]:
-    """Ten stages in the words of the YAML."""
+def stages_of(text: bool, classes: bool = False) -> dict[str, dict]:
+    """Ten stages in the words of the YAML; of classes a discriminant analysis for SVR, for time."""
     common: dict = {"n_bits": 256, "tfidf_features": 1000}
     weights = "minilm" if text else "rxnfp"
 
     def sklearn(estimator: str, **settings: object) -> dict:
         return {"kind": "sklearn", "estimator": estimator, **common, **settings}
 
+    if classes:
+        logistic, encoder = {"C": 3.0 if text else 0.1}, {"kind": "embedding", "weights": weights}
+        return {
+            "lightgbm": {"kind": "lightgbm", **common, **TREES},
+            "catboost": {"kind": "catboost", **common, **TREES, "depth": 5, "features": ["avalon", "erg"]},
+            "logistic": sklearn("LogisticRegression", parameters=logistic),
+            "discriminant": sklearn("LinearDiscriminantAnalysis", parameters=SHRUNK),
+            "forest": sklearn("RandomForestClassifier", parameters=FOREST),
+            "extra_trees": sklearn("ExtraTreesClassifier", parameters=FOREST),
+            "neighbours": sklearn("KNeighborsClassifier", parameters={"n_neighbors": 15, "weights": "distance"}),
+            "naive_bayes": sklearn("GaussianNB", features=["maccs"]),
+            "encoder_logistic": {**encoder, "parameters": {"C": 0.01}},
+            "encoder_discriminant": {**encoder, "estimator": "LinearDiscriminantAnalysis", "parameters": SHRUNK},
+        }
     return {
         "lightgbm": {"kind": "lightgbm", **common, **TREES},
         "catboost": {"kind": "catboost", **common, **TREES, "depth": 5, "features": ["avalon", "erg"]},
@@ -116,7 +134,7 @@ class Matrix:
 
 def matrices(name: str, draw: int, data: Path, cache: Path) -> Iterator[Matrix]:
     """The matrices of a draw, made or kept; rows without a label are left out."""
-    parts = _kept(cache / f"{name}_{draw}.npz", partial(_make, name, draw, data, cache))
+    parts = draw_of(name, draw, data, cache)
     for t, target in enumerate(parts["targets"]):
         known, known_holdout = ~np.isnan(parts["y"][:, t]), ~np.isnan(parts["y_holdout"][:, t])
         if min(known.sum(), known_holdout.sum()) >= FEWEST:
@@ -125,6 +143,17 @@ def matrices(name: str, draw: int, data: Path, cache: Path) -> Iterator[Matrix]:
                 parts["oof"][known, :, t], parts["y"][known, t], parts["folds"][known],
                 parts["holdout"][:, :, :, t][:, known_holdout], parts["y_holdout"][known_holdout, t],
             )  # fmt: skip
+
+
+def draw_of(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray]:
+    """A draw with all targets, made or kept.
+
+    Returns:
+        targets, classes (none of numbers), problem; oof (n_rows, n_stages, n_outputs), y (n_rows, n_targets), folds;
+        holdout (n_folds, n_holdout, n_stages, n_outputs), y_holdout; and of both halves inputs (n_rows,), as one text
+        each, and features (n_rows, n_features), what `submissions.stack_features` gives a stack.
+    """
+    return _kept(cache / f"{name}_{draw}.npz", partial(_make, name, draw, data, cache))
 
 
 def class_matrices(name: str, draw: int, data: Path, cache: Path) -> Iterator[Matrix]:
@@ -157,9 +186,9 @@ def over_sets(values: pd.Series, sets: pd.Series) -> tuple[pd.Series, np.ndarray
     return of_set, np.array([of_set.mean(), *np.quantile(drawn, [0.025, 0.975])])
 
 
-def in_per_cent(found: np.ndarray) -> str:
+def in_per_cent(found: np.ndarray, digits: int = 1) -> str:
     """What `over_sets` finds of logarithms of ratios."""
-    return "{:+.1f} % [{:+.1f}, {:+.1f}]".format(*100 * np.expm1(found))
+    return "{:+.{n}f} % [{:+.{n}f}, {:+.{n}f}]".format(*100 * np.expm1(found), n=digits)
 
 
 def per_set(of_set: pd.Series) -> str:
@@ -185,24 +214,40 @@ def _halves(name: str, draw: int, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray]:
-    told = json.loads((data / name / "competition.json").read_text())
+    told, text, root = json.loads((data / name / "competition.json").read_text()), name in TEXTS, cache / "features"
+    inputs, targets, problem = (
+        told.get("inputs") or [told["column"]],
+        told["targets"],
+        told.get("problem", "regression"),
+    )
     table = pd.read_csv(data / name / "train.csv", dtype={"id": str})
+    if not text:
+        table = table[table[inputs[0]].map(MolFromSmiles).notna()]
     table = table.sample(n=min(POOL, len(table)), random_state=0).reset_index(drop=True)
-    text = name == "icwsm_tweets"
+    cells = table[targets].astype(object).fillna("").astype(str)
+    classes = [] if problem == "regression" else class_names(cells)
+    if classes:
+        table[targets] = cells.apply(lambda column: class_numbers(column, classes)[0])
     context = Context(
-        smiles=[] if text else told["inputs"], text=told["inputs"] if text else [], numeric=[], categorical=[],
-        task=Task(told["targets"]), seed=derive_seed(0, "blenders", name), cache=cache / "features",
+        smiles=[] if text else inputs, text=inputs if text else [], numeric=[], categorical=[],
+        task=Task(targets, None, problem, classes), seed=derive_seed(0, "blenders", name), cache=root,
     )  # fmt: skip
-    rows = Rows(list(table["id"]), table[told["inputs"]], table[told["targets"]].to_numpy(dtype=np.float64))
-    stages = StagesConfig.model_validate({"stages": stages_of(text)}).stages
+    rows = Rows(list(table["id"]), table[inputs], table[targets].to_numpy(dtype=np.float64))
+    stages = StagesConfig.model_validate({"stages": stages_of(text, bool(classes))}).stages
     for config in stages.values():
-        for cache, keys in shared_caches(config, context, [rows]):
-            cache.load(keys)
-    train, holdout = map(rows.take, _halves(name, draw, len(rows)))
+        for shared, keys in shared_caches(config, context, [rows]):
+            shared.load(keys)
+    if text:
+        features = np.array([[len(each), len(each.split())] for each in table[inputs[0]]], dtype=np.float64)
+    else:
+        (descriptors,) = molecule_features(["descriptors"], n_bits=0, root=root)
+        features = np.hstack([np.concatenate(descriptors.load(list(table[column]))[0]) for column in inputs])
+    halves = _halves(name, draw, len(rows))
+    train, holdout = map(rows.take, halves)
     folds = np.empty(len(train), dtype=np.int64)
     for fold, (_, held_out) in enumerate(KFold(N_FOLDS, shuffle=True, random_state=draw).split(train.ids)):
         folds[held_out] = fold
-    shape = (len(stages), len(context.task.targets))
+    shape = (len(stages), len(context.task.outputs))
     oof, of_holdout = np.empty((len(train), *shape)), np.empty((N_FOLDS, len(holdout), *shape))
     for j, (stage_name, config) in enumerate(stages.items()):
         started = time.process_time()
@@ -213,10 +258,12 @@ def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray
                 oof[folds == fold, j] = stage.predict(train.take(folds == fold).without_labels(), Path(folder))
                 of_holdout[fold, :, j] = stage.predict(holdout.without_labels(), Path(folder))
         print(f"{name} {draw} {stage_name}: {time.process_time() - started:.1f} s", file=sys.stderr, flush=True)
-    return {
-        "targets": np.array(context.task.targets), "oof": oof, "y": np.array(train.y), "folds": folds,
-        "holdout": of_holdout, "y_holdout": np.array(holdout.y),
-    }  # fmt: skip
+    texts = np.array([".".join(cells) for cells in table[inputs].to_numpy()])
+    made = {"targets": np.array(targets), "classes": np.array(classes), "problem": np.array(problem), "folds": folds}
+    for part, half, of_half in zip(("", "_holdout"), (train, holdout), halves, strict=True):
+        own = {"y": np.array(half.y), "inputs": texts[of_half], "features": features[of_half]}
+        made |= {f"{key}{part}": array for key, array in own.items()}
+    return {**made, "oof": oof, "holdout": of_holdout}
 
 
 def classifiers(text: bool) -> dict[str, tuple[str, Any]]:
@@ -261,7 +308,7 @@ def _make_classes(name: str, draw: int, data: Path, cache: Path) -> dict[str, np
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, QuantileTransformer, StandardScaler
 
-    told, text = json.loads((data / name / "competition.json").read_text()), name in ("emotion", "icwsm_tweets")
+    told, text = json.loads((data / name / "competition.json").read_text()), name in TEXTS
     table, inputs = pd.read_csv(data / name / "train.csv"), told.get("inputs") or [told["column"]]
     if not text:
         table = table[table[inputs[0]].map(MolFromSmiles).notna()]

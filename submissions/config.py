@@ -49,7 +49,7 @@ class SubmissionsConfig(StrictModel):
     """shared: one vector of weights for all targets, fitted on their labels in units of each target's spread."""
     seeds: Literal["averaged", "separate"] = "averaged"
     """Whether the seeds of a stage are one column, their mean, or a column each (`stage:seed`)."""
-    margin: float = Field(default=1.0, ge=0)
+    margin: float = Field(default=2.0, ge=0)
     """Standard errors of the paired difference by which another candidate has to be better."""
     trials: int = Field(default=40, ge=2)
     """Trials of Optuna on the shrinkage of the default."""
@@ -65,8 +65,8 @@ class SubmissionsConfig(StrictModel):
     """Whether stacks see RDKit's descriptors, the competition's numbers and the lengths of texts, too."""
     postprocess: Annotated[list[Step], EachOnce] | None = None
     """Steps on the chosen candidate's predictions, in this order, with four folds or more; each is kept for a target
-    where it gains out of fold by more than `margin` standard errors, isotonic by twice as many. Unset: those that do
-    not bend the scale, average_equal_inputs and, of numbers, clip. `file.py:function` is one of your own
+    where it gains out of fold by more than `margin` standard errors. Unset: those that do not bend the scale,
+    average_equal_inputs and, of numbers, clip. `file.py:function` is one of your own
     (`submissions/blend/postprocess.py`). known_labels (a test row whose input is in the training table
     gets its mean label there) cannot be scored: it is kept where it is named, and comes last."""
 

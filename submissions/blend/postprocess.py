@@ -24,9 +24,6 @@ from submissions.blend.stored import from_json, require_predictions, storable, t
 
 MOST_LEVELS = 50
 ROWS_PER_LEVEL = 10
-MARGINS = {"isotonic": 2.0}
-"""Step -> how many times the margin it needs, where that is not 1: on three hidden tests isotonic maps had won out of
-fold, and then gained once and lost twice."""
 
 Inputs = NDArray[np.str_]
 
@@ -228,7 +225,7 @@ def choose_steps(rule: Rule, names: list[str], y_pred: Array, inputs: Inputs, wh
                 own, others = which & (rule.folds == fold), which & (rule.folds != fold)
                 steps = fit_steps([*kept, name], before[others], y[others], inputs[others])
                 after[own, t] = apply_steps(steps, before[own], inputs[own])
-            paired = replace(rule, y=rule.y[:, judged], default="without", margin=rule.margin * MARGINS.get(name, 1.0))
+            paired = replace(rule, y=rule.y[:, judged], default="without")
             tried.append(_judged(paired, name, y_pred[:, judged], after[:, judged], which))
             if tried[-1].kept:
                 kept, y_pred = [*kept, name], after

@@ -1,10 +1,10 @@
 """Stacks: the default blend and a level-2 model, the correction, of what the blend leaves.
 
-The correction is small trees (LightGBM), a ridge, or any regressor of scikit-learn. It sees the columns and, where they
-are asked for, features of the rows. It is fitted on the blend's residual and not on the labels: what shrinks is then
-the correction. Probabilities are corrected in logits, by trees that start from those of the blend. All of it comes
-from the rows a stack is fitted on, so that it can be refitted without a fold. One that does not clearly help inside
-those rows is left out.
+The correction is small trees (LightGBM), a ridge, or any regressor of scikit-learn. It sees the columns of all targets
+and, where they are asked for, features of the rows. It is fitted on the blend's residual and not on the labels: what
+shrinks is then the correction. Probabilities are corrected in logits, by trees that start from those of the blend. All
+of it comes from the rows a stack is fitted on, so that it can be refitted without a fold. One that does not help inside
+those rows, a ridge or a regressor clearly, is left out. benchmarks/switches.py has the measurements.
 """
 
 from base64 import b64decode, b64encode
@@ -105,7 +105,7 @@ class Scaling:
 
     order: of the columns, given by their content, so that the names of stages change nothing.
     centre, spread: of the blend's predictions; columns and residual are scaled by them. 0 and 1 in logits.
-    means, scales: of the features, (n_features,).
+    means, scales: of what stands beside the columns (`beside`), (n_features,).
     """
 
     order: list[int]
@@ -136,7 +136,8 @@ class Stack:
         for t, part in enumerate(self.parts):
             if part is not None and len(P):
                 (scaling, model), own = part, slice(None) if self.link == "softmax" else slice(t, t + 1)
-                added = model.predict(scaling(logits(P[:, :, own], self.link), features)).reshape(len(P), -1)
+                seen = beside(P, own, scaling.order, features)
+                added = model.predict(scaling(logits(P[:, :, own], self.link), seen)).reshape(len(P), -1)
                 sums = logits(y_pred[:, own], self.link, LEAST_OF_BLEND) + scaling.spread * added
                 y_pred[:, own] = probabilities(sums, self.link)
         return y_pred
@@ -166,13 +167,13 @@ class Stacked(Candidate):
             start[own] = logits(self.default.predict(m, own, without | {fold}), m.link, LEAST_OF_BLEND)
         power, parts = 1 if m.exact == "absolute" else 2, list[tuple[Scaling, Model] | None]()
         for t, rows in enumerate((left[:, None] & ~np.isnan(m.y)).T):
-            own, features = m.outputs_of(t), m.seen_by_stacks[rows]
+            own, order = m.outputs_of(t), m.problems[t % len(m.problems)].order.tolist()
+            features = beside(m.P[rows], own, order, m.seen_by_stacks[rows])
             y_pred, model = base.predict(m.P[rows])[:, own], None
             if len(np.unique(m.folds[rows])) > 1 and y_pred.std() > 0:
                 known = np.ma.masked_invalid(features)
                 means, scales = known.mean(axis=0).filled(0.0), known.std(axis=0).filled(0.0)
                 scales[scales <= 1e-9] = 1.0
-                order = m.problems[t % len(m.problems)].order.tolist()
                 centre, spread = (0.0, 1.0) if m.has_probabilities else (float(y_pred.mean()), float(y_pred.std()))
                 scaling = Scaling(order, centre, spread, means, scales)
                 x = scaling(logits(m.P[rows, :, own], m.link), features)
@@ -188,6 +189,17 @@ class Stacked(Candidate):
         return fitted.predict(m.P[rows], m.seen_by_stacks[rows])
 
 
+def beside(P: Array, own: slice, order: list[int], features: Array) -> Array:
+    """What a level-2 model sees beside the columns of its target: features, and the columns of the others."""
+    others = np.delete(P[:, order], own, axis=2)
+    return np.hstack([features, others.reshape(len(P), others.shape[1] * others.shape[2])])
+
+
+def least(losses: Array) -> int:
+    """Which row of losses (n_models, n_folds) has the least mean."""
+    return int(np.argmin(losses.mean(axis=1)))
+
+
 def simplest(losses: Array) -> int:
     """Which row of losses (n_models, n_folds), simple ones first, is not clearly worse than the best one.
 
@@ -199,7 +211,7 @@ def simplest(losses: Array) -> int:
 
 
 def fit_trees(x: Array, y: Array, folds: Integers, power: int = 2, start: Array | None = None) -> Trees | None:
-    """Small boosted trees, as few as are not clearly worse across the folds; see `Corrector`."""
+    """Small boosted trees, as many as have the least error across the folds; see `Corrector`."""
     import lightgbm
 
     parameters, uncorrected = {**PARAMETERS, "objective": f"l{power}"}, np.abs(y) ** power
@@ -221,7 +233,7 @@ def fit_trees(x: Array, y: Array, folds: Integers, power: int = 2, start: Array 
 
     callbacks = [remember, lightgbm.early_stopping(PATIENCE, verbose=False)]
     lightgbm.cv(parameters, rows(), num_boost_round=MOST_TREES, folds=splits, callbacks=callbacks)
-    n_trees = simplest(np.array(losses))
+    n_trees = least(np.array(losses))
     return Trees(n_trees, lightgbm.train(parameters, rows(), n_trees).model_to_string()) if n_trees else None
 
 

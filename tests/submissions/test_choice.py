@@ -129,7 +129,8 @@ def test_the_stack_is_the_submission_where_it_is_chosen(done: Path) -> None:
 
 @pytest.mark.parametrize("name", stacks.STACKS)
 def test_a_stored_stack_predicts_what_was_written(done: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(stacks, "simplest", lambda losses: len(losses) - 1)  # every correction is used
+    for rule_of_size in ("least", "simplest"):
+        monkeypatch.setattr(stacks, rule_of_size, lambda losses: len(losses) - 1)  # every correction is used
     stacks_of = stack_step.stacks_of
     monkeypatch.setattr(stack_step, "stacks_of", lambda run: {name: stacks_of(run)[name]})
     own = {"name": "DecisionTreeRegressor", "parameters": {"max_depth": 2}}
@@ -153,7 +154,8 @@ def test_a_stack_without_a_scored_correction_is_the_default_and_is_not_chosen(
 ) -> None:
     """Corrections are found on all rows alone, where no held-out row tries them, or without each fold alone."""
     wanted = {3} if only == "all rows" else {1, 2}
-    monkeypatch.setattr(stacks, "simplest", lambda losses: 3 if len(losses[0]) in wanted else 0)
+    for rule_of_size in ("least", "simplest"):
+        monkeypatch.setattr(stacks, rule_of_size, lambda losses: 3 if len(losses[0]) in wanted else 0)
     run = run_steps(fake_competition(done.parent, submissions={"margin": 0.0}))
     part, choice = run.part("stack"), run.part("choice")
     assert part["same_as_default"] == choice["same_as_default"] == ["lightgbm_stack", "ridge_stack"]

@@ -1,0 +1,218 @@
+"""When to leave the default blend: margins of the choice, post-processing and stacks, judged on holdouts.
+
+    python -m benchmarks.switches --data FOLDER_WITH_COMPETITIONS --cache FOLDER [--draws 2] [--sets ...]
+
+What was measured of a set and draw is kept in --cache as switches_*.json, so that processes can share the sets and the
+command goes on where it stopped; take these files away after a change of the blends.
+
+Plan of the analysis, written before the first full run
+-------------------------------------------------------
+Data: all targets of twelve sets, ten stages of at most 800 training rows (`oof_matrices.draw_of`); a pair of draws that
+swap training rows and holdout. Targets with fewer than 75 labels on a side, or 15 of a class, are left out. The metric
+is RMSE in units of each target's standard deviation, ROC-AUC (bace, tox21) or log loss (emotion: its F1 is decided
+after the blend). Post-processing of probabilities is measured by log loss, since no rising function moves an AUC;
+emotion's several classes have no steps.
+
+Error: of the columns averaged over the five folds' models, as a submission has it, on the holdout; measured as the
+logarithm of its ratio to the default blend's, mean over targets and draws of a set (tox21's labels are one set). The
+result is the mean over sets with its 95 % interval by a bootstrap over sets, and the worst set.
+
+(a) Choice: what the rule submits with 0, .5, 1, 2 and 3 standard errors, among the blends that every run compares, and
+among these and the stacks. The margin to take gains on average and loses no more than .5 % on any set; of several, that
+with the largest gain.
+(b) Post-processing of the default blend: each step always, and where it gains by the same margins. A step stays a
+default, or a setting, only where it does not lose.
+(c) The LightGBM stack. What it sees: the columns of its own target; those of all targets, too; features of the rows,
+too (`submissions.stack_features`). How it learns, with own columns and with features: as few trees as are not clearly
+worse than the best number of them (the default when this was planned), and with this rule fewer and more leaves, a
+lower rate, less and more shrinkage; as many trees as have the least error; and the freest of all this together. How
+many rows it has: a quarter, a half or all of the out-of-fold rows, with the default blend of the same. All of it always
+taken where it corrects anything, and as chosen against the default by each margin. A setting becomes the default where
+its interval lies below 0.
+(Columns of all targets were first measured with few trees alone; the least error came after nine sets were seen.)
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from benchmarks import oof_matrices
+from benchmarks.oof_matrices import N_FOLDS, arguments, draw_of, in_per_cent, over_sets
+from competition.metrics import METRICS
+from competition.task import Task
+from competition.types import Array
+from submissions.blend import stacks
+from submissions.blend.__main__ import candidates_of
+from submissions.blend.bootstrap import draws_for
+from submissions.blend.candidates import CANDIDATES, Candidate
+from submissions.blend.crossfit import CrossFitted, Rule, choose, cross_fitted, decide, score_per_target
+from submissions.blend.postprocess import FOR_NUMBERS, STEPS, Inputs, apply_all, choose_steps, fit_steps
+from submissions.blend.problem import NONE, Matrices
+from submissions.blend.stacks import Stacked, fit_ridge, fit_trees
+
+CHOICES, STACK = (0.0, 0.5, 1.0, 2.0, 3.0), "lightgbm_stack"
+FEWEST, LEAST, FREEST = "fewest trees", "trees of least error", "least error, 7 leaves"
+SETTINGS: dict[str, dict[str, Any]] = {
+    FEWEST: {}, LEAST: {},
+    "2 leaves": {"num_leaves": 2}, "7 leaves": {"num_leaves": 7}, "rate .02": {"learning_rate": 0.02},
+    "shrunk a quarter": {"lambda_l2": 5.0}, "shrunk 4 times": {"lambda_l2": 80.0},
+    FREEST: {"num_leaves": 7, "lambda_l2": 5.0},
+}  # fmt: skip
+SHARES = {"a quarter of the rows": 4, "half of the rows": 2}
+ALL, OWN, FEATURES = "columns of all targets", "own columns", "features of the rows"
+Lines = Iterator[tuple[str, str, float]]
+"""Part and variant, and the logarithm of the error over the default's, mean over targets."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A draw of a set: what blends are fitted on, the rule, and the holdout's columns, labels and inputs.
+
+    seen: what a stack sees beside the columns of a target, of the rows and of the holdout's.
+    """
+
+    m: Matrices
+    rule: Rule
+    inputs: Inputs
+    seen: dict[str, tuple[Array, Array]]
+    columns: Array
+    y: Array
+    inputs_holdout: Inputs
+
+    @property
+    def default(self) -> Candidate:
+        return CANDIDATES[self.rule.default]
+
+    def error(self, y_pred: Array, against: Array | None = None) -> float:
+        """Logarithm of the ratio of errors on the holdout, mean over targets; `against` the default, if not given."""
+        against = self.default.fit(self.m).predict(self.columns) if against is None else against
+        one, other = (np.array(score_per_target(self.rule.metric, self.y, each)) for each in (y_pred, against))
+        ratios = (1 - one) / (1 - other) if self.rule.metric.greater_is_better else one / other
+        return float(np.log(ratios).mean())
+
+
+def read(parts: dict[str, Any], metric: str = "") -> Draw:
+    """The targets with enough labels, numbers in units of their standard deviation."""
+    problem, classes, y, y_holdout = str(parts["problem"]), list(parts["classes"]), parts["y"], parts["y_holdout"]
+    P, columns = parts["oof"], parts["holdout"].mean(axis=0)
+    if classes:
+        each_class = [(half == c).sum(axis=0) for half in (y, y_holdout) for c in range(len(classes))]
+        enough = np.min(each_class, axis=0) >= oof_matrices.FEWEST_OF_CLASS
+    else:
+        enough = np.min([np.isfinite(half).sum(axis=0) for half in (y, y_holdout)], axis=0) >= oof_matrices.FEWEST
+        units = np.nanstd(y, axis=0)
+        y, y_holdout, P, columns = (each / units for each in (y, y_holdout, P, columns))
+    y, y_holdout = y[:, enough], y_holdout[:, enough]
+    if problem != "multiclass":
+        P, columns = P[:, :, enough], columns[:, :, enough]
+    named = METRICS[metric or {"regression": "rmse", "multiclass": "log_loss"}.get(problem, "roc_auc")]
+    m = Matrices(P, y, parts["folds"], named, has_probabilities=bool(classes))
+    task = Task(list(parts["targets"][enough]), None, cast(Any, problem), classes)
+    default = "shrunk_logits" if classes else "shrunk_ridge"
+    rule = Rule(named, task, y, m.folds, np.arange(len(y)), default, 1.0, draws_for(named, 1000), 0)
+    features = parts["features"], parts["features_holdout"]
+    none = features[0][:, :0], features[1][:, :0]
+    seen = {ALL: none, OWN: none, FEATURES: features}
+    return Draw(m, rule, parts["inputs"], seen, columns, y_holdout, parts["inputs_holdout"])
+
+
+def made(candidate: Candidate, m: Matrices) -> CrossFitted:
+    """What the rule compares; nothing is chosen without a fold here."""
+    fitted = candidate.fit(m)
+    return CrossFitted(candidate.use(fitted, m, m.left(NONE)), cross_fitted(candidate, m, N_FOLDS), np.empty(0), fitted)
+
+
+def chosen(draw: Draw, predictions: dict[str, CrossFitted]) -> Iterator[tuple[str, str]]:
+    """Which candidate the rule takes at each margin."""
+    _, _, compared, same = decide(draw.rule, predictions)
+    known = {name: each for name, each in compared.items() if name not in same}
+    for margin in CHOICES:
+        yield f"margin {margin:g}", choose(replace(draw.rule, margin=margin), known, draw.rule.scored)[0]
+
+
+def of_choices(draw: Draw) -> Lines:
+    """Blends and stacks as a run compares them."""
+    run: Any = SimpleNamespace(config=SimpleNamespace(blends=[draw.rule.default]))
+    blends = {name: made(CANDIDATES[name], draw.m) for name in candidates_of(run, draw.m)}
+    correctors = {STACK: fit_trees} | ({} if draw.m.has_probabilities else {"ridge_stack": fit_ridge})
+    every = blends | {name: made(Stacked(draw.default, each), draw.m) for name, each in correctors.items()}
+    errors = {name: draw.error(each.fitted.predict(draw.columns)) for name, each in every.items()}
+    yield from (("always", name, error) for name, error in errors.items())
+    for part, group in (("blends", blends), ("blends and stacks", every)):
+        yield from ((part, margin, errors[name]) for margin, name in chosen(draw, group))
+
+
+def of_stacks(draw: Draw) -> Lines:
+    """The LightGBM stack by what it sees, how it learns and its rows."""
+    default, stack = made(draw.default, draw.m), Stacked(draw.default, fit_trees)
+    for seen, (features, of_holdout) in draw.seen.items():
+        m = replace(draw.m, features=features)
+        m.__dict__["problems"] = draw.m.problems  # what is solved of the blend
+        for said, settings in SETTINGS.items() if seen != ALL else [(LEAST, {}), (FEWEST, {})]:
+            of_classes = stacks.LAMBDA_OF_CLASSES * settings.get("lambda_l2", 20.0) / 20.0
+            with (
+                mock.patch.dict(stacks.PARAMETERS, settings),
+                mock.patch.object(stacks, "LAMBDA_OF_CLASSES", of_classes),
+                mock.patch.object(stacks, "least", stacks.least if "least" in said else stacks.simplest),
+                mock.patch.object(stacks, "beside", stacks.beside if seen == ALL else lambda *known: known[-1]),
+            ):
+                found = made(stack, m)
+                error = draw.error(found.fitted.predict(draw.columns, of_holdout))
+            yield f"stack, {seen}, {said}", "always", error
+            for margin, name in chosen(draw, {draw.rule.default: default, STACK: found}):
+                yield f"stack, {seen}, {said}", margin, error if name == STACK else 0.0
+    for said, part in SHARES.items():
+        fitted = stack.fit(replace(draw.m, folds=np.where(np.arange(len(draw.m.y)) % part == 0, draw.m.folds, -1)))
+        error = draw.error(fitted.predict(draw.columns), fitted.base.predict(draw.columns))
+        yield f"stack, {ALL}, {said}", "always", error
+
+
+def of_steps(draw: Draw) -> Lines:
+    """Post-processing of the default blend."""
+    y_pred, columns = cross_fitted(draw.default, draw.m, N_FOLDS), draw.default.fit(draw.m).predict(draw.columns)
+    for step in (name for name in STEPS if not (draw.m.has_probabilities and name in FOR_NUMBERS)):
+        always = [fit_steps([step], *pair, draw.inputs) for pair in zip(y_pred.T, draw.rule.y.T, strict=True)]
+        yield step, "always", draw.error(apply_all(always, columns, draw.inputs_holdout))
+        for margin in CHOICES:
+            rule = replace(draw.rule, margin=margin)
+            chain = choose_steps(rule, [step], y_pred, draw.inputs, rule.scored)
+            yield step, f"margin {margin:g}", draw.error(chain.apply(columns, draw.inputs_holdout))
+
+
+def kept_lines(name: str, draw: int, data: Path, cache: Path) -> list[tuple[str, str, float]]:
+    """The lines of a set and draw, made or kept."""
+    file = cache / f"switches_{name}_{draw}.json"
+    if not file.exists():
+        parts = draw_of(name, draw, data, cache)
+        own, found = read(parts), list[tuple[str, str, float]]()
+        found += [*of_choices(own), *of_stacks(own)]
+        if str(parts["problem"]) != "multiclass":
+            found += of_steps(read(parts, "log_loss") if own.m.has_probabilities else own)
+        file.write_text(json.dumps(found))
+    return json.loads(file.read_text())
+
+
+def main() -> None:
+    """Print the tables."""
+    args = arguments(__doc__, oof_matrices.ALL_SETS, 2)
+    with threadpool_limits(1):
+        pairs = [(name, draw) for draw in range(args.draws) for name in args.sets]
+        lines = [(name, *line) for name, draw in pairs for line in kept_lines(name, draw, args.data, args.cache)]
+    table = pd.DataFrame(lines, columns=["set", "part", "variant", "error"])
+    for (part, variant), rows in table.groupby(["part", "variant"], sort=False):
+        of_set, found = over_sets(rows["error"], rows["set"])
+        worst = f"worst {of_set.idxmax()} {100 * np.expm1(of_set.max()):+.2f} %"
+        lower = f"{(of_set < 0).sum()} lower and {(of_set > 0).sum()} higher of {len(of_set)}"
+        print(f"{part:60s} {variant:12s} {in_per_cent(found, 2):30s} {worst}, {lower}")
+
+
+if __name__ == "__main__":
+    main()
