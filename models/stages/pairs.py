@@ -3,7 +3,7 @@
 Pair features take most of a step of a small model. Here they are computed for real pairs only, once for a pair and its
 mirror image where both are equal, in chunks that stay in the cache of a core; the backward pass reads one stored array
 and computes the others again. In the encoder the carried pair bias is one `baddbmm` per layer, and the last layer runs
-for [CLS] alone, since nothing else of it is read. `benchmarks/unimol_step.py` measures it.
+for [CLS] alone, since nothing else of it is read. `benchmarks/moltrain.py` measures whole trainings.
 """
 
 from typing import Any
