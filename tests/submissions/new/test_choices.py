@@ -60,7 +60,7 @@ def test_the_quick_stages_of_each_kind_of_problem(
 @pytest.mark.parametrize(
     ("inputs", "expected"),
     [
-        ({"s": smiles(80)}, ["lightgbm", "logistic", "extra_trees", "svc", "gnn", "catboost", "rxnfp", "unimol"]),
+        ({"s": smiles(80)}, ["lightgbm", "logistic", "extra_trees", "gnn", "svc", "catboost", "rxnfp", "unimol"]),
         ({"t": notes(80)}, ["lightgbm", "tfidf", "minilm_frozen", "minilm_svc", "minilm"]),
         ({"n": NUMBER, "k": ["p", "q"] * 40}, ["lightgbm", "lightgbm_small", "extra_trees"]),
     ],
