@@ -7,8 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from competition.tables import Rows, read_rows
 from models.config import CustomStage, LightgbmStage
 from models.jobs import budget, measure
 from models.jobs.budget import SLOWER, Planner, Within, with_all_seeds
@@ -117,6 +120,55 @@ def test_costs_by_hand() -> None:
     assert fixed.job == pytest.approx(0.1 + 2.0)
     steep = measure._cost([(32, 0.01, 0.0), (64, 1.0, 0.0)], 640, {}, by_epochs=False)
     assert steep.job == pytest.approx(100.0)  # no more than the square
+
+
+def test_the_first_rows_that_are_measured_have_some_of_each_class_of_each_target() -> None:
+    y = np.zeros((100, 2))
+    y[[7, 60, 61, 62, 63, 90], 0], y[80:, 1] = 1, np.nan
+    rows = Rows([str(i) for i in range(100)], pd.DataFrame(index=range(100)), y)
+    order, n_first = measure._order(rows, np.arange(100), has_classes=True)
+    assert sorted(order) == list(range(100))
+    assert order[:n_first].tolist() == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        7,
+        60,
+        61,
+        62,
+        63,
+    ]  # five of each, of the second target one alone
+    same, none = measure._order(rows, np.arange(100), has_classes=False)
+    assert same.tolist() == list(range(100)) and none == 0
+
+
+def test_boosted_trees_are_measured_by_what_a_few_of_more_rows_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    todo, seen = plan_of(counted(tmp_path)), []
+    todo = replace(todo, stages={"a": TREES})
+
+    class Trees:
+        def __init__(self, config: LightgbmStage) -> None:
+            self.few = config.max_trees == measure.FEW_TREES
+
+        def fit(self, train: Any, valid: Any, folder: Path) -> None:
+            seen.append((len(train), self.few))
+            time.sleep(0.004 * len(train) ** 0.5 if self.few else 0.3)
+
+        def predict(self, rows: Any, folder: Path) -> None:
+            pass
+
+    monkeypatch.setattr(measure, "FEWEST_OF_TREES", 6)
+    monkeypatch.setattr(measure, "build_stage", lambda config, context: Trees(config))
+    monkeypatch.setattr(measure, "shared_caches", lambda *_: [])
+    measure.measure(todo, "a", tmp_path / "cost.json", 0.1)
+    assert seen == [(6, True), (6, False), (24, True), (6, True), (24, True)]
+    n = todo.n_folds and len(read_rows(todo.paths.train, todo.competition, labelled=True)) * (1 - 1 / todo.n_folds)
+    cost = Cost(**json.loads((tmp_path / "cost.json").read_text()))
+    assert cost.job == pytest.approx(0.3 * measure.MORE_TREES * (n / 6) ** 0.5, rel=0.3)
 
 
 def test_a_stage_is_measured_on_parts_of_its_rows_and_a_part_without_labels_is_passed_over(
