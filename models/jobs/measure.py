@@ -74,17 +74,23 @@ def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
     cached, spent, filled, found = dict[str, list[float]](), 0.0, 0.0, list[tuple[int, float, float]]()
     fewest = min(max(FEWEST_OF_TREES if has_trees else FEWEST, n_first), len(trains))
     sizes = [min(fewest * 2**i, len(trains)) for i in range(ceil(log2(max(2, len(trains) / fewest))) + 1)]
+
+    def parts(n: int) -> list[Rows]:
+        """To fit and to predict."""
+        return [rows.take(order[:n]), rows.take(order[: max(1, round(share * n))])]
+
+    def seconds_of(settings: Any, n: int) -> tuple[float, float]:
+        return _seconds(settings, replace(context, division=folds[order[:n]]), *parts(n))
+
     for n in (sizes[0], *sizes, len(trains), len(trains)):
-        train, others = rows.take(order[:n]), rows.take(order[: max(1, round(share * n))])
-        for cache, keys in shared_caches(one_epoch, context, [train, others]):
+        for cache, keys in shared_caches(one_epoch, context, parts(n)):
             if missing := cache.missing(keys):
                 before = time.monotonic()
                 cache.compute_shard(missing)
                 cached.setdefault(cache.folder.name, []).append((time.monotonic() - before) / len(missing))
                 filled += time.monotonic() - before
         try:
-            told = replace(context, division=folds[order[:n]])
-            found.append((n, *_seconds(one_epoch if found else few_trees, told, train, others)))
+            found.append((n, *seconds_of(one_epoch if found else few_trees, n)))
         except UserError:  # a part may lack a class, or all labels of a target
             if n == len(trains):
                 raise
@@ -103,13 +109,11 @@ def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
     cost = _cost(found[-2:], len(trains), caches, by_epochs)
     if has_trees:
         n, *seconds = found[-1]
-        more, of_few = min(4 * n, len(trains)), []
-        for n_rows in (more, n, more) if n < len(trains) else ():  # the first one reads features
-            told = replace(context, division=folds[order[:n_rows]])
-            parts = rows.take(order[:n_rows]), rows.take(order[: max(1, round(share * n_rows))])
-            of_few.append(sum(_seconds(few_trees, told, *parts)))
-        power = log2(of_few[2] / of_few[1]) / log2(more / n) if of_few else 0.0
-        growth = MORE_TREES * (len(trains) / n) ** min(1.0, max(0.0, power)) if of_few else 1.0
+        growth = 1.0
+        if n < len(trains):
+            more = min(4 * n, len(trains))
+            _, few, many = (sum(seconds_of(few_trees, size)) for size in (more, n, more))  # the first reads features
+            growth = MORE_TREES * (len(trains) / n) ** min(1.0, max(0.0, log2(many / few) / log2(more / n)))
         cost = replace(cost, job=sum(seconds) * growth)
     write_json(file, asdict(cost))
 
