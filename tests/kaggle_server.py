@@ -8,7 +8,7 @@
 The client takes this server for the proxy to http://localhost. As the real platform, it asks for credentials, takes a
 submission only for a file that arrived whole, and counts what is spent. A fault is used once, by the first request
 whose path it is found in (as a regular expression). Its answer is `cut` (the connection is closed at once), `cut after`
-(closed after the work was done), a status with a body, (500, {...}), or those and `after`, (500, {...}, "after").
+(closed after the work was done), or a status with a body, (500, {...}).
 """
 
 from __future__ import annotations
@@ -215,10 +215,10 @@ class Handler(BaseHTTPRequestHandler):
             if fault in self.platform.faults:
                 self.platform.faults.remove(fault)
             kind = fault[1]
-            if kind in (None, "cut after") or kind[2:] == ("after",):
+            if kind in (None, "cut after"):
                 status, body = self.work(path, content)
             if isinstance(kind, tuple):
-                status, body = kind[:2]
+                status, body = kind
         if kind in ("cut", "cut after"):
             self.close_connection = True
             self.connection.close()

@@ -12,7 +12,6 @@ from submissions.config import load_config
 from submissions.kernel.pack import CPU, GPU, build
 from submissions.kernel.prove import prove
 from submissions.kernel.push import push
-from submissions.kernel.sandbox import LIMITS
 from submissions.leaderboard import client
 from submissions.run import latest_run
 
@@ -24,13 +23,9 @@ def main() -> None:
     kind.add_argument("--training", action="store_true", help="a notebook that trains; it needs no finished run")
     kind.add_argument("--try", dest="tried", action="store_true", help="prove that the notebook runs offline")
     options.add_argument("--push", action="store_true", help="upload the data set and the notebook")
-    options.add_argument("--owner", help="your user name on Kaggle (default: as your credentials say, if you have any)")
-    options.add_argument("--python", default="3.12", choices=("3.11", "3.12"), help="of the image (default: 3.12)")
     options.add_argument("--accelerator", help=f"{CPU}, {GPU}, ... (default: {GPU} if a stage has a network)")
     options.add_argument("--rows", type=int, default=200, help="for --try: hidden rows (default: 200)")
-    for name, most in LIMITS.items():
-        unit = "" if name == "minutes" else " in GB"
-        options.add_argument(f"--{name}", type=float, default=most, help=f"for --try: limit{unit} (default: {most:g})")
+    options.add_argument("--minutes", type=float, default=30.0, help="for --try: what it may take (default: 30)")
     args = options.parse_args()
     paths = Paths.of(args.competition)
     config = load_config(args.competition, args.seed) if args.training else None
@@ -42,16 +37,16 @@ def main() -> None:
     if not config:
         latest_run(args.competition)  # which says what is wrong where there is none
     try:
-        owner = args.owner or client.username()
+        owner = client.username()
     except ServiceError:
         owner = "your-username"  # without credentials there is no --push
     with command.locked(paths):
-        kernel = build(paths, config, owner, args.python, args.accelerator)
+        kernel = build(paths, config, owner, args.accelerator)
     for part in sorted(kernel.bundle.root.iterdir()):
         size = sum(file.stat().st_size for file in [part, *part.rglob("*")] if file.is_file())
         print(f"{part.name:24} {size / 1e6:10.2f} MB")
     if args.tried:
-        prove(args.competition, args.rows, {name: getattr(args, name) for name in LIMITS}, args.workers)
+        prove(args.competition, args.rows, args.minutes, args.workers)
     if args.push:
         push(args.competition, args.training)
     print(f"Bundle: {kernel.bundle.root}\nNotebook: {kernel.notebook}")

@@ -1,4 +1,4 @@
-"""Where the system gives no namespaces, every Python of a sandbox imports this at its start, and refuses to connect."""
+"""Every Python of a sandbox imports this at its start, and refuses to connect."""
 
 import sys
 from typing import Any

@@ -48,7 +48,7 @@ TOLERANT = {"unparsable": "drop", "too_long": "cut_end"}
 """Settings that may be `error`, and what they are in a notebook, where no hidden row may cost the submission."""
 
 
-def build(paths: Paths, config: Config | None, owner: str, python: str, accelerator: str | None) -> Kernel:
+def build(paths: Paths, config: Config | None, owner: str, accelerator: str | None) -> Kernel:
     """Make the folder of a notebook and its bundle, whole or not at all; an earlier one is replaced.
 
     Args:
@@ -65,9 +65,9 @@ def build(paths: Paths, config: Config | None, owner: str, python: str, accelera
         else:
             config, manifest = copy_run(paths.name, bundle)
         require_no_paths(bundle)
-        add_wheels(bundle, python)
+        add_wheels(bundle)
         networks = any(isinstance(stage, NeuralStage) or stage.encoders for stage in config.stages.values())
-        manifest |= {"python": python, "accelerator": accelerator or (GPU if networks else CPU)}
+        manifest["accelerator"] = accelerator or (GPU if networks else CPU)
         manifest["content"] = digest([sha256_of(file) for file in sorted(bundle.root.rglob("*")) if file.is_file()])
         write_json(bundle.manifest, manifest)
         write_notebook(Kernel(folder).notebook, bundle, manifest, owner)

@@ -3,7 +3,7 @@
 Reads: kernel/dataset and kernel/notebook, the raw tables of the competition, the latest run.
 Writes: kernel/proof.log, all that the notebook printed.
 
-The notebook runs from top to bottom under Jupyter in a sandbox, on rows that it has never seen, one of which cannot be
+The notebook runs from top to bottom in a sandbox, on rows that it has never seen, one of which cannot be
 read where there are molecules, and has to predict what `./run.sh predict` predicts for them here.
 """
 
@@ -18,9 +18,9 @@ from competition import command
 from competition.errors import SubmissionError
 from competition.files import read_json, read_table, read_text_table, write_table
 from competition.paths import Bundle
-from competition.task import from_sample, to_sample
+from competition.task import from_sample
 from submissions.kernel.sandbox import make_sandbox, run_notebook
-from submissions.kernel.wheels import PYTHON, download, image_packages
+from submissions.kernel.wheels import IMAGE_PYTHON, PYTHON, download, image_packages
 from submissions.predict import predict
 from submissions.run import SUBMISSION_FILE, Run, latest_run
 from submissions.sample import DIGITS, check_submission
@@ -31,10 +31,11 @@ UNREADABLE = "hidden_unreadable"
 """Id of the row that cannot be read."""
 
 
-def prove(name: str, n_rows: int, limits: dict[str, float], n_workers: int | None = None) -> None:
+def prove(name: str, n_rows: int, minutes: float, n_workers: int | None = None) -> None:
     """Run the notebook of the latest run, just packed, as the platform would, and compare what it predicts.
 
     Args:
+        minutes: that the notebook may take.
         n_workers: of the prediction that the notebook's is compared with.
     """
     run = latest_run(name)
@@ -42,8 +43,7 @@ def prove(name: str, n_rows: int, limits: dict[str, float], n_workers: int | Non
     with command.locked(run.paths), tempfile.TemporaryDirectory(dir=kernel.root) as folder:
         shipped = {pin.partition("==")[0] for pin in kernel.bundle.requirements.read_text().split()}
         sandbox = make_sandbox(Path(folder, "sandbox"), image_packages(), shipped)
-        guard = "namespaces, without a network device" if sandbox.namespaces else "a Python that refuses to connect"
-        print(f"sandbox: {guard}; inputs without write permission", flush=True)
+        print("running it in a sandbox, whose Python refuses to connect ...", flush=True)
         slug, dataset = competition.kaggle or run.paths.name, read_json(kernel.bundle.metadata)["id"]
         tables = sandbox.input / f"competitions/{slug}"
         rows, sample = hidden_test(run, n_rows)
@@ -51,16 +51,15 @@ def prove(name: str, n_rows: int, limits: dict[str, float], n_workers: int | Non
         write_table(tables / competition.sample_submission.name, sample)
         there = Bundle(sandbox.input / "datasets" / dataset)
         shutil.copytree(kernel.bundle.root, there.root)
-        if read_json(there.manifest)["python"] != PYTHON:  # the same packages for the Python that is here
+        if PYTHON != IMAGE_PYTHON:  # the same packages for the Python that is here
             shutil.rmtree(there.wheels)
             download(there.requirements, there.wheels, PYTHON)
-        used = run_notebook(sandbox, next(kernel.notebook.glob("*.ipynb")), limits, kernel.proof_log)
+        took, memory = run_notebook(sandbox, next(kernel.notebook.glob("*.ipynb")), minutes, kernel.proof_log)
         written, readable = sandbox.working / SUBMISSION_FILE, Path(folder, "readable.csv")
         check_submission(written, sample, competition.id, run.task)
         write_table(readable, rows[rows[competition.id] != UNREADABLE])
         compare(run, written, predict(name, readable, n_workers))
-    spent = ", ".join(f"{what} {used[what]:.2g} of {allowed:g}" for what, allowed in limits.items())
-    print(f"proved on {len(rows)} hidden rows: {spent} (memory and disk in GB)")
+    print(f"proved on {len(rows)} hidden rows in {took:.2g} minutes; its largest process took {memory:.2g} GB")
 
 
 def hidden_test(run: Run, n_rows: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -78,14 +77,10 @@ def hidden_test(run: Run, n_rows: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def compare(run: Run, notebook: Path, here: Path) -> None:
-    """Hold the notebook's predictions or labels against those made here, and against what fills a row that cannot be
-    read."""
+    """Hold the notebook's predictions or labels against those made here; a row that cannot be read is not here."""
     competition, task = run.config.competition, run.task
     found, expected = (read_text_table(file).set_index(competition.id) for file in (notebook, here))
-    if UNREADABLE in found.index:
-        filling = to_sample(task, np.array([run.filling(run.stored["label_means"])])).astype(str)
-        expected = pd.concat([expected, filling.set_axis([UNREADABLE])])
-    theirs, ours = (from_sample(task, table) for table in (found, expected.loc[found.index]))
+    theirs, ours = (from_sample(task, table.loc[expected.index]) for table in (found, expected))
     labels = read_table(run.paths.train)[competition.targets].to_numpy(dtype=np.float64)
     deviations = np.nanstd(labels if task.decides else task.truth(labels), axis=0)
     rounded = 10.0 ** (1 - DIGITS) * np.abs(ours)  # one in the last digit that is written

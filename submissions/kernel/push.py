@@ -1,13 +1,11 @@
 """Upload the data set, and when the platform has it, the notebook, which then runs there once.
 
-Reads: work/<name>/kernel/ or kernel_training/. Writes: <that folder>_pushed.json, by which a second call goes on where
-a first one ended.
+Reads: work/<name>/kernel/ or kernel_training/. Writes: <that folder>_pushed.json: what is there.
 """
 
 import time
-from typing import Any
 
-from competition.errors import ConfigError, DataError, ServiceError
+from competition.errors import DataError, ServiceError
 from competition.files import read_json, sha256_of, write_json
 from competition.paths import Paths
 from submissions.leaderboard import client
@@ -17,7 +15,7 @@ DONE, BROKEN = {"ready", "complete"}, {"failed", "deleted", "error", "cancel_req
 
 
 def push(name: str, training: bool = False, poll: float = 15.0, limit: float = 12 * 3600.0) -> None:
-    """Upload data set and notebook and wait for both; what has arrived already is not uploaded again.
+    """Upload data set and notebook and wait until it has run; a bundle that is there already is not uploaded again.
 
     Args:
         poll, limit: seconds between two looks at the platform, and that each of the two may take there.
@@ -25,37 +23,30 @@ def push(name: str, training: bool = False, poll: float = 15.0, limit: float = 1
     kernel = Paths.of(name).training_kernel if training else Paths.of(name).kernel
     about = read_json(kernel.notebook / "kernel-metadata.json", "id")
     notebook, (dataset,) = about["id"], about["dataset_sources"]
-    owner, user = dataset.split("/")[0], client.username()
-    if owner.lower() != user.lower():
-        raise ConfigError(f"The bundle is made for the owner {owner}, and your credentials are those of {user}.")
     bundle = sha256_of(kernel.bundle.manifest)
-    pushed: dict[str, Any] = read_json(kernel.pushed) if kernel.pushed.is_file() else {}
-    if pushed.get("bundle") != bundle or client.dataset_status(dataset) is None:
+    pushed = read_json(kernel.pushed) if kernel.pushed.is_file() else {}
+    if pushed.get("bundle") != bundle:
         print(f"data set {dataset}: uploading ...", flush=True)
         message = f"run {read_json(kernel.bundle.manifest).get('run', 'training')}"
-        pushed = {"bundle": bundle, "after": client.create_or_version_dataset(kernel.bundle.root, message)}
-        write_json(kernel.pushed, pushed)
+        before = client.create_or_version_dataset(kernel.bundle.root, message)
 
-    def dataset_state() -> str:
-        state, version = client.dataset_status(dataset) or ("not there yet", 0)
-        return "not current yet" if state in DONE and version <= pushed["after"] else state
+        def dataset_state() -> str:
+            state, version = client.dataset_status(dataset) or ("not there yet", 0)
+            return "not current yet" if state in DONE and version <= before else state
 
-    state = client.wait(f"data set {dataset}", dataset_state, DONE | BROKEN, poll, limit)
-    if state not in DONE:
-        if state in BROKEN:
-            kernel.pushed.unlink()
-        raise ServiceError(
-            f"Kaggle has not unpacked the data set {dataset} ({state}). Look at "
-            f"https://www.kaggle.com/datasets/{dataset}, and run the same command again."
-        )
-    if "version" not in pushed:
-        pushed |= {"notebook": notebook, "version": client.push_kernel(kernel.notebook)}
+        state = client.wait(f"data set {dataset}", dataset_state, DONE | BROKEN, poll, limit)
+        if state not in DONE:
+            raise ServiceError(
+                f"Kaggle has not unpacked the data set {dataset} ({state}). Look at "
+                f"https://www.kaggle.com/datasets/{dataset}, and run the same command again."
+            )
+        pushed = {"bundle": bundle, "notebook": notebook, "version": client.push_kernel(kernel.notebook)}
         write_json(kernel.pushed, pushed)
         time.sleep(poll)  # until then the state may still be that of the version before
     state = client.wait(f"notebook {notebook}", lambda: client.kernel_status(notebook)[0], DONE | BROKEN, poll, limit)
     if state not in DONE:
         if state in BROKEN:
-            write_json(kernel.pushed, {"bundle": bundle, "after": pushed["after"]})
+            kernel.pushed.unlink()
         raise ServiceError(
             f"The notebook {notebook} has not run to its end on Kaggle ({client.kernel_status(notebook)[1] or state}). "
             f"Read its log at https://www.kaggle.com/code/{notebook}, and run the same command again."
@@ -68,7 +59,7 @@ def pushed_notebook(paths: Paths) -> tuple[str, int]:
     """Id and version of the notebook that was pushed last; a DataError if there is none with the bundle here."""
     pushed = read_json(paths.kernel.pushed) if paths.kernel.pushed.is_file() else {}
     manifest = paths.kernel.bundle.manifest
-    if "version" not in pushed or not manifest.is_file() or sha256_of(manifest) != pushed["bundle"]:
+    if not manifest.is_file() or sha256_of(manifest) != pushed.get("bundle"):
         raise DataError(
             f"The bundle of {paths.name} has no notebook on Kaggle; run ./run.sh kernel {paths.name} --push."
         )

@@ -19,19 +19,20 @@ from competition.paths import PROJECT, Bundle
 
 IMAGE = Path(__file__).with_name("image.txt")
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+IMAGE_PYTHON = "3.12"
 LINUX = [*(f"manylinux_2_{minor}" for minor in range(28, 4, -1)), "manylinux2014"]
 """The platforms that the image runs, whose glibc is 2.28 or later."""
 
 
-def add_wheels(bundle: Bundle, python: str) -> None:
-    """Put requirements.txt and the wheels that it names, for this Python, into a bundle that has all else."""
+def add_wheels(bundle: Bundle) -> None:
+    """Put requirements.txt and the wheels that it names into a bundle that has all else."""
     image = image_packages()
     if any(bundle.root.rglob("*.skops")):  # only its own version reads an estimator of scikit-learn for certain
         image.discard("scikit-learn")
-    versions = versions_of([*project_requirements(), *imported_by(bundle.user)], image, python)
-    print(f"collecting {len(versions)} packages for Python {python} ...", flush=True)
+    versions = versions_of([*project_requirements(), *imported_by(bundle.user)], image, IMAGE_PYTHON)
+    print(f"collecting {len(versions)} packages for Python {IMAGE_PYTHON} ...", flush=True)
     write_atomically(bundle.requirements, "".join(f"{name}=={versions[name]}\n" for name in sorted(versions)))
-    download(bundle.requirements, bundle.wheels, python)
+    download(bundle.requirements, bundle.wheels, IMAGE_PYTHON)
 
 
 def project_requirements() -> list[str]:

@@ -19,20 +19,12 @@ from competition.errors import ConfigError, ServiceError
 from competition.files import read_json
 
 PAGE = 100
-MISSES = 3
-"""Looks in a row that may fail while something is waited for; more, and it is no passing trouble of the network."""
 TOKEN = "make a token at https://www.kaggle.com/settings/api"
-SPENDS = ("CreateSubmission", "CreateCodeSubmission")
-"""The calls that spend a slot; the package sends each of them once, whatever comes back."""
 ADVICE = {
     401: f"it does not accept your credentials, so {TOKEN}",
     403: "join the competition and accept its rules at https://www.kaggle.com/competitions/{slug}/rules",
     404: "is {slug} the last part of the address of the competition's page?",
 }  # by the status of the answer
-
-
-class Unsure(ServiceError):
-    """The connection broke when the submission may have been made: look at `submissions` before trying again."""
 
 
 @cache
@@ -79,30 +71,24 @@ def fetch(slug: str, folder: Path) -> Path:
 
 
 def submit_file(slug: str, file: Path, message: str) -> str:
-    """Submit a file, which spends a slot; returns the platform's reference. An error but `Unsure` is certain."""
-    return _submitted(slug, lambda: login().competition_submit(str(file), message, slug))
+    """Submit a file, which spends a slot; returns the platform's reference.
+
+    The package sends what spends the slot once, whatever comes back; after an error `submissions` tells whether it
+    arrived.
+    """
+    with _asked(slug):
+        return _reference(login().competition_submit(str(file), message, slug))
 
 
 def submit_kernel(slug: str, kernel: str, version: int, message: str) -> str:
     """Submit the `submission.csv` of a version of owner/notebook to a code competition; as `submit_file`."""
-    return _submitted(slug, lambda: login().competition_submit_code("submission.csv", message, slug, kernel, version))
+    with _asked(slug):
+        return _reference(login().competition_submit_code("submission.csv", message, slug, kernel, version))
 
 
-def _submitted(slug: str, send: Callable[[], Any]) -> str:
-    login()  # whose errors are certain
-    try:
-        with _asked(slug):
-            answer = send()
-    except ServiceError as error:
-        status, request = _status(error.__cause__), getattr(error.__cause__, "request", None)
-        refused = status is not None and 400 <= status < 500 and status != 408
-        if refused or (request is not None and not request.url.endswith(SPENDS)):
-            raise
-        raise Unsure(f"{error} The submission to {slug} may have been made.") from None
-    if answer.message == login().COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
-        raise ServiceError("Kaggle did not take the upload of the file; run the same command again.")
-    if not answer.ref:
-        raise Unsure(f"Kaggle did not confirm the submission to {slug}, which may have been made.")
+def _reference(answer: Any) -> str:
+    if not answer.ref:  # such as after an upload that failed, of which the package says so in a message
+        raise ServiceError(f"Kaggle has not confirmed the submission ({answer.message}); run the same command again.")
     return str(answer.ref)
 
 
@@ -172,14 +158,12 @@ def kernel_status(kernel: str) -> tuple[str, str]:
 
 def wait(what: str, look: Callable[[], str], final: set[str], poll: float, limit: float) -> str:
     """Look until a state is a final one or the time is over; prints each new state, and returns the last."""
-    end, misses, said = time.monotonic() + limit, 0, ""
+    end, said = time.monotonic() + limit, ""
     while True:
         try:
-            state, misses = look(), 0
-        except ServiceError:
-            state, misses = "no answer", misses + 1
-            if misses > MISSES:
-                raise
+            state = look()
+        except ServiceError as error:  # a passing trouble of the network, perhaps
+            state = str(error)
         if state != said:
             print(f"{what}: {state}", flush=True)
         if state in final or time.monotonic() + poll > end:

@@ -25,6 +25,7 @@ Score = Annotated[float | None, BeforeValidator(lambda cell: None if cell == "" 
 class Submission(StrictModel):
     """One row; texts that are not known are empty, numbers None."""
 
+    model_config = {"extra": "ignore"}  # a column that a person or an earlier version has added is not kept
     submission: str  # its id
     time: str
     status: Literal["submitting", "submitted", "scored", "failed", "lost"]
@@ -36,7 +37,6 @@ class Submission(StrictModel):
     standard_error: Score = None  # of the cross_fitted_score
     public: Score = None  # on the leaderboard, as `private`
     private: Score = None
-    selected: str = ""  # "yes" for what the user selected on the platform
     message: str = ""
     file: str = ""  # what was sent, relative to the competition's products
     file_digest: str = ""

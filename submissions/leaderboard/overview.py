@@ -1,15 +1,13 @@
 """Every submission of a competition, and what its scores can say: `./run.sh ledger [COMPETITION]`.
 
 --public and --private add a score by hand, where `./run.sh submit` did not wait for it or the platform is another one.
---select notes which submissions you selected on the platform.
 
 What chance alone does to scores is drawn: parts of the sizes of the public and the private table from the training rows
 with their out-of-fold predictions, group by group, the same draws for all files, so that their differences are paired.
 What is lost or won between public and private scores is mostly the draw of the rows (Roelofs et al., NeurIPS 2019), and
 a gain within its noise is not evidence (Blum and Hardt, "The Ladder", ICML 2015).
 
-Reads: ledger.csv, and of the runs behind it the out-of-fold predictions. Writes: report/ledger.png and, where asked,
-rows of ledger.csv.
+Reads: ledger.csv, and of the runs behind it the out-of-fold predictions. Writes: where asked, rows of ledger.csv.
 """
 
 import math
@@ -23,16 +21,14 @@ import pandas as pd
 from competition import command
 from competition.config import load_competition
 from competition.errors import ConfigError, DataError
-from competition.files import derive_seed, read_json, read_table
+from competition.files import derive_seed, read_table
 from competition.metrics import Metric
-from competition.paths import Paths, shown
-from competition.plots import new_figure, save_figure
+from competition.paths import Paths
 from competition.task import metric_of, task_of
 from submissions.compare import Labels, read_labels
 from submissions.leaderboard.ledger import BY_HAND, Submission, named, out_of_fold, read, write
 from submissions.words import number
 
-PICTURE = "ledger.png"
 CV, PUBLIC, PRIVATE = BOARDS = "cross_fitted_score", "public", "private"
 FEWEST = 3  # files with two scores, from which a rank correlation is given
 
@@ -54,13 +50,6 @@ def add_scores(ledger: Path, given: dict[str, float], name: str | None = None) -
     return one
 
 
-def select(ledger: Path, names: list[str]) -> None:
-    """Note the submissions that were selected on the platform; they replace those noted before."""
-    known = read(ledger)
-    chosen = [named(name, known) for name in names]
-    write(ledger, *(one.but(selected="yes" if one in chosen else "") for one in known))
-
-
 def distinct(known: list[Submission]) -> list[Submission]:
     """One submission per file that reached the platform: the last with a score, else the last."""
     sent = [one for one in known if one.status == "scored" or (one.status == "submitted" and one.ref != BY_HAND)]
@@ -69,7 +58,7 @@ def distinct(known: list[Submission]) -> list[Submission]:
 
 
 def page(competition: str, public_share: float) -> str:
-    """The table and what was found, for a terminal; draws the plot where a submission has both scores."""
+    """The table and what was found, for a terminal."""
     settings, paths = load_competition(competition), Paths.of(competition)
     metric, known = metric_of(settings), read(paths.ledger)
     if not known:
@@ -80,7 +69,7 @@ def page(competition: str, public_share: float) -> str:
             oof[one.submission] = out_of_fold(paths, one, task_of(settings))
     oof = {name: table for name, table in oof.items() if len(table)}
     scores = pd.DataFrame([one.model_dump() for one in files], columns=["submission", *BOARDS]).set_index("submission")
-    scores, public = scores.astype(float), pd.DataFrame()
+    scores = scores.astype(float)
     said = rank_correlations(scores)
     labels = read_labels(competition) if oof else None
     n_rows = len(labels.ids_of_all(list(oof.values()))) if labels else 0
@@ -92,22 +81,16 @@ def page(competition: str, public_share: float) -> str:
         n_public = round(n_test * public_share)
         public, private = draw(oof, labels, (n_public, n_test - n_public))
         deviations = [number(part.std().median()) for part in (public, private)]
-        shift = read_json(paths.shift, "adversarial")["adversarial"] if paths.shift.exists() else None
-        apart = f"AUC {number(shift['auc'])}" if shift else "not looked at yet"
         said += [
             f"The standard deviation of a score is {deviations[0]} on {n_public} public rows and {deviations[1]} on "
             f"{n_test - n_public} private rows, drawn from {n_rows} out-of-fold rows by group (--public-share).",
             *lead(scores[PUBLIC], public, metric),
-            f"The draws are optimistic where train and test differ ({apart}; ./run.sh folds {paths.name}).",
+            f"The draws are optimistic where train and test differ, of which ./run.sh folds {paths.name} says more.",
             to_select(private, metric),
         ]
     wrapped = [textwrap.fill(line, 110, initial_indent="- ", subsequent_indent="  ") for line in said]
     label = f"{metric.name}, {'greater' if metric.greater_is_better else 'lower'} is better"
-    parts = [f"# Submissions of {paths.name}: {label}", _table(known), "\n".join(wrapped)]
-    if scores[[CV, PUBLIC]].notna().all(axis=1).any():
-        plot(scores, public, label, paths.report / PICTURE)
-        parts.append(f"Plot: {shown(paths.report / PICTURE)}")
-    return "\n\n".join(parts)
+    return "\n\n".join([f"# Submissions of {paths.name}: {label}", _table(known), "\n".join(wrapped)])
 
 
 def rank_correlations(scores: pd.DataFrame) -> list[str]:
@@ -156,26 +139,10 @@ def to_select(private: pd.DataFrame, metric: Metric) -> str:
 def _table(known: list[Submission]) -> str:
     """A row per submission; columns in which nothing stands are left out."""
     rows = pd.DataFrame([one.model_dump() for one in known])
-    rows["status"] = rows["status"].where(rows["selected"] == "", "selected")
     rows["message"] = rows["message"].where(~rows["message"].str.startswith("run "), "").str.slice(stop=60)
     rows = rows[["submission", "time", "run", "chosen", "cv_score", *BOARDS, "status", "message"]].astype(object)
     rows = rows.replace("", None).dropna(axis=1, how="all")
     return str(rows.fillna("-").to_string(index=False, float_format=number, justify="left"))
-
-
-def plot(scores: pd.DataFrame, public: pd.DataFrame, label: str, file: Path) -> None:
-    """The public score against CV with the noise of the public part, and private scores where they are known."""
-    figure, ((axis,),) = new_figure(width=6.0, height=4.5)
-    both = scores.dropna(subset=[CV, PUBLIC])
-    axis.axline((both[CV].mean(),) * 2, slope=1, color="grey", linestyle=":", label="leaderboard = CV")
-    errors = public.std().reindex(both.index)
-    axis.errorbar(both[CV], both[PUBLIC], errors, fmt="o", ecolor="#9db7d5", label="public, with the noise of its rows")
-    axis.plot(both[CV], both[PRIVATE], "s", color="#c2410c", fillstyle="none", label="private")
-    for name, row in both.iterrows():
-        axis.annotate(name, (row[CV], row[PUBLIC]), (7, 3), textcoords="offset points")
-    axis.set(xlabel=f"{CV} ({label})", ylabel="leaderboard")
-    axis.legend()
-    save_figure(figure, file)
 
 
 def main() -> None:
@@ -184,7 +151,6 @@ def main() -> None:
     options.add_argument("--public", type=float, metavar="SCORE", help="a score on the public leaderboard to add")
     options.add_argument("--private", type=float, metavar="SCORE", help="a score on the private leaderboard to add")
     options.add_argument("--submission", metavar="ID", help="of which --public and --private are (default: the latest)")
-    options.add_argument("--select", nargs="+", metavar="ID", help="what you selected on the platform, to mark it here")
     options.add_argument(
         "--public-share", type=float, default=0.3, help="of the test rows, behind public scores (default: %(default)s)"
     )
@@ -196,14 +162,10 @@ def main() -> None:
         raise ConfigError(f"--public-share must be between 0 and 1; found {args.public_share}.")
     if args.submission and not given:
         raise ConfigError("--submission needs the score to add, --public or --private.")
-    if given or args.select:
+    if given:
         with command.locked(paths, paths.submit_lock):
-            if given:
-                one = add_scores(paths.ledger, given, args.submission)
-                print(f"Added to {one.submission} of {one.time}: {one.message}\n")
-            if args.select:
-                select(paths.ledger, args.select)
-                print("Noted here; select them on the platform's page, too, since this does not.\n")
+            one = add_scores(paths.ledger, given, args.submission)
+        print(f"Added to {one.submission} of {one.time}: {one.message}\n")
     print(page(args.competition, args.public_share))
 
 

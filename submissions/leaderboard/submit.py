@@ -24,7 +24,6 @@ from typing import Any
 
 from competition import command
 from competition.config import CompetitionConfig, load_competition
-from competition.durations import in_words, seconds_of
 from competition.errors import ConfigError, ServiceError, SubmissionError
 from competition.files import digest, read_json, read_text_table, sha256_of, write_atomically
 from competition.metrics import Metric
@@ -40,6 +39,8 @@ from submissions.words import number, with_error
 
 POLL = 10.0
 """Seconds until the platform's list is looked at, or looked at again."""
+LIMIT = 1800.0
+"""Seconds that a score is waited for."""
 STATES = {"PENDING": "submitted", "COMPLETE": "scored", "ERROR": "failed"}
 """The platform's states in the ledger's words."""
 ENDED = {"scored", "failed"}
@@ -72,18 +73,17 @@ def is_open(one: Submission) -> bool:
 
 
 def attempt(slug: str, one: Submission, send: Send, ledger: Path) -> None:
-    """Send a submission; a refusal, or that it is not known whether it arrived, is an error that the ledger has."""
+    """Send a submission; after an error the platform's list tells whether it arrived all the same."""
     write(ledger, one)
     try:
         ref = send(f"{one.message} [{one.submission}]")
-    except client.Unsure:
-        time.sleep(POLL)
-        if named(one.submission, settle(slug, ledger)).status == "lost":
-            raise
-        print("The connection broke, but the platform's list has the submission: it arrived.")
     except ServiceError as error:
-        write(ledger, one.but(status="failed", message=f"{one.message}: {error}"))
-        raise
+        time.sleep(POLL)
+        found = named(one.submission, settle(slug, ledger))
+        if found.status == "lost":
+            write(ledger, found.but(message=f"{one.message}: {error}"))
+            raise
+        print(f"The platform's list has the submission: it arrived, in spite of an error ({error}).")
     else:
         write(ledger, one.but(status="submitted", ref=ref))
 
@@ -184,11 +184,9 @@ def main() -> None:
             return
         attempt(slug, row, send, ledger)
         print(f"Sent as {row.submission}.")
-        if args.wait:
-            print(f"Waiting for the score, {in_words(args.wait)} at most; --fetch asks for it later.", flush=True)
-            client.wait(
-                row.submission, lambda: named(row.submission, settle(slug, ledger)).status, ENDED, POLL, args.wait
-            )
+        if not args.no_wait:
+            print("Waiting for the score, half an hour at most; --fetch asks for it later.", flush=True)
+            client.wait(row.submission, lambda: named(row.submission, settle(slug, ledger)).status, ENDED, POLL, LIMIT)
             print(outcome(named(row.submission, read(ledger)), metric))
     print(f"All submissions: ./run.sh ledger {args.competition}")
 
@@ -203,8 +201,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--yes", action="store_true", help="spend the slot without asking")
     options.add_argument("--again", action="store_true", help="send what was sent before")
     options.add_argument("--dry-run", action="store_true", help="check and write down, send nothing")
-    options.add_argument("--wait", type=seconds_of, default=1800.0, metavar="TIME", help="for the score (default: 30m)")
-    options.add_argument("--no-wait", dest="wait", action="store_const", const=0.0, help="do not wait for the score")
+    options.add_argument("--no-wait", action="store_true", help="do not wait for the score, half an hour at most")
     return options.parse_args()
 
 

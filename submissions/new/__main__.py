@@ -98,18 +98,16 @@ def target_file(name: str, force: bool) -> Path:
 
 
 def file_stages(folder: Path, yaml_file: Path, taken: set[str]) -> list[Block]:
-    """A stage for each folder in `folder`, under a name that is not taken; one without predictions as a comment."""
+    """A stage for each folder of predictions in `folder`, under a name that is not taken."""
     blocks = []
-    for part in sorted(folder.glob("[!.]*/")):
+    for part in sorted({file.parent for name in (OOF, TEST) for file in folder.glob(f"[!.]*/{name}")}):
         name = re.sub(r"^(?=[^A-Za-z])", "stage_", re.sub(r"[^A-Za-z0-9_]", "_", part.name))
         while name in taken:
             name += "_2"
         taken = taken | {name}
-        usable = (part / OOF).exists() or (part / TEST).exists()
         said = f"predictions made elsewhere, the folder {part.name!r}"
-        said += "" if usable else f"; left out, since it has neither {OOF} nor {TEST}"
-        blocks.append(Block(name, {"kind": "file", "folder": as_written(part, yaml_file)}, said, usable))
-    if not any(block.enabled for block in blocks):
+        blocks.append(Block(name, {"kind": "file", "folder": as_written(part, yaml_file)}, said))
+    if not blocks:
         raise DataError(f"--oof {folder} has no folder with {OOF} and {TEST}, one for each stage. Correct the path.")
     return blocks
 
@@ -127,7 +125,7 @@ def to_yaml(args: argparse.Namespace, path: Path, found: Found) -> str:
     if args.oof is not None:
         theirs = file_stages(args.oof, path, {stage.name for stage in stages})
         stages = [*theirs, *stages]
-        shared = common_folds([path.parent / block.settings["folder"] / OOF for block in theirs if block.enabled])
+        shared = common_folds([path.parent / block.settings["folder"] / OOF for block in theirs])
         if shared is not None and args.folds is None and args.group is None:
             folds, folds_reason = {"kind": "file", "file": as_written(shared, path)}, f"theirs, the same in every {OOF}"
             if found.inputs:
@@ -160,7 +158,7 @@ def to_yaml(args: argparse.Namespace, path: Path, found: Found) -> str:
     lines += setting("needs", problem.needs, "GUESS: what the metric takes, probabilities or classes")
     lines += ["", *setting("folds", folds, folds_reason, indent=""), "", "stages:"]
     for stage in stages:
-        lines += [*comments(stage.comment), f"  {'' if stage.enabled else '# '}{stage.name}: {as_yaml(stage.settings)}"]
+        lines += [*comments(stage.comment), f"  {stage.name}: {as_yaml(stage.settings)}"]
     return "\n".join(lines) + "\n"
 
 

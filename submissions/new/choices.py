@@ -58,12 +58,11 @@ def read_preset(name: str) -> Preset:
 
 
 class Block(NamedTuple):
-    """A stage of the YAML. A stage that is not enabled is written as a comment."""
+    """A stage of the YAML."""
 
     name: str
     settings: dict[str, Any]
     comment: str
-    enabled: bool = True
 
 
 def choose_folds(found: Found, problem: Problem, group: str | None, kind: str | None) -> tuple[str, int, str]:

@@ -28,7 +28,6 @@ class Problem(NamedTuple):
     classes: the negative one first, grades from the lowest; none in regression.
     submission_columns: of the targets, or of the classes in their order, where the sample has other names.
     needs: what a metric of the user's own scores, where the targets are classes.
-    n_outputs: columns that a stage predicts.
     """
 
     reasons: dict[str, str]
@@ -37,7 +36,6 @@ class Problem(NamedTuple):
     metric: str
     submission_columns: list[str] | None
     needs: str | None
-    n_outputs: int
 
 
 class Labels(NamedTuple):
@@ -82,8 +80,7 @@ def choose_problem(found: Found, metric: str | None = None, problem_type: Proble
     metric, of_metric = (metric, "named with --metric") if metric else choose_metric(labels, chosen)
     of_type = "named with --problem-type" if problem_type else guess
     reasons = {"type": of_type, "classes": of_classes, "metric": of_metric}
-    n_outputs = len(classes) if chosen == "multiclass" else len(found.targets)
-    return Problem(reasons, chosen, classes, metric, columns, needs, n_outputs)
+    return Problem(reasons, chosen, classes, metric, columns, needs)
 
 
 def read_labels(found: Found) -> Labels:

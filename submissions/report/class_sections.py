@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition.class_metrics import average_precision, confusion
 from competition.task import Task
 from competition.types import Array
 from submissions.blend.stored import from_json
@@ -18,6 +17,7 @@ from submissions.words import number
 
 N_BINS = 15
 """Of a reliability curve."""
+MOST_LINES = 10
 CUTS = {
     "multiclass": "what is taken off the logarithm of the class's probability before the largest is taken",
     "ordinal": "the mean grade from which on it is this one, where the lowest is 0",
@@ -26,25 +26,24 @@ CUTS = {
 
 def scores_by_class(run: Run) -> list[Part]:
     """Precision, recall and F1 of each class, or of class 1 of each label; cuts and shares; who is taken for whom."""
+    from sklearn.metrics import precision_recall_fscore_support
+
     task, y, predicted, rows = run.task, run.columns.y, labels(run), list[list[Any]]()
     shares, several = run.stored[CHOICE].get("class_shares", {}), len(task.targets) > 1
     for t, target in enumerate(task.targets):
         known = np.isfinite(y[:, t]) & np.isfinite(predicted[:, t])
-        counts = confusion(y[known, t], predicted[known, t], len(task.classes))
-        right, true, taken = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-        with np.errstate(invalid="ignore"):
-            scores = [right / taken, right / true, 2 * right / (true + taken)]
+        pair, numbers = (y[known, t], predicted[known, t]), range(len(task.classes))
+        *scores, counts = precision_recall_fscore_support(*pair, labels=numbers, zero_division=np.nan)
         for c, name in list(enumerate(task.classes))[1 if several else 0 :]:
             of_class = [part[target][name] for part in shares.values()]
-            whole = [f"{count:.0f}" for count in (true[c], taken[c], right[c])]
-            rows.append([target if several else name, *whole, *(score[c] for score in scores), *of_class])
-    header = ["class", "rows", "predicted", "right", "precision", "recall", "F1"]
+            rows.append([target if several else name, str(counts[c]), *(score[c] for score in scores), *of_class])
+    header = ["class", "rows", "precision", "recall", "F1"]
     said = [f"Training rows by labels that were made without their fold{'' if shares else ': the likeliest class'}."]
     if shares:
         cuts, words = _cuts(run)
         header, said = [*header, "share in training", "out of fold", "on test", "cut"], [*said, words]
         rows = [[*row, cut] for row, cut in zip(rows, [*[None] * (len(rows) - len(cuts)), *cuts], strict=True)]
-    matrix = [] if several else [Figure("Confusion matrix", embedded(figures.confusion_matrix(task.classes, counts)))]
+    matrix = [] if several else [Figure("Confusion matrix", embedded(figures.confusion_matrix(task.classes, *pair)))]
     return [tabled(header, rows, "{:.3f}"), *said, *matrix]
 
 
@@ -52,40 +51,24 @@ def _cuts(run: Run) -> tuple[list[float], str]:
     """The cuts of the submission, and what tuning them gains."""
     chosen, rows, task = run.candidates[run.chosen], run.columns.folds >= 0, run.task
     y, y_pred = run.columns.y[rows], read_cross_fitted(run, run.chosen).cross_fitted[rows]
-    decision, tuned = from_json(chosen["decision"]), chosen["cross_fitted_score"]
-    plain, on_own_rows = (run.metric(y, decided) for decided in (task.likeliest(y_pred), decision.predict(y_pred)))
-    optimism = (on_own_rows - tuned) * (1 if run.metric.greater_is_better else -1)
+    plain, tuned = run.metric(y, task.likeliest(y_pred)), chosen["cross_fitted_score"]
     cut = CUTS.get(task.problem_type, "the probability from which on a row is of the class")
-    return decision.cuts.tolist(), (
-        f"cut: {cut}. The labels of {run.chosen} score {number(plain)} by what is likeliest, {number(tuned)} by cuts "
-        f"tuned without the row's fold, and {number(on_own_rows)} by those of the table, which were tuned on the same "
-        f"rows: their optimism is {number(optimism)}."
+    return from_json(chosen["decision"]).cuts.tolist(), (
+        f"cut: {cut}. The labels of {run.chosen} score {number(plain)} by what is likeliest, and {number(tuned)} by "
+        "cuts tuned without the row's fold."
     )
 
 
 def probabilities(run: Run) -> list[Part]:
-    """Precision and recall of each class against all others, and reliability of the submission and its stages."""
-    from sklearn.metrics import precision_recall_curve
-
-    task, y, y_pred = run.task, run.columns.y, predictions(run)
-    truth, curves = task.truth(y), dict[str, tuple[Array, Array]]()
-    names = task.targets if len(task.targets) > 1 else task.classes[-truth.shape[1] :]
-    for c in np.argsort(-np.nansum(truth, axis=0), kind="stable")[: figures.MOST_LINES]:
-        known = np.isfinite(truth[:, c]) & np.isfinite(y_pred[:, c])
-        cells = truth[known, c], y_pred[known, c]
-        precision, recall, _ = precision_recall_curve(*cells)
-        curves[f"{average_precision(*cells):.3f} {names[c]}"] = recall, precision
-    drawn = embedded(figures.lines(curves, "recall", "precision"))
-    said = f"Average precision of each class against all others, at most of the {figures.MOST_LINES} commonest"
-    parts: list[Part] = [Figure(said, drawn)]
-    shown = {"submission": y_pred, **{stage: run.columns.oof_of(stage) for stage in run.config.stages}}
-    curves = {}
-    for name, each in list(shown.items())[: figures.MOST_LINES]:
-        p, true, error = reliability(task, y, each)
+    """Reliability of the submission and of its first stages."""
+    task, curves = run.task, dict[str, tuple[Array, Array]]()
+    shown = {"submission": predictions(run), **{stage: run.columns.oof_of(stage) for stage in run.config.stages}}
+    for name, y_pred in list(shown.items())[:MOST_LINES]:
+        p, true, error = reliability(task, run.columns.y, y_pred)
         curves[f"{error:.3f} {name}"] = p, true
     of = "the likeliest class" if task.problem_type == "multiclass" else task.classes[1]
-    drawn = embedded(figures.lines(curves, f"probability of {of}", "how often it is true", diagonal=True))
-    return [*parts, Figure("Expected calibration error, which with few rows is above 0 by chance", drawn)]
+    drawn = embedded(figures.reliability(curves, of))
+    return [Figure("Expected calibration error, which with few rows is above 0 by chance", drawn)]
 
 
 def reliability(task: Task, y: Array, y_pred: Array) -> tuple[Array, Array, float]:

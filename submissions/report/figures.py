@@ -16,7 +16,6 @@ MOST_POINTS, MOST_PANELS = 2000, 60
 """Rows in a plot and plots in a figure: the page stays small with any number of rows and columns."""
 MOST_NUMBERS = 12
 """Classes up to which a confusion matrix has numbers in its cells."""
-MOST_LINES = 10
 TRAINING = "training.json"  # of a module that imports torch
 
 
@@ -31,7 +30,7 @@ def fold_scores(scores: dict[str, list[float]], metric: str) -> str:
 
 
 def predictions(run: Run, cross_fitted: Array) -> str:
-    """Truth against out-of-fold predictions, a row of panels for each target: the submission, what it leaves, stages.
+    """Truth against out-of-fold predictions, a row of panels for each target: the submission and the stages.
 
     Args:
         cross_fitted: (n_rows, n_outputs), of the submission.
@@ -42,45 +41,38 @@ def predictions(run: Run, cross_fitted: Array) -> str:
     rng = np.random.default_rng(derive_seed(run.config.competition.seed, "points"))
     scored = np.flatnonzero(columns.folds >= 0)
     rows = rng.choice(scored, min(MOST_POINTS, len(scored)), replace=False)
-    figure, axes = new_figure(len(targets), 1 + len(shown), 2.6 + 2.6 * len(shown), 2.5 * len(targets))
-    for t, (target, (left, *others)) in enumerate(zip(targets, axes, strict=True)):
-        residuals = columns.y[:, t] - cross_fitted[:, t]
-        left.hist(residuals[np.isfinite(residuals)], bins=40)
-        left.set(title=as_text(f"{target}, what is left"), xlabel="truth minus submission", ylabel="rows")
+    figure, axes = new_figure(len(targets), len(shown), 2.6 * len(shown), 2.5 * len(targets))
+    for t, target in enumerate(targets):
         y = columns.y[rows, t]
-        for axis, (name, y_pred) in zip(others, shown.items(), strict=True):
+        for axis, (name, y_pred) in zip(axes[t], shown.items(), strict=True):
             axis.axline((np.nanmean(y),) * 2, slope=1, color="grey", linewidth=0.8)
             axis.plot(y_pred[rows, t], y, ".", markersize=3, alpha=0.5, rasterized=True)
             axis.set(title=as_text(f"{target}, {name}"), xlabel="prediction", ylabel="truth")
     return as_svg(figure)
 
 
-def confusion_matrix(names: list[str], counts: Array) -> str:
-    """Rows by true (down) and predicted class, (n_classes, n_classes), coloured by their share of the true class."""
+def confusion_matrix(names: list[str], y: Array, predicted: Array) -> str:
+    """Shares of each true class (down) that were taken for each class, of numbers of classes, (n_rows,) each."""
     from sklearn.metrics import ConfusionMatrixDisplay
 
-    shares, has_numbers = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), len(names) <= MOST_NUMBERS
+    has_numbers = len(names) <= MOST_NUMBERS
     side = 2.4 + 0.55 * len(names) if has_numbers else 8
     figure, ((axis,),) = new_figure(width=side, height=side)
-    matrix = ConfusionMatrixDisplay(shares, display_labels=[as_text(shortened(name)) for name in names])
-    rotation = "horizontal" if max(map(len, names)) < 4 else "vertical"
-    settings: Any = {"include_values": has_numbers, "values_format": ".0%", "xticks_rotation": rotation}
-    matrix.plot(ax=axis, cmap="Blues", colorbar=False, **settings)
-    for i, count in enumerate(counts.flat if has_numbers else []):
-        matrix.text_.flat[i].set(text=f"{count:.0f}\n{matrix.text_.flat[i].get_text()}", fontsize=8)
+    shown: Any = {"display_labels": [as_text(shortened(name)) for name in names], "xticks_rotation": "vertical"}
+    shown |= {"include_values": has_numbers, "values_format": ".0%", "cmap": "Blues", "colorbar": False, "ax": axis}
+    ConfusionMatrixDisplay.from_predictions(y, predicted, labels=range(len(names)), normalize="true", **shown)
     axis.tick_params(labelsize=9 if has_numbers else 6)
     axis.grid(visible=False)
     return as_svg(figure)
 
 
-def lines(curves: dict[str, tuple[Array, Array]], xlabel: str, ylabel: str, diagonal: bool = False) -> str:
-    """Lines with their names beside them; with the diagonal that they should follow, their points, too."""
+def reliability(curves: dict[str, tuple[Array, Array]], of: str) -> str:
+    """How often something is true over its probability, a line with its name beside it for each prediction."""
     figure, ((axis,),) = new_figure()
-    for name, (x, y) in curves.items():
-        axis.plot(x, y, label=as_text(shortened(name)), marker="." if diagonal else None)
-    if diagonal:
-        axis.axline((0, 0), slope=1, color="grey", linewidth=0.8)
-    axis.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, None), ylim=(0, None))
+    for name, (probability, share) in curves.items():
+        axis.plot(probability, share, label=as_text(shortened(name)), marker=".")
+    axis.axline((0, 0), slope=1, color="grey", linewidth=0.8)
+    axis.set(xlabel=f"probability of {as_text(of)}", ylabel="how often it is true", xlim=(0, None), ylim=(0, None))
     figure.legend(loc="outside right upper", frameon=False)
     return as_svg(figure)
 

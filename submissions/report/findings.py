@@ -30,7 +30,7 @@ from submissions.report import figures
 from submissions.report.class_sections import probabilities, scores_by_class
 from submissions.report.parts import Figure, Findings, Folded, Part, Section, Table, embedded, tabled
 from submissions.report.predicted import predictions
-from submissions.report.rows import uncertain_rows, worst_rows
+from submissions.report.rows import worst_rows
 from submissions.run import (
     BLEND,
     BLEND_FILE,
@@ -79,7 +79,6 @@ def gather(run: Run) -> Findings:
         Section("Learning curves", _learning_curves(run)),
         Section("Folds", _folds(run)),
         Section("Most confident mistakes" if task.has_probabilities else "Worst rows", worst_rows(run)),
-        Section("Uncertain test rows", uncertain_rows(run)),
         Section("Settings and versions", _settings(run)),
     ]
     direction = "greater is better" if run.metric.greater_is_better else "lower is better"
@@ -288,17 +287,11 @@ def _correlations(run: Run) -> list[Part]:
     columns = run.columns
     if len(columns.names) < 2:
         return []
-    said = "Pearson's correlation of the out-of-fold errors: the lower, the more two columns add to each other."
-    errors = np.moveaxis(columns.oof - run.task.truth(columns.y)[:, None], 1, 2)  # (n_rows, n_outputs, n_columns)
-    of_targets = {name: errors[:, t] for t, name in enumerate(run.task.targets)}
-    if run.task.has_probabilities:
-        of_targets = {"all classes": errors.reshape(-1, len(columns.names))}
-    parts: list[Part] = [said]
-    for name, of_target in of_targets.items():
-        rows = pd.DataFrame(of_target).corr().to_numpy().tolist()
-        named = [[column, *row] for column, row in zip(columns.names, rows, strict=True)]
-        parts.append(tabled([name, *columns.names], named, "{:.2f}"))
-    return parts
+    said = "Pearson's correlation of the out-of-fold errors (mean over targets or classes): a low one helps a blend."
+    errors = columns.oof - run.task.truth(columns.y)[:, None]  # (n_rows, n_columns, n_outputs)
+    of_outputs = [pd.DataFrame(errors[:, :, t], columns=columns.names).corr() for t in range(errors.shape[2])]
+    rows = pd.concat(of_outputs).groupby(level=0, sort=False).mean().reset_index().to_numpy().tolist()
+    return [said, tabled(["column", *columns.names], rows, "{:.2f}")]
 
 
 def _learning_curves(run: Run) -> list[Part]:

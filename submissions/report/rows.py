@@ -1,4 +1,4 @@
-"""Rows that are worth a look: the worst training rows with their inputs, and the test rows that models disagree on."""
+"""Rows that are worth a look: the worst training rows with their inputs."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from competition.files import read_table
 from submissions.report import figures
-from submissions.report.parts import Card, Part, Table, embedded, tabled
+from submissions.report.parts import Card, Part, embedded, tabled
 from submissions.report.predicted import labels, predictions
-from submissions.run import SPREAD_FILE, SUBMISSION_FILE, Run
-from submissions.words import shortened, with_error
+from submissions.run import Run
+from submissions.words import shortened
 
 N_ROWS = 20
-"""Worst and most uncertain rows that are shown."""
+"""Worst rows that are shown."""
 LONGEST_TEXT = 1500
 """Characters of a text that a card shows."""
 RESIDUALS = (
@@ -63,20 +63,3 @@ def _mistakes(run: Run) -> dict[str, Any]:
     truth, label = (names[np.nan_to_num(each, nan=-1).astype(int)] for each in (y, predicted))
     wrong = np.where(np.isnan(y) | (y == predicted), np.nan, p)
     return {"truth": truth, "predicted": label, "its probability": wrong}
-
-
-def uncertain_rows(run: Run) -> list[Part]:
-    """Test rows whose predictions differ most between models."""
-    path, id_column, task = run.folder / SPREAD_FILE, run.config.competition.id, run.task
-    if not path.exists():
-        return []
-    said = "Test rows on which the models of different seeds and folds disagree most:"
-    deviations = read_table(path, ["id"]).set_index("id")[task.outputs]
-    of_labels = 1.0 if task.classes else np.nanstd(run.columns.y[run.columns.folds >= 0], axis=0)
-    first = (deviations / of_labels).max(axis=1).nlargest(N_ROWS).index  # a row that could not be read has none
-    if task.classes:
-        rows = [[str(i), deviations.loc[i].idxmax(), deviations.loc[i].max()] for i in first]
-        return [said, tabled(["id", "prediction", "standard deviation"], rows)]
-    submitted = read_table(run.folder / SUBMISSION_FILE, [id_column]).set_index(id_column)[task.columns_in_sample]
-    rows = [[str(i), *map(with_error, submitted.loc[i], deviations.loc[i])] for i in first]
-    return [f"{said} prediction +- standard deviation.", Table(["id", *task.targets], rows)]

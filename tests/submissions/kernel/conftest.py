@@ -1,7 +1,6 @@
 """A small real run with trees, a refit and a stage of the user's own, and its bundle; one package travels."""
 
 import shutil
-import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from tests.kaggle_server import archive
 from tests.submissions.fakes import run_steps, train_all
 from tests.submissions.leaderboard.conftest import server as server
 
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 SHIPPED = "threadpoolctl"
 """One file of Python, which prediction imports: the only package that travels in these tests."""
 SLUG = "some-molecules"
@@ -106,7 +104,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         prepare_image(folder, patch)
         train_all(yaml, 2)
         run_steps(yaml)
-        build(Paths("mixed"), None, "me", PYTHON, None)
+        build(Paths("mixed"), None, "me", None)
     return folder
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
-import nbformat
 import pytest
 import yaml
 
@@ -18,7 +17,7 @@ from submissions.kernel import pack
 from submissions.kernel.__main__ import main
 from submissions.kernel.pack import write_notebook
 from tests.submissions.fakes import fake_competition, run_steps, with_setting
-from tests.submissions.kernel.conftest import PYTHON, SHIPPED, SLUG
+from tests.submissions.kernel.conftest import SHIPPED, SLUG
 
 
 def contents_of(bundle: Bundle) -> dict[str, bytes]:
@@ -26,7 +25,7 @@ def contents_of(bundle: Bundle) -> dict[str, bytes]:
 
 
 def build(paths: Paths) -> Bundle:
-    return pack.build(paths, None, "me", PYTHON, None).bundle
+    return pack.build(paths, None, "me", None).bundle
 
 
 def stored_run(bundle: Bundle) -> dict[str, Any]:
@@ -125,9 +124,8 @@ def test_the_notebook_is_valid_has_no_outputs_and_asks_for_no_internet(work: Pat
     assert [metadata[key] for key in ("enable_internet", "is_private", "enable_gpu")] == [False, True, False]
     assert metadata["competition_sources"] == [SLUG]
     assert metadata["dataset_sources"] == [read_json(work.kernel.bundle.metadata)["id"]] == ["me/mixed-pack"]
-    written = nbformat.read(work.kernel.notebook / metadata["code_file"], as_version=4)
-    nbformat.validate(written)
-    assert not any(cell.get("outputs") for cell in written.cells)
+    written = read_json(work.kernel.notebook / metadata["code_file"], "nbformat")
+    assert not any(cell.get("outputs") for cell in written["cells"])
     manifest = read_json(work.kernel.bundle.manifest) | {"accelerator": "NvidiaTeslaT4", "name": "My_" + 80 * "y"}
     write_notebook(tmp_path / "notebook", work.kernel.bundle, manifest, "me")
     metadata = read_json(tmp_path / "notebook" / "kernel-metadata.json")
@@ -149,7 +147,7 @@ def to_train(folder: Path, **sections: Any) -> Path:
 
 
 def build_training(path: Path) -> Bundle:
-    return pack.build(Paths.of(str(path)), load_config(str(path)), "me", PYTHON, None).bundle
+    return pack.build(Paths.of(str(path)), load_config(str(path)), "me", None).bundle
 
 
 def settings_of(bundle: Bundle) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from competition.errors import ConfigError, DataError, ServiceError
+from competition.errors import DataError, ServiceError
 from competition.files import write_json
 from competition.paths import Paths
 from submissions.kernel.pack import CPU, write_notebook
@@ -17,14 +17,14 @@ from tests.kaggle_server import USER, KaggleServer
 DATASET, NOTEBOOK = f"{USER}/tides-pack", f"{USER}/tides-offline"
 
 
-def packed(run: str = "1", owner: str = USER, training: bool = False) -> Paths:
+def packed(run: str = "1", training: bool = False) -> Paths:
     """The least folder of a bundle and its notebook."""
     paths = Paths.of("tides")
     kernel, purpose = (paths.training_kernel, "training") if training else (paths.kernel, "prediction")
     write_json(kernel.bundle.code / "deep" / "x.json", {})
     write_json(kernel.bundle.manifest, {"run": run})
     manifest = {"name": "tides", "purpose": purpose, "kaggle": None, "accelerator": CPU}
-    write_notebook(kernel.notebook, kernel.bundle, manifest, owner)
+    write_notebook(kernel.notebook, kernel.bundle, manifest, USER)
     return paths
 
 
@@ -65,25 +65,7 @@ def test_a_bundle_is_pushed_once_a_new_run_as_a_new_version_and_what_trains_besi
     assert len(server.kernels[f"{USER}/tides-train"]["versions"]) == 1
 
 
-@pytest.mark.parametrize("stopped", ["data set", "notebook"])
-def test_a_push_that_was_stopped_goes_on_without_uploading_again(
-    server: KaggleServer, monkeypatch: pytest.MonkeyPatch, stopped: str
-) -> None:
-    packed()
-
-    def stop(what: str, *rest: object) -> str:
-        if what.startswith(stopped):
-            raise KeyboardInterrupt
-        return "ready"
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(client, "wait", stop)
-        run_push()
-    run_push()
-    assert versions(server) == (1, 1)
-
-
-def test_a_notebook_that_is_refused_slow_or_fails_is_told_and_a_broken_one_saved_again(server: KaggleServer) -> None:
+def test_a_notebook_that_is_refused_slow_or_fails_is_told_and_a_broken_one_pushed_again(server: KaggleServer) -> None:
     paths = packed()
     server.kernels[NOTEBOOK] = {"versions": [], "status": ["RUNNING"], "failure": ""}
     server.faults.append(("SaveKernel", (200, {"error": "Maximum batch GPU session count reached"})))
@@ -97,7 +79,7 @@ def test_a_notebook_that_is_refused_slow_or_fails_is_told_and_a_broken_one_saved
         run_push()
     server.kernels[NOTEBOOK] |= {"status": ["COMPLETE"], "failure": ""}
     run_push()
-    assert versions(server) == (1, 2)
+    assert versions(server) == (3, 2)
 
 
 def test_a_data_set_that_fails_is_uploaded_again_by_the_next_call(server: KaggleServer) -> None:
@@ -129,10 +111,3 @@ def test_a_data_set_that_is_refused_or_lacks_a_file_is_an_error(
 def test_a_notebook_without_its_data_set_is_an_error(server: KaggleServer) -> None:
     with pytest.raises(ServiceError, match=f"does not know {DATASET}"):  # though Kaggle has saved it
         client.push_kernel(packed().kernel.notebook)
-
-
-def test_an_owner_who_is_not_the_user_is_refused_before_anything_is_sent(server: KaggleServer) -> None:
-    packed(owner="grace")
-    with pytest.raises(ConfigError, match=rf"for the owner grace, .* of {USER}"):
-        run_push()
-    assert server.requests == []

@@ -39,7 +39,7 @@ def test_of_the_project_what_the_image_has_stays_and_what_weights_need_travels(
     )
 
     def shipped() -> dict[str, str]:
-        add_wheels(bundle, "3.12")
+        add_wheels(bundle)
         return dict(line.split("==") for line in bundle.requirements.read_text().splitlines())
 
     assert {"rdkit", "pandas", "chemprop", "unimol-tools", "lightning", "pytest"} <= set(shipped())

@@ -15,7 +15,7 @@ def test_a_submission_comes_back_as_it_went_in_and_is_replaced_by_its_id(tmp_pat
     first = one("e12345", message="two\nlines", status="submitting")
     full = one(
         "fedcba", 2, status="scored", run="cda943de32b5", chosen="shrunk_ridge", cv_score=0.1 + 0.2, public=0.0,
-        cross_fitted_score=1e-17, standard_error=-0.5, private=123456789.125, selected="yes", message='a "quoted", é',
+        cross_fitted_score=1e-17, standard_error=-0.5, private=123456789.125, message='a "quoted", é',
         file="submission, 2.csv", file_digest="ab" * 32, revision="0a1b-dirty", ref="ref,1",
     )  # fmt: skip
     write(path, first)
@@ -23,7 +23,9 @@ def test_a_submission_comes_back_as_it_went_in_and_is_replaced_by_its_id(tmp_pat
     assert read(path) == [first, full]
     write(path, first.but(status="failed"))
     assert [each.status for each in read(path)] == ["failed", "scored"]
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))  # saved by a spreadsheet
+    mine = path.read_text().replace("submission,", "mine,submission,", 1).replace("\ne12345", "\n,e12345")
+    mine = mine.replace("\nfedcba", "\n7,fedcba").replace("\n", "\r\n")  # saved by a spreadsheet, with one more column
+    path.write_bytes(b"\xef\xbb\xbf" + mine.encode())
     assert read(path)[1] == full == named(full.submission, read(path))
     with pytest.raises(ConfigError, match="no submission 'x'; the ledger has e12345, "):
         named("x", read(path))

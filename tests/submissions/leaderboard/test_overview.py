@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from competition.errors import ConfigError
-from competition.files import write_json
 from competition.metrics import METRICS
 from competition.paths import Paths
 from competition.task import Task
@@ -22,7 +21,6 @@ from tests.submissions.leaderboard.conftest import one
 
 Command = Callable[..., str]
 RMSE, R2 = METRICS["rmse"], METRICS["r2"]
-N = 2000
 
 
 @pytest.fixture
@@ -52,35 +50,22 @@ def test_every_submission_is_a_row_with_what_chance_does_and_what_to_select(said
     assert "Spearman of cross_fitted_score and public: 1.00, n = 3." in text
     assert "on 9 public rows and" in text and "on 21 private rows, drawn from 150 out-of-fold rows" in text
     assert "Select copy and other: the better of their scores on the drawn private rows is" in text
-    assert (paths.report / "ledger.png").read_bytes().startswith(b"\x89PNG")
-    write_json(paths.shift, {"adversarial": {"auc": 0.83}})
-    text = " ".join(said("--public-share", "0.5").split())
-    assert "on 15 public rows" in text and "train and test differ (AUC 0.83" in text
+    assert "on 15 public rows" in " ".join(said("--public-share", "0.5").split())
     shutil.rmtree(run)
     assert "so nothing is said of chance. Select by CV." in " ".join(said().split())
 
 
-def labels_of(y: np.ndarray, rows_per_group: int = 1) -> Labels:
-    ids = [f"r{i}" for i in range(len(y))]
-    groups = pd.Series(np.arange(len(y)) // rows_per_group, index=ids)
-    return Labels(Task(["height"]), pd.DataFrame({"height": y}, index=ids), groups, METRICS["mae"], 1000, 0)
-
-
-def predictions(values: np.ndarray) -> pd.DataFrame:
-    return pd.DataFrame({"height": values}, index=[f"r{i}" for i in range(len(values))])
-
-
-@pytest.mark.parametrize("rows_per_group", [1, 4])
-def test_parts_of_the_real_sizes_have_the_noise_of_a_mean_over_groups(rows_per_group: int) -> None:
-    rng = np.random.default_rng(0)
-    errors = np.repeat(rng.exponential(size=N // rows_per_group), rows_per_group)  # their deviation is their mean
+def test_parts_of_the_real_sizes_have_the_noise_of_a_mean_over_groups() -> None:
+    groups = pd.Series(np.arange(2000) // 4)  # of four rows each
+    errors = np.random.default_rng(0).exponential(size=500)[groups]
     shifted = errors + 0.1
     shifted[0] = np.nan  # not among the rows that all predict
-    oof = {"a": predictions(errors), "b": predictions(shifted)}
-    public, private = draw(oof, labels_of(np.zeros(N), rows_per_group), (100, 400))
+    oof = {name: pd.DataFrame({"height": values}) for name, values in (("a", errors), ("b", shifted))}
+    labels = Labels(Task(["height"]), pd.DataFrame({"height": 0 * errors}), groups, METRICS["mae"], 1000, 0)
+    public, private = draw(oof, labels, (100, 400))
     for part, n in ((public, 100), (private, 400)):
         assert part["a"].mean() == pytest.approx(errors.mean(), rel=0.03)
-        assert part["a"].std() == pytest.approx(errors.std() / np.sqrt(n / rows_per_group), rel=0.1)
+        assert part["a"].std() == pytest.approx(errors.std() / np.sqrt(n / 4), rel=0.1)
         assert (part["b"] - part["a"]).to_numpy() == pytest.approx(0.1)  # the same draws
     assert abs(public["a"].corr(private["a"])) < 0.1
 
@@ -135,6 +120,3 @@ def test_a_score_by_hand_goes_to_the_latest_without_one_or_to_the_one_named(said
     ):
         with pytest.raises(ConfigError, match=words):
             said(*options)
-    said("--select", "a", "b")
-    said("--select", "b", "c")
-    assert [s.selected for s in read(paths.ledger)] == ["", "yes", "yes"]

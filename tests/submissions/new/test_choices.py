@@ -81,14 +81,6 @@ def test_classes_have_stages_of_their_own_that_learn_them_and_grades_those_of_nu
             assert not list(TypeAdapter(StageConfig).validate_python(block.settings).mistakes(learns))
 
 
-def test_the_presets_differ_in_epochs_and_stages(tmp_path: Path) -> None:
-    found = found_in(tmp_path, s=smiles(80))
-    quick, cpu, gpu = (stages(found, preset) for preset in ("quick", "cpu", "gpu"))
-    assert quick["gnn"].settings == {"kind": "gnn"}  # without what is the default
-    assert cpu["gnn"].settings == {"kind": "gnn", "epochs": 50}
-    assert {*quick} == {*cpu} == {*ONE} and {*gpu} == {*cpu, "chemberta"}
-
-
 def test_predictions_of_other_targets_are_features_where_some_labels_are_missing(tmp_path: Path) -> None:
     full, cells = {"a": NUMBER[:60], "b": NUMBER[:60]}, {"a": 0.5, "b": 0.5}
     for table, expected in (

@@ -68,22 +68,16 @@ def test_problem_type_classes_and_metric_follow_from_labels_and_sample(tmp_path:
     found = problem(tmp_path, labels, sample)
     assert [found.type, found.classes, found.metric] == expected
     assert found.reasons["type"].startswith("GUESS: ") and found.reasons["metric"].startswith("GUESS")
-    assert found.n_outputs == (
-        len(found.classes) if found.type == "multiclass" else len(labels) if isinstance(labels, dict) else 1
-    )
 
 
 @pytest.mark.parametrize(
     ("labels", "named", "expected"),
     [
         ([0, 1] * 30, {"metric": "rmse"}, "regression"),
-        ([1, 2, 3] * 20, {"metric": "mae"}, "regression"),
-        ([1, 2, 3] * 20, {"metric": "accuracy"}, "multiclass"),
         ([1, 2, 3] * 20, {"metric": "f1_macro"}, "multiclass"),
         ([1, 2, 4] * 20, {"metric": "qwk"}, "ordinal"),
         (list("pqr") * 20, {"metric": "quadratic_kappa"}, "ordinal"),
         ([0, 1] * 30, {"metric": "quadratic_kappa"}, "binary"),
-        (list("pqr") * 20, {"metric": "roc_auc"}, "multiclass"),
         ([0, 1] * 30, {"metric": "map_at_2"}, "multiclass"),
         ([1, 2, 3] * 20, {"problem_type": "multiclass", "metric": "accuracy"}, "multiclass"),
         ([1, 2, 3] * 20, {"problem_type": "regression"}, "regression"),
@@ -102,17 +96,9 @@ def test_a_named_metric_decides_between_types_and_a_named_type_overrules(
 @pytest.mark.parametrize(
     ("labels", "sample", "named", "words"),
     [
-        (
-            NUMBER[:60],
-            0,
-            {"metric": "roc_auc"},
-            r"fit to regression, not to --metric roc_auc \(binary, multiclass, mul",
-        ),
         (list("pqr") * 20, "p", {"metric": "rmse"}, r"'y' \('p', 'q', 'r'\) fit to multiclass .* --metric rmse \(regr"),
-        (list("pqr") * 20, "p", {"metric": "f1"}, r"not to --metric f1 \(binary, multilabel\)"),
         (list("pqr") * 20, "p", {"problem_type": "binary"}, "not to --problem-type binary"),
         (["p"] * 60, "p", {}, "all labels of 'y' are 'p', so there is nothing to predict"),
-        ([1, None] * 30, 0, {}, "all labels of 'y' are '1'"),
         ([None] * 60, 0, {}, "all labels of 'y' are missing"),
         ([f"text {k}" for k in range(60)], "p", {}, "are neither numbers nor classes"),
         ({"a": list("pq") * 30, "b": list("rs") * 30}, "p", {}, "several targets of classes all have the same two"),
