@@ -128,19 +128,15 @@ class KaggleServer:
 
     def SaveKernel(self, asked: dict[str, Any]) -> Any:
         unknown = [source for source in asked.get("datasetDataSources", []) if source not in self.datasets]
-        kernel = self.kernels.setdefault(asked["slug"], {"versions": [], "status": ["COMPLETE"], "failure": ""})
+        kernel = self.kernels.setdefault(asked["slug"], {"versions": []})
         kernel["versions"].append(asked)
         return {"versionNumber": len(kernel["versions"]), "invalidDatasetSources": unknown}
-
-    def GetKernelSessionStatus(self, asked: dict[str, Any]) -> Any:
-        kernel = self.kernels[f"{asked['userName']}/{asked['kernelSlug']}"]
-        return {"status": next_status(kernel)} | ({"failureMessage": kernel["failure"]} if kernel["failure"] else {})
 
     def GetDatasetStatus(self, asked: dict[str, Any]) -> Any:
         dataset = self.datasets.get(f"{asked['ownerSlug']}/{asked['datasetSlug']}")
         if dataset is None:
             raise Refused(403, "Permission 'datasets.get' was denied")
-        return {"status": next_status(dataset)}
+        return {"status": dataset["status"]}
 
     def GetDataset(self, asked: dict[str, Any]) -> Any:
         dataset = self.datasets[f"{asked['ownerSlug']}/{asked['datasetSlug']}"]
@@ -186,7 +182,7 @@ class KaggleServer:
     def version(self, name: str, asked: dict[str, Any], notes: str) -> Any:
         uploads = [self.arrived(file["token"]) for file in asked["files"]]
         files = {upload["name"]: upload["content"] for upload in uploads}
-        dataset = self.datasets.setdefault(name, {"versions": [], "status": ["READY"], "current": 0})
+        dataset = self.datasets.setdefault(name, {"versions": [], "status": "READY", "current": 0})
         dataset["looks"] = 0
         dataset["versions"].append({"files": files, "notes": notes, "private": asked.get("isPrivate")})
         return {"status": "ok"}
@@ -252,11 +248,6 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
-
-
-def next_status(made: dict[str, Any]) -> Any:
-    """What a kernel or a data set answers now: each status once, the last one for ever."""
-    return made["status"].pop(0) if len(made["status"]) > 1 else made["status"][0]
 
 
 def archive(files: dict[str, bytes]) -> bytes:

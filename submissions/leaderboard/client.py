@@ -149,13 +149,6 @@ def push_kernel(folder: Path) -> int:
     return int(answer.version_number)
 
 
-def kernel_status(kernel: str) -> tuple[str, str]:
-    """State of the newest run of owner/notebook, such as running, complete or error; and the reason."""
-    with _asked():
-        found = login().kernels_status(kernel)
-    return found.status.name.lower(), found.failure_message
-
-
 def wait(what: str, look: Callable[[], str], final: set[str], poll: float, limit: float) -> str:
     """Look until a state is a final one or the time is over; prints each new state, and returns the last."""
     end, said = time.monotonic() + limit, ""
