@@ -24,7 +24,6 @@ def main() -> None:
     kind.add_argument("--try", dest="tried", action="store_true", help="prove that the notebook runs offline")
     options.add_argument("--push", action="store_true", help="upload the data set and the notebook")
     options.add_argument("--accelerator", help=f"{CPU}, {GPU}, ... (default: {GPU} if a stage has a network)")
-    options.add_argument("--rows", type=int, default=200, help="for --try: hidden rows (default: 200)")
     options.add_argument("--minutes", type=float, default=30.0, help="for --try: what it may take (default: 30)")
     args = options.parse_args()
     paths = Paths.of(args.competition)
@@ -46,7 +45,7 @@ def main() -> None:
         size = sum(file.stat().st_size for file in [part, *part.rglob("*")] if file.is_file())
         print(f"{part.name:24} {size / 1e6:10.2f} MB")
     if args.tried:
-        prove(args.competition, args.rows, args.minutes, args.workers)
+        prove(args.competition, args.minutes, args.workers)
     if args.push:
         push(args.competition, args.training)
     print(f"Bundle: {kernel.bundle.root}\nNotebook: {kernel.notebook}")

@@ -2,8 +2,7 @@
 
 A bundle for prediction has no training rows, no labels and no out-of-fold predictions, and of the stages only those
 that have weight in the submission; one for training has no answers, and of the tables only those that the platform
-does not mount. Neither has a path of the machine that packs: files of the user's are copied, and named relative to the
-file that names them.
+does not mount. Files of the user's are copied, and named relative to the file that names them.
 
     work/<name>/kernel/dataset/     for one data set: code/ work/ weights/ wheels/ requirements.txt and bundle.json, by
                                     which the notebook finds it: purpose, competition, packages, digest of its files
@@ -64,7 +63,6 @@ def build(paths: Paths, config: Config | None, owner: str, accelerator: str | No
             manifest = copy_competition(paths.name, config, bundle)
         else:
             config, manifest = copy_run(paths.name, bundle)
-        require_no_paths(bundle)
         add_wheels(bundle)
         networks = any(isinstance(stage, NeuralStage) or stage.encoders for stage in config.stages.values())
         manifest["accelerator"] = accelerator or (GPU if networks else CPU)
@@ -179,16 +177,6 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
             block["weights"] = copy_weights(block["weights"], f"{stage}_{i}", bundle)
     write_atomically(bundle.root / f"{name}.yaml", yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
     return {"name": name, "purpose": "training", "kaggle": competition.kaggle}
-
-
-def require_no_paths(bundle: Bundle) -> None:
-    """Refuse a packed file of text that names a folder of this machine."""
-    folders = [folder for folder in (PROJECT, work_root().absolute(), Path.home()) if len(folder.parts) > 2]
-    for file in sorted(path for path in bundle.root.rglob("*") if path.suffix in (*CODE, ".json", ".csv")):
-        content = file.read_text("utf-8", errors="replace")
-        if named := [folder for folder in folders if str(folder) in content]:
-            where = file.relative_to(bundle.root)
-            raise DataError(f"{where} would travel and names {named[0]}, a folder of this machine. Use relative paths.")
 
 
 def write_notebook(folder: Path, bundle: Bundle, manifest: dict[str, Any], owner: str) -> None:

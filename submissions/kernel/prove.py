@@ -31,12 +31,13 @@ UNREADABLE = "hidden_unreadable"
 """Id of the row that cannot be read."""
 
 
-def prove(name: str, n_rows: int, minutes: float, n_workers: int | None = None) -> None:
+def prove(name: str, minutes: float, n_workers: int | None = None, n_rows: int = 200) -> None:
     """Run the notebook of the latest run, just packed, as the platform would, and compare what it predicts.
 
     Args:
         minutes: that the notebook may take.
         n_workers: of the prediction that the notebook's is compared with.
+        n_rows: hidden ones, at most.
     """
     run = latest_run(name)
     kernel, competition = run.paths.kernel, run.config.competition

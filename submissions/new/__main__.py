@@ -33,7 +33,7 @@ from submissions.leaderboard.download import download, find_tables, slug_of
 from submissions.new.choices import Block, choose_folds, choose_stages, names_of_presets, read_preset
 from submissions.new.detect import Found, Role, detect
 from submissions.new.problem_type import choose_problem
-from submissions.new.writing import as_written, as_yaml, comments, on_one_line, setting
+from submissions.new.writing import as_written, as_yaml, comments, setting
 
 HINTS = Path(__file__).with_name("hints.yaml")
 
@@ -180,9 +180,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     validate(Config, yaml.safe_load(text), path)
     write_atomically(path, text + HINTS.read_text(encoding="utf-8"))
     print(text)
-    for column in found.columns:
-        if column.warning:
-            print(f"WARNING  column {on_one_line(f'{column.name}: {column.reason}')}")
     named = args.name if path.name == Path(args.name).name else path.stem
     config = load_config(named)
     within = f" --budget {read_preset(args.preset).budget}" if args.preset else ""

@@ -39,7 +39,6 @@ class Column:
     name: str
     role: Role
     reason: str
-    warning: bool = False  # whether the user should look at the data before going on
     reaction: bool = False  # whether a text column holds reaction SMILES
 
 
@@ -261,15 +260,14 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
             reason += f", {train.nunique()} distinct whole ones: move it to categorical if they are codes"
         return column("numeric", reason)
     if (why := damage(cells)) and not is_code:
-        return column("left out", f"{why}; correct or empty them to use it", warning=True)
+        return column("left out", f"WARNING: {why}; correct or empty them to use it")
     filled = cells[cells != ""]
     distinct, n_cells = list(filled.unique()), len(filled)
     n, sample = len(distinct), distinct[:: max(1, len(distinct) // SAMPLED)][:SAMPLED]
     n_parsed, n_empty = sum(canonical_smiles(value) is not None for value in sample), len(cells) - n_cells
     if looks_like_smiles(name, sample, n_parsed / max(1, len(sample))):
         reason = f"RDKit parses {n_parsed} of {len(sample)} distinct values"
-        reason += f"; {n_empty} cells are empty" if n_empty else ""
-        return column("smiles", reason, warning=n_parsed < len(sample) or n_empty > 0)
+        return column("smiles", reason + (f"; {n_empty} cells are empty" if n_empty else ""))
     if np.mean([is_reaction(value) for value in sample]) >= NEARLY_ALL:
         return column("text", "reaction SMILES (with >), which only language models read", reaction=True)
     words, reason = np.mean([len(WORD.findall(value)) for value in sample]), f"{n} distinct values in {n_cells} cells"

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from competition.clean import parse_labels, read_named_rows, refuse, require_columns
+from competition.clean import parse_labels, read_named_rows, require_columns
 from competition.files import read_json, read_table, read_text_table
 from competition.paths import shown
 from competition.prepare import describe as describe_tables
@@ -258,19 +258,13 @@ def _answers(run: Run) -> tuple[list[Part], float]:
 
 
 def read_answers(run: Run, file: Path) -> pd.DataFrame:
-    """The labels of a table of answers, by id: under the names of the targets, or in the columns of the sample."""
+    """The labels of a table of answers, by id, under the names of the targets or under those that the sample has."""
     competition, task, table = run.config.competition, run.task, read_named_rows(file, [run.config.competition.id])
-    ids, asked = table[competition.id], task.columns_in_sample
-    if not {*task.targets} <= {*table} and task.has_column_per_class:
-        require_columns(table, asked, file)
-        ones = table[asked].apply(pd.to_numeric, errors="coerce") == 1
-        refuse(table, ones.sum(axis=1) != 1, competition.id, competition.id, file, "rows without one class that is 1")
-        return pd.DataFrame(ones.to_numpy().argmax(axis=1), ids, task.targets)
-    if not {*task.targets} <= {*table}:
-        table = table.rename(columns=dict(zip(asked, task.targets, strict=True)))
+    if not {*task.targets} <= {*table} and not task.has_column_per_class:
+        table = table.rename(columns=dict(zip(task.columns_in_sample, task.targets, strict=True)))
     require_columns(table, task.targets, file)
     numbers = {name: parse_labels(table, name, competition, file) for name in task.targets}
-    return pd.DataFrame(numbers).set_axis(ids)
+    return pd.DataFrame(numbers).set_axis(table[competition.id])
 
 
 def _predictions(run: Run) -> list[Part]:

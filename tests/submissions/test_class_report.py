@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score, f1_score, precision_score, recall_score
 
-from competition.errors import DataError
 from competition.files import read_table, read_text_table, write_table
 from competition.task import Task
 from submissions.report.__main__ import markdown, page
 from submissions.report.class_sections import reliability
-from submissions.report.findings import gather, read_answers
+from submissions.report.findings import gather
 from submissions.report.parts import Findings
 from submissions.run import CROSS_FITTED, SUBMISSION_FILE, Run
 from tests.conftest import SMOKE
@@ -125,23 +123,6 @@ def test_answers_with_names_of_classes_score_what_the_files_name(found: tuple[Ru
         assert shown[SUBMISSION_FILE] == pytest.approx(by_hand, rel=1e-4)
     else:
         assert run.metric.better(shown["stage good"], shown["stage poor"])
-
-
-def test_answers_with_a_column_for_each_class_are_read_and_a_row_without_one_is_refused(
-    found: tuple[Run, Findings],
-) -> None:
-    run, competition = found[0], found[0].config.competition
-    if not run.task.has_column_per_class:
-        return
-    table = read_text_table(competition.answers)
-    ones = pd.DataFrame({f"p_{name}": (table["mood"] == name).astype(int) for name in run.task.classes})
-    file = competition.answers.with_name("ones.csv")
-    write_table(file, pd.concat([table["id"], ones], axis=1))
-    np.testing.assert_array_equal(read_answers(run, file), read_answers(run, competition.answers))
-    ones.iloc[3] = 0
-    write_table(file, pd.concat([table["id"], ones], axis=1))
-    with pytest.raises(DataError, match=r"ones\.csv: .* rows without one class that is 1: row 5 "):
-        read_answers(run, file)
 
 
 def test_shares_and_cuts_of_a_metric_of_labels_stand_beside_the_classes(found: tuple[Run, Findings]) -> None:

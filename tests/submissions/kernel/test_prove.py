@@ -27,7 +27,7 @@ def test_the_notebook_predicts_hidden_and_unreadable_rows_as_predict_does(
     work: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Other ids, another order in the sample, a molecule that is none, though `unparsable` is `error` in the YAML."""
-    prove.prove("mixed", 50, MINUTES, n_workers=1)
+    prove.prove("mixed", MINUTES, 1, 50)
     said = capsys.readouterr().out
     assert "lumo, mu: the same as ./run.sh predict, to 1e-06 standard deviations" in said
     assert "proved on 51 hidden rows" in said
@@ -51,7 +51,7 @@ def test_a_notebook_of_classes_writes_the_same_names_or_probabilities(
     train_all(path)
     run_steps(path)
     pack.build(Paths("mixed"), None, "me", None)
-    prove.prove("mixed", 50, MINUTES, n_workers=1)
+    prove.prove("mixed", MINUTES, 1, 50)
     assert ": the same as ./run.sh predict" in capsys.readouterr().out
 
 
@@ -62,7 +62,7 @@ def test_a_bundle_without_one_of_its_files_fails_in_one_sentence(work: Paths, lo
     gone.unlink()
     named = SHIPPED if lost == "wheel" else gone.name
     with pytest.raises(DataError, match=rf"The notebook fails: .*{named}.*proof\.log\)$") as caught:
-        prove.prove("mixed", 20, MINUTES, n_workers=1)
+        prove.prove("mixed", MINUTES, 1, 20)
     assert "\n" not in str(caught.value)
 
 

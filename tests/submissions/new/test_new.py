@@ -84,7 +84,7 @@ def test_odd_names_read_back_and_what_was_found_guessed_and_left_out_is_printed(
         "left out: (no name): has no name",
         "left out: same: the same in every training row",
         "left out: late: only in test",
-        "WARNING  column price: 80 of 80 cells are no numbers ('0,5', a decimal comma)",
+        "left out: price: WARNING: 80 of 80 cells are no numbers ('0,5', a decimal comma)",
         "left out: cluster: " + ("makes the folds" if competition.group else "only in train; if rows of one cluster"),
         "60 training rows, 20 test rows",
         f"./run.sh full {tmp_path / 'mine.yaml'}",
