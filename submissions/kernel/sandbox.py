@@ -65,7 +65,7 @@ def run_notebook(sandbox: Sandbox, notebook: Path, minutes: float, log: Path) ->
     variables |= {"PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin", "HOME": str(sandbox.root / "home")}
     variables |= {"KAGGLE_INPUT": str(sandbox.input), "KAGGLE_WORKING": str(sandbox.working)}
     variables |= {"KAGGLE_KERNEL_RUN_TYPE": "Batch"}  # by which setup.sh uses the interpreter that is there
-    command, started = [python, "-u", "-P", "-c", code], time.monotonic()
+    command, started = [str(python), "-u", "-P", "-c", code], time.monotonic()
     with log.open("w") as said:
         process = subprocess.Popen(
             command, cwd=sandbox.working, env=variables, stdout=said, stderr=said, start_new_session=True

@@ -5,12 +5,10 @@ It holds what differs from the defaults. Every guess is explained in a comment b
 of them are the tables, where their names do not.
 
 Reads: the three tables, and with --answers the labels of the test rows.
-Writes: competition/configs/NAME.yaml (or NAME itself, if it ends in .yaml; or $WORK_DIR/configs/NAME.yaml where the
-folder of the code is read-only).
+Writes: competition/configs/NAME.yaml (or NAME itself, if it ends in .yaml).
 """
 
 import argparse
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,16 +80,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def target_file(name: str, force: bool) -> Path:
     """Where the YAML goes."""
-    path = Path(name).resolve()
-    beside_code, among_products = (folder.resolve() for folder in paths.config_folders())
-    if not (is_file := path.suffix in (".yaml", ".yml")):
-        path = (beside_code if os.access(beside_code, os.W_OK) else among_products) / f"{name}.yaml"
-    plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) and name not in ("cache", "configs", "kaggle")
-    if len(path.stem.encode()) > 100 or not (is_file or plain):
+    is_file = name.endswith((".yaml", ".yml"))
+    plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name) and name not in ("cache", "configs", "kaggle")
+    if not (is_file or plain):
         allowed = "up to 100 letters, digits, _, - and ., and is none of cache, configs and kaggle"
         raise ConfigError(f"NAME takes {allowed}; found {name!r}.")
-    if path.parent == among_products and (beside_code / path.name).exists():
-        raise ConfigError(f"NAME is taken: {beside_code / path.name} is there and read-only. Choose another.")
+    path = Path(name).resolve() if is_file else paths.CONFIGS / f"{name}.yaml"
     if path.exists() and not force:
         raise ConfigError(f"{path} is there already; remove it, choose another name, or add --force to replace it.")
     return path

@@ -1,6 +1,5 @@
 """`./run.sh new`: the YAML loads, says why, and holds what fits to the data."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 import yaml
 
 from competition import paths
-from competition.config import find_config
 from competition.errors import ConfigError, DataError, SubmissionError
 from competition.files import write_table
 from competition.paths import PROJECT
@@ -147,13 +145,6 @@ def test_classes_are_written_out_with_what_their_folds_and_metric_need(tmp_path:
     text = (tmp_path / "mine.yaml").read_text()
     assert "problem_type: binary  # GUESS: sick or well" in text
     assert "classes: [well, sick]  # GUESS: sick is the positive class, by its name" in text
-    own = tmp_path / "mine.py"
-    own.write_text("def score(y_true, y_pred):\n    return 1.0\n")
-    options = ("--metric", f"{own}:score", "--greater-is-better")
-    assert make(tmp_path, files, *options).competition.needs == "probabilities"
-    flags = {"a": ["NA", "yes", "no"] * 20, "b": ["no", "", "yes"] * 20}
-    with pytest.raises(DataError, match="neither numbers nor classes"):  # beside names, NA is one, too
-        make(tmp_path, write_labels(tmp_path, flags, dict.fromkeys(flags, 0)))
 
 
 def test_empty_cells_of_several_molecule_columns_are_counted_and_stood_for(tmp_path: Path) -> None:
@@ -193,9 +184,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_name_goes_beside_the_code_or_where_that_is_read_only_among_the_products(
-    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_goes_beside_the_code(tmp_path: Path, project: Path) -> None:
     files, elsewhere = (write(path, n=NUMBER) for path in (project / "competition" / "data" / "mine", tmp_path / "far"))
     new.main(["mine", *files])
     new.main(["other", *elsewhere])
@@ -203,14 +192,9 @@ def test_a_name_goes_beside_the_code_or_where_that_is_read_only_among_the_produc
     assert yaml.safe_load(path.read_text())["competition"]["train"] == "../data/mine/train.csv"
     assert load_config("mine").competition.train == Path(files[1])
     assert yaml.safe_load(path.with_name("other.yaml").read_text())["competition"]["train"] == elsewhere[1]
-    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
-    new.main(["later", *elsewhere])
-    assert find_config("later") == (paths.work_root() / "configs" / "later.yaml").resolve()
-    with pytest.raises(ConfigError, match="NAME is taken"):
-        new.main(["mine", *elsewhere, "--force"])
 
 
-@pytest.mark.parametrize("name", ["a/b", "", "..", "with blank", "cache", "n" * 300, f"/tmp/{'n' * 300}.yaml"])
+@pytest.mark.parametrize("name", ["a/b", "", "..", "with blank", "cache", "n" * 300])
 def test_a_name_that_is_no_plain_word_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="NAME takes up to 100 letters"):
         new.target_file(name, force=False)
