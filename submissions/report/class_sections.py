@@ -32,8 +32,8 @@ def scores_by_class(run: Run) -> list[Part]:
     shares, several = run.stored[CHOICE].get("class_shares", {}), len(task.targets) > 1
     for t, target in enumerate(task.targets):
         known = np.isfinite(y[:, t]) & np.isfinite(predicted[:, t])
-        pair, numbers = (y[known, t], predicted[known, t]), range(len(task.classes))
-        *scores, counts = precision_recall_fscore_support(*pair, labels=numbers, zero_division=np.nan)
+        truth, taken, numbers = y[known, t], predicted[known, t], range(len(task.classes))
+        *scores, counts = precision_recall_fscore_support(truth, taken, labels=numbers, zero_division=np.nan)
         for c, name in list(enumerate(task.classes))[1 if several else 0 :]:
             of_class = [part[target][name] for part in shares.values()]
             rows.append([target if several else name, str(counts[c]), *(score[c] for score in scores), *of_class])
@@ -43,8 +43,10 @@ def scores_by_class(run: Run) -> list[Part]:
         cuts, words = _cuts(run)
         header, said = [*header, "share in training", "out of fold", "on test", "cut"], [*said, words]
         rows = [[*row, cut] for row, cut in zip(rows, [*[None] * (len(rows) - len(cuts)), *cuts], strict=True)]
-    matrix = [] if several else [Figure("Confusion matrix", embedded(figures.confusion_matrix(task.classes, *pair)))]
-    return [tabled(header, rows, "{:.3f}"), *said, *matrix]
+    parts: list[Part] = [tabled(header, rows, "{:.3f}"), *said]
+    if not several:
+        parts.append(Figure("Confusion matrix", embedded(figures.confusion_matrix(task.classes, truth, taken))))
+    return parts
 
 
 def _cuts(run: Run) -> tuple[list[float], str]:

@@ -19,16 +19,6 @@ MOST_NUMBERS = 12
 TRAINING = "training.json"  # of a module that imports torch
 
 
-def fold_scores(scores: dict[str, list[float]], metric: str) -> str:
-    """The score of each stage in each fold."""
-    figure, axes = new_figure(width=6.4, height=1.0 + 0.3 * len(scores))
-    for stage, values in reversed(scores.items()):
-        axes[0, 0].plot(values, [stage] * len(values), "o", alpha=0.6, color="C0")
-        axes[0, 0].plot(np.nanmean(values), stage, "|", color="black", markersize=14)
-    axes[0, 0].set(xlabel=f"{metric} in each fold (line: mean)")
-    return as_svg(figure)
-
-
 def predictions(run: Run, cross_fitted: Array) -> str:
     """Truth against out-of-fold predictions, a row of panels for each target: the submission and the stages.
 

@@ -148,13 +148,12 @@ def _stages(run: Run) -> list[Part]:
     weights, chosen = weights.groupby(columns.stage_of.get).sum(), run.chosen
     weighted = chosen if chosen in run.stored[BLEND]["candidates"] else f"the blend below {chosen}"
     marks = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
-    rows, by_stage, notes = [], {}, []
+    rows, notes = [], []
     for stage in run.config.stages:
         jobs, names = run.plan.of(stage), [f"{stage} {name}" for name in run.task.scored]
         y_pred = decided.loc[columns.ids, names].to_numpy()
         of_folds = [_scores(run, columns.y[own], y_pred[own]) for own in (folds == k for k in range(run.plan.n_folds))]
         whole = _scores(run, columns.y[folds >= 0], y_pred[folds >= 0])
-        by_stage[stage] = [next(iter(scores.values())) for scores in of_folds]
         seconds = sum(read_json(job.folder / REPORT)["seconds"] for job in jobs)
         first, *last = stage, f"{seconds:.1f}", ", ".join(marks[stage])
         for name, score in whole.items():
@@ -171,7 +170,6 @@ def _stages(run: Run) -> list[Part]:
     unscored = int((folds[: len(own_rows(read_table(run.paths.train)))] < 0).sum())  # extra rows stand behind them
     return [
         tabled(["stage", "target", "cv_score", "fold_scores", "weight", "seconds", "marks"], rows),
-        Figure("Scores of the folds", embedded(figures.fold_scores(by_stage, run.metric.name))),
         f"fold_scores: mean +- standard deviation. weight: in {weighted}, which was chosen.",
         *([f"{unscored} training rows are in no held-out fold (fold -1): no score is about them."] if unscored else []),
         *(f"{mark}: {words}." for mark, words in MARKS.items() if mark in used),
