@@ -59,25 +59,25 @@ def suggested(rates: Array, losses: Array) -> tuple[float, bool]:
 
 def range_test(stage: Any, rows: Rows) -> tuple[Array, Array]:
     """Rates and smoothed losses; `stage` is a `Neural`."""
-    from models.training.optimizer import make_optimizer  # here, since it imports torch
+    from torch.optim.lr_scheduler import LambdaLR  # here, since it takes seconds
 
-    config, losses = stage.config, list[float]()
+    from models.training.optimizer import make_optimizer
+
+    config, losses, factors = stage.config, list[float](), np.geomspace(1 / RANGE, RANGE, STEPS)
     with tempfile.TemporaryDirectory() as folder:
         network, sample = stage.ready(rows, Path(folder))
         training = stage.trainer_of(network, Path(folder))
         labels = training.prepare(sample)
-        optimizer = training.accelerator.prepare(make_optimizer(network, config))
-        peaks = [group["lr"] for group in optimizer.param_groups]
-        factors = np.geomspace(1 / RANGE, RANGE, STEPS)
-        steps = itertools.chain.from_iterable(
-            sample.encoded(epoch + 1).steps(labels, config, stage.context.seed, epoch, training.accelerator.device)
-            for epoch in itertools.count()
-        )
+        optimizer = make_optimizer(network, config)
+        schedule = LambdaLR(optimizer, lambda step: factors[min(step, STEPS - 1)])
+        optimizer = training.accelerator.prepare(optimizer)
+        device = training.accelerator.device
+        epochs = (sample.encoded(n + 1).steps(labels, config, stage.context.seed, n, device) for n in itertools.count())
+        steps = itertools.islice(itertools.chain.from_iterable(epochs), STEPS)
         network.train()
-        for factor, step in zip(tqdm(factors, "range test", leave=False, disable=None), steps, strict=False):
-            for parameters, peak in zip(optimizer.param_groups, peaks, strict=True):
-                parameters["lr"] = peak * factor
+        for step in tqdm(steps, "range test", STEPS, leave=False, disable=None):
             losses.append(float(training.take_step(step, optimizer)))
+            schedule.step()
             curve = smoothed(losses)
             if not np.isfinite(losses[-1]) or curve[-1] > DIVERGED * curve.min():
                 break

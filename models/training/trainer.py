@@ -88,9 +88,8 @@ class Trainer:
         if valid is not None:
             held_out = valid.encoded(0), self.labels_of(valid)
             watched[HELD_OUT] = (*held_out, False)
-            if monitors:  # as many training rows, evenly spread, so that watching costs little
-                rows = np.unique(np.linspace(0, len(train.y) - 1, len(valid.y)).astype(np.intp))
-                some = train.encoded(0).take(rows), labels.take(rows, "cpu")
+            if monitors:  # as many training rows, so that watching costs little
+                some = evenly(train, labels, len(valid.y))
                 watched["held_out_training_mode"] = (*held_out, True)
                 watched |= {"train_evaluation_mode": (*some, False), "train_training_mode": (*some, True)}
         history, state = self.train_epochs(train.encoded, labels, "", watched)
@@ -108,11 +107,9 @@ class Trainer:
 
     def has_learned(self, train: Sample, labels: Labels) -> bool:
         """Whether the loss of some training rows is below that of the mean of all."""
-        rows = np.unique(np.linspace(0, len(train.y) - 1, 256).astype(np.intp))
-        some = labels.take(rows, "cpu")
-        outputs = forward(self.network, train.encoded(0).take(rows), self.settings.batch_size, self.accelerator, False)
-        of_mean = self.loss.mean_error(torch.zeros_like(outputs), some)
-        return bool(self.loss.mean_error(outputs, some) < of_mean)
+        batches, some = evenly(train, labels, 256)
+        outputs = forward(self.network, batches, self.settings.batch_size, self.accelerator)
+        return bool(self.loss.mean_error(outputs, some) < self.loss.mean_error(torch.zeros_like(outputs), some))
 
     def prepare(self, train: Sample) -> Labels:
         """Give the network the rates and layers of the settings, and audit its dropout; returns the labels."""
@@ -221,6 +218,12 @@ class Trainer:
         return found
 
 
+def evenly(sample: Sample, labels: Labels, n: int) -> tuple[Batches, Labels]:
+    """At most n rows of a sample and of its labels, evenly spread."""
+    rows = np.unique(np.linspace(0, len(sample.y) - 1, n).astype(np.intp))
+    return sample.encoded(0).take(rows), labels.take(rows, "cpu")
+
+
 def steps_per_epoch(batches: Batches, settings: NeuralStage) -> int:
     """Steps of the optimizer in one epoch, the same number on any device and in any epoch."""
     return len(batches.step_plan(settings, 0, 0, "cpu"))
@@ -229,10 +232,10 @@ def steps_per_epoch(batches: Batches, settings: NeuralStage) -> int:
 def predict(
     network: Network, encoded: Encoded, n_augmentations: int, settings: NeuralStage, folder: Path, n_outputs: int,
     link: Callable[..., Tensor] | None = None,
-) -> tuple[Array, Array | None]:  # fmt: skip
+) -> Array:  # fmt: skip
     """Predictions (n_rows, n_outputs) in the targets' own units, or probabilities of classes, with the weights in
-    `folder`, as the mean over augmentations, and with `mc_dropout` their standard deviation over its passes. A class
-    that no training row had has the probability 0.
+    `folder`, as the mean over augmentations and the passes of `mc_dropout`. A class that no training row had has the
+    probability 0.
 
     Source of mc_dropout: Gal and Ghahramani, Dropout as a Bayesian Approximation, ICML 2016.
     """
@@ -251,7 +254,7 @@ def predict(
     ]
     outputs = torch.stack(passes).double()
     y_pred = (outputs if link is None else link(outputs, training["classes"]))[..., :n_outputs].numpy()
-    return y_pred.mean(axis=0) * scale + mean, y_pred.std(axis=0) * scale if settings.mc_dropout else None
+    return y_pred.mean(axis=0) * scale + mean
 
 
 def forward(
