@@ -7,7 +7,7 @@ kind of model, then from a better one, then from the same again. The order of wo
 import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ def most_seeds(stages: Stages) -> int:
     return max(len(stage.seeds) for stage in stages.values())
 
 
+@dataclass
 class Planner:
     """How long stages take on a machine, and which of them fit into a time.
 
@@ -71,17 +72,19 @@ class Planner:
     n_folds: jobs of each seed.
     cores, gpus: of the machine.
     filled: names of the caches that are filled, or being filled.
+    took: of each stage the seconds of jobs, and as they were expected.
     """
 
-    def __init__(self, costs: dict[str, Cost], n_folds: int, cores: int, gpus: int) -> None:
-        self.costs, self.n_folds, self.cores, self.gpus = costs, n_folds, cores, gpus
-        self.filled: set[str] = set()
-        self.took: dict[str, list[tuple[float, float]]] = {}  # seconds of jobs, and as they were expected
+    costs: dict[str, Cost]
+    n_folds: int
+    cores: int
+    gpus: int
+    filled: set[str] = field(default_factory=set)
+    took: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     def learn(self, name: str, stage: Any, seconds: float) -> None:
         """What a job of a stage took."""
-        of_stage = self.took.setdefault(name, [])
-        of_stage.append((seconds, self.costs[name].of(stage)))
+        self.took.setdefault(name, []).append((seconds, self.costs[name].of(stage)))
 
     def of_job(self, name: str, stage: Any) -> float:
         """Seconds of a job, by its cost and what jobs of its stage took; others at most show that all are slower."""
@@ -154,29 +157,33 @@ def measured(todo: Plan, workers: Workers, folder: Path, budget: float) -> dict[
     return {name: Cost(**read_json(file)) if file.exists() else Cost() for name, file in files.items()}
 
 
+@dataclass
 class Within:
     """Trains what fits until a deadline, one seed of a stage after the other; each is decided when a worker is free.
 
-    Args:
-        stages: with all their epochs and seeds.
-        begun: those of an earlier process, whose epochs and seeds stay.
-        plan_of: makes the jobs of some stages.
-        deadline: time.monotonic() at which training ends.
-        begins: called with all stages that have begun each time another has.
-        ends: called with all that is finished each time a seed of a stage is.
+    stages: with all their epochs and seeds.
+    earlier: those that an earlier process has begun, whose epochs and seeds stay.
+    plan_of: makes the jobs of some stages.
+    deadline: time.monotonic() at which training ends.
+    begins: called with all stages that have begun each time another has.
+    ends: called with all that is finished each time a seed of a stage is.
     """
 
-    def __init__(
-        self, stages: Stages, begun: Stages, plan_of: Callable[[Stages], Plan], planner: Planner, workers: Workers,
-        deadline: float, begins: Callable[[Stages], object], ends: Callable[[Stages], object],
-    ) -> None:  # fmt: skip
-        self.stages, self.plan_of, self.planner, self.workers = stages, plan_of, planner, workers
-        self.deadline, self.begins, self.ends = deadline, begins, ends
+    stages: Stages
+    earlier: Stages
+    plan_of: Callable[[Stages], Plan]
+    planner: Planner
+    workers: Workers
+    deadline: float
+    begins: Callable[[Stages], object]
+    ends: Callable[[Stages], object]
+
+    def __post_init__(self) -> None:
         self.begun: Stages = {}
         self.jobs: dict[tuple[str, int], list[Job]] = {}
         self.planned: set[tuple[str, str]] = set()
-        self.again = [(name, stage, seed) for name, stage in begun.items() for seed in stage.seeds]
-        self.todo = plan_of(stages)
+        self.again = [(name, stage, seed) for name, stage in self.earlier.items() for seed in stage.seeds]
+        self.todo = self.plan_of(self.stages)
         rows, test, folds = read_tables(self.todo)
         self.rows, self.told = [rows, test], Told(self.todo, rows, folds)
 
