@@ -17,10 +17,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss, l1
 from torch.nn.functional import cross_entropy as torch_cross_entropy
 
 from competition.errors import ConfigError
-from competition.types import Array, ProblemType
+from competition.types import ProblemType
 from competition.user_code import load_user_code, users
 from models.settings import LOSS_OF_CLASSES
-from models.training.labels import target_scale
 
 Errors = Callable[..., Tensor]
 
@@ -42,20 +41,7 @@ class Labels:
         return Labels(self.y[positions].to(device), self.weights[positions].to(device))
 
 
-def target_weights(loss: str | None, y: Array) -> Array:
-    """Weight of each target in the loss of its standardised values, (n_targets,) with mean 1.
-
-    weighted_mae: 1 / (range * sqrt(labels)) in the target's own units, so that the loss is proportional to the
-    metric of NeurIPS Open Polymer Prediction 2025; all others 1.
-    """
-    if loss != "weighted_mae":
-        return np.ones(y.shape[1])
-    width = np.nanmax(y, axis=0) - np.nanmin(y, axis=0)
-    weights = target_scale(y)[1] / np.where(width > 0, width, 1.0) / np.sqrt((~np.isnan(y)).sum(axis=0))
-    return np.asarray(weights / weights.mean())
-
-
-squared, absolute = partial(mse_loss, reduction="none"), partial(l1_loss, reduction="none")
+squared = partial(mse_loss, reduction="none")
 
 
 def bce(outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -122,8 +108,7 @@ class Loss:
 
 LOSSES = {
     "mse": Loss(squared),
-    "mae": Loss(absolute),
-    "weighted_mae": Loss(absolute),  # the weights are in the labels: see `target_weights`
+    "mae": Loss(partial(l1_loss, reduction="none")),
     "huber": Loss(partial(huber_loss, reduction="none")),
     "bce": Loss(bce, link=sigmoid),
     "cross_entropy": Loss(cross_entropy, link=softmax),

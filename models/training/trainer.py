@@ -29,7 +29,7 @@ from models.training.checkpoint import Checkpoint
 from models.training.dropout import audit, rates, set_rates
 from models.training.heads import Network
 from models.training.labels import target_scale
-from models.training.losses import Labels, load_loss, target_weights
+from models.training.losses import Labels, load_loss
 from models.training.machine import cpu_has_bf16, require_precision
 from models.training.optimizer import make_optimizer, moving_average, recompute_layers
 from models.training.schedules import with_warmup
@@ -114,7 +114,6 @@ class Trainer:
     def prepare(self, train: Sample) -> Labels:
         """Give the network the rates and layers of the settings, and audit its dropout; returns the labels."""
         self.mean, self.scale = target_scale(train.y, self.loss.link is not None)
-        self.importance = target_weights(self.settings.loss, train.y)
         backbone = self.network.backbone
         set_rates(backbone, self.settings.backbone_dropout)
         if self.settings.checkpoint_layers:
@@ -125,10 +124,8 @@ class Trainer:
         return self.labels_of(train)
 
     def labels_of(self, sample: Sample) -> Labels:
-        """Labels in standard deviations of the training rows, or numbers of classes, and their weights times the
-        importance of each target.
-        """
-        weights = sample.weights * self.importance * ~np.isnan(sample.y)
+        """Labels in standard deviations of the training rows, or numbers of classes, and their weights."""
+        weights = sample.weights * ~np.isnan(sample.y)
         scaled = np.nan_to_num((sample.y - self.mean) / self.scale)
         return Labels(torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32))
 

@@ -1,4 +1,4 @@
-"""Losses, weights of targets and R-Drop's penalty against numbers computed by hand; losses of the user's."""
+"""Losses, weights of classes and R-Drop's penalty against numbers computed by hand; losses of the user's."""
 
 import math
 from pathlib import Path
@@ -11,8 +11,8 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from competition.errors import ConfigError
 from models.settings import LossName
-from models.training.labels import balanced_weights, target_scale
-from models.training.losses import LOSSES, Labels, load_loss, target_weights
+from models.training.labels import balanced_weights
+from models.training.losses import LOSSES, Labels, load_loss
 
 NAN = float("nan")
 
@@ -40,7 +40,7 @@ def test_errors_are_averaged_over_the_labels_there_are(y: list[list[float]], los
 
 def test_each_loss_of_the_settings_is_what_its_name_says() -> None:
     # Errors 0.5 and -3: squares .25 and 9; Huber .125 and 3 - .5.
-    expected = {"mse": 4.625, "mae": 1.75, "huber": (0.125 + 2.5) / 2, "weighted_mae": 1.75}
+    expected = {"mse": 4.625, "mae": 1.75, "huber": (0.125 + 2.5) / 2}
     assert {*expected, "bce", "cross_entropy"} == set(LOSSES) == set(get_args(LossName))
     for name, loss in expected.items():
         found = load_loss(name).mean_error(torch.tensor([[0.5], [-3.0]]), labels([[0.0], [0.0]]))
@@ -72,15 +72,6 @@ def test_weights_multiply_errors_and_do_not_cancel_out() -> None:
     assert loss.mean_error(y_pred, labels([[0.0], [0.0]], [[1.0], [0.1]])).item() == pytest.approx(1.4 / 2)
     # A batch of light rows alone must pull lightly.
     assert loss.mean_error(y_pred[1:], labels([[0.0]], [[0.1]])).item() == pytest.approx(0.4)
-
-
-def test_weighted_mae_weighs_targets_by_range_and_root_of_labels_in_their_own_units() -> None:
-    y = np.array([[0.0, 0.0], [10.0, 100.0], [NAN, 50.0], [NAN, 50.0]])
-    weights = target_weights("weighted_mae", y)
-    own = weights / target_scale(y)[1]
-    # In own units the weight is proportional to 1 / (range * sqrt(n)): 1 / (10 * sqrt 2) and 1 / (100 * 2).
-    assert own[0] / own[1] == pytest.approx(200 / (10 * math.sqrt(2)))
-    assert weights.mean() == pytest.approx(1)
 
 
 def test_balanced_weights_are_scikit_learns_for_each_target_and_give_its_classes_the_same_total() -> None:
