@@ -61,10 +61,9 @@ def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
     Args:
         longest: seconds of fitting and predicting after which no larger part is begun.
     """
-    competition, paths, stage = todo.competition, todo.paths, todo.stages[name]
-    rows, test, folds = read_tables(todo)
-    trains = np.flatnonzero(training_rows(rows, folds, 0, stage.extra_rows, time_ordered(paths.folds_report)))
-    context = replace(context_of(competition, paths, 0, rows), predicts_held_out=True)
+    stage, (rows, test, folds) = todo.stages[name], read_tables(todo)
+    trains = np.flatnonzero(training_rows(rows, folds, 0, stage.extra_rows, time_ordered(todo.paths.folds_report)))
+    context = replace(context_of(todo, 0, rows), predicts_held_out=True)
     order, n_first = _order(rows, np.random.default_rng(0).permutation(trains), context.task.has_probabilities)
     share = (np.sum(folds == 0) + len(test)) / len(trains)
     by_epochs, has_trees = isinstance(stage, NeuralStage), isinstance(stage, TreesStage)

@@ -139,7 +139,7 @@ def items_of(
         stage, own = todo.stages[name], [job for job in unfinished if job.stage == name]
         # The result of trees does not depend on the number of cores. A network asks for a GPU; a class of yours may.
         threads = max(1, workers.most_threads // len(own)) if isinstance(stage, TreesStage) else 1
-        fills, caches = cache_items(todo.competition, stage, todo.paths, rows, planned)
+        fills, caches = cache_items(todo, name, rows, planned)
         begin = len(fills) * (shard - 1) // n_shards  # each machine elsewhere; it skips what others have filled
         all_fills += fills[begin:] + fills[:begin]
         jobs += [

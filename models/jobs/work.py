@@ -10,8 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from competition.config import CompetitionConfig
-from competition.paths import Paths
 from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
 from competition.task import Task, task_of
 from competition.types import Array, Integers
@@ -27,8 +25,9 @@ PIECE = 10_000
 """Test rows that are predicted at a time: features and batches of a hidden test of any length stay in memory."""
 
 
-def context_of(competition: CompetitionConfig, paths: Paths, seed: int, rows: Rows | None = None) -> Context:
+def context_of(plan: Plan, seed: int, rows: Rows | None = None) -> Context:
     """What a stage is told beside its own settings; `rows` name the features of the user's own, if there are any."""
+    competition = plan.competition
     features = [] if rows is None else [str(name) for name in rows.inputs if str(name).startswith(FEATURE)]
     return Context(
         competition.smiles,
@@ -37,7 +36,7 @@ def context_of(competition: CompetitionConfig, paths: Paths, seed: int, rows: Ro
         competition.categorical,
         task_of(competition),
         seed,
-        paths.cache,
+        plan.paths.cache,
         progress,
         competition.auxiliary_targets,
         id=competition.id,
@@ -73,9 +72,8 @@ def run_job(job: Job, plan: Plan, threads: int = 1) -> None:
 
 def _fit_and_predict(job: Job, plan: Plan, threads: int) -> float:
     """Write all that the folder of a job holds but its report; returns the seconds that training took."""
-    competition, paths, stage = plan.competition, plan.paths, plan.stages[job.stage]
-    rows, test, folds = read_tables(plan)
-    trains = training_rows(rows, folds, job.fold, stage.extra_rows, time_ordered(paths.folds_report))
+    stage, (rows, test, folds) = plan.stages[job.stage], read_tables(plan)
+    trains = training_rows(rows, folds, job.fold, stage.extra_rows, time_ordered(plan.paths.folds_report))
     train, division = rows.take(trains), folds[trains]
     held_out = rows.take(folds == job.fold)
     started = time.monotonic()
@@ -84,7 +82,7 @@ def _fit_and_predict(job: Job, plan: Plan, threads: int) -> float:
 
         started -= sum(map(seconds_in, checkpoints))
     context = replace(
-        context_of(competition, paths, job_seed(competition, job.seed, job.fold), rows),
+        context_of(plan, job_seed(plan.competition, job.seed, job.fold), rows),
         threads=threads,
         predicts_held_out=True,
         division=division,
@@ -110,8 +108,7 @@ def _fit_and_predict(job: Job, plan: Plan, threads: int) -> float:
 
 def predict_test(job: Job, plan: Plan, test: Rows) -> None:
     """Predict test rows with the weights of a job, PIECE rows at a time."""
-    seed = job_seed(plan.competition, job.seed, job.fold)
-    context = context_of(plan.competition, plan.paths, seed, test)
+    context = context_of(plan, job_seed(plan.competition, job.seed, job.fold), test)
     fitted = build_stage(plan.stages[job.stage], context)
     parts = [test.take(np.arange(start, min(start + PIECE, len(test)))) for start in range(0, len(test), PIECE)]
     y_pred = np.concatenate([fitted.predict(part, job.folder) for part in parts])

@@ -61,7 +61,7 @@ def test_features_of_molecules_for_a_network_are_computed_once_before_its_folds(
 
     def items() -> list[Item]:
         rows = read_rows(todo.paths.train, todo.competition, True)
-        return cache_items(todo.competition, todo.stages["graph"], todo.paths, [rows], set())[0]
+        return cache_items(todo, "graph", [rows], set())[0]
 
     before = items()
     assert [item.arguments[0].name for item in before] == ["maccs"]
