@@ -25,9 +25,6 @@ from models.training.heads import Network, build_head
 from models.training.labels import balanced_weights, labelled_rows, require_auxiliary
 from models.training.losses import loss_of
 
-AGAIN = "checkpoint_again"
-"""How the checkpoints of a second try begin."""
-
 
 class Neural:
     """A neural stage; see `models.stage.FittedStage` for the contract.
@@ -42,7 +39,6 @@ class Neural:
         self.auxiliary = context.auxiliary if config.auxiliary_weight > 0 else []
         self.loss = loss_of(config.loss, context.task.problem_type)
         self.n_molecules = 1
-        self.checkpoint = "checkpoint"
 
     # A kind of stage has these four.
 
@@ -79,8 +75,7 @@ class Neural:
             first, train = train.take(train.extra), train.take(~train.extra)
         asked, trained = self.config, functools.partial(self._train, train, valid, first, folder)
         if not self._in_memory(trained):
-            self.checkpoint = AGAIN
-            self.context = replace(self.context, seed=derive_seed(self.context.seed, AGAIN))
+            self.context = replace(self.context, seed=derive_seed(self.context.seed, "checkpoint_again"))
             end = "." if self._in_memory(trained) else ", no better either."
             said = "no better than the mean of the training labels with its first seed; trained once more with another"
             write_notes(folder, [*read_notes(folder), said + end])
@@ -105,9 +100,7 @@ class Neural:
     def trainer_of(self, network: Network, folder: Path) -> trainer.Trainer:
         """What trains a network of this stage."""
         told = self.context
-        return trainer.Trainer(
-            network, self.config, told.seed, folder, told.progress, told.task.problem_type, self.checkpoint
-        )
+        return trainer.Trainer(network, self.config, told.seed, folder, told.progress, told.task.problem_type)
 
     def ready(self, train: Rows, folder: Path) -> tuple[Network, Sample]:
         """The network with the weights to start from, and the rows as it reads them."""

@@ -52,7 +52,6 @@ class Trainer:
     network: with the random or pretrained weights to start from; left with the trained ones.
     folder: of the weights, the report, and the checkpoints on the way.
     problem_type: what is learned, never ordinal.
-    checkpoint: how the names of the files on the way begin.
     """
 
     network: Network
@@ -61,7 +60,6 @@ class Trainer:
     folder: Path
     progress: Progress
     problem_type: ProblemType = "regression"
-    checkpoint: str = "checkpoint"
 
     def __post_init__(self) -> None:
         self.loss = load_loss(self.settings.loss, self.problem_type, self.settings.label_smoothing)
@@ -146,7 +144,8 @@ class Trainer:
         average = AveragedModel(network, avg_fn=moved) if settings.average == "ema" else None
         kept = average.module if average else network
         parts = {"network": network, "optimizer": optimizer, "schedule": schedule, "average": average}
-        checkpoint = Checkpoint(self.folder / f"{self.checkpoint}{part}.pt", {**parts, "scaler": accelerator.scaler})
+        parts["scaler"] = accelerator.scaler
+        checkpoint = Checkpoint(self.folder / f"checkpoint{part}_{self.seed}.pt", parts)
         history, best = checkpoint.load() or (list[dict[str, float]](), None)
         for epoch in range(len(history), settings.epochs):
             network.train()

@@ -172,7 +172,7 @@ def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
     with pytest.raises(KeyboardInterrupt):
         run(stop_at=-2)
     assert not job.folder.exists()
-    assert len(list(job.folder.parent.glob(f".{job.folder.name}/checkpoint.pt"))) == 1
+    assert len(list(job.folder.parent.glob(f".{job.folder.name}/checkpoint_*.pt"))) == 1
     steps.clear()
     assert run() == undisturbed
     assert len(steps) < n_steps  # it did not begin anew
