@@ -92,7 +92,7 @@ def of_ours(run: Run) -> dict[str, dict[str, float]]:
 def write_features(run: Run, folder: Path) -> None:
     """What the stage lightgbm sees of training and test rows, and the frozen encoder of texts, as CSV."""
     competition, paths = run.config.competition, run.paths
-    context, config = context_of(competition, paths, 0), LightgbmStage(kind="lightgbm")
+    context, config = context_of(run.plan, 0), LightgbmStage(kind="lightgbm")
     folder.mkdir(parents=True, exist_ok=True)
     for name, path in (("train", paths.train), ("test", paths.test)):
         rows = read_rows(path, competition, labelled=name == "train")

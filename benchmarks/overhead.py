@@ -27,7 +27,7 @@ def overhead(executor: str, n_jobs: int, seconds: float, n_workers: int, root: P
     """Run the jobs and print what they took beyond the best possible."""
     items = [Item(stand_in, (root / f"{i}", seconds)) for i in range(n_jobs)]
     before = time.monotonic()
-    with workers_of(executor, None)(n_workers) as workers:
+    with workers_of(executor, None, n_workers)() as workers:
         started = time.monotonic()
         workers.run(items, "jobs")
         ended = time.monotonic()

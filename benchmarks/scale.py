@@ -65,7 +65,7 @@ def check(executor: str, speedup: float, shorter: float, n_workers: int) -> str:
         root = Path(folder) / "jobs"
         warm = [Item(stand_in, (root / f"warm-{i}", 1.0)) for i in range(n_workers)]
         items = [Item(stand_in, (root / f"{i}", job)) for i, job in enumerate(seconds)]
-        with workers_of(executor, None)(n_workers) as workers:
+        with workers_of(executor, None, n_workers)() as workers:
             workers.run(warm, "workers")
             before = time.monotonic()
             workers.run(items, "jobs")

@@ -99,7 +99,7 @@ class MultiSampleHead(StrictModel):
         return self
 
 
-LossName = Literal["mse", "mae", "huber", "weighted_mae", "gaussian", "bce", "cross_entropy"]
+LossName = Literal["mse", "mae", "huber", "bce", "cross_entropy"]
 LOSS_OF_CLASSES = {"binary": "bce", "multilabel": "bce", "multiclass": "cross_entropy"}
 """By problem type the loss of its logits; all others are of standardised numbers."""
 Schedule = Literal[
@@ -142,10 +142,8 @@ class NeuralStage(Stage):
     """Of classes: share of a label that is spread evenly over all classes. Source: Szegedy et al., 2016."""
     loss: LossName | UserCode | None = None
     """Unset: mse, or of classes the cross-entropy (bce: of each target of two classes). Others are of standardised
-    targets. weighted_mae: each target by 1 over its range and root of its number of labels, as in the Open Polymer
-    Prediction 2025. gaussian: likelihood of a normal distribution whose deviation is learned, too. `file.py:name`:
-    yours, from outputs and labels (n_rows, n_targets), 0 where one is missing, to the error of each label. Of classes
-    outputs are logits, (n_rows, n_classes) of several, and labels the numbers of the classes."""
+    targets. `file.py:name`: yours, from outputs and labels (n_rows, n_targets), 0 where one is missing, to the error of
+    each label. Of classes outputs are logits, (n_rows, n_classes) of several, and labels their numbers."""
     auxiliary_weight: NonNegativeFloat = 0.3
     """Weight of the loss of each of competition.auxiliary_targets; 0 leaves them out. Beside targets of two classes
     they are columns of 0 and 1; beside one of several there can be none."""
@@ -157,7 +155,7 @@ class NeuralStage(Stage):
     r_drop: NonNegativeFloat = 0.0
     """Weight of the difference between two passes with other dropout masks."""
     mc_dropout: NonNegativeInt = 0
-    """Passes with dropout on whose mean is the prediction, their deviation beside it; 0: one pass without dropout."""
+    """Passes with dropout on whose mean is the prediction; 0: one pass without dropout."""
     molecule_features: list[Feature] = []
     """Features of the molecule columns that join the pooled features before the head."""
     columns_before_head: bool = True

@@ -6,6 +6,7 @@ Writes: predictions/<key of the table>/test.parquet and submission.csv, and --ou
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +20,7 @@ from competition.paths import Paths, shown
 from competition.prepare import prepare_test
 from competition.tables import INPUT_KEY
 from models.jobs.train import predict_jobs
+from models.jobs.workers import Workers
 from submissions.columns import predictions_of
 from submissions.fitted import submission_of
 from submissions.run import latest_run, require_same_code
@@ -39,7 +41,7 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     new = Paths(paths.name, folder / "test.parquet")
     write_table(new.test, table)
     jobs = [job for job in run.plan.jobs if job.in_column]
-    test_key = predict_jobs(replace(run.plan, jobs=jobs, paths=new), n_workers)
+    test_key = predict_jobs(replace(run.plan, jobs=jobs, paths=new), partial(Workers, n_workers))
     kept = list(table[competition.id])
     features = features_of(config, new.test, new.cache)
     scored = submission_of(run)(predictions_of(config, run.plan, test_key, kept), list(table[INPUT_KEY]), features)

@@ -162,7 +162,7 @@ def main() -> None:
     timed = Timed(config, paths, folder, args.budget, began + args.budget)
     deadline = timed.end - RESERVE[0] - RESERVE[1] * args.budget
     ended, final = folder / "ended", folder / f"{paths.name}.yaml"
-    with command.training(paths), workers_of(args.executor, args.ray_address)(args.workers) as workers:
+    with command.training(paths), workers_of(args.executor, args.ray_address, args.workers)() as workers:
         if args.earlier:
             n_finished, n_begun = resume(args.earlier, paths)
             print(f"from {args.earlier}: {n_finished} finished jobs and {n_begun} with a checkpoint that were not here")

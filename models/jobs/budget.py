@@ -7,7 +7,7 @@ kind of model, then from a better one, then from the same again. The order of wo
 import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from competition.files import digest, read_json
 from models.config import FeatureStage, TreesStage
 from models.jobs.measure import Cost, measure
 from models.jobs.plan import REPORT, Job, Plan
-from models.jobs.train import Told, items_of, read_tables, uses_gpu
+from models.jobs.train import Told, items_of, uses_gpu
+from models.jobs.work import read_tables
 from models.jobs.workers import Item, Workers
 from models.settings import NeuralStage
 
@@ -51,9 +52,8 @@ def with_all_seeds(stages: Stages) -> Stages:
     """
 
     def seeds(stage: Any) -> list[int]:
-        own, knows_chance = list(stage.seeds), isinstance(stage, NeuralStage | TreesStage)
-        more = (seed for seed in range(MOST_SEEDS) if knows_chance and seed not in own)
-        return (own + list(more))[: max(MOST_SEEDS, len(own))]
+        more = set(range(MOST_SEEDS)) - set(stage.seeds) if isinstance(stage, NeuralStage | TreesStage) else []
+        return [*stage.seeds, *sorted(more)][: max(MOST_SEEDS, len(stage.seeds))]
 
     kept = {name: stage for name, stage in stages.items() if stage.pseudo_labels is None}
     return {name: stage.model_copy(update={"seeds": seeds(stage)}) for name, stage in kept.items()}
@@ -64,6 +64,7 @@ def most_seeds(stages: Stages) -> int:
     return max(len(stage.seeds) for stage in stages.values())
 
 
+@dataclass
 class Planner:
     """How long stages take on a machine, and which of them fit into a time.
 
@@ -71,17 +72,19 @@ class Planner:
     n_folds: jobs of each seed.
     cores, gpus: of the machine.
     filled: names of the caches that are filled, or being filled.
+    took: of each stage the seconds of jobs, and as they were expected.
     """
 
-    def __init__(self, costs: dict[str, Cost], n_folds: int, cores: int, gpus: int) -> None:
-        self.costs, self.n_folds, self.cores, self.gpus = costs, n_folds, cores, gpus
-        self.filled: set[str] = set()
-        self.took: dict[str, list[tuple[float, float]]] = {}  # seconds of jobs, and as they were expected
+    costs: dict[str, Cost]
+    n_folds: int
+    cores: int
+    gpus: int
+    filled: set[str] = field(default_factory=set)
+    took: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     def learn(self, name: str, stage: Any, seconds: float) -> None:
         """What a job of a stage took."""
-        of_stage = self.took.setdefault(name, [])
-        of_stage.append((seconds, self.costs[name].of(stage)))
+        self.took.setdefault(name, []).append((seconds, self.costs[name].of(stage)))
 
     def of_job(self, name: str, stage: Any) -> float:
         """Seconds of a job, by its cost and what jobs of its stage took; others at most show that all are slower."""
@@ -112,19 +115,18 @@ class Planner:
         """The stages that fit, with their epochs and seeds, in the order of the YAML; `stages` have all of both."""
         found, before = dict[str, Any](), [*before]
 
-        def take(more: Stages) -> None:
-            nonlocal found
-            if self.seconds(more, before) <= seconds:
-                found = more
+        def take(name: str, stage: Any) -> None:
+            if self.seconds({**found, name: stage}, before) <= seconds:
+                found[name] = stage
 
         for shares in (SHARES[:N_MOST], SHARES[N_MOST:]):
             for name, stage in stages.items():
                 for share in shares:
-                    take({**found, name: version(stage, share)})
+                    take(name, version(stage, share))
         for n_seeds in range(2, most_seeds(stages) + 1):
-            for name in found:
+            for name, stage in found.items():
                 if len(stages[name].seeds) >= n_seeds:
-                    take({**found, name: found[name].model_copy(update={"seeds": stages[name].seeds[:n_seeds]})})
+                    take(name, stage.model_copy(update={"seeds": stages[name].seeds[:n_seeds]}))
         return found
 
     def described(self, chosen: Stages, stages: Stages) -> Iterator[str]:
@@ -143,49 +145,47 @@ def measured(todo: Plan, workers: Workers, folder: Path, budget: float) -> dict[
     files = {name: folder / f"{name}-{digest([todo.keys[name], todo.test_key], 12)}.json" for name in todo.stages}
     told = replace(todo, jobs=[])
     lacking = [name for name, stage in todo.stages.items() if stage.kind != "file" and not files[name].exists()]
-    # One after the other where they read the same features, which the first one leaves in the cache.
-    kinds = {name: "features" if isinstance(todo.stages[name], FeatureStage) else name for name in lacking}
-    items = [
-        Item(
-            measure,
-            (told, name, files[name], longest),
-            uses_gpu(todo.stages[name]),
-            group=f"{PROBE} {name}",
-            after=frozenset(
-                f"{PROBE} {other}" for other in lacking[: lacking.index(name)] if kinds[other] == kinds[name]
-            ),
-        )
-        for name in lacking
-    ]
+    items, before = [], frozenset[str]()
+    for name in lacking:
+        stage, group = todo.stages[name], f"{PROBE} {name}"
+        reads_features = isinstance(stage, FeatureStage)
+        after = before if reads_features else frozenset[str]()
+        items.append(Item(measure, (told, name, files[name], longest), uses_gpu(stage), group=group, after=after))
+        if reads_features:  # one after the other, since the first one leaves them in the cache
+            before = frozenset({group})
     workers.run(items, "probes")
     return {name: Cost(**read_json(file)) if file.exists() else Cost() for name, file in files.items()}
 
 
+@dataclass
 class Within:
     """Trains what fits until a deadline, one seed of a stage after the other; each is decided when a worker is free.
 
-    Args:
-        stages: with all their epochs and seeds.
-        begun: those of an earlier process, whose epochs and seeds stay.
-        plan_of: makes the jobs of some stages.
-        deadline: time.monotonic() at which training ends.
-        begins: called with all stages that have begun each time another has.
-        ends: called with all that is finished each time a seed of a stage is.
+    stages: with all their epochs and seeds.
+    earlier: those that an earlier process has begun, whose epochs and seeds stay.
+    plan_of: makes the jobs of some stages.
+    deadline: time.monotonic() at which training ends.
+    begins: called with all stages that have begun each time another has.
+    ends: called with all that is finished each time a seed of a stage is.
     """
 
-    def __init__(
-        self, stages: Stages, begun: Stages, plan_of: Callable[[Stages], Plan], planner: Planner, workers: Workers,
-        deadline: float, begins: Callable[[Stages], object], ends: Callable[[Stages], object],
-    ) -> None:  # fmt: skip
-        self.stages, self.plan_of, self.planner, self.workers = stages, plan_of, planner, workers
-        self.deadline, self.begins, self.ends = deadline, begins, ends
+    stages: Stages
+    earlier: Stages
+    plan_of: Callable[[Stages], Plan]
+    planner: Planner
+    workers: Workers
+    deadline: float
+    begins: Callable[[Stages], object]
+    ends: Callable[[Stages], object]
+
+    def __post_init__(self) -> None:
         self.begun: Stages = {}
         self.jobs: dict[tuple[str, int], list[Job]] = {}
         self.planned: set[tuple[str, str]] = set()
-        self.again = [(name, stage, seed) for name, stage in begun.items() for seed in stage.seeds]
-        self.todo = plan_of(stages)
-        self.rows = read_tables(self.todo)
-        self.told = Told(self.todo, self.rows[0])
+        self.again = [(name, stage, seed) for name, stage in self.earlier.items() for seed in stage.seeds]
+        self.todo = self.plan_of(self.stages)
+        rows, test, folds = read_tables(self.todo)
+        self.rows, self.told = [rows, test], Told(self.todo, rows, folds)
 
     def train(self) -> None:
         """Until nothing more fits, or the deadline."""
@@ -199,18 +199,20 @@ class Within:
     @property
     def finished(self) -> Stages:
         """The stages with the seeds of which all jobs are finished."""
-        whole = [key for key, jobs in self.jobs.items() if all(job.has_predicted(self.todo.test_key) for job in jobs)]
-        seeds = {name: [seed for seed in stage.seeds if (name, seed) in whole] for name, stage in self.begun.items()}
+        seeds = {name: [n for n in stage.seeds if not self._unfinished(name, n)] for name, stage in self.begun.items()}
         return {name: self.begun[name].model_copy(update={"seeds": own}) for name, own in seeds.items() if own}
 
     def left_out(self) -> Iterator[str]:
         """What was not trained, or not to its end, a line each."""
         for (name, seed), jobs in self.jobs.items():
-            done = sum(job.has_predicted(self.todo.test_key) for job in jobs)
-            if done < len(jobs):
-                yield f"stage {name}  seed {seed}  left out: {done} of {len(jobs)} jobs finished in the time"
+            if left := len(self._unfinished(name, seed)):
+                done = f"{len(jobs) - left} of {len(jobs)} jobs finished in the time"
+                yield f"stage {name}  seed {seed}  left out: {done}"
         for name in self.stages.keys() - self.begun.keys():
             yield f"stage {name}  left out: it did not fit any more"
+
+    def _unfinished(self, name: str, seed: int) -> list[Job]:
+        return [job for job in self.jobs[name, seed] if not job.has_predicted(self.todo.test_key)]
 
     def _more(self) -> list[Item]:
         """The jobs of the next seed of a stage; none when nothing fits."""
@@ -237,16 +239,11 @@ class Within:
 
     def _before(self) -> list[tuple[Any, float]]:
         """Stage and remaining seconds of the jobs that have begun and are not finished."""
-        now = time.monotonic()
-        since = {
-            item.arguments[0].name: at
-            for item, at in self.workers.running.items()
-            if isinstance(item.arguments[0], Job)
-        }
-        found = []
+        found, now = [], time.monotonic()
+        since = {item.arguments[0].folder: at for item, at in self.workers.running.items()}  # of a job, or a cache
         for job in (job for jobs in self.jobs.values() for job in jobs if not job.finished):
-            stage = self.begun[job.stage]
-            found.append((stage, max(0.0, self.planner.of_job(job.stage, stage) - now + since.get(job.name, now))))
+            stage, took = self.begun[job.stage], now - since.get(job.folder, now)
+            found.append((stage, max(0.0, self.planner.of_job(job.stage, stage) - took)))
         return found
 
     def _begin(self, name: str, stage: Any, seed: int) -> list[Item]:
@@ -259,16 +256,14 @@ class Within:
         self.planner.filled.update(self.planner.costs[name].caches)
         todo = self.plan_of({name: self.begun[name].model_copy(update={"seeds": [seed]})})
         self.jobs[name, seed] = todo.jobs
-        unfinished = [job for job in todo.jobs if not job.has_predicted(todo.test_key)]
+        unfinished = self._unfinished(name, seed)
         if not unfinished:
             self.ends(self.finished)
-        said = partial(self._ended, name, seed)
-        of_stages = items_of(todo, unfinished, self.rows, self.workers, say=said, planned=self.planned)
-        return [item for kinds in of_stages for items in kinds for item in items]
+        return items_of(todo, unfinished, self.rows, self.workers, partial(self._ended, name, seed), self.planned)
 
     def _ended(self, name: str, seed: int, job: Job) -> None:
         """Tell what a job gave, and what jobs take; where it was the last of its seed, that is finished."""
         self.told.of(job)
         self.planner.learn(job.stage, self.begun[job.stage], read_json(job.folder / REPORT, "seconds")["seconds"])
-        if all(other.has_predicted(self.todo.test_key) for other in self.jobs[name, seed]):
+        if not self._unfinished(name, seed):
             self.ends(self.finished)

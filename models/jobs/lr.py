@@ -17,18 +17,19 @@ import pandas as pd
 from tqdm import tqdm
 
 from competition import command, prepare
-from competition.config import CompetitionConfig, find_config, load_competition
+from competition.config import find_config, load_competition
 from competition.errors import ConfigError
 from competition.files import derive_seed
 from competition.paths import DEFAULT_COMPETITION, Paths, shown
 from competition.plots import new_figure, save_figure
-from competition.tables import Rows, read_rows
+from competition.tables import Rows
 from competition.types import Array
 from folds import make
-from folds.table import read_folds, time_ordered
+from folds.table import time_ordered
 from models.config import load_stages
+from models.jobs.plan import Plan, plan
 from models.jobs.prefill import cache_items
-from models.jobs.work import context_of, training_rows
+from models.jobs.work import context_of, read_tables, training_rows
 from models.jobs.workers import Workers
 from models.registry import build_stage
 from models.settings import NeuralStage
@@ -59,25 +60,25 @@ def suggested(rates: Array, losses: Array) -> tuple[float, bool]:
 
 def range_test(stage: Any, rows: Rows) -> tuple[Array, Array]:
     """Rates and smoothed losses; `stage` is a `Neural`."""
-    from models.training.optimizer import make_optimizer  # here, since it imports torch
+    from torch.optim.lr_scheduler import LambdaLR  # here, since it takes seconds
 
-    config, losses = stage.config, list[float]()
+    from models.training.optimizer import make_optimizer
+
+    config, losses, factors = stage.config, list[float](), np.geomspace(1 / RANGE, RANGE, STEPS)
     with tempfile.TemporaryDirectory() as folder:
         network, sample = stage.ready(rows, Path(folder))
         training = stage.trainer_of(network, Path(folder))
         labels = training.prepare(sample)
-        optimizer = training.accelerator.prepare(make_optimizer(network, config))
-        peaks = [group["lr"] for group in optimizer.param_groups]
-        factors = np.geomspace(1 / RANGE, RANGE, STEPS)
-        steps = itertools.chain.from_iterable(
-            sample.encoded(epoch + 1).steps(labels, config, stage.context.seed, epoch, training.accelerator.device)
-            for epoch in itertools.count()
-        )
+        optimizer = make_optimizer(network, config)
+        schedule = LambdaLR(optimizer, lambda step: factors[min(step, STEPS - 1)])
+        optimizer = training.accelerator.prepare(optimizer)
+        device = training.accelerator.device
+        epochs = (sample.encoded(n + 1).steps(labels, config, stage.context.seed, n, device) for n in itertools.count())
+        steps = itertools.islice(itertools.chain.from_iterable(epochs), STEPS)
         network.train()
-        for factor, step in zip(tqdm(factors, "range test", leave=False, disable=None), steps, strict=False):
-            for parameters, peak in zip(optimizer.param_groups, peaks, strict=True):
-                parameters["lr"] = peak * factor
+        for step in tqdm(steps, "range test", STEPS, leave=False, disable=None):
             losses.append(float(training.take_step(step, optimizer)))
+            schedule.step()
             curve = smoothed(losses)
             if not np.isfinite(losses[-1]) or curve[-1] > DIVERGED * curve.min():
                 break
@@ -85,18 +86,15 @@ def range_test(stage: Any, rows: Rows) -> tuple[Array, Array]:
     return (config.learning_rate * factors[: len(losses)])[finite], curve[finite]
 
 
-def suggest(
-    competition: CompetitionConfig, name: str, stage: NeuralStage, paths: Paths, n_workers: int | None
-) -> tuple[float, bool, Path]:
+def suggest(todo: Plan, name: str, n_workers: int | None) -> tuple[float, bool, Path]:
     """Run the test of a stage and draw it; returns the suggested rate, whether the loss fell, and the plot."""
-    rows = read_rows(paths.train, competition, labelled=True)
-    folds = read_folds(paths.folds, rows.ids)
+    stage, paths, (rows, _, folds) = todo.stages[name], todo.paths, read_tables(todo)
     train = rows.take(training_rows(rows, folds, 0, stage.extra_rows, time_ordered(paths.folds_report)))
     with Workers(n_workers) as workers:
-        workers.run(cache_items(competition, stage, paths, [train], set())[0], "molecules")
-    seed = derive_seed(competition.seed, "range test")
+        workers.run(cache_items(todo, name, [train], set())[0], "molecules")
+    seed = derive_seed(todo.competition.seed, "range test")
     plain = stage.model_copy(update={"target_transform": "none"})
-    fitted: Any = build_stage(plain, context_of(competition, paths, seed, train))
+    fitted: Any = build_stage(plain, context_of(todo, seed, train))
     if stage.ordinal == "cumulative":
         fitted, train = fitted.stage, fitted.exceeded(train)
     rates, losses = range_test(fitted, train)
@@ -127,9 +125,9 @@ def main() -> None:
     with command.locked(paths):
         prepare.run(competition, paths, find_config(name))
         make.run(competition, make.load_folds_config(name), paths)
-        chosen, fell, file = suggest(competition, stage_name, neural[stage_name], paths, args.workers)
-    now = neural[stage_name].learning_rate
-    print(f"stage {stage_name}  suggested learning_rate: {chosen:.1e} (the YAML has {now:.1e})")
+        stage = neural[stage_name].model_copy(update={"pseudo_labels": None})
+        chosen, fell, file = suggest(plan(competition, {stage_name: stage}, paths), stage_name, args.workers)
+    print(f"stage {stage_name}  suggested learning_rate: {chosen:.1e} (the YAML has {stage.learning_rate:.1e})")
     if not fell:
         print(f"WARNING: the loss hardly fell in {STEPS} steps, so this says little; look at the curve")
     print(f"Written: {shown(file)}")

@@ -11,12 +11,12 @@ import numpy as np
 
 from competition.errors import UserError
 from competition.files import write_json
-from competition.tables import Rows, read_rows
+from competition.tables import Rows
 from competition.types import Integers
-from folds.table import read_folds, time_ordered
+from folds.table import time_ordered
 from models.config import TreesStage
 from models.jobs.plan import Plan
-from models.jobs.work import context_of, training_rows
+from models.jobs.work import context_of, read_tables, training_rows
 from models.registry import build_stage, shared_caches
 from models.settings import NeuralStage
 
@@ -61,17 +61,15 @@ def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
     Args:
         longest: seconds of fitting and predicting after which no larger part is begun.
     """
-    competition, paths, stage = todo.competition, todo.paths, todo.stages[name]
-    rows, test = read_rows(paths.train, competition, labelled=True), read_rows(paths.test, competition, labelled=False)
-    folds = read_folds(paths.folds, rows.ids)
-    trains = np.flatnonzero(training_rows(rows, folds, 0, stage.extra_rows, time_ordered(paths.folds_report)))
-    context = replace(context_of(competition, paths, 0, rows), predicts_held_out=True)
+    stage, (rows, test, folds) = todo.stages[name], read_tables(todo)
+    trains = np.flatnonzero(training_rows(rows, folds, 0, stage.extra_rows, time_ordered(todo.paths.folds_report)))
+    context = replace(context_of(todo, 0, rows), predicts_held_out=True)
     order, n_first = _order(rows, np.random.default_rng(0).permutation(trains), context.task.has_probabilities)
     share = (np.sum(folds == 0) + len(test)) / len(trains)
     by_epochs, has_trees = isinstance(stage, NeuralStage), isinstance(stage, TreesStage)
     one_epoch = stage.model_copy(update={"epochs": 1}) if by_epochs else stage
     few_trees = stage.model_copy(update={"max_trees": min(FEW_TREES, stage.max_trees)}) if has_trees else one_epoch
-    cached, spent, filled, found = dict[str, list[float]](), 0.0, 0.0, list[tuple[int, float, float]]()
+    seconds_of_key, spent, filled, found = dict[str, float](), 0.0, 0.0, list[tuple[int, float, float]]()
     fewest = min(max(FEWEST_OF_TREES if has_trees else FEWEST, n_first), len(trains))
     sizes = [min(fewest * 2**i, len(trains)) for i in range(ceil(log2(max(2, len(trains) / fewest))) + 1)]
 
@@ -87,8 +85,9 @@ def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
             if missing := cache.missing(keys):
                 before = time.monotonic()
                 cache.compute_shard(missing)
-                cached.setdefault(cache.folder.name, []).append((time.monotonic() - before) / len(missing))
-                filled += time.monotonic() - before
+                took = time.monotonic() - before
+                seconds_of_key[cache.folder.name] = took / len(missing)
+                filled += took
         try:
             found.append((n, *seconds_of(one_epoch if found else few_trees, n)))
         except UserError:  # a part may lack a class, or all labels of a target
@@ -102,9 +101,9 @@ def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
         if len(found) > (1 if has_trees else 2) and (n == len(trains) or is_long):
             break
     caches = {
-        cache.folder.name: cached[cache.folder.name][-1] * len(cache.missing(keys))
+        cache.folder.name: seconds_of_key[cache.folder.name] * len(cache.missing(keys))
         for cache, keys in shared_caches(stage, context, [rows, test])
-        if cache.folder.name in cached
+        if cache.folder.name in seconds_of_key
     }
     cost = _cost(found[-2:], len(trains), caches, by_epochs)
     if has_trees:

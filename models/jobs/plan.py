@@ -8,7 +8,6 @@ A key is `<settings>-<code>-<shared code>`: digests of the stage's settings with
 own file, and of the other code that its result comes from. What differs has another key, and overwrites nothing.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,7 +88,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """All jobs of a competition as its YAML and tables stand now, and what a worker has to know to do one."""
+    """All jobs of a competition as its YAML and tables stand now, and what a worker has to know to do one.
+
+    shard: which of how many machines on one folder has these jobs.
+    """
 
     jobs: list[Job]
     keys: dict[str, str]
@@ -98,17 +100,11 @@ class Plan:
     stages: dict[str, Any]
     competition: CompetitionConfig
     paths: Paths
+    shard: tuple[int, int] = (1, 1)
 
     def of(self, stage: str) -> list[Job]:
         """Jobs of one stage, by seed and fold, each seed's refit behind its folds."""
         return [job for job in self.jobs if job.stage == stage]
-
-    def done_by_seed(self, stage: str) -> dict[int, list[bool]]:
-        """Seed of a stage -> whether each of its jobs has predicted the test table."""
-        done: dict[int, list[bool]] = defaultdict(list)
-        for job in self.of(stage):
-            done[job.seed].append(job.has_predicted(self.test_key))
-        return done
 
     def select(self, stage: str | None = None, fold: int | None = None, shard: tuple[int, int] = (1, 1)) -> "Plan":
         """The part of a plan that --stage, --fold and --shard name.
@@ -121,7 +117,8 @@ class Plan:
         if fold is not None and not 0 <= fold < self.n_folds:
             raise ConfigError(f"--fold must be from 0 to {self.n_folds - 1}; found {fold}.")
         own = self.jobs[shard[0] - 1 :: shard[1]]
-        return replace(self, jobs=[job for job in own if stage in (None, job.stage) and fold in (None, job.fold)])
+        jobs = [job for job in own if stage in (None, job.stage) and fold in (None, job.fold)]
+        return replace(self, jobs=jobs, shard=shard)
 
 
 def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, reuse: bool = False) -> Plan:

@@ -1,18 +1,15 @@
 """What several jobs read of the same molecules and texts, computed on all cores, or GPUs, before any job starts."""
 
-from typing import Any
-
-from competition.config import CompetitionConfig
-from competition.paths import Paths
 from competition.tables import Rows
 from models.inputs.cache import Cache
+from models.jobs.plan import Plan
 from models.jobs.work import context_of
 from models.jobs.workers import Item
 from models.registry import shared_caches
 
 
 def cache_items(
-    competition: CompetitionConfig, stage: Any, paths: Paths, rows: list[Rows], planned: set[tuple[str, str]]
+    todo: Plan, name: str, rows: list[Rows], planned: set[tuple[str, str]]
 ) -> tuple[list[Item], frozenset[str]]:
     """Items that fill the caches of one stage, and their groups.
 
@@ -20,7 +17,7 @@ def cache_items(
         planned: cache and key of all that items of other stages compute; what these compute is added.
     """
     items, groups = list[Item](), set[str]()
-    for cache, keys in shared_caches(stage, context_of(competition, paths, 0), rows):
+    for cache, keys in shared_caches(todo.stages[name], context_of(todo, 0), rows):
         folder, group = cache.folder.name, f"the {cache.name} ({cache.folder.name[-6:]})"
         missing = {key for key in cache.missing(keys) if (folder, key) not in planned}
         planned.update((folder, key) for key in missing)

@@ -101,9 +101,9 @@ class RayWorkers(Workers):
         return ServiceError("the Ray cluster was lost during the run; finished jobs are kept. Run again.")
 
 
-def workers_of(executor: str, ray_address: str | None) -> Callable[[int | None], Workers]:
-    """What makes the workers of `--executor`, from their number."""
-    return Workers if executor == "local" else partial(RayWorkers, address=ray_address)
+def workers_of(executor: str, ray_address: str | None, n_workers: int | None) -> Callable[[], Workers]:
+    """What makes the workers of `--executor`."""
+    return partial(Workers, n_workers) if executor == "local" else partial(RayWorkers, n_workers, ray_address)
 
 
 def require_cluster(address: str | None) -> str | None:

@@ -23,15 +23,15 @@ from competition.metrics import METRICS
 from competition.paths import Paths
 from competition.tables import Rows, read_rows
 from competition.task import metric_of, task_of
+from competition.types import Integers
 from folds import make
-from folds.table import read_folds
 from models.config import TreesStage, load_stages
 from models.jobs.folder import read_predictions, verify
 from models.jobs.plan import ALL, REPORT, Job, Plan, plan, require_answer
 from models.jobs.prefill import cache_items
 from models.jobs.ray_workers import workers_of
 from models.jobs.resume import resume
-from models.jobs.work import run_job
+from models.jobs.work import read_tables, run_job
 from models.jobs.workers import Item, Workers
 from models.settings import NeuralStage
 from models.stage import read_notes
@@ -40,18 +40,8 @@ SEEN_AFTER = 90
 """Seconds after which even a slow network file system shows what another machine wrote."""
 
 
-def train(
-    todo: Plan,
-    n_workers: int | None,
-    make_workers: Callable[[int | None], Workers] = Workers,
-    shard: tuple[int, int] = (1, 1),
-) -> None:
-    """Train what is not finished and predict what has no prediction for this test table.
-
-    Args:
-        make_workers: makes the workers, from their number.
-        shard: which of how many machines on one folder this is.
-    """
+def train(todo: Plan, make_workers: Callable[[], Workers] = Workers) -> None:
+    """Train what is not finished and predict what has no prediction for this test table."""
     for name in todo.stages:
         if done := [job for job in todo.of(name) if job.finished]:
             for job in done:
@@ -61,34 +51,25 @@ def train(
     unfinished = [job for job in todo.jobs if not job.has_predicted(todo.test_key)]
     if not unfinished:
         return
-    rows = read_tables(todo)
-    with make_workers(n_workers) as workers:
-        of_stages = items_of(todo, unfinished, rows, workers, shard, Told(todo, rows[0]).of)
-        order = zip(*of_stages, strict=True)
-        left, _ = workers.run([item for kinds in order for items in kinds for item in items], "jobs")
-    if left and shard[1] > 1:
+    rows, test, folds = read_tables(todo)
+    with make_workers() as workers:
+        left = workers.run(items_of(todo, unfinished, [rows, test], workers, Told(todo, rows, folds).of), "jobs")
+    if left and todo.shard[1] > 1:
         print(f"{len(left)} jobs wait for jobs of other shards: train again when those are finished, or run full")
     elif left:
-        needs = {
-            need.stage for item in left for need in item.arguments[0].needs if not need.has_predicted(todo.test_key)
-        }
+        needs = [need for item in left for need in item.arguments[0].needs]
+        lacking = sorted({need.stage for need in needs if not need.has_predicted(todo.test_key)})
         raise DataError(
-            f"{len(left)} jobs need finished jobs of {', '.join(sorted(needs))}; run ./run.sh train with --stage for "
-            "these first, or without --stage and --fold."
+            f"{len(left)} jobs need finished jobs of {', '.join(lacking)}; run ./run.sh train with --stage for these "
+            "first, or without --stage and --fold."
         )
-
-
-def read_tables(todo: Plan) -> list[Rows]:
-    """The training and the test table."""
-    competition, paths = todo.competition, todo.paths
-    return [read_rows(paths.train, competition, labelled=True), read_rows(paths.test, competition, labelled=False)]
 
 
 class Told:
     """Says what each trained job gave, a line each."""
 
-    def __init__(self, todo: Plan, rows: Rows) -> None:
-        self.rows, self.folds, self.n_folds = rows, read_folds(todo.paths.folds, rows.ids), todo.n_folds
+    def __init__(self, todo: Plan, rows: Rows, folds: Integers) -> None:
+        self.rows, self.folds, self.n_folds = rows, folds, todo.n_folds
         self.metric, self.task, self.noted = metric_of(todo.competition), task_of(todo.competition), set[str]()
         if self.task.decides and self.task.has_probabilities:  # decisions are tuned by the blend, on all folds
             self.metric, self.task = METRICS["log_loss"], replace(self.task, decides=False)
@@ -113,7 +94,7 @@ class Told:
         self.noted.add(job.stage)
 
 
-def predict_jobs(todo: Plan, n_workers: int | None, make_workers: Callable[[int | None], Workers] = Workers) -> str:
+def predict_jobs(todo: Plan, make_workers: Callable[[], Workers] = Workers) -> str:
     """Predict a new test table with every finished job that has not predicted it yet; returns the key of the table.
 
     Reads weights and `todo.paths.test`, no training table.
@@ -129,9 +110,8 @@ def predict_jobs(todo: Plan, n_workers: int | None, make_workers: Callable[[int 
         )
     if waiting:
         rows = read_rows(todo.paths.test, todo.competition, labelled=False)
-        with make_workers(n_workers) as workers:
-            of_stages = items_of(todo, waiting, [rows], workers)
-            workers.run([item for kinds in of_stages for items in kinds for item in items], "predictions")
+        with make_workers() as workers:
+            workers.run(items_of(todo, waiting, [rows], workers), "predictions")
     return todo.test_key
 
 
@@ -145,24 +125,24 @@ def items_of(
     unfinished: list[Job],
     rows: list[Rows],
     workers: Workers,
-    shard: tuple[int, int] = (1, 1),
     say: Callable[[Job], None] = print,
     planned: set[tuple[str, str]] | None = None,
-) -> list[tuple[list[Item], list[Item]]]:
-    """For each stage, in their order: parts of caches to fill, and jobs, which `say` is called with when trained.
+) -> list[Item]:
+    """Parts of caches to fill, stage by stage, and behind them jobs, which `say` is called with when trained.
 
     Args:
         planned: cache and key of all that items handed out before compute; what these compute is added.
     """
-    planned, found = set() if planned is None else planned, []
-    told = replace(todo, jobs=[])  # a worker needs no other job than its own
+    planned, all_fills, jobs = set() if planned is None else planned, list[Item](), list[Item]()
+    told, (shard, n_shards) = replace(todo, jobs=[]), todo.shard  # a worker needs no other job than its own
     for name in dict.fromkeys(job.stage for job in unfinished):
         stage, own = todo.stages[name], [job for job in unfinished if job.stage == name]
         # The result of trees does not depend on the number of cores. A network asks for a GPU; a class of yours may.
         threads = max(1, workers.most_threads // len(own)) if isinstance(stage, TreesStage) else 1
-        fills, caches = cache_items(todo.competition, stage, todo.paths, rows, planned)
-        begin = len(fills) * (shard[0] - 1) // shard[1]  # each machine elsewhere; it skips what others have filled
-        jobs = [
+        fills, caches = cache_items(todo, name, rows, planned)
+        begin = len(fills) * (shard - 1) // n_shards  # each machine elsewhere; it skips what others have filled
+        all_fills += fills[begin:] + fills[:begin]
+        jobs += [
             Item(
                 run_job,
                 (job, told, threads),
@@ -175,8 +155,7 @@ def items_of(
             )
             for job in own
         ]
-        found.append((fills[begin:] + fills[:begin], jobs))
-    return found
+    return all_fills + jobs
 
 
 def main() -> None:
@@ -199,8 +178,7 @@ def main() -> None:
         todo = plan(competition, stages, paths, args.reuse).select(args.stage, args.fold, shard)
         if not args.reuse and not args.retrain:
             require_answer(todo)
-        make_workers = workers_of(args.executor, args.ray_address)
-        train(todo, args.workers, make_workers, shard)
+        train(todo, workers_of(args.executor, args.ray_address, args.workers))
 
 
 if __name__ == "__main__":

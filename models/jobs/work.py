@@ -3,17 +3,13 @@
 The code of this file is in the key of every job, since it hands stages their rows, labels and seeds.
 """
 
-import platform
 import time
 from dataclasses import replace
-from importlib import metadata
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from competition.config import CompetitionConfig
-from competition.paths import Paths
 from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
 from competition.task import Task, task_of
 from competition.types import Array, Integers
@@ -27,13 +23,11 @@ from models.training.machine import machine
 
 PIECE = 10_000
 """Test rows that are predicted at a time: features and batches of a hidden test of any length stay in memory."""
-PACKAGES = (
-    "torch", "transformers", "unimol_tools", "chemprop", "rdkit", "lightgbm", "catboost", "scikit-learn", "numpy",
-)  # fmt: skip
 
 
-def context_of(competition: CompetitionConfig, paths: Paths, seed: int, rows: Rows | None = None) -> Context:
+def context_of(plan: Plan, seed: int, rows: Rows | None = None) -> Context:
     """What a stage is told beside its own settings; `rows` name the features of the user's own, if there are any."""
+    competition = plan.competition
     features = [] if rows is None else [str(name) for name in rows.inputs if str(name).startswith(FEATURE)]
     return Context(
         competition.smiles,
@@ -42,11 +36,18 @@ def context_of(competition: CompetitionConfig, paths: Paths, seed: int, rows: Ro
         competition.categorical,
         task_of(competition),
         seed,
-        paths.cache,
+        plan.paths.cache,
         progress,
         competition.auxiliary_targets,
         id=competition.id,
     )
+
+
+def read_tables(plan: Plan) -> tuple[Rows, Rows, Integers]:
+    """The training table, the test table, and the fold of each training row."""
+    rows = read_rows(plan.paths.train, plan.competition, labelled=True)
+    test = read_rows(plan.paths.test, plan.competition, labelled=False)
+    return rows, test, read_folds(plan.paths.folds, rows.ids)
 
 
 def run_job(job: Job, plan: Plan, threads: int = 1) -> None:
@@ -64,18 +65,15 @@ def run_job(job: Job, plan: Plan, threads: int = 1) -> None:
     except Exception:
         (folder / ".probe").write_bytes(bytes(2**16))  # says that a disk is full; libraries have words of their own
         raise
-    versions = {name: metadata.version(name) for name in PACKAGES}
-    report = {"seconds": seconds, "machine": machine(), "python": platform.python_version(), "packages": versions}
-    write_report(folder, {**report, "stage": plan.stages[job.stage].model_dump(mode="json")})
+    settings = plan.stages[job.stage].model_dump(mode="json")
+    write_report(folder, {"seconds": seconds, "machine": machine(), "stage": settings})
     folder.rename(job.folder)
 
 
 def _fit_and_predict(job: Job, plan: Plan, threads: int) -> float:
     """Write all that the folder of a job holds but its report; returns the seconds that training took."""
-    competition, paths, stage = plan.competition, plan.paths, plan.stages[job.stage]
-    rows, test = read_rows(paths.train, competition, labelled=True), read_rows(paths.test, competition, labelled=False)
-    folds = read_folds(paths.folds, rows.ids)
-    trains = training_rows(rows, folds, job.fold, stage.extra_rows, time_ordered(paths.folds_report))
+    stage, (rows, test, folds) = plan.stages[job.stage], read_tables(plan)
+    trains = training_rows(rows, folds, job.fold, stage.extra_rows, time_ordered(plan.paths.folds_report))
     train, division = rows.take(trains), folds[trains]
     held_out = rows.take(folds == job.fold)
     started = time.monotonic()
@@ -84,7 +82,7 @@ def _fit_and_predict(job: Job, plan: Plan, threads: int) -> float:
 
         started -= sum(map(seconds_in, checkpoints))
     context = replace(
-        context_of(competition, paths, job_seed(competition, job.seed, job.fold), rows),
+        context_of(plan, job_seed(plan.competition, job.seed, job.fold), rows),
         threads=threads,
         predicts_held_out=True,
         division=division,
@@ -101,8 +99,6 @@ def _fit_and_predict(job: Job, plan: Plan, threads: int) -> float:
     if job.fold != ALL:
         valid = held_out.without_labels()
         write_predictions(job.oof_file, valid.ids, outputs, fitted.predict(valid, job.folder))
-        if (spread := getattr(fitted, "spread", None)) is not None:
-            write_predictions(job.folder / "oof_spread.parquet", valid.ids, outputs, spread)
     seconds = time.monotonic() - started
     predict_test(job, plan, test)
     for checkpoint in job.folder.glob(CHECKPOINTS):
@@ -112,18 +108,11 @@ def _fit_and_predict(job: Job, plan: Plan, threads: int) -> float:
 
 def predict_test(job: Job, plan: Plan, test: Rows) -> None:
     """Predict test rows with the weights of a job, PIECE rows at a time."""
-    seed = job_seed(plan.competition, job.seed, job.fold)
-    context = context_of(plan.competition, plan.paths, seed, test)
+    context = context_of(plan, job_seed(plan.competition, job.seed, job.fold), test)
     fitted = build_stage(plan.stages[job.stage], context)
-    parts, spreads = [], list[Array]()
-    for start in range(0, len(test), PIECE):
-        parts.append(fitted.predict(test.take(np.arange(start, min(start + PIECE, len(test)))), job.folder))
-        if (spread := getattr(fitted, "spread", None)) is not None:  # of a neural stage with mc_dropout
-            spreads.append(spread)
-    if spreads:
-        path = job.test_file(f"{plan.test_key}_spread")
-        write_predictions(path, test.ids, context.task.outputs, np.concatenate(spreads))
-    write_predictions(job.test_file(plan.test_key), test.ids, context.task.outputs, np.concatenate(parts))
+    parts = [test.take(np.arange(start, min(start + PIECE, len(test)))) for start in range(0, len(test), PIECE)]
+    y_pred = np.concatenate([fitted.predict(part, job.folder) for part in parts])
+    write_predictions(job.test_file(plan.test_key), test.ids, context.task.outputs, y_pred)
 
 
 def training_rows(rows: Rows, folds: Integers, fold: int, extra_rows: str, earlier_alone: bool) -> NDArray[np.bool_]:

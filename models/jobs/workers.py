@@ -133,11 +133,11 @@ class Workers:
         """Whether an item takes a GPU, since it asks for one and there are some."""
         return item.gpu and self.capacity()[1] > 0
 
-    def run(self, items: list[Item], noun: str, more: Callable[[], list[Item]] = list) -> tuple[list[Item], list[Item]]:
+    def run(self, items: list[Item], noun: str, more: Callable[[], list[Item]] = list) -> list[Item]:
         """Run items as workers become free, with a bar of the time left on a terminal; `noun` says what they are.
 
         `more` is asked for further items when a core has nothing to do, until it gives none. Gives the items that could
-        not start, and those that were ended at the deadline; raises what the first raises.
+        not start; raises what the first raises.
         """
         waiting, futures, index = list(items), dict[Future[float], Item](), dict[Item, int]()
         self.running.clear()
@@ -149,7 +149,7 @@ class Workers:
                     futures[self.start(item, index[item])] = item
                     self.running[item] = time.monotonic()
                 if not futures:
-                    return waiting, []
+                    return waiting
                 for future in wait(futures, min(left, POLL), FIRST_COMPLETED).done:
                     item = futures.pop(future)
                     del self.running[item]
@@ -164,7 +164,7 @@ class Workers:
                 bar.n = len(index) - len(futures) + sum(self.shares[index[i]] for i in self.running)
                 bar.refresh()
         self.end()
-        return waiting, list(futures.values())
+        return waiting
 
     def _next(self, waiting: list[Item], more: Callable[[], list[Item]]) -> Item | None:
         """The first item that a free worker can take; where a core would stand idle, `more` adds to what waits."""

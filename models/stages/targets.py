@@ -27,7 +27,6 @@ class Transformed:
 
     def __init__(self, stage: Any, kind: str) -> None:
         self.stage, self.kind = stage, kind
-        self.spread: Array | None = None
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Fit the transform, then the stage on transformed labels."""
@@ -49,10 +48,7 @@ class Transformed:
     def predict(self, rows: Rows, folder: Path) -> Array:
         """Predictions (n_rows, n_outputs) in the targets' own units."""
         back = skops.io.load(folder / FILE).inverse_transform
-        y_pred, spread = self.stage.predict(rows, folder), getattr(self.stage, "spread", None)
-        if spread is not None:
-            self.spread = np.abs(back(y_pred + spread) - back(y_pred - spread)) / 2
-        return np.asarray(back(y_pred), dtype=np.float64)
+        return np.asarray(back(self.stage.predict(rows, folder)), dtype=np.float64)
 
 
 class Cumulative:
@@ -64,7 +60,6 @@ class Cumulative:
 
     def __init__(self, stage: Any, n_grades: int) -> None:
         self.stage, self.n_grades = stage, n_grades
-        self.spread: Array | None = None
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Fit the stage on labels (n_rows, n_grades)."""
@@ -72,9 +67,7 @@ class Cumulative:
 
     def predict(self, rows: Rows, folder: Path) -> Array:
         """The mean grade of each row, (n_rows, 1)."""
-        y_pred, spread = self.stage.predict(rows, folder), getattr(self.stage, "spread", None)
-        self.spread = None if spread is None else spread.sum(axis=1, keepdims=True)  # as if all moved together
-        return np.asarray(y_pred.sum(axis=1, keepdims=True))
+        return np.asarray(self.stage.predict(rows, folder).sum(axis=1, keepdims=True))
 
     def exceeded(self, rows: Rows) -> Rows:
         """Rows as the stage sees them; a pseudo-label between two grades counts as the nearer one."""

@@ -17,10 +17,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss, l1
 from torch.nn.functional import cross_entropy as torch_cross_entropy
 
 from competition.errors import ConfigError
-from competition.types import Array, ProblemType
+from competition.types import ProblemType
 from competition.user_code import load_user_code, users
 from models.settings import LOSS_OF_CLASSES
-from models.training.labels import target_scale
 
 Errors = Callable[..., Tensor]
 
@@ -42,39 +41,7 @@ class Labels:
         return Labels(self.y[positions].to(device), self.weights[positions].to(device))
 
 
-def target_weights(loss: str | None, y: Array) -> Array:
-    """Weight of each target in the loss of its standardised values, (n_targets,) with mean 1.
-
-    weighted_mae: 1 / (range * sqrt(labels)) in the target's own units, so that the loss is proportional to the
-    metric of NeurIPS Open Polymer Prediction 2025; all others 1.
-    """
-    if loss != "weighted_mae":
-        return np.ones(y.shape[1])
-    width = np.nanmax(y, axis=0) - np.nanmin(y, axis=0)
-    weights = target_scale(y)[1] / np.where(width > 0, width, 1.0) / np.sqrt((~np.isnan(y)).sum(axis=0))
-    return np.asarray(weights / weights.mean())
-
-
-def split_gaussian(outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and log variances (n_rows, n_targets) each, the latter within +-7: no outlier makes them infinite."""
-    y_pred, raw = outputs.chunk(2, dim=1)
-    return y_pred, 7 * torch.tanh(raw / 7)
-
-
-def gaussian(outputs: Tensor, y: Tensor) -> Tensor:
-    """Negative log likelihood of a normal distribution, without its constant. Source: Nix and Weigend, 1994."""
-    y_pred, log_variance = split_gaussian(outputs)
-    return 0.5 * (log_variance + (y_pred - y).square() * (-log_variance).exp())
-
-
-def gaussian_penalty(one: Tensor, other: Tensor) -> Tensor:
-    """Mean of KL(p, q) and KL(q, p) of two normal distributions, in which the logarithms of their deviations cancel."""
-    (m1, v1), (m2, v2) = split_gaussian(one), split_gaussian(other)
-    gap = (m1 - m2).square()
-    return 0.25 * ((gap + v1.exp()) * (-v2).exp() + (gap + v2.exp()) * (-v1).exp() - 2)
-
-
-squared, absolute = partial(mse_loss, reduction="none"), partial(l1_loss, reduction="none")
+squared = partial(mse_loss, reduction="none")
 
 
 def bce(outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -109,15 +76,10 @@ class Loss:
     """A loss of the setting `loss`.
 
     errors: outputs and labels y to the error of each label, (n_rows, n_targets).
-    penalty: of R-Drop on numbers, outputs of two passes to how far they are apart for each label, (n_rows, n_targets).
-    outputs_per_target: columns of the outputs, which come as (n_rows, outputs_per_target * n_targets); of several
-        classes one column each.
     link: logits of classes to probabilities, of the same shape; None: outputs are standardised numbers.
     """
 
     errors: Errors
-    penalty: Errors = squared
-    outputs_per_target: int = 1
     link: Callable[..., Tensor] | None = None
 
     def mean_error(self, outputs: Tensor, labels: Labels) -> Tensor:
@@ -131,8 +93,8 @@ class Loss:
         return (labels.weights * errors).sum() / (labels.weights > 0).sum().clamp(min=1)
 
     def mean_penalty(self, one: Tensor, other: Tensor, labels: Labels) -> Tensor:
-        """How far two passes with other dropout masks are apart: of numbers as the mean over the labels there are; of
-        classes half of KL(p, q) + KL(q, p), summed over targets, as the mean over all rows, labelled or not.
+        """How far two passes with other dropout masks are apart: of numbers the mean square over the labels there are;
+        of classes half of KL(p, q) + KL(q, p), summed over targets, as the mean over all rows, labelled or not.
 
         Source: Liang et al., R-Drop, NeurIPS 2021. On a regression's single output their softmax KL would be 0.
         """
@@ -141,15 +103,13 @@ class Loss:
             apart = (self.link(one) - self.link(other)) * (one - other)
             return apart.sum(dim=1).mean() / 2 * labels.by_rows
         known = labels.weights > 0
-        return (self.penalty(one, other) * known).sum() / known.sum().clamp(min=1)
+        return (squared(one, other) * known).sum() / known.sum().clamp(min=1)
 
 
 LOSSES = {
     "mse": Loss(squared),
-    "mae": Loss(absolute),
-    "weighted_mae": Loss(absolute),  # the weights are in the labels: see `target_weights`
+    "mae": Loss(partial(l1_loss, reduction="none")),
     "huber": Loss(partial(huber_loss, reduction="none")),
-    "gaussian": Loss(gaussian, gaussian_penalty, outputs_per_target=2),
     "bce": Loss(bce, link=sigmoid),
     "cross_entropy": Loss(cross_entropy, link=softmax),
 }

@@ -94,8 +94,7 @@ def mask_and_ordinary(tokenizer: Tokenizer) -> tuple[int, Ids]:
     """The id of the mask, and those of all tokens that are not special; a ConfigError if there is no mask."""
     if tokenizer.mask_token_id is None:
         raise ConfigError("pretrain_epochs needs a tokenizer with a token for a mask; set it to 0, or other weights.")
-    special = [i for i, token in tokenizer.added_tokens_decoder.items() if token.special]
-    return tokenizer.mask_token_id, np.setdiff1d(np.arange(len(tokenizer)), special)
+    return tokenizer.mask_token_id, np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
 
 
 def masked(ids: Ids, mask_id: int, ordinary: Ids, generator: np.random.Generator) -> tuple[Ids, Ids]:

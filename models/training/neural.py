@@ -4,6 +4,7 @@ A kind of stage gives four things: `start` and `restore` make its backbone, `enc
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,10 @@ from models.training.heads import Network, build_head
 from models.training.labels import balanced_weights, labelled_rows, require_auxiliary
 from models.training.losses import loss_of
 
-AGAIN = "checkpoint_again"
-"""How the checkpoints of a second try begin."""
-
 
 class Neural:
     """A neural stage; see `models.stage.FittedStage` for the contract.
 
-    spread: standard deviation over the passes of `mc_dropout` of the last predictions, (n_rows, n_outputs), in the
-        targets' own units, or of probabilities.
     loss: what the outputs of the network are, whatever the errors of a user's function.
     n_molecules: molecule columns that the backbone reads one by one.
     """
@@ -41,11 +37,8 @@ class Neural:
         self.config = config
         self.context = context
         self.auxiliary = context.auxiliary if config.auxiliary_weight > 0 else []
-        self.spread: Array | None = None
         self.loss = loss_of(config.loss, context.task.problem_type)
         self.n_molecules = 1
-        self.has_learned = True
-        self.checkpoint = "checkpoint"
 
     # A kind of stage has these four.
 
@@ -80,38 +73,34 @@ class Neural:
         first = None
         if self.config.extra_rows == "pretrain" and train.extra is not None and train.extra.any():
             first, train = train.take(train.extra), train.take(~train.extra)
-        asked, again = self.config, any(folder.glob(f"{AGAIN}*"))  # of a run that was killed
-        while not again and not self._fits(train, valid, first, folder):
-            pass
-        if again or not self.has_learned:
-            self.checkpoint = AGAIN
-            self.context = replace(self.context, seed=derive_seed(self.context.seed, AGAIN))
-            while not self._fits(train, valid, first, folder):
-                pass
+        asked, trained = self.config, functools.partial(self._train, train, valid, first, folder)
+        if not self._in_memory(trained):
+            self.context = replace(self.context, seed=derive_seed(self.context.seed, "checkpoint_again"))
+            end = "." if self._in_memory(trained) else ", no better either."
             said = "no better than the mean of the training labels with its first seed; trained once more with another"
-            write_notes(folder, [*read_notes(folder), said + ("." if self.has_learned else ", no better either.")])
+            write_notes(folder, [*read_notes(folder), said + end])
         if self.config is not asked:
             size, n = self.config.batch_size, self.config.accumulate
             note = f"the memory is too small for batches of {asked.batch_size}: a step has {n} of {size}."
             write_notes(folder, [*read_notes(folder), note])
 
-    def _fits(self, train: Rows, valid: Rows | None, first: Rows | None, folder: Path) -> bool:
-        """Fit, or where memory runs out make the batches smaller, for another try."""
-        try:
-            network, sample = self.ready(train, folder)
-            others = (None if rows is None else self._sample(rows, folder) for rows in (valid, first))
-            self.has_learned = self.trainer_of(network, folder).fit(sample, *others)
-        except RuntimeError as error:
-            self.config = trainer.smaller(self.config, error)
-            return False
-        return True
+    def _train(self, train: Rows, valid: Rows | None, first: Rows | None, folder: Path) -> bool:
+        network, sample = self.ready(train, folder)
+        others = (None if rows is None else self._sample(rows, folder) for rows in (valid, first))
+        return self.trainer_of(network, folder).fit(sample, *others)
+
+    def _in_memory(self, function: Callable[[], Any]) -> Any:
+        """What a function gives, with smaller batches where memory runs out."""
+        while True:
+            try:
+                return function()
+            except RuntimeError as error:
+                self.config = trainer.smaller(self.config, error)
 
     def trainer_of(self, network: Network, folder: Path) -> trainer.Trainer:
         """What trains a network of this stage."""
         told = self.context
-        return trainer.Trainer(
-            network, self.config, told.seed, folder, told.progress, told.task.problem_type, self.checkpoint
-        )
+        return trainer.Trainer(network, self.config, told.seed, folder, told.progress, told.task.problem_type)
 
     def ready(self, train: Rows, folder: Path) -> tuple[Network, Sample]:
         """The network with the weights to start from, and the rows as it reads them."""
@@ -125,17 +114,11 @@ class Neural:
         """Predictions (n_rows, n_outputs)."""
         encoded, n_outputs = self._encoded(rows, folder, seed=0), len(self.context.task.outputs)
         network, n_forms = self._network(self.restore(folder), encoded(0)), self.n_augmentations[1]
-        while True:
-            try:
-                y_pred, self.spread = trainer.predict(
-                    network, encoded, n_forms, self.config, folder, n_outputs, self.loss.link
-                )
-                return y_pred
-            except RuntimeError as error:
-                self.config = trainer.smaller(self.config, error)
+        link = self.loss.link
+        return self._in_memory(lambda: trainer.predict(network, encoded, n_forms, self.config, folder, n_outputs, link))
 
     def _network(self, backbone: Any, batches: Batches) -> Network:
-        n_outputs = len([*self.context.task.outputs, *self.auxiliary]) * self.loss.outputs_per_target
+        n_outputs = len([*self.context.task.outputs, *self.auxiliary])
         width, n_columns = backbone.width, 0 if batches.columns is None else batches.columns.shape[1]
         n_features = width * self.n_molecules + n_columns
         head = build_head(self.config, width, n_outputs)

@@ -29,7 +29,7 @@ from models.training.checkpoint import Checkpoint
 from models.training.dropout import audit, rates, set_rates
 from models.training.heads import Network
 from models.training.labels import target_scale
-from models.training.losses import Labels, load_loss, target_weights
+from models.training.losses import Labels, load_loss
 from models.training.machine import cpu_has_bf16, require_precision
 from models.training.optimizer import make_optimizer, moving_average, recompute_layers
 from models.training.schedules import with_warmup
@@ -52,7 +52,6 @@ class Trainer:
     network: with the random or pretrained weights to start from; left with the trained ones.
     folder: of the weights, the report, and the checkpoints on the way.
     problem_type: what is learned, never ordinal.
-    checkpoint: how the names of the files on the way begin.
     """
 
     network: Network
@@ -61,7 +60,6 @@ class Trainer:
     folder: Path
     progress: Progress
     problem_type: ProblemType = "regression"
-    checkpoint: str = "checkpoint"
 
     def __post_init__(self) -> None:
         self.loss = load_loss(self.settings.loss, self.problem_type, self.settings.label_smoothing)
@@ -88,9 +86,8 @@ class Trainer:
         if valid is not None:
             held_out = valid.encoded(0), self.labels_of(valid)
             watched[HELD_OUT] = (*held_out, False)
-            if monitors:  # as many training rows, evenly spread, so that watching costs little
-                rows = np.unique(np.linspace(0, len(train.y) - 1, len(valid.y)).astype(np.intp))
-                some = train.encoded(0).take(rows), labels.take(rows, "cpu")
+            if monitors:  # as many training rows, so that watching costs little
+                some = evenly(train, labels, len(valid.y))
                 watched["held_out_training_mode"] = (*held_out, True)
                 watched |= {"train_evaluation_mode": (*some, False), "train_training_mode": (*some, True)}
         history, state = self.train_epochs(train.encoded, labels, "", watched)
@@ -108,16 +105,13 @@ class Trainer:
 
     def has_learned(self, train: Sample, labels: Labels) -> bool:
         """Whether the loss of some training rows is below that of the mean of all."""
-        rows = np.unique(np.linspace(0, len(train.y) - 1, 256).astype(np.intp))
-        some = labels.take(rows, "cpu")
-        outputs = forward(self.network, train.encoded(0).take(rows), self.settings.batch_size, self.accelerator, False)
-        of_mean = self.loss.mean_error(torch.zeros_like(outputs), some)
-        return bool(self.loss.mean_error(outputs, some) < of_mean)
+        batches, some = evenly(train, labels, 256)
+        outputs = forward(self.network, batches, self.settings.batch_size, self.accelerator)
+        return bool(self.loss.mean_error(outputs, some) < self.loss.mean_error(torch.zeros_like(outputs), some))
 
     def prepare(self, train: Sample) -> Labels:
         """Give the network the rates and layers of the settings, and audit its dropout; returns the labels."""
         self.mean, self.scale = target_scale(train.y, self.loss.link is not None)
-        self.importance = target_weights(self.settings.loss, train.y)
         backbone = self.network.backbone
         set_rates(backbone, self.settings.backbone_dropout)
         if self.settings.checkpoint_layers:
@@ -128,10 +122,8 @@ class Trainer:
         return self.labels_of(train)
 
     def labels_of(self, sample: Sample) -> Labels:
-        """Labels in standard deviations of the training rows, or numbers of classes, and their weights times the
-        importance of each target.
-        """
-        weights = sample.weights * self.importance * ~np.isnan(sample.y)
+        """Labels in standard deviations of the training rows, or numbers of classes, and their weights."""
+        weights = sample.weights * ~np.isnan(sample.y)
         scaled = np.nan_to_num((sample.y - self.mean) / self.scale)
         return Labels(torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32))
 
@@ -152,7 +144,8 @@ class Trainer:
         average = AveragedModel(network, avg_fn=moved) if settings.average == "ema" else None
         kept = average.module if average else network
         parts = {"network": network, "optimizer": optimizer, "schedule": schedule, "average": average}
-        checkpoint = Checkpoint(self.folder / f"{self.checkpoint}{part}.pt", {**parts, "scaler": accelerator.scaler})
+        parts["scaler"] = accelerator.scaler
+        checkpoint = Checkpoint(self.folder / f"checkpoint{part}_{self.seed}.pt", parts)
         history, best = checkpoint.load() or (list[dict[str, float]](), None)
         for epoch in range(len(history), settings.epochs):
             network.train()
@@ -221,6 +214,12 @@ class Trainer:
         return found
 
 
+def evenly(sample: Sample, labels: Labels, n: int) -> tuple[Batches, Labels]:
+    """At most n rows of a sample and of its labels, evenly spread."""
+    rows = np.unique(np.linspace(0, len(sample.y) - 1, n).astype(np.intp))
+    return sample.encoded(0).take(rows), labels.take(rows, "cpu")
+
+
 def steps_per_epoch(batches: Batches, settings: NeuralStage) -> int:
     """Steps of the optimizer in one epoch, the same number on any device and in any epoch."""
     return len(batches.step_plan(settings, 0, 0, "cpu"))
@@ -229,10 +228,10 @@ def steps_per_epoch(batches: Batches, settings: NeuralStage) -> int:
 def predict(
     network: Network, encoded: Encoded, n_augmentations: int, settings: NeuralStage, folder: Path, n_outputs: int,
     link: Callable[..., Tensor] | None = None,
-) -> tuple[Array, Array | None]:  # fmt: skip
+) -> Array:  # fmt: skip
     """Predictions (n_rows, n_outputs) in the targets' own units, or probabilities of classes, with the weights in
-    `folder`, as the mean over augmentations, and with `mc_dropout` their standard deviation over its passes. A class
-    that no training row had has the probability 0.
+    `folder`, as the mean over augmentations and the passes of `mc_dropout`. A class that no training row had has the
+    probability 0.
 
     Source of mc_dropout: Gal and Ghahramani, Dropout as a Bayesian Approximation, ICML 2016.
     """
@@ -251,7 +250,7 @@ def predict(
     ]
     outputs = torch.stack(passes).double()
     y_pred = (outputs if link is None else link(outputs, training["classes"]))[..., :n_outputs].numpy()
-    return y_pred.mean(axis=0) * scale + mean, y_pred.std(axis=0) * scale if settings.mc_dropout else None
+    return y_pred.mean(axis=0) * scale + mean
 
 
 def forward(

@@ -1,9 +1,7 @@
 """Heads and pooling against numbers computed by hand."""
 
-from functools import partial
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +9,6 @@ from torch import Tensor, nn
 from models.inputs.encoders import pooled
 from models.settings import NeuralStage
 from models.training.heads import Head, build_head
-from models.training.losses import LOSSES, Labels
 
 
 class Mask(nn.Module):
@@ -37,17 +34,6 @@ def test_multi_sample_averages_the_losses_and_not_the_outputs() -> None:
     # d/dw of (w1)^2, (2 w2)^2 and (w1 + 2 w2)^2, divided by 3.
     assert head.linear.weight.grad is not None
     assert head.linear.weight.grad[0].tolist() == pytest.approx([(2 + 6) / 3, (8 + 12) / 3])
-
-
-def test_multi_sample_averages_cross_entropies_and_not_logits() -> None:
-    head = Head(2, 3, [0.5] * 2)
-    head.dropouts = nn.ModuleList(Mask(mask) for mask in ([1, 0], [0, 1]))
-    weight = np.array([[1.0, -1.0], [0.0, 2.0], [-2.0, 0.0]])
-    head.linear.load_state_dict({"weight": torch.tensor(weight), "bias": torch.zeros(3)})
-    labels = Labels(torch.tensor([[2.0]]), torch.ones(1, 1))
-    loss = head.loss(torch.tensor([[1.0, 2.0]]), partial(LOSSES["cross_entropy"].mean_error, labels=labels))
-    logits = np.array([weight @ [1, 0], weight @ [0, 2]])
-    assert loss.item() == pytest.approx((np.log(np.exp(logits).sum(axis=1)) - logits[:, 2]).mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Losses, weights of targets and R-Drop's penalty against numbers computed by hand; losses of the user's."""
+"""Losses, weights of classes and R-Drop's penalty against numbers computed by hand; losses of the user's."""
 
 import math
 from pathlib import Path
@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn.utils.class_weight import compute_sample_weight
-from torch import Tensor
 
 from competition.errors import ConfigError
 from models.settings import LossName
-from models.training.labels import balanced_weights, target_scale
-from models.training.losses import LOSSES, Labels, load_loss, target_weights
+from models.training.labels import balanced_weights
+from models.training.losses import LOSSES, Labels, load_loss
 
 NAN = float("nan")
 
@@ -22,10 +21,6 @@ def labels(y: list[list[float]], weights: list[list[float]] | None = None) -> La
     truth = torch.tensor(y)
     known = ~torch.isnan(truth)
     return Labels(torch.nan_to_num(truth), known.float() if weights is None else torch.tensor(weights) * known)
-
-
-def gaussian(mean: float, variance: float) -> Tensor:
-    return torch.tensor([[mean, 7 * math.atanh(math.log(variance) / 7)]])
 
 
 @pytest.mark.parametrize(
@@ -45,13 +40,11 @@ def test_errors_are_averaged_over_the_labels_there_are(y: list[list[float]], los
 
 def test_each_loss_of_the_settings_is_what_its_name_says() -> None:
     # Errors 0.5 and -3: squares .25 and 9; Huber .125 and 3 - .5.
-    expected = {"mse": 4.625, "mae": 1.75, "huber": (0.125 + 2.5) / 2, "weighted_mae": 1.75}
-    assert {*expected, "gaussian", "bce", "cross_entropy"} == set(LOSSES) == set(get_args(LossName))
+    expected = {"mse": 4.625, "mae": 1.75, "huber": (0.125 + 2.5) / 2}
+    assert {*expected, "bce", "cross_entropy"} == set(LOSSES) == set(get_args(LossName))
     for name, loss in expected.items():
         found = load_loss(name).mean_error(torch.tensor([[0.5], [-3.0]]), labels([[0.0], [0.0]]))
         assert found.item() == pytest.approx(loss)
-    likelihood = LOSSES["gaussian"].mean_error(gaussian(1.0, 0.25), labels([[2.0]]))
-    assert likelihood.item() == pytest.approx(0.5 * (math.log(0.25) + 1 / 0.25), rel=1e-5)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -81,15 +74,6 @@ def test_weights_multiply_errors_and_do_not_cancel_out() -> None:
     assert loss.mean_error(y_pred[1:], labels([[0.0]], [[0.1]])).item() == pytest.approx(0.4)
 
 
-def test_weighted_mae_weighs_targets_by_range_and_root_of_labels_in_their_own_units() -> None:
-    y = np.array([[0.0, 0.0], [10.0, 100.0], [NAN, 50.0], [NAN, 50.0]])
-    weights = target_weights("weighted_mae", y)
-    own = weights / target_scale(y)[1]
-    # In own units the weight is proportional to 1 / (range * sqrt(n)): 1 / (10 * sqrt 2) and 1 / (100 * 2).
-    assert own[0] / own[1] == pytest.approx(200 / (10 * math.sqrt(2)))
-    assert weights.mean() == pytest.approx(1)
-
-
 def test_balanced_weights_are_scikit_learns_for_each_target_and_give_its_classes_the_same_total() -> None:
     y = np.array([[0.0, 1.0], [0.0, NAN], [1.0, 0.0], [2.0, 1.0], [2.0, 1.0]])
     found, known = balanced_weights(y), [0, 2, 3, 4]
@@ -105,14 +89,6 @@ def test_the_r_drop_penalty_of_numbers_is_their_mean_squared_difference(weights:
     one, other = torch.tensor([[1.0], [2.0]]), torch.tensor([[1.5], [0.0]])
     known = Labels(torch.zeros(2, 1), torch.tensor(weights))
     assert LOSSES["mse"].mean_penalty(one, other, known).item() == pytest.approx(expected)  # only where labels are
-
-
-def test_the_r_drop_penalty_of_distributions_is_the_symmetric_kl() -> None:
-    def kl(m: float, v: float, other_m: float, other_v: float) -> float:
-        return 0.5 * (math.log(other_v / v) + (v + (m - other_m) ** 2) / other_v - 1)
-
-    found = LOSSES["gaussian"].mean_penalty(gaussian(1.0, 0.5), gaussian(2.0, 2.0), labels([[0.0]]))
-    assert found.item() == pytest.approx((kl(1, 0.5, 2, 2) + kl(2, 2, 1, 0.5)) / 2, rel=1e-4)
 
 
 def kl(p: Any, q: Any) -> Any:
@@ -140,12 +116,12 @@ def test_a_class_that_training_lacks_has_the_probability_0_and_one_alone_the_pro
     assert found[0].tolist() == [pytest.approx(1 / (1 + math.exp(-5))), 0, 1]
 
 
-def test_a_loss_of_the_users_sees_logits_and_numbers_of_classes_and_keeps_link_and_penalty(tmp_path: Path) -> None:
+def test_a_loss_of_the_users_sees_logits_and_numbers_of_classes_and_keeps_their_link(tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text("def wrong(outputs, y):\n    return 1 - outputs.softmax(1).gather(1, y.long())\n")
     loss = load_loss(f"{mine}:wrong", "multiclass")
     assert loss.mean_error(torch.zeros(2, 4), labels([[3.0], [0.0]])).item() == pytest.approx(0.75)
-    assert (loss.link, loss.penalty) == (LOSSES["cross_entropy"].link, LOSSES["cross_entropy"].penalty)
+    assert loss.link is LOSSES["cross_entropy"].link
     one = labels([[0.0], [1.0]])  # and it gives the error of each label
     mine.write_text(
         "cubed = lambda a, b: (a - b).abs() ** 3\nmean = lambda a, b: cubed(a, b).mean()\nbad = lambda a, b: c\n"

@@ -76,7 +76,7 @@ def test_an_interrupted_pre_training_goes_on_to_the_same_weights(monkeypatch: An
 
     def save_once(self: Checkpoint, beside: Any) -> None:
         save(self, beside)
-        assert self.path.name == "checkpoint_mlm.pt"
+        assert self.path.name.startswith("checkpoint_mlm")
         raise KeyboardInterrupt
 
     save = Checkpoint.save

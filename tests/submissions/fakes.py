@@ -1,6 +1,7 @@
 """A competition whose jobs are made up: predictions are labels and noise, so every weight has a known meaning."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from models.config import load_stages
 from models.jobs.folder import write_predictions, write_report
 from models.jobs.plan import Plan, plan
 from models.jobs.train import train
+from models.jobs.workers import Workers
 from submissions.blend.__main__ import blend
 from submissions.run import Run, open_run
 from submissions.stack import stack
@@ -159,7 +161,7 @@ def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] =
 
 def train_all(path: Path, n_workers: int = 1) -> None:
     """Prepared tables, folds and jobs that were really trained."""
-    train(planned(path), n_workers)
+    train(planned(path), partial(Workers, n_workers))
 
 
 def run_steps(path: Path) -> Run:

@@ -60,9 +60,9 @@ class Listing(HereWorkers):
 
     items: list[Item] = []
 
-    def run(self, items: list[Item], noun: str, more: Callable[[], list[Item]] = list) -> tuple[list[Item], list[Item]]:
+    def run(self, items: list[Item], noun: str, more: Callable[[], list[Item]] = list) -> list[Item]:
         self.items = items
-        return [], []
+        return []
 
     def given(self, function: Any) -> list[Item]:
         """Items of one function."""

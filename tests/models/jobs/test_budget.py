@@ -1,6 +1,5 @@
 """What is trained in a given time: what jobs cost, which stages and epochs fit, and what is done when it turns out."""
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.tables import Rows, read_rows
+from competition.errors import DataError
+from competition.files import read_json, read_table
+from competition.tables import Rows
 from models.config import CustomStage, LightgbmStage
 from models.jobs import budget, measure
 from models.jobs.budget import SLOWER, Planner, Within, with_all_seeds
@@ -63,14 +64,10 @@ def test_a_cache_that_two_stages_read_is_filled_once_by_all_cores_and_not_again(
     ("seconds", "expected"),
     [
         (2, {}),
-        (5, {"trees": (None, 1)}),
-        (12, {"trees": (None, 1), "first": (3, 1)}),
         (16, {"trees": (None, 1), "first": (4, 1)}),
-        (24, {"trees": (None, 1), "first": (7, 1)}),
         (33, {"trees": (None, 1), "first": (7, 1), "second": (3, 1)}),  # one network after the other, up to 70 %
         (48, {"trees": (None, 1), "first": (8, 1), "second": (7, 1)}),
         (54, {"trees": (None, 1), "first": (10, 1), "second": (7, 1)}),
-        (63, {"trees": (None, 1), "first": (10, 1), "second": (10, 1)}),
         (66, {"trees": (None, 2), "first": (10, 1), "second": (10, 1)}),  # seeds come last
         (96, {"trees": (None, 2), "first": (10, 2), "second": (10, 1)}),
     ],
@@ -92,9 +89,7 @@ def test_what_jobs_took_says_how_long_those_of_their_stage_and_of_others_will() 
     assert slow.of_job("b", TREES) == pytest.approx(20 * 28 / 12)
     slow.took = {"a": [(1.0, 10.0)] * 9}
     assert slow.of_job("a", TREES) == pytest.approx(10 * (9 + 2 * SLOWER) / 92)
-    assert slow.of_job("b", TREES) == pytest.approx(
-        20 * SLOWER
-    )  # that one was measured too long says nothing of others
+    assert slow.of_job("b", TREES) == pytest.approx(20 * SLOWER)  # one measured too long says nothing of others
 
 
 def test_seeds_are_added_to_what_knows_chance_and_labels_of_test_rows_are_left_out() -> None:
@@ -103,6 +98,8 @@ def test_seeds_are_added_to_what_knows_chance_and_labels_of_test_rows_are_left_o
     stages["labels"] = TREES.model_copy(update={"pseudo_labels": object()})
     found = with_all_seeds(stages)
     assert {name: stage.seeds for name, stage in found.items()} == {"trees": [7, 1, 0, 2, 3], "mine": [0]}
+    seven = {"trees": TREES.model_copy(update={"seeds": list(range(7))})}  # all that the YAML names
+    assert versions(planner(trees=Cost(1)).decide(with_all_seeds(seven), 100)) == {"trees": (None, 7)}
 
 
 def test_costs_by_hand() -> None:
@@ -127,79 +124,60 @@ def test_the_first_rows_that_are_measured_have_some_of_each_class_of_each_target
     y[[7, 60, 61, 62, 63, 90], 0], y[80:, 1] = 1, np.nan
     rows = Rows([str(i) for i in range(100)], pd.DataFrame(index=range(100)), y)
     order, n_first = measure._order(rows, np.arange(100), has_classes=True)
+    assert order[:n_first].tolist() == [*range(5), 7, *range(60, 64)]  # five of each class; of the second target one
     assert sorted(order) == list(range(100))
-    assert order[:n_first].tolist() == [
-        0,
-        1,
-        2,
-        3,
-        4,
-        7,
-        60,
-        61,
-        62,
-        63,
-    ]  # five of each, of the second target one alone
-    same, none = measure._order(rows, np.arange(100), has_classes=False)
-    assert same.tolist() == list(range(100)) and none == 0
 
 
-def test_boosted_trees_are_measured_by_what_a_few_of_more_rows_take(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    todo, seen = plan_of(counted(tmp_path)), []
-    todo = replace(todo, stages={"a": TREES})
+def measured_job(folder: Path, todo: Plan, longest: float, fit: Any, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Seconds that a job of stage `a` is said to take, whose fits are `fit(settings, training rows)`."""
 
-    class Trees:
-        def __init__(self, config: LightgbmStage) -> None:
-            self.few = config.max_trees == measure.FEW_TREES
+    class Fake:
+        def __init__(self, config: Any, context: Any) -> None:
+            self.config = config
 
-        def fit(self, train: Any, valid: Any, folder: Path) -> None:
-            seen.append((len(train), self.few))
-            time.sleep(0.004 * len(train) ** 0.5 if self.few else 0.3)
+        def fit(self, train: Rows, valid: Any, folder: Path) -> None:
+            fit(self.config, len(train))
 
-        def predict(self, rows: Any, folder: Path) -> None:
+        def predict(self, rows: Rows, folder: Path) -> None:
             pass
 
-    monkeypatch.setattr(measure, "FEWEST_OF_TREES", 6)
-    monkeypatch.setattr(measure, "build_stage", lambda config, context: Trees(config))
+    for name in ("FEWEST", "FEWEST_OF_TREES"):
+        monkeypatch.setattr(measure, name, 6)
+    monkeypatch.setattr(measure, "build_stage", Fake)
     monkeypatch.setattr(measure, "shared_caches", lambda *_: [])
-    measure.measure(todo, "a", tmp_path / "cost.json", 0.1)
+    measure.measure(todo, "a", folder / "cost.json", longest)
+    return Cost(**read_json(folder / "cost.json")).job
+
+
+def test_boosted_trees_are_measured_by_what_a_few_of_more_rows_take(tmp_path: Path, monkeypatch: Any) -> None:
+    todo, seen = replace(plan_of(counted(tmp_path)), stages={"a": TREES}), []
+
+    def fit(config: LightgbmStage, n: int) -> None:
+        seen.append((n, config.max_trees == measure.FEW_TREES))
+        time.sleep(0.004 * n**0.5 if seen[-1][1] else 0.3)
+
+    job, n = measured_job(tmp_path, todo, 0.1, fit, monkeypatch), len(read_table(todo.paths.train)) * 2 / 3
     assert seen == [(6, True), (6, False), (24, True), (6, True), (24, True)]
-    n = todo.n_folds and len(read_rows(todo.paths.train, todo.competition, labelled=True)) * (1 - 1 / todo.n_folds)
-    cost = Cost(**json.loads((tmp_path / "cost.json").read_text()))
-    assert cost.job == pytest.approx(0.3 * measure.MORE_TREES * (n / 6) ** 0.5, rel=0.3)
+    assert job == pytest.approx(0.3 * measure.MORE_TREES * (n / 6) ** 0.5, rel=0.3)
 
 
 def test_a_stage_is_measured_on_parts_of_its_rows_and_a_part_without_labels_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from competition.errors import DataError
+    seen = list[int]()
 
-    todo, seen = plan_of(counted(tmp_path)), []
+    def fit(config: Any, n: int) -> None:
+        seen.append(n)
+        if len(seen) == 1:
+            raise DataError("no labels")
+        time.sleep(0.002 * n)
 
-    class Slow:
-        def fit(self, train: Any, valid: Any, folder: Path) -> None:
-            seen.append(len(train))
-            if len(seen) == 1:
-                raise DataError("no labels")
-            time.sleep(0.002 * len(train))
-
-        def predict(self, rows: Any, folder: Path) -> None:
-            assert len(rows) < 2 * seen[-1]
-
-    monkeypatch.setattr(measure, "FEWEST", 6)
-    monkeypatch.setattr(measure, "build_stage", lambda config, context: Slow())
-    measure.measure(todo, "a", tmp_path / "cost.json", 3.0)
-    n = max(seen)
+    job, n = measured_job(tmp_path, plan_of(counted(tmp_path)), 3.0, fit, monkeypatch), max(seen)
     assert seen == [6, 6, 12, 24, n, n][: len(seen)]
-    cost = Cost(**json.loads((tmp_path / "cost.json").read_text()))
-    assert 0.5 * 0.002 * n < cost.job < 4 * 0.002 * n
+    assert 0.5 * 0.002 * n < job < 4 * 0.002 * n
 
 
-def within(
-    folder: Path, costs: dict[str, float], seconds: float, begun: Any = None
-) -> tuple[Within, list[Any], list[Any]]:
+def within(folder: Path, costs: dict[str, float], seconds: float, begun: Any = None) -> tuple[Within, list, list]:
     """Two stages of 3 folds, of which each job takes no time here, within some seconds on one worker."""
     todo = plan_of(counted(folder, seeds=1))
     stages = {name: stage.model_copy(update={"seeds": [0, 1]}) for name, stage in todo.stages.items()}
@@ -230,8 +208,7 @@ def test_what_does_not_fit_is_not_begun(tmp_path: Path) -> None:
 
 
 def test_what_an_earlier_process_has_begun_comes_first_as_it_was(tmp_path: Path) -> None:
-    training, begins, _ = within(tmp_path, {"a": 1.0, "b": 1e9}, 60)
-    stage = training.stages["b"].model_copy(update={"seeds": [1]})
+    stage = within(tmp_path, {}, 60)[0].stages["b"].model_copy(update={"seeds": [1]})
     again, begins, ends = within(tmp_path, {"a": 1e9, "b": 1e9}, 60, begun={"b": stage})
     again.planner.learn = lambda *_: None  # type: ignore[method-assign]  # here jobs take no time
     again.train()
@@ -253,8 +230,3 @@ def test_costs_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert budget.measured(todo, HereWorkers(1), tmp_path / "measured", 60) == {"a": Cost(3), "b": Cost(3)}
     budget.measured(replace(todo, test_key="another table"), HereWorkers(1), tmp_path / "measured", 60)
     assert asked == ["a", "b"] * 2
-
-
-def test_all_seeds_that_the_yaml_names_are_planned_however_many() -> None:
-    seven = {"trees": TREES.model_copy(update={"seeds": list(range(7))})}
-    assert versions(planner(trees=Cost(1)).decide(with_all_seeds(seven), 100)) == {"trees": (None, 7)}

@@ -60,23 +60,16 @@ def test_full_on_a_shard_is_told_what_to_do() -> None:
     assert "run ./run.sh train --shard I/N on each machine" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ("size=200k", "[Errno 28] No space left"),
-        pytest.param("ro", "[Errno 30] Read-only file system", marks=pytest.mark.slow),
-    ],
-)
-def test_a_folder_that_takes_no_files_is_one_sentence(tmp_path: Path, options: str, said: str) -> None:
+def test_a_full_folder_is_one_sentence(tmp_path: Path) -> None:
     """A real one, in a name space of its own, where the machine allows one."""
     path = write_competition(tmp_path, *mixed_tables(), stages={"trees": {**TREES, "max_trees": 500}})
     (tmp_path / "work").mkdir()
     train = f"{sys.executable} -m models.jobs.train {path} --prepare --workers 1"
-    shell = f"mount -t tmpfs -o {options} none $WORK_DIR || exit 77; {train}"
+    shell = f"mount -t tmpfs -o size=200k none $WORK_DIR || exit 77; {train}"
     unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", shell]
     done = subprocess.run(unshare, cwd=PROJECT, capture_output=True, text=True, check=False)
     if done.returncode in (1, 77) and "Error" not in done.stderr:
         pytest.skip(f"no name spaces here: {done.stderr}")
     assert done.returncode == 2, done.stderr
-    assert f"the folder for products, {tmp_path / 'work'}, takes no new files ({said}" in done.stderr
+    assert f"the folder for products, {tmp_path / 'work'}, takes no new files ([Errno 28] No space left" in done.stderr
     assert done.stderr.count("\n") == 1

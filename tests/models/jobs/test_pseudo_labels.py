@@ -114,8 +114,8 @@ def test_the_key_follows_the_source_its_seeds_the_weight_and_the_test_table(tmp_
 def test_a_run_trains_the_source_first_and_a_stage_alone_says_what_it_lacks(tmp_path: Path, capsys: Any) -> None:
     todo = made(tmp_path)
     with pytest.raises(DataError, match=r"3 jobs need finished jobs of source; run \./run\.sh train with --stage"):
-        train(todo.select("learner"), 1, make_workers=HereWorkers)
-    train(todo.select(fold=1), 1, make_workers=HereWorkers)
+        train(todo.select("learner"), HereWorkers)
+    train(todo.select(fold=1), HereWorkers)
     assert [job.finished for job in todo.jobs] == [False, True, False, False, True, False]
     said = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in said] == ["source", "learner"]

@@ -29,12 +29,10 @@ def many_molecules() -> tuple[pd.DataFrame, pd.DataFrame]:
     return table.iloc[:190], table.iloc[190:].drop(columns=["lumo", "mu"])
 
 
-def listed(
-    folder: Path, cores: int, gpus: int, stages: dict[str, Any], how: dict[str, Any] | None = None, **sections: Any
-) -> Listing:
+def listed(folder: Path, cores: int, gpus: int, shard: tuple[int, int] = (1, 1), **sections: Any) -> Listing:
     """What a machine would be given to do."""
     workers = Listing(cores, gpus)
-    train(planned(folder, stages=stages, **sections), None, make_workers=lambda n: workers, **(how or {}))
+    train(planned(folder, **sections).select(shard=shard), lambda: workers)
     return workers
 
 
@@ -49,8 +47,9 @@ def test_trees_fill_sixteen_cores_beside_one_gpu_and_networks_ask_for_it(tmp_pat
 
 def test_molecules_of_one_job_are_parts_for_all_cores_and_no_stage_computes_those_of_another(tmp_path: Path) -> None:
     stages = {"one": UNIMOL, "same": {**UNIMOL, "epochs": 2}, "other": {**UNIMOL, "conformers": 2}}
-    workers = listed(tmp_path, 16, 1, stages, tables=many_molecules())
+    workers = listed(tmp_path, 16, 1, stages=stages, tables=many_molecules())
     assert [len(item.arguments[1]) for item in workers.given(fill)] == [100, 100, 50] * 2
+    assert workers.items == workers.given(fill) + workers.given(run_job)
     assert not any(item.gpu for item in workers.given(fill))
     jobs = {item.arguments[0].stage: item for item in workers.given(run_job)}
     assert jobs["one"].after == jobs["same"].after != jobs["other"].after
@@ -62,7 +61,7 @@ def test_features_of_molecules_for_a_network_are_computed_once_before_its_folds(
 
     def items() -> list[Item]:
         rows = read_rows(todo.paths.train, todo.competition, True)
-        return cache_items(todo.competition, todo.stages["graph"], todo.paths, [rows], set())[0]
+        return cache_items(todo, "graph", [rows], set())[0]
 
     before = items()
     assert [item.arguments[0].name for item in before] == ["maccs"]
@@ -77,7 +76,7 @@ def test_features_of_molecules_for_a_network_are_computed_once_before_its_folds(
 def test_texts_of_a_frozen_encoder_are_parts_for_all_cores_or_the_gpu(tmp_path: Path) -> None:
     pytest.importorskip("rxnfp")
     stages = {"frozen": {"kind": "embedding", "weights": "rxnfp", "columns": ["SMILES"]}}
-    workers = listed(tmp_path, 16, 1, stages)
+    workers = listed(tmp_path, 16, 1, stages=stages)
     assert {item.gpu for item in workers.given(fill)} == {True}
     assert {item.gpu for item in workers.given(run_job)} == {False}
 
@@ -85,18 +84,8 @@ def test_texts_of_a_frozen_encoder_are_parts_for_all_cores_or_the_gpu(tmp_path: 
 @pytest.mark.parametrize(("i", "sizes"), [(1, [100, 100, 50]), (2, [100, 50, 100]), (3, [50, 100, 100])])
 def test_each_shard_begins_with_another_part_of_the_molecules(tmp_path: Path, i: int, sizes: list[int]) -> None:
     stages = {"trees": {**TREES, "features": ["maccs"]}}
-    workers = listed(tmp_path, 1, 0, stages, {"shard": (i, 3)}, tables=many_molecules())
+    workers = listed(tmp_path, 1, 0, (i, 3), stages=stages, tables=many_molecules())
     assert [len(item.arguments[1]) for item in workers.given(fill)] == sizes
-
-
-def test_molecules_are_read_before_all_jobs(tmp_path: Path) -> None:
-    """And a stage on other inputs, later in the YAML, does not wait for them."""
-    stages = {"conformers": UNIMOL, "trees": {**TREES, "features": ["maccs"]}}
-    items = listed(tmp_path, 1, 0, stages).items
-    called, trains = [item.function.__name__ for item in items], ["run_job"] * 3
-    assert called == ["fill", "fill", *trains * 2]
-    jobs = [item for item in items if item.function == run_job]
-    assert [items[0].group in item.after for item in jobs] == [True] * 3 + [False] * 3
 
 
 def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_once(
@@ -118,13 +107,13 @@ def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_o
     fold = pd.read_csv(todo.paths.folds, dtype={"id": str}).set_index("id")["fold"].loc[rows.ids].to_numpy()
     tables[0]["lumo"] = tables[0]["lumo"].where((fold != 2) | (np.cumsum(fold == 2) == 1))
     todo = planned(tmp_path, competition=one_target, tables=tables)
-    train(todo, 1, make_workers=HereWorkers)
+    train(todo, HereWorkers)
     lines = capsys.readouterr().out.splitlines()
     errors = abs(rows.y[:, 0] - [float(i[1:]) for i in rows.ids])
     score = [*(f"{errors[fold == k].mean():.4f}" for k in range(2)), "nan (fewer than two labels)"]
     said = [f"stage trees  seed 0  fold {k} of 3  valid mae {score[k]}  0 s" for k in range(3)]
     assert lines == [said[0], "stage trees  9 of 40 texts are cut.", *said[1:]]
-    train(todo, 1, make_workers=HereWorkers)
+    train(todo, HereWorkers)
     assert capsys.readouterr().out == "stage trees  3 of 3 jobs are finished\n"
 
 
@@ -141,19 +130,19 @@ def test_a_fold_of_a_metric_of_labels_shows_the_log_loss_of_its_probabilities(
     train_table, test = mixed_tables()
     labelled = train_table.assign(rare=["yes", *["no"] * (len(train_table) - 1)])
     binary = {"targets": ["rare"], "problem_type": "binary", "metric": "f1"}
-    train(planned(tmp_path, competition=binary, tables=(labelled, test)), 1, make_workers=HereWorkers)
+    train(planned(tmp_path, competition=binary, tables=(labelled, test)), HereWorkers)
     assert capsys.readouterr().out.count("valid log_loss 0.2877 ") == 2
 
 
 def test_new_rows_are_predicted_by_finished_jobs_even_where_only_the_refit_is_asked(tmp_path: Path) -> None:
     todo = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "refit"}})
     with pytest.raises(DataError, match="report.json is not there"):
-        predict_jobs(todo, 1, HereWorkers)
-    train(todo, 1, make_workers=HereWorkers)
+        predict_jobs(todo, HereWorkers)
+    train(todo, HereWorkers)
     for job in todo.jobs:
         job.test_file(todo.test_key).unlink()
     (refit,) = [job for job in todo.jobs if job.in_column]
-    assert predict_jobs(replace(todo, jobs=[refit]), 1, HereWorkers) == todo.test_key
+    assert predict_jobs(replace(todo, jobs=[refit]), HereWorkers) == todo.test_key
     assert [job.has_predicted(todo.test_key) for job in todo.jobs] == [False] * 3 + [True]
 
 
@@ -161,7 +150,7 @@ def test_a_shard_leaves_a_refit_whose_folds_another_shard_has_and_says_so(tmp_pa
     todo = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "both"}})
     todo = replace(todo, jobs=todo.jobs[::-1])  # the refit is trained last, whatever the order of the list
     for shard in ((1, 3), (2, 3), (1, 1)):
-        train(todo.select(shard=shard), 1, make_workers=HereWorkers, shard=shard)
+        train(todo.select(shard=shard), HereWorkers)
     lines = [line for line in capsys.readouterr().out.splitlines() if "jobs are finished" not in line]
     words = ["fold 2 of 3", "fold 0 of 3", "fold 1 of 3", "1 jobs wait for jobs of other", "refit on all rows"]
     assert sorted(words) == sorted(word for word in words for line in lines if word in line)

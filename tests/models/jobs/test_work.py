@@ -136,10 +136,7 @@ def test_a_refit_grows_the_mean_number_of_trees_and_counts_none(tmp_path: Path, 
         [model["n_trees"] for model in read_json(job.folder / "training.json")["models"]] for job in todo.jobs
     ]
     assert np.std(counts) > 0
-    expected = [round(mean) for mean in np.mean(counts, axis=0)]
-    assert n_trees == expected
-    grown = [(refit.folder / f"target_{t}.txt").read_text().count("\nTree=") for t in range(2)]
-    assert grown == expected
+    assert n_trees == [round(mean) for mean in np.mean(counts, axis=0)]
 
 
 def test_an_epoch_chosen_on_the_held_out_fold_and_a_refit_contradict_each_other() -> None:
@@ -175,25 +172,22 @@ def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
     with pytest.raises(KeyboardInterrupt):
         run(stop_at=-2)
     assert not job.folder.exists()
-    assert len(list(job.folder.parent.glob(f".{job.folder.name}/checkpoint.pt"))) == 1
+    assert len(list(job.folder.parent.glob(f".{job.folder.name}/checkpoint_*.pt"))) == 1
     steps.clear()
     assert run() == undisturbed
     assert len(steps) < n_steps  # it did not begin anew
 
 
 @pytest.mark.parametrize(("n_rows", "seen"), [(4, [4]), (10, [4, 4, 2])])
-@pytest.mark.parametrize("spread", [False, True])
 def test_rows_reach_a_stage_in_pieces_and_leave_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_rows: int, seen: list[int], spread: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_rows: int, seen: list[int]
 ) -> None:
     lengths: list[int] = []
 
     class Lengths(Echo):
         def predict(self, rows: Rows, folder: Path) -> np.ndarray:
             lengths.append(len(rows))
-            y_pred = super().predict(rows, folder)
-            self.spread = y_pred / 10 if spread else None
-            return y_pred
+            return super().predict(rows, folder)
 
     monkeypatch.setattr(work, "PIECE", 4)
     monkeypatch.setattr(work, "build_stage", lambda config, context: Lengths())
@@ -203,6 +197,3 @@ def test_rows_reach_a_stage_in_pieces_and_leave_in_order(
     assert lengths == seen
     numbers = np.arange(n_rows)[:, None] * [1.0, -1.0]
     assert np.array_equal(read_predictions(job.test_file(todo.test_key), ids, ["lumo", "mu"]), numbers)
-    file = job.test_file(f"{todo.test_key}_spread")
-    assert file.exists() is spread
-    assert not spread or np.allclose(read_predictions(file, ids, ["lumo", "mu"]), numbers / 10)

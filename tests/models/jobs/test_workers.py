@@ -44,7 +44,7 @@ def require_results_mistakes_and_lost_workers(workers: Workers, folder: Path) ->
     """What local workers and those of a cluster have in common."""
     done: list[int] = []
     four = [Item(write_environment, (folder / f"{i}",), done=lambda i=i: done.append(i)) for i in range(4)]
-    assert workers.run(four, "items") == ([], [])
+    assert workers.run(four, "items") == []
     assert sorted(done) == [0, 1, 2, 3]
     assert {(folder / f"{i}").read_text().split()[0] for i in range(4)} == {"1"}
     with pytest.raises(ConfigError, match="^said by a worker$"):
@@ -71,8 +71,7 @@ def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers_module, "ProcessPoolExecutor", lambda n, *rest: ThreadPoolExecutor(n))
 
 
-@pytest.mark.parametrize("n_workers", [None, 16])
-def test_a_gpu_trains_one_network_at_a_time_while_other_cores_grow_trees(n_workers: int | None, one_gpu: None) -> None:
+def test_a_gpu_trains_one_network_at_a_time_while_other_cores_grow_trees(one_gpu: None) -> None:
     gpu, found_free = threading.Lock(), []
     all_at_once = threading.Barrier(16, timeout=20)  # 15 trees and one network
 
@@ -85,7 +84,7 @@ def test_a_gpu_trains_one_network_at_a_time_while_other_cores_grow_trees(n_worke
 
     items = [Item(train_network, (i == 0,), gpu=True) for i in range(4)]
     items += [Item(all_at_once.wait, ()) for _ in range(15)]
-    with Workers(n_workers) as workers:
+    with Workers() as workers:
         workers.run(items, "items")
     assert found_free == [True] * 4
 
@@ -107,7 +106,7 @@ def test_an_item_starts_after_the_groups_and_files_that_it_needs(tmp_path: Path)
         Item(order.append, ("second",), group="conformers"),
     ]
     never = Item(order.append, ("never",), files=(tmp_path / "never",))
-    assert HereWorkers().run([*items, never], "items") == ([never], [])
+    assert HereWorkers().run([*items, never], "items") == [never]
     assert sorted(order) == ["first", "refit", "second", "stage"]
     assert order.index("stage") > order.index("second")
     assert order.index("refit") > order.index("first")
@@ -158,7 +157,7 @@ def test_more_is_asked_for_when_a_core_is_idle_until_there_is_none(tmp_path: Pat
         return left.pop(0) if left else []
 
     workers = HereWorkers(2)
-    assert workers.run([Item(print, ())], "items", more) == ([], [])
+    assert workers.run([Item(print, ())], "items", more) == []
     assert (left, asked[0]) == ([], 1)  # one of two cores was idle
     assert workers.spent == {"": 4.0}
 
@@ -167,8 +166,7 @@ def test_running_items_are_ended_at_the_deadline() -> None:
     before, three = time.monotonic(), [Item(time.sleep, (60,)) for _ in range(3)]
     with Workers(2) as workers:
         workers.deadline = before + 1.5
-        waiting, cut = workers.run(three, "items")
-    assert (waiting, cut) == (three[2:], three[:2])
+        assert workers.run(three, "items") == three[2:]
     assert 1.5 <= time.monotonic() - before < 10
 
 
