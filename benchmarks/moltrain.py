@@ -154,7 +154,7 @@ def measure(source: Path, name: str, precision: str) -> tuple[dict[str, Any], np
         answers = pd.read_csv(folder / "answers.csv")
         test = pd.read_csv(folder / "test.csv").merge(answers, on="id")
         y = test[str(SETS[name]["target"])].to_numpy()
-        predictions = [read_table(path, ["id"]) for path in (folder / "work").rglob("test/*.csv")]
+        predictions = [read_table(path) for path in (folder / "work").rglob("fold_*/test/*.parquet")]
         mine = np.mean([t.set_index("id").loc[test["id"]].iloc[:, 0] for t in predictions], axis=0)
         scale = y.std()
         errors = [((p - y) / scale) ** 2 for p in (mine, np.load(folder / "theirs.npy"))]
