@@ -151,11 +151,11 @@ def table(rows: pd.DataFrame) -> str:
             shown = " ".join(f"{error:.4g}" for error in mean["submission"].loc[budget, name])
             said = " | ".join(f"{ratio:.3f}" for ratio in np.exp(of_set))
             lines.append(f"| {budget} | {name} | {shown} | {said} | {seconds[budget, name]:.0f} |")
-        found = [
-            over_sets(of_sets[who].dropna(), of_sets[who].dropna().index)[1] for who in of_sets if of_sets[who].any()
-        ]
-        said = " | ".join("{:.3f} ({:.3f} to {:.3f})".format(*np.exp(each)) for each in found)
-        lines.append(f"| {budget} | geometric mean, 95 % interval | | {said} | |")
+        said = []
+        for known in (of_sets[who].dropna() for who in of_sets):
+            found = np.exp(over_sets(known, known.index)[1]) if len(known) else 3 * [np.nan]
+            said.append("{:.3f} ({:.3f} to {:.3f})".format(*found))
+        lines.append(f"| {budget} | geometric mean, 95 % interval | | {' | '.join(said)} | |")
     return "\n".join(lines)
 
 

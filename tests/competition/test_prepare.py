@@ -41,7 +41,6 @@ def timed(role: str, *cells: str) -> dict[str, Any]:
         ({"train": [*TRAIN, "a,CC,1"]}, DataError, r"train\.csv: the ids 'a' stand in several rows"),
         ({"train": with_line(TRAIN, 2, " ,CC,1")}, DataError, r"row 3 has no id"),
         ({"sample": [*SAMPLE, "t9,0"]}, SubmissionError, r"in the first only are 't9'"),
-        ({"sample": SAMPLE[:2]}, SubmissionError, r"in the second only 't2'"),
         ({"sample": [*SAMPLE, "t1,0"]}, DataError, r"sample\.csv: the ids 't1' stand in several rows"),
         ({"sample": ["id,z", "t1,0", "t2,0"]}, SubmissionError, r"has the columns id, z, where id, y are expected"),
         ({"train": with_line(TRAIN, 3, "c,CCN,high")}, DataError, r"'y' has .*: row 4 \(id 'c'\): 'high'\. Correct"),
@@ -85,11 +84,10 @@ def test_the_same_input_in_other_words_is_a_duplicate_and_counted_across_tables(
     keys = found.train[INPUT_KEY]
     assert keys[0] == keys[1] == keys[2] != keys[3]
     assert "2 training rows repeat the input" in describe(found.report)
-    counts = ("duplicates_in_train", "test_rows_whose_input_is_in_train", "ids_in_train_and_test")
-    assert [found.report[count] for count in counts] == [2, 1, 1]
+    assert "1 test rows have an input that is in the training table, too" in describe(found.report)
     lines = ["id,SMILES,y", "a,Good  day,1", "b,good day ,2", "c,\uff47ood\u00a0DAY,3", "d,bad day,4"]
     found = prepared(tmp_path, lines, smiles=None, text=["SMILES"])
-    assert found.report["duplicates_in_train"] == 2
+    assert "2 training rows repeat the input" in describe(found.report)
     assert found.train["SMILES"].tolist()[:2] == ["Good  day", "good day "]  # as written
     train = ["id,SMILES,pH,y", "a,CCO,1,1", "b,OCC,1.0,2", "c,CCO,2,3", "d,CCO,,4", "e,CCO,NA,5"]
     keys = prepared(tmp_path, train, ["id,SMILES,pH", "t1,C,1", "t2,C,2"], numeric=["pH"]).train[INPUT_KEY]
@@ -126,7 +124,7 @@ def test_times_are_numbers_or_dates(tmp_path: Path) -> None:
 
 def test_constant_columns_and_targets_of_0_and_1_are_said(tmp_path: Path) -> None:
     found = prepared(tmp_path, ["id,SMILES,y", "a,CCO,1", "b,OCC,1"])
-    assert (found.report["constant_columns"], found.report["constant_targets"]) == (["SMILES"], ["y"])
+    assert "constant columns: 'SMILES', 'y'" in describe(found.report)
     assert "only 0 and 1" not in describe(found.report)
     found = prepared(tmp_path, ["id,SMILES,y", "a,CCO,1", "b,CC,0", "c,C,", "d,CN,1.0"])
     assert "only 0 and 1 under 'y', predicted as numbers" in describe(found.report)
@@ -141,7 +139,7 @@ def test_a_molecule_has_one_canonical_form_or_none() -> None:
 def test_what_is_written_reads_back_as_rows(tmp_path: Path) -> None:
     path = write_small(tmp_path, ["id,SMILES,y", "007,OCC,0.1", "x,CC,"])
     config, paths = load_competition(str(path)), Paths.of(str(path))
-    assert run(config, paths, path) == "2 training rows, 2 test rows\nlabels missing: y 1\nconstant targets: 'y'"
+    assert run(config, paths, path) == "2 training rows, 2 test rows\nlabels missing: y 1\nconstant columns: 'y'"
     rows = read_rows(paths.train, config, labelled=True)
     assert (rows.ids, rows.inputs["SMILES"].tolist()) == (["007", "x"], ["CCO", "CC"])
     np.testing.assert_array_equal(rows.y, [[0.1], [np.nan]])
