@@ -5,8 +5,7 @@ a base, so its jobs are trained, resumed and skipped as any other. Without a nam
 Options of `./run.sh train`, such as --workers=2 and --executor=ray, go to it.
 
 Reads: studies/<name>.yaml, the base's YAML and tables.
-Writes: work/study_<name>_<data>/ with the jobs; work/study_<name>/ with results.csv (a row per job), table.md and
-gains.png.
+Writes: work/study_<name>_<data>/ with the jobs; work/study_<name>/ with results.csv (a row per job) and table.md.
 """
 
 import argparse
@@ -30,7 +29,7 @@ from competition.paths import Paths, made_yaml, shown
 from folds.config import FoldsConfig
 from models.jobs.plan import plan
 from studies.config import CLASS, STUDIES, Cell, Data, Study, Version, cells_of, find_study, load_study
-from studies.results import Part, draw, gains, markdown, tidy
+from studies.results import Part, gains, markdown, tidy
 from submissions.check import check
 from submissions.config import load_config
 
@@ -61,12 +60,10 @@ def run_study(file: Path, version: Version = "full", folder: Path | None = None,
         raise DataError(f"The study {file.stem} needs the tables of at least one of its data; name them with --data.")
     parts = [_trained(study, data, path, options) for data, path in made.items()]
     found = tidy(parts, study)
-    table, products = gains(parts, found, study), Paths(f"study_{name}").root
-    results, text = products / "results.csv", markdown(table, study)
+    results, text = Paths(f"study_{name}").root / "results.csv", markdown(gains(parts, found, study), study)
     write_table(results, found)
-    write_atomically(products / "table.md", text + "\n")
-    draw(table, products / "gains.png")
-    said = f"{text}\n\nFigure: {shown(products / 'gains.png')}\nTable of jobs: {shown(results)}"
+    write_atomically(results.with_name("table.md"), text + "\n")
+    said = f"{text}\n\nTable of jobs: {shown(results)}"
     if version != "quick" and file.parent == STUDIES:
         said += f"\nTo keep it with the project: cp {shown(results)} {shown(STUDIES / 'results' / f'{name}.csv')}"
     return said

@@ -24,22 +24,6 @@ from competition.revision import revision
 from tests.competition.small import TRAIN, write_small
 
 
-def test_the_command_ends_with_2_and_one_sentence_and_leaves_earlier_products_alone(tmp_path: Path) -> None:
-    def run_prepare(path: Path) -> tuple[int, str, str, dict[Path, bytes]]:
-        line = [sys.executable, "-m", "competition.prepare", str(path)]
-        done = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, check=False)
-        products = {path: path.read_bytes() for path in (tmp_path / "work").rglob("*") if path.is_file()}
-        return done.returncode, done.stdout, done.stderr, products
-
-    status, said, _, written = run_prepare(write_small(tmp_path))
-    assert status == 0
-    assert "6 training rows, 2 test rows" in said
-    for path in (write_small(tmp_path, [*TRAIN[:3], "c,CCN,high"]), tmp_path / "absent.yaml"):
-        status, said, error, after = run_prepare(path)
-        assert (status, said, after) == (2, "", written)
-        assert re.fullmatch(r"(DataError|ConfigError): .+\n", error)
-
-
 @pytest.mark.parametrize(
     ("error", "status"),
     [
