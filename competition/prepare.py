@@ -125,42 +125,31 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test_ids: list
         )
 
 
-MOST_COUNTED = 20  # classes
-
-
 def _found_in(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
     """What is worth knowing of the clean tables, in words."""
     yield f"{len(train)} training rows, {len(test)} test rows"
-    for name in config.targets if config.classes else []:
-        counts = [int((train[name] == number).sum()) for number in range(len(config.classes))]
-        comma = " < " if config.problem_type == "ordinal" else ", "
-        each = comma.join(f"{label} {count}" for label, count in zip(config.classes, counts, strict=True))
-        several = f"{len(counts)} classes of {min(counts)} to {max(counts)} rows"
-        yield f"{name}: {each if len(counts) <= MOST_COUNTED else several}"
+    targets, both = config.targets, pd.concat([train, test])
+    for name in targets if config.classes else []:
+        counts = [f"{label} {(train[name] == number).sum()}" for number, label in enumerate(config.classes)]
+        yield f"{name}: {listed(counts, str)}"
     if config.problem_type in ("binary", "multilabel"):
         yield f"problem_type {config.problem_type}, where {config.classes[1]!r} is the positive class"
     elif config.classes:
         yield f"problem_type {config.problem_type}"
-    if n := train[INPUT_KEY].duplicated().sum():
-        yield f"{n} training rows repeat the input of an earlier one (they share its fold)"
-    if n := test[INPUT_KEY].isin(train[INPUT_KEY]).sum():
-        yield f"{n} test rows have an input that is in the training table, too"
-    counted = {"labels missing": {name: train[name].isna().sum() for name in config.targets}}
-    if config.empty_smiles:
-        none, both = canonical_smiles(config.empty_smiles), pd.concat([train, test])
-        counted["empty molecules, read as empty_smiles"] = {name: (both[name] == none).sum() for name in config.smiles}
-    for what, of_columns in counted.items():
-        if any(of_columns.values()):
-            yield f"{what}: {', '.join(f'{name} {n}' for name, n in of_columns.items() if n)}"
-    columns = [*config.inputs, *config.targets]
-    if constant := [name for name in columns if train[name].nunique(dropna=name in config.targets) == 1]:
-        yield f"constant columns: {listed(constant)}"
-    numbers = [] if config.classes else config.targets
-    if binary := [name for name in numbers if set(train[name].dropna()) == {0, 1}]:
-        yield (
-            f"only 0 and 1 under {listed(binary)}, predicted as numbers; for probabilities set problem_type: binary or "
-            "multilabel, and a metric of classes"
-        )
+    none = config.empty_smiles and canonical_smiles(config.empty_smiles)
+    counted = {
+        "training rows repeat the input of an earlier one (they share its fold)": train[INPUT_KEY].duplicated().sum(),
+        "test rows have an input that is in the training table, too": test[INPUT_KEY].isin(train[INPUT_KEY]).sum(),
+        "empty molecules are read as empty_smiles": sum((both[name] == none).sum() for name in config.smiles),
+    }
+    yield from (f"{n} {what}" for what, n in counted.items() if n)
+    named = {
+        "labels missing: {}": [f"{name} {n}" for name in targets if (n := train[name].isna().sum())],
+        "columns of one value: {}": [name for name in [*config.inputs, *targets] if train[name].nunique() <= 1],
+        "only 0 and 1 under {}, predicted as numbers; for probabilities set problem_type: binary or multilabel, and a "
+        "metric of classes": [name for name in targets if not config.classes and set(train[name].dropna()) == {0, 1}],
+    }
+    yield from (words.format(listed(names, str)) for words, names in named.items() if names)
 
 
 def describe(report: dict[str, Any]) -> str:
