@@ -4,6 +4,9 @@ import subprocess
 
 from competition.paths import PROJECT
 
+ROOMS = ("competition", "folds", "models", "submissions")
+"""Folders of the code that makes and uses a run."""
+
 
 def revision() -> str:
     """Git's short hash, `-dirty` where files differ from it; "unknown" where git does not track this code."""

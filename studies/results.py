@@ -130,7 +130,7 @@ def gains(parts: list[Part], found: pd.DataFrame, study: Study) -> pd.DataFrame:
     pairs, and the means of the measures.
     """
     measures = [wanted if isinstance(wanted, str) else wanted.name for wanted in study.measures]
-    part_of = {part.data: part for part in parts}
+    part_of: dict[Any, Part] = {part.data: part for part in parts}
     baseline = {axis: label(value) for axis, value in study.baseline.items()}
     rows, baselines = [], dict[Any, pd.Series]()
     for (data, stage, *values), jobs in found.groupby(["data", "stage", *study.axes], sort=False):
