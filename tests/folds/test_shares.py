@@ -33,11 +33,8 @@ def test_classes_that_a_fold_or_its_models_lack_are_said() -> None:
         "y: no row of 'c' trains the models of fold 2",
     ]
     always = np.where(y["y"] == 2, -1, folds)  # such rows train in every fold
-    assert [words.split(";")[0] for words in lacking(y, list("abc"), always)] == [
-        "y: not every fold has a row of 'c' (1 rows)"
-    ]
     more = pd.concat([y, pd.DataFrame({"y": [2.0]})])  # a row of extra_train
-    assert len(lacking(more, list("abc"), folds)) == 1
+    assert len(lacking(y, list("abc"), always)) == len(lacking(more, list("abc"), folds)) == 1
     assert lacking(y, [], folds) == []
     assert lacking(y[y["y"] != 2], ["a", "b"], folds[y["y"] != 2]) == []
 
