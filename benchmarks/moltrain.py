@@ -11,7 +11,6 @@ What of MolTrain is overridden: its early stopping, its seed, its dropout, the s
 
 import argparse
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -183,18 +182,16 @@ def main() -> None:
         cold, warm = (found[f"theirs_{state}"] / found[f"ours_{state}"] for state in ("cold", "warm"))
         print(json.dumps(found), f"cold {cold:.2f} warm {warm:.2f} times faster", flush=True)
     rng = np.random.default_rng(0)
-    draws = []
-    for _ in range(2000):
-        ratios = []
-        for mine, others in errors:
-            rows = rng.integers(0, len(mine), len(mine))
-            ratios.append(0.5 * math.log(mine[rows].mean() / others[rows].mean()))
-        draws.append(math.exp(np.mean(ratios)))
-    ratio = math.exp(np.mean([0.5 * math.log(m.mean() / o.mean()) for m, o in errors]))
-    low, high = np.quantile(draws, [0.025, 0.975])
-    print(
-        f"test RMSE, ours over theirs, geometric mean of the sets: {ratio:.3f}, 95 % interval {low:.3f} to {high:.3f}"
-    )
+
+    def ratio(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
+        return float(np.exp(np.mean([0.5 * np.log(mine.mean() / others.mean()) for mine, others in pairs])))
+
+    def redrawn(mine: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = rng.integers(0, len(mine), len(mine))
+        return mine[rows], others[rows]
+
+    low, high = np.quantile([ratio([redrawn(*pair) for pair in errors]) for _ in range(2000)], [0.025, 0.975])
+    print(f"test RMSE, ours over theirs, mean of the sets: {ratio(errors):.3f}, 95 % interval {low:.3f} to {high:.3f}")
 
 
 if __name__ == "__main__":
