@@ -197,15 +197,10 @@ def test_numbers_cut_into_classes_have_the_rows_and_folds_of_the_numbers_and_are
     tmp_path: Path,
 ) -> None:
     x = np.random.default_rng(0).uniform(0, 6, 60).round(3)
-    table = pd.DataFrame({"id": [f"r{i}" for i in range(60)], "x": x, "number": x})
-    table.to_csv(tmp_path / "train.csv", index=False)
-    table[:3][["id", "x"]].to_csv(tmp_path / "test.csv", index=False)
-    table[:3][["id", "number"]].to_csv(tmp_path / "sample.csv", index=False)
-    base = {"train": "train.csv", "test": "test.csv", "sample_submission": "sample.csv", "metric": "rmse"}
-    base |= {"id": "id", "targets": ["number"], "numeric": ["x"]}
-    (tmp_path / "base.yaml").write_text(yaml.safe_dump({"competition": base}))
+    lines = [f"r{i},{number},{number}" for i, number in enumerate(x)]
+    small = write_small(tmp_path, ["id,x,y", *lines], ["id,x", "t,1"], ["id,y", "t,0"], smiles=None, numeric=["x"])
     (tmp_path / "nearest.py").write_text(NEAREST)
-    data = {"numbers": {"base": "base.yaml", "rows": 45}}
+    data = {"numbers": {"base": small.name, "rows": 45}}
     data["classes"] = {**data["numbers"], "cuts": [2, 4]}
     stages = {"nearest": {"kind": "custom", "code": "nearest.py:Nearest", "settings": {"blur": 0.3}}}
     axes = {"blur": {"key": "settings.blur", "values": [0.3, 0.6]}}
