@@ -105,16 +105,15 @@ def test_the_revision_is_gits_and_says_when_code_differs(tmp_path: Path, monkeyp
 
     project = tmp_path / "project"
     monkeypatch.setattr(revision_module, "PROJECT", project)
-    (project / "competition").mkdir(parents=True)
-    for name in ("competition/a.py", "run.sh"):
-        (project / name).write_text(f"# {name}\n")
+    project.mkdir()
+    (project / "run.sh").write_text("true")
     git(tmp_path, "init", "-q")  # of somebody else, around a copy of the project that it does not track
     assert revision() == "unknown"
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
         git(project, *arguments)
     clean = revision()
     assert git(project, "rev-parse", "HEAD").startswith(clean)
-    (project / "competition/a.py").write_text("changed")
+    (project / "run.sh").write_text("false")
     assert revision() == f"{clean}-dirty"
     monkeypatch.setenv("PATH", str(project))  # no git at all
     assert revision() == "unknown"
