@@ -2,7 +2,7 @@
 
     python -m benchmarks.blenders --data FOLDER_WITH_COMPETITIONS --cache FOLDER [--draws 4] [--sets ...]
 
-Matrices of out-of-fold predictions are made once (oof_matrices.py) and kept in --cache, as is what is slow to fit.
+Matrices of out-of-fold predictions are made once (oof_matrices.py) and kept in --cache, as is what was measured.
 
 Plan of the analysis, written before the first run
 --------------------------------------------------
@@ -34,17 +34,24 @@ each fold with what was fitted on all rows; and the cross-fitted score of the st
 nothing to be biased by, as a control; "beyond its columns" is the default's bias less their mean.)
 """
 
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
-from benchmarks.oof_matrices import N_FOLDS, SETS, Matrix, arguments, in_per_cent, matrices, over_sets, per_set
+from benchmarks.oof_matrices import (
+    N_FOLDS,
+    SETS,
+    Matrix,
+    arguments,
+    in_per_cent,
+    kept_lines,
+    matrices,
+    over_sets,
+    per_set,
+)
 from competition.files import derive_seed
 from competition.metrics import METRICS
 from submissions.blend.candidates import CANDIDATES, OF_NUMBERS, Blend, Candidate, Linear
@@ -96,17 +103,6 @@ def timed(fit: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
     return found, time.process_time() - started
 
 
-def kept_weights(file: Path, matrix: Matrix) -> dict[str, list[float]]:
-    """Optuna's weights and seconds for each subset of a matrix, made or kept."""
-    stored = json.loads(file.read_text()) if file.exists() else {}
-    key = f"{matrix.set_name} {matrix.draw} {matrix.target}"
-    if key not in stored:
-        fitted = [timed(lambda which=which: optuna_300(matrix.oof[:, which], matrix.y)) for which in subsets(matrix)]
-        stored[key] = {"weights": [w.tolist() for w, _ in fitted], "seconds": [seconds for _, seconds in fitted]}
-        file.write_text(json.dumps(stored))
-    return stored[key]
-
-
 def matrices_of(matrix: Matrix) -> Matrices:
     """Fresh ones, on which nothing is fitted yet."""
     return Matrices(matrix.oof[:, :, None], matrix.y[:, None], matrix.folds, METRICS["rmse"])
@@ -118,7 +114,7 @@ def predict(blend: Any, columns: np.ndarray) -> np.ndarray:
     return blend.predict(columns[:, :, None], *features)[:, 0]
 
 
-def held_out_errors(matrix: Matrix, kept: dict) -> list[dict]:
+def held_out_errors(matrix: Matrix) -> list[dict]:
     """A line for each subset and candidate: error on the holdout and seconds of the fit."""
     lines = []
     for i, which in enumerate(subsets(matrix)):
@@ -129,8 +125,9 @@ def held_out_errors(matrix: Matrix, kept: dict) -> list[dict]:
             blend, seconds = timed(lambda part=part, name=name: CANDIDATES[name].fit(matrices_of(part)))
             error = rmse(part.y_holdout, predict(blend, averaged))
             lines.append({**line, "candidate": name, "error": error, "seconds": seconds})
-        error = rmse(part.y_holdout, averaged @ np.array(kept["weights"][i]))
-        lines.append({**line, "candidate": OPTUNA, "error": error, "seconds": kept["seconds"][i]})
+        weights, seconds = timed(lambda part=part: optuna_300(part.oof, part.y))
+        error = rmse(part.y_holdout, averaged @ weights)
+        lines.append({**line, "candidate": OPTUNA, "error": error, "seconds": seconds})
     return lines
 
 
@@ -177,16 +174,14 @@ def compare(lines: pd.DataFrame, against: str) -> None:
 
 def main() -> None:
     args = arguments(__doc__, SETS, 4)
-    lines, biases = [], []
-    with threadpool_limits(1):
-        for draw in range(args.draws):
-            for name in args.sets:
-                for matrix in matrices(name, draw, args.data, args.cache):
-                    lines += held_out_errors(matrix, kept_weights(args.cache / "optuna_300.json", matrix))
-                    biases.append(honesty(matrix))
+
+    def of_draw(name: str, draw: int) -> list[tuple[list[dict], dict]]:
+        return [(held_out_errors(matrix), honesty(matrix)) for matrix in matrices(name, draw, args.data, args.cache)]
+
+    found = kept_lines("blenders", of_draw, args)
     for against in ("greedy", OPTUNA):
-        compare(pd.DataFrame(lines), against)
-    table = pd.DataFrame(biases)
+        compare(pd.DataFrame([line for lines, _ in found for line in lines]), against)
+    table = pd.DataFrame([bias for _, bias in found])
     print(f"\nscore against the holdout score of the same fold models, {len(table)} matrices of 10 columns")
     for name in table.columns.drop("set"):
         of_set, found = over_sets(table[name], table["set"])

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.oof_matrices import over_sets
 from competition.durations import seconds_of
 from competition.files import read_text_table
 from competition.paths import PROJECT
@@ -53,16 +54,16 @@ pd.DataFrame({target: predicted}).to_csv(f"{folder}/{target}.csv", index=False)
 """
 
 
-def ours(name: str, data: Path, work: Path, budget: str, seed: int) -> float:
-    """Make the submission of a set in a time; gives the seconds that it took."""
-    source, yaml_file = data / name, work / f"{name}.yaml"
+def ours(source: Path, yaml_file: Path, full: list[str], new: tuple[str, ...] = ()) -> float:
+    """Make the submission of the tables in a folder, with options of both verbs; gives the seconds that `full` took."""
     files = {"train": "train", "test": "test", "sample": "sample_submission", "answers": "answers"}
-    work.mkdir(parents=True, exist_ok=True)
+    yaml_file.parent.mkdir(parents=True, exist_ok=True)
     if not yaml_file.exists():
         options = [f"--{option}={source / file}.csv" for option, file in files.items()]
-        subprocess.run(["./run.sh", "new", str(yaml_file), *options, "--preset", "cpu"], check=True, cwd=PROJECT)
-    call, started = ["./run.sh", "full", str(yaml_file), "--budget", budget, "--seed", str(seed)], time.monotonic()
-    with (work / "full.log").open("w") as log:
+        subprocess.run(["./run.sh", "new", str(yaml_file), *options, "--preset=cpu", *new], check=True, cwd=PROJECT)
+    started = time.monotonic()
+    with yaml_file.with_suffix(".log").open("w") as log:
+        call = ["./run.sh", "full", str(yaml_file), *full]
         subprocess.run(call, check=True, cwd=PROJECT, stdout=log, stderr=subprocess.STDOUT)
     return time.monotonic() - started
 
@@ -142,23 +143,18 @@ def table(rows: pd.DataFrame) -> str:
     """Ratios of errors, set by set and over the sets."""
     lines = ["| budget | set | submission | over lightgbm | over autogluon | seconds |", "|---|---|---|---|---|---|"]
     mean = rows.groupby(["budget", "set", "who", "target"])["error"].mean().unstack("who")
+    others = mean.reindex(columns=["lightgbm", "autogluon"])
+    ratios = np.log(others.rdiv(mean["submission"], axis=0)).groupby(["budget", "set"]).mean()
     seconds = rows[rows.who == "submission"].groupby(["budget", "set"])["seconds"].max()
-    for budget, part in mean.groupby("budget"):
-        ratios: dict[str, list[float]] = {"lightgbm": [], "autogluon": []}
-        for name, of_set in part.groupby("set"):
-            said = []
-            for who, found in ratios.items():
-                ratio = np.log(of_set["submission"] / of_set[who]).mean() if who in of_set else np.nan
-                found.append(ratio)
-                said.append(f"{np.exp(ratio):.3f}")
-            shown = " ".join(f"{error:.4g}" for error in of_set["submission"])
-            lines.append(f"| {budget} | {name} | {shown} | {' | '.join(said)} | {seconds[budget, name]:.0f} |")
+    for budget, of_sets in ratios.groupby("budget"):
+        for name, of_set in of_sets.droplevel("budget").iterrows():
+            shown = " ".join(f"{error:.4g}" for error in mean["submission"].loc[budget, name])
+            said = " | ".join(f"{ratio:.3f}" for ratio in np.exp(of_set))
+            lines.append(f"| {budget} | {name} | {shown} | {said} | {seconds[budget, name]:.0f} |")
         said = []
-        for found in ratios.values():
-            logs = np.array(found)[np.isfinite(found)]
-            draws = np.random.default_rng(0).choice(logs, (2000, len(logs))).mean(axis=1) if len(logs) else [np.nan]
-            low, high = np.exp(np.quantile(draws, [0.025, 0.975]))
-            said.append(f"{np.exp(logs.mean()) if len(logs) else np.nan:.3f} ({low:.3f} to {high:.3f})")
+        for known in (of_sets[who].dropna() for who in of_sets):
+            found = np.exp(over_sets(known, known.index)[1]) if len(known) else 3 * [np.nan]
+            said.append("{:.3f} ({:.3f} to {:.3f})".format(*found))
         lines.append(f"| {budget} | geometric mean, 95 % interval | | {' | '.join(said)} | |")
     return "\n".join(lines)
 
@@ -184,7 +180,8 @@ def main() -> None:
             work = args.work / f"{name}_{budget}_{args.seed}"
             os.environ["WORK_DIR"] = str(work / "work")
             if not is_there(file, {**key, "who": "submission"}):
-                seconds = ours(name, args.data, work, budget, args.seed)
+                options = ["--budget", budget, "--seed", str(args.seed)]
+                seconds = ours(args.data / name, work / f"{name}.yaml", options)
                 for who, found in of_ours(latest_run(str(work / f"{name}.yaml"))).items():
                     keep(file, {**key, "who": who}, found, seconds)
             key["commit"] = "autogluon 1.6.3"

@@ -2,8 +2,7 @@
 
     python -m benchmarks.class_blenders --data FOLDER_WITH_COMPETITIONS --cache FOLDER [--draws 2] [--sets ...]
 
-What was measured of a set and draw is kept in --cache as blends_*.json, so that the command goes on where it stopped;
-take these files away after a change of the blends.
+What was measured of a set and draw is kept in --cache as blends_*.json (`oof_matrices.kept_lines`).
 
 Plan of the analysis
 --------------------
@@ -29,14 +28,20 @@ logarithm of the ratio of the two scores (log loss, AUC, F1); aim: within 2 % on
 Beside it the mean of the same of the single columns, which weights cannot bias, as a control for the rows drawn.
 """
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
-from benchmarks.oof_matrices import CUTS, N_FOLDS, Matrix, arguments, class_matrices, in_per_cent, over_sets, per_set
+from benchmarks.oof_matrices import (
+    CUTS,
+    N_FOLDS,
+    Matrix,
+    arguments,
+    class_matrices,
+    in_per_cent,
+    kept_lines,
+    over_sets,
+    per_set,
+)
 from competition.files import derive_seed
 from competition.metrics import METRICS, Metric
 from competition.task import Task
@@ -142,21 +147,14 @@ def lines_of(matrix: Matrix) -> list[dict]:
     return lines
 
 
-def kept_lines(name: str, draw: int, data: Path, cache: Path) -> list[dict]:
-    """The lines of a set and draw, made or kept."""
-    file = cache / f"blends_{name}_{draw}.json"
-    if not file.exists():
-        lines = [line for matrix in class_matrices(name, draw, data, cache) for line in lines_of(matrix)]
-        file.write_text(json.dumps(lines))
-    return json.loads(file.read_text())
-
-
 def main() -> None:
     """Print the tables."""
     args = arguments(__doc__, list(CUTS), 2)
-    with threadpool_limits(1):
-        pairs = [(name, draw) for draw in range(args.draws) for name in args.sets]
-        table = pd.DataFrame([line for pair in pairs for line in kept_lines(*pair, args.data, args.cache)])
+
+    def of_draw(name: str, draw: int) -> list[dict]:
+        return [line for matrix in class_matrices(name, draw, args.data, args.cache) for line in lines_of(matrix)]
+
+    table = pd.DataFrame(kept_lines("blends", of_draw, args))
     place = ["metric", "n_columns", "set", "target", "draw", "subset"]
     errors = np.log(table[table["bias"].isna()].pivot(index=place, columns="candidate", values="error"))
     asked = [(metric, n) for metric in table["metric"].unique() for n in SUBSETS]

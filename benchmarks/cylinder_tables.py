@@ -2,7 +2,7 @@
 
 Prints, from `studies/results/cylinder.csv` with the intervals of the study: variance ratios and biases; RMSE and
 accuracy in three modes, and evaluation minus MC; what dropout costs where volumes are regressed and where bins are
-classified. Then the variance of a sum of 100 dropped units and the mean of a ReLU on it, in training over inference, by
+classified. Then the variance of a dropped unit, and the mean of a ReLU on a sum of 100, in training and inference, by
 formula (the mean of a rectified normal variable is mu Phi(mu/s) + s phi(mu/s)) and simulated.
 """
 
@@ -11,9 +11,11 @@ import pandas as pd
 from scipy.stats import norm
 
 from competition.paths import PROJECT
-from studies.cylinder.stages import Array, unit_ratio
+from studies.cylinder.stages import unit_ratio
 from studies.results import corrected_interval
 
+INPUTS = [(0.0, 1.0), (0.4, 0.34)]
+"""Mean and variance of a unit: normal, and about what a ReLU makes of that."""
 CELL = ["data", "stage", "where", "rate"]
 
 
@@ -43,24 +45,27 @@ def of_tasks(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*CELL[1:], "volume", "bins", "difference"])
 
 
-def sums(rate: float) -> dict[str, float]:
-    """Of a sum of 100 units of random moments: its variance and its ReLU's mean, in training over inference."""
-    random = np.random.default_rng(5)
-    weights, mean, variance = random.normal(size=100), random.normal(size=100), random.uniform(0.2, 2, 100)
-    x = mean + np.sqrt(variance) * random.standard_normal((100_000, 100))
-    simulated = [x @ weights, (x * (random.random(x.shape) >= rate) / (1 - rate)) @ weights]
-    variances = [weights**2 @ variance, weights**2 @ (variance * unit_ratio(rate, mean, variance))]
+def sums(unit_mean: float, unit_variance: float, rate: float) -> dict[str, float]:
+    """Of a unit its variance, of a ReLU on a sum of 100 such units its mean: in training, against inference."""
+    weights = np.random.default_rng(0).normal(size=100)
+    ratio = unit_ratio(rate, np.array(unit_mean), np.array(unit_variance))
+    random = np.random.default_rng(1)
+    x = unit_mean + np.sqrt(unit_variance) * random.standard_normal((200_000, 100))
+    dropped = x * (random.random(x.shape) >= rate) / (1 - rate)
+    mu, still = weights.sum() * unit_mean, np.sqrt(weights @ weights * unit_variance)
 
-    def relu_mean(mu: float, s: Array) -> float:
+    def relu_mean(s: float) -> float:
         return float(mu * norm.cdf(mu / s) + s * norm.pdf(mu / s))
 
-    means = [relu_mean(weights @ mean, np.sqrt(value)) for value in variances]
+    simulated = [np.maximum(units @ weights, 0).mean() for units in (x, dropped)]
     return {
+        "mean": unit_mean,
+        "variance": unit_variance,
         "rate": rate,
-        "variance, formula": variances[1] / variances[0],
-        "simulated": simulated[1].var() / simulated[0].var(),
-        "mean of the ReLU, formula": means[1] / means[0],
-        "simulated ": np.maximum(simulated[1], 0).mean() / np.maximum(simulated[0], 0).mean(),
+        "of a unit, formula": float(ratio),
+        "simulated": dropped[:, 0].var() / x[:, 0].var(),
+        "% of the ReLU lost, formula": 100 * (1 - relu_mean(still) / relu_mean(still * np.sqrt(ratio))),
+        "simulated ": 100 * (1 - simulated[0] / simulated[1]),
     }
 
 
@@ -69,7 +74,7 @@ def main() -> None:
     results = pd.read_csv(PROJECT / "studies/results/cylinder.csv", keep_default_na=False, na_values=[""])
     dropped = results[results["where"] != "none"]
     ratios = dropped.groupby(CELL, sort=False).mean(numeric_only=True).filter(regex="ratio|bias")
-    formula = pd.DataFrame([sums(rate) for rate in (0.1, 0.3, 0.5)])
+    formula = pd.DataFrame([sums(*inputs, rate) for inputs in INPUTS for rate in (0.1, 0.3, 0.5)])
     for table in (ratios, of_modes(dropped, "score"), of_modes(dropped, "accuracy"), of_tasks(results), formula):
         print(table.to_string(float_format="{:.3f}".format), end="\n\n")
 

@@ -23,9 +23,8 @@ from unittest import mock
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
-from benchmarks.oof_matrices import CUTS, N_FOLDS, Matrix, arguments, class_matrices, over_sets
+from benchmarks.oof_matrices import CUTS, N_FOLDS, Matrix, arguments, class_matrices, kept_lines, over_sets
 from competition.metrics import named_metric
 from competition.task import Task
 from submissions.blend import decisions
@@ -122,12 +121,12 @@ def lines_of(matrix: Matrix) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Command line."""
-    args, lines = arguments(__doc__, list(CUTS), 2), []
-    with threadpool_limits(1):
-        for draw in range(args.draws):
-            for name in args.sets:
-                lines += [each for m in class_matrices(name, draw, args.data, args.cache) for each in lines_of(m)]
-    table = pd.DataFrame(lines)
+    args = arguments(__doc__, list(CUTS), 2)
+
+    def of_draw(name: str, draw: int) -> list[dict[str, Any]]:
+        return [line for matrix in class_matrices(name, draw, args.data, args.cache) for line in lines_of(matrix)]
+
+    table = pd.DataFrame(kept_lines("decisions", of_draw, args))
     ways = [name for name in table if " " in name]
     for which, part in (("blend", table[table.column == "blend"]), ("single stages", table[table.column != "blend"])):
         for metric, rows in part.groupby("metric"):

@@ -1,7 +1,6 @@
-"""Against transformers' `Trainer`: the same encoder, weights, rows, epochs, precision and no dropout, on one thread.
+"""Against transformers' `Trainer`: MiniLM on 960 tweets, the same weights, epochs, precision, no dropout, one thread.
 
-    python -m benchmarks.hf_trainer --data FOLDER_WITH_COMPETITIONS --set icwsm_tweets --weights minilm \\
-        [--precision bf16]
+    python -m benchmarks.hf_trainer --data FOLDER_WITH_COMPETITIONS [--precision bf16]
 
 Prints seconds of training with and without batches of like length, ours and theirs alternating in one run, each in a
 process of its own (ours with the environment of our workers), and the RMSE of each on the answers. Loading, tokenizing
@@ -28,6 +27,7 @@ import pandas as pd
 import torch
 import transformers
 
+from benchmarks.one_setting import read
 from competition.paths import PROJECT
 from competition.tables import Rows
 from competition.task import Task
@@ -39,7 +39,7 @@ from models.training import trainer
 from models.training.labels import target_scale
 from models.training.optimizer import make_optimizer
 
-SETS = {"icwsm_tweets": ("text", "sentiment"), "esol": ("SMILES", "logS"), "biogen_adme": ("SMILES", "log_HLM_CLint")}
+SET = "icwsm_tweets"
 
 
 class Wrapped(torch.nn.Module):
@@ -101,42 +101,37 @@ def ours(stage: Bert, train: Rows, folder: Path) -> tuple[float, Any]:
     return time.process_time() - started, network
 
 
+def trained(name: str, seed: int, data: Path, precision: str) -> dict[str, float]:
+    """Seconds of training in one of three ways, and the RMSE on the answers."""
+    train, roles = read(data, SET, "text", "sentiment", 960)
+    test = pd.read_csv(data / SET / "test.csv").merge(pd.read_csv(data / SET / "answers.csv")).dropna()
+    settings = {"kind": "bert", "weights": "minilm", "epochs": 1, "learning_rate": 1e-4, "precision": precision}
+    context = Context(*roles, [], [], Task(["sentiment"]), seed, Path("unused"))
+    stage = Bert(BertStage.model_validate(settings), context)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if name == "ours":
+            spent, network = ours(stage, train, folder)
+        else:
+            spent, network = theirs(stage, train, folder, name == "group_by_length")
+        rows = Rows(list(test["id"]), test[["text"]], None)
+        mean, scale = target_scale(train.y)
+        batches, accelerator = stage.encode(rows, folder, 0, 0), trainer.make_accelerator("float32")
+        y_pred = trainer.forward(network, batches, 32, accelerator).double().numpy()
+    error = y_pred[:, 0] * scale[0] + mean[0] - test["sentiment"].to_numpy()
+    return {"seconds": spent, "rmse": float(np.sqrt(np.mean(error**2)))}
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", type=Path, required=True)
-    options.add_argument("--set", default="icwsm_tweets", choices=list(SETS))
-    options.add_argument("--weights", default="minilm")
-    options.add_argument("--rows", type=int, default=960)
-    options.add_argument("--epochs", type=int, default=1)
-    options.add_argument("--rate", type=float, default=1e-4)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--precision", default="float32")
     options.add_argument("--only", nargs=2, help="of the processes it starts: which one, and the seed")
     args = options.parse_args()
     torch.set_num_threads(1)
-    column, target = SETS[args.set]
-    source = args.data / args.set
-    table = pd.read_csv(source / "train.csv").dropna(subset=[target])[: args.rows]
-    test = pd.read_csv(source / "test.csv").merge(pd.read_csv(source / "answers.csv")[["id", target]], on="id").dropna()
-    train = Rows(list(table["id"]), table[[column]].reset_index(drop=True), table[[target]].to_numpy())
-    smiles, text = ([column], []) if column == "SMILES" else ([], [column])
-    settings = {"kind": "bert", "weights": args.weights, "epochs": args.epochs, "learning_rate": args.rate}
-    config = BertStage.model_validate({**settings, "precision": args.precision})
     if args.only:
-        name, seed = args.only[0], int(args.only[1])
-        stage = Bert(config, Context(smiles, text, [], [], Task([target]), seed, Path("unused")))
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
-            if name == "ours":
-                spent, network = ours(stage, train, folder)
-            else:
-                spent, network = theirs(stage, train, folder, name == "group_by_length")
-            rows = Rows(list(test["id"]), test[[column]].reset_index(drop=True), None)
-            mean, scale = target_scale(train.y)
-            batches, accelerator = stage.encode(rows, folder, 0, 0), trainer.make_accelerator("float32")
-            y_pred = trainer.forward(network, batches, 32, accelerator).double().numpy()
-            error = y_pred[:, 0] * scale[0] + mean[0] - test[target].to_numpy()
-        print(json.dumps({"seconds": spent, "rmse": float(np.sqrt(np.mean(error**2)))}))
+        print(json.dumps(trained(args.only[0], int(args.only[1]), args.data, args.precision)))
         return
     found: dict[str, list[dict[str, float]]] = {"ours": [], "group_by_length": [], "random": []}
     for round_ in range(args.rounds):

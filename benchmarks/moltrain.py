@@ -11,7 +11,6 @@ What of MolTrain is overridden: its early stopping, its seed, its dropout, the s
 
 import argparse
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -154,7 +153,7 @@ def measure(source: Path, name: str, precision: str) -> tuple[dict[str, Any], np
         answers = pd.read_csv(folder / "answers.csv")
         test = pd.read_csv(folder / "test.csv").merge(answers, on="id")
         y = test[str(SETS[name]["target"])].to_numpy()
-        predictions = [read_table(path, ["id"]) for path in (folder / "work").rglob("test/*.csv")]
+        predictions = [read_table(path) for path in (folder / "work").rglob("fold_*/test/*.parquet")]
         mine = np.mean([t.set_index("id").loc[test["id"]].iloc[:, 0] for t in predictions], axis=0)
         scale = y.std()
         errors = [((p - y) / scale) ** 2 for p in (mine, np.load(folder / "theirs.npy"))]
@@ -183,18 +182,16 @@ def main() -> None:
         cold, warm = (found[f"theirs_{state}"] / found[f"ours_{state}"] for state in ("cold", "warm"))
         print(json.dumps(found), f"cold {cold:.2f} warm {warm:.2f} times faster", flush=True)
     rng = np.random.default_rng(0)
-    draws = []
-    for _ in range(2000):
-        ratios = []
-        for mine, others in errors:
-            rows = rng.integers(0, len(mine), len(mine))
-            ratios.append(0.5 * math.log(mine[rows].mean() / others[rows].mean()))
-        draws.append(math.exp(np.mean(ratios)))
-    ratio = math.exp(np.mean([0.5 * math.log(m.mean() / o.mean()) for m, o in errors]))
-    low, high = np.quantile(draws, [0.025, 0.975])
-    print(
-        f"test RMSE, ours over theirs, geometric mean of the sets: {ratio:.3f}, 95 % interval {low:.3f} to {high:.3f}"
-    )
+
+    def ratio(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
+        return float(np.exp(np.mean([0.5 * np.log(mine.mean() / others.mean()) for mine, others in pairs])))
+
+    def redrawn(mine: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = rng.integers(0, len(mine), len(mine))
+        return mine[rows], others[rows]
+
+    low, high = np.quantile([ratio([redrawn(*pair) for pair in errors]) for _ in range(2000)], [0.025, 0.975])
+    print(f"test RMSE, ours over theirs, mean of the sets: {ratio(errors):.3f}, 95 % interval {low:.3f} to {high:.3f}")
 
 
 if __name__ == "__main__":

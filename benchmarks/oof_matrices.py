@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 from rdkit.Chem import MolFromSmiles
 from sklearn.model_selection import KFold, StratifiedKFold
+from threadpoolctl import threadpool_limits
 
 from competition.classes import class_names, class_numbers
 from competition.files import derive_seed
@@ -179,6 +180,20 @@ def arguments(doc: str | None, sets: list[str], draws: int) -> argparse.Namespac
     return args
 
 
+def kept_lines(prefix: str, lines_of: Callable[[str, int], list[Any]], args: argparse.Namespace) -> list[Any]:
+    """The lines of all sets and draws. Those of each are made or kept, so that a command goes on where it stopped and
+    processes can share the sets; take the files PREFIX_*.json away after a change of what is measured."""
+    lines = []
+    for draw in range(args.draws):
+        for name in args.sets:
+            file = args.cache / f"{prefix}_{name}_{draw}.json"
+            if not file.exists():
+                with threadpool_limits(1):
+                    file.write_text(json.dumps(lines_of(name, draw)))
+            lines += json.loads(file.read_text())
+    return lines
+
+
 def over_sets(values: pd.Series, sets: pd.Series) -> tuple[pd.Series, np.ndarray]:
     """Mean of each set, and their mean with its 95 % interval, (3,), by a bootstrap that draws sets."""
     of_set = values.groupby(sets).mean()
@@ -213,17 +228,18 @@ def _halves(name: str, draw: int, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
     return halves if draw % 2 == 0 else halves[::-1]
 
 
-def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray]:
-    told, text, root = json.loads((data / name / "competition.json").read_text()), name in TEXTS, cache / "features"
-    inputs, targets, problem = (
-        told.get("inputs") or [told["column"]],
-        told["targets"],
-        told.get("problem", "regression"),
-    )
-    table = pd.read_csv(data / name / "train.csv", dtype={"id": str})
-    if not text:
+def _pool(name: str, data: Path) -> tuple[pd.DataFrame, dict[str, Any], list[str]]:
+    """The rows of a set that draws divide, what its `competition.json` says, and its input columns."""
+    told = json.loads((data / name / "competition.json").read_text())
+    table, inputs = pd.read_csv(data / name / "train.csv", dtype={"id": str}), told.get("inputs") or [told["column"]]
+    if name not in TEXTS:
         table = table[table[inputs[0]].map(MolFromSmiles).notna()]
-    table = table.sample(n=min(POOL, len(table)), random_state=0).reset_index(drop=True)
+    return table.sample(n=min(POOL, len(table)), random_state=0).reset_index(drop=True), told, inputs
+
+
+def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray]:
+    (table, told, inputs), text, root = _pool(name, data), name in TEXTS, cache / "features"
+    targets, problem = told["targets"], told.get("problem", "regression")
     cells = table[targets].astype(object).fillna("").astype(str)
     classes = [] if problem == "regression" else class_names(cells)
     if classes:
@@ -308,11 +324,7 @@ def _make_classes(name: str, draw: int, data: Path, cache: Path) -> dict[str, np
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, QuantileTransformer, StandardScaler
 
-    told, text = json.loads((data / name / "competition.json").read_text()), name in TEXTS
-    table, inputs = pd.read_csv(data / name / "train.csv"), told.get("inputs") or [told["column"]]
-    if not text:
-        table = table[table[inputs[0]].map(MolFromSmiles).notna()]
-    table = table.sample(n=min(POOL, len(table)), random_state=0).reset_index(drop=True)
+    (table, _, inputs), text = _pool(name, data), name in TEXTS
     features, halves = _class_features(table[inputs], text, cache), _halves(name, draw, len(table))
     before: dict[str, Callable[[], list]] = {
         "encoder": lambda: [StandardScaler()],

@@ -2,6 +2,7 @@
 
 `python -m benchmarks.scale [--speedup X] [--price P]` computes them from seconds per job; with --check N the
 real executor runs all 250 jobs as stand-ins that sleep, N times shorter, and that is held against what was computed.
+With --jobs N, N stand-ins of --seconds S: what an executor costs; with --seconds 0, what it takes to place a job.
 With --products FOLDER (a WORK_DIR with a finished run) it prints megabytes per folder of a job.
 """
 
@@ -12,7 +13,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.overhead import stand_in
 from models.jobs.ray_workers import workers_of
 from models.jobs.workers import Item
 
@@ -22,16 +22,15 @@ NEURAL = ("unimol", "rxnfp", "gnn")
 N_OF_EACH = 5 * 10
 MACHINES = (1, 8, 64, 1000)
 PLACEMENT = 0.007
-"""Seconds of the driver per job, one after another: `benchmarks.overhead ray --seconds 0`."""
+"""Seconds of the driver per job, one after another: `--jobs 1000 --seconds 0 --executor ray`."""
 START = 10.0
 """Seconds until a worker has imported what its first job needs."""
 
 
 def jobs(speedup: float) -> list[float]:
     """Seconds of each job, in the order in which they start."""
-    return [
-        seconds / (speedup if name in NEURAL else 1.0) for name, seconds in SECONDS.items() for _ in range(N_OF_EACH)
-    ]
+    each = {name: seconds / (speedup if name in NEURAL else 1.0) for name, seconds in SECONDS.items()}
+    return [seconds for seconds in each.values() for _ in range(N_OF_EACH)]
 
 
 def makespan(seconds: list[float], n_workers: int, start: float, placement: float) -> float:
@@ -46,34 +45,45 @@ def makespan(seconds: list[float], n_workers: int, start: float, placement: floa
     return ends
 
 
-def table(speedup: float, price: float, start: float = START) -> str:
+def table(speedup: float, price: float) -> str:
     """Rows of the page: machines, minutes, share of them that works, money."""
     seconds = jobs(speedup)
     lines = ["| machines | minutes | busy | money |", "|---:|---:|---:|---:|"]
     for n in MACHINES:
-        took = makespan(seconds, n, start, PLACEMENT)
+        took = makespan(seconds, n, START, PLACEMENT)
         busy, money = sum(seconds) / (n * took), n * took / 3600 * price
         lines.append(f"| {n:,} | {took / 60:.1f} | {busy:.0%} | {money:.2f} |")
     return "\n".join(lines)
 
 
-def check(executor: str, speedup: float, shorter: float, n_workers: int) -> str:
-    """Run the jobs as stand-ins, `shorter` times as long, and compare with what was computed."""
-    seconds = [job / shorter for job in jobs(speedup)]
+def stand_in(folder: Path, seconds: float) -> None:
+    """A job: it takes its time and writes its folder under another name first."""
+    time.sleep(seconds)
+    made = folder.with_name(f".{folder.name}")
+    made.mkdir(parents=True)
+    (made / "report.json").write_text("{}")
+    made.rename(folder)
+
+
+def run(executor: str, seconds: list[float], n_workers: int, warm: bool) -> str:
+    """Run stand-ins and compare with what was computed; the start of workers counts unless they are `warm`."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["WORK_DIR"] = folder
         root = Path(folder) / "jobs"
-        warm = [Item(stand_in, (root / f"warm-{i}", 1.0)) for i in range(n_workers)]
         items = [Item(stand_in, (root / f"{i}", job)) for i, job in enumerate(seconds)]
+        before = time.monotonic()
         with workers_of(executor, None, n_workers)() as workers:
-            workers.run(warm, "workers")
-            before = time.monotonic()
+            if warm:
+                workers.run([Item(stand_in, (root / f"warm-{i}", 1.0)) for i in range(n_workers)], "workers")
+                before = time.monotonic()
+            started = time.monotonic()
             workers.run(items, "jobs")
-            took = time.monotonic() - before
-    computed = makespan(seconds, n_workers, 0.0, 0.0)
+            ended = time.monotonic()
+    computed, took = makespan(seconds, n_workers, 0.0, 0.0), ended - before
     return (
-        f"{executor}, {n_workers} workers, jobs {shorter:g} times shorter: {took:.1f} s, computed {computed:.1f} s "
-        f"without placement, {(took - computed) * n_workers / len(items) * 1000:.0f} ms more per job"
+        f"{executor}, {n_workers} workers, {len(seconds)} jobs: {took:.1f} s, {started - before:.1f} s of it to start, "
+        f"computed {computed:.1f} s without placement; {(took - computed) * n_workers / len(items) * 1000:.0f} ms more "
+        f"per job, placed every {(ended - started) / len(items) * 1000:.1f} ms"
     )
 
 
@@ -81,20 +91,20 @@ def sizes(products: Path) -> str:
     """Megabytes per folder of a job, by stage."""
     of_stage: dict[str, list[int]] = {}
     for report in sorted(products.glob("*/models/*/*/seed_*/fold_*/report.json")):
-        folder = report.parent
-        of_stage.setdefault(folder.parts[-4], []).append(
-            sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-        )
+        size = sum(file.stat().st_size for file in report.parent.rglob("*") if file.is_file())
+        of_stage.setdefault(report.parent.parts[-4], []).append(size)
     return "\n".join(f"{stage}: {sum(found) / len(found) / 1e6:.2f} MB per job" for stage, found in of_stage.items())
 
 
 def main() -> None:
     """Command line."""
-    options = argparse.ArgumentParser(description=__doc__)
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--speedup", type=float, default=10.0, help="of a neural job on a GPU over one CPU core")
     options.add_argument("--price", type=float, default=0.5, help="of a GPU for an hour")
     options.add_argument("--price-of-core", type=float, default=0.05, help="of a CPU core for an hour")
     options.add_argument("--check", type=float, metavar="SHORTER", help="run the jobs, so many times shorter")
+    options.add_argument("--jobs", type=int, help="run so many stand-ins")
+    options.add_argument("--seconds", type=float, default=0.2)
     options.add_argument("--workers", type=int, default=8)
     options.add_argument("--executor", default="local")
     options.add_argument("--products", type=Path)
@@ -102,11 +112,11 @@ def main() -> None:
     if args.products:
         print(sizes(args.products))
     elif args.check:
-        print(check(args.executor, 1.0, args.check, args.workers))
+        print(run(args.executor, [job / args.check for job in jobs(1.0)], args.workers, warm=True))
+    elif args.jobs:
+        print(run(args.executor, [args.seconds] * args.jobs, args.workers, warm=False))
     else:
-        print(
-            f"CPU cores, seconds as measured, {args.price_of_core} per core and hour\n{table(1.0, args.price_of_core)}"
-        )
+        print(f"CPU cores, {args.price_of_core} per core and hour\n{table(1.0, args.price_of_core)}")
         print(f"GPUs, neural jobs {args.speedup:g} times faster, {args.price} per GPU and hour")
         print(table(args.speedup, args.price))
 

@@ -2,8 +2,7 @@
 
     python -m benchmarks.switches --data FOLDER_WITH_COMPETITIONS --cache FOLDER [--draws 2] [--sets ...]
 
-What was measured of a set and draw is kept in --cache as switches_*.json, so that processes can share the sets and the
-command goes on where it stopped; take these files away after a change of the blends.
+What was measured of a set and draw is kept in --cache as switches_*.json (`oof_matrices.kept_lines`).
 
 Plan of the analysis, written before the first full run
 -------------------------------------------------------
@@ -32,20 +31,17 @@ its interval lies below 0.
 (Columns of all targets were first measured with few trees alone; the least error came after nine sets were seen.)
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest import mock
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from benchmarks import oof_matrices
-from benchmarks.oof_matrices import N_FOLDS, arguments, draw_of, in_per_cent, over_sets
+from benchmarks.oof_matrices import N_FOLDS, arguments, draw_of, in_per_cent, kept_lines, over_sets
 from competition.metrics import METRICS
 from competition.task import Task
 from competition.types import Array
@@ -187,25 +183,19 @@ def of_steps(draw: Draw) -> Lines:
             yield step, f"margin {margin:g}", draw.error(chain.apply(columns, draw.inputs_holdout))
 
 
-def kept_lines(name: str, draw: int, data: Path, cache: Path) -> list[tuple[str, str, float]]:
-    """The lines of a set and draw, made or kept."""
-    file = cache / f"switches_{name}_{draw}.json"
-    if not file.exists():
-        parts = draw_of(name, draw, data, cache)
-        own, found = read(parts), list[tuple[str, str, float]]()
-        found += [*of_choices(own), *of_stacks(own)]
-        if str(parts["problem"]) != "multiclass":
-            found += of_steps(read(parts, "log_loss") if own.m.has_probabilities else own)
-        file.write_text(json.dumps(found))
-    return json.loads(file.read_text())
-
-
 def main() -> None:
     """Print the tables."""
     args = arguments(__doc__, oof_matrices.ALL_SETS, 2)
-    with threadpool_limits(1):
-        pairs = [(name, draw) for draw in range(args.draws) for name in args.sets]
-        lines = [(name, *line) for name, draw in pairs for line in kept_lines(name, draw, args.data, args.cache)]
+
+    def lines_of(name: str, draw: int) -> list[tuple[str, str, str, float]]:
+        parts = draw_of(name, draw, args.data, args.cache)
+        own = read(parts)
+        found = [*of_choices(own), *of_stacks(own)]
+        if str(parts["problem"]) != "multiclass":
+            found += of_steps(read(parts, "log_loss") if own.m.has_probabilities else own)
+        return [(name, *line) for line in found]
+
+    lines = kept_lines("switches", lines_of, args)
     table = pd.DataFrame(lines, columns=["set", "part", "variant", "error"])
     for (part, variant), rows in table.groupby(["part", "variant"], sort=False):
         of_set, found = over_sets(rows["error"], rows["set"])

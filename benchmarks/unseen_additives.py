@@ -9,14 +9,13 @@ the submission and of each stage on the answers, by split and their means. Publi
 
 import argparse
 import os
-import subprocess
 from pathlib import Path
 
 import pandas as pd
 from sklearn.metrics import r2_score
 
+from benchmarks.budget import ours
 from competition.files import read_table
-from competition.paths import PROJECT
 from submissions.report.findings import read_answers
 from submissions.run import SUBMISSION_FILE, latest_run
 
@@ -28,20 +27,15 @@ def make(split: str, data: Path, work: Path, budget: str | None) -> Path:
     rows["Yield"] = known.loc[rows["id"]].to_numpy()
     parts = pd.read_csv(data / "ood_splits.csv").query("split == @split").set_index("part")["id"]
     train, test = (rows[rows["id"].isin(parts[part])] for part in ("train", "test"))
-    folder, yaml_file = work / split, work / f"{split}.yaml"
-    folder.mkdir(parents=True, exist_ok=True)
     tables = {
         "train": train, "test": test.drop(columns="Yield"), "answers": test[["id", "Yield"]],
-        "sample": test[["id"]].assign(Yield=0.0),
+        "sample_submission": test[["id"]].assign(Yield=0.0),
     }  # fmt: skip
     for name, table in tables.items():
-        table.to_csv(folder / f"{name}.csv", index=False)
-    if not yaml_file.exists():
-        options = [f"--{name}={folder / name}.csv" for name in tables]
-        options += ["--preset", "cpu", "--group", "Additive", "--metric", "r2"]
-        subprocess.run(["./run.sh", "new", str(yaml_file), *options], check=True, cwd=PROJECT)
-    within = ["--budget", budget] if budget else []
-    subprocess.run(["./run.sh", "full", str(yaml_file), *within], check=True, cwd=PROJECT)
+        (work / split).mkdir(parents=True, exist_ok=True)
+        table.to_csv(work / split / f"{name}.csv", index=False)
+    yaml_file = work / f"{split}.yaml"
+    ours(work / split, yaml_file, [f"--budget={budget}"] if budget else [], ("--group=Additive", "--metric=r2"))
     return yaml_file
 
 

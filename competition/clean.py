@@ -123,7 +123,7 @@ def clean_inputs(
         wrong = (keys[name] == "").to_numpy()
         if config.unparsable == "error":
             advice = "Correct them, or set competition.unparsable: drop (for predict, before the run it predicts with)"
-            if name in config.smiles and (table[name][wrong].str.strip() == "").any():
+            if name in config.smiles:
                 advice += ', or empty_smiles: "[Ar]" where an empty cell means no molecule'
             refuse(table, wrong, name, config.id, where, what, f"{advice}.")
         dropped |= wrong

@@ -108,13 +108,10 @@ def run(main: Callable[[], None]) -> None:
     except BrokenPipeError:
         sys.exit(141)
     except OSError as error:
-        if error.errno not in (*FULL_OR_CLOSED, errno.ENAMETOOLONG):
+        if error.errno not in FULL_OR_CLOSED:
             raise
-        wrong = f"the folder for products, {work_root()}, takes no new files ({error})"
-        message = f"DataError: {wrong}. Make room, or set WORK_DIR to another folder; finished jobs are kept."
-        if error.errno == errno.ENAMETOOLONG:
-            message = f"ConfigError: a name is too long for a file: {str(error.filename)[:60]}..."
-        status = 2
+        wrong = f"DataError: the folder for products, {work_root()}, takes no new files ({error})"
+        message, status = f"{wrong}. Make room, or set WORK_DIR to another folder; finished jobs are kept.", 2
     print(message, file=sys.stderr)
     sys.exit(status)
 

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -224,11 +223,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """The mapping of a node."""
-        keys = {key: key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"}
-        if twice := [key for key, name in keys.items() if list(keys.values()).count(name) > 1]:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {twice[0].value!r} stands twice", twice[-1].start_mark
-            )
+        keys = [key for key, _ in node.value if key.value != "<<"]
+        for n, key in enumerate(keys):
+            if any(key.value == earlier.value for earlier in keys[:n]):
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -245,10 +243,9 @@ def find_config(name: str) -> Path:
         if path.is_file():
             return path.resolve()
     known = sorted({file.stem for folder in config_folders() for file in folder.glob("*.yaml")})
-    meant = "".join(f" Did you mean {other}?" for other in get_close_matches(name, known, 1))
     raise ConfigError(
         f"there is no competition {name!r}, only {', '.join(known)} or the path of a YAML file; make one from its CSV "
-        f"files with ./run.sh new NAME --train F --test F --sample F, or from Kaggle with --kaggle SLUG.{meant}"
+        f"files with ./run.sh new NAME --train F --test F --sample F, or from Kaggle with --kaggle SLUG."
     )
 
 
@@ -288,13 +285,11 @@ def _keys(values: Any, location: tuple[int | str, ...]) -> list[str]:
     """pydantic's location without what it adds where a setting has several possible classes: their kind or type."""
     keys = []
     for part in location:
-        is_kind = isinstance(values, dict) and part not in values and part == values.get("kind")
-        if is_kind or (isinstance(part, str) and values is not None and not isinstance(values, dict)):
-            continue
-        keys.append(str(part))
-        if isinstance(values, dict):
+        if isinstance(values, dict) and (part in values or part != values.get("kind")):
+            keys.append(str(part))
             values = values.get(part)
         elif isinstance(values, list) and isinstance(part, int):
+            keys.append(str(part))
             values = values[part]
     return keys
 
@@ -327,8 +322,6 @@ def load_competition(name: str, seed: int | None = None) -> CompetitionConfig:
 
 def require_own_products(paths: Paths, yaml_file: Path) -> None:
     """Check that the products of a name were made from this YAML, or one that lies among them, and no other file."""
-    if paths.name in ("cache", "configs"):
-        raise ConfigError(f"no competition can be named {paths.name}, which is a folder in {paths.root.parent}.")
     if paths.owner.exists():
         owner = Path(paths.owner.read_text(encoding="utf-8").strip())
         others = [file for file in (owner, yaml_file.resolve()) if paths.root.resolve() not in file.parents]

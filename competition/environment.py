@@ -6,7 +6,6 @@ library only, since nothing else may be there; but for `packaging`, which our pa
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import sys
@@ -33,11 +32,9 @@ def main() -> None:
     found += [mismatch(*re.split("(?=[<>=])", text, maxsplit=1)) for text in project["dependencies"]]
     if any(found):
         what_to_do = (
-            "Where there is internet, make a data set with the wheels of what the image lacks: ./run.sh kernel NAME "
-            "--training; its notebook installs them. (The pins of requirements.txt would replace the image's torch.)"
-            if os.environ.get("KAGGLE_KERNEL_RUN_TYPE")
-            else f"Install them yourself (pip install -r {file.parent / 'requirements.txt'}), or leave the environment "
-            "(deactivate) and run again: ./run.sh then makes its own."
+            f"Install them yourself (pip install -r {file.parent / 'requirements.txt'}), or leave the environment "
+            "(deactivate) and run again: ./run.sh then makes its own. On Kaggle, whose torch the pins would replace, "
+            "take the notebook of ./run.sh kernel NAME --training, made where there is internet."
         )
         lines = ["This interpreter lacks packages that pyproject.toml asks for:", *filter(None, found)]
         print("\n  ".join(lines) + f"\n{what_to_do}", file=sys.stderr)

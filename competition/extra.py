@@ -23,13 +23,13 @@ LIKE, RATIOS = 0.8, (0.5, 2.0)
 
 def with_extra_rows(
     train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig
-) -> tuple[pd.DataFrame, dict[str, dict[str, int]]]:
-    """The prepared training table with the rows of all extra tables below it, and what was found in each.
+) -> tuple[pd.DataFrame, list[str]]:
+    """The prepared training table with the rows of all extra tables below it, and what was found in each, in words.
 
     Left out are rows with the input of a test row, with an input that cannot be read, and without any label. A row
     with the input of a training row stays: the job that holds that row out leaves it out (`models.jobs.work`).
     """
-    tables, found = [train.assign(**{EXTRA: 0, WEIGHT: train.get(WEIGHT, 1.0)})], {}
+    tables, said = [train.assign(**{EXTRA: 0, WEIGHT: train.get(WEIGHT, 1.0)})], []
     lenient = config.model_copy(update={"unparsable": "drop"})
     label_names = [*config.targets, *config.auxiliary_targets]
     for i, extra in enumerate(config.extra_train):
@@ -46,13 +46,12 @@ def with_extra_rows(
         for name in config.targets if extra.check_units else []:
             of_numbers = config.problem_type in ("regression", "ordinal")
             _require_alike(kept.dropna(subset=name), train.dropna(subset=name), name, extra.file, of_numbers)
-        name = extra.file.name if extra.file.name not in found else str(extra.file)
-        found[name] = {"used": len(kept), "in_test": int(in_test.sum()), "unusable": int(unusable.sum())}
+        said.append(
+            f"{len(kept)} extra training rows from {extra.file.name}; left out: {in_test.sum()} with the input of a "
+            f"test row, {unusable.sum()} without a usable input or label"
+        )
         tables.append(kept[tables[0].columns])
-    whole = pd.concat(tables, ignore_index=True)
-    if whole[config.id].duplicated().any():
-        raise DataError(f"{config.train}: an id begins with 'extra0_', which names rows of extra_train. Rename it.")
-    return whole, found
+    return pd.concat(tables, ignore_index=True), said
 
 
 def _read(extra: ExtraTrain, config: CompetitionConfig, label_names: list[str]) -> pd.DataFrame:
@@ -74,26 +73,25 @@ def _require_alike(theirs: pd.DataFrame, ours: pd.DataFrame, name: str, file: Pa
     """Check that shared inputs have mostly the same classes, or like numbers; where they are few, that the extra
     numbers lie among ours.
     """
-    deviation = ours[name].std() if ours[name].nunique() > 1 else 1.0
     medians = [table.groupby(INPUT_KEY)[name].median() for table in (theirs, ours)]
     shared = pd.concat(medians, axis=1, join="inner", keys=["theirs", "ours"])
-    n = len(shared)
-    seem = f"be in other units than the competition's, whose standard deviation is {deviation:.3g}"
+    n, deviation = len(shared), ours[name].std() if ours[name].nunique() > 1 else 1.0
     if not of_numbers:
-        same, seem = (shared["theirs"] == shared["ours"]).mean(), "mean something else than the competition's"
-        gap, wrong = 0.0, n >= SHARED_ROWS and same < AGREE
-        found = f"of {n} shared inputs {same:.0%} have the same one. Correct"
+        same = (shared["theirs"] == shared["ours"]).mean()
+        wrong, found = n >= SHARED_ROWS and same < AGREE, f"of {n} shared inputs {same:.0%} have the same one"
     elif n >= SHARED_ROWS:
         gap, ratio = (shared["theirs"] - shared["ours"]).abs().median(), shared["theirs"].std() / shared["ours"].std()
-        found = f"on {n} shared inputs they differ by {gap:.3g}, and deviate {ratio:.3g} times as much. Convert"
-        wrong = shared["theirs"].corr(shared["ours"]) > LIKE and not RATIOS[0] < ratio < RATIOS[1]
+        scaled = shared["theirs"].corr(shared["ours"]) > LIKE and not RATIOS[0] < ratio < RATIOS[1]
+        wrong = scaled or gap > deviation
+        found = f"on {n} shared inputs they differ by {gap:.3g}, and deviate {ratio:.3g} times as much"
     else:
         middle, low, high = theirs[name].median(), ours[name].min(), ours[name].max()
-        gap, wrong = max(low - middle, middle - high), False
-        found = f"their median is {middle:.3g}, and ours are from {low:.3g} to {high:.3g}. Convert"
-    if wrong or gap > deviation:
+        wrong = middle < low - deviation or middle > high + deviation
+        found = f"their median is {middle:.3g}, and ours are from {low:.3g} to {high:.3g}"
+    if wrong:
         raise DataError(
-            f"extra_train {file}: the labels of {name!r} seem to {seem}: {found} the column, or set check_units: false."
+            f"extra_train {file}: the labels of {name!r} seem to be in other units, or mean something else, than the "
+            f"competition's: {found}. Convert the column, or set check_units: false."
         )
 
 

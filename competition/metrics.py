@@ -154,8 +154,6 @@ METRICS: dict[str, Metric] = {
         Metric("r2", True, _r2, per_target="squared"),
         Metric("explained_variance", True, _sklearn("explained_variance_score")),
         Metric("rmse", False, _rmse, per_target="squared"),
-        # Mean column-wise RMSE, the field's name for what rmse is for several targets.
-        Metric("mcrmse", False, _rmse, per_target="squared"),
         Metric("mse", False, _squared, per_target="squared"),
         # Not defined where a prediction is at or below -1: leaderboards refuse such a submission.
         Metric("rmsle", False, _sklearn("root_mean_squared_log_error"), above=-1),
@@ -187,7 +185,7 @@ OF_LABEL_SETS = {
 """What they mean for several labels: the mean over labels of the F1 of class 1, and that F1 of all cells together."""
 ALIASES = {
     "pr_auc": "average_precision", "logloss": "log_loss", "qwk": "quadratic_kappa", "auc": "roc_auc",
-    "matthews_corrcoef": "mcc", "cohen_kappa_quadratic": "quadratic_kappa", "brier_score": "brier",
+    "matthews_corrcoef": "mcc", "cohen_kappa_quadratic": "quadratic_kappa", "brier_score": "brier", "mcrmse": "rmse",
 }  # fmt: skip
 """Usual names of metrics -> ours, which are AutoGluon's."""
 

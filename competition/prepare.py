@@ -4,6 +4,7 @@ Reads: train, test and sample_submission of the YAML. Never the answers.
 Writes: prepared/train.parquet, test.parquet, sample_submission.parquet and report.json.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +38,8 @@ def prepare(config: CompetitionConfig) -> Prepared:
     labels = [*config.targets, *config.auxiliary_targets]
     named = filter(None, (config.group, config.weight, config.time, config.fold_column))
     raw = clean.read_named_rows(config.train, [config.id, *config.inputs, *labels, *named])
-    train_ids = raw[config.id]
+    if config.empty_smiles and canonical_smiles(config.empty_smiles) is None:
+        raise ConfigError(f"competition.empty_smiles, {config.empty_smiles!r}, is no valid SMILES. Correct it.")
     test, test_ids, dropped_test = prepare_test(config, config.test)
     sample = read_text_table(config.sample_submission)
     check_sample(sample, config, test_ids)
@@ -46,47 +48,25 @@ def prepare(config: CompetitionConfig) -> Prepared:
     if config.group and config.group not in train:
         train[config.group] = raw[config.group].str.strip()
     train = pd.concat([train, _of_training_rows(raw, config)], axis=1)[~dropped].reset_index(drop=True)
-    unlabelled = [name for name in labels if train[name].isna().all()]
-    if unlabelled:
+    if unlabelled := [name for name in labels if train[name].isna().all()]:
         raise DataError(f"{config.train} has no label at all for {', '.join(unlabelled)}; take it out of the YAML.")
-    with_classes = config.targets if config.classes else []
-    counts = {
-        name: {each: int((train[name] == number).sum()) for number, each in enumerate(config.classes)}
-        for name in with_classes
-    }
-    unseen = [each for each in config.classes if not any(of_target[each] for of_target in counts.values())]
+    y = train[config.targets]
+    unseen = [label for number, label in enumerate(config.classes) if not (y == number).any(axis=None)]
     if unseen and not config.holdout_of:  # whose only row of a class may be kept out
         raise DataError(
             f"{config.train} has no row of {listed(unseen)}, which competition.classes names. Take it out, or correct "
             "the labels."
         )
-    problem: str = config.problem_type if config.classes else ""
-    if problem in ("binary", "multilabel"):
-        problem += f", where {config.classes[1]!r} is the positive class"
-    none = canonical_smiles(config.empty_smiles or "")
-    if config.empty_smiles and none is None:
-        raise ConfigError(f"competition.empty_smiles, {config.empty_smiles!r}, is no valid SMILES. Correct it.")
-    report: dict[str, Any] = {
-        "n_train": len(train),
-        "n_test": len(test),
-        "dropped_train_ids": list(train_ids[dropped]),
-        "dropped_test_ids": dropped_test,
-        "missing_labels": {name: int(train[name].isna().sum()) for name in config.targets},
-        "empty_molecules": {name: sum(int((t[name] == none).sum()) for t in (train, test)) for name in config.smiles},
-        "duplicates_in_train": int(train[INPUT_KEY].duplicated().sum()),
-        "ids_in_train_and_test": len(set(train_ids) & set(test_ids)),
-        "test_rows_whose_input_is_in_train": int(test[INPUT_KEY].isin(train[INPUT_KEY]).sum()),
-        "constant_columns": [name for name in config.inputs if train[name].nunique(dropna=False) == 1],
-        "constant_targets": [name for name in config.targets if train[name].nunique() == 1],
-        "classes": counts,
-        "problem": problem,
-        "blanks_around_labels": {name: int((raw[name] != raw[name].str.strip()).sum()) for name in with_classes},
-        "targets_of_0_and_1": [
-            name for name in config.targets if not config.classes and set(train[name].dropna()) == {0, 1}
-        ],
-    }
+    said, dropped_ids = [*_found_in(train, test, config)], list(raw[config.id][dropped])
+    if dropped_ids:
+        said.append(f"{len(dropped_ids)} training rows are left out, as they cannot be read: {listed(dropped_ids)}")
+    if dropped_test:
+        instead = "get the mean of the training labels, or the commonest"
+        said.append(f"{len(dropped_test)} test rows cannot be read and {instead}: {listed(dropped_test)}")
     if config.extra_train:
-        train, report["extra_train"] = with_extra_rows(train, test, config)
+        train, of_extra = with_extra_rows(train, test, config)
+        said += of_extra
+    report = {"said": said, "dropped_train_ids": dropped_ids, "dropped_test_ids": dropped_test}
     return Prepared(with_features(train, config), test, sample, report)
 
 
@@ -145,44 +125,36 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test_ids: list
         )
 
 
-MOST_COUNTED = 20  # classes
-WORDS = {
-    "problem": "problem_type {}",
-    "blanks_around_labels": "labels with blanks around them, which are read and written without: {}",
-    "duplicates_in_train": "{} training rows repeat the input of an earlier one (they share its fold)",
-    "test_rows_whose_input_is_in_train": "{} test rows have an input that is in the training table, too",
-    "ids_in_train_and_test": "{} ids stand in both tables",
-    "missing_labels": "labels missing: {}",
-    "empty_molecules": "empty molecules, read as empty_smiles: {}",
-    "constant_columns": "constant columns: {}",
-    "constant_targets": "constant targets: {}",
-    "targets_of_0_and_1": "only 0 and 1 under {}, predicted as numbers; for probabilities set problem_type: binary or "
-    "multilabel, and a metric of classes",
-    "dropped_train_ids": "{n} training rows are left out, as they cannot be read: {}",
-    "dropped_test_ids": "{n} test rows cannot be read and get the mean of the training labels, or the commonest: {}",
-}
-EXTRA_WORDS = (
-    "{used} extra training rows from {file}; left out: {in_test} with the input of a test row, {unusable} without a "
-    "usable input or label"
-)
+def _found_in(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
+    """What is worth knowing of the clean tables, in words."""
+    yield f"{len(train)} training rows, {len(test)} test rows"
+    targets, both = config.targets, pd.concat([train, test])
+    for name in targets if config.classes else []:
+        counts = [f"{label} {(train[name] == number).sum()}" for number, label in enumerate(config.classes)]
+        yield f"{name}: {listed(counts, str)}"
+    if config.problem_type in ("binary", "multilabel"):
+        yield f"problem_type {config.problem_type}, where {config.classes[1]!r} is the positive class"
+    elif config.classes:
+        yield f"problem_type {config.problem_type}"
+    none = config.empty_smiles and canonical_smiles(config.empty_smiles)
+    counted = {
+        "training rows repeat the input of an earlier one (they share its fold)": train[INPUT_KEY].duplicated().sum(),
+        "test rows have an input that is in the training table, too": test[INPUT_KEY].isin(train[INPUT_KEY]).sum(),
+        "empty molecules are read as empty_smiles": sum((both[name] == none).sum() for name in config.smiles),
+    }
+    yield from (f"{n} {what}" for what, n in counted.items() if n)
+    named = {
+        "labels missing: {}": [f"{name} {n}" for name in targets if (n := train[name].isna().sum())],
+        "columns of one value: {}": [name for name in [*config.inputs, *targets] if train[name].nunique() <= 1],
+        "only 0 and 1 under {}, predicted as numbers; for probabilities set problem_type: binary or multilabel, and a "
+        "metric of classes": [name for name in targets if not config.classes and set(train[name].dropna()) == {0, 1}],
+    }
+    yield from (words.format(listed(names, str)) for words, names in named.items() if names)
 
 
 def describe(report: dict[str, Any]) -> str:
     """What was found, in words, for the terminal and the report."""
-    lines = ["{n_train} training rows, {n_test} test rows".format(**report)]
-    for name, counts in report["classes"].items():
-        comma = " < " if report["problem"] == "ordinal" else ", "
-        each = comma.join(f"{label} {count}" for label, count in counts.items())
-        several = f"{len(counts)} classes of {min(counts.values())} to {max(counts.values())} rows"
-        lines.append(f"{name}: {each if len(counts) <= MOST_COUNTED else several}")
-    lines += [EXTRA_WORDS.format(file=file, **found) for file, found in report.get("extra_train", {}).items()]
-    for key, words in WORDS.items():
-        found = report[key]
-        if isinstance(found, dict):
-            found = ", ".join(f"{name} {count}" for name, count in found.items() if count)
-        if found:
-            lines.append(words.format(listed(found), n=len(found)) if isinstance(found, list) else words.format(found))
-    return "\n".join(lines)
+    return "\n".join(report["said"])
 
 
 def run(config: CompetitionConfig, paths: Paths, yaml_file: Path) -> str:

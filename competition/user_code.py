@@ -44,8 +44,6 @@ def load_user_code(setting: str, named: str, what: str) -> Any:
     """
     file, _, name = named.rpartition(":")
     path = Path(file)
-    if not name:
-        raise ConfigError(f"{setting} must be file.py:name; found {named!r}.")
     if not path.is_file():
         raise ConfigError(f"{setting} names {path}, which is not there; correct the path.")
     # Dataclasses and pydantic look annotations up in sys.modules, where no other file's name may be in the way.

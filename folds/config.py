@@ -15,17 +15,14 @@ class FoldsConfig(StrictModel):
     kind: Kind = "kfold"
     """kfold: at random. stratified: like values of the targets in every fold. group: rows of one `competition.group`
     together; stratified_group: and like values of the targets in every fold. scaffold: molecules of one Murcko scaffold
-    together. cluster: similar molecules together. time: blocks in the order of `competition.time`; the first trains in
-    every fold, and each fold trains on earlier blocks alone. column: `competition.fold_column`. file: `file`. Of
-    classes, all but kfold, time, column and file have like shares in every fold."""
+    together, each without a ring by itself. cluster: similar molecules together. time: blocks in the order of
+    `competition.time`; the first trains in every fold, and each fold trains on earlier blocks alone. column:
+    `competition.fold_column`. file: `file`. Of classes, all but kfold, time, column and file have like shares in every
+    fold."""
     n_folds: int = Field(default=5, ge=2)
     """Number of folds; each is held out once. column and file bring their own number."""
-    acyclic_alone: bool = True
-    """scaffold: molecules without a ring are groups of their own; false puts them all in one group."""
     similarity: float = Field(default=0.4, gt=0, lt=1)
     """cluster: least Tanimoto similarity of a molecule to its cluster's centre; higher makes more and smaller ones."""
-    n_bins: int = Field(default=10, ge=2)
-    """stratified, stratified_group: number of bins of the targets of a regression."""
     file: GivenPath | None = None
     """file: CSV with `id,fold` of every training row: 0 to n-1, or -1 for a row that trains in every fold."""
     equal_inputs_may_cross: bool = False

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from rdkit import Chem
 from rdkit.Chem import rdFingerprintGenerator
 from rdkit.Chem.Scaffolds import MurckoScaffold
@@ -25,11 +24,11 @@ def groups_of(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionC
     Rows with the same whole input are one group, and so are rows of one `competition.group`, scaffold or cluster where
     the kind asks for it, and all that these tie together. Of folds of the user's own nothing more is known.
     """
-    inputs: NDArray[Any] = pd.factorize(rows[INPUT_KEY])[0]
+    inputs: Any = pd.factorize(rows[INPUT_KEY])[0]
     if config.kind in ("group", "stratified_group"):
         labels: Any = rows[competition.group]
     elif config.kind == "scaffold":
-        labels = scaffolds(list(rows[competition.smiles[0]]), config.acyclic_alone)
+        labels = scaffolds(list(rows[competition.smiles[0]]))
     elif config.kind == "cluster":
         labels = clusters(list(rows[competition.smiles[0]]), config.similarity)
     else:
@@ -42,10 +41,13 @@ def groups_of(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionC
     return pd.factorize(connected_components(edges, directed=False)[1][inputs])[0]
 
 
-def scaffolds(smiles: list[str], acyclic_alone: bool) -> NDArray[np.str_]:
-    """Bemis-Murcko scaffold of each molecule, (n_rows,) text. Source: Bemis and Murcko, J. Med. Chem. 1996."""
+def scaffolds(smiles: list[str]) -> pd.Series:
+    """Bemis-Murcko scaffold of each molecule, or `acyclic SMILES` of one without a ring, (n_rows,) text.
+
+    Source: Bemis and Murcko, J. Med. Chem. 1996.
+    """
     found = {text: MurckoScaffold.MurckoScaffoldSmiles(mol=Chem.MolFromSmiles(text)) for text in set(smiles)}
-    return np.array([found[text] or (f"acyclic {text}" if acyclic_alone else "acyclic") for text in smiles])
+    return pd.Series([found[text] or f"acyclic {text}" for text in smiles], dtype=str)
 
 
 def why_scaffolds(train: list[str], test: list[str]) -> str:
@@ -54,8 +56,7 @@ def why_scaffolds(train: list[str], test: list[str]) -> str:
     That is, of those with rings, at least half as many as in a random split, which has the share of training molecules
     whose scaffold another one has.
     """
-    named = (pd.Series(scaffolds(smiles, acyclic_alone=False), dtype=str) for smiles in (train, test))
-    of_train, of_test = (names[names != "acyclic"] for names in named)
+    of_train, of_test = (names[~names.str.startswith("acyclic")] for names in map(scaffolds, (train, test)))
     found, at_random = of_test.isin(of_train).mean(), of_train.duplicated(keep=False).mean()
     if len(of_test) < 10 or not found < at_random / 2:
         return ""

@@ -1,10 +1,10 @@
 """Show whether held-out rows are like test rows: `./run.sh folds [COMPETITION]`.
 
-Sizes and targets of each fold; how near test rows and held-out rows are to training rows; whether a classifier can tell
-train from test, and by what; and the kind of folds that fits, with its reason.
+How near test rows and held-out rows are to training rows; whether a classifier can tell train from test, and by what;
+and the kind of folds that fits, with its reason.
 
 Reads: the raw tables, which are prepared and divided first, as in ./run.sh full. No label of a test row.
-Writes: folds/shift.json, targets.png and similarity.png.
+Writes: folds/shift.json and similarity.png.
 """
 
 import textwrap
@@ -19,13 +19,12 @@ from competition.config import CompetitionConfig, find_config, load_competition
 from competition.errors import DataError
 from competition.files import derive_seed, read_table, table_digest, write_json
 from competition.paths import Paths, shown
-from competition.plots import as_text, new_figure, save_figure
+from competition.plots import new_figure, save_figure
 from competition.tables import TIME, own_rows
 from competition.types import Integers
 from folds import make
 from folds.config import FoldsConfig
 from folds.groups import why_scaffolds
-from folds.shares import shares
 from folds.shift import FEWEST, adversarial_validation
 from folds.similarity import QUERIES, Similarity, similarities
 from folds.splitters import divide
@@ -37,20 +36,17 @@ NEAR = 0.02
 """A kind is as good as the best when its distance to the test rows is larger by at most this."""
 DIGITS: dict[str, Any] = {"float_format": "{:.4g}".format}
 RANDOM = ("kfold", "stratified")
-PANELS = 6  # of a picture, side by side
 TOLD_APART = 0.6
 """AUC from which train and test are said to differ."""
 
 
 def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> str:
-    """Look at prepared tables and folds.csv, write the pictures and shift.json; returns what to print."""
+    """Look at prepared tables and folds.csv, write the picture and shift.json; returns what to print."""
     whole, test = (read_table(path) for path in (paths.train, paths.test))
     train = own_rows(whole)
     folds = read_folds(paths.folds, list(whole[competition.id]))[: len(train)]  # extra rows stand last
-    seed, folder = derive_seed(competition.seed, "shift"), paths.shift.parent
-    for picture in folder.glob("*.png"):  # of other tables
-        picture.unlink()
-    draw_targets(train[competition.targets], competition.classes, folds, folder / "targets.png")
+    seed, picture = derive_seed(competition.seed, "shift"), paths.shift.with_name("similarity.png")
+    picture.unlink(missing_ok=True)  # of other tables
     lines, compared = [], compare(competition, config, train, test, folds, seed)
     for each in compared:
         rows = {"test rows": each.test, **{f"held out, {name}": values for name, values in each.held_out.items()}}
@@ -59,7 +55,7 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
         table["Wasserstein distance to test rows"] = [0.0, *map(each.distance, each.held_out)]
         lines.append(f"similarity to the nearest training row ({each.measure})\n{table.to_string(**DIGITS)}")
     if compared:
-        draw_similarities(compared, config.kind, folder / "similarity.png")
+        draw(compared, config.kind, picture)
     print("... adversarial validation", flush=True)
     shift = adversarial_validation(train, test, competition, seed)
     if shift is None:
@@ -69,14 +65,11 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
         said = f"adversarial validation: {auc} (standard deviation over folds; 0.5: they cannot be told apart)"
         lines.append(f"{said}\n{pd.DataFrame(shift['features']).to_string(index=False, **DIGITS)}")
     kind, reason = recommend(competition, config.kind, train, test, compared, shift)
-    found = {
-        "made_from": {path.name: table_digest(path) for path in (paths.train, paths.test, paths.folds)},
-        "adversarial": shift,
-        "recommended": {"kind": kind, "reason": reason},
-    }
-    write_json(paths.shift, found)
+    made_from = {path.name: table_digest(path) for path in (paths.train, paths.test, paths.folds)}
+    recommended = {"kind": kind, "reason": reason}
+    write_json(paths.shift, {"made_from": made_from, "adversarial": shift, "recommended": recommended})
     lines.append(textwrap.fill(f"recommended: folds.kind {kind} (configured: {config.kind}): {reason}", 110))
-    lines.append(f"Written: {shown(folder)}; the next ./run.sh full shows it on its page")
+    lines.append(f"Written: {shown(paths.shift.parent)}; the next ./run.sh full shows it on its page")
     return "\n\n".join(lines)
 
 
@@ -88,13 +81,14 @@ def compare(
     folds: Integers,
     seed: int,
 ) -> list[Similarity]:
-    """Similarities of molecules and of text, where there are any, under the folds as they are and under other kinds."""
+    """Similarities of molecules and of text, where there are any, under the folds as they are and of other kinds."""
     if not (competition.smiles or competition.text):
         return []
     train = train.assign(fold=folds).sample(min(REFERENCES, len(train)), random_state=seed).reset_index(drop=True)
     of_kind: dict[str, Any] = {config.kind: train.pop("fold").to_numpy()}
-    kinds = (["kfold"] if config.kind not in RANDOM else []) + (["scaffold", "cluster"] if competition.smiles else [])
-    for kind in (kind for kind in kinds if kind != config.kind):
+    for kind in ("kfold", "scaffold", "cluster") if competition.smiles else ("kfold",):
+        if kind == config.kind or {kind, config.kind} == {*RANDOM}:
+            continue
         print(f"... folds of kind {kind}, to compare", flush=True)
         other = config.model_copy(update={"kind": kind, "file": None, "n_folds": int(folds.max()) + 1})
         try:
@@ -124,8 +118,8 @@ def recommend(
     at_random = configured if configured in RANDOM else "stratified" if stratify else "kfold"
     if time_column and time_column not in competition.numeric:
         return "time", f"rows have a time, {time_column!r}; if the test rows are later, as is usual"
-    if time_column and (later := (test[time_column] > train[TIME].max()).mean()) > 0.5:
-        return "time", f"{later:.0%} of the test rows are later than every training row"
+    if time_column and (test[time_column] > train[TIME].max()).mean() > 0.5:
+        return "time", "most test rows are later than every training row"
     if group and (group not in test or test[group].isin(train[group]).mean() < 0.05):
         kind = "stratified_group" if stratify else "group"
         return kind, f"rows of one {group!r} belong together, and test rows hardly share one with a training row"
@@ -144,37 +138,13 @@ def recommend(
         return at_random, f"{why}; no kind of folds can be seen to imitate the test rows better"
     molecules = compared[0]
     order = [kind for kind in (*RANDOM, "scaffold", "cluster") if kind in molecules.held_out]
-    nearest = min(molecules.distance(kind) for kind in order)
+    nearest = min(map(molecules.distance, order))
     best = next(kind for kind in order if molecules.distance(kind) <= nearest + NEAR)
-    medians = ", ".join(f"{np.median(molecules.held_out[kind]):.2f} with {kind}" for kind in order)
-    return at_random if best in RANDOM else best, (
-        f"the median similarity of a test molecule to the nearest training molecule is {np.median(molecules.test):.2f},"
-        f" that of a held-out one {medians}; {why}"
-    )
+    said = f"the test molecules are as far from the training molecules as those held out by {best}"
+    return at_random if best in RANDOM else best, f"{said} (Wasserstein distance {molecules.distance(best):.2f}); {why}"
 
 
-def draw_targets(y: pd.DataFrame, classes: list[str], folds: Integers, file: Path) -> None:
-    """A box of the labels of each target in each fold, or a bar of the share of each class, and a line of that in all
-    folds; `y` (n_rows, n_targets) has NaN for a missing label."""
-    numbers, shown = np.unique(folds).tolist(), shares(y, classes)
-    n_columns = min(shown.shape[1], PANELS)
-    n_rows = -(-shown.shape[1] // n_columns)
-    figure, axes = new_figure(n_rows, n_columns, width=max(4.0, 2.6 * n_columns), height=3.6 * n_rows)
-    for axis in axes.flat[shown.shape[1] :]:
-        axis.set_axis_off()
-    for axis, name in zip(axes.flat, shown, strict=False):
-        labels = [shown[name][folds == fold].dropna() for fold in numbers]
-        if classes:
-            axis.bar(list(map(str, numbers)), [of_fold.mean() for of_fold in labels])
-            axis.axhline(shown[name].mean(), color="black", linestyle="--")
-        else:
-            axis.boxplot(labels, tick_labels=numbers, showmeans=True, sym=".")
-        title = as_text(f"share of {name}" if classes else str(name))
-        axis.set(xlabel="fold (-1: trains in every fold)" if -1 in numbers else "fold", title=title)
-    save_figure(figure, file)
-
-
-def draw_similarities(compared: list[Similarity], configured: str, file: Path) -> None:
+def draw(compared: list[Similarity], configured: str, file: Path) -> None:
     """The share of rows whose nearest training row is at most so similar: test rows, and held-out rows of each kind."""
     figure, axes = new_figure(1, len(compared), width=6.4 * len(compared), height=4.2)
     for axis, each in zip(axes[0], compared, strict=True):

@@ -19,6 +19,7 @@ NEEDS = {
     "column": "fold_column",
 }  # fmt: skip
 """Kind of folds -> the setting of the competition that it needs."""
+MOST_BINS = 10  # of the targets of a regression
 
 
 def divide(
@@ -49,9 +50,8 @@ def divide(
         folds = time_blocks(rows[TIME].to_numpy(), groups, config.n_folds)
     else:
         _require_divisible(config, groups, ids)
-        folds = _split(
-            config, rows[competition.targets], bool(competition.classes), groups, derive_seed(seed, "folds") % 2**31
-        )
+        state, y = derive_seed(seed, "folds") % 2**31, rows[competition.targets]
+        folds = _split(config, y, bool(competition.classes), groups, state)
     back = np.argsort(order)
     return folds[back], groups[back]
 
@@ -98,7 +98,7 @@ def _split(config: FoldsConfig, y: pd.DataFrame, has_classes: bool, groups: Inte
     of_rows = config.kind == "stratified_group"  # else the groups are divided, by the means of their labels
     splitter = (StratifiedGroupKFold if of_rows else StratifiedKFold)(config.n_folds, shuffle=True, random_state=state)
     labels = (y if of_rows else y.groupby(groups).mean()).to_numpy()
-    bins = target_bins(labels, config.n_bins, config.n_folds, state)
+    bins = target_bins(labels, config.n_folds, state)
     folds = np.empty(len(bins), dtype=np.int64)
     with warnings.catch_warnings():
         # A bin with fewer rows than folds, as of equal labels, cannot be in every fold; it is spread as far as it goes.
@@ -142,12 +142,12 @@ def spread_out(groups: Integers, y: pd.DataFrame, n_folds: int, state: int) -> I
     return folds[groups]
 
 
-def target_bins(y: Array, n_bins: int, n_folds: int, state: int) -> Integers:
+def target_bins(y: Array, n_folds: int, state: int) -> Integers:
     """Bin of each row of labels: quantiles of one target; k-means of the ranks, and of which labels exist, of several.
 
-    There are fewer bins than `n_bins` where one could not give every fold a row.
+    There are fewer than `MOST_BINS` where a bin could not give every fold a row.
     """
-    n_bins = max(1, min(n_bins, len(y) // n_folds))
+    n_bins = max(1, min(MOST_BINS, len(y) // n_folds))
     ranks = pd.DataFrame(y).rank(pct=True)
     if y.shape[1] == 1 and not ranks[0].isna().any():
         return np.minimum((ranks[0].to_numpy() * n_bins).astype(np.int64), n_bins - 1)

@@ -2,10 +2,10 @@
 
 A study varies settings of a stage along axes. Each cell is a stage of its own in a competition that the study makes of
 a base, so its jobs are trained, resumed and skipped as any other. Without a name, the studies and their claims.
+Options of `./run.sh train`, such as --workers=2 and --executor=ray, go to it.
 
 Reads: studies/<name>.yaml, the base's YAML and tables.
-Writes: work/study_<name>_<data>/ with the jobs; work/study_<name>/ with results.csv (a row per job), table.md and
-gains.png.
+Writes: work/study_<name>_<data>/ with the jobs; work/study_<name>/ with results.csv (a row per job) and table.md.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from competition.paths import Paths, made_yaml, shown
 from folds.config import FoldsConfig
 from models.jobs.plan import plan
 from studies.config import CLASS, STUDIES, Cell, Data, Study, Version, cells_of, find_study, load_study
-from studies.results import Part, draw, gains, markdown, tidy
+from studies.results import Part, gains, markdown, tidy
 from submissions.check import check
 from submissions.config import load_config
 
@@ -48,25 +48,22 @@ def run_study(file: Path, version: Version = "full", folder: Path | None = None,
     name = file.stem + ("" if version == "full" else f"_{version}")
     made: dict[str, Path] = {}
     for data, settings in study.data.items():
-        where = folder / settings.folder if folder and settings.folder else None
-        if settings.folder is None or (where and (where / "train.csv").is_file()):
-            made[data], beside = made_yaml(f"study_{name}_{data}"), file.parent / settings.base
-            base = str(beside) if beside.is_file() else settings.base
-            write_competition(made[data], base, where, settings, cells_of(study, data))
-            check(load_config(str(made[data])))
-        else:
-            print(f"{data} is left out: its tables may not be embedded; name the folder that holds "
-                  f"{settings.folder}/train.csv with --data.")  # fmt: skip
+        where = (folder or Path()) / settings.folder if settings.folder else None
+        if where and not (where / "train.csv").is_file():
+            print(f"{data} is left out: its tables may not be embedded; name what holds {where} with --data.")
+            continue
+        made[data], beside = made_yaml(f"study_{name}_{data}"), file.parent / settings.base
+        base = str(beside) if beside.is_file() else settings.base
+        write_competition(made[data], base, where, settings, cells_of(study, data))
+        check(load_config(str(made[data])))
     if not made:
         raise DataError(f"The study {file.stem} needs the tables of at least one of its data; name them with --data.")
     parts = [_trained(study, data, path, options) for data, path in made.items()]
     found = tidy(parts, study)
-    table, products = gains(parts, found, study), Paths(f"study_{name}").root
-    results, text = products / "results.csv", markdown(table, study)
+    results, text = Paths(f"study_{name}").root / "results.csv", markdown(gains(parts, found, study), study)
     write_table(results, found)
-    write_atomically(products / "table.md", text + "\n")
-    draw(table, products / "gains.png")
-    said = f"{text}\n\nFigure: {shown(products / 'gains.png')}\nTable of jobs: {shown(results)}"
+    write_atomically(results.with_name("table.md"), text + "\n")
+    said = f"{text}\n\nTable of jobs: {shown(results)}"
     if version != "quick" and file.parent == STUDIES:
         said += f"\nTo keep it with the project: cp {shown(results)} {shown(STUDIES / 'results' / f'{name}.csv')}"
     return said
@@ -124,10 +121,8 @@ def write_competition(path: Path, base: str, folder: Path | None, data: Data, ce
 
 def claims() -> str:
     """The studies of the project with what they are about."""
-    said = {
-        file.stem: " ".join(str(read_yaml(str(file))[1]["claim"]).split()) for file in sorted(STUDIES.glob("*.yaml"))
-    }
-    return "\n".join(textwrap.fill(f"{name}: {claim}", 110, subsequent_indent="    ") for name, claim in said.items())
+    said = [f"{file.stem}: {load_study(file, 'full').claim}" for file in sorted(STUDIES.glob("*.yaml"))]
+    return "\n".join(textwrap.fill(claim, 110, subsequent_indent="    ") for claim in said)
 
 
 def main() -> None:
@@ -137,21 +132,14 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("study", nargs="?", help="name in studies/, or a YAML file; without one, the list of them")
+    parser.set_defaults(version="full")
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--quick", action="store_const", const="quick", dest="version", help="minutes on 2 cores")
     sizes.add_argument("--short", action="store_const", const="short", dest="version", help="about an hour on 2 cores")
-    for name in ("workers", "executor", "ray-address", "retrain"):
-        parser.add_argument(f"--{name}", **command.SHARED[name])
     where = "folder with data that may not be embedded (default: $STUDY_DATA)"
     parser.add_argument("--data", type=Path, metavar="FOLDER", help=where, default=os.environ.get("STUDY_DATA") or None)
-    args = parser.parse_args()
-    if args.study is None:
-        print(claims())
-        return
-    options = {"workers": args.workers, "executor": args.executor, "ray-address": args.ray_address}
-    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
-    given += ["--retrain"] * args.retrain
-    print(run_study(find_study(args.study), args.version or "full", args.data, given))
+    args, of_train = parser.parse_known_args()
+    print(run_study(find_study(args.study), args.version, args.data, of_train) if args.study else claims())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the jobs of a study found: a tidy table, paired gains with their intervals, one figure."""
+"""What the jobs of a study found: a tidy table, and paired gains with their intervals."""
 
 import math
 from pathlib import Path
@@ -6,14 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from competition.config import CompetitionConfig
 from competition.files import read_json, read_text_table
 from competition.metrics import METRICS
 from competition.paths import Paths
-from competition.plots import new_figure, save_figure
 from competition.tables import read_rows
 from competition.task import Task, metric_of, task_of
 from competition.types import Array
@@ -109,7 +107,7 @@ def _measures(folder: Path, study: Study) -> dict[str, float]:
     return found
 
 
-def corrected_interval(differences: NDArray[np.float64], test_over_train: float) -> tuple[float, float, float]:
+def corrected_interval(differences: Array, test_over_train: float) -> tuple[float, float, float]:
     """The mean of paired differences (n_pairs,) and the ends of its 95 % interval, NaN of a single pair.
 
     Folds share training rows, so their differences are not independent, and the usual interval is far too narrow. The
@@ -128,29 +126,28 @@ def corrected_interval(differences: NDArray[np.float64], test_over_train: float)
 def gains(parts: list[Part], found: pd.DataFrame, study: Study) -> pd.DataFrame:
     """A row for each cell with a finished job: its score, its paired gain over the baseline, its measures.
 
-    The columns are data, stage, the axes, cell (what differs from the baseline), jobs, score, standard_error, gain, low
-    and high (NaN for the baseline), pairs, and the means of the measures.
+    The columns are data, stage, the axes, jobs, score, standard_error, gain, low and high (NaN for the baseline),
+    pairs, and the means of the measures.
     """
     measures = [wanted if isinstance(wanted, str) else wanted.name for wanted in study.measures]
     part_of: dict[Any, Part] = {part.data: part for part in parts}
-    axes, rows, baselines = list(study.axes), [], dict[Any, pd.Series]()
-    for (data, stage, *values), jobs in found.groupby(["data", "stage", *axes], sort=False):
-        place = {axis: value for axis, value in zip(axes, values, strict=True) if value}
-        differs = ", ".join(f"{axis} {value}" for axis, value in place.items() if value != label(study.baseline[axis]))
-        scores = jobs.set_index(["seed", "fold"])["score"]
-        row = {"data": data, "stage": stage, **place, "cell": differs or "baseline", "jobs": len(jobs)}
-        row |= {"score": scores.mean(), "standard_error": scores.sem(), **jobs.reindex(columns=measures).mean()}
-        if not differs:  # comes first in its stage
+    baseline = {axis: label(value) for axis, value in study.baseline.items()}
+    rows, baselines = [], dict[Any, pd.Series]()
+    for (data, stage, *values), jobs in found.groupby(["data", "stage", *study.axes], sort=False):
+        place = {axis: value for axis, value in zip(study.axes, values, strict=True) if value}
+        scores, part = jobs.set_index(["seed", "fold"])["score"], part_of[data]
+        row = {"data": data, "stage": stage, **place, "jobs": len(jobs), "score": scores.mean()}
+        row |= {"standard_error": scores.sem(), **jobs.reindex(columns=measures).mean()}
+        if place.items() <= baseline.items():  # comes first in its stage
             baselines[data, stage] = scores
         elif (data, stage) in baselines:
-            competition, n_folds = part_of[data].competition, part_of[data].plan.n_folds
-            greater = metric_of(competition).greater_is_better
-            paired = (scores - baselines[data, stage]).dropna().to_numpy() * (1 if greater else -1)
+            direction = 1 if metric_of(part.competition).greater_is_better else -1
+            paired = (scores - baselines[data, stage]).dropna().to_numpy() * direction
             if len(paired):
-                row["gain"], row["low"], row["high"] = corrected_interval(paired, 1 / (n_folds - 1))
+                row["gain"], row["low"], row["high"] = corrected_interval(paired, 1 / (part.plan.n_folds - 1))
                 row["pairs"] = len(paired)
         rows.append(row)
-    columns = ["data", "stage", *axes, "cell", "jobs", "score", "standard_error", "gain", "low", "high", "pairs"]
+    columns = ["data", "stage", *study.axes, "jobs", "score", "standard_error", "gain", "low", "high", "pairs"]
     return pd.DataFrame(rows).reindex(columns=[*columns, *measures])
 
 
@@ -158,24 +155,7 @@ def markdown(table: pd.DataFrame, study: Study) -> str:
     """The gains as Markdown, a table for each data and stage."""
     parts = [study.claim.strip()]
     for (data, stage), rows in table.groupby(["data", "stage"], sort=False):
-        shown = rows.dropna(axis="columns", how="all").drop(columns=["data", "stage", "cell"]).astype(object)
+        shown = rows.dropna(axis="columns", how="all").drop(columns=["data", "stage"]).astype(object)
         cells = shown.map(lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)).replace("nan", "")
         parts.append(f"## {data}, {stage}\n\n{words.table(cells.columns.tolist(), cells.to_numpy().tolist())}")
     return "\n\n".join([*parts, SAID])
-
-
-def draw(table: pd.DataFrame, file: Path) -> None:
-    """The paired gains with their intervals, a panel for each data and stage; filled: the interval leaves 0 out."""
-    panels = list(table[table["gain"].notna()].groupby(["data", "stage"], sort=False))
-    if not panels:
-        return
-    height = 0.9 * len(panels) + 0.26 * sum(len(rows) for _, rows in panels)
-    figure, axes = new_figure(len(panels), 1, width=7, height=height)
-    for axis, ((data, stage), rows) in zip(axes[:, 0], panels, strict=True):
-        axis.axvline(0, color="grey", linewidth=1)
-        for place, (gain, low, high) in enumerate(rows[["gain", "low", "high"]].to_numpy()[::-1]):
-            axis.plot([low, high], [place, place], color="C0")
-            axis.plot(gain, place, "o", color="C0", markerfacecolor="C0" if low > 0 or high < 0 else "white")
-        axis.set_yticks(range(len(rows)), list(rows["cell"])[::-1])
-        axis.set(title=f"{data}, {stage}", xlabel="gain over the baseline, 95 % interval (right is better)")
-    save_figure(figure, file)

@@ -26,8 +26,7 @@ SHAPE_NAMES = ("d_v", "d_e", "d_h", "depth", "bias", "undirected", "activation")
 class Messages(BondMessagePassing):
     """chemprop's message passing, its weights and its numbers; sums over bonds are one pass over memory each.
 
-    On a CPU a training step takes the time of two thirds of chemprop's scatter and index operations
-    (`benchmarks/against_chemprop.py`).
+    On a CPU a training step took two thirds of the time of chemprop's scatter and index operations.
     """
 
     def message(self, H: Tensor, graph: Any) -> Tensor:

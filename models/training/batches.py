@@ -69,7 +69,7 @@ class Batches:
         """The micro-batches of each step of an epoch: a function of (seed, epoch), each row once.
 
         The rows of a step are drawn at random, whatever their length. Batches of rows of like length, as trainers make
-        them, have a biased gradient wherever the target goes with the length (`benchmarks/batches_by_length.py`).
+        them, have a biased gradient wherever the target goes with the length (`benchmarks/one_setting.py`).
         Here only the micro-batches of a step are of like length. With `equal_lengths` a micro-batch has one length,
         and a step some random micro-batches.
         """

@@ -26,7 +26,6 @@ RMSE: Sums = (lambda y, p: [(y - p) ** 2], lambda n, ee: np.sqrt(ee / n))
 SUMS: dict[str, Sums] = {
     "mse": (lambda y, p: [(y - p) ** 2], lambda n, ee: ee / n),
     "rmse": RMSE,
-    "mcrmse": RMSE,
     "mae": (lambda y, p: [np.abs(y - p)], lambda n, e: e / n),
     "r2": (lambda y, p: [y, y**2, (y - p) ** 2], lambda n, y, yy, ee: 1 - ee / (yy - y**2 / n)),
     "pearson": (lambda y, p: [y, y**2, p, p**2, y * p], _pearson),

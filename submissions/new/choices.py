@@ -88,7 +88,7 @@ def choose_folds(found: Found, problem: Problem, group: str | None, kind: str | 
     if group is not None:
         n_groups = train[group].nunique()
     elif kind == "scaffold":
-        n_groups = len(set(scaffolds(_molecules(train, smiles), acyclic_alone=True)))
+        n_groups = len(set(scaffolds(_molecules(train, smiles))))
     else:
         n_groups = len(train[found.inputs].drop_duplicates())
     if n_groups < 2:

@@ -24,28 +24,12 @@ from competition.revision import revision
 from tests.competition.small import TRAIN, write_small
 
 
-def test_the_command_ends_with_2_and_one_sentence_and_leaves_earlier_products_alone(tmp_path: Path) -> None:
-    def run_prepare(path: Path) -> tuple[int, str, str, dict[Path, bytes]]:
-        line = [sys.executable, "-m", "competition.prepare", str(path)]
-        done = subprocess.run(line, cwd=PROJECT, capture_output=True, text=True, check=False)
-        products = {path: path.read_bytes() for path in (tmp_path / "work").rglob("*") if path.is_file()}
-        return done.returncode, done.stdout, done.stderr, products
-
-    status, said, _, written = run_prepare(write_small(tmp_path))
-    assert status == 0
-    assert "6 training rows, 2 test rows" in said
-    for path in (write_small(tmp_path, [*TRAIN[:3], "c,CCN,high"]), tmp_path / "absent.yaml"):
-        status, said, error, after = run_prepare(path)
-        assert (status, said, after) == (2, "", written)
-        assert re.fullmatch(r"(DataError|ConfigError): .+\n", error)
-
-
 @pytest.mark.parametrize(
     ("error", "status"),
     [
         (DataError("x"), 2), (OSError(errno.ENOSPC, "No space"), 2), (OSError(errno.EROFS, "ro"), 2),
         (KeyboardInterrupt(), 130), (BrokenPipeError(), 141), (ValueError("ours"), None),
-        (OSError(errno.EIO, "disk"), None), (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), 2),
+        (OSError(errno.EIO, "disk"), None),
     ],
 )  # fmt: skip
 def test_a_command_ends_with_the_status_of_its_error_or_keeps_the_traceback_of_ours(error: Any, status: Any) -> None:
@@ -105,42 +89,34 @@ def test_times_are_read_and_said_and_any_other_text_is_refused() -> None:
             seconds_of(text)
 
 
-def test_what_to_do_about_missing_packages_depends_on_the_machine() -> None:
-    clean = {name: value for name, value in os.environ.items() if name != "KAGGLE_KERNEL_RUN_TYPE"}
+def test_missing_packages_are_named_and_versions_are_numbers() -> None:
     bare = [sys.executable, "-I", "-S", str(PROJECT / "competition" / "environment.py")]  # without any package
-    for variables, advice in (({}, "pip install -r"), ({"KAGGLE_KERNEL_RUN_TYPE": "Batch"}, "./run.sh kernel NAME")):
-        done = subprocess.run(bare, env=clean | variables, capture_output=True, text=True, check=False)
-        assert done.returncode == 2
-        assert "torch is missing, needed torch>=" in done.stderr and advice in done.stderr
+    done = subprocess.run(bare, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "torch is missing, needed torch>=" in done.stderr
     fits = [mismatch("name", *pair) == "" for pair in ((">=2.10,<3", "2.13.0+cpu"), (">=2.10", "2.9"), ("<3", "3.0"))]
-    assert fits == [True, False, False]  # versions are numbers
+    assert fits == [True, False, False]
 
 
-def test_the_revision_is_gits_and_says_when_code_differs_or_a_digest_of_the_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_revision_is_gits_and_says_when_code_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def git(folder: Path, *arguments: str) -> str:
         line = ["git", "-C", str(folder), "-c", "user.name=n", "-c", "user.email=e@example.org", *arguments]
         return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
 
     project = tmp_path / "project"
     monkeypatch.setattr(revision_module, "PROJECT", project)
-    (project / "competition").mkdir(parents=True)
-    for name in ("competition/a.py", "run.sh"):
-        (project / name).write_text(f"# {name}\n")
+    project.mkdir()
+    (project / "run.sh").write_text("true")
     git(tmp_path, "init", "-q")  # of somebody else, around a copy of the project that it does not track
-    of_code = revision()
-    assert re.fullmatch("code-[0-9a-f]{10}", of_code)
+    assert revision() == "unknown"
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
         git(project, *arguments)
     clean = revision()
     assert git(project, "rev-parse", "HEAD").startswith(clean)
-    (project / "notes.txt").write_text("no part of the project")
-    assert revision() == clean
-    (project / "competition/a.py").write_text("changed")
+    (project / "run.sh").write_text("false")
     assert revision() == f"{clean}-dirty"
     monkeypatch.setenv("PATH", str(project))  # no git at all
-    assert revision().startswith("code-") and revision() != of_code
+    assert revision() == "unknown"
 
 
 def test_options_are_read_and_impossible_values_are_refused() -> None:

@@ -1,6 +1,5 @@
 """folds.csv: made once, kept while nothing changes; folds of the user's own and blocks in time: taken and refused."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,7 @@ def test_folds_are_kept_while_nothing_changes_and_made_again_when_settings_seed_
     _, paths, first = made(path)
     by_hand = "id,fold\n" + "".join(f"{i},{k}\n" for i, k in zip(IDS, [-1, 0, 0, 1, 1, 2], strict=True))
     paths.folds.write_text(by_hand)
-    assert made(path)[0].startswith(f"{paths.folds} was edited by hand and is used as it is")
+    made(path)
     assert paths.folds.read_text() == by_hand
     paths.folds_report.unlink()  # as after a kill
     assert made(path)[2] == first
@@ -77,10 +76,7 @@ def test_folds_are_kept_while_nothing_changes_and_made_again_when_settings_seed_
     assert sorted(np.bincount(made(write_small(tmp_path, [*TRAIN, "g,CCCCCC,7.0"]))[2])) == [2, 2, 3]
 
 
-def test_folds_need_the_prepared_table_and_a_file_that_goes_with_its_kind(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(sys, "argv", ["make", str(write_small(tmp_path))])
-    with pytest.raises(DataError, match=r"prepared/train\.parquet is not there"):
-        make.main()
+def test_a_file_and_its_kind_go_together(tmp_path: Path) -> None:
     for folds in ({"kind": "file"}, {"kind": "kfold", "file": "mine.csv"}):
         with pytest.raises(ConfigError, match="kind: file and the setting file must be given together"):
             make.load_folds_config(str(own(tmp_path, **folds)))

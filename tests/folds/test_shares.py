@@ -11,7 +11,6 @@ from competition.config import load_competition
 from competition.paths import Paths
 from folds import make
 from folds.shares import lacking, shares
-from folds.show import draw_targets
 from tests.competition.small import write_small
 
 NAN = np.nan
@@ -34,11 +33,8 @@ def test_classes_that_a_fold_or_its_models_lack_are_said() -> None:
         "y: no row of 'c' trains the models of fold 2",
     ]
     always = np.where(y["y"] == 2, -1, folds)  # such rows train in every fold
-    assert [words.split(";")[0] for words in lacking(y, list("abc"), always)] == [
-        "y: not every fold has a row of 'c' (1 rows)"
-    ]
     more = pd.concat([y, pd.DataFrame({"y": [2.0]})])  # a row of extra_train
-    assert len(lacking(more, list("abc"), folds)) == 1
+    assert len(lacking(y, list("abc"), always)) == len(lacking(more, list("abc"), folds)) == 1
     assert lacking(y, [], folds) == []
     assert lacking(y[y["y"] != 2], ["a", "b"], folds[y["y"] != 2]) == []
 
@@ -54,7 +50,7 @@ def test_one_class_alone_in_the_rows_that_train_a_label_is_said_and_blocks_in_ti
     assert in_time[1:] == ["a: no row of '1' trains the models of fold 0"]
 
 
-def test_the_table_of_folds_and_its_picture_show_classes(tmp_path: Path) -> None:
+def test_the_table_of_folds_shows_classes(tmp_path: Path) -> None:
     labels = ["no", "yes", "yes", "no", "yes", "rare"]
     smiles = ["CCO", "CCC", "CCN", "c1ccccc1", "CC(=O)O", "CCCl"]
     lines = [f"{i},{s},{y}" for i, s, y in zip("abcdef", smiles, labels, strict=True)]
@@ -66,6 +62,3 @@ def test_the_table_of_folds_and_its_picture_show_classes(tmp_path: Path) -> None
     assert "not every fold has a row of 'no' (2 rows), 'rare' (1 rows)" in said
     (line,) = [line.split() for line in said.splitlines() if line.startswith("share of y=yes")]
     assert [float(share) for share in line[3:]] == [0.5, 0.5, 0.5]
-    y = pd.DataFrame(np.random.default_rng(0).integers(0, 2, (30, 7)).astype(float), columns=list("abcdefg"))
-    draw_targets(y, ["0", "1"], np.arange(30) % 3, tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").stat().st_size > 1000

@@ -20,6 +20,7 @@ from models.jobs.folder import read_predictions
 from studies.__main__ import claims, run_study
 from studies.config import STUDIES, Version, cells_of, load_study
 from studies.results import corrected_interval
+from tests.competition.small import write_small
 
 SMOKE = str(CONFIGS / "smoke.yaml")
 MEAN = """
@@ -155,7 +156,7 @@ def test_a_study_measures_every_cell_pairs_the_gains_and_goes_on_where_it_stoppe
     line = next(line for line in said.splitlines() if line.startswith("| 1 "))
     interval = [f"{end:.4g}" for end in (differences.mean(), differences.mean() - half, differences.mean() + half)]
     assert interval == [cell.strip() for cell in line.split("|")][5:8]
-    assert (work / "study_moved" / "gains.png").read_bytes().startswith(b"\x89PNG")
+    assert (work / "study_moved" / "table.md").read_text() in f"{said}\n"
 
     before = {path: path.stat().st_mtime_ns for path in work.rglob("models/**/report.json")}
     run_study(written(tmp_path, seeds=[0, 1, 2]), options=["--workers", "1"])
@@ -167,16 +168,8 @@ def test_a_study_measures_every_cell_pairs_the_gains_and_goes_on_where_it_stoppe
 def test_data_that_may_not_be_embedded_is_read_from_the_folder_that_is_named_or_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    private = tmp_path / "private"
-    private.mkdir()
-    for name in ("train", "test", "sample_submission"):
-        content = (PROJECT / "competition" / "data" / "smoke" / f"{name}.csv").read_bytes()
-        (private / f"{name}.csv").write_bytes(content)
-    base = Path(SMOKE).read_text().replace("../data/smoke/", "").replace("  answers: answers.csv\n", "")
-    (tmp_path / "base.yaml").write_text(base)
-    file = written(
-        tmp_path, data={"mine": {"base": "base.yaml", "folder": "private", "rows": 30}}, seeds=[0], folds=[1]
-    )
+    write_small(tmp_path / "private").rename(tmp_path / "base.yaml")
+    file = written(tmp_path, data={"mine": {"base": "base.yaml", "folder": "private"}}, seeds=[0], folds=[1])
     with pytest.raises(DataError, match="needs the tables of at least one of its data"):
         run_study(file)
     assert "mine is left out" in capsys.readouterr().out
@@ -204,15 +197,10 @@ def test_numbers_cut_into_classes_have_the_rows_and_folds_of_the_numbers_and_are
     tmp_path: Path,
 ) -> None:
     x = np.random.default_rng(0).uniform(0, 6, 60).round(3)
-    table = pd.DataFrame({"id": [f"r{i}" for i in range(60)], "x": x, "number": x})
-    table.to_csv(tmp_path / "train.csv", index=False)
-    table[:3][["id", "x"]].to_csv(tmp_path / "test.csv", index=False)
-    table[:3][["id", "number"]].to_csv(tmp_path / "sample.csv", index=False)
-    base = {"train": "train.csv", "test": "test.csv", "sample_submission": "sample.csv", "metric": "rmse"}
-    base |= {"id": "id", "targets": ["number"], "numeric": ["x"]}
-    (tmp_path / "base.yaml").write_text(yaml.safe_dump({"competition": base}))
+    lines = [f"r{i},{number},{number}" for i, number in enumerate(x)]
+    small = write_small(tmp_path, ["id,x,y", *lines], ["id,x", "t,1"], ["id,y", "t,0"], smiles=None, numeric=["x"])
     (tmp_path / "nearest.py").write_text(NEAREST)
-    data = {"numbers": {"base": "base.yaml", "rows": 45}}
+    data = {"numbers": {"base": small.name, "rows": 45}}
     data["classes"] = {**data["numbers"], "cuts": [2, 4]}
     stages = {"nearest": {"kind": "custom", "code": "nearest.py:Nearest", "settings": {"blur": 0.3}}}
     axes = {"blur": {"key": "settings.blur", "values": [0.3, 0.6]}}
@@ -255,4 +243,4 @@ def test_the_quick_version_of_every_study_runs(name: str, tmp_path: Path) -> Non
         if "at least one of its data" not in str(error):
             raise
         pytest.skip(str(error))
-    assert (tmp_path / "work" / f"study_{name}_quick" / "gains.png").is_file()
+    assert (tmp_path / "work" / f"study_{name}_quick" / "table.md").is_file()

@@ -5,15 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from competition import prepare
 from competition.config import find_config, load_competition
 from competition.errors import ConfigError, DataError
 from competition.paths import Paths
-from folds.make import load_folds_config
-from folds.make import run as make_folds
 from submissions.check import check
 from submissions.config import load_config
 from tests.conftest import mixed_tables, write_competition
@@ -236,15 +233,3 @@ def test_the_mistakes_of_all_stages_are_said_at_once_and_a_section_of_comments_i
     with pytest.raises(ConfigError, match=r"(?s)stages\.a: .*\nstages\.b: "):
         checked(path)
     assert load_config(str(path)).default_blend == "shrunk_ridge"
-
-
-def test_folds_that_were_edited_by_hand_are_used_and_said_so(tmp_path: Path) -> None:
-    path = write_competition(tmp_path, *mixed_tables())
-    config, folds, paths = load_competition(str(path)), load_folds_config(str(path)), Paths("mixed")
-    prepare.run(config, paths, path)
-    assert "edited" not in make_folds(config, folds, paths)
-    table = pd.read_csv(paths.folds)
-    table.loc[0, "fold"] = (table.loc[0, "fold"] + 1) % 3
-    table.to_csv(paths.folds, index=False)
-    assert "edited by hand" in make_folds(config, folds, paths)
-    assert pd.read_csv(paths.folds).equals(table)

@@ -116,7 +116,6 @@ def test_a_good_competition_of_classes_is_described_with_what_may_surprise(
         assert (status, lines[1]) == (0, "24 training rows, 2 test rows")
         assert {"y: no 20, yes 1", "problem_type binary, where 'yes' is the positive class"} <= {*lines}
         assert "labels missing: y 3" in lines
-        assert "labels with blanks around them, which are read and written without: y 1" in lines
         assert "y: not every fold has a row of 'yes' (1 rows); its own scores know nothing of them" in lines
         assert any(re.fullmatch("y: no row of 'yes' trains the models of fold [012]", line) for line in lines)
         assert (
@@ -125,7 +124,7 @@ def test_a_good_competition_of_classes_is_described_with_what_may_surprise(
         )
     many = [f"c{i}" for i in range(23)]
     status, printed = said(written(tmp_path, many, **NAMES), monkeypatch, capsys)
-    assert (status, "y: 23 classes of 1 to 2 rows" in printed) == (0, True)
+    assert (status, " and 18 more\n" in printed) == (0, True)
 
 
 @pytest.mark.parametrize(

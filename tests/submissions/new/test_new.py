@@ -122,7 +122,7 @@ def test_what_prepare_finds_or_refuses_is_said_at_once(tmp_path: Path, capsys: p
     make(tmp_path, files)
     out = capsys.readouterr().out
     assert "labels missing: y1 5" in out
-    assert "only 0 and 1 under 'y0', predicted as numbers" in out
+    assert "only 0 and 1 under y0, predicted as numbers" in out
     write_table(Path(files[-1]), pd.read_csv(files[-1], dtype=str).iloc[1:])
     with pytest.raises(SubmissionError, match="Mend the data before ./run.sh full: .*sample.csv names other ids"):
         new.main([str(tmp_path / "mine.yaml"), *files, "--force"])
