@@ -9,7 +9,6 @@
 #   ./run.sh folds [COMPETITION]    sizes, targets and similarity of the folds, train against test, and which kind fits
 #   ./run.sh smoke                  the same path as full, small: a minute on a laptop
 #   ./run.sh train [COMPETITION] [--stage S] [--fold K]    jobs only
-#   ./run.sh lr [COMPETITION] STAGE    which learning rate a neural stage can take: a curve and a suggestion
 #   ./run.sh compare [COMPETITION] [--with RUN]    all runs: scores, what differs, paired differences
 #   ./run.sh predict [COMPETITION] --test F    new rows, with the saved weights
 #   ./run.sh submit [COMPETITION] [-m MESSAGE]    the submission to Kaggle, checked, asked for, waited for
@@ -76,7 +75,6 @@ case "$verb" in
   new)     case " $* " in *" --kaggle"*) setup requirements-kaggle.txt ;; *) setup ;; esac; step submissions.new "$@" ;;
   folds)   setup; step folds.show "$@" ;;
   train)   ready "$@"; step models.jobs.train --prepare "$@" ;;
-  lr)      setup; step models.jobs.lr "$@" ;;
   study)   ready "$@"; step studies "$@" ;;
   compare) setup; step submissions.compare "$@" ;;
   predict) setup; step submissions.predict "$@" ;;

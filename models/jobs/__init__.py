@@ -1,1 +1,1 @@
-"""The plan of jobs, one job, the workers that share them, and the commands train, predict and lr."""
+"""The plan of jobs, one job, the workers that share them, and the commands train and predict."""
