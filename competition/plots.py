@@ -1,4 +1,4 @@
-"""The look of every plot: one style and two ways out, for the report, the folds, the studies and the ledger."""
+"""The look of every plot: one style and two ways out, for the report and the folds."""
 
 import io
 from pathlib import Path
