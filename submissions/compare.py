@@ -64,7 +64,7 @@ class Labels:
         n_groups = None if n_rows is None else max(1, round(n_rows / len(ids) * (groups.max() + 1)))
         arrays = {name: self._of(table, ids) for name, table in predictions.items()}
         y = self.y.loc[ids].to_numpy()
-        return pd.DataFrame(bootstrap_scores(self.metric, y, arrays, groups, self.draws, seed, n_groups))
+        return bootstrap_scores(self.metric, y, arrays, groups, self.draws, seed, n_groups)
 
     def paired(self, this: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float, int] | None:
         """By how much one is better than the other, the standard error of that, and on how many rows; None below 2."""

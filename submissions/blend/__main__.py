@@ -35,9 +35,8 @@ def candidates_of(run: Run, m: Matrices) -> list[str]:
     """The blends that are compared: those of the table in its order, then the user's own."""
     if not m.has_probabilities:
         always = [*ALWAYS, *([] if m.exact else ["optuna"])]
-    else:  # labels are a noisy guide to weights, which have to be clearly better
-        ranked = m.metric.kind == "ranks" and m.n_outputs == 1
-        always = [*ALWAYS_OF_CLASSES, *["optuna"] * m.tunes_labels, *["mean_of_ranks"] * ranked]
+    else:
+        always = [*ALWAYS_OF_CLASSES, *["mean_of_ranks"] * (m.metric.kind == "ranks" and m.n_outputs == 1)]
     wanted = dict.fromkeys([*always, *run.config.blends])
     return [*(name for name in CANDIDATES if name in wanted), *(name for name in wanted if name not in CANDIDATES)]
 
