@@ -3,18 +3,13 @@
 Its folder, work/<name>/submissions/<run>/, holds
 
     run.json                  what the run is made of and what each step found; each step writes its part last
-    oof.parquet, oof.csv      ids, folds, labels and the out-of-fold predictions of all columns
+    oof.parquet, oof.csv      ids, folds, labels and the out-of-fold predictions of all columns (`Run.oof_table`)
     cross_fitted/             predictions of each candidate that the scores and the choice are computed from
     labels/                   their labels where the metric scores these
     stages.parquet            what the metric scores of each stage alone, decided on without the row's fold
     cross_fitted.csv          what the metric scores of the training rows, by what was fitted and chosen without their
                               fold
     blend.csv, stack.csv, submission.csv, spread.csv
-
-A notebook reads the latest run of a competition with
-
-    from submissions.run import latest_run
-    table = latest_run("my_competition").oof_table()    # a pandas table, or run.columns for the same as arrays
 """
 
 import json

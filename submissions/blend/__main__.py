@@ -17,7 +17,6 @@ from submissions.blend.crossfit import compare, scored
 from submissions.blend.problem import Matrices
 from submissions.fitted import describe, fit_all, matrices_of, rule_of
 from submissions.run import BLEND, BLEND_FILE, OOF, OOF_TABLE, Run, at_work
-from submissions.words import number
 
 
 def blend(run: Run) -> dict[str, Any]:
@@ -55,11 +54,7 @@ def drop_one(run: Run) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Command line."""
     with at_work(__doc__, "blend") as run:
-        part = blend(run)
-        print(describe(BLEND_FILE, part))
-        without = [f"{stage} {number(each['cross_fitted_score'])}" for stage, each in part["drop_one"].items()]
-        if without:
-            print(f"score of {part['default']} without one stage: {', '.join(without)}")
+        print(describe(BLEND_FILE, blend(run)))
 
 
 if __name__ == "__main__":

@@ -78,12 +78,6 @@ def test_the_threshold_of_f1_is_half_the_best_f1() -> None:
     assert decision.cuts[0] == pytest.approx(score(y, decision.predict(p)) / 2, abs=0.02)
 
 
-def test_accuracy_asks_for_the_likeliest_class() -> None:
-    known, y, p = made_up("multiclass", 20_000)
-    decision = fit_decision(named_metric("accuracy", "multiclass"), known, y, p)
-    assert (decision.predict(p) == known.likeliest(p)).mean() > 0.99
-
-
 def test_probabilities_that_a_stage_bends_are_mended_by_the_labels() -> None:
     known, y, p = made_up("binary", 5000)
     bent = expit(2 * np.log(p / (1 - p)) + 6)  # as class weights do
