@@ -12,7 +12,7 @@ from typing import Any
 from competition import command
 from competition.files import write_table
 from competition.user_code import label
-from submissions.blend.candidates import ALWAYS, ALWAYS_OF_CLASSES, CANDIDATES, candidate
+from submissions.blend.candidates import ALWAYS, ALWAYS_OF_CLASSES, candidate
 from submissions.blend.crossfit import compare, scored
 from submissions.blend.problem import Matrices
 from submissions.fitted import describe, fit_all, matrices_of, rule_of
@@ -31,13 +31,12 @@ def blend(run: Run) -> dict[str, Any]:
 
 
 def candidates_of(run: Run, m: Matrices) -> list[str]:
-    """The blends that are compared: those of the table in its order, then the user's own."""
+    """The blends that are compared: those that always are, then those that the YAML names."""
     if not m.has_probabilities:
         always = [*ALWAYS, *([] if m.exact else ["optuna"])]
     else:
         always = [*ALWAYS_OF_CLASSES, *["mean_of_ranks"] * (m.metric.kind == "ranks" and m.n_outputs == 1)]
-    wanted = dict.fromkeys([*always, *run.config.blends])
-    return [*(name for name in CANDIDATES if name in wanted), *(name for name in wanted if name not in CANDIDATES)]
+    return list(dict.fromkeys([*always, *run.config.blends]))
 
 
 def drop_one(run: Run) -> dict[str, dict[str, float]]:
