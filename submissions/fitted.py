@@ -62,8 +62,7 @@ def fit_all(
 ) -> tuple[dict[str, Any], list[str]]:
     """Fit blends, or the stack on the default blend, keep each with its predictions, and submit one to `file`.
 
-    That is the one chosen by the rule of selection or, where it stays at a default that is not among them, the best by
-    the cross-fitted score; `features` are what the stack sees of the test rows.
+    That is the blend chosen by the rule of selection, or the stack; `features` are what it sees of the test rows.
 
     Returns:
         The part of run.json, and the files that were written.
@@ -92,7 +91,7 @@ def fit_all(
         found[name] = {"weights": weights, "decision": to_json(decision), **scores(rule, judged[name])}
     chosen, _, compared, same = decide(rule, judged)
     if chosen not in fitted:
-        chosen = max([n for n in fitted if n not in same] or fitted, key=lambda n: rule.gain(compared[n].difference))
+        (chosen,) = fitted  # the stack has its file whatever the rule says
     one, decision = fitted[chosen]
     run.write_submission(file, labelled(decision, one.predict(run.columns.test, *features)))
     described = {name: {**part, **asdict(compared[name])} for name, part in found.items()}
