@@ -172,14 +172,19 @@ def open_run(competition: str, seed: int | None = None, reuse: bool = False) -> 
     return Run(name, made_from, paths.run(name), config, paths, jobs)
 
 
+def name_of_latest(paths: Paths) -> str:
+    """The name of the run that was written last; nothing where there is none."""
+    return paths.latest_run.read_text(encoding="utf-8").strip() if paths.latest_run.exists() else ""
+
+
 def latest_run(competition: str) -> Run:
     """The run of a competition that was written last, as its folder holds it; needs no table."""
     paths = Paths.of(competition)
-    if not paths.latest_run.exists():
+    if not (name := name_of_latest(paths)):
         raise DataError(
             f"{paths.root} must hold a finished run; run ./run.sh full {competition} first, and look at the name."
         )
-    folder = paths.run(paths.latest_run.read_text(encoding="utf-8").strip())
+    folder = paths.run(name)
     stored = read_manifest(folder)
     config = validate(Config, stored["config"], folder / MANIFEST)
     keys = {stage["name"]: stage["key"] for stage in stored["stages"]}

@@ -32,7 +32,7 @@ from models.jobs.plan import Plan, plan, require_answer
 from models.jobs.ray_workers import workers_of
 from models.jobs.resume import resume
 from submissions.config import Config, load_config, relocated
-from submissions.run import SUBMISSION_FILE
+from submissions.run import SUBMISSION_FILE, name_of_latest
 
 SUBMIT = ["submissions.blend.__main__", "submissions.stack", "submissions.write"]
 REPORT = "submissions.report.__main__"
@@ -57,7 +57,7 @@ class Timed:
         self.process: subprocess.Popen[str] | None = None
         self.within: Within | None = None
         self.submitted: list[str] = []
-        self.latest_before = self._latest()
+        self.latest_before = name_of_latest(paths)
         self.on_way: list[Path] = []  # folders of the submissions on the way
         early = min(MOST_EARLY, max(1.0, EARLY * budget))
         self.timer = threading.Timer(max(0.0, end - time.monotonic() - early), self.over)
@@ -87,7 +87,7 @@ class Timed:
             print(f"no submission of {', '.join(names)} yet:\n{said}", flush=True)
             return
         self.submitted = names
-        self.on_way.append(self.paths.run(self._latest()))
+        self.on_way.append(self.paths.run(name_of_latest(self.paths)))
         print(f"submission of {', '.join(names)}: {shown(self.on_way[-1] / SUBMISSION_FILE)}", flush=True)
         if self.within:
             self.within.end_at(self.end - RESERVE[0] - 2 * self.took)
@@ -110,12 +110,8 @@ class Timed:
         if status := self.run([*SUBMIT, REPORT], file)[0]:
             sys.exit(status)
         self.timer.cancel()
-        for run in {*self.on_way} - {self.paths.run(self._latest()), self.paths.run(self.latest_before)}:
+        for run in {*self.on_way} - {self.paths.run(name) for name in (name_of_latest(self.paths), self.latest_before)}:
             shutil.rmtree(run)
-
-    def _latest(self) -> str:
-        """Name of the run that was written last; of none where there is none."""
-        return self.paths.latest_run.read_text(encoding="utf-8").strip() if self.paths.latest_run.exists() else ""
 
     def over(self) -> None:
         """End the command, since its time is over, with the submission that there is; workers end with this process."""

@@ -34,6 +34,7 @@ from submissions.run import (
     SUBMISSION_FILE,
     Run,
     at_work,
+    name_of_latest,
     scored_rows,
 )  # fmt: skip
 from submissions.stack_features import features_of
@@ -176,8 +177,8 @@ def _against_best_stage(rule: Rule, y_pred: Array, stages: dict[str, Array]) -> 
 
 def _against_previous(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any] | None:
     """The same to the latest run before this one, on the rows of both; None where there is none, or other targets."""
-    name = run.paths.latest_run.read_text(encoding="utf-8").strip() if run.paths.latest_run.exists() else run.name
-    if name == run.name or not (run.paths.run(name) / CROSS_FITTED).exists():
+    name = name_of_latest(run.paths)
+    if name in ("", run.name) or not (run.paths.run(name) / CROSS_FITTED).exists():
         return None
     before = scored_rows(run.paths.run(name), run.task).reindex(index=run.columns.ids, columns=run.task.scored)
     return _against(rule, y_pred, name, before.to_numpy()) if before.notna().all(axis=1).any() else None
