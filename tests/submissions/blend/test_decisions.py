@@ -39,12 +39,7 @@ def test_labels_by_hand() -> None:
     assert Thresholds(np.array([0.3, 0.7])).predict(np.array([[0.3, 0.69], [0.29, 0.7]])).tolist() == [[1, 0], [0, 1]]
     p = np.array([[0.5, 0.3, 0.2], [0.4, 0.0, 0.6]])
     assert Offsets(np.log([2.0, 1.0, 1.0])).predict(p).tolist() == [[1], [2]]  # 0.25 < 0.3, 0.2 < 0.6
-    assert CutPoints(np.array([0.2, 1.9])).predict(np.array([[0.1], [0.2], [1.8], [5.0]])).tolist() == [
-        [0],
-        [1],
-        [1],
-        [2],
-    ]
+    assert CutPoints(np.array([0.2, 1.9])).predict(np.array([[0.1, 0.2, 1.8, 5.0]]).T)[:, 0].tolist() == [0, 1, 1, 2]
 
 
 @pytest.mark.parametrize("problem_type", ["binary", "multilabel", "multiclass", "ordinal"])

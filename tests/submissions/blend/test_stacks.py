@@ -40,16 +40,6 @@ def test_the_stack_is_chosen_where_a_feature_says_what_the_columns_do_not_and_no
         assert decide(rule(labels, folds), found)[0] == chosen
 
 
-def test_trees_on_a_residual_of_noise_are_none_at_all() -> None:
-    grown = []
-    for seed in range(16):
-        rng = np.random.default_rng(seed)
-        y = rng.normal(size=300)
-        m = matrices(y[:, None] + 0.5 * rng.normal(size=(300, 4)), y, np.arange(300) % 5)
-        grown.append(Stacked(CANDIDATES["ridge"]).fit(m).parts[0])
-    assert sum(trees is not None for trees in grown) <= 2
-
-
 @pytest.mark.parametrize("problem_type", ["regression", "binary", "multiclass"])
 def test_labels_and_features_of_a_fold_reach_nothing_that_was_fitted_without_it(
     monkeypatch: pytest.MonkeyPatch, problem_type: str
