@@ -18,7 +18,7 @@ targets, draws and subsets; the result is the mean over data sets, each counting
 bootstrap that draws data sets, not matrices, since those of a set are not independent (percentiles, 10,000 draws).
 
 Ours: the default of a blend as it is (shrunk_ridge, 40 trials). Others, for the table: best single, mean,
-convex, convex_and_ridge, ridge, signed hill climbing. Competitors: greedy selection with AutoGluon's semantics (25
+convex, ridge, signed hill climbing. Competitors: greedy selection with AutoGluon's semantics (25
 steps, with replacement, cut at the best step); Optuna on the weights as people write it (300 trials of TPE, weights
 drawn in [0, 1] and normalised, RMSE).
 
@@ -57,7 +57,7 @@ from competition.metrics import METRICS
 from submissions.blend.candidates import CANDIDATES, OF_NUMBERS, Blend, Candidate, Linear
 from submissions.blend.crossfit import cross_fitted
 from submissions.blend.problem import Matrices
-from submissions.blend.stacks import Stacked, fit_trees
+from submissions.blend.stacks import Stacked
 
 DEFAULT = "shrunk_ridge"
 OURS = [name for name in OF_NUMBERS if isinstance(CANDIDATES[name], Linear) and name != "optuna"]
@@ -135,7 +135,7 @@ def honesty(matrix: Matrix) -> dict[str, Any]:
     """Logarithms of score over holdout score, of the default and of the stack."""
     found: dict[str, Any] = {"set": matrix.set_name}
     default, m = CANDIDATES[DEFAULT], matrices_of(matrix)
-    candidates: dict[str, Candidate] = {DEFAULT: default, "lightgbm_stack": Stacked(default, fit_trees)}
+    candidates: dict[str, Candidate] = {DEFAULT: default, "lightgbm_stack": Stacked(default)}
     for name, candidate in candidates.items():
         without_own = [candidate.fit(m, frozenset({fold})) for fold in range(N_FOLDS)]
         honest = rmse(matrix.y, cross_fitted(candidate, m, N_FOLDS)[:, 0])

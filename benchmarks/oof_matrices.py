@@ -151,8 +151,8 @@ def draw_of(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarr
 
     Returns:
         targets, classes (none of numbers), problem; oof (n_rows, n_stages, n_outputs), y (n_rows, n_targets), folds;
-        holdout (n_folds, n_holdout, n_stages, n_outputs), y_holdout; and of both halves inputs (n_rows,), as one text
-        each, and features (n_rows, n_features), what `submissions.stack_features` gives a stack.
+        holdout (n_folds, n_holdout, n_stages, n_outputs), y_holdout; and of both halves features (n_rows, n_features),
+        what `submissions.stack_features` gives the stack.
     """
     return _kept(cache / f"{name}_{draw}.npz", partial(_make, name, draw, data, cache))
 
@@ -274,10 +274,9 @@ def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray
                 oof[folds == fold, j] = stage.predict(train.take(folds == fold).without_labels(), Path(folder))
                 of_holdout[fold, :, j] = stage.predict(holdout.without_labels(), Path(folder))
         print(f"{name} {draw} {stage_name}: {time.process_time() - started:.1f} s", file=sys.stderr, flush=True)
-    texts = np.array([".".join(cells) for cells in table[inputs].to_numpy()])
     made = {"targets": np.array(targets), "classes": np.array(classes), "problem": np.array(problem), "folds": folds}
     for part, half, of_half in zip(("", "_holdout"), (train, holdout), halves, strict=True):
-        own = {"y": np.array(half.y), "inputs": texts[of_half], "features": features[of_half]}
+        own = {"y": np.array(half.y), "features": features[of_half]}
         made |= {f"{key}{part}": array for key, array in own.items()}
     return {**made, "oof": oof, "holdout": of_holdout}
 

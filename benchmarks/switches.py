@@ -9,8 +9,7 @@ Plan of the analysis, written before the first full run
 Data: all targets of twelve sets, ten stages of at most 800 training rows (`oof_matrices.draw_of`); a pair of draws that
 swap training rows and holdout. Targets with fewer than 75 labels on a side, or 15 of a class, are left out. The metric
 is RMSE in units of each target's standard deviation, ROC-AUC (bace, tox21) or log loss (emotion: its F1 is decided
-after the blend). Post-processing of probabilities is measured by log loss, since no rising function moves an AUC;
-emotion's several classes have no steps.
+after the blend). Probabilities have no steps.
 
 Error: of the columns averaged over the five folds' models, as a submission has it, on the holdout; measured as the
 logarithm of its ratio to the default blend's, mean over targets and draws of a set (tox21's labels are one set). The
@@ -28,7 +27,8 @@ lower rate, less and more shrinkage; as many trees as have the least error; and 
 many rows it has: a quarter, a half or all of the out-of-fold rows, with the default blend of the same. All of it always
 taken where it corrects anything, and as chosen against the default by each margin. A setting becomes the default where
 its interval lies below 0.
-(Columns of all targets were first measured with few trees alone; the least error came after nine sets were seen.)
+(Columns of all targets were first measured with few trees alone; the least error came after nine sets were seen. The
+first runs had two steps and a stack more, of which docs/ensembling.md has the figures and which were then taken out.)
 """
 
 from collections.abc import Iterator
@@ -50,11 +50,11 @@ from submissions.blend.__main__ import candidates_of
 from submissions.blend.bootstrap import draws_for
 from submissions.blend.candidates import CANDIDATES, Candidate
 from submissions.blend.crossfit import CrossFitted, Rule, choose, cross_fitted, decide, score_per_target
-from submissions.blend.postprocess import FOR_NUMBERS, STEPS, Inputs, apply_all, choose_steps, fit_steps
+from submissions.blend.postprocess import STEPS, apply_all, choose_steps, fit_steps
 from submissions.blend.problem import NONE, Matrices
-from submissions.blend.stacks import Stacked, fit_ridge, fit_trees
+from submissions.blend.stacks import LIGHTGBM_STACK, Stacked
 
-CHOICES, STACK = (0.0, 0.5, 1.0, 2.0, 3.0), "lightgbm_stack"
+CHOICES = (0.0, 0.5, 1.0, 2.0, 3.0)
 FEWEST, LEAST, FREEST = "fewest trees", "trees of least error", "least error, 7 leaves"
 SETTINGS: dict[str, dict[str, Any]] = {
     FEWEST: {}, LEAST: {},
@@ -70,18 +70,16 @@ Lines = Iterator[tuple[str, str, float]]
 
 @dataclass(frozen=True)
 class Draw:
-    """A draw of a set: what blends are fitted on, the rule, and the holdout's columns, labels and inputs.
+    """A draw of a set: what blends are fitted on, the rule, and the holdout's columns and labels.
 
-    seen: what a stack sees beside the columns of a target, of the rows and of the holdout's.
+    seen: what the stack sees beside the columns of a target, of the rows and of the holdout's.
     """
 
     m: Matrices
     rule: Rule
-    inputs: Inputs
     seen: dict[str, tuple[Array, Array]]
     columns: Array
     y: Array
-    inputs_holdout: Inputs
 
     @property
     def default(self) -> Candidate:
@@ -95,7 +93,7 @@ class Draw:
         return float(np.log(ratios).mean())
 
 
-def read(parts: dict[str, Any], metric: str = "") -> Draw:
+def read(parts: dict[str, Any]) -> Draw:
     """The targets with enough labels, numbers in units of their standard deviation."""
     problem, classes, y, y_holdout = str(parts["problem"]), list(parts["classes"]), parts["y"], parts["y_holdout"]
     P, columns = parts["oof"], parts["holdout"].mean(axis=0)
@@ -109,7 +107,7 @@ def read(parts: dict[str, Any], metric: str = "") -> Draw:
     y, y_holdout = y[:, enough], y_holdout[:, enough]
     if problem != "multiclass":
         P, columns = P[:, :, enough], columns[:, :, enough]
-    named = METRICS[metric or {"regression": "rmse", "multiclass": "log_loss"}.get(problem, "roc_auc")]
+    named = METRICS[{"regression": "rmse", "multiclass": "log_loss"}.get(problem, "roc_auc")]
     m = Matrices(P, y, parts["folds"], named, has_probabilities=bool(classes))
     task = Task(list(parts["targets"][enough]), None, cast(Any, problem), classes)
     default = "shrunk_logits" if classes else "shrunk_ridge"
@@ -117,7 +115,7 @@ def read(parts: dict[str, Any], metric: str = "") -> Draw:
     features = parts["features"], parts["features_holdout"]
     none = features[0][:, :0], features[1][:, :0]
     seen = {ALL: none, OWN: none, FEATURES: features}
-    return Draw(m, rule, parts["inputs"], seen, columns, y_holdout, parts["inputs_holdout"])
+    return Draw(m, rule, seen, columns, y_holdout)
 
 
 def made(candidate: Candidate, m: Matrices) -> CrossFitted:
@@ -138,17 +136,26 @@ def of_choices(draw: Draw) -> Lines:
     """Blends and stacks as a run compares them."""
     run: Any = SimpleNamespace(config=SimpleNamespace(blends=[draw.rule.default]))
     blends = {name: made(CANDIDATES[name], draw.m) for name in candidates_of(run, draw.m)}
-    correctors = {STACK: fit_trees} | ({} if draw.m.has_probabilities else {"ridge_stack": fit_ridge})
-    every = blends | {name: made(Stacked(draw.default, each), draw.m) for name, each in correctors.items()}
+    every = blends | {LIGHTGBM_STACK: made(Stacked(draw.default), draw.m)}
     errors = {name: draw.error(each.fitted.predict(draw.columns)) for name, each in every.items()}
     yield from (("always", name, error) for name, error in errors.items())
     for part, group in (("blends", blends), ("blends and stacks", every)):
         yield from ((part, margin, errors[name]) for margin, name in chosen(draw, group))
 
 
+def simplest(losses: Array) -> int:
+    """Which row of losses (n_models, n_folds), simple ones first, is not clearly worse than the best one.
+
+    Not worse by more than a standard error of the difference, paired over the folds.
+    Source: the one-standard-error rule, Breiman et al., CART, 1984, section 3.4.3.
+    """
+    worse = losses - losses[np.argmin(losses.mean(axis=1))]
+    return int(np.argmax(worse.mean(axis=1) <= worse.std(axis=1, ddof=1) / np.sqrt(losses.shape[1])))
+
+
 def of_stacks(draw: Draw) -> Lines:
     """The LightGBM stack by what it sees, how it learns and its rows."""
-    default, stack = made(draw.default, draw.m), Stacked(draw.default, fit_trees)
+    default, stack = made(draw.default, draw.m), Stacked(draw.default)
     for seen, (features, of_holdout) in draw.seen.items():
         m = replace(draw.m, features=features)
         m.__dict__["problems"] = draw.m.problems  # what is solved of the blend
@@ -157,14 +164,14 @@ def of_stacks(draw: Draw) -> Lines:
             with (
                 mock.patch.dict(stacks.PARAMETERS, settings),
                 mock.patch.object(stacks, "LAMBDA_OF_CLASSES", of_classes),
-                mock.patch.object(stacks, "least", stacks.least if "least" in said else stacks.simplest),
+                mock.patch.object(stacks, "least", stacks.least if "least" in said else simplest),
                 mock.patch.object(stacks, "beside", stacks.beside if seen == ALL else lambda *known: known[-1]),
             ):
                 found = made(stack, m)
                 error = draw.error(found.fitted.predict(draw.columns, of_holdout))
             yield f"stack, {seen}, {said}", "always", error
-            for margin, name in chosen(draw, {draw.rule.default: default, STACK: found}):
-                yield f"stack, {seen}, {said}", margin, error if name == STACK else 0.0
+            for margin, name in chosen(draw, {draw.rule.default: default, LIGHTGBM_STACK: found}):
+                yield f"stack, {seen}, {said}", margin, error if name == LIGHTGBM_STACK else 0.0
     for said, part in SHARES.items():
         fitted = stack.fit(replace(draw.m, folds=np.where(np.arange(len(draw.m.y)) % part == 0, draw.m.folds, -1)))
         error = draw.error(fitted.predict(draw.columns), fitted.base.predict(draw.columns))
@@ -174,13 +181,13 @@ def of_stacks(draw: Draw) -> Lines:
 def of_steps(draw: Draw) -> Lines:
     """Post-processing of the default blend."""
     y_pred, columns = cross_fitted(draw.default, draw.m, N_FOLDS), draw.default.fit(draw.m).predict(draw.columns)
-    for step in (name for name in STEPS if not (draw.m.has_probabilities and name in FOR_NUMBERS)):
-        always = [fit_steps([step], *pair, draw.inputs) for pair in zip(y_pred.T, draw.rule.y.T, strict=True)]
-        yield step, "always", draw.error(apply_all(always, columns, draw.inputs_holdout))
+    for step in STEPS:
+        always = [fit_steps([step], *pair) for pair in zip(y_pred.T, draw.rule.y.T, strict=True)]
+        yield step, "always", draw.error(apply_all(always, columns))
         for margin in CHOICES:
             rule = replace(draw.rule, margin=margin)
-            chain = choose_steps(rule, [step], y_pred, draw.inputs, rule.scored)
-            yield step, f"margin {margin:g}", draw.error(chain.apply(columns, draw.inputs_holdout))
+            chain = choose_steps(rule, [step], y_pred, rule.scored)
+            yield step, f"margin {margin:g}", draw.error(chain.apply(columns))
 
 
 def main() -> None:
@@ -191,8 +198,8 @@ def main() -> None:
         parts = draw_of(name, draw, args.data, args.cache)
         own = read(parts)
         found = [*of_choices(own), *of_stacks(own)]
-        if str(parts["problem"]) != "multiclass":
-            found += of_steps(read(parts, "log_loss") if own.m.has_probabilities else own)
+        if not own.m.has_probabilities:
+            found += of_steps(own)
         return [(name, *line) for line in found]
 
     lines = kept_lines("switches", lines_of, args)

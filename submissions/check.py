@@ -137,20 +137,20 @@ def _check_stage(stage: Any, competition: CompetitionConfig, prepared: Prepared,
 
 def _try_users_blending(config: Config, metric: Metric, task: Task, y: Array) -> None:
     """Fit, keep and use the user's own candidates and steps on a few made-up rows, by what the run will call."""
-    settings, rng, inputs = config.submissions, np.random.default_rng(0), np.arange(N_TRIED)
+    settings, rng = config.submissions, np.random.default_rng(0)
     drawn = np.column_stack([rng.choice(labels[np.isfinite(labels)], N_TRIED) for labels in y.T])
     drawn[0, np.isnan(y).any(axis=0)] = np.nan
     n_columns = sum(len(stage.seeds) if settings.seeds == "separate" else 1 for stage in config.stages.values())
     P = np.stack([_near(drawn, task, rng) for _ in range(n_columns)], axis=1)
-    m = Matrices(P, drawn, inputs % 5, metric, settings.weights, has_probabilities=task.has_probabilities)
+    m = Matrices(P, drawn, np.arange(N_TRIED) % 5, metric, settings.weights, has_probabilities=task.has_probabilities)
     for _, named in user_code(config.blends):
         fitted = candidate(named).fit(m)
         with users(named, KEEPS):
             from_json(json.loads(as_json(to_json(fitted))), named).predict(P)
     for _, named in user_code(config.postprocess):
-        for step in fit_steps([named], P[:, 0, 0], drawn[:, 0], inputs.astype(str)).values():
+        for step in fit_steps([named], P[:, 0, 0], drawn[:, 0]).values():
             with users(named, KEEPS):
-                from_json(json.loads(as_json(to_json(step))), named).predict(P[:, 0, 0], inputs.astype(str))
+                from_json(json.loads(as_json(to_json(step))), named).predict(P[:, 0, 0])
 
 
 def _near(y: Array, task: Task, rng: np.random.Generator) -> Array:

@@ -27,7 +27,7 @@ class Columns:
     y: (n_rows, n_targets), NaN where there is no label.
     folds, groups: (n_rows,); rows of one group share a fold by construction.
     test: (n_test_rows, n_columns, n_outputs).
-    inputs, test_inputs: of the rows, equal where the whole input is the same.
+    test_inputs: of the test rows, equal where the whole input is the same.
     label_means: (n_outputs,), or shares of classes, of the competition's own training rows: for rows that were dropped.
     """
 
@@ -39,7 +39,6 @@ class Columns:
     groups: Integers
     test_ids: list[str]
     test: Array
-    inputs: list[str]
     test_inputs: list[str]
     label_means: list[float]
 
@@ -83,7 +82,6 @@ def load_columns(config: Config, plan: Plan) -> Columns:
         groups=read_groups(paths.groups, ids),
         test_ids=test_ids,
         test=predictions_of(config, plan, plan.test_key, test_ids),
-        inputs=list(train[INPUT_KEY]),
         test_inputs=list(test[INPUT_KEY]),
         label_means=np.nanmean(task.truth(own_rows(train)[task.targets].to_numpy(dtype=np.float64)), axis=0).tolist(),
     )

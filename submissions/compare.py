@@ -26,7 +26,7 @@ from competition.types import Array
 from folds.table import read_groups
 from submissions.blend.bootstrap import bootstrap_scores, draws_for
 from submissions.config import load_config
-from submissions.run import CHOICE, MANIFEST, candidates_in, read_manifest, scored_rows
+from submissions.run import CHOICE, MANIFEST, candidates_in, name_of_latest, read_manifest, scored_rows
 from submissions.words import number, table
 
 LONGEST = 50
@@ -64,7 +64,7 @@ class Labels:
         n_groups = None if n_rows is None else max(1, round(n_rows / len(ids) * (groups.max() + 1)))
         arrays = {name: self._of(table, ids) for name, table in predictions.items()}
         y = self.y.loc[ids].to_numpy()
-        return pd.DataFrame(bootstrap_scores(self.metric, y, arrays, groups, self.draws, seed, n_groups))
+        return bootstrap_scores(self.metric, y, arrays, groups, self.draws, seed, n_groups)
 
     def paired(self, this: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float, int] | None:
         """By how much one is better than the other, the standard error of that, and on how many rows; None below 2."""
@@ -169,7 +169,7 @@ def main() -> None:
             left_out.append(f"{manifest.parent.name} is left out: {error}")
     if not runs:
         raise DataError(f"{paths.root} has no finished run; run ./run.sh full {args.competition} first.")
-    reference = args.other or paths.latest_run.read_text(encoding="utf-8").strip()
+    reference = args.other or name_of_latest(paths)
     if reference not in runs:
         raise ConfigError(f"--with takes one of {', '.join(runs)}; found {reference!r}.")
     labels = read_labels(args.competition, args.seed)

@@ -14,26 +14,10 @@ from competition.user_code import label
 from folds.config import FoldsConfig
 from models.config import Stages
 from submissions.blend.candidates import CANDIDATES, OF_CLASSES, OF_NUMBERS
-from submissions.blend.postprocess import FOR_NUMBERS, STEPS
+from submissions.blend.postprocess import STEPS
 
 Blend = Literal[*CANDIDATES] | UserCode  # type: ignore[valid-type]
 Step = Literal[*STEPS, "known_labels"] | UserCode  # type: ignore[valid-type]
-
-
-class StackRegressor(StrictModel):
-    """A regressor of scikit-learn as the level-2 model of a stack, with settings that differ from its defaults."""
-
-    name: str
-    parameters: dict[str, Any] = {}
-
-    @model_validator(mode="after")
-    def _is_known(self) -> Self:
-        from models.estimators import build_estimator
-
-        if "." in self.name:  # it is kept by skops alone
-            raise ValueError(f"{self.name} must be a regressor of scikit-learn, by its plain name")
-        build_estimator(self.name, self.parameters, seed=0)
-        return self
 
 
 class SubmissionsConfig(StrictModel):
@@ -58,26 +42,14 @@ class SubmissionsConfig(StrictModel):
     bootstrap: int = Field(default=1000, ge=100)
     """Draws of the paired bootstrap."""
     stack: bool = True
-    """Whether stacks are candidates: small trees and, for numbers, a ridge on what the default blend leaves."""
-    stack_regressor: StackRegressor | None = None
-    """One more stack, `sklearn_stack`."""
+    """Whether the stack is a candidate: small trees on what the default blend leaves."""
     stack_features: bool = False
-    """Whether stacks see RDKit's descriptors, the competition's numbers and the lengths of texts, too."""
+    """Whether the stack sees RDKit's descriptors, the competition's numbers and the lengths of texts, too."""
     postprocess: Annotated[list[Step], EachOnce] | None = None
     """Steps on the chosen candidate's predictions, in this order, with four folds or more; each is kept for a target
-    where it gains out of fold by more than `margin` standard errors. Unset: those that do not bend the scale,
-    average_equal_inputs and, of numbers, clip. `file.py:function` is one of your own
-    (`submissions/blend/postprocess.py`). known_labels (a test row whose input is in the training table
-    gets its mean label there) cannot be scored: it is kept where it is named, and comes last."""
-
-    @model_validator(mode="after")
-    def _names_differ(self) -> Self:
-        blends = {*filter(None, [self.default]), *self.candidates}
-        for key, named in (("candidates", blends), ("postprocess", self.postprocess or [])):
-            labels = [label(each) for each in named]
-            if twice := sorted({each for each in labels if labels.count(each) > 1}):
-                raise ValueError(f"{key}: two files have {', '.join(twice)}; rename one, since results go by this name")
-        return self
+    where it gains out of fold by more than `margin` standard errors. Unset: clip, of numbers. `file.py:function` is one
+    of your own (`submissions/blend/postprocess.py`). known_labels (a test row whose input is in the training table gets
+    its mean label there) cannot be scored: it is kept where it is named, and comes last."""
 
 
 class Config(StrictModel):
@@ -100,19 +72,10 @@ class Config(StrictModel):
         return [self.default_blend, *self.submissions.candidates]
 
     @property
-    def _steps(self) -> list[str]:
-        """Post-processing steps that make sense of what is predicted."""
-        inputs = self.competition
-        if inputs.decides or inputs.problem_type == "multiclass":
-            return []
-        return [step for step in STEPS if inputs.problem_type not in PROBABILITIES or step not in FOR_NUMBERS]
-
-    @property
     def postprocess(self) -> list[str]:
-        """The post-processing steps: those of the YAML, or the usual ones that make sense."""
-        if self.submissions.postprocess is not None:
-            return list(self.submissions.postprocess)
-        return [step for step in ("average_equal_inputs", "clip") if step in self._steps]
+        """The post-processing steps: those of the YAML, or the usual one of numbers."""
+        of_numbers = self.competition.problem_type not in PROBABILITIES and not self.competition.decides
+        return ["clip"] * of_numbers if self.submissions.postprocess is None else list(self.submissions.postprocess)
 
     @model_validator(mode="after")
     def _submissions_fit_the_competition(self) -> Self:
@@ -122,15 +85,12 @@ class Config(StrictModel):
         if of_classes and not (one_output and metric and metric.kind == "ranks"):
             blends -= {"mean_of_ranks"}
         others = [name for name in self.blends if name in CANDIDATES and name not in blends]
-        steps = [step for step in own.postprocess or [] if step not in {*self._steps, "known_labels"}]
-        senseless = [step for step in steps if step in STEPS or not self._steps]
+        steps = [step for step in own.postprocess or [] if step != "known_labels"]
+        senseless = [step for step in steps if inputs.decides or not one_output or (of_classes and step in STEPS)]
         what = "labels" if inputs.decides else "probabilities" if one_output else "probabilities of several classes"
         mistakes = {
             f"submissions names {', '.join(others)}, which is not for problem_type {inputs.problem_type} with the "
             f"metric {inputs.metric}; there are {', '.join(sorted(blends))}": others,
-            "submissions.stack_regressor corrects numbers, and not probabilities; remove it": (
-                of_classes and own.stack_regressor
-            ),
             "submissions.stack_features needs smiles, text, numeric or features in competition": (
                 own.stack_features and not (inputs.smiles or inputs.text or inputs.numeric or inputs.features)
             ),

@@ -10,12 +10,12 @@ from competition.files import derive_seed, read_json, read_table, write_json, wr
 from competition.tables import INPUT_KEY
 from competition.types import Array
 from competition.user_code import label
-from submissions.blend import stacks
 from submissions.blend.bootstrap import draws_for
 from submissions.blend.candidates import Blend, Candidate
 from submissions.blend.crossfit import CrossFitted, Rule, cross_fit, decide, labelled, scores
 from submissions.blend.postprocess import apply_all, stored_steps
 from submissions.blend.problem import Matrices
+from submissions.blend.stacks import LIGHTGBM_STACK, Stack
 from submissions.blend.stored import from_json, to_json
 from submissions.columns import jobs_of_columns
 from submissions.run import BLEND, CHOICE, STACK, Run
@@ -25,7 +25,7 @@ KNOWN_LABELS = "known_labels.csv"
 
 
 def matrices_of(run: Run, P: Array, features: Array | None = None) -> Matrices:
-    """What the candidates are fitted on: columns P (n_rows, n_columns, n_outputs) and, for stacks, features."""
+    """What the candidates are fitted on: columns P (n_rows, n_columns, n_outputs) and, for the stack, features."""
     settings, columns, seed = run.config.submissions, run.columns, run.config.competition.seed
     seeds = tuple(derive_seed(seed, "blend", name) for name in run.task.targets)
     tuned = settings.trials, settings.weight_trials, seeds
@@ -60,10 +60,9 @@ def read_cross_fitted(run: Run, name: str, scored: bool = False) -> CrossFitted:
 def fit_all(
     run: Run, file: str, candidates: dict[str, Candidate], m: Matrices, *features: Array
 ) -> tuple[dict[str, Any], list[str]]:
-    """Fit blends, or the stacks on the default blend, keep each with its predictions, and submit one to `file`.
+    """Fit blends, or the stack on the default blend, keep each with its predictions, and submit one to `file`.
 
-    That is the one chosen by the rule of selection or, where it stays at a default that is not among them, the best by
-    the cross-fitted score; `features` are what stacks see of the test rows.
+    That is the blend chosen by the rule of selection, or the stack; `features` are what it sees of the test rows.
 
     Returns:
         The part of run.json, and the files that were written.
@@ -74,7 +73,7 @@ def fit_all(
         default, judged[rule.default] = (read_cross_fitted(run, rule.default, scored) for scored in (False, True))
     for name, candidate in candidates.items():
         rows = cross_fit(candidate, m, run.plan.n_folds)
-        if isinstance(rows.fitted, stacks.Stack):  # a correction that no held-out row has tried has no score of its own
+        if isinstance(rows.fitted, Stack):  # a correction that no held-out row has tried has no score of its own
             tried = (rows.cross_fitted != default.cross_fitted)[rule.scored].any(axis=0)
             in_sample = np.where(tried, rows.in_sample, default.in_sample)
             rows = replace(rows, in_sample=in_sample, fitted=rows.fitted.only(tried))
@@ -92,7 +91,7 @@ def fit_all(
         found[name] = {"weights": weights, "decision": to_json(decision), **scores(rule, judged[name])}
     chosen, _, compared, same = decide(rule, judged)
     if chosen not in fitted:
-        chosen = max([n for n in fitted if n not in same] or fitted, key=lambda n: rule.gain(compared[n].difference))
+        (chosen,) = fitted  # the stack has its file whatever the rule says
     one, decision = fitted[chosen]
     run.write_submission(file, labelled(decision, one.predict(run.columns.test, *features)))
     described = {name: {**part, **asdict(compared[name])} for name, part in found.items()}
@@ -108,7 +107,7 @@ def describe(file: str, part: dict[str, Any]) -> str:
 
 def candidate_of(run: Run, name: str) -> Callable[[Array, Array], Array]:
     """What predicts (n_rows, n_outputs) by a candidate of the run from columns and features; see `submission_of`."""
-    is_stack = name in stacks.STACKS
+    is_stack = name == LIGHTGBM_STACK
     run.part(STACK if is_stack else BLEND)
     names, named = run.stored["columns"], {label(each): each for each in run.config.blends}
     predictor = from_json(read_json(run.folder / fitted_file(name)), named.get(name, run.config.default_blend))
@@ -141,7 +140,7 @@ def submission_of(run: Run, decided: bool = True) -> Callable[[Array, list[str],
         known = read_table(run.folder / KNOWN_LABELS, [INPUT_KEY]).set_index(INPUT_KEY)[task.scored]
 
     def predict(P: Array, inputs: list[str], features: Array) -> Array:
-        scored = labelled(decision, apply_all(steps, chosen(P, features), np.array(inputs)))
+        scored = labelled(decision, apply_all(steps, chosen(P, features)))
         if known is None:
             return scored
         labels = known.reindex(index=inputs).to_numpy()

@@ -3,18 +3,13 @@
 Its folder, work/<name>/submissions/<run>/, holds
 
     run.json                  what the run is made of and what each step found; each step writes its part last
-    oof.parquet, oof.csv      ids, folds, labels and the out-of-fold predictions of all columns
+    oof.parquet, oof.csv      ids, folds, labels and the out-of-fold predictions of all columns (`Run.oof_table`)
     cross_fitted/             predictions of each candidate that the scores and the choice are computed from
     labels/                   their labels where the metric scores these
     stages.parquet            what the metric scores of each stage alone, decided on without the row's fold
     cross_fitted.csv          what the metric scores of the training rows, by what was fitted and chosen without their
                               fold
     blend.csv, stack.csv, submission.csv, spread.csv
-
-A notebook reads the latest run of a competition with
-
-    from submissions.run import latest_run
-    table = latest_run("my_competition").oof_table()    # a pandas table, or run.columns for the same as arrays
 """
 
 import json
@@ -177,14 +172,19 @@ def open_run(competition: str, seed: int | None = None, reuse: bool = False) -> 
     return Run(name, made_from, paths.run(name), config, paths, jobs)
 
 
+def name_of_latest(paths: Paths) -> str:
+    """The name of the run that was written last; nothing where there is none."""
+    return paths.latest_run.read_text(encoding="utf-8").strip() if paths.latest_run.exists() else ""
+
+
 def latest_run(competition: str) -> Run:
     """The run of a competition that was written last, as its folder holds it; needs no table."""
     paths = Paths.of(competition)
-    if not paths.latest_run.exists():
+    if not (name := name_of_latest(paths)):
         raise DataError(
             f"{paths.root} must hold a finished run; run ./run.sh full {competition} first, and look at the name."
         )
-    folder = paths.run(paths.latest_run.read_text(encoding="utf-8").strip())
+    folder = paths.run(name)
     stored = read_manifest(folder)
     config = validate(Config, stored["config"], folder / MANIFEST)
     keys = {stage["name"]: stage["key"] for stage in stored["stages"]}

@@ -27,13 +27,12 @@ from competition.errors import ConfigError, DataError
 from competition.files import digest, sha256_of, write_atomically
 from competition.paths import Paths, shown
 from models.config import load_stages
-from models.jobs.budget import PROBE, Planner, Stages, Within, measured, with_all_seeds
+from models.jobs.budget import Planner, Stages, Within, measured, with_all_seeds
 from models.jobs.plan import Plan, plan, require_answer
 from models.jobs.ray_workers import workers_of
 from models.jobs.resume import resume
-from models.jobs.workers import Workers
 from submissions.config import Config, load_config, relocated
-from submissions.run import SUBMISSION_FILE, latest_run
+from submissions.run import SUBMISSION_FILE, name_of_latest
 
 SUBMIT = ["submissions.blend.__main__", "submissions.stack", "submissions.write"]
 REPORT = "submissions.report.__main__"
@@ -43,8 +42,6 @@ EARLY, MOST_EARLY = 0.01, 5.0
 """Share of the time, and most seconds, by which the command ends before it, in case the machine is slow then."""
 SHARE_ON_THE_WAY = 0.1
 """Most of the time that submissions on the way take."""
-COUNTS = 0.02
-"""Weight in the submission from which the time of a column is said to be well spent."""
 
 
 class Timed:
@@ -60,7 +57,7 @@ class Timed:
         self.process: subprocess.Popen[str] | None = None
         self.within: Within | None = None
         self.submitted: list[str] = []
-        self.latest_before = self._latest()
+        self.latest_before = name_of_latest(paths)
         self.on_way: list[Path] = []  # folders of the submissions on the way
         early = min(MOST_EARLY, max(1.0, EARLY * budget))
         self.timer = threading.Timer(max(0.0, end - time.monotonic() - early), self.over)
@@ -90,7 +87,7 @@ class Timed:
             print(f"no submission of {', '.join(names)} yet:\n{said}", flush=True)
             return
         self.submitted = names
-        self.on_way.append(self.paths.run(self._latest()))
+        self.on_way.append(self.paths.run(name_of_latest(self.paths)))
         print(f"submission of {', '.join(names)}: {shown(self.on_way[-1] / SUBMISSION_FILE)}", flush=True)
         if self.within:
             self.within.end_at(self.end - RESERVE[0] - 2 * self.took)
@@ -113,12 +110,8 @@ class Timed:
         if status := self.run([*SUBMIT, REPORT], file)[0]:
             sys.exit(status)
         self.timer.cancel()
-        for run in {*self.on_way} - {self.paths.run(self._latest()), self.paths.run(self.latest_before)}:
+        for run in {*self.on_way} - {self.paths.run(name) for name in (name_of_latest(self.paths), self.latest_before)}:
             shutil.rmtree(run)
-
-    def _latest(self) -> str:
-        """Name of the run that was written last; of none where there is none."""
-        return self.paths.latest_run.read_text(encoding="utf-8").strip() if self.paths.latest_run.exists() else ""
 
     def over(self) -> None:
         """End the command, since its time is over, with the submission that there is; workers end with this process."""
@@ -133,19 +126,6 @@ class Timed:
         what = "there is no submission yet; finished jobs are kept" if self.within else "not all stages were measured"
         print(f"DataError: {said}, and {what}. Run it again, or give it more time.", file=sys.stderr, flush=True)
         os._exit(2)
-
-
-def spent(timed: Timed, workers: Workers, n_cores: int, seconds: float) -> str:
-    """How the seconds of the workers were spent, of a command that took `seconds` on so many cores."""
-    total, weights = seconds * n_cores, latest_run(timed.paths.name).weights
-    used = {column.partition(":")[0] for of in weights.values() for column, w in of.items() if abs(w) >= COUNTS}
-    others = set(timed.config.stages) - used
-    probes = sum(seconds for group, seconds in workers.spent.items() if group.startswith(PROBE))
-    parts = {"other columns": sum(workers.spent[name] for name in others), "probes": probes}
-    well = sum(workers.spent.values()) - sum(parts.values())
-    parts = {f"columns with a weight of at least {COUNTS}, and caches": well, **parts}
-    parts["idle, blends and what was cut off"] = max(0.0, total - sum(parts.values()))
-    return "Time of the workers: " + ", ".join(f"{value / total:.0%} {name}" for name, value in parts.items()) + "."
 
 
 def main() -> None:
@@ -208,7 +188,6 @@ def main() -> None:
     timed.finish(final)
     if timed.within:
         write_atomically(ended, "")
-        print(spent(timed, workers, timed.within.planner.cores, time.monotonic() - began))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from competition.types import Array
 from models.jobs.folder import read_predictions
 from models.jobs.plan import ALL
 from submissions.blend.crossfit import CrossFitted, Rule, compare, decide, mean_over_folds, standard_error
-from submissions.blend.postprocess import Inputs, Tried, choose_steps
+from submissions.blend.postprocess import Tried, choose_steps
 from submissions.blend.stored import from_json, to_json
 from submissions.columns import jobs_of_columns
 from submissions.fitted import KNOWN_LABELS, candidate_of, read_cross_fitted, rule_of, submission_of
@@ -34,6 +34,7 @@ from submissions.run import (
     SUBMISSION_FILE,
     Run,
     at_work,
+    name_of_latest,
     scored_rows,
 )  # fmt: skip
 from submissions.stack_features import features_of
@@ -61,12 +62,12 @@ def select(run: Run, features: Array) -> dict[str, Any]:
     """
     if part := run.kept(CHOICE):
         return part
-    rule, inputs, wanted, task = rule_of(run), np.array(run.columns.inputs), run.config.postprocess, run.task
+    rule, wanted, task = rule_of(run), run.config.postprocess, run.task
     steps = [step for step in wanted if step != "known_labels"] if run.plan.n_folds >= FEWEST_FOLDS else []
     predictions = {name: read_cross_fitted(run, name, scored=True) for name in run.candidates}
     chosen, reason, compared, same = decide(rule, predictions)
-    chain = choose_steps(rule, steps, predictions[chosen].cross_fitted, inputs, rule.scored)
-    y_pred, chosen_without = without_each_fold(rule, predictions, steps, inputs)
+    chain = choose_steps(rule, steps, predictions[chosen].cross_fitted, rule.scored)
+    y_pred, chosen_without = without_each_fold(rule, predictions, steps)
     _write_rows(run, CROSS_FITTED, run.columns.ids, y_pred, task.scored)
     tried = {target: [each.stored() for each in of] for target, of in zip(task.targets, chain.tried, strict=True)}
     files, stages = [CROSS_FITTED, STAGES], {name: rule.decided(run.columns.oof_of(name)) for name in run.config.stages}
@@ -113,9 +114,7 @@ def select(run: Run, features: Array) -> dict[str, Any]:
     return run.keep(CHOICE, part, files)
 
 
-def without_each_fold(
-    rule: Rule, predictions: dict[str, CrossFitted], steps: list[str], inputs: Inputs
-) -> tuple[Array, list[str]]:
+def without_each_fold(rule: Rule, predictions: dict[str, CrossFitted], steps: list[str]) -> tuple[Array, list[str]]:
     """All that `select` does, repeated without each fold: predictions, and the candidate chosen without each fold.
 
     For fold k the candidate is chosen, and the steps on it are chosen and fitted, on the rows of the other folds, each
@@ -126,8 +125,8 @@ def without_each_fold(
     for fold in range(len(predictions[rule.default].nested)):
         name, *_ = decide(rule, predictions, fold)
         own, others = rule.folds == fold, rule.scored & (rule.folds != fold)
-        chain = choose_steps(rule, steps, predictions[name].nested[fold], inputs, others)
-        y_pred[own] = chain.apply(predictions[name].cross_fitted[own], inputs[own])
+        chain = choose_steps(rule, steps, predictions[name].nested[fold], others)
+        y_pred[own] = chain.apply(predictions[name].cross_fitted[own])
         chosen_without.append(name)
     return y_pred, chosen_without
 
@@ -178,8 +177,8 @@ def _against_best_stage(rule: Rule, y_pred: Array, stages: dict[str, Array]) -> 
 
 def _against_previous(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any] | None:
     """The same to the latest run before this one, on the rows of both; None where there is none, or other targets."""
-    name = run.paths.latest_run.read_text(encoding="utf-8").strip() if run.paths.latest_run.exists() else run.name
-    if name == run.name or not (run.paths.run(name) / CROSS_FITTED).exists():
+    name = name_of_latest(run.paths)
+    if name in ("", run.name) or not (run.paths.run(name) / CROSS_FITTED).exists():
         return None
     before = scored_rows(run.paths.run(name), run.task).reindex(index=run.columns.ids, columns=run.task.scored)
     return _against(rule, y_pred, name, before.to_numpy()) if before.notna().all(axis=1).any() else None

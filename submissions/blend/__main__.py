@@ -12,12 +12,11 @@ from typing import Any
 from competition import command
 from competition.files import write_table
 from competition.user_code import label
-from submissions.blend.candidates import ALWAYS, ALWAYS_OF_CLASSES, CANDIDATES, candidate
+from submissions.blend.candidates import ALWAYS, ALWAYS_OF_CLASSES, candidate
 from submissions.blend.crossfit import compare, scored
 from submissions.blend.problem import Matrices
 from submissions.fitted import describe, fit_all, matrices_of, rule_of
 from submissions.run import BLEND, BLEND_FILE, OOF, OOF_TABLE, Run, at_work
-from submissions.words import number
 
 
 def blend(run: Run) -> dict[str, Any]:
@@ -32,14 +31,12 @@ def blend(run: Run) -> dict[str, Any]:
 
 
 def candidates_of(run: Run, m: Matrices) -> list[str]:
-    """The blends that are compared: those of the table in its order, then the user's own."""
+    """The blends that are compared: those that always are, then those that the YAML names."""
     if not m.has_probabilities:
         always = [*ALWAYS, *([] if m.exact else ["optuna"])]
-    else:  # labels are a noisy guide to weights, which have to be clearly better
-        ranked = m.metric.kind == "ranks" and m.n_outputs == 1
-        always = [*ALWAYS_OF_CLASSES, *["optuna"] * m.tunes_labels, *["mean_of_ranks"] * ranked]
-    wanted = dict.fromkeys([*always, *run.config.blends])
-    return [*(name for name in CANDIDATES if name in wanted), *(name for name in wanted if name not in CANDIDATES)]
+    else:
+        always = [*ALWAYS_OF_CLASSES, *["mean_of_ranks"] * (m.metric.kind == "ranks" and m.n_outputs == 1)]
+    return list(dict.fromkeys([*always, *run.config.blends]))
 
 
 def drop_one(run: Run) -> dict[str, dict[str, float]]:
@@ -56,11 +53,7 @@ def drop_one(run: Run) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Command line."""
     with at_work(__doc__, "blend") as run:
-        part = blend(run)
-        print(describe(BLEND_FILE, part))
-        without = [f"{stage} {number(each['cross_fitted_score'])}" for stage, each in part["drop_one"].items()]
-        if without:
-            print(f"score of {part['default']} without one stage: {', '.join(without)}")
+        print(describe(BLEND_FILE, blend(run)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """How sure a difference between two scores is: a paired bootstrap over the groups of rows that share a fold.
 
 Every candidate is scored on the same draws, so the spread of a difference is that of the difference itself. Metrics
-that are functions of sums over rows, of confusion matrices or of how often each row is drawn are computed for many
-draws at once; others draw by draw.
+that are functions of sums over rows or of confusion matrices are computed for many draws at once; others draw by draw.
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 and 16.
 """
 
@@ -33,21 +32,6 @@ SUMS: dict[str, Sums] = {
 """Metric -> numbers of each row, from y and y_pred about the mean label; the score of their number and sums."""
 
 
-def _area(positive: Array, negative: Array) -> Array:
-    below = np.cumsum(negative, axis=1) - negative / 2
-    return (positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1))
-
-
-def _precision(positive: Array, negative: Array) -> Array:
-    right, wrong = (np.cumsum(each[:, ::-1], axis=1)[:, ::-1] for each in (positive, negative))
-    share = np.where(wrong[:, :1] > 0, positive / right[:, :1], np.nan)  # not defined without a negative row
-    return (share * right / np.maximum(right + wrong, 1)).sum(axis=1)
-
-
-RANKS = {"roc_auc": _area, "average_precision": _precision}
-"""Metric -> its score (n_draws,) from rows of each class at each value of the prediction, ascending, (n_draws, n)."""
-
-
 def draws_for(metric: Metric, wanted: int) -> int:
     """How many draws there are: fewer than are wanted where a metric is computed draw by draw."""
     fast = metric.name in SUMS or metric.of_row is not None or metric.of_confusion is not None
@@ -71,7 +55,7 @@ def bootstrap_scores(
         groups: (n_rows,), equal for rows that are drawn together, from 0 up without a gap.
         size: groups in each resample; None for as many as there are.
     """
-    score_of = _by_sums if metric.name in SUMS or metric.of_row else _by_ranks if metric.name in RANKS else _one_by_one
+    score_of = _by_sums if metric.name in SUMS or metric.of_row else _one_by_one
     width = len(groups)
     if metric.of_confusion:
         n_classes = int(max(np.nanmax(y, initial=1), *(labels.max() for labels in predictions.values()))) + 1
@@ -139,26 +123,6 @@ def _by_confusion(metric: Metric, y: Array, predictions: list[Array], groups: In
     def score(counts: Array) -> Array:
         found = (counts @ of_groups).reshape(-1, *shape)
         return _over_targets(metric, of_confusion(found), found.sum(axis=(-2, -1)))
-
-    return score
-
-
-def _by_ranks(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> Score:
-    n_outputs = predictions[0].shape[1]
-    if n_outputs > y.shape[1]:  # each class against the rest
-        y = np.where(np.isnan(y), np.nan, y == np.arange(n_outputs))
-
-    def score(counts: Array) -> Array:
-        found = np.empty((len(counts), n_outputs, len(predictions)))
-        for t, p in np.ndindex(found.shape[1:]):
-            known = ~np.isnan(y[:, t])
-            values, place = np.unique(predictions[p][known, t], return_inverse=True)
-            order = np.argsort(place, kind="stable")
-            drawn, positive = counts[:, groups[known][order]], y[known, t][order] == 1
-            starts = np.searchsorted(place[order], np.arange(len(values)))
-            of_values = [np.add.reduceat(drawn * each, starts, axis=1) for each in (positive, ~positive)]
-            found[:, t, p] = RANKS[metric.name](*of_values)
-        return _over_targets(metric, found, np.full(found.shape, 2))
 
     return score
 

@@ -135,12 +135,6 @@ def convex(problem: Problem) -> Solution:
     return Solution(least_squares_weights(problem.moments[2:, 2:]))
 
 
-def convex_and_ridge(problem: Problem) -> Solution:
-    """Halfway between `convex` and `ridge`."""
-    one, other = problem.solve(convex), problem.solve(ridge)
-    return Solution((one.weights + other.weights) / 2, (one.intercept + other.intercept) / 2, other.settings)
-
-
 def shrunk_ridge(problem: Problem) -> Solution:
     """Convex and equal weights mixed, corrected by a ridge on what they leave; both amounts tuned by Optuna.
 
@@ -158,7 +152,7 @@ def shrunk_ridge(problem: Problem) -> Solution:
 
         def weights(towards_equal: float, penalty: float) -> Array:
             start = towards_equal / problem.n_columns + (1 - towards_equal) * exact
-            return start + ridge_solution(gram, np.einsum("pij,pj->pi", with_errors, start), penalty)
+            return start + _ridge_solution(gram, np.einsum("pij,pj->pi", with_errors, start), penalty)
 
         return weights
 
@@ -188,7 +182,7 @@ def ridge(problem: Problem) -> Solution:
         """Weights (n_problems, n_penalties, n_columns) and intercepts (n_problems, n_penalties)."""
         gram, means, with_y, _ = _products(problems)
         gram = gram - means[:, :, None] * means[:, None, :]
-        weights = np.stack([ridge_solution(gram, with_y, penalty) for penalty in penalties], axis=1)
+        weights = np.stack([_ridge_solution(gram, with_y, penalty) for penalty in penalties], axis=1)
         return weights, -(means[:, None] * weights).sum(axis=2)
 
     best = PENALTIES[[np.argmin(problem.loss(*solutions(problem.inner, PENALTIES)))]]
@@ -197,7 +191,7 @@ def ridge(problem: Problem) -> Solution:
 
 
 def shrunk_logits(problem: Problem) -> Solution:
-    """Weights of logits with the least log loss, shrunk towards convex ones; the amount is tuned by Optuna.
+    """Weights of logits with the least log loss, shrunk towards convex ones; the amount is tuned across the folds.
 
     w >= 0 minimise the mean log loss of sum_j w_j logit_j, and penalty * |w - convex|^2; their sum, an inverse
     temperature, is free but for `TOWARDS_ONE`. The penalty has the least cross-fitted loss of the metric, or log loss
@@ -211,13 +205,8 @@ def shrunk_logits(problem: Problem) -> Solution:
     if len(problem.folds) < 2:
         return Solution(problem.log_loss_weights[-1])
     held_out = np.stack([each.log_loss_weights for each in problem.inner])
-    losses = dict(zip(LOGIT_PENALTIES, problem.loss(held_out, in_logits=True).tolist(), strict=True))
-
-    def error(suggest: Callable[..., float]) -> float:
-        return losses[suggest("penalty", LOGIT_PENALTIES[0], LOGIT_PENALTIES[-1], log=True)]
-
-    settings = _tuned(error, [], problem.m.trials, problem.seed, {"penalty": LOGIT_PENALTIES})
-    return Solution(problem.log_loss_weights[LOGIT_PENALTIES.index(settings["penalty"])], settings=settings)
+    best = int(np.argmin(problem.loss(held_out, in_logits=True)))
+    return Solution(problem.log_loss_weights[best], settings={"penalty": LOGIT_PENALTIES[best]})
 
 
 def _products(problems: list[Problem]) -> tuple[Array, ...]:
@@ -228,7 +217,7 @@ def _products(problems: list[Problem]) -> tuple[Array, ...]:
     return products @ to_columns.T, products[:, :, 0], products[:, :, 1], products[:, :, 2:]
 
 
-def ridge_solution(gram: Array, right: Array, penalty: float) -> Array:
+def _ridge_solution(gram: Array, right: Array, penalty: float) -> Array:
     """(gram + penalty) v = right, (n_problems, n_columns)."""
     return np.asarray(np.linalg.solve(gram + penalty * np.eye(gram.shape[1]), right[:, :, None])[:, :, 0])
 
@@ -273,8 +262,7 @@ def optuna(problem: Problem) -> Solution:
     """Weights of at least 0 that sum to 1, by Optuna on the metric itself, from the convex and the equal ones.
 
     For metrics without an exact form, as rank correlations; for the others `convex` has the answer already.
-    Probabilities are weighed in logits, from `shrunk_logits`, whose sum of weights is kept; labels are those by its
-    cuts.
+    Probabilities are weighed in logits, from `shrunk_logits`, whose sum of weights is kept.
     """
     in_logits, names = problem.m.has_probabilities, [f"column_{j}" for j in range(problem.n_columns)]
     start = problem.solve(shrunk_logits if in_logits else convex).weights
@@ -286,7 +274,7 @@ def optuna(problem: Problem) -> Solution:
 
     def error(suggest: Callable[..., float]) -> float:
         weights = normalised({name: suggest(name, 0.0, 1.0) for name in names})
-        return float(problem.loss(weights[None], in_logits=in_logits, decided=problem.m.tunes_labels)[0])
+        return float(problem.loss(weights[None], in_logits=in_logits)[0])
 
     first = [start / max(start.max(), 1e-300), np.ones(len(names))]
     trials = [dict(zip(names, weights.tolist(), strict=True)) for weights in first]
@@ -294,21 +282,13 @@ def optuna(problem: Problem) -> Solution:
 
 
 def _tuned(
-    error: Callable[[Callable[..., float]], float],
-    first: list[dict[str, float]],
-    trials: int,
-    seed: int,
-    grid: dict[str, list[float]] | None = None,
+    error: Callable[[Callable[..., float]], float], first: list[dict[str, float]], trials: int, seed: int
 ) -> dict[str, float]:
-    """The settings of least error, which suggests them to itself by name and range.
-
-    The trials `first` come first; where there is a grid, its points are all that is tried.
-    """
+    """The settings of least error, which suggests them to itself by name and range; the trials `first` come first."""
     import optuna as library
 
     library.logging.set_verbosity(library.logging.WARNING)
-    sampler = library.samplers.GridSampler(grid, seed) if grid else library.samplers.TPESampler(seed=seed)
-    study = library.create_study(sampler=sampler)
+    study = library.create_study(sampler=library.samplers.TPESampler(seed=seed))
     for settings in first:
         study.enqueue_trial(settings)
     study.optimize(lambda trial: error(trial.suggest_float), n_trials=trials)
@@ -363,7 +343,7 @@ def mean_of_ranks(P: Array, y: Array, metric: Metric, folds: Integers, weights: 
 
 
 SOLVERS: list[Solver] = [
-    best_single, mean, convex, shrunk_logits, convex_and_ridge, shrunk_ridge, ridge, greedy, hill_climb, optuna
+    best_single, mean, convex, shrunk_logits, shrunk_ridge, ridge, greedy, hill_climb, optuna
 ]  # fmt: skip
 CANDIDATES: dict[str, Candidate] = {
     **{solver.__name__: Linear(solver, solver in (shrunk_logits, optuna)) for solver in SOLVERS},
@@ -372,7 +352,7 @@ CANDIDATES: dict[str, Candidate] = {
 OF_CLASSES = ("best_single", "mean", "convex", "shrunk_logits", "greedy", "optuna", "median", "mean_of_ranks")
 OF_NUMBERS = tuple(name for name in CANDIDATES if name != "shrunk_logits")
 """Candidates for columns of probabilities, and for columns of numbers."""
-ALWAYS = ("best_single", "mean", "convex", "convex_and_ridge", "shrunk_ridge", "ridge")
+ALWAYS = ("best_single", "mean", "convex", "shrunk_ridge", "ridge")
 ALWAYS_OF_CLASSES = OF_CLASSES[:4]
 """Candidates that every run compares with the default: they cost next to nothing."""
 

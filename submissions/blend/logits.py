@@ -7,6 +7,7 @@ below 1 where they are too sure of themselves.
 from typing import Literal
 
 import numpy as np
+from scipy.special import expit, logit, softmax
 
 from competition.types import Array
 
@@ -29,17 +30,14 @@ def logits(P: Array, link: Link, least: float = LEAST) -> Array:
     if link == "identity":
         return P
     P = np.clip(P, least, 1 - least)
-    return np.log(P / (1 - P) if link == "logistic" else P)
+    return np.asarray(logit(P) if link == "logistic" else np.log(P))
 
 
 def probabilities(sums: Array, link: Link) -> Array:
     """What `logits` undoes, of sums (n_rows, ..., n_outputs)."""
     if link == "identity":
         return sums
-    if link == "logistic":
-        return (1 + np.tanh(sums / 2)) / 2  # no overflow
-    powers = np.exp(sums - sums.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+    return np.asarray(expit(sums) if link == "logistic" else softmax(sums, axis=-1))
 
 
 def margins(P: Array, y: Array, link: Link) -> Array:

@@ -17,10 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.metrics import METRICS, Metric
-from competition.task import Task
 from competition.types import Array, Integers
 from submissions.blend.convex import least_squares_weights
-from submissions.blend.decisions import Decision, fit_decision
 from submissions.blend.logits import Link, log_loss_weights, logits, margins, probabilities
 
 Folds = frozenset[int]
@@ -92,11 +90,6 @@ class Matrices:
         return self.metric.column is not None or self.y.shape[1] == 1
 
     @property
-    def tunes_labels(self) -> bool:
-        """Whether weights of probabilities can be tuned on a metric of labels."""
-        return self.has_probabilities and self.metric.kind == "decisions" and self.can_be_asked
-
-    @property
     def seen_by_stacks(self) -> Array:
         """The features; no columns where there are none."""
         return np.empty((len(self.y), 0)) if self.features is None else self.features
@@ -145,7 +138,6 @@ class Problem:
     zero: Array
     restricted: "dict[Folds, Problem]" = field(default_factory=dict)
     solved: dict[Solver, Solution] = field(default_factory=dict, init=False)
-    cuts: dict[int, Decision] = field(default_factory=dict, init=False)
 
     def without(self, folds: Folds) -> "Problem":
         """The same without the rows of some folds; made once, so that nothing is solved twice."""
@@ -239,9 +231,7 @@ class Problem:
         rest = np.where(np.abs(rest) > 1e-12, rest, 0.0)
         return np.multiply.outer(centre, rest) + np.multiply.outer(spread, intercepts)
 
-    def loss(
-        self, weights: Array, intercepts: Array | float = 0.0, in_logits: bool = False, decided: bool = False
-    ) -> Array:
+    def loss(self, weights: Array, intercepts: Array | float = 0.0, in_logits: bool = False) -> Array:
         """What the metric says of blends on the rows left, as something to minimise, (n_blends,).
 
         Args:
@@ -249,11 +239,10 @@ class Problem:
                 for all folds, (n_blends, n_columns).
             intercepts: (n_folds, n_blends), in the standard units of the labels without each fold.
             in_logits: whether the weights are those of logits.
-            decided: whether a metric of labels is asked itself; the first blend ever asked about gives the cuts.
         """
         weights = np.broadcast_to(weights, (len(self.folds), *weights.shape[-2:]))
         if self.m.has_probabilities:
-            return np.mean([self._of_probabilities(t, weights, in_logits, decided) for t in self.labelled], axis=0)
+            return np.mean([self._of_probabilities(t, weights, in_logits) for t in self.labelled], axis=0)
         parts = zip(self.inner, weights, np.broadcast_to(intercepts, weights.shape[:2]), strict=True)
         added = np.stack([part.offset(*blends) for part, *blends in parts], axis=1)  # (n_targets, n_folds, n_blends)
         of_target = self._squared if self.m.exact == "squared" else self._by_rows
@@ -273,8 +262,8 @@ class Problem:
             return np.abs(y[:, None] - y_pred).mean(axis=0) / self.units[2][t]
         return _losses(self.m.metric, np.array([self.m.metric.one(y, each) for each in y_pred.T]))
 
-    def _of_probabilities(self, t: int, weights: Array, in_logits: bool, decided: bool) -> Array:
-        metric, n_outputs = self.m.metric if decided else self.measure, self.m.n_outputs
+    def _of_probabilities(self, t: int, weights: Array, in_logits: bool) -> Array:
+        metric, n_outputs = self.measure, self.m.n_outputs
         labels, blends, link = list[Array](), list[Array](), self.m.link if in_logits else "identity"
         for fold, of_blends in zip(self.folds, weights, strict=True):
             x, y = self.rows[t][fold]
@@ -283,12 +272,6 @@ class Problem:
             blends.append(np.moveaxis(probabilities(sums.swapaxes(1, 2), link), 1, 0))
         if metric.kind != "ranks":  # a rank counts among the predictions of the same model, that of its fold
             labels, blends = [np.concatenate(labels)], [np.concatenate(blends, axis=1)]
-        if decided:
-            if t not in self.cuts:
-                names = [str(number) for number in range(max(2, n_outputs))]
-                task = Task(["y"], None, "multiclass" if n_outputs > 1 else "binary", names, decides=True)
-                self.cuts[t] = fit_decision(metric, task, labels[0], blends[0][0])
-            blends = [np.array([self.cuts[t].predict(y_pred) for y_pred in blends[0]])]
         scores = [[metric(y, y_pred) for y_pred in each] for y, each in zip(labels, blends, strict=True)]
         return _losses(metric, np.mean(scores, axis=0))
 

@@ -1,29 +1,25 @@
-"""Stacks: the default blend and a level-2 model, the correction, of what the blend leaves.
+"""The stack: the default blend and a level-2 model, small trees, that corrects what the blend leaves.
 
-The correction is small trees (LightGBM), a ridge, or any regressor of scikit-learn. It sees the columns of all targets
-and, where they are asked for, features of the rows. It is fitted on the blend's residual and not on the labels: what
-shrinks is then the correction. Probabilities are corrected in logits, by trees that start from those of the blend. All
-of it comes from the rows a stack is fitted on, so that it can be refitted without a fold. One that does not help inside
-those rows, a ridge or a regressor clearly, is left out. benchmarks/switches.py has the measurements.
+The trees see the columns of all targets and, where they are asked for, features of the rows. They are fitted on the
+blend's residual and not on the labels: what shrinks is then the correction. Probabilities are corrected in logits, by
+trees that start from those of the blend. All of it comes from the rows a stack is fitted on, so that it can be refitted
+without a fold. Trees that do not help inside those rows are left out. benchmarks/switches.py has the measurements.
 """
 
-from base64 import b64decode, b64encode
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from competition.class_metrics import log_losses
-from competition.errors import ConfigError
 from competition.types import Array, Integers
-from submissions.blend.candidates import Candidate, Predictor, ridge_solution
+from submissions.blend.candidates import Candidate, Predictor
 from submissions.blend.logits import Link, logits, probabilities
 from submissions.blend.problem import NONE, Folds, Matrices
 from submissions.blend.stored import storable
 
-STACKS = ("lightgbm_stack", "ridge_stack", "sklearn_stack")
+LIGHTGBM_STACK = "lightgbm_stack"
 MOST_TREES, PATIENCE = 300, 30
 PARAMETERS: dict[str, Any] = {
     "num_leaves": 3,  # two splits: with three, memorising columns and near-duplicates were taken for a gain
@@ -35,25 +31,10 @@ PARAMETERS: dict[str, Any] = {
     **{"feature_pre_filter": False, "deterministic": True, "force_row_wise": True},
     **{"num_threads": 1, "seed": 0, "verbosity": -1},
 }
-PENALTIES = 10.0 ** np.arange(2, -4.5, -0.5)
-"""Of the ridge, in units of n_rows, from hardly any correction to nearly none of the shrinkage."""
 LAMBDA_OF_CLASSES, LEAST_OF_BLEND = 5.0, 1e-6
 """The same shrinkage where the curvature of a row is 1/4 at most; and what a blend's probability of 0 is read as."""
 FURTHEST = 5.0
 """Standard deviations from the mean at which a feature is cut: one odd number must not throw a correction off."""
-
-
-class Model(Protocol):
-    """A fitted level-2 model of one target."""
-
-    def predict(self, x: Array) -> Array:
-        """What is to be added to the blend, in units of its spread or in logits, for scaled rows (n_rows, n_inputs)."""
-
-
-Corrector = Callable[..., Model | None]
-"""Fits a model on x (n_rows, n_inputs), residual (n_rows,), folds (n_rows,), two or more distinct, and 1 for the
-absolute error or 2 for the squared one; where y are classes on their numbers for a residual, with `start`, the blend's
-logits (n_rows, n_outputs). None where no model helps across the folds."""
 
 
 @storable
@@ -65,37 +46,10 @@ class Trees:
     text: str
 
     def predict(self, x: Array) -> Array:
-        """See `Model`."""
+        """What is to be added to the blend, in units of its spread or in logits, for scaled rows (n_rows, n_inputs)."""
         import lightgbm
 
         return lightgbm.Booster(model_str=self.text).predict(x, raw_score=True, num_threads=1)
-
-
-@storable
-@dataclass(frozen=True)
-class Ridge:
-    """A linear model; weights: of the inputs and, last, the intercept, which is shrunk like them."""
-
-    penalty: float
-    weights: Array
-
-    def predict(self, x: Array) -> Array:
-        """See `Model`."""
-        return x @ self.weights[:-1] + self.weights[-1]
-
-
-@storable
-@dataclass(frozen=True)
-class Regressor:
-    """A regressor of scikit-learn in the form of skops, in base 64."""
-
-    content: str
-
-    def predict(self, x: Array) -> Array:
-        """See `Model`."""
-        from models.stages.estimator_files import from_bytes
-
-        return from_bytes(b64decode(self.content)).predict(x)
 
 
 @storable
@@ -124,10 +78,10 @@ class Scaling:
 @storable
 @dataclass(frozen=True)
 class Stack:
-    """A blend of all outputs and, for each target that is corrected, a scaling and a model; else None."""
+    """A blend of all outputs and, for each target that is corrected, a scaling and trees; else None."""
 
     base: Predictor
-    parts: list[tuple[Scaling, Model] | None]
+    parts: list[tuple[Scaling, Trees] | None]
     link: Link = "identity"
 
     def predict(self, P: Array, features: Array | None = None) -> Array:
@@ -135,9 +89,9 @@ class Stack:
         y_pred, features = self.base.predict(P), np.empty((len(P), 0)) if features is None else features
         for t, part in enumerate(self.parts):
             if part is not None and len(P):
-                (scaling, model), own = part, slice(None) if self.link == "softmax" else slice(t, t + 1)
+                (scaling, trees), own = part, slice(None) if self.link == "softmax" else slice(t, t + 1)
                 seen = beside(P, own, scaling.order, features)
-                added = model.predict(scaling(logits(P[:, :, own], self.link), seen)).reshape(len(P), -1)
+                added = trees.predict(scaling(logits(P[:, :, own], self.link), seen)).reshape(len(P), -1)
                 sums = logits(y_pred[:, own], self.link, LEAST_OF_BLEND) + scaling.spread * added
                 y_pred[:, own] = probabilities(sums, self.link)
         return y_pred
@@ -155,8 +109,7 @@ class Stacked(Candidate):
     from the error in the folds left, each predicted by a correction of the others.
     """
 
-    def __init__(self, default: Candidate, corrector: Corrector) -> None:
-        super().__init__(corrector)
+    def __init__(self, default: Candidate) -> None:
         self.default = default
 
     def fit(self, m: Matrices, without: Folds = NONE) -> Stack:
@@ -165,11 +118,11 @@ class Stacked(Candidate):
         for fold in set(m.folds[left].tolist()):
             own = m.folds == fold
             start[own] = logits(self.default.predict(m, own, without | {fold}), m.link, LEAST_OF_BLEND)
-        power, parts = 1 if m.exact == "absolute" else 2, list[tuple[Scaling, Model] | None]()
+        parts = list[tuple[Scaling, Trees] | None]()
         for t, rows in enumerate((left[:, None] & ~np.isnan(m.y)).T):
             own, order = m.outputs_of(t), m.problems[t % len(m.problems)].order.tolist()
             features = beside(m.P[rows], own, order, m.seen_by_stacks[rows])
-            y_pred, model = base.predict(m.P[rows])[:, own], None
+            y_pred, trees = base.predict(m.P[rows])[:, own], None
             if len(np.unique(m.folds[rows])) > 1 and y_pred.std() > 0:
                 known = np.ma.masked_invalid(features)
                 means, scales = known.mean(axis=0).filled(0.0), known.std(axis=0).filled(0.0)
@@ -178,10 +131,11 @@ class Stacked(Candidate):
                 scaling = Scaling(order, centre, spread, means, scales)
                 x = scaling(logits(m.P[rows, :, own], m.link), features)
                 if m.has_probabilities:
-                    model = self.function(x, m.y[rows, t], m.folds[rows], start=start[rows, own])
+                    trees = fit_trees(x, m.y[rows, t], m.folds[rows], start=start[rows, own])
                 else:
-                    model = self.function(x, (m.y - start)[rows, t] / spread, m.folds[rows], power)
-            parts.append((scaling, model) if model else None)
+                    residual = (m.y - start)[rows, t] / spread
+                    trees = fit_trees(x, residual, m.folds[rows], 1 if m.exact == "absolute" else 2)
+            parts.append((scaling, trees) if trees else None)
         return Stack(base, parts, m.link)
 
     def use(self, fitted: Stack, m: Matrices, rows: NDArray[np.bool_]) -> Array:
@@ -200,18 +154,16 @@ def least(losses: Array) -> int:
     return int(np.argmin(losses.mean(axis=1)))
 
 
-def simplest(losses: Array) -> int:
-    """Which row of losses (n_models, n_folds), simple ones first, is not clearly worse than the best one.
-
-    Not worse by more than a standard error of the difference, paired over the folds.
-    Source: the one-standard-error rule, Breiman et al., CART, 1984, section 3.4.3.
-    """
-    worse = losses - losses[np.argmin(losses.mean(axis=1))]
-    return int(np.argmax(worse.mean(axis=1) <= worse.std(axis=1, ddof=1) / np.sqrt(losses.shape[1])))
-
-
 def fit_trees(x: Array, y: Array, folds: Integers, power: int = 2, start: Array | None = None) -> Trees | None:
-    """Small boosted trees, as many as have the least error across the folds; see `Corrector`."""
+    """Small boosted trees, as many as have the least error across the folds; None where none help.
+
+    Args:
+        x: (n_rows, n_inputs).
+        y: residuals (n_rows,), or the numbers of classes.
+        folds: (n_rows,), two or more distinct.
+        power: 1 for the absolute error, 2 for the squared one.
+        start: where y are classes, the blend's logits (n_rows, n_outputs).
+    """
     import lightgbm
 
     parameters, uncorrected = {**PARAMETERS, "objective": f"l{power}"}, np.abs(y) ** power
@@ -235,48 +187,3 @@ def fit_trees(x: Array, y: Array, folds: Integers, power: int = 2, start: Array 
     lightgbm.cv(parameters, rows(), num_boost_round=MOST_TREES, folds=splits, callbacks=callbacks)
     n_trees = least(np.array(losses))
     return Trees(n_trees, lightgbm.train(parameters, rows(), n_trees).model_to_string()) if n_trees else None
-
-
-def fit_ridge(x: Array, residual: Array, folds: Integers, power: int) -> Ridge | None:
-    """A ridge with the largest penalty that is not clearly worse across the folds; see `Corrector`."""
-    with_one = np.hstack([x, np.ones((len(x), 1))])
-
-    def fit(rows: NDArray[np.bool_]) -> list[Ridge]:
-        own = with_one[rows]
-        products = (own.T @ own)[None], (own.T @ residual[rows])[None]
-        return [Ridge(float(a), ridge_solution(*products, a * len(own))[0]) for a in PENALTIES]
-
-    return _simplest_of(fit, x, residual, folds, power)
-
-
-def regressor(name: str, parameters: dict[str, Any], seed: int) -> Corrector:
-    """A corrector of scikit-learn by its name and settings; it is used where it clearly helps across the folds."""
-    from models.estimators import build_estimator
-    from models.stages.estimator_files import as_bytes
-
-    def fit(x: Array, residual: Array, folds: Integers, power: int) -> Regressor | None:
-        def fitted(rows: NDArray[np.bool_]) -> list[Any]:
-            return [build_estimator(name, parameters, seed).fit(x[rows], residual[rows])]
-
-        try:
-            found = _simplest_of(fitted, x, residual, folds, power)
-        except ValueError as error:
-            raise ConfigError(
-                f"submissions.stack_regressor: {name} cannot be fitted on the {len(x)} labelled rows of a target; "
-                f"scikit-learn says: {' '.join(str(error).split()).rstrip('.')}. Change it or its parameters."
-            ) from error
-        return Regressor(b64encode(as_bytes(found)).decode()) if found else None
-
-    return fit
-
-
-def _simplest_of(
-    fit: Callable[[NDArray[np.bool_]], list[Any]], x: Array, residual: Array, folds: Integers, power: int
-) -> Any:
-    """Of the models that `fit` gives for some rows, simple ones first, that which `simplest` takes; it may be none."""
-    losses = []
-    for own in (folds == fold for fold in np.unique(folds)):
-        y_pred = [0.0, *(model.predict(x[own]).reshape(-1) for model in fit(~own))]
-        losses.append([np.mean(np.abs(residual[own] - each) ** power) for each in y_pred])
-    found = simplest(np.transpose(losses))
-    return fit(folds == folds)[found - 1] if found else None

@@ -25,7 +25,7 @@ from models.inputs.weights import WEIGHT_SETS, find_weights, reads_graphs
 from models.jobs.folder import verify
 from models.jobs.plan import REPORT
 from models.settings import NeuralStage
-from submissions.blend.stacks import STACKS
+from submissions.blend.stacks import LIGHTGBM_STACK
 from submissions.check import check
 from submissions.columns import jobs_of_columns
 from submissions.config import Config, relocated
@@ -115,7 +115,7 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     stored, there = run.stored, bundle.work / run.folder.relative_to(work_root())
     columns = jobs_of_columns(run.config, run.plan)
     weighed = {column for weights in run.weights.values() for column, weight in weights.items() if weight}
-    used = {columns[column][0].stage for column in (weighed if weighed and run.chosen not in STACKS else columns)}
+    used = {columns[column][0].stage for column in (weighed if weighed and run.chosen != LIGHTGBM_STACK else columns)}
     config = run.config.model_copy(update={"stages": {n: s for n, s in run.config.stages.items() if n in used}})
     if fixed := [stage for stage, settings in config.stages.items() if settings.kind == "file"]:
         raise DataError(f"Stages of kind file ({', '.join(fixed)}) cannot predict hidden rows. Run full without them.")

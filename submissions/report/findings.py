@@ -24,7 +24,7 @@ from models.settings import MultiSampleHead, NeuralStage
 from models.stage import read_notes
 from models.stages.file import FOLD_MARKS
 from submissions.blend.crossfit import labelled, score_per_target
-from submissions.blend.stacks import STACKS
+from submissions.blend.stacks import LIGHTGBM_STACK
 from submissions.blend.stored import from_json
 from submissions.report import figures
 from submissions.report.class_sections import probabilities, scores_by_class
@@ -181,7 +181,7 @@ def _candidates(run: Run) -> list[Part]:
     """Scores of all candidates from simple to complex, and of the submission."""
     choice = run.stored[CHOICE]
     chosen, default, without = choice["chosen"], choice["default"], choice["procedure"]["chosen_without_fold"]
-    rows, same = [], {*choice["same_as_default"]} & {*STACKS}
+    rows, same = [], {*choice["same_as_default"]} & {LIGHTGBM_STACK}
     ranked = [key for key in ("score_mean_over_folds",) if key in choice["procedure"]]
     for name, part in run.candidates.items():
         words = ["chosen"] * (name == chosen) + ["default"] * (name == default) + ["no correction"] * (name in same)

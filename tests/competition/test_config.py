@@ -46,7 +46,6 @@ def mistake(section: str, words: str, **settings: Any) -> Any:
         mistake("stages", r"stages\.a: .*'unimoll'.*'unimol'", a={"kind": "unimoll"}),
         mistake("stages", r"stages\.a\.seeds: must name each once; 0", a={"kind": "gnn", "seeds": [0, 0]}),
         mistake("stages", r"a\.code: must be file\.py:name \(found", a={"kind": "custom", "code": "mine.py"}),
-        mistake("submissions", r"candidates: two files have mine\.py:f", candidates=["a/mine.py:f", "b/mine.py:f"]),
     ],
 )
 def test_a_mistake_is_named_with_the_path_of_its_key(tmp_path: Path, section: str, settings: Any, words: str) -> None:

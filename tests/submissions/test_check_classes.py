@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,24 @@ def written(
     return path
 
 
-def said(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+Said = Callable[[Path], tuple[int, str]]
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
     """Status and what is printed, of the command that a user types."""
-    monkeypatch.setattr(sys, "argv", ["check", str(path)])
-    status = 0
-    try:
-        command.run(check.main)
-    except SystemExit as end:
-        status = int(end.code or 0)
-    printed = capsys.readouterr()
-    return status, printed.err or printed.out
+
+    def run(path: Path) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["check", str(path)])
+        status = 0
+        try:
+            command.run(check.main)
+        except SystemExit as end:
+            status = int(end.code or 0)
+        printed = capsys.readouterr()
+        return status, printed.err or printed.out
+
+    return run
 
 
 NAMES: dict[str, Any] = {"problem_type": "multiclass", "metric": "accuracy"}
@@ -52,7 +61,6 @@ def bad(words: str, labels: list[str], sample: list[str] | None = None, **compet
     ("labels", "sample", "competition", "words"),
     [
         bad(r"sample\.csv names the classes 'd', and those .* are 'a', 'b', 'c'\. Use", ABC, ["y", "a", "d"], **NAMES),
-        bad(r"names the classes 'd', and", ABC, ["y", "a b", "c d"], **{**NAMES, "metric": "map_at_2"}),
         bad(
             r"sample\.csv has the columns id, a, b, c, d, where id, a, b, c are expected", ABC, ["a,b,c,d", "0,0,0,1"],
             **NAMES, submission_columns=ABC,
@@ -62,13 +70,11 @@ def bad(words: str, labels: list[str], sample: list[str] | None = None, **compet
             ["a,b,c,d", "0,0,0,1"], **NAMES, submission_columns=[*ABC, "d"],
         ),
         bad(r"takes two classes, and classes, or .* training labels, are 1 \(1\)", ["1"]),
-        bad(r"multiclass takes two or more classes, and .* are 1 \(a\)", ["a"], **NAMES),
         bad(r"binary takes two classes, and .* are 3 \(0\.1, 0\.3, 0\.7\)", [".3".rjust(3, "0"), "0.7", "0.1"]),
         bad(
             "metric log_loss scores problem_type binary, multiclass, multilabel, and this is regression", ["0", "1"],
             problem_type="regression", metric="log_loss",
         ),
-        bad("the metric rmse scores problem_type regression, and this is binary", ["0", "1"], metric="rmse"),
         bad("the metric f1 scores .* binary, multilabel, and this is multi", ABC, **{**NAMES, "metric": "f1"}),
         bad(
             "the metric log_loss scores the probability of each class, so the sample needs a column for each", ABC,
@@ -95,23 +101,21 @@ def bad(words: str, labels: list[str], sample: list[str] | None = None, **compet
     ],
 )  # fmt: skip
 def test_bad_classes_end_a_command_with_2_and_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, said: Said,
     labels: list[str], sample: list[str] | None, competition: dict[str, Any], words: str,
 ) -> None:  # fmt: skip
-    status, printed = said(written(tmp_path, labels, sample, **competition), monkeypatch, capsys)
+    status, printed = said(written(tmp_path, labels, sample, **competition))
     assert status == 2
     assert len(printed.splitlines()) == (2 if "1 mistake(s):" in printed else 1), printed
     assert re.search(words, printed), printed
 
 
-def test_a_good_competition_of_classes_is_described_with_what_may_surprise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_good_competition_of_classes_is_described_with_what_may_surprise(tmp_path: Path, said: Said) -> None:
     labels = ["no", " no ", "yes", *[""] * 3, *["no"] * 18]
     balanced, of_library = {"class_weights": "balanced"}, {"parameters": {"is_unbalance": True}}
     for metric, weights, bends in (("log_loss", balanced, 1), ("brier", of_library, 1), ("roc_auc", balanced, 0)):
         trees = {"kind": "lightgbm", **weights}
-        status, printed = said(written(tmp_path, labels, None, trees, metric=metric), monkeypatch, capsys)
+        status, printed = said(written(tmp_path, labels, None, trees, metric=metric))
         lines = printed.splitlines()
         assert (status, lines[1]) == (0, "24 training rows, 2 test rows")
         assert {"y: no 20, yes 1", "problem_type binary, where 'yes' is the positive class"} <= {*lines}
@@ -123,7 +127,7 @@ def test_a_good_competition_of_classes_is_described_with_what_may_surprise(
             == bends
         )
     many = [f"c{i}" for i in range(23)]
-    status, printed = said(written(tmp_path, many, **NAMES), monkeypatch, capsys)
+    status, printed = said(written(tmp_path, many, **NAMES))
     assert (status, " and 18 more\n" in printed) == (0, True)
 
 
@@ -142,12 +146,12 @@ def test_a_good_competition_of_classes_is_described_with_what_may_surprise(
     ],
 )  # fmt: skip
 def test_labels_and_layouts_that_go_together_are_accepted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, said: Said,
     labels: list[str], sample: list[str], competition: dict[str, Any],
 ) -> None:  # fmt: skip
     path = written(tmp_path, labels, sample, **competition)
     path.write_text(path.read_text().replace("'no'", "no").replace("'yes'", "yes"))  # which YAML 1.1 takes for booleans
-    status, printed = said(path, monkeypatch, capsys)
+    status, printed = said(path)
     assert status == 0, printed
     assert "\nproblem_type " in printed
 
@@ -168,32 +172,28 @@ def classes(y_true, y_pred):
 
 @pytest.mark.parametrize(("function", "needs", "status"), [(a, b, 2 * (a != b)) for a in OWNED for b in OWNED])
 def test_a_metric_of_the_users_own_is_tried_on_what_it_needs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, said: Said,
     function: str, needs: str, status: int,
 ) -> None:  # fmt: skip
     (tmp_path / "own.py").write_text(OWN)
     own = {"metric": f"own.py:{function}", "greater_is_better": True, "needs": needs}
     columns = {"submission_columns": ABC} if needs == "probabilities" else {}
     path = written(tmp_path, ABC, PER_CLASS if columns else ["y", "a"], **{**NAMES, **own, **columns})
-    found, printed = said(path, monkeypatch, capsys)
+    found, printed = said(path)
     assert found == status, printed
     assert not status or "must return one number" in printed
 
 
-def test_a_metric_of_the_users_own_is_tried_on_rows_without_a_rare_class(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_metric_of_the_users_own_is_tried_on_rows_without_a_rare_class(tmp_path: Path, said: Said) -> None:
     text = "from sklearn.metrics import log_loss\n\ndef score(y, p):\n    return log_loss(y[:, 0], p[:, 0])\n"
     (tmp_path / "own.py").write_text(text)
     own = {"metric": "own.py:score", "greater_is_better": False, "needs": "probabilities"}
-    status, printed = said(written(tmp_path, ["0", "1"], **own), monkeypatch, capsys)
+    status, printed = said(written(tmp_path, ["0", "1"], **own))
     assert status == 2
     assert "own.py:score must return one number" in printed and "only one label" in printed
 
 
-def test_a_target_without_labels_to_train_a_fold_is_found_before_any_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    status, printed = said(written(tmp_path, ["0", *[""] * 11, "1", *[""] * 11]), monkeypatch, capsys)
+def test_a_target_without_labels_to_train_a_fold_is_found_before_any_work(tmp_path: Path, said: Said) -> None:
+    status, printed = said(written(tmp_path, ["0", *[""] * 11, "1", *[""] * 11]))
     assert status == 2
     assert "target 'y' must have labels among the training rows of every fold" in printed

@@ -10,11 +10,11 @@ from competition.errors import DataError
 from competition.files import read_json, read_table, read_text_table, write_table
 from competition.metrics import METRICS
 from models.jobs.folder import read_predictions
-from submissions import stack as stack_step
 from submissions.blend import stacks
 from submissions.blend.__main__ import blend
 from submissions.blend.candidates import CANDIDATES, OF_NUMBERS
 from submissions.blend.crossfit import cross_fitted
+from submissions.blend.stacks import LIGHTGBM_STACK
 from submissions.fitted import candidate_of, matrices_of, submission_of
 from submissions.run import latest_run, open_run, require_same_code
 from submissions.stack import stack
@@ -41,6 +41,7 @@ OWN = """
 from __future__ import annotations
 from dataclasses import dataclass
 import numpy as np
+from sklearn.isotonic import IsotonicRegression
 
 @dataclass
 class Trimmed:
@@ -51,7 +52,7 @@ class Trimmed:
 @dataclass
 class Up:
     by: float
-    def predict(self, y_pred, inputs):
+    def predict(self, y_pred):
         return y_pred + self.by
 
 def trimmed(P, y, metric, folds, weights):
@@ -59,6 +60,17 @@ def trimmed(P, y, metric, folds, weights):
 
 def up(y_pred, y):
     return Up(1.5)
+
+@dataclass
+class Curve:
+    x: np.ndarray
+    y: np.ndarray
+    def predict(self, y_pred):
+        return np.interp(y_pred, self.x, self.y)
+
+def curve(y_pred, y):
+    found = IsotonicRegression().fit(y_pred, y)
+    return Curve(found.X_thresholds_, found.y_thresholds_)
 
 def score(y_true, y_pred):
     assert y_true.shape[1] == 2
@@ -75,7 +87,7 @@ def test_all_candidates_and_what_is_the_users_own_go_all_the_way(tmp_path: Path)
     run_steps(tmp_path / "mixed.yaml")
     choice = run.part("choice")
     assert list(run.part("blend")["candidates"]) == sorted(names)
-    assert set(choice["candidates"]) == {*names, "lightgbm_stack", "ridge_stack"}
+    assert set(choice["candidates"]) == {*names, LIGHTGBM_STACK}
     for name in names:
         assert np.isfinite(candidate_of(run, name)(run.columns.test, NO_FEATURES)).all()
     (tried,) = choice["postprocessing"]["height"]
@@ -127,25 +139,20 @@ def test_the_stack_is_the_submission_where_it_is_chosen(done: Path) -> None:
         assert (run.folder / "submission.csv").read_bytes() == (run.folder / f"{step}.csv").read_bytes()
 
 
-@pytest.mark.parametrize("name", stacks.STACKS)
-def test_a_stored_stack_predicts_what_was_written(done: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    for rule_of_size in ("least", "simplest"):
-        monkeypatch.setattr(stacks, rule_of_size, lambda losses: len(losses) - 1)  # every correction is used
-    stacks_of = stack_step.stacks_of
-    monkeypatch.setattr(stack_step, "stacks_of", lambda run: {name: stacks_of(run)[name]})
-    own = {"name": "DecisionTreeRegressor", "parameters": {"max_depth": 2}}
-    run = open_run(str(fake_competition(done.parent, submissions={"stack_features": True, "stack_regressor": own})))
+def test_a_stored_stack_predicts_what_was_written(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacks, "least", lambda losses: len(losses) - 1)  # every correction is used
+    run = open_run(str(fake_competition(done.parent, submissions={"stack_features": True})))
     blend(run)
     stack(run)
     P, features = run.columns.test, features_of(run.config, run.paths.test, run.paths.cache)
     assert features.shape == (30, 2)
-    found = candidate_of(run, name)(P, features)
+    found = candidate_of(run, LIGHTGBM_STACK)(P, features)
     np.testing.assert_allclose(found, submitted(run, "stack.csv"), rtol=1e-6)
     assert (found != candidate_of(run, "shrunk_ridge")(P, NO_FEATURES)).any(axis=0).all()
-    assert (found != candidate_of(run, name)(P, features[::-1])).any()
-    (run.folder / "fitted" / f"{name}.json").write_text("{}")
-    with pytest.raises(DataError, match=rf"changed or gone: fitted/{name}\.json"):
-        candidate_of(run, name)
+    assert (found != candidate_of(run, LIGHTGBM_STACK)(P, features[::-1])).any()
+    (run.folder / "fitted" / "lightgbm_stack.json").write_text("{}")
+    with pytest.raises(DataError, match=r"changed or gone: fitted/lightgbm_stack\.json"):
+        candidate_of(run, LIGHTGBM_STACK)
 
 
 @pytest.mark.parametrize("only", ["all rows", "without a fold"])
@@ -154,16 +161,13 @@ def test_a_stack_without_a_scored_correction_is_the_default_and_is_not_chosen(
 ) -> None:
     """Corrections are found on all rows alone, where no held-out row tries them, or without each fold alone."""
     wanted = {3} if only == "all rows" else {1, 2}
-    for rule_of_size in ("least", "simplest"):
-        monkeypatch.setattr(stacks, rule_of_size, lambda losses: 3 if len(losses[0]) in wanted else 0)
+    monkeypatch.setattr(stacks, "least", lambda losses: 3 if len(losses[0]) in wanted else 0)
     run = run_steps(fake_competition(done.parent, submissions={"margin": 0.0}))
     part, choice = run.part("stack"), run.part("choice")
-    assert part["same_as_default"] == choice["same_as_default"] == ["lightgbm_stack", "ridge_stack"]
+    assert part["same_as_default"] == choice["same_as_default"] == [LIGHTGBM_STACK]
     assert choice["chosen"] not in part["same_as_default"]
-    for name, candidate in part["candidates"].items():
-        fitted = read_json(run.folder / "fitted" / f"{name}.json")
-        assert fitted["parts"] == [None, None]
-        assert (candidate["difference"] != 0) == (only == "without a fold")
+    assert read_json(run.folder / "fitted" / "lightgbm_stack.json")["parts"] == [None, None]
+    assert (part["candidates"][LIGHTGBM_STACK]["difference"] != 0) == (only == "without a fold")
     default = candidate_of(run, "shrunk_ridge")(run.columns.test, NO_FEATURES)
     np.testing.assert_allclose(submitted(run, "stack.csv"), default, rtol=1e-6)
 
@@ -172,13 +176,15 @@ def test_a_stack_without_a_scored_correction_is_the_default_and_is_not_chosen(
 
 
 def test_what_is_submitted_is_post_processed_and_a_stored_run_repeats_it(tmp_path: Path) -> None:
-    bent = {"stack": False, "postprocess": ["isotonic", "average_equal_inputs", "clip"]}
-    path = fake_competition(tmp_path, folds={"n_folds": 5}, submissions=bent)
+    (tmp_path / "mine.py").write_text(OWN)
+    path = fake_competition(
+        tmp_path, folds={"n_folds": 5}, submissions={"stack": False, "postprocess": ["mine.py:curve", "clip"]}
+    )
     prepare_and_fake_jobs(path, lambda y: np.exp(y / 3))
     run = open_run(str(path))
     blend(run)
     choice, _ = write(run)
-    assert "isotonic" in [tried["step"] for tried in choice["postprocessing"]["height"] if tried["kept"]]
+    assert "mine.py:curve" in [tried["step"] for tried in choice["postprocessing"]["height"] if tried["kept"]]
     chosen = choice["candidates"][choice["chosen"]]["cross_fitted_score"]
     assert max(choice["cross_fitted_score"], choice["procedure"]["cross_fitted_score"]) < chosen
     assert (run.folder / "submission.csv").read_bytes() != (run.folder / "blend.csv").read_bytes()

@@ -73,7 +73,7 @@ def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_column
     for folder in ("prepared", "folds"):
         shutil.rmtree(Paths.of(str(done)).root / folder)
     run = latest_run(str(done))
-    assert list(run.candidates) == [*ALWAYS, "lightgbm_stack", "ridge_stack"]  # from simple to complex
+    assert list(run.candidates) == [*ALWAYS, "lightgbm_stack"]  # from simple to complex
     y_pred = submission_of(run)(columns.test, columns.test_inputs, NO_FEATURES)
     stacked = candidate_of(run, run.part("stack")["chosen"])(columns.test, NO_FEATURES)
     for name, found in (("submission", y_pred), ("stack", stacked)):

@@ -56,7 +56,7 @@ def test_the_fast_form_equals_the_plain_one_whatever_the_size_of_the_parts(
     y, y_pred = made_up_of(metric, problem_type, 90)
     scores = bootstrap_scores(metric, y, y_pred, np.arange(90) // 3, 30, seed=4)
     assert scores["a"].std() > 0 and (problem_type != "regression" or np.isfinite(scores["a"]).all())
-    for form in ("_by_sums", "_by_confusion", "_by_ranks"):
+    for form in ("_by_sums", "_by_confusion"):
         monkeypatch.setattr(bootstrap, form, bootstrap._one_by_one)
     monkeypatch.setattr(bootstrap, "CELLS_AT_ONCE", 300)
     plain = bootstrap_scores(metric, y, y_pred, np.arange(90) // 3, 30, seed=4)

@@ -10,12 +10,10 @@ from scipy.optimize import minimize
 from scipy.special import expit, logsumexp, softmax
 
 from competition.errors import ConfigError
-from competition.metrics import METRICS, Metric
-from competition.task import Task
+from competition.metrics import METRICS
 from submissions.blend.__main__ import candidates_of
 from submissions.blend.candidates import ALWAYS_OF_CLASSES, CANDIDATES, OF_CLASSES, Linear, candidate, convex
 from submissions.blend.crossfit import cross_fit, cross_fitted
-from submissions.blend.decisions import fit_decision
 from submissions.blend.logits import LEAST, PENALTIES, TOWARDS_ONE
 from submissions.blend.problem import Matrices
 from submissions.config import load_config
@@ -218,39 +216,12 @@ def test_labels_share_one_vector_of_weights_where_the_yaml_says_so_and_each_coun
     assert CANDIDATES["shrunk_logits"].fit(matrices(P, labels * np.nan)).weights.tolist() == [[1 / 3] * 2] * 3
 
 
-def test_optuna_tunes_on_a_metric_of_labels_by_the_cuts_of_the_blend_that_it_begins_with() -> None:
-    P, y = like("binary", 300)
-    m = matrices(P, y, "mcc")
-    problem, task = m.problems[0], Task(["y"], None, "binary", ["0", "1"], decides=True)
-    weights = np.array([[0.5, 0.3, 0.2], [0.0, 0.0, 1.0]])
-    first, other = (np.einsum("nck,c->nk", P[:, problem.order], w) for w in weights)
-    decision = fit_decision(METRICS["mcc"], task, y, first)
-    expected = [-METRICS["mcc"](y, decision.predict(y_pred)) for y_pred in (first, other)]
-    for asked in ([0, 1], [1, 0]):
-        assert problem.loss(weights[asked], decided=True) == pytest.approx(np.array(expected)[asked])
-    found = {name: CANDIDATES[name].fit(m).weights[np.newaxis, :, 0] for name in ("optuna", "shrunk_logits")}
-    losses = {name: problem.loss(w[:, problem.order], in_logits=True, decided=True) for name, w in found.items()}
-    assert losses["optuna"] <= losses["shrunk_logits"]
-
-
-def test_optuna_tunes_on_a_metric_of_the_users_own() -> None:
-    P, y = like("binary")
-    own = Metric(
-        "own", True, None, lambda y, p: float(np.mean((p > 0.8) == y)), kind="probabilities", types=("binary",)
-    )
-    m = Matrices(P, y, np.arange(400) % 5, own, weight_trials=20, has_probabilities=True)
-    score = {name: own(y, CANDIDATES[name].fit(m).predict(P)) for name in ("optuna", "shrunk_logits")}
-    assert score["optuna"] >= score["shrunk_logits"]
-    assert set(ALWAYS_OF_CLASSES) < set(OF_CLASSES)
-
-
 @pytest.mark.parametrize(
     ("problem_type", "metric", "submissions", "message"),
     [
         ("binary", "log_loss", {"candidates": ["ridge"]}, "ridge, which is not for problem_type binary.*shrunk_logits"),
         ("ordinal", "quadratic_kappa", {"default": "shrunk_logits"}, "shrunk_logits, which is not for.*ordinal"),
         ("multilabel", "f1_macro", {"candidates": ["mean_of_ranks"]}, "mean_of_ranks, which is not for.*f1_macro"),
-        ("multiclass", "log_loss", {"stack_regressor": {"name": "Ridge"}}, "stack_regressor corrects numbers"),
     ],
 )
 def test_a_blend_of_the_other_kind_is_refused_in_one_sentence(
@@ -264,7 +235,7 @@ def test_a_blend_of_the_other_kind_is_refused_in_one_sentence(
 def test_the_default_and_the_candidates_follow_the_kind_of_the_metric(tmp_path: Path) -> None:
     expected = {
         ("binary", "roc_auc"): ["mean_of_ranks"],
-        ("multiclass", "f1_macro"): ["optuna"],
+        ("multiclass", "f1_macro"): [],
         ("multilabel", "log_loss"): [],
     }
     for (problem_type, metric), more in expected.items():

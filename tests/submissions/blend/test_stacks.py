@@ -1,4 +1,4 @@
-"""Stacks: chosen where they earn it, else the default blend; nothing of a fold where it is left out."""
+"""The stack: chosen where it earns it, else the default blend; nothing of a fold where it is left out."""
 
 import json
 from dataclasses import replace
@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.linear_model import Ridge as ScikitRidge
 
-from competition.errors import ConfigError
 from competition.files import write_table
 from competition.metrics import METRICS
 from competition.prepare import prepare
@@ -17,16 +15,14 @@ from submissions.blend.candidates import CANDIDATES
 from submissions.blend.crossfit import cross_fit, cross_fitted, decide
 from submissions.blend.logits import probabilities
 from submissions.blend.problem import Matrices
-from submissions.blend.stacks import Corrector, Stacked, fit_ridge, fit_trees, regressor, simplest
+from submissions.blend.stacks import Stacked
 from submissions.blend.stored import from_json, to_json
 from submissions.config import load_config
 from submissions.stack_features import features_of
 from tests.conftest import mixed_tables, write_competition
 from tests.submissions.blend.test_crossfit import rule
-from tests.submissions.fakes import columns_like, fake_competition
+from tests.submissions.fakes import columns_like
 
-TREE = regressor("DecisionTreeRegressor", {"max_depth": 3, "min_samples_leaf": 10}, 0)
-CORRECTORS = {"lightgbm_stack": fit_trees, "ridge_stack": fit_ridge, "sklearn_stack": TREE}
 DEFAULT = CANDIDATES["shrunk_ridge"]
 
 
@@ -34,47 +30,30 @@ def matrices(columns: np.ndarray, y: np.ndarray, folds: np.ndarray, features: np
     return Matrices(columns[:, :, None], y[:, None], folds, METRICS["rmse"], trials=8, features=features)
 
 
-def chosen_of(m: Matrices, correctors: dict[str, Corrector]) -> str:
-    found = {"shrunk_ridge": cross_fit(DEFAULT, m, 5)}
-    found |= {name: cross_fit(Stacked(DEFAULT, corrector), m, 5) for name, corrector in correctors.items()}
-    return decide(rule(m.y, m.folds), found)[0]
-
-
-@pytest.mark.parametrize("name", CORRECTORS)
-def test_a_stack_is_chosen_where_a_feature_says_what_the_columns_do_not_and_not_for_noise(name: str) -> None:
+def test_the_stack_is_chosen_where_a_feature_says_what_the_columns_do_not_and_not_for_noise() -> None:
     columns, y, folds = columns_like("independent", 300)
     feature, noise = np.random.default_rng(7).normal(size=300), np.random.default_rng(100).normal(size=(300, 10))
-    corrector = {name: CORRECTORS[name]}
-    assert chosen_of(matrices(columns, y, folds, noise), corrector) == "shrunk_ridge"
-    y = y + (0.5 * feature if name == "ridge_stack" else np.abs(feature) - np.abs(feature).mean())
-    assert chosen_of(matrices(columns, y, folds, feature[:, None]), corrector) == name
+    bent = y + np.abs(feature) - np.abs(feature).mean()
+    for labels, seen, chosen in ((y, noise, "shrunk_ridge"), (bent, feature[:, None], "stack")):
+        m = matrices(columns, labels, folds, seen)
+        found = {"shrunk_ridge": cross_fit(DEFAULT, m, 5), "stack": cross_fit(Stacked(DEFAULT), m, 5)}
+        assert decide(rule(labels, folds), found)[0] == chosen
 
 
-def test_trees_on_a_residual_of_noise_are_none_at_all() -> None:
-    grown = []
-    for seed in range(16):
-        rng = np.random.default_rng(seed)
-        y = rng.normal(size=300)
-        m = matrices(y[:, None] + 0.5 * rng.normal(size=(300, 4)), y, np.arange(300) % 5)
-        grown.append(Stacked(CANDIDATES["ridge"], fit_trees).fit(m).parts[0])
-    assert sum(trees is not None for trees in grown) <= 2  # without the one-standard-error rule there are more
-
-
-@pytest.mark.parametrize("name", [*CORRECTORS, "binary", "multiclass"])
+@pytest.mark.parametrize("problem_type", ["regression", "binary", "multiclass"])
 def test_labels_and_features_of_a_fold_reach_nothing_that_was_fitted_without_it(
-    monkeypatch: pytest.MonkeyPatch, name: str
+    monkeypatch: pytest.MonkeyPatch, problem_type: str
 ) -> None:
-    for rule_of_size in ("least", "simplest"):
-        monkeypatch.setattr(stacks, rule_of_size, lambda losses: min(20, len(losses) - 1))
-    stacked, fold = Stacked(DEFAULT, CORRECTORS.get(name, fit_trees)), 2
-    if name in CORRECTORS:
+    monkeypatch.setattr(stacks, "least", lambda losses: min(20, len(losses) - 1))
+    stacked, fold = Stacked(DEFAULT), 2
+    if problem_type == "regression":
         columns, y, _ = columns_like("trees", 120, seed=3)
         m = matrices(columns, y, np.arange(120) % 4, np.random.default_rng(1).normal(size=(120, 3)))
         m.seen_by_stacks[::5, 0] = np.nan
     else:
-        m, stacked = classes(name, n=200), Stacked(CANDIDATES["convex"], fit_trees)
+        m, stacked = classes(problem_type, n=200), Stacked(CANDIDATES["convex"])
     own = (m.folds == fold)[:, None]
-    turned = replace(m, y=np.where(own, 50 - m.y if name in CORRECTORS else (m.y + 1) % 2, m.y))
+    turned = replace(m, y=np.where(own, 50 - m.y if problem_type == "regression" else (m.y + 1) % 2, m.y))
     other_features = replace(m, features=np.where(own, 100 * m.seen_by_stacks + 7, m.seen_by_stacks))
     n_folds = int(m.folds.max()) + 1
     before, relabelled, seen = (cross_fit(stacked, each, n_folds) for each in (m, turned, other_features))
@@ -84,22 +63,20 @@ def test_labels_and_features_of_a_fold_reach_nothing_that_was_fitted_without_it(
     assert (before.cross_fitted != relabelled.cross_fitted)[~own[:, 0]].any()  # the canary sings where it may
 
 
-@pytest.mark.parametrize("name", CORRECTORS)
-def test_without_a_correction_a_stack_is_its_blend_and_the_order_of_columns_changes_nothing(
-    monkeypatch: pytest.MonkeyPatch, name: str
+def test_without_a_correction_the_stack_is_its_blend_and_the_order_of_columns_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     columns, y, folds = columns_like("trees", 200)
     features, order = np.random.default_rng(0).normal(size=(200, 1)), [2, 0, 1]
-    one = Stacked(DEFAULT, CORRECTORS[name]).fit(matrices(columns, y, folds, features))
-    other = Stacked(DEFAULT, CORRECTORS[name]).fit(matrices(columns[:, order], y, folds, features))
+    one = Stacked(DEFAULT).fit(matrices(columns, y, folds, features))
+    other = Stacked(DEFAULT).fit(matrices(columns[:, order], y, folds, features))
     assert one.parts[0] is not None
     y_pred = one.predict(columns[:, :, None], features)
     np.testing.assert_allclose(other.predict(columns[:, order, None], features), y_pred, rtol=1e-9)
     np.testing.assert_allclose(one.predict(columns[5:6, :, None], features[5:6]), y_pred[5:6], rtol=1e-12)
-    for rule_of_size in ("least", "simplest"):
-        monkeypatch.setattr(stacks, rule_of_size, lambda losses: 0)
+    monkeypatch.setattr(stacks, "least", lambda losses: 0)
     m = matrices(columns, y, folds, features)
-    found = Stacked(DEFAULT, CORRECTORS[name]).fit(m)
+    found = Stacked(DEFAULT).fit(m)
     assert found.parts[0] is None
     np.testing.assert_array_equal(found.predict(m.P, features), DEFAULT.fit(m).predict(m.P))
 
@@ -109,43 +86,11 @@ def test_trees_see_the_columns_of_other_targets_in_whatever_order() -> None:
     truth, order = rng.normal(size=(500, 2)), [2, 0, 1]
     P, y = truth[:, None] + 0.3 * rng.normal(size=(500, 3, 2)), truth + np.abs(truth[:, ::-1]) * [1, 0]
     m = Matrices(P, y, rng.permutation(np.arange(500) % 5), METRICS["rmse"], trials=8)
-    blend, stack = (cross_fitted(each, m, 5) for each in (DEFAULT, Stacked(DEFAULT, fit_trees)))
+    blend, stack = (cross_fitted(each, m, 5) for each in (DEFAULT, Stacked(DEFAULT)))
     errors = [METRICS["rmse"](y[:, :1], y_pred[:, :1]) for y_pred in (blend, stack)]
     assert errors[1] < 0.9 * errors[0]
-    one, other = (Stacked(DEFAULT, fit_trees).fit(each) for each in (m, replace(m, P=P[:, order])))
+    one, other = (Stacked(DEFAULT).fit(each) for each in (m, replace(m, P=P[:, order])))
     np.testing.assert_allclose(other.predict(P[:, order]), one.predict(P), rtol=1e-9)
-
-
-def test_the_simplest_model_within_one_standard_error_of_the_best_is_taken() -> None:
-    # Differences to the last, best row: (4, 2) mean 3, error 1; (2, 0) mean 1, error 1; (0, 0).
-    assert simplest(np.array([[5.0, 3.0], [3.0, 1.0], [1.0, 1.0]])) == 1
-    assert simplest(np.array([[5.0, 3.0], [3.0, 2.0], [1.0, 1.0]])) == 2
-    assert simplest(np.array([[1.0, 1.0], [1.0, 1.0]])) == 0
-
-
-def test_the_ridge_is_that_of_scikit_learn_with_a_shrunk_intercept() -> None:
-    rng = np.random.default_rng(0)
-    x, folds = rng.normal(size=(90, 4)), np.arange(90) % 3
-    residual = x @ [0.5, 0.0, -0.3, 0.1] + 0.2 + 0.3 * rng.normal(size=90)
-    found = fit_ridge(x, residual, folds, 2)
-    assert found is not None
-    with_ones = np.hstack([x, np.ones((90, 1))])
-    expected = ScikitRidge(alpha=found.penalty * 90, fit_intercept=False).fit(with_ones, residual)
-    np.testing.assert_allclose(found.weights, expected.coef_, rtol=1e-9)
-    np.testing.assert_allclose(found.predict(x), expected.predict(with_ones), rtol=1e-9)
-    assert fit_ridge(x, rng.normal(size=90), folds, 2) is None
-
-
-def test_a_regressor_that_cannot_be_fitted_or_is_not_known_is_an_error_with_its_name(tmp_path: Path) -> None:
-    m = matrices(*columns_like("independent", 30))
-    with pytest.raises(ConfigError, match=r"KNeighborsRegressor cannot be fitted on the 30 labelled .* Expected"):
-        Stacked(DEFAULT, regressor("KNeighborsRegressor", {"n_neighbors": 29}, 0)).fit(m)
-    for wrong, message in (
-        ({"name": "RandomForest"}, r"submissions\.stack_regressor.*RandomForestRegressor"),
-        ({"name": "Ridge", "parameters": {"alfa": 1}}, "alpha"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            load_config(str(fake_competition(tmp_path, submissions={"stack_regressor": wrong})))
 
 
 def test_features_are_descriptors_numbers_and_lengths_of_texts_in_the_order_of_the_table(tmp_path: Path) -> None:
@@ -187,10 +132,10 @@ def test_the_trees_of_classes_start_from_the_blend_and_help_where_a_feature_says
     default = CANDIDATES["shrunk_logits"]
     for seen in (True, False):
         m = classes(problem_type, seen)
-        fitted = Stacked(default, fit_trees).fit(m)
+        fitted = Stacked(default).fit(m)
         y_pred = fitted.predict(m.P, m.features)
         loss = {name: METRICS["log_loss"](m.y, cross_fitted(each, m, 5)) for name, each in
-                (("blend", default), ("stack", Stacked(default, fit_trees)))}  # fmt: skip
+                (("blend", default), ("stack", Stacked(default)))}  # fmt: skip
         assert loss["stack"] < (0.95 if seen else 1.01) * loss["blend"]
         if not seen:
             continue
@@ -200,20 +145,17 @@ def test_the_trees_of_classes_start_from_the_blend_and_help_where_a_feature_says
         stored = from_json(json.loads(json.dumps(to_json(fitted))))
         np.testing.assert_allclose(stored.predict(m.P, m.features), y_pred, rtol=1e-12)
         swapped = replace(m, P=m.P[:, [1, 2, 0]])
-        np.testing.assert_allclose(
-            Stacked(default, fit_trees).fit(swapped).predict(swapped.P, m.features), y_pred, rtol=1e-6
-        )
+        np.testing.assert_allclose(Stacked(default).fit(swapped).predict(swapped.P, m.features), y_pred, rtol=1e-6)
 
 
 def test_the_first_loss_of_the_trees_is_that_of_the_blend_as_lightgbm_counts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[np.ndarray] = []
-    for rule_of_size in ("least", "simplest"):
-        monkeypatch.setattr(stacks, rule_of_size, lambda losses: seen.append(losses) or 0)
+    monkeypatch.setattr(stacks, "least", lambda losses: seen.append(losses) or 0)
     monkeypatch.setitem(stacks.PARAMETERS, "learning_rate", 1e-9)
     for problem_type in ("binary", "multiclass"):
-        Stacked(CANDIDATES["mean"], fit_trees).fit(classes(problem_type))
+        Stacked(CANDIDATES["mean"]).fit(classes(problem_type))
         np.testing.assert_allclose(seen[-1][1], seen[-1][0], rtol=1e-6)
 
 
@@ -221,6 +163,6 @@ def test_a_label_without_positives_in_some_folds_is_left_as_the_blend_has_it() -
     m = classes("binary", n=200)
     rare = np.where(np.arange(200) == 0, 1.0, 0.0)
     both = replace(m, P=np.repeat(m.P, 2, axis=2), y=np.column_stack([m.y[:, 0], rare]))
-    fitted = Stacked(CANDIDATES["shrunk_logits"], fit_trees).fit(both)
+    fitted = Stacked(CANDIDATES["shrunk_logits"]).fit(both)
     assert np.isfinite(fitted.predict(both.P, both.features)).all()
     assert fitted.only(np.array([False, False])).parts == [None, None]
