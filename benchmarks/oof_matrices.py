@@ -75,13 +75,13 @@ SHRUNK = {"solver": "lsqr", "shrinkage": "auto"}
 def stages_of(text: bool, classes: bool = False) -> dict[str, dict]:
     """Ten stages in the words of the YAML; of classes a discriminant analysis for SVR, for time."""
     common: dict = {"n_bits": 256, "tfidf_features": 1000}
-    weights = "minilm" if text else "rxnfp"
+    encoder: dict = {"features": [{"encoder": "minilm" if text else "rxnfp"}], "tfidf_features": 0}
 
     def sklearn(estimator: str, **settings: object) -> dict:
         return {"kind": "sklearn", "estimator": estimator, **common, **settings}
 
     if classes:
-        logistic, encoder = {"C": 3.0 if text else 0.1}, {"kind": "embedding", "weights": weights}
+        logistic = {"C": 3.0 if text else 0.1}
         return {
             "lightgbm": {"kind": "lightgbm", **common, **TREES},
             "catboost": {"kind": "catboost", **common, **TREES, "depth": 5, "features": ["avalon", "erg"]},
@@ -91,8 +91,8 @@ def stages_of(text: bool, classes: bool = False) -> dict[str, dict]:
             "extra_trees": sklearn("ExtraTreesClassifier", parameters=FOREST),
             "neighbours": sklearn("KNeighborsClassifier", parameters={"n_neighbors": 15, "weights": "distance"}),
             "naive_bayes": sklearn("GaussianNB", features=["maccs"]),
-            "encoder_logistic": {**encoder, "parameters": {"C": 0.01}},
-            "encoder_discriminant": {**encoder, "estimator": "LinearDiscriminantAnalysis", "parameters": SHRUNK},
+            "encoder_logistic": sklearn("LogisticRegression", **encoder, parameters={"C": 0.01}),
+            "encoder_discriminant": sklearn("LinearDiscriminantAnalysis", **encoder, parameters=SHRUNK),
         }
     return {
         "lightgbm": {"kind": "lightgbm", **common, **TREES},
@@ -103,8 +103,8 @@ def stages_of(text: bool, classes: bool = False) -> dict[str, dict]:
         "extra_trees": sklearn("ExtraTreesRegressor", parameters=FOREST),
         "neighbours": sklearn("KNeighborsRegressor", parameters={"weights": "distance"}),
         "gaussian_process": sklearn("GaussianProcessRegressor", parameters={"optimizer": None}, features=["maccs"]),
-        "encoder_ridge": {"kind": "embedding", "weights": weights, "parameters": {"alpha": 30.0}},
-        "encoder_svr": {"kind": "embedding", "weights": weights, "estimator": "SVR"},
+        "encoder_ridge": sklearn("Ridge", **encoder, parameters={"alpha": 30.0}),
+        "encoder_svr": sklearn("SVR", **encoder),
     }
 
 

@@ -93,7 +93,7 @@ class Regressor:
 
     def predict(self, x: Array) -> Array:
         """See `Model`."""
-        from models.stages.estimator_files import from_bytes
+        from models.estimators import from_bytes
 
         return from_bytes(b64decode(self.content)).predict(x)
 
@@ -251,8 +251,9 @@ def fit_ridge(x: Array, residual: Array, folds: Integers, power: int) -> Ridge |
 
 def regressor(name: str, parameters: dict[str, Any], seed: int) -> Corrector:
     """A corrector of scikit-learn by its name and settings; it is used where it clearly helps across the folds."""
+    import skops.io  # here, since it imports torch
+
     from models.estimators import build_estimator
-    from models.stages.estimator_files import as_bytes
 
     def fit(x: Array, residual: Array, folds: Integers, power: int) -> Regressor | None:
         def fitted(rows: NDArray[np.bool_]) -> list[Any]:
@@ -265,7 +266,7 @@ def regressor(name: str, parameters: dict[str, Any], seed: int) -> Corrector:
                 f"submissions.stack_regressor: {name} cannot be fitted on the {len(x)} labelled rows of a target; "
                 f"scikit-learn says: {' '.join(str(error).split()).rstrip('.')}. Change it or its parameters."
             ) from error
-        return Regressor(b64encode(as_bytes(found)).decode()) if found else None
+        return Regressor(b64encode(skops.io.dumps(found)).decode()) if found else None
 
     return fit
 

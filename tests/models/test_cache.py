@@ -68,14 +68,16 @@ def test_other_settings_and_an_edit_of_the_code_that_computes_have_another_folde
         ({"kind": "lightgbm", "features": ["maccs"]}, {"maccs": ["CC", "CO", "N", "O"]}),
         ({"kind": "unimol", "columns": ["b"], "molecule_features": ["erg"]},
          {"conformers": ["N", "O"], "erg": ["CC", "CO", "N", "O"]}),
-        ({"kind": "embedding", "weights": "", "columns": ["b"]}, {"embedding": ["N", "O"]}),
+        ({"kind": "sklearn", "features": [{"encoder": "", "columns": ["b"]}]}, {"embedding": ["N", "O"]}),
         ({"kind": "gnn"}, {}),
     ],
 )  # fmt: skip
 def test_what_jobs_read_is_filled_before_them(block: dict[str, Any], expected: dict[str, Any], tmp_path: Path) -> None:
     """Features that join a network before its head, too: parallel folds would compute them twice."""
     (tmp_path / "config.json").write_text("{}")  # weights that nobody reads yet
-    block = {**block, "weights": str(tmp_path)} if "weights" in block else block
+    for encoder in block.get("features", []):
+        if isinstance(encoder, dict):
+            encoder["encoder"] = str(tmp_path)
     stage = TypeAdapter(StageConfig).validate_python(block)
     train = rows(a=["CC", "CO", "CC"], b=["N", "O", "O"])
     found = shared_caches(stage, context(tmp_path, smiles=["a", "b"]), [train])

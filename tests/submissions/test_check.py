@@ -59,6 +59,7 @@ def test_a_target_that_cannot_be_scored_is_refused(tmp_path: Path) -> None:
 
 
 KNN = {"kind": "sklearn", "estimator": "KNeighborsRegressor"}
+COLOUR = {"template": "{note} [SEP] {colour}"}
 
 
 @pytest.mark.parametrize(
@@ -66,8 +67,8 @@ KNN = {"kind": "sklearn", "estimator": "KNeighborsRegressor"}
     [
         *(({"kind": k}, {"smiles": []}, rf"s: a stage of kind {k} needs") for k in ("gnn", "unimol2")),
         *(
-            ({**kind, "template": "{note} [SEP] {colour}"}, {}, r"s: .*\(SMILES, note, site\); found colour")
-            for kind in ({"kind": "bert"}, {"kind": "embedding", "weights": "rxnfp"})
+            (stage, {}, r"s: .*\(SMILES, note, site\); found colour")
+            for stage in ({"kind": "bert", **COLOUR}, {"kind": "sklearn", "features": [{"encoder": "rxnfp", **COLOUR}]})
         ),
         ({"kind": "bert", "columns": ["note"], "enumerate_smiles": True}, {}, "s: enumerate_smiles needs a column"),
         ({"kind": "bert", "columns": ["SMILES"], "enumerate_smiles": "order"}, {}, "s: .*with several molecules"),
@@ -75,14 +76,11 @@ KNN = {"kind": "sklearn", "estimator": "KNeighborsRegressor"}
         ({"kind": "gnn", "loss": "own.py:absent"}, {}, r"s: gnn\.loss names .*own\.py, which is not there"),
         ({"kind": "custom", "code": "own.py:absent"}, {}, r"s: custom\.code names .*own\.py, which is not there"),
         ({"kind": "sklearn", "target_transform": "log1p"}, {}, r"s: .*above -1.* the smallest is -\d"),
-        ({"kind": "sklearn", "estimator": "SVC"}, {}, "s: estimator: scikit-learn has no regressor SVC; try SVR"),
+        ({"kind": "sklearn", "estimator": "SVC"}, {}, "s: estimator: SVC is no regressor"),
         ({"kind": "sklearn", "regressor": "SVR"}, {}, "s.regressor: this key is not known"),
         ({"kind": "gnn", "ordinal": "cumulative"}, {}, "s: ordinal is of ordered grades"),
         ({"kind": "gnn", "head": {"kind": "multi_sample", "dropout": 0}}, {}, r"s\.head\.dropout: .*greater than 0"),
-        *(
-            ({**KNN, **more}, {"weight": "pH", "numeric": []}, "s: .*KNeighborsRegressor takes no sample_weight")
-            for more in ({}, {"kind": "embedding", "weights": "rxnfp"})
-        ),
+        (KNN, {"weight": "pH", "numeric": []}, "s: .*KNeighborsRegressor takes no sample_weight"),
     ],
 )  # fmt: skip
 def test_what_a_stage_can_never_do_is_found_before_any_work(
