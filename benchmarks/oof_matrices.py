@@ -241,7 +241,7 @@ def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray
         features = np.array([[len(each), len(each.split())] for each in table[inputs[0]]], dtype=np.float64)
     else:
         (descriptors,) = molecule_features(["descriptors"], n_bits=0, root=root)
-        features = np.hstack([np.concatenate(descriptors.load(list(table[column]))[0]) for column in inputs])
+        features = np.hstack([np.concatenate(descriptors.load(table[column])) for column in inputs])
     halves = _halves(name, draw, len(rows))
     train, holdout = map(rows.take, halves)
     folds = np.empty(len(train), dtype=np.int64)
@@ -294,12 +294,12 @@ def _class_features(inputs: pd.DataFrame, text: bool, cache: Path) -> dict[str, 
     """Name of the features -> (n_rows, n_features), or texts (n_rows,); made of each row by itself."""
     texts = [".".join(cells) for cells in inputs.to_numpy()]
     settings = {"encoder": "minilm" if text else "rxnfp", "tokens": "auto" if text else "smiles"}
-    found = encoder_cache(Encoder.model_validate(settings), cache / "features").load(texts)[0]
+    found = encoder_cache(Encoder.model_validate(settings), cache / "features").load(texts)
     encoder = np.concatenate(found)[:, :-3]
     if text:
         return {"encoder": encoder, "words": np.array(texts, dtype=object)}
     caches = molecule_features(["morgan", "descriptors"], 64 if inputs.shape[1] > 1 else 256, cache / "features")
-    raw = np.hstack([np.concatenate(each.load(inputs[column])[0]) for column in inputs for each in caches])
+    raw = np.hstack([np.concatenate(each.load(inputs[column])) for column in inputs for each in caches])
     return {"encoder": encoder, "ranks": raw, "raw": raw}
 
 

@@ -74,7 +74,6 @@ def test_features_count_what_they_are_named_after() -> None:
 def test_maplight_is_its_four_features_one_named_twice_is_one_and_a_length_has_its_own_cache(tmp_path: Path) -> None:
     caches = molecule_features(["descriptors", "maplight"], 64, tmp_path)
     assert [cache.name for cache in caches] == ["descriptors", "morgan", "avalon", "erg"]
-    values, _ = caches[1].load(["CCO", "CC"])
-    assert np.array_equal(values[0], of("morgan", "CCO", 64)[None])
+    assert np.array_equal(caches[1].load(["CCO", "CC"])[0], of("morgan", "CCO", 64)[None])
     longer = {cache.name: cache.folder for cache in molecule_features(["maplight"], 128, tmp_path)}
     assert {cache.name for cache in caches if longer[cache.name] != cache.folder} == {"morgan", "avalon"}

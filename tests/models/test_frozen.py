@@ -67,7 +67,7 @@ def test_texts_go_through_the_encoder_together_and_each_gets_its_own_features(pu
     texts = ["red " * (i % 8) + "old " * (i // 8) for i in range(50)]
     (config,) = stage(published, pooling=pooling).encoders
     encoder, tokenizer = frozen._loaded(config.model_dump_json())
-    together = np.concatenate([array for array, _ in frozen.embedded(config, texts)])
+    together = frozen.embedded(config, texts)[:, 0]
     for text, found in zip(texts, together, strict=True):
         (ids,) = tokenizer([text])["input_ids"]
         with torch.inference_mode():
@@ -100,7 +100,7 @@ def message_passing(folder: Path) -> Path:
 
 def test_frozen_message_passing_is_chemprops_mean_over_atoms(tmp_path: Path) -> None:
     weights = message_passing(tmp_path)
-    found = np.concatenate([array for array, _ in frozen.passed(str(weights), SMILES)])
+    found = frozen.passed(str(weights), SMILES)[:, 0]
     content = torch.load(weights)
     theirs = BondMessagePassing(**content["hyper_parameters"]).eval()
     theirs.load_state_dict(content["state_dict"])
@@ -131,7 +131,7 @@ def test_encoders_stand_beside_fingerprints_computed_before_the_jobs_and_with_th
         cache.compute_shard(keys)
     monkeypatch.setattr(Cache, "compute_shard", lambda *_: pytest.fail("computed again"))
     cache = frozen.encoder_cache(config.encoders[0], ctx.cache)
-    y, truth = (np.concatenate(cache.load(rows.inputs["note"])[0])[:, :1] for rows in (train, test))
+    y, truth = (np.concatenate(cache.load(rows.inputs["note"]))[:, :1] for rows in (train, test))
     folder = tmp_path / "job"
     y_pred = fit(config, ctx, Rows(train.ids, train.inputs, y), folder).predict(test, folder)
     assert np.corrcoef(y_pred[:, 0], truth[:, 0])[0, 1] > (0.99 if kind == "sklearn" else 0.7)

@@ -31,7 +31,7 @@ def stage(**values: Any) -> Unimol2Stage:
 
 def item(smiles: str) -> dict[str, np.ndarray]:
     molecule = prepared(smiles, "all", "keep")
-    return featurise(molecule, embedded(molecule)[0])
+    return featurise(molecule, embedded(molecule))
 
 
 def with_random_weights() -> Unimol2Backbone:
@@ -61,7 +61,7 @@ def test_heavy_atoms_only_and_an_open_end_is_an_unknown_atom() -> None:
     assert item("*CO")["tokens"].tolist() == [UNKNOWN, 6, 8]
     assert item("[H][H]")["tokens"].tolist() == [1, 1]
     heavy = AllChem.MolFromSmiles("[2H]OC")
-    assert featurise(heavy, embedded(heavy)[0])["tokens"].tolist() == [8, 6]
+    assert featurise(heavy, embedded(heavy))["tokens"].tolist() == [8, 6]
 
 
 def test_outputs_and_gradients_are_those_of_the_package() -> None:
