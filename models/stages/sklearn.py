@@ -74,10 +74,11 @@ class Sklearn(PerTarget):
 
     def _table(self, rows: Rows, folder: Path) -> pd.DataFrame:
         """Each column named by its block and its number or name."""
-        pooled = blocks.encoded(rows, self.config, self.context, folder)
+        pooled = blocks.encoded(rows, self.config, self.context, folder).astype(np.float64)
+        pooled[np.abs(pooled) < 1e-9] = 0.0  # what a dead dimension has, minilm's 1e-33, would be scaled to a feature
         parts = {
             "molecule": pd.DataFrame(blocks.molecules(rows, self.config, self.context)),
-            "encoder": pd.DataFrame(pooled, dtype=np.float64),  # alike as they are, a ridge on them would lose digits
+            "encoder": pd.DataFrame(pooled),
             "number": pd.DataFrame(blocks.numbers(rows, self.context)),
             "text": rows.inputs[self.context.text].reset_index(drop=True),
             "category": rows.inputs[self.context.categorical].reset_index(drop=True),
