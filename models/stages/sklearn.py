@@ -86,7 +86,7 @@ class Sklearn(PerTarget):
         return pd.concat([part.add_prefix(f"{block} ") for block, part in parts.items()], axis=1)
 
     def _fit_one(self, sample: Sample, target: int, path: Path) -> dict[str, Any]:
-        weighed = {}
+        weighed: dict[str, Any] = {}
         if sample.weights is not None:
             require_weights(self.named)
             weighed = {"sample_weight": sample.weights}
