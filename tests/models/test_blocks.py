@@ -26,11 +26,6 @@ def test_columns_are_standardised_cut_and_marked_where_training_had_gaps(tmp_pat
     )
 
 
-def test_codes_are_numbers_of_sorted_training_values_and_minus_one_is_new() -> None:
-    learned = blocks.learn_categories(TRAIN, ["k"])
-    assert blocks.codes(rows(k=["b", "new", "a"]), learned)[:, 0].tolist() == [1, -1, 0]
-
-
 def test_words_are_those_that_two_training_rows_share_weighted_by_their_rarity(tmp_path: Path) -> None:
     """Of 4 rows `red` is in 3 and `pear` in 2: idf 1 + ln(5 / 4) and 1 + ln(5 / 3); a row has length 1."""
     train = rows(note=["red pear", "red plum", "red apple", "green pear"])

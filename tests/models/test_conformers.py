@@ -1,15 +1,11 @@
 """Conformers: which molecule a SMILES stands for, and its coordinates."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from rdkit import Chem
 
 from models.inputs import conformers
-from models.inputs.conformers import conformer_cache, embedded, is_flat, prepared, select
-
-DEFAULT = {"conformers": 1, "fragments": "all", "repeat_units": "keep"}
+from models.inputs.conformers import embedded, is_flat, prepared, select
 
 
 def conformer(smiles: str, conformers: int = 1) -> np.ndarray:
@@ -77,9 +73,3 @@ def test_repeat_units_are_closed_as_the_setting_says(unit: str, capped: str, cyc
 def test_the_largest_fragment_has_the_most_heavy_atoms() -> None:
     assert names("CC(=O)[O-].[Na+]", fragments="largest") == "CC(=O)[O-]"
     assert names("CCO.O.O", fragments="largest") == "CCO"
-
-
-def test_each_setting_that_changes_coordinates_has_a_cache_of_its_own(tmp_path: Path) -> None:
-    changes = [{}, {"conformers": 2}, {"fragments": "largest"}, {"repeat_units": "cap"}]
-    folders = {conformer_cache(tmp_path, **{**DEFAULT, **change}).folder for change in changes}
-    assert len(folders) == len(changes)

@@ -17,16 +17,11 @@ def graph(smiles: list[str]) -> SimpleNamespace:
     return SimpleNamespace(**collate([featurizer(MolFromSmiles(text)) for text in smiles]))
 
 
-def test_atoms_and_gradients_are_those_of_chemprop() -> None:
+def test_atoms_are_those_of_chemprop() -> None:
     for settings in ({}, {"undirected": True, "depth": 5, "bias": True}):
         theirs, ours = BondMessagePassing(**settings), Messages(**settings)
         ours.load_state_dict(theirs.state_dict())
-        expected, atoms = theirs(graph(SMILES)), ours(graph(SMILES))
-        torch.testing.assert_close(atoms, expected)
-        expected.square().sum().backward()
-        atoms.square().sum().backward()
-        for own, their in zip(ours.parameters(), theirs.parameters(), strict=True):
-            torch.testing.assert_close(own.grad, their.grad)
+        torch.testing.assert_close(ours(graph(SMILES)), theirs(graph(SMILES)))
 
 
 def test_molecules_without_any_bond_have_features() -> None:

@@ -133,13 +133,6 @@ def test_probabilities_are_shares_of_classes_and_that_of_a_class_without_a_row_i
     assert (y_pred[:, 0] == 0).all()
 
 
-def test_a_class_that_an_inner_split_lacks_is_nothing_to_print_about(kind: str, tmp_path: Path, capfd: Any) -> None:
-    """By the seed of the test row 6 is held back for the number of trees."""
-    y = np.where(np.arange(60) == 6, 2.0, np.arange(60) % 2)
-    fit(kind, tmp_path, rows(y, x=y), numeric=["x"], task=MULTICLASS)
-    assert capfd.readouterr() == ("", "")
-
-
 def test_a_label_is_learned_from_its_rows_balanced_where_asked_and_one_class_is_a_constant(
     kind: str, tmp_path: Path
 ) -> None:

@@ -102,7 +102,7 @@ def test_the_audit_finds_the_rates_that_are_no_modules() -> None:
 
 
 @pytest.mark.parametrize(("architecture", "chunk"), [("molecule", 7), ("oled", 7), ("molecule", 1024)])
-def test_outputs_and_gradients_are_those_of_the_package(architecture: str, chunk: int, monkeypatch: Any) -> None:
+def test_outputs_are_those_of_the_package(architecture: str, chunk: int, monkeypatch: Any) -> None:
     """With padding, with equal and unequal mirror images, in one chunk of pairs and in several, with both kernels."""
     monkeypatch.setattr(pairs, "CPU_CHUNK", chunk)
     ours = backbone(architecture, small=True)

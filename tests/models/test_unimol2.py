@@ -64,14 +64,13 @@ def test_heavy_atoms_only_and_an_open_end_is_an_unknown_atom() -> None:
     assert featurise(heavy, embedded(heavy))["tokens"].tolist() == [8, 6]
 
 
-def test_outputs_and_gradients_are_those_of_the_package() -> None:
+def test_outputs_are_those_of_the_package() -> None:
     ours = with_random_weights()
     theirs = PackageModel2(ours)
     names = ours.state_dict().keys()
     assert names == {name for name in theirs.state_dict() if not name.startswith(Unimol2.foreign_keys)}
     smiles = ["CCOC(C)=O", "CC(=O)[O-].[Na+].O", "c1ccccc1"]
-    # Some gradients are differences of larger ones: they are held to a tenth of the largest of all.
-    compare(ours, theirs, collate([item(text) for text in smiles]), least=0.1)
+    compare(ours, theirs, collate([item(text) for text in smiles]))
 
 
 @pytest.mark.parametrize("size", ["84m", "310m"])
