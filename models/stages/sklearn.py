@@ -59,9 +59,7 @@ class Sklearn(PerTarget):
             ("number", make_pipeline(filled, MinMaxScaler(clip=True), StandardScaler())),
             ("category", OneHotEncoder(handle_unknown="ignore")),
         ]
-        columns = [
-            (block, part, [name for name in map(str, x) if name.startswith(f"{block} ")]) for block, part in parts
-        ]
+        columns = [(block, part, list(x.filter(regex=f"^{block} "))) for block, part in parts]
         texts = [
             (name, blocks.vectoriser(vocabulary=known["vocabulary"]), f"text {name}") for name, known in words.items()
         ]
