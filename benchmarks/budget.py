@@ -101,7 +101,7 @@ def write_features(run: Run, folder: Path) -> None:
         parts = [pd.DataFrame(numbers, columns=[f"molecule_{i}" for i in range(numbers.shape[1])])]
         for column in context.text:
             cache = encoder_cache(Encoder(encoder="minilm"), context.cache)
-            vectors = np.concatenate(cache.load(rows.inputs[column])[0])[:, :-3]  # without what was counted
+            vectors = np.concatenate(cache.load(rows.inputs[column]))[:, :-3]  # without what was counted
             parts.append(pd.DataFrame(vectors, columns=[f"{column}_{i}" for i in range(vectors.shape[1])]))
         parts.append(rows.inputs[[*context.text, *context.numeric, *context.categorical]])
         pd.concat(parts, axis=1).to_csv(folder / f"{name}.csv", index=False)

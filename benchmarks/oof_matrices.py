@@ -76,13 +76,13 @@ SHRUNK = {"solver": "lsqr", "shrinkage": "auto"}
 def stages_of(text: bool, classes: bool = False) -> dict[str, dict]:
     """Ten stages in the words of the YAML; of classes a discriminant analysis for SVR, for time."""
     common: dict = {"n_bits": 256, "tfidf_features": 1000}
-    weights = "minilm" if text else "rxnfp"
+    encoder: dict = {"features": [{"encoder": "minilm" if text else "rxnfp"}], "tfidf_features": 0}
 
     def sklearn(estimator: str, **settings: object) -> dict:
         return {"kind": "sklearn", "estimator": estimator, **common, **settings}
 
     if classes:
-        logistic, encoder = {"C": 3.0 if text else 0.1}, {"kind": "embedding", "weights": weights}
+        logistic = {"C": 3.0 if text else 0.1}
         return {
             "lightgbm": {"kind": "lightgbm", **common, **TREES},
             "catboost": {"kind": "catboost", **common, **TREES, "depth": 5, "features": ["avalon", "erg"]},
@@ -92,8 +92,8 @@ def stages_of(text: bool, classes: bool = False) -> dict[str, dict]:
             "extra_trees": sklearn("ExtraTreesClassifier", parameters=FOREST),
             "neighbours": sklearn("KNeighborsClassifier", parameters={"n_neighbors": 15, "weights": "distance"}),
             "naive_bayes": sklearn("GaussianNB", features=["maccs"]),
-            "encoder_logistic": {**encoder, "parameters": {"C": 0.01}},
-            "encoder_discriminant": {**encoder, "estimator": "LinearDiscriminantAnalysis", "parameters": SHRUNK},
+            "encoder_logistic": sklearn("LogisticRegression", **encoder, parameters={"C": 0.01}),
+            "encoder_discriminant": sklearn("LinearDiscriminantAnalysis", **encoder, parameters=SHRUNK),
         }
     return {
         "lightgbm": {"kind": "lightgbm", **common, **TREES},
@@ -104,8 +104,8 @@ def stages_of(text: bool, classes: bool = False) -> dict[str, dict]:
         "extra_trees": sklearn("ExtraTreesRegressor", parameters=FOREST),
         "neighbours": sklearn("KNeighborsRegressor", parameters={"weights": "distance"}),
         "gaussian_process": sklearn("GaussianProcessRegressor", parameters={"optimizer": None}, features=["maccs"]),
-        "encoder_ridge": {"kind": "embedding", "weights": weights, "parameters": {"alpha": 30.0}},
-        "encoder_svr": {"kind": "embedding", "weights": weights, "estimator": "SVR"},
+        "encoder_ridge": sklearn("Ridge", **encoder, parameters={"alpha": 30.0}),
+        "encoder_svr": sklearn("SVR", **encoder),
     }
 
 
@@ -257,7 +257,7 @@ def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray
         features = np.array([[len(each), len(each.split())] for each in table[inputs[0]]], dtype=np.float64)
     else:
         (descriptors,) = molecule_features(["descriptors"], n_bits=0, root=root)
-        features = np.hstack([np.concatenate(descriptors.load(list(table[column]))[0]) for column in inputs])
+        features = np.hstack([np.concatenate(descriptors.load(table[column])) for column in inputs])
     halves = _halves(name, draw, len(rows))
     train, holdout = map(rows.take, halves)
     folds = np.empty(len(train), dtype=np.int64)
@@ -309,12 +309,12 @@ def _class_features(inputs: pd.DataFrame, text: bool, cache: Path) -> dict[str, 
     """Name of the features -> (n_rows, n_features), or texts (n_rows,); made of each row by itself."""
     texts = [".".join(cells) for cells in inputs.to_numpy()]
     settings = {"encoder": "minilm" if text else "rxnfp", "tokens": "auto" if text else "smiles"}
-    found = encoder_cache(Encoder.model_validate(settings), cache / "features").load(texts)[0]
+    found = encoder_cache(Encoder.model_validate(settings), cache / "features").load(texts)
     encoder = np.concatenate(found)[:, :-3]
     if text:
         return {"encoder": encoder, "words": np.array(texts, dtype=object)}
     caches = molecule_features(["morgan", "descriptors"], 64 if inputs.shape[1] > 1 else 256, cache / "features")
-    raw = np.hstack([np.concatenate(each.load(inputs[column])[0]) for column in inputs for each in caches])
+    raw = np.hstack([np.concatenate(each.load(inputs[column])) for column in inputs for each in caches])
     return {"encoder": encoder, "ranks": raw, "raw": raw}
 
 

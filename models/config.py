@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, Pos
 
 from competition.config import GivenPath, StrictModel, UserCode, read_yaml, validate
 from competition.types import ProblemType
-from models.settings import BertStage, Encoder, Feature, GnnStage, Share, Stage, TextStage, Unimol2Stage, UnimolStage
+from models.settings import BertStage, Encoder, Feature, GnnStage, Share, Stage, Unimol2Stage, UnimolStage
 
 
 class FileStage(Stage):
@@ -166,13 +166,14 @@ class CatboostStage(TreesStage):
     """Share of the rows that each tree is fitted on."""
 
 
-class EstimatorStage(Stage):
-    """What every stage with an estimator of scikit-learn's form has. Most know no chance: more seeds change nothing."""
+class SklearnStage(FeatureStage):
+    """An estimator of scikit-learn's form on the features of the trees, one per target. Most know no chance: more seeds
+    change nothing."""
 
-    usual_regressor: ClassVar[str]
+    kind: Literal["sklearn"]
     estimator: str | None = None
     """Name in scikit-learn of a regressor, or of classes of a classifier with predict_proba, or the dotted name of one
-    of an installed package, as pytabkit.RealMLP_TD_Regressor. null: SVR (embedding: Ridge), or LogisticRegression."""
+    of an installed package, as pytabkit.RealMLP_TD_Regressor. null: SVR, or LogisticRegression."""
     parameters: dict[str, Any] = {}
     """Its own settings, by its names, where they differ from its defaults."""
     gpu: bool = False
@@ -180,7 +181,7 @@ class EstimatorStage(Stage):
 
     def named(self, learns: ProblemType) -> str:
         """The estimator of what the stage learns."""
-        return self.estimator or (self.usual_regressor if learns == "regression" else "LogisticRegression")
+        return self.estimator or ("SVR" if learns == "regression" else "LogisticRegression")
 
     def mistakes(self, learns: ProblemType) -> Iterator[str]:
         """With an estimator that there is not, or is of the other kind, or does not have the parameters, too."""
@@ -191,33 +192,6 @@ class EstimatorStage(Stage):
             build_estimator(self.named(learns), self.parameters, seed=0, classes=learns != "regression")
         except (ValueError, TypeError) as error:  # TypeError: it cannot be made without arguments
             yield f"estimator: {' '.join(str(error).split())} (this stage learns {learns})"
-
-
-class EmbeddingStage(TextStage, EstimatorStage):
-    """An estimator of scikit-learn on the pooled features of a frozen Hugging Face encoder."""
-
-    usual_regressor = "Ridge"
-    kind: Literal["embedding"]
-    weights: str
-    """Named set, folder, or hub name."""
-    pooling: Literal["mean", "cls"] = "mean"
-    """How tokens become one vector."""
-    molecule_features: list[Feature] = []
-    """Features of the molecule columns that join those of the text."""
-    columns_before_head: bool = True
-    """Whether the competition's numeric and categorical columns join the features."""
-
-    @property
-    def encoders(self) -> list[Encoder]:
-        """The one that it has."""
-        return [Encoder(**self.model_dump(include=set(Encoder.model_fields)))]
-
-
-class SklearnStage(FeatureStage, EstimatorStage):
-    """Any estimator of scikit-learn on the features of the trees, one per target."""
-
-    usual_regressor = "SVR"
-    kind: Literal["sklearn"]
 
 
 def _labels_come_from_stages_that_can_give_them(stages: dict[str, Any]) -> dict[str, Any]:
@@ -235,8 +209,8 @@ def _labels_come_from_stages_that_can_give_them(stages: dict[str, Any]) -> dict[
 
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*(__[A-Za-z0-9_]+=[A-Za-z0-9_=.,+-]+)?$")]
 StageConfig = Annotated[
-    UnimolStage | Unimol2Stage | GnnStage | BertStage | EmbeddingStage | LightgbmStage | CatboostStage | SklearnStage
-    | FileStage | CustomStage,
+    UnimolStage | Unimol2Stage | GnnStage | BertStage | LightgbmStage | CatboostStage | SklearnStage | FileStage
+    | CustomStage,
     Field(discriminator="kind"),
 ]  # fmt: skip
 Stages = Annotated[

@@ -1,5 +1,5 @@
-"""Estimators of scikit-learn by name, and others of its form by their dotted name, with settings that are checked
-before any work.
+"""Estimators of scikit-learn by name, and others of its form by their dotted name: checked before any work, and kept
+without pickle.
 
 Without torch, and without scikit-learn until one is asked for: `check` starts in half the time. A dotted name is
 imported, with torch where its package needs it, since only the class knows its kind and its parameters.
@@ -9,48 +9,52 @@ import inspect
 from collections.abc import Collection
 from difflib import get_close_matches
 from importlib import import_module, metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from competition.errors import ConfigError
 from models.inputs.code import code_digest_of
 
-REGRESSORS = {
-    "cross_decomposition": "CCA PLSCanonical PLSRegression", "gaussian_process": "GaussianProcessRegressor",
-    "kernel_ridge": "KernelRidge", "neural_network": "MLPRegressor", "svm": "LinearSVR NuSVR SVR",
-    "neighbors": "KNeighborsRegressor RadiusNeighborsRegressor", "tree": "DecisionTreeRegressor ExtraTreeRegressor",
-    "ensemble": "AdaBoostRegressor BaggingRegressor ExtraTreesRegressor GradientBoostingRegressor "
-    "HistGradientBoostingRegressor RandomForestRegressor",
-    "linear_model": "ARDRegression BayesianRidge ElasticNet ElasticNetCV HuberRegressor Lars LarsCV Lasso LassoCV "
-    "LassoLars LassoLarsCV LassoLarsIC LinearRegression OrthogonalMatchingPursuit OrthogonalMatchingPursuitCV "
-    "PassiveAggressiveRegressor QuantileRegressor RANSACRegressor Ridge RidgeCV SGDRegressor TheilSenRegressor "
-    "TweedieRegressor",
-}  # fmt: skip
-"""Module -> its regressors of many features for labels of either sign; scikit-learn's own list would import torch."""
-CLASSIFIERS = {
-    "calibration": "CalibratedClassifierCV", "gaussian_process": "GaussianProcessClassifier",
+MODULES = {
+    "calibration": "CalibratedClassifierCV", "cross_decomposition": "CCA PLSCanonical PLSRegression",
     "discriminant_analysis": "LinearDiscriminantAnalysis QuadraticDiscriminantAnalysis",
-    "naive_bayes": "BernoulliNB ComplementNB GaussianNB MultinomialNB", "neural_network": "MLPClassifier",
-    "neighbors": "KNeighborsClassifier", "svm": "NuSVC SVC",
-    "tree": "DecisionTreeClassifier ExtraTreeClassifier",
-    "ensemble": "AdaBoostClassifier BaggingClassifier ExtraTreesClassifier GradientBoostingClassifier "
-    "HistGradientBoostingClassifier RandomForestClassifier",
-    "linear_model": "LogisticRegression LogisticRegressionCV SGDClassifier",
+    "ensemble": "AdaBoostClassifier AdaBoostRegressor BaggingClassifier BaggingRegressor ExtraTreesClassifier "
+    "ExtraTreesRegressor GradientBoostingClassifier GradientBoostingRegressor HistGradientBoostingClassifier "
+    "HistGradientBoostingRegressor RandomForestClassifier RandomForestRegressor",
+    "gaussian_process": "GaussianProcessClassifier GaussianProcessRegressor", "kernel_ridge": "KernelRidge",
+    "linear_model": "ARDRegression BayesianRidge ElasticNet ElasticNetCV HuberRegressor Lars LarsCV Lasso LassoCV "
+    "LassoLars LassoLarsCV LassoLarsIC LinearRegression LogisticRegression LogisticRegressionCV "
+    "OrthogonalMatchingPursuit OrthogonalMatchingPursuitCV PassiveAggressiveRegressor QuantileRegressor "
+    "RANSACRegressor Ridge RidgeCV SGDClassifier SGDRegressor TheilSenRegressor TweedieRegressor",
+    "naive_bayes": "BernoulliNB ComplementNB GaussianNB MultinomialNB",
+    "neighbors": "KNeighborsClassifier KNeighborsRegressor RadiusNeighborsRegressor",
+    "neural_network": "MLPClassifier MLPRegressor", "svm": "LinearSVR NuSVC NuSVR SVC SVR",
+    "tree": "DecisionTreeClassifier DecisionTreeRegressor ExtraTreeClassifier ExtraTreeRegressor",
 }  # fmt: skip
-"""Module -> its classifiers that have probabilities."""
-OF_NUMBERS, OF_CLASSES = (
-    {name: module for module, names in table.items() for name in names.split()} for table in (REGRESSORS, CLASSIFIERS)
-)
-
-
+"""Module -> its regressors of many features for labels of either sign, and its classifiers that have probabilities;
+scikit-learn's own list would import torch."""
+MODULE_OF = {name: f"sklearn.{module}" for module, names in MODULES.items() for name in names.split()}
+TRUSTED = [
+    "numpy.dtype", "scipy.sparse._csr.csr_matrix", "sklearn._loss.loss.HalfTweedieLossIdentity",
+    "sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace", "sklearn.gaussian_process.kernels.RBF",
+    "sklearn.gaussian_process.kernels.ConstantKernel", "sklearn.gaussian_process.kernels.WhiteKernel",
+    "sklearn.gaussian_process.kernels.Product", "sklearn.gaussian_process.kernels.Sum",
+    "sklearn.metrics._dist_metrics.EuclideanDistance64", "sklearn.metrics._dist_metrics.ManhattanDistance64",
+    "sklearn.neighbors._ball_tree.BallTree", "sklearn.neighbors._kd_tree.KDTree",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer", "sklearn.tree._tree.Tree",
+]  # fmt: skip
+"""Types that a file may hold beside those skops trusts by itself: all plain containers of numbers. No whole package is
+trusted: numpy alone has a class that deletes the folder it names when it is collected, `numpy.lib.npyio.DataSource`."""
 FETCHES = {
-    "tabicl": ("model_path", "it fetches its weights (BSD-3) from the hub when it is first fitted; without the network "
-    "set parameters: {model_path: FILE, allow_auto_download: false}"),
-    "tabpfn": ("", "it fetches its weights when it is first fitted; those of TabPFN-2.5 and later need a login, and "
-    "their licence is non-commercial, which may forbid prizes; those of TabPFN-2 are Apache-2.0 with attribution"),
-}  # fmt: skip
-"""Package -> the parameter that names its weights, and what is said where that is not set."""
+    "tabicl": "it fetches its weights (BSD-3) from the hub when it is first fitted; without the network set "
+    "parameters: {model_path: FILE, allow_auto_download: false}",
+    "tabpfn": "it fetches its weights when it is first fitted; those of TabPFN-2.5 and later need a login, and their "
+    "licence is non-commercial, which may forbid prizes; those of TabPFN-2 are Apache-2.0 with attribution",
+}
+"""Package -> what a user should know of the weights of its estimators before a run starts."""
 
 
 def build_estimator(name: str, parameters: dict[str, Any], seed: int, classes: bool = False) -> Any:
@@ -62,30 +66,23 @@ def build_estimator(name: str, parameters: dict[str, Any], seed: int, classes: b
     Raises:
         ValueError: there is none of that name, or it is of the other kind, or a parameter is wrong.
     """
-    known, what = (OF_CLASSES, "classifier with predict_proba") if classes else (OF_NUMBERS, "regressor")
-    foreign = "." in name
-    if not foreign:
-        _require_known(name, known, f"scikit-learn has no {what} {name}")
-    if not hasattr(estimator_class(name), "get_params"):
-        raise ValueError(f"{name} is no {what} of scikit-learn's form")
-    found = estimator_class(name)()
-    settings, takes_any = found.get_params(deep=False), False
-    if foreign:
-        from sklearn.base import is_classifier, is_regressor
+    from sklearn.base import is_classifier, is_regressor
 
-        if not hasattr(found, "__sklearn_tags__") or not (is_classifier if classes else is_regressor)(found):
-            raise ValueError(f"{name} is no {what} of scikit-learn's form")
-        of_class = inspect.signature(type(found)).parameters  # CatBoost's get_params has only those that are set
-        settings |= dict.fromkeys(of_class)
-        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in of_class.values())
-    for parameter in parameters if not takes_any else ():
-        _require_known(parameter, settings, f"{name} has no parameter {parameter!r}")
+    kind = estimator_class(name)
+    if not hasattr(kind, "__sklearn_tags__") or not (is_classifier if classes else is_regressor)(found := kind()):
+        what = "classifier with predict_proba" if classes else "regressor"
+        raise ValueError(f"{name} is no {what} of scikit-learn's form")
+    signature = inspect.signature(kind).parameters  # CatBoost's get_params has only those that are set
+    settings = {*found.get_params(deep=False), *signature}
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values()):
+        for parameter in parameters:
+            _require_known(parameter, settings, f"{name} has no parameter {parameter!r}")
     if name.startswith("GaussianProcess"):
         from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
         found.set_params(kernel=ConstantKernel() * RBF(30.0, (0.1, 1e4)) + WhiteKernel())
     ours = {"random_state": seed % 2**31, "probability": True}  # probability: of SVC and NuSVC, by Platt's sigmoid
-    if foreign:
+    if "." in name:
         ours |= dict.fromkeys(("n_jobs", "n_threads", "thread_count"), 1)
     found.set_params(**{key: value for key, value in ours.items() if key in settings} | parameters)
     if hasattr(found, "_parameter_constraints"):
@@ -98,15 +95,12 @@ def build_estimator(name: str, parameters: dict[str, Any], seed: int, classes: b
 def estimator_class(name: str) -> Any:
     """The class of an estimator, imported."""
     module, _, attribute = name.rpartition(".")
-    module = module or f"sklearn.{(OF_NUMBERS | OF_CLASSES)[name]}"
-    if find_spec(package := module.partition(".")[0]) is None:
-        raise ValueError(f"{package} is not installed; pip install {package}")
+    if not module:
+        _require_known(name, MODULE_OF, f"there is no estimator {name} of scikit-learn to choose")
     try:
-        return getattr(import_module(module), attribute)
-    except ImportError as error:
-        raise ValueError(f"{name} cannot be imported: {error}") from None
-    except AttributeError:
-        raise ValueError(f"{module} has no {attribute}") from None
+        return getattr(import_module(module or MODULE_OF[name]), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{name} cannot be imported: {error}; correct it, or pip install its package") from None
 
 
 def version_of(name: str) -> str:
@@ -115,14 +109,7 @@ def version_of(name: str) -> str:
     try:
         return metadata.version(module.partition(".")[0])
     except metadata.PackageNotFoundError:
-        spec = find_spec(module)
-        return code_digest_of(Path(spec.origin)) if spec and spec.origin else ""
-
-
-def said_of(name: str, parameters: dict[str, Any]) -> str | None:
-    """What a user should know of the weights of an estimator before a run starts."""
-    parameter, sentence = FETCHES.get(name.partition(".")[0], ("", None))
-    return None if parameters.get(parameter) else sentence
+        return code_digest_of(Path(str(import_module(module).__file__)))
 
 
 def require_weights(estimator: str) -> None:
@@ -136,6 +123,13 @@ def require_weights(estimator: str) -> None:
         )
 
 
+def from_bytes(content: bytes) -> Any:
+    """What `skops.io.dumps` was given; a type in it that is not trusted is an error, and nothing of it is run."""
+    import skops.io  # here, since it imports torch
+
+    return skops.io.loads(content, trusted=TRUSTED)
+
+
 def _require_known(name: str, known: Collection[str], what: str) -> None:
     if name not in known:
-        raise ValueError(f"{what}; try {', '.join(get_close_matches(name, known, n=5, cutoff=0.4) or known)}")
+        raise ValueError(f"{what}; try {', '.join(get_close_matches(name, known, n=5, cutoff=0.4) or sorted(known))}")

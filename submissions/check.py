@@ -24,8 +24,8 @@ from competition.types import Array, Integers
 from competition.user_code import load_user_code, user_code, users
 from folds.shares import lacking
 from folds.splitters import divide
-from models.config import CustomStage, EstimatorStage, FileStage
-from models.estimators import require_weights, said_of
+from models.config import CustomStage, FileStage, SklearnStage
+from models.estimators import FETCHES, require_weights
 from models.inputs.template import read_template
 from models.inputs.weights import WEIGHT_SETS, digest_of_weights, named_weights, reads_graphs
 from models.jobs.plan import code_digest
@@ -114,7 +114,7 @@ def _check_stage(stage: Any, competition: CompetitionConfig, prepared: Prepared,
         require_log1p(own_rows(prepared.train)[competition.targets].to_numpy(dtype=np.float64))
     extra = stage.extra_rows != "ignore" and any(table.weight != 1 for table in competition.extra_train)
     balanced = stage.class_weights == "balanced"
-    if isinstance(stage, EstimatorStage) and (competition.weight or extra or stage.pseudo_labels or balanced):
+    if isinstance(stage, SklearnStage) and (competition.weight or extra or stage.pseudo_labels or balanced):
         require_weights(stage.named(learns))
     for setting, named in user_code(stage.model_dump(), stage.kind):
         load_user_code(setting, named, "what it names")
@@ -127,7 +127,7 @@ def _check_stage(stage: Any, competition: CompetitionConfig, prepared: Prepared,
         said += f" from {weights}"
         if weights in WEIGHT_SETS and (labels := WEIGHT_SETS[weights].labels):
             said += f" ({labels}: check that they are not this competition's)"
-    if isinstance(stage, EstimatorStage) and (told := said_of(stage.named(learns), stage.parameters)):
+    if isinstance(stage, SklearnStage) and (told := FETCHES.get(stage.named(learns).partition(".")[0])):
         said += f"; {told}"
     if stage.bends_probabilities and (ours := named_metric(competition.metric)) and ours.of_row:
         said += f"; it weighs classes, which bends the probabilities that {ours.name} scores"

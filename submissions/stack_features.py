@@ -27,7 +27,7 @@ def features_of(config: Config, table: Path, cache: Path) -> Array:
             from models.inputs.features import molecule_features
 
             (descriptors,) = molecule_features(["descriptors"], n_bits=0, root=cache)
-            parts += [np.concatenate(descriptors.load(list(inputs[column]))[0]) for column in competition.smiles]
+            parts += [np.concatenate(descriptors.load(inputs[column])) for column in competition.smiles]
         own = [name for name in map(str, inputs) if name in competition.numeric or name.startswith(FEATURE)]
         parts.append(inputs[own].to_numpy(dtype=np.float64))
         for column in competition.text:

@@ -32,7 +32,7 @@ FURTHEST = 5.0
 def molecules(rows: Rows, config: Stage, context: Context) -> NDArray[np.float32]:
     """Features of each molecule column, (n_rows, n_features); NaN where one is not defined."""
     caches = stage_features(config, context)
-    parts = [np.concatenate(cache.load(rows.inputs[column])[0]) for column in context.smiles for cache in caches]
+    parts = [np.concatenate(cache.load(rows.inputs[column])) for column in context.smiles for cache in caches]
     return np.hstack([np.empty((len(rows), 0), dtype=np.float32), *parts])
 
 
@@ -48,7 +48,7 @@ def learn_encoders(train: Rows, config: Stage, context: Context, folder: Path) -
         from models.inputs.encoders import check_vocabulary, cut_note  # here, since it imports torch
 
         texts, columns = _texts(train, encoder, context)
-        counts = np.concatenate(encoder_cache(encoder, context.cache).load(texts)[0])[:, -3:].astype(np.int64)
+        counts = np.concatenate(encoder_cache(encoder, context.cache).load(texts))[:, -3:].astype(np.int64)
         n_tokens, n_unknown, n_cut = counts.sum(axis=0)
         check_vocabulary(n_unknown / n_tokens, encoder.weights, columns)
         if n_cut:
@@ -74,7 +74,7 @@ def encoded(rows: Rows, config: Stage, context: Context, folder: Path) -> NDArra
                 "Put those back, or train again."
             )
         if not reads_graphs(encoder.weights):
-            parts.append(np.concatenate(cache.load(_texts(rows, encoder, context)[0])[0])[:, :-3])
+            parts.append(np.concatenate(cache.load(_texts(rows, encoder, context)[0]))[:, :-3])
     return np.hstack(parts)
 
 

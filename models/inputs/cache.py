@@ -30,7 +30,7 @@ Array = NDArray[np.float32]
 class Cache:
     """Arrays (n_i, width) of float32 by key: a canonical SMILES, or a text.
 
-    compute: keys -> for each an array and a status word; it must depend on the keys and the settings alone.
+    compute: keys -> an array for each; it must depend on the keys and the settings alone.
     settings: all that changes what `compute` gives; RDKit's version and the code of `compute` are added.
     per_shard: keys that a worker computes at a time: some seconds of work, all that a kill can lose.
     gpu: whether a worker with a GPU computes them faster.
@@ -39,7 +39,7 @@ class Cache:
     root: Path
     name: str
     settings: dict[str, Any]
-    compute: Callable[[list[str]], Iterable[tuple[Array, str]]]
+    compute: Callable[[list[str]], Iterable[Array]]
     per_shard: int = 100
     gpu: bool = False
 
@@ -72,27 +72,22 @@ class Cache:
         """File of the shard of some keys."""
         return self.folder / f"{digest(keys)}.npz"
 
-    def compute_shard(self, keys: list[str]) -> dict[str, tuple[Array, str]]:
-        """Compute the arrays and status words of some keys and write them as one shard."""
-        computed = dict(zip(keys, self.compute(keys), strict=True))
-        values, status = zip(*computed.values(), strict=True)
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer, keys=keys, status=status, lengths=[len(value) for value in values], values=np.concatenate(values)
-        )
+    def compute_shard(self, keys: list[str]) -> dict[str, Array]:
+        """Compute the arrays of some keys and write them as one shard."""
+        values, buffer = list(self.compute(keys)), io.BytesIO()
+        np.savez_compressed(buffer, keys=keys, lengths=list(map(len, values)), values=np.concatenate(values))
         write_atomically(self.shard(keys), buffer.getvalue())
-        return computed
+        return dict(zip(keys, values, strict=True))
 
-    def load(self, keys: Iterable[str]) -> tuple[list[Array], list[str]]:
-        """Arrays and status words in the order of `keys`; what is missing is computed here."""
+    def load(self, keys: Iterable[str]) -> list[Array]:
+        """Arrays in the order of `keys`; what is missing is computed here."""
         keys = list(keys)
-        wanted, found = set(keys), dict[str, tuple[Array, str]]()
+        wanted, found = set(keys), dict[str, Array]()
         for names, arrays in self._shards():
             if not wanted.isdisjoint(names):
                 parts = np.split(arrays["values"], np.cumsum(arrays["lengths"])[:-1])
-                rows = zip(names, parts, arrays["status"].tolist(), strict=True)
-                found |= {name: (part, word) for name, part, word in rows if name in wanted}
+                found |= {name: part for name, part in zip(names, parts, strict=True) if name in wanted}
         missing = sorted(wanted - found.keys())
         for start in range(0, len(missing), self.per_shard):
             found |= self.compute_shard(missing[start : start + self.per_shard])
-        return [found[key][0] for key in keys], [found[key][1] for key in keys]
+        return [found[key] for key in keys]

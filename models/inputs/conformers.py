@@ -3,7 +3,6 @@
 First the molecule: salts are cut down and the open ends of polymers closed, as the settings say. Then its coordinates;
 each step is tried where the one before fails: ETKDG version 3; ETKDG from random coordinates; distances alone, without
 what ETKDG knows of torsions and rings, for strained cages; flat 2-D coordinates. All but the last are relaxed in MMFF.
-The status word says which one it was; statuses are counted in the job's report.
 Sources: Riniker and Landrum, JCIM 2015 (ETKDG); Tosco et al., J. Cheminf. 2014 (MMFF in RDKit); Wang et al., MMPolymer,
 CIKM 2024 (caps of carbon).
 """
@@ -32,7 +31,7 @@ def conformer_cache(root: Path, **settings: Any) -> Cache:
     return Cache(root, "conformers", settings, partial(_computed, settings))
 
 
-def _computed(settings: dict[str, Any], smiles: list[str]) -> list[tuple[Array, str]]:
+def _computed(settings: dict[str, Any], smiles: list[str]) -> list[Array]:
     molecules = (prepared(text, settings["fragments"], settings["repeat_units"]) for text in smiles)
     return [embedded(molecule, settings["conformers"]) for molecule in molecules]
 
@@ -81,24 +80,22 @@ def _cyclic(molecule: Chem.Mol, stars: list[Chem.Atom]) -> Chem.RWMol:
     return ring
 
 
-def embedded(molecule: Chem.Mol, conformers: int = 1) -> tuple[Array, str]:
-    """Conformers of a molecule, (n_atoms, 1 + 3 * conformers), and how they were made.
+def is_flat(conformers: Array) -> bool:
+    """Whether an array of the cache has 2-D coordinates; those of three atoms always lie in a plane."""
+    return len(conformers) > 3 and not conformers[:, 3].any()
 
-    The status is mmff, etkdg, random_mmff, random, distances_mmff, distances or flat. Where fewer embed than asked
-    for, they repeat.
-    """
+
+def embedded(molecule: Chem.Mol, conformers: int = 1) -> Array:
+    """Conformers of a molecule, (n_atoms, 1 + 3 * conformers); where fewer embed than asked for, they repeat."""
     molecule = Chem.AddHs(molecule)
-    ways = (way for way in ("", "random", "distances") if _embed(molecule, conformers, way))
-    way, relaxed = next(ways, "flat"), False
-    if way == "flat":
+    if not any(_embed(molecule, conformers, way) for way in ("", "random", "distances")):
         rdDepictor.Compute2DCoords(molecule)
     elif AllChem.MMFFHasAllMoleculeParams(molecule):  # one that has not converged is kept as it is
-        found = AllChem.MMFFOptimizeMoleculeConfs(molecule, maxIters=MMFF_ITERATIONS)
-        relaxed = all(code >= 0 for code, _ in found)
+        AllChem.MMFFOptimizeMoleculeConfs(molecule, maxIters=MMFF_ITERATIONS)
     numbers = [atom.GetAtomicNum() for atom in molecule.GetAtoms()]
     positions = [conformer.GetPositions() for conformer in molecule.GetConformers()]
     array = np.column_stack([numbers, *(positions[i % len(positions)] for i in range(conformers))])
-    return array.astype(np.float32), "_".join(filter(None, (way, "mmff" * relaxed))) or "etkdg"
+    return array.astype(np.float32)
 
 
 def _embed(molecule: Chem.Mol, conformers: int, way: str) -> bool:

@@ -70,6 +70,5 @@ def stage_features(config: Stage, context: Context) -> list[Cache]:
     return [*own, *graphs] if context.smiles else []
 
 
-def _computed(name: str, n_bits: int, smiles: list[str]) -> list[tuple[Array, str]]:
-    molecules = [Chem.MolFromSmiles(text) for text in smiles]
-    return [(FEATURES[name](molecule, n_bits).astype(np.float32)[None], "ok") for molecule in molecules]
+def _computed(name: str, n_bits: int, smiles: list[str]) -> list[Array]:
+    return [FEATURES[name](Chem.MolFromSmiles(text), n_bits).astype(np.float32)[None] for text in smiles]

@@ -34,8 +34,8 @@ def text_encoders(config: Stage) -> list[Encoder]:
     return [encoder for encoder in config.encoders if not reads_graphs(encoder.weights)]
 
 
-def embedded(config: Encoder, texts: list[str]) -> list[tuple[Array, str]]:
-    """Each text as (1, width + 3): pooled features, numbers of tokens and of unknown ones, whether it was cut."""
+def embedded(config: Encoder, texts: list[str]) -> Array:
+    """Pooled features, numbers of tokens and of unknown ones, and whether it was cut, (n_texts, 1, width + 3)."""
     import torch
 
     from models.inputs.encoders import pooled
@@ -52,8 +52,7 @@ def embedded(config: Encoder, texts: list[str]) -> list[tuple[Array, str]]:
         with torch.inference_mode():
             of_text = pooled(encoder(**batch).last_hidden_state, batch["attention_mask"], config.pooling)
         found.append(of_text.cpu().numpy())
-    rows = np.hstack([np.concatenate(found)[np.argsort(by_length)], counts], dtype=np.float32)
-    return [(row[None], "ok") for row in rows]
+    return np.hstack([np.concatenate(found)[np.argsort(by_length)], counts], dtype=np.float32)[:, None]
 
 
 @functools.lru_cache(maxsize=1)
@@ -67,8 +66,8 @@ def _loaded(settings: str) -> tuple[Any, Any]:
     return encoder.eval().to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
 
-def passed(weights: str, smiles: list[str]) -> list[tuple[Array, str]]:
-    """Each molecule as (1, width): the mean over its atoms, as CheMeleon's authors make fingerprints of it."""
+def passed(weights: str, smiles: list[str]) -> Array:
+    """The mean over the atoms of each molecule, as CheMeleon's authors make fingerprints, (n_molecules, 1, width)."""
     import torch
 
     from models.inputs.graphs import Messages, atoms_mean, collate, graph_of, read_message_passing
@@ -82,4 +81,4 @@ def passed(weights: str, smiles: list[str]) -> list[tuple[Array, str]]:
         batch = collate([graph_of(text) for text in smiles[start : start + BATCH]])
         with torch.inference_mode():
             found.append(atoms_mean(network, {name: tensor.to(device) for name, tensor in batch.items()}).cpu().numpy())
-    return [(row[None], "ok") for row in np.concatenate(found)]
+    return np.concatenate(found)[:, None]

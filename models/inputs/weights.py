@@ -24,7 +24,6 @@ class WeightSet:
     """A published set of files; the table says what each field means."""
 
     files: dict[str, str | None]
-    size_mb: int
     licence: str
     hub: str | None = None
     package: tuple[str, str] | None = None

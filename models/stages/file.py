@@ -4,7 +4,7 @@ A job trains nothing: it copies both files into its folder and hands out the row
 """
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,16 +69,14 @@ def files_of(config: FileStage) -> tuple[Path, Path]:
     return files
 
 
-def read_theirs(
-    path: Path, id_column: str, task: Task, wanted: Sequence[str] = (), known: Collection[str] | None = None
-) -> pd.DataFrame:
+def read_theirs(path: Path, id_column: str, task: Task, wanted: Sequence[str] = ()) -> pd.DataFrame:
     """All predictions of a file, ids as the index, one column of floats for each output of the task, found by name.
 
     Grades that are whole numbers without a gap are read as such, and become their numbers from 0. Rows that are
-    `wanted` must have predictions; others may lack them or have NaN. `known` ids may stand in the file.
+    `wanted` must have predictions; others may lack them or have NaN.
     """
     table = read_named_rows(path, [id_column])
-    columns, index = _columns(task, set(table.columns)), pd.Index(table[id_column])
+    columns = _columns(task, set(table.columns))
     require_columns(table, columns, path)
     values = pd.concat([parse_numbers(table, name, id_column, path) for name in columns], axis=1)
     if (wrong := improbable(task, values.to_numpy())).any():
@@ -86,14 +84,12 @@ def read_theirs(
             f"{path}: {named_rows(table, wrong, id_column)} has no probabilities under {listed(columns)}; they must "
             "lie in 0 to 1 and, where there is one for each class of a target, sum to 1. Correct the file."
         )
-    values = values.set_axis(index) - _lowest_grade(task)
+    values = values.set_axis(pd.Index(table[id_column])) - _lowest_grade(task)
     complete = values.reindex(list(wanted)).notna().all(axis=1)
-    lacking, foreign = list(complete.index[~complete]), list(index.difference([*known], sort=False)) if known else []
-    found = [f"lacks predictions for {len(lacking)} rows of the competition ({listed(lacking)})"] if lacking else []
-    found += [f"has {len(foreign)} rows that the competition does not have ({listed(foreign)})"] if foreign else []
-    if found:
+    if lacking := list(complete.index[~complete]):
         raise DataError(
-            f"{path} {' and '.join(found)}. Use predictions for this version of the data, or leave the stage out."
+            f"{path} lacks predictions for {len(lacking)} rows of the competition ({listed(lacking)}). Use predictions "
+            "for this version of the data, or leave the stage out."
         )
     return values
 
@@ -123,9 +119,7 @@ def fold_mark(oof_file: Path, id_column: str, ids: list[str], folds: Integers) -
     `oof_file` has all of `ids` whose fold is not -1.
     """
     table, scored = read_text_table(oof_file).set_index(id_column), folds >= 0
-    if FOLD not in table:
-        return "unknown folds"
-    theirs = table[FOLD].str.strip().loc[np.array(ids, dtype=object)[scored]]
+    theirs = table.get(FOLD, pd.Series("", table.index)).str.strip().loc[np.array(ids, dtype=object)[scored]]
     if (theirs == "").any():
         return "unknown folds"
     same = np.array_equal(pd.factorize(theirs)[0], pd.factorize(folds[scored])[0])
@@ -163,8 +157,6 @@ def check_predictions(
 ) -> str | None:
     """Check both files of a stage against the tables; returns the mark of its folds, as `fold_mark`."""
     ids, task, (oof, test) = own_rows(prepared.train)[competition.id], task_of(competition), files_of(stage)
-    known = {*ids, *prepared.report["dropped_train_ids"]}
-    read_theirs(oof, competition.id, task, list(ids[folds >= 0]), known)
-    asked, of_sample = list(prepared.test[competition.id]), set(prepared.sample[competition.id])
-    read_theirs(test, competition.id, task, asked, of_sample)
+    read_theirs(oof, competition.id, task, list(ids[folds >= 0]))
+    read_theirs(test, competition.id, task, list(prepared.test[competition.id]))
     return fold_mark(oof, competition.id, list(ids), folds)

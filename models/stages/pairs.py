@@ -1,9 +1,9 @@
 """The costly parts of Uni-Mol with the parameters and numbers of `unimol_tools` and less work.
 
 Pair features take most of a step of a small model. Here they are computed for real pairs only, once for a pair and its
-mirror image where both are equal, in chunks that stay in the cache of a core; the backward pass reads one stored array
-and computes the others again. In the encoder the carried pair bias is one `baddbmm` per layer, and the last layer runs
-for [CLS] alone, since nothing else of it is read. `benchmarks/moltrain.py` measures whole trainings.
+mirror image where both are equal, in chunks that stay in the cache of a core. In the encoder the carried pair bias is
+one `baddbmm` per layer, and the last layer runs for [CLS] alone, since nothing else of it is read.
+`benchmarks/moltrain.py` measures whole trainings.
 """
 
 from typing import Any
@@ -21,58 +21,19 @@ CPU_CHUNK = 1024  # pairs; a buffer (1024, 128) is half a megabyte, and from 512
 ROOT_TWO_PI = (2 * 3.14159) ** 0.5  # pi as in the package, whose published weights were trained with it
 
 
-class _GaussianHead(torch.autograd.Function):
-    """x (n,) to (n_out, n): normal densities with means and deviations (k,), then linear, GELU, linear.
+def gaussian_head(x: Tensor, mean: Tensor, std: Tensor, first: Any, second: Any) -> Tensor:
+    """Scalars (n,), their normal densities for means and deviations (k,), then linear, GELU, linear: (n_out, n).
 
-    All in float32. Forward keeps the hidden layer (n, n_hidden) alone, where autograd keeps seven arrays of its size.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, mean: Tensor, std: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor
-    ) -> Tensor:
-        hidden = [torch.addmm(b1, _densities(part, mean, std)[1], w1.T) for part in x.split(_chunk(x))]
-        ctx.save_for_backward(x, mean, std, w1, w2, *hidden)
-        return torch.cat([torch.addmm(b2[:, None], w2, F.gelu(part).T) for part in hidden], dim=1)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        x, mean, std, w1, w2, *hidden = ctx.saved_tensors
-        of_x, of_out = [], gradients[0]
-        of_mean, of_std, of_w1, of_b1, of_w2 = map(torch.zeros_like, (mean, std, w1, w1[:, 0], w2))
-        for part, h, of_part in zip(x.split(_chunk(x)), hidden, of_out.split(_chunk(x), dim=1), strict=True):
-            z, density = _densities(part, mean, std)
-            of_w2.addmm_(of_part, F.gelu(h))
-            of_hidden = torch.ops.aten.gelu_backward(of_part.T @ w2, h)
-            of_b1 += of_hidden.sum(0)
-            of_w1.addmm_(of_hidden.T, density)
-            scaled = (of_hidden @ w1).mul_(density)
-            of_std -= scaled.sum(0)
-            along = scaled.mul_(z)
-            of_x.append(along @ (-1 / std))
-            of_mean += along.sum(0)
-            of_std += torch.linalg.vecdot(along, z, dim=0)
-        return torch.cat(of_x), of_mean / std, of_std / std, of_w1, of_b1, of_w2, of_out.sum(1)
-
-
-def _chunk(x: Tensor) -> int:
-    return CPU_CHUNK if x.device.type == "cpu" else len(x)
-
-
-def _densities(x: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    """Standardised values (n, k) of x (n,), and their densities.
-
-    Those below exp(-60) are lifted to it: a CPU takes ten times as long for an exponential that underflows, and for
+    All in float32. Exponents are cut at -60: a CPU takes ten times as long for an exponential that underflows, and for
     products with one.
     """
-    z = (x[:, None] - mean).mul_(1 / std)
-    return z, z.square().mul_(-0.5).clamp_min_(-60.0).exp_().mul_(1 / (ROOT_TWO_PI * std))
-
-
-def gaussian_head(x: Tensor, mean: Tensor, std: Tensor, first: Any, second: Any) -> Tensor:
-    """Scalars (n,), their densities for means and deviations (k,), two linear layers with GELU between: (n_out, n)."""
     with torch.autocast(x.device.type, enabled=False):
-        return _GaussianHead.apply(x, mean, std, first.weight, first.bias, second.weight, second.bias)
+        scale = 0.5**0.5 / std
+        weight, parts = first.weight / (ROOT_TWO_PI * std), []
+        for part in x.split(CPU_CHUNK if x.device.type == "cpu" else len(x)):
+            exponent = torch.addcmul(-mean * scale, part[:, None], scale).square().neg().clamp_min(-60.0)
+            parts.append(second(F.gelu(F.linear(exponent.exp(), weight, first.bias))).T)
+        return torch.cat(parts, dim=1)
 
 
 def pair_bias(gbf: Any, gbf_proj: Any, tokens: Tensor, coordinates: Tensor, padding: int) -> Tensor:

@@ -1,9 +1,5 @@
-"""What the stages share that fit one model per target: trees and scikit-learn's estimators, on feature blocks.
+"""What the stages share that fit one model per target: trees and scikit-learn's estimators, on feature blocks."""
 
-Source of the estimators: Pedregosa et al., scikit-learn, JMLR 2011.
-"""
-
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,16 +9,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
 
 from competition.errors import ConfigError
 from competition.files import read_json, write_json
 from competition.tables import Rows
 from competition.types import Array
-from models.config import EstimatorStage
-from models.estimators import require_weights
 from models.stage import Context
-from models.stages.estimator_files import Named, read_estimator, write_estimator
 from models.training.labels import balanced_weights, labelled_rows, target_scale
 
 TRAINING = "training.json"
@@ -58,7 +50,7 @@ class PerTarget(ABC):
 
     def __init__(self, config: Any, context: Context) -> None:
         self.config, self.context = config, context
-        self.named = config.named(context.task.problem_type) if isinstance(config, EstimatorStage) else config.kind
+        self.named: str = config.kind  # what messages call the model
         self.seed = context.seed % 2**31  # as large as the libraries take
 
     @abstractmethod
@@ -126,28 +118,3 @@ class PerTarget(ABC):
         except self.refusals as error:
             what = f"refuses the rows, or its parameters {self.config.parameters}"
             raise ConfigError(f"{self.named} {what}: {' '.join(str(error).split())}") from error
-
-
-class Estimators(PerTarget):
-    """An estimator of scikit-learn's form per target."""
-
-    refusals = (ValueError, TypeError)
-
-    @property
-    def _named(self) -> Named:
-        return Named(self.named, self.config.parameters, self.seed, self.context.task.has_probabilities)
-
-    def _fit_one(self, sample: Sample, target: int, path: Path) -> dict[str, Any]:
-        weighed = {}
-        if sample.weights is not None:
-            require_weights(self.named)
-            weighed = {"sample_weight": sample.weights}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # max_iter is a setting, and stopping early is one
-            warnings.simplefilter("ignore", FutureWarning)  # the version is pinned
-            fitted = self._named.build().fit(sample.x, sample.y, **weighed)
-            write_estimator(path, fitted, self._named, sample.x, sample.y, weighed)
-        return {}
-
-    def _predict_one(self, x: Any, path: Path) -> Array:
-        return self._named.predictions(read_estimator(path, self._named), x)

@@ -58,24 +58,20 @@ class Trees(PerTarget):
         """Fit a booster of that many trees and write it in the library's own format."""
 
     def _fit_one(self, sample: Sample, target: int, path: Path) -> dict[str, Any]:
-        choice = choice_of_folds(self.context.folds, target) or self._choose(sample, target)
+        choice = choice_of_folds(self.context.folds, target) or self._choose(sample)
         self._grow(self.config.model_copy(update=choice["found"]), sample, choice["n_trees"], path)
-        self._say(target + 1, 0)
+        self.context.progress(target + 1, len(self.context.task.targets))
         return choice
 
-    def _say(self, targets: int, trials: int) -> None:
-        steps = self.config.search_trials + 1
-        self.context.progress(targets * steps + trials, len(self.context.task.targets) * steps)
-
-    def _choose(self, sample: Sample, target: int) -> dict[str, Any]:
+    def _choose(self, sample: Sample) -> dict[str, Any]:
         """Settings that the search found on training rows, if there is one, and the number of trees for them."""
-        found = self._search(sample, target) if self.config.search_trials and len(sample.y) >= FEW else {}
+        found = self._search(sample) if self.config.search_trials and len(sample.y) >= FEW else {}
         rows, by_class = np.arange(len(sample.y)), sample.y if _can_be_stratified(sample) else None
         inner, outer = train_test_split(rows, test_size=INNER_SHARE, random_state=self.seed, stratify=by_class)
         config = self.config.model_copy(update=found)
         return {"found": found, "n_trees": self._count(config, sample.take(inner), sample.take(outer))[0]}
 
-    def _search(self, sample: Sample, target: int) -> dict[str, float]:
+    def _search(self, sample: Sample) -> dict[str, float]:
         """Settings of the trial with the smallest mean error over inner folds; the first trial is the YAML's own."""
         import optuna
 
@@ -92,8 +88,7 @@ class Trees(PerTarget):
 
         study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=self.seed))
         study.enqueue_trial({n: min(max(getattr(self.config, n), low), high) for n, (low, high) in self.ranges.items()})
-        ends = [lambda study, trial: self._say(target, trial.number + 1)]
-        study.optimize(mean_error, self.config.search_trials, callbacks=ends)
+        study.optimize(mean_error, self.config.search_trials)
         return study.best_params
 
 

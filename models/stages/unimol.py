@@ -42,7 +42,7 @@ class UnimolBackbone(nn.Module):
     """UniMolModel without its head, in any size: its constructor wants a checkpoint and knows fixed sizes only.
 
     The parts are the package's own, run faster (`pairs.py`); tests hold both published architectures to the
-    package's constructor parameter by parameter and output by output, and all gradients to those of its modules.
+    package's constructor parameter by parameter, and their outputs to those of its modules.
     """
 
     def __init__(self, config: UnimolStage, vocabulary: list[str]) -> None:

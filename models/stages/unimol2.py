@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from models.inputs.conformers import prepared
 from models.settings import Unimol2Stage
-from models.stages.pairs import gaussian_head
 from models.stages.unimol_shared import Item, OnConformers, quiet_import, with_atoms
 
 with quiet_import():
@@ -95,11 +94,7 @@ class Unimol2Backbone(nn.Module):
         kind = atom_features[:, :, 0]
         pair_type = torch.stack(torch.broadcast_tensors(kind[:, :, None] + 1, kind[:, None, :] + 129), dim=-1)
         distance = (coordinates[:, None] - coordinates[:, :, None]).norm(dim=-1)
-        kernel, layers = self.se3_invariant_kernel.gaussian, self.se3_invariant_kernel.out_proj
-        moved = kernel.mul(pair_type).abs().sum((-2, -1)) * distance + kernel.bias(pair_type).sum((-2, -1))
-        std = torch.ones_like(kernel.mean) * kernel.std
-        values = gaussian_head(moved.flatten(), kernel.mean, std, layers.layer1, layers.layer2)
-        pair[:, 1:, 1:] += values.T.view(n_rows, n_atoms, n_atoms, -1)
+        pair[:, 1:, 1:] += self.se3_invariant_kernel(distance, pair_type)
         return self.encoder(x, pair)
 
 

@@ -5,7 +5,6 @@ import contextlib
 import logging
 import tempfile
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from competition.errors import ConfigError
-from competition.files import write_json
 from competition.tables import Rows
-from models.inputs.conformers import conformer_cache, select
+from models.inputs.conformers import conformer_cache, is_flat, select
 from models.inputs.weights import find_weights
 from models.stage import Context, write_notes
 from models.training.batches import Batches
@@ -62,15 +60,12 @@ class OnConformers(OnMolecules):
         return self.config.conformers, self.config.conformers
 
     def start(self, train: Rows, folder: Path) -> nn.Module:
-        """The configured weights, or random ones where none are configured; counts how molecules were embedded."""
+        """The configured weights, or random ones where none are configured; notes which molecules are flat."""
         backbone = self.restore(folder)
         if self.config.weights:
             load_checkpoint(backbone, find_weights(self.config.weights), self.foreign_keys)
-        smiles = list(dict.fromkeys(train.inputs[self.columns].to_numpy().T.ravel()))
-        statuses = self.cache.load(smiles)[1]
-        write_json(folder / "conformers.json", Counter(statuses))
-        flat = sorted(text for text, status in zip(smiles, statuses, strict=True) if status == "flat")
-        if flat:
+        smiles = sorted(set(train.inputs[self.columns].to_numpy().ravel()))
+        if flat := [text for text, found in zip(smiles, self.cache.load(smiles), strict=True) if is_flat(found)]:
             said = f"{len(flat)} of {len(smiles)} training molecules have flat coordinates, since RDKit finds no others"
             write_notes(folder, [f"{said}: {', '.join(flat[:3])}{' ...' if len(flat) > 3 else ''}"])
         return backbone
@@ -78,7 +73,7 @@ class OnConformers(OnMolecules):
     def encode_molecules(self, smiles: list[str], folder: Path, augmentation: int) -> Batches:
         """Each molecule in one of its conformers."""
         read = self.reader(folder)
-        conformers = dict(zip(smiles, self.cache.load(smiles)[0], strict=True))
+        conformers = dict(zip(smiles, self.cache.load(smiles), strict=True))
         item_of = {text: read(text, select(found, augmentation)) for text, found in conformers.items()}
         items = [item_of[text] for text in smiles]
         return Batches(items, np.array([len(item["tokens"]) for item in items]), collate, self.equal_lengths)

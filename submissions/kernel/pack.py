@@ -123,12 +123,12 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     settings = relocated(
         config.model_dump(), lambda path: copy_of_user(path, bundle, there) if path.suffix == ".py" else path.name
     )
-    for section in (settings["competition"], *settings["stages"].values()):
+    encoders = [block for stage in settings["stages"].values() for block in blocks_of(stage)]
+    for section in (settings["competition"], *settings["stages"].values(), *encoders):
         section |= {key: value for key, value in TOLERANT.items() if section.get(key) == "error"}
     for stage, section in settings["stages"].items():
         if named := section.get("weights"):  # of a network its jobs have what they became
-            frozen = section["kind"] == "embedding"
-            section["weights"] = copy_weights(named, stage, bundle) if frozen else Path(named).name
+            section["weights"] = Path(named).name
         for i, block in enumerate(blocks_of(section)):
             block["weights"] = copy_weights(block["weights"], f"{stage}_{i}", bundle)
     for job in run.plan.jobs:

@@ -129,9 +129,12 @@ def choose_stages(preset: Preset, found: Found, problem: Problem) -> list[Block]
         if read and stage.targets in (None, learned) and has_gaps >= stage.gaps:
             fields = type(TypeAdapter[Any](StageConfig).validate_python(stage.settings)).model_fields
             changes = {k: value for k, value in stage.settings.items() if k == "kind" or fields[k].default != value}
-            # Without `columns` a language model takes the text columns where there are any.
-            if changes["kind"] in ("bert", "embedding") and read != (text or smiles):
-                changes["columns"] = read
+            if read != (text or smiles):  # what a language model takes without `columns`
+                if changes["kind"] == "bert":
+                    changes["columns"] = read
+                elif "features" in changes:
+                    parts = changes["features"]
+                    changes["features"] = [p if isinstance(p, str) else {**p, "columns": read} for p in parts]
             blocks.append(Block(stage.name, changes, stage.reason.format(features=features)))
     return blocks
 

@@ -90,9 +90,7 @@ def test_rxnfp_loads_whole_though_its_config_names_no_model_and_transposed_tenso
 
 FAMILIES = {
     "bert": {},
-    "roberta": {},
     "distilbert": {"dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 48},
-    "electra": {"embedding_size": 32},
     "albert": {"embedding_size": 32},
     "deberta-v2": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
     "modernbert": {"attention_dropout": 0.1, "mlp_dropout": 0.1, "embedding_dropout": 0.1, "pad_token_id": 0},

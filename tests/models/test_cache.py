@@ -23,9 +23,9 @@ def calls() -> list[str]:
 def cache(tmp_path: Path, calls: list[str]) -> Cache:
     """Arrays (length of the key, 2) that are full of that length."""
 
-    def compute(keys: list[str]) -> list[tuple[np.ndarray, str]]:
+    def compute(keys: list[str]) -> list[np.ndarray]:
         calls.extend(keys)
-        return [(np.full((len(key), 2), len(key), dtype=np.float32), f"word {key}") for key in keys]
+        return [np.full((len(key), 2), len(key), dtype=np.float32) for key in keys]
 
     return Cache(tmp_path, "length", {"a": 1}, compute, per_shard=2)
 
@@ -35,9 +35,8 @@ def test_values_come_in_the_order_asked_for_and_each_is_computed_once(cache: Cac
     assert cache.missing(["C", "CCC", "C", "CCCC"]) == ["C", "CCCC"]
     asked = ["CCC", "C", "CC", "CCC", "CCCCC", "CCCC"]
     for _ in range(2):
-        values, status = cache.load(asked)
-        assert [(value.shape, value[0, 0]) for value in values] == [((len(key), 2), len(key)) for key in asked]
-        assert status == [f"word {key}" for key in asked]
+        found = [(value.shape, value[0, 0]) for value in cache.load(asked)]
+        assert found == [((len(key), 2), len(key)) for key in asked]
     assert sorted(calls) == ["C", "CC", "CCC", "CCCC", "CCCCC"]
     assert len(list(cache.folder.iterdir())) == 3  # 2 + 2 + 1 of the keys
 
@@ -68,14 +67,16 @@ def test_other_settings_and_an_edit_of_the_code_that_computes_have_another_folde
         ({"kind": "lightgbm", "features": ["maccs"]}, {"maccs": ["CC", "CO", "N", "O"]}),
         ({"kind": "unimol", "columns": ["b"], "molecule_features": ["erg"]},
          {"conformers": ["N", "O"], "erg": ["CC", "CO", "N", "O"]}),
-        ({"kind": "embedding", "weights": "", "columns": ["b"]}, {"embedding": ["N", "O"]}),
+        ({"kind": "sklearn", "features": [{"encoder": "", "columns": ["b"]}]}, {"embedding": ["N", "O"]}),
         ({"kind": "gnn"}, {}),
     ],
 )  # fmt: skip
 def test_what_jobs_read_is_filled_before_them(block: dict[str, Any], expected: dict[str, Any], tmp_path: Path) -> None:
     """Features that join a network before its head, too: parallel folds would compute them twice."""
     (tmp_path / "config.json").write_text("{}")  # weights that nobody reads yet
-    block = {**block, "weights": str(tmp_path)} if "weights" in block else block
+    for encoder in block.get("features", []):
+        if isinstance(encoder, dict):
+            encoder["encoder"] = str(tmp_path)
     stage = TypeAdapter(StageConfig).validate_python(block)
     train = rows(a=["CC", "CO", "CC"], b=["N", "O", "O"])
     found = shared_caches(stage, context(tmp_path, smiles=["a", "b"]), [train])

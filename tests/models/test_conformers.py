@@ -1,18 +1,14 @@
 """Conformers: which molecule a SMILES stands for, and its coordinates."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from rdkit import Chem
 
 from models.inputs import conformers
-from models.inputs.conformers import conformer_cache, embedded, prepared, select
-
-DEFAULT = {"conformers": 1, "fragments": "all", "repeat_units": "keep"}
+from models.inputs.conformers import embedded, is_flat, prepared, select
 
 
-def conformer(smiles: str, conformers: int = 1) -> tuple[np.ndarray, str]:
+def conformer(smiles: str, conformers: int = 1) -> np.ndarray:
     return embedded(prepared(smiles, "all", "keep"), conformers)
 
 
@@ -22,34 +18,33 @@ def distance(atoms: np.ndarray) -> float:
 
 
 def test_a_conformer_has_all_atoms_with_hydrogens_and_real_bond_lengths_each_time_the_same() -> None:
-    atoms, status = conformer("CO")
-    assert status == "mmff"
+    atoms = conformer("CO")
     assert sorted(atoms[:, 0].tolist()) == [1, 1, 1, 1, 6, 8]
     assert distance(atoms) == pytest.approx(1.41, abs=0.03)  # C-O of methanol
-    assert np.array_equal(conformer("CO")[0], atoms)
+    assert np.array_equal(conformer("CO"), atoms)
 
 
 def test_metals_are_embedded_without_mmff_and_strained_cages_by_distances_alone() -> None:
-    assert conformer("[Pt]")[1] == "etkdg"
-    atoms, status = conformer("O=C1CN2C3C2C2C3N12")
-    assert status == "distances_mmff"
-    assert distance(atoms) == pytest.approx(1.21, abs=0.05)  # C=O
+    assert not is_flat(conformer("[Pt]")) and not is_flat(conformer("Cl[Pt](Cl)(Cl)Cl"))
+    cage = conformer("O=C1CN2C3C2C2C3N12")
+    assert not is_flat(cage)
+    assert distance(cage) == pytest.approx(1.21, abs=0.05)  # C=O
 
 
 def test_a_molecule_that_cannot_be_embedded_is_flat_and_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = list[str]()
     monkeypatch.setattr(conformers, "_embed", lambda molecule, n, way: tried.append(way))
-    atoms, status = conformer("CCO", conformers=2)
-    assert (status, tried) == ("flat", ["", "random", "distances"])
-    assert (atoms[:, 3] == 0).all()
+    atoms = conformer("CCO", conformers=2)
+    assert tried == ["", "random", "distances"]
+    assert is_flat(atoms)
     assert np.ptp(atoms[:, 1]) > 1
     assert np.array_equal(select(atoms, 0), select(atoms, 1))
 
 
 def test_several_conformers_differ_and_the_first_is_the_only_one_of_the_default() -> None:
-    three, _ = conformer("CCCCCO", conformers=3)
+    three = conformer("CCCCCO", conformers=3)
     assert three.shape == (18, 10)
-    assert np.array_equal(select(three, 0), conformer("CCCCCO")[0])
+    assert np.array_equal(select(three, 0), conformer("CCCCCO"))
     assert not np.allclose(select(three, 1)[:, 1:], select(three, 2)[:, 1:], atol=0.1)
     assert distance(select(three, 2)) == pytest.approx(1.52, abs=0.03)
 
@@ -78,9 +73,3 @@ def test_repeat_units_are_closed_as_the_setting_says(unit: str, capped: str, cyc
 def test_the_largest_fragment_has_the_most_heavy_atoms() -> None:
     assert names("CC(=O)[O-].[Na+]", fragments="largest") == "CC(=O)[O-]"
     assert names("CCO.O.O", fragments="largest") == "CCO"
-
-
-def test_each_setting_that_changes_coordinates_has_a_cache_of_its_own(tmp_path: Path) -> None:
-    changes = [{}, {"conformers": 2}, {"fragments": "largest"}, {"repeat_units": "cap"}]
-    folders = {conformer_cache(tmp_path, **{**DEFAULT, **change}).folder for change in changes}
-    assert len(folders) == len(changes)

@@ -32,7 +32,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "gnn": {"width": 32, "hidden_width": 32, "epochs": 3, "batch_size": 16, "molecule_features": ["maccs"]},
     "bert": {"layers": 1, "width": 32, "heads": 2, "epochs": 2, "vocabulary": 100},
     "custom": {"code": f"{Path(__file__).with_name('own_stage.py')}:Noisy", "settings": {"noise": 0.1}},
-    "embedding": {"parameters": {"solver": "sag"}},  # the one that knows chance
     "lightgbm": {"n_bits": 64, "max_trees": 30, "search_trials": 2},
     "catboost": {"n_bits": 64, "max_trees": 30, "depth": 3, "topics": 8, "search_trials": 2},
     "file": {},
@@ -48,7 +47,6 @@ SMALL["sklearn, dotted"] = {
 }  # fmt: skip
 OF_CLASSES: dict[str, dict[str, Any]] = {
     "custom": {"settings": {}},  # noise would leave the range
-    "embedding": {"parameters": {"solver": "saga"}},
     "sklearn": {"estimator": "ExtraTreesClassifier"},
     "lightgbm": {"class_weights": "balanced"},
     "catboost": {"class_weights": "balanced"},
@@ -97,7 +95,8 @@ def labels(y: Any, problem: str) -> Any:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tables, folds, caches, an encoder to read with and predictions made elsewhere."""
     folder = tmp_path_factory.mktemp("contract")
-    SMALL["embedding"]["weights"] = str(publish(folder / "published"))
+    encoder = {"encoder": str(publish(folder / "published")), "columns": ["note"]}
+    SMALL["sklearn"]["features"] = ["morgan", encoder]
     SMALL["file"]["folder"] = str(folder / "theirs")
     train, test = mixed_tables()
     write_theirs(folder / "theirsregression", train, test, ["lumo", "mu"])

@@ -52,10 +52,6 @@ def test_what_a_class_does_wrong_is_one_sentence(tmp_path: Path, old: str, new: 
         predicted(tmp_path, old, new)
 
 
-def test_a_list_of_numbers_is_a_prediction(tmp_path: Path) -> None:
-    assert np.array_equal(predicted(tmp_path), np.full((3, 2), 0.5))
-
-
 @pytest.mark.parametrize(
     ("problem_type", "value", "says"),
     [

@@ -17,24 +17,12 @@ def graph(smiles: list[str]) -> SimpleNamespace:
     return SimpleNamespace(**collate([featurizer(MolFromSmiles(text)) for text in smiles]))
 
 
-def test_atoms_and_gradients_are_those_of_chemprop() -> None:
+def test_atoms_are_those_of_chemprop() -> None:
     for settings in ({}, {"undirected": True, "depth": 5, "bias": True}):
         theirs, ours = BondMessagePassing(**settings), Messages(**settings)
         ours.load_state_dict(theirs.state_dict())
-        expected, atoms = theirs(graph(SMILES)), ours(graph(SMILES))
-        torch.testing.assert_close(atoms, expected)
-        expected.square().sum().backward()
-        atoms.square().sum().backward()
-        for own, their in zip(ours.parameters(), theirs.parameters(), strict=True):
-            torch.testing.assert_close(own.grad, their.grad)
+        torch.testing.assert_close(ours(graph(SMILES)), theirs(graph(SMILES)))
 
 
 def test_molecules_without_any_bond_have_features() -> None:
     assert Messages()(graph(["C", "[Na+].[Cl-]"])).shape == (3, 300)
-
-
-def test_bonds_before_a_bond_are_those_that_end_where_it_begins_without_its_reverse() -> None:
-    # C-C-O: bonds 0 (C to C), 1 (back), 2 (C to O), 3 (back).
-    found = graph(["CCO"])
-    lists = torch.tensor_split(found.before, found.before_starts[1:])
-    assert [bonds.tolist() for bonds in lists] == [[], [3], [0], []]

@@ -1,22 +1,25 @@
-"""The stage of scikit-learn estimators: what they see, one per target, and on disk without pickle."""
+"""The stage of scikit-learn estimators and others of their form: what they see, what is refused, what lies on disk."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import skops.io
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.linear_model import Ridge
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from competition.errors import ConfigError
 from competition.task import Task
 from models.config import SklearnStage
-from models.estimators import OF_CLASSES, build_estimator
+from models.estimators import MODULE_OF, build_estimator, estimator_class, from_bytes, version_of
 from models.registry import build_stage
-from models.stages.estimator_files import as_bytes, from_bytes
+from models.stages.sklearn import _FITTED
 from tests.models.made import context, rows
 
 X6 = np.arange(6.0)
+CLASSIFIERS = [name for name in MODULE_OF if issubclass(estimator_class(name), ClassifierMixin)]
 
 
 def fit(folder: Path, y: Any, estimator: str = "Ridge", told: Any = None, weights: Any = None, **columns: Any) -> Any:
@@ -86,11 +89,11 @@ def test_a_law_is_found_in_noisy_labels_and_what_is_read_back_predicts_the_same(
     fitted = build_estimator(name, {}, seed=0).fit(x, y + 0.3 * np.random.default_rng(0).normal(size=60))
     y_pred = fitted.predict(x)
     assert np.sqrt(np.mean((y_pred - y) ** 2)) < (0.2 if name == "GaussianProcessRegressor" else 0.7)
-    assert np.array_equal(from_bytes(as_bytes(fitted)).predict(x), y_pred)
+    assert np.array_equal(from_bytes(skops.io.dumps(fitted)).predict(x), y_pred)
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", OF_CLASSES)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_every_classifier_has_probabilities_of_three_classes_and_what_is_read_back_has_the_same(name: str) -> None:
     y = np.repeat([0.0, 1.0, 2.0], 25)
     rng = np.random.default_rng(0)
@@ -98,7 +101,7 @@ def test_every_classifier_has_probabilities_of_three_classes_and_what_is_read_ba
     fitted = build_estimator(name, {"loss": "log_loss"} if name == "SGDClassifier" else {}, 0, classes=True)
     y_pred = fitted.fit(x, y).predict_proba(x)
     assert (y_pred.argmax(axis=1) == y).mean() > 0.8
-    assert np.array_equal(from_bytes(as_bytes(fitted)).predict_proba(x), y_pred)
+    assert np.array_equal(from_bytes(skops.io.dumps(fitted)).predict_proba(x), y_pred)
 
 
 MULTICLASS = Task(["y"], None, "multiclass", ["a", "b", "c"])
@@ -115,23 +118,26 @@ def test_unset_the_estimator_is_a_classifier_of_classes_and_one_without_a_row_ha
 
 
 @pytest.mark.parametrize(
-    ("task", "settings", "says"),
+    ("task", "estimator", "parameters", "says"),
     [
-        (MULTICLASS, {"estimator": "SVR"}, r"classifier with predict_proba SVR; try SVC.* \(this stage learns multi"),
-        (Task(["y"]), {"estimator": "SVC"}, r"no regressor SVC; try SVR.* \(this stage learns regression\)"),
-        (MULTICLASS, {"parameters": {"epsilon": 1}}, "LogisticRegression has no parameter 'epsilon'"),
-        (MULTICLASS, {"estimator": "SGDClassifier"}, "has it with loss: log_loss"),
-        (Task(["y"]), {"parameters": {"penalty": "l1"}}, "SVR has no parameter 'penalty'"),
-        (Task(["y"]), {"parameters": {"c": 10}}, "try C"),
-        (Task(["y"]), {"parameters": {"C": -1}}, "Got -1"),
-        (Task(["y"]), {"estimator": "SVM"}, "try SVR"),
+        (MULTICLASS, "SVR", {}, r"SVR is no classifier with predict_proba .* \(this stage learns multiclass\)"),
+        (Task(["y"]), "lightgbm.LGBMClassifier", {}, r"no regressor .* \(this stage learns regression\)"),
+        (MULTICLASS, "SGDClassifier", {}, "has it with loss: log_loss"),
+        (Task(["y"]), "SVM", {}, "try SVR"),
+        (Task(["y"]), "SVR", {"c": 10}, "SVR has no parameter 'c'; try C"),
+        (Task(["y"]), "SVR", {"C": -1}, "Got -1"),
+        (Task(["y"]), "nopackage.Regressor", {}, "cannot be imported: No module named 'nopackage'"),
+        (Task(["y"]), "lightgbm.Regressor", {}, "cannot be imported: module 'lightgbm' has no attribute"),
+        (Task(["y"]), "lightgbm.Booster", {}, "lightgbm.Booster is no regressor"),
+        (Task(["y"]), "sklearn.pipeline.Pipeline", {}, "missing 1 required positional argument"),
     ],
 )
-def test_an_estimator_of_the_other_kind_or_an_unknown_name_or_value_is_refused(
-    tmp_path: Path, task: Task, settings: dict[str, Any], says: str
+def test_an_estimator_that_is_not_there_or_of_the_other_kind_or_a_wrong_parameter_is_refused(
+    tmp_path: Path, task: Task, estimator: str, parameters: dict[str, Any], says: str
 ) -> None:
+    config = SklearnStage(kind="sklearn", estimator=estimator, parameters=parameters)
     with pytest.raises(ConfigError, match=says):
-        build_stage(SklearnStage.model_validate({"kind": "sklearn", **settings}), context(tmp_path, task=task))
+        build_stage(config, context(tmp_path, task=task))
 
 
 class Foreign(Ridge):
@@ -141,4 +147,39 @@ class Foreign(Ridge):
 @pytest.mark.parametrize("value", [Foreign(), np.lib.npyio.DataSource(None)])
 def test_a_file_with_a_foreign_type_or_a_dangerous_one_of_numpy_is_not_read(value: Any) -> None:
     with pytest.raises(UntrustedTypesFoundException):
-        from_bytes(as_bytes(value))
+        from_bytes(skops.io.dumps(value))
+
+
+class Nearest(RegressorMixin, BaseEstimator):
+    """One that learns in context: its model is its training rows."""
+
+    n_fits = 0
+
+    def fit(self, x: Any, y: Any, sample_weight: Any = 1.0) -> "Nearest":
+        Nearest.n_fits += 1
+        self.x_, self.y_ = x, y * sample_weight
+        return self
+
+    def predict(self, x: Any) -> Any:
+        return self.y_[((x[:, None] - self.x_) ** 2).sum(axis=2).argmin(axis=1)]
+
+
+def test_of_another_package_the_training_rows_are_kept_and_each_process_fits_it_on_them_once(tmp_path: Path) -> None:
+    y, weights = X6 % 4, X6 + 1
+    stage = fit(tmp_path, y, f"{__name__}.Nearest", weights=weights, x=X6)
+    expected = (y - y.mean()) * weights + y.mean()
+    for n_fits in (1, 2):
+        for _ in range(2):
+            assert np.allclose(stage.predict(rows(x=X6), tmp_path)[:, 0], expected)
+        assert Nearest.n_fits == n_fits
+        _FITTED.clear()  # as in another process
+    assert [file.suffix for file in tmp_path.glob("target_0.*")] == [".npz"]
+
+
+def test_one_of_another_package_gets_the_seed_and_one_thread_and_its_version_or_its_code_is_known() -> None:
+    assert build_estimator("catboost.CatBoostRegressor", {}, seed=5).get_params() == {
+        "loss_function": "RMSE", "random_state": 5, "thread_count": 1,
+    }  # fmt: skip
+    assert build_estimator("lightgbm.LGBMRegressor", {"n_jobs": 2}, seed=5).n_jobs == 2
+    assert version_of("lightgbm.LGBMRegressor")[0].isdigit()
+    assert len(version_of(f"{__name__}.Nearest")) > 8

@@ -88,13 +88,13 @@ def test_ordered_grades_are_learned_in_either_way_by_a_stage_that_does_not_know_
         (GRADES, {"ordinal": "cumulative", "target_transform": "power"}, "target_transform is of numbers"),
         (GRADES, {"class_weights": "balanced"}, "class_weights is of classes, and this stage learns numbers"),
         (Task(["y"]), {"ordinal": "cumulative"}, "ordinal is of ordered grades, and problem_type is regression"),
+        (Task(["a", "b"]), {"predicted_targets": ["x"]}, "names x; the targets are a, b"),
+        (Task(["a"]), {"predicted_targets": "all"}, "and there is one; leave it out"),
     ],
 )
-def test_a_setting_that_does_not_go_with_the_problem_type_is_refused(
-    task: Task, settings: dict[str, Any], says: str, tmp_path: Path
-) -> None:
+def test_a_setting_that_does_not_go_with_the_targets_is_refused(task: Task, settings: Any, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        build_stage(LightgbmStage.model_validate({"kind": "lightgbm", **settings}), context(tmp_path, task=task))
+        learned_task(LightgbmStage.model_validate({"kind": "lightgbm", **settings}), task)
 
 
 class Memory:
@@ -128,13 +128,3 @@ def test_predicted_targets_of_training_rows_come_from_models_that_did_not_see_th
     with pytest.raises(ConfigError, match="at least three folds"):
         one = replace(told, division=np.zeros(12))
         WithPredictedTargets(Memory, one, ["a"]).fit(table, None, tmp_path / "one")
-
-
-@pytest.mark.parametrize(
-    ("targets", "named", "said"),
-    [(["a", "b"], ["x"], "names x; the targets are a, b"), (["a"], "all", "and there is one; leave it out")],
-)
-def test_predicted_targets_that_are_none_are_refused(targets: list[str], named: Any, said: str) -> None:
-    stage = LightgbmStage(kind="lightgbm", predicted_targets=named)
-    with pytest.raises(ConfigError, match=said):
-        learned_task(stage, Task(targets))

@@ -31,7 +31,7 @@ def stage(**values: Any) -> Unimol2Stage:
 
 def item(smiles: str) -> dict[str, np.ndarray]:
     molecule = prepared(smiles, "all", "keep")
-    return featurise(molecule, embedded(molecule)[0])
+    return featurise(molecule, embedded(molecule))
 
 
 def with_random_weights() -> Unimol2Backbone:
@@ -61,17 +61,16 @@ def test_heavy_atoms_only_and_an_open_end_is_an_unknown_atom() -> None:
     assert item("*CO")["tokens"].tolist() == [UNKNOWN, 6, 8]
     assert item("[H][H]")["tokens"].tolist() == [1, 1]
     heavy = AllChem.MolFromSmiles("[2H]OC")
-    assert featurise(heavy, embedded(heavy)[0])["tokens"].tolist() == [8, 6]
+    assert featurise(heavy, embedded(heavy))["tokens"].tolist() == [8, 6]
 
 
-def test_outputs_and_gradients_are_those_of_the_package() -> None:
+def test_outputs_are_those_of_the_package() -> None:
     ours = with_random_weights()
     theirs = PackageModel2(ours)
     names = ours.state_dict().keys()
     assert names == {name for name in theirs.state_dict() if not name.startswith(Unimol2.foreign_keys)}
     smiles = ["CCOC(C)=O", "CC(=O)[O-].[Na+].O", "c1ccccc1"]
-    # Some gradients are differences of larger ones: they are held to a tenth of the largest of all.
-    compare(ours, theirs, collate([item(text) for text in smiles]), least=0.1)
+    compare(ours, theirs, collate([item(text) for text in smiles]))
 
 
 @pytest.mark.parametrize("size", ["84m", "310m"])

@@ -32,7 +32,7 @@ def in_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder.parent / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path / "site")
     digests = {name: sha256_of(folder / name) for name in OURS}
-    monkeypatch.setitem(WEIGHT_SETS, "ours", WeightSet(digests, 1, "MIT", package=("ours_package", "inside")))
+    monkeypatch.setitem(WEIGHT_SETS, "ours", WeightSet(digests, "MIT", package=("ours_package", "inside")))
     return folder
 
 

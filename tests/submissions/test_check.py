@@ -57,13 +57,16 @@ def test_a_target_that_cannot_be_scored_is_refused(tmp_path: Path) -> None:
         checked(write_competition(tmp_path, train, test, competition=roles, folds={"kind": "column"}))
 
 
+COLOUR = {"template": "{note} [SEP] {colour}"}
+
+
 @pytest.mark.parametrize(
     ("stage", "competition", "says"),
     [
         *(({"kind": k}, {"smiles": []}, rf"s: a stage of kind {k} needs") for k in ("gnn", "unimol2")),
         *(
-            ({**kind, "template": "{note} [SEP] {colour}"}, {}, r"s: .*\(SMILES, note, site\); found colour")
-            for kind in ({"kind": "bert"}, {"kind": "embedding", "weights": "rxnfp"})
+            (stage, {}, r"s: .*\(SMILES, note, site\); found colour")
+            for stage in ({"kind": "bert", **COLOUR}, {"kind": "sklearn", "features": [{"encoder": "rxnfp", **COLOUR}]})
         ),
         ({"kind": "bert", "columns": ["note"], "enumerate_smiles": True}, {}, "s: enumerate_smiles needs a column"),
         ({"kind": "bert", "columns": ["SMILES"], "enumerate_smiles": "order"}, {}, "s: .*with several molecules"),
@@ -72,7 +75,7 @@ def test_a_target_that_cannot_be_scored_is_refused(tmp_path: Path) -> None:
         ({"kind": "custom", "code": "own.py:absent"}, {}, r"s: custom\.code names .*own\.py, which is not there"),
         ({"kind": "sklearn", "target_transform": "log1p"}, {}, r"s: .*above -1.* the smallest is -\d"),
         (
-            {"kind": "embedding", "weights": "rxnfp", "estimator": "KNeighborsRegressor"},
+            {"kind": "sklearn", "estimator": "KNeighborsRegressor"},
             {"weight": "pH", "numeric": []},
             "s: .*KNeighborsRegressor takes no sample_weight",
         ),

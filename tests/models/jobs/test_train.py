@@ -75,7 +75,7 @@ def test_features_of_molecules_for_a_network_are_computed_once_before_its_folds(
 
 def test_texts_of_a_frozen_encoder_are_parts_for_all_cores_or_the_gpu(tmp_path: Path) -> None:
     pytest.importorskip("rxnfp")
-    stages = {"frozen": {"kind": "embedding", "weights": "rxnfp", "columns": ["SMILES"]}}
+    stages = {"frozen": {"kind": "sklearn", "features": [{"encoder": "rxnfp", "columns": ["SMILES"]}]}}
     workers = listed(tmp_path, 16, 1, stages=stages)
     assert {item.gpu for item in workers.given(fill)} == {True}
     assert {item.gpu for item in workers.given(run_job)} == {False}

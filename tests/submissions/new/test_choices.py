@@ -23,7 +23,7 @@ ONE = {
     "rxnfp": "bert",
     "unimol": "unimol",
 }
-TEXT = {"lightgbm": "lightgbm", "minilm_frozen": "embedding", "minilm_svr": "embedding", "minilm": "bert"}
+TEXT = {"lightgbm": "lightgbm", "minilm_frozen": "sklearn", "minilm_svr": "sklearn", "minilm": "bert"}
 NUMBER = [k / 7 for k in range(80)]
 
 
@@ -34,6 +34,12 @@ def found_in(folder: Path, *sizes: int, **inputs: Any) -> Found:
 
 def stages(found: Found, preset: str = "quick") -> dict[str, Block]:
     return {block.name: block for block in choose_stages(read_preset(preset), found, choose_problem(found))}
+
+
+def columns_of(settings: dict[str, Any]) -> list[str] | None:
+    """Those that a language model reads, or an encoder among features; None where they are not named."""
+    features = [feature for feature in settings.get("features", []) if isinstance(feature, dict)]
+    return (features or [settings])[0].get("columns")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +60,8 @@ def test_the_quick_stages_of_each_kind_of_problem(
 ) -> None:
     chosen = stages(found_in(tmp_path, **inputs))
     assert {name: block.settings["kind"] for name, block in chosen.items()} == expected
-    assert {name: b.settings["columns"] for name, b in chosen.items() if "columns" in b.settings} == columns
+    named = {name: columns_of(block.settings) for name, block in chosen.items()}
+    assert {name: found for name, found in named.items() if found} == columns
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Frozen encoders, of the embedding stage and among other features: what is cached, fitted, and predicted with."""
+"""Frozen encoders among features: what is cached, fitted, and predicted with."""
 
 import shutil
 from dataclasses import replace
@@ -15,13 +15,12 @@ from rdkit import Chem
 
 from competition.errors import ConfigError, DataError
 from competition.tables import Rows
-from models.config import EmbeddingStage, SklearnStage, StagesConfig
+from models.config import SklearnStage, StagesConfig
 from models.inputs import frozen
 from models.inputs.cache import Cache
 from models.inputs.weights import named_weights, reads_graphs
 from models.registry import build_stage, shared_caches
 from models.stage import Context, read_notes
-from models.stages.embedding import Embedding
 from tests.models.encoders import SMILES, context, table
 
 
@@ -30,17 +29,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def stage(weights: Path, **changes: Any) -> EmbeddingStage:
-    return EmbeddingStage.model_validate({"kind": "embedding", "weights": str(weights), **changes})
+def stage(weights: Path, **changes: Any) -> SklearnStage:
+    features = [{"encoder": str(weights), **changes}]
+    return SklearnStage(kind="sklearn", features=features, tfidf_features=0, estimator="Ridge")
 
 
 def notes(cache: Path) -> Context:
     return replace(context(texts=["note"]), cache=cache)
 
 
-def fit(config: EmbeddingStage, ctx: Context, train: Rows, folder: Path) -> Embedding:
+def fit(config: Any, ctx: Context, train: Rows, folder: Path) -> Any:
     folder.mkdir(parents=True)
-    fitted = Embedding(config, ctx)
+    fitted = build_stage(config, ctx)
     fitted.fit(train, None, folder)
     return fitted
 
@@ -67,38 +67,13 @@ def test_texts_go_through_the_encoder_together_and_each_gets_its_own_features(pu
     texts = ["red " * (i % 8) + "old " * (i // 8) for i in range(50)]
     (config,) = stage(published, pooling=pooling).encoders
     encoder, tokenizer = frozen._loaded(config.model_dump_json())
-    together = np.concatenate([array for array, _ in frozen.embedded(config, texts)])
+    together = frozen.embedded(config, texts)[:, 0]
     for text, found in zip(texts, together, strict=True):
         (ids,) = tokenizer([text])["input_ids"]
         with torch.inference_mode():
             states = encoder(torch.tensor(ids)[None]).last_hidden_state[0].numpy()
         assert np.allclose(found[:-3], states[0] if pooling == "cls" else states.mean(axis=0), atol=1e-5)
         assert found[-3:].tolist() == [len(ids), ids.count(tokenizer.unk_token_id), 0]
-
-
-def test_it_learns_from_the_text_and_from_the_numbers_beside_it(published: Path, cache: Path, tmp_path: Path) -> None:
-    train, fresh = table(200), table(50, seed=7)
-
-    def truth(rows: Rows) -> Any:
-        return np.array([[n.count("e")] for n in rows.inputs["note"]]) + 3 * rows.inputs[["pH"]].to_numpy()
-
-    train, scores = Rows(train.ids, train.inputs, truth(train)), []
-    for name, joins in (("with", True), ("without", False)):
-        config = stage(published, columns_before_head=joins)
-        y_pred = fit(config, notes(cache), train, tmp_path / name).predict(fresh, tmp_path / name)
-        scores.append(np.corrcoef(y_pred[:, 0], truth(fresh)[:, 0])[0, 1])
-    assert scores[0] > 0.95
-    assert scores[1] < 0.6
-
-
-def test_predicting_with_other_weights_than_in_training_is_refused(
-    published: Path, cache: Path, tmp_path: Path
-) -> None:
-    own = Path(shutil.copytree(published, tmp_path / "weights"))
-    fit(stage(own), notes(cache), table(), tmp_path / "job")
-    (own / "config.json").write_text((own / "config.json").read_text() + "\n")
-    with pytest.raises(ConfigError, match="are not those that .* was trained with"):
-        Embedding(stage(own), notes(cache)).predict(table(), tmp_path / "job")
 
 
 def test_long_texts_are_noted_or_refused_and_unknown_ones_are_refused(
@@ -125,7 +100,7 @@ def message_passing(folder: Path) -> Path:
 
 def test_frozen_message_passing_is_chemprops_mean_over_atoms(tmp_path: Path) -> None:
     weights = message_passing(tmp_path)
-    found = np.concatenate([array for array, _ in frozen.passed(str(weights), SMILES)])
+    found = frozen.passed(str(weights), SMILES)[:, 0]
     content = torch.load(weights)
     theirs = BondMessagePassing(**content["hyper_parameters"]).eval()
     theirs.load_state_dict(content["state_dict"])
@@ -156,11 +131,9 @@ def test_encoders_stand_beside_fingerprints_computed_before_the_jobs_and_with_th
         cache.compute_shard(keys)
     monkeypatch.setattr(Cache, "compute_shard", lambda *_: pytest.fail("computed again"))
     cache = frozen.encoder_cache(config.encoders[0], ctx.cache)
-    y, truth = (np.concatenate(cache.load(rows.inputs["note"])[0])[:, :1] for rows in (train, test))
+    y, truth = (np.concatenate(cache.load(rows.inputs["note"]))[:, :1] for rows in (train, test))
     folder = tmp_path / "job"
-    folder.mkdir()
-    build_stage(config, ctx).fit(Rows(train.ids, train.inputs, y), None, folder)
-    y_pred = build_stage(config, ctx).predict(test, folder)
+    y_pred = fit(config, ctx, Rows(train.ids, train.inputs, y), folder).predict(test, folder)
     assert np.corrcoef(y_pred[:, 0], truth[:, 0])[0, 1] > (0.99 if kind == "sklearn" else 0.7)
     (own / "config.json").write_text((own / "config.json").read_text() + "\n")
     with pytest.raises(ConfigError, match="are not those that .* was trained with"):
