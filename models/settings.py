@@ -359,7 +359,7 @@ class BertStage(TextStage, NeuralStage):
     learning_rate: PositiveFloat
     """Unset: 5e-5 with weights, 1e-3 from scratch."""
     pretrain_learning_rate: PositiveFloat
-    """Unset: the same."""
+    """Unset: likewise."""
     batch_size: PositiveInt = 16
     head_learning_rate: PositiveFloat | None = 1e-3
     warmup: NonNegativeFloat = 0.1

@@ -18,8 +18,8 @@ ROOMS = ["competition", "folds", "models", "submissions", "studies"]
 MODELS = ["inputs", "training", "stages", "jobs"]
 STAGES = {"unimol", "unimol2", "gnn", "bert", "lightgbm", "catboost", "sklearn", "file", "custom"}
 FILES = sorted(file for room in ROOMS for file in (PROJECT / room).rglob("*.py") if file.parent.name != "configs")
-LARGEST = {"lines": 18_720, "tokens": 147_700}
-"""What the code may have outside tests and benchmarks: some 200 lines above what it has. Lower it with the code."""
+LARGEST = {"lines": 17_520, "tokens": 136_500}
+"""What the code may have outside tests and benchmarks. Lower it with the code."""
 
 
 def module_of(file: Path) -> str:

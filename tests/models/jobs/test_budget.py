@@ -154,7 +154,7 @@ def test_boosted_trees_are_measured_by_what_a_few_of_more_rows_take(tmp_path: Pa
 
     def fit(config: LightgbmStage, n: int) -> None:
         seen.append((n, config.max_trees == measure.FEW_TREES))
-        time.sleep(0.004 * n**0.5 if seen[-1][1] else 0.3)
+        time.sleep(0.02 * n**0.5 if seen[-1][1] else 0.3)
 
     job, n = measured_job(tmp_path, todo, 0.1, fit, monkeypatch), len(read_table(todo.paths.train)) * 2 / 3
     assert seen == [(6, True), (6, False), (24, True), (6, True), (24, True)]
