@@ -109,9 +109,8 @@ def matrices_of(matrix: Matrix) -> Matrices:
 
 
 def predict(blend: Any, columns: np.ndarray) -> np.ndarray:
-    """Predictions (n_rows,) for columns (n_rows, n_stages); the stack sees no features."""
-    features = [np.empty((len(columns), 0))] if hasattr(blend, "base") else []
-    return blend.predict(columns[:, :, None], *features)[:, 0]
+    """Predictions (n_rows,) for columns (n_rows, n_stages)."""
+    return blend.predict(columns[:, :, None])[:, 0]
 
 
 def held_out_errors(matrix: Matrix) -> list[dict]:

@@ -151,8 +151,7 @@ def draw_of(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarr
 
     Returns:
         targets, classes (none of numbers), problem; oof (n_rows, n_stages, n_outputs), y (n_rows, n_targets), folds;
-        holdout (n_folds, n_holdout, n_stages, n_outputs), y_holdout; and of both halves features (n_rows, n_features),
-        what `submissions.stack_features` gives the stack.
+        holdout (n_folds, n_holdout, n_stages, n_outputs), y_holdout.
     """
     return _kept(cache / f"{name}_{draw}.npz", partial(_make, name, draw, data, cache))
 
@@ -253,13 +252,7 @@ def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray
     for config in stages.values():
         for shared, keys in shared_caches(config, context, [rows]):
             shared.load(keys)
-    if text:
-        features = np.array([[len(each), len(each.split())] for each in table[inputs[0]]], dtype=np.float64)
-    else:
-        (descriptors,) = molecule_features(["descriptors"], n_bits=0, root=root)
-        features = np.hstack([np.concatenate(descriptors.load(table[column])) for column in inputs])
-    halves = _halves(name, draw, len(rows))
-    train, holdout = map(rows.take, halves)
+    train, holdout = map(rows.take, _halves(name, draw, len(rows)))
     folds = np.empty(len(train), dtype=np.int64)
     for fold, (_, held_out) in enumerate(KFold(N_FOLDS, shuffle=True, random_state=draw).split(train.ids)):
         folds[held_out] = fold
@@ -275,10 +268,7 @@ def _make(name: str, draw: int, data: Path, cache: Path) -> dict[str, np.ndarray
                 of_holdout[fold, :, j] = stage.predict(holdout.without_labels(), Path(folder))
         print(f"{name} {draw} {stage_name}: {time.process_time() - started:.1f} s", file=sys.stderr, flush=True)
     made = {"targets": np.array(targets), "classes": np.array(classes), "problem": np.array(problem), "folds": folds}
-    for part, half, of_half in zip(("", "_holdout"), (train, holdout), halves, strict=True):
-        own = {"y": np.array(half.y), "features": features[of_half]}
-        made |= {f"{key}{part}": array for key, array in own.items()}
-    return {**made, "oof": oof, "holdout": of_holdout}
+    return {**made, "y": np.array(train.y), "y_holdout": np.array(holdout.y), "oof": oof, "holdout": of_holdout}
 
 
 def classifiers(text: bool) -> dict[str, tuple[str, Any]]:

@@ -21,14 +21,15 @@ with the largest gain.
 (b) Post-processing of the default blend: each step always, and where it gains by the same margins. A step stays a
 default, or a setting, only where it does not lose.
 (c) The LightGBM stack. What it sees: the columns of its own target; those of all targets, too; features of the rows,
-too (`submissions.stack_features`). How it learns, with own columns and with features: as few trees as are not clearly
-worse than the best number of them (the default when this was planned), and with this rule fewer and more leaves, a
-lower rate, less and more shrinkage; as many trees as have the least error; and the freest of all this together. How
-many rows it has: a quarter, a half or all of the out-of-fold rows, with the default blend of the same. All of it always
-taken where it corrects anything, and as chosen against the default by each margin. A setting becomes the default where
-its interval lies below 0.
+too. How it learns, with own columns and with features: as few trees as are not clearly worse than the best number of
+them (the default when this was planned), and with this rule fewer and more leaves, a lower rate, less and more
+shrinkage; as many trees as have the least error; and the freest of all this together. How many rows it has: a quarter,
+a half or all of the out-of-fold rows, with the default blend of the same. All of it always taken where it corrects
+anything, and as chosen against the default by each margin. A setting becomes the default where its interval lies below
+0.
 (Columns of all targets were first measured with few trees alone; the least error came after nine sets were seen. The
-first runs had two steps and a stack more, of which docs/ensembling.md has the figures and which were then taken out.)
+first runs had two steps, a stack and features of the rows as well, of which docs/ensembling.md has the figures and
+which were then taken out.)
 """
 
 from collections.abc import Iterator
@@ -50,6 +51,7 @@ from submissions.blend.__main__ import candidates_of
 from submissions.blend.bootstrap import draws_for
 from submissions.blend.candidates import CANDIDATES, Candidate
 from submissions.blend.crossfit import CrossFitted, Rule, choose, cross_fitted, decide, score_per_target
+from submissions.blend.logits import Link, logits
 from submissions.blend.postprocess import STEPS, apply_all, choose_steps, fit_steps
 from submissions.blend.problem import NONE, Matrices
 from submissions.blend.stacks import LIGHTGBM_STACK, Stacked
@@ -63,21 +65,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
     FREEST: {"num_leaves": 7, "lambda_l2": 5.0},
 }  # fmt: skip
 SHARES = {"a quarter of the rows": 4, "half of the rows": 2}
-ALL, OWN, FEATURES = "columns of all targets", "own columns", "features of the rows"
+ALL, OWN = "columns of all targets", "own columns"
 Lines = Iterator[tuple[str, str, float]]
 """Part and variant, and the logarithm of the error over the default's, mean over targets."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A draw of a set: what blends are fitted on, the rule, and the holdout's columns and labels.
-
-    seen: what the stack sees beside the columns of a target, of the rows and of the holdout's.
-    """
+    """A draw of a set: what blends are fitted on, the rule, and the holdout's columns and labels."""
 
     m: Matrices
     rule: Rule
-    seen: dict[str, tuple[Array, Array]]
     columns: Array
     y: Array
 
@@ -112,16 +110,13 @@ def read(parts: dict[str, Any]) -> Draw:
     task = Task(list(parts["targets"][enough]), None, cast(Any, problem), classes)
     default = "shrunk_logits" if classes else "shrunk_ridge"
     rule = Rule(named, task, y, m.folds, np.arange(len(y)), default, 1.0, draws_for(named, 1000), 0)
-    features = parts["features"], parts["features_holdout"]
-    none = features[0][:, :0], features[1][:, :0]
-    seen = {ALL: none, OWN: none, FEATURES: features}
-    return Draw(m, rule, seen, columns, y_holdout)
+    return Draw(m, rule, columns, y_holdout)
 
 
 def made(candidate: Candidate, m: Matrices) -> CrossFitted:
     """What the rule compares; nothing is chosen without a fold here."""
     fitted = candidate.fit(m)
-    return CrossFitted(candidate.use(fitted, m, m.left(NONE)), cross_fitted(candidate, m, N_FOLDS), np.empty(0), fitted)
+    return CrossFitted(fitted.predict(m.P[m.left(NONE)]), cross_fitted(candidate, m, N_FOLDS), np.empty(0), fitted)
 
 
 def chosen(draw: Draw, predictions: dict[str, CrossFitted]) -> Iterator[tuple[str, str]]:
@@ -156,19 +151,21 @@ def simplest(losses: Array) -> int:
 def of_stacks(draw: Draw) -> Lines:
     """The LightGBM stack by what it sees, how it learns and its rows."""
     default, stack = made(draw.default, draw.m), Stacked(draw.default)
-    for seen, (features, of_holdout) in draw.seen.items():
-        m = replace(draw.m, features=features)
-        m.__dict__["problems"] = draw.m.problems  # what is solved of the blend
+
+    def own_columns(P: Array, order: list[int], own: slice, link: Link) -> Array:
+        return logits(P[:, order, own], link).reshape(len(P), -1)
+
+    for seen, columns_of in ((ALL, stacks.seen_by_trees), (OWN, own_columns)):
         for said, settings in SETTINGS.items() if seen != ALL else [(LEAST, {}), (FEWEST, {})]:
             of_classes = stacks.LAMBDA_OF_CLASSES * settings.get("lambda_l2", 20.0) / 20.0
             with (
                 mock.patch.dict(stacks.PARAMETERS, settings),
                 mock.patch.object(stacks, "LAMBDA_OF_CLASSES", of_classes),
                 mock.patch.object(stacks, "least", stacks.least if "least" in said else simplest),
-                mock.patch.object(stacks, "beside", stacks.beside if seen == ALL else lambda *known: known[-1]),
+                mock.patch.object(stacks, "seen_by_trees", columns_of),
             ):
-                found = made(stack, m)
-                error = draw.error(found.fitted.predict(draw.columns, of_holdout))
+                found = made(stack, draw.m)
+                error = draw.error(found.fitted.predict(draw.columns))
             yield f"stack, {seen}, {said}", "always", error
             for margin, name in chosen(draw, {draw.rule.default: default, LIGHTGBM_STACK: found}):
                 yield f"stack, {seen}, {said}", margin, error if name == LIGHTGBM_STACK else 0.0

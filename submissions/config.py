@@ -43,8 +43,6 @@ class SubmissionsConfig(StrictModel):
     """Draws of the paired bootstrap."""
     stack: bool = True
     """Whether the stack is a candidate: small trees on what the default blend leaves."""
-    stack_features: bool = False
-    """Whether the stack sees RDKit's descriptors, the competition's numbers and the lengths of texts, too."""
     postprocess: Annotated[list[Step], EachOnce] | None = None
     """Steps on the chosen candidate's predictions, in this order, with four folds or more; each is kept for a target
     where it gains out of fold by more than `margin` standard errors. Unset: clip, of numbers. `file.py:function` is one
@@ -91,9 +89,6 @@ class Config(StrictModel):
         mistakes = {
             f"submissions names {', '.join(others)}, which is not for problem_type {inputs.problem_type} with the "
             f"metric {inputs.metric}; there are {', '.join(sorted(blends))}": others,
-            "submissions.stack_features needs smiles, text, numeric or features in competition": (
-                own.stack_features and not (inputs.smiles or inputs.text or inputs.numeric or inputs.features)
-            ),
             f"submissions.postprocess: {', '.join(map(label, senseless))} is not for {what}; leave it out": senseless,
         }
         if found := [words for words, holds in mistakes.items() if holds]:

@@ -24,13 +24,13 @@ from submissions.words import number
 KNOWN_LABELS = "known_labels.csv"
 
 
-def matrices_of(run: Run, P: Array, features: Array | None = None) -> Matrices:
-    """What the candidates are fitted on: columns P (n_rows, n_columns, n_outputs) and, for the stack, features."""
+def matrices_of(run: Run, P: Array) -> Matrices:
+    """What the candidates are fitted on: columns P (n_rows, n_columns, n_outputs) with their labels."""
     settings, columns, seed = run.config.submissions, run.columns, run.config.competition.seed
     seeds = tuple(derive_seed(seed, "blend", name) for name in run.task.targets)
     tuned = settings.trials, settings.weight_trials, seeds
     rows = P, columns.y, columns.folds
-    return Matrices(*rows, run.metric, settings.weights, *tuned, features, run.task.has_probabilities)
+    return Matrices(*rows, run.metric, settings.weights, *tuned, run.task.has_probabilities)
 
 
 def rule_of(run: Run) -> Rule:
@@ -57,12 +57,10 @@ def read_cross_fitted(run: Run, name: str, scored: bool = False) -> CrossFitted:
     return CrossFitted.of(table, run.columns.ids, len(run.task.scored if scored else run.task.outputs))
 
 
-def fit_all(
-    run: Run, file: str, candidates: dict[str, Candidate], m: Matrices, *features: Array
-) -> tuple[dict[str, Any], list[str]]:
+def fit_all(run: Run, file: str, candidates: dict[str, Candidate], m: Matrices) -> tuple[dict[str, Any], list[str]]:
     """Fit blends, or the stack on the default blend, keep each with its predictions, and submit one to `file`.
 
-    That is the blend chosen by the rule of selection, or the stack; `features` are what it sees of the test rows.
+    That is the blend chosen by the rule of selection, or the stack.
 
     Returns:
         The part of run.json, and the files that were written.
@@ -93,7 +91,7 @@ def fit_all(
     if chosen not in fitted:
         (chosen,) = fitted  # the stack has its file whatever the rule says
     one, decision = fitted[chosen]
-    run.write_submission(file, labelled(decision, one.predict(run.columns.test, *features)))
+    run.write_submission(file, labelled(decision, one.predict(run.columns.test)))
     described = {name: {**part, **asdict(compared[name])} for name, part in found.items()}
     return {"candidates": described, "default": rule.default, "chosen": chosen, "same_as_default": same}, files
 
@@ -105,31 +103,30 @@ def describe(file: str, part: dict[str, Any]) -> str:
     return f"{file}: {part['chosen']}; cross_fitted_score: {scores}{same}"
 
 
-def candidate_of(run: Run, name: str) -> Callable[[Array, Array], Array]:
-    """What predicts (n_rows, n_outputs) by a candidate of the run from columns and features; see `submission_of`."""
-    is_stack = name == LIGHTGBM_STACK
-    run.part(STACK if is_stack else BLEND)
+def candidate_of(run: Run, name: str) -> Callable[[Array], Array]:
+    """What predicts (n_rows, n_outputs) by a candidate of the run from its columns; see `submission_of`."""
+    run.part(STACK if name == LIGHTGBM_STACK else BLEND)
     names, named = run.stored["columns"], {label(each): each for each in run.config.blends}
     predictor = from_json(read_json(run.folder / fitted_file(name)), named.get(name, run.config.default_blend))
     there = [names.index(column) for column in jobs_of_columns(run.config, run.plan)]
 
-    def predict(P: Array, features: Array) -> Array:
+    def predict(P: Array) -> Array:
         whole = np.zeros((len(P), len(names), P.shape[2]))  # a bundle brings no column without weight
         whole[:, there] = P
-        return predictor.predict(whole, *([features] if is_stack else []))
+        return predictor.predict(whole)
 
     return predict
 
 
-def submission_of(run: Run, decided: bool = True) -> Callable[[Array, list[str], Array], Array]:
+def submission_of(run: Run, decided: bool = True) -> Callable[[Array, list[str]], Array]:
     """What predicts new rows: the chosen candidate with the post-processing that was kept and, last, its decision.
 
     Args:
         decided: False for predictions, (n_rows, n_outputs), where the metric scores labels.
 
     Returns:
-        A function of P (n_rows, n_columns, n_outputs), each column the mean of its jobs; n_rows names of the rows'
-        whole inputs (`INPUT_KEY`); and features (n_rows, n_features) as `submissions.stack_features` gives them.
+        A function of P (n_rows, n_columns, n_outputs), each column the mean of its jobs, and of n_rows names of the
+        rows' whole inputs (`INPUT_KEY`).
     """
     choice, task = run.part(CHOICE), run.task
     named = {label(step): step for step in run.config.postprocess}
@@ -139,8 +136,8 @@ def submission_of(run: Run, decided: bool = True) -> Callable[[Array, list[str],
     if KNOWN_LABELS in choice["files"] and (decided or not task.decides):
         known = read_table(run.folder / KNOWN_LABELS, [INPUT_KEY]).set_index(INPUT_KEY)[task.scored]
 
-    def predict(P: Array, inputs: list[str], features: Array) -> Array:
-        scored = labelled(decision, apply_all(steps, chosen(P, features)))
+    def predict(P: Array, inputs: list[str]) -> Array:
+        scored = labelled(decision, apply_all(steps, chosen(P)))
         if known is None:
             return scored
         labels = known.reindex(index=inputs).to_numpy()

@@ -25,7 +25,6 @@ from submissions.columns import predictions_of
 from submissions.fitted import submission_of
 from submissions.run import latest_run, require_same_code
 from submissions.sample import write_submission
-from submissions.stack_features import features_of
 
 
 def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
@@ -43,8 +42,7 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     jobs = [job for job in run.plan.jobs if job.in_column]
     test_key = predict_jobs(replace(run.plan, jobs=jobs, paths=new), partial(Workers, n_workers))
     kept = list(table[competition.id])
-    features = features_of(config, new.test, new.cache)
-    scored = submission_of(run)(predictions_of(config, run.plan, test_key, kept), list(table[INPUT_KEY]), features)
+    scored = submission_of(run)(predictions_of(config, run.plan, test_key, kept), list(table[INPUT_KEY]))
     sample = pd.DataFrame({name: ids if name == competition.id else "" for name in stored["sample_columns"]})
     file, filling = folder / "submission.csv", run.filling(stored["label_means"])
     write_submission(file, sample, competition.id, run.task, kept, scored, filling)

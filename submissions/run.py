@@ -51,9 +51,8 @@ SPREAD_FILE, STAGES = "spread.csv", "stages.parquet"
 CODE = [
     file
     for pattern in (
-        "submissions/blend/*.py", "submissions/stack*.py", "submissions/columns.py", "submissions/fitted.py",
+        "submissions/blend/*.py", "submissions/stack.py", "submissions/columns.py", "submissions/fitted.py",
         "submissions/sample.py", "submissions/write.py", "competition/*metrics.py", "competition/task.py",
-        "models/estimators.py", "models/inputs/features.py",
     )
     for file in sorted(PROJECT.glob(pattern))
 ]  # fmt: skip

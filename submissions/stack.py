@@ -1,6 +1,6 @@
 """Fit the stack, a level-2 model of what the default blend leaves: `python -m submissions.stack [COMPETITION]`.
 
-Reads: as submissions.blend, and its predictions; with `submissions.stack_features` the cache of descriptors, too.
+Reads: as submissions.blend, and its predictions.
 Writes into the run's folder: the stack in fitted/ and cross_fitted/, stack.csv and, last, its part of run.json. Kept as
 they are while columns and code stay the same. Nothing with `submissions.stack: false`.
 """
@@ -12,7 +12,6 @@ from submissions.blend.candidates import candidate
 from submissions.blend.stacks import LIGHTGBM_STACK, Stacked
 from submissions.fitted import describe, fit_all, matrices_of
 from submissions.run import BLEND, STACK, STACK_FILE, Run, at_work
-from submissions.stack_features import features_of
 
 
 def stack(run: Run) -> dict[str, Any]:
@@ -20,9 +19,8 @@ def stack(run: Run) -> dict[str, Any]:
     if part := run.kept(STACK):
         return part
     run.part(BLEND)
-    train, test = (features_of(run.config, table, run.paths.cache) for table in (run.paths.train, run.paths.test))
-    m, corrected = matrices_of(run, run.columns.oof, train), Stacked(candidate(run.config.default_blend))
-    return run.keep(STACK, *fit_all(run, STACK_FILE, {LIGHTGBM_STACK: corrected}, m, test))
+    stacked = Stacked(candidate(run.config.default_blend))
+    return run.keep(STACK, *fit_all(run, STACK_FILE, {LIGHTGBM_STACK: stacked}, matrices_of(run, run.columns.oof)))
 
 
 def main() -> None:

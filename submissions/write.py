@@ -37,7 +37,6 @@ from submissions.run import (
     name_of_latest,
     scored_rows,
 )  # fmt: skip
-from submissions.stack_features import features_of
 
 FEWEST_FOLDS = 4
 """For post-processing: without a fold, three leave blends of a single one, which spread otherwise than those of two."""
@@ -47,19 +46,15 @@ def write(run: Run) -> tuple[dict[str, Any], int]:
     """Choose, write submission.csv; returns the choice and how many rows could not be read (`Run.filling`)."""
     for step in (BLEND, STACK) if run.config.submissions.stack else (BLEND,):
         run.part(step)
-    features = features_of(run.config, run.paths.test, run.paths.cache)
-    choice, columns = select(run, features), run.columns
-    filled = run.write_submission(SUBMISSION_FILE, submission_of(run)(columns.test, columns.test_inputs, features))
-    _write_rows(run, SPREAD_FILE, columns.test_ids, spread(run, features), run.task.outputs)
+    choice, columns = select(run), run.columns
+    filled = run.write_submission(SUBMISSION_FILE, submission_of(run)(columns.test, columns.test_inputs))
+    _write_rows(run, SPREAD_FILE, columns.test_ids, spread(run), run.task.outputs)
     write_atomically(run.paths.latest_run, f"{run.name}\n")
     return choice, filled
 
 
-def select(run: Run, features: Array) -> dict[str, Any]:
-    """The part `choice` of run.json, made or kept: every candidate against the default, post-processing, scores.
-
-    `features`, (n_test_rows, n_features), are what a stack sees of the test rows.
-    """
+def select(run: Run) -> dict[str, Any]:
+    """The part `choice` of run.json, made or kept: every candidate against the default, post-processing, scores."""
     if part := run.kept(CHOICE):
         return part
     rule, wanted, task = rule_of(run), run.config.postprocess, run.task
@@ -109,7 +104,7 @@ def select(run: Run, features: Array) -> dict[str, Any]:
     if task.decides:
         decision = from_json(run.candidates[chosen]["decision"])
         labels = {"labels": run.columns.y, "out_of_fold": y_pred}
-        labels["test"] = decision.predict(candidate_of(run, chosen)(run.columns.test, features))
+        labels["test"] = decision.predict(candidate_of(run, chosen)(run.columns.test))
         part["class_shares"] = {name: class_shares(task, of) for name, of in labels.items()}
     return run.keep(CHOICE, part, files)
 
@@ -131,7 +126,7 @@ def without_each_fold(rule: Rule, predictions: dict[str, CrossFitted], steps: li
     return y_pred, chosen_without
 
 
-def spread(run: Run, features: Array) -> Array:
+def spread(run: Run) -> Array:
     """How far the models behind a submission disagree on each test row: its standard deviation, (n_rows, n_outputs),
     of predictions also where labels are submitted.
 
@@ -146,7 +141,7 @@ def spread(run: Run, features: Array) -> Array:
     for member in range(max(map(len, jobs))):  # by seed, then fold: all have the same fold in a round
         files = [part[member % len(part)].test_file(run.plan.test_key) for part in jobs]
         columns = np.stack([read_predictions(file, ids, run.task.outputs) for file in files], axis=1)
-        members.append(predict(columns, inputs, features))
+        members.append(predict(columns, inputs))
     return np.std(members, axis=0, ddof=1)
 
 

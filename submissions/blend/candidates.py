@@ -88,13 +88,9 @@ class Candidate:
             require_predictions(found.predict(P.copy()), (len(P), P.shape[2]), m.link)
             return found
 
-    def use(self, fitted: Any, m: Matrices, rows: NDArray[np.bool_]) -> Array:
-        """Predictions (n_rows, n_outputs) of some rows by what `fit` gave."""
-        return fitted.predict(m.P[rows])
-
     def predict(self, m: Matrices, rows: NDArray[np.bool_], without: Folds = NONE) -> Array:
-        """The same, fitted without some folds."""
-        return self.use(self.fit(m, without), m, rows)
+        """Predictions (n_rows, n_outputs) of some rows by a predictor that was fitted without some folds."""
+        return self.fit(m, without).predict(m.P[rows])
 
 
 class Linear(Candidate):

@@ -62,7 +62,7 @@ class CrossFitted:
 def cross_fit(candidate: Candidate, m: Matrices, n_folds: int) -> CrossFitted:
     """All predictions that the scores and the choice of one candidate need."""
     fitted, in_sample, scored = candidate.fit(m), np.full((len(m.folds), m.P.shape[2]), np.nan), m.left(NONE)
-    in_sample[scored] = candidate.use(fitted, m, scored)
+    in_sample[scored] = fitted.predict(m.P[scored])
     nested = [cross_fitted(candidate, m, n_folds, frozenset({fold})) for fold in range(n_folds)]
     return CrossFitted(in_sample, cross_fitted(candidate, m, n_folds), np.stack(nested), fitted)
 

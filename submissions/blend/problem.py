@@ -37,7 +37,6 @@ class Matrices:
     weights: whether each target has weights of its own, or all share one vector.
     trials, weight_trials: of Optuna, on the two numbers of the shrunk ridge and on the weights themselves.
     seeds: of Optuna's sampler, one for each target.
-    features: (n_rows, n_features), NaN where one is missing; seen by stacks alone.
     has_probabilities: whether columns are probabilities, and labels the numbers of classes.
     """
 
@@ -49,7 +48,6 @@ class Matrices:
     trials: int = 40
     weight_trials: int = 100
     seeds: tuple[int, ...] = ()
-    features: Array | None = None
     has_probabilities: bool = False
 
     @property
@@ -88,11 +86,6 @@ class Matrices:
     def can_be_asked(self) -> bool:
         """Whether the metric can be asked about one target by itself."""
         return self.metric.column is not None or self.y.shape[1] == 1
-
-    @property
-    def seen_by_stacks(self) -> Array:
-        """The features; no columns where there are none."""
-        return np.empty((len(self.y), 0)) if self.features is None else self.features
 
     def left(self, without: Folds) -> NDArray[np.bool_]:
         """Mask of the rows with a fold that is not in `without`, (n_rows,)."""

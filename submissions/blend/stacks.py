@@ -1,9 +1,9 @@
 """The stack: the default blend and a level-2 model, small trees, that corrects what the blend leaves.
 
-The trees see the columns of all targets and, where they are asked for, features of the rows. They are fitted on the
-blend's residual and not on the labels: what shrinks is then the correction. Probabilities are corrected in logits, by
-trees that start from those of the blend. All of it comes from the rows a stack is fitted on, so that it can be refitted
-without a fold. Trees that do not help inside those rows are left out. benchmarks/switches.py has the measurements.
+The trees see the columns of all targets. They are fitted on the blend's residual and not on the labels: what shrinks is
+then the correction. Probabilities are corrected in logits, by trees that start from those of the blend. All of it comes
+from the rows a stack is fitted on, so that it can be refitted without a fold. Trees that do not help inside those rows
+are left out. benchmarks/switches.py has the measurements.
 """
 
 from dataclasses import dataclass, replace
@@ -33,73 +33,54 @@ PARAMETERS: dict[str, Any] = {
 }
 LAMBDA_OF_CLASSES, LEAST_OF_BLEND = 5.0, 1e-6
 """The same shrinkage where the curvature of a row is 1/4 at most; and what a blend's probability of 0 is read as."""
-FURTHEST = 5.0
-"""Standard deviations from the mean at which a feature is cut: one odd number must not throw a correction off."""
 
 
 @storable
 @dataclass(frozen=True)
-class Trees:
-    """Boosted trees in LightGBM's text format."""
-
-    n_trees: int
-    text: str
-
-    def predict(self, x: Array) -> Array:
-        """What is to be added to the blend, in units of its spread or in logits, for scaled rows (n_rows, n_inputs)."""
-        import lightgbm
-
-        return lightgbm.Booster(model_str=self.text).predict(x, raw_score=True, num_threads=1)
-
-
-@storable
-@dataclass(frozen=True)
-class Scaling:
-    """How a level-2 model sees the rows; learned from those it is fitted on.
+class Correction:
+    """What is added to the blend of one target.
 
     order: of the columns, given by their content, so that the names of stages change nothing.
-    centre, spread: of the blend's predictions; columns and residual are scaled by them. 0 and 1 in logits.
-    means, scales: of what stands beside the columns (`beside`), (n_features,).
+    spread: of the blend's predictions, the unit in which numbers are corrected; 1 in logits.
+    trees: boosted trees in LightGBM's text format.
     """
 
     order: list[int]
-    centre: float
     spread: float
-    means: Array
-    scales: Array
+    trees: str
 
-    def __call__(self, columns: Array, features: Array) -> Array:
-        """Columns (n_rows, n_columns, n_outputs) and, behind them, features, scaled; a missing feature is its mean."""
-        scaled = np.clip((features - self.means) / self.scales, -FURTHEST, FURTHEST)
-        columns = (columns[:, self.order] - self.centre) / self.spread
-        return np.hstack([columns.reshape(len(columns), -1), np.nan_to_num(scaled)])
+    def predict(self, P: Array, own: slice, link: Link) -> Array:
+        """For columns (n_rows, n_columns, n_outputs) of all targets, (n_rows, n_own_outputs) in the blend's scale."""
+        import lightgbm
+
+        booster = lightgbm.Booster(model_str=self.trees)
+        added = booster.predict(seen_by_trees(P, self.order, own, link), raw_score=True, num_threads=1)
+        return self.spread * np.asarray(added).reshape(len(P), -1)
 
 
 @storable
 @dataclass(frozen=True)
 class Stack:
-    """A blend of all outputs and, for each target that is corrected, a scaling and trees; else None."""
+    """A blend of all outputs, and a correction of each target; None where there is none."""
 
     base: Predictor
-    parts: list[tuple[Scaling, Trees] | None]
+    corrections: list[Correction | None]
     link: Link = "identity"
 
-    def predict(self, P: Array, features: Array | None = None) -> Array:
-        """Predictions (n_rows, n_outputs) for columns and features (n_rows, n_features)."""
-        y_pred, features = self.base.predict(P), np.empty((len(P), 0)) if features is None else features
-        for t, part in enumerate(self.parts):
-            if part is not None and len(P):
-                (scaling, trees), own = part, slice(None) if self.link == "softmax" else slice(t, t + 1)
-                seen = beside(P, own, scaling.order, features)
-                added = trees.predict(scaling(logits(P[:, :, own], self.link), seen)).reshape(len(P), -1)
-                sums = logits(y_pred[:, own], self.link, LEAST_OF_BLEND) + scaling.spread * added
+    def predict(self, P: Array) -> Array:
+        """Predictions (n_rows, n_outputs) for columns (n_rows, n_columns, n_outputs)."""
+        y_pred = self.base.predict(P)
+        for t, correction in enumerate(self.corrections):
+            if correction is not None and len(P):
+                own = slice(None) if self.link == "softmax" else slice(t, t + 1)
+                sums = logits(y_pred[:, own], self.link, LEAST_OF_BLEND) + correction.predict(P, own, self.link)
                 y_pred[:, own] = probabilities(sums, self.link)
         return y_pred
 
     def only(self, outputs: NDArray[np.bool_]) -> "Stack":
         """The same without the corrections of all but some outputs, (n_outputs,)."""
-        of_parts = outputs.reshape(len(self.parts), -1)
-        return replace(self, parts=[p if kept.any() else None for p, kept in zip(self.parts, of_parts, strict=True)])
+        kept = outputs.reshape(len(self.corrections), -1).any(axis=1)
+        return replace(self, corrections=[c if k else None for c, k in zip(self.corrections, kept, strict=True)])
 
 
 class Stacked(Candidate):
@@ -118,35 +99,27 @@ class Stacked(Candidate):
         for fold in set(m.folds[left].tolist()):
             own = m.folds == fold
             start[own] = logits(self.default.predict(m, own, without | {fold}), m.link, LEAST_OF_BLEND)
-        parts = list[tuple[Scaling, Trees] | None]()
+        corrections = list[Correction | None]()
         for t, rows in enumerate((left[:, None] & ~np.isnan(m.y)).T):
             own, order = m.outputs_of(t), m.problems[t % len(m.problems)].order.tolist()
-            features = beside(m.P[rows], own, order, m.seen_by_stacks[rows])
-            y_pred, trees = base.predict(m.P[rows])[:, own], None
+            y_pred, trees, spread = base.predict(m.P[rows])[:, own], None, 1.0
             if len(np.unique(m.folds[rows])) > 1 and y_pred.std() > 0:
-                known = np.ma.masked_invalid(features)
-                means, scales = known.mean(axis=0).filled(0.0), known.std(axis=0).filled(0.0)
-                scales[scales <= 1e-9] = 1.0
-                centre, spread = (0.0, 1.0) if m.has_probabilities else (float(y_pred.mean()), float(y_pred.std()))
-                scaling = Scaling(order, centre, spread, means, scales)
-                x = scaling(logits(m.P[rows, :, own], m.link), features)
+                x = seen_by_trees(m.P[rows], order, own, m.link)
                 if m.has_probabilities:
                     trees = fit_trees(x, m.y[rows, t], m.folds[rows], start=start[rows, own])
                 else:
+                    spread = float(y_pred.std())
                     residual = (m.y - start)[rows, t] / spread
                     trees = fit_trees(x, residual, m.folds[rows], 1 if m.exact == "absolute" else 2)
-            parts.append((scaling, trees) if trees else None)
-        return Stack(base, parts, m.link)
-
-    def use(self, fitted: Stack, m: Matrices, rows: NDArray[np.bool_]) -> Array:
-        """See `Candidate`."""
-        return fitted.predict(m.P[rows], m.seen_by_stacks[rows])
+            corrections.append(Correction(order, spread, trees) if trees else None)
+        return Stack(base, corrections, m.link)
 
 
-def beside(P: Array, own: slice, order: list[int], features: Array) -> Array:
-    """What a level-2 model sees beside the columns of its target: features, and the columns of the others."""
-    others = np.delete(P[:, order], own, axis=2)
-    return np.hstack([features, others.reshape(len(P), others.shape[1] * others.shape[2])])
+def seen_by_trees(P: Array, order: list[int], own: slice, link: Link) -> Array:
+    """The columns of a target and, behind them, those of the others, (n_rows, n_columns * n_outputs)."""
+    P = P[:, order]
+    of_target, of_others = logits(P[:, :, own], link), np.delete(P, own, axis=2)
+    return np.hstack([each.reshape(len(P), -1) for each in (of_target, of_others)])
 
 
 def least(losses: Array) -> int:
@@ -154,8 +127,8 @@ def least(losses: Array) -> int:
     return int(np.argmin(losses.mean(axis=1)))
 
 
-def fit_trees(x: Array, y: Array, folds: Integers, power: int = 2, start: Array | None = None) -> Trees | None:
-    """Small boosted trees, as many as have the least error across the folds; None where none help.
+def fit_trees(x: Array, y: Array, folds: Integers, power: int = 2, start: Array | None = None) -> str | None:
+    """Small boosted trees, as many as have the least error across the folds, as text; None where none help.
 
     Args:
         x: (n_rows, n_inputs).
@@ -186,4 +159,4 @@ def fit_trees(x: Array, y: Array, folds: Integers, power: int = 2, start: Array 
     callbacks = [remember, lightgbm.early_stopping(PATIENCE, verbose=False)]
     lightgbm.cv(parameters, rows(), num_boost_round=MOST_TREES, folds=splits, callbacks=callbacks)
     n_trees = least(np.array(losses))
-    return Trees(n_trees, lightgbm.train(parameters, rows(), n_trees).model_to_string()) if n_trees else None
+    return lightgbm.train(parameters, rows(), n_trees).model_to_string() if n_trees else None

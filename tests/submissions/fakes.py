@@ -50,8 +50,8 @@ def columns_like(
     return truth[:, None] + 0.1 * errors, truth + np.where(np.abs(truth) < 0.6, 0.8, -0.4), folds
 
 
-def near_duplicates(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Columns (n, 3) of real models, labels (n,), folds (n,), inputs (n, 5): every row has a twin, in any fold."""
+def near_duplicates(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Columns (n, 3) of real models, labels (n,), folds (n,): every row has a twin, in any fold."""
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(n // 2, 5)), rng.normal(size=n // 2)
     y = np.repeat(y + x[:, 0], 2) + 0.01 * rng.normal(size=n)
@@ -63,7 +63,7 @@ def near_duplicates(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
         forest = RandomForestRegressor(30, random_state=0)
         for j, model in enumerate((Ridge(), KNeighborsRegressor(1), forest)):
             columns[held_out, j] = model.fit(x[train], y[train]).predict(x[held_out])
-    return columns, y, folds, x
+    return columns, y, folds
 
 
 def fake_competition(folder: Path, n_train: int = 150, n_test: int = 30, **sections: object) -> Path:

@@ -18,7 +18,6 @@ from submissions.blend.stacks import LIGHTGBM_STACK
 from submissions.fitted import candidate_of, matrices_of, submission_of
 from submissions.run import latest_run, open_run, require_same_code
 from submissions.stack import stack
-from submissions.stack_features import features_of
 from submissions.write import write
 from tests.submissions.fakes import (
     TARGETS,
@@ -30,7 +29,6 @@ from tests.submissions.fakes import (
     submitted,
 )
 
-NO_FEATURES = np.empty((30, 0))
 TREES = {"kind": "lightgbm"}
 
 
@@ -89,13 +87,13 @@ def test_all_candidates_and_what_is_the_users_own_go_all_the_way(tmp_path: Path)
     assert list(run.part("blend")["candidates"]) == sorted(names)
     assert set(choice["candidates"]) == {*names, LIGHTGBM_STACK}
     for name in names:
-        assert np.isfinite(candidate_of(run, name)(run.columns.test, NO_FEATURES)).all()
+        assert np.isfinite(candidate_of(run, name)(run.columns.test)).all()
     (tried,) = choice["postprocessing"]["height"]
     assert (tried["step"], tried["kept"]) == ("mine.py:up", False)
     run.keep("choice", {**choice, "chosen": "mine.py:trimmed"}, ["cross_fitted.csv"])
     stored = latest_run(str(tmp_path / "mixed.yaml"))
     trimmed = np.median(run.columns.test, axis=1)
-    assert np.abs(submission_of(stored)(run.columns.test, run.columns.test_inputs, NO_FEATURES) - trimmed).max() < 1
+    assert np.abs(submission_of(stored)(run.columns.test, run.columns.test_inputs) - trimmed).max() < 1
     require_same_code(run.config, run.stored)
     own.write_text(OWN + "\n\nVERSION = 2\n")
     assert open_run(str(tmp_path / "mixed.yaml")).name != run.name
@@ -121,7 +119,7 @@ def test_seeds_are_one_column_or_several_and_weights_may_be_shared(tmp_path: Pat
     weights = [each["weights"] for each in part["candidates"].values()]
     assert all(of["height"] == of["depth"] and set(of["height"]) == set(several.names) for of in weights)
     assert sorted(part["drop_one"]) == ["fair", "good", "poor"]
-    y_pred = submission_of(separate)(several.test, several.test_inputs, NO_FEATURES)
+    y_pred = submission_of(separate)(several.test, several.test_inputs)
     np.testing.assert_allclose(y_pred, submitted(separate), rtol=1e-6)
 
 
@@ -141,15 +139,13 @@ def test_the_stack_is_the_submission_where_it_is_chosen(done: Path) -> None:
 
 def test_a_stored_stack_predicts_what_was_written(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stacks, "least", lambda losses: len(losses) - 1)  # every correction is used
-    run = open_run(str(fake_competition(done.parent, submissions={"stack_features": True})))
+    run = open_run(str(fake_competition(done.parent, submissions={"trials": 9})))
     blend(run)
     stack(run)
-    P, features = run.columns.test, features_of(run.config, run.paths.test, run.paths.cache)
-    assert features.shape == (30, 2)
-    found = candidate_of(run, LIGHTGBM_STACK)(P, features)
+    P = run.columns.test
+    found = candidate_of(run, LIGHTGBM_STACK)(P)
     np.testing.assert_allclose(found, submitted(run, "stack.csv"), rtol=1e-6)
-    assert (found != candidate_of(run, "shrunk_ridge")(P, NO_FEATURES)).any(axis=0).all()
-    assert (found != candidate_of(run, LIGHTGBM_STACK)(P, features[::-1])).any()
+    assert (found != candidate_of(run, "shrunk_ridge")(P)).any(axis=0).all()
     (run.folder / "fitted" / "lightgbm_stack.json").write_text("{}")
     with pytest.raises(DataError, match=r"changed or gone: fitted/lightgbm_stack\.json"):
         candidate_of(run, LIGHTGBM_STACK)
@@ -168,7 +164,7 @@ def test_a_stack_without_a_scored_correction_is_the_default_and_is_not_chosen(
     assert choice["chosen"] not in part["same_as_default"]
     assert read_json(run.folder / "fitted" / "lightgbm_stack.json")["parts"] == [None, None]
     assert (part["candidates"][LIGHTGBM_STACK]["difference"] != 0) == (only == "without a fold")
-    default = candidate_of(run, "shrunk_ridge")(run.columns.test, NO_FEATURES)
+    default = candidate_of(run, "shrunk_ridge")(run.columns.test)
     np.testing.assert_allclose(submitted(run, "stack.csv"), default, rtol=1e-6)
 
 
@@ -190,7 +186,7 @@ def test_what_is_submitted_is_post_processed_and_a_stored_run_repeats_it(tmp_pat
     assert (run.folder / "submission.csv").read_bytes() != (run.folder / "blend.csv").read_bytes()
     labels = read_table(run.paths.train)["height"]
     assert read_table(run.folder / "submission.csv", ["id"])["height"].between(labels.min(), labels.max()).all()
-    found = submission_of(latest_run(str(path)))(run.columns.test, run.columns.test_inputs, NO_FEATURES)
+    found = submission_of(latest_run(str(path)))(run.columns.test, run.columns.test_inputs)
     np.testing.assert_allclose(found, submitted(run), rtol=1e-6)
 
 

@@ -16,7 +16,6 @@ from submissions.sample import check_submission
 from tests.submissions.fakes import fake_classes, prepare_and_fake_jobs, run_steps
 
 OF_METRICS = {"binary": "f1", "multilabel": "f1_macro", "multiclass": "f1_macro", "ordinal": "quadratic_kappa"}
-NO_FEATURES = np.empty((60, 0))
 
 
 @pytest.fixture(scope="module", params=list(OF_METRICS))
@@ -46,8 +45,8 @@ def test_submissions_hold_names_that_a_stored_run_gives_each_row_alone(run: Run)
         assert np.isfinite(submitted(run, file)).all()
     P, inputs = run.columns.test, run.columns.test_inputs
     predict = submission_of(latest_run(run.paths.name))
-    np.testing.assert_array_equal(predict(P, inputs, NO_FEATURES), submitted(run))
-    alone = [predict(P[[i]], inputs[i : i + 1], NO_FEATURES[:1]) for i in range(20)]
+    np.testing.assert_array_equal(predict(P, inputs), submitted(run))
+    alone = [predict(P[[i]], inputs[i : i + 1]) for i in range(20)]
     np.testing.assert_array_equal(np.vstack(alone), submitted(run)[:20])
 
 

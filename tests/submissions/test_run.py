@@ -29,7 +29,6 @@ from tests.submissions.fakes import TARGETS, fake_competition, opened, prepare_a
 
 STEPS = (blend_step, stack_step, write_step)
 SUBMISSIONS = ["blend.csv", "stack.csv", "submission.csv"]
-NO_FEATURES = np.empty((30, 0))
 TREES = {"kind": "lightgbm"}
 
 
@@ -74,8 +73,8 @@ def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_column
         shutil.rmtree(Paths.of(str(done)).root / folder)
     run = latest_run(str(done))
     assert list(run.candidates) == [*ALWAYS, "lightgbm_stack"]  # from simple to complex
-    y_pred = submission_of(run)(columns.test, columns.test_inputs, NO_FEATURES)
-    stacked = candidate_of(run, run.part("stack")["chosen"])(columns.test, NO_FEATURES)
+    y_pred = submission_of(run)(columns.test, columns.test_inputs)
+    stacked = candidate_of(run, run.part("stack")["chosen"])(columns.test)
     for name, found in (("submission", y_pred), ("stack", stacked)):
         np.testing.assert_allclose(found, by_id(run.folder / f"{name}.csv").loc[columns.test_ids, TARGETS], rtol=1e-6)
 
