@@ -24,7 +24,7 @@ import yaml
 from competition import command
 from competition.durations import in_words
 from competition.errors import ConfigError, DataError
-from competition.files import digest, sha256_of, write_atomically
+from competition.files import digest, read_table, sha256_of, write_atomically
 from competition.paths import Paths, shown
 from models.config import load_stages
 from models.jobs.budget import PROBE, Planner, Stages, Within, measured, with_all_seeds
@@ -174,7 +174,7 @@ def main() -> None:
                 require_answer(todo)
             print(f"measuring {len(stages)} stages ...", flush=True)
             costs = measured(todo, workers, folder / "measured", args.budget)
-            planner = Planner(costs, todo.n_folds, *workers.capacity())
+            planner = Planner(costs, todo.n_folds, len(read_table(paths.train)), *workers.capacity())
             begun = folder / "begun" / final.name
             earlier = load_stages(str(begun)) if begun.exists() else {}
             chosen = planner.decide(stages, deadline - time.monotonic())

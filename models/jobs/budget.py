@@ -22,11 +22,12 @@ from models.jobs.work import read_tables
 from models.jobs.workers import Item, Workers
 from models.settings import NeuralStage
 
-SMALLEST = 0.3
-"""Of the YAML's epochs, in the smallest version of a stage that is worth its time."""
-SHARES = (SMALLEST, 0.4, 0.55, 0.7, 0.85, 1.0)
-N_MOST = 4
-"""So many of the shares each stage gets, where they fit, before the next one begins."""
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
+"""Of the YAML's epochs, that a version of a network may have."""
+SMALLEST, ENOUGH_ROWS = 0.5, 40_000
+"""The least share that is worth its time, and how many rows, each counted in every epoch, make a smaller one do."""
+MOST = 0.7
+"""The share up to which each stage comes, where it fits, before the next one begins."""
 MOST_SEEDS = 5
 SLOWER, ENOUGH = 1.15, 2.0
 """What jobs take over their costs, and how many seconds of finished jobs count as much as that."""
@@ -39,7 +40,7 @@ PROBE = "probe of"
 Stages = dict[str, Any]
 
 
-def version(stage: Any, share: float = SMALLEST) -> Any:
+def version(stage: Any, share: float) -> Any:
     """One seed of a stage with a share of its epochs, where it has some."""
     epochs = {"epochs": max(1, round(share * stage.epochs))} if isinstance(stage, NeuralStage) else {}
     return stage.model_copy(update={"seeds": stage.seeds[:1], **epochs})
@@ -69,7 +70,7 @@ class Planner:
     """How long stages take on a machine, and which of them fit into a time.
 
     costs: of each stage.
-    n_folds: jobs of each seed.
+    n_folds: jobs of each seed; n_rows: training rows of all folds.
     cores, gpus: of the machine.
     filled: names of the caches that are filled, or being filled.
     took: of each stage the seconds of jobs, and as they were expected.
@@ -77,6 +78,7 @@ class Planner:
 
     costs: dict[str, Cost]
     n_folds: int
+    n_rows: int
     cores: int
     gpus: int
     filled: set[str] = field(default_factory=set)
@@ -111,6 +113,11 @@ class Planner:
             heapq.heapreplace(pool, pool[0] + seconds)
         return SLOWER * filling + max(max(pool, default=0.0) for pool in pools.values())
 
+    def shares(self, stage: Any) -> list[float]:
+        """Of its epochs, that versions of a stage have; where there are many rows, fewer epochs teach as much."""
+        rows = self.n_rows * (1 - 1 / self.n_folds) * getattr(stage, "epochs", 1)
+        return [share for share in SHARES if share >= min(SMALLEST, ENOUGH_ROWS / rows)]
+
     def decide(self, stages: Stages, seconds: float, before: Iterable[tuple[Any, float]] = ()) -> Stages:
         """The stages that fit, with their epochs and seeds, in the order of the YAML; `stages` have all of both."""
         found, before = dict[str, Any](), [*before]
@@ -119,10 +126,11 @@ class Planner:
             if self.seconds({**found, name: stage}, before) <= seconds:
                 found[name] = stage
 
-        for shares in (SHARES[:N_MOST], SHARES[N_MOST:]):
+        for lowest, highest in ((0.0, MOST), (MOST, 1.0)):
             for name, stage in stages.items():
-                for share in shares:
-                    take(name, version(stage, share))
+                for share in self.shares(stage):
+                    if lowest < share <= highest:
+                        take(name, version(stage, share))
         for n_seeds in range(2, most_seeds(stages) + 1):
             for name, stage in found.items():
                 if len(stages[name].seeds) >= n_seeds:
@@ -132,7 +140,7 @@ class Planner:
     def described(self, chosen: Stages, stages: Stages) -> Iterator[str]:
         """A plan, a line for each stage of the YAML."""
         for name, stage in stages.items():
-            own = chosen.get(name, version(stage))
+            own = chosen.get(name, version(stage, self.shares(stage)[0]))
             epochs = f"{own.epochs} of {stage.epochs} epochs, " if isinstance(stage, NeuralStage) else ""
             seeds = f"{len(own.seeds)} seed{'s' * (len(own.seeds) > 1)}"
             said = f"{epochs}{seeds}, about {in_words(max(1.0, self.seconds({name: own})))}"

@@ -27,7 +27,7 @@ NET = GnnStage(kind="gnn", epochs=10)
 
 def planner(cores: int = 1, gpus: int = 0, **costs: Cost) -> Planner:
     """Of three folds, jobs as fast as their costs."""
-    found = Planner(costs, 3, cores, gpus)
+    found = Planner(costs, 3, 100, cores, gpus)
     found.took = {name: [(1e9, 1e9)] for name in costs}  # so many that what is measured holds
     return found
 
@@ -64,8 +64,9 @@ def test_a_cache_that_two_stages_read_is_filled_once_by_all_cores_and_not_again(
     ("seconds", "expected"),
     [
         (2, {}),
-        (16, {"trees": (None, 1), "first": (4, 1)}),
-        (33, {"trees": (None, 1), "first": (7, 1), "second": (3, 1)}),  # one network after the other, up to 70 %
+        (18, {"trees": (None, 1), "first": (5, 1)}),
+        (33, {"trees": (None, 1), "first": (10, 1)}),
+        (39, {"trees": (None, 1), "first": (7, 1), "second": (5, 1)}),  # one network after the other, up to 70 %
         (48, {"trees": (None, 1), "first": (8, 1), "second": (7, 1)}),
         (54, {"trees": (None, 1), "first": (10, 1), "second": (7, 1)}),
         (66, {"trees": (None, 2), "first": (10, 1), "second": (10, 1)}),  # seeds come last
@@ -81,8 +82,15 @@ def test_most_epochs_of_all_come_before_all_epochs_of_a_few_and_these_before_see
     assert versions(found) == expected
 
 
+def test_a_network_needs_half_of_its_epochs_or_many_rows() -> None:
+    few, many = (replace(planner(net=Cost(0, 1)), n_rows=n_rows) for n_rows in (100, 18_000))
+    assert versions(few.decide({"net": NET}, 14)) == {}
+    assert versions(many.decide({"net": NET}, 14)) == {"net": (4, 1)}
+    assert versions(many.decide({"net": NET}, 8)) == {}  # twice 12,000 rows are too few, and four times are enough
+
+
 def test_what_jobs_took_says_how_long_those_of_their_stage_and_of_others_will() -> None:
-    slow = Planner({"a": Cost(10), "b": Cost(20)}, 3, 1, 0)
+    slow = Planner({"a": Cost(10), "b": Cost(20)}, 3, 100, 1, 0)
     assert slow.of_job("a", TREES) == pytest.approx(10 * SLOWER)
     slow.learn("a", TREES, 28 - 2 * SLOWER)  # with 2 s as they were expected: 28 s for 12
     assert slow.of_job("a", TREES) == pytest.approx(10 * 28 / 12)
@@ -182,7 +190,7 @@ def within(folder: Path, costs: dict[str, float], seconds: float, begun: Any = N
     todo = plan_of(counted(folder, seeds=1))
     stages = {name: stage.model_copy(update={"seeds": [0, 1]}) for name, stage in todo.stages.items()}
     plan_again: Callable[[Any], Plan] = lambda found: plan(todo.competition, found, todo.paths)  # noqa: E731
-    of_costs = Planner({name: Cost(cost) for name, cost in costs.items()}, 3, 1, 0)
+    of_costs = Planner({name: Cost(cost) for name, cost in costs.items()}, 3, 100, 1, 0)
     begins, ends = list[Any](), list[Any]()
     made = Within(
         stages, begun or {}, plan_again, of_costs, HereWorkers(1), time.monotonic() + seconds,
