@@ -79,8 +79,8 @@ class Stack:
 
     def only(self, outputs: NDArray[np.bool_]) -> "Stack":
         """The same without the corrections of all but some outputs, (n_outputs,)."""
-        kept = outputs.reshape(len(self.corrections), -1).any(axis=1)
-        return replace(self, corrections=[c if k else None for c, k in zip(self.corrections, kept, strict=True)])
+        parts = zip(self.corrections, outputs.reshape(len(self.corrections), -1), strict=True)
+        return replace(self, corrections=[found if kept.any() else None for found, kept in parts])
 
 
 class Stacked(Candidate):
