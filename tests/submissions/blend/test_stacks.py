@@ -89,7 +89,7 @@ def classes(problem_type: str, bent: bool = True, n: int = 600) -> Matrices:
     rng, k = np.random.default_rng(3), 3 if problem_type == "multiclass" else 1
     truth = rng.normal(size=(n, k))
     P = truth[:, None] + 0.3 * rng.normal(size=(n, 3, k))
-    truth[:, 0] += 3 * np.abs(truth[:, 0]) - 2 if bent else 0
+    truth[:, 0] += 5 * np.abs(truth[:, 0]) - 4 if bent else 0
     if k == 1:
         P, y = probabilities(P, "logistic"), (rng.logistic(size=(n, 1)) < truth).astype(float)
     else:
