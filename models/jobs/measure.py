@@ -149,8 +149,10 @@ def _cost(found: list[tuple[int, float, float]], n_rows: int, caches: dict[str, 
     if by_epochs:
         return Cost(max(0.0, many_fit - row * many) + many_predict * n_rows / many, row * n_rows, caches)
     of_few, of_many = few_fit + few_predict, many_fit + many_predict
+    if of_many < 1.1 * of_few:  # noise, or the same for any number of rows: between no growth and growth like theirs
+        return Cost(of_many * (n_rows / many) ** 0.5, 0.0, caches)
     if many == few or of_many / of_few <= many / few:  # a part of it is the same for any number of rows
-        row = max(0.0, of_many - of_few) / max(1, many - few)
+        row = (of_many - of_few) / max(1, many - few)
         return Cost(of_many + row * (n_rows - many), 0.0, caches)
     power = min(STEEPEST, log2(of_many / of_few) / log2(many / few))
     return Cost(of_many * (n_rows / many) ** power, 0.0, caches)

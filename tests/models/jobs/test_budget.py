@@ -123,6 +123,8 @@ def test_costs_by_hand() -> None:
     # A third of the time is the same for any number of rows: .1 s and .1 / 32 of each.
     fixed = measure._cost([(32, 0.15, 0.05), (64, 0.25, 0.05)], 640, {}, by_epochs=False)
     assert fixed.job == pytest.approx(0.1 + 2.0)
+    unclear = measure._cost([(32, 0.4, 0.0), (64, 0.4, 0.0)], 6400, {}, by_epochs=False)
+    assert unclear.job == pytest.approx(4.0)  # from .4 to 40 s are possible
     steep = measure._cost([(32, 0.01, 0.0), (64, 1.0, 0.0)], 640, {}, by_epochs=False)
     assert steep.job == pytest.approx(100.0)  # no more than the square
 

@@ -1,0 +1,1 @@
+"""Pre-training of small weights of Uni-Mol, and how it is done again."""
