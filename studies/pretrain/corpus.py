@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed  # type: ignore[import-untyped]
 from rdkit import Chem, RDLogger
 from rdkit.Chem import inchi
 from tqdm import tqdm

@@ -12,7 +12,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from competition.types import Array
+from competition.types import Array, Integers
 from models.stages.pairs import pair_bias
 from models.stages.unimol import FIRST, PADDING, SPECIAL_TOKENS
 from models.stages.unimol_shared import collate
@@ -38,9 +38,9 @@ class Molecules:
     lengths: (n_molecules,) tokens.
     """
 
-    tokens: Array
+    tokens: Integers
     coordinates: Array
-    lengths: Array
+    lengths: Integers
 
     def noised(self, share: float, n_symbols: int, generator: np.random.Generator) -> Batches:
         """Batches in which a share of the molecules has masked, replaced and moved atoms; the others are as they are.
@@ -56,7 +56,7 @@ class Molecules:
         at_random = chosen & (fate >= MASKED) & (fate < MASKED + RANDOM)
         tokens[at_random] = generator.choice(self.tokens[is_atom], int(at_random.sum()))
         moves = generator.uniform(-NOISE, NOISE, self.coordinates.shape) * chosen[:, None]
-        parts = {
+        parts: dict[str, Any] = {
             "tokens": tokens,
             "coordinates": (self.coordinates + moves).astype(np.float32),
             "symbols": np.where(chosen, self.tokens, NOT_CHOSEN),

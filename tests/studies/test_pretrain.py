@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.config import UnimolStage
+from models.settings import UnimolStage
 from models.stages.unimol import UnimolBackbone, read_vocabulary
 from studies.pretrain import __main__ as pretrain
 from studies.pretrain import corpus
