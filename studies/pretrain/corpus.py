@@ -1,21 +1,21 @@
 """What there is to pre-train on: molecules that no evaluation set has, their conformers and labels, by all cores."""
 
-from collections.abc import Iterable
-from importlib.util import find_spec
+from concurrent.futures import ProcessPoolExecutor
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed  # type: ignore[import-untyped]
 from rdkit import Chem, RDLogger
 from rdkit.Chem import inchi
-from tqdm import tqdm
 
 from competition.types import Array
 from models.inputs.cache import Cache
 from models.inputs.conformers import conformer_cache, is_flat, select
 from models.inputs.features import molecule_features
+from models.jobs.prefill import fill
+from models.jobs.workers import Item, Workers
 from models.stages.unimol import encode
 from studies.pretrain.network import Molecules
 
@@ -26,11 +26,17 @@ SMILES = ("smiles", "molecule")
 """What the names of columns with molecules have in them, in the files of evaluation sets."""
 
 
-def skeletons(smiles: Iterable[str]) -> set[str]:
-    """First fourteen letters of the InChIKeys, which know neither stereochemistry nor isotopes."""
+def skeleton(smiles: str) -> str:
+    """First fourteen letters of the InChIKey, without stereochemistry and isotopes; "" where there is none."""
     RDLogger.DisableLog("rdApp.*")
-    molecules = (Chem.MolFromSmiles(text) for text in smiles)
-    return {inchi.MolToInchiKey(molecule)[:14] for molecule in molecules if molecule is not None}
+    molecule = Chem.MolFromSmiles(smiles)
+    return "" if molecule is None else inchi.MolToInchiKey(molecule)[:14]
+
+
+def skeletons(smiles: list[str]) -> list[str]:
+    """The same of many, by all cores."""
+    with ProcessPoolExecutor() as pool:
+        return list(pool.map(skeleton, smiles, chunksize=500))
 
 
 def evaluation_molecules(folder: Path) -> list[str]:
@@ -49,45 +55,32 @@ def read_molecules(file: Path | None, n: int, seed: int) -> pd.DataFrame:
     Source of QM9: Ramakrishnan et al., Scientific Data 2014; the package qm9pack carries it.
     """
     if file is None:
-        folder = Path(str(find_spec("qm9pack").submodule_search_locations[0])) / "data"  # type: ignore[union-attr, index]
-        parts = [pd.read_csv(folder / f"qm9_part{i}.csv", usecols=["SMILES", *ORBITALS]) for i in (1, 2, 3)]
-        table = pd.concat(parts)
+        parts = [files("qm9pack") / "data" / f"qm9_part{i}.csv" for i in (1, 2, 3)]
+        table = pd.concat(pd.read_csv(str(part), usecols=["SMILES", *ORBITALS]) for part in parts)
     else:
         table = pd.read_csv(file, usecols=["SMILES"])
     return table.sample(min(n, len(table)), random_state=seed).reset_index(drop=True)
 
 
 def without(table: pd.DataFrame, known: set[str]) -> pd.DataFrame:
-    """The rows whose molecule is none of some skeletons."""
-    parts = np.array_split(np.arange(len(table)), max(1, len(table) // 1000))
-    kept = Parallel(n_jobs=-1)(delayed(_unknown)(table.iloc[part], known) for part in parts)
-    return pd.concat(kept, ignore_index=True)
+    """The rows whose molecule has a skeleton, and none of some."""
+    found = skeletons(list(table["SMILES"]))
+    return table[[key not in known and key != "" for key in found]].reset_index(drop=True)
 
 
-def _unknown(table: pd.DataFrame, known: set[str]) -> pd.DataFrame:
-    own = [skeletons([text]) for text in table["SMILES"]]
-    return table[[len(found) == 1 and not found & known for found in own]]
-
-
-def fill(cache: Cache, smiles: list[str]) -> None:
-    """Compute what a cache lacks, on all cores; what is there after a kill stays."""
+def filled(cache: Cache, smiles: list[str]) -> Any:
+    """Arrays of a cache; what it lacks is computed on all cores, and is there after a kill."""
     missing = cache.missing(smiles)
     parts = [missing[i : i + cache.per_shard] for i in range(0, len(missing), cache.per_shard)]
-    done = Parallel(n_jobs=-1, return_as="generator")(delayed(_computed)(cache, part) for part in parts)
-    for _ in tqdm(done, cache.name, len(parts)):
-        pass
-
-
-def _computed(cache: Cache, keys: list[str]) -> None:
-    RDLogger.DisableLog("rdApp.*")  # what it says of metals
-    cache.compute_shard(keys)
+    with Workers() as workers:
+        workers.run([Item(fill, (cache, part)) for part in parts], cache.name)
+    return cache.load(smiles)
 
 
 def as_read(smiles: list[str], vocabulary: list[str], remove_hydrogens: bool, root: Path) -> tuple[Molecules, Array]:
     """The molecules in their conformers, and a mask of those that have three dimensions, (n_molecules,)."""
     cache = conformer_cache(root, conformers=1, fragments="largest", repeat_units="keep")
-    fill(cache, smiles)
-    conformers = cache.load(smiles)
+    conformers = filled(cache, smiles)
     is_solid = np.array([not is_flat(array) for array in conformers])
     items = [encode(select(conformers[i], 0), vocabulary, remove_hydrogens) for i in np.flatnonzero(is_solid)]
     tokens, coordinates = (np.concatenate([item[name] for item in items]) for name in ("tokens", "coordinates"))
@@ -97,8 +90,7 @@ def as_read(smiles: list[str], vocabulary: list[str], remove_hydrogens: bool, ro
 def descriptors(smiles: list[str], root: Path) -> Array:
     """RDKit's descriptors, (n_molecules, n_descriptors)."""
     (cache,) = molecule_features(["descriptors"], 0, root)
-    fill(cache, smiles)
-    return np.concatenate(cache.load(smiles))
+    return np.concatenate(filled(cache, smiles))
 
 
 def standardised(y: Array) -> tuple[Array, Array]:

@@ -68,4 +68,5 @@ def test_molecules_of_competitions_take_no_part_and_the_weights_fit_the_stage(
     losses = pd.read_csv("work/unimol_small.csv")["train_loss"]
     assert losses.iloc[-1] < losses.iloc[0]
     assert "6 molecules (molecules.csv, sha256" in Path("work/unimol_small.md").read_text()
-    assert corpus.skeletons(["OCC", "CC[18OH]"]) == corpus.skeletons(["CCO"])
+    assert corpus.skeleton("OCC") == corpus.skeleton("CC[18OH]") != corpus.skeleton("OCCC")
+    assert corpus.skeleton("C(") == ""
