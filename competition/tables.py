@@ -52,10 +52,6 @@ class Rows:
             *(None if values is None else values[positions] for values in arrays),
         )
 
-    def followed_by(self, other: "Rows") -> "Rows":
-        """These rows and then others, with nothing to learn from."""
-        return Rows([*self.ids, *other.ids], pd.concat([self.inputs, other.inputs], ignore_index=True), None)
-
     def without_labels(self) -> "Rows":
         """The same rows with nothing to learn from."""
         return Rows(self.ids, self.inputs, None)

@@ -231,8 +231,8 @@ class ConformerStage(MoleculeStage):
 
     @model_validator(mode="after")
     def _architecture_fits(self) -> Self:
-        if self.architecture == "compact" and self.weights:
-            raise ValueError("architecture compact has no published weights; set weights: null")
+        if self.architecture == "compact" and self.weights and not self.weights.endswith((".pt", ".safetensors")):
+            raise ValueError("architecture compact has no published weights; name a file of yours, or weights: null")
         if self.architecture == "compact" and self.width % self.heads:
             raise ValueError(f"heads must divide width; found {self.heads} and {self.width}")
         return self
@@ -350,16 +350,10 @@ class BertStage(TextStage, NeuralStage):
     heads: PositiveInt = 4
     vocabulary: int = Field(default=4000, ge=100)
     """From scratch: most word pieces, learned from the training rows of the fold."""
-    pretrain_epochs: NonNegativeInt = 0
-    """Passes of masked-language modelling over the inputs before the training."""
-    pretrain_on: Literal["train", "all_inputs"] = "train"
-    """all_inputs: also those of the held-out fold and the test table, without labels; every table says so."""
     epochs: PositiveInt
     """Unset: 4 with weights, 20 from scratch."""
     learning_rate: PositiveFloat
     """Unset: 5e-5 with weights, 1e-3 from scratch."""
-    pretrain_learning_rate: PositiveFloat
-    """Unset: likewise."""
     batch_size: PositiveInt = 16
     head_learning_rate: PositiveFloat | None = 1e-3
     warmup: NonNegativeFloat = 0.1
@@ -371,7 +365,7 @@ class BertStage(TextStage, NeuralStage):
         rate, epochs = (5e-5, 4) if values.get("weights") else (1e-3, 20)
         # 600 QM9 molecules, mean R2 of 3 targets: 0.38 without enumeration, 0.38 with 1 form, 0.59 with 5 (one seed).
         forms = 5 if values.get("enumerate_smiles") in (True, "order") else 1
-        defaults = {"learning_rate": rate, "pretrain_learning_rate": rate, "epochs": epochs, "test_forms": forms}
+        defaults = {"learning_rate": rate, "epochs": epochs, "test_forms": forms}
         return defaults | {name: value for name, value in values.items() if name not in defaults or value is not None}
 
     @model_validator(mode="after")
@@ -380,6 +374,4 @@ class BertStage(TextStage, NeuralStage):
             raise ValueError(f"heads must divide width; found {self.heads} and {self.width}")
         if self.test_forms > 1 and not self.enumerate_smiles:
             raise ValueError("test_forms above 1 needs enumerate_smiles, or training would know one spelling")
-        if self.pretrain_on == "all_inputs" and not self.pretrain_epochs:
-            raise ValueError("pretrain_on all_inputs needs pretrain_epochs above 0")
         return self

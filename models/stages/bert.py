@@ -20,7 +20,6 @@ from models.inputs.tokens import Ids, encode, learn_smiles_tokens, learn_word_pi
 from models.settings import BertStage
 from models.stage import Context, write_notes
 from models.training.batches import Batches
-from models.training.mlm import pretrain
 from models.training.neural import Neural
 from models.training.seen import train_only
 
@@ -54,7 +53,7 @@ class Bert(Neural):
         return None if self.config.enumerate_smiles else 1, self.config.test_forms
 
     def start(self, train: Rows, folder: Path) -> nn.Module:
-        """The configured weights, or random ones, pre-trained if so set; writes tokenizer, shape, and counts."""
+        """The configured weights, or random ones; writes tokenizer, shape, and counts."""
         rate = self.config.backbone_dropout
         encoder, tokenizer = pretrained(self.config, rate) if self.config.weights else self._from_scratch(train, rate)
         if self.config.precision == "bf16" and not torch.cuda.is_available():
@@ -67,8 +66,6 @@ class Bert(Neural):
         if n_cut:
             write_notes(folder, [cut_note(n_cut, len(train), tokenizer.model_max_length, self.config.too_long)])
         backbone = BertBackbone(encoder, self.config.pooling)
-        if self.config.pretrain_epochs:
-            self._pretrain(backbone, train, tokenizer, folder)
         if not self.config.enumerate_smiles and self.config.extra_rows != "pretrain":  # else more tokens come by
             train_only(encoder, np.concatenate(items))
         return backbone
@@ -90,17 +87,6 @@ class Bert(Neural):
         spell = partial(spelled, augmentation=augmentation, seed=seed, order_only=order_only)
         texts = self.template.texts(rows.inputs, separator_of(tokenizer), spell)
         return encode(tokenizer, texts, self.config.too_long)
-
-    def _pretrain(self, backbone: nn.Module, train: Rows, tokenizer: Tokenizer, folder: Path) -> None:
-        rows = train
-        if self.config.pretrain_on == "all_inputs":
-            assert self.context.unlabelled is not None
-            rows = train.followed_by(self.context.unlabelled)
-
-        def items(epoch: int) -> list[Ids]:
-            return self._items(rows, tokenizer, epoch if self.config.enumerate_smiles else 0, self.context.seed)[0]
-
-        pretrain(backbone, tokenizer, items, self.config, self.context, folder)
 
     def _from_scratch(self, train: Rows, rate: float) -> tuple[transformers.PreTrainedModel, Tokenizer]:
         if self.template.smiles >= set(self.template.columns):

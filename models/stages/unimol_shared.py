@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -91,13 +92,16 @@ def collate(items: list[Item]) -> dict[str, Tensor]:
 
 
 def load_checkpoint(backbone: nn.Module, files: dict[str, Path], foreign_keys: tuple[str, ...]) -> None:
-    """Load the checkpoint (.pt) among the files of weights but for its foreign keys; a ConfigError unless all others
-    are those of the backbone.
+    """Load the checkpoint (.pt or .safetensors) among the files of weights but for its foreign keys; a ConfigError
+    unless all others are those of the backbone.
     """
-    path = next(path for name, path in files.items() if name.endswith(".pt"))
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    state = content.get("model", content.get("model_state_dict", content))
+    path = next(path for name, path in files.items() if name.endswith((".pt", ".safetensors")))
+    if path.suffix == ".pt":
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        state = content.get("model", content.get("model_state_dict", content))
+    else:
+        state = load_file(path)
     try:
         backbone.load_state_dict({key: state[key] for key in state if not key.startswith(foreign_keys)})
     except RuntimeError as error:

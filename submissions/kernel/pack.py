@@ -41,7 +41,7 @@ NOTEBOOK = Path(__file__).with_name("notebook.ipynb")
 SLUGS = {"prediction": ("pack", "offline"), "training": ("training", "train")}
 """How data set and notebook are called after the competition."""
 CPU, GPU = "cpu", "NvidiaTeslaT4"
-NOT_READ = ("oof", "notes.json", "pretraining.json", "measures.json")
+NOT_READ = ("oof", "notes.json", "measures.json")
 """How files of a job begin that prediction does without: predictions of training rows, and what training told."""
 TOLERANT = {"unparsable": "drop", "too_long": "cut_end"}
 """Settings that may be `error`, and what they are in a notebook, where no hidden row may cost the submission."""

@@ -45,7 +45,6 @@ from submissions.words import mean_and_deviation, number, with_error
 
 MARKS = {
     "optimistic": "the epoch was chosen on the fold that is scored (keep: best_on_held_out)",
-    "saw test inputs": "trained on the inputs of held-out and test rows, not on labels (pretrain_on: all_inputs)",
     "other code": "made by other code than today's (--reuse)",
     "pseudo-labels": "trained on test rows with predictions of other stages as labels, fold by fold",
     "refit": "predicts test rows by models of all rows (final_fit), which no held-out row scores; cv_score: folds",

@@ -8,6 +8,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from unimol_tools.models.unimol import UniMolModel
 
 from competition.errors import ConfigError
@@ -90,6 +91,14 @@ def test_a_checkpoint_sets_every_parameter_and_only_its_heads_are_left_out(tmp_p
     del state["encoder.layers.1.fc1.weight"]
     with pytest.raises(ConfigError, match='Missing key.*"encoder.layers.1.fc1.weight"'):
         load(state)
+
+
+def test_a_stage_starts_from_weights_of_its_own_size(tmp_path: Path) -> None:
+    state = UnimolBackbone(stage(), FILE_ORDER).state_dict()
+    save_file({name: torch.full_like(tensor, 0.5) for name, tensor in state.items()}, tmp_path / "mine.safetensors")
+    config = stage(weights=str(tmp_path / "mine.safetensors"))
+    started = Unimol(config, made.context(tmp_path / "cache", smiles=["s"])).start(made.rows(s=["CCO"]), tmp_path)
+    assert all((parameter == 0.5).all() for parameter in started.parameters())
 
 
 def test_the_audit_finds_the_rates_that_are_no_modules() -> None:

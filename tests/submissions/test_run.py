@@ -170,12 +170,12 @@ def test_the_bootstrap_draws_what_shares_a_fold(tmp_path: Path) -> None:
 
 
 def test_what_a_reader_has_to_know_of_a_stage_is_marked(done: Path) -> None:
-    saw = {"kind": "bert", "pretrain_epochs": 1, "pretrain_on": "all_inputs"}
+    saw = {"kind": "bert", "pseudo_labels": {"of": ["good"]}}
     shutil.rmtree(done.parent / "work")
     run = opened(done.parent, stages={"good": TREES, "fair": saw, "poor": {**TREES, "final_fit": "refit"}})
     other = [replace(job, other_code=job.stage == "good") for job in run.plan.jobs]
     blend(replace(run, plan=replace(run.plan, jobs=other)))
-    assert marks_of(run) == {"good": ["other code"], "fair": ["saw test inputs"], "poor": ["refit"]}
+    assert marks_of(run) == {"good": ["other code"], "fair": ["pseudo-labels"], "poor": ["refit"]}
 
 
 def test_a_refitted_and_a_pseudo_labelled_stage_predict_new_rows_as_they_predicted_the_test_table(

@@ -38,8 +38,8 @@ def test_what_can_change_a_result_changes_the_key_and_the_list_of_seeds_does_not
 
 
 def test_a_rate_is_in_the_key_of_a_network_and_the_test_table_only_where_its_inputs_are_read(tmp_path: Path) -> None:
-    bert = {"kind": "bert", "pretrain_epochs": 1}
-    stages = {"fair": bert, "fast": {**bert, "learning_rate": 7e-4}, "saw": {**bert, "pretrain_on": "all_inputs"}}
+    bert = {"kind": "bert"}
+    stages = {"fair": bert, "fast": {**bert, "learning_rate": 7e-4}, "saw": {**bert, "pseudo_labels": {"of": ["fair"]}}}
     train, test = mixed_tables()
     before = planned(tmp_path, stages=stages)
     after = planned(tmp_path, stages=stages, tables=(train, test.assign(note="other words")))

@@ -44,10 +44,10 @@ class Listening(Echo):
     """Keeps what every job is told."""
 
     def __init__(self) -> None:
-        self.told: dict[str, tuple[list[str], Rows | None]] = {}
+        self.told: dict[str, list[str]] = {}
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
-        self.told[folder.name.split(".")[1]] = train.ids, self.context.unlabelled
+        self.told[folder.name.split(".")[1]] = train.ids
 
 
 def run_all(folder: Path, monkeypatch: pytest.MonkeyPatch, stage: Echo, **sections: Any) -> tuple[Any, ...]:
@@ -94,22 +94,13 @@ def test_a_stage_that_memorises_scores_at_chance_on_random_labels(tmp_path: Path
     assert (r2 <= 0.0).all()
 
 
-@pytest.mark.parametrize("asks", [True, False])
-def test_a_job_trains_on_other_folds_and_is_told_held_out_and_test_inputs_only_where_it_asks(
-    asks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_trains_on_other_folds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refit trains on every row, and has none to predict out of fold."""
-    bert = {"kind": "bert", "pretrain_epochs": 1, "pretrain_on": "all_inputs" if asks else "train"}
-    stage, test_ids = Listening(), set(mixed_tables()[1]["id"])
-    rows, folds, *_ = run_all(tmp_path, monkeypatch, stage, stages={"one": {**bert, "final_fit": "refit"}})
+    stage = Listening()
+    rows, folds, *_ = run_all(tmp_path, monkeypatch, stage, stages={"one": {"kind": "bert", "final_fit": "refit"}})
     assert list(stage.told) == ["fold_all", "fold_2", "fold_1", "fold_0"]
-    for fold, (trains, unlabelled) in zip((ALL, 2, 1, 0), stage.told.values(), strict=True):
+    for fold, trains in zip((ALL, 2, 1, 0), stage.told.values(), strict=True):
         assert trains == [name for name, of_row in zip(rows.ids, folds, strict=True) if of_row != fold]
-        assert (unlabelled is not None) is asks
-        if unlabelled is not None:
-            assert unlabelled.y is None
-            assert len(unlabelled) == len(unlabelled.inputs)
-            assert sorted(unlabelled.ids) == sorted({*rows.ids, *test_ids} - {*trains})
     assert len(list(Paths("mixed").root.glob("models/one/*/seed_0/*/oof.parquet"))) == 3
 
 
