@@ -30,6 +30,6 @@ def class_numbers(cells: pd.Series, classes: list[str]) -> tuple[pd.Series, pd.S
 
     Booleans are read in capitals and small letters, as languages write them.
     """
-    names = cells.map(class_name).replace(BOOLEANS)
+    names = cells.map({cell: class_name(cell) for cell in cells.unique()}).replace(BOOLEANS)
     numbers = names.map({BOOLEANS.get(name, name): float(i) for i, name in enumerate(classes)})
     return numbers.astype(float), numbers.isna() & ~names.str.lower().isin(MISSING)

@@ -177,7 +177,7 @@ def main() -> None:
     config = load_competition(args.competition, args.seed)
     paths = Paths.of(args.competition)
     with command.locked(paths, wait=True):
-        print(run(config, paths, find_config(args.competition)))
+        run(config, paths, find_config(args.competition))  # submissions.check has told what it finds
 
 
 if __name__ == "__main__":

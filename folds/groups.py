@@ -1,5 +1,6 @@
 """Groups: training rows that must share a fold, and the molecules that are alike."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,10 @@ def scaffolds(smiles: list[str]) -> pd.Series:
 
     Source: Bemis and Murcko, J. Med. Chem. 1996.
     """
-    found = {text: MurckoScaffold.MurckoScaffoldSmiles(mol=Chem.MolFromSmiles(text)) for text in set(smiles)}
-    return pd.Series([found[text] or f"acyclic {text}" for text in smiles], dtype=str)
+    return pd.Series([scaffold(text) or f"acyclic {text}" for text in smiles], dtype=str)
+
+
+scaffold = cache(MurckoScaffold.MurckoScaffoldSmiles)  # a run divides its rows twice, and this is most of it
 
 
 def why_scaffolds(train: list[str], test: list[str]) -> str:

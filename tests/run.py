@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from models.training.machine import usable_cores
+import joblib
 
 MOST_WORKERS = 8
 """Each has its own copy of torch in memory."""
@@ -20,7 +20,7 @@ def main() -> int:
     everything = "--all" in arguments
     rest = [argument for argument in arguments if argument != "--all"]
     python = [sys.executable, "-m"]
-    parallel = ["-n", str(min(usable_cores(), MOST_WORKERS)), "--dist", "loadfile", "--no-loadscope-reorder"]
+    parallel = ["-n", str(min(joblib.cpu_count(), MOST_WORKERS)), "--dist", "loadfile", "--no-loadscope-reorder"]
     commands = [
         [*python, "ruff", "check", "."],
         [*python, "ruff", "format", "--check", "."],

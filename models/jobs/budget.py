@@ -14,7 +14,7 @@ from typing import Any
 
 from competition.durations import in_words
 from competition.files import digest, read_json
-from models.config import FeatureStage, TreesStage
+from models.config import TreesStage
 from models.jobs.measure import Cost, measure
 from models.jobs.plan import REPORT, Job, Plan
 from models.jobs.train import Told, items_of, uses_gpu
@@ -153,14 +153,13 @@ def measured(todo: Plan, workers: Workers, folder: Path, budget: float) -> dict[
     files = {name: folder / f"{name}-{digest([todo.keys[name], todo.test_key], 12)}.json" for name in todo.stages}
     told = replace(todo, jobs=[])
     lacking = [name for name, stage in todo.stages.items() if stage.kind != "file" and not files[name].exists()]
-    items, before = [], frozenset[str]()
+    items, first = [], dict[str, str]()
     for name in lacking:
         stage, group = todo.stages[name], f"{PROBE} {name}"
-        reads_features = isinstance(stage, FeatureStage)
-        after = before if reads_features else frozenset[str]()
+        features = str(getattr(stage, "features", name))
+        after = frozenset({first[features]} if features in first else ())  # which leaves them in the cache
         items.append(Item(measure, (told, name, files[name], longest), uses_gpu(stage), group=group, after=after))
-        if reads_features:  # one after the other, since the first one leaves them in the cache
-            before = frozenset({group})
+        first.setdefault(features, group)
     workers.run(items, "probes")
     return {name: Cost(**read_json(file)) if file.exists() else Cost() for name, file in files.items()}
 

@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import joblib
 from tqdm import tqdm
 
 from competition.durations import BAR
 from competition.errors import DataError
-from models.training.machine import usable_cores, usable_gpus
+from models.training.machine import usable_gpus
 
 POLL = 1.0
 """Seconds from one look at progress bars, budgets and the size of a cluster to the next."""
@@ -82,7 +83,7 @@ class Workers:
         self.spent: dict[str, float] = defaultdict(float)
         self.deadline = math.inf
         self.gpus = usable_gpus()
-        self.cores = self.most_threads = n_workers or max(usable_cores(), len(self.gpus))
+        self.cores = self.most_threads = n_workers or max(joblib.cpu_count(), len(self.gpus))
         self.gpu_of: dict[Item, str] = {}
         context = multiprocessing.get_context("spawn")
         self.shares: Any = context.RawArray("d", 2**16)  # of its steps that each item has done

@@ -9,13 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import joblib
+
 from competition.errors import ConfigError
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # a Mac has none
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def usable_gpus() -> list[str]:
@@ -34,7 +30,7 @@ def machine() -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     named = re.search(r"^model name\s*: (.+)$", _cpuinfo(), re.MULTILINE)
     processor = named[1] if named else platform.machine()
-    found = {"processor": processor, "cores": usable_cores(), "memory_gib": round(memory)}
+    found = {"processor": processor, "cores": joblib.cpu_count(), "memory_gib": round(memory)}
     torch = sys.modules.get("torch")  # a stage that does not use it does not use a GPU
     if torch is not None and torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name(0)

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import torch
@@ -29,7 +30,6 @@ from models.stages.unimol import UnimolBackbone, read_vocabulary
 from models.training.batches import Batches
 from models.training.dropout import set_rates
 from models.training.losses import Labels
-from models.training.machine import usable_cores
 from studies.pretrain import corpus
 from studies.pretrain.network import Guesses, Molecules, Pretraining
 
@@ -61,7 +61,7 @@ def main() -> None:
     args = options.parse_args()
     file, started = Path(__file__).with_name(f"{args.name}.yaml"), time.monotonic()
     settings = validate(Settings, load_yaml(file), file)
-    torch.set_num_threads(usable_cores())
+    torch.set_num_threads(joblib.cpu_count())
 
     known = {*corpus.skeletons(corpus.evaluation_molecules(args.evaluation))}
     table = corpus.without(corpus.read_molecules(args.molecules, settings.n_molecules, SEED), known)

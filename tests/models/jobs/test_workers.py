@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import joblib
 import pytest
 
 from competition.errors import ConfigError, DataError
@@ -66,7 +67,7 @@ def test_items_run_in_workers_that_see_one_thread_and_their_gpu_or_none_and_mist
 @pytest.fixture
 def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of 16 cores and one GPU, whose workers are threads."""
-    monkeypatch.setattr(workers_module, "usable_cores", lambda: 16)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 16)
     monkeypatch.setattr(workers_module, "usable_gpus", lambda: ["5"])
     monkeypatch.setattr(workers_module, "ProcessPoolExecutor", lambda n, *rest: ThreadPoolExecutor(n))
 
