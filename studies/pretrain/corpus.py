@@ -1,7 +1,7 @@
 """What there is to pre-train on: molecules that no evaluation set has, their conformers and labels, by all cores."""
 
 from concurrent.futures import ProcessPoolExecutor
-from importlib.resources import files
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,9 @@ def read_molecules(file: Path | None, n: int, seed: int) -> pd.DataFrame:
     Source of QM9: Ramakrishnan et al., Scientific Data 2014; the package qm9pack carries it.
     """
     if file is None:
-        parts = [files("qm9pack") / "data" / f"qm9_part{i}.csv" for i in (1, 2, 3)]
-        table = pd.concat(pd.read_csv(str(part), usecols=["SMILES", *ORBITALS]) for part in parts)
+        folder = Path(str(distribution("qm9pack").locate_file("qm9pack/data")))  # its import wants setuptools
+        parts = sorted(folder.glob("qm9_part*.csv"))
+        table = pd.concat(pd.read_csv(part, usecols=["SMILES", *ORBITALS]) for part in parts)
     else:
         table = pd.read_csv(file, usecols=["SMILES"])
     return table.sample(min(n, len(table)), random_state=seed).reset_index(drop=True)
