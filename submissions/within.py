@@ -24,7 +24,7 @@ import yaml
 from competition import command
 from competition.durations import in_words
 from competition.errors import ConfigError, DataError
-from competition.files import digest, read_table, sha256_of, write_atomically
+from competition.files import digest, read_table, sha256_of, table_digest, write_atomically
 from competition.paths import Paths, shown
 from models.config import load_stages
 from models.jobs.budget import PROBE, Planner, Stages, Within, measured, with_all_seeds
@@ -53,8 +53,10 @@ class Timed:
     end: time.monotonic() at which all has ended.
     """
 
-    def __init__(self, config: Config, paths: Paths, folder: Path, budget: float, end: float) -> None:
+    def __init__(self, config: Config, paths: Paths, folder: Path, budget: float, end: float, reuse: bool) -> None:
         self.config, self.paths, self.folder, self.budget, self.end = config, paths, folder, budget, end
+        self.options = ["--reuse"] * reuse
+        self.runs_before = {*paths.latest_run.parent.glob("*")}
         self.took, self.last = 0.0, time.monotonic()
         self.thread = threading.Thread()
         self.process: subprocess.Popen[str] | None = None
@@ -97,7 +99,7 @@ class Timed:
 
     def run(self, steps: list[str], file: Path, **how: Any) -> tuple[int, str]:
         """Run steps on a YAML in a process of their own; gives its status and what it printed."""
-        call = [sys.executable, "-m", "competition.steps", *steps, "--", str(file)]
+        call = [sys.executable, "-m", "competition.steps", *steps, "--", str(file), *self.options]
         self.process = subprocess.Popen(call, text=True, **how)
         said, _ = self.process.communicate()
         return self.process.returncode, said or ""
@@ -111,9 +113,11 @@ class Timed:
         elif self.on_way:
             self.paths.latest_run.unlink()
         if status := self.run([*SUBMIT, REPORT], file)[0]:
+            if status < 0:  # `over` has ended it, and ends this process
+                self.timer.join()
             sys.exit(status)
         self.timer.cancel()
-        for run in {*self.on_way} - {self.paths.run(name) for name in (name_of_latest(self.paths), self.latest_before)}:
+        for run in {*self.on_way} - self.runs_before - {self.paths.run(name_of_latest(self.paths))}:
             shutil.rmtree(run)
 
     def over(self) -> None:
@@ -121,12 +125,14 @@ class Timed:
         if self.process:
             self.process.kill()
         said = f"The budget of {in_words(self.budget)} is over"
+        if (latest := name_of_latest(self.paths)) not in ("", self.latest_before):
+            self.on_way.append(self.paths.run(latest))  # the last one may be written, and only its report not
         if self.on_way:
             write_atomically(self.paths.latest_run, self.on_way[-1].name)
             file = shown(self.on_way[-1] / SUBMISSION_FILE)
             print(f"{said}; the submission of {', '.join(self.submitted)} stands: {file}", flush=True)
             os._exit(0)
-        what = "there is no submission yet; finished jobs are kept" if self.within else "not all stages were measured"
+        what = "there is no submission yet; finished jobs are kept" if self.within else "nothing has begun to train"
         print(f"DataError: {said}, and {what}. Run it again, or give it more time.", file=sys.stderr, flush=True)
         os._exit(2)
 
@@ -153,9 +159,9 @@ def main() -> None:
     if not stages:
         raise ConfigError("--budget plans stages without pseudo_labels, and here each has some. Run it without.")
     settings = relocated(config.model_dump(), lambda path: path.name)  # wherever the next session has the files
-    made_of = [settings, args.workers, *map(sha256_of, (paths.train, paths.test, paths.folds))]
+    made_of = [settings, *map(table_digest, (paths.train, paths.test)), sha256_of(paths.folds)]
     folder = paths.root / "within" / f"{args.budget:.0f}s-{digest(made_of, 8)}"
-    timed = Timed(config, paths, folder, args.budget, began + args.budget)
+    timed = Timed(config, paths, folder, args.budget, began + args.budget, args.reuse)
     deadline = timed.end - RESERVE[0] - RESERVE[1] * args.budget
     ended, final = folder / "ended", folder / f"{paths.name}.yaml"
     with command.training(paths), workers_of(args.executor, args.ray_address, args.workers)() as workers:
@@ -166,17 +172,17 @@ def main() -> None:
         def plan_of(found: Stages) -> Plan:
             return plan(config.competition, found, paths, args.reuse)
 
-        if ended.exists() and all(job.finished for job in plan_of(load_stages(str(final))).jobs):
+        begun = folder / "begun" / final.name
+        earlier = load_stages(str(begun)) if begun.exists() else {}
+        if ended.exists() and not args.plan and all(job.finished for job in plan_of(load_stages(str(final))).jobs):
             timed.write("", load_stages(str(final)))
         else:
             todo = plan_of(stages)
             if not args.reuse and not args.retrain:
-                require_answer(todo)
+                require_answer(plan_of({**stages, **earlier}))
             print(f"measuring {len(stages)} stages ...", flush=True)
             costs = measured(todo, workers, folder / "measured", args.budget)
             planner = Planner(costs, todo.n_folds, len(read_table(paths.train)), *workers.capacity())
-            begun = folder / "begun" / final.name
-            earlier = load_stages(str(begun)) if begun.exists() else {}
             chosen = planner.decide(stages, deadline - time.monotonic())
             full = {name: stage for name, stage in config.stages.items() if name in stages}
             lines = [*planner.described({**chosen, **earlier}, full)]

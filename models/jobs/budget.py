@@ -17,7 +17,7 @@ from competition.files import digest, read_json
 from models.config import TreesStage
 from models.jobs.measure import Cost, measure
 from models.jobs.plan import REPORT, Job, Plan
-from models.jobs.train import Told, items_of, uses_gpu
+from models.jobs.train import Told, items_of, threads_of, uses_gpu
 from models.jobs.work import read_tables
 from models.jobs.workers import Item, Workers
 from models.settings import NeuralStage
@@ -103,7 +103,7 @@ class Planner:
         """
         caches = {name: seconds for stage in stages for name, seconds in self.costs[stage].caches.items()}
         filling = sum(seconds for name, seconds in caches.items() if name not in self.filled) / self.cores
-        pools = {False: [0.0] * self.cores, True: [0.0] * self.gpus}
+        pools = {False: [0.0] * max(1, self.cores - self.gpus), True: [0.0] * self.gpus}  # a GPU's job has a core
         jobs = [*before]
         for name, stage in stages.items():
             n_jobs = (self.n_folds + (stage.final_fit != "folds")) * len(stage.seeds)
@@ -111,7 +111,9 @@ class Planner:
         for stage, seconds in jobs:
             pool = pools[self.gpus > 0 and uses_gpu(stage)]
             heapq.heapreplace(pool, pool[0] + seconds)
-        return SLOWER * filling + max(max(pool, default=0.0) for pool in pools.values())
+        refits = (self.of_job(name, stage) for name, stage in stages.items() if stage.final_fit != "folds")
+        behind = max(refits, default=0.0)  # that wait for all folds
+        return SLOWER * filling + max(max(pool, default=0.0) for pool in pools.values()) + behind
 
     def shares(self, stage: Any) -> list[float]:
         """Of its epochs, that versions of a stage have; where there are many rows, fewer epochs teach as much."""
@@ -161,7 +163,11 @@ def measured(todo: Plan, workers: Workers, folder: Path, budget: float) -> dict[
         items.append(Item(measure, (told, name, files[name], longest), uses_gpu(stage), group=group, after=after))
         first.setdefault(features, group)
     workers.run(items, "probes")
-    return {name: Cost(**read_json(file)) if file.exists() else Cost() for name, file in files.items()}
+    costs = {name: Cost(**read_json(file)) if file.exists() else Cost() for name, file in files.items()}
+    most = dict[str, float]()  # that who came first has measured
+    for cache, seconds in (item for cost in costs.values() for item in cost.caches.items()):
+        most[cache] = max(seconds, most.get(cache, 0.0))
+    return {name: replace(cost, caches={cache: most[cache] for cache in cost.caches}) for name, cost in costs.items()}
 
 
 @dataclass
@@ -198,6 +204,8 @@ class Within:
         """Until nothing more fits, or the deadline."""
         self.workers.deadline = self.deadline
         self.workers.run([], "jobs", self._more)
+        while self.again:  # there was no worker free for what an earlier process may have finished
+            self._begin(*self.again.pop(0))
 
     def end_at(self, deadline: float) -> None:
         """End earlier, where more time is needed behind the training."""
@@ -259,7 +267,8 @@ class Within:
         self.begun[name] = stage.model_copy(update={"seeds": [*earlier, seed]})
         if isinstance(stage, NeuralStage) and not earlier:
             print(f"stage {name}  begins, with {stage.epochs} of {self.stages[name].epochs} epochs", flush=True)
-        self.begins(self.begun)
+        if not self.again:
+            self.begins(self.begun)
         self.planner.filled.update(self.planner.costs[name].caches)
         todo = self.plan_of({name: self.begun[name].model_copy(update={"seeds": [seed]})})
         self.jobs[name, seed] = todo.jobs
@@ -271,6 +280,8 @@ class Within:
     def _ended(self, name: str, seed: int, job: Job) -> None:
         """Tell what a job gave, and what jobs take; where it was the last of its seed, that is finished."""
         self.told.of(job)
-        self.planner.learn(job.stage, self.begun[job.stage], read_json(job.folder / REPORT, "seconds")["seconds"])
+        stage, seconds = self.begun[job.stage], read_json(job.folder / REPORT, "seconds")["seconds"]
+        threads = threads_of(stage, len(self.jobs[name, seed]), self.workers)
+        self.planner.learn(job.stage, stage, seconds * threads)  # each is planned as that of one core
         if not self._unfinished(name, seed):
             self.ends(self.finished)

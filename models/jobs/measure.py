@@ -39,7 +39,8 @@ class Cost:
     """Seconds of one worker.
 
     job: of each job; epoch: of each of its epochs.
-    caches: of all that the stage lacks, once; name of a cache's folder -> seconds.
+    caches: of all that the stage lacks, once; name of a cache's folder -> seconds, 0 where another stage's
+        probe had filled the parts.
     """
 
     job: float = 0.0
@@ -52,7 +53,7 @@ class Cost:
 
 
 def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
-    """In a worker: fit parts of the first fold's training rows, predict as many others as a job does; writes the cost.
+    """In a worker: fit parts of the last fold's training rows, predict as many others as a job does; writes the cost.
 
     Networks are measured by one epoch, whose time grows with the rows; the rest is the job's. Of other stages the two
     largest parts give a line, or the power that their time grows with; of boosted trees, whose number changes from part
@@ -62,12 +63,13 @@ def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
         longest: seconds of fitting and predicting after which no larger part is begun.
     """
     stage, (rows, test, folds) = todo.stages[name], read_tables(todo)
-    trains = np.flatnonzero(training_rows(rows, folds, 0, stage.extra_rows, time_ordered(todo.paths.folds_report)))
+    last = todo.n_folds - 1  # of blocks in time that with most training rows
+    trains = np.flatnonzero(training_rows(rows, folds, last, stage.extra_rows, time_ordered(todo.paths.folds_report)))
     context = replace(context_of(todo, 0, rows), predicts_held_out=True)
     order, n_first = _order(rows, np.random.default_rng(0).permutation(trains), context.task.has_probabilities)
-    share = (np.sum(folds == 0) + len(test)) / len(trains)
+    share = (np.sum(folds == last) + len(test)) / len(trains)
     by_epochs, has_trees = isinstance(stage, NeuralStage), isinstance(stage, TreesStage)
-    one_epoch = stage.model_copy(update={"epochs": 1}) if by_epochs else stage
+    one_epoch = stage.model_copy(update={"epochs": 1, "warmup": min(stage.warmup, 0.5)}) if by_epochs else stage
     few_trees = stage.model_copy(update={"max_trees": min(FEW_TREES, stage.max_trees)}) if has_trees else one_epoch
     seconds_of_key, spent, filled, found = dict[str, float](), 0.0, 0.0, list[tuple[int, float, float]]()
     fewest = min(max(FEWEST_OF_TREES if has_trees else FEWEST, n_first), len(trains))
@@ -78,7 +80,8 @@ def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
         return [rows.take(order[:n]), rows.take(order[: max(1, round(share * n))])]
 
     def seconds_of(settings: Any, n: int) -> tuple[float, float]:
-        return _seconds(settings, replace(context, division=folds[order[:n]]), *parts(n))
+        fit, predict = _seconds(settings, replace(context, division=folds[order[:n]]), *parts(n))
+        return fit, predict * max(1.0, share * n / len(order))  # a test table may have more rows than there are here
 
     for n in (sizes[0], *sizes, len(trains), len(trains)):
         for cache, keys in shared_caches(one_epoch, context, parts(n)):
@@ -101,9 +104,8 @@ def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
         if len(found) > (1 if has_trees else 2) and (n == len(trains) or is_long):
             break
     caches = {
-        cache.folder.name: seconds_of_key[cache.folder.name] * len(cache.missing(keys))
+        cache.folder.name: seconds_of_key.get(cache.folder.name, 0.0) * len(cache.missing(keys))
         for cache, keys in shared_caches(stage, context, [rows, test])
-        if cache.folder.name in seconds_of_key
     }
     cost = _cost(found[-2:], len(trains), caches, by_epochs)
     if has_trees:

@@ -70,8 +70,13 @@ class RayWorkers(Workers):
             self.counted, self.size = time.monotonic(), (int(found.get("CPU", 0)), int(found.get("GPU", 0)))
             if before not in ((0, 0), self.size):
                 tqdm.write("the cluster has {} CPUs and {} GPUs now".format(*self.size), file=sys.stdout)
-        cpus, gpus = (math.ceil((1 + SPARE) * n) for n in self.size)
-        return (self.n_workers, self.size[1]) if self.n_workers else (cpus, gpus)
+        return self.n_workers or max(1, self.size[0]), self.size[1]
+
+    def asked(self) -> tuple[int, int]:
+        """As `Workers`."""
+        cpus, gpus = self.capacity()
+        spare = 1 if self.n_workers else 1 + SPARE
+        return math.ceil(spare * cpus), math.ceil(spare * gpus)
 
     def start(self, item: Item, index: int) -> Future[float]:
         """As `Workers`."""

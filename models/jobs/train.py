@@ -120,6 +120,11 @@ def uses_gpu(stage: Any) -> bool:
     return bool(getattr(stage, "gpu", isinstance(stage, NeuralStage)))
 
 
+def threads_of(stage: Any, n_jobs: int, workers: Workers) -> int:
+    """Cores of a job where so many train side by side: of trees, whose result does not depend on it, an equal share."""
+    return max(1, workers.most_threads // n_jobs) if isinstance(stage, TreesStage) else 1
+
+
 def items_of(
     todo: Plan,
     unfinished: list[Job],
@@ -137,8 +142,7 @@ def items_of(
     told, (shard, n_shards) = replace(todo, jobs=[]), todo.shard  # a worker needs no other job than its own
     for name in dict.fromkeys(job.stage for job in unfinished):
         stage, own = todo.stages[name], [job for job in unfinished if job.stage == name]
-        # The result of trees does not depend on the number of cores. A network asks for a GPU; a class of yours may.
-        threads = max(1, workers.most_threads // len(own)) if isinstance(stage, TreesStage) else 1
+        threads = threads_of(stage, max(len(own), todo.n_folds), workers)
         fills, caches = cache_items(todo, name, rows, planned)
         begin = len(fills) * (shard - 1) // n_shards  # each machine elsewhere; it skips what others have filled
         all_fills += fills[begin:] + fills[:begin]

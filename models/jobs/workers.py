@@ -95,8 +95,12 @@ class Workers:
         }
 
     def capacity(self) -> tuple[int, int]:
-        """Cores and GPUs that items are handed out for, now."""
+        """Cores and GPUs that there are, now."""
         return self.cores, len(self.gpus)
+
+    def asked(self) -> tuple[int, int]:
+        """Cores and GPUs that items are handed out for, now."""
+        return self.capacity()
 
     def start(self, item: Item, index: int) -> Future[float]:
         """Hand an item to a worker; gives the seconds that it took."""
@@ -170,19 +174,19 @@ class Workers:
     def _next(self, waiting: list[Item], more: Callable[[], list[Item]]) -> Item | None:
         """The first item that a free worker can take; where a core would stand idle, `more` adds to what waits."""
         while not (item := next(self._ready(waiting), None)):
-            if sum(other.threads for other in self.running) >= self.capacity()[0] or not (found := more()):
+            if sum(other.threads for other in self.running) >= self.asked()[0] or not (found := more()):
                 return None
             waiting += found
         return item
 
     def _ready(self, waiting: list[Item]) -> Iterator[Item]:
         """Items that have what they need, and a core or GPU."""
-        cores, gpus = self.capacity()
+        cores, gpus = self.asked()
         free_cores = cores - sum(item.threads for item in self.running)
         free_gpus = gpus - sum(map(self.on_gpu, self.running))
         unfinished = {item.group for item in (*waiting, *self.running)}
         for item in waiting:
-            has_room = (item.threads <= free_cores or not self.running) and (free_gpus > 0 or not self.on_gpu(item))
+            has_room = free_gpus > 0 if self.on_gpu(item) else item.threads <= free_cores or not self.running
             if has_room and not item.after & unfinished and all(file.exists() for file in item.files):
                 yield item
 

@@ -28,8 +28,8 @@ class Checkpoint:
         if not self.path.exists():
             return None
         state = torch.load(self.path, map_location="cpu", weights_only=True)
-        for name, part in self.parts.items():
-            part.load_state_dict(state["parts"][name])
+        for name in self.parts.keys() & state["parts"].keys():  # a GPU may have a scaler where a CPU had none
+            self.parts[name].load_state_dict(state["parts"][name])
         torch.set_rng_state(state["generator"])
         torch.cuda.set_rng_state_all(state["gpu_generators"])
         self.started -= state["seconds"]

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from competition.errors import DataError
-from competition.files import read_json, read_table
+from competition.files import read_json, read_table, write_json
 from competition.tables import Rows
 from models.config import CustomStage, LightgbmStage
 from models.jobs import budget, measure
@@ -50,6 +50,11 @@ def test_on_sixteen_cores_and_a_gpu_networks_share_the_gpu_and_trees_the_cores()
     assert on_gpu.seconds({"trees": TREES, "net": NET}) == pytest.approx(30)
     many = {"net": NET.model_copy(update={"seeds": [0, 1, 2]}), "trees": TREES.model_copy(update={"seeds": [0, 1, 2]})}
     assert versions(on_gpu.decide(many, 61)) == {"net": (10, 2), "trees": (None, 3)}
+
+
+def test_a_refit_waits_for_all_folds() -> None:
+    refit = TREES.model_copy(update={"final_fit": "refit"})
+    assert planner(8, trees=Cost(10)).seconds({"trees": refit}) == pytest.approx(20)
 
 
 def test_a_cache_that_two_stages_read_is_filled_once_by_all_cores_and_not_again() -> None:
@@ -138,22 +143,40 @@ def test_the_first_rows_that_are_measured_have_some_of_each_class_of_each_target
     assert sorted(order) == list(range(100))
 
 
-def measured_job(folder: Path, todo: Plan, longest: float, fit: Any, monkeypatch: pytest.MonkeyPatch) -> float:
-    """Seconds that a job of stage `a` is said to take, whose fits are `fit(settings, training rows)`."""
+class Clock:
+    """Time that passes where a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def measured_job(
+    folder: Path, todo: Plan, longest: float, fit: Any, monkeypatch: pytest.MonkeyPatch, predict: float = 0.0
+) -> float:
+    """Seconds that a job of stage `a` is said to take, whose fits are `fit(clock, settings, training rows)`, and which
+    predicts a row in `predict` seconds."""
+    clock = Clock()
 
     class Fake:
         def __init__(self, config: Any, context: Any) -> None:
             self.config = config
 
         def fit(self, train: Rows, valid: Any, folder: Path) -> None:
-            fit(self.config, len(train))
+            fit(clock, self.config, len(train))
 
         def predict(self, rows: Rows, folder: Path) -> None:
-            pass
+            clock.sleep(predict * len(rows))
 
     for name in ("FEWEST", "FEWEST_OF_TREES"):
         monkeypatch.setattr(measure, name, 6)
     monkeypatch.setattr(measure, "build_stage", Fake)
+    monkeypatch.setattr(measure, "time", clock)
     monkeypatch.setattr(measure, "shared_caches", lambda *_: [])
     measure.measure(todo, "a", folder / "cost.json", longest)
     return Cost(**read_json(folder / "cost.json")).job
@@ -162,13 +185,13 @@ def measured_job(folder: Path, todo: Plan, longest: float, fit: Any, monkeypatch
 def test_boosted_trees_are_measured_by_what_a_few_of_more_rows_take(tmp_path: Path, monkeypatch: Any) -> None:
     todo, seen = replace(plan_of(counted(tmp_path)), stages={"a": TREES}), []
 
-    def fit(config: LightgbmStage, n: int) -> None:
+    def fit(clock: Clock, config: LightgbmStage, n: int) -> None:
         seen.append((n, config.max_trees == measure.FEW_TREES))
-        time.sleep(0.02 * n**0.5 if seen[-1][1] else 0.3)
+        clock.sleep(0.02 * n**0.5 if seen[-1][1] else 0.3)
 
     job, n = measured_job(tmp_path, todo, 0.1, fit, monkeypatch), len(read_table(todo.paths.train)) * 2 / 3
     assert seen == [(6, True), (6, False), (24, True), (6, True), (24, True)]
-    assert job == pytest.approx(0.3 * measure.MORE_TREES * (n / 6) ** 0.5, rel=0.3)
+    assert job == pytest.approx(0.3 * measure.MORE_TREES * (n / 6) ** 0.5)
 
 
 def test_a_stage_is_measured_on_parts_of_its_rows_and_a_part_without_labels_is_passed_over(
@@ -176,15 +199,24 @@ def test_a_stage_is_measured_on_parts_of_its_rows_and_a_part_without_labels_is_p
 ) -> None:
     seen = list[int]()
 
-    def fit(config: Any, n: int) -> None:
+    def fit(clock: Clock, config: Any, n: int) -> None:
         seen.append(n)
         if len(seen) == 1:
             raise DataError("no labels")
-        time.sleep(0.002 * n)
+        clock.sleep(0.002 * n)
 
     job, n = measured_job(tmp_path, plan_of(counted(tmp_path)), 3.0, fit, monkeypatch), max(seen)
     assert seen == [6, 6, 12, 24, n, n][: len(seen)]
-    assert 0.5 * 0.002 * n < job < 4 * 0.002 * n
+    assert job == pytest.approx(0.002 * n)
+
+
+def test_test_rows_count_where_there_are_more_of_them_than_training_rows(tmp_path: Path, monkeypatch: Any) -> None:
+    todo = plan_of(counted(tmp_path))
+    rows, test, folds = measure.read_tables(todo)
+    many = test.take(np.resize(np.arange(len(test)), 100 * len(rows)))
+    monkeypatch.setattr(measure, "read_tables", lambda _: (rows, many, folds))
+    job = measured_job(tmp_path, todo, 3.0, lambda *_: None, monkeypatch, predict=0.1)
+    assert job == pytest.approx(0.1 * (len(many) + sum(folds == 2)), rel=0.02)
 
 
 def within(folder: Path, costs: dict[str, float], seconds: float, begun: Any = None) -> tuple[Within, list, list]:
@@ -224,6 +256,24 @@ def test_what_an_earlier_process_has_begun_comes_first_as_it_was(tmp_path: Path)
     again.train()
     assert ends == begins == [{"b": (None, 1)}]
     assert again.finished["b"].seeds == [1]
+
+
+def test_what_an_earlier_process_has_finished_counts_when_the_time_is_over(tmp_path: Path) -> None:
+    first, *_ = within(tmp_path, {"a": 1.0, "b": 1.0}, 1000)
+    first.train()
+    again, begins, _ = within(tmp_path, {"a": 1.0, "b": 1.0}, -1, begun=first.finished)
+    again.train()
+    assert begins == [versions(first.finished)] == [{"a": (None, 2), "b": (None, 2)}]
+    assert versions(again.finished) == begins[0]
+
+
+def test_a_cache_costs_what_the_probe_that_filled_it_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measures(plan: Plan, name: str, file: Path, longest: float) -> None:
+        write_json(file, {"caches": {"features": {"a": 7.0, "b": 0.0}[name]}})
+
+    monkeypatch.setattr(budget, "measure", measures)
+    found = budget.measured(plan_of(counted(tmp_path)), HereWorkers(1), tmp_path, 60)
+    assert [cost.caches for cost in found.values()] == [{"features": 7.0}] * 2
 
 
 def test_costs_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

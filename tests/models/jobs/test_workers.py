@@ -96,6 +96,8 @@ def test_items_of_several_threads_fill_the_cores_and_no_more(one_gpu: None) -> N
     assert list(workers._ready([threes, sixteen, network])) == [threes, sixteen, network]
     workers.running = {Item(print, (), threads=3): 0.0 for _ in range(5)}
     assert list(workers._ready([threes, sixteen, network])) == [network]
+    workers.running = {sixteen: 0.0}
+    assert list(workers._ready([threes, network])) == [network]  # which waits for no core
 
 
 def test_an_item_starts_after_the_groups_and_files_that_it_needs(tmp_path: Path) -> None:
