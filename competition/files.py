@@ -19,6 +19,7 @@ from pyarrow import parquet
 
 from competition.errors import DataError
 
+csv.field_size_limit(2**31 - 1)  # the default refuses long texts
 DIGEST = b"sha256"  # where the metadata of a Parquet table hold what `table_digest` returns
 
 

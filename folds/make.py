@@ -47,6 +47,7 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
         crossing = int((pd.Series(folds).groupby(groups).nunique() > 1).sum())
         extra = np.arange(len(table) - len(folds))  # last; they train in every fold, each a group of its own
         folds, groups = np.append(folds, np.full_like(extra, -1)), np.append(groups, groups.max() + 1 + extra)
+        paths.folds_report.unlink(missing_ok=True)  # written last: without it these tables are made again
         write_table(paths.folds, pd.DataFrame({"id": ids, "fold": folds}))
         write_table(paths.groups, pd.DataFrame({"id": ids, "group": groups}))
         report = {"made_from": made_from, "time_ordered": config.kind == "time", "inputs_in_several_folds": crossing}

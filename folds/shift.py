@@ -28,7 +28,7 @@ LIGHTGBM = {
 def adversarial_validation(
     train: pd.DataFrame, test: pd.DataFrame, competition: CompetitionConfig, seed: int
 ) -> dict[str, Any] | None:
-    """Classify rows of both prepared tables; None where one has fewer than `FEWEST` distinct inputs.
+    """Classify rows of both prepared tables; None where one has fewer than `FEWEST` distinct inputs, or no features.
 
     Rows with the same whole input share a fold, so that no row is recognised by its twin. The most telling `features`
     come with their share of the classifier's `gain` and their mean in each table.
@@ -42,6 +42,8 @@ def adversarial_validation(
     rows = pd.concat(parts, ignore_index=True)
     is_test = np.repeat([0, 1], [len(part) for part in parts])
     features = readable_features(rows, competition)
+    if features.empty:
+        return None
     found = cross_validate(
         LGBMClassifier(**LIGHTGBM, random_state=seed),
         features.to_numpy(dtype=np.float32),

@@ -128,7 +128,7 @@ def recommend(
         if why := why_scaffolds(list(train[name]), list(test[name])):
             return "scaffold", why
     if shift is None:
-        why = "there are too few rows to tell train and test apart"
+        why = "there are too few rows, or no features, to tell train and test apart"
     elif shift["auc"] > TOLD_APART:
         telling = ", ".join(feature["feature"] for feature in shift["features"][:3])
         why = f"train and test differ (AUC {shift['auc']:.2f}), most in {telling}"

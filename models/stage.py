@@ -92,6 +92,13 @@ def improbable(task: Task, y_pred: Array) -> NDArray[np.bool_]:
     return np.asarray(wrong & task.has_probabilities)
 
 
+def as_probabilities(task: Task, y_pred: Array) -> Array:
+    """Predictions that are nearly probabilities, as `improbable` lets them pass, as exact ones; numbers as they are."""
+    if task.has_probabilities:
+        y_pred = np.clip(y_pred, 0.0, 1.0)
+    return y_pred / y_pred.sum(axis=1, keepdims=True) if task.problem_type == "multiclass" else y_pred
+
+
 def write_notes(folder: Path, notes: list[str]) -> None:
     """Leave sentences for a person in a job's folder, while it is fitted: printed and reported once per stage."""
     write_json(folder / NOTES, notes)

@@ -91,6 +91,10 @@ class Config(StrictModel):
             f"metric {inputs.metric}; there are {', '.join(sorted(blends))}": others,
             f"submissions.postprocess: {', '.join(map(label, senseless))} is not for {what}; leave it out": senseless,
         }
+        for named in (self.blends, self.postprocess):
+            labels = [label(name) for name in {*named}]
+            twice = sorted({each for each in labels if labels.count(each) > 1})
+            mistakes[f"submissions names {', '.join(twice)} of two files; rename one of the functions"] = twice
         if found := [words for words, holds in mistakes.items() if holds]:
             raise ValueError("\n".join(found))
         return self

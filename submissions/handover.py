@@ -6,12 +6,14 @@ outside data (Kaggle, "Winning Model Documentation Guidelines"). Written into th
 """
 
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from jinja2 import StrictUndefined, Template
 
 from competition.durations import in_words
+from competition.errors import UserError
 from competition.files import read_json, sha256_of
 from competition.paths import config_folders, shown
 from competition.revision import revision
@@ -39,8 +41,9 @@ def handover(run: Run) -> str:
     files += [*(extra.file for extra in competition.extra_train), run.folder / SUBMISSION_FILE]
     named = name if any((folder / f"{name}.yaml").is_file() for folder in config_folders()) else f"{name}.yaml"
     for file in run.paths.root.glob(f"within/*/{name}.yaml"):  # of a run with a budget
-        if load_stages(str(file)) == run.config.stages:
-            named = str(shown(file))
+        with suppress(UserError):  # one of earlier settings
+            if load_stages(str(file)) == run.config.stages:
+                named = str(shown(file))
     return Template(TEMPLATE.read_text(encoding="utf-8"), undefined=StrictUndefined).render(
         run=run,
         name=name,

@@ -54,8 +54,9 @@ def hold_out(name: str, share: float, seed: int | None = None) -> str:
     for key, table in tables.items():
         file = Paths.of(str(yaml_file)).raw / f"{'folds' if key == 'file' else key}.csv"
         write_table(file, table)
-        document["folds" if key == "file" else "competition"][key] = str(file)
+        document["folds" if key == "file" else "competition"][key] = str(file.resolve())
     document["competition"]["holdout_of"] = Paths.of(name).name
+    document["competition"].pop("kaggle", None)  # its submission is of training rows
     write_atomically(yaml_file, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
     part = f"{len(rows)} of {len(own)} training rows ({len(rows) / len(own):.0%})"
     return f"{yaml_file.stem}: {part} are kept out of everything but the final scoring"

@@ -9,13 +9,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
 from competition import command
 from competition.clean import listed
 from competition.config import require_own_products
 from competition.errors import ConfigError
-from competition.files import digest, write_table
+from competition.files import digest, read_text_table, write_table
 from competition.paths import Paths, shown
 from competition.prepare import prepare_test
 from competition.tables import INPUT_KEY
@@ -43,7 +41,7 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     test_key = predict_jobs(replace(run.plan, jobs=jobs, paths=new), partial(Workers, n_workers))
     kept = list(table[competition.id])
     scored = submission_of(run)(predictions_of(config, run.plan, test_key, kept), list(table[INPUT_KEY]))
-    sample = pd.DataFrame({name: ids if name == competition.id else "" for name in stored["sample_columns"]})
+    sample = read_text_table(test_file).reindex(columns=stored["sample_columns"], fill_value="")
     file, filling = folder / "submission.csv", run.filling(stored["label_means"])
     write_submission(file, sample, competition.id, run.task, kept, scored, filling)
     if dropped:

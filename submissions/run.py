@@ -13,6 +13,7 @@ Its folder, work/<name>/submissions/<run>/, holds
 """
 
 import json
+import math
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,10 @@ CODE = [
 PACKAGES = (
     "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "optuna", "rdkit", "torch", "transformers", "chemprop",
 )  # fmt: skip
+
+
+CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
+"""What JSON makes of numbers: one that is none is null; an edge of a step of the user's may be infinite."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ class Run:
         same = (self.folder / MANIFEST).is_file() and self.stored["made_from"] == self.made_from
         content = self.stored if same else _manifest(self)
         part = {**found, "files": {name: sha256_of(self.folder / name) for name in files}}
-        content[step] = json.loads(json.dumps(part), parse_constant=lambda _: None)  # JSON knows no NaN
+        content[step] = json.loads(json.dumps(part), parse_constant=CONSTANTS.get)
         write_json(self.folder / MANIFEST, content)
         return self.part(step)
 
@@ -131,7 +136,9 @@ class Run:
     @property
     def what_fills(self) -> str:
         """The same in words."""
-        return "the commonest class" if self.task.decides else "the mean of the training labels"
+        if not self.task.decides:
+            return "the mean of the training labels"
+        return "the mean grade" if self.task.problem_type == "ordinal" else "the commonest class"
 
     def write_submission(self, file: str, scored: Array) -> int:
         """Write labels or predictions (n_test_rows, n_scored), checked; returns how many rows were filled."""

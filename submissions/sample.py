@@ -32,7 +32,8 @@ def write_submission(
     table = to_sample(task, values[places])
     numbers = table.select_dtypes("float")
     table[numbers.columns] = numbers.map(lambda value: float(f"{value:.{DIGITS}g}"))
-    write_table(path, table.assign(**{id_column: list(sample[id_column])})[list(sample.columns)])
+    others = {name: list(sample[name]) for name in sample if name not in table}  # ids, and what repeats the test table
+    write_table(path, table.assign(**others)[list(sample.columns)])
     try:
         check_submission(path, sample, id_column, task)
     except SubmissionError:
@@ -56,7 +57,7 @@ def check_submission(path: Path, sample: pd.DataFrame, id_column: str, task: Tas
             f"{path} must have the ids of the sample in its order, each once; it has {len(found)} rows for "
             f"{len(expected)} ids, lacks {len(lacking)} {lacking[:3]} and has {len(extra)} others {extra[:3]}."
         )
-    for name in table.columns.drop(id_column):
+    for name in task.columns_in_sample:
         what, good = _asked(table[name], task)
         if (bad := ~good).any():
             first = int(bad.argmax())

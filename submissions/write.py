@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from competition import command
+from competition.errors import DataError
 from competition.files import read_table, write_atomically, write_table
 from competition.tables import INPUT_KEY, own_rows
 from competition.task import Task
@@ -173,9 +174,12 @@ def _against_best_stage(rule: Rule, y_pred: Array, stages: dict[str, Array]) -> 
 def _against_previous(run: Run, rule: Rule, y_pred: Array) -> dict[str, Any] | None:
     """The same to the latest run before this one, on the rows of both; None where there is none, or other targets."""
     name = name_of_latest(run.paths)
-    if name in ("", run.name) or not (run.paths.run(name) / CROSS_FITTED).exists():
+    if name in ("", run.name):
         return None
-    before = scored_rows(run.paths.run(name), run.task).reindex(index=run.columns.ids, columns=run.task.scored)
+    try:
+        before = scored_rows(run.paths.run(name), run.task).reindex(index=run.columns.ids, columns=run.task.scored)
+    except DataError:  # that run is not finished, or its files are gone or changed
+        return None
     return _against(rule, y_pred, name, before.to_numpy()) if before.notna().all(axis=1).any() else None
 
 

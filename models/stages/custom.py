@@ -14,7 +14,7 @@ from competition.tables import Rows
 from competition.types import Array
 from competition.user_code import load_user_code
 from models.config import CustomStage
-from models.stage import Context, improbable
+from models.stage import Context, as_probabilities, improbable
 
 
 class Custom:
@@ -47,7 +47,7 @@ class Custom:
                 "which lie in 0 to 1 and, where there is one for each class of a target, sum to 1; "
                 f"of row {rows.ids[first]!r} it returned {y_pred[first].tolist()}."
             )
-        return y_pred
+        return as_probabilities(self.context.task, y_pred)
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:

@@ -19,7 +19,7 @@ from competition.tables import Rows, own_rows
 from competition.task import Task, task_of
 from competition.types import Array, Integers
 from models.config import FileStage
-from models.stage import Context, improbable, write_notes
+from models.stage import Context, as_probabilities, improbable, write_notes
 
 OOF, TEST, FOLD = "oof.csv", "test.csv", "fold"  # the column fold of oof.csv says where a row was held out there
 COPY_OF_OOF, COPY_OF_TEST = "their_oof.csv", "their_test.csv"  # beside the job's own predictions
@@ -52,7 +52,7 @@ class File:
     def predict(self, rows: Rows, folder: Path) -> Array:
         """Their predictions for `rows`, (n_rows, n_outputs)."""
         file = folder / (COPY_OF_OOF if self.context.predicts_held_out else COPY_OF_TEST)
-        return self._read(file, rows.ids).loc[rows.ids].to_numpy(dtype=np.float64)
+        return as_probabilities(self.context.task, self._read(file, rows.ids).loc[rows.ids].to_numpy(dtype=np.float64))
 
     def _read(self, file: Path, wanted: Sequence[str] = ()) -> pd.DataFrame:
         return read_theirs(file, self.context.id, self.context.task, wanted)

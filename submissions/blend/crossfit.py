@@ -227,6 +227,11 @@ def choose(rule: Rule, compared: dict[str, Comparison], which: NDArray[np.bool_]
     Of several that are, the one with the best cross-fitted score; `which` are the rows that were compared.
     """
     least, default = least_gain(rule, compared[rule.default].cross_fitted_score, which), rule.default
+    if np.isnan(compared[default].cross_fitted_score):
+        others = {name: rule.gain(part.cross_fitted_score) for name, part in compared.items()}
+        if others := {name: score for name, score in others.items() if np.isfinite(score)}:
+            best = max(others, key=lambda name: others[name])
+            return best, f"{best} is chosen, since the default, {default}, has no score."
     gains = {name: rule.gain(part.difference) for name, part in compared.items() if name != default}
     clear = {n: gain for n, gain in gains.items() if gain > np.maximum(least, rule.margin * compared[n].standard_error)}
     known = clear or {name: gain for name, gain in gains.items() if np.isfinite(gain)}

@@ -124,6 +124,8 @@ def fit_decision(metric: Metric, task: Task, y: Array, y_pred: Array) -> Decisio
         y_pred: (n_rows, n_outputs).
     """
     decision = plain_decision(task)
+    if not len(y):  # of two folds, both are left out
+        return decision
     levels, cuts = decision.levels(y_pred), range(len(decision.cuts))
     chances = [calibrated(labels, _logits(task, y_pred, t)) for t, labels in enumerate(y.T)]
     pooled = dict[int, Array]()

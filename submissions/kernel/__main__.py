@@ -37,8 +37,8 @@ def main() -> None:
         latest_run(args.competition)  # which says what is wrong where there is none
     try:
         owner = client.username()
-    except ServiceError:
-        owner = "your-username"  # without credentials there is no --push
+    except (ConfigError, ServiceError):
+        owner = "your-username"  # without the client, or credentials, there is no --push
     with command.locked(paths):
         kernel = build(paths, config, owner, args.accelerator)
     for part in sorted(kernel.bundle.root.iterdir()):

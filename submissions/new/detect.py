@@ -103,7 +103,8 @@ def detect(
     id_column, id_reason = find_id(tables, id_column)
     if group is not None and (group not in train or group == id_column):
         raise DataError(f"--group names a column of {train_file} other than the id; found {group!r}.")
-    asked = sample.drop(columns=id_column)
+    repeated = [n for n in sample if n in test and sample[n].nunique() > 1 and sorted(sample[n]) == sorted(test[n])]
+    asked = sample.drop(columns=[id_column, *(name for name in repeated if name not in (id_column, *targets))])
     only_train = train[
         [name for name in train.columns if name.strip() and name not in (*test.columns, *asked.columns, group)]
     ]
@@ -135,6 +136,7 @@ def find_id(tables: dict[str, pd.DataFrame], named: str | None) -> tuple[str, st
     """The column that names a row in all three tables, the sample last, and the reason."""
     *_, sample = tables.values()
     common = [name for name in sample.columns if name.strip() and all(name in table for table in tables.values())]
+    common.sort(key=lambda name: bool(NAMED_LIKE_SMILES.search(name)))  # a sample may repeat them before the id
     candidates = [name for name in common if named in (None, name)]
     for name in candidates:
         if all(table[name].is_unique and (table[name].str.strip() != "").all() for table in tables.values()):
@@ -146,7 +148,8 @@ def find_id(tables: dict[str, pd.DataFrame], named: str | None) -> tuple[str, st
         for name in candidates[:1]:
             check_ids(table[name], f"{file}, column {name!r} (taken for the id; another: --id)")
     have = "; ".join(f"{file} has {', '.join(table.columns)}" for file, table in tables.items())
-    raise DataError(f"no column {named or ''!r} names the rows of all three tables: {have}. Rename one, or set --id.")
+    which = f"no column {named!r} names" if named else "no column names"
+    raise DataError(f"{which} the rows of all three tables: {have}. Rename one, or set --id.")
 
 
 def find_targets(
@@ -262,6 +265,8 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
     if (why := damage(cells)) and not is_code:
         return column("left out", f"WARNING: {why}; correct or empty them to use it")
     filled = cells[cells != ""]
+    if len(filled) and pd.to_datetime(filled, format="ISO8601", utc=True, errors="coerce").notna().all():
+        return column("left out", f"dates; if test rows are later, set time: {as_yaml(name)} and folds.kind time")
     distinct, n_cells = list(filled.unique()), len(filled)
     n, sample = len(distinct), distinct[:: max(1, len(distinct) // SAMPLED)][:SAMPLED]
     n_parsed, n_empty = sum(canonical_smiles(value) is not None for value in sample), len(cells) - n_cells

@@ -5,12 +5,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from competition.classes import class_name, class_names
+from competition.classes import MISSING, class_name, class_names
 from competition.clean import listed, parse_numbers
 from competition.errors import DataError
 from competition.metrics import named_metric
 from competition.types import ProblemType
-from submissions.new.detect import Found, damage, is_numeric
+from submissions.new.detect import Found, damage, is_numeric, not_numbers
 
 POSITIVE = {"yes", "y", "true", "t", "positive", "pos", "active", "toxic", "spam", "fraud", "sick", "hit", "present"}
 """Names of the positive class of two, in small letters."""
@@ -98,7 +98,7 @@ def read_labels(found: Found) -> Labels:
     counts = pd.concat([cells[name].map(class_name) for name in cells]).value_counts().reindex(classes)
     in_sample = {class_name(cell) for name in sample for cell in sample[name].unique()}
     lists = [cell.split() for cell in in_sample - {*classes} if {*cell.split()} & {*classes}]
-    named_in_sample = not column_per_class and not is_numeric(pd.Series(sorted(in_sample)))
+    named_in_sample = not column_per_class and not not_numbers(pd.Series(sorted(in_sample)))[0].empty
     return Labels(found, numbers, classes, counts, column_per_class, named_in_sample, max(map(len, lists), default=1))
 
 
@@ -137,6 +137,11 @@ def order_classes(labels: Labels, problem_type: ProblemType) -> tuple[list[str],
         return sorted(classes, key=lambda name: name == positive), f"GUESS: {positive} is the positive class, {why}"
     if problem_type == "multiclass" and len(single := labels.counts.index[labels.counts == 1]):
         return classes, f"WARNING: one row each of {listed(single)}; correct these if they are typos"
+    if absent := [name for name in classes if name.lower() in MISSING]:
+        return (
+            classes,
+            f"WARNING: {listed(absent)} is taken for a class; empty its cells if it is none",
+        )
     if problem_type == "ordinal" and labels.numbers is None:
         return classes, "GUESS: the order of the alphabet; write them from the lowest to the highest"
     return classes, ""

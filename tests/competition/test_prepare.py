@@ -91,6 +91,11 @@ def test_the_same_input_in_other_words_is_a_duplicate_and_counted_across_tables(
     assert keys[0] == keys[1] != keys[2] != keys[3] == keys[4]
 
 
+def test_a_sample_may_repeat_columns_of_the_test_table(tmp_path: Path) -> None:
+    sample = ["id,SMILES,y", *(f"{line},0" for line in TEST[1:])]
+    assert prepared(tmp_path, sample=sample).sample.columns.tolist() == ["id", "SMILES", "y"]
+
+
 def test_rows_that_cannot_be_read_are_dropped_only_if_configured_and_named(tmp_path: Path) -> None:
     found = prepared(tmp_path, with_line(TRAIN, 4, "d,not,4"), with_line(TEST, 1, "t1,"), unparsable="drop")
     assert (found.train["id"].tolist(), found.sample["id"].tolist()) == (list("abcef"), ["t1", "t2"])

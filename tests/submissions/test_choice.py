@@ -238,6 +238,10 @@ def test_a_run_is_held_against_itself_without_a_stage_the_best_stage_and_the_run
     previous = choice["against"]["previous_run"]
     assert previous["name"] == first.name
     assert previous["difference"] == pytest.approx(choice["procedure"]["cross_fitted_score"] - score)
+    before = latest_run("mixed")
+    (before.folder / "cross_fitted.csv").write_text("id\n")  # an earlier run that was changed is none to compare with
+    choice = run_steps(fake_competition(done.parent, submissions={**settings, "margin": 8.0})).part("choice")
+    assert choice["against"]["previous_run"] is None
 
 
 def test_the_spread_is_the_standard_deviation_over_submissions_of_one_model_per_stage(tmp_path: Path) -> None:

@@ -222,7 +222,15 @@ SAMPLE = pd.DataFrame({"id": ["01", "b,c", " d"], "y": ["0", "0", "0"]})
 def test_a_file_that_does_not_fit_the_sample_is_refused(tmp_path: Path, table: dict, message: str) -> None:
     write_table(tmp_path / "blend.csv", pd.DataFrame(table))
     with pytest.raises(SubmissionError, match=message):
-        check_submission(tmp_path / "blend.csv", SAMPLE, "id", Task(["a", "b"]))
+        check_submission(tmp_path / "blend.csv", SAMPLE, "id", Task(["target"], ["y"]))
+
+
+def test_what_a_sample_repeats_of_the_test_table_is_written_as_it_stands_there(tmp_path: Path) -> None:
+    sample = SAMPLE.assign(SMILES=["C", "N", "not a molecule"])
+    write_submission(tmp_path / "blend.csv", sample, "id", Task(["y"]), [" d", "01"], np.array([[3.0], [1.0]]), [2.0])
+    assert read_text_table(tmp_path / "blend.csv").to_numpy().tolist() == [
+        ["01", "1.0", "C"], ["b,c", "2.0", "N"], [" d", "3.0", "not a molecule"],
+    ]  # fmt: skip
 
 
 def test_a_submission_has_seven_digits_and_is_not_left_behind_where_it_does_not_fit(tmp_path: Path) -> None:

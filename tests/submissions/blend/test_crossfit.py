@@ -139,6 +139,14 @@ def test_the_default_stands_unless_another_is_clearly_better(
     assert chosen in reason
 
 
+def test_a_default_without_a_score_is_replaced_by_the_best_that_has_one() -> None:
+    nan = float("nan")
+    compared = {"shrunk_ridge": Comparison(nan, nan, nan), "mean": Comparison(2.0, nan, nan)}
+    compared["convex"] = Comparison(1.0, nan, nan)
+    name, reason = choose(rule(np.zeros(4), np.arange(4), "rmsle", 2.0), compared, np.full(4, True))
+    assert (name, reason) == ("convex", "convex is chosen, since the default, shrunk_ridge, has no score.")
+
+
 @pytest.mark.parametrize(
     ("metric", "constant"),
     [

@@ -48,6 +48,13 @@ def test_the_plain_decision_is_the_likeliest_class(problem_type: str) -> None:
     np.testing.assert_array_equal(plain_decision(known).predict(y_pred), known.likeliest(y_pred))
 
 
+def test_without_rows_the_decision_is_the_plain_one() -> None:
+    """As of two folds, where a row is decided on without both."""
+    known, y, y_pred = made_up("binary", 10)
+    score = Metric("own", True, None, lambda y_true, labels: float(np.min(y_true)), kind="decisions")
+    assert fit_decision(score, known, y[:0], y_pred[:0]).cuts.tolist() == [0.5]
+
+
 @pytest.mark.parametrize(
     ("problem_type", "metric"),
     [

@@ -222,6 +222,7 @@ def test_labels_share_one_vector_of_weights_where_the_yaml_says_so_and_each_coun
         ("binary", "log_loss", {"candidates": ["ridge"]}, "ridge, which is not for problem_type binary.*shrunk_logits"),
         ("ordinal", "quadratic_kappa", {"default": "shrunk_logits"}, "shrunk_logits, which is not for.*ordinal"),
         ("multilabel", "f1_macro", {"candidates": ["mean_of_ranks"]}, "mean_of_ranks, which is not for.*f1_macro"),
+        ("binary", "log_loss", {"candidates": ["/a/m.py:f", "/b/m.py:f"]}, "m.py:f of two files; rename one"),
     ],
 )
 def test_a_blend_of_the_other_kind_is_refused_in_one_sentence(

@@ -45,6 +45,7 @@ def column(values: list[str], name: str = "column", test: list[str] | None = Non
         (["x"] * 20, "c", "left out"),
         ([f"KX{i}-{i * i}" for i in range(20)], "c", "left out"),
         ([f"{i:04d}" for i in range(20)], "c", "left out"),
+        ([f"2024-01-{i:02d} 10:00" for i in range(1, 21)], "measured", "left out"),
     ],
 )  # fmt: skip
 def test_a_column_is_taken_for_what_it_is(values: list[str], name: str, expected: str) -> None:
@@ -95,6 +96,13 @@ def test_id_targets_and_inputs_of_a_plain_competition(tmp_path: Path) -> None:
     assert found.inputs == found.named("numeric") == ["x"]
     found = find(tmp_path, ROWS, NEW, {"y": [0, 0], "id": ["e", "f"]})  # the id need not be the first column
     assert (found.id, found.id_reason[:5]) == ("id", "GUESS")
+
+
+def test_what_a_sample_repeats_of_the_test_table_is_no_target(tmp_path: Path) -> None:
+    train, test = {"SMILES": ["C", "CC", "CCC", "CCCC"], **ROWS}, {"SMILES": ["CO", "CCO"], **NEW}
+    sample = {"": [0, 1], "SMILES": ["CCO", "CO"], **ASKED, "x": [0.6, 0.5]}
+    found = find(tmp_path, train, {"": [0, 1], **test}, sample, inputs_needed=False)
+    assert (found.id, found.targets, found.named("smiles", "numeric")) == ("id", ["y"], ["SMILES", "x"])
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def test_the_guessed_metric_follows_how_the_targets_deviate(tmp_path: Path) -> N
 CASES: dict[str, tuple[Any, Any, str, list[str], str]] = {
     "zeros_and_ones": ([0, 1] * 30, 0, "binary", ["0", "1"], "roc_auc"),
     "floats_of_zero_and_one": ([0.0, 1.0, None] * 20, 0.5, "binary", ["0", "1"], "roc_auc"),
+    "a_blank_sample": ([0, 1] * 30, "", "binary", ["0", "1"], "roc_auc"),
     "booleans": ([True, False] * 30, 0.5, "binary", ["False", "True"], "roc_auc"),
     "booleans_in_the_sample": ([True, False] * 30, False, "binary", ["False", "True"], "accuracy"),
     "known_words": (["spam", "Ham"] * 30, 0.5, "binary", ["Ham", "spam"], "roc_auc"),
