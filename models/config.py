@@ -48,6 +48,7 @@ class CustomStage(Stage):
 class FeatureStage(Stage):
     """What every stage on features of molecules, TF-IDF of text, numbers and categories has."""
 
+    extra_rows: Literal["train", "ignore"] = "train"
     features: list[Feature | Encoder] = Field(default=["morgan", "descriptors"], min_length=1)
     """For each molecule column: counts of Morgan environments of radius 2, Avalon counts, ErG, MACCS keys, RDKit's
     descriptors; maplight is morgan, avalon, erg and descriptors. `{encoder: minilm}`: pooled features of a frozen
@@ -121,6 +122,11 @@ class TreesStage(FeatureStage):
         """The objective that `parameters` name, by any of its names, without settings of its own."""
         named = [self.parameters[name] for name in OBJECTIVE if name in self.parameters]
         return str(named[0]).partition(":")[0] if named else None
+
+    @property
+    def learns_labels_as_they_are(self) -> bool:
+        """Whether the objective means something of counts or shares of labels alone, not of standardised ones."""
+        return str(self.objective).lower() in ("poisson", "gamma", "tweedie", "mape", "msle")
 
     def objectives(self, learns: ProblemType) -> tuple[str, ...]:
         """Those that learn classes of a problem type, the default first; none of numbers."""

@@ -25,6 +25,8 @@ from models.settings import Encoder, Stage
 from models.stage import Context, write_notes
 
 COLUMNS, ENCODERS = "columns.json", "encoders.json"
+LEAST = 1e-25
+"""Standard deviation that no unit makes: a pooled value of a dead neuron has it."""
 FURTHEST = 5.0
 """Standard deviations from the mean at which a value is cut: one odd number must not outweigh all pooled features."""
 
@@ -131,7 +133,7 @@ def fit_columns(train: Rows, config: Any, context: Context, folder: Path) -> Non
     values = _numbers_of(train, config, context)
     known = np.ma.masked_invalid(values)
     mean, scale = known.mean(axis=0).filled(0.0), known.std(axis=0).filled(0.0)  # 0 for a column without any number
-    stored = {"mean": mean.tolist(), "scale": np.where(scale > 1e-9, scale, 1.0).tolist()}
+    stored = {"mean": mean.tolist(), "scale": np.where(scale > LEAST + 1e-9 * np.abs(mean), scale, 1.0).tolist()}
     stored["gaps"] = np.isnan(values).any(axis=0).tolist()
     stored["categories"] = learn_categories(train, context.categorical if config.columns_before_head else [])
     write_json(folder / COLUMNS, stored)

@@ -64,7 +64,10 @@ def prepared(smiles: str, fragments: str, repeat_units: str) -> Chem.Mol:
         closed = Chem.RWMol(molecule)
         for star in stars:
             closed.ReplaceAtom(star.GetIdx(), Chem.Atom(6))
-    Chem.SanitizeMol(closed)
+    try:
+        Chem.SanitizeMol(closed)
+    except Chem.MolSanitizeException:  # more bonds than a carbon has
+        return molecule
     return closed.GetMol()
 
 

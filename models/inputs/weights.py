@@ -9,6 +9,7 @@ import importlib.util
 import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,18 @@ def named_weights(stage: Any) -> list[str]:
 
 def digest_of_weights(name: str | None) -> str | None:
     """Digest of the content of all files of `find_weights`; None where a stage starts from random weights."""
-    return None if name is None else digest({file: sha256_of(path) for file, path in find_weights(name).items()})
+    return None if name is None else digest({file: _sha256(path) for file, path in find_weights(name).items()})
+
+
+def _sha256(path: Path) -> str:
+    """Computed once while the file stays as it is: jobs ask again and again."""
+    known = path.stat()
+    return _sha256_once(path, known.st_size, known.st_mtime_ns)
+
+
+@cache
+def _sha256_once(path: Path, size: int, changed: int) -> str:
+    return sha256_of(path)
 
 
 def _of_set(name: str, known: WeightSet) -> dict[str, Path]:
@@ -86,7 +98,7 @@ def _of_set(name: str, known: WeightSet) -> dict[str, Path]:
     if folder is None:
         folder = _from_hub(name, known.hub, list(known.files)) if known.hub else _from_web(name, known)
     for file, expected in known.files.items():
-        if expected and (found := sha256_of(folder / file)) != expected:
+        if expected and (found := _sha256(folder / file)) != expected:
             raise ConfigError(
                 f"{folder / file} is not the published file of {name!r}: its sha256 is {found}, not {expected}. "
                 "Delete it and fetch it again."

@@ -20,7 +20,7 @@ SQUARED, ABSOLUTE = {"objective": "regression", "metric": "rmse"}, {"objective":
 
 
 class Lightgbm(Trees):
-    """The stage; without text its features are dense, with it sparse, and categories stand last."""
+    """The stage; without words its features are dense, with it sparse, and categories stand last."""
 
     ranges = {
         "num_leaves": (4, 128), "min_data_in_leaf": (2, 50), "feature_fraction": (0.05, 1.0),
@@ -30,7 +30,7 @@ class Lightgbm(Trees):
 
     def _features(self, rows: Rows, folder: Path) -> Any:
         numbers, words, codes = self._blocks(rows, folder)
-        if not self.context.text:
+        if not words.shape[1]:
             return np.hstack([numbers, codes])
         return sparse.hstack([sparse.csr_matrix(numbers), words, sparse.csr_matrix(codes)], format="csr")
 

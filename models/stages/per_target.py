@@ -73,7 +73,8 @@ class PerTarget(ABC):
         """Fit on the training rows alone."""
         known = labelled_rows(train.y, self.context.task.targets)
         self._learn(train, folder)
-        x, (mean, scale) = self._features(train, folder), target_scale(train.y, self.context.task.has_probabilities)
+        as_they_are = self.context.task.has_probabilities or getattr(self.config, "learns_labels_as_they_are", False)
+        x, (mean, scale) = self._features(train, folder), target_scale(train.y, as_they_are)
         y, models = (train.y - mean) / scale, []  # libraries keep float32, which a large mean would leave no digits
         weights = [train.weights] * len(known)
         if self.config.class_weights == "balanced":

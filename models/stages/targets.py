@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import skops.io
 from sklearn import preprocessing
 
-from competition.errors import ConfigError
-from competition.tables import Rows
+from competition.files import read_json, write_json
+from competition.tables import INPUT_KEY, Rows
 from competition.types import Array
 from models.stage import Context, FittedStage
 from models.training.labels import require_log1p
 
-FILE = "target_transform.skops"
+FILE, RANGE = "target_transform.skops", "transformed_range.json"
 
 
 class Transformed:
@@ -43,12 +44,17 @@ class Transformed:
             "log1p": preprocessing.FunctionTransformer(np.log1p, np.expm1, check_inverse=False),
         }[self.kind].fit(train.y)
         skops.io.dump(transform, folder / FILE)
-        self.stage.fit(*[rows and replace(rows, y=transform.transform(rows.y)) for rows in (train, valid)], folder)
+        y = transform.transform(train.y)
+        write_json(folder / RANGE, [np.nanmin(y, axis=0).tolist(), np.nanmax(y, axis=0).tolist()])
+        valid = valid and replace(valid, y=transform.transform(valid.y))
+        self.stage.fit(replace(train, y=y), valid, folder)
 
     def predict(self, rows: Rows, folder: Path) -> Array:
         """Predictions (n_rows, n_outputs) in the targets' own units."""
-        back = skops.io.load(folder / FILE).inverse_transform
-        return np.asarray(back(self.stage.predict(rows, folder)), dtype=np.float64)
+        back, y_pred = skops.io.load(folder / FILE).inverse_transform, self.stage.predict(rows, folder)
+        if self.kind == "power":  # which has no inverse far beyond the labels
+            y_pred = y_pred.clip(*read_json(folder / RANGE))
+        return np.asarray(back(y_pred), dtype=np.float64)
 
 
 class Cumulative:
@@ -93,13 +99,12 @@ class WithPredictedTargets:
         """Fit the predictions of the sources, then a stage for each target on these, too."""
         division, predicted = self.context.division, np.full((len(train), len(self.sources)), np.nan)
         assert division is not None
-        parts = np.unique(division)
-        if len(parts) < 2:
-            raise ConfigError("predicted_targets needs at least three folds: two of them among the training rows.")
+        if len(np.unique(division)) == 1:  # of two folds, or of the first block in time
+            division = pd.factorize(train.inputs[INPUT_KEY])[0] % 3
         (folder / "first").mkdir()
         self.first.fit(train, None, folder / "first")
         again = self.build(replace(self.context, folds=[folder / "first"]))  # with what that one has chosen
-        for part in parts:
+        for part in np.unique(division):
             inside = division == part
             with tempfile.TemporaryDirectory() as inner:
                 again.fit(train.take(~inside), None, Path(inner))

@@ -107,8 +107,8 @@ def choice_of_folds(folders: list[Path], target: int) -> dict[str, Any]:
     folds = [fold for fold in folds if "n_trees" in fold]  # not those with one class alone
     if not folds:
         return {}
-    found = {}
-    for name, first in folds[0]["found"].items():
-        mean = statistics.geometric_mean(fold["found"][name] for fold in folds)
+    searched, found = [fold["found"] for fold in folds if fold["found"]], {}  # not those with too few rows for a search
+    for name, first in searched[0].items() if searched else ():
+        mean = statistics.geometric_mean(settings[name] for settings in searched)
         found[name] = round(mean) if isinstance(first, int) else mean
     return {"found": found, "n_trees": round(statistics.mean(fold["n_trees"] for fold in folds))}

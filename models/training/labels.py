@@ -31,7 +31,7 @@ def balanced_weights(y: Array, weights: Array | float = 1.0) -> Array:
     for labels, column in zip(y.T, balanced.T, strict=True):
         which = np.unique(labels, return_inverse=True)[1]
         totals = np.bincount(which, column)  # that of NaN is 0
-        column *= column.sum() / ((totals > 0).sum() * np.where(totals > 0, totals, 1.0))[which]
+        column *= column.sum() / (max((totals > 0).sum(), 1) * np.where(totals > 0, totals, 1.0))[which]
     return balanced
 
 

@@ -12,6 +12,9 @@ from torch.utils.checkpoint import checkpoint
 from models.settings import NeuralStage
 from models.training.heads import Network
 
+OF_INPUTS = ("embed", "emb_layer_norm", "gbf", "atom_feature", "edge_feature", "se3_invariant_kernel")
+"""In the names of parameters that stand before all layers."""
+
 
 def layers_of(backbone: nn.Module) -> dict[str, nn.Module]:
     """Layers of a backbone by name, from the input on; none where it has no list of equal parts."""
@@ -49,8 +52,9 @@ def make_optimizer(network: Network, settings: NeuralStage) -> torch.optim.AdamW
 
 
 def _depth(name: str, layers: list[str]) -> int:
-    """Layers below and including the one that a parameter belongs to: 0 for embeddings, all for what stands behind."""
-    behind = 0 if "embed" in name else len(layers)
+    """Layers below and including the one that a parameter belongs to: 0 for embeddings and, in Uni-Mol, what makes the
+    features of atoms and pairs; all for what stands behind."""
+    behind = 0 if any(part in name for part in OF_INPUTS) else len(layers)
     return next((i for i, layer in enumerate(layers, start=1) if name.startswith(f"{layer}.")), behind)
 
 

@@ -139,6 +139,7 @@ class Trainer:
         optimizer = make_optimizer(network, settings)
         rate = with_warmup(settings.schedule, settings.warmup, total, settings.cycles, settings.decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        accelerator.free_memory()  # else it unscales and clips for the optimizer of earlier epochs, too
         optimizer = accelerator.prepare(optimizer)
         moved = partial(moving_average, decay=settings.ema_decay)
         average = AveragedModel(network, avg_fn=moved) if settings.average == "ema" else None
@@ -237,8 +238,10 @@ def predict(
     """
     network.load_state_dict(load_file(folder / WEIGHTS))
     set_rates(network.backbone, settings.backbone_dropout)
-    # On a CPU always in float32: a notebook's processor may have nothing else, and rows are alike in any batch.
-    accelerator = make_accelerator(settings.precision if torch.cuda.is_available() else "float32")
+    # On a CPU always in float32: a notebook's processor may have nothing else, and rows are alike in any batch. A
+    # notebook's GPU may have no bf16.
+    on_gpu = "auto" if settings.precision == "bf16" else settings.precision
+    accelerator = make_accelerator(on_gpu if torch.cuda.is_available() else "float32")
     network.to(accelerator.device)
     training = read_json(folder / TRAINING)
     mean, scale = (np.array(training[name])[:n_outputs] for name in ("mean", "scale"))
@@ -272,7 +275,7 @@ def state_of(network: nn.Module) -> dict[str, Tensor]:
 
 
 def smaller(settings: NeuralStage, error: RuntimeError) -> NeuralStage:
-    """Settings of the same step with half as many rows together, after memory ran out; else raises the error.
+    """Settings of the same step with at most half as many rows together, after memory ran out; else raises the error.
 
     A DataError where one row alone is too large.
     """
@@ -285,9 +288,9 @@ def smaller(settings: NeuralStage, error: RuntimeError) -> NeuralStage:
             "the memory is too small for a single row. Set checkpoint_layers: true, or shorten the inputs; finished "
             "folds are kept."
         ) from error
-    batch_size = together // 2
-    accumulate = -(-settings.batch_size * settings.accumulate // batch_size)
-    return settings.model_copy(update={"batch_size": batch_size, "accumulate": accumulate})
+    n_rows = settings.batch_size * settings.accumulate
+    batch_size = max(n for n in range(1, together // 2 + 1) if n_rows % n == 0)
+    return settings.model_copy(update={"batch_size": batch_size, "accumulate": n_rows // batch_size})
 
 
 def make_accelerator(precision: str) -> Accelerator:
@@ -299,4 +302,5 @@ def make_accelerator(precision: str) -> Accelerator:
         precision = ("bf16" if has_bf16 else "fp16") if has_gpu else "float32"
     require_precision(precision, has_gpu, has_bf16)
     AcceleratorState._reset_state(True)  # stages of one worker may differ in precision
-    return Accelerator(mixed_precision="no" if precision == "float32" else precision)
+    mixed = "no" if precision == "float32" else precision
+    return Accelerator(cpu=not has_gpu, mixed_precision=mixed)  # a Mac's GPU is left alone: all workers would share it

@@ -26,6 +26,15 @@ def test_columns_are_standardised_cut_and_marked_where_training_had_gaps(tmp_pat
     )
 
 
+def test_small_units_are_standardised_and_dead_columns_are_not(tmp_path: Path) -> None:
+    """Picomolar values in mol per litre; a pooled value of a neuron that never answers."""
+    table = rows(x=[1e-12, 3e-12, 2e-12, 2e-12], c=[1e-33, 0.0, 2e-33, 0.0], k=["a"] * 4)
+    told, config = context(tmp_path, numeric=["x", "c"]), SimpleNamespace(columns_before_head=True, encoders=[])
+    blocks.fit_columns(table, config, told, tmp_path)
+    found = blocks.read_columns(table, config, told, tmp_path)
+    assert found == pytest.approx(np.array([[-(2**0.5), 0], [2**0.5, 0], [0, 0], [0, 0]], dtype=np.float32), abs=1e-6)
+
+
 def test_words_are_those_that_two_training_rows_share_weighted_by_their_rarity(tmp_path: Path) -> None:
     """Of 4 rows `red` is in 3 and `pear` in 2: idf 1 + ln(5 / 4) and 1 + ln(5 / 3); a row has length 1."""
     train = rows(note=["red pear", "red plum", "red apple", "green pear"])

@@ -61,6 +61,7 @@ def names(smiles: str, fragments: str = "all", repeat_units: str = "keep") -> st
         ("*C*", "CCC", "C1CC1"),  # both ends at one atom: three units
         ("*CCO", "CCCO", "CCCO"),  # one end only
         ("*=CC=*", "C=CC=C", "C=CC=C"),  # double bonds
+        ("*(F)(F)(F)(F)F", "*(F)(F)(F)(F)F", "*(F)(F)(F)(F)F"),  # more than a carbon has
     ],
 )
 def test_repeat_units_are_closed_as_the_setting_says(unit: str, capped: str, cyclic: str) -> None:

@@ -80,6 +80,7 @@ def test_balanced_weights_are_scikit_learns_for_each_target_and_give_its_classes
     assert found[:, 0] == pytest.approx(compute_sample_weight("balanced", y[:, 0]))
     assert found[known, 1] == pytest.approx(compute_sample_weight("balanced", y[known, 1]))
     assert found[1, 1] == 0
+    assert (balanced_weights(y * NAN) == 0).all()
     rows = np.array([[1.0], [2.0], [3.0], [4.0], [5.0]])  # of 15 in all a third for each class, shared by weight
     assert balanced_weights(y, rows)[:, 0] == pytest.approx([5 / 3, 10 / 3, 5, 20 / 9, 25 / 9])
 

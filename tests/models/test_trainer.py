@@ -290,7 +290,7 @@ def test_mc_dropout_predicts_the_mean_of_passes_with_dropout_on(tmp_path: Path) 
 
 def small_stage(folder: Path) -> tuple[Any, Rows]:
     """A stage, and rows to fit it on."""
-    stage = GnnStage(kind="gnn", epochs=1, batch_size=8, width=8, hidden_width=8)
+    stage = GnnStage(kind="gnn", epochs=2, batch_size=8, width=8, hidden_width=8)
     rows = Rows(["a", "b"], pd.DataFrame({"SMILES": ["CC", "CCO"]}), np.array([[0.0], [1.0]]))
     return build_stage(stage, Context(["SMILES"], [], [], [], Task(["y"]), 0, folder)), rows
 
@@ -329,6 +329,8 @@ def test_where_memory_runs_out_batches_are_halved_and_the_steps_are_the_same(
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
     halved = trainer.smaller(settings(), full)
     assert (halved.batch_size, halved.accumulate) == (4, 2)
+    odd = trainer.smaller(settings(batch_size=50), full)
+    assert odd.batch_size * odd.accumulate == 50  # never another number of rows, which is another number of steps
     steps = [
         [sorted(row for rows in step for row in rows) for step in INPUTS.step_plan(chosen, 0, 0, "cpu")]
         for chosen in (settings(), halved)

@@ -90,6 +90,13 @@ def test_a_parameter_of_the_job_of_the_stage_or_of_nobody_is_refused(kind: str, 
         fit(kind, tmp_path, rows(x, x=x), {"parameters": wrong}, numeric=["x"])
 
 
+def test_counts_are_learned_as_they_are(kind: str, tmp_path: Path) -> None:
+    x, objective = np.tile([0.0, 1.0], 100), {"lightgbm": "objective", "catboost": "loss_function"}[kind]
+    parameters = {objective: {"lightgbm": "poisson", "catboost": "Poisson"}[kind]}
+    stage = fit(kind, tmp_path, rows(1 + 4 * x, x=x), {"parameters": parameters}, numeric=["x"])
+    assert stage.predict(rows(x=[0.0, 1.0]), tmp_path)[:, 0] == pytest.approx([1, 5], abs=0.5)
+
+
 def test_a_small_spread_far_from_zero_is_learned(kind: str, tmp_path: Path) -> None:
     """Total energies: float32 has no digits left for 1e-3 at 1e6."""
     x = np.random.default_rng(0).normal(size=200)
