@@ -111,7 +111,7 @@ def test_a_budget_is_planned_kept_and_ends_with_a_submission_that_a_repeat_gives
     run(work, "predict", str(final), "--test", str(DATA / "test.csv"), "--out", "out.csv", cwd=tmp_path)
     assert (tmp_path / "out.csv").read_bytes() == first
     said = run(work, "full", str(path), "--budget", "1s", status=2).stderr
-    assert said.startswith("DataError: The budget of 1 s is over, and not all stages were measured.")
+    assert said.startswith("DataError: The budget of 1 s is over, and nothing has begun to train.")
 
 
 def test_saved_weights_predict_the_test_table_and_new_rows_without_the_training_table(
