@@ -17,6 +17,7 @@ from tests.submissions.made_up import RINGS, files_in, notes, smiles, write, wri
 ONE = {
     "lightgbm": "lightgbm",
     "svr": "sklearn",
+    "mlp": "sklearn",
     "svr_maplight": "sklearn",
     "gnn": "gnn",
     "catboost": "catboost",
@@ -45,7 +46,7 @@ def columns_of(settings: dict[str, Any]) -> list[str] | None:
 @pytest.mark.parametrize(
     ("inputs", "expected", "columns"),
     [
-        ({"s": smiles(80), "ligand": smiles(80)[::-1]}, {**ONE, "mlp": "sklearn"}, {}),  # all molecule columns
+        ({"s": smiles(80), "ligand": smiles(80)[::-1]}, ONE, {}),  # all molecule columns
         ({"t": notes(80)}, TEXT, {}),
         ({"s": smiles(80), "t": notes(80)}, {**ONE, **TEXT}, {"rxnfp": ["s"]}),
         ({"n": NUMBER, "k": ["p", "q"] * 40}, {"lightgbm": "lightgbm", "lightgbm_small": "lightgbm"}, {}),
