@@ -102,8 +102,8 @@ def _of_training_rows(train: pd.DataFrame, config: CompetitionConfig) -> pd.Data
 def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test_ids: list[str]) -> None:
     """Check that the sample asks for exactly the test rows and the targets; it may repeat columns of the test table."""
     where, expected = config.sample_submission, [config.id, *config.columns_in_sample]
-    others = [name for name in sample.columns if name not in expected]
-    if len(others) + len(expected) != sample.shape[1] or (others and not {*others} <= {*read_text_table(config.test)}):
+    lacking, others = {*expected} - {*sample}, {*sample} - {*expected}
+    if lacking or (others and not others <= {*read_text_table(config.test)}):
         raise SubmissionError(
             f"{where} has the columns {', '.join(sample.columns)}, where {', '.join(expected)} are expected. Correct "
             "competition.targets, or set competition.submission_columns where the names differ."

@@ -42,15 +42,15 @@ def groups_of(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionC
     return pd.factorize(connected_components(edges, directed=False)[1][inputs])[0]
 
 
+scaffold = cache(MurckoScaffold.MurckoScaffoldSmiles)  # a run divides its rows twice, and this is most of it
+
+
 def scaffolds(smiles: list[str]) -> pd.Series:
     """Bemis-Murcko scaffold of each molecule, or `acyclic SMILES` of one without a ring, (n_rows,) text.
 
     Source: Bemis and Murcko, J. Med. Chem. 1996.
     """
     return pd.Series([scaffold(text) or f"acyclic {text}" for text in smiles], dtype=str)
-
-
-scaffold = cache(MurckoScaffold.MurckoScaffoldSmiles)  # a run divides its rows twice, and this is most of it
 
 
 def why_scaffolds(train: list[str], test: list[str]) -> str:

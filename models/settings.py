@@ -224,7 +224,7 @@ class ConformerStage(MoleculeStage):
     repeat_units: Literal["keep", "cap", "cyclic_dimer"] = "keep"
     """What becomes of '*', the open ends of a polymer's repeat unit. keep: an atom of unknown kind, which has no MMFF.
     cap: carbon. cyclic_dimer: two units joined head to tail both ways (three, where both ends are at one atom);
-    molecules without exactly two single-bonded ends are capped."""
+    molecules without exactly two single-bonded ends are capped, and where a '*' has more bonds than carbon, kept."""
     epochs: PositiveInt = 15
     batch_size: PositiveInt = 16
     learning_rate: PositiveFloat = 1e-3

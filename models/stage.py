@@ -46,6 +46,8 @@ class Context:
     """Column that names a row in files of the user's."""
     predicts_held_out: bool = False
     """Whether the rows to predict are of the training table: an id may stand in both tables."""
+    tries_again: bool = True
+    """Whether a network that is no better than the mean is trained once more; where time is measured it is not."""
     threads: int = 1
     """Cores that training may use, of a stage whose result does not depend on it."""
     division: Integers | None = None

@@ -32,10 +32,9 @@ def write_submission(
     table = to_sample(task, values[places])
     numbers = table.select_dtypes("float")
     table[numbers.columns] = numbers.map(lambda value: float(f"{value:.{DIGITS}g}"))
-    others = {
-        str(name): list(sample[name]) for name in sample if name not in table
-    }  # ids, and what repeats the test table
-    write_table(path, table.assign(**others)[list(sample.columns)])
+    for name in sample.columns.difference(table.columns):  # the id, and what repeats the test table
+        table[name] = list(sample[name])
+    write_table(path, table[list(sample.columns)])
     try:
         check_submission(path, sample, id_column, task)
     except SubmissionError:

@@ -61,7 +61,6 @@ class Timed:
         self.thread = threading.Thread()
         self.process: subprocess.Popen[str] | None = None
         self.within: Within | None = None
-        self.submitted: list[str] = []
         self.latest_before = name_of_latest(paths)
         self.on_way: list[Path] = []  # folders of the submissions on the way
         early = min(MOST_EARLY, max(1.0, EARLY * budget))
@@ -91,7 +90,6 @@ class Timed:
         if status:
             print(f"no submission of {', '.join(names)} yet:\n{said}", flush=True)
             return
-        self.submitted = names
         self.on_way.append(self.paths.run(name_of_latest(self.paths)))
         print(f"submission of {', '.join(names)}: {shown(self.on_way[-1] / SUBMISSION_FILE)}", flush=True)
         if self.within:
@@ -130,7 +128,7 @@ class Timed:
         if self.on_way:
             write_atomically(self.paths.latest_run, self.on_way[-1].name)
             file = shown(self.on_way[-1] / SUBMISSION_FILE)
-            print(f"{said}; the submission of {', '.join(self.submitted)} stands: {file}", flush=True)
+            print(f"{said}; the latest submission stands: {file}", flush=True)
             os._exit(0)
         what = "there is no submission yet; finished jobs are kept" if self.within else "nothing has begun to train"
         print(f"DataError: {said}, and {what}. Run it again, or give it more time.", file=sys.stderr, flush=True)

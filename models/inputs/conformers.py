@@ -45,7 +45,7 @@ def prepared(smiles: str, fragments: str, repeat_units: str) -> Chem.Mol:
     """The molecule that a canonical SMILES stands for, without hydrogens, its atoms in a fixed order.
 
     Two '*' are the ends of a repeat unit where each has one single bond, to another atom; any other '*' can only be
-    capped: it becomes a carbon, with the hydrogens that its bonds leave room for.
+    capped: it becomes a carbon, with the hydrogens that its bonds leave room for; one with more bonds than that stays.
     """
     molecule = Chem.MolFromSmiles(smiles)
     if fragments == "largest":

@@ -65,7 +65,7 @@ def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
     stage, (rows, test, folds) = todo.stages[name], read_tables(todo)
     last = todo.n_folds - 1  # of blocks in time that with most training rows
     trains = np.flatnonzero(training_rows(rows, folds, last, stage.extra_rows, time_ordered(todo.paths.folds_report)))
-    context = replace(context_of(todo, 0, rows), predicts_held_out=True)
+    context = replace(context_of(todo, 0, rows), predicts_held_out=True, tries_again=False)
     order, n_first = _order(rows, np.random.default_rng(0).permutation(trains), context.task.has_probabilities)
     share = (np.sum(folds == last) + len(test)) / len(trains)
     by_epochs, has_trees = isinstance(stage, NeuralStage), isinstance(stage, TreesStage)

@@ -74,7 +74,7 @@ class Neural:
         if self.config.extra_rows == "pretrain" and train.extra is not None and train.extra.any():
             first, train = train.take(train.extra), train.take(~train.extra)
         asked, trained = self.config, functools.partial(self._train, train, valid, first, folder)
-        if not self._in_memory(trained) and self.config.epochs > 1:  # one epoch may be too few for any seed
+        if not self._in_memory(trained) and self.context.tries_again:
             self.context = replace(self.context, seed=derive_seed(self.context.seed, "checkpoint_again"))
             end = "." if self._in_memory(trained) else ", no better either."
             said = "no better than the mean of the training labels with its first seed; trained once more with another"

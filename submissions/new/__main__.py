@@ -31,7 +31,7 @@ from submissions.leaderboard.download import download, find_tables, slug_of
 from submissions.new.choices import Block, choose_folds, choose_stages, names_of_presets, read_preset
 from submissions.new.detect import Found, Role, detect
 from submissions.new.problem_type import choose_problem
-from submissions.new.writing import as_written, as_yaml, comments, setting
+from submissions.new.writing import as_written, comments, setting
 
 HINTS = Path(__file__).with_name("hints.yaml")
 
@@ -152,7 +152,7 @@ def to_yaml(args: argparse.Namespace, path: Path, found: Found) -> str:
     lines += setting("needs", problem.needs, "GUESS: what the metric takes, probabilities or classes")
     lines += ["", *setting("folds", folds, folds_reason, indent=""), "", "stages:"]
     for stage in stages:
-        lines += [*comments(stage.comment), f"  {stage.name}: {as_yaml(stage.settings)}"]
+        lines += [*comments(stage.comment), *setting(stage.name, stage.settings)]
     return "\n".join(lines) + "\n"
 
 

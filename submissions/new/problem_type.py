@@ -138,10 +138,7 @@ def order_classes(labels: Labels, problem_type: ProblemType) -> tuple[list[str],
     if problem_type == "multiclass" and len(single := labels.counts.index[labels.counts == 1]):
         return classes, f"WARNING: one row each of {listed(single)}; correct these if they are typos"
     if absent := [name for name in classes if name.lower() in MISSING]:
-        return (
-            classes,
-            f"WARNING: {listed(absent)} is taken for a class; empty its cells if it is none",
-        )
+        return classes, f"WARNING: {listed(absent)} is taken for a class; empty its cells if it is none"
     if problem_type == "ordinal" and labels.numbers is None:
         return classes, "GUESS: the order of the alphabet; write them from the lowest to the highest"
     return classes, ""

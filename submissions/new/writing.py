@@ -20,7 +20,10 @@ def setting(key: str, value: Any, *reasons: str, indent: str = "  ") -> list[str
     line = f"{indent}{key}: {as_yaml(value)}"
     if len(reasons) == 1 and len(line) + len(reasons[0]) + 4 <= WIDTH:
         return [f"{line}  # {on_one_line(reasons[0])}"]
-    return [*(comment for reason in reasons for comment in comments(reason, indent)), line]
+    lines = [line]
+    if len(line) > WIDTH and isinstance(value, dict):
+        lines = [f"{indent}{key}:", *(f"{indent}  {name}: {as_yaml(each)}" for name, each in value.items())]
+    return [*(comment for reason in reasons for comment in comments(reason, indent)), *lines]
 
 
 def comments(text: str, indent: str = "  ") -> list[str]:

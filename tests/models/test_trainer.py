@@ -290,7 +290,7 @@ def test_mc_dropout_predicts_the_mean_of_passes_with_dropout_on(tmp_path: Path) 
 
 def small_stage(folder: Path) -> tuple[Any, Rows]:
     """A stage, and rows to fit it on."""
-    stage = GnnStage(kind="gnn", epochs=2, batch_size=8, width=8, hidden_width=8)
+    stage = GnnStage(kind="gnn", epochs=1, batch_size=8, width=8, hidden_width=8)
     rows = Rows(["a", "b"], pd.DataFrame({"SMILES": ["CC", "CCO"]}), np.array([[0.0], [1.0]]))
     return build_stage(stage, Context(["SMILES"], [], [], [], Task(["y"]), 0, folder)), rows
 
