@@ -10,6 +10,7 @@ Its folder, work/<name>/submissions/<run>/, holds
     cross_fitted.csv          what the metric scores of the training rows, by what was fitted and chosen without their
                               fold
     blend.csv, stack.csv, submission.csv, spread.csv
+    left_out.txt              what a given time left out of the competition's stages, a line each
 """
 
 import json
@@ -48,7 +49,7 @@ BLEND, STACK, CHOICE = "blend", "stack", "choice"
 """The parts of run.json that the steps write: `submissions.blend`, `submissions.stack`, `submissions.write`."""
 BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.csv"
 OOF, OOF_TABLE, CROSS_FITTED = "oof.parquet", "oof.csv", "cross_fitted.csv"
-SPREAD_FILE, STAGES = "spread.csv", "stages.parquet"
+SPREAD_FILE, STAGES, LEFT_OUT = "spread.csv", "stages.parquet", "left_out.txt"
 CODE = [
     file
     for pattern in (

@@ -33,7 +33,7 @@ from models.jobs.ray_workers import workers_of
 from models.jobs.resume import resume
 from models.jobs.workers import Workers
 from submissions.config import Config, load_config, relocated
-from submissions.run import SUBMISSION_FILE, latest_run, name_of_latest
+from submissions.run import LEFT_OUT, SUBMISSION_FILE, latest_run, name_of_latest, open_run
 
 SUBMIT = ["submissions.blend.__main__", "submissions.stack", "submissions.write"]
 REPORT = "submissions.report.__main__"
@@ -164,8 +164,7 @@ def main() -> None:
     ended, final = folder / "ended", folder / f"{paths.name}.yaml"
     with command.training(paths), workers_of(args.executor, args.ray_address, args.workers)() as workers:
         if args.earlier:
-            n_finished, n_begun = resume(args.earlier, paths)
-            print(f"from {args.earlier}: {n_finished} finished jobs and {n_begun} with a checkpoint that were not here")
+            resume(args.earlier, paths)
 
         def plan_of(found: Stages) -> Plan:
             return plan(config.competition, found, paths, args.reuse)
@@ -200,11 +199,12 @@ def main() -> None:
                 stages, earlier, plan_of, planner, workers, deadline, partial(timed.write, "begun"), timed.on_the_way
             )
             timed.within.train()
-            for line in timed.within.left_out():
-                print(line, flush=True)
+            left_out = "".join(f"{line}\n" for line in timed.within.left_out())
+            print(left_out, end="", flush=True)
             if not timed.within.finished:
                 raise DataError(f"No stage has finished in {in_words(args.budget)}, {kept}. Finished jobs are kept.")
             timed.write("", timed.within.finished)
+            write_atomically(open_run(str(final), reuse=args.reuse).folder / LEFT_OUT, left_out)  # the report says it
     timed.finish(final)
     if timed.within:
         write_atomically(ended, "")

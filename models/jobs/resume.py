@@ -18,7 +18,7 @@ from models.jobs.plan import REPORT
 
 
 def resume(earlier: Path, paths: Paths) -> tuple[int, int]:
-    """Copy jobs and caches of an earlier run; returns how many finished jobs and how many begun ones came."""
+    """Copy jobs and caches of an earlier run; says and returns how many finished jobs and how many begun ones came."""
     root = _work_root(earlier, paths.name)
     jobs = root.glob(f"{paths.name}/models/*/*/seed_*/*fold_*")
     came = {True: 0, False: 0}
@@ -30,6 +30,7 @@ def resume(earlier: Path, paths: Paths) -> tuple[int, int]:
             came[finished] += 1
     _copy_files(root / "cache", paths.cache)
     _copy_files(root / paths.name / "within", paths.root / "within")
+    print(f"from {earlier}: {came[True]} finished jobs and {came[False]} with a checkpoint that were not here")
     return came[True], came[False]
 
 

@@ -177,8 +177,7 @@ def main() -> None:
             make.run(competition, make.load_folds_config(args.competition), paths)
     with command.training(paths, args.shard):
         if args.earlier:
-            n_finished, n_begun = resume(args.earlier, paths)
-            print(f"from {args.earlier}: {n_finished} finished jobs and {n_begun} with a checkpoint that were not here")
+            resume(args.earlier, paths)
         todo = plan(competition, stages, paths, args.reuse).select(args.stage, args.fold, shard)
         if not args.reuse and not args.retrain:
             require_answer(todo)

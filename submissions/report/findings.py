@@ -35,6 +35,7 @@ from submissions.run import (
     BLEND,
     BLEND_FILE,
     CHOICE,
+    LEFT_OUT,
     STACK,
     STACK_FILE,
     STAGES,
@@ -166,6 +167,7 @@ def _stages(run: Run) -> list[Part]:
                 f"{stage}: dropout {settings.backbone_dropout} in the backbone, {rates} before the last layer."
             )
     used = {mark for found in marks.values() for mark in found}
+    left_out = run.folder / LEFT_OUT
     unscored = int((folds[: len(own_rows(read_table(run.paths.train)))] < 0).sum())  # extra rows stand behind them
     return [
         tabled(["stage", "target", "cv_score", "fold_scores", "weight", "seconds", "marks"], rows),
@@ -173,6 +175,7 @@ def _stages(run: Run) -> list[Part]:
         *([f"{unscored} training rows are in no held-out fold (fold -1): no score is about them."] if unscored else []),
         *(f"{mark}: {words}." for mark, words in MARKS.items() if mark in used),
         *notes,
+        *(left_out.read_text(encoding="utf-8").splitlines() if left_out.exists() else []),
     ]
 
 
