@@ -19,6 +19,7 @@ from models.jobs.plan import Plan
 from models.jobs.work import context_of, read_tables, training_rows
 from models.registry import build_stage, shared_caches
 from models.settings import NeuralStage
+from models.training.machine import usable_gpus
 
 FEWEST, FEWEST_OF_TREES = 32, 256
 """Rows of the first part; trees of fewer are too few."""
@@ -86,9 +87,9 @@ def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
     for n in (sizes[0], *sizes, len(trains), len(trains)):
         for cache, keys in shared_caches(one_epoch, context, parts(n)):
             if missing := cache.missing(keys):
-                before = time.monotonic()
+                before = _now()
                 cache.compute_shard(missing)
-                took = time.monotonic() - before
+                took = _now() - before
                 seconds_of_key[cache.folder.name] = took / len(missing)
                 filled += took
         try:
@@ -135,12 +136,18 @@ def _order(rows: Rows, order: Integers, has_classes: bool) -> tuple[Integers, in
 
 def _seconds(stage: Any, context: Any, train: Rows, others: Rows) -> tuple[float, float]:
     """To fit and to predict."""
-    valid, started = others if getattr(stage, "reads_held_out", False) else None, time.monotonic()
+    valid, started = others if getattr(stage, "reads_held_out", False) else None, _now()
     with tempfile.TemporaryDirectory() as folder:
         build_stage(stage, context).fit(train, valid, Path(folder))
-        fitted = time.monotonic()
+        fitted = _now()
         build_stage(stage, context).predict(others, Path(folder))
-    return fitted - started, time.monotonic() - fitted
+    return fitted - started, _now() - fitted
+
+
+def _now() -> float:
+    """Seconds of computing, of a process that works on one thread: another program that is busy for a moment makes no
+    stage look slow. With a GPU seconds that have passed."""
+    return time.monotonic() if usable_gpus() else time.process_time()
 
 
 def _cost(found: list[tuple[int, float, float]], n_rows: int, caches: dict[str, float], by_epochs: bool) -> Cost:
