@@ -3,11 +3,12 @@
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field, replace
-from math import ceil, log2
+from math import log2
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from competition.errors import UserError
 from competition.files import write_json
@@ -52,6 +53,56 @@ class Cost:
         return self.job + self.epoch * getattr(stage, "epochs", 0)
 
 
+class Probe:
+    """A stage on parts of the rows that a job of the last fold trains on; of blocks in time it has the most.
+
+    quick: its settings with one epoch, or a few trees.
+    order: positions of the rows, of which a part has the first; n_first: the least that it has to have.
+    filling: seconds that filling caches took.
+    """
+
+    def __init__(self, todo: Plan, stage: Any) -> None:
+        self.stage, (self.rows, self.test, self.folds) = stage, read_tables(todo)
+        last, earlier_alone = todo.n_folds - 1, time_ordered(todo.paths.folds_report)
+        trains = np.flatnonzero(training_rows(self.rows, self.folds, last, stage.extra_rows, earlier_alone))
+        self.context = replace(context_of(todo, 0, self.rows), predicts_held_out=True, tries_again=False)
+        mixed, has_classes = np.random.default_rng(0).permutation(trains), self.context.task.has_probabilities
+        self.order, self.n_first = _order(self.rows, mixed, has_classes)
+        self.predicted = (np.sum(self.folds == last) + len(self.test)) / len(trains)  # rows, for one that is fitted
+        self.filling, self.seconds_of_key, changes = 0.0, dict[str, float](), dict[str, Any]()
+        if isinstance(stage, NeuralStage):
+            changes = {"epochs": 1, "warmup": min(stage.warmup, 0.5)}
+        elif isinstance(stage, TreesStage):
+            changes = {"max_trees": min(FEW_TREES, stage.max_trees)}
+        self.quick = stage.model_copy(update=changes)
+
+    def seconds(self, stage: Any, n: int) -> tuple[float, float]:
+        """To fit n rows by some settings and to predict as many as a job does for them, when caches are filled."""
+        train, others = (self.rows.take(self.order[:m]) for m in (n, max(1, round(self.predicted * n))))
+        for cache, keys in shared_caches(stage, self.context, [train, others]):
+            if missing := cache.missing(keys):
+                started = time.monotonic()
+                cache.compute_shard(missing)
+                took = time.monotonic() - started
+                self.seconds_of_key[cache.folder.name] = took / len(missing)
+                self.filling += took
+        context = replace(self.context, division=self.folds[self.order[:n]])
+        valid, started = others if getattr(stage, "reads_held_out", False) else None, time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            build_stage(stage, context).fit(train, valid, Path(folder))
+            fitted = time.monotonic()
+            build_stage(stage, context).predict(others, Path(folder))
+        more = max(1.0, self.predicted * n / len(self.order))  # a test table may have more rows than there are here
+        return fitted - started, (time.monotonic() - fitted) * more
+
+    def caches(self) -> dict[str, float]:
+        """As `Cost` has them."""
+        return {
+            cache.folder.name: self.seconds_of_key.get(cache.folder.name, 0.0) * len(cache.missing(keys))
+            for cache, keys in shared_caches(self.stage, self.context, [self.rows, self.test])
+        }
+
+
 def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
     """In a worker: fit parts of the last fold's training rows, predict as many others as a job does; writes the cost.
 
@@ -62,61 +113,29 @@ def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
     Args:
         longest: seconds of fitting and predicting after which no larger part is begun.
     """
-    stage, (rows, test, folds) = todo.stages[name], read_tables(todo)
-    last = todo.n_folds - 1  # of blocks in time that with most training rows
-    trains = np.flatnonzero(training_rows(rows, folds, last, stage.extra_rows, time_ordered(todo.paths.folds_report)))
-    context = replace(context_of(todo, 0, rows), predicts_held_out=True, tries_again=False)
-    order, n_first = _order(rows, np.random.default_rng(0).permutation(trains), context.task.has_probabilities)
-    share = (np.sum(folds == last) + len(test)) / len(trains)
-    by_epochs, has_trees = isinstance(stage, NeuralStage), isinstance(stage, TreesStage)
-    one_epoch = stage.model_copy(update={"epochs": 1, "warmup": min(stage.warmup, 0.5)}) if by_epochs else stage
-    few_trees = stage.model_copy(update={"max_trees": min(FEW_TREES, stage.max_trees)}) if has_trees else one_epoch
-    seconds_of_key, spent, filled, found = dict[str, float](), 0.0, 0.0, list[tuple[int, float, float]]()
-    fewest = min(max(FEWEST_OF_TREES if has_trees else FEWEST, n_first), len(trains))
-    sizes = [min(fewest * 2**i, len(trains)) for i in range(ceil(log2(max(2, len(trains) / fewest))) + 1)]
-
-    def parts(n: int) -> list[Rows]:
-        """To fit and to predict."""
-        return [rows.take(order[:n]), rows.take(order[: max(1, round(share * n))])]
-
-    def seconds_of(settings: Any, n: int) -> tuple[float, float]:
-        fit, predict = _seconds(settings, replace(context, division=folds[order[:n]]), *parts(n))
-        return fit, predict * max(1.0, share * n / len(order))  # a test table may have more rows than there are here
-
-    for n in (sizes[0], *sizes, len(trains), len(trains)):
-        for cache, keys in shared_caches(one_epoch, context, parts(n)):
-            if missing := cache.missing(keys):
-                before = time.monotonic()
-                cache.compute_shard(missing)
-                took = time.monotonic() - before
-                seconds_of_key[cache.folder.name] = took / len(missing)
-                filled += took
+    stage = todo.stages[name]
+    probe, has_trees = Probe(todo, stage), isinstance(stage, TreesStage)
+    n_rows, found, spent = len(probe.order), list[tuple[int, float, float]](), 0.0
+    fewest = min(max(FEWEST_OF_TREES if has_trees else FEWEST, probe.n_first), n_rows)
+    # The first part twice, since its first time has imports in it; all rows again where a part did not do.
+    for n in (fewest, *(min(fewest * 2**i, n_rows) for i in range(n_rows.bit_length() + 1))):
         try:
-            found.append((n, *seconds_of(one_epoch if found else few_trees, n)))
+            seconds = probe.seconds(stage if has_trees and found else probe.quick, n)
         except UserError:  # a part may lack a class, or all labels of a target
-            if n == len(trains):
+            if n == n_rows:
                 raise
             continue
-        if len(found) == 1:  # with imports in it
-            continue
-        spent += sum(found[-1][1:])
-        is_long = spent + 2 * sum(found[-1][1:]) > longest or 2 * filled > OF_CACHES * longest
-        if len(found) > (1 if has_trees else 2) and (n == len(trains) or is_long):
-            break
-    caches = {
-        cache.folder.name: seconds_of_key.get(cache.folder.name, 0.0) * len(cache.missing(keys))
-        for cache, keys in shared_caches(stage, context, [rows, test])
-    }
-    cost = _cost(found[-2:], len(trains), caches, by_epochs)
+        found.append((n, *seconds))
+        if len(found) > 1:
+            spent += sum(seconds)
+            is_long = spent + 2 * sum(seconds) > longest or 2 * probe.filling > OF_CACHES * longest
+            if (has_trees or len(found) > 2) and (n == n_rows or is_long):
+                break
     if has_trees:
-        n, *seconds = found[-1]
-        growth = 1.0
-        if n < len(trains):
-            more = min(4 * n, len(trains))
-            _, few, many = (sum(seconds_of(few_trees, size)) for size in (more, n, more))  # the first reads features
-            growth = MORE_TREES * (len(trains) / n) ** min(1.0, max(0.0, log2(many / few) / log2(more / n)))
-        cost = replace(cost, job=sum(seconds) * growth)
-    write_json(file, asdict(cost))
+        cost = Cost(sum(seconds) * (1.0 if n == n_rows else MORE_TREES * (n_rows / n) ** _power_of_trees(probe, n)))
+    else:
+        cost = _cost(found[-2:], n_rows, isinstance(stage, NeuralStage))
+    write_json(file, asdict(replace(cost, caches=probe.caches())))
 
 
 def _order(rows: Rows, order: Integers, has_classes: bool) -> tuple[Integers, int]:
@@ -124,37 +143,33 @@ def _order(rows: Rows, order: Integers, has_classes: bool) -> tuple[Integers, in
 
     Where a small part lacks classes it has fewer models to fit, and time would seem to grow faster than it does.
     """
-    of_classes = [
-        order[rows.y[order, t] == label][:OF_CLASS]
-        for t in range(rows.y.shape[1] if has_classes else 0)
-        for label in np.unique(rows.y[:, t][~np.isnan(rows.y[:, t])])
-    ]
-    first = np.unique(np.concatenate([order[:0], *of_classes]))
-    return np.concatenate([first, order[~np.isin(order, first)]]), len(first)
+    first = np.zeros(len(order), dtype=bool)
+    for labels in rows.y[order].T if has_classes else ():
+        before = pd.Series(labels).groupby(labels, dropna=False).cumcount().to_numpy()  # rows of the same class
+        first |= (before < OF_CLASS) & ~np.isnan(labels)
+    return order[np.argsort(~first, kind="stable")], int(first.sum())
 
 
-def _seconds(stage: Any, context: Any, train: Rows, others: Rows) -> tuple[float, float]:
-    """To fit and to predict."""
-    valid, started = others if getattr(stage, "reads_held_out", False) else None, time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        build_stage(stage, context).fit(train, valid, Path(folder))
-        fitted = time.monotonic()
-        build_stage(stage, context).predict(others, Path(folder))
-    return fitted - started, time.monotonic() - fitted
+def _power_of_trees(probe: Probe, n: int) -> float:
+    """Of the rows, from n on, that the seconds of a tree grow with."""
+    more = min(4 * n, len(probe.order))
+    _, few, many = (sum(probe.seconds(probe.quick, size)) for size in (more, n, more))  # the first reads features
+    return min(1.0, max(0.0, log2(many / few) / log2(more / n)))
 
 
-def _cost(found: list[tuple[int, float, float]], n_rows: int, caches: dict[str, float], by_epochs: bool) -> Cost:
+def _cost(found: list[tuple[int, float, float]], n_rows: int, by_epochs: bool) -> Cost:
     """From rows, seconds of fitting and of predicting of two parts."""
     (few, few_fit, few_predict), (many, many_fit, many_predict) = found
-    # Where twice the rows took no longer, what was seen is noise, and all of the time counts for the rows.
-    row = (many_fit - few_fit) / (many - few) if many_fit > 1.1 * few_fit and many > few else many_fit / many
     if by_epochs:
-        return Cost(max(0.0, many_fit - row * many) + many_predict * n_rows / many, row * n_rows, caches)
+        # Where twice the rows took no longer, what was seen is noise, and all of the time counts for the rows.
+        grows = many_fit > 1.1 * few_fit and many > few
+        row = (many_fit - few_fit) / (many - few) if grows else many_fit / many
+        return Cost(max(0.0, many_fit - row * many) + many_predict * n_rows / many, row * n_rows)
     of_few, of_many = few_fit + few_predict, many_fit + many_predict
     if of_many < 1.1 * of_few:  # noise, or the same for any number of rows: between no growth and growth like theirs
-        return Cost(of_many * (n_rows / many) ** 0.5, 0.0, caches)
+        return Cost(of_many * (n_rows / many) ** 0.5)
     if many == few or of_many / of_few <= many / few:  # a part of it is the same for any number of rows
         row = (of_many - of_few) / max(1, many - few)
-        return Cost(of_many + row * (n_rows - many), 0.0, caches)
+        return Cost(of_many + row * (n_rows - many))
     power = min(STEEPEST, log2(of_many / of_few) / log2(many / few))
-    return Cost(of_many * (n_rows / many) ** power, 0.0, caches)
+    return Cost(of_many * (n_rows / many) ** power)

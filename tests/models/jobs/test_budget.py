@@ -117,20 +117,19 @@ def test_seeds_are_added_to_what_knows_chance_and_labels_of_test_rows_are_left_o
 
 def test_costs_by_hand() -> None:
     # A row more takes .4 / 32 = .0125 s of an epoch; fitting takes .1 s beyond that, and predicting grows tenfold.
-    network = measure._cost([(32, 0.5, 0.1), (64, 0.9, 0.2)], 640, {"x": 1.0}, by_epochs=True)
+    network = measure._cost([(32, 0.5, 0.1), (64, 0.9, 0.2)], 640, by_epochs=True)
     assert (network.job, network.epoch) == pytest.approx((0.1 + 2.0, 8.0))
-    assert network.caches == {"x": 1.0}
-    noise = measure._cost([(32, 0.5, 0.0), (64, 0.4, 0.0)], 640, {}, by_epochs=True)
+    noise = measure._cost([(32, 0.5, 0.0), (64, 0.4, 0.0)], 640, by_epochs=True)
     assert (noise.job, noise.epoch) == pytest.approx((0.0, 4.0))  # no free epochs
     # Twice the rows take four times as long: a tenfold table a hundred times.
-    kernel = measure._cost([(32, 0.2, 0.05), (64, 0.9, 0.1)], 640, {}, by_epochs=False)
+    kernel = measure._cost([(32, 0.2, 0.05), (64, 0.9, 0.1)], 640, by_epochs=False)
     assert (kernel.job, kernel.epoch) == pytest.approx((100.0, 0.0))
     # A third of the time is the same for any number of rows: .1 s and .1 / 32 of each.
-    fixed = measure._cost([(32, 0.15, 0.05), (64, 0.25, 0.05)], 640, {}, by_epochs=False)
+    fixed = measure._cost([(32, 0.15, 0.05), (64, 0.25, 0.05)], 640, by_epochs=False)
     assert fixed.job == pytest.approx(0.1 + 2.0)
-    unclear = measure._cost([(32, 0.4, 0.0), (64, 0.4, 0.0)], 6400, {}, by_epochs=False)
+    unclear = measure._cost([(32, 0.4, 0.0), (64, 0.4, 0.0)], 6400, by_epochs=False)
     assert unclear.job == pytest.approx(4.0)  # from .4 to 40 s are possible
-    steep = measure._cost([(32, 0.01, 0.0), (64, 1.0, 0.0)], 640, {}, by_epochs=False)
+    steep = measure._cost([(32, 0.01, 0.0), (64, 1.0, 0.0)], 640, by_epochs=False)
     assert steep.job == pytest.approx(100.0)  # no more than the square
 
 
@@ -267,26 +266,17 @@ def test_what_an_earlier_process_has_finished_counts_when_the_time_is_over(tmp_p
     assert versions(again.finished) == begins[0]
 
 
-def test_a_cache_costs_what_the_probe_that_filled_it_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measures(plan: Plan, name: str, file: Path, longest: float) -> None:
-        write_json(file, {"caches": {"features": {"a": 7.0, "b": 0.0}[name]}})
-
-    monkeypatch.setattr(budget, "measure", measures)
-    found = budget.measured(plan_of(counted(tmp_path)), HereWorkers(1), tmp_path, 60)
-    assert [cost.caches for cost in found.values()] == [{"features": 7.0}] * 2
-
-
-def test_costs_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_costs_are_measured_once_and_of_a_cache_by_who_fills_it(tmp_path: Path, monkeypatch: Any) -> None:
     todo, asked = plan_of(counted(tmp_path, seeds=1)), list[str]()
 
     def measures(plan: Plan, name: str, file: Path, longest: float) -> None:
         asked.append(name)
         assert longest == 3.0  # a tenth of a minute for two stages
-        file.parent.mkdir(exist_ok=True)
-        file.write_text('{"job": 3.0}')
+        write_json(file, {"job": 3.0, "caches": {"features": {"a": 7.0, "b": 0.0}[name]}})
 
     monkeypatch.setattr(budget, "measure", measures)
+    cost = Cost(3, caches={"features": 7.0})  # what the probe that filled the cache found
     for _ in range(2):
-        assert budget.measured(todo, HereWorkers(1), tmp_path / "measured", 60) == {"a": Cost(3), "b": Cost(3)}
+        assert budget.measured(todo, HereWorkers(1), tmp_path / "measured", 60) == {"a": cost, "b": cost}
     budget.measured(replace(todo, test_key="another table"), HereWorkers(1), tmp_path / "measured", 60)
     assert asked == ["a", "b"] * 2
