@@ -3,7 +3,6 @@
 Imports no library of any stage.
 """
 
-import difflib
 import inspect
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
@@ -12,6 +11,7 @@ from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, Pos
 
 from competition.config import GivenPath, StrictModel, UserCode, read_yaml, validate
 from competition.types import ProblemType
+from models.estimators import build_estimator, require_known
 from models.settings import BertStage, Encoder, Feature, GnnStage, Share, Stage, Unimol2Stage, UnimolStage
 
 
@@ -112,9 +112,7 @@ class TreesStage(FeatureStage):
         for name in parameters:
             if name in cls.model_fields or name in OURS:
                 raise ValueError(f"{name} is set by the stage; remove it, or write it beside parameters, not in it")
-            if name not in (known := _known_parameters(cls)):
-                close = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
-                raise ValueError(f"the library has no parameter {name!r}; close to it: {', '.join(close) or 'none'}")
+            require_known(name, _known_parameters(cls), f"the library has no parameter {name!r}")
         return parameters
 
     @property
@@ -191,8 +189,6 @@ class SklearnStage(FeatureStage):
 
     def mistakes(self, learns: ProblemType) -> Iterator[str]:
         """With an estimator that there is not, or is of the other kind, or does not have the parameters, too."""
-        from models.estimators import build_estimator
-
         yield from super().mistakes(learns)
         try:
             build_estimator(self.named(learns), self.parameters, seed=0, classes=learns != "regression")

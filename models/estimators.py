@@ -76,7 +76,7 @@ def build_estimator(name: str, parameters: dict[str, Any], seed: int, classes: b
     settings = {*found.get_params(deep=False), *signature}
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values()):
         for parameter in parameters:
-            _require_known(parameter, settings, f"{name} has no parameter {parameter!r}")
+            require_known(parameter, settings, f"{name} has no parameter {parameter!r}")
     if name.startswith("GaussianProcess"):
         from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
@@ -96,7 +96,7 @@ def estimator_class(name: str) -> Any:
     """The class of an estimator, imported."""
     module, _, attribute = name.rpartition(".")
     if not module:
-        _require_known(name, MODULE_OF, f"there is no estimator {name} of scikit-learn to choose")
+        require_known(name, MODULE_OF, f"there is no estimator {name} of scikit-learn to choose")
     try:
         return getattr(import_module(module or MODULE_OF[name]), attribute)
     except (ImportError, AttributeError) as error:
@@ -130,6 +130,7 @@ def from_bytes(content: bytes) -> Any:
     return skops.io.loads(content, trusted=TRUSTED)
 
 
-def _require_known(name: str, known: Collection[str], what: str) -> None:
+def require_known(name: str, known: Collection[str], what: str) -> None:
+    """A ValueError with the names that are close to one that is not known, or else all."""
     if name not in known:
         raise ValueError(f"{what}; try {', '.join(get_close_matches(name, known, n=5, cutoff=0.4) or sorted(known))}")

@@ -6,7 +6,7 @@ A kind of this project is a settings class in `models/config.py` and a file of i
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 from competition.errors import ConfigError
 from competition.tables import Rows
@@ -25,23 +25,16 @@ def build_stage(config: Stage, context: Context) -> FittedStage:
     """The stage of a settings block: of the kind `gnn` the class `Gnn` in `models/stages/gnn.py`. Imports no other."""
     kind: str = config.kind  # type: ignore[attr-defined]  # every kind's own settings have it
     module, learns = importlib.import_module(f"models.stages.{kind}"), learned_task(config, context.task)
-    of_kind: Callable[[Any, Context], FittedStage] = getattr(module, kind.capitalize())
-    stage: FittedStage
-    if sources := predicted_targets(config, learns):
-        from models.stages.targets import WithPredictedTargets
+    of_kind: Callable[[Context], FittedStage] = partial(getattr(module, kind.capitalize()), config)
+    told, sources = replace(context, task=learns), predicted_targets(config, learns)
+    if not sources and config.target_transform == "none" and config.ordinal != "cumulative":
+        return of_kind(told)
+    from models.stages import targets  # here, since it imports torch
 
-        stage = WithPredictedTargets(lambda told: of_kind(config, told), replace(context, task=learns), sources)
-    else:
-        stage = of_kind(config, replace(context, task=learns))
-    if config.target_transform != "none":
-        from models.stages.targets import Transformed
-
-        return Transformed(stage, config.target_transform)
+    stage = targets.WithPredictedTargets(of_kind, told, sources) if sources else of_kind(told)
     if config.ordinal == "cumulative":
-        from models.stages.targets import Cumulative
-
-        return Cumulative(stage, len(learns.targets))
-    return stage
+        return targets.Cumulative(stage, len(learns.targets))
+    return stage if config.target_transform == "none" else targets.Transformed(stage, config.target_transform)
 
 
 def learned_task(config: Stage, task: Task) -> Task:

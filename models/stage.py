@@ -102,8 +102,11 @@ def as_probabilities(task: Task, y_pred: Array) -> Array:
 
 
 def write_notes(folder: Path, notes: list[str]) -> None:
-    """Leave sentences for a person in a job's folder, while it is fitted: printed and reported once per stage."""
-    write_json(folder / NOTES, notes)
+    """Leave sentences for a person in a job's folder, while it is fitted: printed and reported once per stage.
+
+    They are added to those that are there, of which a fit that begins again has some, too.
+    """
+    write_json(folder / NOTES, list(dict.fromkeys([*read_notes(folder), *notes])))
 
 
 def read_notes(folder: Path) -> list[str]:

@@ -103,7 +103,7 @@ def test_a_budget_is_planned_kept_and_ends_with_a_submission_that_a_repeat_gives
     assert "epochs: 4" in final.read_text()
     assert [path.name for path in work.glob("smoke/submissions/*/")] == [submission(work).parent.name]
     on_the_way = said.index("submission of lightgbm: ")
-    assert on_the_way < said.index("## Candidates") < said.index("Time of the workers: ")
+    assert on_the_way < said.index("## Candidates")
     first, jobs = submission(work).read_bytes(), list(work.rglob("models/**/report.json"))
     run(work, *within)
     assert submission(work).read_bytes() == first
@@ -157,20 +157,14 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(
     assert submission(work).read_bytes() == submission(small[1]).read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("right", "wrong", "words"),
-    [
-        ("epochs: 4", "epochs: many", "stages.gnn.epochs: Input should be a valid integer"),
-        ("metric: r2", "metric: rsquared", "competition.metric: must be one of"),
-    ],
-)
-def test_a_mistake_in_the_yaml_ends_the_run_in_seconds_and_leaves_products_whole(
-    small: tuple[Path, Path], tmp_path: Path, right: str, wrong: str, words: str
+def test_mistakes_in_the_yaml_end_the_run_in_seconds_and_leave_products_whole(
+    small: tuple[Path, Path], tmp_path: Path
 ) -> None:
     path = small_competition(tmp_path / "own")
-    path.write_text(path.read_text().replace(right, wrong))
+    path.write_text(path.read_text().replace("epochs: 4", "epochs: many").replace("metric: r2", "metric: rsquared"))
     before = submission(small[1]).read_bytes()
     done = run(small[1], "full", str(path), status=2)
-    assert words in done.stderr
+    assert "stages.gnn.epochs: Input should be a valid integer" in done.stderr
+    assert "competition.metric: must be one of" in done.stderr
     assert "Traceback" not in done.stderr
     assert submission(small[1]).read_bytes() == before

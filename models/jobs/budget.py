@@ -34,8 +34,6 @@ SLOWER, ENOUGH = 1.15, 2.0
 
 PROBED, SHORTEST, LONGEST = 0.1, 2.0, 20.0
 """Share of a budget for which all stages are measured, one after the other, and least and most seconds of a stage."""
-PROBE = "probe of"
-"""How the groups of the items that measure a stage begin."""
 
 Stages = dict[str, Any]
 
@@ -157,11 +155,11 @@ def measured(todo: Plan, workers: Workers, folder: Path, budget: float) -> dict[
     lacking = [name for name, stage in todo.stages.items() if stage.kind != "file" and not files[name].exists()]
     items, first = [], dict[str, str]()
     for name in lacking:
-        stage, group = todo.stages[name], f"{PROBE} {name}"
-        features = str(getattr(stage, "features", name))
+        features = str(getattr(todo.stages[name], "features", name))
         after = frozenset({first[features]} if features in first else ())  # which leaves them in the cache
-        items.append(Item(measure, (told, name, files[name], longest), uses_gpu(stage), group=group, after=after))
-        first.setdefault(features, group)
+        gpu = uses_gpu(todo.stages[name])
+        items.append(Item(measure, (told, name, files[name], longest), gpu, group=name, after=after))
+        first.setdefault(features, name)
     workers.run(items, "probes")
     costs = {name: Cost(**read_json(file)) if file.exists() else Cost() for name, file in files.items()}
     most = dict[str, float]()  # that who came first has measured

@@ -3,26 +3,27 @@
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field, replace
-from math import ceil, log2
+from math import log2
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from competition.errors import UserError
 from competition.files import write_json
 from competition.tables import Rows
 from competition.types import Integers
 from folds.table import time_ordered
-from models.config import TreesStage
+from models.config import FeatureStage, TreesStage
 from models.jobs.plan import Plan
 from models.jobs.work import context_of, read_tables, training_rows
 from models.registry import build_stage, shared_caches
 from models.settings import NeuralStage
 from models.training.machine import usable_gpus
 
-FEWEST, FEWEST_OF_TREES = 32, 256
-"""Rows of the first part; trees of fewer are too few."""
+FEWEST, FEWEST_ON_FEATURES = 32, 256
+"""Rows of the first part; on features fewer take no time, and give a tree too few."""
 OF_CLASS = 5
 """Rows of each class among them."""
 OF_CACHES = 3.0
@@ -53,95 +54,93 @@ class Cost:
         return self.job + self.epoch * getattr(stage, "epochs", 0)
 
 
+class Probe:
+    """A stage on parts of the rows that a job of the last fold trains on; of blocks in time it has the most.
+
+    quick: its settings with one epoch, or a few trees.
+    order: positions of the rows, of which a part has the first; n_first: the least that it has to have.
+    filling: seconds that filling caches took.
+    """
+
+    def __init__(self, todo: Plan, stage: Any) -> None:
+        self.stage, (self.rows, self.test, self.folds) = stage, read_tables(todo)
+        last, earlier_alone = todo.n_folds - 1, time_ordered(todo.paths.folds_report)
+        trains = np.flatnonzero(training_rows(self.rows, self.folds, last, stage.extra_rows, earlier_alone))
+        self.context = replace(context_of(todo, 0, self.rows), predicts_held_out=True, tries_again=False)
+        mixed, has_classes = np.random.default_rng(0).permutation(trains), self.context.task.has_probabilities
+        self.order, self.n_first = _order(self.rows, mixed, has_classes)
+        self.predicted = (np.sum(self.folds == last) + len(self.test)) / len(trains)  # rows, for one that is fitted
+        self.filling, self.seconds_of_key, changes = 0.0, dict[str, float](), dict[str, Any]()
+        if isinstance(stage, NeuralStage):
+            changes = {"epochs": 1, "warmup": min(stage.warmup, 0.5)}
+        elif isinstance(stage, TreesStage):
+            changes = {"max_trees": min(FEW_TREES, stage.max_trees)}
+        self.quick = stage.model_copy(update=changes)
+
+    def seconds(self, stage: Any, n: int) -> tuple[float, float]:
+        """To fit n rows by some settings and to predict as many as a job does for them, when caches are filled."""
+        train, others = (self.rows.take(self.order[:m]) for m in (n, max(1, round(self.predicted * n))))
+        for cache, keys in shared_caches(stage, self.context, [train, others]):
+            if missing := cache.missing(keys):
+                started = _now()
+                cache.compute_shard(missing)
+                took = _now() - started
+                self.seconds_of_key[cache.folder.name] = took / len(missing)
+                self.filling += took
+        context = replace(self.context, division=self.folds[self.order[:n]])
+        valid, started = others if getattr(stage, "reads_held_out", False) else None, _now()
+        with tempfile.TemporaryDirectory() as folder:
+            build_stage(stage, context).fit(train, valid, Path(folder))
+            fitted = _now()
+            build_stage(stage, context).predict(others, Path(folder))
+        more = max(1.0, self.predicted * n / len(self.order))  # a test table may have more rows than there are here
+        return fitted - started, (_now() - fitted) * more
+
+    def caches(self) -> dict[str, float]:
+        """As `Cost` has them."""
+        return {
+            cache.folder.name: self.seconds_of_key.get(cache.folder.name, 0.0) * len(cache.missing(keys))
+            for cache, keys in shared_caches(self.stage, self.context, [self.rows, self.test])
+        }
+
+
 def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
     """In a worker: fit parts of the last fold's training rows, predict as many others as a job does; writes the cost.
 
-    Networks are measured by one epoch, whose time grows with the rows; the rest is the job's. Of other stages the two
-    largest parts give a line, or the power that their time grows with; of boosted trees, whose number changes from part
-    to part, a few trees of the largest part and of four times as many rows give that power.
+    Networks are measured by one epoch, and the largest part by two, which tells what an epoch takes and what inputs and
+    predictions. Of other stages the two largest parts give a line, or the power that their time grows with; of boosted
+    trees, whose number changes from part to part, a few trees of the largest part and of four times as many rows give
+    that power.
 
     Args:
         longest: seconds of fitting and predicting after which no larger part is begun.
     """
-    stage, (rows, test, folds) = todo.stages[name], read_tables(todo)
-    last = todo.n_folds - 1  # of blocks in time that with most training rows
-    trains = np.flatnonzero(training_rows(rows, folds, last, stage.extra_rows, time_ordered(todo.paths.folds_report)))
-    context = replace(context_of(todo, 0, rows), predicts_held_out=True, tries_again=False)
-    order, n_first = _order(rows, np.random.default_rng(0).permutation(trains), context.task.has_probabilities)
-    share = (np.sum(folds == last) + len(test)) / len(trains)
-    by_epochs, has_trees = isinstance(stage, NeuralStage), isinstance(stage, TreesStage)
-    one_epoch = stage.model_copy(update={"epochs": 1, "warmup": min(stage.warmup, 0.5)}) if by_epochs else stage
-    few_trees = stage.model_copy(update={"max_trees": min(FEW_TREES, stage.max_trees)}) if has_trees else one_epoch
-    seconds_of_key, spent, filled, found = dict[str, float](), 0.0, 0.0, list[tuple[int, float, float]]()
-    fewest = min(max(FEWEST_OF_TREES if has_trees else FEWEST, n_first), len(trains))
-    sizes = [min(fewest * 2**i, len(trains)) for i in range(ceil(log2(max(2, len(trains) / fewest))) + 1)]
-
-    def parts(n: int) -> list[Rows]:
-        """To fit and to predict."""
-        return [rows.take(order[:n]), rows.take(order[: max(1, round(share * n))])]
-
-    def seconds_of(settings: Any, n: int) -> tuple[float, float]:
-        fit, predict = _seconds(settings, replace(context, division=folds[order[:n]]), *parts(n))
-        return fit, predict * max(1.0, share * n / len(order))  # a test table may have more rows than there are here
-
-    for n in (sizes[0], *sizes, len(trains), len(trains)):
-        for cache, keys in shared_caches(one_epoch, context, parts(n)):
-            if missing := cache.missing(keys):
-                before = _now()
-                cache.compute_shard(missing)
-                took = _now() - before
-                seconds_of_key[cache.folder.name] = took / len(missing)
-                filled += took
+    stage = todo.stages[name]
+    probe, has_trees = Probe(todo, stage), isinstance(stage, TreesStage)
+    n_rows, found, spent = len(probe.order), list[tuple[int, float, float]](), 0.0
+    fewest = min(max(FEWEST_ON_FEATURES if isinstance(stage, FeatureStage) else FEWEST, probe.n_first), n_rows)
+    # The first part twice, since its first time has imports in it; all rows again where a part did not do.
+    for n in (fewest, *(min(fewest * 2**i, n_rows) for i in range(n_rows.bit_length() + 1))):
         try:
-            found.append((n, *seconds_of(one_epoch if found else few_trees, n)))
+            seconds = probe.seconds(stage if has_trees and found else probe.quick, n)
         except UserError:  # a part may lack a class, or all labels of a target
-            if n == len(trains):
+            if n == n_rows:
                 raise
             continue
-        if len(found) == 1:  # with imports in it
-            continue
-        spent += sum(found[-1][1:])
-        is_long = spent + 2 * sum(found[-1][1:]) > longest or 2 * filled > OF_CACHES * longest
-        if len(found) > (1 if has_trees else 2) and (n == len(trains) or is_long):
-            break
-    caches = {
-        cache.folder.name: seconds_of_key.get(cache.folder.name, 0.0) * len(cache.missing(keys))
-        for cache, keys in shared_caches(stage, context, [rows, test])
-    }
-    cost = _cost(found[-2:], len(trains), caches, by_epochs)
+        found.append((n, *seconds))
+        if len(found) > 1:
+            spent += sum(seconds)
+            is_long = spent + 2 * sum(seconds) > longest or 2 * probe.filling > OF_CACHES * longest
+            if (has_trees or len(found) > 2) and (n == n_rows or is_long):
+                break
     if has_trees:
-        n, *seconds = found[-1]
-        growth = 1.0
-        if n < len(trains):
-            more = min(4 * n, len(trains))
-            _, few, many = (sum(seconds_of(few_trees, size)) for size in (more, n, more))  # the first reads features
-            growth = MORE_TREES * (len(trains) / n) ** min(1.0, max(0.0, log2(many / few) / log2(more / n)))
-        cost = replace(cost, job=sum(seconds) * growth)
-    write_json(file, asdict(cost))
-
-
-def _order(rows: Rows, order: Integers, has_classes: bool) -> tuple[Integers, int]:
-    """Positions of training rows, and how many of the first are a few of each class of each target.
-
-    Where a small part lacks classes it has fewer models to fit, and time would seem to grow faster than it does.
-    """
-    of_classes = [
-        order[rows.y[order, t] == label][:OF_CLASS]
-        for t in range(rows.y.shape[1] if has_classes else 0)
-        for label in np.unique(rows.y[:, t][~np.isnan(rows.y[:, t])])
-    ]
-    first = np.unique(np.concatenate([order[:0], *of_classes]))
-    return np.concatenate([first, order[~np.isin(order, first)]]), len(first)
-
-
-def _seconds(stage: Any, context: Any, train: Rows, others: Rows) -> tuple[float, float]:
-    """To fit and to predict."""
-    valid, started = others if getattr(stage, "reads_held_out", False) else None, _now()
-    with tempfile.TemporaryDirectory() as folder:
-        build_stage(stage, context).fit(train, valid, Path(folder))
-        fitted = _now()
-        build_stage(stage, context).predict(others, Path(folder))
-    return fitted - started, _now() - fitted
+        cost = Cost(sum(seconds) * (1.0 if n == n_rows else MORE_TREES * (n_rows / n) ** _power_of_trees(probe, n)))
+    elif isinstance(stage, NeuralStage):
+        twice, _ = probe.seconds(probe.quick.model_copy(update={"epochs": 2}), n)
+        cost = _cost_of_epochs(found[-2:], twice, n_rows)
+    else:
+        cost = _cost(found[-2:], n_rows)
+    write_json(file, asdict(replace(cost, caches=probe.caches())))
 
 
 def _now() -> float:
@@ -150,18 +149,42 @@ def _now() -> float:
     return time.monotonic() if usable_gpus() else time.process_time()
 
 
-def _cost(found: list[tuple[int, float, float]], n_rows: int, caches: dict[str, float], by_epochs: bool) -> Cost:
-    """From rows, seconds of fitting and of predicting of two parts."""
-    (few, few_fit, few_predict), (many, many_fit, many_predict) = found
-    # Where twice the rows took no longer, what was seen is noise, and all of the time counts for the rows.
-    row = (many_fit - few_fit) / (many - few) if many_fit > 1.1 * few_fit and many > few else many_fit / many
-    if by_epochs:
-        return Cost(max(0.0, many_fit - row * many) + many_predict * n_rows / many, row * n_rows, caches)
-    of_few, of_many = few_fit + few_predict, many_fit + many_predict
+def _order(rows: Rows, order: Integers, has_classes: bool) -> tuple[Integers, int]:
+    """Positions of training rows, and how many of the first are a few of each class of each target.
+
+    Where a small part lacks classes it has fewer models to fit, and time would seem to grow faster than it does.
+    """
+    first = np.zeros(len(order), dtype=bool)
+    for labels in rows.y[order].T if has_classes else ():
+        before = pd.Series(labels).groupby(labels, dropna=False).cumcount().to_numpy()  # rows of the same class
+        first |= (before < OF_CLASS) & ~np.isnan(labels)
+    return order[np.argsort(~first, kind="stable")], int(first.sum())
+
+
+def _power_of_trees(probe: Probe, n: int) -> float:
+    """Of the rows, from n on, that the seconds of a tree grow with."""
+    more = min(4 * n, len(probe.order))
+    _, few, many = (sum(probe.seconds(probe.quick, size)) for size in (more, n, more))  # the first reads features
+    return min(1.0, max(0.0, log2(many / few) / log2(more / n)))
+
+
+def _cost_of_epochs(found: list[tuple[int, float, float]], twice: float, n_rows: int) -> Cost:
+    """From rows, seconds of fitting and of predicting of two parts, and the seconds of two epochs of the second."""
+    (few, few_fit, _), (many, many_fit, predict) = found
+    epoch = min(many_fit, twice - many_fit if twice > 1.1 * many_fit else many_fit)  # less is noise
+    by_row = (many_fit - few_fit) / (many - few) if many_fit > 1.1 * few_fit and many > few else many_fit / many
+    once = max(0.0, many_fit - by_row * many)  # whatever the number of rows
+    inputs = max(0.0, many_fit - epoch - once)
+    return Cost(once + (inputs + predict) * n_rows / many, epoch * n_rows / many)
+
+
+def _cost(found: list[tuple[int, float, float]], n_rows: int) -> Cost:
+    """The same of other stages, from two parts."""
+    (few, of_few), (many, of_many) = ((n, fit + predict) for n, fit, predict in found)
     if of_many < 1.1 * of_few:  # noise, or the same for any number of rows: between no growth and growth like theirs
-        return Cost(of_many * (n_rows / many) ** 0.5, 0.0, caches)
+        return Cost(of_many * (n_rows / many) ** 0.5)
     if many == few or of_many / of_few <= many / few:  # a part of it is the same for any number of rows
         row = (of_many - of_few) / max(1, many - few)
-        return Cost(of_many + row * (n_rows - many), 0.0, caches)
+        return Cost(of_many + row * (n_rows - many))
     power = min(STEEPEST, log2(of_many / of_few) / log2(many / few))
-    return Cost(of_many * (n_rows / many) ** power, 0.0, caches)
+    return Cost(of_many * (n_rows / many) ** power)

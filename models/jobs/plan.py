@@ -150,7 +150,7 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
             "label_weight": labels.weight if labels else None,
             "absolute_errors": isinstance(stage, TreesStage) and task_of(competition).absolute_errors,
         }
-        if hasattr(stage, "features") and stage.encoders:
+        if stage.encoders:
             settings["encoders"] = list(map(digest_of_weights, named_weights(stage)))
         if "." in (getattr(stage, "estimator", None) or ""):
             settings["package"] = version_of(stage.estimator)

@@ -105,19 +105,16 @@ class Batches:
         """The micro-batches of each step of an epoch, on the device.
 
         Each comes with its labels and its share of the step's labels, by which its loss counts: so a step in
-        micro-batches has the gradient of one large batch. One without a label has an error of 0, and a share for what
-        its rows count. On a GPU a thread makes the next ones during a step.
+        micro-batches has the gradient of one large batch. On a GPU a thread makes the next ones during a step.
         """
         doubled = settings.r_drop > 0 and settings.backbone_dropout > 0
 
         def load(step: Plan) -> list[MicroBatch]:
             known = [int((labels.weights[rows] > 0).sum()) for rows in step]  # where no device has to be waited for
-            n_labels, n_rows, found = max(sum(known), 1), sum(map(len, step)), list[MicroBatch]()
-            for rows, n in zip(step, known, strict=True):
-                share = max(n, 1) / n_labels
-                taken = replace(labels.take(rows, device), by_rows=len(rows) / n_rows / share)
-                found.append((self.batch(np.tile(rows, 1 + doubled), device), taken, share))
-            return found
+            return [
+                (self.batch(np.tile(rows, 1 + doubled), device), labels.take(rows, device), n / max(sum(known), 1))
+                for rows, n in zip(step, known, strict=True)
+            ]
 
         steps = self.step_plan(settings, seed, epoch, device.type)
         if device.type == "cpu":  # the thread would take the time it saves

@@ -28,13 +28,10 @@ Errors = Callable[..., Tensor]
 class Labels:
     """Labels of rows, standardised numbers or those of classes, and the weight of each, (n_rows, n_targets), 0 where
     there is none.
-
-    by_rows: of a micro-batch, what a mean over its rows counts beside one over its labels.
     """
 
     y: Tensor
     weights: Tensor
-    by_rows: float = 1.0
 
     def take(self, positions: NDArray[np.intp], device: torch.device | str) -> "Labels":
         """Some rows, on the device."""
@@ -93,17 +90,17 @@ class Loss:
         return (labels.weights * errors).sum() / (labels.weights > 0).sum().clamp(min=1)
 
     def mean_penalty(self, one: Tensor, other: Tensor, labels: Labels) -> Tensor:
-        """How far two passes with other dropout masks are apart: of numbers the mean square over the labels there are;
-        of classes half of KL(p, q) + KL(q, p), summed over targets, as the mean over all rows, labelled or not.
+        """How far two passes with other dropout masks are apart, as the mean over the labels there are: of numbers the
+        square; of classes half of KL(p, q) + KL(q, p), times the number of targets.
 
         Source: Liang et al., R-Drop, NeurIPS 2021. On a regression's single output their softmax KL would be 0.
         """
-        one, other = one.float(), other.float()
-        if self.link is not None:  # in the sum of both KLs what makes logits a distribution cancels out
-            apart = (self.link(one) - self.link(other)) * (one - other)
-            return apart.sum(dim=1).mean() / 2 * labels.by_rows
-        known = labels.weights > 0
-        return (squared(one, other) * known).sum() / known.sum().clamp(min=1)
+        one, other, known = one.float(), other.float(), labels.weights > 0
+        if self.link is None:
+            apart = squared(one, other)
+        else:  # in the sum of both KLs what makes logits a distribution cancels out
+            apart = (self.link(one) - self.link(other)) * (one - other) / 2 * known.shape[1]
+        return (apart * known).sum() / known.sum().clamp(min=1)
 
 
 LOSSES = {

@@ -18,7 +18,7 @@ from competition.files import derive_seed
 from competition.tables import Rows
 from competition.types import Array
 from models.inputs.blocks import fit_columns, read_columns
-from models.stage import Context, molecule_columns, read_notes, write_notes
+from models.stage import Context, molecule_columns, write_notes
 from models.training import trainer
 from models.training.batches import Batches, Sample
 from models.training.heads import Network, build_head
@@ -78,11 +78,11 @@ class Neural:
             self.context = replace(self.context, seed=derive_seed(self.context.seed, "checkpoint_again"))
             end = "." if self._in_memory(trained) else ", no better either."
             said = "no better than the mean of the training labels with its first seed; trained once more with another"
-            write_notes(folder, [*read_notes(folder), said + end])
+            write_notes(folder, [said + end])
         if self.config is not asked:
             size, n = self.config.batch_size, self.config.accumulate
             note = f"the memory is too small for batches of {asked.batch_size}: a step has {n} of {size}."
-            write_notes(folder, [*read_notes(folder), note])
+            write_notes(folder, [note])
 
     def _train(self, train: Rows, valid: Rows | None, first: Rows | None, folder: Path) -> bool:
         network, sample = self.ready(train, folder)

@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from competition.errors import ConfigError
 from models.settings import LossName
 from models.training.labels import balanced_weights
-from models.training.losses import LOSSES, Labels, load_loss
+from models.training.losses import LOSSES, Labels, Loss, load_loss
 
 NAN = float("nan")
 
@@ -85,27 +85,32 @@ def test_balanced_weights_are_scikit_learns_for_each_target_and_give_its_classes
     assert balanced_weights(y, rows)[:, 0] == pytest.approx([5 / 3, 10 / 3, 5, 20 / 9, 25 / 9])
 
 
+def penalty(loss: Loss, one: Any, other: Any, weights: object) -> float:
+    y = torch.tensor(weights)
+    return loss.mean_penalty(torch.tensor(one), torch.tensor(other), Labels(torch.zeros_like(y), y)).item()
+
+
 @pytest.mark.parametrize(("weights", "expected"), [([[1.0], [1.0]], (0.25 + 4) / 2), ([[0.0], [2.0]], 4)])
 def test_the_r_drop_penalty_of_numbers_is_their_mean_squared_difference(weights: object, expected: float) -> None:
-    one, other = torch.tensor([[1.0], [2.0]]), torch.tensor([[1.5], [0.0]])
-    known = Labels(torch.zeros(2, 1), torch.tensor(weights))
-    assert LOSSES["mse"].mean_penalty(one, other, known).item() == pytest.approx(expected)  # only where labels are
+    found = penalty(LOSSES["mse"], [[1.0], [2.0]], [[1.5], [0.0]], weights)
+    assert found == pytest.approx(expected)  # only where labels are
 
 
 def kl(p: Any, q: Any) -> Any:
     return (p * np.log(p / q)).sum(axis=-1)
 
 
-def test_the_r_drop_penalty_of_classes_is_half_of_both_kls_over_all_rows_whether_labelled_or_not() -> None:
+def test_the_r_drop_penalty_of_classes_is_half_of_both_kls_where_labels_are() -> None:
     one, other = np.array([[1.0, 0.0, -2.0], [0.5, 0.5, 3.0]]), np.array([[0.0, 0.0, 0.0], [2.0, -1.0, 3.0]])
     p, q = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True) for logits in (one, other))
-    passes, unlabelled = (torch.tensor(one), torch.tensor(other)), Labels(torch.zeros(2, 1), torch.zeros(2, 1))
-    found = load_loss(None, "multiclass").mean_penalty(*passes, unlabelled)
-    assert found.item() == pytest.approx(((kl(p, q) + kl(q, p)) / 2).mean(), rel=1e-5)
+    by_hand, several = (kl(p, q) + kl(q, p)) / 2, load_loss(None, "multiclass")
+    assert penalty(several, one, other, [[1.0], [0.5]]) == pytest.approx(by_hand.mean(), rel=1e-5)
+    assert penalty(several, one, other, [[0.0], [1.0]]) == pytest.approx(by_hand[1], rel=1e-5)
     # Of three targets of two classes each: the sum over them.
     p, q = (np.stack([1 / (1 + np.exp(-logits)), 1 / (1 + np.exp(logits))], axis=-1) for logits in (one, other))
-    found = load_loss(None, "multilabel").mean_penalty(*passes, Labels(torch.zeros(2, 3), torch.tensor([[0, 1, 0]])))
-    assert found.item() == pytest.approx(((kl(p, q) + kl(q, p)) / 2).sum(axis=1).mean(), rel=1e-5)
+    by_hand, of_two = (kl(p, q) + kl(q, p)) / 2, load_loss(None, "multilabel")
+    assert penalty(of_two, one, other, [[1.0] * 3] * 2) == pytest.approx(by_hand.sum(axis=1).mean(), rel=1e-5)
+    assert penalty(of_two, one, other, [[0.0, 1, 0], [0, 0, 0]]) == pytest.approx(3 * by_hand[0, 1], rel=1e-5)
 
 
 def test_a_class_that_training_lacks_has_the_probability_0_and_one_alone_the_probability_1() -> None:

@@ -83,6 +83,7 @@ def test_auxiliary_targets_are_trained_on_by_weight_and_not_predicted(
     both = Rows(train.ids, train.inputs, train.y, np.full(len(train), 0.5), auxiliary=np.ones((len(train), 1)))
     one = fit(stage(auxiliary=("z",), auxiliary_weight=weight, epochs=1), both, tmp_path)
     assert safetensors.torch.load_file(tmp_path / "weights.safetensors")["head.linear.bias"].shape == (n_outputs,)
+    assert one.predict(train, tmp_path).shape == (len(train), 1)
     weights = one.ready(both, tmp_path)[1].weights
     assert weights[0].tolist() == pytest.approx([0.5, 0.5 * weight][:n_outputs])
     with pytest.raises(DataError, match="target 'y' must have labels"):

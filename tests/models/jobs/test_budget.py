@@ -116,21 +116,20 @@ def test_seeds_are_added_to_what_knows_chance_and_labels_of_test_rows_are_left_o
 
 
 def test_costs_by_hand() -> None:
-    # A row more takes .4 / 32 = .0125 s of an epoch; fitting takes .1 s beyond that, and predicting grows tenfold.
-    network = measure._cost([(32, 0.5, 0.1), (64, 0.9, 0.2)], 640, {"x": 1.0}, by_epochs=True)
-    assert (network.job, network.epoch) == pytest.approx((0.1 + 2.0, 8.0))
-    assert network.caches == {"x": 1.0}
-    noise = measure._cost([(32, 0.5, 0.0), (64, 0.4, 0.0)], 640, {}, by_epochs=True)
+    # Of 64 rows an epoch takes .7 s, their inputs .1 s and what has no rows .1 s; predicting grows with them, too.
+    network = measure._cost_of_epochs([(32, 0.5, 0.1), (64, 0.9, 0.2)], 1.6, 640)
+    assert (network.job, network.epoch) == pytest.approx((0.1 + 1.0 + 2.0, 7.0))
+    noise = measure._cost_of_epochs([(32, 0.5, 0.0), (64, 0.4, 0.0)], 0.3, 640)
     assert (noise.job, noise.epoch) == pytest.approx((0.0, 4.0))  # no free epochs
     # Twice the rows take four times as long: a tenfold table a hundred times.
-    kernel = measure._cost([(32, 0.2, 0.05), (64, 0.9, 0.1)], 640, {}, by_epochs=False)
+    kernel = measure._cost([(32, 0.2, 0.05), (64, 0.9, 0.1)], 640)
     assert (kernel.job, kernel.epoch) == pytest.approx((100.0, 0.0))
     # A third of the time is the same for any number of rows: .1 s and .1 / 32 of each.
-    fixed = measure._cost([(32, 0.15, 0.05), (64, 0.25, 0.05)], 640, {}, by_epochs=False)
+    fixed = measure._cost([(32, 0.15, 0.05), (64, 0.25, 0.05)], 640)
     assert fixed.job == pytest.approx(0.1 + 2.0)
-    unclear = measure._cost([(32, 0.4, 0.0), (64, 0.4, 0.0)], 6400, {}, by_epochs=False)
+    unclear = measure._cost([(32, 0.4, 0.0), (64, 0.4, 0.0)], 6400)
     assert unclear.job == pytest.approx(4.0)  # from .4 to 40 s are possible
-    steep = measure._cost([(32, 0.01, 0.0), (64, 1.0, 0.0)], 640, {}, by_epochs=False)
+    steep = measure._cost([(32, 0.01, 0.0), (64, 1.0, 0.0)], 640)
     assert steep.job == pytest.approx(100.0)  # no more than the square
 
 
@@ -149,7 +148,7 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0.0
 
-    def monotonic(self) -> float:
+    def process_time(self) -> float:
         return self.now
 
     def sleep(self, seconds: float) -> None:
@@ -173,10 +172,11 @@ def measured_job(
         def predict(self, rows: Rows, folder: Path) -> None:
             clock.sleep(predict * len(rows))
 
-    for name in ("FEWEST", "FEWEST_OF_TREES"):
+    for name in ("FEWEST", "FEWEST_ON_FEATURES"):
         monkeypatch.setattr(measure, name, 6)
     monkeypatch.setattr(measure, "build_stage", Fake)
     monkeypatch.setattr(measure, "time", clock)
+    monkeypatch.setattr(measure, "usable_gpus", list)
     monkeypatch.setattr(measure, "shared_caches", lambda *_: [])
     measure.measure(todo, "a", folder / "cost.json", longest)
     return Cost(**read_json(folder / "cost.json")).job
@@ -267,26 +267,17 @@ def test_what_an_earlier_process_has_finished_counts_when_the_time_is_over(tmp_p
     assert versions(again.finished) == begins[0]
 
 
-def test_a_cache_costs_what_the_probe_that_filled_it_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measures(plan: Plan, name: str, file: Path, longest: float) -> None:
-        write_json(file, {"caches": {"features": {"a": 7.0, "b": 0.0}[name]}})
-
-    monkeypatch.setattr(budget, "measure", measures)
-    found = budget.measured(plan_of(counted(tmp_path)), HereWorkers(1), tmp_path, 60)
-    assert [cost.caches for cost in found.values()] == [{"features": 7.0}] * 2
-
-
-def test_costs_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_costs_are_measured_once_and_of_a_cache_by_who_fills_it(tmp_path: Path, monkeypatch: Any) -> None:
     todo, asked = plan_of(counted(tmp_path, seeds=1)), list[str]()
 
     def measures(plan: Plan, name: str, file: Path, longest: float) -> None:
         asked.append(name)
         assert longest == 3.0  # a tenth of a minute for two stages
-        file.parent.mkdir(exist_ok=True)
-        file.write_text('{"job": 3.0}')
+        write_json(file, {"job": 3.0, "caches": {"features": {"a": 7.0, "b": 0.0}[name]}})
 
     monkeypatch.setattr(budget, "measure", measures)
+    cost = Cost(3, caches={"features": 7.0})  # what the probe that filled the cache found
     for _ in range(2):
-        assert budget.measured(todo, HereWorkers(1), tmp_path / "measured", 60) == {"a": Cost(3), "b": Cost(3)}
+        assert budget.measured(todo, HereWorkers(1), tmp_path / "measured", 60) == {"a": cost, "b": cost}
     budget.measured(replace(todo, test_key="another table"), HereWorkers(1), tmp_path / "measured", 60)
     assert asked == ["a", "b"] * 2

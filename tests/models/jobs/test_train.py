@@ -81,11 +81,11 @@ def test_texts_of_a_frozen_encoder_are_parts_for_all_cores_or_the_gpu(tmp_path: 
     assert {item.gpu for item in workers.given(run_job)} == {False}
 
 
-@pytest.mark.parametrize(("i", "sizes"), [(1, [100, 100, 50]), (2, [100, 50, 100]), (3, [50, 100, 100])])
-def test_each_shard_begins_with_another_part_of_the_molecules(tmp_path: Path, i: int, sizes: list[int]) -> None:
+def test_each_shard_begins_with_another_part_of_the_molecules(tmp_path: Path) -> None:
     stages = {"trees": {**TREES, "features": ["maccs"]}}
-    workers = listed(tmp_path, 1, 0, (i, 3), stages=stages, tables=many_molecules())
-    assert [len(item.arguments[1]) for item in workers.given(fill)] == sizes
+    for i, sizes in enumerate([[100, 100, 50], [100, 50, 100], [50, 100, 100]], start=1):
+        workers = listed(tmp_path, 1, 0, (i, 3), stages=stages, tables=many_molecules())
+        assert [len(item.arguments[1]) for item in workers.given(fill)] == sizes
 
 
 def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_once(
@@ -101,15 +101,14 @@ def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_o
             return super().predict(rows, folder)[:, :1]
 
     monkeypatch.setattr(work, "build_stage", lambda config, context: Noting())
-    tables, one_target = mixed_tables(), {"targets": ["lumo"], "metric": "mae"}
-    todo = planned(tmp_path, competition=one_target)
-    rows = read_rows(todo.paths.train, todo.competition, True)
-    fold = pd.read_csv(todo.paths.folds, dtype={"id": str}).set_index("id")["fold"].loc[rows.ids].to_numpy()
-    tables[0]["lumo"] = tables[0]["lumo"].where((fold != 2) | (np.cumsum(fold == 2) == 1))
-    todo = planned(tmp_path, competition=one_target, tables=tables)
+    (table, test), fold = mixed_tables(), np.arange(60) % 3
+    table = table.assign(part=fold, lumo=table["lumo"].where((fold < 2) | (table.index == 2)))
+    own = {"targets": ["lumo"], "metric": "mae", "fold_column": "part"}
+    todo = planned(tmp_path, competition=own, folds={"kind": "column"}, tables=(table, test))
+    capsys.readouterr()
     train(todo, HereWorkers)
     lines = capsys.readouterr().out.splitlines()
-    errors = abs(rows.y[:, 0] - [float(i[1:]) for i in rows.ids])
+    errors = abs(table["lumo"] - table["id"].str[1:].astype(float))
     score = [*(f"{errors[fold == k].mean():.4f}" for k in range(2)), "nan (fewer than two labels)"]
     said = [f"stage trees  seed 0  fold {k} of 3  valid mae {score[k]}  0 s" for k in range(3)]
     assert lines == [said[0], "stage trees  9 of 40 texts are cut.", *said[1:]]
