@@ -84,7 +84,7 @@ class Sklearn(PerTarget):
         return pd.concat([part.add_prefix(f"{block} ") for block, part in parts.items()], axis=1)
 
     def _fit_one(self, sample: Sample, target: int, path: Path) -> dict[str, Any]:
-        weighed = {} if sample.weights is None else {"sample_weight": sample.weights}
+        weighed: dict[str, Any] = {} if sample.weights is None else {"sample_weight": sample.weights}
         if "." in self.named:
             np.savez_compressed(path.with_suffix(".npz"), seed=self.seed, x=sample.x, y=sample.y, **weighed)
             self._fitted_again(path.with_suffix(".npz"))
