@@ -1,6 +1,7 @@
 """Functions and classes of the user's own files, named `file.py:name` in the YAML."""
 
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import util
@@ -28,11 +29,14 @@ def label(named: str) -> str:
 
 @contextmanager
 def users(named: str, must: str) -> Iterator[None]:
-    """Around a call of a user's function; whatever it raises is a ConfigError."""
+    """Around a call of a user's function; whatever it raises is a ConfigError with the line of the file."""
     try:
         yield
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{label(named)} must {must}; {type(error).__name__}: {str(error).rstrip('.')}.") from error
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [f" in line {frame.lineno}" for frame in frames if frame.filename == named.rpartition(":")[0]]
+        what = f"{type(error).__name__}{lines[-1] if lines else ''}: {str(error).rstrip('.')}"
+        raise ConfigError(f"{label(named)} must {must}; {what}.") from error
 
 
 def load_user_code(setting: str, named: str, what: str) -> Any:

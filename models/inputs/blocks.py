@@ -21,7 +21,7 @@ from models.inputs.features import stage_features
 from models.inputs.frozen import encoder_cache, text_encoders
 from models.inputs.template import SEPARATOR, read_template
 from models.inputs.weights import digest_of_weights, reads_graphs
-from models.settings import Encoder, Stage
+from models.settings import Stage
 from models.stage import Context, write_notes
 
 COLUMNS, ENCODERS = "columns.json", "encoders.json"
@@ -45,16 +45,13 @@ def numbers(rows: Rows, context: Context) -> Array:
 
 def learn_encoders(train: Rows, config: Stage, context: Context, folder: Path) -> None:
     """Write the digests of a stage's encoders, which prediction asks for again, and a note of texts that were cut."""
-    notes = []
+    notes = list[str]()
     for encoder in text_encoders(config):
-        from models.inputs.encoders import check_vocabulary, cut_note  # here, since it imports torch
-
-        texts, columns = _texts(train, encoder, context)
-        counts = np.concatenate(encoder_cache(encoder, context.cache).load(texts))[:, -3:].astype(np.int64)
+        template = read_template(encoder, context)
+        found = encoder_cache(encoder, context.cache).load(template.texts(train.inputs, SEPARATOR))
+        counts = np.concatenate(found)[:, -3:].astype(np.int64)
         n_tokens, n_unknown, n_cut = counts.sum(axis=0)
-        check_vocabulary(n_unknown / n_tokens, encoder.weights, columns)
-        if n_cut:
-            notes.append(cut_note(n_cut, len(train), counts[:, 0].max(), encoder.too_long))
+        notes += template.notes(encoder, n_unknown / n_tokens, n_cut, len(train), counts[:, 0].max())
     if notes:
         write_notes(folder, notes)
     if config.encoders:
@@ -76,14 +73,9 @@ def encoded(rows: Rows, config: Stage, context: Context, folder: Path) -> NDArra
                 "Put those back, or train again."
             )
         if not reads_graphs(encoder.weights):
-            parts.append(np.concatenate(cache.load(_texts(rows, encoder, context)[0]))[:, :-3])
+            texts = read_template(encoder, context).texts(rows.inputs, SEPARATOR)
+            parts.append(np.concatenate(cache.load(texts))[:, :-3])
     return np.hstack(parts)
-
-
-def _texts(rows: Rows, encoder: Encoder, context: Context) -> tuple[list[str], list[str]]:
-    """What an encoder reads of each row, and the columns that it is made of."""
-    template = read_template(encoder, context)
-    return template.texts(rows.inputs, SEPARATOR), template.columns
 
 
 def vectoriser(**settings: Any) -> TfidfVectorizer:

@@ -18,9 +18,6 @@ from models.settings import BertStage, Encoder
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
-MOST_UNKNOWN = 0.5
-"""Share of unknown tokens above which a vocabulary cannot be the one for these inputs."""
-
 
 def pretrained(config: Encoder | BertStage, rate: float) -> tuple[Any, Tokenizer]:
     """Encoder and tokenizer of the stage's weights, with `rate` for every dropout."""
@@ -30,30 +27,12 @@ def pretrained(config: Encoder | BertStage, rate: float) -> tuple[Any, Tokenizer
         raise ConfigError(f"weights {config.weights!r} must hold config.json; there is only {', '.join(files)}.")
     folder = files["config.json"].parent
     encoder = load_encoder(folder, config.weights, rate)
-    atoms = reads_atoms(config)
-    tokenizer = smiles_tokens(read_vocabulary(folder / "vocab.txt")) if atoms else tokens_of_weights(folder)
-    size = encoder.get_input_embeddings().num_embeddings
-    if len(tokenizer) > size:
-        raise ConfigError(
-            f"the tokenizer of weights {config.weights!r} has {len(tokenizer)} tokens and the encoder {size}; put its "
-            "own tokenizer beside it."
-        )
+    if reads_atoms(config):
+        tokenizer = smiles_tokens(read_vocabulary(folder / "vocab.txt"))
+    else:
+        tokenizer = tokens_of_weights(folder)
     tokenizer.model_max_length = min(config.max_length, position_limit(encoder))
     return encoder, tokenizer
-
-
-def check_vocabulary(unknown: float, weights: str | None, columns: list[str]) -> None:
-    """Refuse a share of unknown tokens that shows that the vocabulary is not the one for these columns."""
-    if unknown > MOST_UNKNOWN:
-        raise ConfigError(
-            f"{unknown:.0%} of the tokens of {', '.join(columns)} are unknown to the weights {weights!r}; name other "
-            "columns or weights, or set tokens: smiles for a vocab.txt of atoms."
-        )
-
-
-def cut_note(n_cut: int, n_rows: int, max_length: int, too_long: str) -> str:
-    """A sentence on the texts that were too long."""
-    return f"{n_cut} of {n_rows} training texts have more than {max_length} tokens and were cut (too_long: {too_long})."
 
 
 def pooled(states: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:

@@ -53,12 +53,9 @@ def molecule_features(kinds: Iterable[str], n_bits: int, root: Path) -> list[Cac
 
     `kinds` are names of `FEATURES`, or maplight for those of `MAPLIGHT`; one named twice is one.
     """
-    names = [name for kind in kinds for name in (MAPLIGHT if kind == "maplight" else (kind,))]
-    caches = []
-    for name in dict.fromkeys(names):
-        settings = {"n_bits": n_bits} if name in ("morgan", "avalon") else {}
-        caches.append(Cache(root, name, settings, partial(_computed, name, n_bits)))
-    return caches
+    names = dict.fromkeys(name for kind in kinds for name in (MAPLIGHT if kind == "maplight" else (kind,)))
+    lengths = {name: {"n_bits": n_bits} for name in ("morgan", "avalon")}
+    return [Cache(root, name, lengths.get(name, {}), partial(_computed, name, n_bits)) for name in names]
 
 
 def stage_features(config: Stage, context: Context) -> list[Cache]:

@@ -70,15 +70,13 @@ def passed(weights: str, smiles: list[str]) -> Array:
     """The mean over the atoms of each molecule, as CheMeleon's authors make fingerprints, (n_molecules, 1, width)."""
     import torch
 
-    from models.inputs.graphs import Messages, atoms_mean, collate, graph_of, read_message_passing
+    from models.inputs.graphs import atoms_mean, collate, graph_of, read_message_passing
 
-    shape, state = read_message_passing(weights)
-    network = Messages(**shape).eval()
-    network.load_state_dict(state)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network, found = network.to(device), list[Array]()
+    network, found = read_message_passing(weights)[1].eval().to(device), list[Array]()
     for start in range(0, len(smiles), BATCH):
         batch = collate([graph_of(text) for text in smiles[start : start + BATCH]])
         with torch.inference_mode():
-            found.append(atoms_mean(network, {name: tensor.to(device) for name, tensor in batch.items()}).cpu().numpy())
+            of_molecule = atoms_mean(network, **{name: tensor.to(device) for name, tensor in batch.items()})
+        found.append(of_molecule.cpu().numpy())
     return np.concatenate(found)[:, None]

@@ -1,6 +1,7 @@
 """Message passing over the graphs of molecules: chemprop's network and weights, and batches of graphs for it."""
 
 import warnings
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,8 +19,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations inside chemprop's own imports
     from chemprop.data import BatchMolGraph
     from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
-    from chemprop.nn import BondMessagePassing, MeanAggregation
+    from chemprop.nn import BondMessagePassing, MeanAggregation, NormAggregation, SumAggregation
 
+AGGREGATIONS = {"mean": MeanAggregation, "sum": SumAggregation, "norm": partial(NormAggregation, norm=10.0)}
 SHAPE_NAMES = ("d_v", "d_e", "d_h", "depth", "bias", "undirected", "activation")
 
 
@@ -49,14 +51,13 @@ def graph_of(smiles: str) -> Any:
     return SimpleMoleculeMolGraphFeaturizer()(Chem.MolFromSmiles(smiles))
 
 
-def atoms_mean(network: Messages, batch: dict[str, Tensor]) -> Tensor:
-    """The mean over the atoms of each molecule of a batch of `collate`, (n_molecules, width)."""
-    atoms = network(SimpleNamespace(**{name: tensor for name, tensor in batch.items() if name != "molecule"}))
-    return MeanAggregation()(atoms, batch["molecule"])
+def atoms_mean(network: Messages, molecule: Tensor, **graph: Tensor) -> Tensor:
+    """The mean over the atoms of each molecule, (n_molecules, width); the arguments are those of `collate`."""
+    return MeanAggregation()(network(SimpleNamespace(**graph)), molecule)
 
 
-def read_message_passing(weights: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Shape and weights of message passing as chemprop and CheMeleon save them.
+def read_message_passing(weights: str) -> tuple[dict[str, Any], Messages]:
+    """Shape and network of message passing with the weights that chemprop or CheMeleon saved.
 
     Source of CheMeleon: Burns et al., Deep Learning Foundation Models from Classical Molecular Descriptors,
     arXiv 2506.15792.
@@ -64,15 +65,16 @@ def read_message_passing(weights: str) -> tuple[dict[str, Any], dict[str, Tensor
     path = next(iter(find_weights(weights).values()))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        shape, state = content["hyper_parameters"], content["state_dict"]
-        shape = {name: shape[name] for name in SHAPE_NAMES if shape.get(name) is not None}
-        BondMessagePassing(**shape).load_state_dict(state)
+        known = content["hyper_parameters"]
+        shape = {name: known[name] for name in SHAPE_NAMES if known.get(name) is not None}
+        network = Messages(**shape)
+        network.load_state_dict(content["state_dict"])
     except Exception as error:  # torch, pickle and chemprop raise many kinds; each means that it is something else
         raise ConfigError(
             f"{path} does not hold the hyper_parameters and the state_dict of a BondMessagePassing, as chemprop saves "
             f"them: {error}. Name chemeleon, or a file of that form."
         ) from None
-    return shape, state
+    return shape, network
 
 
 def collate(graphs: list[object]) -> dict[str, Tensor]:

@@ -15,6 +15,8 @@ from models.stage import Context
 
 SEPARATOR = "[SEP]"
 """Stands in a template for the encoder's own separator."""
+MOST_UNKNOWN = 0.5
+"""Share of unknown tokens above which a vocabulary cannot be the one for these inputs."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,18 @@ class Template:
                 text += ("" if is_gap else literal) + (spell(value, row) if column in spelled else value)
             texts.append(spell(text + end, row) if whole else text + end)
         return texts
+
+    def notes(self, stage: BertStage | Encoder, unknown: float, n_cut: int, n_texts: int, longest: int) -> list[str]:
+        """A sentence on the training texts that were cut; a ConfigError where the share of `unknown` tokens shows that
+        the vocabulary is not the one for these columns.
+        """
+        if unknown > MOST_UNKNOWN:
+            raise ConfigError(
+                f"{unknown:.0%} of the tokens of {', '.join(self.columns)} are unknown to the weights "
+                f"{stage.weights!r}; name other columns or weights, or set tokens: smiles for a vocab.txt of atoms."
+            )
+        what = f"{n_cut} of {n_texts} training texts have more than {longest} tokens and were cut"
+        return [f"{what} (too_long: {stage.too_long})."] if n_cut else []
 
 
 def read_template(stage: BertStage | Encoder, inputs: CompetitionConfig | Context) -> Template:

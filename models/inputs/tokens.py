@@ -36,7 +36,7 @@ ATOMS = pre_tokenizers.Split(tokenizers.Regex(SMILES_TOKEN), behavior="isolated"
 SPECIAL = {
     "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
 }  # fmt: skip
-PAD, UNKNOWN, FIRST, SEPARATOR, MASK = SPECIAL.values()
+PAD, UNKNOWN, FIRST, SEPARATOR, _ = SPECIAL.values()
 Ids = Integers
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from competition.tables import Rows
-from models.inputs.encoders import check_vocabulary, cut_note, new_encoder, pooled, pretrained, set_config_rates
+from models.inputs.encoders import new_encoder, pooled, pretrained, set_config_rates
 from models.inputs.spelling import ANY_SPELLING, mirrored, spelled
 from models.inputs.template import SEPARATOR, read_template
 from models.inputs.tokens import Ids, encode, learn_smiles_tokens, learn_word_pieces, pad, separator_of, unknown_share
@@ -60,11 +60,11 @@ class Bert(Neural):
             # On a CPU the fused kernel's backward pass is slower in bf16 than in float32; plain products are not.
             encoder.set_attn_implementation("eager")
         items, n_cut = self._items(train, tokenizer)
-        check_vocabulary(unknown_share(tokenizer, items), self.config.weights, self.template.columns)
+        unknown, longest = unknown_share(tokenizer, items), tokenizer.model_max_length
+        if notes := self.template.notes(self.config, unknown, n_cut, len(train), longest):
+            write_notes(folder, notes)
         encoder.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        if n_cut:
-            write_notes(folder, [cut_note(n_cut, len(train), tokenizer.model_max_length, self.config.too_long)])
         backbone = BertBackbone(encoder, self.config.pooling)
         if not self.config.enumerate_smiles and self.config.extra_rows != "pretrain":  # else more tokens come by
             train_only(encoder, np.concatenate(items))

@@ -1,7 +1,5 @@
 """Stage `custom`: a class of the user's own; what it gets wrong is said with its file and line."""
 
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +7,10 @@ import numpy as np
 from pydantic import BaseModel
 
 from competition.config import validate
-from competition.errors import ConfigError, UserError
+from competition.errors import ConfigError
 from competition.tables import Rows
 from competition.types import Array
-from competition.user_code import load_user_code
+from competition.user_code import load_user_code, users
 from models.config import CustomStage
 from models.stage import Context, as_probabilities, improbable
 
@@ -23,15 +21,18 @@ class Custom:
     def __init__(self, config: CustomStage, context: Context) -> None:
         self.config, self.context = config, context
         kind, settings = load_custom(config)
-        self.stage = self._call(kind, settings, context)
+        with users(config.code, "be made of its settings and a context"):
+            self.stage = kind(settings, context)
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """What the class does with the training rows."""
-        self._call(self.stage.fit, train, valid, folder)
+        with users(self.config.code, "fit(train, valid, folder)"):
+            self.stage.fit(train, valid, folder)
 
     def predict(self, rows: Rows, folder: Path) -> Array:
         """Predictions (n_rows, n_outputs), finite; a single output may be (n_rows,)."""
-        y_pred = self._call(lambda: np.asarray(self.stage.predict(rows, folder), dtype=np.float64))
+        with users(self.config.code, "predict(rows, folder)"):
+            y_pred = np.asarray(self.stage.predict(rows, folder), dtype=np.float64)
         y_pred = y_pred[:, None] if y_pred.ndim == 1 else y_pred
         shape = (len(rows), len(self.context.task.outputs))
         if y_pred.shape != shape or not np.isfinite(y_pred).all():
@@ -48,19 +49,6 @@ class Custom:
                 f"of row {rows.ids[first]!r} it returned {y_pred[first].tolist()}."
             )
         return as_probabilities(self.context.task, y_pred)
-
-    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except UserError:
-            raise
-        except (Exception, SystemExit) as error:  # a user's class may raise anything
-            file = self.config.code.rpartition(":")[0]
-            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-            where = f" in line {lines[-1]}" if lines else ""
-            raise ConfigError(
-                f"{self.config.code} raised {type(error).__name__}{where}: {error}. Correct it; finished jobs are kept."
-            ) from error
 
 
 def load_custom(config: CustomStage) -> tuple[Any, Any]:

@@ -95,14 +95,12 @@ def read_theirs(path: Path, id_column: str, task: Task, wanted: Sequence[str] = 
 
 
 def _columns(task: Task, there: set[str]) -> list[str]:
-    """Which columns of a file have the outputs: those of the sample, or, of classes, those of the outputs' names."""
-    of_sample, outputs = task.columns_in_sample, task.outputs
+    """Which columns of a file have the outputs: those of the sample, else those of the outputs' names."""
+    known = [task.columns_in_sample]
     if task.problem_type == "binary":
-        positive = [of_sample[-1], f"{task.targets[0]}={task.classes[1]}"]
-        return [next((name for name in positive if name in there), *outputs)]
-    if task.has_probabilities and not there >= {*of_sample}:
-        return outputs
-    return of_sample if len(of_sample) == len(outputs) else outputs
+        known = [[known[0][-1]], [f"{task.targets[0]}={task.classes[1]}"]]
+    named = (names for names in known if len(names) == len(task.outputs) and there >= {*names})
+    return next(named, task.outputs)
 
 
 def _lowest_grade(task: Task) -> int:

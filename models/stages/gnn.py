@@ -4,8 +4,6 @@ Source: Yang et al., Analyzing Learned Molecular Representations for Property Pr
 """
 
 import functools
-import warnings
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,17 +13,12 @@ from torch import Tensor, nn
 
 from competition.files import read_json, write_json
 from competition.tables import Rows
-from models.inputs.graphs import Messages, collate, graph_of, read_message_passing
+from models.inputs.graphs import AGGREGATIONS, Messages, collate, graph_of, read_message_passing
 from models.settings import GnnStage
 from models.training.batches import Batches
 from models.training.neural import OnMolecules
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # deprecations inside chemprop's own imports
-    from chemprop.nn import MeanAggregation, NormAggregation, SumAggregation
-
 SHAPE = "message_passing.json"
-AGGREGATIONS = {"mean": MeanAggregation, "sum": SumAggregation, "norm": partial(NormAggregation, norm=10.0)}
 
 
 class GnnBackbone(nn.Module):
@@ -61,13 +54,13 @@ class Gnn(OnMolecules):
 
     def start(self, train: Rows, folder: Path) -> nn.Module:
         """Message passing with the configured weights, or with random ones; writes its shape."""
-        shape, state = {"d_h": self.config.width, "depth": self.config.depth}, None
+        shape, published = {"d_h": self.config.width, "depth": self.config.depth}, None
         if self.config.weights:
-            shape, state = read_message_passing(self.config.weights)
+            shape, published = read_message_passing(self.config.weights)
         write_json(folder / SHAPE, shape)
         backbone = self.restore(folder)
-        if state is not None:
-            backbone.message_passing.load_state_dict(state)
+        if published is not None:
+            backbone.message_passing.load_state_dict(published.state_dict())
         return backbone
 
     def restore(self, folder: Path) -> GnnBackbone:

@@ -100,14 +100,7 @@ class EncoderLayer(TransformerEncoderLayer):
 
 
 class Encoder(TransformerEncoderWithPair):
-    """The package's encoder, for the first token alone; the norms of the pre-training losses are left out."""
-
-    def __init__(self, encoder_layers: int, **settings: Any) -> None:
-        super().__init__(encoder_layers=0, **settings)
-        names = ("embed_dim", "ffn_embed_dim", "attention_heads", "dropout", "attention_dropout", "activation_dropout",
-                 "activation_fn")  # fmt: skip
-        of_layer = {name: settings[name] for name in names}
-        self.layers.extend(EncoderLayer(**of_layer) for _ in range(encoder_layers))
+    """The package's encoder, to be filled with layers, for the first token alone and without losses of pre-training."""
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """The first token, (n_rows, width), of tokens (n_rows, n_tokens, width) and the bias of `pair_bias`."""

@@ -24,7 +24,7 @@ from competition.files import sha256_of
 from competition.tables import Rows
 from competition.types import Array
 from models.config import SklearnStage
-from models.estimators import build_estimator, from_bytes, require_weights
+from models.estimators import build_estimator, from_bytes
 from models.inputs import blocks
 from models.stage import Context
 from models.stages.per_target import PerTarget, Sample
@@ -84,10 +84,7 @@ class Sklearn(PerTarget):
         return pd.concat([part.add_prefix(f"{block} ") for block, part in parts.items()], axis=1)
 
     def _fit_one(self, sample: Sample, target: int, path: Path) -> dict[str, Any]:
-        weighed: dict[str, Any] = {}
-        if sample.weights is not None:
-            require_weights(self.named)
-            weighed = {"sample_weight": sample.weights}
+        weighed: dict[str, Any] = {} if sample.weights is None else {"sample_weight": sample.weights}
         if "." in self.named:
             np.savez_compressed(path.with_suffix(".npz"), seed=self.seed, x=sample.x, y=sample.y, **weighed)
             self._fitted_again(path.with_suffix(".npz"))

@@ -68,16 +68,14 @@ class Cumulative:
         self.stage, self.n_grades = stage, n_grades
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
-        """Fit the stage on labels (n_rows, n_grades)."""
-        self.stage.fit(*[rows and self.exceeded(rows) for rows in (train, valid)], folder)
+        """Fit the stage on labels (n_rows, n_grades); a pseudo-label between two grades counts as the nearer one."""
+        bounds = np.arange(self.n_grades) + 0.5
+        seen = [r and replace(r, y=np.where(np.isnan(r.y), np.nan, r.y > bounds)) for r in (train, valid)]
+        self.stage.fit(*seen, folder)
 
     def predict(self, rows: Rows, folder: Path) -> Array:
         """The mean grade of each row, (n_rows, 1)."""
         return np.asarray(self.stage.predict(rows, folder).sum(axis=1, keepdims=True))
-
-    def exceeded(self, rows: Rows) -> Rows:
-        """Rows as the stage sees them; a pseudo-label between two grades counts as the nearer one."""
-        return replace(rows, y=np.where(np.isnan(rows.y), np.nan, rows.y > np.arange(self.n_grades) + 0.5))
 
 
 class WithPredictedTargets:
@@ -91,13 +89,13 @@ class WithPredictedTargets:
     """
 
     def __init__(self, build: Callable[[Context], FittedStage], context: Context, sources: list[str]) -> None:
-        self.build, self.context, self.sources = build, context, sources
+        self.build, self.context = build, context
         self.names = {target: f"predicted {target}" for target in sources}
         self.first = build(self._told("first"))
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """Fit the predictions of the sources, then a stage for each target on these, too."""
-        division, predicted = self.context.division, np.full((len(train), len(self.sources)), np.nan)
+        division, predicted = self.context.division, np.full(train.y.shape, np.nan)
         assert division is not None
         if len(np.unique(division)) == 1:  # of two folds, or of the first block in time
             division = pd.factorize(train.inputs[INPUT_KEY])[0] % 3
@@ -108,7 +106,7 @@ class WithPredictedTargets:
             inside = division == part
             with tempfile.TemporaryDirectory() as inner:
                 again.fit(train.take(~inside), None, Path(inner))
-                predicted[inside] = self._of_sources(again.predict(train.take(inside), Path(inner)))
+                predicted[inside] = again.predict(train.take(inside), Path(inner))
         told = self._joined(train, predicted)
         for t, target in enumerate(self.context.task.targets):
             (folder / f"{t}").mkdir()
@@ -116,7 +114,7 @@ class WithPredictedTargets:
 
     def predict(self, rows: Rows, folder: Path) -> Array:
         """Predictions (n_rows, n_targets)."""
-        told = self._joined(rows, self._of_sources(self.first.predict(rows, folder / "first")))
+        told = self._joined(rows, self.first.predict(rows, folder / "first"))
         seconds = [self._second(t, target) for t, target in enumerate(self.context.task.targets)]
         return np.hstack([stage.predict(told, folder / f"{t}") for t, stage in enumerate(seconds)])
 
@@ -129,9 +127,8 @@ class WithPredictedTargets:
         task = replace(self.context.task, targets=[target])
         return self.build(self._told(f"{t}", task=task, numeric=[*self.context.numeric, *others]))
 
-    def _of_sources(self, y_pred: Array) -> Array:
-        return y_pred[:, [self.context.task.targets.index(source) for source in self.sources]]
-
     def _joined(self, rows: Rows, predicted: Array) -> Rows:
-        """Rows with the predictions (n_rows, n_sources) among their inputs."""
-        return replace(rows, inputs=rows.inputs.assign(**dict(zip(self.names.values(), predicted.T, strict=True))))
+        """Rows with the sources among predictions (n_rows, n_targets) as inputs."""
+        targets = self.context.task.targets
+        of_sources = {name: predicted[:, targets.index(source)] for source, name in self.names.items()}
+        return replace(rows, inputs=rows.inputs.assign(**of_sources))

@@ -41,13 +41,10 @@ class Trees(PerTarget):
 
     def _blocks(self, rows: Rows, folder: Path) -> tuple[NDArray[np.float32], sparse.csr_matrix, NDArray[np.float32]]:
         """Numbers, words, and the codes of categories, each (n_rows, ...)."""
-        dense = [
-            blocks.molecules(rows, self.config, self.context),
-            blocks.encoded(rows, self.config, self.context, folder),
-        ]
-        learned = read_json(folder / LEARNED)
-        words, codes = blocks.words(rows, learned["words"]), blocks.codes(rows, learned["categories"])
-        return np.hstack([*dense, blocks.numbers(rows, self.context)], dtype=np.float32), words, codes
+        config, told, learned = self.config, self.context, read_json(folder / LEARNED)
+        molecules, encoded = blocks.molecules(rows, config, told), blocks.encoded(rows, config, told, folder)
+        numbers = np.hstack([molecules, encoded, blocks.numbers(rows, told)], dtype=np.float32)
+        return numbers, blocks.words(rows, learned["words"]), blocks.codes(rows, learned["categories"])
 
     @abstractmethod
     def _count(self, config: Any, sample: Sample, held_back: Sample) -> tuple[int, float]:

@@ -18,7 +18,7 @@ from competition.files import read_json, write_json
 from competition.tables import Rows
 from models.inputs.weights import find_weights
 from models.settings import UnimolStage
-from models.stages.pairs import Encoder, pair_bias
+from models.stages.pairs import Encoder, EncoderLayer, pair_bias
 from models.stages.unimol_shared import Item, OnConformers, quiet_import, with_atoms
 
 with quiet_import():
@@ -34,8 +34,8 @@ KERNEL_WIDTH = 128  # number of basis functions of a distance, the same in every
 SPECIAL_TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
 PADDING, FIRST, LAST, UNKNOWN = range(4)
 VOCABULARY = "vocabulary.json"
-SAME = ("emb_dropout", "dropout", "attention_dropout", "activation_dropout", "max_seq_len", "activation_fn")
-"""Settings of the encoder that have the same name in the package's architectures."""
+SAME = ("dropout", "attention_dropout", "activation_dropout", "activation_fn")
+"""Settings of a layer that have the same name in the package's architectures."""
 
 
 class UnimolBackbone(nn.Module):
@@ -53,14 +53,12 @@ class UnimolBackbone(nn.Module):
             args.encoder_ffn_embed_dim, args.encoder_attention_heads = 4 * config.width, config.heads
         self.width: int = args.encoder_embed_dim
         self.embed_tokens = nn.Embedding(len(vocabulary), self.width, PADDING)
-        self.encoder = Encoder(
-            encoder_layers=args.encoder_layers,
-            embed_dim=self.width,
-            ffn_embed_dim=args.encoder_ffn_embed_dim,
-            attention_heads=args.encoder_attention_heads,
-            no_final_head_layer_norm=args.delta_pair_repr_norm_loss < 0,
-            **{name: getattr(args, name) for name in SAME},
-        )
+        of_layer = {name: getattr(args, name) for name in SAME} | {
+            "embed_dim": self.width, "ffn_embed_dim": args.encoder_ffn_embed_dim,
+            "attention_heads": args.encoder_attention_heads,
+        }  # fmt: skip
+        self.encoder = Encoder(0, emb_dropout=args.emb_dropout, no_final_head_layer_norm=True, **of_layer)
+        self.encoder.layers.extend(EncoderLayer(**of_layer) for _ in range(args.encoder_layers))
         self.gbf_proj = NonLinearHead(KERNEL_WIDTH, args.encoder_attention_heads, args.activation_fn)
         kernel = GaussianLayer if args.kernel == "gaussian" else NumericalEmbed
         self.gbf = kernel(KERNEL_WIDTH, len(vocabulary) ** 2)

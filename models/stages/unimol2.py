@@ -35,10 +35,10 @@ with quiet_import():
 N_TOKENS, UNKNOWN = 128, 127  # atomic numbers; '*' has 0, the package's padding, and takes the token of a masked atom
 UNREACHABLE = 510  # length of a path between fragments
 SAME = (
-    "num_encoder_layers", "num_attention_heads", "dropout", "attention_dropout", "activation_dropout", "activation_fn",
+    "ffn_embedding_dim", "num_attention_heads", "dropout", "attention_dropout", "activation_dropout", "activation_fn",
     "droppath_prob", "pair_dropout",
 )  # fmt: skip
-"""Settings of the encoder that have the same name in the package's architecture."""
+"""Settings of a layer that have the same name in the package's architecture."""
 
 
 class Unimol2Backbone(nn.Module):
@@ -54,13 +54,12 @@ class Unimol2Backbone(nn.Module):
             args.pair_embed_dim, args.pair_hidden_dim = config.pair_width, config.pair_hidden_width
         self.width: int = args.encoder_embed_dim
         self.embed_tokens = nn.Embedding(N_TOKENS, self.width, padding_idx=0)
-        self.encoder = Encoder(
-            embedding_dim=self.width,
-            pair_dim=args.pair_embed_dim,
-            pair_hidden_dim=args.pair_hidden_dim,
-            ffn_embedding_dim=args.ffn_embedding_dim,
-            **{name: getattr(args, name) for name in SAME},
-        )
+        settings = {name: getattr(args, name) for name in SAME} | {
+            "embedding_dim": self.width, "pair_dim": args.pair_embed_dim, "pair_hidden_dim": args.pair_hidden_dim,
+        }  # fmt: skip
+        self.encoder = TransformerEncoderWithPairV2(num_encoder_layers=0, **settings)
+        for number in range(1, args.num_encoder_layers + 1):
+            self.encoder.layers.append(EncoderLayer(number == args.num_encoder_layers, **settings))
         # Sizes of vocabularies as in the package's constructor.
         self.atom_feature = AtomFeature(num_atom=512, num_degree=128, hidden_dim=self.width)
         self.edge_feature = EdgeFeature(pair_dim=args.pair_embed_dim, num_edge=64, num_spatial=512)
@@ -95,52 +94,33 @@ class Unimol2Backbone(nn.Module):
         pair_type = torch.stack(torch.broadcast_tensors(kind[:, :, None] + 1, kind[:, None, :] + 129), dim=-1)
         distance = (coordinates[:, None] - coordinates[:, :, None]).norm(dim=-1)
         pair[:, 1:, 1:] += self.se3_invariant_kernel(distance, pair_type)
-        return self.encoder(x, pair)
-
-
-class Encoder(TransformerEncoderWithPairV2):
-    """The package's encoder without masks, for the virtual atom alone."""
-
-    def __init__(self, num_encoder_layers: int, **settings: Any) -> None:
-        super().__init__(num_encoder_layers=0, **settings)
-        self.layers.extend(EncoderLayer(**settings) for _ in range(num_encoder_layers))
-
-    def forward(self, x: Tensor, pair: Tensor) -> Tensor:
-        """The first vector (n_rows, width) of atoms (n_rows, n, width) and pairs (n_rows, n, n, pair_width)."""
-        x, pair = self.layer_norm(x), self.pair_layer_norm(pair)
-        for layer in self.layers[:-1]:
-            x, pair = layer(x, pair)
-        return self.layers[-1](x, pair, atoms_only=True)[0][:, 0]
+        return self.encoder(x, pair, x.new_ones(x.shape[:2]), pair.new_ones(pair.shape[:3]))[0][:, 0]
 
 
 class EncoderLayer(TransformerEncoderLayerV2):
-    """The package's layer for molecules without padding."""
+    """The package's layer for molecules without padding; the last one leaves the pairs as they are."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, is_last: bool, **settings: Any) -> None:
         super().__init__(**settings)
+        self.is_last = is_last
         self.opm = OuterProductByParts(
             settings["embedding_dim"], settings["pair_dim"], d_hid=settings["pair_hidden_dim"]
         )
 
-    def forward(self, x: Tensor, pair: Tensor, atoms_only: bool = False) -> tuple[Tensor, Tensor]:
-        """Atoms and pairs of the next layer; with `atoms_only` the pairs stay as they are."""
+    def forward(self, x: Tensor, pair: Tensor, **masks: Any) -> tuple[Tensor, Tensor]:
+        """Atoms (n_rows, n, width) and pairs (n_rows, n, n, pair_width) of the next layer."""
+        if not self.is_last:
+            return super().forward(x, pair, **masks)
         normed = self.self_attn_layer_norm(x)
         x = x + self.dropout_module(self.self_attn(normed, normed, normed, pair=pair))
-        x = x + self.dropout_module(self.ffn(self.final_layer_norm(x)))
-        if atoms_only:
-            return x, pair
-        pair = pair + self.dropout_module(self.opm(self.x_layer_norm_opm(x)))
-        everything = pair.new_ones(1, *pair.shape[1:3])
-        product = self.pair_tri_mul(self.pair_layer_norm_trimul(pair), everything)
-        pair = pair + self.shared_dropout(product, -3, self.pair_dropout)
-        return x, pair + self.dropout_module(self.pair_ffn(self.pair_layer_norm_ffn(pair)))
+        return x + self.dropout_module(self.ffn(self.final_layer_norm(x))), pair
 
 
 class OuterProductByParts(OuterProduct):
     """The package's linear map of outer products a_i b_j, as a_i (W b_j): no array of n * n * hidden * hidden."""
 
-    def forward(self, m: Tensor) -> Tensor:
-        """Pairs (n_rows, n, n, d_pair) of atoms m (n_rows, n, d_atom)."""
+    def forward(self, m: Tensor, *masks: Tensor) -> Tensor:
+        """Pairs (n_rows, n, n, d_pair) of atoms m (n_rows, n, d_atom), none of which is padding."""
         scale = m.shape[1] ** -0.5
         a, b = (self.linear_in(m) * scale).chunk(2, dim=-1)
         by_parts = self.linear_out.weight.view(self.d_pair, self.d_hid, self.d_hid)

@@ -13,7 +13,6 @@ from competition.tables import Rows
 from models.inputs.tokens import learn_word_pieces
 from models.settings import BertStage
 from models.stage import Context
-from models.stages.bert import Bert
 from tests.models import made
 
 WORDS = ["red", "green", "blue", "warm", "cold", "old", "new", "fast", "slow", "small"]
@@ -41,11 +40,8 @@ def table(n: int = 24, seed: int = 0) -> Rows:
     return made.rows(y, SMILES=molecules, note=notes, pH=rng.normal(size=n))
 
 
-def fit(folder: Path, config: BertStage, ctx: Context, train: Rows | None = None, valid: Rows | None = None) -> Bert:
-    folder.mkdir(parents=True, exist_ok=True)
-    fitted = Bert(config, ctx)
-    fitted.fit(train or table(), valid, folder)
-    return fitted
+def fit(folder: Path, config: BertStage, ctx: Context, train: Rows | None = None, valid: Rows | None = None) -> Any:
+    return made.fitted(config, ctx, train or table(), folder, valid)
 
 
 def publish(folder: Path) -> Path:

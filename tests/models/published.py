@@ -1,15 +1,16 @@
 """The package's own modules and forward pass in the size of a backbone of ours, to hold ours to."""
 
+import contextlib
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from unimol_tools.models import unimolv2
-from unimol_tools.models.transformers import TransformerEncoderWithPair
-from unimol_tools.models.unimol import NonLinearHead, UniMolModel
+from unimol_tools.models.unimol import UniMolModel
 
-from models.stages.unimol import UnimolBackbone
+from models.stages.unimol import UnimolBackbone, read_vocabulary
 from models.stages.unimol2 import Unimol2Backbone
 from models.training.dropout import set_rates
 
@@ -27,18 +28,14 @@ def compare(ours: nn.Module, theirs: nn.Module, batch: dict[str, Tensor]) -> Non
 class PackageModel(UniMolModel):
     """UniMolModel with a copy of the weights of ours, and the same arguments."""
 
-    def __init__(self, ours: UnimolBackbone) -> None:
-        nn.Module.__init__(self)
-        layer = ours.encoder.layers[0]
-        heads = layer.attention_heads
-        self.padding_idx = 0
-        self.embed_tokens = nn.Embedding(*ours.embed_tokens.weight.shape, 0)
-        self.encoder = TransformerEncoderWithPair(
-            len(ours.encoder.layers), ours.width, layer.fc1.out_features, heads, no_final_head_layer_norm=True
-        )
-        self.gbf_proj = NonLinearHead(128, heads, "gelu")
-        self.gbf = type(ours.gbf)(128, ours.gbf.mul.num_embeddings)
-        self.load_state_dict(ours.state_dict())
+    def __init__(self, ours: UnimolBackbone, architecture: str, args: Any, folder: Path) -> None:
+        """Of the settings `args`; its constructor reads a checkpoint, and refuses tensors of another shape."""
+        torch.save({"model": ours.state_dict()}, folder / "model.pt")
+        (folder / "dict.txt").write_text("\n".join(read_vocabulary({})[:-1]))  # [MASK] is added
+        both = {"molecule_architecture": lambda: args, "oled_architecture": lambda: args}
+        with mock.patch.multiple("unimol_tools.models.unimol", **both), contextlib.chdir(folder):
+            super().__init__(1, architecture, str(folder / "model.pt"))
+        self.padding_idx = 0  # its dictionary has the special tokens in another order
 
     def forward(self, tokens: Tensor, coordinates: Tensor) -> Tensor:
         # The default mode of cdist for many points loses digits of short distances.

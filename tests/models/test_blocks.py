@@ -12,27 +12,22 @@ from models.inputs.features import FEATURES, molecule_features
 from tests.models.made import context, rows
 
 NAN = np.nan
-TRAIN = rows(x=[1.0, 3.0, NAN, 2.0], c=[5.0, 5.0, 5.0, 5.0], k=["b", "a", "b", "a"])
 
 
 def test_columns_are_standardised_cut_and_marked_where_training_had_gaps(tmp_path: Path) -> None:
-    """x: mean 2, standard deviation sqrt(2 / 3); c is constant; a gap that training has not is no column."""
-    told = context(tmp_path, numeric=["x", "c"], categorical=["k"])
+    """x: mean 2, standard deviation sqrt(2 / 3); c is constant; p is in mol per litre, with picomolar values; d is of a
+    neuron that never answers. A gap that training has not is no column.
+    """
+    x, p, d = [1.0, 3.0, NAN, 2.0], [1e-12, 3e-12, 2e-12, 2e-12], [1e-33, 0.0, 2e-33, 0.0]
+    train = rows(x=x, c=[5.0] * 4, p=p, d=d, k=["b", "a", "b", "a"])
+    test = rows(x=[3.0, NAN, 1e9], c=[6.0, NAN, 5.0], p=p[:3], d=d[:3], k=["a", "b", "new"])
+    told = context(tmp_path, numeric=["x", "c", "p", "d"], categorical=["k"])
     config = SimpleNamespace(columns_before_head=True, encoders=[])
-    blocks.fit_columns(TRAIN, config, told, tmp_path)
-    found = blocks.read_columns(rows(x=[3.0, NAN, 1e9], c=[6.0, NAN, 5.0], k=["a", "b", "new"]), config, told, tmp_path)
-    assert found == pytest.approx(
-        np.array([[1.5**0.5, 1, 0, 1, 0], [0, 0, 1, 0, 1], [5, 0, 0, 0, 0]], dtype=np.float32), abs=1e-6
-    )
-
-
-def test_small_units_are_standardised_and_dead_columns_are_not(tmp_path: Path) -> None:
-    """Picomolar values in mol per litre; a pooled value of a neuron that never answers."""
-    table = rows(x=[1e-12, 3e-12, 2e-12, 2e-12], c=[1e-33, 0.0, 2e-33, 0.0], k=["a"] * 4)
-    told, config = context(tmp_path, numeric=["x", "c"]), SimpleNamespace(columns_before_head=True, encoders=[])
-    blocks.fit_columns(table, config, told, tmp_path)
-    found = blocks.read_columns(table, config, told, tmp_path)
-    assert found == pytest.approx(np.array([[-(2**0.5), 0], [2**0.5, 0], [0, 0], [0, 0]], dtype=np.float32), abs=1e-6)
+    blocks.fit_columns(train, config, told, tmp_path)
+    root = 2**0.5
+    expected = [[1.5**0.5, 1, -root, 0, 0, 1, 0], [0, 0, root, 0, 1, 0, 1], [5, 0, 0, 0, 0, 0, 0]]
+    found = blocks.read_columns(test, config, told, tmp_path)
+    assert found == pytest.approx(np.array(expected, dtype=np.float32), abs=1e-6)
 
 
 def test_words_are_those_that_two_training_rows_share_weighted_by_their_rarity(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from models.stage import Context
 from models.stages.trees import Trees
 from models.training import trainer
 from tests.conftest import mixed_tables
+from tests.models import made
 from tests.models.encoders import publish
 from tests.models.jobs.common import planned
 from tests.models.theirs import write_theirs
@@ -123,11 +124,8 @@ def context(home: Path, problem: str, seed: int = 1) -> Context:
 
 
 def fit(case: tuple[str, str], train: Rows, folder: Path, told: Context, **changes: Any) -> Any:
-    folder.mkdir(parents=True)
     told = replace(told, division=np.arange(len(train)) % 3)
-    stage = build_stage(settings(*case).model_copy(update=changes), told)
-    stage.fit(train, None, folder)
-    return stage
+    return made.fitted(settings(*case).model_copy(update=changes), told, train, folder)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=" of ".join)

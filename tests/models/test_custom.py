@@ -10,8 +10,7 @@ import pytest
 from competition.errors import ConfigError
 from competition.task import Task
 from models.config import CustomStage
-from models.registry import build_stage
-from tests.models.made import context, rows
+from tests.models.made import context, fitted, rows
 
 CLASS = """
 class Mine:
@@ -25,43 +24,30 @@ class Mine:
         return [[0.5] * self.n_outputs for _ in rows.ids]
 """
 ROWS = rows(np.zeros((3, 2)), s=["C", "CC", "CCC"])
-
-
-def predicted(folder: Path, old: str = "", new: str = "", task: Task = Task(["y", "z"])) -> np.ndarray:  # noqa: B008
-    (folder / "own.py").write_text(CLASS.replace(old, new) if old else CLASS)
-    config = CustomStage(kind="custom", code=f"{folder / 'own.py'}:Mine")
-    stage = build_stage(config, context(folder, task=task))
-    stage.fit(ROWS, None, folder)
-    return stage.predict(ROWS.without_labels(), folder)
+NUMBERS, BINARY = Task(["y", "z"]), Task(["y"], None, "binary", ["a", "b"])
+MULTICLASS = Task(["y"], None, "multiclass", ["a", "b", "c"])
+OF_ROW = "[0.5] * self.n_outputs"
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("task", "old", "new", "says"),
     [
-        ("self.fitted = True", "raise KeyError('boom')", r"own\.py:Mine raised KeyError in line 7: 'boom'"),
-        ("[0.5] * self.n_outputs", "[0.5]", r"finite numbers of shape \(3, 2\).* it returned the shape \(3, 1\)"),
-        ("0.5", "float('nan')", "6 not finite"),
-        ("[0.5] * self.n_outputs", "'high'", "raised ValueError"),
-        ("def fit(", "Settings = dict\n    def fit(", "Settings of .*own.py:Mine must be a pydantic model"),
-        ("def fit(", "def train(", r"must be a class with fit\(train, valid, folder\)"),
-        ("train, valid, folder", "train", r"raised TypeError: .*fit\(\) takes 2 positional arguments"),
+        (NUMBERS, "self.fitted = True", "raise KeyError(1)", r"own\.py:Mine must fit.*; KeyError in line 7: 1\."),
+        (NUMBERS, OF_ROW, "[0.5]", r"finite numbers of shape \(3, 2\).* it returned the shape \(3, 1\)"),
+        (NUMBERS, "0.5", "float('nan')", "6 not finite"),
+        (NUMBERS, OF_ROW, "'high'", r"own\.py:Mine must predict.*; ValueError"),
+        (NUMBERS, "def fit(", "Settings = dict\n    def fit(", r"Settings of .*own\.py:Mine must be a pydantic model"),
+        (NUMBERS, "def fit(", "def train(", r"must be a class with fit\(train, valid, folder\)"),
+        (NUMBERS, "train, valid, folder", "train", r"TypeError: .*fit\(\) takes 2 positional arguments"),
+        (BINARY, OF_ROW, "[0.5]", None),
+        (BINARY, OF_ROW, "[1.5]", r"probabilities of y, which lie in 0 to 1.* of row 'r0' it returned \[1\.5\]"),
+        (MULTICLASS, OF_ROW, "[0.3, 0.3, 0.4]", None),
+        (MULTICLASS, OF_ROW, "[0.3, 0.3, 0.3]", r"of y=a, y=b, y=c.* sum to 1; of row 'r0' it returned \[0\.3, "),
     ],
 )
-def test_what_a_class_does_wrong_is_one_sentence(tmp_path: Path, old: str, new: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
-        predicted(tmp_path, old, new)
-
-
-@pytest.mark.parametrize(
-    ("problem_type", "value", "says"),
-    [
-        ("binary", "[0.5]", None),
-        ("binary", "[1.5]", r"probabilities of y, which lie in 0 to 1.* of row 'r0' it returned \[1\.5\]"),
-        ("multiclass", "[0.3, 0.3, 0.4]", None),
-        ("multiclass", "[0.3, 0.3, 0.3]", r"of y=a, y=b, y=c.* sum to 1; of row 'r0' it returned \[0\.3, 0\.3, 0\.3\]"),
-    ],
-)
-def test_probabilities_lie_in_0_to_1_and_sum_to_1(tmp_path: Path, problem_type: Any, value: str, says: Any) -> None:
-    task = Task(["y"], None, problem_type, ["a", "b", "c"][: 3 if problem_type == "multiclass" else 2])
+def test_what_a_class_does_wrong_is_one_sentence(tmp_path: Path, task: Task, old: str, new: str, says: Any) -> None:
+    (tmp_path / "own.py").write_text(CLASS.replace(old, new))
+    config = CustomStage(kind="custom", code=f"{tmp_path / 'own.py'}:Mine")
     with pytest.raises(ConfigError, match=says) if says else nullcontext():
-        assert predicted(tmp_path, "[0.5] * self.n_outputs", value, task).shape == (3, len(task.outputs))
+        stage = fitted(config, context(tmp_path, task=task), ROWS, tmp_path)
+        assert stage.predict(ROWS.without_labels(), tmp_path).shape == (3, len(task.outputs))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from chemprop.data import BatchMolGraph
 from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
-from chemprop.nn import BondMessagePassing
+from chemprop.nn import BondMessagePassing, MeanAggregation
 from rdkit import Chem
 
 from competition.errors import ConfigError, DataError
@@ -22,6 +22,7 @@ from models.inputs.weights import named_weights, reads_graphs
 from models.registry import build_stage, shared_caches
 from models.stage import Context, read_notes
 from tests.models.encoders import SMILES, context, table
+from tests.models.made import fitted
 
 
 @pytest.fixture(scope="module")
@@ -38,28 +39,10 @@ def notes(cache: Path) -> Context:
     return replace(context(texts=["note"]), cache=cache)
 
 
-def fit(config: Any, ctx: Context, train: Rows, folder: Path) -> Any:
-    folder.mkdir(parents=True)
-    fitted = build_stage(config, ctx)
-    fitted.fit(train, None, folder)
-    return fitted
-
-
-def test_an_encoder_reads_each_distinct_text_once_for_all_jobs(
-    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read, embedded = list[str](), frozen.embedded
-    monkeypatch.setattr(frozen, "embedded", lambda config, texts: (read.extend(texts), embedded(config, texts))[1])
-    train, test = table(30), table(10, seed=1)
-    train.inputs["note"] = [*train.inputs["note"][:15], *train.inputs["note"][:15]]
-    ((shared, keys),) = shared_caches(stage(published), notes(tmp_path / "cache"), [train])
-    shared.compute_shard(keys)  # as a worker does before the jobs
-    for seed in (1, 2):
-        ctx = replace(notes(tmp_path / "cache"), seed=seed)
-        fit(stage(published), ctx, train, tmp_path / str(seed)).predict(test, tmp_path / str(seed))
-    assert sorted(read) == sorted({*train.inputs["note"], *test.inputs["note"]})
-    for change in ({"pooling": "cls"}, {"max_length": 8}, {"too_long": "cut_middle"}):
-        assert frozen.encoder_cache(stage(published, **change).encoders[0], tmp_path / "cache").folder != shared.folder
+def test_what_changes_the_features_of_a_text_has_a_cache_of_its_own(published: Path, tmp_path: Path) -> None:
+    changes: list[dict[str, Any]] = [{}, {"pooling": "cls"}, {"max_length": 8}, {"too_long": "cut_middle"}]
+    folders = {frozen.encoder_cache(stage(published, **change).encoders[0], tmp_path).folder for change in changes}
+    assert len(folders) == 4
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -81,13 +64,13 @@ def test_long_texts_are_noted_or_refused_and_unknown_ones_are_refused(
 ) -> None:
     train = table(10)
     train.inputs["note"] = ["red " * n for n in range(1, 11)]
-    fit(stage(published, max_length=8), notes(cache), train, tmp_path / "cut")
+    fitted(stage(published, max_length=8), notes(cache), train, tmp_path / "cut")
     assert read_notes(tmp_path / "cut")[0].startswith("4 of 10 training texts have more than 8 tokens")
     with pytest.raises(DataError, match="more than 8 tokens"):
-        fit(stage(published, max_length=8, too_long="error"), notes(cache), train, tmp_path / "error")
+        fitted(stage(published, max_length=8, too_long="error"), notes(cache), train, tmp_path / "error")
     train.inputs["note"] = ["\u4e2d\u6587" * (i + 1) for i in range(10)]
     with pytest.raises(ConfigError, match="are unknown to the weights"):
-        fit(stage(published), notes(cache), train, tmp_path / "unknown")
+        fitted(stage(published), notes(cache), train, tmp_path / "unknown")
 
 
 def message_passing(folder: Path) -> Path:
@@ -104,10 +87,8 @@ def test_frozen_message_passing_is_chemprops_mean_over_atoms(tmp_path: Path) -> 
     content = torch.load(weights)
     theirs = BondMessagePassing(**content["hyper_parameters"]).eval()
     theirs.load_state_dict(content["state_dict"])
-    featurizer = SimpleMoleculeMolGraphFeaturizer()
-    for smiles, own in zip(SMILES, found, strict=True):
-        graph = BatchMolGraph([featurizer(Chem.MolFromSmiles(smiles))])
-        assert np.allclose(own, theirs(graph).mean(dim=0).detach(), atol=1e-5)
+    graph = BatchMolGraph([SimpleMoleculeMolGraphFeaturizer()(Chem.MolFromSmiles(smiles)) for smiles in SMILES])
+    assert np.allclose(found, MeanAggregation()(theirs(graph), graph.batch).detach(), atol=1e-5)
 
 
 def with_encoders(kind: str, published: Path, graphs: Path) -> Any:
@@ -133,7 +114,7 @@ def test_encoders_stand_beside_fingerprints_computed_before_the_jobs_and_with_th
     cache = frozen.encoder_cache(config.encoders[0], ctx.cache)
     y, truth = (np.concatenate(cache.load(rows.inputs["note"]))[:, :1] for rows in (train, test))
     folder = tmp_path / "job"
-    y_pred = fit(config, ctx, Rows(train.ids, train.inputs, y), folder).predict(test, folder)
+    y_pred = fitted(config, ctx, Rows(train.ids, train.inputs, y), folder).predict(test, folder)
     assert np.corrcoef(y_pred[:, 0], truth[:, 0])[0, 1] > (0.99 if kind == "sklearn" else 0.7)
     (own / "config.json").write_text((own / "config.json").read_text() + "\n")
     with pytest.raises(ConfigError, match="are not those that .* was trained with"):

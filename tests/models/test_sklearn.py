@@ -16,58 +16,36 @@ from models.config import SklearnStage
 from models.estimators import MODULE_OF, build_estimator, estimator_class, from_bytes, version_of
 from models.registry import build_stage
 from models.stages.sklearn import _FITTED
-from tests.models.made import context, rows
+from tests.models.made import context, fitted, rows
 
 X6 = np.arange(6.0)
 CLASSIFIERS = [name for name in MODULE_OF if issubclass(estimator_class(name), ClassifierMixin)]
 
 
-def fit(folder: Path, y: Any, estimator: str = "Ridge", told: Any = None, weights: Any = None, **columns: Any) -> Any:
-    """A stage fitted on columns whose roles are `told`; all are numbers otherwise."""
-    parameters = columns.pop("parameters", {})
-    config = SklearnStage(kind="sklearn", estimator=estimator, parameters=parameters)
-    targets = tuple("yz"[: np.c_[y].shape[1]])
-    stage = build_stage(config, context(folder, targets, **(told or {"numeric": list(columns)})))
-    stage.fit(rows(y, weights, **columns), None, folder)
-    return stage
+def fit(folder: Path, y: Any, estimator: str, x: Any, parameters: Any = None, weights: Any = None) -> Any:
+    """A stage fitted on one number."""
+    config = SklearnStage(kind="sklearn", estimator=estimator, parameters=parameters or {})
+    return fitted(config, context(folder, numeric=["x"]), rows(y, weights, x=x), folder)
 
 
 def test_a_missing_number_is_the_median_and_one_far_outside_counts_as_the_end_of_training_rows(tmp_path: Path) -> None:
-    stage = fit(tmp_path, [0.0, 1, 2, 3, 4, 2], "LinearRegression", x=np.array([0.0, 1, 2, 3, 4, np.nan]))
+    stage = fit(tmp_path, [0.0, 1, 2, 3, 4, 2], "LinearRegression", np.array([0.0, 1, 2, 3, 4, np.nan]))
     assert stage.predict(rows(x=[np.nan, 3.0, 1e6]), tmp_path)[:, 0] == pytest.approx([2, 3, 4])
-
-
-def test_categories_and_words_are_seen_and_new_ones_are_no_error(tmp_path: Path) -> None:
-    site, notes = ["a", "b"] * 20, ["red apple", "green apple", "blue pear", "red pear"] * 10
-    y = [10.0 * ("red" in note) + 5.0 * (s == "a") for note, s in zip(notes, site, strict=True)]
-    stage = fit(tmp_path, y, "LinearRegression", {"text": ["note"], "categorical": ["site"]}, note=notes, site=site)
-    test = rows(note=["red pear", "blue pear", "violet plum"], site=["b", "a", "c"])
-    y_pred = stage.predict(test, tmp_path)[:, 0]
-    assert y_pred[:2] == pytest.approx([10, 5], abs=1)
-    assert np.isfinite(y_pred).all()
 
 
 def test_a_rare_part_of_a_molecule_does_not_outweigh_what_is_common(tmp_path: Path) -> None:
     """One molecule has bromine; it is still predicted by its chain, not as a stranger to all others."""
     smiles = ["C" * n + "O" * k for n in range(2, 22) for k in (0, 1)]
     y = [float(s.count("C")) for s in smiles]
-    stage = fit(tmp_path, y, "SVR", {"smiles": ["SMILES"]}, SMILES=smiles)
+    config = SklearnStage(kind="sklearn", estimator="SVR")
+    stage = fitted(config, context(tmp_path, smiles=["SMILES"]), rows(y, SMILES=smiles), tmp_path)
     assert stage.predict(rows(SMILES=["C" * 18 + "Br"]), tmp_path)[0, 0] > np.mean(y) + 2
 
 
-def test_each_target_is_fitted_on_its_labels_in_its_units_and_a_row_of_weight_zero_is_not_seen(tmp_path: Path) -> None:
-    x = np.arange(10.0)
-    y = np.column_stack([np.where(x < 9, 2 * x, 500), np.where(x < 6, 1e6 - 100 * x, np.nan)])
-    stage = fit(tmp_path, y, "LinearRegression", weights=np.where(x < 9, 1.0, 0.0), x=x)
-    assert np.allclose(stage.predict(rows(x=[4.5]), tmp_path), [[9.0, 1e6 - 450]], rtol=1e-9)
-
-
 def test_what_scikit_learn_refuses_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="KNeighborsRegressor takes no sample_weight"):
-        fit(tmp_path, X6, "KNeighborsRegressor", weights=np.ones(6), x=X6)
     with pytest.raises(ConfigError, match=r"RidgeCV refuses the rows.*n_splits"):
-        fit(tmp_path, X6, "RidgeCV", parameters={"cv": 20}, x=X6)
-    stage = fit(tmp_path, X6, "KNeighborsRegressor", parameters={"n_neighbors": 9}, x=X6)
+        fit(tmp_path, X6, "RidgeCV", X6, {"cv": 20})
+    stage = fit(tmp_path, X6, "KNeighborsRegressor", X6, {"n_neighbors": 9})
     with pytest.raises(ConfigError, match=r"KNeighborsRegressor refuses .*n_neighbors"):
         stage.predict(rows(x=[1.0]), tmp_path)
 
@@ -76,7 +54,7 @@ def test_what_scikit_learn_refuses_is_told(tmp_path: Path) -> None:
 def test_the_seed_goes_where_there_is_chance_the_users_own_stands_and_few_steps_are_no_warning(tmp_path: Path) -> None:
     assert build_estimator("ExtraTreesRegressor", {}, seed=5).random_state == 5
     assert build_estimator("ExtraTreesRegressor", {"random_state": 7}, seed=5).random_state == 7
-    fit(tmp_path, X6, "MLPRegressor", parameters={"max_iter": 2}, x=X6)
+    fit(tmp_path, X6, "MLPRegressor", X6, {"max_iter": 2})
 
 
 @pytest.mark.parametrize(
@@ -112,8 +90,7 @@ def test_unset_the_estimator_is_a_classifier_of_classes_and_one_without_a_row_ha
     x = np.tile(np.arange(4.0), 25)
     train, told = rows(1.0 + (x > 0), x=np.zeros(100)), context(tmp_path, numeric=["x"], task=MULTICLASS)
     for named in ({}, {"estimator": "SVC"}):
-        stage = build_stage(SklearnStage(kind="sklearn", **named), told)
-        stage.fit(train, None, tmp_path)
+        stage = fitted(SklearnStage(kind="sklearn", **named), told, train, tmp_path)
         assert stage.predict(rows(x=[0.0]), tmp_path)[0] == pytest.approx([0, 0.25, 0.75], abs=0.02)
 
 
@@ -127,9 +104,7 @@ def test_unset_the_estimator_is_a_classifier_of_classes_and_one_without_a_row_ha
         (Task(["y"]), "SVR", {"c": 10}, "SVR has no parameter 'c'; try C"),
         (Task(["y"]), "SVR", {"C": -1}, "Got -1"),
         (Task(["y"]), "nopackage.Regressor", {}, "cannot be imported: No module named 'nopackage'"),
-        (Task(["y"]), "lightgbm.Regressor", {}, "cannot be imported: module 'lightgbm' has no attribute"),
         (Task(["y"]), "lightgbm.Booster", {}, "lightgbm.Booster is no regressor"),
-        (Task(["y"]), "sklearn.pipeline.Pipeline", {}, "missing 1 required positional argument"),
     ],
 )
 def test_an_estimator_that_is_not_there_or_of_the_other_kind_or_a_wrong_parameter_is_refused(
@@ -166,7 +141,7 @@ class Nearest(RegressorMixin, BaseEstimator):
 
 def test_of_another_package_the_training_rows_are_kept_and_each_process_fits_it_on_them_once(tmp_path: Path) -> None:
     y, weights = X6 % 4, X6 + 1
-    stage = fit(tmp_path, y, f"{__name__}.Nearest", weights=weights, x=X6)
+    stage = fit(tmp_path, y, f"{__name__}.Nearest", X6, weights=weights)
     expected = (y - y.mean()) * weights + y.mean()
     for n_fits in (1, 2):
         for _ in range(2):

@@ -13,11 +13,11 @@ from competition.files import read_json, write_json
 from competition.tables import INPUT_KEY, Rows
 from competition.task import Task
 from models.config import LightgbmStage
-from models.registry import build_stage, learned_task
+from models.registry import learned_task
 from models.settings import Stage
 from models.stage import Context
 from models.stages.targets import Cumulative, Transformed, WithPredictedTargets
-from tests.models.made import context, rows
+from tests.models.made import context, fitted, rows
 
 KINDS = [kind for kind in get_args(Stage.model_fields["target_transform"].annotation) if kind != "none"]
 
@@ -81,8 +81,7 @@ def test_the_mean_grade_is_the_sum_of_the_probabilities_that_each_is_exceeded(tm
 def test_ordered_grades_are_learned_in_either_way_by_a_stage_that_does_not_know_them(way: Any, tmp_path: Path) -> None:
     x = np.linspace(0, 1, 200)
     config = LightgbmStage(kind="lightgbm", max_trees=50, learning_rate=0.1, ordinal=way)
-    stage = build_stage(config, context(tmp_path, task=GRADES, numeric=["x"]))
-    stage.fit(rows(np.floor(x * 3.99), x=x), None, tmp_path)
+    stage = fitted(config, context(tmp_path, task=GRADES, numeric=["x"]), rows(np.floor(x * 3.99), x=x), tmp_path)
     assert stage.predict(rows(x=[0.1, 0.4, 0.6, 0.9]), tmp_path)[:, 0] == pytest.approx([0, 1, 2, 3], abs=0.4)
 
 

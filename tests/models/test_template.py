@@ -55,10 +55,9 @@ def test_a_reaction_is_respelled_as_a_whole_and_all_else_column_by_column(templa
 
 
 def test_a_template_that_cannot_be_read_is_a_config_error() -> None:
-    wrong = (("{a}>>{d}", [], "found d"), ("{a", [], "in braces"), ("{a}>>{b}", ["a"], "those of the template"))
-    for template, columns, said in wrong:
-        with pytest.raises(ConfigError, match=said):
-            read(template, columns=columns)
-    for how, columns, said in ((True, ["s t"], "needs a column of molecules"), ("order", ["a", "b"], "side of a rea")):
-        with pytest.raises(ConfigError, match=f"enumerate_smiles.* {said}"):
-            read(columns=columns, enumerate_smiles=how)
+    with pytest.raises(ConfigError, match="in braces"):
+        read("{a")
+    with pytest.raises(ConfigError, match="those of the template"):
+        read("{a}>>{b}", columns=["a"])
+    with pytest.raises(ConfigError, match=r"enumerate_smiles: order needs .* side of a reaction"):
+        read(columns=["a", "b"], enumerate_smiles="order")

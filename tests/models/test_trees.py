@@ -1,7 +1,12 @@
-"""Trees of both libraries: what they see, where the number of trees comes from, weights, objectives, and the search."""
+"""Trees of both libraries: what they see, where the number of trees comes from, weights, objectives, and the search.
 
+What stages of one model per target share is held to estimators of scikit-learn, too.
+"""
+
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -11,29 +16,33 @@ from competition.errors import ConfigError, DataError
 from competition.files import read_json
 from competition.tables import Rows
 from competition.task import Task
-from models.config import CatboostStage, LightgbmStage
+from models.config import CatboostStage, LightgbmStage, SklearnStage
 from models.registry import build_stage
 from models.stages.trees import Trees
-from tests.models.made import context, rows
+from tests.models.made import context, fitted, rows
 
 SETTINGS = {
     "lightgbm": LightgbmStage(kind="lightgbm", max_trees=100, patience=10, learning_rate=0.1),
     "catboost": CatboostStage(kind="catboost", max_trees=100, patience=10, learning_rate=0.2, rsm=1.0),
+    "sklearn": SklearnStage(kind="sklearn", estimator="ExtraTreesRegressor"),
 }
-pytestmark = pytest.mark.parametrize("kind", SETTINGS)
+of_all = pytest.mark.parametrize("kind", SETTINGS)
+
+
+@pytest.fixture(params=["lightgbm", "catboost"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def fit(kind: str, folder: Path, train: Rows, settings: dict[str, Any] | None = None, **told: Any) -> Any:
-    folder.mkdir(exist_ok=True)
-    stage = build_stage(SETTINGS[kind].model_copy(update=settings or {}), context(folder, **told))
-    stage.fit(train, None, folder)
-    return stage
+    return fitted(SETTINGS[kind].model_copy(update=settings or {}), context(folder, **told), train, folder)
 
 
 def models_of(folder: Path) -> Any:
     return read_json(folder / "training.json")["models"]
 
 
+@of_all
 def test_categories_and_words_are_seen_and_new_ones_are_no_error(kind: str, tmp_path: Path) -> None:
     site = ["a", "b", "c"] * 40
     notes = ["red apple", "green apple", "blue pear", "red pear"] * 30
@@ -56,6 +65,7 @@ def test_random_labels_get_few_trees_and_a_law_gets_many(kind: str, tmp_path: Pa
     assert n_trees["noise"] < 20 < n_trees["law"]
 
 
+@of_all
 def test_of_two_answers_to_one_question_the_heavier_row_is_believed(kind: str, tmp_path: Path) -> None:
     x, y = np.tile([0.0, 1.0], 100), np.repeat([0.0, 10.0], 100)
     answers = {}
@@ -66,16 +76,20 @@ def test_of_two_answers_to_one_question_the_heavier_row_is_believed(kind: str, t
 
 
 QUANTILE = {"lightgbm": {"objective": "quantile", "alpha": 0.9}, "catboost": {"loss_function": "Quantile:alpha=0.9"}}
+COUNTS = {"lightgbm": {"objective": "poisson"}, "catboost": {"loss_function": "Poisson"}}
 
 
-@pytest.mark.parametrize(("of", "expected"), [("squared", 1.0), ("absolute", np.log(2)), ("own", np.log(10))])
-def test_the_objective_fits_the_metric_unless_it_is_named(kind: str, tmp_path: Path, of: str, expected: float) -> None:
-    """Labels of an exponential distribution: mean 1, median log 2, nine tenths below log 10."""
+@pytest.mark.parametrize(
+    ("own", "absolute", "expected"),
+    [({}, False, 1.0), ({}, True, np.log(2)), (QUANTILE, False, np.log(10)), (COUNTS, False, 1.0)],
+)
+def test_the_objective_fits_the_metric_unless_it_is_named(
+    kind: str, tmp_path: Path, own: dict[str, Any], absolute: bool, expected: float
+) -> None:
+    """Labels of an exponential distribution: mean 1, median log 2, nine tenths below log 10; counts stay positive."""
     y, x = np.random.default_rng(0).exponential(size=2000), np.tile([0.0, 1.0], 1000)
-    settings = {"parameters": QUANTILE[kind]} if of == "own" else {}
-    stage = fit(
-        kind, tmp_path, rows(y, x=x), settings, numeric=["x"], task=Task(["y"], absolute_errors=of == "absolute")
-    )
+    task = Task(["y"], absolute_errors=absolute)
+    stage = fit(kind, tmp_path, rows(y, x=x), {"parameters": own.get(kind, {})}, numeric=["x"], task=task)
     assert stage.predict(rows(x=[0.0, 1.0]), tmp_path)[:, 0] == pytest.approx([expected] * 2, rel=0.12)
 
 
@@ -90,13 +104,7 @@ def test_a_parameter_of_the_job_of_the_stage_or_of_nobody_is_refused(kind: str, 
         fit(kind, tmp_path, rows(x, x=x), {"parameters": wrong}, numeric=["x"])
 
 
-def test_counts_are_learned_as_they_are(kind: str, tmp_path: Path) -> None:
-    x, objective = np.tile([0.0, 1.0], 100), {"lightgbm": "objective", "catboost": "loss_function"}[kind]
-    parameters = {objective: {"lightgbm": "poisson", "catboost": "Poisson"}[kind]}
-    stage = fit(kind, tmp_path, rows(1 + 4 * x, x=x), {"parameters": parameters}, numeric=["x"])
-    assert stage.predict(rows(x=[0.0, 1.0]), tmp_path)[:, 0] == pytest.approx([1, 5], abs=0.5)
-
-
+@of_all
 def test_a_small_spread_far_from_zero_is_learned(kind: str, tmp_path: Path) -> None:
     """Total energies: float32 has no digits left for 1e-3 at 1e6."""
     x = np.random.default_rng(0).normal(size=200)
@@ -157,24 +165,18 @@ def test_trees_are_counted_and_settings_searched_on_rows_of_every_class_and_a_re
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Six of 300 rows are 1; the other label has one class in one of two folds, which then has nothing to hand on."""
-    count, seen = type(build_stage(SETTINGS[kind], context(tmp_path)))._count, list[tuple[int, int]]()
-
-    def counted(self: Any, config: Any, sample: Any, held_back: Any) -> Any:
-        seen.append((int(sample.y.sum()), int(held_back.y.sum())))
-        return count(self, config, sample, held_back)
-
+    own: Any = type(build_stage(SETTINGS[kind], context(tmp_path)))
     x, told = np.arange(300.0), {"numeric": ["x"], "task": MULTILABEL}
     rare = (x % 50 == 0).astype(float)
     settings = {"search_trials": 1, "max_trees": 10}
-    with monkeypatch.context() as patched:
-        patched.setattr(type(build_stage(SETTINGS[kind], context(tmp_path))), "_count", counted)
+    with mock.patch.object(own, "_count", autospec=True, side_effect=own._count) as counted:
         fit(kind, tmp_path / "0", rows(np.c_[rare, x * 0], x=x), settings, **told)
+    seen = [(call.args[2].y.sum(), call.args[3].y.sum()) for call in counted.call_args_list]
     assert seen == [(4, 2), (4, 2), (4, 2), (5, 1)]
     fit(kind, tmp_path / "1", rows(np.c_[rare, x > 99], x=x), settings, **told)
     monkeypatch.delattr(Trees, "_choose")
-    fit(
-        kind, tmp_path / "all", rows(np.c_[rare, x > 99], x=x), settings, folds=[tmp_path / "0", tmp_path / "1"], **told
-    )
+    folds = [tmp_path / "0", tmp_path / "1"]
+    fit(kind, tmp_path / "all", rows(np.c_[rare, x > 99], x=x), settings, folds=folds, **told)
     assert models_of(tmp_path / "all")[1]["n_trees"] == models_of(tmp_path / "1")[1]["n_trees"]
 
 
@@ -192,9 +194,6 @@ def test_an_objective_of_another_problem_type_is_refused(
 ) -> None:
     x = np.arange(100.0)
     named = {"parameters": {"lightgbm": {"application": lightgbm}, "catboost": {"objective": catboost}}[kind]}
-    if says:
-        with pytest.raises(ConfigError, match=says):
-            fit(kind, tmp_path, rows(x % 2, x=x), named, numeric=["x"], task=task)
-    else:
+    with pytest.raises(ConfigError, match=says) if says else nullcontext():
         stage = fit(kind, tmp_path, rows(x > 49, x=x), named, numeric=["x"], task=task)
         assert stage.predict(rows(x=[10.0, 90.0]), tmp_path)[:, 0] == pytest.approx([0.1, 0.9], abs=0.15)

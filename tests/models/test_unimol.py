@@ -1,6 +1,5 @@
 """The Uni-Mol stage against unimol_tools itself: parameters, outputs, token ids, checkpoints."""
 
-import contextlib
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from unimol_tools.models.unimol import UniMolModel
 
 from competition.errors import ConfigError
 from models.inputs import conformers
@@ -17,7 +15,7 @@ from models.settings import UnimolStage
 from models.stage import read_notes
 from models.stages import pairs, unimol
 from models.stages.unimol import Unimol, UnimolBackbone, encode, read_vocabulary
-from models.stages.unimol_shared import collate, load_checkpoint
+from models.stages.unimol_shared import collate
 from models.training.dropout import audit, rates, set_rates
 from tests.models import made
 from tests.models.published import PackageModel, compare
@@ -37,18 +35,16 @@ def batch() -> dict[str, torch.Tensor]:
     return collate([encode(METHANOL, FILE_ORDER, False), encode(METHANOL[:2], FILE_ORDER, False)])
 
 
-def backbone(architecture: str = "compact", small: bool = False) -> UnimolBackbone:
-    """One with a kernel whose parameters are not the initial ones and zeros; in a small size where so asked."""
+def both(architecture: str, folder: Path, **size: int) -> tuple[UnimolBackbone, PackageModel]:
+    """Ours and the package's, in another size where so asked; their kernel's parameters are not ones and zeros."""
     torch.manual_seed(0)
     args = (unimol.oled_architecture if architecture == "oled" else unimol.molecule_architecture)()
-    if small:
-        args.encoder_layers, args.encoder_embed_dim, args.encoder_ffn_embed_dim = 3, 32, 64
-        args.encoder_attention_heads = 4
+    args.update(size)
     with mock.patch.multiple(unimol, oled_architecture=lambda: args, molecule_architecture=lambda: args):
         ours = UnimolBackbone(stage(architecture=architecture), FILE_ORDER)
     torch.nn.init.normal_(ours.gbf.mul.weight, 1, 0.3)
     torch.nn.init.normal_(ours.gbf.bias.weight, 0, 0.3)
-    return ours
+    return ours, PackageModel(ours, architecture, args, folder)
 
 
 def test_token_ids_are_those_of_the_dictionary_file_without_hydrogens_too_and_others_are_unknown() -> None:
@@ -66,43 +62,30 @@ def test_token_ids_are_those_of_the_dictionary_file_without_hydrogens_too_and_ot
 
 @pytest.mark.parametrize("architecture", ["molecule", "oled"])
 def test_the_backbone_has_the_parameters_of_the_model_of_the_package(architecture: str, tmp_path: Path) -> None:
-    """Its constructor loads a checkpoint, and refuses tensors of another shape."""
-    ours = backbone(architecture)
-    torch.save({"model": ours.state_dict()}, tmp_path / "model.pt")
-    (tmp_path / "dict.txt").write_text("\n".join(s for s in FILE_ORDER if s != "[MASK]"))
-    with contextlib.chdir(tmp_path):
-        theirs = UniMolModel(3, architecture, str(tmp_path / "model.pt"))
+    ours, theirs = both(architecture, tmp_path)
     names = {name for name in theirs.state_dict() if not name.startswith("classification_head.")}
     assert names == set(ours.state_dict())
 
 
-def test_a_checkpoint_sets_every_parameter_and_only_its_heads_are_left_out(tmp_path: Path) -> None:
-    ours, files = UnimolBackbone(stage(), FILE_ORDER), {"model.pt": tmp_path / "model.pt"}
+def test_a_stage_starts_from_a_checkpoint_without_its_heads_and_with_every_parameter(tmp_path: Path) -> None:
+    ours, told = UnimolBackbone(stage(), FILE_ORDER), made.context(tmp_path / "cache", smiles=["s"])
     state = {name: torch.full_like(tensor, 0.5) for name, tensor in ours.state_dict().items()}
 
-    def load(state: dict[str, torch.Tensor]) -> None:
-        torch.save({"model": state}, files["model.pt"])
-        load_checkpoint(ours, files, Unimol.foreign_keys)
+    def started(state: dict[str, torch.Tensor], name: str = "model.pt") -> Any:
+        torch.save({"model": state}, tmp_path / name) if name[-2:] == "pt" else save_file(state, tmp_path / name)
+        return Unimol(stage(weights=str(tmp_path / name)), told).start(made.rows(s=["CCO"]), tmp_path)
 
-    load({**state, "lm_head.dense.weight": torch.zeros(2)})
-    assert all((parameter == 0.5).all() for parameter in ours.parameters())
+    for backbone in (started({**state, "lm_head.weight": torch.zeros(2)}), started(state, "mine.safetensors")):
+        assert all((parameter == 0.5).all() for parameter in backbone.parameters())
     with pytest.raises(ConfigError, match='Unexpected key.*"encoder.layers.9.fc1.weight"'):
-        load({**state, "encoder.layers.9.fc1.weight": torch.zeros(2)})
+        started({**state, "encoder.layers.9.fc1.weight": torch.zeros(2)})
     del state["encoder.layers.1.fc1.weight"]
     with pytest.raises(ConfigError, match='Missing key.*"encoder.layers.1.fc1.weight"'):
-        load(state)
-
-
-def test_a_stage_starts_from_weights_of_its_own_size(tmp_path: Path) -> None:
-    state = UnimolBackbone(stage(), FILE_ORDER).state_dict()
-    save_file({name: torch.full_like(tensor, 0.5) for name, tensor in state.items()}, tmp_path / "mine.safetensors")
-    config = stage(weights=str(tmp_path / "mine.safetensors"))
-    started = Unimol(config, made.context(tmp_path / "cache", smiles=["s"])).start(made.rows(s=["CCO"]), tmp_path)
-    assert all((parameter == 0.5).all() for parameter in started.parameters())
+        started(state)
 
 
 def test_the_audit_finds_the_rates_that_are_no_modules() -> None:
-    ours = backbone()
+    ours = UnimolBackbone(stage(), FILE_ORDER)
     assert sum(rate > 0 for rate in rates(ours).values()) == 1 + 3 * 2  # embedding; three in each of two layers
     with pytest.raises(ConfigError, match=r"encoder\.layers\.0\.self_attn\.dropout = 0\.1"):
         audit(ours, batch())
@@ -111,11 +94,11 @@ def test_the_audit_finds_the_rates_that_are_no_modules() -> None:
 
 
 @pytest.mark.parametrize(("architecture", "chunk"), [("molecule", 7), ("oled", 7), ("molecule", 1024)])
-def test_outputs_are_those_of_the_package(architecture: str, chunk: int, monkeypatch: Any) -> None:
+def test_outputs_are_those_of_the_package(architecture: str, chunk: int, monkeypatch: Any, tmp_path: Path) -> None:
     """With padding, with equal and unequal mirror images, in one chunk of pairs and in several, with both kernels."""
     monkeypatch.setattr(pairs, "CPU_CHUNK", chunk)
-    ours = backbone(architecture, small=True)
-    compare(ours, PackageModel(ours), batch())
+    small = {"encoder_layers": 3, "encoder_embed_dim": 32, "encoder_ffn_embed_dim": 64, "encoder_attention_heads": 4}
+    compare(*both(architecture, tmp_path, **small), batch())
 
 
 def test_flat_molecules_are_named_in_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

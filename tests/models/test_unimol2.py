@@ -104,18 +104,13 @@ def test_with_two_columns_and_conformers_a_prediction_is_the_same_in_any_batch(c
     test = made.rows(a=["CCCO", "C", "CCO"], b=["O", "CCCl", "C1CC1"])
     built: Any = build_stage(config, made.context(tmp_path, smiles=["a", "b"]))
     (tmp_path / "job").mkdir()
-    encode = built.encode
-    with mock.patch.object(built, "encode", side_effect=encode) as encoded:
+    with mock.patch.object(built, "encode", side_effect=built.encode) as encoded:
         built.fit(train, None, tmp_path / "job")
     assert {call.args[2] for call in encoded.call_args_list} == {0, 1}
     y_pred = built.predict(test, tmp_path / "job")
     alone = np.concatenate([built.predict(test.take(np.array([i])), tmp_path / "job") for i in range(3)])
     assert np.abs(alone - y_pred).max() < 1e-5 * np.std(train.y)
     assert np.ptp(y_pred) > 1e-4
-
-    of_each = []
-    for only in range(2):
-        with mock.patch.object(built, "encode", lambda *rest, only=only: encode(*rest[:2], only, 0)):
-            of_each.append(built.predict(test, tmp_path / "job"))
+    of_each = made.predictions_of_forms(built, 2, test, tmp_path / "job")
     assert np.allclose(np.mean(of_each, axis=0), y_pred, atol=1e-6)
     assert np.abs(of_each[0] - of_each[1]).max() > 1e-6

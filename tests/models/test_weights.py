@@ -1,6 +1,5 @@
 """Where weights are found, that the digest decides, and that a name of the hub stays what it was."""
 
-import json
 import socket
 import threading
 import time
@@ -88,9 +87,7 @@ def snapshot(folder: Path, revision: str, text: str = "{}") -> Path:
     """What the hub's cache holds of `someone/encoder` at a revision, which is then its newest."""
     repository = folder / "hub" / "models--someone--encoder"
     found = repository / "snapshots" / (revision * 40)
-    files = dict.fromkeys(("config.json", "model.safetensors", "not_fetched.md"), {"size": 1, "blob_id": "0" * 40})
-    listed = {repository / "trees" / f"{revision * 40}.json": json.dumps({"format_version": 1, "files": files})}
-    for file, content in {found / "config.json": text, repository / "refs" / "main": revision * 40, **listed}.items():
+    for file, content in {found / "config.json": text, repository / "refs" / "main": revision * 40}.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
     (found / "model.safetensors").touch()
