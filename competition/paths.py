@@ -42,7 +42,7 @@ def kaggle_files(slug: str) -> Path:
 
 
 def kaggle_listing(slug: str) -> Path:
-    """What was downloaded into `kaggle_files`: names and sizes, by the platform's list and on the disk."""
+    """What was downloaded into `kaggle_files`, by the names that the platform has for it."""
     return work_root() / "kaggle" / f"{slug}.json"
 
 

@@ -1,6 +1,6 @@
 """The files of a competition on Kaggle, and which of them are the three tables.
 
-Writes: work/kaggle/SLUG/ and, when all of it is there, work/kaggle/SLUG.json with the platform's list of it.
+Writes: work/kaggle/SLUG/ and, when all of it is there, work/kaggle/SLUG.json with the platform's names of it.
 """
 
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from competition import paths
 from competition.errors import ConfigError, DataError
-from competition.files import read_json, replaced, write_json
+from competition.files import replaced, write_json
 from submissions.leaderboard import client
 
 NAMES = {"train": "train(ing|set|data)?", "test": "test(set|data)?", "sample": "(sample|example)?sub.*"}
@@ -30,15 +30,14 @@ def download(slug: str) -> Path:
     What is complete already is not downloaded again.
     """
     folder, listing = paths.kaggle_files(slug), paths.kaggle_listing(slug)
-    listed = client.files(slug)
-    if listing.is_file() and folder.is_dir() and read_json(listing, "listed")["listed"] == listed:
+    if listing.is_file() and folder.is_dir():
         print(f"The files of {slug} are in {paths.shown(folder)} already; delete it to download them again.")
         return folder
-    print(f"Downloading the files of {slug} ({len(listed)}, {sum(listed.values()) / 1e6:.3g} MB) ...", flush=True)
+    print(f"Downloading the files of {slug} ...", flush=True)
     archive = client.fetch(slug, folder.parent)
     with replaced(folder) as fresh:
         try:
-            _extract(archive, fresh)
+            listed = _extract(archive, fresh)
         except zipfile.BadZipFile:
             archive.unlink()
             raise DataError(f"{archive.name} is damaged and was deleted; run the same command again.") from None
@@ -53,9 +52,10 @@ def download(slug: str) -> Path:
     return folder
 
 
-def _extract(archive: Path, folder: Path) -> None:
+def _extract(archive: Path, folder: Path) -> list[str]:
     with zipfile.ZipFile(archive) as packed:
         packed.extractall(folder)  # never leaves the folder, whatever the names
+        return packed.namelist()
 
 
 def find_tables(folder: Path, **given: Path | None) -> dict[str, Path]:
