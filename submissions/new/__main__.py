@@ -28,7 +28,7 @@ from models.stages.file import OOF, TEST, common_folds
 from submissions.check import check
 from submissions.config import Config, load_config
 from submissions.leaderboard.download import download, find_tables, slug_of
-from submissions.new.choices import Block, choose_folds, choose_stages, names_of_presets, read_preset
+from submissions.new.choices import PRESETS, Block, choose_folds, choose_stages, read_preset
 from submissions.new.detect import Found, Role, detect
 from submissions.new.problem_type import choose_problem
 from submissions.new.writing import as_written, comments, setting
@@ -63,7 +63,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     kinds = [kind for kind in get_args(FoldsKind) if kind not in ("time", "column", "file")]  # which name a column
     add("--folds", choices=kinds, help="kind of folds")
     preset = "stages for minutes or an hour on a CPU, or for GPUs of 16 GB; yours go to submissions/new/presets"
-    add("--preset", choices=names_of_presets(), help=f"{preset} (default: quick; none with --oof)")
+    presets = sorted(file.stem for file in PRESETS.glob("*.yaml"))
+    add("--preset", choices=presets, help=f"{preset} (default: quick; none with --oof)")
     oof = f"folder of predictions made elsewhere: a folder with {OOF} and {TEST} for each stage"
     add("--oof", type=Path, metavar="DIR", help=oof)
     add("--force", action="store_true", help="replace an existing YAML")

@@ -44,11 +44,6 @@ class Preset(StrictModel):
     stages: list[PresetStage]
 
 
-def names_of_presets() -> list[str]:
-    """One for each file in the folder."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
-
-
 def read_preset(name: str) -> Preset:
     """The file of a preset."""
     path = PRESETS / f"{name}.yaml"
