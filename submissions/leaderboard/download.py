@@ -4,7 +4,7 @@ Writes: work/kaggle/SLUG/ and, when all of it is there, work/kaggle/SLUG.json wi
 """
 
 import re
-import zipfile
+import shutil
 from pathlib import Path
 
 from competition import paths
@@ -36,26 +36,17 @@ def download(slug: str) -> Path:
     print(f"Downloading the files of {slug} ...", flush=True)
     archive = client.fetch(slug, folder.parent)
     with replaced(folder) as fresh:
-        try:
-            listed = _extract(archive, fresh)
-        except zipfile.BadZipFile:
-            archive.unlink()
-            raise DataError(f"{archive.name} is damaged and was deleted; run the same command again.") from None
+        shutil.unpack_archive(archive, fresh)
+        listed = [file.relative_to(fresh).as_posix() for file in fresh.rglob("*") if file.is_file()]
         for inner in sorted(fresh.rglob("*.zip")):
             try:
-                _extract(inner, inner.with_name(inner.name.split(".")[0]))
+                shutil.unpack_archive(inner, inner.with_name(inner.name.split(".")[0]))
                 inner.unlink()
-            except (zipfile.BadZipFile, RuntimeError) as error:  # RuntimeError: it needs a password
+            except (shutil.ReadError, RuntimeError) as error:  # RuntimeError: it needs a password
                 print(f"Left packed: {inner.name} ({error})")
     archive.unlink()
     write_json(listing, {"listed": listed})
     return folder
-
-
-def _extract(archive: Path, folder: Path) -> list[str]:
-    with zipfile.ZipFile(archive) as packed:
-        packed.extractall(folder)  # never leaves the folder, whatever the names
-        return packed.namelist()
 
 
 def find_tables(folder: Path, **given: Path | None) -> dict[str, Path]:

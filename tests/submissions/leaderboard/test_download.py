@@ -47,16 +47,6 @@ def test_new_downloads_once_finds_the_tables_and_writes_the_slug(
     assert len(server.calls("/storage/")) == 1  # what is complete is not downloaded again
 
 
-def test_a_damaged_archive_is_deleted_and_the_next_call_mends_it(tables: dict[str, bytes]) -> None:
-    left = paths.kaggle_files("tides").with_suffix(".zip")
-    left.parent.mkdir(parents=True)
-    left.write_bytes(bytes(100_000))  # newer and not smaller: the client takes it for the download
-    with pytest.raises(DataError, match="is damaged and was deleted"):
-        download("tides")
-    assert list(left.parent.iterdir()) == []
-    assert (download("tides") / "train.csv").read_bytes() == tables["train"]
-
-
 def test_names_that_do_not_tell_the_tables_are_listed_and_may_be_named(tmp_path: Path) -> None:
     for name in ("train_values.csv", "train_labels.csv", "test.csv", "old/test.csv", "submission_format.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
