@@ -63,7 +63,7 @@ def build(paths: Paths, config: Config | None, owner: str, accelerator: str | No
             manifest = copy_competition(paths.name, config, bundle)
         else:
             config, manifest = copy_run(paths.name, bundle)
-        add_wheels(bundle)
+        add_wheels(bundle, {s.estimator for s in config.stages.values() if s.kind == "sklearn" and s.estimator})
         networks = any(isinstance(stage, NeuralStage) or stage.encoders for stage in config.stages.values())
         manifest["accelerator"] = accelerator or (GPU if networks else CPU)
         manifest["content"] = digest([sha256_of(file) for file in sorted(bundle.root.rglob("*")) if file.is_file()])
