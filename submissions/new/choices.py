@@ -78,7 +78,7 @@ def choose_folds(found: Found, problem: Problem, group: str | None, kind: str | 
         kind, reason = "stratified", "one target: like values in every fold"
     else:
         kind, reason = "kfold", "several targets: at random"
-    for name in smiles[: len(smiles) if group is None and len(smiles) > 1 else 0]:
+    for name in smiles if group is None and len(smiles) > 1 else []:
         if train[name].duplicated(keep=False).mean() > 0.5 and found.test[name].isin(train[name]).mean() < 0.05:
             reason += f"; WARNING: test rows have other {name!r} than training rows: consider --group {name}"
     if group is not None:
