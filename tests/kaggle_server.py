@@ -81,7 +81,6 @@ class KaggleServer(ThreadingHTTPServer):
         return f"http://localhost/storage/{asked['competitionName']}/archive.zip?{SIGNATURE}"
 
     def StartSubmissionUpload(self, asked: dict[str, Any]) -> Any:
-        self.competition(asked)
         return self.StartBlobUpload(asked | {"name": asked["fileName"]})
 
     def CreateSubmission(self, asked: dict[str, Any]) -> Any:
@@ -95,11 +94,10 @@ class KaggleServer(ThreadingHTTPServer):
         return self.submit(asked, asked["fileName"], b"")
 
     def GetSubmissionLimits(self, asked: dict[str, Any]) -> Any:
-        n = len(self.submissions)
-        return {"numToday": n, "numTotal": n, "numAllowedNow": self.competition(asked).get("limit", 5) - n}
+        n, limit = len(self.submissions), self.competitions[asked["competitionName"]]["limit"]
+        return {"numToday": n, "numTotal": n, "numAllowedNow": limit - n}
 
     def ListSubmissions(self, asked: dict[str, Any]) -> Any:
-        self.competition(asked)
         for one in self.submissions:
             if self.scores and one["status"] == "PENDING":
                 self.score(str(one["ref"]), *self.scores)
@@ -133,26 +131,19 @@ class KaggleServer(ThreadingHTTPServer):
         body = asked["body"]
         return self.version(f"{asked['ownerSlug']}/{asked['datasetSlug']}", body, body.get("versionNotes", ""))
 
-    def competition(self, asked: dict[str, Any]) -> dict[str, Any]:
-        found = self.competitions.get(asked["competitionName"])
-        if found is None:
-            raise Refused(404, "Competition not found")
-        return found
-
     def StartBlobUpload(self, asked: dict[str, Any]) -> Any:
         token = f"blob-{len(self.uploads)}"
-        self.uploads[token] = {"name": asked["name"], "size": asked.get("contentLength", 0), "content": None}
+        self.uploads[token] = {"name": asked["name"], "size": asked.get("contentLength", 0), "content": b""}
         return {"token": token, "createUrl": f"http://localhost/upload/{token}?{SIGNATURE}"}
 
     def arrived(self, token: str) -> dict[str, Any]:
-        upload = self.uploads.get(token)
-        if upload is None or upload["content"] is None or len(upload["content"]) != upload["size"]:
+        upload = self.uploads[token]
+        if len(upload["content"]) != upload["size"]:
             raise Refused(400, "The file was not uploaded")
         return upload
 
     def submit(self, asked: dict[str, Any], name: str, content: bytes) -> Any:
-        competition = self.competition(asked)
-        if len(self.submissions) >= competition.get("limit", 5):
+        if len(self.submissions) >= self.competitions[asked["competitionName"]]["limit"]:
             raise Refused(400, "Submission not allowed: your team has used its daily submissions.")
         ref = 1000 + len(self.submissions)
         one = {"ref": ref, "fileName": name, "description": asked.get("submissionDescription", ""), "status": "PENDING"}

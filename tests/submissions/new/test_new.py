@@ -26,13 +26,9 @@ def test_a_named_metric_is_no_guess_and_one_of_the_users_own_needs_its_direction
     own.write_text("def score(y_true, y_pred):\n    return 1.0\n")
     config = make(tmp_path, files, "--metric", f"{own}:score", "--smaller-is-better").competition
     assert (config.metric, config.greater_is_better) == (f"{own}:score", False)
-    for options, words in (
-        (["--metric", f"{own}:score"], "greater_is_better must be set"),
-        (["--metric", "acuracy"], "must be one of r2"),
-        (["--metric", "rmse", "--greater-is-better"], "contradicts"),
-    ):
+    for metric, words in (("acuracy", "must be one of r2"), (f"{own}:score", "greater_is_better must be set")):
         with pytest.raises(ConfigError, match=words):
-            make(tmp_path, files, *options)
+            make(tmp_path, files, "--metric", metric)
 
 
 ODD = [
