@@ -152,7 +152,7 @@ def test_every_path_of_the_training_yaml_leads_to_the_mount_or_into_the_bundle(t
         (path.parent / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path.parent / f"{name if name in tables else 'train'}.csv", path.parent / target)
     with_setting(path, "competition", **tables)
-    write_json(kaggle_listing(SLUG), {"listed": {"data/train.csv": 1, "test.csv.zip": 1, "sample_submission.csv": 1}})
+    write_json(kaggle_listing(SLUG), {"listed": ["data/train.csv", "test.csv.zip", "sample_submission.csv"]})
     made = build_training(path)
     settings = settings_of(made)["competition"]
     assert "answers" not in settings and settings["sample_submission"] == f"{mount}/sample_submission.csv"
