@@ -1,6 +1,6 @@
 """The files of a competition on Kaggle, and which of them are the three tables.
 
-Writes: work/kaggle/SLUG/ and, when all of it is there, work/kaggle/SLUG.json with the platform's names of it.
+Writes: work/kaggle/SLUG/, when all of it is there.
 """
 
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from competition import paths
 from competition.errors import ConfigError, DataError
-from competition.files import replaced, write_json
+from competition.files import replaced
 from submissions.leaderboard import client
 
 NAMES = {"train": "train(ing|set|data)?", "test": "test(set|data)?", "sample": "(sample|example)?sub.*"}
@@ -25,27 +25,27 @@ def slug_of(text: str) -> str:
 
 
 def download(slug: str) -> Path:
-    """Folder with all files of a competition; each archive among them becomes a folder, too, and none is left.
+    """Folder with all files of a competition; each archive among them becomes a folder of its name.
 
-    What is complete already is not downloaded again.
+    What is there already is not downloaded again.
     """
-    folder, listing = paths.kaggle_files(slug), paths.kaggle_listing(slug)
-    if listing.is_file() and folder.is_dir():
+    folder = paths.kaggle_files(slug)
+    if folder.is_dir():
         print(f"The files of {slug} are in {paths.shown(folder)} already; delete it to download them again.")
         return folder
     print(f"Downloading the files of {slug} ...", flush=True)
     archive = client.fetch(slug, folder.parent)
     with replaced(folder) as fresh:
         shutil.unpack_archive(archive, fresh)
-        listed = [file.relative_to(fresh).as_posix() for file in fresh.rglob("*") if file.is_file()]
         for inner in sorted(fresh.rglob("*.zip")):
+            unpacked = inner.with_suffix(".unpacked")
             try:
-                shutil.unpack_archive(inner, inner.with_name(inner.name.split(".")[0]))
+                shutil.unpack_archive(inner, unpacked)
                 inner.unlink()
+                unpacked.rename(inner)
             except (shutil.ReadError, RuntimeError) as error:  # RuntimeError: it needs a password
                 print(f"Left packed: {inner.name} ({error})")
     archive.unlink()
-    write_json(listing, {"listed": listed})
     return folder
 
 

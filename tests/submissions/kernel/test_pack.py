@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from competition.errors import ConfigError, DataError
-from competition.files import read_json, read_text_table, write_json
-from competition.paths import PROJECT, Bundle, Paths, kaggle_files, kaggle_listing
+from competition.files import read_json, read_text_table
+from competition.paths import PROJECT, Bundle, Paths, kaggle_files
 from submissions.config import load_config
 from submissions.kernel import pack
 from submissions.kernel.__main__ import main
@@ -146,21 +146,22 @@ def settings_of(bundle: Bundle) -> dict[str, Any]:
 def test_every_path_of_the_training_yaml_leads_to_the_mount_or_into_the_bundle(tmp_path: Path) -> None:
     """The tables are as downloaded; one of them the platform has in an archive alone."""
     downloaded, mount = kaggle_files(SLUG), f"/kaggle/input/competitions/{SLUG}"
-    tables = {"train": str(downloaded / "data/train.csv"), "test": str(downloaded / "test.csv")}
-    path = to_train(tmp_path / "made", competition={"extra_train": [{"file": "more/extra.csv"}]})
-    for name, target in {"train": tables["train"], "test": tables["test"], "extra": "more/extra.csv"}.items():
-        (path.parent / target).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path.parent / f"{name if name in tables else 'train'}.csv", path.parent / target)
-    with_setting(path, "competition", **tables)
-    write_json(kaggle_listing(SLUG), {"listed": ["data/train.csv", "test.csv.zip", "sample_submission.csv"]})
+    tables = {"train": downloaded / "data/train.csv", "test": downloaded / "test.csv.zip/test.csv"}
+    tables["sample_submission"] = downloaded / "sample_submission.csv"
+    path = to_train(tmp_path / "made", competition={"extra_train": [{"file": "extra.csv"}]})
+    shutil.copy(path.with_name("train.csv"), path.with_name("extra.csv"))
+    for file in tables.values():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path.with_name(file.name), file)
+    with_setting(path, "competition", **{name: str(file) for name, file in tables.items()})
     made = build_training(path)
     settings = settings_of(made)["competition"]
     assert "answers" not in settings and settings["sample_submission"] == f"{mount}/sample_submission.csv"
     assert settings["train"] == f"{mount}/data/train.csv"
     assert (made.root / settings["features"].split(":")[0]).read_text() == FEATURES
-    assert (made.root / settings["test"]).read_bytes() == (downloaded / "test.csv").read_bytes()
+    assert (made.root / settings["test"]).read_bytes() == tables["test"].read_bytes()
     extra = made.root / settings["extra_train"][0]["file"]
-    assert extra.read_bytes() == (path.parent / "more" / "extra.csv").read_bytes()
+    assert extra.read_bytes() == path.with_name("extra.csv").read_bytes()
     assert {file.name for file in made.root.rglob("*.csv")} == {"extra.csv", "test.csv"}
 
 

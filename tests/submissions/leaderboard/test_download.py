@@ -7,7 +7,6 @@ import yaml
 
 from competition import paths
 from competition.errors import ConfigError, DataError
-from competition.files import read_json
 from submissions.config import load_config
 from submissions.leaderboard.download import download, find_tables, slug_of
 from submissions.new import __main__ as new
@@ -17,14 +16,15 @@ from tests.submissions.made_up import smiles, write
 
 @pytest.fixture
 def tables(server: KaggleServer, tmp_path: Path) -> dict[str, bytes]:
-    """The three tables, which are the files of the competition `tides`, too."""
+    """The three tables and notes that only look like an archive, which are the files of the competition `tides`."""
     write(tmp_path / "source", s=smiles(80))
     read = {name: (tmp_path / "source" / f"{name}.csv").read_bytes() for name in ("train", "test", "sample")}
+    read["notes"] = b"no archive"
     server.competitions["tides"]["files"] = {
         "train.csv": read["train"],
         "data/Test.csv": read["test"],
         "sampleSubmission.csv.zip": archive({"sampleSubmission.csv": read["sample"], "__MACOSX/._train.csv": b""}),
-        "notes.zip": b"no archive",
+        "notes.zip": read["notes"],
     }
     return read
 
@@ -38,13 +38,12 @@ def test_new_downloads_once_finds_the_tables_and_writes_the_slug(
     folder = paths.kaggle_files("tides")
     assert written["kaggle"] == "tides"
     assert path.parent / written["train"] == folder / "train.csv"
-    assert path.parent / written["sample_submission"] == folder / "sampleSubmission" / "sampleSubmission.csv"
+    assert path.parent / written["sample_submission"] == folder / "sampleSubmission.csv.zip" / "sampleSubmission.csv"
     assert load_config(str(path)).competition.test.read_bytes() == tables["test"]
-    assert {file.name for file in folder.parent.iterdir()} == {"tides", "tides.json"}
-    listed = read_json(paths.kaggle_listing("tides"))["listed"]  # `kernel --training` asks what is in an archive
-    assert sorted(listed) == ["data/Test.csv", "notes.zip", "sampleSubmission.csv.zip", "train.csv"]
+    assert [file.name for file in folder.parent.iterdir()] == ["tides"]
+    assert (folder / "notes.zip").read_bytes() == tables["notes"]
     download("tides")
-    assert len(server.calls("/storage/")) == 1  # what is complete is not downloaded again
+    assert len(server.calls("/storage/")) == 1  # what is there is not downloaded again
 
 
 def test_names_that_do_not_tell_the_tables_are_listed_and_may_be_named(tmp_path: Path) -> None:
