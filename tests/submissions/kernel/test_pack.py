@@ -111,8 +111,7 @@ def test_a_job_or_own_code_that_changed_since_the_run_is_not_packed(
 def test_the_notebook_is_valid_has_no_outputs_and_asks_for_no_internet(work: Paths, tmp_path: Path) -> None:
     metadata = read_json(work.kernel.notebook / "kernel-metadata.json")
     assert [metadata[key] for key in ("enable_internet", "is_private", "enable_gpu")] == [False, True, False]
-    assert metadata["competition_sources"] == [SLUG]
-    assert metadata["dataset_sources"] == [read_json(work.kernel.bundle.metadata)["id"]] == ["me/mixed-pack"]
+    assert (metadata["competition_sources"], metadata["dataset_sources"]) == ([SLUG], ["me/mixed-pack"])
     written = read_json(work.kernel.notebook / metadata["code_file"], "nbformat")
     assert not any(cell.get("outputs") for cell in written["cells"])
     manifest = read_json(work.kernel.bundle.manifest) | {"accelerator": "NvidiaTeslaT4", "name": "My_" + 80 * "y"}
