@@ -37,13 +37,9 @@ def holdout_yaml(competition: str, share: float) -> Path:
 
 
 def kaggle_files(slug: str) -> Path:
-    """Files of a competition on Kaggle, as `./run.sh new NAME --kaggle SLUG` downloads them."""
+    """Files of a competition on Kaggle, as `./run.sh new NAME --kaggle SLUG` downloads them; folders that end in .zip
+    are archives there."""
     return work_root() / "kaggle" / slug
-
-
-def kaggle_listing(slug: str) -> Path:
-    """What was downloaded into `kaggle_files`: names and sizes, by the platform's list and on the disk."""
-    return work_root() / "kaggle" / f"{slug}.json"
 
 
 def kaggle_mount(slug: str) -> Path:

@@ -1,22 +1,14 @@
 """A stand-in for Kaggle on this machine that speaks the protocol of its client (kaggle 2.2.4, kagglesdk 0.1.37).
 
-    with KaggleServer() as server:
-        server.connect(tmp_path, monkeypatch)
-        server.competitions["slug"] = {"files": {"train.csv": b"..."}, "limit": 5}
-        server.faults.append(("CreateSubmission", "cut after"))
-
 The client takes this server for the proxy to http://localhost. As the real platform, it asks for credentials, takes a
-submission only for a file that arrived whole, and counts what is spent. A fault is used once, by the first request
-whose path it is found in (as a regular expression). Its answer is `cut` (the connection is closed at once), `cut after`
-(closed after the work was done), or a status with a body, (500, {...}).
+submission only for a file that arrived whole, and counts what is spent. A fault, such as ("CreateSubmission", "cut
+after"), is used once, by the first request whose path it is found in. Its answer is `cut` (the connection is closed at
+once), `cut after` (closed after the work was done), or a status with a body, (500, {...}).
 """
-
-from __future__ import annotations
 
 import base64
 import io
 import json
-import re
 import threading
 import zipfile
 from datetime import UTC, datetime
@@ -37,10 +29,11 @@ class Refused(Exception):
     """The platform says no: status and message."""
 
 
-class KaggleServer:
+class KaggleServer(ThreadingHTTPServer):
     """State of the platform, in memory."""
 
     def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
         self.competitions: dict[str, dict[str, Any]] = {}
         self.submissions: list[dict[str, Any]] = []
         self.datasets: dict[str, dict[str, Any]] = {}
@@ -51,20 +44,15 @@ class KaggleServer:
         self.scores: tuple[float, ...] = ()  # public and perhaps private, that every submission gets by itself
         self.lag = 0  # looks at a data set after which a new version becomes the current one
         self.lock = threading.Lock()
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
-    def __enter__(self) -> KaggleServer:
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"platform": self}))
-        self.http.daemon_threads = True
-        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.http.shutdown()
-        self.http.server_close()
+    def server_close(self) -> None:  # at the end of `with`
+        self.shutdown()
+        super().server_close()
 
     def connect(self, home: Path, patch: pytest.MonkeyPatch) -> None:
         """Lead the client here, which reads some of the variables only when it is imported."""
-        proxy = f"http://127.0.0.1:{self.http.server_address[1]}"
+        proxy = f"http://127.0.0.1:{self.server_port}"
         empty = dict.fromkeys(("KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR", "XDG_CONFIG_HOME", "no_proxy", "NO_PROXY"), "")
         variables = {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": proxy, "HOME": str(home)}
         for name, value in {**empty, **variables, "KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY}.items():
@@ -89,18 +77,10 @@ class KaggleServer:
     def IntrospectToken(self, asked: dict[str, Any]) -> Any:
         return {"active": True, "username": USER} if asked["token"] == TOKEN else {"active": False}
 
-    def ListDataFiles(self, asked: dict[str, Any]) -> Any:
-        files = sorted(self.competition(asked)["files"].items())
-        start = int(asked.get("pageToken") or 0)
-        end = start + min(asked["pageSize"], 2)  # pages of two files
-        found = [{"name": name, "totalBytes": len(content)} for name, content in files[start:end]]
-        return {"files": found} | ({"nextPageToken": str(end)} if end < len(files) else {})
-
     def DownloadDataFiles(self, asked: dict[str, Any]) -> Any:
         return f"http://localhost/storage/{asked['competitionName']}/archive.zip?{SIGNATURE}"
 
     def StartSubmissionUpload(self, asked: dict[str, Any]) -> Any:
-        self.competition(asked)
         return self.StartBlobUpload(asked | {"name": asked["fileName"]})
 
     def CreateSubmission(self, asked: dict[str, Any]) -> Any:
@@ -114,11 +94,10 @@ class KaggleServer:
         return self.submit(asked, asked["fileName"], b"")
 
     def GetSubmissionLimits(self, asked: dict[str, Any]) -> Any:
-        n = len(self.submissions)
-        return {"numToday": n, "numTotal": n, "numAllowedNow": self.competition(asked).get("limit", 5) - n}
+        n, limit = len(self.submissions), self.competitions[asked["competitionName"]]["limit"]
+        return {"numToday": n, "numTotal": n, "numAllowedNow": limit - n}
 
     def ListSubmissions(self, asked: dict[str, Any]) -> Any:
-        self.competition(asked)
         for one in self.submissions:
             if self.scores and one["status"] == "PENDING":
                 self.score(str(one["ref"]), *self.scores)
@@ -152,26 +131,19 @@ class KaggleServer:
         body = asked["body"]
         return self.version(f"{asked['ownerSlug']}/{asked['datasetSlug']}", body, body.get("versionNotes", ""))
 
-    def competition(self, asked: dict[str, Any]) -> dict[str, Any]:
-        found = self.competitions.get(asked["competitionName"])
-        if found is None:
-            raise Refused(404, "Competition not found")
-        return found
-
     def StartBlobUpload(self, asked: dict[str, Any]) -> Any:
         token = f"blob-{len(self.uploads)}"
-        self.uploads[token] = {"name": asked["name"], "size": asked.get("contentLength", 0), "content": None}
+        self.uploads[token] = {"name": asked["name"], "size": asked.get("contentLength", 0), "content": b""}
         return {"token": token, "createUrl": f"http://localhost/upload/{token}?{SIGNATURE}"}
 
     def arrived(self, token: str) -> dict[str, Any]:
-        upload = self.uploads.get(token)
-        if upload is None or upload["content"] is None or len(upload["content"]) != upload["size"]:
+        upload = self.uploads[token]
+        if len(upload["content"]) != upload["size"]:
             raise Refused(400, "The file was not uploaded")
         return upload
 
     def submit(self, asked: dict[str, Any], name: str, content: bytes) -> Any:
-        competition = self.competition(asked)
-        if len(self.submissions) >= competition.get("limit", 5):
+        if len(self.submissions) >= self.competitions[asked["competitionName"]]["limit"]:
             raise Refused(400, "Submission not allowed: your team has used its daily submissions.")
         ref = 1000 + len(self.submissions)
         one = {"ref": ref, "fileName": name, "description": asked.get("submissionDescription", ""), "status": "PENDING"}
@@ -192,7 +164,6 @@ class Handler(BaseHTTPRequestHandler):
     """Reads requests, uses up faults, asks for credentials."""
 
     protocol_version = "HTTP/1.1"
-    platform: KaggleServer
 
     def log_message(self, *_: object) -> None:
         pass
@@ -204,25 +175,22 @@ class Handler(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_GET
 
     def answer(self, content: Any) -> None:
-        path = urlsplit(self.path).path
-        with self.platform.lock:
-            self.platform.requests.append((path, content))
-            fault = next((fault for fault in self.platform.faults if re.search(fault[0], path)), ("", None))
-            if fault in self.platform.faults:
-                self.platform.faults.remove(fault)
+        path, platform = urlsplit(self.path).path, self.server
+        with platform.lock:
+            platform.requests.append((path, content))
+            fault = next((fault for fault in platform.faults if fault[0] in path), ("", "none"))
+            if fault in platform.faults:
+                platform.faults.remove(fault)
             kind = fault[1]
-            if kind in (None, "cut after"):
-                status, body = self.work(path, content)
-            if isinstance(kind, tuple):
-                status, body = kind
+            answer = kind if kind == "cut" or isinstance(kind, tuple) else self.work(path, content)
         if kind in ("cut", "cut after"):
             self.close_connection = True
             self.connection.close()
-            return
-        self.send(status, body)
+        else:
+            self.send(*answer)
 
     def work(self, path: str, content: Any) -> tuple[int, Any]:
-        platform, last = self.platform, path.rsplit("/", 1)[-1]
+        platform, last = self.server, path.rsplit("/", 1)[-1]
         if path.startswith("/storage/"):
             return 200, archive(platform.competitions[path.split("/")[2]]["files"])
         if path.startswith("/upload/"):

@@ -18,8 +18,8 @@ from typing import Any
 import yaml
 
 from competition.errors import DataError
-from competition.files import digest, read_json, replaced, sha256_of, write_atomically, write_json
-from competition.paths import PROJECT, Bundle, Kernel, Paths, kaggle_files, kaggle_listing, kaggle_mount, work_root
+from competition.files import digest, replaced, sha256_of, write_atomically, write_json
+from competition.paths import PROJECT, Bundle, Kernel, Paths, kaggle_files, kaggle_mount, work_root
 from competition.revision import ROOMS
 from models.inputs.weights import WEIGHT_SETS, find_weights, reads_graphs
 from models.jobs.folder import verify
@@ -63,7 +63,7 @@ def build(paths: Paths, config: Config | None, owner: str, accelerator: str | No
             manifest = copy_competition(paths.name, config, bundle)
         else:
             config, manifest = copy_run(paths.name, bundle)
-        add_wheels(bundle)
+        add_wheels(bundle, {s.estimator for s in config.stages.values() if s.kind == "sklearn" and s.estimator})
         networks = any(isinstance(stage, NeuralStage) or stage.encoders for stage in config.stages.values())
         manifest["accelerator"] = accelerator or (GPU if networks else CPU)
         manifest["content"] = digest([sha256_of(file) for file in sorted(bundle.root.rglob("*")) if file.is_file()])
@@ -156,15 +156,15 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
     competition, slug = config.competition, str(config.competition.kaggle)
     print(check(config, here=False), flush=True)
     tables = [competition.train, competition.test, competition.sample_submission]
-    downloaded, listing = kaggle_files(slug).resolve(), kaggle_listing(slug)
-    listed = read_json(listing, "listed")["listed"] if listing.is_file() else None
+    downloaded = kaggle_files(slug).resolve()
 
     def place(path: Path) -> str:
         inside = path.relative_to(downloaded).as_posix() if path.is_relative_to(downloaded) else path.name
-        if path in tables and (listed is None or inside in listed):
+        is_there = not downloaded.is_dir() or ((downloaded / inside).is_file() and ".zip/" not in inside)
+        if path in tables and is_there:
             return str(kaggle_mount(slug) / inside)
         if path in tables:
-            print(f"note: the platform has {inside} in an archive alone, so it travels with the code")
+            print(f"note: the platform does not have {inside} as a file, so it travels with the code")
         return copy_of_user(path, bundle, bundle.root)
 
     document = config.model_dump(exclude_unset=True)

@@ -10,14 +10,12 @@ from submissions.leaderboard import client
 
 READY, BROKEN = "ready", {"failed", "deleted"}
 """The states of a data set that do not change any more."""
+LIMIT = 3600.0
+"""Seconds that it may take."""
 
 
-def push(name: str, training: bool = False, poll: float = 15.0, limit: float = 3600.0) -> None:
-    """Upload a data set, wait until the platform has unpacked it, and upload its notebook.
-
-    Args:
-        poll, limit: seconds between two looks at the data set, and that it may take.
-    """
+def push(name: str, training: bool) -> None:
+    """Upload a data set, wait until the platform has unpacked it, and upload its notebook."""
     kernel = Paths.of(name).training_kernel if training else Paths.of(name).kernel
     about = read_json(kernel.notebook / "kernel-metadata.json", "id")
     notebook, (dataset,) = about["id"], about["dataset_sources"]
@@ -29,7 +27,7 @@ def push(name: str, training: bool = False, poll: float = 15.0, limit: float = 3
         state, version = client.dataset_status(dataset) or ("not there yet", 0)
         return "not current yet" if state == READY and version <= before else state
 
-    state = client.wait(f"data set {dataset}", look, {READY, *BROKEN}, poll, limit)
+    state = client.wait(f"data set {dataset}", look, {READY, *BROKEN}, LIMIT)
     if state != READY:
         raise ServiceError(
             f"Kaggle has not unpacked the data set {dataset} ({state}). Look at "

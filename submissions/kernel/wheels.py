@@ -24,12 +24,13 @@ LINUX = [*(f"manylinux_2_{minor}" for minor in range(28, 4, -1)), "manylinux2014
 """The platforms that the image runs, whose glibc is 2.28 or later."""
 
 
-def add_wheels(bundle: Bundle) -> None:
-    """Put requirements.txt and the wheels that it names into a bundle that has all else."""
+def add_wheels(bundle: Bundle, estimators: set[str]) -> None:
+    """Put requirements.txt and the wheels that it names into a bundle that has all else; the settings name these
+    classes, those of packages other than scikit-learn by their dotted names."""
     image = image_packages()
     if any(bundle.root.rglob("*.skops")):  # only its own version reads an estimator of scikit-learn for certain
         image.discard("scikit-learn")
-    versions = versions_of([*project_requirements(), *imported_by(bundle.user)], image, IMAGE_PYTHON)
+    versions = versions_of([*project_requirements(), *imported_by(bundle.user, estimators)], image, IMAGE_PYTHON)
     print(f"collecting {len(versions)} packages for Python {IMAGE_PYTHON} ...", flush=True)
     write_atomically(bundle.requirements, "".join(f"{name}=={versions[name]}\n" for name in sorted(versions)))
     download(bundle.requirements, bundle.wheels, IMAGE_PYTHON)
@@ -46,9 +47,9 @@ def image_packages() -> set[str]:
     return {canonicalize_name(name) for line in lines for name in line.partition("#")[0].split()}
 
 
-def imported_by(folder: Path) -> set[str]:
-    """Distributions, installed here, that the code below a folder imports, wherever in its files."""
-    modules = set[str]()
+def imported_by(folder: Path, classes: set[str]) -> set[str]:
+    """Distributions, installed here, that the code below a folder imports, wherever in its files, or of the classes."""
+    modules = set(classes)
     for node in [node for file in folder.rglob("*.py") for node in ast.walk(ast.parse(file.read_text("utf-8")))]:
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}

@@ -19,6 +19,8 @@ from competition.errors import ConfigError, ServiceError
 from competition.files import read_json
 
 PAGE = 100
+POLL = 10.0
+"""Seconds until the platform is looked at, or looked at again."""
 TOKEN = "make a token at https://www.kaggle.com/settings/api"
 ADVICE = {
     401: f"it does not accept your credentials, so {TOKEN}",
@@ -49,18 +51,6 @@ def login() -> Any:
 def username() -> str:
     """Who the credentials belong to."""
     return str(login().config_values["username"])
-
-
-def files(slug: str) -> dict[str, int]:
-    """Names and sizes in bytes of a competition's files; those in folders have the folder in the name."""
-    found: dict[str, int] = {}
-    token = None
-    while token != "":
-        with _asked(slug):
-            page = login().competition_list_files(slug, page_token=token, page_size=PAGE)
-        found |= {file.name: file.total_bytes for file in page.files}
-        token = page.next_page_token
-    return found
 
 
 def fetch(slug: str, folder: Path) -> Path:
@@ -149,8 +139,8 @@ def push_kernel(folder: Path) -> int:
     return int(answer.version_number)
 
 
-def wait(what: str, look: Callable[[], str], final: set[str], poll: float, limit: float) -> str:
-    """Look until a state is a final one or the time is over; prints each new state, and returns the last."""
+def wait(what: str, look: Callable[[], str], final: set[str], limit: float) -> str:
+    """Look until a state is a final one or the seconds are over; prints each new state, and returns the last."""
     end, said = time.monotonic() + limit, ""
     while True:
         try:
@@ -159,10 +149,10 @@ def wait(what: str, look: Callable[[], str], final: set[str], poll: float, limit
             state = str(error)
         if state != said:
             print(f"{what}: {state}", flush=True)
-        if state in final or time.monotonic() + poll > end:
+        if state in final or time.monotonic() + POLL > end:
             return state
         said = state
-        time.sleep(poll)
+        time.sleep(POLL)
 
 
 @contextmanager

@@ -1,15 +1,15 @@
 """The files of a competition on Kaggle, and which of them are the three tables.
 
-Writes: work/kaggle/SLUG/ and, when all of it is there, work/kaggle/SLUG.json with the platform's list of it.
+Writes: work/kaggle/SLUG/, when all of it is there.
 """
 
 import re
-import zipfile
+import shutil
 from pathlib import Path
 
 from competition import paths
 from competition.errors import ConfigError, DataError
-from competition.files import read_json, replaced, write_json
+from competition.files import replaced
 from submissions.leaderboard import client
 
 NAMES = {"train": "train(ing|set|data)?", "test": "test(set|data)?", "sample": "(sample|example)?sub.*"}
@@ -25,37 +25,28 @@ def slug_of(text: str) -> str:
 
 
 def download(slug: str) -> Path:
-    """Folder with all files of a competition; each archive among them becomes a folder, too, and none is left.
+    """Folder with all files of a competition; each archive among them becomes a folder of its name.
 
-    What is complete already is not downloaded again.
+    What is there already is not downloaded again.
     """
-    folder, listing = paths.kaggle_files(slug), paths.kaggle_listing(slug)
-    listed = client.files(slug)
-    if listing.is_file() and folder.is_dir() and read_json(listing, "listed")["listed"] == listed:
+    folder = paths.kaggle_files(slug)
+    if folder.is_dir():
         print(f"The files of {slug} are in {paths.shown(folder)} already; delete it to download them again.")
         return folder
-    print(f"Downloading the files of {slug} ({len(listed)}, {sum(listed.values()) / 1e6:.3g} MB) ...", flush=True)
+    print(f"Downloading the files of {slug} ...", flush=True)
     archive = client.fetch(slug, folder.parent)
     with replaced(folder) as fresh:
-        try:
-            _extract(archive, fresh)
-        except zipfile.BadZipFile:
-            archive.unlink()
-            raise DataError(f"{archive.name} is damaged and was deleted; run the same command again.") from None
+        shutil.unpack_archive(archive, fresh)
         for inner in sorted(fresh.rglob("*.zip")):
+            unpacked = inner.with_suffix(".unpacked")
             try:
-                _extract(inner, inner.with_name(inner.name.split(".")[0]))
+                shutil.unpack_archive(inner, unpacked)
                 inner.unlink()
-            except (zipfile.BadZipFile, RuntimeError) as error:  # RuntimeError: it needs a password
+                unpacked.rename(inner)
+            except (shutil.ReadError, RuntimeError) as error:  # RuntimeError: it needs a password
                 print(f"Left packed: {inner.name} ({error})")
     archive.unlink()
-    write_json(listing, {"listed": listed})
     return folder
-
-
-def _extract(archive: Path, folder: Path) -> None:
-    with zipfile.ZipFile(archive) as packed:
-        packed.extractall(folder)  # never leaves the folder, whatever the names
 
 
 def find_tables(folder: Path, **given: Path | None) -> dict[str, Path]:

@@ -4,10 +4,9 @@ A row is there before anything is sent, so that a process which dies leaves a tr
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import pandas as pd
-from pydantic import BeforeValidator
 
 from competition.config import StrictModel, validate
 from competition.errors import ConfigError
@@ -19,7 +18,6 @@ from submissions.run import BLEND, BLEND_FILE, CHOICE, STACK, STACK_FILE, SUBMIS
 
 BY_HAND = "by hand"
 """`ref` of a file that this program did not send."""
-Score = Annotated[float | None, BeforeValidator(lambda cell: None if cell == "" else cell)]
 
 
 class Submission(StrictModel):
@@ -32,11 +30,11 @@ class Submission(StrictModel):
     """submitting, until the platform has answered; lost: the platform does not list it."""
     run: str = ""  # that made it, with its candidate and what this is scored
     chosen: str = ""
-    cv_score: Score = None
-    cross_fitted_score: Score = None
-    standard_error: Score = None  # of the cross_fitted_score
-    public: Score = None  # on the leaderboard, as `private`
-    private: Score = None
+    cv_score: float | None = None
+    cross_fitted_score: float | None = None
+    standard_error: float | None = None  # of the cross_fitted_score
+    public: float | None = None  # on the leaderboard, as `private`
+    private: float | None = None
     message: str = ""
     file: str = ""  # what was sent, relative to the competition's products
     file_digest: str = ""
@@ -58,8 +56,9 @@ def read(path: Path) -> list[Submission]:
     """All submissions, the first one first; none where there is no file."""
     if not path.exists():
         return []
-    rows = enumerate(read_text_table(path).to_dict("records"), 2)
-    return list(validate(Ledger, {"row": dict(rows)}, path).row.values())
+    rows = read_text_table(path).to_dict("index")
+    known = {number: {name: cell for name, cell in row.items() if cell} for number, row in rows.items()}
+    return list(validate(Ledger, {"row": known}, path).row.values())
 
 
 def write(path: Path, *changed: Submission) -> None:

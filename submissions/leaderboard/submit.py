@@ -37,8 +37,6 @@ from submissions.run import SUBMISSION_FILE, latest_run
 from submissions.sample import check_submission
 from submissions.words import number, with_error
 
-POLL = 10.0
-"""Seconds until the platform's list is looked at, or looked at again."""
 LIMIT = 1800.0
 """Seconds that a score is waited for."""
 STATES = {"PENDING": "submitted", "COMPLETE": "scored", "ERROR": "failed"}
@@ -78,7 +76,7 @@ def attempt(slug: str, one: Submission, send: Send, ledger: Path) -> None:
     try:
         ref = send(f"{one.message} [{one.submission}]")
     except ServiceError as error:
-        time.sleep(POLL)
+        time.sleep(client.POLL)
         found = named(one.submission, settle(slug, ledger))
         if found.status == "lost":
             write(ledger, found.but(message=f"{one.message}: {error}"))
@@ -186,7 +184,7 @@ def main() -> None:
         print(f"Sent as {row.submission}.")
         if not args.no_wait:
             print("Waiting for the score, half an hour at most; --fetch asks for it later.", flush=True)
-            client.wait(row.submission, lambda: named(row.submission, settle(slug, ledger)).status, ENDED, POLL, LIMIT)
+            client.wait(row.submission, lambda: named(row.submission, settle(slug, ledger)).status, ENDED, LIMIT)
             print(outcome(named(row.submission, read(ledger)), metric))
     print(f"All submissions: ./run.sh ledger {args.competition}")
 

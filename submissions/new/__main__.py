@@ -28,7 +28,7 @@ from models.stages.file import OOF, TEST, common_folds
 from submissions.check import check
 from submissions.config import Config, load_config
 from submissions.leaderboard.download import download, find_tables, slug_of
-from submissions.new.choices import Block, choose_folds, choose_stages, names_of_presets, read_preset
+from submissions.new.choices import PRESETS, Block, choose_folds, choose_stages, read_preset
 from submissions.new.detect import Found, Role, detect
 from submissions.new.problem_type import choose_problem
 from submissions.new.writing import as_written, comments, setting
@@ -53,20 +53,18 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--answers", type=Path, help="labels of the test rows, where they are known")
     add("--metric", help="name of a metric, or file.py:function")
     direction = options.add_mutually_exclusive_group()
-    for word, action in (("greater", "store_true"), ("smaller", "store_false")):
-        own = "of a metric of your own"
-        direction.add_argument(f"--{word}-is-better", action=action, default=None, dest="greater", help=own)
+    own: dict[str, Any] = {"default": None, "dest": "greater", "help": "of a metric of your own"}
+    direction.add_argument("--greater-is-better", action="store_true", **own)
+    direction.add_argument("--smaller-is-better", action="store_false", **own)
     add("--problem-type", choices=get_args(ProblemType), help="what the targets are, where the guess is wrong")
     add("--id", help="column that names a row (default: the sample's first)")
     add("--target", nargs="+", default=[], help="training columns to predict, in the order of the sample's columns")
     add("--group", help="training column whose equal values must share a fold")
     kinds = [kind for kind in get_args(FoldsKind) if kind not in ("time", "column", "file")]  # which name a column
     add("--folds", choices=kinds, help="kind of folds")
-    preset = (
-        "stages for minutes on a CPU (quick), for an hour on a CPU, for GPUs of 16 GB, or of a file that you add to "
-    )
-    preset += "submissions/new/presets (default: quick; none with --oof)"
-    add("--preset", choices=names_of_presets(), help=preset)
+    preset = "stages for minutes or an hour on a CPU, or for GPUs of 16 GB; yours go to submissions/new/presets"
+    presets = sorted(file.stem for file in PRESETS.glob("*.yaml"))
+    add("--preset", choices=presets, help=f"{preset} (default: quick; none with --oof)")
     oof = f"folder of predictions made elsewhere: a folder with {OOF} and {TEST} for each stage"
     add("--oof", type=Path, metavar="DIR", help=oof)
     add("--force", action="store_true", help="replace an existing YAML")
@@ -162,22 +160,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = target_file(args.name, args.force)
     if args.kaggle is not None:
         args.kaggle = slug_of(args.kaggle)
-        tables = find_tables(download(args.kaggle), train=args.train, test=args.test, sample=args.sample)
-        args.train, args.test, args.sample = tables["train"], tables["test"], tables["sample"]
-    if args.metric is not None and ":" in args.metric and args.greater is None:
-        raise ConfigError(f"--metric {args.metric} needs --greater-is-better or --smaller-is-better.")
+        vars(args).update(find_tables(download(args.kaggle), train=args.train, test=args.test, sample=args.sample))
     if args.answers is not None and not args.answers.is_file():
         raise DataError(f"--answers: there is no file {args.answers}.")
-    inputs_needed = args.preset is not None
-    found = detect((args.train, args.test, args.sample), args.id, args.target, args.group, inputs_needed)
+    files = args.train, args.test, args.sample
+    found = detect(files, args.id, args.target, args.group, inputs_needed=args.preset is not None)
     text = to_yaml(args, path, found)
     validate(Config, yaml.safe_load(text), path)
     write_atomically(path, text + HINTS.read_text(encoding="utf-8"))
     print(text)
-    named = args.name if path.name == Path(args.name).name else path.stem
-    config = load_config(named)
+    config = load_config(args.name)
     within = f" --budget {read_preset(args.preset).budget}" if args.preset else ""
-    print(f"Written: {paths.shown(path)}\nNext: look at the guesses in it, then ./run.sh full {named}{within}\n")
+    print(f"Written: {paths.shown(path)}\nNext: look at the guesses in it, then ./run.sh full {args.name}{within}\n")
     try:
         print(check(config) if args.oof else describe(prepare(config.competition).report))
     except UserError as error:

@@ -4,14 +4,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
-from pydantic import TypeAdapter
 
 from competition.config import StrictModel, load_yaml, validate
 from competition.errors import ConfigError, DataError
 from competition.metrics import PROBABILITIES
 from competition.molecules import canonical_smiles
 from folds.groups import scaffolds, why_scaffolds
-from models.config import StageConfig
 from submissions.new.detect import WORD, Found
 from submissions.new.problem_type import Problem
 
@@ -44,11 +42,6 @@ class Preset(StrictModel):
 
     budget: str
     stages: list[PresetStage]
-
-
-def names_of_presets() -> list[str]:
-    """One for each file in the folder."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def read_preset(name: str) -> Preset:
@@ -85,7 +78,7 @@ def choose_folds(found: Found, problem: Problem, group: str | None, kind: str | 
         kind, reason = "stratified", "one target: like values in every fold"
     else:
         kind, reason = "kfold", "several targets: at random"
-    for name in smiles[: len(smiles) if group is None and len(smiles) > 1 else 0]:
+    for name in smiles if group is None and len(smiles) > 1 else []:
         if train[name].duplicated(keep=False).mean() > 0.5 and found.test[name].isin(train[name]).mean() < 0.05:
             reason += f"; WARNING: test rows have other {name!r} than training rows: consider --group {name}"
     if group is not None:
@@ -110,7 +103,7 @@ def _molecules(table: pd.DataFrame, smiles: list[str]) -> list[str]:
 
 
 def choose_stages(preset: Preset, found: Found, problem: Problem) -> list[Block]:
-    """The stages of a preset that fit to the tables, without settings that are the defaults of their kind."""
+    """The stages of a preset that fit to the tables."""
     smiles, reactions = found.named("smiles"), [column.name for column in found.columns if column.reaction]
     text, numbers = found.named("text"), found.named("numeric", "categorical")
     notes = [name for name in text if name not in reactions]
@@ -130,19 +123,18 @@ def choose_stages(preset: Preset, found: Found, problem: Problem) -> list[Block]
     for stage in preset.stages:
         read = next(filter(None, map(columns.get, stage.needs)), None)
         if read and stage.targets in (None, learned) and has_gaps >= stage.gaps:
-            fields = type(TypeAdapter[Any](StageConfig).validate_python(stage.settings)).model_fields
-            changes = {k: value for k, value in stage.settings.items() if k == "kind" or fields[k].default != value}
+            settings = dict(stage.settings)
             if read != (text or smiles):  # what a language model takes without `columns`
-                if changes["kind"] == "bert":
-                    changes["columns"] = read
-                elif "features" in changes:
-                    parts = changes["features"]
-                    changes["features"] = [p if isinstance(p, str) else {**p, "columns": read} for p in parts]
-            blocks.append(Block(stage.name, changes, stage.reason.format(features=features)))
+                if settings.get("kind") == "bert":
+                    settings["columns"] = read
+                elif "features" in settings:
+                    parts = settings["features"]
+                    settings["features"] = [p if isinstance(p, str) else {**p, "columns": read} for p in parts]
+            blocks.append(Block(stage.name, settings, stage.reason.format(features=features)))
     return blocks
 
 
 def _n_words(texts: pd.DataFrame) -> float:
     """Of all texts of a row together, as the mean over some 200 rows."""
-    sample = texts.iloc[:: max(1, len(texts) // 200)]
-    return sum(float(sample[name].map(lambda text: len(WORD.findall(text))).mean()) for name in sample)
+    words = texts.iloc[:: max(1, len(texts) // 200)].map(lambda text: len(WORD.findall(text)))
+    return float(words.sum(axis=1).mean())

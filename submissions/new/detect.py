@@ -104,11 +104,9 @@ def detect(
     if group is not None and (group not in train or group == id_column):
         raise DataError(f"--group names a column of {train_file} other than the id; found {group!r}.")
     repeated = [n for n in sample if n in test and sample[n].nunique() > 1 and sorted(sample[n]) == sorted(test[n])]
-    asked = sample.drop(columns=[id_column, *(name for name in repeated if name not in (id_column, *targets))])
-    only_train = train[
-        [name for name in train.columns if name.strip() and name not in (*test.columns, *asked.columns, group)]
-    ]
-    predicted, renamed, targets_reason = find_targets(train, only_train, asked, list(targets), sample_file)
+    asked = sample.drop(columns=[id_column, *(name for name in repeated if name not in targets)])
+    spare = [name for name in train.columns if name.strip() and name not in (*test.columns, *asked.columns, group)]
+    predicted, renamed, targets_reason = find_targets(train, spare, asked, list(targets), sample_file)
     columns = []
     for name in dict.fromkeys([*train.columns, *test.columns]):
         if name in (id_column, *predicted):
@@ -153,12 +151,12 @@ def find_id(tables: dict[str, pd.DataFrame], named: str | None) -> tuple[str, st
 
 
 def find_targets(
-    train: pd.DataFrame, only_train: pd.DataFrame, sample: pd.DataFrame, named: list[str], sample_file: str
+    train: pd.DataFrame, spare: list[str], sample: pd.DataFrame, named: list[str], sample_file: str
 ) -> tuple[list[str], list[str] | None, str]:
     """Training columns to predict, the sample's columns where they differ, and the reason.
 
-    `only_train` are the columns that neither the test table nor the sample has, `sample` is without its id, `named` are
-    the targets that the user names.
+    `spare` are the columns that neither the test table nor the sample has, `sample` is without its id, `named` are the
+    targets that the user names.
     """
     asked = list(sample.columns)
     lacking = [name for name in asked if name not in train]
@@ -168,9 +166,9 @@ def find_targets(
         return named, None if set(named) == set(asked) else asked, "named with --target, in the sample's order"
     if asked and not named and not lacking:
         return asked, None, "the sample's other columns"
-    spare = only_train[[name for name in only_train.columns if not NAMED_LIKE_GROUP.search(name)]]
-    numeric = [name for name in spare.columns if is_numeric(spare[name]) and not counts_rows(spare[name])]
-    texts = [name for name in spare.columns if name not in numeric and repeats(spare[name])]
+    spare = [name for name in spare if not NAMED_LIKE_GROUP.search(name)]
+    numeric = [name for name in spare if is_numeric(train[name]) and not counts_rows(train[name])]
+    texts = [name for name in spare if name not in numeric and repeats(train[name])]
     by_order = numeric if numeric and any(is_numeric(sample[name]) for name in lacking) else texts
     fits = len(by_order) == len(lacking)
     for name in named or (texts if fits else texts + numeric):

@@ -14,7 +14,6 @@ from submissions.kernel.pack import build
 from tests.conftest import mixed_tables, write_competition
 from tests.kaggle_server import archive
 from tests.submissions.fakes import run_steps, train_all
-from tests.submissions.leaderboard.conftest import server as server
 
 SHIPPED = "threadpoolctl"
 """One file of Python, which prediction imports: the only package that travels in these tests."""

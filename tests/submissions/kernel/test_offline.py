@@ -50,16 +50,6 @@ def test_an_earlier_output_is_taken_over_but_not_what_a_bundle_predicts_with(
     assert (tmp_path / "submission.csv").read_text() == "id\n"
 
 
-def test_a_verb_that_fails_fails_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WEIGHTS_DIR", "")  # so that it is set back
-    bundle = Bundle(tmp_path)
-    bundle.code.mkdir()
-    (bundle.code / "run.sh").write_text('exit "$1"')
-    offline.run(bundle, tmp_path / "work", "0")
-    with pytest.raises(SystemExit, match="2"):
-        offline.run(bundle, tmp_path / "work", "2")
-
-
 def test_rows_have_the_order_of_the_sample_only_if_it_names_the_same_rows(tmp_path: Path) -> None:
     table, sample = pd.DataFrame({"id": ["a", "b", "c"], "y": np.arange(3.0)}), tmp_path / "sample.csv"
     for order, expected in (([], ["a", "b", "c"]), ([2, 0, 1], ["c", "a", "b"]), ([1, 0], ["a", "b", "c"])):

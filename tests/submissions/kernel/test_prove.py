@@ -15,8 +15,7 @@ from submissions.kernel import pack, prove
 from submissions.kernel.sandbox import make_sandbox, run_notebook
 from submissions.kernel.wheels import image_packages
 from submissions.run import latest_run
-from tests.conftest import mixed_tables, write_competition
-from tests.submissions.fakes import run_steps, train_all
+from tests.submissions.fakes import fake_classes, run_steps, train_all
 from tests.submissions.kernel.conftest import SHIPPED, SLUG
 from tests.submissions.kernel.test_pack import to_train
 
@@ -39,15 +38,9 @@ def test_the_notebook_predicts_hidden_and_unreadable_rows_as_predict_does(
 def test_a_notebook_of_classes_writes_the_same_names_or_probabilities(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: str
 ) -> None:
-    training, test = mixed_tables(n_train=60, n_test=20)
-    names = {"submission_columns": ["p_a", "p_b", "p_c"]} if metric == "log_loss" else {}
-    roles = {"targets": ["site"], "problem_type": "multiclass", "metric": metric, "categorical": [], **names}
-    trees = {"kind": "lightgbm", "n_bits": 64, "max_trees": 15}
-    settings = {"trials": 4, "bootstrap": 100, "stack": False}
-    path = write_competition(
-        tmp_path, training.drop(columns=["lumo", "mu"]), test.drop(columns="site"),
-        competition={"kaggle": SLUG, **roles}, folds={"n_folds": 2}, stages={"trees": trees}, submissions=settings,
-    )  # fmt: skip
+    stages = {"trees": {"kind": "lightgbm", "max_trees": 15}}
+    sections: dict = {"competition": {"kaggle": SLUG}, "stages": stages, "submissions": {"stack": False}}
+    path = fake_classes(tmp_path, "multiclass", metric, 60, 20, **sections)
     train_all(path)
     run_steps(path)
     pack.build(Paths("mixed"), None, "me", None)

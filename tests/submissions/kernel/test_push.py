@@ -13,6 +13,8 @@ from submissions.kernel.pack import CPU, write_notebook
 from submissions.kernel.push import push, pushed_notebook
 from submissions.leaderboard import client
 from tests.kaggle_server import USER, KaggleServer
+from tests.submissions.leaderboard.conftest import clock as clock
+from tests.submissions.leaderboard.conftest import server as server
 
 DATASET, NOTEBOOK = f"{USER}/tides-pack", f"{USER}/tides-offline"
 
@@ -28,17 +30,13 @@ def packed(run: str = "1", training: bool = False) -> Paths:
     return paths
 
 
-def run_push(training: bool = False, limit: float = 60.0) -> None:
-    push("tides", training, poll=0.01, limit=limit)
-
-
 def test_a_bundle_is_pushed_a_new_run_as_a_new_version_and_what_trains_beside_it(server: KaggleServer) -> None:
     paths = packed()
     with pytest.raises(DataError, match="has no notebook on Kaggle"):
         pushed_notebook(paths)
     server.lag = 2  # looks until the platform has a version
     server.faults.append(("/upload/", "cut"))
-    run_push()
+    push("tides", training=False)
     assert pushed_notebook(paths) == (NOTEBOOK, 1)
     assert server.datasets[DATASET]["versions"][0]["private"] is True
     assert server.kernels[NOTEBOOK]["versions"][0]["enableInternet"] is False
@@ -48,9 +46,9 @@ def test_a_bundle_is_pushed_a_new_run_as_a_new_version_and_what_trains_beside_it
     packed(run="2")
     with pytest.raises(DataError, match="has no notebook on Kaggle"):
         pushed_notebook(paths)
-    run_push()
+    push("tides", training=False)
     packed(training=True)
-    run_push(training=True)
+    push("tides", training=True)
     assert pushed_notebook(paths) == (NOTEBOOK, 2)
     version = server.datasets[DATASET]["versions"][1]
     assert version["notes"] == "run 2"
@@ -59,15 +57,18 @@ def test_a_bundle_is_pushed_a_new_run_as_a_new_version_and_what_trains_beside_it
     assert len(server.kernels[f"{USER}/tides-train"]["versions"]) == 1
 
 
-def test_a_notebook_that_is_refused_and_a_data_set_that_fails_or_is_slow_are_told(server: KaggleServer) -> None:
+def test_a_notebook_that_is_refused_and_a_data_set_that_fails_or_is_slow_are_told(
+    server: KaggleServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("submissions.kernel.push.LIMIT", 0.0)
     paths = packed()
     server.faults.append(("SaveKernel", (200, {"error": "Maximum batch GPU session count reached"})))
     with pytest.raises(ServiceError, match="session count reached"):
-        run_push()
+        push("tides", training=False)
     for state in ("FAILED", "BLOBS_RECEIVED"):
         server.datasets[DATASET]["status"] = state
         with pytest.raises(ServiceError, match=rf"has not unpacked the data set .* \({state.lower()}\)"):
-            run_push(limit=0.0)
+            push("tides", training=False)
     with pytest.raises(DataError, match="has no notebook on Kaggle"):
         pushed_notebook(paths)
 

@@ -34,15 +34,13 @@ def test_of_the_project_what_the_image_has_stays_and_what_weights_need_travels(
     monkeypatch.setattr(wheels, "download", lambda *arguments: None)
     bundle = Bundle(tmp_path)
     bundle.user.mkdir(parents=True)
-    (bundle.user / "own.py").write_text(
-        "import os\n\ndef f():\n    from sklearn.svm import SVR\n    import pytest as p\n"
-    )
+    (bundle.user / "own.py").write_text("import os\ndef f():\n from sklearn.svm import SVR\n import pytest as p\n")
 
     def shipped() -> dict[str, str]:
-        add_wheels(bundle)
+        add_wheels(bundle, {"SVR", "mypy.api.Estimator"})
         return dict(line.split("==") for line in bundle.requirements.read_text().splitlines())
 
-    assert {"rdkit", "pandas", "chemprop", "unimol-tools", "lightning", "pytest"} <= set(shipped())
+    assert {"rdkit", "pandas", "chemprop", "unimol-tools", "lightning", "pytest", "mypy"} <= set(shipped())
     assert not {"torch", "numpy", "triton", "kaggle", "scikit-learn"} & set(shipped())
     (tmp_path / "model.skops").touch()  # which only its own version reads for certain
     assert shipped()["scikit-learn"] == metadata.version("scikit-learn")

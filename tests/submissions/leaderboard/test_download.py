@@ -7,7 +7,6 @@ import yaml
 
 from competition import paths
 from competition.errors import ConfigError, DataError
-from competition.files import read_json
 from submissions.config import load_config
 from submissions.leaderboard.download import download, find_tables, slug_of
 from submissions.new import __main__ as new
@@ -17,53 +16,34 @@ from tests.submissions.made_up import smiles, write
 
 @pytest.fixture
 def tables(server: KaggleServer, tmp_path: Path) -> dict[str, bytes]:
-    """The three tables, which are the files of the competition `tides`, too."""
+    """The three tables and notes that only look like an archive, which are the files of the competition `tides`."""
     write(tmp_path / "source", s=smiles(80))
     read = {name: (tmp_path / "source" / f"{name}.csv").read_bytes() for name in ("train", "test", "sample")}
+    read["notes"] = b"no archive"
     server.competitions["tides"]["files"] = {
         "train.csv": read["train"],
         "data/Test.csv": read["test"],
         "sampleSubmission.csv.zip": archive({"sampleSubmission.csv": read["sample"], "__MACOSX/._train.csv": b""}),
-        "notes.zip": b"no archive",
+        "notes.zip": read["notes"],
     }
     return read
 
 
-def test_new_downloads_finds_the_tables_and_writes_the_slug(tables: dict[str, bytes], tmp_path: Path) -> None:
+def test_new_downloads_once_finds_the_tables_and_writes_the_slug(
+    server: KaggleServer, tables: dict[str, bytes], tmp_path: Path
+) -> None:
     path = tmp_path / "mine.yaml"
     new.main([str(path), "--kaggle", "https://www.kaggle.com/competitions/tides/data"])
     written = yaml.safe_load(path.read_text())["competition"]
     folder = paths.kaggle_files("tides")
     assert written["kaggle"] == "tides"
     assert path.parent / written["train"] == folder / "train.csv"
-    assert path.parent / written["sample_submission"] == folder / "sampleSubmission" / "sampleSubmission.csv"
+    assert path.parent / written["sample_submission"] == folder / "sampleSubmission.csv.zip" / "sampleSubmission.csv"
     assert load_config(str(path)).competition.test.read_bytes() == tables["test"]
-    assert {file.name for file in folder.parent.iterdir()} == {"tides", "tides.json"}
-    listed = read_json(paths.kaggle_listing("tides"))["listed"]  # `kernel --training` asks what is in an archive
-    assert sorted(listed) == ["data/Test.csv", "notes.zip", "sampleSubmission.csv.zip", "train.csv"]
-
-
-def test_what_is_complete_is_not_downloaded_again_and_what_changed_is(
-    server: KaggleServer, tables: dict[str, bytes]
-) -> None:
-    folder = download("tides")
-    assert (folder / "train.csv").read_bytes() == tables["train"]
+    assert [file.name for file in folder.parent.iterdir()] == ["tides"]
+    assert (folder / "notes.zip").read_bytes() == tables["notes"]
     download("tides")
-    assert len(server.calls("/storage/")) == 1
-    server.competitions["tides"]["files"]["train.csv"] += b"new,1,2\n"
-    assert (download("tides") / "train.csv").read_bytes() == tables["train"] + b"new,1,2\n"
-
-
-def test_a_damaged_archive_is_deleted_and_the_next_call_mends_it(
-    server: KaggleServer, tables: dict[str, bytes]
-) -> None:
-    left = paths.kaggle_files("tides").with_suffix(".zip")
-    left.parent.mkdir(parents=True)
-    left.write_bytes(bytes(100_000))  # newer and not smaller: the client takes it for the download
-    with pytest.raises(DataError, match="is damaged and was deleted"):
-        download("tides")
-    assert list(left.parent.iterdir()) == []
-    assert (download("tides") / "train.csv").read_bytes() == tables["train"]
+    assert len(server.calls("/storage/")) == 1  # what is there is not downloaded again
 
 
 def test_names_that_do_not_tell_the_tables_are_listed_and_may_be_named(tmp_path: Path) -> None:

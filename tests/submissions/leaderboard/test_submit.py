@@ -205,7 +205,7 @@ def test_a_score_is_waited_for_no_longer_than_asked_and_over_a_passing_trouble_a
     server.scores = ()
     server.faults += [("ListSubmissions", (500, {"code": 500, "message": "try later"}))] * 2
     assert submitted("--yes")[0] == 0
-    assert submit.LIMIT - 2 * submit.POLL <= sum(clock) <= submit.LIMIT
+    assert submit.LIMIT - 2 * client.POLL <= sum(clock) <= submit.LIMIT
     (row,) = read(paths.ledger)
     server.score(row.ref, 0.4, 0.3)
     assert f"{row.submission}: public 0.40000, private 0.30000" in submitted("--fetch")[1]

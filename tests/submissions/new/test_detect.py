@@ -161,12 +161,7 @@ def test_a_group_of_molecules_that_the_test_table_has_too_stays_an_input(tmp_pat
     assert "makes the folds, too" in found.columns[0].reason
 
 
-OF_CLASSES: dict[str, Any] = {
-    "id": range(6),
-    "x": range(1, 12, 2),
-    "n": [0.5, 0.25, 4, 3, 2, 1],
-    "label": list("pqpqrr"),
-}
+OF_CLASSES: dict[str, Any] = {"id": range(6), "x": range(1, 12, 2), "n": [0.5, 0.25, 4, 3, 2, 1]}
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,6 @@
 """`./run.sh new`: the YAML loads, says why, and holds what fits to the data."""
 
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,14 +10,12 @@ import yaml
 from competition import paths
 from competition.errors import ConfigError, DataError, SubmissionError
 from competition.files import write_table
-from competition.paths import PROJECT
 from competition.prepare import prepare
 from folds.splitters import divide
 from submissions.config import load_config
 from submissions.new import __main__ as new
 from tests.submissions.made_up import make, smiles, write, write_labels, write_tables
 
-SHARED = PROJECT.parent / "shared" / "data"
 NUMBER = [k / 7 for k in range(80)]
 
 
@@ -31,13 +26,9 @@ def test_a_named_metric_is_no_guess_and_one_of_the_users_own_needs_its_direction
     own.write_text("def score(y_true, y_pred):\n    return 1.0\n")
     config = make(tmp_path, files, "--metric", f"{own}:score", "--smaller-is-better").competition
     assert (config.metric, config.greater_is_better) == (f"{own}:score", False)
-    for options, words in (
-        (["--metric", f"{own}:score"], "--greater-is-better or --smaller-is-better"),
-        (["--metric", "acuracy"], "must be one of r2"),
-        (["--metric", "rmse", "--greater-is-better"], "contradicts"),
-    ):
+    for metric, words in (("acuracy", "must be one of r2"), (f"{own}:score", "greater_is_better must be set")):
         with pytest.raises(ConfigError, match=words):
-            make(tmp_path, files, *options)
+            make(tmp_path, files, "--metric", metric)
 
 
 ODD = [
@@ -117,19 +108,13 @@ def test_rows_that_cannot_be_read_are_dropped_and_named_and_the_yaml_runs(
 def test_what_prepare_finds_or_refuses_is_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = write(tmp_path, n_targets=2, n=NUMBER)
     train = pd.read_csv(tmp_path / "train.csv")
-    train.loc[:4, "y1"], train["y0"] = np.nan, train.index % 2
+    train.loc[:4, "y1"] = np.nan
     write_table(tmp_path / "train.csv", train)
     make(tmp_path, files)
-    out = capsys.readouterr().out
-    assert "labels missing: y1 5" in out
-    assert "only 0 and 1 under y0, predicted as numbers" in out
+    assert "labels missing: y1 5" in capsys.readouterr().out
     write_table(Path(files[-1]), pd.read_csv(files[-1], dtype=str).iloc[1:])
     with pytest.raises(SubmissionError, match="Mend the data before ./run.sh full: .*sample.csv names other ids"):
         new.main([str(tmp_path / "mine.yaml"), *files, "--force"])
-    for cell in ("z", "p z"):
-        files = write_labels(tmp_path, {"y": list("rpq") * 20}, {"y": cell})
-        with pytest.raises(SubmissionError, match="sample.csv names the classes 'z', and those of the training table"):
-            new.main([str(tmp_path / "mine.yaml"), *files, "--force"])
 
 
 def test_classes_are_written_out_with_what_their_folds_and_metric_need(tmp_path: Path) -> None:
@@ -165,9 +150,8 @@ def test_a_yaml_is_only_replaced_with_force_and_by_tables_that_can_be_read(tmp_p
         make(tmp_path, files, "--answers", str(tmp_path / "absent.csv"))
     table = (tmp_path / "train.csv").read_text()
     (tmp_path / "train.csv").write_text(table.replace(",", ";"))
-    command = [sys.executable, "-m", "submissions.new", str(path), *files, "--force"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stderr.startswith("DataError: ") and "semicolons" in done.stderr
+    with pytest.raises(DataError, match="semicolons"):
+        new.main([str(path), *files, "--force"])
     assert path.read_text() == "precious: true\n"
     (tmp_path / "train.csv").write_text(table)
     new.main([str(path), *files, "--force"])
@@ -198,25 +182,3 @@ def test_a_name_goes_beside_the_code(tmp_path: Path, project: Path) -> None:
 def test_a_name_that_is_no_plain_word_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="NAME takes up to 100 letters"):
         new.target_file(name, force=False)
-
-
-REAL = {
-    "esol": ("scaffold", "rmse", 1),
-    "photoswitch": ("kfold", "r2", 4),
-    "buchwald_hartwig": ("stratified", "rmse", 1),
-    "icwsm_tweets": ("stratified", "rmse", 1),
-    "bace": ("scaffold", "roc_auc", 1),
-    "tox21": ("scaffold", "roc_auc", 12),
-    "emotion": ("stratified", "f1_macro", 1),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "expected"), REAL.items())
-def test_real_competitions_are_read_as_they_are(tmp_path: Path, name: str, expected: tuple[Any, ...]) -> None:
-    folder = SHARED / name
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there")
-    named = {"train": "train", "test": "test", "sample": "sample_submission", "answers": "answers"}
-    config = make(tmp_path, [f"--{option}={folder / file}.csv" for option, file in named.items()])
-    assert (config.folds.kind, config.competition.metric, len(config.competition.targets)) == expected
