@@ -15,6 +15,8 @@ def write_small(
     train: list[str] | None = None,
     test: list[str] | None = None,
     sample: list[str] | None = None,
+    folds: dict[str, Any] | None = None,
+    stages: dict[str, Any] | None = None,
     **competition: Any,
 ) -> Path:
     """Three CSV files, given as lines, and a YAML in `folder`; a setting of None is left out of the YAML."""
@@ -24,7 +26,7 @@ def write_small(
     files = {"train": "train.csv", "test": "test.csv", "sample_submission": "sample.csv"}
     settings = {**files, "id": "id", "targets": ["y"], "smiles": ["SMILES"], "metric": "rmse", **competition}
     section = {key: value for key, value in settings.items() if value is not None}
-    document = {"competition": section, "folds": {"n_folds": 3}, "stages": {"trees": {"kind": "lightgbm"}}}
+    others = {"folds": folds or {"n_folds": 3}, "stages": stages or {"trees": {"kind": "lightgbm"}}}
     path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
+    path.write_text(yaml.safe_dump({"competition": section, **others}, allow_unicode=True), encoding="utf-8")
     return path
