@@ -117,7 +117,7 @@ def seconds_of(work: Path, module: str, *words: str) -> float:
     """Of a process whose products go to `work`."""
     started, call = time.monotonic(), [sys.executable, "-m", module, *words]
     environment = {**os.environ, "WORK_DIR": str(work)}
-    subprocess.run(call, check=True, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL)
+    subprocess.run(call, check=True, capture_output=True, cwd=PROJECT, env=environment)
     return time.monotonic() - started
 
 

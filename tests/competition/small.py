@@ -11,14 +11,9 @@ SAMPLE = ["id,y", "t1,0", "t2,0"]
 
 
 def write_small(
-    folder: Path,
-    train: list[str] | None = None,
-    test: list[str] | None = None,
-    sample: list[str] | None = None,
-    folds: dict[str, Any] | None = None,
-    stages: dict[str, Any] | None = None,
+    folder: Path, train: Any = None, test: Any = None, sample: Any = None, *, folds: Any = None, stages: Any = None,
     **competition: Any,
-) -> Path:
+) -> Path:  # fmt: skip
     """Three CSV files, given as lines, and a YAML in `folder`; a setting of None is left out of the YAML."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, lines in (("train", train or TRAIN), ("test", test or TEST), ("sample", sample or SAMPLE)):
