@@ -1,7 +1,5 @@
 """Small real data for every test, and products that go to a temporary folder."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The README is true: its files exist, its verbs are those of run.sh, its YAML loads, its own stage runs."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess
