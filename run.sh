@@ -16,7 +16,7 @@
 #   ./run.sh kernel [COMPETITION] [--try] [--push]    an offline notebook with the saved weights: made, proved, uploaded
 #   ./run.sh kernel [COMPETITION] --training [--push]    an offline notebook that trains, with all that this needs
 #   ./run.sh study [NAME] [--quick|--short]   what a default rests on, measured again (docs/evidence.md); no NAME lists them
-#   ./run.sh test [--all]           lint, types and tests; --all has the long ones too
+#   ./run.sh test [--all]           lint, types and tests; --all has the long ones too; other words go to pytest
 #   ./run.sh help                   this text; all but full, smoke and test have more with --help
 #
 # full, smoke and train take --seed N, --workers N, --reuse (accept finished jobs of other code) and --retrain (do not).
@@ -59,11 +59,18 @@ full() {
 }
 
 run_tests() {
-  local files=(requirements-test.txt requirements-kaggle.txt)
-  case " $* " in *" --help "* | *" -h "*) help; return ;; *" --all "*) files+=(requirements-ray.txt) ;; esac
+  local files=(requirements-test.txt requirements-kaggle.txt) marks="not slow" workers
+  case "${1:-}" in
+    --help | -h) help; return ;;
+    --all) files+=(requirements-ray.txt) marks=""; shift ;;
+  esac
   setup "${files[@]}"
   cd "$here"
-  step tests.run "$@"
+  step ruff check .
+  step ruff format --check .
+  step mypy
+  workers=$("$python" -c 'import joblib; print(min(joblib.cpu_count(), 8))') # each has its own copy of torch in memory
+  step pytest -q -n "$workers" --dist loadfile --no-loadscope-reorder -m "$marks" --durations=10 "$@"
 }
 
 verb=${1:-help}

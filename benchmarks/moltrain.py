@@ -64,7 +64,6 @@ def theirs(folder: Path, name: str) -> None:
     """MolTrain and MolPredict on the folds of ours; the seconds in its conformer generator go to a file."""
     from unittest import mock
 
-    import torch
     from unimol_tools import MolPredict, MolTrain
     from unimol_tools.data import conformer
     from unimol_tools.models import nnmodel, unimol
@@ -112,21 +111,13 @@ def theirs(folder: Path, name: str) -> None:
         y_pred = MolPredict(load_model=str(folder / "exp")).predict(str(folder / "test.csv"))
     (folder / "in_conformers.txt").write_text(str(sum(in_conformers)))
     np.save(folder / "theirs.npy", np.asarray(y_pred).ravel())
-    print(torch.get_num_threads(), "threads")
 
 
-def ours(folder: Path) -> None:
-    """The step of `full` that trains and predicts, with one worker per core."""
-    subprocess.run([sys.executable, "-m", "models.jobs.train", str(folder / "bench.yaml")], check=True, cwd=PROJECT)
-
-
-def seconds_of(call: list[str], log: Path, **environment: str) -> float:
-    started = time.monotonic()
-    with log.open("w") as output:
-        subprocess.run(
-            [sys.executable, "-m", "benchmarks.moltrain", *call], check=True, cwd=PROJECT, stdout=output,
-            stderr=output, env={**os.environ, **environment},
-        )  # fmt: skip
+def seconds_of(work: Path, module: str, *words: str) -> float:
+    """Of a process whose products go to `work`."""
+    started, call = time.monotonic(), [sys.executable, "-m", module, *words]
+    environment = {**os.environ, "WORK_DIR": str(work)}
+    subprocess.run(call, check=True, capture_output=True, cwd=PROJECT, env=environment)
     return time.monotonic() - started
 
 
@@ -135,45 +126,38 @@ def measure(source: Path, name: str, precision: str) -> tuple[dict[str, Any], np
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_tables(source, name, folder, precision)
-        environment = {"WORK_DIR": str(folder / "work")}
+        work, yaml_file = folder / "work", str(folder / "bench.yaml")
         for step in ("competition.prepare", "folds.make"):
-            subprocess.run(
-                [sys.executable, "-m", step, str(folder / "bench.yaml")], check=True, cwd=PROJECT,
-                env={**os.environ, **environment}, stdout=subprocess.DEVNULL,
-            )  # fmt: skip
-        folds = pd.read_csv(folder / "work" / "bench" / "folds" / "folds.csv")
+            seconds_of(work, step, yaml_file)
+        folds = pd.read_csv(work / "bench" / "folds" / "folds.csv")
         pd.read_csv(folder / "train.csv").merge(folds, on="id").to_csv(folder / "theirs.csv", index=False)
         found: dict[str, Any] = {"set": name}
-        found["theirs_cold"] = seconds_of(["theirs", str(folder), name], folder / "theirs.log", **environment)
+        found["theirs_cold"] = seconds_of(work, "benchmarks.moltrain", str(folder), name)
         found["theirs_warm"] = found["theirs_cold"] - float((folder / "in_conformers.txt").read_text())
         for state in ("cold", "warm"):
-            found[f"ours_{state}"] = seconds_of(["ours", str(folder), name], folder / f"{state}.log", **environment)
+            found[f"ours_{state}"] = seconds_of(work, "models.jobs.train", yaml_file)  # one worker per core
             if state == "cold":  # all but the conformers anew
-                shutil.rmtree(folder / "work" / "bench" / "models")
+                shutil.rmtree(work / "bench" / "models")
         answers = pd.read_csv(folder / "answers.csv")
         test = pd.read_csv(folder / "test.csv").merge(answers, on="id")
         y = test[str(SETS[name]["target"])].to_numpy()
-        predictions = [read_table(path) for path in (folder / "work").rglob("fold_*/test/*.parquet")]
+        predictions = [read_table(path) for path in work.rglob("fold_*/test/*.parquet")]
         mine = np.mean([t.set_index("id").loc[test["id"]].iloc[:, 0] for t in predictions], axis=0)
-        scale = y.std()
-        errors = [((p - y) / scale) ** 2 for p in (mine, np.load(folder / "theirs.npy"))]
-        found |= {"rmse_ours": float(np.sqrt(errors[0].mean()) * scale)}
-        found |= {"rmse_theirs": float(np.sqrt(errors[1].mean()) * scale)}
+        errors = [((p - y) / y.std()) ** 2 for p in (mine, np.load(folder / "theirs.npy"))]
+        found |= {"rmse_ours": float(np.sqrt(errors[0].mean()) * y.std())}
+        found |= {"rmse_theirs": float(np.sqrt(errors[1].mean()) * y.std())}
         return found, errors[0], errors[1]
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument(
-        "role", nargs="*", help="theirs or ours, a folder and a set: what the processes are called with"
-    )
+    options.add_argument("theirs", nargs="*", help="a folder and a set: what the process of MolTrain is called with")
     options.add_argument("--data", type=Path)
     options.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     options.add_argument("--precision", default="float32", help="of ours; MolTrain has no other on a CPU")
     args = options.parse_args()
-    if args.role:
-        who, folder, name = args.role
-        theirs(Path(folder), name) if who == "theirs" else ours(Path(folder))
+    if args.theirs:
+        theirs(Path(args.theirs[0]), args.theirs[1])
         return
     errors = []
     for name in args.sets:

@@ -81,12 +81,14 @@ def stages_of(text: bool, classes: bool = False) -> dict[str, dict]:
     def sklearn(estimator: str, **settings: object) -> dict:
         return {"kind": "sklearn", "estimator": estimator, **common, **settings}
 
+    trees = {
+        "lightgbm": {"kind": "lightgbm", **common, **TREES},
+        "catboost": {"kind": "catboost", **common, **TREES, "depth": 5, "features": ["avalon", "erg"]},
+    }
     if classes:
-        logistic = {"C": 3.0 if text else 0.1}
         return {
-            "lightgbm": {"kind": "lightgbm", **common, **TREES},
-            "catboost": {"kind": "catboost", **common, **TREES, "depth": 5, "features": ["avalon", "erg"]},
-            "logistic": sklearn("LogisticRegression", parameters=logistic),
+            **trees,
+            "logistic": sklearn("LogisticRegression", parameters={"C": 3.0 if text else 0.1}),
             "discriminant": sklearn("LinearDiscriminantAnalysis", parameters=SHRUNK),
             "forest": sklearn("RandomForestClassifier", parameters=FOREST),
             "extra_trees": sklearn("ExtraTreesClassifier", parameters=FOREST),
@@ -96,8 +98,7 @@ def stages_of(text: bool, classes: bool = False) -> dict[str, dict]:
             "encoder_discriminant": sklearn("LinearDiscriminantAnalysis", **encoder, parameters=SHRUNK),
         }
     return {
-        "lightgbm": {"kind": "lightgbm", **common, **TREES},
-        "catboost": {"kind": "catboost", **common, **TREES, "depth": 5, "features": ["avalon", "erg"]},
+        **trees,
         "ridge": sklearn("Ridge", parameters={"alpha": 10.0} if not text else {}),
         "svr": sklearn("SVR"),
         "forest": sklearn("RandomForestRegressor", parameters=FOREST),
@@ -330,24 +331,22 @@ def _make_classes(name: str, draw: int, data: Path, cache: Path) -> dict[str, np
         y, y_holdout = classes[train], classes[holdout]
         if min(np.bincount(part, minlength=len(cuts) + 1).min() for part in (y, y_holdout)) < FEWEST_OF_CLASS:
             continue
-        splits = list(StratifiedKFold(N_FOLDS, shuffle=True, random_state=draw).split(train, y))
-        folds, oof, of_holdout = np.empty(len(train), dtype=np.int64), [], []
-        for fold, (_, held_out) in enumerate(splits):
+        folds = np.empty(len(train), dtype=np.int64)
+        for fold, (_, held_out) in enumerate(StratifiedKFold(N_FOLDS, shuffle=True, random_state=draw).split(train, y)):
             folds[held_out] = fold
-        for kind, classifier in classifiers(text).values():
-            x, parts, on_holdout = features[kind], [], []
-            for fitted, held_out in splits:
-                model = make_pipeline(*before[kind](), classifier)
+        known = classifiers(text).values()
+        shape = len(known), y.max() + 1
+        oof, of_holdout = np.empty((len(train), *shape)), np.empty((N_FOLDS, len(holdout), *shape))
+        for j, (kind, classifier) in enumerate(known):
+            x = features[kind]
+            for fold in range(N_FOLDS):
+                own, model = folds == fold, make_pipeline(*before[kind](), classifier)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # networks that have not converged
-                    model.fit(x[train[fitted]], y[fitted])
-                    parts.append(model.predict_proba(x[train[held_out]]))
-                    on_holdout.append(model.predict_proba(x[holdout]))
-            in_order = np.argsort(np.concatenate([held_out for _, held_out in splits]))
-            oof.append(np.concatenate(parts)[in_order])
-            of_holdout.append(np.stack(on_holdout))
+                    model.fit(x[train[~own]], y[~own])
+                    oof[own, j], of_holdout[fold, :, j] = map(model.predict_proba, (x[train[own]], x[holdout]))
         outputs = slice(1, 2) if y.max() == 1 else slice(None)
-        arrays = np.stack(oof, 1)[..., outputs], y, folds, np.stack(of_holdout, 2)[..., outputs], y_holdout
+        arrays = oof[..., outputs], y, folds, of_holdout[..., outputs], y_holdout
         made |= {f"{target} {part}": array for part, array in zip(PARTS, arrays, strict=True)}
         print(f"{name} {draw} {target}: {time.process_time() - started:.1f} s", file=sys.stderr, flush=True)
     return made

@@ -17,9 +17,9 @@ LEAST = 1e-15
 """Probability that a log loss takes for 0, as leaderboards do."""
 
 
-def confusion(y_true: Array, labels: Array, n_classes: int | None = None) -> Array:
+def confusion(y_true: Array, labels: Array) -> Array:
     """How often each true class is taken for each, (n_classes, n_classes), of labels (n_rows,) without a gap."""
-    n = n_classes or int(max(y_true.max(initial=0), labels.max(initial=0), 1)) + 1
+    n = int(max(y_true.max(initial=0), labels.max(initial=0), 1)) + 1
     cells = (y_true * n + labels).astype(np.int64)
     return np.bincount(cells, minlength=n * n).reshape(n, n).astype(np.float64)
 

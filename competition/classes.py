@@ -9,7 +9,7 @@ MISSING = {"", "na", "n/a", "nan", "null", "none"}
 """Cells without a number or label, in small letters; beside names, None and NA may be names of classes, too."""
 
 
-BOOLEANS = {spelling(word): word for word in ("true", "false") for spelling in (str.capitalize, str.upper)}
+BOOLEANS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
 
 
 def class_name(cell: str) -> str:

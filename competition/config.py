@@ -19,7 +19,7 @@ from competition.types import ProblemType
 class StrictModel(BaseModel):
     """Settings are read-only, and an unknown key is a mistake, not an extra."""
 
-    model_config = {"extra": "forbid", "frozen": True, "use_attribute_docstrings": True, "allow_inf_nan": False}
+    model_config = {"extra": "forbid", "frozen": True, "allow_inf_nan": False}
 
 
 def _beside_yaml(file: Path, info: ValidationInfo) -> Path:
@@ -295,23 +295,18 @@ def _keys(values: Any, location: tuple[int | str, ...]) -> list[str]:
 
 
 def read_yaml(name: str, seed: int | None = None) -> tuple[Path, dict[str, Any]]:
-    """Where the YAML of a competition is, and its sections; `seed` replaces that of the file where it is given."""
+    """Where the YAML of a competition is, and its sections; `classes`, where it leaves them out, are those of its
+    training table, and `seed` replaces that of the file where it is given."""
     path = find_config(name)
     document = {section: values for section, values in load_yaml(path).items() if values is not None}  # all commented
     if isinstance(section := document.get("competition"), dict):
         section |= {} if seed is None else {"seed": seed}
-        if section.get("problem_type", "regression") != "regression" and not section.get("classes"):
-            section |= _classes_in_table(section, path)
+        train, targets = section.get("train"), section.get("targets")
+        unset = section.get("problem_type", "regression") != "regression" and not section.get("classes")
+        if unset and isinstance(train, str) and isinstance(targets, list):  # else `validate` says what is wrong
+            table = read_text_table((path.parent / train).resolve())
+            section["classes"] = class_names(table[[name for name in targets if name in table]])
     return path, document
-
-
-def _classes_in_table(section: dict[str, Any], path: Path) -> dict[str, list[str]]:
-    """The setting `classes` where a YAML leaves it out; nothing where it has not said which columns they stand in."""
-    train, targets = section.get("train"), section.get("targets")
-    if not isinstance(train, str) or not isinstance(targets, list):
-        return {}
-    table = read_text_table((path.parent / train).resolve())
-    return {"classes": class_names(table[[name for name in targets if name in table]])}
 
 
 def load_competition(name: str, seed: int | None = None) -> CompetitionConfig:

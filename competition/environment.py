@@ -1,4 +1,4 @@
-"""Check the interpreter in use against the ranges of pyproject.toml: `python competition/environment.py`.
+"""Check the interpreter in use against the ranges of pyproject.toml: `python -m competition.environment`.
 
 For interpreters that are not ours to install into (a virtual environment of yours, conda, a Kaggle kernel). Standard
 library only, since nothing else may be there; but for `packaging`, which our packages need, to compare versions.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import platform
 import re
 import sys
-import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -27,9 +26,10 @@ def mismatch(name: str, wanted: str, version: str | None = None) -> str:
 def main() -> None:
     """Command line: exit status 2 with the list of what does not fit."""
     file = Path(__file__).resolve().parents[1] / "pyproject.toml"
-    project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
-    found = [mismatch("Python", project["requires-python"], platform.python_version())]
-    found += [mismatch(*re.split("(?=[<>=])", text, maxsplit=1)) for text in project["dependencies"]]
+    content = file.read_text(encoding="utf-8")  # as text: a Python that is too old has no tomllib
+    (python,) = re.findall(r'^requires-python = "(.+)"$', content, re.MULTILINE)
+    found = [mismatch("Python", python, platform.python_version())]
+    found += [mismatch(*pair) for pair in re.findall(r'^ +"([\w-]+)([<>=].+)",$', content, re.MULTILINE)]
     if any(found):
         what_to_do = (
             f"Install them yourself in {file.parent} (pip install -r requirements.txt; pip install --no-deps -r "

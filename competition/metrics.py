@@ -93,10 +93,6 @@ def _squared(y_true: Array, y_pred: Array) -> float:
     return float(np.mean((y_true - y_pred) ** 2))
 
 
-def _rmse(y_true: Array, y_pred: Array) -> float:
-    return _squared(y_true, y_pred) ** 0.5
-
-
 def _r2(y_true: Array, y_pred: Array) -> float:
     variance = np.var(y_true)
     return 1 - _squared(y_true, y_pred) / float(variance) if variance > 0 else 0.0  # 0 as scikit-learn's
@@ -153,7 +149,7 @@ METRICS: dict[str, Metric] = {
     for metric in (
         Metric("r2", True, _r2, per_target="squared"),
         Metric("explained_variance", True, _sklearn("explained_variance_score")),
-        Metric("rmse", False, _rmse, per_target="squared"),
+        Metric("rmse", False, lambda y, p: _squared(y, p) ** 0.5, per_target="squared"),
         Metric("mse", False, _squared, per_target="squared"),
         # Not defined where a prediction is at or below -1: leaderboards refuse such a submission.
         Metric("rmsle", False, _sklearn("root_mean_squared_log_error"), above=-1),

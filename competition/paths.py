@@ -3,7 +3,6 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
 CONFIGS = PROJECT / "competition" / "configs"
@@ -63,14 +62,9 @@ def shown(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-class Below:
+def below(path: str) -> property:
     """A path below the `root` of the object that has it."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __get__(self, owner: Any, kind: type | None = None) -> Path:
-        return Path(owner.root / self.path)
+    return property(lambda owner: owner.root / path)
 
 
 @dataclass(frozen=True)
@@ -83,20 +77,20 @@ class Paths:
     name: str
     new_test: Path | None = None
 
-    owner = Below("yaml")  # text file with the path of the YAML that made these products
-    raw = Below("raw")  # the tables of a competition that `--holdout` or a study makes
-    train = Below("prepared/train.parquet")
-    sample = Below("prepared/sample_submission.parquet")
-    prepare_report = Below("prepared/report.json")
-    folds = Below("folds/folds.csv")
-    groups = Below("folds/groups.csv")
-    folds_report = Below("folds/report.json")
-    shift = Below("folds/shift.json")  # what `./run.sh folds` finds; its pictures lie beside it
-    latest_run = Below("submissions/latest")  # text file with the name of the run that was written last
-    report = Below("report")
-    ledger = Below("ledger.csv")  # what was submitted, and how it scored
-    lock = Below("lock")
-    submit_lock = Below("submit.lock")  # held while something is sent, which may be while something is trained
+    owner = below("yaml")  # text file with the path of the YAML that made these products
+    raw = below("raw")  # the tables of a competition that `--holdout` or a study makes
+    train = below("prepared/train.parquet")
+    sample = below("prepared/sample_submission.parquet")
+    prepare_report = below("prepared/report.json")
+    folds = below("folds/folds.csv")
+    groups = below("folds/groups.csv")
+    folds_report = below("folds/report.json")
+    shift = below("folds/shift.json")  # what `./run.sh folds` finds; its pictures lie beside it
+    latest_run = below("submissions/latest")  # text file with the name of the run that was written last
+    report = below("report")
+    ledger = below("ledger.csv")  # what was submitted, and how it scored
+    lock = below("lock")
+    submit_lock = below("submit.lock")  # held while something is sent, which may be while something is trained
 
     @staticmethod
     def of(competition: str) -> "Paths":
@@ -150,8 +144,8 @@ class Kernel:
     """An offline notebook and its data set, the bundle."""
 
     root: Path
-    notebook = Below("notebook")  # folder of the notebook and of what it is uploaded with
-    proof_log = Below("proof.log")  # what the notebook printed when it was proved
+    notebook = below("notebook")  # folder of the notebook and of what it is uploaded with
+    proof_log = below("proof.log")  # what the notebook printed when it was proved
 
     @property
     def bundle(self) -> "Bundle":
@@ -168,11 +162,11 @@ class Bundle:
     """The data set of an offline notebook: code, weights and packages, wherever it is mounted."""
 
     root: Path
-    manifest = Below("bundle.json")  # what the notebook finds the bundle by, with the digests of the other files
-    metadata = Below("dataset-metadata.json")  # what the data set is uploaded with
-    requirements = Below("requirements.txt")  # the packages of `wheels`, which the notebook installs
-    code = Below("code")
-    work = Below("work")  # products, as below `work_root()`
-    user = Below("work/user")  # code and tables of the user's own
-    weights = Below("weights")
-    wheels = Below("wheels")
+    manifest = below("bundle.json")  # what the notebook finds the bundle by, with the digests of the other files
+    metadata = below("dataset-metadata.json")  # what the data set is uploaded with
+    requirements = below("requirements.txt")  # the packages of `wheels`, which the notebook installs
+    code = below("code")
+    work = below("work")  # products, as below `work_root()`
+    user = below("work/user")  # code and tables of the user's own
+    weights = below("weights")
+    wheels = below("wheels")

@@ -1,14 +1,11 @@
-"""The look of every plot: one style and two ways out, for the report and the folds."""
+"""The look of every plot, for the report and the folds."""
 
 import io
-from pathlib import Path
 from typing import Any
-
-from competition.files import write_atomically
 
 STYLE = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "font.size": 9,
-    "figure.constrained_layout.use": True, "svg.fonttype": "none", "svg.hashsalt": "plots", "legend.frameon": False,
+    "svg.fonttype": "none", "svg.hashsalt": "plots", "legend.frameon": False,
 }  # fmt: skip
 
 
@@ -36,10 +33,3 @@ def as_svg(figure: Any) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     content = buffer.getvalue()
     return content[content.index("<svg") :]
-
-
-def save_figure(figure: Any, path: Path) -> None:
-    """Write the figure whole or not at all, as the suffix of `path` says (.png or .svg)."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix[1:], dpi=150)
-    write_atomically(path, buffer.getvalue())

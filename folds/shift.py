@@ -45,14 +45,10 @@ def adversarial_validation(
     if features.empty:
         return None
     found = cross_validate(
-        LGBMClassifier(**LIGHTGBM, random_state=seed),
-        features.to_numpy(dtype=np.float32),
-        is_test,
-        groups=rows[INPUT_KEY],
-        cv=StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=seed),
-        scoring="roc_auc",
-        return_estimator=True,
-    )
+        LGBMClassifier(**LIGHTGBM, random_state=seed), features.to_numpy(dtype=np.float32), is_test,
+        groups=rows[INPUT_KEY], cv=StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=seed),
+        scoring="roc_auc", return_estimator=True,
+    )  # fmt: skip
     aucs, gains = found["test_score"], np.sum([model.feature_importances_ for model in found["estimator"]], axis=0)
     telling = features.groupby(is_test).mean().T.set_axis(["mean_in_train", "mean_in_test"], axis=1)
     telling.insert(0, "gain", gains / max(gains.sum(), 1e-300))

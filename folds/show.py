@@ -19,9 +19,8 @@ from competition.config import CompetitionConfig, find_config, load_competition
 from competition.errors import DataError
 from competition.files import derive_seed, read_table, table_digest, write_json
 from competition.paths import Paths, shown
-from competition.plots import new_figure, save_figure
+from competition.plots import new_figure
 from competition.tables import TIME, own_rows
-from competition.types import Integers
 from folds import make
 from folds.config import FoldsConfig
 from folds.groups import why_scaffolds
@@ -47,7 +46,7 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
     folds = read_folds(paths.folds, list(whole[competition.id]))[: len(train)]  # extra rows stand last
     seed, picture = derive_seed(competition.seed, "shift"), paths.shift.with_name("similarity.png")
     picture.unlink(missing_ok=True)  # of other tables
-    lines, compared = [], compare(competition, config, train, test, folds, seed)
+    lines, compared = [], compare(competition, config, train.assign(fold=folds), test, seed)
     for each in compared:
         rows = {"test rows": each.test, **{f"held out, {name}": values for name, values in each.held_out.items()}}
         table = pd.DataFrame({name: np.quantile(values, [0.1, 0.5, 0.9]) for name, values in rows.items()}).T
@@ -74,23 +73,19 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
 
 
 def compare(
-    competition: CompetitionConfig,
-    config: FoldsConfig,
-    train: pd.DataFrame,
-    test: pd.DataFrame,
-    folds: Integers,
-    seed: int,
+    competition: CompetitionConfig, config: FoldsConfig, train: pd.DataFrame, test: pd.DataFrame, seed: int
 ) -> list[Similarity]:
-    """Similarities of molecules and of text, where there are any, under the folds as they are and of other kinds."""
+    """Similarities of molecules and of text, where there are any, under the column `fold` and folds of other kinds."""
     if not (competition.smiles or competition.text):
         return []
-    train = train.assign(fold=folds).sample(min(REFERENCES, len(train)), random_state=seed).reset_index(drop=True)
+    n_folds = int(train["fold"].max()) + 1
+    train = train.sample(min(REFERENCES, len(train)), random_state=seed).reset_index(drop=True)
     of_kind: dict[str, Any] = {config.kind: train.pop("fold").to_numpy()}
     for kind in ("kfold", "scaffold", "cluster") if competition.smiles else ("kfold",):
         if kind == config.kind or {kind, config.kind} == {*RANDOM}:
             continue
         print(f"... folds of kind {kind}, to compare", flush=True)
-        other = config.model_copy(update={"kind": kind, "file": None, "n_folds": int(folds.max()) + 1})
+        other = config.model_copy(update={"kind": kind, "file": None, "n_folds": n_folds})
         try:
             of_kind[kind] = divide(other, train, competition, competition.seed)[0]
         except DataError as error:
@@ -100,13 +95,9 @@ def compare(
 
 
 def recommend(
-    competition: CompetitionConfig,
-    configured: str,
-    train: pd.DataFrame,
-    test: pd.DataFrame,
-    compared: list[Similarity],
-    shift: dict[str, Any] | None,
-) -> tuple[str, str]:
+    competition: CompetitionConfig, configured: str, train: pd.DataFrame, test: pd.DataFrame,
+    compared: list[Similarity], shift: dict[str, Any] | None,
+) -> tuple[str, str]:  # fmt: skip
     """The kind of folds whose held-out rows are most like the test rows, and why in one sentence.
 
     What the user knows comes first: time, if the test rows are later or that cannot be seen, then groups that test rows
@@ -155,7 +146,7 @@ def draw(compared: list[Similarity], configured: str, file: Path) -> None:
         axis.set(xlabel=f"similarity to the nearest training row\n({each.measure})", ylabel="share of rows below")
         axis.set(xlim=(0, 1), title="folds imitate the competition where their curve meets the test rows'")
         axis.legend(loc="lower right")
-    save_figure(figure, file)
+    figure.savefig(file, dpi=150)
 
 
 def main() -> None:

@@ -27,9 +27,9 @@ from competition.errors import DataError
 from competition.files import write_atomically, write_table
 from competition.paths import Paths, made_yaml, shown
 from folds.config import FoldsConfig
-from models.jobs.plan import plan
+from models.jobs.plan import Plan, plan
 from studies.config import CLASS, STUDIES, Cell, Data, Study, Version, cells_of, find_study, load_study
-from studies.results import Part, gains, markdown, tidy
+from studies.results import gains, markdown, tidy
 from submissions.check import check
 from submissions.config import load_config
 
@@ -58,9 +58,9 @@ def run_study(file: Path, version: Version = "full", folder: Path | None = None,
         check(load_config(str(made[data])))
     if not made:
         raise DataError(f"The study {file.stem} needs the tables of at least one of its data; name them with --data.")
-    parts = [_trained(study, data, path, options) for data, path in made.items()]
-    found = tidy(parts, study)
-    results, text = Paths(f"study_{name}").root / "results.csv", markdown(gains(parts, found, study), study)
+    plans = {data: _trained(study, path, options) for data, path in made.items()}
+    found = tidy(plans, study)
+    results, text = Paths(f"study_{name}").root / "results.csv", markdown(gains(plans, found, study), study)
     write_table(results, found)
     write_atomically(results.with_name("table.md"), text + "\n")
     said = f"{text}\n\nTable of jobs: {shown(results)}"
@@ -69,7 +69,7 @@ def run_study(file: Path, version: Version = "full", folder: Path | None = None,
     return said
 
 
-def _trained(study: Study, data: str, path: Path, options: Sequence[str]) -> Part:
+def _trained(study: Study, path: Path, options: Sequence[str]) -> Plan:
     """Train the folds that the study measures, by `./run.sh train`, and tell where the jobs lie."""
     folds: Sequence[int | None] = study.folds or [None]
     for fold in folds:
@@ -77,9 +77,8 @@ def _trained(study: Study, data: str, path: Path, options: Sequence[str]) -> Par
         call += [] if fold is None else ["--fold", str(fold)]
         if status := subprocess.run(call, check=False).returncode:
             sys.exit(status)
-    config, paths = load_config(str(path)), Paths.of(str(path))
-    jobs = plan(config.competition, dict(config.stages), paths)
-    return Part(data, config.competition, paths, jobs, cells_of(study, data))
+    config = load_config(str(path))
+    return plan(config.competition, dict(config.stages), Paths.of(str(path)))
 
 
 def write_competition(path: Path, base: str, folder: Path | None, data: Data, cells: list[Cell]) -> None:

@@ -2,23 +2,21 @@
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from competition.config import CompetitionConfig
 from competition.files import read_json, read_text_table
 from competition.metrics import METRICS
-from competition.paths import Paths
 from competition.tables import read_rows
 from competition.task import Task, metric_of, task_of
 from competition.types import Array
 from folds.table import read_folds
 from models.jobs.folder import read_predictions, verify
 from models.jobs.plan import Plan
-from studies.config import CLASS, Cell, Reached, Study, label
+from studies.config import CLASS, Reached, Study, cells_of, label
 from submissions import words
 from submissions.blend.crossfit import score_per_target
 from submissions.blend.logits import logits, probabilities
@@ -30,32 +28,26 @@ SAID = (
 )
 
 
-class Part(NamedTuple):
-    """The cells of a study on one of its data, with the jobs of the competition that was made of it."""
-
-    data: str
-    competition: CompetitionConfig
-    paths: Paths
-    plan: Plan
-    cells: list[Cell]
-
-
-def tidy(parts: list[Part], study: Study) -> pd.DataFrame:
+def tidy(plans: dict[str, Plan], study: Study) -> pd.DataFrame:
     """A row for each finished job: data, metric, stage, a column for each axis, seed, fold, score, seconds, measures.
 
     The score is that of the held-out fold. An axis that does not vary a stage is empty there. With several targets
     and a metric that scores each alone, `score_<target>` is among the measures. A metric of labels scores the likeliest
     class, without any threshold.
+
+    Args:
+        plans: data -> the jobs of the competition that was made of it.
     """
     rows = []
-    for data, competition, paths, plan, cells in parts:
+    for data, plan in plans.items():
+        competition, paths = plan.competition, plan.paths
         labelled, targets = read_rows(paths.train, competition, labelled=True), competition.targets
         task, metric, numbers = task_of(competition), metric_of(competition), labelled.y
         folds = read_folds(paths.folds, labelled.ids)
         if study.data[data].cuts:
             raw = read_text_table(competition.train).set_index(competition.id)
             numbers = raw.loc[labelled.ids, [targets[0].removesuffix(CLASS)]].to_numpy(dtype=np.float64)
-        for cell, job in ((each, job) for each in cells for job in plan.of(each.name)):
+        for cell, job in ((each, job) for each in cells_of(study, data) for job in plan.of(each.name)):
             if not job.finished or job.fold not in (study.folds or range(plan.n_folds)):
                 continue
             own = folds == job.fold
@@ -123,28 +115,27 @@ def corrected_interval(differences: Array, test_over_train: float) -> tuple[floa
     return mean, mean - half, mean + half
 
 
-def gains(parts: list[Part], found: pd.DataFrame, study: Study) -> pd.DataFrame:
+def gains(plans: dict[str, Plan], found: pd.DataFrame, study: Study) -> pd.DataFrame:
     """A row for each cell with a finished job: its score, its paired gain over the baseline, its measures.
 
     The columns are data, stage, the axes, jobs, score, standard_error, gain, low and high (NaN for the baseline),
     pairs, and the means of the measures.
     """
     measures = [wanted if isinstance(wanted, str) else wanted.name for wanted in study.measures]
-    part_of: dict[Any, Part] = {part.data: part for part in parts}
     baseline = {axis: label(value) for axis, value in study.baseline.items()}
     rows, baselines = [], dict[Any, pd.Series]()
     for (data, stage, *values), jobs in found.groupby(["data", "stage", *study.axes], sort=False):
         place = {axis: value for axis, value in zip(study.axes, values, strict=True) if value}
-        scores, part = jobs.set_index(["seed", "fold"])["score"], part_of[data]
+        scores, plan = jobs.set_index(["seed", "fold"])["score"], plans[str(data)]
         row = {"data": data, "stage": stage, **place, "jobs": len(jobs), "score": scores.mean()}
         row |= {"standard_error": scores.sem(), **jobs.reindex(columns=measures).mean()}
         if place.items() <= baseline.items():  # comes first in its stage
             baselines[data, stage] = scores
         elif (data, stage) in baselines:
-            direction = 1 if metric_of(part.competition).greater_is_better else -1
+            direction = 1 if metric_of(plan.competition).greater_is_better else -1
             paired = (scores - baselines[data, stage]).dropna().to_numpy() * direction
             if len(paired):
-                row["gain"], row["low"], row["high"] = corrected_interval(paired, 1 / (part.plan.n_folds - 1))
+                row["gain"], row["low"], row["high"] = corrected_interval(paired, 1 / (plan.n_folds - 1))
                 row["pairs"] = len(paired)
         rows.append(row)
     columns = ["data", "stage", *study.axes, "jobs", "score", "standard_error", "gain", "low", "high", "pairs"]

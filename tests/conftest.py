@@ -1,7 +1,5 @@
 """Small real data for every test, and products that go to a temporary folder."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
@@ -50,18 +48,10 @@ def write_competition(folder: Path, train: pd.DataFrame, test: pd.DataFrame, **s
     write_table(folder / "train.csv", train)
     write_table(folder / "test.csv", test)
     competition = {
-        "train": "train.csv",
-        "test": "test.csv",
-        "sample_submission": "sample_submission.csv",
-        "id": "id",
-        "targets": ["lumo", "mu"],
-        "smiles": ["SMILES"],
-        "text": ["note"],
-        "numeric": ["pH"],
-        "categorical": ["site"],
-        "metric": "rmse",
-        **sections.pop("competition", {}),  # type: ignore[dict-item]
-    }
+        "train": "train.csv", "test": "test.csv", "sample_submission": "sample_submission.csv", "id": "id",
+        "targets": ["lumo", "mu"], "smiles": ["SMILES"], "text": ["note"], "numeric": ["pH"], "categorical": ["site"],
+        "metric": "rmse", **sections.pop("competition", {}),
+    }  # fmt: skip
     sample = pd.DataFrame({competition["id"]: test[competition["id"]]})
     names = competition.get("submission_columns", competition["targets"])
     write_table(folder / "sample_submission.csv", sample.assign(**dict.fromkeys(names, 0.0)))

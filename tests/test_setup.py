@@ -1,7 +1,5 @@
 """`setup.sh` on a machine without an environment of its own: requirements are installed once, and when they change."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

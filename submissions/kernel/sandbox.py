@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from competition.errors import DataError, SubmissionError
-from competition.paths import Below, shown
+from competition.paths import below, shown
 from submissions.kernel.wheels import PYTHON, versions_of
 
 NO_NETWORK = Path(__file__).with_name("no_network.py")
@@ -27,8 +27,8 @@ class Sandbox:
     """A sandbox on disk."""
 
     root: Path
-    input = Below("input")  # what the platform mounts as /kaggle/input
-    working = Below("working")  # what the notebook may write to
+    input = below("input")  # what the platform mounts as /kaggle/input
+    working = below("working")  # what the notebook may write to
 
 
 def make_sandbox(root: Path, packages: Iterable[str], without: set[str]) -> Sandbox:

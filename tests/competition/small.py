@@ -11,12 +11,9 @@ SAMPLE = ["id,y", "t1,0", "t2,0"]
 
 
 def write_small(
-    folder: Path,
-    train: list[str] | None = None,
-    test: list[str] | None = None,
-    sample: list[str] | None = None,
+    folder: Path, train: Any = None, test: Any = None, sample: Any = None, *, folds: Any = None, stages: Any = None,
     **competition: Any,
-) -> Path:
+) -> Path:  # fmt: skip
     """Three CSV files, given as lines, and a YAML in `folder`; a setting of None is left out of the YAML."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, lines in (("train", train or TRAIN), ("test", test or TEST), ("sample", sample or SAMPLE)):
@@ -24,7 +21,7 @@ def write_small(
     files = {"train": "train.csv", "test": "test.csv", "sample_submission": "sample.csv"}
     settings = {**files, "id": "id", "targets": ["y"], "smiles": ["SMILES"], "metric": "rmse", **competition}
     section = {key: value for key, value in settings.items() if value is not None}
-    document = {"competition": section, "folds": {"n_folds": 3}, "stages": {"trees": {"kind": "lightgbm"}}}
+    others = {"folds": folds or {"n_folds": 3}, "stages": stages or {"trees": {"kind": "lightgbm"}}}
     path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
+    path.write_text(yaml.safe_dump({"competition": section, **others}, allow_unicode=True), encoding="utf-8")
     return path

@@ -51,7 +51,6 @@ def test_products_are_used_by_one_command_at_a_time_and_one_that_waits_says_for_
         with pytest.raises(DataError, match=rf"one is in use \(.*process {os.getpid()}\)"), command.locked(paths):
             raise AssertionError("both hold the lock")
         waiting = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
-        assert waiting.stdout is not None
         assert waiting.stdout.readline().startswith("waiting for ")
         assert waiting.poll() is None
     assert waiting.communicate()[0] == "mine\n"

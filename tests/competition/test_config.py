@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from pydantic import ValidationError
 
 from competition.config import find_config, load_yaml
@@ -14,51 +13,40 @@ from submissions.config import Config, load_config
 from tests.competition.small import write_small
 
 
-def changed(path: Path, section: str, **settings: Any) -> str:
-    """The YAML with other settings in one section, as the name that commands take."""
-    document = yaml.safe_load(path.read_text())
-    document.setdefault(section, {}).update(settings)
-    path.write_text(yaml.safe_dump(document))
-    return str(path)
-
-
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_in_the_project_loads(path: Path) -> None:
     assert load_config(path.stem).stages
 
 
-def mistake(section: str, words: str, **settings: Any) -> Any:
-    return pytest.param(section, settings, words, id=words)
-
-
 @pytest.mark.parametrize(
-    ("section", "settings", "words"),
+    ("words", "settings"),
     [
-        mistake("competition", r"competition\.surprise: this key is not known$", surprise=1),
-        mistake("competition", "the column 'y' has several roles", numeric=["y"]),
-        mistake("competition", "must name 1, one per target$", submission_columns=["p", "q"]),
-        mistake("competition", "'id' has several roles.* group is 'y', and must not be", group="y", numeric=["id"]),
-        mistake("competition", r"must be one of r2, .* or file\.py:function \(found 'rsme'\)", metric="rsme"),
-        mistake("competition", "greater_is_better must be set", metric="mine.py:score"),
-        mistake("competition", "contradicts the metric rmse", greater_is_better=True),
-        mistake("competition", "no column may begin with '__'", numeric=["__x"]),
-        mistake("folds", r"folds\.n_folds: .*valid integer.* \(found 'many'\)", n_folds="many"),
-        mistake("stages", r"stages\.a: .*'unimoll'.*'unimol'", a={"kind": "unimoll"}),
-        mistake("stages", r"stages\.a\.seeds: must name each once; 0", a={"kind": "gnn", "seeds": [0, 0]}),
-        mistake("stages", r"a\.code: must be file\.py:name \(found", a={"kind": "custom", "code": "mine.py"}),
+        (r"competition\.surprise: this key is not known$", {"surprise": 1}),
+        ("the column 'y' has several roles", {"numeric": ["y"]}),
+        ("must name 1, one per target$", {"submission_columns": ["p", "q"]}),
+        ("'id' has several roles.* group is 'y', and must not be", {"group": "y", "numeric": ["id"]}),
+        (r"must be one of r2, .* or file\.py:function \(found 'rsme'\)", {"metric": "rsme"}),
+        ("greater_is_better must be set", {"metric": "mine.py:score"}),
+        ("contradicts the metric rmse", {"greater_is_better": True}),
+        ("no column may begin with '__'", {"numeric": ["__x"]}),
+        (r"folds\.n_folds: .*valid integer.* \(found 'many'\)", {"folds": {"n_folds": "many"}}),
+        ("kind: file and the setting file must be given together", {"folds": {"kind": "file"}}),
+        ("kind: file and the setting file must be given together", {"folds": {"file": "mine.csv"}}),
+        (r"stages\.a: .*'unimoll'.*'unimol'", {"stages": {"a": {"kind": "unimoll"}}}),
+        (r"stages\.a\.seeds: must name each once; 0", {"stages": {"a": {"kind": "gnn", "seeds": [0, 0]}}}),
+        (r"a\.code: must be file\.py:name \(found", {"stages": {"a": {"kind": "custom", "code": "mine.py"}}}),
     ],
 )
-def test_a_mistake_is_named_with_the_path_of_its_key(tmp_path: Path, section: str, settings: Any, words: str) -> None:
+def test_a_mistake_is_named_with_the_path_of_its_key(tmp_path: Path, words: str, settings: Any) -> None:
     with pytest.raises(ConfigError, match=words):
-        load_config(changed(write_small(tmp_path), section, **settings))
+        load_config(str(write_small(tmp_path, **settings)))
 
 
 def test_mistakes_of_all_sections_are_reported_at_once(tmp_path: Path) -> None:
-    path = write_small(tmp_path, metric="rsme", id=None)
-    changed(path, "folds", n_folds=1)
-    name = changed(path, "stages", text_model={"kind": "bert", "epochs": 0})
+    stages = {"text_model": {"kind": "bert", "epochs": 0}}
+    path = write_small(tmp_path, metric="rsme", id=None, folds={"n_folds": 1}, stages=stages)
     with pytest.raises(ConfigError) as error:
-        load_config(name)
+        load_config(str(path))
     lines = str(error.value).splitlines()
     assert lines[0].endswith("has 4 mistake(s):")
     starts = [line.split(":")[0].strip() for line in lines[1:]]
@@ -95,9 +83,9 @@ def test_paths_are_relative_to_the_yaml_and_a_given_seed_wins(tmp_path: Path, mo
     path = write_small(
         tmp_path / "deep", metric="mine.py:score", greater_is_better=True, features="../own.py:f",
         extra_train=[{"file": "more.csv"}], answers=str(tmp_path / "answers.csv"),
+        folds={"kind": "file", "file": "folds.csv"},
+        stages={"own": {"kind": "custom", "code": "stage.py:Own"}, "theirs": {"kind": "file", "folder": "oof"}},
     )  # fmt: skip
-    changed(path, "folds", kind="file", file="folds.csv")
-    changed(path, "stages", own={"kind": "custom", "code": "stage.py:Own"}, theirs={"kind": "file", "folder": "oof"})
     monkeypatch.chdir(tmp_path)
     config = load_config("deep/small.yaml", seed=7)
     here, competition = path.parent, config.competition
@@ -107,8 +95,8 @@ def test_paths_are_relative_to_the_yaml_and_a_given_seed_wins(tmp_path: Path, mo
     assert competition.extra_train[0].file == here / "more.csv"
     assert competition.answers == tmp_path / "answers.csv"
     assert config.folds.file == here / "folds.csv"
-    assert config.stages["own"].code == f"{here / 'stage.py'}:Own"  # type: ignore[union-attr]
-    assert config.stages["theirs"].folder == here / "oof"  # type: ignore[union-attr]
+    assert config.stages["own"].code == f"{here / 'stage.py'}:Own"
+    assert config.stages["theirs"].folder == here / "oof"
     assert competition.seed == 7
     assert Config.model_validate(config.model_dump(mode="json")) == config  # what a run saves is whole
     with pytest.raises(ValidationError):

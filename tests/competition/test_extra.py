@@ -47,7 +47,6 @@ def test_extra_rows_train_in_every_fold_and_are_in_none(tmp_path: Path) -> None:
     make_folds(config, FoldsConfig(n_folds=3), paths)
     rows = read_rows(paths.train, config, True)
     folds = read_folds(paths.folds, rows.ids)
-    assert rows.extra is not None and rows.weights is not None
     assert folds[rows.extra].tolist() == [-1, -1]
     assert folds[~rows.extra].min() == 0
     assert rows.weights.tolist() == [1.0] * len(TRAIN) + [0.25] * 2
@@ -131,7 +130,6 @@ def test_weights_and_auxiliary_targets_reach_the_rows(tmp_path: Path) -> None:
     rows = read_rows(tmp_path / "clean.parquet", config, True)
     assert "logP" not in rows.inputs
     part = rows.take(np.array([3, 1, 0]))
-    assert part.auxiliary is not None and part.weights is not None
     np.testing.assert_array_equal(part.auxiliary, [[3.0], [1.0], [np.nan]])
     np.testing.assert_allclose(part.weights, train["trust"][[3, 1, 0]])
     train.loc[4, "trust"] = 0

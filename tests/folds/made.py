@@ -1,10 +1,24 @@
-"""The settings of a competition for tests that need no files."""
+"""The settings of a competition for tests that need no files, and the folds of one that has them."""
 
+from pathlib import Path
 from typing import Any
 
-from competition.config import CompetitionConfig
+from competition import prepare
+from competition.config import CompetitionConfig, load_competition
+from competition.files import read_text_table
+from competition.paths import Paths
+from folds import make
+from folds.table import read_folds
 
 
 def competition(**settings: Any) -> CompetitionConfig:
     files = {"train": "a", "test": "b", "sample_submission": "c", "id": "id", "metric": "rmse", "targets": ["y"]}
     return CompetitionConfig.model_validate({**files, **settings})
+
+
+def divided(path: Path, **changes: Any) -> tuple[str, Paths, list[int]]:
+    """Prepare and divide, with changes of the section `folds`: what was said, the paths, the fold of each row."""
+    config, paths = load_competition(str(path)), Paths.of(str(path))
+    prepare.run(config, paths, path)
+    said = make.run(config, make.load_folds_config(str(path)).model_copy(update=changes), paths)
+    return said, paths, read_folds(paths.folds, list(read_text_table(config.train)["id"])).tolist()

@@ -5,48 +5,32 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
-from competition import prepare
 from competition.config import load_competition
-from competition.errors import ConfigError, DataError
+from competition.errors import DataError
 from competition.files import read_text_table
-from competition.paths import Paths
 from competition.tables import read_rows
-from folds import make
 from folds.table import read_folds, read_groups, time_ordered
 from models.jobs.plan import plan
 from models.jobs.work import training_rows
 from submissions.config import load_config
 from tests.competition.small import TRAIN, write_small
+from tests.folds.made import divided
 
 MOLECULES = ["CCO", "CCC", "CCN", "c1ccccc1", "CC(=O)O", "CCCl"]
 IDS = list("abcdef")
-
-
-def made(path: Path, **changes: Any) -> tuple[str, Paths, list[int]]:
-    """Prepare and divide, with changes of the section `folds`: what was said, the paths, the fold of each row."""
-    document = yaml.safe_load(path.read_text())
-    document["folds"] = {**document["folds"], **changes}
-    path.write_text(yaml.safe_dump(document))
-    config, paths = load_competition(str(path)), Paths.of(str(path))
-    prepare.run(config, paths, path)
-    said = make.run(config, make.load_folds_config(str(path)), paths)
-    return said, paths, read_folds(paths.folds, list(read_text_table(path.parent / "train.csv")["id"])).tolist()
 
 
 def own(folder: Path, kind: str, cells: str | list[str] = "001122", twins: bool = False, **folds: Any) -> Path:
     """Six rows with a cell each of a column `own`, which is the time and the fold column alike."""
     smiles = ["CCO", "OCC", *MOLECULES[2:]] if twins else MOLECULES
     lines = [f"{i},{s},{n},{c}" for n, (i, s, c) in enumerate(zip(IDS, smiles, cells, strict=True))]
-    path = write_small(folder, ["id,SMILES,y,own", *lines], **{"time" if kind == "time" else "fold_column": "own"})
-    document = yaml.safe_load(path.read_text())
-    path.write_text(yaml.safe_dump({**document, "folds": {"kind": kind, **folds}}))
-    return path
+    role = {"time" if kind == "time" else "fold_column": "own"}
+    return write_small(folder, ["id,SMILES,y,own", *lines], folds={"kind": kind, **folds}, **role)
 
 
 def test_the_table_names_every_training_id_once_and_is_described(tmp_path: Path) -> None:
-    said, paths, folds = made(write_small(tmp_path, [*TRAIN, "g,OCC,8.0"]))
+    said, paths, folds = divided(write_small(tmp_path, [*TRAIN, "g,OCC,8.0"]))
     assert read_text_table(paths.folds).columns.tolist() == ["id", "fold"]
     assert sorted(np.bincount(folds)) == [2, 2, 3]
     assert folds[0] == folds[6]  # a and g are one molecule
@@ -62,24 +46,18 @@ def test_the_table_names_every_training_id_once_and_is_described(tmp_path: Path)
 
 def test_folds_are_kept_while_nothing_changes_and_made_again_when_settings_seed_or_rows_do(tmp_path: Path) -> None:
     path = write_small(tmp_path)
-    _, paths, first = made(path)
+    _, paths, first = divided(path)
     by_hand = "id,fold\n" + "".join(f"{i},{k}\n" for i, k in zip(IDS, [-1, 0, 0, 1, 1, 2], strict=True))
     paths.folds.write_text(by_hand)
-    made(path)
+    divided(path)
     assert paths.folds.read_text() == by_hand
     paths.folds_report.unlink()  # as after a kill
-    assert made(path)[2] == first
-    assert np.bincount(made(path, n_folds=2)[2]).tolist() == [3, 3]
-    three = made(path, n_folds=3)[2]
+    assert divided(path)[2] == first
+    assert np.bincount(divided(path, n_folds=2)[2]).tolist() == [3, 3]
+    three = divided(path, n_folds=3)[2]
     path.write_text(path.read_text().replace("competition:", "competition:\n  seed: 5"))
-    assert made(path)[2] != three
-    assert sorted(np.bincount(made(write_small(tmp_path, [*TRAIN, "g,CCCCCC,7.0"]))[2])) == [2, 2, 3]
-
-
-def test_a_file_and_its_kind_go_together(tmp_path: Path) -> None:
-    for folds in ({"kind": "file"}, {"kind": "kfold", "file": "mine.csv"}):
-        with pytest.raises(ConfigError, match="kind: file and the setting file must be given together"):
-            make.load_folds_config(str(own(tmp_path, **folds)))
+    assert divided(path)[2] != three
+    assert sorted(np.bincount(divided(write_small(tmp_path, [*TRAIN, "g,CCCCCC,7.0"]))[2])) == [2, 2, 3]
 
 
 def test_folds_and_groups_are_read_in_the_order_of_the_ids_asked_for(tmp_path: Path) -> None:
@@ -92,12 +70,12 @@ def test_folds_and_groups_are_read_in_the_order_of_the_ids_asked_for(tmp_path: P
 
 
 def test_own_folds_are_taken_as_they_are_and_read_again_when_they_change(tmp_path: Path) -> None:
-    assert made(own(tmp_path, "column", ["2", "0", "1", "0", "-1", "2"]))[2] == [2, 0, 1, 0, -1, 2]
+    assert divided(own(tmp_path, "column", ["2", "0", "1", "0", "-1", "2"]))[2] == [2, 0, 1, 0, -1, 2]
     path = own(tmp_path, "file", file="mine.csv")
     (path.parent / "mine.csv").write_text("fold,id\n0,f\n1,e\n1,d\n0,c\n2,b\n2,a\n")
-    assert made(path)[2] == [2, 2, 0, 1, 1, 0]
+    assert divided(path)[2] == [2, 2, 0, 1, 1, 0]
     (path.parent / "mine.csv").write_text("id,fold\n" + "".join(f"{i},{n % 2}\n" for n, i in enumerate(IDS)))
-    assert made(path)[2] == [0, 1, 0, 1, 0, 1]
+    assert divided(path)[2] == [0, 1, 0, 1, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -114,26 +92,26 @@ def test_own_folds_are_taken_as_they_are_and_read_again_when_they_change(tmp_pat
 def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, lines: str, words: str) -> None:
     (tmp_path / "mine.csv").write_text(lines.replace(" ", "\n") + "\n")
     with pytest.raises(DataError, match=words):
-        made(own(tmp_path, "file", file="mine.csv"))
+        divided(own(tmp_path, "file", file="mine.csv"))
 
 
 def test_own_folds_that_split_equal_inputs_are_refused_or_counted_and_said(tmp_path: Path) -> None:
     path = own(tmp_path, "column", "011201", twins=True)
     with pytest.raises(DataError, match=r"1 inputs stand in several \(the first: 'a' in 0, 'b' in 1\)"):
-        made(path)
-    said, paths, folds = made(path, equal_inputs_may_cross=True)
+        divided(path)
+    said, paths, folds = divided(path, equal_inputs_may_cross=True)
     assert folds == [0, 1, 1, 2, 0, 1]
     assert said.startswith("1 inputs stand in several folds")
     groups = read_groups(paths.groups, IDS)
     assert (groups[0] == groups[1], len(set(groups))) == (True, 5)
     with pytest.raises(DataError, match=r"fold_column must use the folds 0 to n-1"):
-        made(own(tmp_path, "column", "002222"))
+        divided(own(tmp_path, "column", "002222"))
 
 
 def test_a_job_of_time_ordered_folds_trains_on_earlier_blocks_alone(tmp_path: Path) -> None:
     dates = ["2021-03-01", "2020-01-01", "2023-01-01", "2022-05-05", "2020-06-01", "2024-01-01"]
     path = own(tmp_path, "time", dates, n_folds=2)
-    _, paths, folds = made(path)
+    _, paths, folds = divided(path)
     assert folds == [0, -1, 1, 0, -1, 1]
     rows = read_rows(paths.train, load_competition(str(path)), labelled=True)
     for fold in (0, 1):
@@ -147,7 +125,7 @@ def test_jobs_of_equal_folds_have_other_keys_where_time_orders_them(tmp_path: Pa
     keys, tables = [], []
     for kind, folds in (("time", {"n_folds": 2}), ("column", {})):
         path = own(tmp_path, kind, ["-1", "-1", "0", "0", "1", "1"], **folds)
-        config, paths = load_config(str(path)), made(path)[1]
+        config, paths = load_config(str(path)), divided(path)[1]
         keys.append(plan(config.competition, dict(config.stages), paths).keys["trees"])
         tables.append(paths.folds.read_bytes())
     assert tables[0] == tables[1]

@@ -6,12 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition import prepare
-from competition.config import load_competition
-from competition.paths import Paths
-from folds import make
 from folds.shares import lacking, shares
 from tests.competition.small import write_small
+from tests.folds.made import divided
 
 NAN = np.nan
 
@@ -54,11 +51,8 @@ def test_the_table_of_folds_shows_classes(tmp_path: Path) -> None:
     labels = ["no", "yes", "yes", "no", "yes", "rare"]
     smiles = ["CCO", "CCC", "CCN", "c1ccccc1", "CC(=O)O", "CCCl"]
     lines = [f"{i},{s},{y}" for i, s, y in zip("abcdef", smiles, labels, strict=True)]
-    roles = {"problem_type": "multiclass", "metric": "accuracy"}
-    path = write_small(tmp_path, ["id,SMILES,y", *lines], **roles)
-    config, paths = load_competition(str(path)), Paths.of(str(path))
-    prepare.run(config, paths, path)
-    said = make.run(config, make.load_folds_config(str(path)).model_copy(update={"kind": "stratified"}), paths)
+    path = write_small(tmp_path, ["id,SMILES,y", *lines], problem_type="multiclass", metric="accuracy")
+    said, _, _ = divided(path, kind="stratified")
     assert "not every fold has a row of 'no' (2 rows), 'rare' (1 rows)" in said
     (line,) = [line.split() for line in said.splitlines() if line.startswith("share of y=yes")]
     assert [float(share) for share in line[3:]] == [0.5, 0.5, 0.5]

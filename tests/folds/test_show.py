@@ -39,7 +39,6 @@ def test_a_shift_is_found_where_there_is_one_with_the_feature_that_moved() -> No
     train, test = tables(moved=2.0)
     moved = adversarial_validation(train, test, config(), seed=0)
     assert adversarial_validation(*tables(19), config(), seed=0) is None
-    assert alike is not None and twins is not None and moved is not None
     assert 0.4 < alike["auc"] < 0.6 and twins["auc"] < 0.65 and moved["auc"] > 0.85
     first = moved["features"][0]
     assert first["feature"] == "x" and first["gain"] > 0.7

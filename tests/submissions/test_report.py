@@ -11,7 +11,7 @@ import pytest
 
 from competition.files import read_table, read_text_table, write_json, write_table
 from competition.paths import PROJECT
-from competition.plots import new_figure, save_figure
+from competition.plots import new_figure
 from submissions.report.__main__ import markdown, page
 from submissions.report.findings import gather
 from submissions.report.parts import Findings
@@ -93,7 +93,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
         run = run_steps(path)
         write_json(run.paths.shift, SHIFT)
         (run.folder / LEFT_OUT).write_text(f"{LEFT}\n")
-        save_figure(new_figure()[0], run.paths.shift.parent / "sizes.png")
+        new_figure()[0].savefig(run.paths.shift.parent / "sizes.png")
         found = gather(run)
         html = page(found)
         yield Made(run, found, html, Reader(html), markdown(found, run.paths.report))
