@@ -14,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
 from competition.errors import DataError
@@ -108,11 +107,9 @@ def read_table(path: Path, text_columns: Sequence[str] = ()) -> pd.DataFrame:
     with _of_ours(path):
         if path.suffix == ".parquet":
             return parquet.read_table(path).to_pandas()
-        with path.open(encoding="utf-8", newline="") as file:
-            header = next(csv.reader(file), [])
-        types = {name: pa.string() if name in text_columns else pa.float64() for name in header}
-        parsing, typed = arrow_csv.ParseOptions(newlines_in_values=True), arrow_csv.ConvertOptions(column_types=types)
-        return arrow_csv.read_csv(path, parse_options=parsing, convert_options=typed).to_pandas()
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        numbers = table.drop(columns=list(text_columns), errors="ignore").replace("", "nan").astype(float)
+        return table.assign(**numbers)
 
 
 def read_text_table(path: Path) -> pd.DataFrame:
