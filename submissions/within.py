@@ -27,13 +27,13 @@ from competition.errors import ConfigError, DataError
 from competition.files import digest, read_table, sha256_of, table_digest, write_atomically
 from competition.paths import Paths, shown
 from models.config import load_stages
-from models.jobs.budget import Planner, Stages, Within, measured, with_all_seeds
+from models.jobs.budget import PROBE, Planner, Stages, Within, measured, with_all_seeds
 from models.jobs.plan import Plan, plan, require_answer
 from models.jobs.ray_workers import workers_of
 from models.jobs.resume import resume
 from models.jobs.workers import Workers
 from submissions.config import Config, load_config, relocated
-from submissions.run import LEFT_OUT, SUBMISSION_FILE, name_of_latest, open_run
+from submissions.run import LEFT_OUT, SUBMISSION_FILE, latest_run, name_of_latest, open_run
 
 SUBMIT = ["submissions.blend.__main__", "submissions.stack", "submissions.write"]
 REPORT = "submissions.report.__main__"
@@ -43,6 +43,8 @@ EARLY, MOST_EARLY = 0.01, 5.0
 """Share of the time, and most seconds, by which the command ends before it, in case the machine is slow then."""
 SHARE_ON_THE_WAY = 0.1
 """Most of the time that submissions on the way take."""
+COUNTS = 0.02
+"""Weight in the submission from which the time of a column is said to be well spent."""
 
 
 class Timed:
@@ -133,6 +135,19 @@ class Timed:
         os._exit(2)
 
 
+def spent(timed: Timed, workers: Workers, n_cores: int, seconds: float) -> str:
+    """How the seconds of the workers were spent, of a command that took `seconds` on so many cores."""
+    total, weights = seconds * n_cores, latest_run(timed.paths.name).weights
+    used = {column.partition(":")[0] for of in weights.values() for column, w in of.items() if abs(w) >= COUNTS}
+    others = set(timed.config.stages) - used
+    probes = sum(seconds for group, seconds in workers.spent.items() if group.startswith(PROBE))
+    parts = {"other columns": sum(workers.spent[name] for name in others), "probes": probes}
+    well = sum(workers.spent.values()) - sum(parts.values())
+    parts = {f"columns with a weight of at least {COUNTS}, and caches": well, **parts}
+    parts["idle, blends and what was cut off"] = max(0.0, total - sum(parts.values()))
+    return "Time of the workers: " + ", ".join(f"{value / total:.0%} {name}" for name, value in parts.items()) + "."
+
+
 def planned(timed: Timed, todo: Plan, stages: Stages, earlier: Stages, workers: Workers, deadline: float) -> Planner:
     """Measure the stages, and print and write what fits; a DataError where nothing does."""
     print(f"measuring {len(stages)} stages ...", flush=True)
@@ -197,6 +212,7 @@ def main() -> None:
     timed.finish(final)
     if timed.within:
         write_atomically(ended, "")
+        print(spent(timed, workers, timed.within.planner.cores, time.monotonic() - began))
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def test_a_budget_is_planned_kept_and_ends_with_a_submission_that_a_repeat_gives
     assert "epochs: 4" in final.read_text()
     assert [path.name for path in work.glob("smoke/submissions/*/")] == [submission(work).parent.name]
     on_the_way = said.index("submission of lightgbm: ")
-    assert on_the_way < said.index("## Candidates")
+    assert on_the_way < said.index("## Candidates") < said.index("Time of the workers: ")
     first, jobs = submission(work).read_bytes(), list(work.rglob("models/**/report.json"))
     run(work, *within)
     assert submission(work).read_bytes() == first

@@ -34,6 +34,8 @@ SLOWER, ENOUGH = 1.15, 2.0
 
 PROBED, SHORTEST, LONGEST = 0.1, 2.0, 20.0
 """Share of a budget for which all stages are measured, one after the other, and least and most seconds of a stage."""
+PROBE = "probe of"
+"""How the groups of the items that measure a stage begin."""
 
 Stages = dict[str, Any]
 
@@ -155,11 +157,11 @@ def measured(todo: Plan, workers: Workers, folder: Path, budget: float) -> dict[
     lacking = [name for name, stage in todo.stages.items() if stage.kind != "file" and not files[name].exists()]
     items, first = [], dict[str, str]()
     for name in lacking:
-        features = str(getattr(todo.stages[name], "features", name))
+        features, group = str(getattr(todo.stages[name], "features", name)), f"{PROBE} {name}"
         after = frozenset({first[features]} if features in first else ())  # which leaves them in the cache
         gpu = uses_gpu(todo.stages[name])
-        items.append(Item(measure, (told, name, files[name], longest), gpu, group=name, after=after))
-        first.setdefault(features, name)
+        items.append(Item(measure, (told, name, files[name], longest), gpu, group=group, after=after))
+        first.setdefault(features, group)
     workers.run(items, "probes")
     costs = {name: Cost(**read_json(file)) if file.exists() else Cost() for name, file in files.items()}
     most = dict[str, float]()  # that who came first has measured

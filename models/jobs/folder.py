@@ -6,15 +6,17 @@
 Predictions are Parquet tables with `id` and a column of float64 per output, joined on id into one table per stage.
 """
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
 
 from competition.errors import DataError
-from competition.files import read_json, read_table, sha256_of, write_json, write_table
+from competition.files import read_json, read_table, sha256_of, write_atomically, write_json
 from competition.types import Array, Integers
 from models.jobs.plan import ALL, REPORT, Job
 
@@ -68,7 +70,10 @@ def write_predictions(path: Path, ids: list[str], outputs: list[str], y_pred: Ar
             f"{path} would have {int(bad.sum())} predictions that are not finite, first of id {ids[bad.argmax()]!r}. "
             "Lower the learning_rate of a neural stage, or change its precision or target_transform."
         )
-    write_table(path, pd.DataFrame({"id": ids, **dict(zip(outputs, y_pred.astype(np.float64).T, strict=True))}))
+    columns = {"id": pa.array(ids, pa.string())} | dict(zip(outputs, y_pred.astype(np.float64).T, strict=True))
+    buffer = io.BytesIO()
+    parquet.write_table(pa.table(columns), buffer)
+    write_atomically(path, buffer.getvalue())
 
 
 def read_predictions(path: Path, ids: list[str], outputs: list[str]) -> Array:

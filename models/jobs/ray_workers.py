@@ -22,7 +22,7 @@ from tqdm import tqdm
 from competition.command import FULL_OR_CLOSED
 from competition.errors import ConfigError, DataError, ServiceError, UserError
 from competition.paths import PROJECT, work_root
-from models.jobs.workers import ONE_THREAD, POLL, WORKER_LOST, Item, Workers, do
+from models.jobs.workers import ONE_THREAD, POLL, WORKER_LOST, Item, Workers, timed
 
 RETRIES = 5
 """Times that an item is started again because its machine or its worker was lost, before the run ends."""
@@ -59,7 +59,7 @@ class RayWorkers(Workers):
             raise ServiceError(f"the Ray cluster at {address} does not take this run: {error}") from None
         self.ray, self.n_workers = ray, n_workers
         self.most_threads = 1
-        self.do = ray.remote(max_retries=RETRIES)(do)
+        self.timed = ray.remote(max_retries=RETRIES)(timed)
         self.references: dict[Item, Any] = {}
         self.counted, self.size = -POLL, (0, 0)
 
@@ -78,11 +78,11 @@ class RayWorkers(Workers):
         spare = 1 if self.n_workers else 1 + SPARE
         return math.ceil(spare * cpus), math.ceil(spare * gpus)
 
-    def start(self, item: Item, index: int) -> Future[None]:
+    def start(self, item: Item, index: int) -> Future[float]:
         """As `Workers`."""
-        placed = self.do.options(num_cpus=1, num_gpus=int(self.on_gpu(item)))
+        placed = self.timed.options(num_cpus=1, num_gpus=int(self.on_gpu(item)))
         self.references[item] = placed.remote(index, item.function, item.arguments)
-        future: Future[None] = self.references[item].future()
+        future: Future[float] = self.references[item].future()
         return future
 
     def end(self) -> None:

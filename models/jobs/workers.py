@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -48,7 +49,7 @@ class Item:
 
     gpu: whether it takes a GPU for itself, where there is one.
     threads: cores that it computes on.
-    group: items that others may wait for together: the jobs of a stage, the parts of a cache.
+    group: items whose seconds are added up, and that others may wait for: the jobs of a stage, the parts of a cache.
     after: groups that are finished before it starts.
     files: what is there before it starts.
     done: what is called in this process when it is finished.
@@ -72,12 +73,14 @@ class Workers:
 
     Attributes:
         running: items that workers have, with the time.monotonic() at which each was started.
+        spent: group -> seconds that its items took of their workers.
         deadline: time.monotonic() at which running items are ended; no other `run` can follow.
         most_threads: cores that one item may use.
     """
 
     def __init__(self, n_workers: int | None = None) -> None:
         self.running: dict[Item, float] = {}
+        self.spent: dict[str, float] = defaultdict(float)
         self.deadline = math.inf
         self.gpus = usable_gpus()
         self.cores = self.most_threads = n_workers or max(joblib.cpu_count(), len(self.gpus))
@@ -99,13 +102,13 @@ class Workers:
         """Cores and GPUs that items are handed out for, now."""
         return self.capacity()
 
-    def start(self, item: Item, index: int) -> Future[None]:
-        """Hand an item to a worker."""
+    def start(self, item: Item, index: int) -> Future[float]:
+        """Hand an item to a worker; gives the seconds that it took."""
         taken = {self.gpu_of[other] for other in self.running}
         self.gpu_of[item] = next(gpu for gpu in self.gpus if gpu not in taken) if self.on_gpu(item) else ""
         # A worker is born with what is set here, and keeps it: Ctrl-C is the parent's alone, which ends its workers.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        future = self.pools[self.gpu_of[item]].submit(do, index, item.function, item.arguments)
+        future = self.pools[self.gpu_of[item]].submit(timed, index, item.function, item.arguments)
         signal.signal(signal.SIGINT, before)
         return future
 
@@ -141,7 +144,7 @@ class Workers:
         `more` is asked for further items when a core has nothing to do, until it gives none. Gives the items that could
         not start; raises what the first raises.
         """
-        waiting, futures, index = list(items), dict[Future[None], Item](), dict[Item, int]()
+        waiting, futures, index = list(items), dict[Future[float], Item](), dict[Item, int]()
         self.running.clear()
         with tqdm(total=len(items), desc=noun, disable=not sys.stderr.isatty(), bar_format=BAR, leave=False) as bar:
             while (left := self.deadline - time.monotonic()) > 0:
@@ -157,6 +160,7 @@ class Workers:
                     del self.running[item]
                     if error := future.exception():
                         raise self.meaning(error)
+                    self.spent[item.group] += future.result()
                     if item.done:
                         with bar.external_write_mode():
                             item.done()
@@ -213,9 +217,10 @@ def progress(done: int, total: int) -> None:
         _shares[_index] = done / total
 
 
-def do(index: int, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-    """In a worker: run an item."""
+def timed(index: int, function: Callable[..., object], arguments: tuple[Any, ...]) -> float:
+    """In a worker: run an item; returns its seconds."""
     global _index
-    _index = index
+    _index, started = index, time.monotonic()
     progress(0, 1)
     function(*arguments)
+    return time.monotonic() - started

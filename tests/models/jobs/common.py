@@ -48,10 +48,10 @@ class HereWorkers(Workers):
         super().__init__(n_workers or 1)
         self.gpus = [str(gpu) for gpu in range(gpus)]
 
-    def start(self, item: Item, index: int) -> Future[None]:
-        done: Future[None] = Future()
+    def start(self, item: Item, index: int) -> Future[float]:
+        done: Future[float] = Future()
         item.function(*item.arguments)
-        done.set_result(None)
+        done.set_result(1.0)
         return done
 
 

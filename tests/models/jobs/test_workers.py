@@ -162,6 +162,7 @@ def test_more_is_asked_for_when_a_core_is_idle_until_there_is_none(tmp_path: Pat
     workers = HereWorkers(2)
     assert workers.run([Item(print, ())], "items", more) == []
     assert (left, asked[0]) == ([], 1)  # one of two cores was idle
+    assert workers.spent == {"": 4.0}
 
 
 def test_running_items_are_ended_at_the_deadline() -> None:
