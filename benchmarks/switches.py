@@ -116,7 +116,7 @@ def read(parts: dict[str, Any]) -> Draw:
 def made(candidate: Candidate, m: Matrices) -> CrossFitted:
     """What the rule compares; nothing is chosen without a fold here."""
     fitted = candidate.fit(m)
-    return CrossFitted(fitted.predict(m.P[m.left(NONE)]), cross_fitted(candidate, m, N_FOLDS), np.empty(0), fitted)
+    return CrossFitted(fitted.predict(m.P[m.left(NONE)]), cross_fitted(candidate, m), np.empty(0), fitted)
 
 
 def chosen(draw: Draw, predictions: dict[str, CrossFitted]) -> Iterator[tuple[str, str]]:
@@ -177,7 +177,7 @@ def of_stacks(draw: Draw) -> Lines:
 
 def of_steps(draw: Draw) -> Lines:
     """Post-processing of the default blend."""
-    y_pred, columns = cross_fitted(draw.default, draw.m, N_FOLDS), draw.default.fit(draw.m).predict(draw.columns)
+    y_pred, columns = cross_fitted(draw.default, draw.m), draw.default.fit(draw.m).predict(draw.columns)
     for step in STEPS:
         always = [fit_steps([step], *pair) for pair in zip(y_pred.T, draw.rule.y.T, strict=True)]
         yield step, "always", draw.error(apply_all(always, columns))

@@ -70,7 +70,7 @@ def fit_all(run: Run, file: str, candidates: dict[str, Candidate], m: Matrices) 
     if rule.default not in candidates:
         default, judged[rule.default] = (read_cross_fitted(run, rule.default, scored) for scored in (False, True))
     for name, candidate in candidates.items():
-        rows = cross_fit(candidate, m, run.plan.n_folds)
+        rows = cross_fit(candidate, m)
         if isinstance(rows.fitted, Stack):  # a correction that no held-out row has tried has no score of its own
             tried = (rows.cross_fitted != default.cross_fitted)[rule.scored].any(axis=0)
             in_sample = np.where(tried, rows.in_sample, default.in_sample)

@@ -129,10 +129,10 @@ class Run:
         write_json(self.folder / MANIFEST, content)
         return self.part(step)
 
-    def filling(self, label_means: list[float]) -> list[float]:
-        """What rows that cannot be read get, (n_scored,): mean labels, shares of classes, or the commonest class."""
-        means = np.array(label_means)
-        return list(self.task.likeliest(means[None])[0] if self.task.decides else means)
+    def filling(self, label_means: list[float]) -> Array:
+        """What rows that cannot be read get, (1, n_scored): mean labels, shares of classes, or the commonest class."""
+        means = np.array([label_means])
+        return self.task.likeliest(means) if self.task.decides else means
 
     @property
     def what_fills(self) -> str:

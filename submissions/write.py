@@ -20,7 +20,7 @@ from competition.task import Task
 from competition.types import Array
 from models.jobs.folder import read_predictions
 from models.jobs.plan import ALL
-from submissions.blend.crossfit import CrossFitted, Rule, compare, decide, mean_over_folds, standard_error
+from submissions.blend.crossfit import CrossFitted, Rule, compare, decide, mean_over_folds, standard_error, table_of
 from submissions.blend.postprocess import Tried, choose_steps
 from submissions.blend.stored import from_json, to_json
 from submissions.columns import jobs_of_columns
@@ -49,7 +49,7 @@ def write(run: Run) -> tuple[dict[str, Any], int]:
         run.part(step)
     choice, columns = select(run), run.columns
     filled = run.write_submission(SUBMISSION_FILE, submission_of(run)(columns.test, columns.test_inputs))
-    _write_rows(run, SPREAD_FILE, columns.test_ids, spread(run), run.task.outputs)
+    write_table(run.folder / SPREAD_FILE, table_of(columns.test_ids, run.task.outputs, spread(run)))
     write_atomically(run.paths.latest_run, f"{run.name}\n")
     return choice, filled
 
@@ -64,11 +64,11 @@ def select(run: Run) -> dict[str, Any]:
     chosen, reason, compared, same = decide(rule, predictions)
     chain = choose_steps(rule, steps, predictions[chosen].cross_fitted, rule.scored)
     y_pred, chosen_without = without_each_fold(rule, predictions, steps)
-    _write_rows(run, CROSS_FITTED, run.columns.ids, y_pred, task.scored)
+    write_table(run.folder / CROSS_FITTED, table_of(run.columns.ids, task.scored, y_pred))
     tried = {target: [each.stored() for each in of] for target, of in zip(task.targets, chain.tried, strict=True)}
     files, stages = [CROSS_FITTED, STAGES], {name: rule.decided(run.columns.oof_of(name)) for name in run.config.stages}
     names = [f"{stage} {name}" for stage in stages for name in task.scored]
-    _write_rows(run, STAGES, run.columns.ids, np.hstack(list(stages.values())), names)
+    write_table(run.folder / STAGES, table_of(run.columns.ids, names, np.hstack(list(stages.values()))))
     decisions = {stage: rule.decision(run.columns.oof_of(stage), rule.scored) for stage in stages}
     if "known_labels" in wanted:
         own = own_rows(read_table(run.paths.train))
@@ -80,7 +80,7 @@ def select(run: Run) -> dict[str, Any]:
         files.append(KNOWN_LABELS)
         nan = float("nan")  # rows of one input share a fold: without the fold no label of theirs is known
         for of_target in tried.values():
-            of_target.append(Tried("known_labels", True, nan, nan, nan, None).stored())
+            of_target.append(Tried("known_labels", True, nan, nan, nan).stored())
     part = {
         "decides": task.decides,
         "chosen": chosen,
@@ -144,11 +144,6 @@ def spread(run: Run) -> Array:
         columns = np.stack([read_predictions(file, ids, run.task.outputs) for file in files], axis=1)
         members.append(predict(columns, inputs))
     return np.std(members, axis=0, ddof=1)
-
-
-def _write_rows(run: Run, file: str, ids: list[str], values: Array, names: list[str]) -> None:
-    table = pd.DataFrame(values, columns=names)
-    write_table(run.folder / file, pd.concat([pd.Series(ids, name="id"), table], axis=1))
 
 
 def class_shares(task: Task, labels: Array) -> dict[str, dict[str, float]]:

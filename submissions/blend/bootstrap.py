@@ -21,10 +21,9 @@ def _pearson(n: Array, y: Array, yy: Array, p: Array, pp: Array, yp: Array) -> A
 
 
 Sums = tuple[Callable[[Array, Array], list[Array]], Callable[..., Array]]
-RMSE: Sums = (lambda y, p: [(y - p) ** 2], lambda n, ee: np.sqrt(ee / n))
 SUMS: dict[str, Sums] = {
     "mse": (lambda y, p: [(y - p) ** 2], lambda n, ee: ee / n),
-    "rmse": RMSE,
+    "rmse": (lambda y, p: [(y - p) ** 2], lambda n, ee: np.sqrt(ee / n)),
     "mae": (lambda y, p: [np.abs(y - p)], lambda n, e: e / n),
     "r2": (lambda y, p: [y, y**2, (y - p) ** 2], lambda n, y, yy, ee: 1 - ee / (yy - y**2 / n)),
     "pearson": (lambda y, p: [y, y**2, p, p**2, y * p], _pearson),

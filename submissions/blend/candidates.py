@@ -22,7 +22,6 @@ from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from competition.metrics import Metric
 from competition.types import Array, Integers
@@ -88,10 +87,6 @@ class Candidate:
             require_predictions(found.predict(P.copy()), (len(P), P.shape[2]), m.link)
             return found
 
-    def predict(self, m: Matrices, rows: NDArray[np.bool_], without: Folds = NONE) -> Array:
-        """Predictions (n_rows, n_outputs) of some rows by a predictor that was fitted without some folds."""
-        return self.fit(m, without).predict(m.P[rows])
-
 
 class Linear(Candidate):
     """A solver for weights as a candidate; in_logits: whether they are weights of logits, where columns have any."""
@@ -154,9 +149,9 @@ def shrunk_ridge(problem: Problem) -> Solution:
 
     held_out = weights_of(problem.inner)
 
-    def error(suggest: Callable[..., float]) -> float:
-        towards_equal = suggest("towards_equal", 0.0, 1.0)
-        penalty = suggest("penalty", SMALLEST_PENALTY, LARGEST_PENALTY, log=True)
+    def error(trial: Any) -> float:
+        towards_equal = trial.suggest_float("towards_equal", 0.0, 1.0)
+        penalty = trial.suggest_float("penalty", SMALLEST_PENALTY, LARGEST_PENALTY, log=True)
         return float(problem.loss(held_out(towards_equal, penalty)[:, None])[0])
 
     # first the corners: equal and convex weights, hardly corrected
@@ -268,8 +263,8 @@ def optuna(problem: Problem) -> Solution:
         weights = np.array([found[name] for name in names])
         return total * (weights / weights.sum() if weights.sum() > 0 else np.full(len(names), 1 / len(names)))
 
-    def error(suggest: Callable[..., float]) -> float:
-        weights = normalised({name: suggest(name, 0.0, 1.0) for name in names})
+    def error(trial: Any) -> float:
+        weights = normalised({name: trial.suggest_float(name, 0.0, 1.0) for name in names})
         return float(problem.loss(weights[None], in_logits=in_logits)[0])
 
     first = [start / max(start.max(), 1e-300), np.ones(len(names))]
@@ -277,17 +272,15 @@ def optuna(problem: Problem) -> Solution:
     return Solution(normalised(_tuned(error, trials, problem.m.weight_trials, problem.seed)))
 
 
-def _tuned(
-    error: Callable[[Callable[..., float]], float], first: list[dict[str, float]], trials: int, seed: int
-) -> dict[str, float]:
-    """The settings of least error, which suggests them to itself by name and range; the trials `first` come first."""
+def _tuned(error: Callable[[Any], float], first: list[dict[str, float]], trials: int, seed: int) -> dict[str, float]:
+    """The settings of least error, which takes them from a trial of Optuna; the trials `first` come first."""
     import optuna as library
 
     library.logging.set_verbosity(library.logging.WARNING)
     study = library.create_study(sampler=library.samplers.TPESampler(seed=seed))
     for settings in first:
         study.enqueue_trial(settings)
-    study.optimize(lambda trial: error(trial.suggest_float), n_trials=trials)
+    study.optimize(error, n_trials=trials)
     return dict(study.best_params)
 
 

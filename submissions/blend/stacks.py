@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from competition.class_metrics import log_losses
 from competition.types import Array, Integers
 from submissions.blend.candidates import Candidate, Predictor
+from submissions.blend.crossfit import cross_fitted
 from submissions.blend.logits import Link, logits, probabilities
 from submissions.blend.problem import NONE, Folds, Matrices
 from submissions.blend.stored import storable
@@ -95,10 +96,8 @@ class Stacked(Candidate):
 
     def fit(self, m: Matrices, without: Folds = NONE) -> Stack:
         """See `Candidate`."""
-        base, left, start = self.default.fit(m, without), m.left(without), np.full((len(m.y), m.P.shape[2]), np.nan)
-        for fold in set(m.folds[left].tolist()):
-            own = m.folds == fold
-            start[own] = logits(self.default.predict(m, own, without | {fold}), m.link, LEAST_OF_BLEND)
+        base, left = self.default.fit(m, without), m.left(without)
+        start = logits(cross_fitted(self.default, m, without), m.link, LEAST_OF_BLEND)
         corrections = list[Correction | None]()
         for t, rows in enumerate((left[:, None] & ~np.isnan(m.y)).T):
             own, order = m.outputs_of(t), m.problems[t % len(m.problems)].order.tolist()

@@ -40,9 +40,8 @@ def from_json(stored: Any, named: str = "") -> Any:
         case {"array": values}:
             return np.array(values)
         case {"class": name, **rest}:
-            file = named.rpartition(":")[0]
-            own = ":" in name
-            kind = load_user_code("submissions", f"{file}:{name.split(':')[1]}", "this class") if own else KINDS[name]
+            own = f"{named.rpartition(':')[0]}:{name.rpartition(':')[2]}"
+            kind = load_user_code("submissions", own, "this class") if ":" in name else KINDS[name]
             return kind(**{str(key): from_json(value, named) for key, value in rest.items()})
         case list():
             return [from_json(each, named) for each in stored]

@@ -31,17 +31,7 @@ from submissions.report.class_sections import probabilities, scores_by_class
 from submissions.report.parts import Figure, Findings, Folded, Part, Section, Table, embedded, tabled
 from submissions.report.predicted import predictions
 from submissions.report.rows import worst_rows
-from submissions.run import (
-    BLEND,
-    BLEND_FILE,
-    CHOICE,
-    LEFT_OUT,
-    STACK,
-    STACK_FILE,
-    STAGES,
-    SUBMISSION_FILE,
-    Run,
-)  # fmt: skip
+from submissions.run import BLEND, BLEND_FILE, CHOICE, LEFT_OUT, STACK, STACK_FILE, STAGES, SUBMISSION_FILE, Run
 from submissions.words import mean_and_deviation, number, with_error
 
 MARKS = {

@@ -220,7 +220,7 @@ def test_a_run_is_held_against_itself_without_a_stage_the_best_stage_and_the_run
     first = open_run(str(done))
     part, columns, choice = first.part("blend"), first.columns, first.part("choice")
     worth, default = part["drop_one"], part["candidates"]["shrunk_ridge"]
-    y_pred = cross_fitted(CANDIDATES["shrunk_ridge"], matrices_of(first, columns.oof[:, ~columns.of("good")]), 3)
+    y_pred = cross_fitted(CANDIDATES["shrunk_ridge"], matrices_of(first, columns.oof[:, ~columns.of("good")]))
     assert worth["good"]["cross_fitted_score"] == pytest.approx(METRICS["rmse"](columns.y, y_pred))
     for each in worth.values():
         assert each["difference"] == pytest.approx(each["cross_fitted_score"] - default["cross_fitted_score"])

@@ -36,8 +36,8 @@ def matrices(columns: np.ndarray, y: np.ndarray, folds: np.ndarray, metric: str 
     return Matrices(P, y, folds, METRICS[metric], trials=8, weight_trials=5)
 
 
-def all_cross_fitted(m: Matrices, names: list[str] = IN_A_RUN, n_folds: int = 5) -> dict[str, CrossFitted]:
-    return {name: cross_fit(FITS[name], m, n_folds) for name in names}
+def all_cross_fitted(m: Matrices, names: list[str] = IN_A_RUN) -> dict[str, CrossFitted]:
+    return {name: cross_fit(FITS[name], m) for name in names}
 
 
 def rule(y: np.ndarray, folds: np.ndarray, metric: str = "rmse", margin: float = 1.0, draws: int = 300) -> Rule:
@@ -61,7 +61,7 @@ def test_labels_that_would_turn_every_weight_do_not_reach_their_own_fold(metric:
     changed = dataclasses.replace(before, y=np.where(own[:, None] & ~np.isnan(y), 3 * P[:, worst], y))
     few = ["best_single", "convex", "shrunk_ridge", "ridge", "optuna", "median", "mean_of_ranks"]
     for name in OF_NUMBERS if metric == "rmse" else few:
-        one, other = (cross_fit(CANDIDATES[name], m, 4) for m in (before, changed))
+        one, other = (cross_fit(CANDIDATES[name], m) for m in (before, changed))
         np.testing.assert_array_equal(one.cross_fitted[own], other.cross_fitted[own])
         np.testing.assert_array_equal(one.nested[fold], other.nested[fold])
         if name in ("shrunk_ridge", "ridge", "convex", "mean_of_ranks"):  # the canary sings where it may
@@ -75,7 +75,7 @@ def test_labels_of_a_fold_change_neither_its_stack_nor_its_choice(metric: str) -
     own = folds == fold
     changed = np.where(own, 100 * np.random.default_rng(5).normal(size=200), y)
     names = ["mean", "shrunk_ridge", STACK]
-    before, after = (all_cross_fitted(matrices(columns, each, folds, metric), names, 4) for each in (y, changed))
+    before, after = (all_cross_fitted(matrices(columns, each, folds, metric), names) for each in (y, changed))
     (y_before, chosen_before), (y_after, chosen_after) = (
         without_each_fold(rule(labels, folds, metric), found, []) for labels, found in ((y, before), (changed, after))
     )
@@ -177,7 +177,7 @@ def test_every_row_with_a_fold_is_predicted_and_no_other_with_few_folds_too(n_fo
     columns, y, _ = columns_like("independent", 90)
     folds = np.arange(90) % n_folds
     y[::7], folds[:10], columns[:10] = np.nan, -1, np.nan
-    found = all_cross_fitted(matrices(columns, y, folds, "mae"), [*IN_A_RUN, "median", "mean_of_ranks"], n_folds)
+    found = all_cross_fitted(matrices(columns, y, folds, "mae"), [*IN_A_RUN, "median", "mean_of_ranks"])
     for part in found.values():
         for y_pred, there in ((part.in_sample, folds >= 0), (part.cross_fitted, folds >= 0)):
             assert (np.isfinite(y_pred[:, 0]) == there).all()
@@ -209,10 +209,8 @@ def test_a_column_of_noise_does_not_improve_the_cross_fitted_score() -> None:
     for seed in range(4):
         columns, y, folds = columns_like("independent", 200, 3, seed)
         noise = np.random.default_rng(100 + seed).normal(size=(200, 1))
-        found = [
-            cross_fit(CANDIDATES["shrunk_ridge"], matrices(part, y, folds), 5)
-            for part in (columns, np.hstack([columns, noise]))
-        ]
+        both = (matrices(part, y, folds) for part in (columns, np.hstack([columns, noise])))
+        found = [cross_fit(CANDIDATES["shrunk_ridge"], m) for m in both]
         without, with_noise = (scores(rule(y, folds), part) for part in found)
         assert with_noise["in_sample_score"] <= without["in_sample_score"] + 1e-3
         gains.append(1 - with_noise["cross_fitted_score"] / without["cross_fitted_score"])

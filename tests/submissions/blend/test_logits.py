@@ -127,7 +127,7 @@ def test_extremes_are_finite_and_silent(name: str, problem_type: str) -> None:
         if columns is not right and P.shape[2] > 1:
             columns = columns / columns.sum(axis=2, keepdims=True)
         for metric in ("log_loss", "roc_auc"):
-            found = cross_fit(CANDIDATES[name], matrices(columns, labels, metric), 5)
+            found = cross_fit(CANDIDATES[name], matrices(columns, labels, metric))
             assert np.isfinite(found.cross_fitted).all()
             assert np.isfinite(
                 CANDIDATES[name].fit(matrices(columns, labels), frozenset({1, 2, 3, 4})).predict(columns)
@@ -141,7 +141,7 @@ def test_labels_of_a_fold_reach_nothing_that_was_fitted_without_it(name: str) ->
         own = np.arange(200) % 5 == 2
         other = np.where(own[:, None], (y + 1) % 2, y)
         for metric in ("log_loss", "roc_auc"):
-            before, after = (cross_fit(CANDIDATES[name], matrices(P, each, metric), 5) for each in (y, other))
+            before, after = (cross_fit(CANDIDATES[name], matrices(P, each, metric)) for each in (y, other))
             np.testing.assert_array_equal(before.nested[2], after.nested[2])
             np.testing.assert_array_equal(before.cross_fitted[own], after.cross_fitted[own])
 
@@ -150,7 +150,7 @@ def test_a_column_of_noise_does_not_make_the_default_worse_and_unlabelled_rows_c
     P, y = like("binary", 600)
     noise = np.random.default_rng(9).uniform(size=(600, 2, 1))
     score = {
-        len(columns[0]): METRICS["log_loss"](y, cross_fitted(CANDIDATES["shrunk_logits"], matrices(columns, y), 5))
+        len(columns[0]): METRICS["log_loss"](y, cross_fitted(CANDIDATES["shrunk_logits"], matrices(columns, y)))
         for columns in (P, np.hstack([P, noise]))
     }
     assert score[5] < score[3] + 0.005

@@ -145,7 +145,7 @@ def test_labels_of_a_fold_change_no_step_and_no_prediction_that_is_made_without_
     own, found = folds == fold, []
     for labels in (y, np.where(own, 30 - 5 * y, y)):
         m, judged = matrices(columns, labels, folds), rule(labels, folds)
-        predictions = {name: cross_fit(CANDIDATES[name], m, 4) for name in ("mean", "convex", "shrunk_ridge")}
+        predictions = {name: cross_fit(CANDIDATES[name], m) for name in ("mean", "convex", "shrunk_ridge")}
         y_pred, _ = without_each_fold(judged, predictions, NAMES)
         chain = choose_steps(judged, NAMES, predictions["convex"].nested[fold], ~own)
         found.append((y_pred, chain))
