@@ -33,7 +33,6 @@ import pandas as pd
 
 from benchmarks.oof_matrices import (
     CUTS,
-    N_FOLDS,
     Matrix,
     arguments,
     class_matrices,

@@ -42,13 +42,12 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import oof_matrices
-from benchmarks.oof_matrices import N_FOLDS, arguments, draw_of, in_per_cent, kept_lines, over_sets
+from benchmarks.oof_matrices import arguments, draw_of, in_per_cent, kept_lines, over_sets
 from competition.metrics import METRICS
 from competition.task import Task
 from competition.types import Array
 from submissions.blend import stacks
 from submissions.blend.__main__ import candidates_of
-from submissions.blend.bootstrap import draws_for
 from submissions.blend.candidates import CANDIDATES, Candidate
 from submissions.blend.crossfit import CrossFitted, Rule, choose, cross_fitted, decide, score_per_target
 from submissions.blend.logits import Link, logits
@@ -109,7 +108,7 @@ def read(parts: dict[str, Any]) -> Draw:
     m = Matrices(P, y, parts["folds"], named, has_probabilities=bool(classes))
     task = Task(list(parts["targets"][enough]), None, cast(Any, problem), classes)
     default = "shrunk_logits" if classes else "shrunk_ridge"
-    rule = Rule(named, task, y, m.folds, np.arange(len(y)), default, 1.0, draws_for(named, 1000), 0)
+    rule = Rule(named, task, y, m.folds, np.arange(len(y)), default, 1.0, 1000, 0)
     return Draw(m, rule, columns, y_holdout)
 
 

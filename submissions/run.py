@@ -49,7 +49,7 @@ BLEND, STACK, CHOICE = "blend", "stack", "choice"
 """The parts of run.json that the steps write: `submissions.blend`, `submissions.stack`, `submissions.write`."""
 BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.csv"
 OOF, OOF_TABLE, CROSS_FITTED = "oof.parquet", "oof.csv", "cross_fitted.csv"
-SPREAD_FILE, STAGES, LEFT_OUT = "spread.csv", "stages.parquet", "left_out.txt"
+STAGES, LEFT_OUT = "stages.parquet", "left_out.txt"
 CODE = [
     file
     for pattern in (
@@ -112,6 +112,11 @@ class Run:
         if self.stored["made_from"] != self.made_from:
             raise DataError(f"{self.folder} was made from other predictions or other code. Run ./run.sh full.")
         return dict(read_manifest(self.folder, step)[step])
+
+    def require_candidates(self) -> None:
+        """A DataError unless blends and, where it is wanted, the stack have been fitted on things as they are."""
+        for step in (BLEND, STACK) if self.config.submissions.stack else (BLEND,):
+            self.part(step)
 
     def kept(self, step: str) -> dict[str, Any] | None:
         """The same; None where the step has to run, since it has not, or something has changed since."""

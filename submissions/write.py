@@ -25,28 +25,16 @@ from submissions.blend.postprocess import Tried, choose_steps
 from submissions.blend.stored import from_json, to_json
 from submissions.columns import jobs_of_columns
 from submissions.fitted import KNOWN_LABELS, candidate_of, read_cross_fitted, rule_of, submission_of
-from submissions.run import (
-    BLEND,
-    CHOICE,
-    CROSS_FITTED,
-    SPREAD_FILE,
-    STACK,
-    STAGES,
-    SUBMISSION_FILE,
-    Run,
-    at_work,
-    name_of_latest,
-    scored_rows,
-)  # fmt: skip
+from submissions.run import CHOICE, CROSS_FITTED, STAGES, SUBMISSION_FILE, Run, at_work, name_of_latest, scored_rows
 
+SPREAD_FILE = "spread.csv"
 FEWEST_FOLDS = 4
 """For post-processing: without a fold, three leave blends of a single one, which spread otherwise than those of two."""
 
 
 def write(run: Run) -> tuple[dict[str, Any], int]:
     """Choose, write submission.csv; returns the choice and how many rows could not be read (`Run.filling`)."""
-    for step in (BLEND, STACK) if run.config.submissions.stack else (BLEND,):
-        run.part(step)
+    run.require_candidates()
     choice, columns = select(run), run.columns
     filled = run.write_submission(SUBMISSION_FILE, submission_of(run)(columns.test, columns.test_inputs))
     write_table(run.folder / SPREAD_FILE, table_of(columns.test_ids, run.task.outputs, spread(run)))

@@ -31,12 +31,6 @@ SUMS: dict[str, Sums] = {
 """Metric -> numbers of each row, from y and y_pred about the mean label; the score of their number and sums."""
 
 
-def draws_for(metric: Metric, wanted: int) -> int:
-    """How many draws there are: fewer than are wanted where a metric is computed draw by draw."""
-    fast = metric.name in SUMS or metric.of_row is not None or metric.of_confusion is not None
-    return wanted if fast else max(LEAST_DRAWS, wanted // 10)
-
-
 def bootstrap_scores(
     metric: Metric,
     y: Array,
@@ -52,13 +46,17 @@ def bootstrap_scores(
         y: (n_rows, n_targets), NaN where there is no label.
         predictions: by name, (n_rows, n_outputs) each, finite.
         groups: (n_rows,), equal for rows that are drawn together, from 0 up without a gap.
+        draws: how many; a tenth of them, but `LEAST_DRAWS`, where the metric is computed draw by draw.
         size: groups in each resample; None for as many as there are.
     """
-    score_of = _by_sums if metric.name in SUMS or metric.of_row else _one_by_one
-    width = len(groups)
-    if metric.of_confusion:
+    score_of, width = _one_by_one, len(groups)
+    if metric.name in SUMS or metric.of_row:
+        score_of = _by_sums
+    elif metric.of_confusion:
         n_classes = int(max(np.nanmax(y, initial=1), *(labels.max() for labels in predictions.values()))) + 1
         score_of, width = _by_confusion, max(width, len(predictions) * y.shape[1] * n_classes**2)
+    else:
+        draws = max(LEAST_DRAWS, draws // 10)
     score = score_of(metric, y, list(predictions.values()), groups)
     with np.errstate(divide="ignore", invalid="ignore"):
         scores = np.vstack([score(counts) for counts in _counts(int(groups.max()) + 1, width, draws, seed, size)])

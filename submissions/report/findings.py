@@ -31,7 +31,7 @@ from submissions.report.class_sections import probabilities, scores_by_class
 from submissions.report.parts import Figure, Findings, Folded, Part, Section, Table, embedded, tabled
 from submissions.report.predicted import predictions
 from submissions.report.rows import worst_rows
-from submissions.run import BLEND, BLEND_FILE, CHOICE, LEFT_OUT, STACK, STACK_FILE, STAGES, SUBMISSION_FILE, Run
+from submissions.run import BLEND, BLEND_FILE, CHOICE, LEFT_OUT, STACK_FILE, STAGES, SUBMISSION_FILE, Run
 from submissions.words import mean_and_deviation, number, with_error
 
 MARKS = {
@@ -48,8 +48,8 @@ MOST_BRIEF = 24
 
 def gather(run: Run) -> Findings:
     """All findings of a finished run; the answers are read here alone."""
-    for step in (BLEND, CHOICE, *([STACK] if run.config.submissions.stack else [])):
-        run.part(step)  # refuses what is not finished, or was changed since
+    run.require_candidates()
+    run.part(CHOICE)
     facts, (answers, score), holdout_of = _facts(run), _answers(run), run.config.competition.holdout_of
     on_answers = f"holdout_score on rows of {holdout_of}" if holdout_of else "Score on the answers"
     if answers:
@@ -208,10 +208,10 @@ def _candidates(run: Run) -> list[Part]:
 
 def _drop_one(run: Run) -> list[Part]:
     blend = run.stored[BLEND]
-    there = [(stage, blend["drop_one"][stage]) for stage in run.config.stages if stage in blend["drop_one"]]
     rows = [
         [stage, part["cross_fitted_score"], _gain(run, 0.0, part["difference"]), part["standard_error"]]
-        for stage, part in there  # stored as without minus with
+        for stage in run.config.stages
+        if (part := blend["drop_one"].get(stage))  # its difference: without minus with
     ]
     said = f"cross_fitted_score of {blend['default']}, refitted without the stage. gain: above 0, the stage helps."
     return [tabled(["stage", "score without it", "gain with it", "standard_error"], rows), said] if rows else []

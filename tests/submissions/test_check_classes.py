@@ -1,17 +1,16 @@
 """What `./run.sh check` says of classes: bad input in one sentence, and what is worth knowing of good input."""
 
 import re
-import sys
-from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from competition import command
-from submissions import check
+from competition.errors import UserError
 from tests.competition.small import write_small
+from tests.submissions.test_check import checked
 
 SMILES = [f"{'C' * (i // 2 + 1)}{'O' * (i % 2)}" for i in range(24)]
 
@@ -27,26 +26,6 @@ def written(
     if stage:
         path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "stages": {"s": stage}}))
     return path
-
-
-Said = Callable[[Path], tuple[int, str]]
-
-
-@pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
-    """Status and what is printed, of the command that a user types."""
-
-    def run(path: Path) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["check", str(path)])
-        status = 0
-        try:
-            command.run(check.main)
-        except SystemExit as end:
-            status = int(end.code or 0)
-        printed = capsys.readouterr()
-        return status, printed.err or printed.out
-
-    return run
 
 
 NAMES: dict[str, Any] = {"problem_type": "multiclass", "metric": "accuracy"}
@@ -100,35 +79,29 @@ def bad(words: str, labels: list[str], sample: list[str] | None = None, **compet
         ),
     ],
 )  # fmt: skip
-def test_bad_classes_end_a_command_with_2_and_one_sentence(
-    tmp_path: Path, said: Said,
-    labels: list[str], sample: list[str] | None, competition: dict[str, Any], words: str,
-) -> None:  # fmt: skip
-    status, printed = said(written(tmp_path, labels, sample, **competition))
-    assert status == 2
-    assert len(printed.splitlines()) == (2 if "1 mistake(s):" in printed else 1), printed
-    assert re.search(words, printed), printed
+def test_bad_classes_are_refused_in_one_sentence(
+    tmp_path: Path, labels: list[str], sample: list[str] | None, competition: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=words) as error:
+        checked(written(tmp_path, labels, sample, **competition))
+    said = str(error.value)
+    assert len(said.splitlines()) == (2 if "1 mistake(s):" in said else 1)
 
 
-def test_a_good_competition_of_classes_is_described_with_what_may_surprise(tmp_path: Path, said: Said) -> None:
+def test_a_good_competition_of_classes_is_described_with_what_may_surprise(tmp_path: Path) -> None:
     labels = ["no", " no ", "yes", *[""] * 3, *["no"] * 18]
     balanced, of_library = {"class_weights": "balanced"}, {"parameters": {"is_unbalance": True}}
     for metric, weights, bends in (("log_loss", balanced, 1), ("brier", of_library, 1), ("roc_auc", balanced, 0)):
         trees = {"kind": "lightgbm", **weights}
-        status, printed = said(written(tmp_path, labels, None, trees, metric=metric))
-        lines = printed.splitlines()
-        assert (status, lines[1]) == (0, "24 training rows, 2 test rows")
+        lines = checked(written(tmp_path, labels, None, trees, metric=metric)).splitlines()
+        assert lines[0] == "24 training rows, 2 test rows"
         assert {"y: no 20, yes 1", "problem_type binary, where 'yes' is the positive class"} <= {*lines}
         assert "labels missing: y 3" in lines
         assert "y: not every fold has a row of 'yes' (1 rows); its own scores know nothing of them" in lines
         assert any(re.fullmatch("y: no row of 'yes' trains the models of fold [012]", line) for line in lines)
-        assert (
-            lines[-1].endswith(f"; it weighs classes, which bends the probabilities that {metric} scores; 3 jobs")
-            == bends
-        )
-    many = [f"c{i}" for i in range(23)]
-    status, printed = said(written(tmp_path, many, **NAMES))
-    assert (status, " and 18 more\n" in printed) == (0, True)
+        said = f"; it weighs classes, which bends the probabilities that {metric} scores; 3 jobs"
+        assert lines[-1].endswith(said) == bends
+    assert " and 18 more\n" in checked(written(tmp_path, [f"c{i}" for i in range(23)], **NAMES))
 
 
 @pytest.mark.parametrize(
@@ -146,14 +119,11 @@ def test_a_good_competition_of_classes_is_described_with_what_may_surprise(tmp_p
     ],
 )  # fmt: skip
 def test_labels_and_layouts_that_go_together_are_accepted(
-    tmp_path: Path, said: Said,
-    labels: list[str], sample: list[str], competition: dict[str, Any],
-) -> None:  # fmt: skip
+    tmp_path: Path, labels: list[str], sample: list[str], competition: dict[str, Any]
+) -> None:
     path = written(tmp_path, labels, sample, **competition)
     path.write_text(path.read_text().replace("'no'", "no").replace("'yes'", "yes"))  # which YAML 1.1 takes for booleans
-    status, printed = said(path)
-    assert status == 0, printed
-    assert "\nproblem_type " in printed
+    assert "\nproblem_type " in checked(path)
 
 
 OWNED = ("probabilities", "classes")
@@ -170,30 +140,25 @@ def classes(y_true, y_pred):
 """
 
 
-@pytest.mark.parametrize(("function", "needs", "status"), [(a, b, 2 * (a != b)) for a in OWNED for b in OWNED])
-def test_a_metric_of_the_users_own_is_tried_on_what_it_needs(
-    tmp_path: Path, said: Said,
-    function: str, needs: str, status: int,
-) -> None:  # fmt: skip
+@pytest.mark.parametrize("function", OWNED)
+@pytest.mark.parametrize("needs", OWNED)
+def test_a_metric_of_the_users_own_is_tried_on_what_it_needs(tmp_path: Path, function: str, needs: str) -> None:
     (tmp_path / "own.py").write_text(OWN)
     own = {"metric": f"own.py:{function}", "greater_is_better": True, "needs": needs}
     columns = {"submission_columns": ABC} if needs == "probabilities" else {}
     path = written(tmp_path, ABC, PER_CLASS if columns else ["y", "a"], **{**NAMES, **own, **columns})
-    found, printed = said(path)
-    assert found == status, printed
-    assert not status or "must return one number" in printed
+    with nullcontext() if function == needs else pytest.raises(UserError, match="must return one number"):
+        checked(path)
 
 
-def test_a_metric_of_the_users_own_is_tried_on_rows_without_a_rare_class(tmp_path: Path, said: Said) -> None:
+def test_a_metric_of_the_users_own_is_tried_on_rows_without_a_rare_class(tmp_path: Path) -> None:
     text = "from sklearn.metrics import log_loss\n\ndef score(y, p):\n    return log_loss(y[:, 0], p[:, 0])\n"
     (tmp_path / "own.py").write_text(text)
     own = {"metric": "own.py:score", "greater_is_better": False, "needs": "probabilities"}
-    status, printed = said(written(tmp_path, ["0", "1"], **own))
-    assert status == 2
-    assert "own.py:score must return one number" in printed and "only one label" in printed
+    with pytest.raises(UserError, match="(?s)own.py:score must return one number.* only one label"):
+        checked(written(tmp_path, ["0", "1"], **own))
 
 
-def test_a_target_without_labels_to_train_a_fold_is_found_before_any_work(tmp_path: Path, said: Said) -> None:
-    status, printed = said(written(tmp_path, ["0", *[""] * 11, "1", *[""] * 11]))
-    assert status == 2
-    assert "target 'y' must have labels among the training rows of every fold" in printed
+def test_a_target_without_labels_to_train_a_fold_is_found_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="target 'y' must have labels among the training rows of every fold"):
+        checked(written(tmp_path, ["0", *[""] * 11, "1", *[""] * 11]))

@@ -173,9 +173,8 @@ def test_a_stack_without_a_scored_correction_is_the_default_and_is_not_chosen(
 
 def test_what_is_submitted_is_post_processed_and_a_stored_run_repeats_it(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OWN)
-    path = fake_competition(
-        tmp_path, folds={"n_folds": 5}, submissions={"stack": False, "postprocess": ["mine.py:curve", "clip"]}
-    )
+    settings = {"stack": False, "postprocess": ["mine.py:curve", "clip"]}
+    path = fake_competition(tmp_path, folds={"n_folds": 5}, submissions=settings)
     prepare_and_fake_jobs(path, lambda y: np.exp(y / 3))
     run = open_run(str(path))
     blend(run)
@@ -250,10 +249,8 @@ def test_the_spread_is_the_standard_deviation_over_submissions_of_one_model_per_
     opened(tmp_path, stages=stages, submissions={"stack": False, "default": "mean", "margin": 1e6})
     run = run_steps(tmp_path / "mixed.yaml")
     ids = run.columns.test_ids
-    of = {
-        (job.stage, job.seed, job.fold): read_predictions(job.test_file(run.plan.test_key), ids, TARGETS)
-        for job in run.plan.jobs
-    }
+    jobs = {(job.stage, job.seed, job.fold): job.test_file(run.plan.test_key) for job in run.plan.jobs}
+    of = {job: read_predictions(file, ids, TARGETS) for job, file in jobs.items()}
     members = [(of["good", seed, fold] + of["fair", 0, fold]) / 2 for seed in (0, 1) for fold in range(3)]
     table = read_table(run.folder / "spread.csv", ["id"])
     assert list(table["id"]) == ids

@@ -76,17 +76,15 @@ def test_labels_of_a_fold_change_neither_its_stack_nor_its_choice(metric: str) -
     changed = np.where(own, 100 * np.random.default_rng(5).normal(size=200), y)
     names = ["mean", "shrunk_ridge", STACK]
     before, after = (all_cross_fitted(matrices(columns, each, folds, metric), names) for each in (y, changed))
-    (y_before, chosen_before), (y_after, chosen_after) = (
-        without_each_fold(rule(labels, folds, metric), found, []) for labels, found in ((y, before), (changed, after))
-    )
+    y_before, chosen_before = without_each_fold(rule(y, folds, metric), before, [])
+    y_after, chosen_after = without_each_fold(rule(changed, folds, metric), after, [])
     assert chosen_before[fold] == chosen_after[fold] == STACK
     np.testing.assert_array_equal(y_before[own], y_after[own])
 
 
 def test_a_table_of_cross_fitted_predictions_reads_back_whatever_its_order() -> None:
-    part = CrossFitted(
-        *(np.random.default_rng(i).normal(size=shape) for i, shape in enumerate([(4, 2), (4, 2), (3, 4, 2)]))
-    )
+    shapes = (4, 2), (4, 2), (3, 4, 2)
+    part = CrossFitted(*(np.random.default_rng(i).normal(size=shape) for i, shape in enumerate(shapes)))
     table, ids = part.table(list("abcd"), ["p", "q"]), list("cadb")
     assert list(table.columns)[4:6] == ["cross_fitted q", "without_fold_0 p"]
     again, order = CrossFitted.of(table.iloc[::-1], ids, 2), [2, 0, 3, 1]
@@ -131,9 +129,8 @@ def test_rows_that_share_a_fold_count_as_one_in_the_comparison() -> None:
 def test_the_default_stands_unless_another_is_clearly_better(
     others: dict[str, tuple[float, float]], metric: str, margin: float, chosen: str
 ) -> None:
-    compared = {"shrunk_ridge": Comparison(1.0, 0.0, 0.0)} | {
-        n: Comparison(1 + d, d, e) for n, (d, e) in others.items()
-    }
+    every = {"shrunk_ridge": (0.0, 0.0), **others}
+    compared = {name: Comparison(1 + difference, difference, error) for name, (difference, error) in every.items()}
     name, reason = choose(rule(np.zeros(4), np.arange(4), metric, margin), compared, np.full(4, True))
     assert name == chosen
     assert chosen in reason
@@ -194,9 +191,8 @@ def test_a_candidate_that_predicts_a_fold_as_the_default_does_is_not_chosen_for_
     better = np.where((folds == 1)[:, None], default, y[:, None])
 
     def part(y_pred: np.ndarray, nested: np.ndarray) -> CrossFitted:
-        return CrossFitted(
-            y_pred, y_pred, np.stack([np.where((folds == k)[:, None], np.nan, nested) for k in range(3)])
-        )
+        without = [np.where((folds == k)[:, None], np.nan, nested) for k in range(3)]
+        return CrossFitted(y_pred, y_pred, np.stack(without))
 
     found = {"shrunk_ridge": part(default, default), STACK: part(better, y[:, None])}
     y_pred, chosen = without_each_fold(rule(y, folds), found, [])

@@ -136,9 +136,8 @@ def test_constant_predictions_get_the_label_that_is_worth_more(metric: str, labe
 
 
 def rule_of(known: Task, y: np.ndarray, metric: str, folds: np.ndarray) -> Rule:
-    return Rule(
-        named_metric(metric, known.problem_type), known, y, folds, np.arange(len(y)), "column_0", 1.0, 100, seed=0
-    )
+    score = named_metric(metric, known.problem_type)
+    return Rule(score, known, y, folds, np.arange(len(y)), "column_0", 1.0, 100, seed=0)
 
 
 def by_labels(P: np.ndarray, y: np.ndarray, metric: Metric, folds: np.ndarray, weights: str) -> np.ndarray:
@@ -147,9 +146,7 @@ def by_labels(P: np.ndarray, y: np.ndarray, metric: Metric, folds: np.ndarray, w
 
 
 def column(j: int) -> Candidate:
-    return Candidate(
-        lambda P, y, metric, folds, weights: Blend(np.eye(P.shape[1])[:, [j]] * np.ones((1, P.shape[2])), 0)
-    )
+    return Candidate(lambda P, *_: Blend(np.eye(P.shape[1])[:, [j]] * np.ones((1, P.shape[2])), 0))
 
 
 @pytest.mark.parametrize(
