@@ -63,8 +63,7 @@ def select(run: Run) -> dict[str, Any]:
         truth = pd.DataFrame(task.truth(own[task.targets].to_numpy(dtype=np.float64)), index=own[INPUT_KEY])
         means = truth.groupby(level=0).mean().dropna(how="all")
         known = task.likeliest(means.to_numpy()) if task.decides else means.to_numpy()
-        table = pd.DataFrame({INPUT_KEY: means.index}).join(pd.DataFrame(known, columns=task.scored))
-        write_table(run.folder / KNOWN_LABELS, table)
+        write_table(run.folder / KNOWN_LABELS, pd.DataFrame(known, means.index, task.scored).reset_index())
         files.append(KNOWN_LABELS)
         nan = float("nan")  # rows of one input share a fold: without the fold no label of theirs is known
         for of_target in tried.values():

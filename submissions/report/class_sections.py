@@ -10,7 +10,7 @@ from competition.types import Array
 from submissions.blend.stored import from_json
 from submissions.fitted import read_cross_fitted
 from submissions.report import figures
-from submissions.report.parts import Figure, Part, embedded, tabled
+from submissions.report.parts import Figure, Part, tabled
 from submissions.report.predicted import labels, predictions
 from submissions.run import CHOICE, Run
 from submissions.words import number
@@ -45,7 +45,7 @@ def scores_by_class(run: Run) -> list[Part]:
         rows = [[*row, cut] for row, cut in zip(rows, [*[None] * (len(rows) - len(cuts)), *cuts], strict=True)]
     parts: list[Part] = [tabled(header, rows, "{:.3f}"), *said]
     if not several:
-        parts.append(Figure("Confusion matrix", embedded(figures.confusion_matrix(task.classes, truth, taken))))
+        parts.append(Figure("Confusion matrix", figures.confusion_matrix(task.classes, truth, taken)))
     return parts
 
 
@@ -69,8 +69,8 @@ def probabilities(run: Run) -> list[Part]:
         p, true, error = reliability(task, run.columns.y, y_pred)
         curves[f"{error:.3f} {name}"] = p, true
     of = "the likeliest class" if task.problem_type == "multiclass" else task.classes[1]
-    drawn = embedded(figures.reliability(curves, of))
-    return [Figure("Expected calibration error, which with few rows is above 0 by chance", drawn)]
+    said = "Expected calibration error, which with few rows is above 0 by chance"
+    return [Figure(said, figures.reliability(curves, of))]
 
 
 def reliability(task: Task, y: Array, y_pred: Array) -> tuple[Array, Array, float]:

@@ -28,7 +28,7 @@ from submissions.blend.stacks import LIGHTGBM_STACK
 from submissions.blend.stored import from_json
 from submissions.report import figures
 from submissions.report.class_sections import probabilities, scores_by_class
-from submissions.report.parts import Figure, Findings, Folded, Part, Section, Table, embedded, tabled
+from submissions.report.parts import Figure, Findings, Folded, Part, Section, Table, tabled
 from submissions.report.predicted import predictions
 from submissions.report.rows import worst_rows
 from submissions.run import BLEND, BLEND_FILE, CHOICE, LEFT_OUT, STACK_FILE, STAGES, SUBMISSION_FILE, Run
@@ -263,7 +263,7 @@ def _predictions(run: Run) -> list[Part]:
     return [
         f"Out-of-fold predictions against the truth, at most {figures.MOST_POINTS} rows. submission: by weights and "
         "choices made without the row's fold.",
-        Figure("Truth against prediction", embedded(figures.predictions(run, predictions(run)))),
+        Figure("Truth against prediction", figures.predictions(run, predictions(run))),
     ]
 
 
@@ -280,7 +280,7 @@ def _correlations(run: Run) -> list[Part]:
 
 def _learning_curves(run: Run) -> list[Part]:
     curves = {stage: figures.learning_curves(run, stage) for stage in run.config.stages}
-    return [Figure(f"{name}: loss and learning rate by epoch", embedded(svg)) for name, svg in curves.items() if svg]
+    return [Figure(f"{name}: loss and learning rate by epoch", svg) for name, svg in curves.items() if svg]
 
 
 def _folds(run: Run) -> list[Part]:
@@ -305,7 +305,7 @@ def _folds(run: Run) -> list[Part]:
     if stored["adversarial"]:
         auc = with_error(stored["adversarial"]["auc"], stored["adversarial"]["standard_deviation"])
         parts.append(f"Adversarial validation: AUC {auc} over folds; at 0.5 train and test cannot be told apart.")
-    return [*parts, *(Figure(file.stem, embedded(file.read_bytes())) for file in sorted(shift.parent.glob("*.png")))]
+    return [*parts, *(Figure(file.stem, file.read_bytes()) for file in sorted(shift.parent.glob("*.png")))]
 
 
 def _settings(run: Run) -> list[Part]:

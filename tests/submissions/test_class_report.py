@@ -77,7 +77,7 @@ def test_the_page_has_figures_of_its_problem_type_and_stays_small(found: tuple[R
     run, report = found
     html = page(report)
     assert len(html) < 1_500_000 and "://" not in html and "<b>" not in html
-    figures = [part.words for each in report.sections for part in each.parts if hasattr(part, "source")]
+    figures = [part.words for each in report.sections for part in each.parts if hasattr(part, "image")]
     assert ("Confusion matrix" in figures) == (len(run.task.targets) == 1)
     assert any("calibration error" in each for each in figures) == run.task.has_probabilities
     assert "| class" in markdown(report, run.paths.report)

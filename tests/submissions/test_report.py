@@ -146,7 +146,7 @@ def test_the_worst_rows_come_first(made: Made) -> None:
     cards, order = section(made.found, "Worst rows")[1:], np.argsort(-largest)[:20]
     titles = [f"{rank}. {columns.ids[i]}, fold {columns.folds[i]}" for rank, i in enumerate(order, start=1)]
     assert [card.title for card in cards] == titles
-    assert next(iter(cards[0].molecules.values())).startswith("data:image/svg")
+    assert "<svg" in next(iter(cards[0].molecules.values()))
 
 
 def test_weights_stand_under_their_targets_and_correlations_under_their_columns(made: Made) -> None:
