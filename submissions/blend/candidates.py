@@ -65,35 +65,35 @@ class Blend:
         return probabilities(np.einsum("nco,co->no", logits(P, self.link), self.weights) + self.intercept, self.link)
 
 
+@dataclass(eq=False)
 class Candidate:
     """A function that fits a predictor, refitted without some folds; named: of a user's own, in the YAML."""
 
-    def __init__(self, function: Callable[..., Any], named: str = "") -> None:
-        self.function, self.named = function, named
+    function: Callable[..., Any]
+    named: str = ""
 
     def fit(self, m: Matrices, without: Folds = NONE) -> Predictor:
         """The predictor fitted on the rows of all folds but some; the plain mean where none is left."""
         left = m.left(without)
         if not left.any():
             return Linear(mean).fit(m, without)
-        P, y, folds = m.P[left], m.y[left], m.folds[left]
+        P, y, folds = m.P[left], m.y[left], m.folds[left]  # copies, into which a user's function may write
         if not self.named:
             return self.function(P, y, m.metric, folds, m.weights)
         with users(self.named, f"return weights ({P.shape[1]},) or a dataclass with predict(P)"):
-            found: Any = self.function(P.copy(), y.copy(), m.metric, folds.copy(), m.weights)
+            found: Any = self.function(P, y, m.metric, folds, m.weights)
             if not is_dataclass(type(found)):
                 weights = np.asarray(found, dtype=np.float64).reshape(P.shape[1], -1)
                 found = Blend(weights + np.zeros(P.shape[1:]), np.zeros(P.shape[2]))
-            require_predictions(found.predict(P.copy()), (len(P), P.shape[2]), m.link)
+            require_predictions(found.predict(m.P[left]), (len(P), P.shape[2]), m.link)
             return found
 
 
+@dataclass(eq=False)
 class Linear(Candidate):
     """A solver for weights as a candidate; in_logits: whether they are weights of logits, where columns have any."""
 
-    def __init__(self, solver: Solver, in_logits: bool = False) -> None:
-        super().__init__(solver)
-        self.in_logits = in_logits
+    in_logits: bool = False
 
     def fit(self, m: Matrices, without: Folds = NONE) -> Blend:
         """Weights in the targets' own units; the plain mean for a target without a labelled row left."""
@@ -335,7 +335,7 @@ SOLVERS: list[Solver] = [
     best_single, mean, convex, shrunk_logits, shrunk_ridge, ridge, greedy, hill_climb, optuna
 ]  # fmt: skip
 CANDIDATES: dict[str, Candidate] = {
-    **{solver.__name__: Linear(solver, solver in (shrunk_logits, optuna)) for solver in SOLVERS},
+    **{solver.__name__: Linear(solver, in_logits=solver in (shrunk_logits, optuna)) for solver in SOLVERS},
     **{function.__name__: Candidate(function) for function in (median, mean_of_ranks)},
 }
 OF_CLASSES = ("best_single", "mean", "convex", "shrunk_logits", "greedy", "optuna", "median", "mean_of_ranks")

@@ -136,7 +136,7 @@ def _stages(run: Run) -> list[Part]:
     if len(weights.columns) > len(run.task.targets):
         weights = weights.mean(axis=1).to_frame(*run.task.targets)
     weights, chosen = weights.groupby(columns.stage_of.get).sum(), run.chosen
-    weighted = chosen if chosen in run.stored[BLEND]["candidates"] else f"the blend below {chosen}"
+    weighted = f"the blend below {chosen}" if chosen == LIGHTGBM_STACK else chosen
     marks = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
     rows, notes = [], []
     for stage in run.config.stages:

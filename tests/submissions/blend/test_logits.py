@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,9 +18,7 @@ from submissions.blend.crossfit import cross_fit, cross_fitted
 from submissions.blend.logits import LEAST, PENALTIES, TOWARDS_ONE
 from submissions.blend.problem import Matrices
 from submissions.config import load_config
-from submissions.fitted import matrices_of
-from submissions.run import open_run
-from tests.submissions.fakes import fake_classes, prepare_and_fake_jobs
+from tests.submissions.fakes import fake_classes
 
 BLENDS = [name for name in OF_CLASSES if isinstance(CANDIDATES[name], Linear)]
 CLASSES = {"binary": 1, "multiclass": 3}
@@ -203,9 +202,12 @@ def test_labels_share_one_vector_of_weights_where_the_yaml_says_so_and_each_coun
         ("ordinal", "quadratic_kappa", {"default": "shrunk_logits"}, "shrunk_logits, which is not for.*ordinal"),
         ("multilabel", "f1_macro", {"candidates": ["mean_of_ranks"]}, "mean_of_ranks, which is not for.*f1_macro"),
         ("binary", "log_loss", {"candidates": ["/a/m.py:f", "/b/m.py:f"]}, "m.py:f of two files; rename one"),
+        ("binary", "log_loss", {"postprocess": ["clip"]}, "postprocess: clip is not for probabilities; leave it out"),
+        ("multiclass", "log_loss", {"postprocess": ["m.py:f"]}, "m.py:f is not for probabilities of several classes"),
+        ("ordinal", "quadratic_kappa", {"postprocess": ["round"]}, "postprocess: round is not for labels"),
     ],
 )
-def test_a_blend_of_the_other_kind_is_refused_in_one_sentence(
+def test_blends_and_steps_that_make_no_sense_of_classes_are_refused(
     tmp_path: Path, problem_type: str, metric: str, submissions: dict, message: str
 ) -> None:
     path = fake_classes(tmp_path, problem_type, metric, submissions=submissions)
@@ -214,11 +216,9 @@ def test_a_blend_of_the_other_kind_is_refused_in_one_sentence(
 
 
 def test_the_default_and_the_candidates_follow_the_kind_of_the_metric(tmp_path: Path) -> None:
-    ranks, labels, losses = ("binary", "roc_auc"), ("multiclass", "f1_macro"), ("multilabel", "log_loss")
-    for (problem_type, metric), more in ((ranks, ["mean_of_ranks"]), (labels, []), (losses, [])):
-        path = fake_classes(tmp_path, problem_type, metric)
-        prepare_and_fake_jobs(path)
-        run = open_run(str(path))
-        assert run.config.default_blend == "shrunk_logits"
-        assert candidates_of(run, matrices_of(run, run.columns.oof)) == [*ALWAYS_OF_CLASSES, *more]
+    for problem_type, metric in (("binary", "roc_auc"), ("multiclass", "f1_macro"), ("binary", "log_loss")):
+        run = SimpleNamespace(config=load_config(str(fake_classes(tmp_path, problem_type, metric))))
+        assert (run.config.default_blend, run.config.postprocess) == ("shrunk_logits", [])
+        more = ["mean_of_ranks"] if metric == "roc_auc" else []
+        assert candidates_of(run, matrices(*like(problem_type), metric)) == [*ALWAYS_OF_CLASSES, *more]
     assert load_config(str(fake_classes(tmp_path, "ordinal", "mcc"))).default_blend == "shrunk_ridge"

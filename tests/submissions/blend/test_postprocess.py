@@ -7,16 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from competition.errors import ConfigError
 from competition.metrics import Metric
 from submissions.blend.candidates import CANDIDATES
 from submissions.blend.crossfit import cross_fit
 from submissions.blend.postprocess import STEPS, Chain, apply_steps, choose_steps, fit_steps, stored_steps
 from submissions.blend.stored import storable
-from submissions.config import load_config
 from submissions.write import without_each_fold
 from tests.submissions.blend.test_crossfit import matrices, rule
-from tests.submissions.fakes import columns_like, fake_classes, with_setting
+from tests.submissions.fakes import columns_like
 
 
 @storable
@@ -187,23 +185,3 @@ def test_a_step_of_the_users_own_is_tried_like_ours(tmp_path: Path) -> None:
     assert stored[1]["step"] == "mine.py:root"  # no folder of this machine
     steps = stored_steps(stored, {"mine.py:root": named})
     np.testing.assert_allclose(apply_steps(steps, np.array([9.0])), [4.0])
-
-
-@pytest.mark.parametrize(
-    ("problem_type", "metric", "senseless"),
-    [
-        ("binary", "log_loss", "clip"),
-        ("multiclass", "log_loss", "mine.py:fit"),
-        ("ordinal", "quadratic_kappa", "round"),
-    ],
-)
-def test_steps_that_make_no_sense_of_classes_are_refused(
-    tmp_path: Path, problem_type: str, metric: str, senseless: str
-) -> None:
-    path = fake_classes(tmp_path, problem_type, metric)
-    assert load_config(str(path)).postprocess == []
-    with_setting(path, "submissions", postprocess=["known_labels"])
-    assert load_config(str(path)).postprocess == ["known_labels"]
-    with_setting(path, "submissions", postprocess=[senseless])
-    with pytest.raises(ConfigError, match=rf"submissions\.postprocess: {senseless} is not for .*; leave it out"):
-        load_config(str(path))
