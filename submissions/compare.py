@@ -74,7 +74,7 @@ class Labels:
         drawn = self.drawn_scores({"this": this, "other": other}, self.seed)
         first, second = (self.metric(self.y.loc[ids].to_numpy(), self._of(each, ids)) for each in (this, other))
         gain = first - second if self.metric.greater_is_better else second - first
-        return gain, float((drawn["this"] - drawn["other"]).std()), len(ids)
+        return gain, (drawn["this"] - drawn["other"]).std(), len(ids)
 
     def _of(self, table: pd.DataFrame, ids: pd.Index) -> Array:
         return table.loc[ids, self.task.scored].to_numpy()

@@ -111,7 +111,7 @@ class Run:
         """What a step found on the predictions and the code as they are; a DataError if anything has changed since."""
         if self.stored["made_from"] != self.made_from:
             raise DataError(f"{self.folder} was made from other predictions or other code. Run ./run.sh full.")
-        return dict(read_manifest(self.folder, step)[step])
+        return read_manifest(self.folder, step)[step]
 
     def require_candidates(self) -> None:
         """A DataError unless blends and, where it is wanted, the stack have been fitted on things as they are."""
@@ -162,12 +162,12 @@ class Run:
     @property
     def chosen(self) -> str:
         """The candidate that is submitted."""
-        return str(self.part(CHOICE)["chosen"])
+        return self.part(CHOICE)["chosen"]
 
     @property
     def weights(self) -> dict[str, dict[str, float]]:
         """Target -> weight of each column in the chosen blend, or in that below the chosen stack; else empty."""
-        return dict(self.candidates[self.chosen]["weights"])
+        return self.candidates[self.chosen]["weights"]
 
 
 def open_run(competition: str, seed: int | None = None, reuse: bool = False) -> Run:

@@ -40,7 +40,7 @@ def write_submission(
     except SubmissionError:
         path.unlink()
         raise
-    return int((places < 0).sum())
+    return (places < 0).sum()
 
 
 def check_submission(path: Path, sample: pd.DataFrame, id_column: str, task: Task) -> None:
@@ -61,9 +61,9 @@ def check_submission(path: Path, sample: pd.DataFrame, id_column: str, task: Tas
     for name in task.columns_in_sample:
         what, good = _asked(table[name], task)
         if (bad := ~good).any():
-            first = int(bad.argmax())
+            first = bad.argmax()
             raise SubmissionError(
-                f"{path}: column {name!r} must hold {what}; {int(bad.sum())} row(s) do not, the first has "
+                f"{path}: column {name!r} must hold {what}; {bad.sum()} row(s) do not, the first has "
                 f"id {found[first]!r} and {table[name].iloc[first]!r}."
             )
 

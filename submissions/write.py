@@ -136,7 +136,7 @@ def spread(run: Run) -> Array:
 def class_shares(task: Task, labels: Array) -> dict[str, dict[str, float]]:
     """Target -> class -> its share of the labels (n_rows, n_targets) that are there."""
     known = {target: column[~np.isnan(column)] for target, column in zip(task.targets, labels.T, strict=True)}
-    return {t: {name: float(np.mean(of == c)) for c, name in enumerate(task.classes)} for t, of in known.items()}
+    return {t: {name: np.mean(of == c) for c, name in enumerate(task.classes)} for t, of in known.items()}
 
 
 def _against(rule: Rule, y_pred: Array, name: str, other: Array) -> dict[str, Any]:

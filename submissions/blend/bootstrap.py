@@ -100,9 +100,9 @@ def _by_sums(metric: Metric, y: Array, predictions: list[Array], groups: Integer
 def _over_targets(metric: Metric, scores: Array, n_rows: Array) -> Array:
     """Mean of (n_draws, n_targets, n_predictions); of classes without the targets that a draw leaves undefined."""
     if metric.types == NUMBERS:
-        return np.asarray(scores.mean(axis=1))
+        return scores.mean(axis=1)
     there = ~np.isnan(scores) & (n_rows > 1)
-    return np.asarray(np.where(there, scores, 0).sum(axis=1) / there.sum(axis=1))
+    return np.where(there, scores, 0).sum(axis=1) / there.sum(axis=1)
 
 
 def _by_confusion(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> Score:

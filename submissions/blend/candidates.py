@@ -111,7 +111,7 @@ class Linear(Candidate):
 def best_single(problem: Problem) -> Solution:
     """All weight on the column with the best score; for a metric of the user's own, the least squared error."""
     each = np.eye(problem.n_columns)
-    return Solution(each[int(np.argmin(problem.loss(each)))])
+    return Solution(each[np.argmin(problem.loss(each))])
 
 
 def mean(problem: Problem) -> Solution:
@@ -152,7 +152,7 @@ def shrunk_ridge(problem: Problem) -> Solution:
     def error(trial: Any) -> float:
         towards_equal = trial.suggest_float("towards_equal", 0.0, 1.0)
         penalty = trial.suggest_float("penalty", SMALLEST_PENALTY, LARGEST_PENALTY, log=True)
-        return float(problem.loss(held_out(towards_equal, penalty)[:, None])[0])
+        return problem.loss(held_out(towards_equal, penalty)[:, None])[0]
 
     # first the corners: equal and convex weights, hardly corrected
     corners = [{"towards_equal": corner, "penalty": LARGEST_PENALTY} for corner in (1.0, 0.0)]
@@ -178,7 +178,7 @@ def ridge(problem: Problem) -> Solution:
 
     best = PENALTIES[[np.argmin(problem.loss(*solutions(problem.inner, PENALTIES)))]]
     weights, intercepts = solutions([problem], best)
-    return Solution(weights[0, 0], float(intercepts[0, 0]), {"penalty": float(best[0])})
+    return Solution(weights[0, 0], intercepts[0, 0], {"penalty": best[0]})
 
 
 def shrunk_logits(problem: Problem) -> Solution:
@@ -196,7 +196,7 @@ def shrunk_logits(problem: Problem) -> Solution:
     if len(problem.folds) < 2:
         return Solution(problem.log_loss_weights[-1])
     held_out = np.stack([each.log_loss_weights for each in problem.inner])
-    best = int(np.argmin(problem.loss(held_out, in_logits=True)))
+    best = np.argmin(problem.loss(held_out, in_logits=True))
     return Solution(problem.log_loss_weights[best], settings={"penalty": LOGIT_PENALTIES[best]})
 
 
@@ -210,7 +210,7 @@ def _products(problems: list[Problem]) -> tuple[Array, ...]:
 
 def _ridge_solution(gram: Array, right: Array, penalty: float) -> Array:
     """(gram + penalty) v = right, (n_problems, n_columns)."""
-    return np.asarray(np.linalg.solve(gram + penalty * np.eye(gram.shape[1]), right[:, :, None])[:, :, 0])
+    return np.linalg.solve(gram + penalty * np.eye(gram.shape[1]), right[:, :, None])[:, :, 0]
 
 
 def greedy(problem: Problem) -> Solution:
@@ -223,7 +223,7 @@ def greedy(problem: Problem) -> Solution:
     taken, best, least = np.zeros(problem.n_columns), each[0], np.inf
     for step in range(1, GREEDY_STEPS + 1):
         losses = problem.loss((taken + each) / step)
-        nearest = int(np.argmin(losses))
+        nearest = np.argmin(losses)
         taken = taken + each[nearest]
         if losses[nearest] < least:
             best, least = taken / step, losses[nearest]
@@ -265,7 +265,7 @@ def optuna(problem: Problem) -> Solution:
 
     def error(trial: Any) -> float:
         weights = normalised({name: trial.suggest_float(name, 0.0, 1.0) for name in names})
-        return float(problem.loss(weights[None], in_logits=in_logits)[0])
+        return problem.loss(weights[None], in_logits=in_logits)[0]
 
     first = [start / max(start.max(), 1e-300), np.ones(len(names))]
     trials = [dict(zip(names, weights.tolist(), strict=True)) for weights in first]
@@ -281,7 +281,7 @@ def _tuned(error: Callable[[Any], float], first: list[dict[str, float]], trials:
     for settings in first:
         study.enqueue_trial(settings)
     study.optimize(error, n_trials=trials)
-    return dict(study.best_params)
+    return study.best_params
 
 
 @storable

@@ -202,7 +202,7 @@ def compare(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_])
 
 def standard_error(rule: Rule, y_pred: Array) -> float:
     """Of the score of predictions (n_rows, n_outputs) itself, no difference, by the bootstrap; NaN where undefined."""
-    return float(_drawn(rule, {"own": y_pred}, rule.scored)["own"].std())
+    return _drawn(rule, {"own": y_pred}, rule.scored)["own"].std()
 
 
 def _drawn(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_]) -> pd.DataFrame:

@@ -58,7 +58,7 @@ class Levels:
 
 
 def _clip(y_pred: Array, y: Array) -> Clip:
-    return Clip(float(y.min()), float(y.max()))
+    return Clip(y.min(), y.max())
 
 
 def _round(y_pred: Array, y: Array) -> Levels | None:

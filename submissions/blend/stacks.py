@@ -107,7 +107,7 @@ class Stacked(Candidate):
                 if m.has_probabilities:
                     trees = fit_trees(x, m.y[rows, t], m.folds[rows], start=start[rows, own])
                 else:
-                    spread = float(y_pred.std())
+                    spread = y_pred.std()
                     residual = (m.y - start)[rows, t] / spread
                     trees = fit_trees(x, residual, m.folds[rows], 1 if m.exact == "absolute" else 2)
             corrections.append(Correction(order, spread, trees) if trees else None)

@@ -89,4 +89,4 @@ def reliability(task: Task, y: Array, y_pred: Array) -> tuple[Array, Array, floa
     inner = np.quantile(cells[:, 0], np.arange(1, N_BINS) / N_BINS)
     bins = pd.DataFrame(cells).groupby(np.searchsorted(inner, cells[:, 0], side="right"))
     p, true = bins.mean().to_numpy().T
-    return p, true, float(np.average(np.abs(p - true), weights=bins.size()))
+    return p, true, np.average(np.abs(p - true), weights=bins.size())

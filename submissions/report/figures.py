@@ -96,4 +96,4 @@ def molecule(smiles: str) -> str:
     drawing = rdMolDraw2D.MolDraw2DSVG(240, 170)
     rdMolDraw2D.PrepareAndDrawMolecule(drawing, Chem.MolFromSmiles(smiles))
     drawing.FinishDrawing()
-    return str(drawing.GetDrawingText())
+    return drawing.GetDrawingText()
