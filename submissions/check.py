@@ -62,6 +62,7 @@ def check(config: Config, here: bool = True) -> str:
     prepared = prepare(competition)
     own = own_rows(prepared.train)
     folds = divide(config.folds, own, competition, competition.seed)[0]
+    n_folds = int(folds.max()) + 1
     y = own[competition.targets].to_numpy(dtype=np.float64)
     metric, task = metric_of(competition), task_of(competition)
     _check_metric(metric, task, y, folds)
@@ -69,7 +70,7 @@ def check(config: Config, here: bool = True) -> str:
     rare = lacking(prepared.train[competition.targets], task.classes, folds, config.folds.kind == "time")
     if any(not isinstance(stage, FileStage | CustomStage) for stage in config.stages.values()):
         every = np.append(folds, np.full(len(prepared.train) - len(folds), -1))  # rows of extra_train train in all
-        for fold in range(int(folds.max()) + 1):
+        for fold in range(n_folds):
             trains = every < fold if config.folds.kind == "time" else every != fold
             labelled_rows(prepared.train.loc[trains, competition.targets].to_numpy(np.float64), competition.targets)
     lines, mistakes = [describe(prepared.report), *rare], []
@@ -79,7 +80,7 @@ def check(config: Config, here: bool = True) -> str:
         except (ConfigError, DataError) as error:  # with a line for each mistake
             mistakes += [f"stages.{name}: {line}" for line in str(error).splitlines()]
             continue
-        n_jobs = len(stage.seeds) * (int(folds.max()) + 1 + (stage.final_fit != "folds"))
+        n_jobs = len(stage.seeds) * (n_folds + (stage.final_fit != "folds"))
         lines.append(f"stage {name}: {found}; {n_jobs} jobs")
     if mistakes:
         raise ConfigError("\n".join(mistakes))

@@ -240,10 +240,10 @@ def read_manifest(folder: Path, *steps: str) -> dict[str, Any]:
 
 
 @contextmanager
-def at_work(description: str | None, verb: str | None = None) -> Iterator[Run]:
+def at_work(description: str | None) -> Iterator[Run]:
     """The run that a command line names; holds the lock of its competition, and keeps sums on one thread: their order
     decides their last digits."""
-    args = command.parser(description, verb).parse_args()
+    args = command.parser(description).parse_args()
     run = open_run(args.competition, args.seed, args.reuse)
     with command.locked(run.paths, wait=True), threadpool_limits(1):
         yield run

@@ -34,7 +34,7 @@ def write_submission(
     table[numbers.columns] = numbers.map(lambda value: float(f"{value:.{DIGITS}g}"))
     for name in sample.columns.difference(table.columns):  # the id, and what repeats the test table
         table[name] = list(sample[name])
-    write_table(path, table[list(sample.columns)])
+    write_table(path, table[sample.columns])
     try:
         check_submission(path, sample, id_column, task)
     except SubmissionError:

@@ -172,7 +172,7 @@ def describe(run: Run, choice: dict[str, Any]) -> list[str]:
         lines.append(f"post-processing: none, since with fewer than {FEWEST_FOLDS} folds it has no honest score")
     if KNOWN_LABELS in choice["files"]:
         known = read_table(run.folder / KNOWN_LABELS, [INPUT_KEY])[INPUT_KEY]
-        n = int(pd.Series(run.columns.test_inputs).isin(known).sum())
+        n = pd.Series(run.columns.test_inputs).isin(known).sum()
         lines.append(f"known_labels: {n} test rows have the mean label of their input; no score here knows of it")
     return lines
 

@@ -52,7 +52,7 @@ def drop_one(run: Run) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """Command line."""
-    with at_work(__doc__, "blend") as run:
+    with at_work(__doc__) as run:
         print(describe(BLEND_FILE, blend(run)))
 
 

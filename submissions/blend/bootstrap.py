@@ -59,7 +59,7 @@ def bootstrap_scores(
         draws = max(LEAST_DRAWS, draws // 10)
     score = score_of(metric, y, list(predictions.values()), groups)
     with np.errstate(divide="ignore", invalid="ignore"):
-        scores = np.vstack([score(counts) for counts in _counts(int(groups.max()) + 1, width, draws, seed, size)])
+        scores = np.vstack([score(counts) for counts in _counts(groups.max() + 1, width, draws, seed, size)])
     return pd.DataFrame(np.where(np.isfinite(scores), scores, np.nan), columns=list(predictions))
 
 
@@ -115,7 +115,7 @@ def _by_confusion(metric: Metric, y: Array, predictions: list[Array], groups: In
     row, target, which = np.nonzero(np.broadcast_to(~np.isnan(y)[:, :, None], labels.shape))
     cells = target % n_targets, which, y[row, target].astype(int), labels[row, target, which].astype(int)
     place = np.ravel_multi_index(cells, shape)
-    of_groups = coo_array((np.ones(len(row)), (groups[row], place)), (groups.max() + 1, int(np.prod(shape)))).tocsr()
+    of_groups = coo_array((np.ones(len(row)), (groups[row], place)), (groups.max() + 1, np.prod(shape))).tocsr()
 
     def score(counts: Array) -> Array:
         found = (counts @ of_groups).reshape(-1, *shape)

@@ -19,7 +19,7 @@ cross-fitting is the exact convex blend: nearer to what is submitted than the me
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, is_dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -30,20 +30,13 @@ from submissions.blend.convex import least_absolute_weights, least_squares_weigh
 from submissions.blend.logits import PENALTIES as LOGIT_PENALTIES
 from submissions.blend.logits import Link, logits, probabilities
 from submissions.blend.problem import NONE, Folds, Matrices, Problem, Solution, Solver
-from submissions.blend.stored import require_predictions, storable
+from submissions.blend.stored import Fitted, require_predictions, storable
 
 SMALLEST_PENALTY, LARGEST_PENALTY = 1e-4, 10.0
 PENALTIES = np.geomspace(SMALLEST_PENALTY, LARGEST_PENALTY, 21, dtype=np.float64)
 GREEDY_STEPS = 25
 CLIMBING_STEPS = np.delete(np.arange(-50, 51), 50) / 100
 QUANTILES = np.linspace(0, 1, 501)
-
-
-class Predictor(Protocol):
-    """A fitted candidate."""
-
-    def predict(self, P: Array) -> Array:
-        """Predictions (n_rows, n_outputs) for columns (n_rows, n_columns, n_outputs)."""
 
 
 @storable
@@ -61,7 +54,7 @@ class Blend:
     link: Link = "identity"
 
     def predict(self, P: Array) -> Array:
-        """See `Predictor`."""
+        """See `Fitted`."""
         return probabilities(np.einsum("nco,co->no", logits(P, self.link), self.weights) + self.intercept, self.link)
 
 
@@ -72,7 +65,7 @@ class Candidate:
     function: Callable[..., Any]
     named: str = ""
 
-    def fit(self, m: Matrices, without: Folds = NONE) -> Predictor:
+    def fit(self, m: Matrices, without: Folds = NONE) -> Fitted:
         """The predictor fitted on the rows of all folds but some; the plain mean where none is left."""
         left = m.left(without)
         if not left.any():
@@ -237,7 +230,7 @@ def hill_climb(problem: Problem) -> Solution:
     """
     each, steps = np.eye(problem.n_columns), CLIMBING_STEPS[:, None]
     losses, unused = problem.loss(each), list(range(problem.n_columns))
-    weights, least = each[unused.pop(int(np.argmin(losses)))], losses.min()
+    weights, least = each[unused.pop(np.argmin(losses))], losses.min()
     while unused:
         found = {j: problem.loss((1 - steps) * weights + steps * each[j]) for j in unused}
         j = min(unused, key=lambda j: found[j].min())
@@ -292,7 +285,7 @@ class Median:
     link: Link = "identity"
 
     def predict(self, P: Array) -> Array:
-        """See `Predictor`."""
+        """See `Fitted`."""
         return probabilities(np.median(logits(P, self.link), axis=1), self.link)
 
 
@@ -313,7 +306,7 @@ class MeanOfRanks:
     labels: Array
 
     def predict(self, P: Array) -> Array:
-        """See `Predictor`; a rank is looked up in the stored quantiles, so one row alone gets the same prediction."""
+        """See `Fitted`; a rank is looked up in the stored quantiles, so one row alone gets the same prediction."""
         y_pred = []
         for t, (columns, labels) in enumerate(zip(self.columns, self.labels, strict=True)):
             ranks = np.mean([np.interp(P[:, j, t], known, QUANTILES) for j, known in enumerate(columns)], axis=0)

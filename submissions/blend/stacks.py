@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from competition.class_metrics import log_losses
 from competition.types import Array, Integers
-from submissions.blend.candidates import Candidate, Predictor
+from submissions.blend.candidates import Candidate
 from submissions.blend.crossfit import cross_fitted
 from submissions.blend.logits import Link, logits, probabilities
 from submissions.blend.problem import NONE, Folds, Matrices
-from submissions.blend.stored import storable
+from submissions.blend.stored import Fitted, storable
 
 LIGHTGBM_STACK = "lightgbm_stack"
 MOST_TREES, PATIENCE = 300, 30
@@ -64,7 +64,7 @@ class Correction:
 class Stack:
     """A blend of all outputs, and a correction of each target; None where there is none."""
 
-    base: Predictor
+    base: Fitted
     corrections: list[Correction | None]
     link: Link = "identity"
 
@@ -150,7 +150,7 @@ def fit_trees(x: Array, y: Array, folds: Integers, power: int = 2, start: Array 
         return lightgbm.Dataset(x, y, init_score=start, params=parameters)
 
     splits = [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in np.unique(folds)]
-    losses = [[float(np.mean(uncorrected[held_out])) for _, held_out in splits]]
+    losses = [[np.mean(uncorrected[held_out]) for _, held_out in splits]]
 
     def remember(environment: Any) -> None:
         losses.append([booster.eval_valid()[0][2] for booster in environment.model.boosters])

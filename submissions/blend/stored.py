@@ -3,12 +3,21 @@
 import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from competition.types import Array
 from competition.user_code import load_user_code
 from submissions.blend.logits import Link
+
+
+class Fitted(Protocol):
+    """A candidate, or a step of post-processing, once it is fitted: a dataclass of numbers, texts and arrays."""
+
+    def predict(self, P: Array, /) -> Array:
+        """Predictions of a candidate (n_rows, n_outputs), for columns; of a step (n_rows,), for those before it."""
+
 
 KINDS: dict[str, type] = {}
 """Classes of ours, by name. One of the user's is `file.py:Name`."""

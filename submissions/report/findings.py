@@ -158,7 +158,7 @@ def _stages(run: Run) -> list[Part]:
             )
     used = {mark for found in marks.values() for mark in found}
     left_out = run.folder / LEFT_OUT
-    unscored = int((folds[: len(own_rows(read_table(run.paths.train)))] < 0).sum())  # extra rows stand behind them
+    unscored = (folds[: len(own_rows(read_table(run.paths.train)))] < 0).sum()  # extra rows stand behind them
     return [
         tabled(["stage", "target", "cv_score", "fold_scores", "weight", "seconds", "marks"], rows),
         f"fold_scores: mean +- standard deviation. weight: in {weighted}, which was chosen.",
@@ -279,7 +279,8 @@ def _correlations(run: Run) -> list[Part]:
 
 
 def _learning_curves(run: Run) -> list[Part]:
-    curves = {stage: figures.learning_curves(run, stage) for stage in run.config.stages}
+    neural = [name for name, stage in run.config.stages.items() if isinstance(stage, NeuralStage)]
+    curves = {name: figures.learning_curves(run, name) for name in neural}
     return [Figure(f"{name}: loss and learning rate by epoch", svg) for name, svg in curves.items() if svg]
 
 
