@@ -19,15 +19,7 @@ from submissions.fitted import candidate_of, matrices_of, submission_of
 from submissions.run import latest_run, open_run, require_same_code
 from submissions.stack import stack
 from submissions.write import write
-from tests.submissions.fakes import (
-    TARGETS,
-    fake_classes,
-    fake_competition,
-    opened,
-    prepare_and_fake_jobs,
-    run_steps,
-    submitted,
-)
+from tests.submissions.fakes import fake_classes, fake_competition, opened, prepare_and_fake_jobs, run_steps, submitted
 
 TREES = {"kind": "lightgbm"}
 
@@ -248,10 +240,10 @@ def test_the_spread_is_the_standard_deviation_over_submissions_of_one_model_per_
     stages = {"good": {**TREES, "num_leaves": 4, "seeds": [0, 1], "final_fit": "both"}, "fair": {**TREES}}
     opened(tmp_path, stages=stages, submissions={"stack": False, "default": "mean", "margin": 1e6})
     run = run_steps(tmp_path / "mixed.yaml")
-    ids = run.columns.test_ids
+    ids, targets = run.columns.test_ids, run.task.targets
     jobs = {(job.stage, job.seed, job.fold): job.test_file(run.plan.test_key) for job in run.plan.jobs}
-    of = {job: read_predictions(file, ids, TARGETS) for job, file in jobs.items()}
+    of = {job: read_predictions(file, ids, targets) for job, file in jobs.items()}
     members = [(of["good", seed, fold] + of["fair", 0, fold]) / 2 for seed in (0, 1) for fold in range(3)]
     table = read_table(run.folder / "spread.csv", ["id"])
     assert list(table["id"]) == ids
-    np.testing.assert_allclose(table[TARGETS], np.std(members, axis=0, ddof=1), rtol=1e-9)
+    np.testing.assert_allclose(table[targets], np.std(members, axis=0, ddof=1), rtol=1e-9)
