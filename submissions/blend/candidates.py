@@ -58,7 +58,7 @@ class Blend:
         return probabilities(np.einsum("nco,co->no", logits(P, self.link), self.weights) + self.intercept, self.link)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Candidate:
     """A function that fits a predictor, refitted without some folds; named: of a user's own, in the YAML."""
 
@@ -82,7 +82,7 @@ class Candidate:
             return found
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Linear(Candidate):
     """A solver for weights as a candidate; in_logits: whether they are weights of logits, where columns have any."""
 

@@ -221,8 +221,8 @@ def least_gain(rule: Rule, score: float, which: NDArray[np.bool_]) -> float:
     y = np.ma.masked_invalid(rule.task.truth(rule.y[which]))
     middle = np.ma.median(y, axis=0) if rule.metric.per_target == "absolute" else y.mean(axis=0)
     known = middle.filled(np.nan)[None]
-    scored = rule.task.likeliest(known) if rule.task.decides else known
-    constant = rule.metric(rule.y[which], np.repeat(scored, len(y), axis=0))
+    everywhere = rule.task.likeliest(known) if rule.task.decides else known
+    constant = rule.metric(rule.y[which], np.repeat(everywhere, len(y), axis=0))
     return LEAST_SHARE * abs(score - (constant if np.isfinite(constant) else 0.0))
 
 
