@@ -238,15 +238,15 @@ def choose(rule: Rule, compared: dict[str, Comparison], which: NDArray[np.bool_]
             best = max(others, key=others.__getitem__)
             return best, f"{best} is chosen, since the default, {default}, has no score."
     gains = {name: rule.gain(part.difference) for name, part in compared.items() if name != default}
-    clear = {n: gain for n, gain in gains.items() if gain > np.maximum(least, rule.margin * compared[n].standard_error)}
+    needed = {name: np.maximum(least, rule.margin * compared[name].standard_error) for name in gains}
+    clear = {name: gain for name, gain in gains.items() if gain > needed[name]}
     known = clear or {name: gain for name, gain in gains.items() if np.isfinite(gain)}
     if not known:
         return default, f"{default}, the default, stands: no other candidate has a score."
     best = max(known, key=known.__getitem__)
-    needed = np.maximum(least, rule.margin * compared[best].standard_error)
     found = (
-        f"gains {known[best]:.4g}, and a switch needs more than {needed:.4g} ({rule.margin:g} x the standard error of "
-        f"the paired difference, and at least {least:.2g})."
+        f"gains {known[best]:.4g}, and a switch needs more than {needed[best]:.4g} ({rule.margin:g} x the standard "
+        f"error of the paired difference, and at least {least:.2g})."
     )
     if clear:
         return best, f"{best} is chosen instead of the default, {default}: it {found}"
