@@ -14,14 +14,10 @@ from submissions.blend.logits import probabilities
 from submissions.blend.problem import Matrices
 from submissions.blend.stacks import Stacked
 from submissions.blend.stored import from_json, to_json
-from tests.submissions.blend.test_crossfit import rule
+from tests.submissions.blend.test_crossfit import matrices, rule
 from tests.submissions.fakes import columns_like
 
 DEFAULT = CANDIDATES["shrunk_ridge"]
-
-
-def matrices(columns: np.ndarray, y: np.ndarray, folds: np.ndarray) -> Matrices:
-    return Matrices(columns[:, :, None], y[:, None], folds, METRICS["rmse"], trials=8)
 
 
 def test_the_stack_is_chosen_where_labels_bend_with_the_columns_and_not_where_they_do_not() -> None:
