@@ -50,14 +50,10 @@ BLEND, STACK, CHOICE = "blend", "stack", "choice"
 BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.csv"
 OOF, OOF_TABLE, CROSS_FITTED = "oof.parquet", "oof.csv", "cross_fitted.csv"
 STAGES, LEFT_OUT = "stages.parquet", "left_out.txt"
-CODE = [
-    file
-    for pattern in (
-        "submissions/blend/*.py", "submissions/stack.py", "submissions/columns.py", "submissions/fitted.py",
-        "submissions/sample.py", "submissions/write.py", "competition/*metrics.py", "competition/task.py",
-    )
-    for file in sorted(PROJECT.glob(pattern))
-]  # fmt: skip
+CODE = (
+    "submissions/blend/*.py", "submissions/stack.py", "submissions/columns.py", "submissions/fitted.py",
+    "submissions/sample.py", "submissions/write.py", "competition/*metrics.py", "competition/task.py",
+)  # fmt: skip
 """What the products of a run depend on, beside the jobs and the settings; and so do these packages."""
 PACKAGES = (
     "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "optuna", "rdkit", "torch", "transformers", "chemprop",
@@ -148,11 +144,9 @@ class Run:
 
     def write_submission(self, file: str, scored: Array) -> int:
         """Write labels or predictions (n_test_rows, n_scored), checked; returns how many rows were filled."""
-        sample, columns, path = read_table(self.paths.sample), self.columns, self.folder / file
-        id_column, task = self.config.competition.id, self.task
-        return write_submission(
-            path, sample, id_column, task, columns.test_ids, scored, self.filling(columns.label_means)
-        )
+        sample, id_column = read_table(self.paths.sample), self.config.competition.id
+        rows = self.columns.test_ids, scored, self.filling(self.columns.label_means)
+        return write_submission(self.folder / file, sample, id_column, self.task, *rows)
 
     @property
     def candidates(self) -> dict[str, Any]:
@@ -180,7 +174,8 @@ def open_run(competition: str, seed: int | None = None, reuse: bool = False) -> 
     portable = {**relocated(settings, lambda path: path.name), "user_code": code_of_user(config)}
     name = digest({"config": portable, "tables": _tables(paths), "keys": jobs.keys}, 12)
     predictions = [_digests(job, jobs.test_key) for job in jobs.jobs]
-    made_from = digest([[sha256_of(file) for file in CODE], _versions(), predictions])
+    code = [sha256_of(file) for pattern in CODE for file in sorted(PROJECT.glob(pattern))]
+    made_from = digest([code, _versions(), predictions])
     return Run(name, made_from, paths.run(name), config, paths, jobs)
 
 

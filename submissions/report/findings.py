@@ -113,11 +113,11 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
 
 def _tables(run: Run) -> list[Part]:
     report = read_json(run.paths.prepare_report)
-    dropped = {which: report[f"dropped_{which}_ids"] for which in ("train", "test")}
-    return [
-        *filter(None, describe_tables(report).splitlines()),
-        *(Folded(f"{len(i)} {which} rows that cannot be read", ", ".join(i)) for which, i in dropped.items() if i),
-    ]
+    parts: list[Part] = [*filter(None, describe_tables(report).splitlines())]
+    for which in ("train", "test"):
+        if ids := report[f"dropped_{which}_ids"]:
+            parts.append(Folded(f"{len(ids)} {which} rows that cannot be read", ", ".join(ids)))
+    return parts
 
 
 def _scores(run: Run, y: Array, y_pred: Array) -> dict[str, float]:
@@ -153,9 +153,8 @@ def _stages(run: Run) -> list[Part]:
         notes += [f"{stage}: {note}" for note in read_notes(jobs[0].folder)]
         if run.task.classes and isinstance(settings := run.config.stages[stage], NeuralStage):
             rates = settings.head.rates if isinstance(settings.head, MultiSampleHead) else settings.pooler_dropout
-            notes.append(
-                f"{stage}: dropout {settings.backbone_dropout} in the backbone, {rates} before the last layer."
-            )
+            said = f"dropout {settings.backbone_dropout} in the backbone, {rates} before the last layer"
+            notes.append(f"{stage}: {said}.")
     used = {mark for found in marks.values() for mark in found}
     left_out = run.folder / LEFT_OUT
     unscored = (folds[: len(own_rows(read_table(run.paths.train)))] < 0).sum()  # extra rows stand behind them
