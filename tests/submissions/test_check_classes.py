@@ -29,7 +29,8 @@ def written(
 
 
 NAMES: dict[str, Any] = {"problem_type": "multiclass", "metric": "accuracy"}
-ABC, PER_CLASS = ["a", "b", "c"], ["a,b,c", ".3,.3,.4"]
+ABC, PER_CLASS, FOUR = ["a", "b", "c"], ["a,b,c", ".3,.3,.4"], ["a,b,c,d", "0,0,0,1"]
+OF_OWN: dict[str, Any] = {"metric": "own.py:score", "greater_is_better": True}
 
 
 def bad(words: str, labels: list[str], sample: list[str] | None = None, **competition: Any) -> Any:
@@ -40,43 +41,22 @@ def bad(words: str, labels: list[str], sample: list[str] | None = None, **compet
     ("labels", "sample", "competition", "words"),
     [
         bad(r"sample\.csv names the classes 'd', and those .* are 'a', 'b', 'c'\. Use", ABC, ["y", "a", "d"], **NAMES),
-        bad(
-            r"sample\.csv has the columns id, a, b, c, d, where id, a, b, c are expected", ABC, ["a,b,c,d", "0,0,0,1"],
-            **NAMES, submission_columns=ABC,
-        ),
-        bad(
-            r"submission_columns names 4 columns, and must name 1, one per target, or 3, one per class", ABC,
-            ["a,b,c,d", "0,0,0,1"], **NAMES, submission_columns=[*ABC, "d"],
-        ),
+        bad("has the columns id, a, b, c, d, where id, a, b, c are", ABC, FOUR, **NAMES, submission_columns=ABC),
+        bad("names 4 columns, and must name 1, .*, or 3, one", ABC, FOUR, **NAMES, submission_columns=[*ABC, "d"]),
         bad(r"takes two classes, and classes, or .* training labels, are 1 \(1\)", ["1"]),
-        bad(r"binary takes two classes, and .* are 3 \(0\.1, 0\.3, 0\.7\)", [".3".rjust(3, "0"), "0.7", "0.1"]),
-        bad(
-            "metric log_loss scores problem_type binary, multiclass, multilabel, and this is regression", ["0", "1"],
-            problem_type="regression", metric="log_loss",
-        ),
+        bad(r"binary takes two classes, and .* are 3 \(0\.1, 0\.3, 0\.7\)", ["0.3", "0.7", "0.1"]),
+        bad("log_loss scores .*, and this is regression", ["0", "1"], problem_type="regression", metric="log_loss"),
         bad("the metric f1 scores .* binary, multilabel, and this is multi", ABC, **{**NAMES, "metric": "f1"}),
-        bad(
-            "the metric log_loss scores the probability of each class, so the sample needs a column for each", ABC,
-            **{**NAMES, "metric": "log_loss"},
-        ),
-        bad(
-            r"'y' has labels that are none of the classes \('a', 'b'\): row 4 \(id 'r2'\): 'c', .* 3 more\. Correct",
-            ABC, classes=["a", "b"],
-        ),
+        bad("log_loss .* so the sample needs a column for each", ABC, **{**NAMES, "metric": "log_loss"}),
+        bad(r"none of the classes \('a', 'b'\): row 4 \(id 'r2'\): 'c', .* 3 more\. Correct", ABC, classes=["a", "b"]),
         bad(r"train\.csv has no row of 'd', which competition\.classes names", ABC, **NAMES, classes=[*ABC, "d"]),
         bad(r"classes: must name each once; 1 stands there again", ["0", "1"], classes=["0", "1", "1.0"]),
         bad("regression takes no classes, and", ["0", "1"], problem_type="regression", classes=["0", "1"]),
         bad(r"binary has one target, and targets names 2; several", ["0", "1"], targets=["y", "SMILES"], smiles=[]),
         bad("has no label at all for y", ["", " "], classes=["0", "1"]),
-        bad(
-            "submitted as classes between spaces, and the class 'b c' has one", ["a", "b c"],
-            **{**NAMES, "metric": "map_at_3"},
-        ),
-        bad("needs must be set for a metric of your own", ["0", "1"], metric="own.py:score", greater_is_better=True),
-        bad(
-            "needs must be classes for problem_type ordinal", ["1", "2", "3"], problem_type="ordinal",
-            metric="own.py:score", greater_is_better=True, needs="probabilities",
-        ),
+        bad("between spaces, and the class 'b c' has one", ["a", "b c"], **{**NAMES, "metric": "map_at_3"}),
+        bad("needs must be set for a metric of your own", ["0", "1"], **OF_OWN),
+        bad("needs must be classes", ["1", "2", "3"], problem_type="ordinal", needs="probabilities", **OF_OWN),
     ],
 )  # fmt: skip
 def test_bad_classes_are_refused_in_one_sentence(
