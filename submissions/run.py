@@ -24,7 +24,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -130,14 +129,9 @@ class Run:
         write_json(self.folder / MANIFEST, content)
         return self.part(step)
 
-    def filling(self, label_means: list[float]) -> Array:
-        """What rows that cannot be read get, (1, n_scored): mean labels, shares of classes, or the commonest class."""
-        means = np.array([label_means])
-        return self.task.likeliest(means) if self.task.decides else means
-
     @property
     def what_fills(self) -> str:
-        """The same in words."""
+        """What rows that cannot be read get, in words."""
         if not self.task.decides:
             return "the mean of the training labels"
         return "the mean grade" if self.task.problem_type == "ordinal" else "the commonest class"
@@ -145,7 +139,7 @@ class Run:
     def write_submission(self, file: str, scored: Array) -> int:
         """Write labels or predictions (n_test_rows, n_scored), checked; returns how many rows were filled."""
         sample, id_column = read_table(self.paths.sample), self.config.competition.id
-        rows = self.columns.test_ids, scored, self.filling(self.columns.label_means)
+        rows = self.columns.test_ids, scored, self.columns.label_means
         return write_submission(self.folder / file, sample, id_column, self.task, *rows)
 
     @property

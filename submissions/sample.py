@@ -16,18 +16,20 @@ DIGITS = 7
 
 
 def write_submission(
-    path: Path, sample: pd.DataFrame, id_column: str, task: Task, ids: list[str], scored: Array, filling: Array
+    path: Path, sample: pd.DataFrame, id_column: str, task: Task, ids: list[str], scored: Array, means: list[float]
 ) -> int:
     """Write a submission with the columns, ids and order of the prepared sample; no file is left that does not fit.
 
     Args:
         ids: of the rows of `scored`, (n_rows, n_scored) labels or predictions (`Task.scored`), each in the sample.
-        filling: (1, n_scored), for rows of the sample that are not among `ids`: test rows that were dropped.
+        means: of the labels, or shares of classes, (n_outputs,): for rows of the sample that are not among `ids`, test
+            rows that were dropped; the commonest class where labels are scored.
 
     Returns:
         How many rows were filled.
     """
-    values = np.vstack([scored.reshape(len(ids), -1), filling])
+    filling = np.array([means])
+    values = np.vstack([scored.reshape(len(ids), -1), task.likeliest(filling) if task.decides else filling])
     places = pd.Index(ids).get_indexer(pd.Index(sample[id_column]))  # -1, the last row, where there is none
     table = to_sample(task, values[places])
     numbers = table.select_dtypes("float")

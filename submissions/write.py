@@ -33,7 +33,7 @@ FEWEST_FOLDS = 4
 
 
 def write(run: Run) -> tuple[dict[str, Any], int]:
-    """Choose, write submission.csv; returns the choice and how many rows could not be read (`Run.filling`)."""
+    """Choose, write submission.csv; returns the choice and how many rows could not be read."""
     run.require_candidates()
     choice, columns = select(run), run.columns
     filled = run.write_submission(SUBMISSION_FILE, submission_of(run)(columns.test, columns.test_inputs))
