@@ -203,7 +203,7 @@ def _products(problems: list[Problem]) -> tuple[Array, ...]:
 
 def _ridge_solution(gram: Array, right: Array, penalty: float) -> Array:
     """(gram + penalty) v = right, (n_problems, n_columns)."""
-    return np.linalg.solve(gram + penalty * np.eye(gram.shape[1]), right[:, :, None])[:, :, 0]
+    return np.asarray(np.linalg.solve(gram + penalty * np.eye(gram.shape[1]), right[:, :, None])[:, :, 0])
 
 
 def greedy(problem: Problem) -> Solution:

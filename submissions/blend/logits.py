@@ -71,7 +71,7 @@ def log_loss_weights(of_targets: list[Array], start: Array) -> Array:
         """The loss with its first and second derivatives."""
         curvature = 2 * (penalty * np.eye(n_columns) + on_the_sum)
         slope = curvature @ (w - start)  # the sum of `start` is 1
-        value = (w - start) @ slope / 2
+        value = float((w - start) @ slope) / 2
         for z in of_targets:
             flat, share = z.reshape(-1, n_columns), 1 / len(of_targets) / len(z)
             powers = np.exp(np.minimum(flat @ w, FURTHEST)).reshape(z.shape[:2])
