@@ -324,9 +324,7 @@ def mean_of_ranks(P: Array, y: Array, metric: Metric, folds: Integers, weights: 
     return MeanOfRanks(np.moveaxis(np.quantile(P, QUANTILES, axis=0), 0, -1).swapaxes(0, 1), np.array(labels))
 
 
-SOLVERS: list[Solver] = [
-    best_single, mean, convex, shrunk_logits, shrunk_ridge, ridge, greedy, hill_climb, optuna
-]  # fmt: skip
+SOLVERS: list[Solver] = [best_single, mean, convex, shrunk_logits, shrunk_ridge, ridge, greedy, hill_climb, optuna]
 CANDIDATES: dict[str, Candidate] = {
     **{solver.__name__: Linear(solver, in_logits=solver in (shrunk_logits, optuna)) for solver in SOLVERS},
     **{function.__name__: Candidate(function) for function in (median, mean_of_ranks)},
