@@ -60,7 +60,7 @@ def select(run: Run) -> dict[str, Any]:
     decisions = {stage: rule.decision(run.columns.oof_of(stage), rule.scored) for stage in stages}
     if "known_labels" in wanted:
         own = own_rows(read_table(run.paths.train))
-        truth = pd.DataFrame(task.truth(own[task.targets].to_numpy(dtype=np.float64)), index=own[INPUT_KEY])
+        truth = pd.DataFrame(task.truth(own[task.targets].to_numpy()), index=own[INPUT_KEY])
         means = truth.groupby(level=0).mean().dropna(how="all")
         known = task.likeliest(means.to_numpy()) if task.decides else means.to_numpy()
         write_table(run.folder / KNOWN_LABELS, pd.DataFrame(known, means.index, task.scored).reset_index())

@@ -29,9 +29,9 @@ PARAMETERS: dict[str, Any] = {
     "min_data_in_leaf": 20,  # a handful of near-duplicates cannot have a leaf of their own
     "max_bin": 63,
     "boost_from_average": False,  # the mean residual is shrunk like everything else
-    **{"feature_pre_filter": False, "deterministic": True, "force_row_wise": True},
-    **{"num_threads": 1, "seed": 0, "verbosity": -1},
-}
+    "feature_pre_filter": False, "deterministic": True, "force_row_wise": True,
+    "num_threads": 1, "seed": 0, "verbosity": -1,
+}  # fmt: skip
 LAMBDA_OF_CLASSES, LEAST_OF_BLEND = 5.0, 1e-6
 """The same shrinkage where the curvature of a row is 1/4 at most; and what a blend's probability of 0 is read as."""
 

@@ -232,7 +232,7 @@ def _answers(run: Run) -> tuple[list[Part], float]:
     if competition.answers is None or not competition.answers.exists():
         return [], np.nan
     truth, ids = read_answers(run, competition.answers), read_table(run.paths.sample)[competition.id]
-    y = truth.reindex(ids).to_numpy(dtype=np.float64)
+    y = truth.reindex(ids).to_numpy()
     files = [BLEND_FILE, *([STACK_FILE] if run.config.submissions.stack else []), SUBMISSION_FILE]
     y_pred = {file: from_sample(task, read_text_table(run.folder / file)) for file in files}
     filling = dict(enumerate(columns.label_means))  # of rows that could not be read
