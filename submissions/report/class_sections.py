@@ -33,10 +33,10 @@ def scores_by_class(run: Run) -> list[Part]:
     for t, target in enumerate(task.targets):
         known = np.isfinite(y[:, t]) & np.isfinite(predicted[:, t])
         truth, taken, numbers = y[known, t], predicted[known, t], range(len(task.classes))
-        *scores, counts = precision_recall_fscore_support(truth, taken, labels=numbers, zero_division=np.nan)
-        for c, name in list(enumerate(task.classes))[1 if several else 0 :]:
-            of_class = [part[target][name] for part in shares.values()]
-            rows.append([target if several else name, str(counts[c]), *(score[c] for score in scores), *of_class])
+        scores = precision_recall_fscore_support(truth, taken, labels=numbers, zero_division=np.nan)
+        for name, *of_class, count in list(zip(task.classes, *scores, strict=True))[1 if several else 0 :]:
+            of_tables = [part[target][name] for part in shares.values()]
+            rows.append([target if several else name, str(count), *of_class, *of_tables])
     header = ["class", "rows", "precision", "recall", "F1"]
     said = [f"Training rows by labels that were made without their fold{'' if shares else ': the likeliest class'}."]
     if shares:
