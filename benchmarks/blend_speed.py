@@ -39,7 +39,7 @@ def main() -> None:
     started = time.perf_counter(), time.process_time()
     with threadpool_limits(1):
         m = Matrices(oof, y, folds, metric, trials=SubmissionsConfig().trials)
-        score = metric(y, cross_fitted(blend, m, N_FOLDS))
+        score = metric(y, cross_fitted(blend, m))
         blend.fit(m)
     took, of_processor = time.perf_counter() - started[0], time.process_time() - started[1]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

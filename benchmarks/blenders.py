@@ -137,7 +137,7 @@ def honesty(matrix: Matrix) -> dict[str, Any]:
     candidates: dict[str, Candidate] = {DEFAULT: default, "lightgbm_stack": Stacked(default)}
     for name, candidate in candidates.items():
         without_own = [candidate.fit(m, frozenset({fold})) for fold in range(N_FOLDS)]
-        honest = rmse(matrix.y, cross_fitted(candidate, m, N_FOLDS)[:, 0])
+        honest = rmse(matrix.y, cross_fitted(candidate, m)[:, 0])
         found[f"{name} cross-fitted"] = np.log(honest / of_fold_models(matrix, without_own))
         whole = candidate.fit(m)
         in_sample = rmse(matrix.y, predict(whole, matrix.oof))

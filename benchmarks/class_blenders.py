@@ -33,7 +33,6 @@ import pandas as pd
 
 from benchmarks.oof_matrices import (
     CUTS,
-    N_FOLDS,
     Matrix,
     arguments,
     class_matrices,
@@ -94,7 +93,7 @@ class Problem:
         """What decides on a candidate's predictions, tuned across the folds left; None where they are scored."""
         if self.metric.kind != "decisions":
             return None
-        left, y_pred = self.m.left(without), cross_fitted(candidate, self.m, N_FOLDS, without)
+        left, y_pred = self.m.left(without), cross_fitted(candidate, self.m, without)
         return fit_decision(self.metric, task_of(y_pred.shape[1]), self.m.y[left], y_pred[left])
 
     def score(self, y: Array, y_pred: Array, decision: Decision | None) -> float:
@@ -110,7 +109,7 @@ class Problem:
 
     def bias(self, candidate: Candidate, holdout: Array) -> float:
         """Logarithm of the cross-fitted score over that on the columns of each fold's models for the holdout."""
-        y_pred, scores = cross_fitted(candidate, self.m, N_FOLDS), []
+        y_pred, scores = cross_fitted(candidate, self.m), []
         for fold, columns in enumerate(holdout):
             own, without = self.m.folds == fold, frozenset({fold})
             decision = self.decision(candidate, without)

@@ -51,7 +51,7 @@ def columns_of(matrix: Matrix) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     m = Matrices(matrix.oof, matrix.y[:, None].astype(float), matrix.folds, metric, has_probabilities=True)
     blend = CANDIDATES[DEFAULT]
     on_holdout = np.stack([blend.fit(m).predict(each) for each in matrix.holdout])
-    return found | {"blend": (cross_fitted(blend, m, N_FOLDS), on_holdout)}
+    return found | {"blend": (cross_fitted(blend, m), on_holdout)}
 
 
 def carried(decision: Any, known: np.ndarray, new: np.ndarray) -> Decision:

@@ -42,13 +42,12 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import oof_matrices
-from benchmarks.oof_matrices import N_FOLDS, arguments, draw_of, in_per_cent, kept_lines, over_sets
+from benchmarks.oof_matrices import arguments, draw_of, in_per_cent, kept_lines, over_sets
 from competition.metrics import METRICS
 from competition.task import Task
 from competition.types import Array
 from submissions.blend import stacks
 from submissions.blend.__main__ import candidates_of
-from submissions.blend.bootstrap import draws_for
 from submissions.blend.candidates import CANDIDATES, Candidate
 from submissions.blend.crossfit import CrossFitted, Rule, choose, cross_fitted, decide, score_per_target
 from submissions.blend.logits import Link, logits
@@ -109,14 +108,14 @@ def read(parts: dict[str, Any]) -> Draw:
     m = Matrices(P, y, parts["folds"], named, has_probabilities=bool(classes))
     task = Task(list(parts["targets"][enough]), None, cast(Any, problem), classes)
     default = "shrunk_logits" if classes else "shrunk_ridge"
-    rule = Rule(named, task, y, m.folds, np.arange(len(y)), default, 1.0, draws_for(named, 1000), 0)
+    rule = Rule(named, task, y, m.folds, np.arange(len(y)), default, 1.0, 1000, 0)
     return Draw(m, rule, columns, y_holdout)
 
 
 def made(candidate: Candidate, m: Matrices) -> CrossFitted:
     """What the rule compares; nothing is chosen without a fold here."""
     fitted = candidate.fit(m)
-    return CrossFitted(fitted.predict(m.P[m.left(NONE)]), cross_fitted(candidate, m, N_FOLDS), np.empty(0), fitted)
+    return CrossFitted(fitted.predict(m.P[m.left(NONE)]), cross_fitted(candidate, m), np.empty(0), fitted)
 
 
 def chosen(draw: Draw, predictions: dict[str, CrossFitted]) -> Iterator[tuple[str, str]]:
@@ -177,7 +176,7 @@ def of_stacks(draw: Draw) -> Lines:
 
 def of_steps(draw: Draw) -> Lines:
     """Post-processing of the default blend."""
-    y_pred, columns = cross_fitted(draw.default, draw.m, N_FOLDS), draw.default.fit(draw.m).predict(draw.columns)
+    y_pred, columns = cross_fitted(draw.default, draw.m), draw.default.fit(draw.m).predict(draw.columns)
     for step in STEPS:
         always = [fit_steps([step], *pair) for pair in zip(y_pred.T, draw.rule.y.T, strict=True)]
         yield step, "always", draw.error(apply_all(always, columns))

@@ -62,16 +62,17 @@ def check(config: Config, here: bool = True) -> str:
     prepared = prepare(competition)
     own = own_rows(prepared.train)
     folds = divide(config.folds, own, competition, competition.seed)[0]
-    y = own[competition.targets].to_numpy(dtype=np.float64)
+    n_folds = int(folds.max()) + 1
+    y = own[competition.targets].to_numpy()
     metric, task = metric_of(competition), task_of(competition)
     _check_metric(metric, task, y, folds)
     _try_users_blending(config, metric, task, y)
     rare = lacking(prepared.train[competition.targets], task.classes, folds, config.folds.kind == "time")
     if any(not isinstance(stage, FileStage | CustomStage) for stage in config.stages.values()):
         every = np.append(folds, np.full(len(prepared.train) - len(folds), -1))  # rows of extra_train train in all
-        for fold in range(int(folds.max()) + 1):
+        for fold in range(n_folds):
             trains = every < fold if config.folds.kind == "time" else every != fold
-            labelled_rows(prepared.train.loc[trains, competition.targets].to_numpy(np.float64), competition.targets)
+            labelled_rows(prepared.train.loc[trains, competition.targets].to_numpy(), competition.targets)
     lines, mistakes = [describe(prepared.report), *rare], []
     for name, stage in config.stages.items():
         try:
@@ -79,7 +80,7 @@ def check(config: Config, here: bool = True) -> str:
         except (ConfigError, DataError) as error:  # with a line for each mistake
             mistakes += [f"stages.{name}: {line}" for line in str(error).splitlines()]
             continue
-        n_jobs = len(stage.seeds) * (int(folds.max()) + 1 + (stage.final_fit != "folds"))
+        n_jobs = len(stage.seeds) * (n_folds + (stage.final_fit != "folds"))
         lines.append(f"stage {name}: {found}; {n_jobs} jobs")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
@@ -109,9 +110,9 @@ def _check_stage(stage: Any, competition: CompetitionConfig, prepared: Prepared,
             )
     if isinstance(stage, NeuralStage) and stage.auxiliary_weight > 0:
         auxiliary = competition.auxiliary_targets
-        require_auxiliary(prepared.train[auxiliary].to_numpy(dtype=np.float64), auxiliary, learns)
+        require_auxiliary(prepared.train[auxiliary].to_numpy(), auxiliary, learns)
     if stage.target_transform == "log1p":
-        require_log1p(own_rows(prepared.train)[competition.targets].to_numpy(dtype=np.float64))
+        require_log1p(own_rows(prepared.train)[competition.targets].to_numpy())
     extra = stage.extra_rows != "ignore" and any(table.weight != 1 for table in competition.extra_train)
     balanced = stage.class_weights == "balanced"
     if isinstance(stage, SklearnStage) and (competition.weight or extra or stage.pseudo_labels or balanced):

@@ -77,13 +77,13 @@ def load_columns(config: Config, plan: Plan) -> Columns:
         stage_of={name: part[0].stage for name, part in jobs.items()},
         ids=ids,
         oof=np.stack([stage_oof(part, ids, folds, task.outputs) for part in jobs.values()], axis=1),
-        y=train[task.targets].to_numpy(dtype=np.float64),
+        y=train[task.targets].to_numpy(),
         folds=folds,
         groups=read_groups(paths.groups, ids),
         test_ids=test_ids,
         test=predictions_of(config, plan, plan.test_key, test_ids),
         test_inputs=list(test[INPUT_KEY]),
-        label_means=np.nanmean(task.truth(own_rows(train)[task.targets].to_numpy(dtype=np.float64)), axis=0).tolist(),
+        label_means=np.nanmean(task.truth(own_rows(train)[task.targets].to_numpy()), axis=0).tolist(),
     )
 
 

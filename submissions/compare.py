@@ -24,7 +24,7 @@ from competition.paths import Paths
 from competition.task import Task, metric_of, task_of
 from competition.types import Array
 from folds.table import read_groups
-from submissions.blend.bootstrap import bootstrap_scores, draws_for
+from submissions.blend.bootstrap import bootstrap_scores
 from submissions.config import load_config
 from submissions.run import CHOICE, MANIFEST, candidates_in, name_of_latest, read_manifest, scored_rows
 from submissions.words import number, table
@@ -74,7 +74,7 @@ class Labels:
         drawn = self.drawn_scores({"this": this, "other": other}, self.seed)
         first, second = (self.metric(self.y.loc[ids].to_numpy(), self._of(each, ids)) for each in (this, other))
         gain = first - second if self.metric.greater_is_better else second - first
-        return gain, float((drawn["this"] - drawn["other"]).std()), len(ids)
+        return gain, (drawn["this"] - drawn["other"]).std(), len(ids)
 
     def _of(self, table: pd.DataFrame, ids: pd.Index) -> Array:
         return table.loc[ids, self.task.scored].to_numpy()
@@ -91,7 +91,7 @@ def read_labels(name: str, seed: int | None = None) -> Labels:
         train[competition.targets],
         pd.Series(read_groups(paths.groups, list(train.index)), index=train.index),
         metric,
-        draws_for(metric, config.submissions.bootstrap),
+        config.submissions.bootstrap,
         derive_seed(competition.seed, "bootstrap"),
         [Path(file).name, sha256_of(Path(file))] if file else None,
     )

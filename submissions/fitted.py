@@ -10,7 +10,6 @@ from competition.files import derive_seed, read_json, read_table, write_json, wr
 from competition.tables import INPUT_KEY
 from competition.types import Array
 from competition.user_code import label
-from submissions.blend.bootstrap import draws_for
 from submissions.blend.candidates import Blend, Candidate
 from submissions.blend.crossfit import CrossFitted, Rule, cross_fit, decide, labelled, scores
 from submissions.blend.postprocess import apply_all, stored_steps
@@ -36,9 +35,9 @@ def matrices_of(run: Run, P: Array) -> Matrices:
 def rule_of(run: Run) -> Rule:
     """The rule of selection as the YAML sets it."""
     settings, columns = run.config.submissions, run.columns
-    rows, draws = (columns.y, columns.folds, columns.groups), draws_for(run.metric, settings.bootstrap)
-    default, seed = label(run.config.default_blend), run.config.competition.seed
-    return Rule(run.metric, run.task, *rows, default, settings.margin, draws, seed)
+    rows, default = (columns.y, columns.folds, columns.groups), label(run.config.default_blend)
+    drawn = settings.bootstrap, run.config.competition.seed
+    return Rule(run.metric, run.task, *rows, default, settings.margin, *drawn)
 
 
 def fitted_file(name: str) -> str:
@@ -70,7 +69,7 @@ def fit_all(run: Run, file: str, candidates: dict[str, Candidate], m: Matrices) 
     if rule.default not in candidates:
         default, judged[rule.default] = (read_cross_fitted(run, rule.default, scored) for scored in (False, True))
     for name, candidate in candidates.items():
-        rows = cross_fit(candidate, m, run.plan.n_folds)
+        rows = cross_fit(candidate, m)
         if isinstance(rows.fitted, Stack):  # a correction that no held-out row has tried has no score of its own
             tried = (rows.cross_fitted != default.cross_fitted)[rule.scored].any(axis=0)
             in_sample = np.where(tried, rows.in_sample, default.in_sample)

@@ -46,17 +46,13 @@ def handover(run: Run) -> str:
                 named = str(shown(file))
     return Template(TEMPLATE.read_text(encoding="utf-8"), undefined=StrictUndefined).render(
         run=run,
-        name=name,
         named=named,
-        chosen=choice["chosen"],
         score=with_error(choice["procedure"]["cross_fitted_score"], choice["procedure"]["standard_error"]),
         files=[(file.name, sha256_of(file) if file.exists() else "not there any more") for file in files],
         revision=revision(),
-        kaggle=competition.kaggle,
         stages=[_stage(run, *found) for found in reports.items()],
         machines=machines.most_common(),
         outside=_outside(run),
-        versions=run.stored["versions"],
     )
 
 

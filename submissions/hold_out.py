@@ -28,8 +28,7 @@ from submissions.config import Config, load_config
 def hold_out(name: str, share: float, seed: int | None = None) -> str:
     """Write the competition without `share` of its training rows; returns what was done, in words."""
     config = load_config(name, seed)
-    made_elsewhere = [name for name, stage in config.stages.items() if isinstance(stage, FileStage)]
-    if made_elsewhere:
+    if made_elsewhere := [name for name, stage in config.stages.items() if isinstance(stage, FileStage)]:
         raise ConfigError(
             f"--holdout trains every stage without the rows that are kept out, and {', '.join(made_elsewhere)} (kind "
             "file) brings predictions made elsewhere. Leave such stages out."

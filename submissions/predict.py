@@ -42,8 +42,8 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     kept = list(table[competition.id])
     scored = submission_of(run)(predictions_of(config, run.plan, test_key, kept), list(table[INPUT_KEY]))
     sample = read_text_table(test_file).reindex(columns=stored["sample_columns"], fill_value="")
-    file, filling = folder / "submission.csv", run.filling(stored["label_means"])
-    write_submission(file, sample, competition.id, run.task, kept, scored, filling)
+    file = folder / "submission.csv"
+    write_submission(file, sample, competition.id, run.task, kept, scored, stored["label_means"])
     if dropped:
         print(f"{len(dropped)} rows cannot be read and get {run.what_fills}: {listed(dropped)}")
     return file

@@ -24,7 +24,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -49,15 +48,11 @@ BLEND, STACK, CHOICE = "blend", "stack", "choice"
 """The parts of run.json that the steps write: `submissions.blend`, `submissions.stack`, `submissions.write`."""
 BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.csv"
 OOF, OOF_TABLE, CROSS_FITTED = "oof.parquet", "oof.csv", "cross_fitted.csv"
-SPREAD_FILE, STAGES, LEFT_OUT = "spread.csv", "stages.parquet", "left_out.txt"
-CODE = [
-    file
-    for pattern in (
-        "submissions/blend/*.py", "submissions/stack.py", "submissions/columns.py", "submissions/fitted.py",
-        "submissions/sample.py", "submissions/write.py", "competition/*metrics.py", "competition/task.py",
-    )
-    for file in sorted(PROJECT.glob(pattern))
-]  # fmt: skip
+STAGES, LEFT_OUT = "stages.parquet", "left_out.txt"
+CODE = (
+    "submissions/blend/*.py", "submissions/stack.py", "submissions/columns.py", "submissions/fitted.py",
+    "submissions/sample.py", "submissions/write.py", "competition/*metrics.py", "competition/task.py",
+)  # fmt: skip
 """What the products of a run depend on, beside the jobs and the settings; and so do these packages."""
 PACKAGES = (
     "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "optuna", "rdkit", "torch", "transformers", "chemprop",
@@ -111,7 +106,12 @@ class Run:
         """What a step found on the predictions and the code as they are; a DataError if anything has changed since."""
         if self.stored["made_from"] != self.made_from:
             raise DataError(f"{self.folder} was made from other predictions or other code. Run ./run.sh full.")
-        return dict(read_manifest(self.folder, step)[step])
+        return read_manifest(self.folder, step)[step]
+
+    def require_candidates(self) -> None:
+        """A DataError unless blends and, where it is wanted, the stack have been fitted on things as they are."""
+        for step in (BLEND, STACK) if self.config.submissions.stack else (BLEND,):
+            self.part(step)
 
     def kept(self, step: str) -> dict[str, Any] | None:
         """The same; None where the step has to run, since it has not, or something has changed since."""
@@ -129,25 +129,18 @@ class Run:
         write_json(self.folder / MANIFEST, content)
         return self.part(step)
 
-    def filling(self, label_means: list[float]) -> list[float]:
-        """What rows that cannot be read get, (n_scored,): mean labels, shares of classes, or the commonest class."""
-        means = np.array(label_means)
-        return list(self.task.likeliest(means[None])[0] if self.task.decides else means)
-
     @property
     def what_fills(self) -> str:
-        """The same in words."""
+        """What rows that cannot be read get, in words."""
         if not self.task.decides:
             return "the mean of the training labels"
         return "the mean grade" if self.task.problem_type == "ordinal" else "the commonest class"
 
     def write_submission(self, file: str, scored: Array) -> int:
         """Write labels or predictions (n_test_rows, n_scored), checked; returns how many rows were filled."""
-        sample, columns, path = read_table(self.paths.sample), self.columns, self.folder / file
-        id_column, task = self.config.competition.id, self.task
-        return write_submission(
-            path, sample, id_column, task, columns.test_ids, scored, self.filling(columns.label_means)
-        )
+        sample, id_column = read_table(self.paths.sample), self.config.competition.id
+        rows = self.columns.test_ids, scored, self.columns.label_means
+        return write_submission(self.folder / file, sample, id_column, self.task, *rows)
 
     @property
     def candidates(self) -> dict[str, Any]:
@@ -157,12 +150,12 @@ class Run:
     @property
     def chosen(self) -> str:
         """The candidate that is submitted."""
-        return str(self.part(CHOICE)["chosen"])
+        return self.part(CHOICE)["chosen"]
 
     @property
     def weights(self) -> dict[str, dict[str, float]]:
         """Target -> weight of each column in the chosen blend, or in that below the chosen stack; else empty."""
-        return dict(self.candidates[self.chosen]["weights"])
+        return self.candidates[self.chosen]["weights"]
 
 
 def open_run(competition: str, seed: int | None = None, reuse: bool = False) -> Run:
@@ -175,7 +168,8 @@ def open_run(competition: str, seed: int | None = None, reuse: bool = False) -> 
     portable = {**relocated(settings, lambda path: path.name), "user_code": code_of_user(config)}
     name = digest({"config": portable, "tables": _tables(paths), "keys": jobs.keys}, 12)
     predictions = [_digests(job, jobs.test_key) for job in jobs.jobs]
-    made_from = digest([[sha256_of(file) for file in CODE], _versions(), predictions])
+    code = [sha256_of(file) for pattern in CODE for file in sorted(PROJECT.glob(pattern))]
+    made_from = digest([code, _versions(), predictions])
     return Run(name, made_from, paths.run(name), config, paths, jobs)
 
 
@@ -235,10 +229,10 @@ def read_manifest(folder: Path, *steps: str) -> dict[str, Any]:
 
 
 @contextmanager
-def at_work(description: str | None, verb: str | None = None) -> Iterator[Run]:
+def at_work(description: str | None) -> Iterator[Run]:
     """The run that a command line names; holds the lock of its competition, and keeps sums on one thread: their order
     decides their last digits."""
-    args = command.parser(description, verb).parse_args()
+    args = command.parser(description).parse_args()
     run = open_run(args.competition, args.seed, args.reuse)
     with command.locked(run.paths, wait=True), threadpool_limits(1):
         yield run

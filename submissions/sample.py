@@ -16,31 +16,33 @@ DIGITS = 7
 
 
 def write_submission(
-    path: Path, sample: pd.DataFrame, id_column: str, task: Task, ids: list[str], scored: Array, filling: list[float]
+    path: Path, sample: pd.DataFrame, id_column: str, task: Task, ids: list[str], scored: Array, means: list[float]
 ) -> int:
     """Write a submission with the columns, ids and order of the prepared sample; no file is left that does not fit.
 
     Args:
         ids: of the rows of `scored`, (n_rows, n_scored) labels or predictions (`Task.scored`), each in the sample.
-        filling: (n_scored,), for rows of the sample that are not among `ids`: test rows that were dropped.
+        means: of the labels, or shares of classes, (n_outputs,): for rows of the sample that are not among `ids`, test
+            rows that were dropped; the commonest class where labels are scored.
 
     Returns:
         How many rows were filled.
     """
-    values = np.vstack([scored.reshape(len(ids), -1), np.array(filling)[None]])
+    filling = np.array([means])
+    values = np.vstack([scored.reshape(len(ids), -1), task.likeliest(filling) if task.decides else filling])
     places = pd.Index(ids).get_indexer(pd.Index(sample[id_column]))  # -1, the last row, where there is none
     table = to_sample(task, values[places])
     numbers = table.select_dtypes("float")
     table[numbers.columns] = numbers.map(lambda value: float(f"{value:.{DIGITS}g}"))
     for name in sample.columns.difference(table.columns):  # the id, and what repeats the test table
         table[name] = list(sample[name])
-    write_table(path, table[list(sample.columns)])
+    write_table(path, table[sample.columns])
     try:
         check_submission(path, sample, id_column, task)
     except SubmissionError:
         path.unlink()
         raise
-    return int((places < 0).sum())
+    return (places < 0).sum()
 
 
 def check_submission(path: Path, sample: pd.DataFrame, id_column: str, task: Task) -> None:
@@ -61,9 +63,9 @@ def check_submission(path: Path, sample: pd.DataFrame, id_column: str, task: Tas
     for name in task.columns_in_sample:
         what, good = _asked(table[name], task)
         if (bad := ~good).any():
-            first = int(bad.argmax())
+            first = bad.argmax()
             raise SubmissionError(
-                f"{path}: column {name!r} must hold {what}; {int(bad.sum())} row(s) do not, the first has "
+                f"{path}: column {name!r} must hold {what}; {bad.sum()} row(s) do not, the first has "
                 f"id {found[first]!r} and {table[name].iloc[first]!r}."
             )
 

@@ -33,8 +33,9 @@ def is_known(value: float | None) -> bool:
 
 def table(header: list[str], rows: list[list[str]]) -> str:
     """Aligned text that is a Markdown table as well; a column with digits is aligned to the right, but the first."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    left = [i == 0 or not any(character.isdigit() for row in rows for character in row[i]) for i in range(len(header))]
+    columns = list(zip(header, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    left = [i == 0 or not any(map(str.isdigit, "".join(column[1:]))) for i, column in enumerate(columns)]
 
     def line(cells: list[str]) -> str:
         padded = [c.ljust(w) if is_left else c.rjust(w) for c, w, is_left in zip(cells, widths, left, strict=True)]

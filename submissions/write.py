@@ -20,36 +20,24 @@ from competition.task import Task
 from competition.types import Array
 from models.jobs.folder import read_predictions
 from models.jobs.plan import ALL
-from submissions.blend.crossfit import CrossFitted, Rule, compare, decide, mean_over_folds, standard_error
+from submissions.blend.crossfit import CrossFitted, Rule, compare, decide, mean_over_folds, standard_error, table_of
 from submissions.blend.postprocess import Tried, choose_steps
 from submissions.blend.stored import from_json, to_json
 from submissions.columns import jobs_of_columns
 from submissions.fitted import KNOWN_LABELS, candidate_of, read_cross_fitted, rule_of, submission_of
-from submissions.run import (
-    BLEND,
-    CHOICE,
-    CROSS_FITTED,
-    SPREAD_FILE,
-    STACK,
-    STAGES,
-    SUBMISSION_FILE,
-    Run,
-    at_work,
-    name_of_latest,
-    scored_rows,
-)  # fmt: skip
+from submissions.run import CHOICE, CROSS_FITTED, STAGES, SUBMISSION_FILE, Run, at_work, name_of_latest, scored_rows
 
+SPREAD_FILE = "spread.csv"
 FEWEST_FOLDS = 4
 """For post-processing: without a fold, three leave blends of a single one, which spread otherwise than those of two."""
 
 
 def write(run: Run) -> tuple[dict[str, Any], int]:
-    """Choose, write submission.csv; returns the choice and how many rows could not be read (`Run.filling`)."""
-    for step in (BLEND, STACK) if run.config.submissions.stack else (BLEND,):
-        run.part(step)
+    """Choose, write submission.csv; returns the choice and how many rows could not be read."""
+    run.require_candidates()
     choice, columns = select(run), run.columns
     filled = run.write_submission(SUBMISSION_FILE, submission_of(run)(columns.test, columns.test_inputs))
-    _write_rows(run, SPREAD_FILE, columns.test_ids, spread(run), run.task.outputs)
+    write_table(run.folder / SPREAD_FILE, table_of(columns.test_ids, run.task.outputs, spread(run)))
     write_atomically(run.paths.latest_run, f"{run.name}\n")
     return choice, filled
 
@@ -64,23 +52,22 @@ def select(run: Run) -> dict[str, Any]:
     chosen, reason, compared, same = decide(rule, predictions)
     chain = choose_steps(rule, steps, predictions[chosen].cross_fitted, rule.scored)
     y_pred, chosen_without = without_each_fold(rule, predictions, steps)
-    _write_rows(run, CROSS_FITTED, run.columns.ids, y_pred, task.scored)
+    write_table(run.folder / CROSS_FITTED, table_of(run.columns.ids, task.scored, y_pred))
     tried = {target: [each.stored() for each in of] for target, of in zip(task.targets, chain.tried, strict=True)}
     files, stages = [CROSS_FITTED, STAGES], {name: rule.decided(run.columns.oof_of(name)) for name in run.config.stages}
     names = [f"{stage} {name}" for stage in stages for name in task.scored]
-    _write_rows(run, STAGES, run.columns.ids, np.hstack(list(stages.values())), names)
+    write_table(run.folder / STAGES, table_of(run.columns.ids, names, np.hstack(list(stages.values()))))
     decisions = {stage: rule.decision(run.columns.oof_of(stage), rule.scored) for stage in stages}
     if "known_labels" in wanted:
         own = own_rows(read_table(run.paths.train))
-        truth = pd.DataFrame(task.truth(own[task.targets].to_numpy(dtype=np.float64)), index=own[INPUT_KEY])
+        truth = pd.DataFrame(task.truth(own[task.targets].to_numpy()), index=own[INPUT_KEY])
         means = truth.groupby(level=0).mean().dropna(how="all")
         known = task.likeliest(means.to_numpy()) if task.decides else means.to_numpy()
-        table = pd.DataFrame({INPUT_KEY: means.index}).join(pd.DataFrame(known, columns=task.scored))
-        write_table(run.folder / KNOWN_LABELS, table)
+        write_table(run.folder / KNOWN_LABELS, pd.DataFrame(known, means.index, task.scored).reset_index())
         files.append(KNOWN_LABELS)
         nan = float("nan")  # rows of one input share a fold: without the fold no label of theirs is known
         for of_target in tried.values():
-            of_target.append(Tried("known_labels", True, nan, nan, nan, None).stored())
+            of_target.append(Tried("known_labels", True, nan, nan, nan).stored())
     part = {
         "decides": task.decides,
         "chosen": chosen,
@@ -146,15 +133,10 @@ def spread(run: Run) -> Array:
     return np.std(members, axis=0, ddof=1)
 
 
-def _write_rows(run: Run, file: str, ids: list[str], values: Array, names: list[str]) -> None:
-    table = pd.DataFrame(values, columns=names)
-    write_table(run.folder / file, pd.concat([pd.Series(ids, name="id"), table], axis=1))
-
-
 def class_shares(task: Task, labels: Array) -> dict[str, dict[str, float]]:
     """Target -> class -> its share of the labels (n_rows, n_targets) that are there."""
     known = {target: column[~np.isnan(column)] for target, column in zip(task.targets, labels.T, strict=True)}
-    return {t: {name: float(np.mean(of == c)) for c, name in enumerate(task.classes)} for t, of in known.items()}
+    return {t: {name: np.mean(of == c) for c, name in enumerate(task.classes)} for t, of in known.items()}
 
 
 def _against(rule: Rule, y_pred: Array, name: str, other: Array) -> dict[str, Any]:
@@ -190,7 +172,7 @@ def describe(run: Run, choice: dict[str, Any]) -> list[str]:
         lines.append(f"post-processing: none, since with fewer than {FEWEST_FOLDS} folds it has no honest score")
     if KNOWN_LABELS in choice["files"]:
         known = read_table(run.folder / KNOWN_LABELS, [INPUT_KEY])[INPUT_KEY]
-        n = int(pd.Series(run.columns.test_inputs).isin(known).sum())
+        n = pd.Series(run.columns.test_inputs).isin(known).sum()
         lines.append(f"known_labels: {n} test rows have the mean label of their input; no score here knows of it")
     return lines
 

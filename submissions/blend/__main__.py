@@ -45,14 +45,14 @@ def drop_one(run: Run) -> dict[str, dict[str, float]]:
     stages = sorted(run.config.stages) if len(run.config.stages) > 1 else []
     kept = {"all stages": columns.oof, **{stage: columns.oof[:, ~columns.of(stage)] for stage in stages}}
     rule = replace(rule_of(run), default="all stages")
-    found = {name: scored(rule, default, matrices_of(run, P), run.plan.n_folds) for name, P in kept.items()}
+    found = {name: scored(rule, default, matrices_of(run, P)) for name, P in kept.items()}
     compared = compare(rule, found, rule.scored)
     return {stage: asdict(compared[stage]) for stage in stages}
 
 
 def main() -> None:
     """Command line."""
-    with at_work(__doc__, "blend") as run:
+    with at_work(__doc__) as run:
         print(describe(BLEND_FILE, blend(run)))
 
 

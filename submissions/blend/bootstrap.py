@@ -6,9 +6,11 @@ Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array
 
 from competition.metrics import NUMBERS, Metric
 from competition.types import Array, Integers
@@ -21,21 +23,14 @@ def _pearson(n: Array, y: Array, yy: Array, p: Array, pp: Array, yp: Array) -> A
 
 
 Sums = tuple[Callable[[Array, Array], list[Array]], Callable[..., Array]]
-RMSE: Sums = (lambda y, p: [(y - p) ** 2], lambda n, ee: np.sqrt(ee / n))
 SUMS: dict[str, Sums] = {
     "mse": (lambda y, p: [(y - p) ** 2], lambda n, ee: ee / n),
-    "rmse": RMSE,
+    "rmse": (lambda y, p: [(y - p) ** 2], lambda n, ee: np.sqrt(ee / n)),
     "mae": (lambda y, p: [np.abs(y - p)], lambda n, e: e / n),
     "r2": (lambda y, p: [y, y**2, (y - p) ** 2], lambda n, y, yy, ee: 1 - ee / (yy - y**2 / n)),
     "pearson": (lambda y, p: [y, y**2, p, p**2, y * p], _pearson),
 }
 """Metric -> numbers of each row, from y and y_pred about the mean label; the score of their number and sums."""
-
-
-def draws_for(metric: Metric, wanted: int) -> int:
-    """How many draws there are: fewer than are wanted where a metric is computed draw by draw."""
-    fast = metric.name in SUMS or metric.of_row is not None or metric.of_confusion is not None
-    return wanted if fast else max(LEAST_DRAWS, wanted // 10)
 
 
 def bootstrap_scores(
@@ -53,16 +48,21 @@ def bootstrap_scores(
         y: (n_rows, n_targets), NaN where there is no label.
         predictions: by name, (n_rows, n_outputs) each, finite.
         groups: (n_rows,), equal for rows that are drawn together, from 0 up without a gap.
+        draws: how many; a tenth of them, but `LEAST_DRAWS`, where the metric is computed draw by draw.
         size: groups in each resample; None for as many as there are.
     """
-    score_of = _by_sums if metric.name in SUMS or metric.of_row else _one_by_one
-    width = len(groups)
+    summed = _one_by_one
     if metric.of_confusion:
-        n_classes = int(max(np.nanmax(y, initial=1), *(labels.max() for labels in predictions.values()))) + 1
-        score_of, width = _by_confusion, max(width, len(predictions) * y.shape[1] * n_classes**2)
-    score = score_of(metric, y, list(predictions.values()), groups)
+        summed = _by_confusion
+    elif metric.name in SUMS or metric.of_row:
+        summed = _by_sums
+    else:
+        draws = max(LEAST_DRAWS, draws // 10)
+    of_groups, scored = summed(metric, y, list(predictions.values()), groups)
+    n_groups, n_sums = of_groups.shape
+    drawn = _counts(n_groups, max(len(groups), n_sums), draws, seed, size)
     with np.errstate(divide="ignore", invalid="ignore"):
-        scores = np.vstack([score(counts) for counts in _counts(int(groups.max()) + 1, width, draws, seed, size)])
+        scores = np.vstack([scored(counts @ of_groups) for counts in drawn])
     return pd.DataFrame(np.where(np.isfinite(scores), scores, np.nan), columns=list(predictions))
 
 
@@ -76,11 +76,11 @@ def _counts(n_groups: int, n_rows: int, draws: int, seed: int, size: int | None)
         yield np.bincount(drawn.ravel(), minlength=n * n_groups).reshape(n, n_groups).astype(np.float64)
 
 
-Score = Callable[[Array], Array]
-"""How often each group is drawn, (n_draws, n_groups) -> scores (n_draws, n_predictions)."""
+Summed = tuple[Any, Callable[[Array], Array]]
+"""Numbers of each group, (n_groups, n_sums), and what makes scores (n_draws, n_predictions) of their sums in draws."""
 
 
-def _by_sums(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> Score:
+def _by_sums(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> Summed:
     of_row = metric.of_row
     numbers, of_sums = (lambda y, p: [of_row(y, p)], lambda n, each: each / n) if of_row else SUMS[metric.name]
     sums = []
@@ -91,26 +91,23 @@ def _by_sums(metric: Metric, y: Array, predictions: list[Array], groups: Integer
             own = y_pred[known, t] if y_pred.shape == y.shape else y_pred[known]
             parts = [np.ones(known.sum()), *numbers(labels[known] - centre, own - centre)]
             sums += [np.bincount(groups[known], part, groups.max() + 1) for part in parts]
-    of_groups = np.stack(sums, axis=1)  # (n_groups, n_targets * n_predictions * n_sums)
 
-    def score(counts: Array) -> Array:
-        found = (counts @ of_groups).reshape(len(counts), y.shape[1], len(predictions), -1)
+    def scored(found: Array) -> Array:
+        found = found.reshape(len(found), y.shape[1], len(predictions), -1)
         return _over_targets(metric, of_sums(*np.moveaxis(found, 3, 0)), found[..., 0])
 
-    return score
+    return np.stack(sums, axis=1), scored
 
 
 def _over_targets(metric: Metric, scores: Array, n_rows: Array) -> Array:
     """Mean of (n_draws, n_targets, n_predictions); of classes without the targets that a draw leaves undefined."""
     if metric.types == NUMBERS:
-        return np.asarray(scores.mean(axis=1))
+        return scores.mean(axis=1)
     there = ~np.isnan(scores) & (n_rows > 1)
-    return np.asarray(np.where(there, scores, 0).sum(axis=1) / there.sum(axis=1))
+    return np.where(there, scores, 0).sum(axis=1) / there.sum(axis=1)
 
 
-def _by_confusion(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> Score:
-    from scipy.sparse import coo_array
-
+def _by_confusion(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> Summed:
     of_confusion, labels = metric.of_confusion, np.stack(predictions, axis=2)  # (n_rows, n_targets, n_predictions)
     assert of_confusion is not None
     n_targets, n = 1 if metric.pooled else y.shape[1], int(max(np.nanmax(y, initial=1), labels.max())) + 1
@@ -118,18 +115,19 @@ def _by_confusion(metric: Metric, y: Array, predictions: list[Array], groups: In
     row, target, which = np.nonzero(np.broadcast_to(~np.isnan(y)[:, :, None], labels.shape))
     cells = target % n_targets, which, y[row, target].astype(int), labels[row, target, which].astype(int)
     place = np.ravel_multi_index(cells, shape)
-    of_groups = coo_array((np.ones(len(row)), (groups[row], place)), (groups.max() + 1, int(np.prod(shape)))).tocsr()
 
-    def score(counts: Array) -> Array:
-        found = (counts @ of_groups).reshape(-1, *shape)
+    def scored(found: Array) -> Array:
+        found = found.reshape(-1, *shape)
         return _over_targets(metric, of_confusion(found), found.sum(axis=(-2, -1)))
 
-    return score
+    return csr_array((np.ones(len(row)), (groups[row], place)), (groups.max() + 1, np.prod(shape))), scored
 
 
-def _one_by_one(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> Score:
-    def score(counts: Array) -> Array:
-        drawn = [np.repeat(np.arange(len(y)), times[groups].astype(np.int64)) for times in counts]
-        return np.array([[metric(y[rows], y_pred[rows]) for y_pred in predictions] for rows in drawn])
+def _one_by_one(metric: Metric, y: Array, predictions: list[Array], groups: Integers) -> Summed:
+    rows = np.arange(len(y))
 
-    return score
+    def scored(times: Array) -> Array:
+        drawn = [np.repeat(rows, each.astype(np.int64)) for each in times]
+        return np.array([[metric(y[each], y_pred[each]) for y_pred in predictions] for each in drawn])
+
+    return csr_array((np.ones(len(y)), (groups, rows))), scored

@@ -19,10 +19,9 @@ cross-fitting is the exact convex blend: nearer to what is submitted than the me
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, is_dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from competition.metrics import Metric
 from competition.types import Array, Integers
@@ -31,20 +30,13 @@ from submissions.blend.convex import least_absolute_weights, least_squares_weigh
 from submissions.blend.logits import PENALTIES as LOGIT_PENALTIES
 from submissions.blend.logits import Link, logits, probabilities
 from submissions.blend.problem import NONE, Folds, Matrices, Problem, Solution, Solver
-from submissions.blend.stored import require_predictions, storable
+from submissions.blend.stored import Fitted, require_predictions, storable
 
 SMALLEST_PENALTY, LARGEST_PENALTY = 1e-4, 10.0
 PENALTIES = np.geomspace(SMALLEST_PENALTY, LARGEST_PENALTY, 21, dtype=np.float64)
 GREEDY_STEPS = 25
 CLIMBING_STEPS = np.delete(np.arange(-50, 51), 50) / 100
 QUANTILES = np.linspace(0, 1, 501)
-
-
-class Predictor(Protocol):
-    """A fitted candidate."""
-
-    def predict(self, P: Array) -> Array:
-        """Predictions (n_rows, n_outputs) for columns (n_rows, n_columns, n_outputs)."""
 
 
 @storable
@@ -62,43 +54,39 @@ class Blend:
     link: Link = "identity"
 
     def predict(self, P: Array) -> Array:
-        """See `Predictor`."""
+        """See `Fitted`."""
         return probabilities(np.einsum("nco,co->no", logits(P, self.link), self.weights) + self.intercept, self.link)
 
 
+@dataclass(eq=False, repr=False)
 class Candidate:
     """A function that fits a predictor, refitted without some folds; named: of a user's own, in the YAML."""
 
-    def __init__(self, function: Callable[..., Any], named: str = "") -> None:
-        self.function, self.named = function, named
+    function: Callable[..., Any]
+    named: str = ""
 
-    def fit(self, m: Matrices, without: Folds = NONE) -> Predictor:
+    def fit(self, m: Matrices, without: Folds = NONE) -> Fitted:
         """The predictor fitted on the rows of all folds but some; the plain mean where none is left."""
         left = m.left(without)
         if not left.any():
             return Linear(mean).fit(m, without)
-        P, y, folds = m.P[left], m.y[left], m.folds[left]
+        P, y, folds = m.P[left], m.y[left], m.folds[left]  # copies, into which a user's function may write
         if not self.named:
             return self.function(P, y, m.metric, folds, m.weights)
         with users(self.named, f"return weights ({P.shape[1]},) or a dataclass with predict(P)"):
-            found: Any = self.function(P.copy(), y.copy(), m.metric, folds.copy(), m.weights)
+            found: Any = self.function(P, y, m.metric, folds, m.weights)
             if not is_dataclass(type(found)):
                 weights = np.asarray(found, dtype=np.float64).reshape(P.shape[1], -1)
                 found = Blend(weights + np.zeros(P.shape[1:]), np.zeros(P.shape[2]))
-            require_predictions(found.predict(P.copy()), (len(P), P.shape[2]), m.link)
+            require_predictions(found.predict(m.P[left]), (len(P), P.shape[2]), m.link)
             return found
 
-    def predict(self, m: Matrices, rows: NDArray[np.bool_], without: Folds = NONE) -> Array:
-        """Predictions (n_rows, n_outputs) of some rows by a predictor that was fitted without some folds."""
-        return self.fit(m, without).predict(m.P[rows])
 
-
+@dataclass(eq=False, repr=False)
 class Linear(Candidate):
     """A solver for weights as a candidate; in_logits: whether they are weights of logits, where columns have any."""
 
-    def __init__(self, solver: Solver, in_logits: bool = False) -> None:
-        super().__init__(solver)
-        self.in_logits = in_logits
+    in_logits: bool = False
 
     def fit(self, m: Matrices, without: Folds = NONE) -> Blend:
         """Weights in the targets' own units; the plain mean for a target without a labelled row left."""
@@ -116,7 +104,7 @@ class Linear(Candidate):
 def best_single(problem: Problem) -> Solution:
     """All weight on the column with the best score; for a metric of the user's own, the least squared error."""
     each = np.eye(problem.n_columns)
-    return Solution(each[int(np.argmin(problem.loss(each)))])
+    return Solution(each[np.argmin(problem.loss(each))])
 
 
 def mean(problem: Problem) -> Solution:
@@ -154,10 +142,10 @@ def shrunk_ridge(problem: Problem) -> Solution:
 
     held_out = weights_of(problem.inner)
 
-    def error(suggest: Callable[..., float]) -> float:
-        towards_equal = suggest("towards_equal", 0.0, 1.0)
-        penalty = suggest("penalty", SMALLEST_PENALTY, LARGEST_PENALTY, log=True)
-        return float(problem.loss(held_out(towards_equal, penalty)[:, None])[0])
+    def error(trial: Any) -> float:
+        towards_equal = trial.suggest_float("towards_equal", 0.0, 1.0)
+        penalty = trial.suggest_float("penalty", SMALLEST_PENALTY, LARGEST_PENALTY, log=True)
+        return problem.loss(held_out(towards_equal, penalty)[:, None])[0]
 
     # first the corners: equal and convex weights, hardly corrected
     corners = [{"towards_equal": corner, "penalty": LARGEST_PENALTY} for corner in (1.0, 0.0)]
@@ -183,7 +171,7 @@ def ridge(problem: Problem) -> Solution:
 
     best = PENALTIES[[np.argmin(problem.loss(*solutions(problem.inner, PENALTIES)))]]
     weights, intercepts = solutions([problem], best)
-    return Solution(weights[0, 0], float(intercepts[0, 0]), {"penalty": float(best[0])})
+    return Solution(weights[0, 0], intercepts[0, 0], {"penalty": best[0]})
 
 
 def shrunk_logits(problem: Problem) -> Solution:
@@ -201,7 +189,7 @@ def shrunk_logits(problem: Problem) -> Solution:
     if len(problem.folds) < 2:
         return Solution(problem.log_loss_weights[-1])
     held_out = np.stack([each.log_loss_weights for each in problem.inner])
-    best = int(np.argmin(problem.loss(held_out, in_logits=True)))
+    best = np.argmin(problem.loss(held_out, in_logits=True))
     return Solution(problem.log_loss_weights[best], settings={"penalty": LOGIT_PENALTIES[best]})
 
 
@@ -228,7 +216,7 @@ def greedy(problem: Problem) -> Solution:
     taken, best, least = np.zeros(problem.n_columns), each[0], np.inf
     for step in range(1, GREEDY_STEPS + 1):
         losses = problem.loss((taken + each) / step)
-        nearest = int(np.argmin(losses))
+        nearest = np.argmin(losses)
         taken = taken + each[nearest]
         if losses[nearest] < least:
             best, least = taken / step, losses[nearest]
@@ -242,7 +230,7 @@ def hill_climb(problem: Problem) -> Solution:
     """
     each, steps = np.eye(problem.n_columns), CLIMBING_STEPS[:, None]
     losses, unused = problem.loss(each), list(range(problem.n_columns))
-    weights, least = each[unused.pop(int(np.argmin(losses)))], losses.min()
+    weights, least = each[unused.pop(np.argmin(losses))], losses.min()
     while unused:
         found = {j: problem.loss((1 - steps) * weights + steps * each[j]) for j in unused}
         j = min(unused, key=lambda j: found[j].min())
@@ -268,27 +256,25 @@ def optuna(problem: Problem) -> Solution:
         weights = np.array([found[name] for name in names])
         return total * (weights / weights.sum() if weights.sum() > 0 else np.full(len(names), 1 / len(names)))
 
-    def error(suggest: Callable[..., float]) -> float:
-        weights = normalised({name: suggest(name, 0.0, 1.0) for name in names})
-        return float(problem.loss(weights[None], in_logits=in_logits)[0])
+    def error(trial: Any) -> float:
+        weights = normalised({name: trial.suggest_float(name, 0.0, 1.0) for name in names})
+        return problem.loss(weights[None], in_logits=in_logits)[0]
 
     first = [start / max(start.max(), 1e-300), np.ones(len(names))]
     trials = [dict(zip(names, weights.tolist(), strict=True)) for weights in first]
     return Solution(normalised(_tuned(error, trials, problem.m.weight_trials, problem.seed)))
 
 
-def _tuned(
-    error: Callable[[Callable[..., float]], float], first: list[dict[str, float]], trials: int, seed: int
-) -> dict[str, float]:
-    """The settings of least error, which suggests them to itself by name and range; the trials `first` come first."""
+def _tuned(error: Callable[[Any], float], first: list[dict[str, float]], trials: int, seed: int) -> dict[str, float]:
+    """The settings of least error, which takes them from a trial of Optuna; the trials `first` come first."""
     import optuna as library
 
     library.logging.set_verbosity(library.logging.WARNING)
     study = library.create_study(sampler=library.samplers.TPESampler(seed=seed))
     for settings in first:
         study.enqueue_trial(settings)
-    study.optimize(lambda trial: error(trial.suggest_float), n_trials=trials)
-    return dict(study.best_params)
+    study.optimize(error, n_trials=trials)
+    return study.best_params
 
 
 @storable
@@ -299,7 +285,7 @@ class Median:
     link: Link = "identity"
 
     def predict(self, P: Array) -> Array:
-        """See `Predictor`."""
+        """See `Fitted`."""
         return probabilities(np.median(logits(P, self.link), axis=1), self.link)
 
 
@@ -320,7 +306,7 @@ class MeanOfRanks:
     labels: Array
 
     def predict(self, P: Array) -> Array:
-        """See `Predictor`; a rank is looked up in the stored quantiles, so one row alone gets the same prediction."""
+        """See `Fitted`; a rank is looked up in the stored quantiles, so one row alone gets the same prediction."""
         y_pred = []
         for t, (columns, labels) in enumerate(zip(self.columns, self.labels, strict=True)):
             ranks = np.mean([np.interp(P[:, j, t], known, QUANTILES) for j, known in enumerate(columns)], axis=0)
@@ -338,11 +324,9 @@ def mean_of_ranks(P: Array, y: Array, metric: Metric, folds: Integers, weights: 
     return MeanOfRanks(np.moveaxis(np.quantile(P, QUANTILES, axis=0), 0, -1).swapaxes(0, 1), np.array(labels))
 
 
-SOLVERS: list[Solver] = [
-    best_single, mean, convex, shrunk_logits, shrunk_ridge, ridge, greedy, hill_climb, optuna
-]  # fmt: skip
+SOLVERS: list[Solver] = [best_single, mean, convex, shrunk_logits, shrunk_ridge, ridge, greedy, hill_climb, optuna]
 CANDIDATES: dict[str, Candidate] = {
-    **{solver.__name__: Linear(solver, solver in (shrunk_logits, optuna)) for solver in SOLVERS},
+    **{solver.__name__: Linear(solver, in_logits=solver in (shrunk_logits, optuna)) for solver in SOLVERS},
     **{function.__name__: Candidate(function) for function in (median, mean_of_ranks)},
 }
 OF_CLASSES = ("best_single", "mean", "convex", "shrunk_logits", "greedy", "optuna", "median", "mean_of_ranks")

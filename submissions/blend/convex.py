@@ -66,13 +66,9 @@ def _programme(errors: Array, slope: Array) -> Array:
     from scipy.optimize import linprog
 
     n_rows, n_columns = errors.shape
-    solution = linprog(
-        np.append(np.zeros(n_rows), -1.0),
-        A_ub=np.hstack([-errors.T, np.ones((n_columns, 1))]),
-        b_ub=slope,
-        bounds=[(-1, 1)] * n_rows + [(None, None)],
-        method="highs",
-    )
+    objective, bounds = np.append(np.zeros(n_rows), -1.0), [(-1, 1)] * n_rows + [(None, None)]
+    limits = np.hstack([-errors.T, np.ones((n_columns, 1))])
+    solution = linprog(objective, A_ub=limits, b_ub=slope, bounds=bounds, method="highs")
     if solution.status != 0:
         raise RuntimeError(f"the linear programme of the convex blend was not solved: {solution.message}")
     weights = np.maximum(-solution.ineqlin.marginals, 0)

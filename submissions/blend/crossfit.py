@@ -30,6 +30,11 @@ LEAST_SHARE = 0.001
 many rows a paired standard error is so small that gains without any use would be clear."""
 
 
+def table_of(ids: list[str], names: list[str], values: Array) -> pd.DataFrame:
+    """Values (n_rows, n_names) under their names, behind the column `id`."""
+    return pd.DataFrame(values, ids, names).rename_axis("id").reset_index()
+
+
 @dataclass(frozen=True)
 class CrossFitted:
     """Predictions of one candidate for the training rows, or what the metric scores of them; NaN for fold -1.
@@ -47,10 +52,9 @@ class CrossFitted:
 
     def table(self, ids: list[str], outputs: list[str]) -> pd.DataFrame:
         """All of it as a table with the columns `part output`."""
-        parts = [("in_sample", self.in_sample), ("cross_fitted", self.cross_fitted)]
-        parts += [(f"without_fold_{fold}", part) for fold, part in enumerate(self.nested)]
-        tables = [pd.DataFrame(part, columns=[f"{name} {output}" for output in outputs]) for name, part in parts]
-        return pd.concat([pd.Series(ids, name="id"), *tables], axis=1)
+        parts = ["in_sample", "cross_fitted", *(f"without_fold_{fold}" for fold in range(len(self.nested)))]
+        names = [f"{part} {output}" for part in parts for output in outputs]
+        return table_of(ids, names, np.hstack([self.in_sample, self.cross_fitted, *self.nested]))
 
     @staticmethod
     def of(table: pd.DataFrame, ids: list[str], n_outputs: int) -> "CrossFitted":
@@ -59,20 +63,24 @@ class CrossFitted:
         return CrossFitted(values[:, 0], values[:, 1], np.moveaxis(values[:, 2:], 1, 0))
 
 
-def cross_fit(candidate: Candidate, m: Matrices, n_folds: int) -> CrossFitted:
+def cross_fit(candidate: Candidate, m: Matrices) -> CrossFitted:
     """All predictions that the scores and the choice of one candidate need."""
     fitted, in_sample, scored = candidate.fit(m), np.full((len(m.folds), m.P.shape[2]), np.nan), m.left(NONE)
     in_sample[scored] = fitted.predict(m.P[scored])
-    nested = [cross_fitted(candidate, m, n_folds, frozenset({fold})) for fold in range(n_folds)]
-    return CrossFitted(in_sample, cross_fitted(candidate, m, n_folds), np.stack(nested), fitted)
+    return CrossFitted(in_sample, cross_fitted(candidate, m), np.stack(nested_of(candidate, m)), fitted)
 
 
-def cross_fitted(candidate: Candidate, m: Matrices, n_folds: int, without: Folds = NONE) -> Array:
+def nested_of(candidate: Candidate, m: Matrices) -> list[Array]:
+    """For each fold `cross_fitted` without it."""
+    return [cross_fitted(candidate, m, frozenset({fold})) for fold in range(int(m.folds.max()) + 1)]
+
+
+def cross_fitted(candidate: Candidate, m: Matrices, without: Folds = NONE) -> Array:
     """(n_rows, n_outputs), each row by what was fitted without its fold and `without`; NaN for rows of those folds."""
     y_pred = np.full((len(m.folds), m.P.shape[2]), np.nan)
-    for fold in set(range(n_folds)) - without:
+    for fold in set(m.folds[m.left(without)].tolist()):
         own = m.folds == fold
-        y_pred[own] = candidate.predict(m, own, without | {fold})
+        y_pred[own] = candidate.fit(m, without | {fold}).predict(m.P[own])
     return y_pred
 
 
@@ -139,12 +147,10 @@ class Rule:
         return CrossFitted(in_sample, self.decided(part.cross_fitted, None, list(part.nested)), np.stack(nested))
 
 
-def scored(rule: Rule, candidate: Candidate, m: Matrices, n_folds: int) -> Array:
+def scored(rule: Rule, candidate: Candidate, m: Matrices) -> Array:
     """What the metric scores of a candidate, (n_rows, n_scored), each row by what was fitted without its fold."""
-    nested = None
-    if rule.task.decides:
-        nested = [cross_fitted(candidate, m, n_folds, frozenset({fold})) for fold in range(n_folds)]
-    return rule.decided(cross_fitted(candidate, m, n_folds), None, nested)
+    nested = nested_of(candidate, m) if rule.task.decides else None
+    return rule.decided(cross_fitted(candidate, m), nested=nested)
 
 
 def labelled(decision: Decision | None, y_pred: Array) -> Array:
@@ -196,7 +202,7 @@ def compare(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_])
 
 def standard_error(rule: Rule, y_pred: Array) -> float:
     """Of the score of predictions (n_rows, n_outputs) itself, no difference, by the bootstrap; NaN where undefined."""
-    return float(_drawn(rule, {"own": y_pred}, rule.scored)["own"].std())
+    return _drawn(rule, {"own": y_pred}, rule.scored)["own"].std()
 
 
 def _drawn(rule: Rule, predictions: dict[str, Array], which: NDArray[np.bool_]) -> pd.DataFrame:
@@ -215,9 +221,8 @@ def least_gain(rule: Rule, score: float, which: NDArray[np.bool_]) -> float:
     y = np.ma.masked_invalid(rule.task.truth(rule.y[which]))
     middle = np.ma.median(y, axis=0) if rule.metric.per_target == "absolute" else y.mean(axis=0)
     known = middle.filled(np.nan)[None]
-    constant = rule.metric(
-        rule.y[which], np.repeat(rule.task.likeliest(known) if rule.task.decides else known, len(y), 0)
-    )
+    everywhere = rule.task.likeliest(known) if rule.task.decides else known
+    constant = rule.metric(rule.y[which], np.repeat(everywhere, len(y), axis=0))
     return LEAST_SHARE * abs(score - (constant if np.isfinite(constant) else 0.0))
 
 
@@ -230,18 +235,18 @@ def choose(rule: Rule, compared: dict[str, Comparison], which: NDArray[np.bool_]
     if np.isnan(compared[default].cross_fitted_score):
         others = {name: rule.gain(part.cross_fitted_score) for name, part in compared.items()}
         if others := {name: score for name, score in others.items() if np.isfinite(score)}:
-            best = max(others, key=lambda name: others[name])
+            best = max(others, key=others.__getitem__)
             return best, f"{best} is chosen, since the default, {default}, has no score."
     gains = {name: rule.gain(part.difference) for name, part in compared.items() if name != default}
-    clear = {n: gain for n, gain in gains.items() if gain > np.maximum(least, rule.margin * compared[n].standard_error)}
+    needed = {name: np.maximum(least, rule.margin * compared[name].standard_error) for name in gains}
+    clear = {name: gain for name, gain in gains.items() if gain > needed[name]}
     known = clear or {name: gain for name, gain in gains.items() if np.isfinite(gain)}
     if not known:
         return default, f"{default}, the default, stands: no other candidate has a score."
-    best = max(known, key=lambda name: known[name])
-    needed = np.maximum(least, rule.margin * compared[best].standard_error)
+    best = max(known, key=known.__getitem__)
     found = (
-        f"gains {known[best]:.4g}, and a switch needs more than {needed:.4g} ({rule.margin:g} x the standard error of "
-        f"the paired difference, and at least {least:.2g})."
+        f"gains {known[best]:.4g}, and a switch needs more than {needed[best]:.4g} ({rule.margin:g} x the standard "
+        f"error of the paired difference, and at least {least:.2g})."
     )
     if clear:
         return best, f"{best} is chosen instead of the default, {default}: it {found}"

@@ -30,14 +30,14 @@ def logits(P: Array, link: Link, least: float = LEAST) -> Array:
     if link == "identity":
         return P
     P = np.clip(P, least, 1 - least)
-    return np.asarray(logit(P) if link == "logistic" else np.log(P))
+    return logit(P) if link == "logistic" else np.log(P)
 
 
 def probabilities(sums: Array, link: Link) -> Array:
     """What `logits` undoes, of sums (n_rows, ..., n_outputs)."""
     if link == "identity":
         return sums
-    return np.asarray(expit(sums) if link == "logistic" else softmax(sums, axis=-1))
+    return expit(sums) if link == "logistic" else softmax(sums, axis=-1)
 
 
 def margins(P: Array, y: Array, link: Link) -> Array:
@@ -49,7 +49,7 @@ def margins(P: Array, y: Array, link: Link) -> Array:
     """
     of_columns = logits(P, link)
     if link == "logistic":
-        return np.asarray(of_columns * (1 - 2 * y)[:, :, None])
+        return of_columns * (1 - 2 * y)[:, :, None]
     return (of_columns - of_columns[y == 1][:, None])[y == 0].reshape(len(y), -1, P.shape[2])
 
 

@@ -11,7 +11,7 @@ to be. Fitting, choice and use see the rows they are given and no other.
 
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +19,10 @@ from numpy.typing import NDArray
 from competition.types import Array
 from competition.user_code import label, load_user_code, users
 from submissions.blend.crossfit import Rule, choose, compare
-from submissions.blend.stored import from_json, require_predictions, storable, to_json
+from submissions.blend.stored import Fitted, from_json, require_predictions, storable, to_json
 
 MOST_LEVELS = 50
 ROWS_PER_LEVEL = 10
-
-
-class Step(Protocol):
-    """A fitted step."""
-
-    def predict(self, y_pred: Array) -> Array:
-        """Predictions (n_rows,) after the step."""
 
 
 @storable
@@ -41,7 +34,7 @@ class Clip:
     high: float
 
     def predict(self, y_pred: Array) -> Array:
-        """See `Step`."""
+        """See `Fitted`."""
         return np.clip(y_pred, self.low, self.high)
 
 
@@ -53,12 +46,12 @@ class Levels:
     levels: Array
 
     def predict(self, y_pred: Array) -> Array:
-        """See `Step`."""
+        """See `Fitted`."""
         return self.levels[np.searchsorted((self.levels[1:] + self.levels[:-1]) / 2, y_pred)]
 
 
 def _clip(y_pred: Array, y: Array) -> Clip:
-    return Clip(float(y.min()), float(y.max()))
+    return Clip(y.min(), y.max())
 
 
 def _round(y_pred: Array, y: Array) -> Levels | None:
@@ -66,41 +59,41 @@ def _round(y_pred: Array, y: Array) -> Levels | None:
     return Levels(levels) if len(levels) <= min(MOST_LEVELS, len(y) / ROWS_PER_LEVEL) else None
 
 
-STEPS: dict[str, Callable[[Array, Array], Step | None]] = {"clip": _clip, "round": _round}
+STEPS: dict[str, Callable[[Array, Array], Fitted | None]] = {"clip": _clip, "round": _round}
 """Steps by their name in the YAML; of numbers alone."""
 
 
-def fit_step(named: str, y_pred: Array, y: Array) -> Step | None:
+def fit_step(named: str, y_pred: Array, y: Array) -> Fitted | None:
     """A step of the YAML, fitted; ConfigError if it is the user's own and does not do what a step does."""
     if named in STEPS:
         return STEPS[named](y_pred, y)
     function = load_user_code("submissions.postprocess", named, "fit(y_pred, y)")
     with users(named, "return None or a dataclass with predict(y_pred)"):
-        step: Step | None = function(y_pred.copy(), y.copy())
+        step: Fitted | None = function(y_pred.copy(), y)
         if step is not None:
             if not is_dataclass(type(step)):
                 raise TypeError(f"it returns {step!r:.60}")
-            require_predictions(step.predict(y_pred[:3].copy()), y_pred[:3].shape)
+            require_predictions(step.predict(y_pred[:3]), y_pred[:3].shape)
         return step
 
 
-def fit_steps(names: list[str], y_pred: Array, y: Array) -> dict[str, Step]:
+def fit_steps(names: list[str], y_pred: Array, y: Array) -> dict[str, Fitted]:
     """Steps of one target, in order, each fitted on what those before it make of the rows that have a label."""
-    known, steps = ~np.isnan(y), dict[str, Step]()
+    known, steps = ~np.isnan(y), dict[str, Fitted]()
     for name in names if known.any() else []:
         if step := fit_step(name, apply_steps(steps, y_pred[known]), y[known]):
             steps[name] = step
     return steps
 
 
-def apply_steps(steps: dict[str, Step], y_pred: Array) -> Array:
+def apply_steps(steps: dict[str, Fitted], y_pred: Array) -> Array:
     """Predictions (n_rows,) of one target after fitted steps."""
     for step in steps.values():
         y_pred = step.predict(y_pred)
     return y_pred
 
 
-def apply_all(steps: list[dict[str, Step]], y_pred: Array) -> Array:
+def apply_all(steps: list[dict[str, Fitted]], y_pred: Array) -> Array:
     """Predictions (n_rows, n_outputs) after the fitted steps of each target; none of a target with several outputs."""
     y_pred = y_pred.copy()
     for t, of_target in enumerate(steps):
@@ -122,14 +115,14 @@ class Tried:
     score_without: float
     score_with: float
     standard_error: float
-    fitted: Step | None = None
+    fitted: Fitted | None = None
 
     def stored(self) -> dict[str, Any]:
         """As JSON."""
         return {**vars(self), "step": label(self.step), "fitted": to_json(self.fitted)}
 
 
-def stored_steps(tried: list[dict[str, Any]], named: dict[str, str]) -> dict[str, Step]:
+def stored_steps(tried: list[dict[str, Any]], named: dict[str, str]) -> dict[str, Fitted]:
     """The fitted ones of what `Tried.stored` gave, in order; `named` has the steps of the YAML by their labels."""
     return {each["step"]: from_json(each["fitted"], named[each["step"]]) for each in tried if each["fitted"]}
 

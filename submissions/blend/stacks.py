@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from competition.class_metrics import log_losses
 from competition.types import Array, Integers
-from submissions.blend.candidates import Candidate, Predictor
+from submissions.blend.candidates import Candidate
+from submissions.blend.crossfit import cross_fitted
 from submissions.blend.logits import Link, logits, probabilities
 from submissions.blend.problem import NONE, Folds, Matrices
-from submissions.blend.stored import storable
+from submissions.blend.stored import Fitted, storable
 
 LIGHTGBM_STACK = "lightgbm_stack"
 MOST_TREES, PATIENCE = 300, 30
@@ -28,9 +29,9 @@ PARAMETERS: dict[str, Any] = {
     "min_data_in_leaf": 20,  # a handful of near-duplicates cannot have a leaf of their own
     "max_bin": 63,
     "boost_from_average": False,  # the mean residual is shrunk like everything else
-    **{"feature_pre_filter": False, "deterministic": True, "force_row_wise": True},
-    **{"num_threads": 1, "seed": 0, "verbosity": -1},
-}
+    "feature_pre_filter": False, "deterministic": True, "force_row_wise": True,
+    "num_threads": 1, "seed": 0, "verbosity": -1,
+}  # fmt: skip
 LAMBDA_OF_CLASSES, LEAST_OF_BLEND = 5.0, 1e-6
 """The same shrinkage where the curvature of a row is 1/4 at most; and what a blend's probability of 0 is read as."""
 
@@ -63,7 +64,7 @@ class Correction:
 class Stack:
     """A blend of all outputs, and a correction of each target; None where there is none."""
 
-    base: Predictor
+    base: Fitted
     corrections: list[Correction | None]
     link: Link = "identity"
 
@@ -95,10 +96,8 @@ class Stacked(Candidate):
 
     def fit(self, m: Matrices, without: Folds = NONE) -> Stack:
         """See `Candidate`."""
-        base, left, start = self.default.fit(m, without), m.left(without), np.full((len(m.y), m.P.shape[2]), np.nan)
-        for fold in set(m.folds[left].tolist()):
-            own = m.folds == fold
-            start[own] = logits(self.default.predict(m, own, without | {fold}), m.link, LEAST_OF_BLEND)
+        base, left = self.default.fit(m, without), m.left(without)
+        start = logits(cross_fitted(self.default, m, without), m.link, LEAST_OF_BLEND)
         corrections = list[Correction | None]()
         for t, rows in enumerate((left[:, None] & ~np.isnan(m.y)).T):
             own, order = m.outputs_of(t), m.problems[t % len(m.problems)].order.tolist()
@@ -108,7 +107,7 @@ class Stacked(Candidate):
                 if m.has_probabilities:
                     trees = fit_trees(x, m.y[rows, t], m.folds[rows], start=start[rows, own])
                 else:
-                    spread = float(y_pred.std())
+                    spread = y_pred.std()
                     residual = (m.y - start)[rows, t] / spread
                     trees = fit_trees(x, residual, m.folds[rows], 1 if m.exact == "absolute" else 2)
             corrections.append(Correction(order, spread, trees) if trees else None)
@@ -151,7 +150,7 @@ def fit_trees(x: Array, y: Array, folds: Integers, power: int = 2, start: Array 
         return lightgbm.Dataset(x, y, init_score=start, params=parameters)
 
     splits = [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in np.unique(folds)]
-    losses = [[float(np.mean(uncorrected[held_out])) for _, held_out in splits]]
+    losses = [[np.mean(uncorrected[held_out]) for _, held_out in splits]]
 
     def remember(environment: Any) -> None:
         losses.append([booster.eval_valid()[0][2] for booster in environment.model.boosters])

@@ -3,12 +3,21 @@
 import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from competition.types import Array
 from competition.user_code import load_user_code
 from submissions.blend.logits import Link
+
+
+class Fitted(Protocol):
+    """A candidate, or a step of post-processing, once it is fitted: a dataclass of numbers, texts and arrays."""
+
+    def predict(self, P: Array, /) -> Array:
+        """Predictions of a candidate (n_rows, n_outputs), for columns; of a step (n_rows,), for those before it."""
+
 
 KINDS: dict[str, type] = {}
 """Classes of ours, by name. One of the user's is `file.py:Name`."""
@@ -40,9 +49,8 @@ def from_json(stored: Any, named: str = "") -> Any:
         case {"array": values}:
             return np.array(values)
         case {"class": name, **rest}:
-            file = named.rpartition(":")[0]
-            own = ":" in name
-            kind = load_user_code("submissions", f"{file}:{name.split(':')[1]}", "this class") if own else KINDS[name]
+            own = f"{named.rpartition(':')[0]}:{name.rpartition(':')[2]}"
+            kind = load_user_code("submissions", own, "this class") if ":" in name else KINDS[name]
             return kind(**{str(key): from_json(value, named) for key, value in rest.items()})
         case list():
             return [from_json(each, named) for each in stored]

@@ -16,7 +16,7 @@ from competition.files import write_atomically
 from competition.paths import shown
 from submissions.handover import HANDOVER, handover
 from submissions.report.findings import gather
-from submissions.report.parts import Findings, Table
+from submissions.report.parts import Findings, Table, embedded
 from submissions.run import Run, at_work
 from submissions.words import table
 
@@ -50,6 +50,7 @@ def page(found: Findings) -> str:
     """All sections as one HTML file that needs no network."""
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["embedded"] = embedded
     return environment.get_template("page.html").render(found=found)
 
 

@@ -10,7 +10,7 @@ from competition.types import Array
 from submissions.blend.stored import from_json
 from submissions.fitted import read_cross_fitted
 from submissions.report import figures
-from submissions.report.parts import Figure, Part, embedded, tabled
+from submissions.report.parts import Figure, Part, tabled
 from submissions.report.predicted import labels, predictions
 from submissions.run import CHOICE, Run
 from submissions.words import number
@@ -33,10 +33,10 @@ def scores_by_class(run: Run) -> list[Part]:
     for t, target in enumerate(task.targets):
         known = np.isfinite(y[:, t]) & np.isfinite(predicted[:, t])
         truth, taken, numbers = y[known, t], predicted[known, t], range(len(task.classes))
-        *scores, counts = precision_recall_fscore_support(truth, taken, labels=numbers, zero_division=np.nan)
-        for c, name in list(enumerate(task.classes))[1 if several else 0 :]:
-            of_class = [part[target][name] for part in shares.values()]
-            rows.append([target if several else name, str(counts[c]), *(score[c] for score in scores), *of_class])
+        scores = precision_recall_fscore_support(truth, taken, labels=numbers, zero_division=np.nan)
+        for name, *of_class, count in list(zip(task.classes, *scores, strict=True))[1 if several else 0 :]:
+            of_tables = [part[target][name] for part in shares.values()]
+            rows.append([target if several else name, str(count), *of_class, *of_tables])
     header = ["class", "rows", "precision", "recall", "F1"]
     said = [f"Training rows by labels that were made without their fold{'' if shares else ': the likeliest class'}."]
     if shares:
@@ -45,7 +45,7 @@ def scores_by_class(run: Run) -> list[Part]:
         rows = [[*row, cut] for row, cut in zip(rows, [*[None] * (len(rows) - len(cuts)), *cuts], strict=True)]
     parts: list[Part] = [tabled(header, rows, "{:.3f}"), *said]
     if not several:
-        parts.append(Figure("Confusion matrix", embedded(figures.confusion_matrix(task.classes, truth, taken))))
+        parts.append(Figure("Confusion matrix", figures.confusion_matrix(task.classes, truth, taken)))
     return parts
 
 
@@ -69,8 +69,8 @@ def probabilities(run: Run) -> list[Part]:
         p, true, error = reliability(task, run.columns.y, y_pred)
         curves[f"{error:.3f} {name}"] = p, true
     of = "the likeliest class" if task.problem_type == "multiclass" else task.classes[1]
-    drawn = embedded(figures.reliability(curves, of))
-    return [Figure("Expected calibration error, which with few rows is above 0 by chance", drawn)]
+    said = "Expected calibration error, which with few rows is above 0 by chance"
+    return [Figure(said, figures.reliability(curves, of))]
 
 
 def reliability(task: Task, y: Array, y_pred: Array) -> tuple[Array, Array, float]:
@@ -89,4 +89,4 @@ def reliability(task: Task, y: Array, y_pred: Array) -> tuple[Array, Array, floa
     inner = np.quantile(cells[:, 0], np.arange(1, N_BINS) / N_BINS)
     bins = pd.DataFrame(cells).groupby(np.searchsorted(inner, cells[:, 0], side="right"))
     p, true = bins.mean().to_numpy().T
-    return p, true, float(np.average(np.abs(p - true), weights=bins.size()))
+    return p, true, np.average(np.abs(p - true), weights=bins.size())

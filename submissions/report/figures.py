@@ -9,7 +9,6 @@ import pandas as pd
 from competition.files import read_json
 from competition.plots import as_svg, as_text, new_figure
 from competition.types import Array
-from models.settings import NeuralStage
 from submissions.run import Run
 from submissions.words import shortened
 
@@ -70,8 +69,6 @@ def reliability(curves: dict[str, tuple[Array, Array]], of: str) -> str:
 def learning_curves(run: Run, stage: str) -> str | None:
     """Loss by epoch of each job of a neural stage (in both modes where it is monitored), and its learning rates."""
     files = [job.folder / TRAINING for job in run.plan.of(stage)]
-    if not isinstance(run.config.stages[stage], NeuralStage):
-        return None
     histories = [pd.DataFrame(read_json(file)["history"]) for file in files if file.exists()]
     if not histories:
         return None
@@ -96,4 +93,4 @@ def molecule(smiles: str) -> str:
     drawing = rdMolDraw2D.MolDraw2DSVG(240, 170)
     rdMolDraw2D.PrepareAndDrawMolecule(drawing, Chem.MolFromSmiles(smiles))
     drawing.FinishDrawing()
-    return str(drawing.GetDrawingText())
+    return drawing.GetDrawingText()

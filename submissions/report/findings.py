@@ -28,20 +28,10 @@ from submissions.blend.stacks import LIGHTGBM_STACK
 from submissions.blend.stored import from_json
 from submissions.report import figures
 from submissions.report.class_sections import probabilities, scores_by_class
-from submissions.report.parts import Figure, Findings, Folded, Part, Section, Table, embedded, tabled
+from submissions.report.parts import Figure, Findings, Folded, Part, Section, Table, tabled
 from submissions.report.predicted import predictions
 from submissions.report.rows import worst_rows
-from submissions.run import (
-    BLEND,
-    BLEND_FILE,
-    CHOICE,
-    LEFT_OUT,
-    STACK,
-    STACK_FILE,
-    STAGES,
-    SUBMISSION_FILE,
-    Run,
-)  # fmt: skip
+from submissions.run import BLEND, BLEND_FILE, CHOICE, LEFT_OUT, STACK_FILE, STAGES, SUBMISSION_FILE, Run
 from submissions.words import mean_and_deviation, number, with_error
 
 MARKS = {
@@ -58,8 +48,8 @@ MOST_BRIEF = 24
 
 def gather(run: Run) -> Findings:
     """All findings of a finished run; the answers are read here alone."""
-    for step in (BLEND, CHOICE, *([STACK] if run.config.submissions.stack else [])):
-        run.part(step)  # refuses what is not finished, or was changed since
+    run.require_candidates()
+    run.part(CHOICE)
     facts, (answers, score), holdout_of = _facts(run), _answers(run), run.config.competition.holdout_of
     on_answers = f"holdout_score on rows of {holdout_of}" if holdout_of else "Score on the answers"
     if answers:
@@ -123,11 +113,11 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
 
 def _tables(run: Run) -> list[Part]:
     report = read_json(run.paths.prepare_report)
-    dropped = {which: report[f"dropped_{which}_ids"] for which in ("train", "test")}
-    return [
-        *filter(None, describe_tables(report).splitlines()),
-        *(Folded(f"{len(i)} {which} rows that cannot be read", ", ".join(i)) for which, i in dropped.items() if i),
-    ]
+    parts: list[Part] = [*filter(None, describe_tables(report).splitlines())]
+    for which in ("train", "test"):
+        if ids := report[f"dropped_{which}_ids"]:
+            parts.append(Folded(f"{len(ids)} {which} rows that cannot be read", ", ".join(ids)))
+    return parts
 
 
 def _scores(run: Run, y: Array, y_pred: Array) -> dict[str, float]:
@@ -146,7 +136,7 @@ def _stages(run: Run) -> list[Part]:
     if len(weights.columns) > len(run.task.targets):
         weights = weights.mean(axis=1).to_frame(*run.task.targets)
     weights, chosen = weights.groupby(columns.stage_of.get).sum(), run.chosen
-    weighted = chosen if chosen in run.stored[BLEND]["candidates"] else f"the blend below {chosen}"
+    weighted = f"the blend below {chosen}" if chosen == LIGHTGBM_STACK else chosen
     marks = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
     rows, notes = [], []
     for stage in run.config.stages:
@@ -163,12 +153,11 @@ def _stages(run: Run) -> list[Part]:
         notes += [f"{stage}: {note}" for note in read_notes(jobs[0].folder)]
         if run.task.classes and isinstance(settings := run.config.stages[stage], NeuralStage):
             rates = settings.head.rates if isinstance(settings.head, MultiSampleHead) else settings.pooler_dropout
-            notes.append(
-                f"{stage}: dropout {settings.backbone_dropout} in the backbone, {rates} before the last layer."
-            )
+            said = f"dropout {settings.backbone_dropout} in the backbone, {rates} before the last layer"
+            notes.append(f"{stage}: {said}.")
     used = {mark for found in marks.values() for mark in found}
     left_out = run.folder / LEFT_OUT
-    unscored = int((folds[: len(own_rows(read_table(run.paths.train)))] < 0).sum())  # extra rows stand behind them
+    unscored = (folds[: len(own_rows(read_table(run.paths.train)))] < 0).sum()  # extra rows stand behind them
     return [
         tabled(["stage", "target", "cv_score", "fold_scores", "weight", "seconds", "marks"], rows),
         f"fold_scores: mean +- standard deviation. weight: in {weighted}, which was chosen.",
@@ -218,10 +207,10 @@ def _candidates(run: Run) -> list[Part]:
 
 def _drop_one(run: Run) -> list[Part]:
     blend = run.stored[BLEND]
-    there = [(stage, blend["drop_one"][stage]) for stage in run.config.stages if stage in blend["drop_one"]]
     rows = [
         [stage, part["cross_fitted_score"], _gain(run, 0.0, part["difference"]), part["standard_error"]]
-        for stage, part in there  # stored as without minus with
+        for stage in run.config.stages
+        if (part := blend["drop_one"].get(stage))  # its difference: without minus with
     ]
     said = f"cross_fitted_score of {blend['default']}, refitted without the stage. gain: above 0, the stage helps."
     return [tabled(["stage", "score without it", "gain with it", "standard_error"], rows), said] if rows else []
@@ -243,7 +232,7 @@ def _answers(run: Run) -> tuple[list[Part], float]:
     if competition.answers is None or not competition.answers.exists():
         return [], np.nan
     truth, ids = read_answers(run, competition.answers), read_table(run.paths.sample)[competition.id]
-    y = truth.reindex(ids).to_numpy(dtype=np.float64)
+    y = truth.reindex(ids).to_numpy()
     files = [BLEND_FILE, *([STACK_FILE] if run.config.submissions.stack else []), SUBMISSION_FILE]
     y_pred = {file: from_sample(task, read_text_table(run.folder / file)) for file in files}
     filling = dict(enumerate(columns.label_means))  # of rows that could not be read
@@ -273,7 +262,7 @@ def _predictions(run: Run) -> list[Part]:
     return [
         f"Out-of-fold predictions against the truth, at most {figures.MOST_POINTS} rows. submission: by weights and "
         "choices made without the row's fold.",
-        Figure("Truth against prediction", embedded(figures.predictions(run, predictions(run)))),
+        Figure("Truth against prediction", figures.predictions(run, predictions(run))),
     ]
 
 
@@ -289,8 +278,9 @@ def _correlations(run: Run) -> list[Part]:
 
 
 def _learning_curves(run: Run) -> list[Part]:
-    curves = {stage: figures.learning_curves(run, stage) for stage in run.config.stages}
-    return [Figure(f"{name}: loss and learning rate by epoch", embedded(svg)) for name, svg in curves.items() if svg]
+    neural = [name for name, stage in run.config.stages.items() if isinstance(stage, NeuralStage)]
+    curves = {name: figures.learning_curves(run, name) for name in neural}
+    return [Figure(f"{name}: loss and learning rate by epoch", svg) for name, svg in curves.items() if svg]
 
 
 def _folds(run: Run) -> list[Part]:
@@ -315,7 +305,7 @@ def _folds(run: Run) -> list[Part]:
     if stored["adversarial"]:
         auc = with_error(stored["adversarial"]["auc"], stored["adversarial"]["standard_deviation"])
         parts.append(f"Adversarial validation: AUC {auc} over folds; at 0.5 train and test cannot be told apart.")
-    return [*parts, *(Figure(file.stem, embedded(file.read_bytes())) for file in sorted(shift.parent.glob("*.png")))]
+    return [*parts, *(Figure(file.stem, file.read_bytes()) for file in sorted(shift.parent.glob("*.png")))]
 
 
 def _settings(run: Run) -> list[Part]:

@@ -15,10 +15,10 @@ class Table(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """What a figure shows, and the figure as `embedded` gives it."""
+    """What a figure shows, and the figure as an SVG or a PNG."""
 
     words: str
-    source: str
+    image: str | bytes
 
 
 class Card(NamedTuple):

@@ -6,7 +6,7 @@ import numpy as np
 
 from competition.files import read_table
 from submissions.report import figures
-from submissions.report.parts import Card, Part, embedded, tabled
+from submissions.report.parts import Card, Part, tabled
 from submissions.report.predicted import labels, predictions
 from submissions.run import Run
 from submissions.words import shortened
@@ -38,7 +38,7 @@ def worst_rows(run: Run) -> list[Part]:
         shown = [t for t in range(len(task.targets)) if sizes[i, t] >= 0 or not task.has_probabilities]
         parts.append(Card(
             f"{rank}. {columns.ids[i]}, fold {columns.folds[i]}",
-            {row[name]: embedded(figures.molecule(row[name])) for name in competition.smiles},
+            {row[name]: figures.molecule(row[name]) for name in competition.smiles},
             {name: row[name][:LONGEST_TEXT] for name in competition.text},
             ", ".join(f"{name} {row[name]}" for name in [*competition.numeric, *competition.categorical]),
             tabled(["target", *errors], [[task.targets[t], *(each[i, t] for each in errors.values())] for t in shown]),

@@ -69,9 +69,8 @@ def near_duplicates(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 def fake_competition(folder: Path, n_train: int = 150, n_test: int = 30, **sections: object) -> Path:
     """YAML, tables and answers of a made-up competition with two targets, one with missing labels, in `folder`."""
     rng, n = np.random.default_rng(1), n_train + n_test
-    table = pd.DataFrame(
-        {"id": [f"0{i}" for i in rng.permutation(n)], "x": rng.normal(size=n), "z": rng.normal(size=n)}
-    )
+    ids = [f"0{i}" for i in rng.permutation(n)]
+    table = pd.DataFrame({"id": ids, "x": rng.normal(size=n), "z": rng.normal(size=n)})
     table["height"] = 10 + 2 * table["x"] + rng.normal(size=n)
     table["depth"] = np.where(rng.random(n) < 0.2, np.nan, table["z"] + rng.normal(size=n))
     roles: dict[str, object] = {"targets": TARGETS, **sections.pop("competition", {})}  # type: ignore[dict-item]
@@ -111,9 +110,8 @@ def fake_classes(
     names, n_classes = np.array(roles["classes"]), len(roles["classes"])
     if problem_type == "multiclass" and metric in ("roc_auc", "average_precision", "log_loss", "brier"):
         roles["submission_columns"] = [f"p_{name}" for name in names]
-    table = pd.DataFrame(
-        {"id": [f"0{i}" for i in rng.permutation(n)], "x": rng.normal(size=n), "z": rng.normal(size=n)}
-    )
+    ids = [f"0{i}" for i in rng.permutation(n)]
+    table = pd.DataFrame({"id": ids, "x": rng.normal(size=n), "z": rng.normal(size=n)})
     for t, target in enumerate(roles["targets"]):
         rank = (0.5 * (table["x"] + rng.normal(size=n))).rank(pct=True) - 1e-9
         table[target] = names[(n_classes * rank ** (1.5 + t / 4)).astype(int)]

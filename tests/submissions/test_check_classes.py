@@ -1,17 +1,16 @@
 """What `./run.sh check` says of classes: bad input in one sentence, and what is worth knowing of good input."""
 
 import re
-import sys
-from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from competition import command
-from submissions import check
+from competition.errors import UserError
 from tests.competition.small import write_small
+from tests.submissions.test_check import checked
 
 SMILES = [f"{'C' * (i // 2 + 1)}{'O' * (i % 2)}" for i in range(24)]
 
@@ -29,28 +28,9 @@ def written(
     return path
 
 
-Said = Callable[[Path], tuple[int, str]]
-
-
-@pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
-    """Status and what is printed, of the command that a user types."""
-
-    def run(path: Path) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["check", str(path)])
-        status = 0
-        try:
-            command.run(check.main)
-        except SystemExit as end:
-            status = int(end.code or 0)
-        printed = capsys.readouterr()
-        return status, printed.err or printed.out
-
-    return run
-
-
 NAMES: dict[str, Any] = {"problem_type": "multiclass", "metric": "accuracy"}
-ABC, PER_CLASS = ["a", "b", "c"], ["a,b,c", ".3,.3,.4"]
+ABC, PER_CLASS, FOUR = ["a", "b", "c"], ["a,b,c", ".3,.3,.4"], ["a,b,c,d", "0,0,0,1"]
+OF_OWN: dict[str, Any] = {"metric": "own.py:score", "greater_is_better": True}
 
 
 def bad(words: str, labels: list[str], sample: list[str] | None = None, **competition: Any) -> Any:
@@ -61,74 +41,47 @@ def bad(words: str, labels: list[str], sample: list[str] | None = None, **compet
     ("labels", "sample", "competition", "words"),
     [
         bad(r"sample\.csv names the classes 'd', and those .* are 'a', 'b', 'c'\. Use", ABC, ["y", "a", "d"], **NAMES),
-        bad(
-            r"sample\.csv has the columns id, a, b, c, d, where id, a, b, c are expected", ABC, ["a,b,c,d", "0,0,0,1"],
-            **NAMES, submission_columns=ABC,
-        ),
-        bad(
-            r"submission_columns names 4 columns, and must name 1, one per target, or 3, one per class", ABC,
-            ["a,b,c,d", "0,0,0,1"], **NAMES, submission_columns=[*ABC, "d"],
-        ),
+        bad("has the columns id, a, b, c, d, where id, a, b, c are", ABC, FOUR, **NAMES, submission_columns=ABC),
+        bad("names 4 columns, and must name 1, .*, or 3, one", ABC, FOUR, **NAMES, submission_columns=[*ABC, "d"]),
         bad(r"takes two classes, and classes, or .* training labels, are 1 \(1\)", ["1"]),
-        bad(r"binary takes two classes, and .* are 3 \(0\.1, 0\.3, 0\.7\)", [".3".rjust(3, "0"), "0.7", "0.1"]),
-        bad(
-            "metric log_loss scores problem_type binary, multiclass, multilabel, and this is regression", ["0", "1"],
-            problem_type="regression", metric="log_loss",
-        ),
+        bad(r"binary takes two classes, and .* are 3 \(0\.1, 0\.3, 0\.7\)", ["0.3", "0.7", "0.1"]),
+        bad("log_loss scores .*, and this is regression", ["0", "1"], problem_type="regression", metric="log_loss"),
         bad("the metric f1 scores .* binary, multilabel, and this is multi", ABC, **{**NAMES, "metric": "f1"}),
-        bad(
-            "the metric log_loss scores the probability of each class, so the sample needs a column for each", ABC,
-            **{**NAMES, "metric": "log_loss"},
-        ),
-        bad(
-            r"'y' has labels that are none of the classes \('a', 'b'\): row 4 \(id 'r2'\): 'c', .* 3 more\. Correct",
-            ABC, classes=["a", "b"],
-        ),
+        bad("log_loss .* so the sample needs a column for each", ABC, **{**NAMES, "metric": "log_loss"}),
+        bad(r"none of the classes \('a', 'b'\): row 4 \(id 'r2'\): 'c', .* 3 more\. Correct", ABC, classes=["a", "b"]),
         bad(r"train\.csv has no row of 'd', which competition\.classes names", ABC, **NAMES, classes=[*ABC, "d"]),
         bad(r"classes: must name each once; 1 stands there again", ["0", "1"], classes=["0", "1", "1.0"]),
         bad("regression takes no classes, and", ["0", "1"], problem_type="regression", classes=["0", "1"]),
         bad(r"binary has one target, and targets names 2; several", ["0", "1"], targets=["y", "SMILES"], smiles=[]),
         bad("has no label at all for y", ["", " "], classes=["0", "1"]),
-        bad(
-            "submitted as classes between spaces, and the class 'b c' has one", ["a", "b c"],
-            **{**NAMES, "metric": "map_at_3"},
-        ),
-        bad("needs must be set for a metric of your own", ["0", "1"], metric="own.py:score", greater_is_better=True),
-        bad(
-            "needs must be classes for problem_type ordinal", ["1", "2", "3"], problem_type="ordinal",
-            metric="own.py:score", greater_is_better=True, needs="probabilities",
-        ),
+        bad("between spaces, and the class 'b c' has one", ["a", "b c"], **{**NAMES, "metric": "map_at_3"}),
+        bad("needs must be set for a metric of your own", ["0", "1"], **OF_OWN),
+        bad("needs must be classes", ["1", "2", "3"], problem_type="ordinal", needs="probabilities", **OF_OWN),
     ],
 )  # fmt: skip
-def test_bad_classes_end_a_command_with_2_and_one_sentence(
-    tmp_path: Path, said: Said,
-    labels: list[str], sample: list[str] | None, competition: dict[str, Any], words: str,
-) -> None:  # fmt: skip
-    status, printed = said(written(tmp_path, labels, sample, **competition))
-    assert status == 2
-    assert len(printed.splitlines()) == (2 if "1 mistake(s):" in printed else 1), printed
-    assert re.search(words, printed), printed
+def test_bad_classes_are_refused_in_one_sentence(
+    tmp_path: Path, labels: list[str], sample: list[str] | None, competition: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=words) as error:
+        checked(written(tmp_path, labels, sample, **competition))
+    said = str(error.value)
+    assert len(said.splitlines()) == (2 if "1 mistake(s):" in said else 1)
 
 
-def test_a_good_competition_of_classes_is_described_with_what_may_surprise(tmp_path: Path, said: Said) -> None:
+def test_a_good_competition_of_classes_is_described_with_what_may_surprise(tmp_path: Path) -> None:
     labels = ["no", " no ", "yes", *[""] * 3, *["no"] * 18]
     balanced, of_library = {"class_weights": "balanced"}, {"parameters": {"is_unbalance": True}}
     for metric, weights, bends in (("log_loss", balanced, 1), ("brier", of_library, 1), ("roc_auc", balanced, 0)):
         trees = {"kind": "lightgbm", **weights}
-        status, printed = said(written(tmp_path, labels, None, trees, metric=metric))
-        lines = printed.splitlines()
-        assert (status, lines[1]) == (0, "24 training rows, 2 test rows")
+        lines = checked(written(tmp_path, labels, None, trees, metric=metric)).splitlines()
+        assert lines[0] == "24 training rows, 2 test rows"
         assert {"y: no 20, yes 1", "problem_type binary, where 'yes' is the positive class"} <= {*lines}
         assert "labels missing: y 3" in lines
         assert "y: not every fold has a row of 'yes' (1 rows); its own scores know nothing of them" in lines
         assert any(re.fullmatch("y: no row of 'yes' trains the models of fold [012]", line) for line in lines)
-        assert (
-            lines[-1].endswith(f"; it weighs classes, which bends the probabilities that {metric} scores; 3 jobs")
-            == bends
-        )
-    many = [f"c{i}" for i in range(23)]
-    status, printed = said(written(tmp_path, many, **NAMES))
-    assert (status, " and 18 more\n" in printed) == (0, True)
+        said = f"; it weighs classes, which bends the probabilities that {metric} scores; 3 jobs"
+        assert lines[-1].endswith(said) == bends
+    assert " and 18 more\n" in checked(written(tmp_path, [f"c{i}" for i in range(23)], **NAMES))
 
 
 @pytest.mark.parametrize(
@@ -146,14 +99,11 @@ def test_a_good_competition_of_classes_is_described_with_what_may_surprise(tmp_p
     ],
 )  # fmt: skip
 def test_labels_and_layouts_that_go_together_are_accepted(
-    tmp_path: Path, said: Said,
-    labels: list[str], sample: list[str], competition: dict[str, Any],
-) -> None:  # fmt: skip
+    tmp_path: Path, labels: list[str], sample: list[str], competition: dict[str, Any]
+) -> None:
     path = written(tmp_path, labels, sample, **competition)
     path.write_text(path.read_text().replace("'no'", "no").replace("'yes'", "yes"))  # which YAML 1.1 takes for booleans
-    status, printed = said(path)
-    assert status == 0, printed
-    assert "\nproblem_type " in printed
+    assert "\nproblem_type " in checked(path)
 
 
 OWNED = ("probabilities", "classes")
@@ -170,30 +120,25 @@ def classes(y_true, y_pred):
 """
 
 
-@pytest.mark.parametrize(("function", "needs", "status"), [(a, b, 2 * (a != b)) for a in OWNED for b in OWNED])
-def test_a_metric_of_the_users_own_is_tried_on_what_it_needs(
-    tmp_path: Path, said: Said,
-    function: str, needs: str, status: int,
-) -> None:  # fmt: skip
+@pytest.mark.parametrize("function", OWNED)
+@pytest.mark.parametrize("needs", OWNED)
+def test_a_metric_of_the_users_own_is_tried_on_what_it_needs(tmp_path: Path, function: str, needs: str) -> None:
     (tmp_path / "own.py").write_text(OWN)
     own = {"metric": f"own.py:{function}", "greater_is_better": True, "needs": needs}
     columns = {"submission_columns": ABC} if needs == "probabilities" else {}
     path = written(tmp_path, ABC, PER_CLASS if columns else ["y", "a"], **{**NAMES, **own, **columns})
-    found, printed = said(path)
-    assert found == status, printed
-    assert not status or "must return one number" in printed
+    with nullcontext() if function == needs else pytest.raises(UserError, match="must return one number"):
+        checked(path)
 
 
-def test_a_metric_of_the_users_own_is_tried_on_rows_without_a_rare_class(tmp_path: Path, said: Said) -> None:
+def test_a_metric_of_the_users_own_is_tried_on_rows_without_a_rare_class(tmp_path: Path) -> None:
     text = "from sklearn.metrics import log_loss\n\ndef score(y, p):\n    return log_loss(y[:, 0], p[:, 0])\n"
     (tmp_path / "own.py").write_text(text)
     own = {"metric": "own.py:score", "greater_is_better": False, "needs": "probabilities"}
-    status, printed = said(written(tmp_path, ["0", "1"], **own))
-    assert status == 2
-    assert "own.py:score must return one number" in printed and "only one label" in printed
+    with pytest.raises(UserError, match="(?s)own.py:score must return one number.* only one label"):
+        checked(written(tmp_path, ["0", "1"], **own))
 
 
-def test_a_target_without_labels_to_train_a_fold_is_found_before_any_work(tmp_path: Path, said: Said) -> None:
-    status, printed = said(written(tmp_path, ["0", *[""] * 11, "1", *[""] * 11]))
-    assert status == 2
-    assert "target 'y' must have labels among the training rows of every fold" in printed
+def test_a_target_without_labels_to_train_a_fold_is_found_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="target 'y' must have labels among the training rows of every fold"):
+        checked(written(tmp_path, ["0", *[""] * 11, "1", *[""] * 11]))

@@ -19,15 +19,7 @@ from submissions.fitted import candidate_of, matrices_of, submission_of
 from submissions.run import latest_run, open_run, require_same_code
 from submissions.stack import stack
 from submissions.write import write
-from tests.submissions.fakes import (
-    TARGETS,
-    fake_classes,
-    fake_competition,
-    opened,
-    prepare_and_fake_jobs,
-    run_steps,
-    submitted,
-)
+from tests.submissions.fakes import fake_classes, fake_competition, opened, prepare_and_fake_jobs, run_steps, submitted
 
 TREES = {"kind": "lightgbm"}
 
@@ -173,9 +165,8 @@ def test_a_stack_without_a_scored_correction_is_the_default_and_is_not_chosen(
 
 def test_what_is_submitted_is_post_processed_and_a_stored_run_repeats_it(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OWN)
-    path = fake_competition(
-        tmp_path, folds={"n_folds": 5}, submissions={"stack": False, "postprocess": ["mine.py:curve", "clip"]}
-    )
+    settings = {"stack": False, "postprocess": ["mine.py:curve", "clip"]}
+    path = fake_competition(tmp_path, folds={"n_folds": 5}, submissions=settings)
     prepare_and_fake_jobs(path, lambda y: np.exp(y / 3))
     run = open_run(str(path))
     blend(run)
@@ -220,7 +211,7 @@ def test_a_run_is_held_against_itself_without_a_stage_the_best_stage_and_the_run
     first = open_run(str(done))
     part, columns, choice = first.part("blend"), first.columns, first.part("choice")
     worth, default = part["drop_one"], part["candidates"]["shrunk_ridge"]
-    y_pred = cross_fitted(CANDIDATES["shrunk_ridge"], matrices_of(first, columns.oof[:, ~columns.of("good")]), 3)
+    y_pred = cross_fitted(CANDIDATES["shrunk_ridge"], matrices_of(first, columns.oof[:, ~columns.of("good")]))
     assert worth["good"]["cross_fitted_score"] == pytest.approx(METRICS["rmse"](columns.y, y_pred))
     for each in worth.values():
         assert each["difference"] == pytest.approx(each["cross_fitted_score"] - default["cross_fitted_score"])
@@ -249,12 +240,10 @@ def test_the_spread_is_the_standard_deviation_over_submissions_of_one_model_per_
     stages = {"good": {**TREES, "num_leaves": 4, "seeds": [0, 1], "final_fit": "both"}, "fair": {**TREES}}
     opened(tmp_path, stages=stages, submissions={"stack": False, "default": "mean", "margin": 1e6})
     run = run_steps(tmp_path / "mixed.yaml")
-    ids = run.columns.test_ids
-    of = {
-        (job.stage, job.seed, job.fold): read_predictions(job.test_file(run.plan.test_key), ids, TARGETS)
-        for job in run.plan.jobs
-    }
+    ids, targets = run.columns.test_ids, run.task.targets
+    jobs = {(job.stage, job.seed, job.fold): job.test_file(run.plan.test_key) for job in run.plan.jobs}
+    of = {job: read_predictions(file, ids, targets) for job, file in jobs.items()}
     members = [(of["good", seed, fold] + of["fair", 0, fold]) / 2 for seed in (0, 1) for fold in range(3)]
     table = read_table(run.folder / "spread.csv", ["id"])
     assert list(table["id"]) == ids
-    np.testing.assert_allclose(table[TARGETS], np.std(members, axis=0, ddof=1), rtol=1e-9)
+    np.testing.assert_allclose(table[targets], np.std(members, axis=0, ddof=1), rtol=1e-9)

@@ -37,10 +37,8 @@ def made(folder: Path, problem_type: str, metric: str, roles: dict[str, Any]) ->
         stages["fair"]["class_weights"] = "balanced"
     if problem_type == "multilabel":
         roles, stages["fair"] = {"smiles": ["SMILES"]}, {"kind": "gnn", "backbone_dropout": 0.25}
-    submissions = {"stack": False, "weight_trials": 5}
-    path = fake_classes(
-        folder, problem_type, metric, 160, 40, competition=roles, submissions=submissions, stages=stages
-    )
+    sections = {"competition": roles, "stages": stages, "submissions": {"stack": False, "weight_trials": 5}}
+    path = fake_classes(folder, problem_type, metric, 160, 40, **sections)
     molecules = read_text_table(SMOKE / "train.csv")["SMILES"]
     for file in (folder / "train.csv", folder / "test.csv"):
         table = read_text_table(file)
@@ -79,7 +77,7 @@ def test_the_page_has_figures_of_its_problem_type_and_stays_small(found: tuple[R
     run, report = found
     html = page(report)
     assert len(html) < 1_500_000 and "://" not in html and "<b>" not in html
-    figures = [part.words for each in report.sections for part in each.parts if hasattr(part, "source")]
+    figures = [part.words for each in report.sections for part in each.parts if hasattr(part, "image")]
     assert ("Confusion matrix" in figures) == (len(run.task.targets) == 1)
     assert any("calibration error" in each for each in figures) == run.task.has_probabilities
     assert "| class" in markdown(report, run.paths.report)
@@ -133,10 +131,8 @@ def test_shares_and_cuts_of_a_metric_of_labels_stand_beside_the_classes(found: t
         return
     last, name = dict(zip(header, rows[-1], strict=True)), run.task.classes[-1]
     submitted = read_text_table(run.folder / SUBMISSION_FILE)["mood"]
-    cuts, in_training = (
-        run.candidates[run.chosen]["decision"]["cuts"]["array"],
-        run.columns.y == len(run.task.classes) - 1,
-    )
+    cuts = run.candidates[run.chosen]["decision"]["cuts"]["array"]
+    in_training = run.columns.y == len(run.task.classes) - 1
     expected = [in_training.mean(), (submitted == name).mean(), cuts[-1]]
     assert [float(last[each]) for each in ("share in training", "on test", "cut")] == pytest.approx(expected, abs=1e-3)
     words = section(report, "Scores by class")[2]

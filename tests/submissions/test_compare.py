@@ -19,14 +19,7 @@ from competition.task import Task
 from submissions import compare
 from submissions.compare import Labels, comparison, differences, read_labels
 from submissions.run import scored_rows
-from tests.submissions.fakes import (
-    TARGETS,
-    fake_classes,
-    fake_competition,
-    prepare_and_fake_jobs,
-    run_steps,
-    with_setting,
-)
+from tests.submissions.fakes import fake_classes, fake_competition, prepare_and_fake_jobs, run_steps, with_setting
 
 Command = Callable[..., str]
 
@@ -104,8 +97,8 @@ def test_all_runs_stand_in_one_table_against_the_latest(said: Command, tmp_path:
     assert list(rows) == ["run", second.name, first.name]
     assert "reference" in rows[second.name]
     assert "- stages.good: added" in page and "Runs that were tried: 2." in page
-    y = read_table(tmp_path / "train.csv", ["id", "x", "z"]).set_index("id")[TARGETS]
-    tables = (read_table(f / "cross_fitted.csv", ["id"]).set_index("id").loc[y.index, TARGETS] for f in folders())
+    y = read_table(tmp_path / "train.csv", ["id"]).set_index("id")[["height", "depth"]]
+    tables = (read_table(f / "cross_fitted.csv", ["id"]).set_index("id").loc[y.index, [*y]] for f in folders())
     scores = [METRICS["rmse"](y.to_numpy(), table.to_numpy()) for table in tables]
     gain = float(rows[first.name].split("|")[-3])
     assert gain == pytest.approx(scores[1] - scores[0], rel=1e-3) and gain > 0

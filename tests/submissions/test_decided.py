@@ -87,10 +87,8 @@ def test_the_run_says_how_its_classes_are_shared_and_how_good_its_stages_are(run
 def test_other_labels_than_those_of_predict_are_refused_in_a_proof(run: Run, tmp_path: Path) -> None:
     here, there, unreadable = run.folder / "submission.csv", tmp_path / "there.csv", {"id": prove.UNREADABLE}
     table, task = read_text_table(here), run.task
-    commonest = {
-        name: task.classes[int(task.likeliest(np.array([run.stored["label_means"]]))[0, t])]
-        for t, name in enumerate(task.targets)
-    }
+    likeliest = task.likeliest(np.array([run.stored["label_means"]]))[0]
+    commonest = {name: task.classes[int(c)] for name, c in zip(task.targets, likeliest, strict=True)}
     found = pd.concat([table.iloc[::-1], pd.DataFrame([unreadable | commonest])])
     write_table(there, found)
     prove.compare(run, there, here)

@@ -48,14 +48,7 @@ def test_rows_kept_out_are_the_test_table_and_nowhere_else(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("kind", "share", "n"),
-    [
-        ("kfold", 0.05, 3),
-        ("kfold", 0.3, 18),
-        ("time", 0.2, 12),
-        ("time", 0.5, 30),
-        ("group", 0.15, 10),
-        ("file", 0.4, 24),
-    ],
+    [("kfold", 0.05, 3), ("kfold", 0.3, 18), ("time", 0.5, 30), ("group", 0.15, 10), ("file", 0.4, 24)],
 )
 def test_the_share_is_kept_in_whole_groups_the_latest_rows_or_the_last_of_the_users_own_folds(
     tmp_path: Path, kind: str, share: float, n: int

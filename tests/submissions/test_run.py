@@ -243,7 +243,7 @@ def test_a_submission_has_seven_digits_and_is_not_left_behind_where_it_does_not_
     assert list(tmp_path.iterdir()) == []
 
 
-CLASSES = {"problem_type": "multiclass", "classes": ["a", "b", "c"]}
+CLASSES, SHARES = {"problem_type": "multiclass", "classes": ["a", "b", "c"]}, [0.2, 0.5, 0.3]
 
 
 def test_probabilities_have_seven_digits_and_labels_their_names_in_a_submission(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_probabilities_have_seven_digits_and_labels_their_names_in_a_submission(
     rows = [line.rsplit(",", 2)[1:] for line in file.read_text().splitlines()]
     assert rows == [["p1", "p0"], ["1.0", "9.094947e-13"], ["0.6666667", "0.3333333"], ["1.428571e-10", "1.0"]]
     names = Task(["y"], **CLASSES, decides=True)
-    assert write_submission(file, SAMPLE, "id", names, [" d", "01"], np.array([[0.0], [2.0]]), [1.0]) == 1
+    assert write_submission(file, SAMPLE, "id", names, [" d", "01"], np.array([[0.0], [2.0]]), SHARES) == 1
     assert [line[-1] for line in file.read_text().splitlines()] == ["y", "c", "b", "a"]
 
 

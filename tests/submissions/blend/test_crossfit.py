@@ -36,8 +36,8 @@ def matrices(columns: np.ndarray, y: np.ndarray, folds: np.ndarray, metric: str 
     return Matrices(P, y, folds, METRICS[metric], trials=8, weight_trials=5)
 
 
-def all_cross_fitted(m: Matrices, names: list[str] = IN_A_RUN, n_folds: int = 5) -> dict[str, CrossFitted]:
-    return {name: cross_fit(FITS[name], m, n_folds) for name in names}
+def all_cross_fitted(m: Matrices, names: list[str] = IN_A_RUN) -> dict[str, CrossFitted]:
+    return {name: cross_fit(FITS[name], m) for name in names}
 
 
 def rule(y: np.ndarray, folds: np.ndarray, metric: str = "rmse", margin: float = 1.0, draws: int = 300) -> Rule:
@@ -61,7 +61,7 @@ def test_labels_that_would_turn_every_weight_do_not_reach_their_own_fold(metric:
     changed = dataclasses.replace(before, y=np.where(own[:, None] & ~np.isnan(y), 3 * P[:, worst], y))
     few = ["best_single", "convex", "shrunk_ridge", "ridge", "optuna", "median", "mean_of_ranks"]
     for name in OF_NUMBERS if metric == "rmse" else few:
-        one, other = (cross_fit(CANDIDATES[name], m, 4) for m in (before, changed))
+        one, other = (cross_fit(CANDIDATES[name], m) for m in (before, changed))
         np.testing.assert_array_equal(one.cross_fitted[own], other.cross_fitted[own])
         np.testing.assert_array_equal(one.nested[fold], other.nested[fold])
         if name in ("shrunk_ridge", "ridge", "convex", "mean_of_ranks"):  # the canary sings where it may
@@ -75,18 +75,16 @@ def test_labels_of_a_fold_change_neither_its_stack_nor_its_choice(metric: str) -
     own = folds == fold
     changed = np.where(own, 100 * np.random.default_rng(5).normal(size=200), y)
     names = ["mean", "shrunk_ridge", STACK]
-    before, after = (all_cross_fitted(matrices(columns, each, folds, metric), names, 4) for each in (y, changed))
-    (y_before, chosen_before), (y_after, chosen_after) = (
-        without_each_fold(rule(labels, folds, metric), found, []) for labels, found in ((y, before), (changed, after))
-    )
+    before, after = (all_cross_fitted(matrices(columns, each, folds, metric), names) for each in (y, changed))
+    y_before, chosen_before = without_each_fold(rule(y, folds, metric), before, [])
+    y_after, chosen_after = without_each_fold(rule(changed, folds, metric), after, [])
     assert chosen_before[fold] == chosen_after[fold] == STACK
     np.testing.assert_array_equal(y_before[own], y_after[own])
 
 
 def test_a_table_of_cross_fitted_predictions_reads_back_whatever_its_order() -> None:
-    part = CrossFitted(
-        *(np.random.default_rng(i).normal(size=shape) for i, shape in enumerate([(4, 2), (4, 2), (3, 4, 2)]))
-    )
+    shapes = (4, 2), (4, 2), (3, 4, 2)
+    part = CrossFitted(*(np.random.default_rng(i).normal(size=shape) for i, shape in enumerate(shapes)))
     table, ids = part.table(list("abcd"), ["p", "q"]), list("cadb")
     assert list(table.columns)[4:6] == ["cross_fitted q", "without_fold_0 p"]
     again, order = CrossFitted.of(table.iloc[::-1], ids, 2), [2, 0, 3, 1]
@@ -131,9 +129,8 @@ def test_rows_that_share_a_fold_count_as_one_in_the_comparison() -> None:
 def test_the_default_stands_unless_another_is_clearly_better(
     others: dict[str, tuple[float, float]], metric: str, margin: float, chosen: str
 ) -> None:
-    compared = {"shrunk_ridge": Comparison(1.0, 0.0, 0.0)} | {
-        n: Comparison(1 + d, d, e) for n, (d, e) in others.items()
-    }
+    every = {"shrunk_ridge": (0.0, 0.0), **others}
+    compared = {name: Comparison(1 + difference, difference, error) for name, (difference, error) in every.items()}
     name, reason = choose(rule(np.zeros(4), np.arange(4), metric, margin), compared, np.full(4, True))
     assert name == chosen
     assert chosen in reason
@@ -177,7 +174,7 @@ def test_every_row_with_a_fold_is_predicted_and_no_other_with_few_folds_too(n_fo
     columns, y, _ = columns_like("independent", 90)
     folds = np.arange(90) % n_folds
     y[::7], folds[:10], columns[:10] = np.nan, -1, np.nan
-    found = all_cross_fitted(matrices(columns, y, folds, "mae"), [*IN_A_RUN, "median", "mean_of_ranks"], n_folds)
+    found = all_cross_fitted(matrices(columns, y, folds, "mae"), [*IN_A_RUN, "median", "mean_of_ranks"])
     for part in found.values():
         for y_pred, there in ((part.in_sample, folds >= 0), (part.cross_fitted, folds >= 0)):
             assert (np.isfinite(y_pred[:, 0]) == there).all()
@@ -194,9 +191,8 @@ def test_a_candidate_that_predicts_a_fold_as_the_default_does_is_not_chosen_for_
     better = np.where((folds == 1)[:, None], default, y[:, None])
 
     def part(y_pred: np.ndarray, nested: np.ndarray) -> CrossFitted:
-        return CrossFitted(
-            y_pred, y_pred, np.stack([np.where((folds == k)[:, None], np.nan, nested) for k in range(3)])
-        )
+        without = [np.where((folds == k)[:, None], np.nan, nested) for k in range(3)]
+        return CrossFitted(y_pred, y_pred, np.stack(without))
 
     found = {"shrunk_ridge": part(default, default), STACK: part(better, y[:, None])}
     y_pred, chosen = without_each_fold(rule(y, folds), found, [])
@@ -209,10 +205,8 @@ def test_a_column_of_noise_does_not_improve_the_cross_fitted_score() -> None:
     for seed in range(4):
         columns, y, folds = columns_like("independent", 200, 3, seed)
         noise = np.random.default_rng(100 + seed).normal(size=(200, 1))
-        found = [
-            cross_fit(CANDIDATES["shrunk_ridge"], matrices(part, y, folds), 5)
-            for part in (columns, np.hstack([columns, noise]))
-        ]
+        both = (matrices(part, y, folds) for part in (columns, np.hstack([columns, noise])))
+        found = [cross_fit(CANDIDATES["shrunk_ridge"], m) for m in both]
         without, with_noise = (scores(rule(y, folds), part) for part in found)
         assert with_noise["in_sample_score"] <= without["in_sample_score"] + 1e-3
         gains.append(1 - with_noise["cross_fitted_score"] / without["cross_fitted_score"])

@@ -136,9 +136,8 @@ def test_constant_predictions_get_the_label_that_is_worth_more(metric: str, labe
 
 
 def rule_of(known: Task, y: np.ndarray, metric: str, folds: np.ndarray) -> Rule:
-    return Rule(
-        named_metric(metric, known.problem_type), known, y, folds, np.arange(len(y)), "column_0", 1.0, 100, seed=0
-    )
+    score = named_metric(metric, known.problem_type)
+    return Rule(score, known, y, folds, np.arange(len(y)), "column_0", 1.0, 100, seed=0)
 
 
 def by_labels(P: np.ndarray, y: np.ndarray, metric: Metric, folds: np.ndarray, weights: str) -> np.ndarray:
@@ -147,9 +146,7 @@ def by_labels(P: np.ndarray, y: np.ndarray, metric: Metric, folds: np.ndarray, w
 
 
 def column(j: int) -> Candidate:
-    return Candidate(
-        lambda P, y, metric, folds, weights: Blend(np.eye(P.shape[1])[:, [j]] * np.ones((1, P.shape[2])), 0)
-    )
+    return Candidate(lambda P, *_: Blend(np.eye(P.shape[1])[:, [j]] * np.ones((1, P.shape[2])), 0))
 
 
 @pytest.mark.parametrize(
@@ -164,7 +161,7 @@ def test_labels_of_a_fold_change_no_decision_on_it(problem_type: str, metric: st
     for labels in (y, turned):
         rule = rule_of(known, labels, metric, folds)
         m = Matrices(P, labels, folds, rule.metric)
-        judged.append(rule.judged(cross_fit(Candidate(by_labels, "mine.py:by_labels"), m, 4)))
+        judged.append(rule.judged(cross_fit(Candidate(by_labels, "mine.py:by_labels"), m)))
     before, after = judged
     np.testing.assert_array_equal(before.cross_fitted[own], after.cross_fitted[own])
     np.testing.assert_array_equal(before.nested[fold], after.nested[fold])
@@ -186,7 +183,7 @@ def test_shuffled_labels_give_the_score_of_chance(problem_type: str, metric: str
         P, folds = rng.random((400, 6, 1)), np.arange(400) % 5
         rule = rule_of(known, y, metric, folds)
         m = Matrices(P, y, folds, rule.metric)
-        judged = {f"column_{j}": rule.judged(cross_fit(column(j), m, 5)) for j in range(6)}
+        judged = {f"column_{j}": rule.judged(cross_fit(column(j), m)) for j in range(6)}
         y_pred, _ = without_each_fold(rule, judged, [])
         found.append(rule.metric(y, y_pred))
     assert np.mean(found) < chance + 0.05
@@ -198,5 +195,5 @@ def test_a_stage_that_memorises_its_rows_is_chosen_for_no_fold() -> None:
     folds, sure = np.arange(400) % 5, np.random.default_rng(1).integers(2, size=(400, 1)).astype(float)
     rule = rule_of(known, y, "f1", folds)
     m = Matrices(np.stack([p, sure], axis=1), y, folds, rule.metric)
-    judged = {f"column_{j}": rule.judged(cross_fit(column(j), m, 5)) for j in range(2)}
+    judged = {f"column_{j}": rule.judged(cross_fit(column(j), m)) for j in range(2)}
     assert without_each_fold(rule, judged, [])[1] == ["column_0"] * 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,14 +13,12 @@ from scipy.special import expit, logsumexp, softmax
 from competition.errors import ConfigError
 from competition.metrics import METRICS
 from submissions.blend.__main__ import candidates_of
-from submissions.blend.candidates import ALWAYS_OF_CLASSES, CANDIDATES, OF_CLASSES, Linear, candidate, convex
+from submissions.blend.candidates import ALWAYS_OF_CLASSES, CANDIDATES, OF_CLASSES, Candidate, Linear, convex
 from submissions.blend.crossfit import cross_fit, cross_fitted
 from submissions.blend.logits import LEAST, PENALTIES, TOWARDS_ONE
 from submissions.blend.problem import Matrices
 from submissions.config import load_config
-from submissions.fitted import matrices_of
-from submissions.run import open_run
-from tests.submissions.fakes import fake_classes, prepare_and_fake_jobs
+from tests.submissions.fakes import fake_classes
 
 BLENDS = [name for name in OF_CLASSES if isinstance(CANDIDATES[name], Linear)]
 CLASSES = {"binary": 1, "multiclass": 3}
@@ -62,14 +61,12 @@ def test_the_weights_of_logits_are_those_of_a_general_optimiser_and_the_penalty_
             np.full(4, 0.25), bounds=[(0, None)] * 4, options={"ftol": 1e-15, "gtol": 1e-9},
         )  # fmt: skip
         np.testing.assert_allclose(w, best.x, atol=1e-4)
-    across = []
-    for i in range(len(PENALTIES)):
-        own = [m.folds == fold for fold in range(5)]
-        weights = [part.log_loss_weights[i] for part in m.problems[0].inner]
-        across.append(
-            np.mean([log_loss_of(w, P[rows][:, order], y[rows]) for w, rows in zip(weights, own, strict=True)])
-        )
-    assert found.settings[0]["penalty"] == PENALTIES[int(np.argmin(across))]
+    folds = [m.folds == fold for fold in range(5)]
+    across = [
+        [log_loss_of(w, P[own][:, order], y[own]) for w in part.log_loss_weights]
+        for own, part in zip(folds, m.problems[0].inner, strict=True)
+    ]
+    assert found.settings[0]["penalty"] == PENALTIES[int(np.argmin(np.mean(across, axis=0)))]
     assert (found.weights == found.weights[:, :1]).all()  # one vector for all classes
 
 
@@ -127,11 +124,10 @@ def test_extremes_are_finite_and_silent(name: str, problem_type: str) -> None:
         if columns is not right and P.shape[2] > 1:
             columns = columns / columns.sum(axis=2, keepdims=True)
         for metric in ("log_loss", "roc_auc"):
-            found = cross_fit(CANDIDATES[name], matrices(columns, labels, metric), 5)
+            found = cross_fit(CANDIDATES[name], matrices(columns, labels, metric))
             assert np.isfinite(found.cross_fitted).all()
-            assert np.isfinite(
-                CANDIDATES[name].fit(matrices(columns, labels), frozenset({1, 2, 3, 4})).predict(columns)
-            ).all()
+        of_one_fold = CANDIDATES[name].fit(matrices(columns, labels), frozenset({1, 2, 3, 4}))
+        assert np.isfinite(of_one_fold.predict(columns)).all()
 
 
 @pytest.mark.parametrize("name", BLENDS)
@@ -141,7 +137,7 @@ def test_labels_of_a_fold_reach_nothing_that_was_fitted_without_it(name: str) ->
         own = np.arange(200) % 5 == 2
         other = np.where(own[:, None], (y + 1) % 2, y)
         for metric in ("log_loss", "roc_auc"):
-            before, after = (cross_fit(CANDIDATES[name], matrices(P, each, metric), 5) for each in (y, other))
+            before, after = (cross_fit(CANDIDATES[name], matrices(P, each, metric)) for each in (y, other))
             np.testing.assert_array_equal(before.nested[2], after.nested[2])
             np.testing.assert_array_equal(before.cross_fitted[own], after.cross_fitted[own])
 
@@ -149,14 +145,12 @@ def test_labels_of_a_fold_reach_nothing_that_was_fitted_without_it(name: str) ->
 def test_a_column_of_noise_does_not_make_the_default_worse_and_unlabelled_rows_change_nothing() -> None:
     P, y = like("binary", 600)
     noise = np.random.default_rng(9).uniform(size=(600, 2, 1))
-    score = {
-        len(columns[0]): METRICS["log_loss"](y, cross_fitted(CANDIDATES["shrunk_logits"], matrices(columns, y), 5))
-        for columns in (P, np.hstack([P, noise]))
-    }
-    assert score[5] < score[3] + 0.005
+    default, with_noise = CANDIDATES["shrunk_logits"], np.hstack([P, noise])
+    scores = [METRICS["log_loss"](y, cross_fitted(default, matrices(each, y))) for each in (P, with_noise)]
+    assert scores[1] < scores[0] + 0.005
     unlabelled = np.arange(600) >= 500
-    found = CANDIDATES["shrunk_logits"].fit(matrices(P, np.where(unlabelled[:, None], np.nan, y)))
-    np.testing.assert_allclose(found.weights, CANDIDATES["shrunk_logits"].fit(matrices(P[:500], y[:500])).weights)
+    found = default.fit(matrices(P, np.where(unlabelled[:, None], np.nan, y)))
+    np.testing.assert_allclose(found.weights, default.fit(matrices(P[:500], y[:500])).weights)
 
 
 def test_ranks_are_tuned_on_as_the_mean_over_folds_where_each_has_ten_rows_of_each_class() -> None:
@@ -182,33 +176,18 @@ def test_the_mean_of_ranks_keeps_the_order_of_mean_ranks_on_the_scale_of_the_mea
     assert found.mean() == pytest.approx(P.mean(), rel=0.05)
 
 
-OWN = """
-from dataclasses import dataclass
-import numpy as np
-
-def first(P, y, metric, folds, weights):
-    assert P.shape[2] == 3 and y.shape == (len(P), 1)
-    return [1, 0, 0]
-
-def wrong(P, y, metric, folds, weights):
-    return [1, 1, -0.5]
-"""
-
-
-def test_a_candidate_of_the_users_own_has_to_predict_probabilities(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(OWN)
-    P, y = like("multiclass", 60)
-    np.testing.assert_array_equal(candidate(f"{tmp_path}/mine.py:first").fit(matrices(P, y)).predict(P), P[:, 0])
+def test_a_candidate_of_the_users_own_has_to_predict_probabilities() -> None:
+    m = matrices(*like("multiclass", 60))
+    first = Candidate(lambda P, y, metric, folds, weights: [1, 0, 0], "mine.py:first").fit(m)
+    np.testing.assert_array_equal(first.predict(m.P), m.P[:, 0])
     with pytest.raises(ConfigError, match=r"mine.py:wrong must return weights \(3,\).*no probabilities"):
-        candidate(f"{tmp_path}/mine.py:wrong").fit(matrices(P, y))
+        Candidate(lambda P, y, metric, folds, weights: [1, 1, -0.5], "mine.py:wrong").fit(m)
 
 
 def test_labels_share_one_vector_of_weights_where_the_yaml_says_so_and_each_counts_the_same() -> None:
     (one, y), (other, z) = like("binary"), like("binary", seed=1)
-    P, labels = (
-        np.dstack([one, other[:, [2, 1, 0]]]),
-        np.hstack([y, np.where(np.arange(400)[:, None] < 200, z, np.nan)]),
-    )
+    P = np.dstack([one, other[:, [2, 1, 0]]])
+    labels = np.hstack([y, np.where(np.arange(400)[:, None] < 200, z, np.nan)])
     found = CANDIDATES["shrunk_logits"].fit(matrices(P, labels, weights="shared")).weights
     assert (found[:, 0] == found[:, 1]).all()
     apart = CANDIDATES["shrunk_logits"].fit(matrices(P, labels)).weights
@@ -223,9 +202,12 @@ def test_labels_share_one_vector_of_weights_where_the_yaml_says_so_and_each_coun
         ("ordinal", "quadratic_kappa", {"default": "shrunk_logits"}, "shrunk_logits, which is not for.*ordinal"),
         ("multilabel", "f1_macro", {"candidates": ["mean_of_ranks"]}, "mean_of_ranks, which is not for.*f1_macro"),
         ("binary", "log_loss", {"candidates": ["/a/m.py:f", "/b/m.py:f"]}, "m.py:f of two files; rename one"),
+        ("binary", "log_loss", {"postprocess": ["clip"]}, "postprocess: clip is not for probabilities; leave it out"),
+        ("multiclass", "log_loss", {"postprocess": ["m.py:f"]}, "m.py:f is not for probabilities of several classes"),
+        ("ordinal", "quadratic_kappa", {"postprocess": ["round"]}, "postprocess: round is not for labels"),
     ],
 )
-def test_a_blend_of_the_other_kind_is_refused_in_one_sentence(
+def test_blends_and_steps_that_make_no_sense_of_classes_are_refused(
     tmp_path: Path, problem_type: str, metric: str, submissions: dict, message: str
 ) -> None:
     path = fake_classes(tmp_path, problem_type, metric, submissions=submissions)
@@ -234,15 +216,9 @@ def test_a_blend_of_the_other_kind_is_refused_in_one_sentence(
 
 
 def test_the_default_and_the_candidates_follow_the_kind_of_the_metric(tmp_path: Path) -> None:
-    expected = {
-        ("binary", "roc_auc"): ["mean_of_ranks"],
-        ("multiclass", "f1_macro"): [],
-        ("multilabel", "log_loss"): [],
-    }
-    for (problem_type, metric), more in expected.items():
-        path = fake_classes(tmp_path, problem_type, metric)
-        prepare_and_fake_jobs(path)
-        run = open_run(str(path))
-        assert run.config.default_blend == "shrunk_logits"
-        assert candidates_of(run, matrices_of(run, run.columns.oof)) == [*ALWAYS_OF_CLASSES, *more]
+    for problem_type, metric in (("binary", "roc_auc"), ("multiclass", "f1_macro"), ("binary", "log_loss")):
+        run = SimpleNamespace(config=load_config(str(fake_classes(tmp_path, problem_type, metric))))
+        assert (run.config.default_blend, run.config.postprocess) == ("shrunk_logits", [])
+        more = ["mean_of_ranks"] if metric == "roc_auc" else []
+        assert candidates_of(run, matrices(*like(problem_type), metric)) == [*ALWAYS_OF_CLASSES, *more]
     assert load_config(str(fake_classes(tmp_path, "ordinal", "mcc"))).default_blend == "shrunk_ridge"

@@ -14,21 +14,17 @@ from submissions.blend.logits import probabilities
 from submissions.blend.problem import Matrices
 from submissions.blend.stacks import Stacked
 from submissions.blend.stored import from_json, to_json
-from tests.submissions.blend.test_crossfit import rule
+from tests.submissions.blend.test_crossfit import matrices, rule
 from tests.submissions.fakes import columns_like
 
 DEFAULT = CANDIDATES["shrunk_ridge"]
-
-
-def matrices(columns: np.ndarray, y: np.ndarray, folds: np.ndarray) -> Matrices:
-    return Matrices(columns[:, :, None], y[:, None], folds, METRICS["rmse"], trials=8)
 
 
 def test_the_stack_is_chosen_where_labels_bend_with_the_columns_and_not_where_they_do_not() -> None:
     columns, y, folds = columns_like("independent", 300)
     for labels, chosen in ((y, "shrunk_ridge"), (y + 2 * np.abs(y), "stack")):
         m = matrices(columns, labels, folds)
-        found = {"shrunk_ridge": cross_fit(DEFAULT, m, 5), "stack": cross_fit(Stacked(DEFAULT), m, 5)}
+        found = {"shrunk_ridge": cross_fit(DEFAULT, m), "stack": cross_fit(Stacked(DEFAULT), m)}
         assert decide(rule(labels, folds), found)[0] == chosen
 
 
@@ -45,7 +41,7 @@ def test_labels_of_a_fold_reach_nothing_that_was_fitted_without_it(
         m, stacked = classes(problem_type, n=200), Stacked(CANDIDATES["convex"])
     own = (m.folds == fold)[:, None]
     turned = replace(m, y=np.where(own, 50 - m.y if problem_type == "regression" else (m.y + 1) % 2, m.y))
-    before, relabelled = (cross_fit(stacked, each, int(m.folds.max()) + 1) for each in (m, turned))
+    before, relabelled = (cross_fit(stacked, each) for each in (m, turned))
     np.testing.assert_array_equal(before.nested[fold], relabelled.nested[fold])
     np.testing.assert_array_equal(before.cross_fitted[own[:, 0]], relabelled.cross_fitted[own[:, 0]])
     assert (before.cross_fitted != relabelled.cross_fitted)[~own[:, 0]].any()  # the canary sings where it may
@@ -74,7 +70,7 @@ def test_trees_see_the_columns_of_other_targets_in_whatever_order() -> None:
     truth, order = rng.normal(size=(500, 2)), [2, 0, 1]
     P, y = truth[:, None] + 0.3 * rng.normal(size=(500, 3, 2)), truth + np.abs(truth[:, ::-1]) * [1, 0]
     m = Matrices(P, y, rng.permutation(np.arange(500) % 5), METRICS["rmse"], trials=8)
-    blend, stack = (cross_fitted(each, m, 5) for each in (DEFAULT, Stacked(DEFAULT)))
+    blend, stack = (cross_fitted(each, m) for each in (DEFAULT, Stacked(DEFAULT)))
     errors = [METRICS["rmse"](y[:, :1], y_pred[:, :1]) for y_pred in (blend, stack)]
     assert errors[1] < 0.9 * errors[0]
     one, other = (Stacked(DEFAULT).fit(each) for each in (m, replace(m, P=P[:, order])))
@@ -99,17 +95,14 @@ def classes(problem_type: str, bent: bool = True, n: int = 600) -> Matrices:
 
 
 @pytest.mark.parametrize("problem_type", ["binary", "multiclass"])
-def test_the_trees_of_classes_start_from_the_blend_and_help_where_logits_bend(
-    problem_type: str,
-) -> None:
+def test_the_trees_of_classes_start_from_the_blend_and_help_where_logits_bend(problem_type: str) -> None:
     default = CANDIDATES["shrunk_logits"]
     for bent in (True, False):
         m = classes(problem_type, bent)
         fitted = Stacked(default).fit(m)
         y_pred = fitted.predict(m.P)
-        loss = {name: METRICS["log_loss"](m.y, cross_fitted(each, m, 5)) for name, each in
-                (("blend", default), ("stack", Stacked(default)))}  # fmt: skip
-        assert loss["stack"] < (0.95 if bent else 1.01) * loss["blend"]
+        blend, stack = (METRICS["log_loss"](m.y, cross_fitted(each, m)) for each in (default, Stacked(default)))
+        assert stack < (0.95 if bent else 1.01) * blend
         if not bent:
             continue
         assert y_pred.min() >= 0 and (problem_type == "binary" or np.allclose(y_pred.sum(axis=1), 1))
@@ -120,9 +113,7 @@ def test_the_trees_of_classes_start_from_the_blend_and_help_where_logits_bend(
         np.testing.assert_allclose(Stacked(default).fit(swapped).predict(swapped.P), y_pred, rtol=1e-6)
 
 
-def test_the_first_loss_of_the_trees_is_that_of_the_blend_as_lightgbm_counts(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_first_loss_of_the_trees_is_that_of_the_blend_as_lightgbm_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[np.ndarray] = []
     monkeypatch.setattr(stacks, "least", lambda losses: seen.append(losses) or 0)
     monkeypatch.setitem(stacks.PARAMETERS, "learning_rate", 1e-9)
