@@ -19,9 +19,9 @@ def rows(y: Any = None, weights: Any = None, **columns: Any) -> Rows:
     return Rows([f"r{i}" for i in range(len(table))], table, None if y is None else np.c_[y].astype(float), weights)
 
 
-def context(cache: Path, targets: tuple[str, ...] = ("y",), **changes: Any) -> Context:
-    roles: dict[str, Any] = {"smiles": [], "text": [], "numeric": [], "categorical": [], "seed": 3, **changes}
-    return Context(**{"task": Task(list(targets)), **roles}, cache=cache)
+def context(cache: Path, **changes: Any) -> Context:
+    roles: dict[str, Any] = {"smiles": [], "text": [], "numeric": [], "categorical": [], "task": Task(["y"]), "seed": 3}
+    return Context(**{**roles, **changes}, cache=cache)
 
 
 def fitted(config: Any, told: Context, train: Rows, folder: Path, valid: Rows | None = None) -> Any:

@@ -28,11 +28,15 @@ def load(folder: Path, rate: float = 0.0) -> Any:
     return encoders.pretrained(stage(weights=str(folder)), rate)[0]
 
 
-def test_pretrained_weights_arrive_in_the_encoder_and_its_heads_are_left_behind(published: Path) -> None:
-    state = safetensors.torch.load_file(published / "model.safetensors")
-    found = {f"bert.{name}": tensor for name, tensor in load(published).state_dict().items()}
+def assert_whole(encoder: Any, state: dict[str, torch.Tensor]) -> None:
+    """Every published weight has arrived, and heads are left behind."""
+    found = {f"bert.{name}": tensor for name, tensor in encoder.state_dict().items()}
     assert found.keys() == {name for name in state if not name.startswith(("cls.", "bert.pooler."))}
     assert all(torch.equal(tensor, state[name]) for name, tensor in found.items())
+
+
+def test_pretrained_weights_arrive_in_the_encoder_and_its_heads_are_left_behind(published: Path) -> None:
+    assert_whole(load(published), safetensors.torch.load_file(published / "model.safetensors"))
     assert set(rates(load(published, 0.2)).values()) == {0.2}
 
 
@@ -71,11 +75,8 @@ def test_an_old_bin_file_is_read_without_running_what_is_in_it(own: Path) -> Non
 
 @needs_rxnfp
 def test_rxnfp_loads_whole_though_its_config_names_no_model_and_transposed_tensors_are_saved(tmp_path: Path) -> None:
-    encoder, _ = encoders.pretrained(stage(weights="rxnfp"), 0.0)
     state = torch.load(find_weights("rxnfp")["pytorch_model.bin"], weights_only=True)
-    own = {f"bert.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    assert own.keys() == {name for name in state if not name.startswith(("cls.", "bert.pooler."))}
-    assert all(torch.equal(tensor, state[name]) for name, tensor in own.items())
+    assert_whole(encoders.pretrained(stage(weights="rxnfp"), 0.0)[0], state)
     fitted = fit(tmp_path, stage(weights="rxnfp", columns=["SMILES"], max_length=16), context(["SMILES"]), table(8))
     assert np.isfinite(fitted.predict(table(4), tmp_path)).all()
 

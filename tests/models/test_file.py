@@ -17,7 +17,7 @@ from models.stage import read_notes
 from models.stages.file import fold_mark
 from tests.conftest import mixed_tables
 from tests.models.jobs.common import planned
-from tests.models.made import context, rows
+from tests.models.made import context, fitted, rows
 from tests.models.theirs import write_theirs
 
 
@@ -82,7 +82,7 @@ def test_test_predictions_in_other_units_than_the_oof_ones_are_noted(tmp_path: P
     for name, test, said in (("same", oof[::-1], False), ("log", np.log(oof), True), ("wide", oof * 10 - 45, True)):
         tables = (["id,y", *(f"r{i},{value}" for i, value in enumerate(y))] for y in (oof, test))
         config = FileStage(kind="file", folder=str(write_files(tmp_path / name, *tables)))
-        build_stage(config, context(tmp_path)).fit(rows(oof, x=range(50)), None, tmp_path / name)
+        fitted(config, context(tmp_path), rows(oof, x=range(50)), tmp_path / name)
         assert [note.startswith("y of test.csv is not like") for note in read_notes(tmp_path / name)] == [True] * said
 
 
