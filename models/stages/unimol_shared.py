@@ -95,7 +95,9 @@ def load_checkpoint(backbone: nn.Module, files: dict[str, Path], foreign_keys: t
     """Load the checkpoint (.pt or .safetensors) among the files of weights but for its foreign keys; a ConfigError
     unless all others are those of the backbone.
     """
-    path = next(path for name, path in files.items() if name.endswith((".pt", ".safetensors")))
+    path = next((path for name, path in files.items() if name.endswith((".pt", ".safetensors"))), None)
+    if path is None:
+        raise ConfigError(f"weights must hold a .pt or .safetensors file; there is only {', '.join(files)}.")
     if path.suffix == ".pt":
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
