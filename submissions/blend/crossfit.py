@@ -122,15 +122,13 @@ class Rule:
         """What turns predictions into labels, fitted on the rows `which`; None where the metric scores predictions."""
         return fit_decision(self.metric, self.task, self.y[which], y_pred[which]) if self.task.decides else None
 
-    def decided(
-        self, y_pred: Array, which: NDArray[np.bool_] | None = None, nested: Sequence[Array] | None = None
-    ) -> Array:
-        """What the metric scores of the rows `which`, or all that have a fold, (n_rows, n_scored); NaN for the others.
+    def decided(self, y_pred: Array, nested: Sequence[Array] | None = None, without: int | None = None) -> Array:
+        """What the metric scores of the rows that have a fold other than `without`, (n_rows, n_scored); NaN elsewhere.
 
         `y_pred`, (n_rows, n_outputs), are predictions that were made without each row's fold; the rows of a fold are
-        decided on by the others of `which`, as `nested` for that fold predicts them or, without it, as `y_pred` does.
+        decided on by the others of these, as `nested` for that fold predicts them or, without it, as `y_pred` does.
         """
-        which = self.scored if which is None else which
+        which = self.scored & (self.folds != without)
         found = np.full((len(y_pred), len(self.task.scored)), np.nan)
         for fold in np.unique(self.folds[which]):
             own, known = which & (self.folds == fold), y_pred if nested is None else nested[fold]
@@ -143,14 +141,13 @@ class Rule:
             return part
         in_sample = np.full(self.y.shape, np.nan)
         in_sample[self.scored] = labelled(self.decision(part.in_sample, self.scored), part.in_sample[self.scored])
-        nested = [self.decided(y_pred, self.scored & (self.folds != k)) for k, y_pred in enumerate(part.nested)]
-        return CrossFitted(in_sample, self.decided(part.cross_fitted, None, list(part.nested)), np.stack(nested))
+        nested = [self.decided(y_pred, without=k) for k, y_pred in enumerate(part.nested)]
+        return CrossFitted(in_sample, self.decided(part.cross_fitted, list(part.nested)), np.stack(nested))
 
 
 def scored(rule: Rule, candidate: Candidate, m: Matrices) -> Array:
     """What the metric scores of a candidate, (n_rows, n_scored), each row by what was fitted without its fold."""
-    nested = nested_of(candidate, m) if rule.task.decides else None
-    return rule.decided(cross_fitted(candidate, m), nested=nested)
+    return rule.decided(cross_fitted(candidate, m), nested_of(candidate, m) if rule.task.decides else None)
 
 
 def labelled(decision: Decision | None, y_pred: Array) -> Array:

@@ -151,12 +151,12 @@ def choose_steps(rule: Rule, names: list[str], y_pred: Array, which: NDArray[np.
     for t, y in enumerate(rule.y.T):
         before, kept, tried = y_pred[:, t].copy(), list[str](), list[Tried]()
         judged = slice(t, t + 1) if rule.metric.column else slice(None)
+        paired = replace(rule, y=rule.y[:, judged], default="without")
         for name in names:
             after = y_pred.copy()
             for fold in np.unique(rule.folds[which]):
                 own, others = which & (rule.folds == fold), which & (rule.folds != fold)
                 after[own, t] = apply_steps(fit_steps([*kept, name], before[others], y[others]), before[own])
-            paired = replace(rule, y=rule.y[:, judged], default="without")
             tried.append(_judged(paired, name, y_pred[:, judged], after[:, judged], which))
             if tried[-1].kept:
                 kept, y_pred = [*kept, name], after

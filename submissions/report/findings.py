@@ -174,17 +174,16 @@ def _candidates(run: Run) -> list[Part]:
     chosen, default, without = choice["chosen"], choice["default"], choice["procedure"]["chosen_without_fold"]
     rows, same = [], {*choice["same_as_default"]} & {LIGHTGBM_STACK}
     ranked = [key for key in ("score_mean_over_folds",) if key in choice["procedure"]]
+    keys = ["in_sample_score", "cross_fitted_score", *ranked]
     for name, part in run.candidates.items():
         words = ["chosen"] * (name == chosen) + ["default"] * (name == default) + ["no correction"] * (name in same)
         compared, is_default = choice["candidates"][name], name in {default, *same}
         gain = ["", ""] if is_default else [_gain(run, compared["difference"]), compared["standard_error"]]
-        both = [part[key] for key in ("in_sample_score", "cross_fitted_score", *ranked)]
-        rows.append([name, *both, *gain, ", ".join(words)])
-    both = [choice["procedure"][key] for key in ("cross_fitted_score", *ranked)]
-    rows.append(["submission", "", *both, "", "", ""])
+        rows.append([name, *(part[key] for key in keys), *gain, ", ".join(words)])
+    rows.append(["submission", "", *(choice["procedure"][key] for key in keys[1:]), "", "", ""])
     counts = ", ".join(f"{name} in {without.count(name)} of {len(without)} folds" for name in dict.fromkeys(without))
     parts: list[Part] = [
-        tabled(["candidate", "in_sample_score", "cross_fitted_score", *ranked, "gain", "standard_error", ""], rows),
+        tabled(["candidate", *keys, "gain", "standard_error", ""], rows),
         choice["reason"],
         "in_sample_score: weights and score on the same rows, optimistic. cross_fitted_score: each row by weights, "
         "scaling and tuning fitted without its fold. gain: over the default, above 0 is better.",
