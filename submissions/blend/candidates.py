@@ -119,23 +119,31 @@ def convex(problem: Problem) -> Solution:
     return Solution(least_squares_weights(problem.moments[2:, 2:]))
 
 
-def shrunk_ridge(problem: Problem) -> Solution:
-    """Convex and equal weights mixed, corrected by a ridge on what they leave; both amounts tuned by Optuna.
+def common(problem: Problem) -> Solution:
+    """What a target with few labels is best drawn to: the convex weights of all targets together, each of which counts
+    the same; equal ones where there is no other target."""
+    if len(problem.m.problems) == 1:
+        return mean(problem)
+    return Solution(least_squares_weights(problem.of_all_targets))
 
-    w = w0 + v; w0 = t * equal + (1 - t) * convex; v the ridge solution on the residual y - columns w0 with penalty
+
+def shrunk_ridge(problem: Problem) -> Solution:
+    """Convex and common weights mixed, corrected by a ridge on what they leave; both amounts tuned by Optuna.
+
+    w = w0 + v; w0 = t * common + (1 - t) * convex; v the ridge solution on the residual y - columns w0 with penalty
     a * n_rows, in standard units. (t, a) minimise the cross-fitted error: each fold left is predicted by weights,
     convex ones included, that were fitted without it.
-    Ours; what it gains is measured by benchmarks/blenders.py.
+    Ours; what it gains is measured by benchmarks/blenders.py, and common weights in docs/ensembling.md.
     """
     if len(problem.folds) < 2:
         return problem.solve(convex)
 
     def weights_of(problems: list[Problem]) -> Callable[..., Array]:
         gram, _, _, with_errors = _products(problems)
-        exact = np.array([each.solve(convex).weights for each in problems])
+        exact, usual = (np.array([each.solve(solver).weights for each in problems]) for solver in (convex, common))
 
-        def weights(towards_equal: float, penalty: float) -> Array:
-            start = towards_equal / problem.n_columns + (1 - towards_equal) * exact
+        def weights(towards_common: float, penalty: float) -> Array:
+            start = towards_common * usual + (1 - towards_common) * exact
             return start + _ridge_solution(gram, np.einsum("pij,pj->pi", with_errors, start), penalty)
 
         return weights
@@ -143,12 +151,12 @@ def shrunk_ridge(problem: Problem) -> Solution:
     held_out = weights_of(problem.inner)
 
     def error(trial: Any) -> float:
-        towards_equal = trial.suggest_float("towards_equal", 0.0, 1.0)
+        towards_common = trial.suggest_float("towards_common", 0.0, 1.0)
         penalty = trial.suggest_float("penalty", SMALLEST_PENALTY, LARGEST_PENALTY, log=True)
-        return problem.loss(held_out(towards_equal, penalty)[:, None])[0]
+        return problem.loss(held_out(towards_common, penalty)[:, None])[0]
 
-    # first the corners: equal and convex weights, hardly corrected
-    corners = [{"towards_equal": corner, "penalty": LARGEST_PENALTY} for corner in (1.0, 0.0)]
+    # first the corners: common and convex weights, hardly corrected
+    corners = [{"towards_common": corner, "penalty": LARGEST_PENALTY} for corner in (1.0, 0.0)]
     settings = _tuned(error, corners, problem.m.trials, problem.seed)
     return Solution(weights_of([problem])(**settings)[0], settings=settings)
 
@@ -177,9 +185,10 @@ def ridge(problem: Problem) -> Solution:
 def shrunk_logits(problem: Problem) -> Solution:
     """Weights of logits with the least log loss, shrunk towards convex ones; the amount is tuned across the folds.
 
-    w >= 0 minimise the mean log loss of sum_j w_j logit_j, and penalty * |w - convex|^2; their sum, an inverse
-    temperature, is free but for `TOWARDS_ONE`. The penalty has the least cross-fitted loss of the metric, or log loss
-    where that is a poor guide (`Problem.measure`); it is one of a few, so that a fit serves many problems.
+    w >= 0 minimise the mean log loss of sum_j w_j logit_j, and penalty * |w - convex|^2, the convex weights of all
+    targets together; the sum of w, an inverse temperature, is free but for `TOWARDS_ONE`. The penalty has the least
+    cross-fitted loss of the metric, or log loss where that is a poor guide (`Problem.measure`); it is one of a few, so
+    that a fit serves many problems.
 
     Not towards equal weights: a column of test rows is the mean of K models, to which a blend of many columns adds less
     than it seems to out of fold; benchmarks/class_blenders.py has the measurements.

@@ -10,7 +10,7 @@ target stands there once for each class. Their weights sum to 1, or are those of
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal
 
 import numpy as np
@@ -97,6 +97,18 @@ class Matrices:
         targets = range(self.y.shape[1])
         return [_problem(self, each) for each in ([[*targets]] if self.weights == "shared" else [[t] for t in targets])]
 
+    @cached_property
+    def squares(self) -> Callable[[Folds], Array]:
+        """Mean of E E' in standard units over all targets, without some folds, (n_columns, n_columns); made once."""
+
+        @cache
+        def without(folds: Folds) -> Array:
+            left = [problem.without(folds) for problem in self.problems]
+            known = [(part.moments[2:, 2:], np.argsort(part.order)) for part in left if part.labelled]
+            return np.mean([moments[np.ix_(order, order)] for moments, order in known], axis=0)
+
+        return without
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -178,6 +190,12 @@ class Problem:
         return (change @ self.total[known] @ change.swapaxes(1, 2) / spread**2 / n).mean(axis=0)
 
     @property
+    def of_all_targets(self) -> Array:
+        """Mean of E E' in standard units over all targets in the folds that are left here, (n_columns, n_columns)."""
+        scored = frozenset(self.m.folds[self.m.left(NONE)].tolist())
+        return self.m.squares(scored - frozenset(self.folds))[np.ix_(self.order, self.order)]
+
+    @property
     def errors(self) -> Array:
         """E of the rows left in standard units, (n_rows, n_columns); rows of each target sum to the same weight."""
         parts = []
@@ -192,13 +210,13 @@ class Problem:
 
     @cached_property
     def log_loss_weights(self) -> Array:
-        """Weights of logits for each of `PENALTIES`, (n_penalties, n_columns)."""
+        """Weights of logits for each of `PENALTIES`, (n_penalties, n_columns), drawn to those of all targets."""
         of_targets, n_outputs = [], self.m.n_outputs
         for t in self.labelled:
             x, y = (np.concatenate(each) for each in zip(*(self.rows[t][fold] for fold in self.folds), strict=True))
             of_rows = x.reshape(-1, n_outputs, self.n_columns), y.reshape(-1, n_outputs)
             of_targets.append(margins(*of_rows, self.m.link))
-        return log_loss_weights(of_targets, least_squares_weights(self.moments[2:, 2:]))
+        return log_loss_weights(of_targets, least_squares_weights(self.of_all_targets))
 
     @cached_property
     def measure(self) -> Metric:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -188,13 +189,26 @@ def test_the_shrunk_ridge_is_the_formula_of_its_docstring_and_its_settings_are_b
         return squares
 
     blend = CANDIDATES["shrunk_ridge"].fit(m)
-    share, penalty = blend.settings[0]["towards_equal"], blend.settings[0]["penalty"]
+    share, penalty = blend.settings[0]["towards_common"], blend.settings[0]["penalty"]
     expected, intercept = by_hand(folds >= 0, NONE, share, penalty)
     np.testing.assert_allclose(blend.weights[:, 0], expected, atol=1e-9)
     assert blend.intercept[0] == pytest.approx(intercept, abs=1e-9)
     found = across_folds(share, penalty)
     assert found <= min(across_folds(corner, 10.0) for corner in (0.0, 1.0)) * (1 + 1e-9)
     assert found <= 1.01 * min(across_folds(t, a) for t in (0, 0.5, 1) for a in (1e-4, 1e-3, 1e-2, 0.1, 1))
+
+
+def test_a_target_with_few_labels_is_drawn_to_the_weights_of_all_targets() -> None:
+    units, deviations, folds = np.array([1, 1, 100]), np.array([0.5, 1.0, 1.0]), np.arange(400) % 5
+    best, off = deviations**-2 / sum(deviations**-2), []
+    for rng in map(np.random.default_rng, range(6)):
+        y, error = rng.normal(size=(400, 3)), rng.normal(size=(400, 3, 3)) * deviations[:, None]
+        P, y = (y[:, None] + error) * units, np.where(np.arange(400)[:, None] < [400, 400, 20], y * units, np.nan)
+        m = Matrices(P, y, folds, METRICS["rmse"])
+        fits = [CANDIDATES["shrunk_ridge"].fit(each) for each in (m, replace(m, P=P[:, :, 2:], y=y[:, 2:]))]
+        off.append([abs(each.weights[:, -1] - best).sum() for each in fits])  # type: ignore[attr-defined]
+    together, alone = np.mean(off, axis=0)
+    assert together < 0.75 * alone
 
 
 def test_for_the_mae_the_settings_are_tuned_on_the_mae_and_two_fits_are_the_same_and_silent(
@@ -232,8 +246,10 @@ def test_a_metric_of_the_users_own_is_not_asked_about_one_of_several_targets(nam
     columns, y, folds = columns_like("independent", 100)
     P, both = np.repeat(columns[:, :, None], 2, axis=2), np.column_stack([y, y])
     own = Metric("own.py:score", False, None, needs_all_targets)
-    found = CANDIDATES[name].fit(Matrices(P, both, folds, own, weight_trials=12))
-    np.testing.assert_array_equal(found.weights[:, 1], weights(name, columns, y, folds))
+    found, squares = (
+        CANDIDATES[name].fit(Matrices(P, both, folds, m, weight_trials=12)) for m in (own, METRICS["rmse"])
+    )
+    np.testing.assert_array_equal(found.weights, squares.weights)  # type: ignore[attr-defined]
 
 
 def test_a_metric_of_the_users_own_is_tuned_on_where_there_is_one_target() -> None:
