@@ -1,5 +1,6 @@
 """What the jobs of a stage will take, from parts of their rows: each is twice the one before, for some seconds."""
 
+import os
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -144,9 +145,9 @@ def measure(todo: Plan, name: str, file: Path, longest: float) -> None:
 
 
 def _now() -> float:
-    """Seconds of computing, of a process that works on one thread: another program that is busy for a moment makes no
-    stage look slow. With a GPU seconds that have passed."""
-    return time.monotonic() if usable_gpus() else time.process_time()
+    """Seconds of computing, of a process that works on one thread, and of programs that it has run: another one that is
+    busy for a moment makes no stage look slow. With a GPU seconds that have passed."""
+    return time.monotonic() if usable_gpus() else time.process_time() + sum(os.times()[2:4])
 
 
 def _order(rows: Rows, order: Integers, has_classes: bool) -> tuple[Integers, int]:
