@@ -157,9 +157,9 @@ class Clock:
 
 def measured_job(
     folder: Path, todo: Plan, longest: float, fit: Any, monkeypatch: pytest.MonkeyPatch, predict: float = 0.0
-) -> float:
-    """Seconds that a job of stage `a` is said to take, whose fits are `fit(clock, settings, training rows)`, and which
-    predicts a row in `predict` seconds."""
+) -> Cost:
+    """What stage `a` is said to cost, whose fits are `fit(clock, settings, training rows)`, and which predicts a row in
+    `predict` seconds; an epoch of 60 s is hopeless."""
     clock = Clock()
 
     class Fake:
@@ -178,8 +178,8 @@ def measured_job(
     monkeypatch.setattr(measure, "time", clock)
     monkeypatch.setattr(measure, "usable_gpus", list)
     monkeypatch.setattr(measure, "shared_caches", lambda *_: [])
-    measure.measure(todo, "a", folder / "cost.json", longest)
-    return Cost(**read_json(folder / "cost.json")).job
+    measure.measure(todo, "a", folder / "cost.json", longest, hopeless=60.0)
+    return Cost(**read_json(folder / "cost.json"))
 
 
 def test_boosted_trees_are_measured_by_what_a_few_of_more_rows_take(tmp_path: Path, monkeypatch: Any) -> None:
@@ -189,9 +189,24 @@ def test_boosted_trees_are_measured_by_what_a_few_of_more_rows_take(tmp_path: Pa
         seen.append((n, config.max_trees == measure.FEW_TREES))
         clock.sleep(0.02 * n**0.5 if seen[-1][1] else 0.3)
 
-    job, n = measured_job(tmp_path, todo, 0.1, fit, monkeypatch), len(read_table(todo.paths.train)) * 2 / 3
-    assert seen == [(6, True), (6, False), (24, True), (6, True), (24, True)]
-    assert job == pytest.approx(0.3 * measure.MORE_TREES * (n / 6) ** 0.5)
+    cost, n = measured_job(tmp_path, todo, 0.1, fit, monkeypatch), len(read_table(todo.paths.train)) * 2 / 3
+    assert seen == [(6, True), (6, False), (6, True), (24, True)]
+    assert cost.job == pytest.approx(0.3 * (n / 6) ** (0.5 + measure.MORE_TREES))
+
+
+@pytest.mark.parametrize(("of_row", "expected"), [(0.1, [6, 6, 12, 12]), (5.0, [6, 6, 12])])
+def test_a_network_is_measured_no_further_when_no_version_of_it_can_fit(
+    of_row: float, expected: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    todo, seen = replace(plan_of(counted(tmp_path)), stages={"a": NET}), list[int]()
+
+    def fit(clock: Clock, config: GnnStage, n: int) -> None:
+        seen.append(n)
+        clock.sleep(1.0 + of_row * n * config.epochs)
+
+    cost, n = measured_job(tmp_path, todo, 8.0, fit, monkeypatch), len(read_table(todo.paths.train)) * 2 / 3
+    assert seen == expected
+    assert cost.epoch == pytest.approx(of_row * n, rel=0.05)
 
 
 def test_a_stage_is_measured_on_parts_of_its_rows_and_a_part_without_labels_is_passed_over(
@@ -205,9 +220,9 @@ def test_a_stage_is_measured_on_parts_of_its_rows_and_a_part_without_labels_is_p
             raise DataError("no labels")
         clock.sleep(0.002 * n)
 
-    job, n = measured_job(tmp_path, plan_of(counted(tmp_path)), 3.0, fit, monkeypatch), max(seen)
+    cost, n = measured_job(tmp_path, plan_of(counted(tmp_path)), 3.0, fit, monkeypatch), max(seen)
     assert seen == [6, 6, 12, 24, n, n][: len(seen)]
-    assert job == pytest.approx(0.002 * n)
+    assert cost.job == pytest.approx(0.002 * n)
 
 
 def test_test_rows_count_where_there_are_more_of_them_than_training_rows(tmp_path: Path, monkeypatch: Any) -> None:
@@ -215,8 +230,8 @@ def test_test_rows_count_where_there_are_more_of_them_than_training_rows(tmp_pat
     rows, test, folds = measure.read_tables(todo)
     many = test.take(np.resize(np.arange(len(test)), 100 * len(rows)))
     monkeypatch.setattr(measure, "read_tables", lambda _: (rows, many, folds))
-    job = measured_job(tmp_path, todo, 3.0, lambda *_: None, monkeypatch, predict=0.1)
-    assert job == pytest.approx(0.1 * (len(many) + sum(folds == 2)), rel=0.02)
+    cost = measured_job(tmp_path, todo, 3.0, lambda *_: None, monkeypatch, predict=0.1)
+    assert cost.job == pytest.approx(0.1 * (len(many) + sum(folds == 2)), rel=0.02)
 
 
 def within(folder: Path, costs: dict[str, float], seconds: float, begun: Any = None) -> tuple[Within, list, list]:
@@ -249,6 +264,19 @@ def test_what_does_not_fit_is_not_begun(tmp_path: Path) -> None:
     assert list(training.left_out()) == ["stage a  left out: it did not fit any more"]
 
 
+def test_epochs_are_cut_when_it_is_seen_what_jobs_beside_them_take(tmp_path: Path) -> None:
+    training, *_ = within(tmp_path, {"a": 3.0, "b": 0.0}, 30)
+    training.stages["b"], training.planner.costs["b"] = NET, Cost(0, 1)
+    name, stage, seed = training._next() or pytest.fail("nothing fits")
+    (first, *_) = training._begin(name, stage, seed)
+    assert (name, training._next()) == ("a", None)
+    first.function(*first.arguments)
+    assert first.done
+    first.done()
+    name, stage, _ = training._next() or pytest.fail("nothing fits")
+    assert (name, stage.epochs) == ("b", 7)  # and 5, had that job taken the 3 s that it was said to
+
+
 def test_what_an_earlier_process_has_begun_comes_first_as_it_was(tmp_path: Path) -> None:
     stage = within(tmp_path, {}, 60)[0].stages["b"].model_copy(update={"seeds": [1]})
     again, begins, ends = within(tmp_path, {"a": 1e9, "b": 1e9}, 60, begun={"b": stage})
@@ -270,14 +298,14 @@ def test_what_an_earlier_process_has_finished_counts_when_the_time_is_over(tmp_p
 def test_costs_are_measured_once_and_of_a_cache_by_who_fills_it(tmp_path: Path, monkeypatch: Any) -> None:
     todo, asked = plan_of(counted(tmp_path, seeds=1)), list[str]()
 
-    def measures(plan: Plan, name: str, file: Path, longest: float) -> None:
+    def measures(plan: Plan, name: str, file: Path, longest: float, hopeless: float) -> None:
         asked.append(name)
-        assert longest == 3.0  # a tenth of a minute for two stages
+        assert (longest, hopeless) == (3.0, float("inf"))  # a tenth of a minute for two stages without epochs
         write_json(file, {"job": 3.0, "caches": {"features": {"a": 7.0, "b": 0.0}[name]}})
 
     monkeypatch.setattr(budget, "measure", measures)
     cost = Cost(3, caches={"features": 7.0})  # what the probe that filled the cache found
     for _ in range(2):
-        assert budget.measured(todo, HereWorkers(1), tmp_path / "measured", 60) == {"a": cost, "b": cost}
-    budget.measured(replace(todo, test_key="another table"), HereWorkers(1), tmp_path / "measured", 60)
+        assert budget.measured(todo, HereWorkers(1), tmp_path / "measured", 60, 100) == {"a": cost, "b": cost}
+    budget.measured(replace(todo, test_key="another table"), HereWorkers(1), tmp_path / "measured", 60, 100)
     assert asked == ["a", "b"] * 2
