@@ -152,7 +152,7 @@ class Planner:
 
 
 def measured(todo: Plan, workers: Workers, folder: Path, budget: float, n_rows: int) -> dict[str, Cost]:
-    """What each stage costs: as `folder` keeps it, or measured now, for about a tenth of the budget."""
+    """What each stage costs: as `folder` keeps it, or measured now, for about a seventh of a budget of minutes."""
     longest = min(max(budget * PROBED / max(1, len(todo.stages)), SHORTEST), LONGEST)
     files = {name: folder / f"{name}-{digest([todo.keys[name], todo.test_key], 12)}.json" for name in todo.stages}
     told = replace(todo, jobs=[])
