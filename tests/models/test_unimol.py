@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 
 from competition.errors import ConfigError
 from models.inputs import conformers
+from models.inputs.poses import UnimolBackbone, collate, encode, read_vocabulary
 from models.settings import UnimolStage
 from models.stage import read_notes
 from models.stages import pairs, unimol
-from models.stages.unimol import Unimol, UnimolBackbone, encode, read_vocabulary
-from models.stages.unimol_shared import collate
+from models.stages.unimol import Unimol
 from models.training.dropout import audit, rates, set_rates
 from tests.models import made
 from tests.models.published import PackageModel, compare

@@ -1,0 +1,153 @@
+"""The network of Uni-Mol as a plain module, what it reads of a conformer, and its checkpoints.
+
+Source: Zhou et al., Uni-Mol: A Universal 3D Molecular Representation Learning Framework, ICLR 2023.
+What is ours and why: token ids in the order of the released checkpoints (unimol_tools 0.1.5 and later permute
+them silently), every dropout rate reachable, weights checked key by key, distances built on the device.
+"""
+
+import argparse
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rdkit import Chem
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from competition.errors import ConfigError
+from models.inputs.pairs import Encoder, EncoderLayer, pair_bias, quiet_import
+from models.inputs.weights import find_weights
+from models.settings import UnimolStage
+
+with quiet_import():
+    from unimol_tools.models.unimol import (
+        GaussianLayer,
+        NonLinearHead,
+        NumericalEmbed,
+        molecule_architecture,
+        oled_architecture,
+    )
+
+Item = dict[str, NDArray[Any]]
+KERNEL_WIDTH = 128  # number of basis functions of a distance, the same in every published model
+SPECIAL_TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+PADDING, FIRST, LAST, UNKNOWN = range(4)
+FOREIGN_KEYS = (
+    "lm_head.", "pair2coord_proj.", "dist_head.", "encoder.final_head_layer_norm.", "classification_head.",
+)  # fmt: skip
+"""Beginnings of keys of a checkpoint that only its pre-training or an earlier fine-tuning used."""
+SAME = ("dropout", "attention_dropout", "activation_dropout", "activation_fn")
+"""Settings of a layer that have the same name in the package's architectures."""
+
+
+class UnimolBackbone(nn.Module):
+    """UniMolModel without its head, in any size: its constructor wants a checkpoint and knows fixed sizes only.
+
+    The parts are the package's own, run faster (`pairs.py`); tests hold both published architectures to the
+    package's constructor parameter by parameter, and their outputs to those of its modules.
+    """
+
+    def __init__(self, config: UnimolStage, vocabulary: list[str]) -> None:
+        super().__init__()
+        args = oled_architecture() if config.architecture == "oled" else molecule_architecture()
+        if config.architecture == "compact":
+            args.encoder_layers, args.encoder_embed_dim = config.layers, config.width
+            args.encoder_ffn_embed_dim, args.encoder_attention_heads = 4 * config.width, config.heads
+        self.width: int = args.encoder_embed_dim
+        self.embed_tokens = nn.Embedding(len(vocabulary), self.width, PADDING)
+        of_layer = {name: getattr(args, name) for name in SAME} | {
+            "embed_dim": self.width, "ffn_embed_dim": args.encoder_ffn_embed_dim,
+            "attention_heads": args.encoder_attention_heads,
+        }  # fmt: skip
+        self.encoder = Encoder(0, emb_dropout=args.emb_dropout, no_final_head_layer_norm=True, **of_layer)
+        self.encoder.layers.extend(EncoderLayer(**of_layer) for _ in range(args.encoder_layers))
+        self.gbf_proj = NonLinearHead(KERNEL_WIDTH, args.encoder_attention_heads, args.activation_fn)
+        kernel = GaussianLayer if args.kernel == "gaussian" else NumericalEmbed
+        self.gbf = kernel(KERNEL_WIDTH, len(vocabulary) ** 2)
+
+    def forward(self, tokens: Tensor, coordinates: Tensor) -> Tensor:
+        """Vector of [CLS], (n_rows, width).
+
+        Args:
+            tokens: (n_rows, n_tokens) ids, [CLS] atoms [SEP] padding.
+            coordinates: (n_rows, n_tokens, 3) in angstrom around the centroid, where [CLS] and [SEP] stand.
+        """
+        bias = pair_bias(self.gbf, self.gbf_proj, tokens, coordinates, PADDING)
+        return self.encoder(self.embed_tokens(tokens), bias)
+
+
+def read_vocabulary(files: dict[str, Path]) -> list[str]:
+    """Symbols by token id: the special tokens in the order of the released checkpoints, the dictionary's atoms, [MASK].
+
+    Args:
+        files: of the weights; a dictionary among them wins over the one that ships with unimol_tools.
+    """
+    bundled = distribution("unimol_tools").locate_file("unimol_hf/pretrained/unimol-v1-allh/mol.dict.txt")
+    path = next((path for name, path in files.items() if name.endswith("dict.txt")), Path(str(bundled)))
+    symbols = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    atoms = [symbol for symbol in symbols if symbol not in (*SPECIAL_TOKENS, "[MASK]")]
+    return [*SPECIAL_TOKENS, *atoms, "[MASK]"]
+
+
+def encode(conformer: NDArray[np.float32], vocabulary: list[str], remove_hydrogens: bool) -> Item:
+    """Token ids (n_tokens,) and centred coordinates (n_tokens, 3) of a conformer (n_atoms, 4)."""
+    atoms, table = with_atoms(conformer, remove_hydrogens), Chem.GetPeriodicTable()
+    id_of = {symbol: i for i, symbol in enumerate(vocabulary)}
+    # Atomic number 0 is '*', the open end of a repeat unit; its symbol is not in the dictionary.
+    ids = [id_of.get(table.GetElementSymbol(int(number)), UNKNOWN) for number in atoms[:, 0]]
+    centred = np.pad(atoms[:, 1:] - atoms[:, 1:].mean(axis=0), ((1, 1), (0, 0)))  # [CLS] and [SEP] at the centroid
+    return {"tokens": np.array([FIRST, *ids, LAST]), "coordinates": centred.astype(np.float32)}
+
+
+def with_atoms(conformer: NDArray[np.float32], remove_hydrogens: bool) -> NDArray[np.float32]:
+    """The atoms of a conformer (n_atoms, 4) that a model sees: molecular hydrogen has nothing but hydrogens."""
+    heavy = conformer[conformer[:, 0] != 1]
+    return heavy if remove_hydrogens and len(heavy) else conformer
+
+
+def collate(items: list[Item]) -> dict[str, Tensor]:
+    """Molecules to the arguments of a backbone, padded with 0 to the longest."""
+    return {name: pad_sequence([torch.from_numpy(item[name]) for item in items], batch_first=True) for name in items[0]}
+
+
+def read_checkpoint(files: dict[str, Path]) -> dict[str, Tensor]:
+    """The tensors of the checkpoint (.pt or .safetensors) among the files of weights."""
+    path = next((path for name, path in files.items() if name.endswith((".pt", ".safetensors"))), None)
+    if path is None:
+        raise ConfigError(f"weights must hold a .pt or .safetensors file; there is only {', '.join(files)}.")
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    return content.get("model", content.get("model_state_dict", content))
+
+
+def load_checkpoint(backbone: nn.Module, files: dict[str, Path], foreign_keys: tuple[str, ...]) -> None:
+    """Load a checkpoint but for its foreign keys; a ConfigError unless all others are those of the backbone."""
+    state = read_checkpoint(files)
+    try:
+        backbone.load_state_dict({key: state[key] for key in state if not key.startswith(foreign_keys)})
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{', '.join(map(str, files.values()))} does not hold the weights of this architecture; set the two that "
+            f"belong together: {str(error)[:500]}"
+        ) from None
+
+
+def pretrained_unimol(weights: str) -> tuple[UnimolBackbone, list[str]]:
+    """A network in the size of some weights, with them, and its vocabulary."""
+    files = find_weights(weights)
+    state, vocabulary = read_checkpoint(files), read_vocabulary(files)
+    sizes = {
+        "layers": sum(key.endswith("fc1.bias") for key in state),
+        "width": state["embed_tokens.weight"].shape[1],
+        "heads": len(state["gbf_proj.linear2.bias"]),
+        "architecture": "oled" if "gbf.w_edge.weight" in state else "compact",
+    }
+    network = UnimolBackbone(UnimolStage(kind="unimol", **sizes), vocabulary)
+    load_checkpoint(network, files, FOREIGN_KEYS)
+    return network, vocabulary
