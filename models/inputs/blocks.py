@@ -59,7 +59,7 @@ def learn_encoders(train: Rows, config: Stage, context: Context, folder: Path) -
 
 
 def encoded(rows: Rows, config: Stage, context: Context, folder: Path) -> NDArray[np.float32]:
-    """Pooled features of the encoders of texts, (n_rows, n_features); those of networks of molecules are of `molecules`.
+    """Pooled features of the encoders of texts, (n_rows, n_features); networks of molecules are in `molecules`.
 
     Raises:
         ConfigError: the files of an encoder are not those of the training.
