@@ -142,7 +142,7 @@ def pretrained_unimol(weights: str) -> tuple[UnimolBackbone, list[str]]:
     """A network in the size of some weights, with them, and its vocabulary."""
     files = find_weights(weights)
     state, vocabulary = read_checkpoint(files), read_vocabulary(files)
-    sizes = {
+    sizes: dict[str, Any] = {
         "layers": sum(key.endswith("fc1.bias") for key in state),
         "width": state["embed_tokens.weight"].shape[1],
         "heads": len(state["gbf_proj.linear2.bias"]),
