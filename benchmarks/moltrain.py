@@ -68,7 +68,7 @@ def theirs(folder: Path, name: str) -> None:
     from unimol_tools.data import conformer
     from unimol_tools.models import nnmodel, unimol
 
-    from models.inputs.poses import read_vocabulary
+    from models.stages.unimol import read_vocabulary
     from models.training.dropout import set_rates
 
     small = unimol.molecule_architecture()

@@ -323,8 +323,8 @@ class TextStage(StrictModel):
 
 
 class Encoder(TextStage, validate_by_name=True):
-    """A frozen encoder whose pooled features are a block: of the text of `columns`, or of each molecule column with
-    message passing (chemeleon, or a .pt file of chemprop's) or Uni-Mol (a named set, or a .safetensors file)."""
+    """A frozen encoder whose pooled features are a block: of the text of `columns`, or, with message passing
+    (chemeleon, or a .pt file of chemprop's), of each molecule column."""
 
     weights: str = Field(alias="encoder")
     """Named set, folder, or hub name."""

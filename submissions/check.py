@@ -27,7 +27,7 @@ from folds.splitters import divide
 from models.config import CustomStage, FileStage, SklearnStage
 from models.estimators import FETCHES, require_weights
 from models.inputs.template import read_template
-from models.inputs.weights import WEIGHT_SETS, digest_of_weights, named_weights, reads_molecules
+from models.inputs.weights import WEIGHT_SETS, digest_of_weights, named_weights, reads_graphs
 from models.jobs.plan import code_digest
 from models.jobs.ray_workers import require_cluster
 from models.registry import learned_task
@@ -97,7 +97,7 @@ def _check_stage(stage: Any, competition: CompetitionConfig, prepared: Prepared,
     if stage.kind in ("gnn", "unimol", "unimol2"):
         molecule_columns(stage.columns, competition.smiles, stage.kind)
     for encoder in stage.encoders:
-        if reads_molecules(encoder.weights):
+        if reads_graphs(encoder.weights):
             molecule_columns(encoder.columns, competition.smiles, stage.kind)
         else:
             read_template(encoder, competition)

@@ -20,7 +20,7 @@ from competition.types import Array
 from models.inputs.features import stage_features
 from models.inputs.frozen import encoder_cache, text_encoders
 from models.inputs.template import SEPARATOR, read_template
-from models.inputs.weights import digest_of_weights, reads_molecules
+from models.inputs.weights import digest_of_weights, reads_graphs
 from models.settings import Stage
 from models.stage import Context, write_notes
 
@@ -59,7 +59,7 @@ def learn_encoders(train: Rows, config: Stage, context: Context, folder: Path) -
 
 
 def encoded(rows: Rows, config: Stage, context: Context, folder: Path) -> NDArray[np.float32]:
-    """Pooled features of the encoders of texts, (n_rows, n_features); networks of molecules are in `molecules`.
+    """Pooled features of the encoders of texts, (n_rows, n_features); those of message passing are of `molecules`.
 
     Raises:
         ConfigError: the files of an encoder are not those of the training.
@@ -72,7 +72,7 @@ def encoded(rows: Rows, config: Stage, context: Context, folder: Path) -> NDArra
                 f"the files of the weights {encoder.weights!r} are not those that {folder} was trained with. "
                 "Put those back, or train again."
             )
-        if not reads_molecules(encoder.weights):
+        if not reads_graphs(encoder.weights):
             texts = read_template(encoder, context).texts(rows.inputs, SEPARATOR)
             parts.append(np.concatenate(cache.load(texts))[:, :-3])
     return np.hstack(parts)

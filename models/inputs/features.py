@@ -1,4 +1,4 @@
-"""Features of molecules: fingerprints, RDKit's descriptors, frozen message passing and Uni-Mol, cached on disk."""
+"""Features of molecules: fingerprints, RDKit's descriptors and frozen message passing, cached on disk."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -13,7 +13,7 @@ from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
 
 from models.inputs.cache import Array, Cache
 from models.inputs.frozen import encoder_cache
-from models.inputs.weights import reads_molecules
+from models.inputs.weights import reads_graphs
 from models.settings import Stage
 from models.stage import Context
 
@@ -62,9 +62,9 @@ def stage_features(config: Stage, context: Context) -> list[Cache]:
     """Caches of the features of molecules that a stage reads; none where it reads none, or there are no molecules."""
     kinds = getattr(config, "features", None) or getattr(config, "molecule_features", [])
     n_bits = getattr(config, "n_bits", NEURAL_BITS)
-    frozen = [encoder_cache(known, context.cache) for known in config.encoders if reads_molecules(known.weights)]
+    graphs = [encoder_cache(known, context.cache) for known in config.encoders if reads_graphs(known.weights)]
     own = molecule_features([kind for kind in kinds if isinstance(kind, str)], n_bits, context.cache)
-    return [*own, *frozen] if context.smiles else []
+    return [*own, *graphs] if context.smiles else []
 
 
 def _computed(name: str, n_bits: int, smiles: list[str]) -> list[Array]:

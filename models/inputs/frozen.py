@@ -1,5 +1,5 @@
-"""What a frozen encoder makes of a text, or message passing or Uni-Mol of a molecule: pooled features, computed in
-batches, once, and kept in the cache on disk."""
+"""What a frozen encoder makes of a text, or message passing of a molecule: pooled features, computed in batches, once,
+and kept in the cache on disk."""
 
 import functools
 from importlib import metadata
@@ -9,22 +9,18 @@ from typing import Any
 import numpy as np
 
 from models.inputs.cache import Array, Cache
-from models.inputs.conformers import conformer_cache, select
 from models.inputs.template import SEPARATOR, reads_atoms
-from models.inputs.weights import WEIGHT_SETS, digest_of_weights, reads_conformers, reads_molecules
-from models.settings import Encoder, Stage, UnimolStage
+from models.inputs.weights import digest_of_weights, reads_graphs
+from models.settings import Encoder, Stage
 
 SHARD = 500  # texts, or molecules, that a worker reads at a time: some seconds of work
 BATCH = 32  # texts of similar length, or molecules, that go through the encoder together
 
 
 def encoder_cache(config: Encoder, root: Path) -> Cache:
-    """Cache of what `embedded` gives for each text, or `passed` or `posed` for each molecule."""
+    """Cache of what `embedded` gives for each text, or `passed` for each molecule."""
     settings: dict[str, Any] = {"weights": digest_of_weights(config.weights)}
-    if reads_conformers(config.weights):
-        compute = functools.partial(posed, config.weights, root)
-        return Cache(root, "unimol", settings, compute, per_shard=SHARD, gpu=True)
-    if reads_molecules(config.weights):
+    if reads_graphs(config.weights):
         settings["chemprop"] = metadata.version("chemprop")
         compute, name = functools.partial(passed, config.weights), "message_passing"
         return Cache(root, name, settings, compute, per_shard=SHARD, gpu=True)
@@ -35,7 +31,7 @@ def encoder_cache(config: Encoder, root: Path) -> Cache:
 
 def text_encoders(config: Stage) -> list[Encoder]:
     """Those of the encoders of a stage that read texts; the others read molecules."""
-    return [encoder for encoder in config.encoders if not reads_molecules(encoder.weights)]
+    return [encoder for encoder in config.encoders if not reads_graphs(encoder.weights)]
 
 
 def embedded(config: Encoder, texts: list[str]) -> Array:
@@ -84,23 +80,3 @@ def passed(weights: str, smiles: list[str]) -> Array:
             of_molecule = atoms_mean(network, **{name: tensor.to(device) for name, tensor in batch.items()})
         found.append(of_molecule.cpu().numpy())
     return np.concatenate(found)[:, None]
-
-
-def posed(weights: str, root: Path, smiles: list[str]) -> Array:
-    """The vector of [CLS] of each molecule in one conformer, (n_molecules, 1, width)."""
-    import torch
-
-    from models.inputs.poses import collate, encode, pretrained_unimol
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network, vocabulary = pretrained_unimol(weights)
-    network.eval().to(device)
-    without = not (weights in WEIGHT_SETS and WEIGHT_SETS[weights].hydrogens)
-    conformers = conformer_cache(root, **UnimolStage(kind="unimol").conformer_settings).load(smiles)
-    items = [encode(select(conformer, 0), vocabulary, without) for conformer in conformers]
-    by_length, found = np.argsort([len(item["tokens"]) for item in items], kind="stable"), list[Array]()
-    for part in np.split(by_length, range(BATCH, len(items), BATCH)):
-        with torch.inference_mode():
-            batch = {name: tensor.to(device) for name, tensor in collate([items[i] for i in part]).items()}
-            found.append(network(**batch).cpu().numpy())
-    return np.concatenate(found)[np.argsort(by_length)][:, None]

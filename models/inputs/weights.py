@@ -32,8 +32,6 @@ class WeightSet:
     labels: str | None = None
     atoms: bool = False
     graphs: bool = False
-    conformers: bool = False
-    hydrogens: bool = False
 
 
 TABLE = yaml.safe_load(Path(__file__).with_name("weight_sets.yaml").read_text(encoding="utf-8"))
@@ -63,15 +61,9 @@ def find_weights(name: str) -> dict[str, Path]:
     return {file: folder / file for file in _of_encoder(file.name for file in folder.iterdir())}
 
 
-def reads_conformers(name: str) -> bool:
-    """Whether weights are of Uni-Mol, by their name."""
-    return WEIGHT_SETS[name].conformers if name in WEIGHT_SETS else name.endswith(".safetensors")
-
-
-def reads_molecules(name: str) -> bool:
-    """Whether weights are of Uni-Mol or of message passing, by their name, and not of an encoder of text."""
-    graphs = WEIGHT_SETS[name].graphs if name in WEIGHT_SETS else name.endswith(".pt")
-    return graphs or reads_conformers(name)
+def reads_graphs(name: str) -> bool:
+    """Whether weights are of message passing, by their name, and not of an encoder of text."""
+    return WEIGHT_SETS[name].graphs if name in WEIGHT_SETS else name.endswith(".pt")
 
 
 def named_weights(stage: Any) -> list[str]:

@@ -1,27 +1,85 @@
 """Stage `unimol`: the UniMolModel of `unimol_tools` on 3-D conformers, as a plain module under our trainer.
 
 Source: Zhou et al., Uni-Mol: A Universal 3D Molecular Representation Learning Framework, ICLR 2023.
-`models/inputs/poses.py` has the network and what it reads.
+What is ours and why: token ids in the order of the released checkpoints (unimol_tools 0.1.5 and later permute
+them silently), every dropout rate reachable, weights checked key by key, distances built on the device.
 """
 
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import numpy as np
+from numpy.typing import NDArray
+from rdkit import Chem
+from torch import Tensor, nn
 
 from competition.files import read_json, write_json
 from competition.tables import Rows
-from models.inputs.poses import FOREIGN_KEYS, UnimolBackbone, encode, read_vocabulary
 from models.inputs.weights import find_weights
-from models.stages.unimol_shared import OnConformers
+from models.settings import UnimolStage
+from models.stages.pairs import Encoder, EncoderLayer, pair_bias
+from models.stages.unimol_shared import Item, OnConformers, quiet_import, with_atoms
 
+with quiet_import():
+    from unimol_tools.models.unimol import (
+        GaussianLayer,
+        NonLinearHead,
+        NumericalEmbed,
+        molecule_architecture,
+        oled_architecture,
+    )
+
+KERNEL_WIDTH = 128  # number of basis functions of a distance, the same in every published model
+SPECIAL_TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+PADDING, FIRST, LAST, UNKNOWN = range(4)
 VOCABULARY = "vocabulary.json"
+SAME = ("dropout", "attention_dropout", "activation_dropout", "activation_fn")
+"""Settings of a layer that have the same name in the package's architectures."""
+
+
+class UnimolBackbone(nn.Module):
+    """UniMolModel without its head, in any size: its constructor wants a checkpoint and knows fixed sizes only.
+
+    The parts are the package's own, run faster (`pairs.py`); tests hold both published architectures to the
+    package's constructor parameter by parameter, and their outputs to those of its modules.
+    """
+
+    def __init__(self, config: UnimolStage, vocabulary: list[str]) -> None:
+        super().__init__()
+        args = oled_architecture() if config.architecture == "oled" else molecule_architecture()
+        if config.architecture == "compact":
+            args.encoder_layers, args.encoder_embed_dim = config.layers, config.width
+            args.encoder_ffn_embed_dim, args.encoder_attention_heads = 4 * config.width, config.heads
+        self.width: int = args.encoder_embed_dim
+        self.embed_tokens = nn.Embedding(len(vocabulary), self.width, PADDING)
+        of_layer = {name: getattr(args, name) for name in SAME} | {
+            "embed_dim": self.width, "ffn_embed_dim": args.encoder_ffn_embed_dim,
+            "attention_heads": args.encoder_attention_heads,
+        }  # fmt: skip
+        self.encoder = Encoder(0, emb_dropout=args.emb_dropout, no_final_head_layer_norm=True, **of_layer)
+        self.encoder.layers.extend(EncoderLayer(**of_layer) for _ in range(args.encoder_layers))
+        self.gbf_proj = NonLinearHead(KERNEL_WIDTH, args.encoder_attention_heads, args.activation_fn)
+        kernel = GaussianLayer if args.kernel == "gaussian" else NumericalEmbed
+        self.gbf = kernel(KERNEL_WIDTH, len(vocabulary) ** 2)
+
+    def forward(self, tokens: Tensor, coordinates: Tensor) -> Tensor:
+        """Vector of [CLS], (n_rows, width).
+
+        Args:
+            tokens: (n_rows, n_tokens) ids, [CLS] atoms [SEP] padding.
+            coordinates: (n_rows, n_tokens, 3) in angstrom around the centroid, where [CLS] and [SEP] stand.
+        """
+        bias = pair_bias(self.gbf, self.gbf_proj, tokens, coordinates, PADDING)
+        return self.encoder(self.embed_tokens(tokens), bias)
 
 
 class Unimol(OnConformers):
     """The stage; see `models.training.neural.Neural`."""
 
-    foreign_keys = FOREIGN_KEYS
+    foreign_keys = (
+        "lm_head.", "pair2coord_proj.", "dist_head.", "encoder.final_head_layer_norm.", "classification_head.",
+    )  # fmt: skip
     equal_lengths = False
 
     def start(self, train: Rows, folder: Path) -> nn.Module:
@@ -38,3 +96,26 @@ class Unimol(OnConformers):
         """Tokens and centred coordinates."""
         vocabulary, without = read_json(folder / VOCABULARY), self.config.remove_hydrogens
         return lambda smiles, conformer: encode(conformer, vocabulary, without)
+
+
+def read_vocabulary(files: dict[str, Path]) -> list[str]:
+    """Symbols by token id: the special tokens in the order of the released checkpoints, the dictionary's atoms, [MASK].
+
+    Args:
+        files: of the weights; a dictionary among them wins over the one that ships with unimol_tools.
+    """
+    bundled = distribution("unimol_tools").locate_file("unimol_hf/pretrained/unimol-v1-allh/mol.dict.txt")
+    path = next((path for name, path in files.items() if name.endswith("dict.txt")), Path(str(bundled)))
+    symbols = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    atoms = [symbol for symbol in symbols if symbol not in (*SPECIAL_TOKENS, "[MASK]")]
+    return [*SPECIAL_TOKENS, *atoms, "[MASK]"]
+
+
+def encode(conformer: NDArray[np.float32], vocabulary: list[str], remove_hydrogens: bool) -> Item:
+    """Token ids (n_tokens,) and centred coordinates (n_tokens, 3) of a conformer (n_atoms, 4)."""
+    atoms, table = with_atoms(conformer, remove_hydrogens), Chem.GetPeriodicTable()
+    id_of = {symbol: i for i, symbol in enumerate(vocabulary)}
+    # Atomic number 0 is '*', the open end of a repeat unit; its symbol is not in the dictionary.
+    ids = [id_of.get(table.GetElementSymbol(int(number)), UNKNOWN) for number in atoms[:, 0]]
+    centred = np.pad(atoms[:, 1:] - atoms[:, 1:].mean(axis=0), ((1, 1), (0, 0)))  # [CLS] and [SEP] at the centroid
+    return {"tokens": np.array([FIRST, *ids, LAST]), "coordinates": centred.astype(np.float32)}

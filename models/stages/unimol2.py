@@ -17,10 +17,8 @@ from rdkit import Chem
 from torch import Tensor, nn
 
 from models.inputs.conformers import prepared
-from models.inputs.pairs import quiet_import
-from models.inputs.poses import Item, with_atoms
 from models.settings import Unimol2Stage
-from models.stages.unimol_shared import OnConformers
+from models.stages.unimol_shared import Item, OnConformers, quiet_import, with_atoms
 
 with quiet_import():
     from unimol_tools.data.conformer import convert_to_single_emb, get_graph

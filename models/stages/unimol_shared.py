@@ -1,20 +1,40 @@
-"""What both Uni-Mol stages share: published weights, and conformers as augmentations."""
+"""What both Uni-Mol stages share: the import of unimol_tools, published weights, and conformers as augmentations."""
 
-from collections.abc import Callable
+import argparse
+import contextlib
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
+from competition.errors import ConfigError
 from competition.tables import Rows
 from models.inputs.conformers import conformer_cache, is_flat, select
-from models.inputs.poses import Item, collate, load_checkpoint
 from models.inputs.weights import find_weights
 from models.stage import Context, write_notes
 from models.training.batches import Batches
 from models.training.neural import OnMolecules
+
+Item = dict[str, NDArray[Any]]
+
+
+@contextlib.contextmanager
+def quiet_import() -> Iterator[None]:
+    """Import unimol_tools and leave alone what it touches: a folder logs/, the root logger, the filter of warnings."""
+    level = logging.root.level
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), warnings.catch_warnings():
+        yield
+    logging.root.setLevel(level)
+    logging.getLogger("Uni-Mol Tools").handlers.clear()
 
 
 class OnConformers(OnMolecules):
@@ -58,3 +78,36 @@ class OnConformers(OnMolecules):
         item_of = {text: read(text, select(found, augmentation)) for text, found in conformers.items()}
         items = [item_of[text] for text in smiles]
         return Batches(items, np.array([len(item["tokens"]) for item in items]), collate, self.equal_lengths)
+
+
+def with_atoms(conformer: NDArray[np.float32], remove_hydrogens: bool) -> NDArray[np.float32]:
+    """The atoms of a conformer (n_atoms, 4) that a model sees: molecular hydrogen has nothing but hydrogens."""
+    heavy = conformer[conformer[:, 0] != 1]
+    return heavy if remove_hydrogens and len(heavy) else conformer
+
+
+def collate(items: list[Item]) -> dict[str, Tensor]:
+    """Molecules to the arguments of a backbone, padded with 0 to the longest."""
+    return {name: pad_sequence([torch.from_numpy(item[name]) for item in items], batch_first=True) for name in items[0]}
+
+
+def load_checkpoint(backbone: nn.Module, files: dict[str, Path], foreign_keys: tuple[str, ...]) -> None:
+    """Load the checkpoint (.pt or .safetensors) among the files of weights but for its foreign keys; a ConfigError
+    unless all others are those of the backbone.
+    """
+    path = next((path for name, path in files.items() if name.endswith((".pt", ".safetensors"))), None)
+    if path is None:
+        raise ConfigError(f"weights must hold a .pt or .safetensors file; there is only {', '.join(files)}.")
+    if path.suffix == ".pt":
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        state = content.get("model", content.get("model_state_dict", content))
+    else:
+        state = load_file(path)
+    try:
+        backbone.load_state_dict({key: state[key] for key in state if not key.startswith(foreign_keys)})
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{path} does not hold the weights of this architecture; set the two that belong together: "
+            f"{str(error)[:500]}"
+        ) from None

@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 from competition.config import StrictModel, load_yaml, validate
 from competition.files import sha256_of, write_atomically
-from models.inputs.poses import UnimolBackbone, read_vocabulary
 from models.settings import UnimolStage
+from models.stages.unimol import UnimolBackbone, read_vocabulary
 from models.training.batches import Batches
 from models.training.dropout import set_rates
 from models.training.losses import Labels

@@ -14,9 +14,9 @@ from competition.types import Array
 from models.inputs.cache import Cache
 from models.inputs.conformers import conformer_cache, is_flat, select
 from models.inputs.features import molecule_features
-from models.inputs.poses import encode
 from models.jobs.prefill import fill
 from models.jobs.workers import Item, Workers
+from models.stages.unimol import encode
 from studies.pretrain.network import Molecules
 
 WIDEST = 4.0

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from competition.types import Array, Integers
-from models.inputs.pairs import pair_bias
-from models.inputs.poses import FIRST, PADDING, SPECIAL_TOKENS, collate
+from models.stages.pairs import pair_bias
+from models.stages.unimol import FIRST, PADDING, SPECIAL_TOKENS
+from models.stages.unimol_shared import collate
 from models.training.batches import Batches
 from models.training.losses import Labels
 from models.training.trainer import Trainer

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from unimol_tools.models import unimolv2
 from unimol_tools.models.unimol import UniMolModel
 
-from models.inputs.poses import UnimolBackbone, read_vocabulary
+from models.stages.unimol import UnimolBackbone, read_vocabulary
 from models.stages.unimol2 import Unimol2Backbone
 from models.training.dropout import set_rates
 

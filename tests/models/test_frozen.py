@@ -12,18 +12,14 @@ from chemprop.data import BatchMolGraph
 from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
 from chemprop.nn import BondMessagePassing, MeanAggregation
 from rdkit import Chem
-from safetensors.torch import save_file
 
 from competition.errors import ConfigError, DataError
 from competition.tables import Rows
 from models.config import SklearnStage, StagesConfig
 from models.inputs import frozen
 from models.inputs.cache import Cache
-from models.inputs.conformers import conformer_cache
-from models.inputs.poses import UnimolBackbone, collate, encode, read_vocabulary
-from models.inputs.weights import named_weights, reads_molecules
+from models.inputs.weights import named_weights, reads_graphs
 from models.registry import build_stage, shared_caches
-from models.settings import UnimolStage
 from models.stage import Context, read_notes
 from tests.models.encoders import SMILES, context, table
 from tests.models.made import fitted
@@ -95,20 +91,6 @@ def test_frozen_message_passing_is_chemprops_mean_over_atoms(tmp_path: Path) -> 
     assert np.allclose(found, MeanAggregation()(theirs(graph), graph.batch).detach(), atol=1e-5)
 
 
-def test_frozen_unimol_is_the_vector_of_cls_of_each_molecule_alone_in_its_conformer(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = UnimolBackbone(UnimolStage(kind="unimol", layers=3, width=16, heads=4), read_vocabulary({})).eval()
-    save_file(network.state_dict(), tmp_path / "own.safetensors")
-    (config,) = SklearnStage.model_validate(
-        {"kind": "sklearn", "features": [{"encoder": str(tmp_path / "own.safetensors")}]}
-    ).encoders
-    found = frozen.encoder_cache(config, tmp_path).load(SMILES)
-    for smiles, features in zip(SMILES, found, strict=True):
-        (conformer,) = conformer_cache(tmp_path, conformers=1, fragments="all", repeat_units="keep").load([smiles])
-        item = encode(conformer, read_vocabulary({}), remove_hydrogens=True)
-        assert np.allclose(features[0], network(**collate([item])).detach()[0], atol=1e-5)
-
-
 def with_encoders(kind: str, published: Path, graphs: Path) -> Any:
     blocks = ["maccs", {"encoder": str(published), "columns": ["note"]}, {"encoder": str(graphs)}]
     blocks.append({"encoder": str(published), "columns": ["note"], "pooling": "cls"})
@@ -143,6 +125,6 @@ def test_an_encoder_among_the_features_is_read_back_from_resolved_settings_and_n
     config = SklearnStage.model_validate({"kind": "sklearn", "features": ["morgan", {"encoder": "minilm"}]})
     assert SklearnStage.model_validate(config.model_dump(mode="json")) == config
     assert named_weights(config) == ["minilm"]
-    assert reads_molecules("chemeleon") and not reads_molecules("minilm")
+    assert reads_graphs("chemeleon") and not reads_graphs("minilm")
     with pytest.raises(ValueError, match="encodr"):
         SklearnStage.model_validate({"kind": "sklearn", "features": [{"encodr": "minilm"}]})

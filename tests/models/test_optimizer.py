@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.inputs.poses import UnimolBackbone, read_vocabulary
 from models.settings import NeuralStage, UnimolStage
+from models.stages.unimol import UnimolBackbone, read_vocabulary
 from models.training import optimizer
 from models.training.heads import Head, Network
 from models.training.optimizer import make_optimizer, moving_average, recompute_layers

@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import save_file
 
 from competition.errors import ConfigError
-from models.inputs import conformers, pairs, poses
-from models.inputs.poses import UnimolBackbone, collate, encode, read_vocabulary
+from models.inputs import conformers
 from models.settings import UnimolStage
 from models.stage import read_notes
-from models.stages.unimol import Unimol
+from models.stages import pairs, unimol
+from models.stages.unimol import Unimol, UnimolBackbone, encode, read_vocabulary
+from models.stages.unimol_shared import collate
 from models.training.dropout import audit, rates, set_rates
 from tests.models import made
 from tests.models.published import PackageModel, compare
@@ -37,9 +38,9 @@ def batch() -> dict[str, torch.Tensor]:
 def both(architecture: str, folder: Path, **size: int) -> tuple[UnimolBackbone, PackageModel]:
     """Ours and the package's, in another size where so asked; their kernel's parameters are not ones and zeros."""
     torch.manual_seed(0)
-    args = (poses.oled_architecture if architecture == "oled" else poses.molecule_architecture)()
+    args = (unimol.oled_architecture if architecture == "oled" else unimol.molecule_architecture)()
     args.update(size)
-    with mock.patch.multiple(poses, oled_architecture=lambda: args, molecule_architecture=lambda: args):
+    with mock.patch.multiple(unimol, oled_architecture=lambda: args, molecule_architecture=lambda: args):
         ours = UnimolBackbone(stage(architecture=architecture), FILE_ORDER)
     torch.nn.init.normal_(ours.gbf.mul.weight, 1, 0.3)
     torch.nn.init.normal_(ours.gbf.bias.weight, 0, 0.3)

@@ -14,10 +14,10 @@ from unimol_tools.models import unimolv2
 
 from competition.errors import ConfigError
 from models.inputs.conformers import embedded, prepared
-from models.inputs.poses import collate
 from models.registry import build_stage
 from models.settings import Unimol2Stage, UnimolStage
 from models.stages.unimol2 import UNKNOWN, Unimol2, Unimol2Backbone, featurise
+from models.stages.unimol_shared import collate
 from models.training.dropout import audit, rates, set_rates
 from tests.models import made
 from tests.models.published import PackageModel2, compare

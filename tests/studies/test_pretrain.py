@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.inputs.poses import UnimolBackbone, read_vocabulary
 from models.settings import UnimolStage
+from models.stages.unimol import UnimolBackbone, read_vocabulary
 from studies.pretrain import __main__ as pretrain
 from studies.pretrain import corpus
 from studies.pretrain.network import NOT_CHOSEN, Guesses, Molecules, padded

@@ -6,27 +6,13 @@ one `baddbmm` per layer, and the last layer runs for [CLS] alone, since nothing 
 `benchmarks/moltrain.py` measures whole trainings.
 """
 
-import contextlib
-import logging
-import tempfile
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-@contextlib.contextmanager
-def quiet_import() -> Iterator[None]:
-    """Import unimol_tools and leave alone what it touches: a folder logs/, the root logger, the filter of warnings."""
-    level = logging.root.level
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), warnings.catch_warnings():
-        yield
-    logging.root.setLevel(level)
-    logging.getLogger("Uni-Mol Tools").handlers.clear()
-
+from models.stages.unimol_shared import quiet_import
 
 with quiet_import():
     from unimol_tools.models.transformers import TransformerEncoderLayer, TransformerEncoderWithPair
