@@ -151,9 +151,8 @@ def spent(timed: Timed, workers: Workers, n_cores: int, seconds: float) -> str:
 def planned(timed: Timed, todo: Plan, stages: Stages, earlier: Stages, workers: Workers, deadline: float) -> Planner:
     """Measure the stages, and print and write what fits; a DataError where nothing does."""
     print(f"measuring {len(stages)} stages ...", flush=True)
-    n_rows, (cores, gpus) = len(read_table(timed.paths.train)), workers.capacity()
-    costs = measured(todo, workers, timed.folder / "measured", timed.budget, n_rows)
-    planner = Planner(costs, todo.n_folds, n_rows, cores, gpus)
+    costs, (cores, gpus) = measured(todo, workers, timed.folder / "measured", timed.budget), workers.capacity()
+    planner = Planner(costs, todo.n_folds, len(read_table(timed.paths.train)), cores, gpus)
     chosen, asked = planner.decide(stages, deadline - time.monotonic()) | earlier, timed.config.stages
     lines = [*planner.described(chosen, {name: stage for name, stage in asked.items() if name in stages})]
     lines += [f"  {name}: no part of it, has pseudo_labels" for name in asked if name not in stages]

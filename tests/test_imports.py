@@ -16,7 +16,7 @@ ROOMS = ["competition", "folds", "models", "submissions", "studies"]
 MODELS = ["models.inputs", "models.training", "models.stages", "models.jobs"]
 STAGES = {"unimol", "unimol2", "gnn", "bert", "lightgbm", "catboost", "sklearn", "file", "custom"}
 FILES = sorted(file for room in ROOMS for file in (PROJECT / room).rglob("*.py") if file.parent.name != "configs")
-LARGEST = {"lines": 17_600, "tokens": 137_800}
+LARGEST = {"lines": 17_600, "tokens": 137_500}
 """What the code may have outside tests and benchmarks. Lower it with the code."""
 
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +44,6 @@ def version(stage: Any, share: float) -> Any:
     """One seed of a stage with a share of its epochs, where it has some."""
     epochs = {"epochs": max(1, round(share * stage.epochs))} if isinstance(stage, NeuralStage) else {}
     return stage.model_copy(update={"seeds": stage.seeds[:1], **epochs})
-
-
-def shares(stage: Any, n_rows: int, n_folds: int) -> list[float]:
-    """Of its epochs, that versions of a stage have; where there are many rows, fewer epochs teach as much."""
-    seen = n_rows * (1 - 1 / n_folds) * getattr(stage, "epochs", 1)
-    return [share for share in SHARES if share >= min(SMALLEST, ENOUGH_ROWS / seen)]
 
 
 def with_all_seeds(stages: Stages) -> Stages:
@@ -122,6 +115,11 @@ class Planner:
         behind = max(refits, default=0.0)  # that wait for all folds
         return SLOWER * filling + max(max(pool, default=0.0) for pool in pools.values()) + behind
 
+    def shares(self, stage: Any) -> list[float]:
+        """Of its epochs, that versions of a stage have; where there are many rows, fewer epochs teach as much."""
+        seen = self.n_rows * (1 - 1 / self.n_folds) * getattr(stage, "epochs", 1)
+        return [share for share in SHARES if share >= min(SMALLEST, ENOUGH_ROWS / seen)]
+
     def decide(self, stages: Stages, seconds: float, before: Iterable[tuple[Any, float]] = ()) -> Stages:
         """The stages that fit, with their epochs and seeds, in the order of the YAML; `stages` have all of both."""
         found, before = dict[str, Any](), [*before]
@@ -132,7 +130,7 @@ class Planner:
 
         for lowest, highest in ((0.0, MOST), (MOST, 1.0)):
             for name, stage in stages.items():
-                for share in shares(stage, self.n_rows, self.n_folds):
+                for share in self.shares(stage):
                     if lowest < share <= highest:
                         take(name, version(stage, share))
         for n_seeds in range(2, most_seeds(stages) + 1):
@@ -144,14 +142,14 @@ class Planner:
     def described(self, chosen: Stages, stages: Stages) -> Iterator[str]:
         """A plan, a line for each stage of the YAML."""
         for name, stage in stages.items():
-            own = chosen.get(name, version(stage, shares(stage, self.n_rows, self.n_folds)[0]))
+            own = chosen.get(name, version(stage, self.shares(stage)[0]))
             epochs = f"{own.epochs} of {stage.epochs} epochs, " if isinstance(stage, NeuralStage) else ""
             seeds = f"{len(own.seeds)} seed{'s' * (len(own.seeds) > 1)}"
             said = f"{epochs}{seeds}, about {in_words(max(1.0, self.seconds({name: own})))}"
             yield f"  {name}: {said}" if name in chosen else f"  {name}: left out, does not fit with {said}"
 
 
-def measured(todo: Plan, workers: Workers, folder: Path, budget: float, n_rows: int) -> dict[str, Cost]:
+def measured(todo: Plan, workers: Workers, folder: Path, budget: float) -> dict[str, Cost]:
     """What each stage costs: as `folder` keeps it, or measured now, for about a seventh of a budget of minutes."""
     longest = min(max(budget * PROBED / max(1, len(todo.stages)), SHORTEST), LONGEST)
     files = {name: folder / f"{name}-{digest([todo.keys[name], todo.test_key], 12)}.json" for name in todo.stages}
@@ -161,12 +159,8 @@ def measured(todo: Plan, workers: Workers, folder: Path, budget: float, n_rows: 
     for name in lacking:
         features, group = str(getattr(todo.stages[name], "features", name)), f"{PROBE} {name}"
         after = frozenset({first[features]} if features in first else ())  # which leaves them in the cache
-        stage, hopeless = todo.stages[name], inf
-        if isinstance(stage, NeuralStage):
-            epochs = version(stage, shares(stage, n_rows, todo.n_folds)[0]).epochs
-            hopeless = budget * max(workers.capacity()) / (todo.n_folds * epochs)
-        arguments = told, name, files[name], longest, hopeless
-        items.append(Item(measure, arguments, uses_gpu(stage), group=group, after=after))
+        gpu = uses_gpu(todo.stages[name])
+        items.append(Item(measure, (told, name, files[name], longest), gpu, group=group, after=after))
         first.setdefault(features, group)
     workers.run(items, "probes")
     costs = {name: Cost(**read_json(file)) if file.exists() else Cost() for name, file in files.items()}
@@ -250,8 +244,9 @@ class Within:
         if new := {name: stage for name, stage in self.stages.items() if name not in self.begun}:
             for name, stage in self.planner.decide(new, seconds, before).items():
                 # What jobs beside it take, which may be less than was measured, decides the epochs of a network.
-                is_cut = version(stage, 1.0) != version(self.stages[name], 1.0) and not self.planner.gpus
-                if is_cut and any(len(self._unfinished(*key)) == len(jobs) for key, jobs in self.jobs.items()):
+                is_cut = getattr(stage, "epochs", None) != getattr(self.stages[name], "epochs", None)
+                waits = is_cut and not self.planner.gpus
+                if waits and any(len(self._unfinished(*key)) == len(jobs) for key, jobs in self.jobs.items()):
                     return None
                 return name, stage, stage.seeds[0]
         for n in range(most_seeds(self.stages)):

@@ -21,9 +21,6 @@ from competition.user_code import label, load_user_code, users
 from submissions.blend.crossfit import Rule, choose, compare
 from submissions.blend.stored import Fitted, from_json, require_predictions, storable, to_json
 
-MOST_LEVELS = 50
-ROWS_PER_LEVEL = 10
-
 
 @storable
 @dataclass(frozen=True)
@@ -38,28 +35,11 @@ class Clip:
         return np.clip(y_pred, self.low, self.high)
 
 
-@storable
-@dataclass(frozen=True)
-class Levels:
-    """Predictions moved to the nearest label, the lower of two, where labels are few values, often repeated."""
-
-    levels: Array
-
-    def predict(self, y_pred: Array) -> Array:
-        """See `Fitted`."""
-        return self.levels[np.searchsorted((self.levels[1:] + self.levels[:-1]) / 2, y_pred)]
-
-
 def _clip(y_pred: Array, y: Array) -> Clip:
     return Clip(y.min(), y.max())
 
 
-def _round(y_pred: Array, y: Array) -> Levels | None:
-    levels = np.unique(y)
-    return Levels(levels) if len(levels) <= min(MOST_LEVELS, len(y) / ROWS_PER_LEVEL) else None
-
-
-STEPS: dict[str, Callable[[Array, Array], Fitted | None]] = {"clip": _clip, "round": _round}
+STEPS: dict[str, Callable[[Array, Array], Fitted | None]] = {"clip": _clip}
 """Steps by their name in the YAML; of numbers alone."""
 
 

@@ -10,7 +10,7 @@ target stands there once for each class. Their weights sum to 1, or are those of
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -97,18 +97,6 @@ class Matrices:
         targets = range(self.y.shape[1])
         return [_problem(self, each) for each in ([[*targets]] if self.weights == "shared" else [[t] for t in targets])]
 
-    @cached_property
-    def squares(self) -> Callable[[Folds], Array]:
-        """Mean of E E' in standard units over all targets, without some folds, (n_columns, n_columns); made once."""
-
-        @cache
-        def without(folds: Folds) -> Array:
-            left = [problem.without(folds) for problem in self.problems]
-            known = [(part.moments[2:, 2:], np.argsort(part.order)) for part in left if part.labelled]
-            return np.mean([moments[np.ix_(order, order)] for moments, order in known], axis=0)
-
-        return without
-
 
 @dataclass(frozen=True)
 class Solution:
@@ -192,8 +180,10 @@ class Problem:
     @property
     def of_all_targets(self) -> Array:
         """Mean of E E' in standard units over all targets in the folds that are left here, (n_columns, n_columns)."""
-        scored = frozenset(self.m.folds[self.m.left(NONE)].tolist())
-        return self.m.squares(scored - frozenset(self.folds))[np.ix_(self.order, self.order)]
+        gone = frozenset(self.m.folds.tolist()) - frozenset(self.folds)
+        left = [problem.without(gone) for problem in self.m.problems]
+        known = [(part.moments[2:, 2:], np.argsort(part.order)[self.order]) for part in left if part.labelled]
+        return np.mean([moments[np.ix_(order, order)] for moments, order in known], axis=0)
 
     @property
     def errors(self) -> Array:

@@ -159,7 +159,7 @@ def measured_job(
     folder: Path, todo: Plan, longest: float, fit: Any, monkeypatch: pytest.MonkeyPatch, predict: float = 0.0
 ) -> Cost:
     """What stage `a` is said to cost, whose fits are `fit(clock, settings, training rows)`, and which predicts a row in
-    `predict` seconds; an epoch of 60 s is hopeless."""
+    `predict` seconds."""
     clock = Clock()
 
     class Fake:
@@ -178,7 +178,7 @@ def measured_job(
     monkeypatch.setattr(measure, "time", clock)
     monkeypatch.setattr(measure, "usable_gpus", list)
     monkeypatch.setattr(measure, "shared_caches", lambda *_: [])
-    measure.measure(todo, "a", folder / "cost.json", longest, hopeless=60.0)
+    measure.measure(todo, "a", folder / "cost.json", longest)
     return Cost(**read_json(folder / "cost.json"))
 
 
@@ -194,19 +194,20 @@ def test_boosted_trees_are_measured_by_what_a_few_of_more_rows_take(tmp_path: Pa
     assert cost.job == pytest.approx(0.3 * (n / 6) ** (0.5 + measure.MORE_TREES))
 
 
-@pytest.mark.parametrize(("of_row", "expected"), [(0.1, [6, 6, 12, 12]), (5.0, [6, 6, 12])])
-def test_a_network_is_measured_no_further_when_no_version_of_it_can_fit(
-    of_row: float, expected: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_network_that_takes_long_is_measured_on_two_parts_and_by_two_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    todo, seen = replace(plan_of(counted(tmp_path)), stages={"a": NET}), list[int]()
+    todo, seen = replace(plan_of(counted(tmp_path)), stages={"a": NET}), list[tuple[int, int]]()
 
     def fit(clock: Clock, config: GnnStage, n: int) -> None:
-        seen.append(n)
-        clock.sleep(1.0 + of_row * n * config.epochs)
+        seen.append((n, config.epochs))
+        if len(seen) == 1:
+            raise DataError("no labels")
+        clock.sleep(1.0 + 0.1 * n * config.epochs)
 
-    cost, n = measured_job(tmp_path, todo, 8.0, fit, monkeypatch), len(read_table(todo.paths.train)) * 2 / 3
-    assert seen == expected
-    assert cost.epoch == pytest.approx(of_row * n, rel=0.05)
+    cost, n = measured_job(tmp_path, todo, 2.0, fit, monkeypatch), len(read_table(todo.paths.train)) * 2 / 3
+    assert seen == [(6, 1), (6, 1), (12, 1), (12, 2)]
+    assert cost.epoch == pytest.approx(0.1 * n)
 
 
 def test_a_stage_is_measured_on_parts_of_its_rows_and_a_part_without_labels_is_passed_over(
@@ -298,14 +299,14 @@ def test_what_an_earlier_process_has_finished_counts_when_the_time_is_over(tmp_p
 def test_costs_are_measured_once_and_of_a_cache_by_who_fills_it(tmp_path: Path, monkeypatch: Any) -> None:
     todo, asked = plan_of(counted(tmp_path, seeds=1)), list[str]()
 
-    def measures(plan: Plan, name: str, file: Path, longest: float, hopeless: float) -> None:
+    def measures(plan: Plan, name: str, file: Path, longest: float) -> None:
         asked.append(name)
-        assert (longest, hopeless) == (3.0, float("inf"))  # a tenth of a minute for two stages without epochs
+        assert longest == 3.0  # a tenth of a minute for two stages
         write_json(file, {"job": 3.0, "caches": {"features": {"a": 7.0, "b": 0.0}[name]}})
 
     monkeypatch.setattr(budget, "measure", measures)
     cost = Cost(3, caches={"features": 7.0})  # what the probe that filled the cache found
     for _ in range(2):
-        assert budget.measured(todo, HereWorkers(1), tmp_path / "measured", 60, 100) == {"a": cost, "b": cost}
-    budget.measured(replace(todo, test_key="another table"), HereWorkers(1), tmp_path / "measured", 60, 100)
+        assert budget.measured(todo, HereWorkers(1), tmp_path / "measured", 60) == {"a": cost, "b": cost}
+    budget.measured(replace(todo, test_key="another table"), HereWorkers(1), tmp_path / "measured", 60)
     assert asked == ["a", "b"] * 2

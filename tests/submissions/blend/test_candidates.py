@@ -206,7 +206,7 @@ def test_a_target_with_few_labels_is_drawn_to_the_weights_of_all_targets() -> No
         P, y = (y[:, None] + error) * units, np.where(np.arange(400)[:, None] < [400, 400, 20], y * units, np.nan)
         m = Matrices(P, y, folds, METRICS["rmse"])
         fits = [CANDIDATES["shrunk_ridge"].fit(each) for each in (m, replace(m, P=P[:, :, 2:], y=y[:, 2:]))]
-        off.append([abs(each.weights[:, -1] - best).sum() for each in fits])  # type: ignore[attr-defined]
+        off.append([abs(each.weights[:, -1] - best).sum() for each in fits])
     together, alone = np.mean(off, axis=0)
     assert together < 0.75 * alone
 
@@ -249,7 +249,7 @@ def test_a_metric_of_the_users_own_is_not_asked_about_one_of_several_targets(nam
     found, squares = (
         CANDIDATES[name].fit(Matrices(P, both, folds, m, weight_trials=12)) for m in (own, METRICS["rmse"])
     )
-    np.testing.assert_array_equal(found.weights, squares.weights)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(found.weights, squares.weights)
 
 
 def test_a_metric_of_the_users_own_is_tuned_on_where_there_is_one_target() -> None:

@@ -204,7 +204,7 @@ def test_labels_share_one_vector_of_weights_where_the_yaml_says_so_and_each_coun
         ("binary", "log_loss", {"candidates": ["/a/m.py:f", "/b/m.py:f"]}, "m.py:f of two files; rename one"),
         ("binary", "log_loss", {"postprocess": ["clip"]}, "postprocess: clip is not for probabilities; leave it out"),
         ("multiclass", "log_loss", {"postprocess": ["m.py:f"]}, "m.py:f is not for probabilities of several classes"),
-        ("ordinal", "quadratic_kappa", {"postprocess": ["round"]}, "postprocess: round is not for labels"),
+        ("ordinal", "quadratic_kappa", {"postprocess": ["clip"]}, "postprocess: clip is not for labels"),
     ],
 )
 def test_blends_and_steps_that_make_no_sense_of_classes_are_refused(

@@ -36,20 +36,9 @@ def _with_shift(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(STEPS, "shift", lambda y_pred, y: Shift(float((y - y_pred).mean())))
 
 
-LEVELS = [1.0, 2.0, 4.0] * 10
-
-
-@pytest.mark.parametrize(
-    ("name", "y_pred", "y", "new", "expected"),
-    [
-        ("clip", [0, 0, 0], [1, 3, np.nan], [-5, 2, 9], [1, 2, 3]),
-        ("round", LEVELS, LEVELS, [0, 1.4, 1.5, 1.6, 3.1, 9], [1, 1, 1, 2, 4, 4]),
-        ("round", LEVELS[:20], LEVELS[:20], [0, 1.4], [0, 1.4]),  # not ten rows for each
-    ],
-)
-def test_each_step_by_hand(name: str, y_pred: list, y: list, new: list, expected: list) -> None:
-    steps = fit_steps([name], np.array(y_pred), np.array(y))
-    assert apply_steps(steps, np.array(new)).tolist() == expected
+def test_predictions_are_cut_to_the_range_of_the_labels() -> None:
+    steps = fit_steps(["clip"], np.zeros(3), np.array([1, 3, np.nan]))
+    assert apply_steps(steps, np.array([-5.0, 2, 9])).tolist() == [1, 2, 3]
 
 
 def test_each_step_is_fitted_on_what_the_one_before_it_makes() -> None:
@@ -77,7 +66,7 @@ def test_steps_are_not_kept_where_predictions_are_labels_and_noise() -> None:
         if not kept(chain):
             np.testing.assert_array_equal(chain.apply(y_pred[:, None])[:, 0], y_pred)
             np.testing.assert_array_equal(chain.cross_fitted[:, 0], y_pred)
-    assert len(found) <= 6  # of 60; one standard error is not much
+    assert len(found) <= 4  # of 40; one standard error is not much
 
 
 @pytest.mark.parametrize(("beyond", "is_kept"), [(0.01, False), (0.5, True)])
