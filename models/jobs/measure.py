@@ -34,8 +34,8 @@ STEEPEST = 2.0
 FEW_TREES = 30
 """By which it is seen how much longer a tree of more rows takes: with many features hardly longer."""
 MORE_TREES = 0.5
-"""Power of the rows that the number of trees grows with. As planned over as taken then: LightGBM 1.8 to 2.5 on three sets of
-molecules, .7 for two targets of few labels, CatBoost 1.3. Time that is left is used, and a fold that is cut off is lost."""
+"""Power of the rows that the number of trees grows with. As planned over as taken then: LightGBM 1.8 to 2.5 on three
+sets of molecules, .7 for two targets of few labels, CatBoost 1.3. Time left over is used; a fold cut off is lost."""
 
 
 @dataclass(frozen=True)
