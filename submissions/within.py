@@ -4,7 +4,7 @@ The time counts from the start of the command to the files. Each stage is measur
 versions of all stages before full versions of a few; a submission is written when the first stage has finished, and
 again as others do. The same command again goes on with the same plan, or gives the same files.
 
-Writes below within/<time>-<digest>/: measured/ (what each stage costs), plan.txt and three YAMLs of the
+Writes within/measured/ (what each stage costs) and, below within/<time>-<digest>/, plan.txt and three YAMLs of the
 competition: begun/NAME.yaml with the epochs and seeds that have begun, so_far/NAME.yaml of the latest submission on
 the way, and NAME.yaml of the last one, which every verb takes like another.
 """
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,23 +85,26 @@ class Timed:
             self.thread.start()
 
     def _submit(self, file: Path, names: list[str]) -> None:
-        started = time.monotonic()
-        status, said = self.run(SUBMIT, file, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        self.last, self.took = time.monotonic(), time.monotonic() - started
-        if status:
+        started, said = time.monotonic(), None
+        process = self.start(SUBMIT, file, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        while said is None:
+            with suppress(subprocess.TimeoutExpired):
+                said, _ = process.communicate(timeout=1.0)
+            self.last = time.monotonic()
+            self.took = self.last - started
+            if self.within:  # the last one takes as long, or longer
+                self.within.end_at(self.end - RESERVE[0] - 2 * self.took)
+        if process.returncode:
             print(f"no submission of {', '.join(names)} yet:\n{said}", flush=True)
             return
         self.on_way.append(self.paths.run(name_of_latest(self.paths)))
         print(f"submission of {', '.join(names)}: {shown(self.on_way[-1] / SUBMISSION_FILE)}", flush=True)
-        if self.within:
-            self.within.end_at(self.end - RESERVE[0] - 2 * self.took)
 
-    def run(self, steps: list[str], file: Path, **how: Any) -> tuple[int, str]:
-        """Run steps on a YAML in a process of their own; gives its status and what it printed."""
+    def start(self, steps: list[str], file: Path, **how: Any) -> subprocess.Popen[str]:
+        """Steps on a YAML, in a process of their own."""
         call = [sys.executable, "-m", "competition.steps", *steps, "--", str(file), *self.options]
         self.process = subprocess.Popen(call, text=True, **how)
-        said, _ = self.process.communicate()
-        return self.process.returncode, said or ""
+        return self.process
 
     def finish(self, file: Path) -> None:
         """Blend, stack, submission and report of all that is finished; those on the way are no runs of their own."""
@@ -110,9 +114,11 @@ class Timed:
             write_atomically(self.paths.latest_run, self.latest_before)
         elif self.on_way:
             self.paths.latest_run.unlink()
-        if status := self.run([*SUBMIT, REPORT], file)[0]:
+        if status := self.start([*SUBMIT, REPORT], file).wait():
             if status < 0:  # `over` has ended it, and ends this process
                 self.timer.join()
+            if self.on_way:
+                write_atomically(self.paths.latest_run, self.on_way[-1].name)
             sys.exit(status)
         self.timer.cancel()
         for run in {*self.on_way} - self.runs_before - {self.paths.run(name_of_latest(self.paths))}:
@@ -127,10 +133,9 @@ class Timed:
             self.on_way.append(self.paths.run(latest))  # the last one may be written, and only its report not
         if self.on_way:
             write_atomically(self.paths.latest_run, self.on_way[-1].name)
-            file = shown(self.on_way[-1] / SUBMISSION_FILE)
-            print(f"{said}; the latest submission stands: {file}", flush=True)
+            print(f"{said}; the latest submission stands: {shown(self.on_way[-1] / SUBMISSION_FILE)}", flush=True)
             os._exit(0)
-        what = "there is no submission yet; finished jobs are kept" if self.within else "nothing has begun to train"
+        what = "there is no new submission; finished jobs are kept" if self.within else "nothing has begun to train"
         print(f"DataError: {said}, and {what}. Run it again, or give it more time.", file=sys.stderr, flush=True)
         os._exit(2)
 
@@ -151,7 +156,7 @@ def spent(timed: Timed, workers: Workers, n_cores: int, seconds: float) -> str:
 def planned(timed: Timed, todo: Plan, stages: Stages, earlier: Stages, workers: Workers, deadline: float) -> Planner:
     """Measure the stages, and print and write what fits; a DataError where nothing does."""
     print(f"measuring {len(stages)} stages ...", flush=True)
-    costs, (cores, gpus) = measured(todo, workers, timed.folder / "measured", timed.budget), workers.capacity()
+    costs, (cores, gpus) = measured(todo, workers, timed.folder.parent / "measured", timed.budget), workers.capacity()
     planner = Planner(costs, todo.n_folds, len(read_table(timed.paths.train)), cores, gpus)
     chosen, asked = planner.decide(stages, deadline - time.monotonic()) | earlier, timed.config.stages
     lines = [*planner.described(chosen, {name: stage for name, stage in asked.items() if name in stages})]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ SLOWER, ENOUGH = 1.15, 2.0
 
 PROBED, SHORTEST, LONGEST = 0.1, 2.0, 20.0
 """Share of a budget for which all stages are measured, one after the other, and least and most seconds of a stage."""
+MOST_PROBED = 0.3
+"""Share of a budget after which, on a machine that is busy with other work, no further stage is measured."""
 PROBE = "probe of"
 """How the groups of the items that measure a stage begin."""
 
@@ -142,6 +145,9 @@ class Planner:
     def described(self, chosen: Stages, stages: Stages) -> Iterator[str]:
         """A plan, a line for each stage of the YAML."""
         for name, stage in stages.items():
+            if self.costs[name].job == inf:
+                yield f"  {name}: left out, there was no time to measure it"
+                continue
             own = chosen.get(name, version(stage, self.shares(stage)[0]))
             epochs = f"{own.epochs} of {stage.epochs} epochs, " if isinstance(stage, NeuralStage) else ""
             seeds = f"{len(own.seeds)} seed{'s' * (len(own.seeds) > 1)}"
@@ -155,15 +161,16 @@ def measured(todo: Plan, workers: Workers, folder: Path, budget: float) -> dict[
     files = {name: folder / f"{name}-{digest([todo.keys[name], todo.test_key], 12)}.json" for name in todo.stages}
     told = replace(todo, jobs=[])
     lacking = [name for name, stage in todo.stages.items() if stage.kind != "file" and not files[name].exists()]
-    items, first = [], dict[str, str]()
+    items, first, until = [], dict[str, str](), time.time() + MOST_PROBED * budget
     for name in lacking:
         features, group = str(getattr(todo.stages[name], "features", name)), f"{PROBE} {name}"
         after = frozenset({first[features]} if features in first else ())  # which leaves them in the cache
-        gpu = uses_gpu(todo.stages[name])
-        items.append(Item(measure, (told, name, files[name], longest), gpu, group=group, after=after))
+        arguments = told, name, files[name], longest, until
+        items.append(Item(measure, arguments, uses_gpu(todo.stages[name]), group=group, after=after))
         first.setdefault(features, group)
     workers.run(items, "probes")
-    costs = {name: Cost(**read_json(file)) if file.exists() else Cost() for name, file in files.items()}
+    costs = {name: Cost(**read_json(file)) if file.exists() else Cost(inf) for name, file in files.items()}
+    costs |= {name: Cost() for name, stage in todo.stages.items() if stage.kind == "file"}
     most = dict[str, float]()  # that who came first has measured
     for cache, seconds in (item for cost in costs.values() for item in cost.caches.items()):
         most[cache] = max(seconds, most.get(cache, 0.0))
@@ -223,8 +230,9 @@ class Within:
             if left := len(self._unfinished(name, seed)):
                 done = f"{len(jobs) - left} of {len(jobs)} jobs finished in the time"
                 yield f"stage {name}  seed {seed}  left out: {done}"
-        for name in self.stages.keys() - self.begun.keys():
-            yield f"stage {name}  left out: it did not fit any more"
+        for name in self.stages:
+            if name not in self.begun:
+                yield f"stage {name}  left out: it did not fit any more"
 
     def _unfinished(self, name: str, seed: int) -> list[Job]:
         return [job for job in self.jobs[name, seed] if not job.has_predicted(self.todo.test_key)]
@@ -278,7 +286,7 @@ class Within:
         todo = self.plan_of({name: self.begun[name].model_copy(update={"seeds": [seed]})})
         self.jobs[name, seed] = todo.jobs
         unfinished = self._unfinished(name, seed)
-        if not unfinished:
+        if not unfinished and not self.again:
             self.ends(self.finished)
         return items_of(todo, unfinished, self.rows, self.workers, partial(self._ended, name, seed), self.planned)
 

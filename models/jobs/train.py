@@ -17,7 +17,7 @@ import numpy as np
 
 from competition import command, prepare
 from competition.config import find_config, load_competition
-from competition.errors import DataError
+from competition.errors import ConfigError, DataError
 from competition.files import read_json, table_digest
 from competition.metrics import METRICS
 from competition.paths import Paths
@@ -169,6 +169,8 @@ def main() -> None:
     options.add_argument("--stage", help="train this stage only")
     options.add_argument("--fold", type=int, help="train this fold only, counted from 0")
     args = options.parse_args()
+    if args.budget:
+        raise ConfigError("--budget is of full, which trains what fits; train has no time to keep to.")
     competition = load_competition(args.competition, args.seed)
     stages, paths, shard = load_stages(args.competition), Paths.of(args.competition), args.shard or (1, 1)
     if args.prepare:

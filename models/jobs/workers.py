@@ -32,6 +32,7 @@ POLL = 1.0
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), "1") | {
     "TOKENIZERS_PARALLELISM": "false",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "PYTHONWARNINGS": "ignore:resource_tracker",  # it says so of each process that is ended at once
     # glibc gives large blocks back to the system at once, and each new one costs a page fault per 4 kB: 6 % of a
     # training step of MiniLM on a CPU.
     "MALLOC_MMAP_MAX_": "0",

@@ -151,6 +151,9 @@ class Clock:
     def process_time(self) -> float:
         return self.now
 
+    def time(self) -> float:
+        return self.now
+
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
@@ -178,20 +181,20 @@ def measured_job(
     monkeypatch.setattr(measure, "time", clock)
     monkeypatch.setattr(measure, "usable_gpus", list)
     monkeypatch.setattr(measure, "shared_caches", lambda *_: [])
-    measure.measure(todo, "a", folder / "cost.json", longest)
+    measure.measure(todo, "a", folder / "cost.json", longest, until=10.0**9)
     return Cost(**read_json(folder / "cost.json"))
 
 
-def test_boosted_trees_are_measured_by_what_a_few_of_more_rows_take(tmp_path: Path, monkeypatch: Any) -> None:
+def test_boosted_trees_are_measured_on_the_part_that_fits_into_the_time(tmp_path: Path, monkeypatch: Any) -> None:
     todo, seen = replace(plan_of(counted(tmp_path)), stages={"a": TREES}), []
 
     def fit(clock: Clock, config: LightgbmStage, n: int) -> None:
         seen.append((n, config.max_trees == measure.FEW_TREES))
-        clock.sleep(0.02 * n**0.5 if seen[-1][1] else 0.3)
+        clock.sleep(0.05 * n)
 
-    cost, n = measured_job(tmp_path, todo, 0.1, fit, monkeypatch), len(read_table(todo.paths.train)) * 2 / 3
-    assert seen == [(6, True), (6, False), (6, True), (24, True)]
-    assert cost.job == pytest.approx(0.3 * (n / 6) ** (0.5 + measure.MORE_TREES))
+    cost, n = measured_job(tmp_path, todo, 1.0, fit, monkeypatch), len(read_table(todo.paths.train)) * 2 / 3
+    assert seen == [(6, True), (6, False), (12, False)]
+    assert cost.job == pytest.approx(0.6 * (n / 12) ** measure.OF_TREES)
 
 
 def test_a_network_that_takes_long_is_measured_on_two_parts_and_by_two_epochs(
@@ -257,6 +260,17 @@ def test_stages_come_one_after_the_other_then_their_seeds_and_each_end_is_told(t
     assert trained(tmp_path).total() == 12
 
 
+def test_a_stage_that_there_was_no_time_to_measure_is_left_out_and_said(tmp_path: Path, monkeypatch: Any) -> None:
+    todo = plan_of(counted(tmp_path, seeds=1))
+    monkeypatch.setattr(budget, "MOST_PROBED", -1.0)
+    costs = budget.measured(todo, HereWorkers(1), tmp_path / "measured", 60)
+    planner = Planner(costs | {"a": Cost(1.0)}, 3, 100, 1, 0)
+    assert list(planner.decide(todo.stages, 60)) == ["a"]
+    assert list(planner.described({"a": todo.stages["a"]}, todo.stages))[1] == (
+        "  b: left out, there was no time to measure it"
+    )
+
+
 def test_what_does_not_fit_is_not_begun(tmp_path: Path) -> None:
     training, _, ends = within(tmp_path, {"a": 1000.0, "b": 1.0}, 60)
     training.train()
@@ -299,7 +313,7 @@ def test_what_an_earlier_process_has_finished_counts_when_the_time_is_over(tmp_p
 def test_costs_are_measured_once_and_of_a_cache_by_who_fills_it(tmp_path: Path, monkeypatch: Any) -> None:
     todo, asked = plan_of(counted(tmp_path, seeds=1)), list[str]()
 
-    def measures(plan: Plan, name: str, file: Path, longest: float) -> None:
+    def measures(plan: Plan, name: str, file: Path, longest: float, until: float) -> None:
         asked.append(name)
         assert longest == 3.0  # a tenth of a minute for two stages
         write_json(file, {"job": 3.0, "caches": {"features": {"a": 7.0, "b": 0.0}[name]}})
