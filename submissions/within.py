@@ -42,6 +42,8 @@ RESERVE = (10.0, 0.04)
 """Seconds, and share of the time, that are kept for blend, stack, files and report."""
 EARLY, MOST_EARLY = 0.01, 5.0
 """Share of the time, and most seconds, by which the command ends before it, in case the machine is slow then."""
+LAST = 3.0
+"""Seconds of the last submission, over those of one on the way, which has no stack and is written beside training."""
 SHARE_ON_THE_WAY = 0.1
 """Most of the time that submissions on the way take."""
 COUNTS = 0.02
@@ -70,8 +72,10 @@ class Timed:
         self.timer.start()
 
     def write(self, part: str, stages: Stages) -> Path:
-        """A YAML of the competition with these stages."""
+        """A YAML of the competition with these stages; on the way without its stack, for time."""
         document = self.config.model_dump(mode="json", exclude_unset=True, exclude={"stages"})
+        if part == "so_far":
+            document.setdefault("submissions", {})["stack"] = False
         document["stages"] = {name: stage.model_dump(mode="json", exclude_unset=True) for name, stage in stages.items()}
         file = self.folder / part / f"{self.paths.name}.yaml"
         write_atomically(file, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
@@ -92,8 +96,8 @@ class Timed:
                 said, _ = process.communicate(timeout=1.0)
             self.last = time.monotonic()
             self.took = self.last - started
-            if self.within:  # the last one takes as long, or longer
-                self.within.end_at(self.end - RESERVE[0] - 2 * self.took)
+            if self.within:
+                self.within.end_at(self.end - RESERVE[0] - LAST * self.took)
         if process.returncode:
             print(f"no submission of {', '.join(names)} yet:\n{said}", flush=True)
             return
@@ -117,8 +121,6 @@ class Timed:
         if status := self.start([*SUBMIT, REPORT], file).wait():
             if status < 0:  # `over` has ended it, and ends this process
                 self.timer.join()
-            if self.on_way:
-                write_atomically(self.paths.latest_run, self.on_way[-1].name)
             sys.exit(status)
         self.timer.cancel()
         for run in {*self.on_way} - self.runs_before - {self.paths.run(name_of_latest(self.paths))}:
@@ -164,7 +166,7 @@ def planned(timed: Timed, todo: Plan, stages: Stages, earlier: Stages, workers: 
     kept = f"{in_words(timed.end - deadline)} of it for blend, files and report"
     if not chosen:
         raise DataError("\n".join([f"No stage fits into {in_words(timed.budget)}, {kept}:", *lines]))
-    machine = f"cores: {cores}, GPUs: {gpus}, {kept}"
+    machine = f"cores: {cores}, GPUs: {gpus}, {in_words(timed.budget + time.monotonic() - timed.end)} gone, {kept}"
     said = "\n".join([f"Plan for {in_words(timed.budget)} ({machine}); what jobs take changes it:", *lines])
     print(said, flush=True)
     write_atomically(timed.folder / "plan.txt", said + "\n")

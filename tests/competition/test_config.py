@@ -13,9 +13,9 @@ from submissions.config import Config, load_config
 from tests.competition.small import write_small
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_config_in_the_project_loads(path: Path) -> None:
-    assert load_config(path.stem).stages
+@pytest.mark.parametrize("name", ["qm9_orbitals", "smoke", "tweet_classes", "tweet_sentiment"])
+def test_the_embedded_competitions_load(name: str) -> None:
+    assert load_config(name).stages
 
 
 @pytest.mark.parametrize(
