@@ -4,7 +4,7 @@ The time counts from the start of the command to the files. Each stage is measur
 versions of all stages before full versions of a few; a submission is written when the first stage has finished, and
 again as others do. The same command again goes on with the same plan, or gives the same files.
 
-Writes within/measured/ (what each stage costs) and, below within/<time>-<digest>/, plan.txt and three YAMLs of the
+Writes below within/<time>-<digest>/: measured/ (what each stage costs), plan.txt and three YAMLs of the
 competition: begun/NAME.yaml with the epochs and seeds that have begun, so_far/NAME.yaml of the latest submission on
 the way, and NAME.yaml of the last one, which every verb takes like another.
 """
@@ -158,7 +158,7 @@ def spent(timed: Timed, workers: Workers, n_cores: int, seconds: float) -> str:
 def planned(timed: Timed, todo: Plan, stages: Stages, earlier: Stages, workers: Workers, deadline: float) -> Planner:
     """Measure the stages, and print and write what fits; a DataError where nothing does."""
     print(f"measuring {len(stages)} stages ...", flush=True)
-    costs, (cores, gpus) = measured(todo, workers, timed.folder.parent / "measured", timed.budget), workers.capacity()
+    costs, (cores, gpus) = measured(todo, workers, timed.folder / "measured", timed.budget), workers.capacity()
     planner = Planner(costs, todo.n_folds, len(read_table(timed.paths.train)), cores, gpus)
     chosen, asked = planner.decide(stages, deadline - time.monotonic()) | earlier, timed.config.stages
     lines = [*planner.described(chosen, {name: stage for name, stage in asked.items() if name in stages})]

@@ -36,7 +36,7 @@ SLOWER, ENOUGH = 1.15, 2.0
 PROBED, SHORTEST, LONGEST = 0.1, 2.0, 20.0
 """Share of a budget for which all stages are measured, one after the other, and least and most seconds of a stage."""
 MOST_PROBED = 0.3
-"""Share of a budget after which, on a machine that is busy with other work, no further stage is measured."""
+"""Share of a budget after which no further stage is measured: the machine is busy, or the time short."""
 PROBE = "probe of"
 """How the groups of the items that measure a stage begin."""
 
@@ -158,9 +158,10 @@ class Planner:
 def measured(todo: Plan, workers: Workers, folder: Path, budget: float) -> dict[str, Cost]:
     """What each stage costs: as `folder` keeps it, or measured now, for about a seventh of a budget of minutes."""
     longest = min(max(budget * PROBED / max(1, len(todo.stages)), SHORTEST), LONGEST)
-    files = {name: folder / f"{name}-{digest([todo.keys[name], todo.test_key], 12)}.json" for name in todo.stages}
+    own = [name for name, stage in todo.stages.items() if stage.kind != "file"]
+    files = {name: folder / f"{name}-{digest([todo.keys[name], todo.test_key], 12)}.json" for name in own}
     told = replace(todo, jobs=[])
-    lacking = [name for name, stage in todo.stages.items() if stage.kind != "file" and not files[name].exists()]
+    lacking = [name for name, file in files.items() if not file.exists()]
     items, first, until = [], dict[str, str](), time.time() + MOST_PROBED * budget
     for name in lacking:
         features, group = str(getattr(todo.stages[name], "features", name)), f"{PROBE} {name}"
@@ -169,8 +170,8 @@ def measured(todo: Plan, workers: Workers, folder: Path, budget: float) -> dict[
         items.append(Item(measure, arguments, uses_gpu(todo.stages[name]), group=group, after=after))
         first.setdefault(features, group)
     workers.run(items, "probes")
-    costs = {name: Cost(**read_json(file)) if file.exists() else Cost(inf) for name, file in files.items()}
-    costs |= {name: Cost() for name, stage in todo.stages.items() if stage.kind == "file"}
+    costs = dict.fromkeys(todo.stages, Cost())
+    costs |= {name: Cost(**read_json(file)) if file.exists() else Cost(inf) for name, file in files.items()}
     most = dict[str, float]()  # that who came first has measured
     for cache, seconds in (item for cost in costs.values() for item in cost.caches.items()):
         most[cache] = max(seconds, most.get(cache, 0.0))

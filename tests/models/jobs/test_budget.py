@@ -304,8 +304,9 @@ def test_what_an_earlier_process_has_begun_comes_first_as_it_was(tmp_path: Path)
 def test_what_an_earlier_process_has_finished_counts_when_the_time_is_over(tmp_path: Path) -> None:
     first, *_ = within(tmp_path, {"a": 1.0, "b": 1.0}, 1000)
     first.train()
-    again, begins, _ = within(tmp_path, {"a": 1.0, "b": 1.0}, -1, begun=first.finished)
+    again, begins, ends = within(tmp_path, {"a": 1.0, "b": 1.0}, -1, begun=first.finished)
     again.train()
+    assert ends == begins  # one submission of all, not first a smaller one
     assert begins == [versions(first.finished)] == [{"a": (None, 2), "b": (None, 2)}]
     assert versions(again.finished) == begins[0]
 
