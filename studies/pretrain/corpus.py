@@ -1,6 +1,7 @@
-"""What there is to pre-train on: molecules that no evaluation set has, their conformers and labels, by all cores."""
+"""What there is to pre-train on: molecules that no evaluation set has, and their labels, by all cores."""
 
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -8,19 +9,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rdkit import Chem, RDLogger
-from rdkit.Chem import inchi
+from rdkit.Chem import inchi, rdEHTTools
 
 from competition.types import Array
 from models.inputs.cache import Cache
-from models.inputs.conformers import conformer_cache, is_flat, select
+from models.inputs.conformers import is_flat, select
 from models.inputs.features import molecule_features
-from models.jobs.prefill import fill
+from models.jobs import prefill
 from models.jobs.workers import Item, Workers
-from models.stages.unimol import encode
-from studies.pretrain.network import Molecules
 
 WIDEST = 4.0
 """Standard deviations at which labels are cut: some descriptors have values without bound."""
+N_ORBITALS, TIMES = 6, 12
+"""Labels of extended Hueckel theory, and how often they stand beside the descriptors."""
+ORGANIC = {1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 34, 35, 53}
+"""Elements of which extended Hueckel theory is computed; on HoCl3 its library crashes."""
 ORBITALS = ["HOMO_au", "LUMO_au"]
 SMILES = ("smiles", "molecule")
 """What the names of columns with molecules have in them, in the files of evaluation sets."""
@@ -49,54 +52,84 @@ def evaluation_molecules(folder: Path) -> list[str]:
     return sorted(found - {""})
 
 
-def read_molecules(file: Path | None, n: int, seed: int) -> pd.DataFrame:
-    """Some molecules of a CSV, drawn at random, in a column SMILES; without a file of QM9, with HOMO_au and LUMO_au.
+def read_molecules(file: Path, n: int, seed: int) -> pd.DataFrame:
+    """Some molecules of a CSV, drawn at random, in a column SMILES."""
+    return pd.read_csv(file, usecols=["SMILES"]).sample(n, random_state=seed)
 
-    Source of QM9: Ramakrishnan et al., Scientific Data 2014; the package qm9pack carries it.
+
+def qm9(n: int, seed: int) -> pd.DataFrame:
+    """Some molecules of QM9, drawn at random: SMILES, HOMO_au and LUMO_au.
+
+    Source: Ramakrishnan et al., Scientific Data 2014, in the package qm9pack.
     """
-    if file is None:
-        folder = Path(str(distribution("qm9pack").locate_file("qm9pack/data")))  # its import wants setuptools
-        parts = sorted(folder.glob("qm9_part*.csv"))
-        table = pd.concat(pd.read_csv(part, usecols=["SMILES", *ORBITALS]) for part in parts)
-    else:
-        table = pd.read_csv(file, usecols=["SMILES"])
-    return table.sample(min(n, len(table)), random_state=seed).reset_index(drop=True)
+    folder = Path(str(distribution("qm9pack").locate_file("qm9pack/data")))  # its import wants setuptools
+    parts = sorted(folder.glob("qm9_part*.csv"))
+    return pd.concat(pd.read_csv(part, usecols=["SMILES", *ORBITALS]) for part in parts).sample(n, random_state=seed)
 
 
 def without(table: pd.DataFrame, known: set[str]) -> pd.DataFrame:
-    """The rows whose molecule has a skeleton, and none of some."""
-    found = skeletons(list(table["SMILES"]))
-    return table[[key not in known and key != "" for key in found]].reset_index(drop=True)
+    """The rows whose molecule has a skeleton, and none of some, with a column `skeleton`."""
+    table = table.assign(skeleton=skeletons(list(table["SMILES"])))
+    return table[~table["skeleton"].isin({*known, ""})].reset_index(drop=True)
 
 
-def filled(cache: Cache, smiles: list[str]) -> Any:
-    """Arrays of a cache; what it lacks is computed on all cores, and is there after a kill."""
+def fill(cache: Cache, smiles: list[str]) -> None:
+    """Compute what a cache lacks, on all cores; what is there after a kill stays."""
     missing = cache.missing(smiles)
     parts = [missing[i : i + cache.per_shard] for i in range(0, len(missing), cache.per_shard)]
     with Workers() as workers:
-        workers.run([Item(fill, (cache, part)) for part in parts], cache.name)
-    return cache.load(smiles)
+        workers.run([Item(prefill.fill, (cache, part)) for part in parts], cache.name)
 
 
-def as_read(smiles: list[str], vocabulary: list[str], remove_hydrogens: bool, root: Path) -> tuple[Molecules, Array]:
-    """The molecules in their conformers, and a mask of those that have three dimensions, (n_molecules,)."""
-    cache = conformer_cache(root, conformers=1, fragments="largest", repeat_units="keep")
-    conformers = filled(cache, smiles)
-    is_solid = np.array([not is_flat(array) for array in conformers])
-    items = [encode(select(conformers[i], 0), vocabulary, remove_hydrogens) for i in np.flatnonzero(is_solid)]
-    tokens, coordinates = (np.concatenate([item[name] for item in items]) for name in ("tokens", "coordinates"))
-    return Molecules(tokens, coordinates, np.array([len(item["tokens"]) for item in items])), is_solid
+def computed_labels(smiles: list[str], conformers: Cache, n_orbitals: int) -> Array:
+    """RDKit's descriptors, and of the first n_orbitals molecules the labels of `huckel`, (n_molecules, n_labels).
+
+    Those of `huckel` stand there `TIMES` times, or so few would not count beside so many descriptors.
+    """
+    (cache,) = molecule_features(["descriptors"], 0, conformers.root)
+    of_orbitals = Cache(conformers.root, "orbitals", conformers.settings, partial(huckel, conformers), per_shard=1000)
+    fill(cache, smiles)
+    fill(of_orbitals, smiles[:n_orbitals])
+    descriptors = np.concatenate(cache.load(smiles))
+    orbitals = np.full((len(smiles), N_ORBITALS), np.nan)
+    orbitals[:n_orbitals] = np.concatenate(of_orbitals.load(smiles[:n_orbitals]))
+    return np.hstack([descriptors, *[orbitals] * TIMES])
 
 
-def descriptors(smiles: list[str], root: Path) -> Array:
-    """RDKit's descriptors, (n_molecules, n_descriptors)."""
-    (cache,) = molecule_features(["descriptors"], 0, root)
-    return np.concatenate(filled(cache, smiles))
+def huckel(conformers: Cache, smiles: list[str]) -> list[Any]:
+    """Of each molecule (1, 6): energies of HOMO, LUMO, their difference, HOMO - 1 and LUMO + 1 in eV, and the dipole
+    moment of the partial charges in e angstrom; NaN where there are none.
+
+    Source: extended Hueckel theory (Hoffmann, J. Chem. Phys. 1963) in YAeHMOP, which RDKit carries.
+    """
+    nothing = np.full(N_ORBITALS, np.nan, dtype=np.float32)
+    found = conformers.load(smiles)
+    known = [not is_flat(atoms) and set(atoms[:, 0]) <= ORGANIC for atoms in found]
+    return [
+        (_huckel(select(atoms, 0), nothing) if is_known else nothing)[None]
+        for atoms, is_known in zip(found, known, strict=True)
+    ]
 
 
-def standardised(y: Array) -> tuple[Array, Array]:
-    """Labels that differ, in standard deviations and cut at `WIDEST`, 0 where there is none; and a mask of those that
-    are there."""
+def _huckel(conformer: Any, nothing: Any) -> Any:
+    molecule, positions = Chem.RWMol(), conformer[:, 1:].astype(float)
+    for number in conformer[:, 0]:
+        atom = Chem.Atom(int(number))
+        atom.SetNoImplicit(True)
+        molecule.AddAtom(atom)
+    molecule.AddConformer(Chem.Conformer(len(conformer)))
+    molecule.GetConformer().SetPositions(positions)
+    is_solved, result = rdEHTTools.RunMol(molecule)
+    energies, homo = np.array(result.GetOrbitalEnergies()), result.numElectrons // 2 - 1
+    if not is_solved or homo < 1 or homo + 2 >= len(energies):
+        return nothing
+    charges = np.array(result.GetAtomicCharges())
+    around, dipole = energies[homo - 1 : homo + 3], np.linalg.norm((charges - charges.mean()) @ positions)
+    return np.array([around[1], around[2], around[2] - around[1], around[0], around[3], dipole], dtype=np.float32)
+
+
+def standardised(y: Array) -> Array:
+    """Labels that differ, in standard deviations, cut at `WIDEST`."""
     y = y[:, np.nanstd(y, axis=0) > 0].astype(np.float64)
     scaled: Any = (y - np.nanmean(y, axis=0)) / np.nanstd(y, axis=0)
-    return np.nan_to_num(scaled.clip(-WIDEST, WIDEST)).astype(np.float32), ~np.isnan(y)
+    return scaled.clip(-WIDEST, WIDEST)
