@@ -1,4 +1,4 @@
-"""Pre-train a small Uni-Mol on computed labels: `python -m studies.pretrain NAME --evaluation FOLDER --work FOLDER`.
+"""Pre-train a small Uni-Mol: `python -m studies.pretrain NAME --evaluation FOLDER --work FOLDER [--molecules CSV]`.
 
 Reads studies/pretrain/NAME.yaml; the molecules of the package qm9pack and of `--molecules`, a CSV with a column SMILES;
 and the tables of the competitions in --evaluation, whose molecules take no part.
@@ -49,6 +49,8 @@ class Settings(StrictModel):
     """And of the CSV."""
     n_orbitals: NonNegativeInt = 0
     """The first molecules whose labels are also orbital energies by extended Hueckel theory, up to 25 ms each."""
+    weights_from: str | None = None
+    """Another pre-training in the same folder, from whose weights this one goes on."""
     stage: UnimolStage
     """The architecture, and the settings of the training loop."""
 
@@ -57,14 +59,14 @@ def main() -> None:
     """Command line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("name")
-    options.add_argument("--molecules", type=Path, help="CSV with a column SMILES")
-    options.add_argument("--weights", help="where to go on from: a file that this command has written")
+    options.add_argument("--molecules", type=Path, help="CSV with a column SMILES, where the YAML takes some of it")
     options.add_argument("--evaluation", type=Path, required=True, help="folder of competitions to leave out")
     options.add_argument("--work", type=Path, required=True)
     args = options.parse_args()
     file, started = Path(__file__).with_name(f"{args.name}.yaml"), time.monotonic()
     settings = validate(Settings, load_yaml(file), file)
-    stage = settings.stage.model_copy(update={"weights": args.weights})
+    weights_from = settings.weights_from and str(args.work / f"{settings.weights_from}.safetensors")
+    stage = settings.stage.model_copy(update={"weights": weights_from})
     torch.set_num_threads(joblib.cpu_count())
 
     known = {*corpus.skeletons(corpus.evaluation_molecules(args.evaluation))}

@@ -85,6 +85,7 @@ def computed_labels(smiles: list[str], conformers: Cache, n_orbitals: int) -> Ar
     """RDKit's descriptors, and of the first n_orbitals molecules the labels of `huckel`, (n_molecules, n_labels).
 
     Those of `huckel` stand there `TIMES` times, or so few would not count beside so many descriptors.
+    Source: Burns et al., Deep learning foundation models from classical molecular descriptors (CheMeleon), 2025.
     """
     (cache,) = molecule_features(["descriptors"], 0, conformers.root)
     of_orbitals = Cache(conformers.root, "orbitals", conformers.settings, partial(huckel, conformers), per_shard=1000)

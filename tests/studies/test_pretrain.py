@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
+from competition.errors import ConfigError
 from models.inputs.conformers import conformer_cache
 from models.settings import UnimolStage
 from models.stages.unimol import UnimolBackbone, read_vocabulary
@@ -58,5 +59,9 @@ def test_molecules_of_competitions_take_no_part_and_the_weights_fit_the_stage(
     assert losses.iloc[-1] < losses.iloc[0]
     card = Path("work/unimol_small.md").read_text()
     assert "10 molecules (of molecules.csv, sha256" in card and "none is among the 4 of the evaluation sets" in card
+    gone_on = settings.model_copy(update={"weights_from": "another"})
+    monkeypatch.setattr(pretrain, "validate", lambda *_: gone_on)
+    with pytest.raises(ConfigError, match=r"another\.safetensors"):
+        pretrain.main()
     assert corpus.skeleton("OCC") == corpus.skeleton("CC[18OH]") != corpus.skeleton("OCCC")
     assert corpus.skeleton("C(") == ""
