@@ -68,12 +68,13 @@ def theirs(folder: Path, name: str) -> None:
     from unimol_tools.data import conformer
     from unimol_tools.models import nnmodel, unimol
 
-    from models.stages.unimol import read_vocabulary
+    from models.stages.unimol import COMPACT_KERNEL_WIDTH, read_vocabulary
     from models.training.dropout import set_rates
 
     small = unimol.molecule_architecture()
-    small.encoder_layers, small.encoder_embed_dim, small.encoder_ffn_embed_dim = 4, 128, 512
-    small.encoder_attention_heads = 16
+    small.encoder_layers, small.encoder_embed_dim, small.encoder_ffn_embed_dim = 6, 128, 512
+    small.encoder_attention_heads = 8
+    kernels, project = unimol.GaussianLayer, unimol.NonLinearHead
 
     class Compact(unimol.UniMolModel):  # type: ignore[misc]
         """The size of ours, without the checkpoint that the constructor wants, and without dropout."""
@@ -97,6 +98,8 @@ def theirs(folder: Path, name: str) -> None:
     paths = {"pretrained_model_path": str(dictionary), "pretrained_dict_path": str(dictionary)}
     with (
         mock.patch.object(unimol, "molecule_architecture", lambda: small),
+        mock.patch.object(unimol, "GaussianLayer", lambda n, n_pairs: kernels(COMPACT_KERNEL_WIDTH, n_pairs)),
+        mock.patch.object(unimol, "NonLinearHead", lambda n, *others: project(COMPACT_KERNEL_WIDTH, *others)),
         mock.patch.dict(nnmodel.NNMODEL_REGISTER, {"unimolv1": Compact}),
         mock.patch.object(conformer.ConformerGen, "transform", timed),
     ):

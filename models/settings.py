@@ -210,6 +210,10 @@ class MoleculeStage(NeuralStage):
     weight_decay: NonNegativeFloat = 0.0
 
 
+COMPACT_WEIGHTS = ("unimol_small", "unimol_small_oled")
+"""Named sets for the compact architecture of `unimol` in its own size; the others are of published architectures."""
+
+
 class ConformerStage(MoleculeStage):
     """What both Uni-Mol stages have, on 3-D conformers. layers, width and heads are of the compact architecture."""
 
@@ -231,8 +235,11 @@ class ConformerStage(MoleculeStage):
 
     @model_validator(mode="after")
     def _architecture_fits(self) -> Self:
-        if self.architecture == "compact" and self.weights and not self.weights.endswith((".pt", ".safetensors")):
-            raise ValueError("architecture compact has no published weights; name a file of yours, or weights: null")
+        ours = ".pt", ".safetensors", *COMPACT_WEIGHTS
+        if self.architecture == "compact" and self.weights and not self.weights.endswith(ours):
+            raise ValueError(
+                f"architecture compact has no such weights; name {COMPACT_WEIGHTS[0]}, a file of yours or null"
+            )
         if self.architecture == "compact" and self.width % self.heads:
             raise ValueError(f"heads must divide width; found {self.heads} and {self.width}")
         return self
@@ -250,12 +257,13 @@ class UnimolStage(ConformerStage):
     architecture: Literal["compact", "molecule", "oled"] = "compact"
     """molecule, oled: as published. compact: the same parts in the size of layers, width and heads."""
     remove_hydrogens: bool = False
-    """Whether the model sees heavy atoms only (always with the no_h and OLED weights)."""
-    heads: PositiveInt = 16
+    """Whether the model sees heavy atoms only (always with the no_h, OLED and small weights)."""
+    layers: PositiveInt = 6
+    heads: PositiveInt = 8
 
     @model_validator(mode="after")
     def _hydrogens_fit(self) -> Self:
-        if self.weights in ("unimol_no_h", "unimol_oled") and not self.remove_hydrogens:
+        if self.weights in ("unimol_no_h", "unimol_oled", *COMPACT_WEIGHTS) and not self.remove_hydrogens:
             raise ValueError(f"weights {self.weights} saw no hydrogens; set remove_hydrogens: true")
         return self
 

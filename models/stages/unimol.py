@@ -30,7 +30,8 @@ with quiet_import():
         oled_architecture,
     )
 
-KERNEL_WIDTH = 128  # number of basis functions of a distance, the same in every published model
+KERNEL_WIDTH, COMPACT_KERNEL_WIDTH = 128, 32
+"""Basis functions of a distance: of every published model, and of the compact one, most of whose step they take."""
 SPECIAL_TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
 PADDING, FIRST, LAST, UNKNOWN = range(4)
 VOCABULARY = "vocabulary.json"
@@ -51,6 +52,7 @@ class UnimolBackbone(nn.Module):
         if config.architecture == "compact":
             args.encoder_layers, args.encoder_embed_dim = config.layers, config.width
             args.encoder_ffn_embed_dim, args.encoder_attention_heads = 4 * config.width, config.heads
+        kernel_width = COMPACT_KERNEL_WIDTH if config.architecture == "compact" else KERNEL_WIDTH
         self.width: int = args.encoder_embed_dim
         self.embed_tokens = nn.Embedding(len(vocabulary), self.width, PADDING)
         of_layer = {name: getattr(args, name) for name in SAME} | {
@@ -59,9 +61,9 @@ class UnimolBackbone(nn.Module):
         }  # fmt: skip
         self.encoder = Encoder(0, emb_dropout=args.emb_dropout, no_final_head_layer_norm=True, **of_layer)
         self.encoder.layers.extend(EncoderLayer(**of_layer) for _ in range(args.encoder_layers))
-        self.gbf_proj = NonLinearHead(KERNEL_WIDTH, args.encoder_attention_heads, args.activation_fn)
+        self.gbf_proj = NonLinearHead(kernel_width, args.encoder_attention_heads, args.activation_fn)
         kernel = GaussianLayer if args.kernel == "gaussian" else NumericalEmbed
-        self.gbf = kernel(KERNEL_WIDTH, len(vocabulary) ** 2)
+        self.gbf = kernel(kernel_width, len(vocabulary) ** 2)
 
     def forward(self, tokens: Tensor, coordinates: Tensor) -> Tensor:
         """Vector of [CLS], (n_rows, width).
