@@ -5,11 +5,13 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from competition.errors import ConfigError
+from competition.paths import PROJECT
 from models.inputs import conformers
 from models.settings import UnimolStage
 from models.stage import read_notes
@@ -82,6 +84,20 @@ def test_a_stage_starts_from_a_checkpoint_without_its_heads_and_with_every_param
     del state["encoder.layers.1.fc1.weight"]
     with pytest.raises(ConfigError, match='Missing key.*"encoder.layers.1.fc1.weight"'):
         started(state)
+
+
+def test_the_small_weights_lie_in_the_project_and_are_worth_more_than_random_ones(tmp_path: Path) -> None:
+    table = pd.read_csv(PROJECT / "competition/data/qm9_orbitals/train.csv").head(120)
+    rows = made.rows(table["lumo_eV"], s=table["SMILES"])
+    same = {"remove_hydrogens": True, "layers": 6, "width": 128, "heads": 8, "epochs": 2, "learning_rate": 5e-4}
+    error = {}
+    for weights in (None, "unimol_small"):
+        ours = Unimol(stage(weights=weights, **same), made.context(tmp_path / "cache", smiles=["s"]))
+        (tmp_path / str(weights)).mkdir()
+        ours.fit(rows.take(np.arange(80)), None, tmp_path / str(weights))
+        held_out = rows.take(np.arange(80, 120))
+        error[weights] = np.abs(ours.predict(held_out, tmp_path / str(weights)) - held_out.y).mean()
+    assert error["unimol_small"] < 0.7 * error[None]
 
 
 def test_the_audit_finds_the_rates_that_are_no_modules() -> None:
