@@ -1,8 +1,8 @@
 """Pretrained weights: where they are looked for, and the digests that decide whether to trust them.
 
 A named set of `weight_sets.yaml` is looked for in the user's folders ($WEIGHTS_DIR, $UNIMOL_WEIGHT_DIR, `weights/`), in
-an installed package that carries it, in the hub's cache, then on the hub. What is found must have the digests of the
-table. A repository of the hub is read at the revision that it had when it was first used.
+a package that carries it (an installed one, or `models`), in the hub's cache, then on the hub. What is found must have
+the digests of the table. A repository of the hub is read at the revision that it had when it was first used.
 """
 
 import importlib.util
