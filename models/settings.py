@@ -4,7 +4,7 @@ What is measured behind a default stands in docs/stages.md and docs/evidence.md.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, StrictBool, model_validator
 
@@ -210,13 +210,11 @@ class MoleculeStage(NeuralStage):
     weight_decay: NonNegativeFloat = 0.0
 
 
-COMPACT_WEIGHTS = ("unimol_small", "unimol_small_oled")
-"""Named sets for the compact architecture of `unimol` in its own size; the others are of published architectures."""
-
-
 class ConformerStage(MoleculeStage):
     """What both Uni-Mol stages have, on 3-D conformers. layers, width and heads are of the compact architecture."""
 
+    small_weights: ClassVar[tuple[str, ...]] = ()
+    """Named sets of the compact architecture; the others are of published ones."""
     architecture: str
     layers: PositiveInt = 4
     width: Width = 128
@@ -235,11 +233,10 @@ class ConformerStage(MoleculeStage):
 
     @model_validator(mode="after")
     def _architecture_fits(self) -> Self:
-        ours = ".pt", ".safetensors", *COMPACT_WEIGHTS
-        if self.architecture == "compact" and self.weights and not self.weights.endswith(ours):
-            raise ValueError(
-                f"architecture compact has no such weights; name {COMPACT_WEIGHTS[0]}, a file of yours or null"
-            )
+        fits = not self.weights or self.weights in self.small_weights or self.weights.endswith((".pt", ".safetensors"))
+        if self.architecture == "compact" and not fits:
+            known = ", ".join([*self.small_weights, "a file of yours or null"])
+            raise ValueError(f"architecture compact has no weights {self.weights}; name {known}")
         if self.architecture == "compact" and self.width % self.heads:
             raise ValueError(f"heads must divide width; found {self.heads} and {self.width}")
         return self
@@ -253,6 +250,7 @@ class ConformerStage(MoleculeStage):
 class UnimolStage(ConformerStage):
     """Uni-Mol (Zhou et al., ICLR 2023): a transformer over the atoms and distances of a 3-D conformer."""
 
+    small_weights = ("unimol_small",)
     kind: Literal["unimol"]
     architecture: Literal["compact", "molecule", "oled"] = "compact"
     """molecule, oled: as published. compact: the same parts in the size of layers, width and heads."""
@@ -263,7 +261,7 @@ class UnimolStage(ConformerStage):
 
     @model_validator(mode="after")
     def _hydrogens_fit(self) -> Self:
-        if self.weights in ("unimol_no_h", "unimol_oled", *COMPACT_WEIGHTS) and not self.remove_hydrogens:
+        if self.weights in ("unimol_no_h", "unimol_oled", *self.small_weights) and not self.remove_hydrogens:
             raise ValueError(f"weights {self.weights} saw no hydrogens; set remove_hydrogens: true")
         return self
 

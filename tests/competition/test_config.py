@@ -34,6 +34,14 @@ def test_the_embedded_competitions_load(name: str) -> None:
         ("kind: file and the setting file must be given together", {"folds": {"file": "mine.csv"}}),
         (r"stages\.a: .*'unimoll'.*'unimol'", {"stages": {"a": {"kind": "unimoll"}}}),
         (r"stages\.a\.seeds: must name each once; 0", {"stages": {"a": {"kind": "gnn", "seeds": [0, 0]}}}),
+        (
+            r"a: architecture compact has no weights unimol_small; name a file of yours or null",
+            {"stages": {"a": {"kind": "unimol2", "weights": "unimol_small"}}},
+        ),
+        (
+            r"a: weights unimol_small saw no hydrogens; set remove_hydrogens: true",
+            {"stages": {"a": {"kind": "unimol", "weights": "unimol_small"}}},
+        ),
         (r"a\.code: must be file\.py:name \(found", {"stages": {"a": {"kind": "custom", "code": "mine.py"}}}),
     ],
 )

@@ -90,13 +90,11 @@ def test_the_small_weights_lie_in_the_project_and_are_worth_more_than_random_one
     table = pd.read_csv(PROJECT / "competition/data/qm9_orbitals/train.csv").head(120)
     rows = made.rows(table["lumo_eV"], s=table["SMILES"])
     same = {"remove_hydrogens": True, "layers": 6, "width": 128, "heads": 8, "epochs": 2, "learning_rate": 5e-4}
-    error = {}
+    train, held_out, error = rows.take(np.arange(80)), rows.take(np.arange(80, 120)), {}
     for weights in (None, "unimol_small"):
-        ours = Unimol(stage(weights=weights, **same), made.context(tmp_path / "cache", smiles=["s"]))
-        (tmp_path / str(weights)).mkdir()
-        ours.fit(rows.take(np.arange(80)), None, tmp_path / str(weights))
-        held_out = rows.take(np.arange(80, 120))
-        error[weights] = np.abs(ours.predict(held_out, tmp_path / str(weights)) - held_out.y).mean()
+        told, folder = made.context(tmp_path / "cache", smiles=["s"]), tmp_path / str(weights)
+        ours = made.fitted(stage(weights=weights, **same), told, train, folder)
+        error[weights] = np.abs(ours.predict(held_out, folder) - held_out.y).mean()
     assert error["unimol_small"] < 0.7 * error[None]
 
 
