@@ -250,7 +250,7 @@ class ConformerStage(MoleculeStage):
 class UnimolStage(ConformerStage):
     """Uni-Mol (Zhou et al., ICLR 2023): a transformer over the atoms and distances of a 3-D conformer."""
 
-    small_weights = ("unimol_small",)
+    small_weights = ("unimol_small", "unimol_small_oled")
     kind: Literal["unimol"]
     architecture: Literal["compact", "molecule", "oled"] = "compact"
     """molecule, oled: as published. compact: the same parts in the size of layers, width and heads."""
