@@ -120,7 +120,9 @@ def seconds_of(work: Path, module: str, *words: str) -> float:
     """Of a process whose products go to `work`."""
     started, call = time.monotonic(), [sys.executable, "-m", module, *words]
     environment = {**os.environ, "WORK_DIR": str(work)}
-    subprocess.run(call, check=True, capture_output=True, cwd=PROJECT, env=environment)
+    done = subprocess.run(call, check=False, capture_output=True, text=True, cwd=PROJECT, env=environment)
+    if done.returncode:
+        sys.exit(done.stderr)
     return time.monotonic() - started
 
 
