@@ -60,6 +60,17 @@ def test_the_users_folder_comes_first_and_a_changed_copy_there_is_refused_with_b
     assert digest_of_weights(str(mine.parent)) != good
 
 
+@pytest.mark.parametrize(
+    "name", [name for name, known in WEIGHT_SETS.items() if known.package and known.package[0] == "models"]
+)
+def test_weights_that_come_with_the_project_are_as_named_and_have_a_card_and_losses(name: str) -> None:
+    (found,) = find_weights(name).values()  # by its digest
+    assert found.stat().st_size < 12e6
+    assert found.with_suffix(".csv").read_text().startswith("epoch,")
+    card = found.with_suffix(".md").read_text()
+    assert all(part in card for part in (name, "weights: " + name, "Data", "None is among", f"studies.pretrain {name}"))
+
+
 @pytest.mark.parametrize(("name", "said"), [("minilmm", "minilm, rxnfp"), ("nobody/nothing", "set WEIGHTS_DIR")])
 def test_what_is_not_found_is_an_error(name: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
