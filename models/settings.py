@@ -260,7 +260,10 @@ class UnimolStage(ConformerStage):
     heads: PositiveInt = 8
 
     @model_validator(mode="after")
-    def _hydrogens_fit(self) -> Self:
+    def _weights_fit(self) -> Self:
+        ours = self.architecture, self.layers, self.width, self.heads
+        if self.weights in self.small_weights and ours != ("compact", 6, 128, 8):
+            raise ValueError(f"weights {self.weights} are of architecture compact with layers 6, width 128 and heads 8")
         if self.weights in ("unimol_no_h", "unimol_oled", *self.small_weights) and not self.remove_hydrogens:
             raise ValueError(f"weights {self.weights} saw no hydrogens; set remove_hydrogens: true")
         return self

@@ -101,7 +101,7 @@ def _of_set(name: str, known: WeightSet) -> dict[str, Path]:
         if expected and (found := _sha256(folder / file)) != expected:
             raise ConfigError(
                 f"{folder / file} is not the published file of {name!r}: its sha256 is {found}, not {expected}. "
-                "Delete it and fetch it again."
+                "Put the published file in its place."
             )
     return {file: folder / file for file in known.files}
 

@@ -7,11 +7,13 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -98,15 +100,15 @@ def load_checkpoint(backbone: nn.Module, files: dict[str, Path], foreign_keys: t
     path = next((path for name, path in files.items() if name.endswith((".pt", ".safetensors"))), None)
     if path is None:
         raise ConfigError(f"weights must hold a .pt or .safetensors file; there is only {', '.join(files)}.")
-    if path.suffix == ".pt":
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        state = content.get("model", content.get("model_state_dict", content))
-    else:
-        state = load_file(path)
     try:
+        if path.suffix == ".pt":
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+            state = content.get("model", content.get("model_state_dict", content))
+        else:
+            state = load_file(path)
         backbone.load_state_dict({key: state[key] for key in state if not key.startswith(foreign_keys)})
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError, UnpicklingError) as error:
         raise ConfigError(
             f"{path} does not hold the weights of this architecture; set the two that belong together: "
             f"{str(error)[:500]}"

@@ -70,6 +70,8 @@ def main() -> None:
     torch.set_num_threads(joblib.cpu_count())
 
     known = {*corpus.skeletons(corpus.evaluation_molecules(args.evaluation))}
+    if not known:
+        options.error(f"{args.evaluation} must have folders with train.csv and test.csv, with molecules in them")
     tables = [corpus.qm9(settings.n_qm9, SEED)] if settings.n_qm9 else []
     if settings.n_molecules:
         tables.append(corpus.read_molecules(args.molecules, settings.n_molecules, SEED))

@@ -21,7 +21,7 @@ from competition.errors import DataError
 from competition.files import digest, replaced, sha256_of, write_atomically, write_json
 from competition.paths import PROJECT, Bundle, Kernel, Paths, kaggle_files, kaggle_mount, work_root
 from competition.revision import ROOMS
-from models.inputs.weights import WEIGHT_SETS, find_weights, reads_graphs
+from models.inputs.weights import WEIGHT_SETS, find_weights
 from models.jobs.folder import verify
 from models.jobs.plan import REPORT
 from models.settings import NeuralStage
@@ -100,7 +100,7 @@ def copy_weights(named: str, stage: str, bundle: Bundle) -> str:
     folder = bundle.weights / (named if named in WEIGHT_SETS else stage)
     for name, file in find_weights(named).items():
         copy(file, folder / name)
-    inside = folder / name if reads_graphs(named) else folder  # which the name of the file tells
+    inside = folder / name if Path(named).is_file() else folder
     return named if named in WEIGHT_SETS else str(inside.relative_to(bundle.root))
 
 

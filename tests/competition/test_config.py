@@ -42,6 +42,10 @@ def test_the_embedded_competitions_load(name: str) -> None:
             r"a: weights unimol_small saw no hydrogens; set remove_hydrogens: true",
             {"stages": {"a": {"kind": "unimol", "weights": "unimol_small"}}},
         ),
+        (
+            r"a: weights unimol_small are of architecture compact with layers 6, width 128 and heads 8",
+            {"stages": {"a": {"kind": "unimol", "weights": "unimol_small", "remove_hydrogens": True, "layers": 4}}},
+        ),
         (r"a\.code: must be file\.py:name \(found", {"stages": {"a": {"kind": "custom", "code": "mine.py"}}}),
     ],
 )

@@ -17,7 +17,7 @@ from models.settings import UnimolStage
 from models.stage import read_notes
 from models.stages import pairs, unimol
 from models.stages.unimol import Unimol, UnimolBackbone, encode, read_vocabulary
-from models.stages.unimol_shared import collate
+from models.stages.unimol_shared import collate, load_checkpoint
 from models.training.dropout import audit, rates, set_rates
 from tests.models import made
 from tests.models.published import PackageModel, compare
@@ -84,6 +84,13 @@ def test_a_stage_starts_from_a_checkpoint_without_its_heads_and_with_every_param
     del state["encoder.layers.1.fc1.weight"]
     with pytest.raises(ConfigError, match='Missing key.*"encoder.layers.1.fc1.weight"'):
         started(state)
+
+
+@pytest.mark.parametrize("name", ["mine.safetensors", "mine.pt"])
+def test_a_damaged_file_of_weights_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"no weights at all")
+    with pytest.raises(ConfigError, match=f"{name} does not hold"):
+        load_checkpoint(torch.nn.Linear(1, 1), {name: tmp_path / name}, ())
 
 
 def test_the_small_weights_lie_in_the_project_and_are_worth_more_than_random_ones(tmp_path: Path) -> None:

@@ -171,10 +171,15 @@ def test_weights_travel_or_the_bundle_is_not_made(tmp_path: Path) -> None:
     block = {"encoder": str(weights), "columns": ["x"]}
     stages = {"text": {"kind": "bert", "weights": str(weights), "columns": ["x"]}}
     stages["blocks"] = {"kind": "sklearn", "features": ["maccs", block], "tfidf_features": 0}
+    (tmp_path / "mine.safetensors").write_text("weights")
+    stages["file"] = {"kind": "bert", "weights": str(tmp_path / "mine.safetensors"), "columns": ["x"]}
     roles = {"numeric": ["z"], "text": ["x"], "features": None}
     made = build_training(to_train(tmp_path / "made", competition=roles, stages=stages))
     settings = settings_of(made)
     named = settings["stages"]["text"]["weights"]
+    of_file = settings["stages"]["file"]["weights"]  # since others ask for its ending
+    assert of_file.endswith("mine.safetensors")
+    assert (made.root / of_file).read_text() == "weights"
     assert settings["competition"]["test"] == f"/kaggle/input/competitions/{SLUG}/test.csv"
     of_block = settings["stages"]["blocks"]["features"][1]["weights"]
     assert of_block != named
