@@ -70,6 +70,7 @@ def _outside(run: Run) -> list[str]:
         for weights in named_weights(stage):
             known, source = WEIGHT_SETS.get(weights), "a file of ours"
             if known:
-                source = f"{known.hub or known.url or f'the package {(known.package or [None])[0]}'}, {known.licence}"
+                package = known.package and f"the package {known.package[0]}"
+                source = f"{known.hub or known.url or package}, {known.licence}"
             lines.append(f"{name}: pretrained weights {weights} ({source}); digest {digest_of_weights(weights)}")
     return [*lines, *(f"more training rows: {extra.file.name}" for extra in run.config.competition.extra_train)]
