@@ -1,7 +1,8 @@
 """Pre-train a small Uni-Mol: `python -m studies.pretrain NAME --evaluation FOLDER --work FOLDER [--molecules CSV]`.
 
-Reads studies/pretrain/NAME.yaml; the molecules of the package qm9pack and of `--molecules`, a CSV with a column SMILES;
-and the tables of the competitions in --evaluation, whose molecules take no part.
+Reads studies/pretrain/NAME.yaml; the molecules of the package qm9pack (pip install --no-deps qm9pack==1.0.3) and of
+`--molecules`, a CSV with a column SMILES; for unimol_small_oled the unimol_small.safetensors in --work; and the tables
+of the competitions in --evaluation, whose molecules take no part.
 Writes into --work: NAME.safetensors; NAME.csv with the losses of each epoch; and NAME.md, the card. Run again, it goes
 on from the last epoch.
 """
@@ -58,18 +59,20 @@ class Settings(StrictModel):
 def main() -> None:
     """Command line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("name")
+    options.add_argument("name", choices=sorted(file.stem for file in Path(__file__).parent.glob("*.yaml")))
     options.add_argument("--molecules", type=Path, help="CSV with a column SMILES, where the YAML takes some of it")
     options.add_argument("--evaluation", type=Path, required=True, help="folder of competitions to leave out")
     options.add_argument("--work", type=Path, required=True)
     args = options.parse_args()
     file, started = Path(__file__).with_name(f"{args.name}.yaml"), time.monotonic()
     settings = validate(Settings, load_yaml(file), file)
+    if settings.n_molecules and args.molecules is None:
+        options.error(f"{args.name} takes molecules of a CSV; name it with --molecules")
     weights_from = settings.weights_from and str(args.work / f"{settings.weights_from}.safetensors")
     stage = settings.stage.model_copy(update={"weights": weights_from})
     torch.set_num_threads(joblib.cpu_count())
 
-    known = {*corpus.skeletons(corpus.evaluation_molecules(args.evaluation))}
+    known = {*corpus.skeletons(corpus.evaluation_molecules(args.evaluation))} - {""}
     if not known:
         options.error(f"{args.evaluation} must have folders with train.csv and test.csv, with molecules in them")
     tables = [corpus.qm9(settings.n_qm9, SEED)] if settings.n_qm9 else []
