@@ -5,7 +5,8 @@
 
 Prints seconds from the start of the process to test predictions, cold and warm (with conformers at hand: of ours in a
 second run, of theirs the first run less the time in its conformer generator), and the test errors with a paired
-bootstrap of their ratio. Both start from random weights of the compact size (no official file is needed).
+bootstrap of their ratio (over molecules, not over starts). Both start from random weights of the compact size
+(no official file is needed).
 What of MolTrain is overridden: its early stopping, its seed, its dropout, the size of its architecture.
 """
 

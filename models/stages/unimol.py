@@ -31,7 +31,7 @@ with quiet_import():
     )
 
 KERNEL_WIDTH, COMPACT_KERNEL_WIDTH = 128, 32
-"""Basis functions of a distance: of every published model, and of the compact one, most of whose step they take."""
+"""Basis functions of a distance: of every published model, and of the compact one, whose step 128 make much longer."""
 SPECIAL_TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
 PADDING, FIRST, LAST, UNKNOWN = range(4)
 VOCABULARY = "vocabulary.json"
