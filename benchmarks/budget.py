@@ -33,7 +33,7 @@ from competition.task import from_sample
 from models.config import LightgbmStage
 from models.inputs.blocks import molecules
 from models.inputs.frozen import encoder_cache
-from models.jobs.work import context_of
+from models.jobs.job_rows import context_of
 from models.settings import Encoder
 from models.training.machine import machine
 from submissions.report import findings

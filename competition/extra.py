@@ -27,7 +27,7 @@ def with_extra_rows(
     """The prepared training table with the rows of all extra tables below it, and what was found in each, in words.
 
     Left out are rows with the input of a test row, with an input that cannot be read, and without any label. A row
-    with the input of a training row stays: the job that holds that row out leaves it out (`models.jobs.work`).
+    with the input of a training row stays: the job that holds that row out leaves it out (`models.jobs.job_rows`).
     """
     tables, said = [train.assign(**{EXTRA: 0, WEIGHT: train.get(WEIGHT, 1.0)})], []
     lenient = config.model_copy(update={"unparsable": "drop"})

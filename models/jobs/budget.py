@@ -16,10 +16,10 @@ from typing import Any
 from competition.durations import in_words
 from competition.files import digest, read_json
 from models.config import TreesStage
+from models.jobs.job_rows import read_tables
 from models.jobs.measure import Cost, measure
 from models.jobs.plan import REPORT, Job, Plan
 from models.jobs.train import Told, items_of, threads_of, uses_gpu
-from models.jobs.work import read_tables
 from models.jobs.workers import Item, Workers
 from models.settings import NeuralStage
 

@@ -17,8 +17,8 @@ from competition.tables import Rows
 from competition.types import Integers
 from folds.table import time_ordered
 from models.config import FeatureStage, TreesStage
+from models.jobs.job_rows import context_of, read_tables, training_rows
 from models.jobs.plan import Plan
-from models.jobs.work import context_of, read_tables, training_rows
 from models.registry import build_stage, shared_caches
 from models.settings import NeuralStage
 from models.training.machine import usable_gpus

@@ -31,8 +31,8 @@ from models.stages.file import files_of
 REPORT = "report.json"
 ALL = -2
 """Fold of a refit on all rows: no row has it in folds.csv, so none is held out."""
-HANDS_ROWS = [PROJECT / path for path in ("models/jobs/work.py", "competition/tables.py", "folds/table.py")]
-"""The code that hands a stage its rows, whichever stage it is."""
+ROW_CODE = [PROJECT / path for path in ("models/jobs/job_rows.py", "competition/tables.py", "folds/table.py")]
+"""Code that selects the rows of a job, whichever stage it is of."""
 AT_STAKE = 1800.0
 """Seconds of finished jobs that are not trained again without asking where only shared code differs."""
 COLUMNS = {
@@ -193,7 +193,7 @@ def code_digest(stage: Any) -> str:
     file = Path(users[0][0]) if stage.kind == "custom" else stages / f"{stage.kind}.py"
     changed = stage.target_transform != "none" or stage.ordinal == "cumulative"
     transform = [stages / "targets.py"] if changed or getattr(stage, "predicted_targets", []) else []
-    own, shared = own_and_shared_code(file, transform, HANDS_ROWS)
+    own, shared = own_and_shared_code(file, transform, ROW_CODE)
     return f"{digest([own, [(code_digest_of(Path(user)), name) for user, _, name in users]], 6)}-{shared[:6]}"
 
 

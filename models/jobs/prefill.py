@@ -2,8 +2,8 @@
 
 from competition.tables import Rows
 from models.inputs.cache import Cache
+from models.jobs.job_rows import context_of
 from models.jobs.plan import Plan
-from models.jobs.work import context_of
 from models.jobs.workers import Item
 from models.registry import shared_caches
 

@@ -27,11 +27,12 @@ from competition.types import Integers
 from folds import make
 from models.config import TreesStage, load_stages
 from models.jobs.folder import read_predictions, verify
+from models.jobs.job_rows import read_tables
 from models.jobs.plan import ALL, REPORT, Job, Plan, plan, require_answer
 from models.jobs.prefill import cache_items
 from models.jobs.ray_workers import workers_of
 from models.jobs.resume import resume
-from models.jobs.work import read_tables, run_job
+from models.jobs.run_job import run_job
 from models.jobs.workers import Item, Workers
 from models.settings import NeuralStage
 from models.stage import read_notes

@@ -16,7 +16,7 @@ from competition.tables import Rows, own_rows, read_rows
 from folds.config import FoldsConfig
 from folds.make import run as make_folds
 from folds.table import read_folds
-from models.jobs.work import training_rows
+from models.jobs.job_rows import training_rows
 from tests.conftest import mixed_tables, write_competition
 
 INPUTS = ["SMILES", "note", "pH", "site"]

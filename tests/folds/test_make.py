@@ -11,8 +11,8 @@ from competition.errors import DataError
 from competition.files import read_text_table
 from competition.tables import read_rows
 from folds.table import read_folds, read_groups, time_ordered
+from models.jobs.job_rows import training_rows
 from models.jobs.plan import plan
-from models.jobs.work import training_rows
 from submissions.config import load_config
 from tests.competition.small import TRAIN, write_small
 from tests.folds.made import divided

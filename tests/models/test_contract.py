@@ -16,7 +16,7 @@ from competition.task import Task
 from folds.table import read_folds
 from models.config import StageConfig
 from models.jobs.plan import Job, Plan
-from models.jobs.work import run_job
+from models.jobs.run_job import run_job
 from models.registry import build_stage
 from models.stage import Context
 from models.stages.trees import Trees

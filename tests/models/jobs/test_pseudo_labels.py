@@ -13,11 +13,12 @@ from competition.tables import Rows
 from competition.task import Task
 from folds.table import read_folds
 from models.config import load_stages
-from models.jobs import work
+from models.jobs import run_job as run_job_module
 from models.jobs.folder import write_predictions
+from models.jobs.job_rows import pseudo_labels, with_pseudo_labels
 from models.jobs.plan import ALL, Job, Plan, plan
+from models.jobs.run_job import run_job
 from models.jobs.train import train
-from models.jobs.work import pseudo_labels, run_job, with_pseudo_labels
 from tests.conftest import mixed_tables, write_competition
 from tests.models.jobs.common import TREES, Echo, HereWorkers, planned
 
@@ -66,7 +67,7 @@ def labels_of_test_rows(folder: Path, todo: Plan, fold: int, monkeypatch: pytest
         if not job.finished:
             run_job(job, todo)
     with monkeypatch.context() as patched:
-        patched.setattr(work, "build_stage", lambda config, context: learner)
+        patched.setattr(run_job_module, "build_stage", lambda config, context: learner)
         run_job(next(job for job in todo.of("learner") if job.fold == fold), todo)
     seen = learner.train
     assert seen.weights is not None

@@ -10,10 +10,10 @@ import pytest
 
 from competition.errors import DataError
 from competition.tables import Rows, read_rows
-from models.jobs import work
+from models.jobs import run_job as run_job_module
 from models.jobs.prefill import cache_items, fill
+from models.jobs.run_job import run_job
 from models.jobs.train import predict_jobs, train
-from models.jobs.work import run_job
 from models.jobs.workers import Item
 from models.stage import write_notes
 from tests.conftest import mixed_tables
@@ -100,7 +100,7 @@ def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_o
         def predict(self, rows: Rows, folder: Path) -> Any:
             return super().predict(rows, folder)[:, :1]
 
-    monkeypatch.setattr(work, "build_stage", lambda config, context: Noting())
+    monkeypatch.setattr(run_job_module, "build_stage", lambda config, context: Noting())
     (table, test), fold = mixed_tables(), np.arange(60) % 3
     table = table.assign(part=fold, lumo=table["lumo"].where((fold < 2) | (table.index == 2)))
     own = {"targets": ["lumo"], "metric": "mae", "fold_column": "part"}
@@ -125,7 +125,7 @@ def test_a_fold_of_a_metric_of_labels_shows_the_log_loss_of_its_probabilities(
         def predict(self, rows: Rows, folder: Path) -> Any:
             return np.full((len(rows), 1), 0.25)
 
-    monkeypatch.setattr(work, "build_stage", lambda config, context: Rare())
+    monkeypatch.setattr(run_job_module, "build_stage", lambda config, context: Rare())
     train_table, test = mixed_tables()
     labelled = train_table.assign(rare=["yes", *["no"] * (len(train_table) - 1)])
     binary = {"targets": ["rare"], "problem_type": "binary", "metric": "f1"}

@@ -16,10 +16,10 @@ from competition.paths import Paths
 from competition.tables import Rows, read_rows
 from folds.table import read_folds
 from models.config import GnnStage
-from models.jobs import work
+from models.jobs import run_job as run_job_module
 from models.jobs.folder import read_predictions, stage_oof, stage_test
 from models.jobs.plan import ALL
-from models.jobs.work import run_job
+from models.jobs.run_job import run_job
 from models.stages import trees
 from models.training import checkpoint
 from tests.conftest import mixed_tables
@@ -57,7 +57,7 @@ def run_all(folder: Path, monkeypatch: pytest.MonkeyPatch, stage: Echo, **sectio
         stage.context = context
         return stage
 
-    monkeypatch.setattr(work, "build_stage", build)
+    monkeypatch.setattr(run_job_module, "build_stage", build)
     todo = planned(folder, **sections)
     for job in reversed(todo.jobs):
         run_job(job, todo)
@@ -151,7 +151,7 @@ def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
             if stop_at is not None and done == total + stop_at:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(work, "progress", progress)
+        monkeypatch.setattr(run_job_module, "progress", progress)
         run_job(job, todo)
         files = [path for path in job.folder.rglob("*.*") if path.name != "report.json"]
         assert not [path for path in files if path.name.startswith("checkpoint")]
@@ -177,11 +177,11 @@ def test_rows_reach_a_stage_in_pieces_and_leave_in_order(tmp_path: Path, monkeyp
             lengths.append(len(rows))
             return super().predict(rows, folder)
 
-    monkeypatch.setattr(work, "PIECE", 4)
-    monkeypatch.setattr(work, "build_stage", lambda config, context: Lengths())
+    monkeypatch.setattr(run_job_module, "PIECE", 4)
+    monkeypatch.setattr(run_job_module, "build_stage", lambda config, context: Lengths())
     todo, ids = planned(tmp_path), [f"r{i}" for i in range(10)]
     job = replace(todo.jobs[0], folder=tmp_path / "job")
-    work.predict_test(job, todo, Rows(ids, pd.DataFrame(index=range(10)), None))
+    run_job_module.predict_test(job, todo, Rows(ids, pd.DataFrame(index=range(10)), None))
     assert lengths == [4, 4, 2]
     numbers = np.arange(10)[:, None] * [1.0, -1.0]
     assert np.array_equal(read_predictions(job.test_file(todo.test_key), ids, ["lumo", "mu"]), numbers)

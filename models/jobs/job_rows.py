@@ -1,0 +1,131 @@
+"""Which rows, labels and context a job gets.
+
+The code of this file is in the key of every job. No other file of this package is.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
+from competition.task import Task, task_of
+from competition.types import Array, Integers
+from folds.table import read_folds, time_ordered
+from models.jobs.folder import mean_test
+from models.jobs.plan import ALL, Job, Plan, job_seed
+from models.stage import Context
+
+
+@dataclass(frozen=True)
+class JobRows:
+    """What one job is trained on and what it predicts.
+
+    Attributes:
+        train: training rows of the fold, with pseudo-labelled test rows below them where the stage has these.
+        held_out: rows of the fold with their labels; no rows for a refit.
+        test: rows of the test table, without labels.
+        context: the job's seed, columns and task.
+    """
+
+    train: Rows
+    held_out: Rows
+    test: Rows
+    context: Context
+
+
+def rows_of_job(job: Job, plan: Plan, threads: int = 1) -> JobRows:
+    """Return the rows and the context of one job.
+
+    Args:
+        threads: cores that training may use, if the result of the stage does not depend on it.
+    """
+    stage = plan.stages[job.stage]
+    rows, test, folds = read_tables(plan)
+    is_train_row = training_rows(rows, folds, job.fold, stage.extra_rows, time_ordered(plan.paths.folds_report))
+    train = rows.take(is_train_row)
+    fold_ids = folds[is_train_row]
+    context = context_of(plan, job_seed(plan.competition, job.seed, job.fold), rows)
+    if stage.pseudo_labels is not None:
+        labels = pseudo_labels(job, plan.test_key, test.ids, context.task)
+        train = with_pseudo_labels(train, test, labels, stage.pseudo_labels.weight)
+        fold_ids = np.append(fold_ids, np.full(len(test), ALL))
+    context = replace(
+        context,
+        threads=threads,
+        predicts_held_out=True,
+        division=fold_ids,
+        folds=[need.folder for need in job.needs if need.stage == job.stage],
+    )
+    return JobRows(train, rows.take(folds == job.fold), test, context)
+
+
+def context_of(plan: Plan, seed: int, rows: Rows | None = None) -> Context:
+    """Return the context of a stage; `rows` name the columns of user-defined features, if there are any."""
+    competition = plan.competition
+    features = [] if rows is None else [str(name) for name in rows.inputs if str(name).startswith(FEATURE)]
+    return Context(
+        smiles=competition.smiles,
+        text=competition.text,
+        numeric=[*competition.numeric, *features],
+        categorical=competition.categorical,
+        task=task_of(competition),
+        seed=seed,
+        cache=plan.paths.cache,
+        auxiliary=competition.auxiliary_targets,
+        id=competition.id,
+    )
+
+
+def read_tables(plan: Plan) -> tuple[Rows, Rows, Integers]:
+    """Return the training table, the test table, and the fold of each training row."""
+    rows = read_rows(plan.paths.train, plan.competition, labelled=True)
+    test = read_rows(plan.paths.test, plan.competition, labelled=False)
+    return rows, test, read_folds(plan.paths.folds, rows.ids)
+
+
+def training_rows(rows: Rows, folds: Integers, fold: int, extra_rows: str, earlier_alone: bool) -> NDArray[np.bool_]:
+    """Return the mask (n_rows,) of the rows that a job trains on.
+
+    These are the rows of the other folds, and extra rows whose inputs are not among those of the held-out fold.
+
+    Args:
+        extra_rows: the setting of the stage.
+        earlier_alone: whether folds are blocks in time, so that later folds are left out.
+    """
+    trains = folds < fold if earlier_alone and fold != ALL else folds != fold
+    if rows.extra is not None:
+        held_out = set(rows.inputs[INPUT_KEY][folds == fold])
+        in_fold = rows.inputs[INPUT_KEY].isin(held_out).to_numpy()
+        trains &= ~(rows.extra & (in_fold | (extra_rows == "ignore")))
+    return trains
+
+
+def pseudo_labels(job: Job, test_key: str, ids: list[str], task: Task) -> Array:
+    """Return labels (n_rows, n_targets) of the test rows: the mean over the source stages, each over its jobs.
+
+    For classes it is the most probable class (Lee, Pseudo-Label, 2013); an ordinal level stays a number. The labels of
+    fold k's job come from models of fold k, so that none of them has seen a label of fold k.
+    """
+    sources = sorted({need.stage for need in job.needs} - {job.stage})
+    jobs_of_source = [[need for need in job.needs if need.stage == source] for source in sources]
+    mean = np.mean([mean_test(jobs, test_key, ids, task.outputs) for jobs in jobs_of_source], axis=0)
+    return task.likeliest(mean) if task.has_probabilities else mean
+
+
+def with_pseudo_labels(train: Rows, test: Rows, y: Array, weight: float) -> Rows:
+    """Return training rows and, below them, the test rows with labels `y` (n_test_rows, n_targets) and a weight."""
+    n_test = len(test)
+    weights = np.ones(len(train)) if train.weights is None else train.weights
+    auxiliary = train.auxiliary
+    if auxiliary is not None:
+        auxiliary = np.vstack([auxiliary, np.full((n_test, auxiliary.shape[1]), np.nan)])
+    return Rows(
+        ids=[*train.ids, *test.ids],
+        inputs=pd.concat([train.inputs, test.inputs], ignore_index=True),
+        y=np.vstack([train.y, y]),
+        weights=np.append(weights, np.full(n_test, weight)),
+        auxiliary=auxiliary,
+        extra=None if train.extra is None else np.append(train.extra, np.zeros(n_test, dtype=bool)),
+    )
