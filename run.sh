@@ -69,7 +69,7 @@ run_tests() {
   step ruff check .
   step ruff format --check .
   step mypy
-  workers=$("$python" -c 'import joblib; print(min(joblib.cpu_count(), 8))') # each has its own copy of torch in memory
+  workers=$("$python" -c 'import loky; print(min(loky.cpu_count(), 8))') # each has its own copy of torch in memory
   step pytest -q -n "$workers" --dist loadfile --no-loadscope-reorder -m "$marks" --durations=10 "$@"
 }
 

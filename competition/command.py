@@ -52,6 +52,10 @@ SHARED: dict[str, dict[str, Any]] = {
     "budget": {"type": seconds_of, "metavar": "TIME", "help": "for full: the time that the whole command may take, "
                "such as 90m or 2h. It measures the stages, plans epochs and seeds so that what starts also finishes, "
                "and writes a submission as each stage finishes"},
+    "fail-fast": {"action": "store_true", "help": "end the run at the first job that fails"},
+    "skip-failed": {"action": "store_true", "help": "leave out jobs that failed in an earlier run; without it they are "
+                    "tried again, last"},
+    "job-timeout": {"type": seconds_of, "metavar": "TIME", "help": "a job that is not finished after this time fails"},
     "plan": {"action": "store_true", "help": "for full with --budget: print the plan and stop"},
     "shard": {"type": _shard, "metavar": "I/N",
               "help": "for train: machine I of N on one WORK_DIR does its share of the jobs"},
@@ -96,11 +100,10 @@ def parser(description: str | None, verb: str | None = None, takes: Sequence[str
     return options
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a command: a user's mistake is one sentence and status 2, Ctrl-C a word and 130."""
+def run(main: Callable[[], int | None]) -> int:
+    """Run a command and return its status: a user's mistake is one sentence and status 2, Ctrl-C a word and 130."""
     try:
-        main()
-        return
+        return main() or 0
     except UserError as error:
         message, status = f"{type(error).__name__}: {error}", 2
     except KeyboardInterrupt:

@@ -14,10 +14,12 @@ def main() -> None:
     """Command line; the first step that fails ends it."""
     end = sys.argv.index("--")
     steps, options = sys.argv[1:end], sys.argv[end + 1 :]
+    status = 0
     for step in steps:
         sys.argv = [step.removesuffix(".__main__").rpartition(".")[2], *options]
-        command.run(import_module(step).main)
+        status = max(status, command.run(import_module(step).main))
         sys.stdout.flush()
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -28,15 +28,16 @@ from models.config import CustomStage, FileStage, SklearnStage
 from models.estimators import FETCHES, require_weights
 from models.inputs.template import read_template
 from models.inputs.weights import WEIGHT_SETS, digest_of_weights, named_weights, reads_graphs
+from models.jobs.cluster import require_cluster
 from models.jobs.plan import code_digest
-from models.jobs.ray_workers import require_cluster
+from models.jobs.train import gpu_share
 from models.registry import learned_task
 from models.settings import BertStage, NeuralStage
 from models.stage import molecule_columns, require_inputs
 from models.stages.custom import load_custom
 from models.stages.file import FOLD_MARKS, check_predictions
 from models.training.labels import labelled_rows, require_auxiliary, require_log1p
-from models.training.machine import cpu_has_bf16, require_precision, usable_gpus
+from models.training.machine import cards_in_new_process, cpu_has_bf16, require_precision
 from submissions.blend.candidates import candidate
 from submissions.blend.postprocess import fit_steps
 from submissions.blend.problem import Matrices
@@ -89,9 +90,10 @@ def check(config: Config, here: bool = True) -> str:
 
 def _check_stage(stage: Any, competition: CompetitionConfig, prepared: Prepared, folds: Integers, here: bool) -> str:
     """What is known of a stage before its first job, in words."""
-    if here and isinstance(stage, NeuralStage):
-        has_gpu = bool(usable_gpus())  # whether it has bf16 only torch knows; the stage asks it
-        require_precision(stage.precision, has_gpu, has_gpu or cpu_has_bf16())
+    if here and isinstance(stage, NeuralStage) and stage.precision in ("bf16", "fp16"):
+        cards = cards_in_new_process() if gpu_share(stage) else []
+        has_bf16 = all(card.has_bf16 for card in cards) if cards else cpu_has_bf16()
+        require_precision(stage.precision, bool(cards), has_bf16)
     require_inputs(stage, competition)
     learns = learned_task(stage, task_of(competition)).problem_type
     if stage.kind in ("gnn", "unimol", "unimol2"):

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,10 @@ from competition.files import digest, read_table, sha256_of, table_digest, write
 from competition.paths import Paths, shown
 from models.config import load_stages
 from models.jobs.budget import PROBE, Planner, Stages, Within, measured, with_all_seeds
+from models.jobs.cluster import make_executor
 from models.jobs.plan import Plan, plan, require_answer
-from models.jobs.ray_workers import workers_of
 from models.jobs.resume import resume
-from models.jobs.workers import Workers
+from models.jobs.scheduler import Executor
 from submissions.config import Config, load_config, relocated
 from submissions.run import LEFT_OUT, SUBMISSION_FILE, latest_run, name_of_latest, open_run
 
@@ -142,23 +142,25 @@ class Timed:
         os._exit(2)
 
 
-def spent(timed: Timed, workers: Workers, n_cores: int, seconds: float) -> str:
+def spent(timed: Timed, spent_by_group: dict[str, float], n_cores: int, seconds: float) -> str:
     """How the seconds of the workers were spent, of a command that took `seconds` on so many cores."""
     total, weights = seconds * n_cores, latest_run(timed.paths.name).weights
     used = {column.partition(":")[0] for of in weights.values() for column, w in of.items() if abs(w) >= COUNTS}
     others = set(timed.config.stages) - used
-    probes = sum(seconds for group, seconds in workers.spent.items() if group.startswith(PROBE))
-    parts = {"other columns": sum(workers.spent[name] for name in others), "probes": probes}
-    well = sum(workers.spent.values()) - sum(parts.values())
+    probes = sum(seconds for group, seconds in spent_by_group.items() if group.startswith(PROBE))
+    parts = {"other columns": sum(spent_by_group.get(name, 0.0) for name in others), "probes": probes}
+    well = sum(spent_by_group.values()) - sum(parts.values())
     parts = {f"columns with a weight of at least {COUNTS}, and caches": well, **parts}
     parts["idle, blends and what was cut off"] = max(0.0, total - sum(parts.values()))
     return "Time of the workers: " + ", ".join(f"{value / total:.0%} {name}" for name, value in parts.items()) + "."
 
 
-def planned(timed: Timed, todo: Plan, stages: Stages, earlier: Stages, workers: Workers, deadline: float) -> Planner:
+def planned(timed: Timed, todo: Plan, stages: Stages, earlier: Stages, executor: Executor, deadline: float) -> Planner:
     """Measure the stages, and print and write what fits; a DataError where nothing does."""
     print(f"measuring {len(stages)} stages ...", flush=True)
-    costs, (cores, gpus) = measured(todo, workers, timed.folder / "measured", timed.budget), workers.capacity()
+    costs = measured(todo, executor, timed.folder / "measured", timed.budget)
+    capacity = executor.capacity()
+    cores, gpus = capacity.cpus, int(capacity.gpus)
     planner = Planner(costs, todo.n_folds, len(read_table(timed.paths.train)), cores, gpus)
     chosen, asked = planner.decide(stages, deadline - time.monotonic()) | earlier, timed.config.stages
     lines = [*planner.described(chosen, {name: stage for name, stage in asked.items() if name in stages})]
@@ -187,7 +189,8 @@ def main() -> None:
     timed = Timed(config, paths, folder, args.budget, began + args.budget, args.reuse)
     deadline = timed.end - RESERVE[0] - RESERVE[1] * args.budget
     ended, final = folder / "ended", folder / f"{paths.name}.yaml"
-    with command.training(paths), workers_of(args.executor, args.ray_address, args.workers)() as workers:
+    executor = make_executor(args.executor, args.ray_address, args.workers)
+    with command.training(paths), closing(executor):
         if args.earlier:
             resume(args.earlier, paths)
 
@@ -202,12 +205,12 @@ def main() -> None:
             todo = plan_of(stages)
             if not args.reuse and not args.retrain:
                 require_answer(plan_of({**stages, **earlier}))
-            planner = planned(timed, todo, stages, earlier, workers, deadline)
+            planner = planned(timed, todo, stages, earlier, executor, deadline)
             if args.plan:
                 timed.timer.cancel()
                 return
             timed.within = Within(
-                stages, earlier, plan_of, planner, workers, deadline, partial(timed.write, "begun"), timed.on_the_way
+                stages, earlier, plan_of, planner, executor, deadline, partial(timed.write, "begun"), timed.on_the_way
             )
             timed.within.train()
             left_out = "".join(f"{line}\n" for line in timed.within.left_out())
@@ -219,7 +222,7 @@ def main() -> None:
     timed.finish(final)
     if timed.within:
         write_atomically(ended, "")
-        print(spent(timed, workers, timed.within.planner.cores, time.monotonic() - began))
+        print(spent(timed, timed.within.queue.seconds, timed.within.planner.cores, time.monotonic() - began))
 
 
 if __name__ == "__main__":

@@ -72,6 +72,11 @@ class Job:
         """Names it among all of its competition."""
         return f"{self.stage}.{self.key}.seed_{self.seed}.{self.folder.name}"
 
+    @property
+    def title(self) -> str:
+        """What messages call it: `gnn/seed_0/fold_3`."""
+        return f"{self.stage}/seed_{self.seed}/{self.folder.name.lstrip('.')}"
+
     def test_file(self, test_key: str) -> Path:
         """Its predictions for the test table of that key."""
         return self.folder / "test" / f"{test_key}.parquet"

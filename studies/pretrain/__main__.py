@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-import joblib
+import loky
 import numpy as np
 import pandas as pd
 import torch
@@ -70,7 +70,7 @@ def main() -> None:
         options.error(f"{args.name} takes molecules of a CSV; name it with --molecules")
     weights_from = settings.weights_from and str(args.work / f"{settings.weights_from}.safetensors")
     stage = settings.stage.model_copy(update={"weights": weights_from})
-    torch.set_num_threads(joblib.cpu_count())
+    torch.set_num_threads(loky.cpu_count())
 
     known = {*corpus.skeletons(corpus.evaluation_molecules(args.evaluation))} - {""}
     if not known:

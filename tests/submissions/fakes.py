@@ -1,7 +1,7 @@
 """A competition whose jobs are made up: predictions are labels and noise, so every weight has a known meaning."""
 
 from collections.abc import Callable
-from functools import partial
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,9 @@ from folds.make import run as make_folds
 from folds.table import read_folds
 from models.config import load_stages
 from models.jobs.folder import write_predictions, write_report
+from models.jobs.local import LocalExecutor
 from models.jobs.plan import Plan, plan
 from models.jobs.train import train
-from models.jobs.workers import Workers
 from submissions.blend.__main__ import blend
 from submissions.run import Run, open_run
 from submissions.stack import stack
@@ -159,7 +159,8 @@ def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] =
 
 def train_all(path: Path, n_workers: int = 1) -> None:
     """Prepared tables, folds and jobs that were really trained."""
-    train(planned(path), partial(Workers, n_workers))
+    with closing(LocalExecutor(n_workers)) as executor:
+        train(planned(path), executor)
 
 
 def run_steps(path: Path) -> Run:

@@ -11,6 +11,7 @@ from competition import prepare
 from competition.config import find_config, load_competition
 from competition.errors import ConfigError, DataError
 from competition.paths import Paths
+from models.training.machine import Card
 from submissions.check import check
 from submissions.config import load_config
 from tests.conftest import mixed_tables, write_competition
@@ -169,14 +170,14 @@ def test_candidates_and_steps_of_the_users_own_are_tried_before_any_work(
 def test_a_precision_that_this_machine_has_not_is_found_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("submissions.check.usable_gpus", lambda: [])
+    monkeypatch.setattr("submissions.check.cards_in_new_process", list)
     monkeypatch.setattr("submissions.check.cpu_has_bf16", lambda: False)
     stages = {name: {"kind": "gnn", "precision": name} for name in ("fp16", "bf16")}
     path = write_competition(tmp_path, *mixed_tables(), stages=stages)
     with pytest.raises(ConfigError, match=r"(?s)fp16: precision fp16 needs a GPU.*bf16: precision bf16 needs a GPU"):
         checked(path)
     check(load_config(str(path)), here=False)  # other machines train
-    monkeypatch.setattr("submissions.check.usable_gpus", lambda: ["0"])
+    monkeypatch.setattr("submissions.check.cards_in_new_process", lambda: [Card("0", "A100", 80.0, True)])
     checked(path)
 
 

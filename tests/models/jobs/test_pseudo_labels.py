@@ -20,7 +20,7 @@ from models.jobs.plan import ALL, Job, Plan, plan
 from models.jobs.run_job import run_job
 from models.jobs.train import train
 from tests.conftest import mixed_tables, write_competition
-from tests.models.jobs.common import TREES, Echo, HereWorkers, planned
+from tests.models.jobs.common import TREES, Echo, InlineExecutor, planned
 
 SOURCE = {**TREES, "max_trees": 20}
 LEARNER = {**SOURCE, "num_leaves": 4, "pseudo_labels": {"of": ["source"], "weight": 0.3}}
@@ -115,8 +115,8 @@ def test_the_key_follows_the_source_its_seeds_the_weight_and_the_test_table(tmp_
 def test_a_run_trains_the_source_first_and_a_stage_alone_says_what_it_lacks(tmp_path: Path, capsys: Any) -> None:
     todo = made(tmp_path)
     with pytest.raises(DataError, match=r"3 jobs need finished jobs of source; run \./run\.sh train with --stage"):
-        train(todo.select("learner"), HereWorkers)
-    train(todo.select(fold=1), HereWorkers)
+        train(todo.select("learner"), InlineExecutor())
+    train(todo.select(fold=1), InlineExecutor())
     assert [job.finished for job in todo.jobs] == [False, True, False, False, True, False]
     said = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in said] == ["source", "learner"]
