@@ -6,7 +6,16 @@ What is measured behind a default stands in docs/stages.md and docs/evidence.md.
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, StrictBool, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    StrictBool,
+    model_validator,
+)
 
 from competition.config import EachOnce, StrictModel, UserCode
 from competition.types import ProblemType
@@ -15,6 +24,19 @@ Width = Annotated[int, Field(ge=8)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Mask = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+
+
+def _at_most_one_card(share: float) -> float:
+    if not 0 <= share <= 1:
+        raise ValueError(
+            "must be true, false, or a share of one card up to 1; several cards for one job are not supported"
+        )
+    return share
+
+
+GpuShare = Annotated[float, AfterValidator(_at_most_one_card)]
+"""Share of one card that a job takes, where there is a card: with 0.25 four jobs train on it together. true is 1, and
+false is 0: on the cores."""
 Feature = Literal["morgan", "avalon", "erg", "maccs", "descriptors", "maplight"]
 CLASS_WEIGHTS = ("is_unbalance", "unbalance", "scale_pos_weight", "class_weights", "auto_class_weights", "class_weight")
 """How LightGBM, CatBoost and scikit-learn call what makes classes weigh differently."""
@@ -52,6 +74,11 @@ class Stage(StrictModel):
     ordinal: Literal["regression", "cumulative"] = "regression"
     """Of ordered grades: their numbers are regressed, or the probability of each to be exceeded is learned; the
     prediction is the mean grade in both."""
+
+    @property
+    def gpu_share(self) -> float:
+        """Share of a card that a job takes, where there is one; 0 for a kind that never uses a card."""
+        return getattr(self, "gpu", 0.0)
 
     @property
     def encoders(self) -> "list[Encoder]":
@@ -171,6 +198,8 @@ class NeuralStage(Stage):
     needs avx512_bf16, and predictions are always made in float32."""
     checkpoint_layers: bool = False
     """Recompute each layer in the backward pass instead of keeping its activations: less memory, a third slower."""
+    gpu: GpuShare = 1.0
+    """Share of a card for each job. A small network leaves most of a card idle, so several can train on one."""
 
     @model_validator(mode="after")
     def _passes_and_folds_agree(self) -> Self:

@@ -34,7 +34,6 @@ from models.jobs.ray_workers import workers_of
 from models.jobs.resume import resume
 from models.jobs.run_job import run_job
 from models.jobs.workers import Item, Workers
-from models.settings import NeuralStage
 from models.stage import read_notes
 
 SEEN_AFTER = 90
@@ -118,7 +117,7 @@ def predict_jobs(todo: Plan, make_workers: Callable[[], Workers] = Workers) -> s
 
 def uses_gpu(stage: Any) -> bool:
     """Whether its jobs take a GPU for themselves, where there is one."""
-    return bool(getattr(stage, "gpu", isinstance(stage, NeuralStage)))
+    return bool(stage.gpu_share)
 
 
 def threads_of(stage: Any, n_jobs: int, workers: Workers) -> int:

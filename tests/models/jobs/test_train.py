@@ -40,9 +40,13 @@ def test_trees_fill_sixteen_cores_beside_one_gpu_and_networks_ask_for_it(tmp_pat
     custom = {"kind": "custom", "code": "mine.py:Mine"}
     (tmp_path / "mine.py").write_text("class Mine:\n    pass\n")
     stages = {"trees": TREES, "graph": GNN, "mine": custom, "kernel": {**custom, "gpu": False}}
+    stages |= {"cores": {**GNN, "gpu": 0}, "quarter": {**GNN, "gpu": 0.25}}
     jobs = listed(tmp_path, cores=16, gpus=1, stages=stages).given(run_job)
     asked = {item.arguments[0].stage: (item.gpu, item.threads, item.arguments[-1]) for item in jobs}
-    assert asked == {"trees": (False, 5, 5), "graph": (True, 1, 1), "mine": (True, 1, 1), "kernel": (False, 1, 1)}
+    assert asked == {
+        "trees": (False, 5, 5), "graph": (True, 1, 1), "mine": (True, 1, 1), "kernel": (False, 1, 1),
+        "cores": (False, 1, 1), "quarter": (True, 1, 1),
+    }  # fmt: skip
 
 
 def test_molecules_of_one_job_are_parts_for_all_cores_and_no_stage_computes_those_of_another(tmp_path: Path) -> None:
