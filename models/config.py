@@ -12,7 +12,8 @@ from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, Pos
 from competition.config import GivenPath, StrictModel, UserCode, read_yaml, validate
 from competition.types import ProblemType
 from models.estimators import build_estimator, require_known
-from models.settings import BertStage, Encoder, Feature, GnnStage, GpuShare, Share, Stage, Unimol2Stage, UnimolStage
+from models.gpu_share import GpuShare
+from models.settings import BertStage, Encoder, Feature, GnnStage, Share, Stage, Unimol2Stage, UnimolStage
 
 
 class FileStage(Stage):

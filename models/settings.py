@@ -6,37 +6,16 @@ What is measured behind a default stands in docs/stages.md and docs/evidence.md.
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    StrictBool,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, StrictBool, model_validator
 
 from competition.config import EachOnce, StrictModel, UserCode
 from competition.types import ProblemType
+from models.gpu_share import GpuShare
 
 Width = Annotated[int, Field(ge=8)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Mask = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
-
-
-def _at_most_one_card(share: float) -> float:
-    if not 0 <= share <= 1:
-        raise ValueError(
-            "must be true, false, or a share of one card up to 1; several cards for one job are not supported"
-        )
-    return share
-
-
-GpuShare = Annotated[float, AfterValidator(_at_most_one_card)]
-"""Share of one card that a job takes, where there is a card: with 0.25 four jobs train on it together. true is 1, and
-false is 0: on the cores."""
 Feature = Literal["morgan", "avalon", "erg", "maccs", "descriptors", "maplight"]
 CLASS_WEIGHTS = ("is_unbalance", "unbalance", "scale_pos_weight", "class_weights", "auto_class_weights", "class_weight")
 """How LightGBM, CatBoost and scikit-learn call what makes classes weigh differently."""
