@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, Pos
 from competition.config import GivenPath, StrictModel, UserCode, read_yaml, validate
 from competition.types import ProblemType
 from models.estimators import build_estimator, require_known
+from models.gpu_share import GpuShare
 from models.settings import BertStage, Encoder, Feature, GnnStage, Share, Stage, Unimol2Stage, UnimolStage
 
 
@@ -41,8 +42,8 @@ class CustomStage(Stage):
     settings: dict[str, Any] = {}
     """What the class is called with; checked by its attribute `Settings`, a pydantic model, where it has one."""
     class_weights: Literal["none"] = "none"
-    gpu: bool = True
-    """Whether a job takes a GPU for itself, where there is one; false: it computes on a core, many side by side."""
+    gpu: GpuShare = 1.0
+    """Share of a card for each job; false: it computes on a core, many side by side."""
 
 
 class FeatureStage(Stage):
@@ -60,6 +61,9 @@ class FeatureStage(Stage):
     predicted_targets: Literal["all"] | list[str] = []
     """Targets whose predictions are features of the other targets: of training rows by models that did not see their
     labels, inside the fold's training rows. It fits as many more models as there are folds."""
+    gpu: GpuShare = 0.0
+    """Share of a card for each job: trees are then grown on it, and an estimator can compute on it. Features of frozen
+    encoders are computed before the jobs, on a card where there is one, whatever this is."""
 
     @property
     def encoders(self) -> list[Encoder]:
@@ -68,9 +72,9 @@ class FeatureStage(Stage):
 
 
 OURS = (
-    "seed", "random_seed", "num_threads", "thread_count", "device_type", "task_type", "boosting", "num_iterations",
-    "iterations", "early_stopping_round", "early_stopping_rounds", "metric", "eval_metric", "custom_metric",
-    "num_class", "classes_count", "class_names",
+    "seed", "random_seed", "num_threads", "thread_count", "device_type", "device", "task_type", "devices", "boosting",
+    "num_iterations", "iterations", "early_stopping_round", "early_stopping_rounds", "metric", "eval_metric",
+    "custom_metric", "num_class", "classes_count", "class_names",
 )  # fmt: skip
 """Parameters of LightGBM and CatBoost that a job sets itself."""
 OBJECTIVE = ("objective", "objective_type", "app", "application", "loss", "loss_function")
@@ -165,7 +169,7 @@ class CatboostStage(TreesStage):
     random_strength: NonNegativeFloat = 1.0
     """Noise on the scores of splits, against overfitting."""
     rsm: Share = 0.3
-    """Share of the features that each split may use."""
+    """Share of the features that each split may use; on a card CatBoost cannot sample them, and uses all."""
     subsample: Share = 0.8
     """Share of the rows that each tree is fitted on."""
 
@@ -180,8 +184,6 @@ class SklearnStage(FeatureStage):
     of an installed package, as pytabkit.RealMLP_TD_Regressor. null: SVR, or LogisticRegression."""
     parameters: dict[str, Any] = {}
     """Its own settings, by its names, where they differ from its defaults."""
-    gpu: bool = False
-    """Whether a job takes a GPU for itself, where there is one, for an estimator that computes on it."""
 
     def named(self, learns: ProblemType) -> str:
         """The estimator of what the stage learns."""

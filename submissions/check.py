@@ -30,7 +30,6 @@ from models.inputs.template import read_template
 from models.inputs.weights import WEIGHT_SETS, digest_of_weights, named_weights, reads_graphs
 from models.jobs.cluster import require_cluster
 from models.jobs.plan import code_digest
-from models.jobs.train import gpu_share
 from models.registry import learned_task
 from models.settings import BertStage, NeuralStage
 from models.stage import molecule_columns, require_inputs
@@ -91,7 +90,7 @@ def check(config: Config, here: bool = True) -> str:
 def _check_stage(stage: Any, competition: CompetitionConfig, prepared: Prepared, folds: Integers, here: bool) -> str:
     """What is known of a stage before its first job, in words."""
     if here and isinstance(stage, NeuralStage) and stage.precision in ("bf16", "fp16"):
-        cards = cards_in_new_process() if gpu_share(stage) else []
+        cards = cards_in_new_process() if stage.gpu_share else []
         has_bf16 = all(card.has_bf16 for card in cards) if cards else cpu_has_bf16()
         require_precision(stage.precision, bool(cards), has_bf16)
     require_inputs(stage, competition)

@@ -20,7 +20,7 @@ from models.jobs.job_rows import read_tables
 from models.jobs.measure import Cost, measure
 from models.jobs.plan import REPORT, Job, Plan
 from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, run
-from models.jobs.train import JobReporter, gpu_share, job_tasks, threads_of
+from models.jobs.train import JobReporter, job_tasks, threads_of
 from models.settings import NeuralStage
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
@@ -112,7 +112,7 @@ class Planner:
             n_jobs = (self.n_folds + (stage.final_fit != "folds")) * len(stage.seeds)
             jobs += [(stage, self.of_job(name, stage))] * n_jobs
         for stage, seconds in jobs:
-            pool = pools[self.gpus > 0 and gpu_share(stage) > 0]
+            pool = pools[self.gpus > 0 and stage.gpu_share > 0]
             heapq.heapreplace(pool, pool[0] + seconds)
         refits = (self.of_job(name, stage) for name, stage in stages.items() if stage.final_fit != "folds")
         behind = max(refits, default=0.0)  # that wait for all folds
@@ -167,7 +167,7 @@ def measured(todo: Plan, executor: Executor, folder: Path, budget: float) -> dic
         features, group = str(getattr(todo.stages[name], "features", name)), f"{PROBE} {name}"
         after = frozenset({first[features]} if features in first else ())  # which leaves them in the cache
         arguments = told, name, files[name], longest, until
-        resources = Resources(gpus=gpu_share(todo.stages[name]))
+        resources = Resources(gpus=todo.stages[name].gpu_share)
         items.append(Task(group, measure, arguments, resources, group, wait_for_groups=after))
         first.setdefault(features, group)
     run(Queue(items), executor, "probes")

@@ -155,6 +155,10 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
             "label_weight": labels.weight if labels else None,
             "absolute_errors": isinstance(stage, TreesStage) and task_of(competition).absolute_errors,
         }
+        if isinstance(stage, TreesStage) and stage.gpu_share:
+            # `gpu` is in no key, since a network predicts the same on a card, up to rounding. Trees are different trees
+            # there: rounded sums move splits, and CatBoost samples no features.
+            settings["device"] = "gpu"
         if stage.encoders:
             settings["encoders"] = list(map(digest_of_weights, named_weights(stage)))
         if "." in (getattr(stage, "estimator", None) or ""):

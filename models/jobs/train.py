@@ -32,7 +32,6 @@ from models.jobs.plan import Job, Plan, plan, require_answer
 from models.jobs.resume import resume
 from models.jobs.run_job import run_job
 from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, run
-from models.settings import NeuralStage
 
 DRIVER_FAILURES = ("killed", "timeout")
 """Reasons of a worker that could not write them itself."""
@@ -190,11 +189,6 @@ def threads_of(stage: Any, n_jobs: int, executor: Executor) -> int:
     return max(1, executor.max_threads // n_jobs) if isinstance(stage, TreesStage) else 1
 
 
-def gpu_share(stage: Any) -> float:
-    """Return the share of a card that a job of a stage asks for."""
-    return float(getattr(stage, "gpu", isinstance(stage, NeuralStage)))
-
-
 def job_tasks(
     plan: Plan,
     jobs: list[Job],
@@ -229,7 +223,7 @@ def job_tasks(
                 name=job.title,
                 function=run_job,
                 arguments=(job, payload, threads),
-                resources=Resources(threads, gpu_share(stage)),
+                resources=Resources(threads, stage.gpu_share),
                 group=stage_name,
                 wait_for_groups=cache_groups,
                 wait_for_files=() if job.finished else tuple(need.test_file(plan.test_key) for need in job.needs),

@@ -6,6 +6,7 @@ mean over the folds of both. Sources: Friedman, Greedy Function Approximation, A
 Optuna, KDD 2019; the refit as in AutoGluon's refit_full (Erickson et al., 2020).
 """
 
+import functools
 import statistics
 from abc import abstractmethod
 from pathlib import Path
@@ -19,6 +20,7 @@ from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 from competition.files import read_json, write_json
 from competition.tables import Rows
 from models.inputs import blocks
+from models.stage import write_notes
 from models.stages.per_target import TRAINING, PerTarget, Sample
 
 LEARNED = "blocks.json"
@@ -33,7 +35,18 @@ class Trees(PerTarget):
     ranges: ClassVar[dict[str, tuple[float, float]]]
     """What the search tunes: setting -> lowest and highest value, on a logarithmic scale."""
 
+    @functools.cached_property
+    def on_card(self) -> bool:
+        """Whether trees are grown on a card: the settings ask for one, and this process sees one."""
+        if self.config.gpu_share == 0:
+            return False
+        import torch  # here, since it takes seconds
+
+        return torch.cuda.is_available()
+
     def _learn(self, train: Rows, folder: Path) -> None:
+        if self.config.gpu_share > 0 and not self.on_card:
+            write_notes(folder, ["gpu is above 0, and there was no card: the trees were grown on the cores"])
         blocks.learn_encoders(train, self.config, self.context, folder)
         words = blocks.learn_words(train, self.config.tfidf_features, self.context)
         categories = blocks.learn_categories(train, self.context.categorical)

@@ -170,8 +170,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_atomically(path, text + HINTS.read_text(encoding="utf-8"))
     print(text)
     config = load_config(args.name)
-    within = f" --budget {read_preset(args.preset).budget}" if args.preset else ""
+    preset = read_preset(args.preset) if args.preset else None
+    within = f" --budget {preset.budget}" if preset else ""
     print(f"Written: {paths.shown(path)}\nNext: look at the guesses in it, then ./run.sh full {args.name}{within}\n")
+    if preset and preset.warning:
+        print(f"Warning: {preset.warning}.\n")
     try:
         print(check(config) if args.oof else describe(prepare(config.competition).report))
     except UserError as error:

@@ -41,6 +41,8 @@ class Preset(StrictModel):
     """Stages in the order of their worth, and the time that `new` proposes for them."""
 
     budget: str
+    warning: str | None = None
+    """Printed after the YAML is written."""
     stages: list[PresetStage]
 
 

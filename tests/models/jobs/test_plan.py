@@ -13,7 +13,7 @@ from models.jobs import plan as plan_module
 from models.jobs.folder import write_report
 from models.jobs.plan import Plan, job_seed, require_answer
 from tests.conftest import mixed_tables, write_competition
-from tests.models.jobs.common import TREES, planned
+from tests.models.jobs.common import GNN, TREES, planned
 
 
 def test_what_can_change_a_result_changes_the_key_and_the_list_of_seeds_does_not(tmp_path: Path) -> None:
@@ -36,6 +36,24 @@ def test_what_can_change_a_result_changes_the_key_and_the_list_of_seeds_does_not
     assert len({plain, *others}) == 9
     before, after = planned(tmp_path), planned(tmp_path, tables=(train, test.assign(note="other words")))
     assert (before.keys == after.keys, before.test_key == after.test_key) == (True, False)
+
+
+def test_a_share_of_a_card_is_in_no_key_but_the_device_of_trees_is(tmp_path: Path) -> None:
+    def keys(gpu: Any) -> list[str]:
+        settings = {} if gpu is None else {"gpu": gpu}
+        stages = {"trees": {**TREES, **settings}, "graph": {**GNN, **settings}}
+        return list(planned(tmp_path, stages=stages).keys.values())
+
+    trees, graph = keys(None)
+    assert keys(False) == [trees, graph]
+    assert keys(True) == keys(0.25)
+    assert (keys(True)[0] != trees, keys(True)[1]) == (True, graph)
+
+
+@pytest.mark.parametrize("value", [2, 1.5, -0.5])
+def test_more_than_one_card_for_a_job_is_refused_with_a_sentence(value: float, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gpu.*several cards for one job are not supported"):
+        planned(tmp_path, stages={"graph": {**GNN, "gpu": value}})
 
 
 PROJECT_OF_ITS_OWN = {

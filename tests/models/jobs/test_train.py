@@ -45,6 +45,7 @@ def test_trees_fill_sixteen_cores_and_networks_ask_for_a_card(tmp_path: Path) ->
     custom = {"kind": "custom", "code": "mine.py:Mine"}
     (tmp_path / "mine.py").write_text("class Mine:\n    pass\n")
     stages = {"trees": TREES, "graph": GNN, "mine": custom, "kernel": {**custom, "gpu": False}}
+    stages |= {"cores": {**GNN, "gpu": 0}, "quarter": {**GNN, "gpu": 0.25}}
     jobs = of_function(tasks_of(tmp_path, cores=16, stages=stages), run_job)
     requested = {task.group: (task.resources, task.arguments[-1]) for task in jobs}
     assert requested == {
@@ -52,6 +53,8 @@ def test_trees_fill_sixteen_cores_and_networks_ask_for_a_card(tmp_path: Path) ->
         "graph": (Resources(1, 1.0), 1),
         "mine": (Resources(1, 1.0), 1),
         "kernel": (Resources(1, 0.0), 1),
+        "cores": (Resources(1, 0.0), 1),
+        "quarter": (Resources(1, 0.25), 1),
     }
 
 
