@@ -62,7 +62,7 @@ def with_extra_rows(
 
 def _unclear_ties(table: pd.DataFrame, config: CompetitionConfig, file: Path) -> Iterator[str]:
     """Say what cannot be told about the rows of an extra table that has no groups or no times."""
-    doubts = {config.group: "share a group with", config.time: "be later than"}
+    doubts = {config.group: "share a group with", config.time: "are later than"}
     for name, doubt in doubts.items():
         if name and (table[name].str.strip() == "").all():
             yield f"{file.name} has no {name!r}, so it cannot be told whether its rows {doubt} held-out rows"

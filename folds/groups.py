@@ -51,11 +51,12 @@ def groups_outside_folds(
     n = len(rows)
     keys = _keys(config, pd.concat([rows, others], ignore_index=True), competition, n)
     group_of_key = dict(zip(keys[:, :n].ravel(), np.tile(groups, len(keys)), strict=True))
-    new = groups.max() + 1 + _connected(keys[:, n:])
     joined = pd.Series(np.nan, index=range(len(others)))
     for key in keys[:, n:]:
         joined = joined.fillna(pd.Series(key).map(group_of_key))
-    return joined.fillna(pd.Series(new)).to_numpy().astype(np.int64)
+    new = joined.isna().to_numpy()
+    joined[new] = groups.max() + 1 + _connected(keys[:, n:][:, new])
+    return joined.to_numpy().astype(np.int64)
 
 
 def _keys(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig, n_in_folds: int) -> NDArray[Any]:

@@ -107,9 +107,9 @@ def training_rows(rows: Rows, folds: Integers, fold: int, extra_rows: str, earli
     held_out = folds == fold
     tied = rows.inputs[INPUT_KEY].isin(rows.inputs[INPUT_KEY][held_out]).to_numpy()
     if rows.groups is not None:
-        tied |= np.isin(rows.groups, rows.groups[held_out])
+        tied = tied | np.isin(rows.groups, rows.groups[held_out])
     if in_time and rows.times is not None:
-        tied |= rows.times > rows.times[trains & ~rows.extra].max()
+        tied = tied | (rows.times > rows.times[trains & ~rows.extra].max())
     return trains & ~(rows.extra & tied)
 
 

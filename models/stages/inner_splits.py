@@ -45,7 +45,8 @@ def inner_folds(sample: Sample, seed: int) -> list[Split]:
     """Return the splits of a cross-validation; with blocks in time each block is held out of the earlier ones."""
     block = _blocks(sample, INNER_FOLDS + 1)
     if block is not None:
-        return [(np.flatnonzero(block < b), np.flatnonzero(block == b)) for b in np.unique(block)[1:]]
+        later = np.unique(block[block >= 0])[1:]
+        return [(np.flatnonzero(block < b), np.flatnonzero(block == b)) for b in later]
     part = _parts(sample, INNER_FOLDS, seed)
     if part is not None:
         return [_divided(part == k) for k in range(part.max() + 1)]
@@ -54,15 +55,16 @@ def inner_folds(sample: Sample, seed: int) -> list[Split]:
 
 
 def _blocks(sample: Sample, n_blocks: int) -> Integers | None:
-    """Return the block in time of each row, -1 without a time; None if the rows have no times, or one alone."""
+    """Return the block in time of each row, -1 for a row without a time; None if all times are in one block."""
     if sample.times is None:
         return None
+    dated = np.flatnonzero(~np.isnan(sample.times))
+    if not len(dated):
+        return None
+    groups = np.arange(len(sample.y)) if sample.groups is None else sample.groups
     block = np.full(len(sample.y), -1)
-    dated = ~np.isnan(sample.times)
-    if dated.any():
-        groups = np.arange(len(block)) if sample.groups is None else sample.groups
-        block[dated] = blocks_in_time(sample.times[dated], groups[dated], n_blocks)
-    return block if np.ptp(block) else None
+    block[dated] = blocks_in_time(sample.times[dated], groups[dated], n_blocks)
+    return block if np.ptp(block[dated]) else None
 
 
 def _parts(sample: Sample, n_parts: int, seed: int) -> Integers | None:
