@@ -57,7 +57,8 @@ class ExtraTrain(StrictModel):
     """A table of more training rows."""
 
     file: GivenPath
-    """CSV with the competition's input columns and some or all of its targets; it needs no ids."""
+    """CSV with the competition's input columns and some or all of its targets; it needs no ids. With the columns of
+    `group` and `time` its rows leave the folds that hold out their group, or earlier rows."""
     columns: dict[str, str] = {}
     """Our name of a column: its name in this file, where they differ."""
     weight: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -119,8 +120,8 @@ class CompetitionConfig(StrictModel):
     auxiliary_targets: list[str] = []
     """Training columns that neural stages learn beside the targets and that are not submitted."""
     extra_train: list[ExtraTrain] = []
-    """More rows to train on in every fold; never scored, and left out where a test row or the held-out fold has the
-    same input."""
+    """More rows to train on in every fold; never scored, and left out where a test row has the same input, or where the
+    held-out fold has the same input, group, scaffold or cluster, or is earlier in time."""
     group: str | None = None
     """Training column whose equal values must share a fold (with `folds.kind: group`)."""
     time: str | None = None
@@ -173,8 +174,8 @@ class CompetitionConfig(StrictModel):
             if roles.count(name) > 1:
                 yield f"the column {name!r} has several roles; give it one"
         for name in {name: None for extra in self.extra_train for name in extra.columns}:
-            if name not in self.inputs + labels:
-                yield f"extra_train.columns names {name!r}, which is neither an input nor a target"
+            if name not in [*self.inputs, *labels, self.group, self.time]:
+                yield f"extra_train.columns names {name!r}, which is neither an input nor a target, group or time"
         if any(name.startswith(("__", "feature ")) for name in roles) or {"id", "fold"} & {*self.targets}:
             yield "no column may begin with '__' or 'feature ', and no target may be called id or fold: such are ours"
         if self.group in (self.id, *labels, *self.numeric):

@@ -1,7 +1,8 @@
 """Divide the training rows into folds, once: `python -m folds.make [COMPETITION]`.
 
-Reads: prepared/train.parquet, and with kind file the user's own table.
-Writes: folds/folds.csv, groups.csv and report.json, which are kept while the settings and the rows stay the same.
+Reads: prepared/train.parquet and test.parquet, and with kind file the user's own table.
+Writes: folds/folds.csv, groups.csv, test_groups.csv and report.json, which are kept while the settings and the rows
+stay the same.
 """
 
 import numpy as np
@@ -22,6 +23,7 @@ from competition.files import (
 from competition.paths import Paths
 from competition.tables import own_rows
 from folds.config import FoldsConfig
+from folds.groups import groups_outside_folds
 from folds.shares import lacking, shares
 from folds.splitters import divide
 from folds.table import read_folds
@@ -39,17 +41,24 @@ def run(competition: CompetitionConfig, config: FoldsConfig, paths: Paths) -> st
     ids = table[competition.id]
     if config.file:
         settings["file"] = as_csv(read_text_table(config.file))
-    made_from = digest({"train": table_digest(paths.train), "folds": settings, "seed": competition.seed})
-    whole = all(path.exists() for path in (paths.folds, paths.groups, paths.folds_report))
+    tables = {"train": table_digest(paths.train), "test": table_digest(paths.test)}
+    made_from = digest({**tables, "folds": settings, "seed": competition.seed})
+    whole = all(path.exists() for path in (paths.folds, paths.groups, paths.test_groups, paths.folds_report))
     if not whole or read_json(paths.folds_report, "made_from")["made_from"] != made_from:
         command.require_no_training(paths)
-        folds, groups = divide(config, own_rows(table), competition, competition.seed)
+        in_folds, test = own_rows(table), read_table(paths.test)
+        folds, groups = divide(config, in_folds, competition, competition.seed)
         crossing = int((pd.Series(folds).groupby(groups).nunique() > 1).sum())
-        extra = np.arange(len(table) - len(folds))  # last; they train in every fold, each a group of its own
-        folds, groups = np.append(folds, np.full_like(extra, -1)), np.append(groups, groups.max() + 1 + extra)
+        extra = table[len(in_folds) :]  # these rows train in every fold
+        others = pd.concat([extra, test], ignore_index=True)
+        other_groups = groups_outside_folds(config, in_folds, groups, others, competition)
+        folds = np.append(folds, np.full(len(extra), -1))
+        groups = np.append(groups, other_groups[: len(extra)])
         paths.folds_report.unlink(missing_ok=True)  # written last: without it these tables are made again
         write_table(paths.folds, pd.DataFrame({"id": ids, "fold": folds}))
         write_table(paths.groups, pd.DataFrame({"id": ids, "group": groups}))
+        test_groups = pd.DataFrame({"id": test[competition.id], "group": other_groups[len(extra) :]})
+        write_table(paths.test_groups, test_groups)
         report = {"made_from": made_from, "time_ordered": config.kind == "time", "inputs_in_several_folds": crossing}
         write_json(paths.folds_report, report)
     report, said = read_json(paths.folds_report), ""

@@ -25,7 +25,7 @@ from competition.user_code import load_user_code, user_code, users
 from folds.shares import lacking
 from folds.splitters import divide
 from models.config import CustomStage, FileStage, SklearnStage
-from models.estimators import FETCHES, require_weights
+from models.estimators import FETCHES, build_estimator, require_weights, splits_rows
 from models.inputs.template import read_template
 from models.inputs.weights import WEIGHT_SETS, digest_of_weights, named_weights, reads_graphs
 from models.jobs.cluster import require_cluster
@@ -61,7 +61,7 @@ def check(config: Config, here: bool = True) -> str:
     competition = config.competition
     prepared = prepare(competition)
     own = own_rows(prepared.train)
-    folds = divide(config.folds, own, competition, competition.seed)[0]
+    folds, groups = divide(config.folds, own, competition, competition.seed)
     n_folds = int(folds.max()) + 1
     y = own[competition.targets].to_numpy()
     metric, task = metric_of(competition), task_of(competition)
@@ -82,6 +82,7 @@ def check(config: Config, here: bool = True) -> str:
             continue
         n_jobs = len(stage.seeds) * (n_folds + (stage.final_fit != "folds"))
         lines.append(f"stage {name}: {found}; {n_jobs} jobs")
+        lines += _split_warning(name, stage, task, groups, config.folds.kind == "time")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return "\n".join(lines)
@@ -135,6 +136,19 @@ def _check_stage(stage: Any, competition: CompetitionConfig, prepared: Prepared,
         said += f"; it weighs classes, which bends the probabilities that {ours.name} scores"
     mark = check_predictions(stage, competition, prepared, folds) if isinstance(stage, FileStage) else None
     return said + (f"; {mark}: {FOLD_MARKS[mark]}" if mark else "")
+
+
+def _split_warning(name: str, stage: Any, task: Task, groups: Integers, in_time: bool) -> list[str]:
+    """Say that an estimator holds out training rows by itself where the folds keep groups together or are in time."""
+    n_tied = int((np.bincount(groups)[groups] > 1).sum())
+    if not isinstance(stage, SklearnStage) or not (n_tied or in_time):
+        return []
+    learns = learned_task(stage, task).problem_type
+    estimator = stage.named(learns)
+    if not splits_rows(build_estimator(estimator, stage.parameters, 0, learns != "regression"), len(groups)):
+        return []
+    reason = "cannot hold out the latest" if in_time else f"cannot keep the groups of {n_tied} rows together"
+    return [f"stage {name}: {estimator} holds out some training rows by itself and {reason}, so it may overfit"]
 
 
 def _try_users_blending(config: Config, metric: Metric, task: Task, y: Array) -> None:

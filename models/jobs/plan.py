@@ -141,6 +141,7 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
         "seed": job_seed(competition, 0, 0),  # as the code derives it
         "time_ordered": time_ordered(paths.folds_report),
     }
+    groups = sha256_of(paths.groups)
     jobs: list[Job] = []
     keys: dict[str, str] = {}
     for name, stage in sorted(stages.items(), key=lambda item: item[1].pseudo_labels is not None):
@@ -165,7 +166,7 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
             settings["package"] = version_of(stage.estimator)
         if stage.kind == "file":
             settings |= {"files": [sha256_of(f) for f in files_of(stage)], "named": competition.columns_in_sample}
-        key = f"{digest(settings, 12)}-{code_digest(stage)}"
+        key = f"{digest(settings, 12)}-{code_digest(stage, groups)}"
         keys[name] = (reuse and key_of_other_code(paths, name, key)) or key
         labelling = [job for source in sources for job in jobs if job.stage == source and job.fold != ALL]
         jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, labelling)
@@ -195,15 +196,20 @@ def jobs_of(
     return jobs
 
 
-def code_digest(stage: Any) -> str:
-    """Digests of the code of a stage: of its own file and the user's, and of all other that its result comes from."""
+def code_digest(stage: Any, groups: str = "") -> str:
+    """Digests of the code of a stage: of its own file and the user's, and of all other that its result comes from.
+
+    Args:
+        groups: digest of groups.csv. Where equal folds have other groups, finished jobs are of other code.
+    """
     stages = PROJECT / "models" / "stages"
     users = [named.rpartition(":") for _, named in user_code(stage.model_dump())]
     file = Path(users[0][0]) if stage.kind == "custom" else stages / f"{stage.kind}.py"
     changed = stage.target_transform != "none" or stage.ordinal == "cumulative"
     transform = [stages / "targets.py"] if changed or getattr(stage, "predicted_targets", []) else []
     own, shared = own_and_shared_code(file, transform, ROW_CODE)
-    return f"{digest([own, [(code_digest_of(Path(user)), name) for user, _, name in users]], 6)}-{shared[:6]}"
+    of_stage = digest([own, [(code_digest_of(Path(user)), name) for user, _, name in users]], 6)
+    return f"{of_stage}-{digest([shared, groups], 6)}"
 
 
 def key_of_other_code(paths: Paths, stage: str, key: str, same: int = 1) -> str | None:

@@ -59,6 +59,33 @@ def test_a_target_that_cannot_be_scored_is_refused(tmp_path: Path) -> None:
         checked(write_competition(tmp_path, train, test, competition=roles, folds={"kind": "column"}))
 
 
+@pytest.mark.parametrize(
+    ("estimator", "parameters", "warned"),
+    [
+        ("MLPRegressor", {"early_stopping": True}, True),
+        ("RidgeCV", {}, True),
+        ("GradientBoostingRegressor", {"n_iter_no_change": 5}, True),
+        ("MLPRegressor", {}, False),
+        ("HistGradientBoostingRegressor", {}, False),  # it stops early above 10,000 rows
+        ("SVR", {}, False),
+    ],
+)
+def test_an_estimator_that_holds_out_rows_by_itself_is_reported_where_folds_have_groups(
+    tmp_path: Path, estimator: str, parameters: dict[str, Any], warned: bool
+) -> None:
+    train, test = mixed_tables()
+    train = train.assign(plate=[f"p{i // 5}" for i in range(60)], day=range(60))
+    stages = {"s": {"kind": "sklearn", "estimator": estimator, "parameters": parameters}}
+    roles = {"group": "plate", "time": "day"}
+    reasons = {"group": "keep the groups of 60 rows together", "time": "hold out the latest", "kfold": None}
+    for kind, reason in reasons.items():
+        folds = {"kind": kind, "n_folds": 3}
+        said = checked(write_competition(tmp_path, train, test, stages=stages, competition=roles, folds=folds))
+        assert (f"stage s: {estimator} holds out some training rows by itself and cannot {reason}" in said) is (
+            warned and reason is not None
+        )
+
+
 COLOUR = {"template": "{note} [SEP] {colour}"}
 
 
