@@ -5,10 +5,11 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
-from competition.config import StrictModel, load_yaml, validate
+from competition.config import StrictModel, validate
 from competition.errors import ConfigError, DataError
 from competition.metrics import PROBABILITIES
 from competition.molecules import canonical_smiles
+from competition.yaml_files import load_yaml
 from folds.groups import scaffolds, why_scaffolds
 from submissions.new.detect import WORD, Found
 from submissions.new.problem_type import Problem
