@@ -27,7 +27,7 @@ from folds.splitters import divide
 from models.config import CustomStage, FileStage, SklearnStage
 from models.estimators import FETCHES, require_weights
 from models.inputs.template import read_template
-from models.inputs.weights import WEIGHT_SETS, digest_of_weights, named_weights, reads_graphs
+from models.inputs.weights import WEIGHT_SETS, digest_of_weights, named_weights, reads_graphs, require_matching_weights
 from models.jobs.plan import code_digest
 from models.jobs.ray_workers import require_cluster
 from models.registry import learned_task
@@ -93,6 +93,7 @@ def _check_stage(stage: Any, competition: CompetitionConfig, prepared: Prepared,
         has_gpu = bool(usable_gpus())  # whether it has bf16 only torch knows; the stage asks it
         require_precision(stage.precision, has_gpu, has_gpu or cpu_has_bf16())
     require_inputs(stage, competition)
+    require_matching_weights(stage)
     learns = learned_task(stage, task_of(competition)).problem_type
     if stage.kind in ("gnn", "unimol", "unimol2"):
         molecule_columns(stage.columns, competition.smiles, stage.kind)
