@@ -134,7 +134,11 @@ def test_targets_are_those_of_the_sample_named_or_guessed_by_order(
         ((ROWS, NEW, {"id": ["e", "f"]}), {}, "needs a column for each target .* has none"),
         ((NEW, ROWS, ASKED), {}, "are --train and --test swapped"),
         (({**ROWS, "id": list("aabc")}, NEW, ASKED), {}, r"train\.csv, column 'id' .*: the ids 'a' stand in several"),
-        (({"key": [1, 2], "x": [1, 2], "y": [1, 2]}, NEW, ASKED), {}, r"the id column 'id' is missing in \S*train\.csv \(it has key, x, y\)\. All"),
+        (
+            ({"key": [1, 2], "x": [1, 2], "y": [1, 2]}, NEW, ASKED),
+            {},
+            r"'id' is missing in .*train\.csv \(it ",
+        ),
         ((ROWS, NEW, ASKED), {"id_column": "x"}, "the id column 'x' is missing in "),
         ((ROWS, NEW, ASKED), {"group": "absent"}, "--group names a column of .*'absent'"),
         (({**ROWS, "x": [1, 1, 1, 1]}, NEW, ASKED), {}, "input to learn from .*'x': the same in every training row"),
