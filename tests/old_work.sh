@@ -39,7 +39,7 @@ try predict ./run.sh predict smoke --test "$test_table" --out "$folder/new_predi
 try compare ./run.sh compare smoke
 try ledger ./run.sh ledger smoke
 grep -q first "$folder/ledger.log" || { echo "FAILED: ledger lost the submission" >&2; exit 1; }
-try report python -m submissions.report smoke
+try report python -m submissions.report smoke --reuse
 try full_reuse ./run.sh full smoke --reuse
 [ "$(count_jobs)" = "$n_jobs" ] || { echo "FAILED: full --reuse trained jobs again" >&2; exit 1; }
 cp "$(submission)" "$folder/new_submission.csv"
