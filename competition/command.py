@@ -113,10 +113,19 @@ def run(main: Callable[[], int | None]) -> int:
     except OSError as error:
         if error.errno not in FULL_OR_CLOSED:
             raise
-        wrong = f"DataError: the folder for products, {work_root()}, takes no new files ({error})"
-        message, status = f"{wrong}. Make room, or set WORK_DIR to another folder; finished jobs are kept.", 2
+        message, status = f"DataError: {_not_written(error)}", 2
     print(message, file=sys.stderr)
     sys.exit(status)
+
+
+def _not_written(error: OSError) -> str:
+    """Return what to do about a file that cannot be written, inside or outside the folder for products."""
+    folder = work_root().resolve()
+    file = Path(os.fsdecode(error.filename2 or error.filename or folder)).resolve()
+    if file.is_relative_to(folder):
+        advice = "Make room, or set WORK_DIR to another folder; finished jobs are kept."
+        return f"the folder for products, {folder}, takes no new files ({error}). {advice}"
+    return f"{file} cannot be written ({error.strerror}). Choose another place for it, or make room."
 
 
 @contextmanager

@@ -81,17 +81,6 @@ OBJECTIVE = ("objective", "objective_type", "app", "application", "loss", "loss_
 """Names that the two have for it."""
 
 
-def _known_parameters(stage: "type[TreesStage]") -> set[str]:
-    """Names that the library of a stage has; LightGBM takes others without a word."""
-    if issubclass(stage, LightgbmStage):
-        from lightgbm.basic import _ConfigAliases
-
-        return set(_ConfigAliases._get_all_param_aliases())
-    from catboost import CatBoostClassifier
-
-    return set(inspect.signature(CatBoostClassifier).parameters)  # those of its regressor among them
-
-
 class TreesStage(FeatureStage):
     """What every stage of boosted trees has, one booster per target."""
 
@@ -110,13 +99,18 @@ class TreesStage(FeatureStage):
     then counted, too. Unset, it is the log loss of classes; of numbers the absolute error where the metric is made of
     it, else the squared one."""
 
+    @classmethod
+    def library_parameters(cls) -> set[str]:
+        """Return the names of all parameters of the library; LightGBM silently takes others."""
+        raise NotImplementedError(f"{cls.__name__} needs library_parameters")
+
     @field_validator("parameters")
     @classmethod
     def _parameters_are_known(cls, parameters: dict[str, Any]) -> dict[str, Any]:
         for name in parameters:
             if name in cls.model_fields or name in OURS:
                 raise ValueError(f"{name} is set by the stage; remove it, or write it beside parameters, not in it")
-            require_known(name, _known_parameters(cls), f"the library has no parameter {name!r}")
+            require_known(name, cls.library_parameters(), f"the library has no parameter {name!r}")
         return parameters
 
     @property
@@ -154,6 +148,13 @@ class LightgbmStage(TreesStage):
     bagging_fraction: Share = 0.8
     lambda_l2: NonNegativeFloat = 1.0
 
+    @classmethod
+    def library_parameters(cls) -> set[str]:
+        """Return the names and aliases of LightGBM's parameters."""
+        from lightgbm.basic import _ConfigAliases
+
+        return set(_ConfigAliases._get_all_param_aliases())
+
 
 class CatboostStage(TreesStage):
     """Gradient-boosted symmetric trees (CatBoost)."""
@@ -172,6 +173,13 @@ class CatboostStage(TreesStage):
     """Share of the features that each split may use; on a card CatBoost cannot sample them, and uses all."""
     subsample: Share = 0.8
     """Share of the rows that each tree is fitted on."""
+
+    @classmethod
+    def library_parameters(cls) -> set[str]:
+        """Return the names of CatBoost's parameters."""
+        from catboost import CatBoostClassifier
+
+        return set(inspect.signature(CatBoostClassifier).parameters)  # includes those of CatBoostRegressor
 
 
 class SklearnStage(FeatureStage):

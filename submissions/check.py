@@ -27,7 +27,7 @@ from folds.splitters import divide
 from models.config import CustomStage, FileStage, SklearnStage
 from models.estimators import FETCHES, build_estimator, require_weights, splits_rows
 from models.inputs.template import read_template
-from models.inputs.weights import WEIGHT_SETS, digest_of_weights, named_weights, reads_graphs
+from models.inputs.weights import WEIGHT_SETS, digest_of_weights, named_weights, reads_graphs, require_matching_weights
 from models.jobs.cluster import require_cluster
 from models.jobs.plan import code_digest
 from models.registry import learned_task
@@ -95,6 +95,7 @@ def _check_stage(stage: Any, competition: CompetitionConfig, prepared: Prepared,
         has_bf16 = all(card.has_bf16 for card in cards) if cards else cpu_has_bf16()
         require_precision(stage.precision, bool(cards), has_bf16)
     require_inputs(stage, competition)
+    require_matching_weights(stage)
     learns = learned_task(stage, task_of(competition)).problem_type
     if stage.kind in ("gnn", "unimol", "unimol2"):
         molecule_columns(stage.columns, competition.smiles, stage.kind)

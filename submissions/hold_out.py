@@ -10,7 +10,6 @@ from fractions import Fraction
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from competition import command
 from competition.errors import ConfigError
@@ -19,6 +18,7 @@ from competition.paths import Paths, holdout_yaml
 from competition.prepare import prepare
 from competition.tables import own_rows
 from competition.task import task_of, to_sample
+from competition.yaml_files import dump_yaml
 from folds.groups import groups_of
 from folds.splitters import divide
 from models.config import FileStage
@@ -56,7 +56,7 @@ def hold_out(name: str, share: float, seed: int | None = None) -> str:
         document["folds" if key == "file" else "competition"][key] = str(file.resolve())
     document["competition"]["holdout_of"] = Paths.of(name).name
     document["competition"].pop("kaggle", None)  # its submission is of training rows
-    write_atomically(yaml_file, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    write_atomically(yaml_file, dump_yaml(document))
     part = f"{len(rows)} of {len(own)} training rows ({len(rows) / len(own):.0%})"
     return f"{yaml_file.stem}: {part} are kept out of everything but the final scoring"
 

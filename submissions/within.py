@@ -20,13 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from competition import command
 from competition.durations import in_words
 from competition.errors import ConfigError, DataError
 from competition.files import digest, read_table, sha256_of, table_digest, write_atomically
 from competition.paths import Paths, shown
+from competition.yaml_files import dump_yaml
 from models.config import load_stages
 from models.jobs.budget import PROBE, Planner, Stages, Within, measured, with_all_seeds
 from models.jobs.cluster import make_executor
@@ -78,7 +77,7 @@ class Timed:
             document.setdefault("submissions", {})["stack"] = False
         document["stages"] = {name: stage.model_dump(mode="json", exclude_unset=True) for name, stage in stages.items()}
         file = self.folder / part / f"{self.paths.name}.yaml"
-        write_atomically(file, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+        write_atomically(file, dump_yaml(document))
         return file
 
     def on_the_way(self, stages: Stages) -> None:

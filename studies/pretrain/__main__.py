@@ -22,10 +22,11 @@ from pydantic import NonNegativeInt
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from competition.config import StrictModel, load_yaml, validate
+from competition.config import StrictModel, validate
 from competition.files import read_json, sha256_of, write_atomically
 from competition.tables import Rows
 from competition.task import Task
+from competition.yaml_files import load_yaml
 from models.inputs.conformers import conformer_cache
 from models.registry import build_stage
 from models.settings import UnimolStage

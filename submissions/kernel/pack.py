@@ -15,12 +15,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from competition.errors import DataError
 from competition.files import digest, replaced, sha256_of, write_atomically, write_json
 from competition.paths import PROJECT, Bundle, Kernel, Paths, kaggle_files, kaggle_mount, work_root
 from competition.revision import ROOMS
+from competition.yaml_files import dump_yaml
 from models.inputs.weights import WEIGHT_SETS, find_weights
 from models.jobs.folder import verify
 from models.jobs.plan import REPORT
@@ -175,7 +174,7 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
             settings["weights"] = copy_weights(settings["weights"], stage, bundle)
         for i, block in enumerate(blocks_of(settings)):
             block["weights"] = copy_weights(block["weights"], f"{stage}_{i}", bundle)
-    write_atomically(bundle.root / f"{name}.yaml", yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    write_atomically(bundle.root / f"{name}.yaml", dump_yaml(document))
     return {"name": name, "purpose": "training", "kaggle": competition.kaggle}
 
 

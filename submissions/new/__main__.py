@@ -14,14 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
 from competition import command, paths
 from competition.config import validate
 from competition.errors import ConfigError, DataError, UserError
 from competition.files import write_atomically
 from competition.prepare import describe, prepare
 from competition.types import ProblemType
+from competition.yaml_files import parse_yaml
 from folds.config import FoldsConfig
 from folds.config import Kind as FoldsKind
 from models.stages.file import OOF, TEST, common_folds
@@ -166,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     files = args.train, args.test, args.sample
     found = detect(files, args.id, args.target, args.group, inputs_needed=args.preset is not None)
     text = to_yaml(args, path, found)
-    validate(Config, yaml.safe_load(text), path)
+    validate(Config, parse_yaml(text, path), path)
     write_atomically(path, text + HINTS.read_text(encoding="utf-8"))
     print(text)
     config = load_config(args.name)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from competition.clean import parse_labels, read_named_rows, require_columns
 from competition.files import read_json, read_table, read_text_table
@@ -17,6 +16,7 @@ from competition.prepare import describe as describe_tables
 from competition.tables import own_rows
 from competition.task import from_sample
 from competition.types import Array
+from competition.yaml_files import dump_yaml
 from folds.shares import lacking, shares
 from folds.table import time_ordered
 from models.jobs.plan import REPORT
@@ -308,6 +308,6 @@ def _folds(run: Run) -> list[Part]:
 
 
 def _settings(run: Run) -> list[Part]:
-    settings = yaml.safe_dump(run.stored["config"], sort_keys=False, allow_unicode=True)
+    settings = dump_yaml(run.stored["config"])
     versions = [[name, found] for name, found in run.stored["versions"].items()]
     return [Folded("The resolved YAML", settings), Table(["package", "version"], versions)]

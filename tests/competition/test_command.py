@@ -41,6 +41,19 @@ def test_a_command_ends_with_the_status_of_its_error_or_keeps_the_traceback_of_o
     assert getattr(end.value, "code", None) == status
 
 
+@pytest.mark.parametrize(("place", "advice"), [("out", "Choose another place"), ("work", "set WORK_DIR")])
+def test_a_file_that_cannot_be_written_is_blamed_and_not_another_folder(
+    place: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORK_DIR", str(tmp_path / "work"))
+    (tmp_path / place).touch()
+    with pytest.raises(SystemExit):
+        command.run(lambda: (tmp_path / place / "deep" / "file.csv").write_text("x") and None)
+    message = capsys.readouterr().err
+    assert str(tmp_path / place) in message
+    assert advice in message
+
+
 def test_products_are_used_by_one_command_at_a_time_and_one_that_waits_says_for_whom() -> None:
     paths = Paths.of("one")
     code = (

@@ -19,7 +19,7 @@ from competition.errors import ConfigError, DataError
 from competition.files import read_json
 from competition.tables import Rows
 from competition.task import Task
-from models.config import CatboostStage, LightgbmStage, SklearnStage
+from models.config import CatboostStage, LightgbmStage, SklearnStage, TreesStage
 from models.registry import build_stage
 from models.stage import read_notes
 from models.stages.trees import Trees
@@ -95,6 +95,14 @@ def test_the_objective_fits_the_metric_unless_it_is_named(
     task = Task(["y"], absolute_errors=absolute)
     stage = fit(kind, tmp_path, rows(y, x=x), {"parameters": own.get(kind, {})}, numeric=["x"], task=task)
     assert stage.predict(rows(x=[0.0, 1.0]), tmp_path)[:, 0] == pytest.approx([expected] * 2, rel=0.12)
+
+
+def test_a_new_kind_of_trees_has_to_name_the_parameters_of_its_library() -> None:
+    class ForestStage(TreesStage):
+        kind: str = "forest"
+
+    with pytest.raises(NotImplementedError, match="ForestStage needs library_parameters"):
+        ForestStage(parameters={"max_depth": 3})
 
 
 def test_a_parameter_of_the_job_of_the_stage_or_of_nobody_is_refused(kind: str, tmp_path: Path) -> None:

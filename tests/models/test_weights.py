@@ -71,6 +71,12 @@ def test_weights_that_come_with_the_project_are_as_named_and_have_a_card_and_los
     assert all(part in card for part in (name, "weights: " + name, "Data", "None is among", f"studies.pretrain {name}"))
 
 
+def test_a_file_that_was_deleted_from_an_installed_package_is_named(in_package: Path) -> None:
+    (in_package / "vocab.txt").unlink()
+    with pytest.raises(ConfigError, match=r"ours_package is installed without \S+vocab.txt, .* Restore"):
+        find_weights("ours")
+
+
 @pytest.mark.parametrize(("name", "said"), [("minilmm", "minilm, rxnfp"), ("nobody/nothing", "set WEIGHTS_DIR")])
 def test_what_is_not_found_is_an_error(name: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)

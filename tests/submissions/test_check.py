@@ -99,6 +99,15 @@ COLOUR = {"template": "{note} [SEP] {colour}"}
         ),
         ({"kind": "bert", "columns": ["note"], "enumerate_smiles": True}, {}, "s: enumerate_smiles needs a column"),
         ({"kind": "bert", "columns": ["SMILES"], "enumerate_smiles": "order"}, {}, "s: .*with several molecules"),
+        *(
+            ({"weights": "unimol_small", **s}, {}, rf"s: .* unimol_small are of kind unimol, and {s['kind']} is req")
+            for s in ({"kind": "gnn"}, {"kind": "bert"}, {"kind": "unimol2", "architecture": "84m"})
+        ),
+        (
+            {"kind": "lightgbm", "features": [{"encoder": "unimol_small"}]},
+            {},
+            "s: .* bert or gnn is required here. Choose from minilm, rxnfp, chemeleon",
+        ),
         ({"kind": "gnn", "layer_decay": 0.9}, {}, "s: message passing uses one layer again"),
         ({"kind": "gnn", "loss": "own.py:absent"}, {}, r"s: gnn\.loss names .*own\.py, which is not there"),
         ({"kind": "custom", "code": "own.py:absent"}, {}, r"s: custom\.code names .*own\.py, which is not there"),
