@@ -19,7 +19,7 @@ from competition.errors import ConfigError, DataError
 from competition.files import derive_seed, digest, read_json, read_table, sha256_of, table_digest
 from competition.paths import PROJECT, Paths
 from competition.task import task_of
-from competition.user_code import user_code
+from competition.user_code import user_code, with_helpers
 from folds.table import read_folds, time_ordered
 from models.config import TreesStage
 from models.estimators import version_of
@@ -194,7 +194,8 @@ def code_digest(stage: Any) -> str:
     changed = stage.target_transform != "none" or stage.ordinal == "cumulative"
     transform = [stages / "targets.py"] if changed or getattr(stage, "predicted_targets", []) else []
     own, shared = own_and_shared_code(file, transform, ROW_CODE)
-    return f"{digest([own, [(code_digest_of(Path(user)), name) for user, _, name in users]], 6)}-{shared[:6]}"
+    users_code = [(code_digest_of(*with_helpers(Path(user))), name) for user, _, name in users]
+    return f"{digest([own, users_code], 6)}-{shared[:6]}"
 
 
 def key_of_other_code(paths: Paths, stage: str, key: str, same: int = 1) -> str | None:

@@ -77,6 +77,18 @@ def test_a_key_has_the_code_of_the_stage_of_what_it_imports_and_of_what_hands_it
     assert (before[0] != after[0], before[1] != after[1]) == changes
 
 
+def test_an_edit_of_a_module_that_the_users_code_imports_changes_the_key(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from helpers import RATE\n\nclass Mine:\n    fit = predict = RATE\n")
+
+    def key(helper: str) -> str:
+        (tmp_path / "helpers.py").write_text(helper)
+        return planned(tmp_path, stages={"mine": {"kind": "custom", "code": "mine.py:Mine"}}).keys["mine"]
+
+    first = key("RATE = 1\n")
+    assert key("RATE = 1  # per row\n") == first
+    assert key("RATE = 2\n") != first
+
+
 def edited(monkeypatch: pytest.MonkeyPatch, own: str = "", shared: str = "") -> None:
     """From now on, code is as after an edit."""
     digest = plan_module.code_digest
