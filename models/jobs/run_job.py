@@ -8,7 +8,7 @@ import numpy as np
 from competition.tables import Rows, read_rows
 from models.jobs.folder import CHECKPOINTS, begin, write_predictions, write_report
 from models.jobs.job_rows import context_of, rows_of_job
-from models.jobs.plan import ALL, Job, Plan, job_seed
+from models.jobs.plan import ALL, Job, Plan, job_seed, library_versions
 from models.jobs.workers import progress
 from models.registry import build_stage
 from models.training.machine import machine
@@ -32,8 +32,9 @@ def run_job(job: Job, plan: Plan, threads: int = 1) -> None:
     except Exception:
         (folder / ".probe").write_bytes(bytes(2**16))  # raises if the disk is full; libraries word this differently
         raise
-    settings = plan.stages[job.stage].model_dump(mode="json")
-    write_report(folder, {"seconds": seconds, "machine": machine(), "stage": settings})
+    stage = plan.stages[job.stage]
+    report = {"seconds": seconds, "machine": machine(), "libraries": library_versions(stage)}
+    write_report(folder, report | {"stage": stage.model_dump(mode="json")})
     folder.rename(job.folder)
 
 
