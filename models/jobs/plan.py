@@ -263,7 +263,8 @@ def require_answer(todo: Plan) -> None:
         raise DataError(
             "code that stages share, or versions of libraries, have changed since these jobs were finished:\n"
             + "\n".join(lines)
-            + "\nRun again with --reuse to keep them, which every table then says, or with --retrain to train them again."
+            + "\nRun again with --reuse to keep them, which every table then says, or with --retrain to train them "
+            "again."
         )
 
 
