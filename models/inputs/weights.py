@@ -105,8 +105,8 @@ def _require_whole(path: Path) -> None:
             zipfile.ZipFile(path).close()
     except (SafetensorError, zipfile.BadZipFile) as error:
         raise ConfigError(
-            f"{path} is not a whole file of weights ({error}), most often since its download was interrupted. "
-            "Delete it and fetch it again."
+            f"{path} is cut short or damaged ({error}). Its download was probably interrupted: delete it and fetch it "
+            "again."
         ) from None
 
 

@@ -74,7 +74,7 @@ def test_a_file_that_was_cut_short_is_named_wherever_it_ends(name: str, tmp_path
     digest_of_weights(str(path))
     for size in (0, 5, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:size])
-        with pytest.raises(ConfigError, match=rf"{path} is not a whole file of weights .*Delete it and fetch it again"):
+        with pytest.raises(ConfigError, match=rf"{path} is cut short or damaged .* delete it and fetch it again"):
             digest_of_weights(str(path))
 
 
