@@ -17,7 +17,7 @@ from competition.errors import UserError
 from competition.files import read_json, sha256_of
 from competition.paths import config_folders, shown
 from competition.revision import revision
-from competition.user_code import user_code
+from competition.user_code import user_code_files
 from models.config import load_stages
 from models.inputs.weights import WEIGHT_SETS, digest_of_weights, named_weights
 from models.jobs.plan import REPORT
@@ -36,8 +36,8 @@ def handover(run: Run) -> str:
         ", ".join(f"{name} {value}" for name, value in report.get("machine", {}).items()) or "not written down"
         for found in reports.values() for report in found
     )  # fmt: skip
-    code = dict.fromkeys(named.rpartition(":")[0] for _, named in user_code(run.stored["config"]))
-    files = [competition.train, competition.test, competition.sample_submission, *map(Path, code)]
+    code = user_code_files(run.stored["config"])
+    files = [competition.train, competition.test, competition.sample_submission, *code]
     files += [*(extra.file for extra in competition.extra_train), run.folder / SUBMISSION_FILE]
     named = name if any((folder / f"{name}.yaml").is_file() for folder in config_folders()) else f"{name}.yaml"
     for file in run.paths.root.glob(f"within/*/{name}.yaml"):  # of a run with a budget

@@ -35,7 +35,7 @@ from competition.metrics import Metric
 from competition.paths import PROJECT, Paths
 from competition.task import Task, metric_of, task_of
 from competition.types import Array
-from competition.user_code import user_code
+from competition.user_code import user_code_files
 from models.jobs.plan import ALL, REPORT, Job, Plan, jobs_of, plan
 from models.stages.file import COPY_OF_OOF, fold_mark
 from submissions.blend.candidates import CANDIDATES
@@ -239,13 +239,13 @@ def at_work(description: str | None) -> Iterator[Run]:
 
 
 def code_of_user(config: Config) -> list[list[str]]:
-    """Name and digest of each file of the user's that the settings name."""
-    files = {Path(named.rpartition(":")[0]) for _, named in user_code(config.model_dump())}
+    """Name and digest of each file of the user's code that the settings name, and of the modules that it imports."""
+    files = user_code_files(config.model_dump())
     return sorted([file.name, sha256_of(file) if file.exists() else "gone"] for file in files)
 
 
 def require_same_code(config: Config, stored: dict[str, Any]) -> None:
-    """A DataError if a file of the user's that the settings name has changed since the run wrote `stored`."""
+    """A DataError if the user's code that the settings name has changed since the run wrote `stored`."""
     if changed := [found[0] for found in code_of_user(config) if found not in stored["user_code"]]:
         raise DataError(f"Your code of {changed[0]} has changed since the run. Run ./run.sh full, then this again.")
 

@@ -7,6 +7,7 @@ the digests of the table. A repository of the hub is read at the revision that i
 
 import importlib.util
 import urllib.request
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError, safe_open
 
 from competition.errors import ConfigError
 from competition.files import digest, read_json, sha256_of, write_atomically, write_json
@@ -98,7 +100,27 @@ def _sha256(path: Path) -> str:
 
 @cache
 def _sha256_once(path: Path, size: int, changed: int) -> str:
+    _require_whole(path)
     return sha256_of(path)
+
+
+def _require_whole(path: Path) -> None:
+    """Reject a file of weights without its end: torch would fail on it after hours. Files of torch before 1.6 pass."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+        if not start and path.suffix in (".pt", *WEIGHTS):
+            raise zipfile.BadZipFile("it is empty")
+        if path.suffix == WEIGHTS[0]:
+            with safe_open(path, framework="numpy"):  # compares the sizes in the header with the size of the file
+                pass
+        elif start == b"PK\x03\x04":  # torch's files are zip files, with the directory at the end
+            zipfile.ZipFile(path).close()
+    except (SafetensorError, zipfile.BadZipFile) as error:
+        raise ConfigError(
+            f"{path} is cut short or damaged ({error}). Its download was probably interrupted: delete it and fetch it "
+            "again."
+        ) from None
 
 
 def _of_set(name: str, known: WeightSet) -> dict[str, Path]:

@@ -5,11 +5,13 @@
                                      seed_<s>/fold_all/   of a refit on all rows: the same without oof.parquet
 
 A key is `<settings>-<code>-<shared code>`: digests of the stage's settings with its tables, folds and weights, of its
-own file, and of the other code that its result comes from. What differs has another key, and overwrites nothing.
+own file, and of the other code that its result comes from, with the versions of the libraries that train it. What
+differs has another key, and overwrites nothing.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,12 @@ from competition.errors import ConfigError, DataError
 from competition.files import derive_seed, digest, read_json, read_table, sha256_of, table_digest
 from competition.paths import PROJECT, Paths
 from competition.task import task_of
-from competition.user_code import user_code
+from competition.user_code import user_code, with_helpers
 from folds.table import read_folds, time_ordered
 from models.config import TreesStage
 from models.estimators import version_of
 from models.inputs.code import code_digest_of, own_and_shared_code
-from models.inputs.weights import digest_of_weights, named_weights
+from models.inputs.weights import digest_of_weights, named_weights, reads_graphs
 from models.stage import require_inputs
 from models.stages.file import files_of
 
@@ -42,6 +44,18 @@ COLUMNS = {
 """Settings of `competition` that a stage depends on."""
 NOT_IN_KEY = {"seeds", "folder", "final_fit", "pseudo_labels", "gpu"}
 """Settings of a stage that change no job, or are in its key in another form."""
+NEW_SETTINGS: set[str] = set()
+"""Settings that are in a key only if they differ from their default: finished jobs are older than these settings."""
+LIBRARIES = {
+    "lightgbm": ["lightgbm"],
+    "catboost": ["catboost"],
+    "sklearn": ["scikit-learn"],
+    "gnn": ["torch", "chemprop", "rdkit"],
+    "bert": ["torch", "transformers", "tokenizers"],
+    "unimol": ["torch", "unimol_tools", "rdkit"],
+    "unimol2": ["torch", "unimol_tools", "rdkit"],
+}
+"""Libraries that decide what a kind of stage learns, in addition to those of its features."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +163,7 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
         labels = stage.pseudo_labels
         sources = sorted(set(labels.of)) if labels else []
         settings = common | {
-            "stage": stage.model_dump(mode="json", exclude=NOT_IN_KEY | dict(user_code(stage.model_dump())).keys()),
+            "stage": settings_in_key(stage),
             "weights": digest_of_weights(getattr(stage, "weights", None)),
             "test": test_key if labels else None,
             "labels": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
@@ -196,6 +210,26 @@ def jobs_of(
     return jobs
 
 
+def settings_in_key(stage: Any) -> dict[str, Any]:
+    """Settings of a stage as they are in the keys of its jobs."""
+    excluded = NOT_IN_KEY | dict(user_code(stage.model_dump())).keys()
+    for name in NEW_SETTINGS & type(stage).model_fields.keys():
+        default = type(stage).model_fields[name].get_default(call_default_factory=True)
+        if getattr(stage, name) == default:
+            excluded.add(name)
+    return stage.model_dump(mode="json", exclude=excluded)
+
+
+def library_versions(stage: Any) -> dict[str, str]:
+    """Installed versions of the libraries that train a stage, without the build (`+cpu`)."""
+    names = set(LIBRARIES.get(stage.kind, []))
+    if getattr(stage, "features", None) or getattr(stage, "molecule_features", None):
+        names |= {"numpy", "rdkit"}
+    for encoder in stage.encoders:
+        names |= {"torch", "chemprop" if reads_graphs(encoder.weights) else "transformers"}
+    return {name: metadata.version(name).partition("+")[0] for name in sorted(names)}
+
+
 def code_digest(stage: Any, groups: str = "") -> str:
     """Digests of the code of a stage: of its own file and the user's, and of all other that its result comes from.
 
@@ -208,8 +242,8 @@ def code_digest(stage: Any, groups: str = "") -> str:
     changed = stage.target_transform != "none" or stage.ordinal == "cumulative"
     transform = [stages / "targets.py"] if changed or getattr(stage, "predicted_targets", []) else []
     own, shared = own_and_shared_code(file, transform, ROW_CODE)
-    of_stage = digest([own, [(code_digest_of(Path(user)), name) for user, _, name in users]], 6)
-    return f"{of_stage}-{digest([shared, groups], 6)}"
+    users_code = [(code_digest_of(*with_helpers(Path(user))), name) for user, _, name in users]
+    return f"{digest([own, users_code], 6)}-{digest([shared, library_versions(stage), groups], 6)}"
 
 
 def key_of_other_code(paths: Paths, stage: str, key: str, same: int = 1) -> str | None:
@@ -225,16 +259,31 @@ def key_of_other_code(paths: Paths, stage: str, key: str, same: int = 1) -> str 
 
 
 def require_answer(todo: Plan) -> None:
-    """Stop where hours of finished jobs would be trained again, and their stages' own files are as they were."""
-    lines, total = [], 0.0
+    """Stop where hours of finished jobs would be trained again, and their stages' own files are as they were.
+
+    Jobs that are older than the versions in report.json are taken for those of other code.
+    """
+    lines: list[str] = []
+    total = 0.0
     for stage in dict.fromkeys(job.stage for job in todo.jobs if not job.finished):
         if key := key_of_other_code(todo.paths, stage, todo.keys[stage], same=2):
-            reports = (todo.paths.root / "models" / stage / key).glob(f"seed_*/fold_*/{REPORT}")
-            seconds = [read_json(report, "seconds")["seconds"] for report in reports]
-            total += sum(seconds)
-            lines.append(f"  {stage}: {len(seconds)} jobs, {in_words(sum(seconds))}")
+            folder = todo.paths.root / "models" / stage / key
+            reports = [read_json(path, "seconds") for path in sorted(folder.glob(f"seed_*/fold_*/{REPORT}"))]
+            seconds = sum(report["seconds"] for report in reports)
+            total += seconds
+            changes = _changed_versions(reports[-1].get("libraries", {}), library_versions(todo.stages[stage]))
+            lines.append(f"  {stage}: {len(reports)} jobs, {in_words(seconds)}; {changes or 'code has changed'}")
     if total > AT_STAKE:
         raise DataError(
-            "code that stages share has changed since these jobs were finished:\n" + "\n".join(lines) + "\nRun again "
-            "with --reuse to keep them, which every table then says, or with --retrain to train them again."
+            "code that stages share, or versions of libraries, have changed since these jobs were finished:\n"
+            + "\n".join(lines)
+            + "\nRun again with --reuse to keep them, which every table then says, or with --retrain to train them "
+            "again."
         )
+
+
+def _changed_versions(before: dict[str, str], now: dict[str, str]) -> str:
+    """Which libraries have another version than before, such as "torch 2.4.0 -> 2.5.1"."""
+    return ", ".join(
+        f"{name} {before[name]} -> {now[name]}" for name in before if name in now and before[name] != now[name]
+    )

@@ -12,7 +12,7 @@ from competition.task import metric_of, task_of
 from competition.types import Array
 from models.jobs.folder import attempt_folder, begin, clear_attempt, write_failure, write_predictions, write_report
 from models.jobs.job_rows import JobRows, context_of, rows_of_job
-from models.jobs.plan import ALL, Job, Plan, job_seed
+from models.jobs.plan import ALL, Job, Plan, job_seed, library_versions
 from models.jobs.progress import ProgressFile, seconds_before
 from models.jobs.scheduler import JobResult, Reason, one_line
 from models.registry import build_stage
@@ -55,8 +55,9 @@ def _train(job: Job, plan: Plan, threads: int) -> JobResult:
     predict_test(attempt, plan, rows.test)
     score, line = _score(job, plan, rows.held_out, held_out_predictions)
     clear_attempt(folder)
-    settings = plan.stages[job.stage].model_dump(mode="json")
-    write_report(folder, {"seconds": seconds, "machine": machine(), "stage": settings})
+    stage = plan.stages[job.stage]
+    report = {"seconds": seconds, "machine": machine(), "libraries": library_versions(stage)}
+    write_report(folder, {**report, "stage": stage.model_dump(mode="json")})
     notes = read_notes(folder)
     folder.rename(job.folder)
     return JobResult(job.title, seconds=seconds, score=score, lines=(f"{line}  {seconds:.0f} s", *notes))

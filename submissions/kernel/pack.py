@@ -19,6 +19,7 @@ from competition.errors import DataError
 from competition.files import digest, replaced, sha256_of, write_atomically, write_json
 from competition.paths import PROJECT, Bundle, Kernel, Paths, kaggle_files, kaggle_mount, work_root
 from competition.revision import ROOMS
+from competition.user_code import with_helpers
 from competition.yaml_files import dump_yaml
 from models.inputs.weights import WEIGHT_SETS, find_weights
 from models.jobs.folder import verify
@@ -87,11 +88,19 @@ def copy(source: Path, target: Path) -> None:
 
 
 def copy_of_user(path: Path, bundle: Bundle, named_in: Path) -> str:
-    """Copy a file of the user's, or a folder of predictions; returns its path relative to a folder of the bundle."""
-    target = bundle.user / digest(str(path), 8) / path.name
-    for file in [path / "oof.csv", path / "test.csv"] if path.is_dir() else [path]:
-        copy(file, target / file.relative_to(path))
-    return os.path.relpath(target, named_in)
+    """Copy a user's file with the modules that it imports, or a folder of predictions.
+
+    Returns:
+        Its path relative to a folder of the bundle.
+    """
+    folder = bundle.user / digest(str(path), 8)
+    if path.is_dir():
+        files = [path / "oof.csv", path / "test.csv"]
+    else:
+        files = with_helpers(path) if path.suffix == ".py" else [path]
+    for file in files:
+        copy(file, folder / file.relative_to(path.parent))
+    return os.path.relpath(folder / path.name, named_in)
 
 
 def copy_weights(named: str, stage: str, bundle: Bundle) -> str:

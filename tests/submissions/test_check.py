@@ -203,6 +203,24 @@ def test_candidates_and_steps_of_the_users_own_are_tried_before_any_work(
         checked(path)
 
 
+@pytest.mark.parametrize(
+    ("helper", "says"),
+    [
+        ("import numpy\n\nRATE = numpy.absent\n", r"mine\.py must .*AttributeError in line 3 of helpers\.py"),
+        ("def rate(:\n", r"mine\.py must .*SyntaxError.*\(helpers\.py, line 1\)"),
+        ("def rate(y):\n    return y.absent\n", r"mine\.py:score must .*AttributeError in line 2 of helpers\.py"),
+    ],
+)
+def test_a_mistake_in_a_module_that_the_users_code_imports_is_named_with_its_line(
+    tmp_path: Path, helper: str, says: str
+) -> None:
+    (tmp_path / "helpers.py").write_text(helper)
+    (tmp_path / "mine.py").write_text("import helpers\n\ndef score(y_true, y_pred):\n    return helpers.rate(y_true)\n")
+    roles = {"metric": "mine.py:score", "greater_is_better": True}
+    with pytest.raises(ConfigError, match=says):
+        checked(write_competition(tmp_path, *mixed_tables(), competition=roles))
+
+
 def test_a_precision_that_this_machine_has_not_is_found_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

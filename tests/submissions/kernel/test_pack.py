@@ -91,7 +91,7 @@ def test_a_stage_without_weight_in_the_submission_does_not_travel(made: Path, wo
     assert len(stages) < 3  # of two targets, each has a best single stage
 
 
-@pytest.mark.parametrize("file", ["own.py", "features.py"])
+@pytest.mark.parametrize("file", ["own.py", "features.py", "means.py"])
 def test_a_job_or_own_code_that_changed_since_the_run_is_not_packed(
     made: Path, work: Paths, tmp_path: Path, file: str
 ) -> None:
@@ -100,9 +100,9 @@ def test_a_job_or_own_code_that_changed_since_the_run_is_not_packed(
     with pytest.raises(DataError, match=r"target_0\.txt has changed since the job wrote it"):
         build(work)
     manifest = work.run(work.latest_run.read_text().strip()) / "run.json"
-    shutil.copy(made / file, tmp_path / file)
-    manifest.write_text(manifest.read_text().replace(str(made / file), str(tmp_path / file)))
-    with (tmp_path / file).open("a") as code:
+    shutil.copytree(made, tmp_path / "edited", ignore=shutil.ignore_patterns("work"))
+    manifest.write_text(manifest.read_text().replace(f"{made}/", f"{tmp_path}/edited/"))
+    with (tmp_path / "edited" / file).open("a") as code:
         code.write("\nMORE = 1\n")
     with pytest.raises(DataError, match=rf"Your code of {file} has changed"):
         build(work)
