@@ -42,10 +42,6 @@ def _fit_and_predict(job: Job, plan: Plan, threads: int) -> float:
     stage = plan.stages[job.stage]
     rows = rows_of_job(job, plan, threads)
     started = time.monotonic()
-    if checkpoints := list(job.folder.glob(CHECKPOINTS)):  # count the time that a killed run spent on them
-        from models.training.checkpoint import seconds_in  # here, since it imports torch, which trees do without
-
-        started -= sum(map(seconds_in, checkpoints))
     context = replace(rows.context, progress=progress)
     outputs = context.task.outputs
     model = build_stage(stage, context)

@@ -23,8 +23,9 @@ from models.settings import GnnStage, NeuralStage
 from models.stage import Context, read_notes
 from models.training import trainer
 from models.training.batches import Batches, Sample
-from models.training.checkpoint import seconds_in
+from models.training.checkpoint import Checkpoint
 from models.training.heads import Head, Network
+from models.training.loss_log import LossRecord, last_loss, read_losses
 from models.training.losses import Labels, softmax
 from models.training.schedules import with_warmup
 
@@ -264,10 +265,10 @@ def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference(backbone_dr
     training = make(tmp_path, net, r_drop=3.0, pooler_dropout=0.1, backbone_dropout=backbone_dropout)
     inputs = Batches([1.0, 2.0], np.ones(2, dtype=np.int64), lambda items: {"x": torch.tensor(items)[:, None]})
     labels, device = Labels(torch.zeros(2, 1), torch.ones(2, 1)), torch.device("cpu")
-    (((batch, target, _),),) = inputs.steps(labels, training.settings, 0, 0, device)
-    assert len(batch["x"]) == (4 if backbone_dropout else 2)  # where the backbone drops it runs on each row twice
+    ((batch,),) = inputs.steps(labels, training.settings, 0, 0, device)
+    assert len(batch.inputs["x"]) == (4 if backbone_dropout else 2)  # where the backbone drops it runs twice per row
     # Squares 1, 4 and 4, 9: means 2.5 and 6.5; the passes differ by 1 everywhere.
-    assert training.loss_of(batch, target).item() == pytest.approx((2.5 + 6.5) / 2 + 3.0 * 1)
+    assert training.loss_of(batch.inputs, batch.labels).item() == pytest.approx((2.5 + 6.5) / 2 + 3.0 * 1)
 
 
 def test_mc_dropout_predicts_the_mean_of_passes_with_dropout_on(tmp_path: Path) -> None:
@@ -341,28 +342,44 @@ def test_where_memory_runs_out_batches_are_halved_and_steps_have_as_many_rows(
     assert read_notes(tmp_path) == ["the memory is too small for batches of 8: a step has 4 of 2."]
 
 
-@pytest.mark.parametrize(
-    "changes", [{"schedule": "cosine"}, {"accumulate": 2, "batch_size": 4, "keep": "best_on_held_out"}]
-)
-def test_a_fold_that_was_interrupted_goes_on_to_the_same_predictions(
-    tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("models.training.checkpoint.SECONDS_BETWEEN", 0.0)
+@pytest.fixture
+def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after each step, and a row of losses.csv."""
+    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
+    monkeypatch.setattr("models.training.loss_log.SECONDS_BETWEEN_ROWS", 0.0)
+
+
+EMA = {"average": "ema", "schedule": "cosine"}
+BEST = {"average": "ema", "accumulate": 2, "batch_size": 4, "keep": "best_on_held_out"}
+PRETRAIN = sample(Y[:, ::-1].copy())
+
+
+def fit_until(folder: Path, stop_at: int | None, seed: int = 0, **changes: Any) -> list[int]:
+    """Pretrain for 10 steps in two epochs and train for 10; raise in step `stop_at`, before its checkpoint."""
     seen: list[int] = []
 
     def progress(done: int, total: int) -> None:
         seen.append(done)
-        if seen == list(range(1, 24)):  # in the middle of the fifth of six epochs
+        if len(seen) == stop_at:
             raise KeyboardInterrupt
 
-    changes = {"epochs": 6, "average": "ema", "pooler_dropout": 0.3, "valid": VALID, **changes}
+    changes = {"epochs": 2, "pooler_dropout": 0.3, **changes}
+    make(folder, network(seed, rate=0.3), progress=progress, **changes).fit(sample(), VALID, PRETRAIN)
+    return seen
+
+
+@pytest.mark.parametrize("changes", [EMA, BEST])
+@pytest.mark.parametrize("stop_at", [3, 6, 11, 13, 20])
+def test_a_job_that_was_killed_inside_an_epoch_goes_on_to_the_same_bytes(
+    tmp_path: Path, changes: dict[str, Any], stop_at: int, every_step: None
+) -> None:
     with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path / "killed", network(rate=0.3), progress=progress, **changes)
+        fit_until(tmp_path / "killed", stop_at, **changes)
     assert not (tmp_path / "killed" / trainer.WEIGHTS).exists()
-    assert 0 < seconds_in(tmp_path / "killed" / "checkpoint_0.pt") < 60
-    fit(tmp_path / "killed", network(seed=9, rate=0.3), progress=progress, **changes)
-    assert seen[23:] == list(range(21, 31))  # it did not begin anew
-    last = fit(tmp_path / "whole", network(rate=0.3), **changes).state_dict()
-    assert not torch.equal(kept(tmp_path / "whole")["head.linear.weight"], last["head.linear.weight"])  # the average
+    steps = fit_until(tmp_path / "whole", None, **changes)
+    assert fit_until(tmp_path / "killed", None, seed=9, **changes) == steps[stop_at - 1 :]
     for name in (trainer.WEIGHTS, trainer.TRAINING):
         assert sha256_of(tmp_path / "killed" / name) == sha256_of(tmp_path / "whole" / name), name
+    killed, whole = ([replace(row, seconds=0) for row in read_losses(tmp_path / name)] for name in ("killed", "whole"))
+    assert killed == whole
+    assert [(row.phase, row.step) for row in whole] == [("pretrain" if n <= 10 else "train", n) for n in range(1, 21)]
