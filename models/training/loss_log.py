@@ -43,7 +43,9 @@ class LossLog:
     def __init__(self, folder: Path, track: Callable[[LossRecord], None]) -> None:
         self.path = folder / LOSSES
         self.track = track
-        self.load_state_dict({"rows": [], "seconds": 0.0})
+        self.records: list[LossRecord] = []
+        self.started = self.written = time.monotonic()
+        self.path.write_text(HEADER, encoding="utf-8")
 
     @property
     def last_step(self) -> int:
@@ -70,13 +72,10 @@ class LossLog:
         return {"rows": list(map(astuple, self.records)), "seconds": time.monotonic() - self.started}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Start the file again with the rows of a checkpoint."""
-        self.written = time.monotonic()
-        self.started = self.written - state["seconds"]
-        self.records: list[LossRecord] = []
-        self.path.write_text(HEADER, encoding="utf-8")
-        for row in state["rows"]:
+        """Append the rows of a checkpoint; those of the pretrain phase are already in the file."""
+        for row in state["rows"][len(self.records) :]:
             self._append(LossRecord(*row))
+        self.started = time.monotonic() - state["seconds"]
 
 
 def read_losses(folder: Path) -> list[LossRecord]:

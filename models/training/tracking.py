@@ -23,17 +23,20 @@ def tracker_arguments(job_folder: Path) -> dict[str, Any]:
 
 def start_tracker(accelerator: Accelerator, job_folder: Path) -> None:
     """Start a run that is named STAGE/KEY/seed_S/fold_K after the folder of the job."""
-    for tracker in accelerator.log_with:
-        root = _competition_folder(job_folder)
-        run = str(job_folder.absolute().relative_to(root / "models")).replace("/.", "/")
-        if tracker == "tensorboard":
-            shutil.rmtree(accelerator.logging_dir / run, ignore_errors=True)  # of an attempt that was killed
-            accelerator.init_trackers(run)
-        elif tracker == "wandb":
-            accelerator.logging_dir.mkdir(parents=True, exist_ok=True)
-            accelerator.init_trackers(root.name, init_kwargs={"wandb": {"name": run, "dir": accelerator.logging_dir}})
-        else:
-            accelerator.init_trackers(root.name, init_kwargs={"mlflow": {"run_name": run}})
+    if not accelerator.log_with:
+        return
+    tracker = str(accelerator.log_with[0])
+    root = _competition_folder(job_folder)
+    logs = root / "trackers"
+    run = str(job_folder.absolute().relative_to(root / "models")).replace("/.", "/")
+    if tracker == "tensorboard":
+        shutil.rmtree(logs / run, ignore_errors=True)  # of an attempt that was killed
+        accelerator.init_trackers(run)
+    elif tracker == "wandb":
+        logs.mkdir(parents=True, exist_ok=True)
+        accelerator.init_trackers(root.name, init_kwargs={"wandb": {"name": run, "dir": logs}})
+    else:
+        accelerator.init_trackers(root.name, init_kwargs={"mlflow": {"run_name": run}})
 
 
 def _competition_folder(job_folder: Path) -> Path:

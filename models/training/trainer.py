@@ -166,6 +166,8 @@ class Trainer:
         while len(phase.state.history) < self.settings.epochs:
             self._train_one_epoch(phase)
             self._end_epoch(phase, monitored or {})
+        if name == "pretrain":
+            phase.checkpoint.save()  # a job that is killed in the next phase does not repeat the end of this one
         state = phase.state
         return state.history, state.best[1] if state.best else state_of(phase.averaged)
 

@@ -109,6 +109,17 @@ def test_an_epoch_has_each_row_once_in_steps_that_are_a_function_of_seed_and_epo
     assert not sets(1, 0) & (sets(1, 1) | sets(2, 0))  # other company, not only another order
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])  # meta is loaded by a thread, as a GPU is
+@pytest.mark.parametrize("first", [0, 3, 5])
+def test_an_epoch_goes_on_from_any_step(device: str, first: int) -> None:
+    labels = Labels(torch.from_numpy(Y), torch.ones(Y.shape))
+    steps = list(INPUTS.steps(labels, settings(), 1, 0, torch.device(device), first))
+    planned = INPUTS.step_plan(settings(), 1, 0, device)[first:]
+    sizes = [[len(batch.labels.y) for batch in step] for step in steps]
+    assert sizes == [[len(rows) for rows in step] for step in planned]
+    assert len(steps) == 5 - first
+
+
 def test_a_step_is_drawn_whatever_the_length_and_its_micro_batches_pad_little_or_nothing() -> None:
     lengths = np.random.default_rng(0).integers(5, 100, 2000)
     steps = plan(lengths, batch_size=32)
@@ -369,17 +380,100 @@ def fit_until(folder: Path, stop_at: int | None, seed: int = 0, **changes: Any) 
 
 
 @pytest.mark.parametrize("changes", [EMA, BEST])
-@pytest.mark.parametrize("stop_at", [3, 6, 11, 13, 20])
 def test_a_job_that_was_killed_inside_an_epoch_goes_on_to_the_same_bytes(
-    tmp_path: Path, changes: dict[str, Any], stop_at: int, every_step: None
+    tmp_path: Path, changes: dict[str, Any], every_step: None
+) -> None:
+    steps = fit_until(tmp_path / "whole", None, **changes)
+    losses = without_seconds(tmp_path / "whole")
+    assert [(row.phase, row.step) for row in losses] == [("pretrain" if n <= 10 else "train", n) for n in range(1, 21)]
+    for stop_at in (3, 6, 11, 13, 20):
+        killed = tmp_path / str(stop_at)
+        with pytest.raises(KeyboardInterrupt):
+            fit_until(killed, stop_at, **changes)
+        assert not (killed / trainer.WEIGHTS).exists()
+        assert fit_until(killed, None, seed=9, **changes) == steps[stop_at - 1 :]
+        for name in (trainer.WEIGHTS, trainer.TRAINING):
+            assert sha256_of(killed / name) == sha256_of(tmp_path / "whole" / name), (stop_at, name)
+        assert without_seconds(killed) == losses
+
+
+def without_seconds(folder: Path) -> list[LossRecord]:
+    return [replace(row, seconds=0) for row in read_losses(folder)]
+
+
+def test_a_checkpoint_of_a_gpu_with_a_gradient_scaler_is_resumed_where_there_is_none(
+    tmp_path: Path, every_step: None
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        fit_until(tmp_path / "killed", stop_at, **changes)
-    assert not (tmp_path / "killed" / trainer.WEIGHTS).exists()
-    steps = fit_until(tmp_path / "whole", None, **changes)
-    assert fit_until(tmp_path / "killed", None, seed=9, **changes) == steps[stop_at - 1 :]
-    for name in (trainer.WEIGHTS, trainer.TRAINING):
-        assert sha256_of(tmp_path / "killed" / name) == sha256_of(tmp_path / "whole" / name), name
-    killed, whole = ([replace(row, seconds=0) for row in read_losses(tmp_path / name)] for name in ("killed", "whole"))
-    assert killed == whole
-    assert [(row.phase, row.step) for row in whole] == [("pretrain" if n <= 10 else "train", n) for n in range(1, 21)]
+        fit_until(tmp_path, 13, **EMA)
+    path = tmp_path / "checkpoint_train_0.pt"
+    content = torch.load(path, weights_only=True)
+    content["parts"]["scaler"] = {"scale": 1024.0}
+    torch.save(content, path)
+    assert fit_until(tmp_path, None, **EMA) == list(range(3, 11))
+
+
+def test_a_checkpoint_is_due_every_30_seconds_or_20_times_the_last_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    checkpoint, due = Checkpoint(tmp_path / "checkpoint.pt", {"none": None}), []
+
+    def advance(seconds: float) -> bool:
+        clock[0] += seconds
+        return checkpoint.due()
+
+    due += [advance(29), advance(1)]
+    with mock.patch("models.training.checkpoint.write_atomically", lambda *args: advance(3)):
+        checkpoint.save()
+    due += [advance(59), advance(1)]
+    assert due == [False, True, False, True]
+
+
+def test_losses_are_written_every_10_seconds_and_as_the_mean_of_each_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that a step moves on by 4 seconds: rows after the third step of an epoch, and after its last."""
+    clock, now = [0.0], []
+    monkeypatch.setattr("models.training.loss_log.time.monotonic", lambda: clock[0])
+    losses = []
+
+    def progress(done: int, total: int) -> None:
+        clock[0] += 4
+        now.append(last_loss(tmp_path))
+
+    training = make(tmp_path, progress=progress, epochs=2, schedule="cosine", warmup=0)
+    take_step = training.take_step
+    training.take_step = lambda *args: losses.append(take_step(*args)) or losses[-1]  # type: ignore[method-assign, func-returns-value]
+    training.fit(sample())
+    steps = [float(loss) for loss in losses]
+    rows = read_losses(tmp_path)
+    assert [(row.phase, row.epoch, row.step, row.seconds) for row in rows] == [
+        ("train", 1, 3, 12.0), ("train", 1, 5, 20.0), ("train", 2, 8, 32.0), ("train", 2, 10, 40.0),
+    ]  # fmt: skip
+    means = [np.mean(steps[:3]), np.mean(steps[:5]), np.mean(steps[5:8]), np.mean(steps[5:])]
+    assert [row.loss for row in rows] == pytest.approx(means)
+    assert history(tmp_path, "train_loss") == [rows[1].loss, rows[3].loss]
+    assert history(tmp_path, "learning_rate") == [rows[1].learning_rate, rows[3].learning_rate]
+    assert now == [None] * 3 + [rows[0]] * 2 + [rows[1]] * 3 + [rows[2]] * 2  # as another process reads it meanwhile
+
+
+def test_tensorboard_shows_the_rows_of_losses_csv_also_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every_step: None
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("LOSS_TRACKER", "tensorboard")
+    folder = tmp_path / "models" / "gnn" / "key" / "seed_0" / ".fold_1"
+    folder.mkdir(parents=True)
+    with pytest.raises(KeyboardInterrupt):
+        fit_until(folder, 13)
+    fit_until(folder, None)
+    events = EventAccumulator(str(tmp_path / "trackers" / "gnn" / "key" / "seed_0" / "fold_1")).Reload()
+    rows = read_losses(folder)
+    for phase in ("pretrain", "train"):
+        for name in ("epoch", "loss", "learning_rate", "seconds"):
+            shown = [(event.step, event.value) for event in events.Scalars(f"{phase}/{name}")]
+            expected = [(row.step, np.float32(getattr(row, name))) for row in rows if row.phase == phase]
+            assert shown == expected
