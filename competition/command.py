@@ -25,7 +25,6 @@ FULL_OR_CLOSED = (
 
 TRACKER_VARIABLE = "LOSS_TRACKER"
 """Environment variable by which workers get the option --tracker."""
-TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 
 def _share(text: str) -> float:
@@ -47,14 +46,6 @@ def _workers(text: str) -> int:
     return int(text)
 
 
-def _tracker(text: str) -> str:
-    if text not in TRACKERS:
-        raise ConfigError(f"--tracker takes {', '.join(TRACKERS[:-1])} or {TRACKERS[-1]}; got {text!r}.")
-    if importlib.util.find_spec(text) is None:
-        raise ConfigError(f"--tracker {text} needs the package {text}: pip install {text} in the environment in use.")
-    return text
-
-
 SHARED: dict[str, dict[str, Any]] = {
     "seed": {"type": int, "help": "replaces competition.seed of the YAML"},
     "workers": {"type": _workers, "help": "jobs side by side (default: as many as the cores or GPUs allow)"},
@@ -73,8 +64,8 @@ SHARED: dict[str, dict[str, Any]] = {
                  "help": "what full and train place jobs with: processes of this machine (default), or a Ray cluster"},
     "ray-address": {"metavar": "HOST:PORT",
                     "help": "of a Ray cluster (default: $RAY_ADDRESS, or one that is started for the run)"},
-    "tracker": {"type": _tracker, "metavar": "|".join(TRACKERS), "help": "where the losses of neural stages are shown "
-                "while they train, in addition to losses.csv; the files are in work/NAME/trackers"},
+    "tracker": {"choices": ["tensorboard", "wandb", "mlflow"],
+                "help": "shows the losses of neural stages while they train; its files are in work/NAME/trackers"},
     "from": {"type": Path, "metavar": "FOLDER", "dest": "earlier", "help": "for full and train: take over jobs and "
              "caches of an earlier run, such as an attached notebook output"},
 }  # fmt: skip
@@ -89,8 +80,11 @@ class Parser(argparse.ArgumentParser):
         options = super().parse_args(*args, **kwargs)
         if getattr(options, "plan", False) and options.budget is None:
             raise ConfigError("--plan is of a time; add --budget, such as --budget 30m.")
-        if getattr(options, "tracker", None):
-            os.environ[TRACKER_VARIABLE] = options.tracker
+        tracker = getattr(options, "tracker", None)
+        if tracker is not None:
+            if importlib.util.find_spec(tracker) is None:
+                raise ConfigError(f"--tracker {tracker} needs a package: pip install {tracker} in this environment.")
+            os.environ[TRACKER_VARIABLE] = tracker
         options.held_out_of = options.competition
         if options.holdout:
             options.competition = str(holdout_yaml(options.competition, options.holdout))

@@ -25,18 +25,16 @@ def start_tracker(accelerator: Accelerator, job_folder: Path) -> None:
     """Start a run that is named STAGE/KEY/seed_S/fold_K after the folder of the job."""
     if not accelerator.log_with:
         return
-    tracker = str(accelerator.log_with[0])
     root = _competition_folder(job_folder)
     logs = root / "trackers"
     run = str(job_folder.absolute().relative_to(root / "models")).replace("/.", "/")
-    if tracker == "tensorboard":
+    project = root.name
+    if str(accelerator.log_with[0]) == "tensorboard":
+        project = run  # a folder below the log directory
         shutil.rmtree(logs / run, ignore_errors=True)  # of an attempt that was killed
-        accelerator.init_trackers(run)
-    elif tracker == "wandb":
-        logs.mkdir(parents=True, exist_ok=True)
-        accelerator.init_trackers(root.name, init_kwargs={"wandb": {"name": run, "dir": logs}})
-    else:
-        accelerator.init_trackers(root.name, init_kwargs={"mlflow": {"run_name": run}})
+    logs.mkdir(parents=True, exist_ok=True)
+    run_names = {"wandb": {"name": run, "dir": logs}, "mlflow": {"run_name": run}}
+    accelerator.init_trackers(project, init_kwargs=run_names)
 
 
 def _competition_folder(job_folder: Path) -> Path:

@@ -123,9 +123,7 @@ def test_options_are_read_and_impossible_values_are_refused() -> None:
     assert (options.held_out_of, Path(options.competition).name) == ("toy", "toy_holdout20.yaml")
     assert (options.shard, options.workers) == ((2, 4), 3)
     shards = [("--shard", value) for value in ("0/4", "5/4", "a/b", "1", "1/4/2")]
-    for name, value in (
-        *shards, ("--workers", "0"), ("--holdout", "0.9"), ("--budget", "never"), ("--tracker", "x"),
-    ):  # fmt: skip
+    for name, value in (*shards, ("--workers", "0"), ("--holdout", "0.9"), ("--budget", "never")):
         with pytest.raises(ConfigError, match=f"{name} takes"):
             command.parser("x").parse_args([name, value])
 
