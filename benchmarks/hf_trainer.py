@@ -97,7 +97,7 @@ def ours(stage: Bert, train: Rows, folder: Path) -> tuple[float, Any]:
     training = stage.trainer_of(network, folder)
     labels = training.prepare(sample)
     started = time.process_time()
-    training.train_epochs(sample.encoded, labels, "checkpoint.pt")
+    training.train_epochs(sample.encoded, labels, "train")
     return time.process_time() - started, network
 
 

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import fcntl
+import importlib.util
 import os
 import re
 import socket
@@ -20,6 +21,10 @@ FULL_OR_CLOSED = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EISDIR, errno.ENOLCK, errno.EOPNOTSUPP
 )  # fmt: skip
 """What the system says of a folder that takes no new files, or has no locks."""
+
+
+TRACKER_VARIABLE = "LOSS_TRACKER"
+"""Environment variable by which workers get the option --tracker."""
 
 
 def _share(text: str) -> float:
@@ -63,6 +68,8 @@ SHARED: dict[str, dict[str, Any]] = {
                  "help": "what full and train place jobs with: processes of this machine (default), or a Ray cluster"},
     "ray-address": {"metavar": "HOST:PORT",
                     "help": "of a Ray cluster (default: $RAY_ADDRESS, or one that is started for the run)"},
+    "tracker": {"choices": ["tensorboard", "wandb", "mlflow"],
+                "help": "shows the losses of neural stages while they train; its files are in work/NAME/trackers"},
     "from": {"type": Path, "metavar": "FOLDER", "dest": "earlier", "help": "for full and train: take over jobs and "
              "caches of an earlier run, such as an attached notebook output"},
 }  # fmt: skip
@@ -77,6 +84,11 @@ class Parser(argparse.ArgumentParser):
         options = super().parse_args(*args, **kwargs)
         if getattr(options, "plan", False) and options.budget is None:
             raise ConfigError("--plan is of a time; add --budget, such as --budget 30m.")
+        tracker = getattr(options, "tracker", None)
+        if tracker is not None:
+            if importlib.util.find_spec(tracker) is None:
+                raise ConfigError(f"--tracker {tracker} needs a package: pip install {tracker} in this environment.")
+            os.environ[TRACKER_VARIABLE] = tracker
         options.held_out_of = options.competition
         if options.holdout:
             options.competition = str(holdout_yaml(options.competition, options.holdout))

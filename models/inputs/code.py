@@ -10,7 +10,10 @@ from competition.files import digest
 
 PROJECT = Path(__file__).parents[2]
 ROOMS = ("models", "competition", "folds")
-NO_RESULT = {"config", "settings", "stage", "machine", "code", "weights", "errors", "files", "paths", "durations"}
+NO_RESULT = {
+    "config", "settings", "stage", "machine", "code", "weights", "errors", "files", "paths", "durations", "loss_log",
+    "tracking",
+}  # fmt: skip
 """Modules that change no result: settings and digests of weights are in keys themselves, the others read and say."""
 
 

@@ -22,7 +22,7 @@ from competition.errors import DataError
 from competition.files import read_json, read_table, sha256_of, write_atomically, write_json
 from competition.types import Array, Integers
 from models.jobs.plan import ALL, REPORT, Job
-from models.jobs.progress import LOSSES, PROGRESS
+from models.jobs.progress import PROGRESS
 from models.jobs.scheduler import JobResult
 from models.training.machine import machine
 
@@ -38,15 +38,15 @@ def attempt_folder(folder: Path) -> Path:
 def begin(folder: Path) -> Path:
     """Return the folder to work at a job in.
 
-    It holds nothing but what goes on from an earlier attempt: its checkpoints with the progress and the losses up to
-    them, and the record of its failure.
+    It holds nothing but what goes on from an earlier attempt: its checkpoints with the progress up to them, and the
+    record of its failure.
     """
     shutil.rmtree(folder, ignore_errors=True)  # without a report: a copy of it was cut short
     attempt = attempt_folder(folder)
     attempt.mkdir(parents=True, exist_ok=True)
     kept = {FAILURE}
     if checkpoints := list(attempt.glob(CHECKPOINTS)):
-        kept |= {PROGRESS, LOSSES, *(path.name for path in checkpoints)}
+        kept |= {PROGRESS, *(path.name for path in checkpoints)}
     for path in attempt.iterdir():
         if path.is_dir():
             shutil.rmtree(path)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from competition.files import read_json, write_json
+from models.training.loss_log import last_loss
 
-PROGRESS, LOSSES = "progress.json", "losses.csv"
+PROGRESS = "progress.json"
 SECONDS_BETWEEN = 1.0
 """Minimum time between two writes."""
 
@@ -45,6 +46,15 @@ def share_done(folder: Path) -> float:
     """Return the share of its steps that a running job has done."""
     progress = read_progress(folder)
     return float(progress["done"]) / max(1, progress["total"])
+
+
+def describe_loss(folder: Path) -> str:
+    """Return the last epoch and loss of a neural job that is worked at in `folder`; empty if it has written none."""
+    record = last_loss(folder)
+    if record is None:
+        return ""
+    phase = "pretrain " if record.phase == "pretrain" else ""
+    return f"{phase}epoch {record.epoch}, loss {record.loss:.4g}"
 
 
 def seconds_before(folder: Path) -> float:

@@ -17,7 +17,7 @@ from models.jobs.progress import ProgressFile, seconds_before
 from models.jobs.scheduler import JobResult, Reason, one_line
 from models.registry import build_stage
 from models.stage import read_notes
-from models.training.machine import machine
+from models.training.machine import machine, peak_gpu_gib
 
 PIECE = 10_000
 """Test rows that are predicted at a time: features and batches of a hidden test of any length stay in memory."""
@@ -60,7 +60,13 @@ def _train(job: Job, plan: Plan, threads: int) -> JobResult:
     write_report(folder, {**report, "stage": stage.model_dump(mode="json")})
     notes = read_notes(folder)
     folder.rename(job.folder)
-    return JobResult(job.title, seconds=seconds, score=score, lines=(f"{line}  {seconds:.0f} s", *notes))
+    return JobResult(
+        job.title,
+        seconds=seconds,
+        score=score,
+        lines=(f"{line}  {seconds:.0f} s", *notes),
+        gpu_gib=peak_gpu_gib(),
+    )
 
 
 def _fit_and_predict(job: Job, plan: Plan, rows: JobRows) -> Array | None:

@@ -24,11 +24,13 @@ from typing import Any, Literal, Protocol
 from tqdm import tqdm
 
 from competition.durations import BAR, in_words
-from models.jobs.progress import share_done
+from models.jobs.progress import describe_loss, share_done
 from models.training.machine import require_gpu
 
 POLL = 1.0
 """Seconds between two looks at progress, time limits and the size of a cluster."""
+SECONDS_BETWEEN_LOSSES = 30.0
+"""Seconds between two lines about the losses of running jobs, where there is no terminal."""
 MAX_ERROR_LENGTH = 400
 Reason = Literal["", "error", "killed", "timeout", "memory", "disk", "dependency", "group", "time"]
 
@@ -238,6 +240,7 @@ def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
         DiskFull: if a worker cannot write. Running tasks are ended.
     """
     futures: dict[Future[JobResult], Task] = {}
+    losses_printed = time.monotonic()
     with tqdm(desc=noun, disable=not sys.stderr.isatty(), bar_format=BAR, leave=False) as bar:
         while (seconds_left := queue.deadline - time.monotonic()) > 0:
             while task := queue.next(executor):
@@ -258,7 +261,11 @@ def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
                     del futures[next(future for future, other in futures.items() if other is task)]
                     queue.end(task, _timed_out(task, queue.job_timeout))
                 sys.stdout.flush()
-            _show_progress(bar, queue)
+            _show_progress(bar, queue, noun)
+            if bar.disable and time.monotonic() - losses_printed >= SECONDS_BETWEEN_LOSSES:
+                losses_printed = time.monotonic()
+                for name, loss in _losses(queue).items():
+                    print(f"{name}  {loss}", flush=True)
     for task in list(queue.running):
         executor.cancel(task)
         queue.end(task, JobResult(task.name, "skipped", "time", queue.end_reason))
@@ -320,8 +327,18 @@ def _timed_out(task: Task, seconds: float) -> JobResult:
     return JobResult(task.name, "failed", "timeout", error, seconds=seconds)
 
 
-def _show_progress(bar: Any, queue: Queue) -> None:
-    """Advance the bar by whole tasks and by the reported shares of those that run."""
+def _losses(queue: Queue) -> dict[str, str]:
+    """Return the last epoch and loss of each running task that has written one."""
+    losses = {task.name: describe_loss(task.folder) for task in queue.running if task.folder is not None}
+    return {name: loss for name, loss in losses.items() if loss}
+
+
+def _show_progress(bar: Any, queue: Queue, noun: str) -> None:
+    """Advance the bar by whole tasks and by the reported shares of those that run, and show a loss."""
+    if bar.disable:
+        return
+    for name, loss in list(_losses(queue).items())[:1]:
+        bar.set_description(f"{noun} ({name} {loss})", refresh=False)
     shares = [share_done(task.folder) for task in queue.running if task.folder is not None]
     n_ended = len(queue.results)
     bar.total = n_ended + len(queue.running) + len(queue.waiting)

@@ -29,6 +29,7 @@ from models.jobs.cluster import make_executor
 from models.jobs.folder import attempt_folder, read_failure, verify, write_failure
 from models.jobs.job_rows import read_tables
 from models.jobs.plan import Job, Plan, plan, require_answer
+from models.jobs.progress import describe_loss
 from models.jobs.resume import resume
 from models.jobs.run_job import run_job
 from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, run
@@ -107,7 +108,9 @@ class JobReporter:
             self.noted.add(job.stage)
         elif result.status == "failed":
             if result.reason in DRIVER_FAILURES:
-                write_failure(job.folder, result)
+                loss = describe_loss(attempt_folder(job.folder))
+                last = f"; last: {loss}" if loss else ""
+                write_failure(job.folder, replace(result, error=result.error + last))
             print(describe_failure(job, result), flush=True)
             if self.queue is not None:
                 self.queue.stop("stopped by --fail-fast")

@@ -37,7 +37,7 @@ class BertBackbone(nn.Module):
         """Pooled features (n_rows, width) of token ids (n_rows, n_tokens) and their mask, 1 for a real token."""
         # Token types are left out: all columns are one sequence, and every encoder then takes type 0.
         tokens = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return pooled(tokens, attention_mask, self.pooling)
+        return pooled(tokens.float(), attention_mask, self.pooling)
 
 
 class Bert(Neural):

@@ -45,7 +45,7 @@ class GnnBackbone(nn.Module):
                 one after the other, and into_starts (n_atoms,), where those of an atom begin; before and before_starts
                 (n_bonds,), the same of the bonds that end where a bond begins, without its own reverse.
         """
-        atoms = self.message_passing(SimpleNamespace(**graph))
+        atoms = self.message_passing(SimpleNamespace(**graph)).float()  # so that sums over atoms are in float32
         return self.hidden(torch.cat([aggregation(atoms, molecule) for aggregation in self.aggregations], dim=1))
 
 

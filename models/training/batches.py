@@ -1,5 +1,6 @@
 """Rows as batches: what is encoded, which rows go together, and how they reach the device."""
 
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,25 +13,38 @@ from torch import Tensor
 
 from competition.types import Array, Integers
 from models.settings import NeuralStage
-from models.training.losses import Labels
+from models.training.losses import Labels, to_device
 
 Rows = NDArray[np.intp]
 Plan = list[Rows]
 """Positions of rows, micro-batch by micro-batch."""
-MicroBatch = tuple[dict[str, Tensor], Labels, float]
 LENGTHS_PER_BATCH = 4
 """Least number of lengths in a batch of rows that cannot be padded."""
 
 
-def micro_batch_size(device_type: str, precision: str) -> int:
-    """Most rows of a batch that go through the network together.
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows that go through the network together, on its device.
 
-    Small micro-batches pad little and cost a CPU nothing in float32; in bf16 each casts all weights anew, and a GPU is
-    idle without many rows. Their gradients add up to that of the whole step, so that only speed depends on it (nearly
-    so in pre-training, whose loss is a mean over tokens, of which rows have unequal numbers).
+    inputs: arguments of the backbone by name, and `columns`.
+    labels: of these rows.
+    share: share of the step's labels that these rows have, by which their loss is weighted.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Labels
+    share: float
+
+
+def micro_batch_size(device_type: str, precision: str) -> int:
+    """Upper limit of the rows that go through the network together, in addition to the setting `batch_size`.
+
+    Small micro-batches pad little and cost a CPU nothing in float32; in bf16 each casts all weights anew. A GPU is idle
+    without many rows, so it has no limit. The gradients of micro-batches add up to that of the whole step: only speed
+    depends on their size (and a little the loss in pre-training, which is a mean over tokens).
     """
     if device_type == "cuda":
-        return 32
+        return sys.maxsize
     return 16 if precision == "bf16" else 8
 
 
@@ -61,9 +75,7 @@ class Batches:
         batch = self.collate([self.items[i] for i in rows])
         if self.columns is not None:
             batch["columns"] = torch.from_numpy(self.columns[rows])
-        if device.type == "cuda":
-            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
-        return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+        return {name: to_device(tensor, device) for name, tensor in batch.items()}
 
     def step_plan(self, settings: NeuralStage, seed: int, epoch: int, device_type: str) -> list[Plan]:
         """The micro-batches of each step of an epoch: a function of (seed, epoch), each row once.
@@ -100,31 +112,34 @@ class Batches:
         return [part[i : i + size] for part in np.split(rows, changes + 1) for i in range(0, len(part), size)]
 
     def steps(
-        self, labels: Labels, settings: NeuralStage, seed: int, epoch: int, device: torch.device
+        self, labels: Labels, settings: NeuralStage, seed: int, epoch: int, device: torch.device, first: int = 0
     ) -> Iterator[list[MicroBatch]]:
-        """The micro-batches of each step of an epoch, on the device.
+        """The micro-batches of each step of an epoch from step `first` on.
 
-        Each comes with its labels and its share of the step's labels, by which its loss counts: so a step in
-        micro-batches has the gradient of one large batch. On a GPU a thread makes the next ones during a step.
+        Weighted by their shares, the losses of the micro-batches have the gradient of one large batch. On a GPU a
+        thread loads the next step while the current one is computed.
         """
         doubled = settings.r_drop > 0 and settings.backbone_dropout > 0
 
         def load(step: Plan) -> list[MicroBatch]:
-            known = [int((labels.weights[rows] > 0).sum()) for rows in step]  # where no device has to be waited for
-            return [
-                (self.batch(np.tile(rows, 1 + doubled), device), labels.take(rows, device), n / max(sum(known), 1))
-                for rows, n in zip(step, known, strict=True)
-            ]
+            n_labels = [int((labels.weights[rows] > 0).sum()) for rows in step]  # counted before they go to the device
+            micro_batches = []
+            for rows, n in zip(step, n_labels, strict=True):
+                inputs = self.batch(np.tile(rows, 1 + doubled), device)
+                micro_batches.append(MicroBatch(inputs, labels.take(rows, device), n / max(sum(n_labels), 1)))
+            return micro_batches
 
-        steps = self.step_plan(settings, seed, epoch, device.type)
+        steps = self.step_plan(settings, seed, epoch, device.type)[first:]
         if device.type == "cpu":  # the thread would take the time it saves
             yield from map(load, steps)
             return
         with ThreadPoolExecutor(1) as thread:
-            following = thread.submit(load, steps[0])
-            for step in [*steps[1:], []]:
-                ready, following = following.result(), thread.submit(load, step)
-                yield ready
+            loading = None
+            for step in [*steps, []]:
+                upcoming = thread.submit(load, step)
+                if loading is not None:
+                    yield loading.result()
+                loading = upcoming
 
 
 @dataclass(frozen=True)

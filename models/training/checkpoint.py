@@ -1,4 +1,4 @@
-"""The state of a training run at the end of an epoch, from which a killed run goes on to the same predictions."""
+"""Checkpoints by time, inside epochs too, from which a killed run goes on to the same predictions."""
 
 import io
 import time
@@ -10,47 +10,46 @@ import torch
 from competition.files import write_atomically
 
 SECONDS_BETWEEN = 30.0
-"""Least time between two checkpoints: what a kill can lose, and far more than writing one takes."""
+"""Least time between two checkpoints."""
+WRITES_BETWEEN = 20
+"""The same as a multiple of the time that the last write took, so that at most 5 % of the time is spent on writing."""
 
 
 class Checkpoint:
-    """One file beside a job's products, gone once the job is published; what an earlier process left is what `load`
-    gives. `parts` are objects with state_dict and load_state_dict by name, None where a run has none.
+    """A file next to a job's outputs, deleted before the job is published.
+
+    Args:
+        parts: objects with state_dict and load_state_dict by name; None for those that a run does not have.
     """
 
     def __init__(self, path: Path, parts: dict[str, Any]) -> None:
         self.path = path
         self.parts = {name: part for name, part in parts.items() if part is not None}
-        self.started = self.written = time.monotonic()
+        self.next_write = time.monotonic() + SECONDS_BETWEEN
 
-    def load(self) -> Any:
-        """Restore all parts and the generators; what was saved beside them, or None without a file."""
+    def load(self) -> None:
+        """Restore all parts and the random generators from the file that an earlier process left, if there is one."""
         if not self.path.exists():
-            return None
+            return
         state = torch.load(self.path, map_location="cpu", weights_only=True)
         for name in self.parts.keys() & state["parts"].keys():  # a GPU may have a scaler where a CPU had none
             self.parts[name].load_state_dict(state["parts"][name])
         torch.set_rng_state(state["generator"])
         torch.cuda.set_rng_state_all(state["gpu_generators"])
-        self.started -= state["seconds"]
-        return state["beside"]
 
-    def save(self, beside: Any) -> None:
-        """Write the state, if the last time was long enough ago."""
-        if time.monotonic() - self.written < SECONDS_BETWEEN:
-            return
+    def due(self) -> bool:
+        """Whether the last write was long enough ago."""
+        return time.monotonic() >= self.next_write
+
+    def save(self) -> None:
+        """Write the state of all parts and of the random generators."""
+        started = time.monotonic()
         state = {
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
             "generator": torch.get_rng_state(),
             "gpu_generators": torch.cuda.get_rng_state_all(),
-            "seconds": time.monotonic() - self.started,
-            "beside": beside,
         }
         torch.save(state, buffer := io.BytesIO())
         write_atomically(self.path, buffer.getvalue())
-        self.written = time.monotonic()
-
-
-def seconds_in(path: Path) -> float:
-    """Seconds of training that a checkpoint holds."""
-    return float(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["seconds"])
+        finished = time.monotonic()
+        self.next_write = finished + max(SECONDS_BETWEEN, WRITES_BETWEEN * (finished - started))

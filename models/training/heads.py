@@ -25,11 +25,16 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Outputs (n_rows, n_outputs) of one pass: plain at inference, the first mask for a pass of `mc_dropout`."""
-        return self.linear(self.dropouts[0](features))
+        return self._outputs(self.dropouts[0], features)
 
     def loss(self, features: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
         """Mean over the masks of the loss of features (n_rows, width); `loss` maps outputs to a number."""
-        return torch.stack([loss(self.linear(dropout(features))) for dropout in self.dropouts]).mean()
+        return torch.stack([loss(self._outputs(dropout, features)) for dropout in self.dropouts]).mean()
+
+    def _outputs(self, dropout: nn.Module, features: Tensor) -> Tensor:
+        """Compute outputs in float32, also under autocast: bf16 has two to three digits."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.linear(dropout(features.float()))
 
 
 def build_head(settings: NeuralStage, width: int, n_outputs: int) -> Head:

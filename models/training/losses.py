@@ -24,6 +24,13 @@ from models.settings import LOSS_OF_CLASSES
 Errors = Callable[..., Tensor]
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to the device; to a GPU from pinned memory, so that nothing waits for the copy."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class Labels:
     """Labels of rows, standardised numbers or those of classes, and the weight of each, (n_rows, n_targets), 0 where
@@ -33,9 +40,9 @@ class Labels:
     y: Tensor
     weights: Tensor
 
-    def take(self, positions: NDArray[np.intp], device: torch.device | str) -> "Labels":
+    def take(self, positions: NDArray[np.intp], device: torch.device) -> "Labels":
         """Some rows, on the device."""
-        return Labels(self.y[positions].to(device), self.weights[positions].to(device))
+        return Labels(to_device(self.y[positions], device), to_device(self.weights[positions], device))
 
 
 squared = partial(mse_loss, reduction="none")

@@ -77,6 +77,14 @@ def machine() -> dict[str, Any]:
     return found
 
 
+def peak_gpu_gib() -> float:
+    """Peak GPU memory of the tensors of the last training in this process, in GiB; 0 without a GPU."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return 0.0
+    return float(torch.cuda.max_memory_allocated() / 2**30)
+
+
 def cpu_has_bf16() -> bool:
     """Whether the processor multiplies in bf16 (AMD from Zen 4, Intel's servers from Sapphire Rapids); else slower."""
     return "avx512_bf16" in _cpuinfo()

@@ -58,9 +58,10 @@ def _depth(name: str, layers: list[str]) -> int:
     return next((i for i, layer in enumerate(layers, start=1) if name.startswith(f"{layer}.")), behind)
 
 
-def moving_average(old: Tensor, new: Tensor, n_averaged: Tensor | int, decay: float) -> Tensor:
-    """The old average moved towards the new weights (Polyak and Juditsky, 1992); faster in the first steps, or the
-    start would stay in it.
+def moving_average(averages: list[Tensor], weights: list[Tensor], n_averaged: Tensor | int, decay: float) -> None:
+    """Move the averages towards the new weights, in place (Polyak and Juditsky, 1992).
+
+    The decay is smaller in the first steps, or the average would keep the random start.
     """
     n = int(n_averaged)
-    return torch.lerp(old, new, 1 - min(decay, (1 + n) / (10 + n)))
+    torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + n) / (10 + n)))

@@ -6,9 +6,10 @@ schedule, precision and device (by accelerate), checkpoints, and what is written
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,20 +30,30 @@ from models.training.checkpoint import Checkpoint
 from models.training.dropout import audit, rates, set_rates
 from models.training.heads import Network
 from models.training.labels import target_scale
+from models.training.loss_log import LossLog, LossRecord
 from models.training.losses import Labels, load_loss
 from models.training.machine import cpu_has_bf16, require_precision
 from models.training.optimizer import make_optimizer, moving_average, recompute_layers
+from models.training.phase import Phase, TrainingState
 from models.training.schedules import with_warmup
+from models.training.tracking import start_tracker, tracker_arguments
 
 WEIGHTS, TRAINING = "weights.safetensors", "training.json"
 MEASURES = "measures.json"
 """Flat numbers that a job found out about itself, by name."""
-Watched = dict[str, tuple[Batches, Labels, bool]]
-"""Rows whose loss joins the history under a name, and whether dropout is on."""
 HELD_OUT = "held_out_evaluation_mode"
 Encoded = Callable[[int], Batches]
 """Rows by augmentation; see `Sample`."""
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Monitored:
+    """Rows for which the history has the loss of each epoch, computed with dropout on or off."""
+
+    batches: Batches
+    labels: Labels
+    with_dropout: bool = False
 
 
 @dataclass
@@ -50,7 +61,7 @@ class Trainer:
     """What trains a network.
 
     network: with the random or pretrained weights to start from; left with the trained ones.
-    folder: of the weights, the report, and the checkpoints on the way.
+    folder: of the weights, the report, losses.csv, and the checkpoints on the way.
     problem_type: what is learned, never ordinal.
     """
 
@@ -63,7 +74,10 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.loss = load_loss(self.settings.loss, self.problem_type, self.settings.label_smoothing)
-        self.accelerator = make_accelerator(self.settings.precision)
+        self.accelerator = make_accelerator(self.settings.precision, **tracker_arguments(self.folder))
+        self.log = LossLog(self.folder, self._track)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()  # for `peak_gpu_gib` of this job
         self.network.to(self.accelerator.device)
 
     def fit(self, train: Sample, valid: Sample | None = None, first: Sample | None = None) -> bool:
@@ -74,34 +88,46 @@ class Trainer:
             valid: held-out rows, for `keep: best_on_held_out` and `monitor: held_out` only.
             first: rows to train on before, with a schedule of their own (`extra_rows: pretrain`).
         """
-        monitors, labels = self.settings.monitor == "held_out", self.prepare(train)
+        labels = self.prepare(train)
         report = {"mean": self.mean.tolist(), "scale": self.scale.tolist(), "seed": self.seed}
         if self.loss.link is not None:
             y = train.y if first is None else np.vstack([train.y, first.y])
             report["classes"] = [np.unique(column[~np.isnan(column)]).astype(int).tolist() for column in y.T]
-        if first is not None:
-            first_labels = self.labels_of(first)
-            report["pretrain_history"], _ = self.train_epochs(first.encoded, first_labels, "_pretrain")
-        watched: Watched = {}
-        if valid is not None:
-            held_out = valid.encoded(0), self.labels_of(valid)
-            watched[HELD_OUT] = (*held_out, False)
-            if monitors:  # as many training rows, so that watching costs little
-                some = evenly(train, labels, len(valid.y))
-                watched["held_out_training_mode"] = (*held_out, True)
-                watched |= {"train_evaluation_mode": (*some, False), "train_training_mode": (*some, True)}
-        history, state = self.train_epochs(train.encoded, labels, "", watched)
-        if monitors:
-            measures = {name: history[-1][name] for name in watched}
-            n_steps = steps_per_epoch(train.encoded(0), self.settings) * self.settings.epochs
-            measures["seconds_per_step"] = sum(epoch["seconds"] for epoch in history) / n_steps
-            write_json(self.folder / MEASURES, measures)
+        start_tracker(self.accelerator, self.folder)
+        try:
+            if first is not None:
+                report["pretrain_history"], _ = self.train_epochs(first.encoded, self.labels_of(first), "pretrain")
+            monitored = self._monitored_rows(train, labels, valid)
+            history, weights = self.train_epochs(train.encoded, labels, "train", monitored)
+        finally:
+            self.accelerator.end_training()
+        if self.settings.monitor == "held_out":
+            self._write_measures(history, list(monitored), steps_per_epoch(train.encoded(0), self.settings))
         # weights of the hub may be views of transposed tensors, which safetensors does not take
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, self.folder / WEIGHTS)
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, self.folder / WEIGHTS)
         report["dropout"] = {path: rate for path, rate in rates(self.network).items() if rate > 0}
         report |= {"precision": self.accelerator.mixed_precision, "history": history}
         write_json(self.folder / TRAINING, report)
         return self.loss.link is not None or self.has_learned(train, labels)
+
+    def _monitored_rows(self, train: Sample, labels: Labels, valid: Sample | None) -> dict[str, Monitored]:
+        """The held-out rows; with `monitor: held_out` also as many training rows, and each with dropout."""
+        if valid is None:
+            return {}
+        held_out = Monitored(valid.encoded(0), self.labels_of(valid))
+        monitored = {HELD_OUT: held_out}
+        if self.settings.monitor == "held_out":
+            some_train = Monitored(*evenly(train, labels, len(valid.y)))
+            monitored["held_out_training_mode"] = replace(held_out, with_dropout=True)
+            monitored["train_evaluation_mode"] = some_train
+            monitored["train_training_mode"] = replace(some_train, with_dropout=True)
+        return monitored
+
+    def _write_measures(self, history: list[dict[str, float]], names: list[str], n_steps: int) -> None:
+        measures = {name: history[-1][name] for name in names}
+        seconds = sum(epoch["seconds"] for epoch in history)
+        measures["seconds_per_step"] = seconds / (n_steps * self.settings.epochs)
+        write_json(self.folder / MEASURES, measures)
 
     def has_learned(self, train: Sample, labels: Labels) -> bool:
         """Whether the loss of some training rows is below that of the mean of all."""
@@ -128,56 +154,121 @@ class Trainer:
         return Labels(torch.tensor(scaled, dtype=torch.float32), torch.tensor(weights, dtype=torch.float32))
 
     def train_epochs(
-        self, encoded: Encoded, labels: Labels, part: str, watched: Watched | None = None
+        self, encoded: Encoded, labels: Labels, name: str, monitored: dict[str, Monitored] | None = None
     ) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
-        """Train all epochs; losses and the rate of each, and the weights to keep: the last, their average, or the best
-        by the watched held-out rows.
+        """Train all epochs of a phase, from its checkpoint on if there is one.
+
+        Returns the history, one record per epoch, and the weights to keep: the last ones, their moving average, or
+        those of the best epoch by the monitored held-out rows.
         """
-        network, settings, accelerator = self.network, self.settings, self.accelerator
+        phase = self._start_phase(encoded, labels, name)
+        phase.checkpoint.load()
+        while len(phase.state.history) < self.settings.epochs:
+            self._train_one_epoch(phase)
+            self._end_epoch(phase, monitored or {})
+        if name == "pretrain":
+            phase.checkpoint.save()  # a job that is killed in the next phase does not repeat the end of this one
+        state = phase.state
+        return state.history, state.best[1] if state.best else state_of(phase.averaged)
+
+    def _start_phase(self, encoded: Encoded, labels: Labels, name: str) -> Phase:
+        """Optimizer, schedule, moving average and checkpoint of a phase."""
+        network, settings = self.network, self.settings
         n_steps = steps_per_epoch(encoded(0), settings)
-        total = n_steps * settings.epochs
+        n_total = n_steps * settings.epochs
         optimizer = make_optimizer(network, settings)
-        rate = with_warmup(settings.schedule, settings.warmup, total, settings.cycles, settings.decay)
+        rate = with_warmup(settings.schedule, settings.warmup, n_total, settings.cycles, settings.decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        accelerator.free_memory()  # else it unscales and clips for the optimizer of earlier epochs, too
-        optimizer = accelerator.prepare(optimizer)
-        moved = partial(moving_average, decay=settings.ema_decay)
-        average = AveragedModel(network, avg_fn=moved) if settings.average == "ema" else None
-        kept = average.module if average else network
-        parts = {"network": network, "optimizer": optimizer, "schedule": schedule, "average": average}
-        parts["scaler"] = accelerator.scaler
-        checkpoint = Checkpoint(self.folder / f"checkpoint{part}_{self.seed}.pt", parts)
-        history, best = checkpoint.load() or (list[dict[str, float]](), None)
-        for epoch in range(len(history), settings.epochs):
-            network.train()
-            losses, started = [], time.perf_counter()
-            steps = encoded(epoch + 1).steps(labels, settings, self.seed, epoch, accelerator.device)
-            for step, micro_batches in enumerate(steps, start=epoch * n_steps + 1):
-                losses.append(self.take_step(micro_batches, optimizer))
-                schedule.step()
-                if average:
-                    average.update_parameters(network)
-                self.progress(step, total)
-            loss = float(torch.stack(losses).mean())
-            if not np.isfinite(loss):
-                raise DataError(f"the training loss is {loss} in epoch {epoch + 1}; lower the stage's learning_rate.")
-            history.append({"train_loss": loss, "learning_rate": float(schedule.get_last_lr()[0])})
-            if watched:
-                if settings.monitor == "held_out":
-                    history[-1]["seconds"] = time.perf_counter() - started
-                history[-1] |= self.watch(kept, watched)
-                loss = history[-1][HELD_OUT]
-                if settings.keep == "best_on_held_out" and (best is None or loss < best[0]):
-                    best = loss, state_of(kept)
-            checkpoint.save((history, best))
-        return history, best[1] if best else state_of(kept)
+        self.accelerator.free_memory()  # else it unscales and clips for the optimizer of the phase before, too
+        optimizer = self.accelerator.prepare(optimizer)
+        average = None
+        if settings.average == "ema":
+            average = AveragedModel(network, multi_avg_fn=partial(moving_average, decay=settings.ema_decay))
+        state = TrainingState()
+        parts = {
+            "network": network,
+            "optimizer": optimizer,
+            "schedule": schedule,
+            "average": average,
+            "scaler": self.accelerator.scaler,
+            "state": state,
+            "losses": self.log,
+        }
+        path = self.folder / f"checkpoint_{name}_{self.seed}.pt"
+        return Phase(
+            name=name,
+            network=network,
+            encoded=encoded,
+            labels=labels,
+            n_steps=n_steps,
+            first_step=self.log.last_step,
+            optimizer=optimizer,
+            schedule=schedule,
+            average=average,
+            state=state,
+            checkpoint=Checkpoint(path, parts),
+        )
+
+    def _train_one_epoch(self, phase: Phase) -> None:
+        """Train the steps of the current epoch that are not done yet."""
+        state = phase.state
+        epoch = len(state.history)
+        n_total = phase.n_steps * self.settings.epochs
+        started = time.perf_counter() - state.seconds
+        device = self.accelerator.device
+        self.network.train()
+        batches = phase.encoded(epoch + 1)
+        for micro_batches in batches.steps(phase.labels, self.settings, self.seed, epoch, device, first=state.step):
+            state.loss_sum = state.loss_sum + self.take_step(micro_batches, phase.optimizer)
+            state.step += 1
+            phase.schedule.step()
+            if phase.average:
+                phase.average.update_parameters(self.network)
+            state.seconds = time.perf_counter() - started
+            self.progress(epoch * phase.n_steps + state.step, n_total)
+            if self.log.due() and state.step < phase.n_steps:  # at the end of the epoch there is a row anyway
+                total = float(state.loss_sum)
+                self._log_loss(phase, (total - state.logged_sum) / (state.step - state.logged_step))
+                state.logged_step = state.step
+                state.logged_sum = total
+            if phase.checkpoint.due():
+                phase.checkpoint.save()
+
+    def _end_epoch(self, phase: Phase, monitored: dict[str, Monitored]) -> None:
+        """Add the epoch to the history, with the losses of the monitored rows, and select it if it is the best."""
+        state = phase.state
+        record = {"train_loss": float(state.loss_sum) / state.step, "learning_rate": phase.learning_rate}
+        self._log_loss(phase, record["train_loss"])
+        if monitored:
+            if self.settings.monitor == "held_out":
+                record["seconds"] = state.seconds
+            network = phase.averaged
+            record |= self.evaluate_monitored(network, monitored)
+            is_best = state.best is None or record[HELD_OUT] < state.best[0]
+            if self.settings.keep == "best_on_held_out" and is_best:
+                state.best = record[HELD_OUT], state_of(network)
+        state.end_epoch(record)
+
+    def _log_loss(self, phase: Phase, loss: float) -> None:
+        """Add a row to losses.csv; a DataError if the loss is not finite."""
+        epoch = len(phase.state.history)
+        if not np.isfinite(loss):
+            raise DataError(f"the training loss is {loss} in epoch {epoch + 1}; lower the stage's learning_rate.")
+        step = phase.first_step + epoch * phase.n_steps + phase.state.step
+        self.log.write(phase=phase.name, epoch=epoch + 1, step=step, loss=loss, learning_rate=phase.learning_rate)
+
+    def _track(self, record: LossRecord) -> None:
+        """Send a row of losses.csv to the tracker of `--tracker`."""
+        values = asdict(record)
+        phase, step = values.pop("phase"), values.pop("step")
+        self.accelerator.log({f"{phase}/{name}": value for name, value in values.items()}, step=step)
 
     def take_step(self, micro_batches: list[MicroBatch], optimizer: torch.optim.Optimizer) -> Tensor:
         """One step of the optimizer on the gradient of all its micro-batches; returns their loss."""
         total = torch.zeros((), device=self.accelerator.device)
-        for batch, labels, share in micro_batches:
+        for micro_batch in micro_batches:
             with self.accelerator.autocast():
-                loss = self.loss_of(batch, labels) * share
+                loss = self.loss_of(micro_batch.inputs, micro_batch.labels) * micro_batch.share
             self.accelerator.backward(loss)
             total += loss.detach()
         self.accelerator.clip_grad_norm_(self.network.parameters(), self.settings.clip_norm)
@@ -200,25 +291,25 @@ class Trainer:
         one, other = head(features).chunk(2)
         return (error(one) + error(other)) / 2 + self.settings.r_drop * self.loss.mean_penalty(one, other, labels)
 
-    def watch(self, network: nn.Module, watched: Watched) -> dict[str, float]:
-        """Loss of the watched rows; every random stream is left as it was found.
+    def evaluate_monitored(self, network: nn.Module, monitored: dict[str, Monitored]) -> dict[str, float]:
+        """Loss of the monitored rows; every random stream is left unchanged.
 
         Why both modes: where dropout sits inside a network, the variance of its activations differs between training
         and inference (Li et al., arXiv 1801.05134), so the two losses on the same rows come apart.
         """
-        found = {}
+        losses = {}
         with torch.random.fork_rng():
-            for name, (batches, labels, drops) in watched.items():
+            for name, rows in monitored.items():
                 torch.manual_seed(0)  # the same masks in every epoch
-                outputs = forward(network, batches, self.settings.batch_size, self.accelerator, drops)
-                found[name] = float(self.loss.mean_error(outputs, labels))
-        return found
+                outputs = forward(network, rows.batches, self.settings.batch_size, self.accelerator, rows.with_dropout)
+                losses[name] = float(self.loss.mean_error(outputs, rows.labels))
+        return losses
 
 
 def evenly(sample: Sample, labels: Labels, n: int) -> tuple[Batches, Labels]:
     """At most n rows of a sample and of its labels, evenly spread."""
     rows = np.unique(np.linspace(0, len(sample.y) - 1, n).astype(np.intp))
-    return sample.encoded(0).take(rows), labels.take(rows, "cpu")
+    return sample.encoded(0).take(rows), labels.take(rows, torch.device("cpu"))
 
 
 def steps_per_epoch(batches: Batches, settings: NeuralStage) -> int:
@@ -265,8 +356,8 @@ def forward(
     network.train(drops)
     plan = batches.sorted_plan(batch_size)
     with torch.inference_mode(), accelerator.autocast():
-        outputs = [network(batches.batch(rows, accelerator.device)).float().cpu() for rows in plan]
-    return torch.cat(outputs)[np.argsort(np.concatenate(plan))]
+        outputs = [network(batches.batch(rows, accelerator.device)).float() for rows in plan]
+    return torch.cat(outputs).cpu()[np.argsort(np.concatenate(plan))]
 
 
 def state_of(network: nn.Module) -> dict[str, Tensor]:
@@ -293,8 +384,8 @@ def smaller(settings: NeuralStage, error: RuntimeError) -> NeuralStage:
     return settings.model_copy(update={"batch_size": batch_size, "accumulate": n_rows // batch_size})
 
 
-def make_accelerator(precision: str) -> Accelerator:
-    """Device and precision of this process."""
+def make_accelerator(precision: str, **tracker: Any) -> Accelerator:
+    """Device and precision of this process; `tracker` has the arguments of `tracker_arguments`."""
     has_gpu = torch.cuda.is_available()
     # A T4 says that it has bf16, too, by slow emulation (pytorch issue 148322).
     has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if has_gpu else cpu_has_bf16()
@@ -303,4 +394,5 @@ def make_accelerator(precision: str) -> Accelerator:
     require_precision(precision, has_gpu, has_bf16)
     AcceleratorState._reset_state(True)  # stages of one worker may differ in precision
     mixed = "no" if precision == "float32" else precision
-    return Accelerator(cpu=not has_gpu, mixed_precision=mixed)  # a Mac's GPU is left alone: all workers would share it
+    # A Mac's GPU is left alone: all workers would share it.
+    return Accelerator(cpu=not has_gpu, mixed_precision=mixed, **tracker)

@@ -141,6 +141,15 @@ def test_options_are_read_and_impossible_values_are_refused() -> None:
             command.parser("x").parse_args([name, value])
 
 
+def test_a_tracker_reaches_workers_and_one_that_is_not_installed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOSS_TRACKER", "")
+    command.parser("x").parse_args(["--tracker", "tensorboard"])
+    assert os.environ["LOSS_TRACKER"] == "tensorboard"
+    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install mlflow"):
+        command.parser("x").parse_args(["--tracker", "mlflow"])
+
+
 def test_steps_run_one_after_the_other_with_the_same_options_and_the_first_that_fails_ends_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

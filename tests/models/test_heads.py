@@ -55,3 +55,11 @@ def test_pooling_leaves_padding_out() -> None:
     tokens, mask = torch.tensor([[[1.0, 10.0], [3.0, 30.0], [100.0, 100.0]]]), torch.tensor([[1, 1, 0]])
     assert pooled(tokens, mask, "mean").tolist() == [[2.0, 20.0]]
     assert pooled(tokens, mask, "cls").tolist() == [[1.0, 10.0]]
+
+
+def test_a_head_computes_in_float32_also_under_autocast() -> None:
+    head, features = Head(64, 2, [0.0]), torch.randn(3, 64, dtype=torch.bfloat16)
+    expected = head(features.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(head(features), expected)
+        assert head.loss(features, torch.sum) == expected.sum()

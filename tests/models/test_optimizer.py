@@ -72,7 +72,8 @@ def test_checkpointed_layers_give_the_same_gradients() -> None:
 
 
 def test_the_moving_average_forgets_the_start_quickly_and_then_keeps_its_decay() -> None:
-    average, net = torch.optim.swa_utils.AveragedModel(network(), avg_fn=partial(moving_average, decay=0.2)), network()
+    net = network()
+    average = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=partial(moving_average, decay=0.2))
     for value in (1.0, 2.0, 6.0):
         nn.init.constant_(net.head.linear.bias, value)
         average.update_parameters(net)

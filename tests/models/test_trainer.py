@@ -23,8 +23,9 @@ from models.settings import GnnStage, NeuralStage
 from models.stage import Context, read_notes
 from models.training import trainer
 from models.training.batches import Batches, Sample
-from models.training.checkpoint import seconds_in
+from models.training.checkpoint import Checkpoint
 from models.training.heads import Head, Network
+from models.training.loss_log import LossRecord, last_loss, read_losses
 from models.training.losses import Labels, softmax
 from models.training.schedules import with_warmup
 
@@ -106,6 +107,17 @@ def test_an_epoch_has_each_row_once_in_steps_that_are_a_function_of_seed_and_epo
 
     assert sets(1, 0) == sets(1, 0)
     assert not sets(1, 0) & (sets(1, 1) | sets(2, 0))  # other company, not only another order
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])  # meta is loaded by a thread, as a GPU is
+@pytest.mark.parametrize("first", [0, 3, 5])
+def test_an_epoch_goes_on_from_any_step(device: str, first: int) -> None:
+    labels = Labels(torch.from_numpy(Y), torch.ones(Y.shape))
+    steps = list(INPUTS.steps(labels, settings(), 1, 0, torch.device(device), first))
+    planned = INPUTS.step_plan(settings(), 1, 0, device)[first:]
+    sizes = [[len(batch.labels.y) for batch in step] for step in steps]
+    assert sizes == [[len(rows) for rows in step] for step in planned]
+    assert len(steps) == 5 - first
 
 
 def test_a_step_is_drawn_whatever_the_length_and_its_micro_batches_pad_little_or_nothing() -> None:
@@ -264,10 +276,10 @@ def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference(backbone_dr
     training = make(tmp_path, net, r_drop=3.0, pooler_dropout=0.1, backbone_dropout=backbone_dropout)
     inputs = Batches([1.0, 2.0], np.ones(2, dtype=np.int64), lambda items: {"x": torch.tensor(items)[:, None]})
     labels, device = Labels(torch.zeros(2, 1), torch.ones(2, 1)), torch.device("cpu")
-    (((batch, target, _),),) = inputs.steps(labels, training.settings, 0, 0, device)
-    assert len(batch["x"]) == (4 if backbone_dropout else 2)  # where the backbone drops it runs on each row twice
+    ((batch,),) = inputs.steps(labels, training.settings, 0, 0, device)
+    assert len(batch.inputs["x"]) == (4 if backbone_dropout else 2)  # where the backbone drops it runs twice per row
     # Squares 1, 4 and 4, 9: means 2.5 and 6.5; the passes differ by 1 everywhere.
-    assert training.loss_of(batch, target).item() == pytest.approx((2.5 + 6.5) / 2 + 3.0 * 1)
+    assert training.loss_of(batch.inputs, batch.labels).item() == pytest.approx((2.5 + 6.5) / 2 + 3.0 * 1)
 
 
 def test_mc_dropout_predicts_the_mean_of_passes_with_dropout_on(tmp_path: Path) -> None:
@@ -341,28 +353,127 @@ def test_where_memory_runs_out_batches_are_halved_and_steps_have_as_many_rows(
     assert read_notes(tmp_path) == ["the memory is too small for batches of 8: a step has 4 of 2."]
 
 
-@pytest.mark.parametrize(
-    "changes", [{"schedule": "cosine"}, {"accumulate": 2, "batch_size": 4, "keep": "best_on_held_out"}]
-)
-def test_a_fold_that_was_interrupted_goes_on_to_the_same_predictions(
-    tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("models.training.checkpoint.SECONDS_BETWEEN", 0.0)
+@pytest.fixture
+def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after each step, and a row of losses.csv."""
+    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
+    monkeypatch.setattr("models.training.loss_log.SECONDS_BETWEEN_ROWS", 0.0)
+
+
+EMA = {"average": "ema", "schedule": "cosine"}
+BEST = {"average": "ema", "accumulate": 2, "batch_size": 4, "keep": "best_on_held_out"}
+PRETRAIN = sample(Y[:, ::-1].copy())
+
+
+def fit_until(folder: Path, stop_at: int | None, seed: int = 0, **changes: Any) -> list[int]:
+    """Pretrain for 10 steps in two epochs and train for 10; raise in step `stop_at`, before its checkpoint."""
     seen: list[int] = []
 
     def progress(done: int, total: int) -> None:
         seen.append(done)
-        if seen == list(range(1, 24)):  # in the middle of the fifth of six epochs
+        if len(seen) == stop_at:
             raise KeyboardInterrupt
 
-    changes = {"epochs": 6, "average": "ema", "pooler_dropout": 0.3, "valid": VALID, **changes}
+    changes = {"epochs": 2, "pooler_dropout": 0.3, **changes}
+    make(folder, network(seed, rate=0.3), progress=progress, **changes).fit(sample(), VALID, PRETRAIN)
+    return seen
+
+
+@pytest.mark.parametrize("changes", [EMA, BEST])
+def test_a_job_that_was_killed_inside_an_epoch_goes_on_to_the_same_bytes(
+    tmp_path: Path, changes: dict[str, Any], every_step: None
+) -> None:
+    steps = fit_until(tmp_path / "whole", None, **changes)
+    losses = without_seconds(tmp_path / "whole")
+    assert [(row.phase, row.step) for row in losses] == [("pretrain" if n <= 10 else "train", n) for n in range(1, 21)]
+    for stop_at in (3, 6, 11, 13, 20):
+        killed = tmp_path / str(stop_at)
+        with pytest.raises(KeyboardInterrupt):
+            fit_until(killed, stop_at, **changes)
+        assert not (killed / trainer.WEIGHTS).exists()
+        assert fit_until(killed, None, seed=9, **changes) == steps[stop_at - 1 :]
+        for name in (trainer.WEIGHTS, trainer.TRAINING):
+            assert sha256_of(killed / name) == sha256_of(tmp_path / "whole" / name), (stop_at, name)
+        assert without_seconds(killed) == losses
+
+
+def without_seconds(folder: Path) -> list[LossRecord]:
+    return [replace(row, seconds=0) for row in read_losses(folder)]
+
+
+def test_a_checkpoint_of_a_gpu_with_a_gradient_scaler_is_resumed_where_there_is_none(
+    tmp_path: Path, every_step: None
+) -> None:
     with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path / "killed", network(rate=0.3), progress=progress, **changes)
-    assert not (tmp_path / "killed" / trainer.WEIGHTS).exists()
-    assert 0 < seconds_in(tmp_path / "killed" / "checkpoint_0.pt") < 60
-    fit(tmp_path / "killed", network(seed=9, rate=0.3), progress=progress, **changes)
-    assert seen[23:] == list(range(21, 31))  # it did not begin anew
-    last = fit(tmp_path / "whole", network(rate=0.3), **changes).state_dict()
-    assert not torch.equal(kept(tmp_path / "whole")["head.linear.weight"], last["head.linear.weight"])  # the average
-    for name in (trainer.WEIGHTS, trainer.TRAINING):
-        assert sha256_of(tmp_path / "killed" / name) == sha256_of(tmp_path / "whole" / name), name
+        fit_until(tmp_path, 13, **EMA)
+    path = tmp_path / "checkpoint_train_0.pt"
+    content = torch.load(path, weights_only=True)
+    content["parts"]["scaler"] = {"scale": 1024.0}
+    torch.save(content, path)
+    assert fit_until(tmp_path, None, **EMA) == list(range(3, 11))
+
+
+def test_a_checkpoint_is_due_every_30_seconds_or_20_times_the_last_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    checkpoint, due = Checkpoint(tmp_path / "checkpoint.pt", {"none": None}), []
+
+    def advance(seconds: float) -> bool:
+        clock[0] += seconds
+        return checkpoint.due()
+
+    due += [advance(29), advance(1)]
+    with mock.patch("models.training.checkpoint.write_atomically", lambda *args: advance(3)):
+        checkpoint.save()
+    due += [advance(59), advance(1)]
+    assert due == [False, True, False, True]
+
+
+def test_losses_are_written_every_10_seconds_and_as_the_mean_of_each_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that a step moves on by 4 seconds: rows after the third step of an epoch, and after its last."""
+    clock, now = [0.0], []
+    monkeypatch.setattr("models.training.loss_log.time.monotonic", lambda: clock[0])
+    losses = []
+
+    def progress(done: int, total: int) -> None:
+        clock[0] += 4
+        now.append(last_loss(tmp_path))
+
+    training = make(tmp_path, progress=progress, epochs=2, schedule="cosine", warmup=0)
+    take_step = training.take_step
+    training.take_step = lambda *args: losses.append(take_step(*args)) or losses[-1]  # type: ignore[method-assign, func-returns-value]
+    training.fit(sample())
+    steps = [float(loss) for loss in losses]
+    rows = read_losses(tmp_path)
+    assert [(row.phase, row.epoch, row.step, row.seconds) for row in rows] == [
+        ("train", 1, 3, 12.0), ("train", 1, 5, 20.0), ("train", 2, 8, 32.0), ("train", 2, 10, 40.0),
+    ]  # fmt: skip
+    means = [np.mean(steps[:3]), np.mean(steps[:5]), np.mean(steps[5:8]), np.mean(steps[5:])]
+    assert [row.loss for row in rows] == pytest.approx(means)
+    assert history(tmp_path, "train_loss") == [rows[1].loss, rows[3].loss]
+    assert history(tmp_path, "learning_rate") == [rows[1].learning_rate, rows[3].learning_rate]
+    assert now == [None] * 3 + [rows[0]] * 2 + [rows[1]] * 3 + [rows[2]] * 2  # as another process reads it meanwhile
+
+
+def test_tensorboard_shows_the_rows_of_losses_csv_also_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every_step: None
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("LOSS_TRACKER", "tensorboard")
+    folder = tmp_path / "models" / "gnn" / "key" / "seed_0" / ".fold_1"
+    folder.mkdir(parents=True)
+    with pytest.raises(KeyboardInterrupt):
+        fit_until(folder, 13)
+    fit_until(folder, None)
+    events = EventAccumulator(str(tmp_path / "trackers" / "gnn" / "key" / "seed_0" / "fold_1")).Reload()
+    rows = read_losses(folder)
+    for phase in ("pretrain", "train"):
+        for name in ("epoch", "loss", "learning_rate", "seconds"):
+            shown = [(event.step, event.value) for event in events.Scalars(f"{phase}/{name}")]
+            expected = [(row.step, np.float32(getattr(row, name))) for row in rows if row.phase == phase]
+            assert shown == expected

@@ -1,0 +1,97 @@
+"""losses.csv: the training loss of a neural job, written while it trains. Without torch, since the driver reads it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+LOSSES = "losses.csv"
+SECONDS_BETWEEN_ROWS = 10.0
+
+
+@dataclass(frozen=True)
+class LossRecord:
+    """A row of losses.csv.
+
+    phase: pretrain or train.
+    epoch: from 1, in each phase.
+    step: optimizer steps so far, those of the pretrain phase included.
+    loss: mean since the previous row; in the last row of an epoch the mean of the epoch.
+    learning_rate: of the next step.
+    seconds: training time, that of earlier attempts included if the job was resumed.
+    """
+
+    phase: str
+    epoch: int
+    step: int
+    loss: float
+    learning_rate: float
+    seconds: float
+
+
+HEADER = ",".join(field.name for field in fields(LossRecord)) + "\n"
+
+
+class LossLog:
+    """Writes losses.csv line by line. A checkpoint contains its rows, so that a resumed job has each step once.
+
+    Args:
+        track: called with each record, also with those that a checkpoint restores.
+    """
+
+    def __init__(self, folder: Path, track: Callable[[LossRecord], None]) -> None:
+        self.path = folder / LOSSES
+        self.track = track
+        self.records: list[LossRecord] = []
+        self.started = self.written = time.monotonic()
+        self.path.write_text(HEADER, encoding="utf-8")
+
+    @property
+    def last_step(self) -> int:
+        """Optimizer steps at the last row."""
+        return self.records[-1].step if self.records else 0
+
+    def due(self) -> bool:
+        """Whether the last row was written SECONDS_BETWEEN_ROWS ago."""
+        return time.monotonic() >= self.written + SECONDS_BETWEEN_ROWS
+
+    def write(self, **values: Any) -> None:
+        """Append a record; `seconds` is set here."""
+        self._append(LossRecord(**values, seconds=round(time.monotonic() - self.started, 1)))
+
+    def _append(self, record: LossRecord) -> None:
+        self.records.append(record)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(",".join(map(str, astuple(record))) + "\n")
+        self.track(record)
+        self.written = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows and the training time so far."""
+        return {"rows": list(map(astuple, self.records)), "seconds": time.monotonic() - self.started}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Append the rows of a checkpoint; those of the pretrain phase are already in the file."""
+        for row in state["rows"][len(self.records) :]:
+            self._append(LossRecord(*row))
+        self.started = time.monotonic() - state["seconds"]
+
+
+def read_losses(folder: Path) -> list[LossRecord]:
+    """The complete rows of losses.csv in the folder of a job, which may be training; none without the file."""
+    try:
+        lines = (folder / LOSSES).read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    complete_rows = [line.strip().split(",") for line in lines[1:] if line.endswith("\n")]
+    return [
+        LossRecord(phase, int(epoch), int(step), float(loss), float(rate), float(seconds))
+        for phase, epoch, step, loss, rate, seconds in complete_rows
+    ]
+
+
+def last_loss(folder: Path) -> LossRecord | None:
+    """The last complete row of losses.csv in the folder of a job; None if there is no row yet."""
+    records = read_losses(folder)
+    return records[-1] if records else None

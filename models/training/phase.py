@@ -1,0 +1,81 @@
+"""Epochs under one schedule, and how far they have come."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
+
+from models.training.batches import Batches
+from models.training.checkpoint import Checkpoint
+from models.training.losses import Labels
+
+
+@dataclass
+class TrainingState:
+    """How far training has come, in addition to the state of weights, optimizer and schedule.
+
+    history: losses and learning rate of each finished epoch.
+    step: finished steps of the current epoch.
+    loss_sum: sum of their losses, in float64.
+    logged_step, logged_sum: `step` and `loss_sum` at the last row of losses.csv.
+    seconds: time spent on them.
+    best: loss on the held-out rows and weights of the best epoch, with `keep: best_on_held_out`.
+    """
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    step: int = 0
+    loss_sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    logged_step: int = 0
+    logged_sum: float = 0.0
+    seconds: float = 0.0
+    best: tuple[float, dict[str, Tensor]] | None = None
+
+    def end_epoch(self, record: dict[str, float]) -> None:
+        """Add an epoch to the history and start the next one."""
+        self.load_state_dict(vars(TrainingState(history=[*self.history, record], best=self.best)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All fields by name."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Replace all fields."""
+        vars(self).update(state)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Epochs under one schedule: those of pre-training on extra rows, or those of training.
+
+    name: pretrain or train.
+    n_steps: steps of the optimizer per epoch.
+    first_step: steps of the phase before.
+    average: moving average of the network's weights, with `average: ema`.
+    state: how far training has come; `checkpoint` contains it.
+    """
+
+    name: str
+    network: nn.Module
+    encoded: Callable[[int], Batches]
+    labels: Labels
+    n_steps: int
+    first_step: int
+    optimizer: torch.optim.Optimizer
+    schedule: LRScheduler
+    average: AveragedModel | None
+    state: TrainingState
+    checkpoint: Checkpoint
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The network with the weights to keep: their moving average, if there is one."""
+        return self.average.module if self.average else self.network
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        return float(self.schedule.get_last_lr()[0])
