@@ -49,9 +49,7 @@ full() {
     competition.prepare          # raw files           -> clean tables
     folds.make                   # training rows       -> folds.csv
     models.jobs.train            # stage, seed, fold   -> weights, out-of-fold and test predictions
-    submissions.blend.__main__   # out-of-fold columns -> blend weights, blend.csv
-    submissions.stack            # out-of-fold columns -> level-2 model, stack.csv
-    submissions.write            # the chosen one      -> submission.csv, checked against the sample
+    submissions.build_submission # out-of-fold columns -> candidates, choice, submission.csv
     submissions.report.__main__  # everything          -> the table of scores
   )
   case " $* " in *" --budget"* | *" --plan "*) steps=("${steps[@]:0:4}" submissions.within) ;; esac # the rest, in time

@@ -30,7 +30,7 @@ TEMPLATE = Path(__file__).with_name("handover.md.jinja")
 
 def handover(run: Run) -> str:
     """The document, in Markdown."""
-    choice, name, competition = run.part(CHOICE), run.paths.name, run.config.competition
+    choice, name, competition = run.stored[CHOICE], run.paths.name, run.config.competition
     reports = {stage: [read_json(job.folder / REPORT) for job in run.plan.of(stage)] for stage in run.config.stages}
     machines = Counter(
         ", ".join(f"{name} {value}" for name, value in report.get("machine", {}).items()) or "not written down"

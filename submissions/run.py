@@ -1,9 +1,10 @@
-"""A run: one configuration with its tables and jobs, its columns of predictions, and what the last steps make of them.
+"""A run: one configuration with its tables and finished jobs, and the folder of the files that are made of them.
 
 Its folder, work/<name>/submissions/<run>/, holds
 
-    run.json                  what the run is made of and what each step found; each step writes its part last
+    run.json                  what the run is made of, its candidates, and the choice among them; written last
     oof.parquet, oof.csv      ids, folds, labels and the out-of-fold predictions of all columns (`Run.oof_table`)
+    fitted/                   the fitted candidates
     cross_fitted/             predictions of each candidate that the scores and the choice are computed from
     labels/                   their labels where the metric scores these
     stages.parquet            what the metric scores of each stage alone, decided on without the row's fold
@@ -13,62 +14,71 @@ Its folder, work/<name>/submissions/<run>/, holds
     left_out.txt              what a given time left out of the competition's stages, a line each
 """
 
-import json
-import math
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from competition import command
 from competition.config import validate
 from competition.errors import DataError
-from competition.files import digest, read_json, read_table, sha256_of, table_digest, write_json
+from competition.files import digest, read_json, read_table, sha256_of, table_digest
 from competition.metrics import Metric
 from competition.paths import PROJECT, Paths
 from competition.task import Task, metric_of, task_of
-from competition.types import Array
 from competition.user_code import user_code
-from models.jobs.plan import ALL, REPORT, Job, Plan, jobs_of, plan
-from models.stages.file import COPY_OF_OOF, fold_mark
+from models.jobs.plan import ALL, REPORT, Job, Plan, jobs_of
 from submissions.blend.candidates import CANDIDATES
 from submissions.columns import Columns, load_columns
-from submissions.config import Config, load_config, relocated
-from submissions.sample import write_submission
+from submissions.config import Config, relocated
 
 MANIFEST = "run.json"
 BLEND, STACK, CHOICE = "blend", "stack", "choice"
-"""The parts of run.json that the steps write: `submissions.blend`, `submissions.stack`, `submissions.write`."""
+"""Parts of run.json: the blends, the stack, and the choice among all candidates."""
 BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.csv"
 OOF, OOF_TABLE, CROSS_FITTED = "oof.parquet", "oof.csv", "cross_fitted.csv"
-STAGES, LEFT_OUT = "stages.parquet", "left_out.txt"
+STAGES, KNOWN_LABELS, LEFT_OUT = "stages.parquet", "known_labels.csv", "left_out.txt"
+SO_FAR = "so_far"
+"""Folder of the submission of the stages that are finished while others train."""
 CODE = (
-    "submissions/blend/*.py", "submissions/stack.py", "submissions/columns.py", "submissions/fitted.py",
-    "submissions/sample.py", "submissions/write.py", "competition/*metrics.py", "competition/task.py",
+    "submissions/blend/*.py", "submissions/build_submission.py", "submissions/columns.py",
+    "submissions/ensemble_std.py", "submissions/predictor.py", "submissions/sample.py", "competition/*metrics.py",
+    "competition/task.py",
 )  # fmt: skip
-"""What the products of a run depend on, beside the jobs and the settings; and so do these packages."""
+"""What the files of a run depend on in addition to the jobs and the settings; so do these packages."""
 PACKAGES = (
     "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "optuna", "rdkit", "torch", "transformers", "chemprop",
 )  # fmt: skip
 
 
-CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
-"""What JSON makes of numbers: one that is none is null; an edge of a step of the user's may be infinite."""
+@dataclass(frozen=True)
+class LeftOut:
+    """A stage, or one of its seeds, that is not in a run.
+
+    seed: None for the whole stage.
+    reason: error, killed, timeout, needs, time or disk.
+    error: one line.
+    log: file with the traceback.
+    """
+
+    stage: str
+    seed: int | None
+    reason: str
+    error: str
+    log: Path | None = None
 
 
 @dataclass(frozen=True)
 class Run:
-    """One resolved configuration with its tables and jobs, and the folder of what is made of them.
+    """One resolved configuration with its tables and jobs, all finished, and the folder of what is made of them.
 
     name: digest of the configuration, the tables and the keys of the jobs.
-    made_from: digest of what else its products depend on: predictions, code, packages.
+    made_from: digest of what else its files depend on: predictions, code, packages.
+    left_out: stages and seeds that were asked for and are not in `config` and `plan`.
     """
 
     name: str
@@ -77,6 +87,7 @@ class Run:
     config: Config
     paths: Paths
     plan: Plan
+    left_out: Sequence[LeftOut] = field(default=())
 
     @property
     def metric(self) -> Metric:
@@ -103,31 +114,18 @@ class Run:
         return read_manifest(self.folder)
 
     def part(self, step: str) -> dict[str, Any]:
-        """What a step found on the predictions and the code as they are; a DataError if anything has changed since."""
-        if self.stored["made_from"] != self.made_from:
-            raise DataError(f"{self.folder} was made from other predictions or other code. Run ./run.sh full.")
+        """A part of run.json; a DataError if one of its files has changed since."""
         return read_manifest(self.folder, step)[step]
 
-    def require_candidates(self) -> None:
-        """A DataError unless blends and, where it is wanted, the stack have been fitted on things as they are."""
-        for step in (BLEND, STACK) if self.config.submissions.stack else (BLEND,):
-            self.part(step)
-
-    def kept(self, step: str) -> dict[str, Any] | None:
-        """The same; None where the step has to run, since it has not, or something has changed since."""
+    @property
+    def is_built(self) -> bool:
+        """Whether the folder holds the files of this run, made from the same predictions and code."""
+        steps = [BLEND, STACK, CHOICE] if self.config.submissions.stack else [BLEND, CHOICE]
         try:
-            return self.part(step)
+            stored = read_manifest(self.folder, *steps)
         except DataError:
-            return None
-
-    def keep(self, step: str, found: dict[str, Any], files: list[str]) -> dict[str, Any]:
-        """Write what a step found into run.json, with the digests of its files; returns it as it is read again."""
-        same = (self.folder / MANIFEST).is_file() and self.stored["made_from"] == self.made_from
-        content = self.stored if same else _manifest(self)
-        part = {**found, "files": {name: sha256_of(self.folder / name) for name in files}}
-        content[step] = json.loads(json.dumps(part), parse_constant=CONSTANTS.get)
-        write_json(self.folder / MANIFEST, content)
-        return self.part(step)
+            return False
+        return bool(stored["run"] == self.name and stored["made_from"] == self.made_from)
 
     @property
     def what_fills(self) -> str:
@@ -136,15 +134,9 @@ class Run:
             return "the mean of the training labels"
         return "the mean grade" if self.task.problem_type == "ordinal" else "the commonest class"
 
-    def write_submission(self, file: str, scored: Array) -> int:
-        """Write labels or predictions (n_test_rows, n_scored), checked; returns how many rows were filled."""
-        sample, id_column = read_table(self.paths.sample), self.config.competition.id
-        rows = self.columns.test_ids, scored, self.columns.label_means
-        return write_submission(self.folder / file, sample, id_column, self.task, *rows)
-
     @property
     def candidates(self) -> dict[str, Any]:
-        """The candidates of the finished steps with their models and scores, from simple to complex."""
+        """The candidates with their models and scores, from simple to complex."""
         return candidates_in(self.stored)
 
     @property
@@ -158,19 +150,34 @@ class Run:
         return self.candidates[self.chosen]["weights"]
 
 
-def open_run(competition: str, seed: int | None = None, reuse: bool = False) -> Run:
-    """The run as YAML, tables and jobs stand now, all of its jobs finished. Reads digests, no predictions."""
-    config = load_config(competition, seed)
-    paths = Paths.of(competition)
-    jobs = plan(config.competition, dict(config.stages), paths, reuse)
+def open_run(config: Config, paths: Paths, plan: Plan, left_out: Sequence[LeftOut] = ()) -> Run:
+    """The run of a configuration and its plan, all of its jobs finished. Reads digests, no predictions."""
     # Neither the places of files nor the answers are in a name: the content of files is in tables, jobs and user_code.
     settings = config.model_dump(exclude={"competition": {"answers", "kaggle"}, "folds": {"file"}})
     portable = {**relocated(settings, lambda path: path.name), "user_code": code_of_user(config)}
-    name = digest({"config": portable, "tables": _tables(paths), "keys": jobs.keys}, 12)
-    predictions = [_digests(job, jobs.test_key) for job in jobs.jobs]
+    name = digest({"config": portable, "tables": table_digests(paths), "keys": plan.keys}, 12)
+    predictions = [_digests(job, plan.test_key) for job in plan.jobs]
     code = [sha256_of(file) for pattern in CODE for file in sorted(PROJECT.glob(pattern))]
-    made_from = digest([code, _versions(), predictions])
-    return Run(name, made_from, paths.run(name), config, paths, jobs)
+    made_from = digest([code, package_versions(), predictions])
+    return Run(name, made_from, paths.run(name), config, paths, plan, left_out)
+
+
+def finished_part(config: Config, plan: Plan) -> tuple[Config, Plan]:
+    """The configuration and plan of the stages and seeds of which all jobs are finished, refits included.
+
+    A stage without such a seed is not in them, and neither is one with pseudo-labels of a stage that is not.
+    """
+    unfinished = {(job.stage, job.seed) for job in plan.jobs if not job.has_predicted(plan.test_key)}
+    stages = {}
+    for name, stage in config.stages.items():
+        if seeds := [seed for seed in stage.seeds if (name, seed) not in unfinished]:
+            stages[name] = stage if len(seeds) == len(stage.seeds) else stage.model_copy(update={"seeds": seeds})
+    for name, stage in list(stages.items()):
+        if stage.pseudo_labels and not stages.keys() >= set(stage.pseudo_labels.of):
+            del stages[name]
+    jobs = [job for job in plan.jobs if job.stage in stages and job.seed in stages[job.stage].seeds]
+    keys = {name: key for name, key in plan.keys.items() if name in stages}
+    return config.model_copy(update={"stages": stages}), replace(plan, jobs=jobs, keys=keys, stages=stages)
 
 
 def name_of_latest(paths: Paths) -> str:
@@ -191,13 +198,28 @@ def latest_run(competition: str) -> Run:
     keys = {stage["name"]: stage["key"] for stage in stored["stages"]}
     jobs = [j for n, key in keys.items() for j in jobs_of(n, config.stages[n], key, stored["n_folds"], paths)]
     made = Plan(jobs, keys, stored["n_folds"], stored["test_key"], dict(config.stages), config.competition, paths)
-    return Run(stored["run"], stored["made_from"], folder, config, paths, made)
+    left_out = [LeftOut(**{**each, "log": each["log"] and Path(each["log"])}) for each in stored.get("left_out", [])]
+    return Run(stored["run"], stored["made_from"], folder, config, paths, made, left_out)
 
 
 def candidates_in(stored: dict[str, Any]) -> dict[str, Any]:
-    """The candidates of the finished steps of a run.json, from simple to complex."""
-    found = stored[BLEND]["candidates"] | stored.get(STACK, {"candidates": {}})["candidates"]
-    return {name: found[name] for name in dict.fromkeys([*CANDIDATES, *found]) if name in found}
+    """The candidates of a run.json, from simple to complex."""
+    return by_complexity(stored[BLEND]["candidates"] | stored.get(STACK, {"candidates": {}})["candidates"])
+
+
+def by_complexity(candidates: dict[str, Any]) -> dict[str, Any]:
+    """The same candidates, from simple to complex."""
+    return {name: candidates[name] for name in dict.fromkeys([*CANDIDATES, *candidates]) if name in candidates}
+
+
+def fitted_file(name: str) -> str:
+    """A fitted candidate, relative to the run's folder."""
+    return f"fitted/{name.replace(':', '.')}.json"
+
+
+def cross_fitted_file(name: str, labels: bool = False) -> str:
+    """The predictions of a candidate for the training rows, or their labels, relative to the run's folder."""
+    return f"{'labels' if labels else 'cross_fitted'}/{name.replace(':', '.')}.parquet"
 
 
 def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
@@ -213,7 +235,7 @@ def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
 
 
 def read_manifest(folder: Path, *steps: str) -> dict[str, Any]:
-    """The content of a run's run.json; a DataError if one of `steps` has not run, or a file of it is not as it was."""
+    """The content of a run's run.json; a DataError if one of `steps` is not in it, or a file of it is not as it was."""
     stored: dict[str, Any] = read_json(folder / MANIFEST, "run")
     if "made_from" not in stored:
         raise DataError(f"{folder} was made by an earlier version of this code; run ./run.sh full for one of today's.")
@@ -228,16 +250,6 @@ def read_manifest(folder: Path, *steps: str) -> dict[str, Any]:
     return stored
 
 
-@contextmanager
-def at_work(description: str | None) -> Iterator[Run]:
-    """The run that a command line names; holds the lock of its competition, and keeps sums on one thread: their order
-    decides their last digits."""
-    args = command.parser(description).parse_args()
-    run = open_run(args.competition, args.seed, args.reuse)
-    with command.locked(run.paths, wait=True), threadpool_limits(1):
-        yield run
-
-
 def code_of_user(config: Config) -> list[list[str]]:
     """Name and digest of each file of the user's that the settings name."""
     files = {Path(named.rpartition(":")[0]) for _, named in user_code(config.model_dump())}
@@ -250,8 +262,14 @@ def require_same_code(config: Config, stored: dict[str, Any]) -> None:
         raise DataError(f"Your code of {changed[0]} has changed since the run. Run ./run.sh full, then this again.")
 
 
-def _tables(paths: Paths) -> dict[str, str]:
+def table_digests(paths: Paths) -> dict[str, str]:
+    """Digests of the prepared tables and of folds.csv, by file name."""
     return {file.name: table_digest(file) for file in (paths.train, paths.test, paths.sample, paths.folds)}
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the files of a run depend on."""
+    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
 
 
 def _digests(job: Job, test_key: str) -> list[str]:
@@ -265,42 +283,3 @@ def _digests(job: Job, test_key: str) -> list[str]:
     if not job.oof_file.is_file() or sha256_of(job.oof_file) != known:
         raise DataError(f"{job.oof_file} is not as its job wrote it; delete {job.folder} to train it again.")
     return [job.name, known, sha256_of(test)]
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
-
-
-def _manifest(run: Run) -> dict[str, Any]:
-    """What a run is made of: all that a later `predict` needs to know, and what tables have to say of its stages."""
-    competition, columns, stages = run.config.competition, run.columns, []
-    for name, stage in sorted(run.config.stages.items()):
-        jobs = run.plan.of(name)
-        marks = {
-            "other code": any(job.other_code for job in jobs),
-            "optimistic": getattr(stage, "keep", None) == "best_on_held_out",
-            "pseudo-labels": stage.pseudo_labels is not None,
-            "refit": stage.final_fit != "folds",
-            "class weights": stage.bends_probabilities,
-        }
-        if stage.kind == "file":
-            theirs = jobs[0].folder / COPY_OF_OOF
-            mark = fold_mark(theirs, competition.id, columns.ids, columns.folds)
-            marks[str(mark)] = mark is not None
-        said = [mark for mark, holds in marks.items() if holds]
-        seeds, key = sorted(stage.seeds), run.plan.keys[name]
-        stages.append({"name": name, "kind": stage.kind, "key": key, "seeds": seeds, "marks": said})
-    return {
-        "run": run.name,
-        "made_from": run.made_from,
-        "config": run.config.model_dump(mode="json"),
-        "stages": stages,
-        "columns": columns.names,
-        "sample_columns": list(read_table(run.paths.sample).columns),
-        "n_folds": run.plan.n_folds,
-        "label_means": columns.label_means,
-        "tables": _tables(run.paths),
-        "test_key": run.plan.test_key,
-        "user_code": code_of_user(run.config),
-        "versions": _versions(),
-    }

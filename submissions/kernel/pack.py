@@ -29,9 +29,17 @@ from submissions.blend.stacks import LIGHTGBM_STACK
 from submissions.check import check
 from submissions.columns import jobs_of_columns
 from submissions.config import Config, relocated
-from submissions.fitted import KNOWN_LABELS, fitted_file
 from submissions.kernel.wheels import add_wheels
-from submissions.run import BLEND, CHOICE, MANIFEST, STACK, latest_run, require_same_code
+from submissions.run import (
+    BLEND,
+    CHOICE,
+    KNOWN_LABELS,
+    MANIFEST,
+    STACK,
+    fitted_file,
+    latest_run,
+    require_same_code,
+)
 
 SCRIPTS = ("run.sh", "setup.sh", "pyproject.toml")
 CODE = (".py", ".txt", ".html", ".css", ".js", ".jinja", ".ipynb", ".yaml")

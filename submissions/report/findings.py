@@ -48,8 +48,6 @@ MOST_BRIEF = 24
 
 def gather(run: Run) -> Findings:
     """All findings of a finished run; the answers are read here alone."""
-    run.require_candidates()
-    run.part(CHOICE)
     facts, (answers, score), holdout_of = _facts(run), _answers(run), run.config.competition.holdout_of
     on_answers = f"holdout_score on rows of {holdout_of}" if holdout_of else "Score on the answers"
     if answers:

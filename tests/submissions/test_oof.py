@@ -17,7 +17,7 @@ from submissions.predict import predict
 from submissions.run import Run
 from tests.competition.small import write_small
 from tests.models.theirs import write_theirs
-from tests.submissions.fakes import run_steps, train_all
+from tests.submissions.fakes import built, train_all
 from tests.submissions.made_up import notes, write_tables
 
 OOF = ["id,y", "f,6", "e,5", "d,4", "c,3", "b,2", "a,1"]
@@ -97,7 +97,7 @@ def full(path: Path) -> tuple[Run, dict[str, list[str]]]:
     """What `./run.sh full` does, but for the report; the run, and the marks of its stages."""
     check(load_config(str(path)))
     train_all(path)
-    run = run_steps(path)
+    run = built(path)
     return run, {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
 
 
