@@ -36,24 +36,11 @@ step() { "$python" -m "$@"; }
 ready() { case " $* " in *" --executor ray "* | *" --executor=ray "*) setup requirements-ray.txt ;; *) setup ;; esac; }
 
 full() {
-  case " $* " in
-    *" --help "* | *" -h "*) help; return ;;
-    *" --shard"*) echo "full does not divide its work: run ./run.sh train --shard I/N on each machine, then full on one." >&2; return 2 ;;
-  esac
+  case " $* " in *" --help "* | *" -h "*) help; return ;; esac
   export RUN_STARTED # what --budget counts from
   RUN_STARTED=$(date +%s)
   ready "$@"
-  local steps=(
-    submissions.hold_out         # with --holdout: a competition without some training rows
-    submissions.check            # every section of the YAML, the tables and the weights, before any work
-    competition.prepare          # raw files           -> clean tables
-    folds.make                   # training rows       -> folds.csv
-    models.jobs.train            # stage, seed, fold   -> weights, out-of-fold and test predictions
-    submissions.build_submission # out-of-fold columns -> candidates, choice, submission.csv
-    submissions.report.__main__  # everything          -> the table of scores
-  )
-  case " $* " in *" --budget"* | *" --plan "*) steps=("${steps[@]:0:4}" submissions.within) ;; esac # the rest, in time
-  step competition.steps "${steps[@]}" -- "$@" # each is python -m STEP, too; in one process they start faster
+  step submissions.full "$@"
 }
 
 run_tests() {

@@ -96,10 +96,15 @@ def parser(description: str | None, verb: str | None = None, takes: Sequence[str
     return options
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a command: a user's mistake is one sentence and status 2, Ctrl-C a word and 130."""
+def run(main: Callable[[], int | None]) -> None:
+    """Run a command and exit with the status that it returns.
+
+    0: everything was done. 3: there is a valid submission, without something that failed. 2: a user's mistake, in one
+    sentence, or a full disk. 1: there is nothing to submit. 130: Ctrl-C.
+    """
     try:
-        main()
+        if status := main():
+            sys.exit(status)
         return
     except UserError as error:
         message, status = f"{type(error).__name__}: {error}", 2

@@ -1,4 +1,4 @@
-"""Everything in a given time: `./run.sh full [COMPETITION] --budget 2h`, or what would be trained, with --plan.
+"""Training and submissions in a given time: `./run.sh full --budget 2h`, or what would be trained, with --plan.
 
 The time counts from the start of the command to the files. Each stage is measured for some seconds; the plan has small
 versions of all stages before full versions of a few; a submission is written when the first stage has finished, and
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from argparse import Namespace
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,7 @@ from models.jobs.plan import Plan, plan, require_answer
 from models.jobs.ray_workers import workers_of
 from models.jobs.resume import resume
 from models.jobs.workers import Workers
-from submissions.config import Config, load_config, relocated
+from submissions.config import Config, relocated
 from submissions.run import LEFT_OUT, SUBMISSION_FILE, latest_run, name_of_latest
 
 SUBMIT, REPORT = "submissions.build_submission", "submissions.report"
@@ -181,11 +182,9 @@ def planned(timed: Timed, todo: Plan, stages: Stages, earlier: Stages, workers: 
     return planner
 
 
-def main() -> None:
-    """Command line."""
-    args = command.parser(__doc__, "full").parse_args()
+def run(args: Namespace, config: Config, paths: Paths) -> int:
+    """Train what fits into `args.budget`, and build submissions and report of it; returns the exit status."""
     began = time.monotonic() - (time.time() - float(os.environ.get("RUN_STARTED") or time.time()))
-    config, paths = load_config(args.competition, args.seed), Paths.of(args.competition)
     stages = with_all_seeds(dict(config.stages))
     if not stages:
         raise ConfigError("--budget plans stages without pseudo_labels, and here each has some. Run it without.")
@@ -213,7 +212,7 @@ def main() -> None:
             planner = planned(timed, todo, stages, earlier, workers, deadline)
             if args.plan:
                 timed.timer.cancel()
-                return
+                return 0
             timed.within = Within(
                 stages, earlier, plan_of, planner, workers, deadline, partial(timed.write, "begun"), timed.on_the_way
             )
@@ -227,7 +226,4 @@ def main() -> None:
     if timed.within:
         write_atomically(ended, "")
         print(spent(timed, workers, timed.within.planner.cores, time.monotonic() - began))
-
-
-if __name__ == "__main__":
-    command.run(main)
+    return 0

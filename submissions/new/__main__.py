@@ -25,7 +25,7 @@ from competition.types import ProblemType
 from folds.config import FoldsConfig
 from folds.config import Kind as FoldsKind
 from models.stages.file import OOF, TEST, common_folds
-from submissions.check import check
+from submissions.check import check_all
 from submissions.config import Config, load_config
 from submissions.leaderboard.download import download, find_tables, slug_of
 from submissions.new.choices import PRESETS, Block, choose_folds, choose_stages, read_preset
@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     within = f" --budget {read_preset(args.preset).budget}" if args.preset else ""
     print(f"Written: {paths.shown(path)}\nNext: look at the guesses in it, then ./run.sh full {args.name}{within}\n")
     try:
-        print(check(config) if args.oof else describe(prepare(config.competition).report))
+        print(check_all(config) if args.oof else describe(prepare(config.competition).report))
     except UserError as error:
         raise type(error)(f"Mend the data before ./run.sh full: {error}") from None
 

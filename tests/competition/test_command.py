@@ -6,12 +6,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from competition import command, steps
+from competition import command
 from competition import revision as revision_module
 from competition.config import load_competition
 from competition.durations import in_words, seconds_of
@@ -126,20 +125,3 @@ def test_options_are_read_and_impossible_values_are_refused() -> None:
     for name, value in (*shards, ("--workers", "0"), ("--holdout", "0.9"), ("--budget", "never")):
         with pytest.raises(ConfigError, match=f"{name} takes"):
             command.parser("x").parse_args([name, value])
-
-
-def test_steps_run_one_after_the_other_with_the_same_options_and_the_first_that_fails_ends_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ran = []
-
-    def main() -> None:
-        ran.append(sys.argv)
-        if len(ran) == 2:
-            raise DataError("x")
-
-    monkeypatch.setitem(sys.modules, "room.one", SimpleNamespace(main=main))
-    monkeypatch.setattr(sys, "argv", ["steps", *["room.one"] * 3, "--", "toy"])
-    with pytest.raises(SystemExit):
-        steps.main()
-    assert ran == [["one", "toy"], ["one", "toy"]]
