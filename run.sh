@@ -24,6 +24,8 @@
 # Several machines on one WORK_DIR share the jobs: train --shard I/N on each and then full on one, or on one of a Ray
 # cluster full --executor ray [--ray-address HOST:PORT] (docs/scale.md).
 # full takes --holdout 0.2: that share of the training rows is kept out of everything, and the submission scored on it.
+# Exit status of full: 0 everything, 3 a valid submission without something that failed, 2 a mistake to correct or a full
+# disk, 1 nothing to submit, 130 Ctrl-C.
 #
 # COMPETITION is a name in competition/configs/ or a YAML file; without one it is qm9_orbitals.
 set -euo pipefail

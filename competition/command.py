@@ -107,7 +107,7 @@ def run(main: Callable[[], int | None]) -> None:
             sys.exit(status)
         return
     except UserError as error:
-        message, status = f"{type(error).__name__}: {error}", 2
+        message, status = f"{type(error).__name__}: {error}", error.status
     except KeyboardInterrupt:
         message, status = "\nInterrupted. Finished jobs are kept; the same command goes on from there.", 130
     except BrokenPipeError:

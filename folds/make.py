@@ -43,11 +43,13 @@ class Folds:
     folds: (n_rows,), -1 for rows that train in every fold, as all rows of extra_train do.
     groups: (n_rows,), equal for rows that share a fold by construction; each row of extra_train is a group.
     report: the content of folds/report.json.
+    is_written: whether they were read from the three files.
     """
 
     folds: Integers
     groups: Integers
     report: dict[str, Any]
+    is_written: bool = False
 
 
 def make_folds(
@@ -61,7 +63,7 @@ def make_folds(
     if paths and all(path.exists() for path in (paths.folds, paths.groups, paths.folds_report)):
         report, ids = read_json(paths.folds_report, "made_from"), list(table[competition.id])
         if report["made_from"] == made_from:
-            return Folds(read_folds(paths.folds, ids), read_groups(paths.groups, ids), report)
+            return Folds(read_folds(paths.folds, ids), read_groups(paths.groups, ids), report, is_written=True)
     folds, groups = divide(config, own_rows(table), competition, competition.seed)
     crossing = int((pd.Series(folds).groupby(groups).nunique() > 1).sum())
     extra = np.arange(len(table) - len(folds))  # the last rows
@@ -70,9 +72,8 @@ def make_folds(
 
 
 def write_folds(folds: Folds, competition: CompetitionConfig, table: pd.DataFrame, paths: Paths) -> None:
-    """Write the three files, unless they were made of the same."""
-    files = (paths.folds, paths.groups, paths.folds_report)
-    if all(path.exists() for path in files) and read_json(paths.folds_report) == folds.report:
+    """Write the three files, unless the folds come from them."""
+    if folds.is_written:
         return
     command.require_no_training(paths)
     paths.folds_report.unlink(missing_ok=True)  # written last: without it these tables are made again

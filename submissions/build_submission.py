@@ -21,7 +21,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from competition import command
-from competition.files import read_json, read_table, replaced, sha256_of, write_atomically, write_json, write_table
+from competition.files import read_table, replaced, sha256_of, write_atomically, write_json, write_table
 from competition.paths import Paths
 from competition.tables import INPUT_KEY
 from competition.task import Task
@@ -52,7 +52,10 @@ from submissions.run import (
     Run,
     code_of_user,
     cross_fitted_file,
+    describe_left_out,
+    finished_part,
     fitted_file,
+    left_out_of,
     open_run,
     package_versions,
     table_digests,
@@ -166,7 +169,6 @@ def _write_candidates(
             "weights": _weights(run, getattr(fitted, "base", fitted)),
             "decision": to_json(candidate.decision),
             **scores(rule, candidate.scored),
-            **asdict(selection.compared[name]),
         }
     same = [name for name in selection.same_as_default if name in names]
     return {
@@ -258,9 +260,11 @@ def _write_manifest(run: Run, folder: Path, parts: dict[str, dict[str, Any]]) ->
         "test_key": run.plan.test_key,
         "user_code": code_of_user(run.config),
         "versions": package_versions(),
+        "left_out": [asdict(each) for each in run.left_out],
         **parts,
     }
-    write_json(folder / MANIFEST, json.loads(json.dumps(content), parse_constant=JSON_CONSTANTS.get))
+    text = json.dumps(content, default=str)  # of paths
+    write_json(folder / MANIFEST, json.loads(text, parse_constant=JSON_CONSTANTS.get))
 
 
 def _stages(run: Run) -> Iterable[dict[str, Any]]:
@@ -285,37 +289,34 @@ def _stages(run: Run) -> Iterable[dict[str, Any]]:
 
 def _lines(run: Run) -> list[str]:
     """What was built, and what the report does not contain about post-processing."""
-    stored, lines = run.stored, []
-    for part, file in ((BLEND, BLEND_FILE), (STACK, STACK_FILE)):
-        if part in stored:
-            candidates = stored[part]["candidates"].items()
-            listed = ", ".join(f"{name} {number(each['cross_fitted_score'])}" for name, each in candidates)
-            same = stored[part]["same_as_default"]
-            corrections = f"; correct nothing: {', '.join(same)}" if same else ""
-            lines.append(f"{file}: {stored[part]['chosen']}; cross_fitted_score: {listed}{corrections}")
-    if STACK not in stored:
-        lines.append("submissions.stack is false: no stack")
-    lines.append(f"{SUBMISSION_FILE}: {stored[CHOICE]['chosen']}, checked against the sample")
+    choice = run.stored[CHOICE]
+    candidates = choice["candidates"].items()
+    listed = ", ".join(f"{name} {number(each['cross_fitted_score'])}" for name, each in candidates)
+    lines = [
+        f"cross_fitted_score of the candidates: {listed}",
+        f"{SUBMISSION_FILE}: {choice['chosen']}, checked against the sample",
+        f"{STD_FILE}: standard deviation of each row's prediction over seeds and folds",
+    ]
     if run.plan.n_folds < MIN_FOLDS:
         lines.append(f"post-processing: none, since with fewer than {MIN_FOLDS} folds it has no honest score")
-    if KNOWN_LABELS in stored[CHOICE]["files"]:
+    if KNOWN_LABELS in choice["files"]:
         inputs = read_table(run.folder / KNOWN_LABELS, [INPUT_KEY])[INPUT_KEY]
         n = pd.Series(run.columns.test_inputs).isin(inputs).sum()
         lines.append(f"known_labels: {n} test rows have the mean label of their input; no score here knows of it")
-    lines.append(f"{STD_FILE}: standard deviation of each row's prediction over seeds and folds")
-    if dropped := read_json(run.paths.prepare_report)["dropped_test_ids"]:
-        lines.append(f"{len(dropped)} test rows that cannot be read have {run.what_fills} and no spread")
     return lines
 
 
-def main() -> None:
+def main() -> int:
     """Command line."""
     args = command.parser(__doc__).parse_args()
     config, paths = load_config(args.competition, args.seed), Paths.of(args.competition)
     plan = make_plan(config.competition, dict(config.stages), paths, args.reuse)
+    left_out = left_out_of(plan)
+    config, plan = finished_part(config, plan)
     with command.locked(paths, wait=True):
-        submission = build_submission(open_run(config, paths, plan))
-    print("\n".join(submission.lines))
+        run = open_run(config, paths, plan, left_out)
+        print("\n".join([*build_submission(run).lines, describe_left_out(left_out)]).strip())
+    return run.exit_status
 
 
 if __name__ == "__main__":

@@ -26,5 +26,5 @@ def ensemble_std(run: Run, model: SubmissionModel) -> Array:
     for member in range(max(map(len, fold_jobs))):  # by seed, then fold: all columns have the same fold in a member
         files = [jobs[member % len(jobs)].test_file(run.plan.test_key) for jobs in fold_jobs]
         P = np.stack([read_predictions(file, ids, run.task.outputs) for file in files], axis=1)
-        members.append(model.predict_undecided(P, run.columns.test_inputs))
+        members.append(model.predict(P, run.columns.test_inputs, decided=False))
     return np.std(members, axis=0, ddof=1)

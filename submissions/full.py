@@ -25,7 +25,7 @@ from submissions.check import check
 from submissions.config import load_config
 from submissions.hold_out import hold_out
 from submissions.report.__main__ import report
-from submissions.run import open_run
+from submissions.run import describe_left_out, finished_part, left_out_of, open_run
 
 say = partial(print, flush=True)
 
@@ -58,12 +58,16 @@ def full(options: Namespace) -> int:
             require_answer(plan)
         train(plan, workers_of(options.executor, options.ray_address, options.workers))
 
-    run = open_run(config, paths, plan)
+    left_out = left_out_of(plan)
+    config, plan = finished_part(config, plan)
     with command.locked(paths, wait=True):
+        run = open_run(config, paths, plan, left_out)
         submission = build_submission(run)  # out-of-fold columns -> candidates -> choice -> submission.csv
         say("\n".join(submission.lines))
         say(report(run))
-    return 0
+    if left_out:
+        say(describe_left_out(left_out))
+    return run.exit_status
 
 
 def require_possible(options: Namespace) -> None:

@@ -14,7 +14,6 @@ from competition.tables import INPUT_KEY
 from competition.task import Task
 from competition.types import Array
 from competition.user_code import label
-from submissions.blend.crossfit import labelled
 from submissions.blend.decisions import Decision
 from submissions.blend.postprocess import apply_all, stored_steps
 from submissions.blend.stacks import LIGHTGBM_STACK
@@ -39,23 +38,19 @@ class SubmissionModel:
     steps: list[dict[str, Fitted]]
     known_labels: pd.DataFrame | None
 
-    def predict(self, P: Array, inputs: list[str]) -> Array:
+    def predict(self, P: Array, inputs: list[str], decided: bool = True) -> Array:
         """What is submitted for rows: labels or predictions, (n_rows, n_scored).
 
         Args:
             P: (n_rows, n_columns, n_outputs), each column the mean of its jobs.
             inputs: the rows' input keys (`INPUT_KEY`).
+            decided: False for the predictions that the decision makes labels of, (n_rows, n_outputs).
         """
-        y_pred = labelled(self.decision, apply_all(self.steps, self.candidate(P)))
-        return self._with_known_labels(y_pred, inputs)
-
-    def predict_undecided(self, P: Array, inputs: list[str]) -> Array:
-        """The predictions that a decision makes labels of, (n_rows, n_outputs); without a decision as `predict`."""
-        if self.decision is None:
-            return self.predict(P, inputs)
-        return apply_all(self.steps, self.candidate(P))
-
-    def _with_known_labels(self, y_pred: Array, inputs: list[str]) -> Array:
+        y_pred = apply_all(self.steps, self.candidate(P))
+        if self.decision is not None:
+            if not decided:
+                return y_pred
+            y_pred = self.decision.predict(y_pred)
         if self.known_labels is None:
             return y_pred
         labels = self.known_labels.reindex(index=inputs).to_numpy()

@@ -15,6 +15,7 @@ Its folder, work/<name>/submissions/<run>/, holds
 """
 
 import platform
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,16 +26,17 @@ from typing import Any
 import pandas as pd
 
 from competition.config import validate
-from competition.errors import DataError
+from competition.errors import DataError, NothingToSubmit
 from competition.files import digest, read_json, read_table, sha256_of, table_digest
 from competition.metrics import Metric
-from competition.paths import PROJECT, Paths
+from competition.paths import PROJECT, Paths, shown
 from competition.task import Task, metric_of, task_of
 from competition.user_code import user_code
 from models.jobs.plan import ALL, REPORT, Job, Plan, jobs_of
 from submissions.blend.candidates import CANDIDATES
 from submissions.columns import Columns, load_columns
 from submissions.config import Config, relocated
+from submissions.words import table
 
 MANIFEST = "run.json"
 BLEND, STACK, CHOICE = "blend", "stack", "choice"
@@ -55,6 +57,11 @@ PACKAGES = (
 )  # fmt: skip
 
 
+LEFT_OUT_HEADER = ["stage", "seed", "reason", "error", "traceback"]
+MAX_ERROR = 200
+"""Characters of an error that tables show."""
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """A stage, or one of its seeds, that is not in a run.
@@ -71,13 +78,20 @@ class LeftOut:
     error: str
     log: Path | None = None
 
+    @property
+    def row(self) -> list[str]:
+        """Its row below LEFT_OUT_HEADER."""
+        seed = "" if self.seed is None else str(self.seed)
+        log = "" if self.log is None else str(shown(self.log))
+        return [self.stage, seed, self.reason, textwrap.shorten(self.error, MAX_ERROR), log]
+
 
 @dataclass(frozen=True)
 class Run:
     """One resolved configuration with its tables and jobs, all finished, and the folder of what is made of them.
 
     name: digest of the configuration, the tables and the keys of the jobs.
-    made_from: digest of what else its files depend on: predictions, code, packages.
+    made_from: digest of what else its files depend on: predictions, code, packages, and what is left out.
     left_out: stages and seeds that were asked for and are not in `config` and `plan`.
     """
 
@@ -125,7 +139,12 @@ class Run:
             stored = read_manifest(self.folder, *steps)
         except DataError:
             return False
-        return bool(stored["run"] == self.name and stored["made_from"] == self.made_from)
+        return (stored["run"], stored["made_from"]) == (self.name, self.made_from)
+
+    @property
+    def exit_status(self) -> int:
+        """Of the command that builds the run: 3 if something failed, else 0."""
+        return 3 if any(each.reason != "time" for each in self.left_out) else 0
 
     @property
     def what_fills(self) -> str:
@@ -152,32 +171,47 @@ class Run:
 
 def open_run(config: Config, paths: Paths, plan: Plan, left_out: Sequence[LeftOut] = ()) -> Run:
     """The run of a configuration and its plan, all of its jobs finished. Reads digests, no predictions."""
+    if not config.stages:
+        raise NothingToSubmit(f"no stage has finished.\n{describe_left_out(left_out)}")
     # Neither the places of files nor the answers are in a name: the content of files is in tables, jobs and user_code.
     settings = config.model_dump(exclude={"competition": {"answers", "kaggle"}, "folds": {"file"}})
     portable = {**relocated(settings, lambda path: path.name), "user_code": code_of_user(config)}
     name = digest({"config": portable, "tables": table_digests(paths), "keys": plan.keys}, 12)
     predictions = [_digests(job, plan.test_key) for job in plan.jobs]
     code = [sha256_of(file) for pattern in CODE for file in sorted(PROJECT.glob(pattern))]
-    made_from = digest([code, package_versions(), predictions])
+    made_from = digest([code, package_versions(), predictions, list(map(str, left_out))])
     return Run(name, made_from, paths.run(name), config, paths, plan, left_out)
 
 
-def finished_part(config: Config, plan: Plan) -> tuple[Config, Plan]:
-    """The configuration and plan of the stages and seeds of which all jobs are finished, refits included.
+def unfinished_seeds(plan: Plan) -> set[tuple[str, int]]:
+    """Stage and seed of each job that is not finished, or that has pseudo-labels of such a job."""
+    return {
+        (job.stage, job.seed)
+        for job in plan.jobs
+        if not all(each.has_predicted(plan.test_key) for each in (job, *job.needs))
+    }
 
-    A stage without such a seed is not in them, and neither is one with pseudo-labels of a stage that is not.
-    """
-    unfinished = {(job.stage, job.seed) for job in plan.jobs if not job.has_predicted(plan.test_key)}
-    stages = {}
+
+def finished_part(config: Config, plan: Plan) -> tuple[Config, Plan]:
+    """The configuration and plan of the seeds of which all jobs are finished, refits included, and of their stages."""
+    unfinished, stages = unfinished_seeds(plan), {}
     for name, stage in config.stages.items():
         if seeds := [seed for seed in stage.seeds if (name, seed) not in unfinished]:
-            stages[name] = stage if len(seeds) == len(stage.seeds) else stage.model_copy(update={"seeds": seeds})
-    for name, stage in list(stages.items()):
-        if stage.pseudo_labels and not stages.keys() >= set(stage.pseudo_labels.of):
-            del stages[name]
-    jobs = [job for job in plan.jobs if job.stage in stages and job.seed in stages[job.stage].seeds]
+            stages[name] = stage.model_copy(update={"seeds": seeds})
+    jobs = [job for job in plan.jobs if job.stage in stages and (job.stage, job.seed) not in unfinished]
     keys = {name: key for name, key in plan.keys.items() if name in stages}
     return config.model_copy(update={"stages": stages}), replace(plan, jobs=jobs, keys=keys, stages=stages)
+
+
+def left_out_of(plan: Plan) -> list[LeftOut]:
+    """The seeds with a job that is not finished."""
+    seeds = sorted(unfinished_seeds(plan))
+    return [LeftOut(stage, seed, "error", "not all of its jobs are finished") for stage, seed in seeds]
+
+
+def describe_left_out(left_out: Sequence[LeftOut]) -> str:
+    """What is left out, as a table for the terminal; nothing if nothing is."""
+    return f"Left out:\n\n{table(LEFT_OUT_HEADER, [each.row for each in left_out])}" if left_out else ""
 
 
 def name_of_latest(paths: Paths) -> str:
@@ -230,8 +264,8 @@ def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
     stored = read_manifest(folder, CHOICE)
     is_same = stored[CHOICE].get("decides", False) == task.decides
     is_same &= stored["config"]["competition"].get("classes", []) == task.classes
-    table = read_table(folder / CROSS_FITTED, ["id"]).set_index("id")
-    return table if is_same else table.head(0)
+    rows = read_table(folder / CROSS_FITTED, ["id"]).set_index("id")
+    return rows if is_same else rows.head(0)
 
 
 def read_manifest(folder: Path, *steps: str) -> dict[str, Any]:

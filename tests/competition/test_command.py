@@ -15,7 +15,7 @@ from competition import revision as revision_module
 from competition.config import load_competition
 from competition.durations import in_words, seconds_of
 from competition.environment import mismatch
-from competition.errors import ConfigError, DataError
+from competition.errors import ConfigError, DataError, NothingToSubmit
 from competition.files import read_table
 from competition.paths import PROJECT, Paths
 from competition.prepare import run as prepare
@@ -26,7 +26,8 @@ from tests.competition.small import TRAIN, write_small
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (DataError("x"), 2), (OSError(errno.ENOSPC, "No space"), 2), (OSError(errno.EROFS, "ro"), 2),
+        (DataError("x"), 2), (NothingToSubmit("x"), 1), (OSError(errno.ENOSPC, "No space"), 2),
+        (OSError(errno.EROFS, "ro"), 2),
         (KeyboardInterrupt(), 130), (BrokenPipeError(), 141), (ValueError("ours"), None),
         (OSError(errno.EIO, "disk"), None),
     ],
@@ -38,6 +39,16 @@ def test_a_command_ends_with_the_status_of_its_error_or_keeps_the_traceback_of_o
     with pytest.raises(type(error) if status is None else SystemExit) as end:
         command.run(main)
     assert getattr(end.value, "code", None) == status
+
+
+@pytest.mark.parametrize("status", [None, 0, 1, 3])
+def test_a_command_ends_with_the_status_that_it_returns(status: int | None) -> None:
+    if not status:
+        command.run(lambda: status)
+        return
+    with pytest.raises(SystemExit) as end:
+        command.run(lambda: status)
+    assert end.value.code == status
 
 
 def test_products_are_used_by_one_command_at_a_time_and_one_that_waits_says_for_whom() -> None:

@@ -170,8 +170,7 @@ def test_dropped_rows_get_the_mean_of_the_labels_and_columns_stand_in_the_order_
     sample = read_text_table(tmp_path / "sample_submission.csv").rename(columns={"height": "H", "depth": "D"})
     write_table(tmp_path / "sample_submission.csv", sample[["D", "id", "H"]].iloc[::-1])
     prepare_and_fake_jobs(path)
-    run = run_of(path)
-    assert "1 test rows that cannot be read have the mean" in build_submission(run).lines[-1]
+    run = built(path)
     table = read_table(run.folder / "submission.csv", ["id"])
     assert list(table.columns) == ["D", "id", "H"] == run.stored["sample_columns"]
     assert list(table["id"]) == list(sample["id"])[::-1]
