@@ -54,7 +54,7 @@ def test_an_earlier_output_is_taken_over_but_not_what_a_bundle_predicts_with(
     ("status", "files", "copied", "message"),
     [
         (0, ["final"], "final", ""),
-        (3, ["final"], "final", "status 3. Left out:\n\n| stage | seed | reason  | error "),
+        (3, ["final"], "final", "status 3. Left out:\n\n| stage | seed | reason "),
         (130, ["final", "so_far"], "so_far", "status 130; this is the submission of the stages that were finished"),
         (1, [], "", ""),
     ],
