@@ -2,7 +2,7 @@
 
 Reads: the bundle that this code lies in, and the competition's files, wherever they are mounted below /kaggle/input
 (KAGGLE_INPUT). Writes: submission.csv in /kaggle/working (KAGGLE_WORKING), by `run.sh predict` or by `run.sh full`,
-which gets the options and writes its products beside it.
+which gets the options and writes its products beside it; what exists then is copied, whatever its exit status.
 """
 
 import os

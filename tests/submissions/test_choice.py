@@ -158,7 +158,7 @@ def test_a_stack_without_a_scored_correction_is_the_default_and_is_not_chosen(
     assert part["same_as_default"] == choice["same_as_default"] == [LIGHTGBM_STACK]
     assert choice["chosen"] not in part["same_as_default"]
     assert read_json(run.folder / "fitted" / "lightgbm_stack.json")["corrections"] == [None, None]
-    assert (part["candidates"][LIGHTGBM_STACK]["difference"] != 0) == (only == "without a fold")
+    assert (choice["candidates"][LIGHTGBM_STACK]["difference"] != 0) == (only == "without a fold")
     default = load_candidate(run, "shrunk_ridge")(run.columns.test)
     np.testing.assert_allclose(submitted(run, "stack.csv"), default, rtol=1e-6)
 
