@@ -112,12 +112,18 @@ def parser(description: str | None, verb: str | None = None, takes: Sequence[str
     return options
 
 
-def run(main: Callable[[], int | None]) -> int:
-    """Run a command and return its status: a user's mistake is one sentence and status 2, Ctrl-C a word and 130."""
+def run(main: Callable[[], int | None]) -> None:
+    """Run a command and exit with the status that it returns.
+
+    0: everything was done. 3: there is a valid submission, without something that failed. 2: a user's mistake, in one
+    sentence, or a full disk. 1: there is nothing to submit. 130: Ctrl-C.
+    """
     try:
-        return main() or 0
+        if status := main():
+            sys.exit(status)
+        return
     except UserError as error:
-        message, status = f"{type(error).__name__}: {error}", 2
+        message, status = f"{type(error).__name__}: {error}", error.status
     except KeyboardInterrupt:
         message, status = "\nInterrupted. Finished jobs are kept; the same command goes on from there.", 130
     except BrokenPipeError:

@@ -30,7 +30,7 @@ from folds.config import FoldsConfig
 from models.jobs.plan import Plan, plan
 from studies.config import CLASS, STUDIES, Cell, Data, Study, Version, cells_of, find_study, load_study
 from studies.results import gains, markdown, tidy
-from submissions.check import check
+from submissions.check import check_all
 from submissions.config import load_config
 
 TEST_ROWS = 20
@@ -55,7 +55,7 @@ def run_study(file: Path, version: Version = "full", folder: Path | None = None,
         made[data], beside = made_yaml(f"study_{name}_{data}"), file.parent / settings.base
         base = str(beside) if beside.is_file() else settings.base
         write_competition(made[data], base, where, settings, cells_of(study, data))
-        check(load_config(str(made[data])))
+        check_all(load_config(str(made[data])))
     if not made:
         raise DataError(f"The study {file.stem} needs the tables of at least one of its data; name them with --data.")
     plans = {data: _trained(study, path, options) for data, path in made.items()}

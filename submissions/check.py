@@ -22,8 +22,8 @@ from competition.tables import own_rows
 from competition.task import Task, metric_of, task_of
 from competition.types import Array, Integers
 from competition.user_code import load_user_code, user_code, users
+from folds.make import Folds, make_folds
 from folds.shares import lacking
-from folds.splitters import divide
 from models.config import CustomStage, FileStage, SklearnStage
 from models.estimators import FETCHES, build_estimator, require_weights, splits_rows
 from models.inputs.template import read_template
@@ -50,8 +50,15 @@ FEW = 15
 KEEPS = "return a dataclass of numbers, texts and arrays, which is written as JSON and read again"
 
 
-def check(config: Config, here: bool = True) -> str:
-    """Check a whole configuration with its tables and weights; returns what was found, in words.
+def check_all(config: Config, here: bool = True) -> str:
+    """Check a whole configuration with tables and folds that are made for this check; see `check`."""
+    prepared = prepare(config.competition)
+    folds = make_folds(config.competition, config.folds, prepared.train, prepared.test)
+    return check(config, prepared, folds, here)
+
+
+def check(config: Config, prepared: Prepared, folds: Folds, here: bool = True) -> str:
+    """Check a configuration with its tables, folds and weights; returns what was found, in words.
 
     What is wrong in the tables is named first and alone; what stages cannot do with them, of all stages at once.
 
@@ -59,30 +66,28 @@ def check(config: Config, here: bool = True) -> str:
         here: whether this machine trains, and has to have the precision of the stages.
     """
     competition = config.competition
-    prepared = prepare(competition)
     own = own_rows(prepared.train)
-    folds, groups = divide(config.folds, own, competition, competition.seed)
-    n_folds = int(folds.max()) + 1
+    n_folds = int(folds.folds.max()) + 1
+    own_folds = folds.folds[: len(own)]  # rows of extra_train are the last
     y = own[competition.targets].to_numpy()
     metric, task = metric_of(competition), task_of(competition)
-    _check_metric(metric, task, y, folds)
+    _check_metric(metric, task, y, own_folds)
     _try_users_blending(config, metric, task, y)
-    rare = lacking(prepared.train[competition.targets], task.classes, folds, config.folds.kind == "time")
+    rare = lacking(prepared.train[competition.targets], task.classes, folds.folds, config.folds.kind == "time")
     if any(not isinstance(stage, FileStage | CustomStage) for stage in config.stages.values()):
-        every = np.append(folds, np.full(len(prepared.train) - len(folds), -1))  # rows of extra_train train in all
         for fold in range(n_folds):
-            trains = every < fold if config.folds.kind == "time" else every != fold
+            trains = folds.folds < fold if config.folds.kind == "time" else folds.folds != fold
             labelled_rows(prepared.train.loc[trains, competition.targets].to_numpy(), competition.targets)
     lines, mistakes = [describe(prepared.report), *rare], []
     for name, stage in config.stages.items():
         try:
-            found = _check_stage(stage, competition, prepared, folds, here)
+            found = _check_stage(stage, competition, prepared, own_folds, here)
         except (ConfigError, DataError) as error:  # with a line for each mistake
             mistakes += [f"stages.{name}: {line}" for line in str(error).splitlines()]
             continue
         n_jobs = len(stage.seeds) * (n_folds + (stage.final_fit != "folds"))
         lines.append(f"stage {name}: {found}; {n_jobs} jobs")
-        lines += _split_warning(name, stage, task, groups, config.folds.kind == "time")
+        lines += _split_warning(name, stage, task, folds.groups, config.folds.kind == "time")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return "\n".join(lines)
@@ -208,7 +213,7 @@ def main() -> None:
     args = command.parser(__doc__).parse_args()
     if args.executor == "ray":
         require_cluster(args.ray_address)
-    found = check(load_config(args.competition, args.seed), here=args.executor == "local")
+    found = check_all(load_config(args.competition, args.seed), here=args.executor == "local")
     print(f"{Paths.of(args.competition).name}: checked\n{found}")
 
 

@@ -11,7 +11,6 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 
-from competition import command
 from competition.errors import ConfigError
 from competition.files import derive_seed, read_text_table, write_atomically, write_table
 from competition.paths import Paths, holdout_yaml
@@ -78,15 +77,3 @@ def held_out_ids(config: Config, table: pd.DataFrame, share: float) -> set[str]:
     fold_of = divide(folds, table, competition, derive_seed(competition.seed, "holdout"))[0]
     n_folds = int(fold_of.max()) + 1
     return set(table[competition.id][fold_of >= n_folds - max(1, round(share * n_folds))])
-
-
-def main() -> None:
-    """Command line."""
-    args = command.parser(__doc__, "full").parse_args()
-    if args.holdout:
-        with command.locked(Paths.of(args.competition), wait=True):
-            print(hold_out(args.held_out_of, args.holdout, args.seed))
-
-
-if __name__ == "__main__":
-    command.run(main)

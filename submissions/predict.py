@@ -20,7 +20,7 @@ from competition.tables import INPUT_KEY
 from models.jobs.local import LocalExecutor
 from models.jobs.train import predict_jobs
 from submissions.columns import predictions_of
-from submissions.fitted import submission_of
+from submissions.predictor import load_model
 from submissions.run import latest_run, require_same_code
 from submissions.sample import write_submission
 
@@ -41,7 +41,7 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     with closing(LocalExecutor(n_workers)) as executor:
         test_key = predict_jobs(replace(run.plan, jobs=jobs, paths=new), executor)
     kept = list(table[competition.id])
-    scored = submission_of(run)(predictions_of(config, run.plan, test_key, kept), list(table[INPUT_KEY]))
+    scored = load_model(run).predict(predictions_of(config, run.plan, test_key, kept), list(table[INPUT_KEY]))
     sample = read_text_table(test_file).reindex(columns=stored["sample_columns"], fill_value="")
     file = folder / "submission.csv"
     write_submission(file, sample, competition.id, run.task, kept, scored, stored["label_means"])

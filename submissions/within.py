@@ -1,4 +1,4 @@
-"""Everything in a given time: `./run.sh full [COMPETITION] --budget 2h`, or what would be trained, with --plan.
+"""Training and submissions in a given time: `./run.sh full --budget 2h`, or what would be trained, with --plan.
 
 The time counts from the start of the command to the files. Each stage is measured for some seconds; the plan has small
 versions of all stages before full versions of a few; a submission is written when the first stage has finished, and
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from argparse import Namespace
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -32,11 +33,10 @@ from models.jobs.cluster import make_executor
 from models.jobs.plan import Plan, plan, require_answer
 from models.jobs.resume import resume
 from models.jobs.scheduler import Executor
-from submissions.config import Config, load_config, relocated
-from submissions.run import LEFT_OUT, SUBMISSION_FILE, latest_run, name_of_latest, open_run
+from submissions.config import Config, relocated
+from submissions.run import LEFT_OUT, SUBMISSION_FILE, latest_run, name_of_latest
 
-SUBMIT = ["submissions.blend.__main__", "submissions.stack", "submissions.write"]
-REPORT = "submissions.report.__main__"
+SUBMIT, REPORT = "submissions.build_submission", "submissions.report"
 RESERVE = (10.0, 0.04)
 """Seconds, and share of the time, that are kept for blend, stack, files and report."""
 EARLY, MOST_EARLY = 0.01, 5.0
@@ -89,7 +89,7 @@ class Timed:
 
     def _submit(self, file: Path, names: list[str]) -> None:
         started, said = time.monotonic(), None
-        process = self.start(SUBMIT, file, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        process = self.start(SUBMIT, file, *self.options, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         while said is None:
             with suppress(subprocess.TimeoutExpired):
                 said, _ = process.communicate(timeout=1.0)
@@ -103,27 +103,36 @@ class Timed:
         self.on_way.append(self.paths.run(name_of_latest(self.paths)))
         print(f"submission of {', '.join(names)}: {shown(self.on_way[-1] / SUBMISSION_FILE)}", flush=True)
 
-    def start(self, steps: list[str], file: Path, **how: Any) -> subprocess.Popen[str]:
-        """Steps on a YAML, in a process of their own."""
-        call = [sys.executable, "-m", "competition.steps", *steps, "--", str(file), *self.options]
+    def start(self, step: str, file: Path, *options: str, **how: Any) -> subprocess.Popen[str]:
+        """A step on a YAML, in a process of its own."""
+        call = [sys.executable, "-m", step, str(file), *options]
         self.process = subprocess.Popen(call, text=True, **how)
         return self.process
 
-    def finish(self, file: Path) -> None:
-        """Blend, stack, submission and report of all that is finished; those on the way are no runs of their own."""
+    def finish(self, file: Path, left_out: str | None) -> None:
+        """Submission and report of all that is finished; submissions on the way are no runs of their own.
+
+        left_out: for the report; None if nothing was trained, and the run has it.
+        """
         if self.thread.is_alive():
             self.thread.join()
         if self.on_way and self.latest_before:  # what the last one is compared with
             write_atomically(self.paths.latest_run, self.latest_before)
         elif self.on_way:
             self.paths.latest_run.unlink()
-        if status := self.start([*SUBMIT, REPORT], file).wait():
-            if status < 0:  # `over` has ended it, and ends this process
-                self.timer.join()
-            sys.exit(status)
+        self._wait(self.start(SUBMIT, file, *self.options))
+        if left_out is not None:
+            write_atomically(self.paths.run(name_of_latest(self.paths)) / LEFT_OUT, left_out)
+        self._wait(self.start(REPORT, file))
         self.timer.cancel()
         for run in {*self.on_way} - self.runs_before - {self.paths.run(name_of_latest(self.paths))}:
             shutil.rmtree(run)
+
+    def _wait(self, process: subprocess.Popen[str]) -> None:
+        if status := process.wait():
+            if status < 0:  # `over` has ended it, and ends this process
+                self.timer.join()
+            sys.exit(status)
 
     def over(self) -> None:
         """End the command, since its time is over, with the submission that there is; workers end with this process."""
@@ -174,11 +183,9 @@ def planned(timed: Timed, todo: Plan, stages: Stages, earlier: Stages, executor:
     return planner
 
 
-def main() -> None:
-    """Command line."""
-    args = command.parser(__doc__, "full").parse_args()
+def run(args: Namespace, config: Config, paths: Paths) -> int:
+    """Train what fits into `args.budget`, and build submissions and report of it; returns the exit status."""
     began = time.monotonic() - (time.time() - float(os.environ.get("RUN_STARTED") or time.time()))
-    config, paths = load_config(args.competition, args.seed), Paths.of(args.competition)
     stages = with_all_seeds(dict(config.stages))
     if not stages:
         raise ConfigError("--budget plans stages without pseudo_labels, and here each has some. Run it without.")
@@ -196,7 +203,7 @@ def main() -> None:
         def plan_of(found: Stages) -> Plan:
             return plan(config.competition, found, paths, args.reuse)
 
-        begun = folder / "begun" / final.name
+        begun, left_out = folder / "begun" / final.name, None
         earlier = load_stages(str(begun)) if begun.exists() else {}
         if ended.exists() and not args.plan and all(job.finished for job in plan_of(load_stages(str(final))).jobs):
             timed.write("", load_stages(str(final)))
@@ -207,7 +214,7 @@ def main() -> None:
             planner = planned(timed, todo, stages, earlier, executor, deadline)
             if args.plan:
                 timed.timer.cancel()
-                return
+                return 0
             timed.within = Within(
                 stages, earlier, plan_of, planner, executor, deadline, partial(timed.write, "begun"), timed.on_the_way
             )
@@ -217,12 +224,8 @@ def main() -> None:
             if not timed.within.finished:
                 raise DataError(f"No stage has finished in {in_words(args.budget)}. Finished jobs are kept.")
             timed.write("", timed.within.finished)
-            write_atomically(open_run(str(final), reuse=args.reuse).folder / LEFT_OUT, left_out)  # the report says it
-    timed.finish(final)
+    timed.finish(final, left_out)
     if timed.within:
         write_atomically(ended, "")
         print(spent(timed, timed.within.queue.seconds, timed.within.planner.cores, time.monotonic() - began))
-
-
-if __name__ == "__main__":
-    command.run(main)
+    return 0

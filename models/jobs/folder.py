@@ -91,6 +91,15 @@ def read_failure(folder: Path) -> dict[str, Any]:
     return dict(read_json(path, "error", "attempts")) if path.exists() else {}
 
 
+def recorded_failure(job: Job) -> JobResult:
+    """Return how a job that is not finished ended last; skipped if it has not failed."""
+    failure = read_failure(job.folder)
+    if not failure:
+        return JobResult(job.title, "skipped", "group", "not all of its jobs are finished")
+    log = attempt_folder(job.folder) / TRACEBACK
+    return JobResult(job.title, "failed", failure["reason"], failure["error"], log if log.exists() else None)
+
+
 def write_report(folder: Path, report: dict[str, Any]) -> None:
     """Write report.json, last, with the size and digest of every other file.
 

@@ -9,7 +9,6 @@ job that fails ends no other stage; the next run tries it again, last. Exit stat
 """
 
 import math
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -277,4 +276,4 @@ def exit_status(results: dict[str, JobResult]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    command.run(main)

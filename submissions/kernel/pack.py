@@ -26,12 +26,20 @@ from models.jobs.folder import verify
 from models.jobs.plan import REPORT
 from models.settings import NeuralStage
 from submissions.blend.stacks import LIGHTGBM_STACK
-from submissions.check import check
+from submissions.check import check_all
 from submissions.columns import jobs_of_columns
 from submissions.config import Config, relocated
-from submissions.fitted import KNOWN_LABELS, fitted_file
 from submissions.kernel.wheels import add_wheels
-from submissions.run import BLEND, CHOICE, MANIFEST, STACK, latest_run, require_same_code
+from submissions.run import (
+    BLEND,
+    CHOICE,
+    KNOWN_LABELS,
+    MANIFEST,
+    STACK,
+    fitted_file,
+    latest_run,
+    require_same_code,
+)
 
 SCRIPTS = ("run.sh", "setup.sh", "pyproject.toml")
 CODE = (".py", ".txt", ".html", ".css", ".js", ".jinja", ".ipynb", ".yaml")
@@ -162,7 +170,7 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
 def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any]:
     """Copy what training needs, with a YAML that names it; the manifest of the notebook."""
     competition, slug = config.competition, str(config.competition.kaggle)
-    print(check(config, here=False), flush=True)
+    print(check_all(config, here=False), flush=True)
     tables = [competition.train, competition.test, competition.sample_submission]
     downloaded = kaggle_files(slug).resolve()
 

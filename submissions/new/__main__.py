@@ -24,7 +24,7 @@ from competition.yaml_files import parse_yaml
 from folds.config import FoldsConfig
 from folds.config import Kind as FoldsKind
 from models.stages.file import OOF, TEST, common_folds
-from submissions.check import check
+from submissions.check import check_all
 from submissions.config import Config, load_config
 from submissions.leaderboard.download import download, find_tables, slug_of
 from submissions.new.choices import PRESETS, Block, choose_folds, choose_stages, read_preset
@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if preset and preset.warning:
         print(f"Warning: {preset.warning}.\n")
     try:
-        print(check(config) if args.oof else describe(prepare(config.competition).report))
+        print(check_all(config) if args.oof else describe(prepare(config.competition).report))
     except UserError as error:
         raise type(error)(f"Mend the data before ./run.sh full: {error}") from None
 

@@ -31,7 +31,17 @@ from submissions.report.class_sections import probabilities, scores_by_class
 from submissions.report.parts import Figure, Findings, Folded, Part, Section, Table, tabled
 from submissions.report.predicted import predictions
 from submissions.report.rows import worst_rows
-from submissions.run import BLEND, BLEND_FILE, CHOICE, LEFT_OUT, STACK_FILE, STAGES, SUBMISSION_FILE, Run
+from submissions.run import (
+    BLEND,
+    BLEND_FILE,
+    CHOICE,
+    LEFT_OUT,
+    LEFT_OUT_HEADER,
+    STACK_FILE,
+    STAGES,
+    SUBMISSION_FILE,
+    Run,
+)
 from submissions.words import mean_and_deviation, number, with_error
 
 MARKS = {
@@ -48,8 +58,6 @@ MOST_BRIEF = 24
 
 def gather(run: Run) -> Findings:
     """All findings of a finished run; the answers are read here alone."""
-    run.require_candidates()
-    run.part(CHOICE)
     facts, (answers, score), holdout_of = _facts(run), _answers(run), run.config.competition.holdout_of
     on_answers = f"holdout_score on rows of {holdout_of}" if holdout_of else "Score on the answers"
     if answers:
@@ -57,6 +65,7 @@ def gather(run: Run) -> Findings:
     said = [f"{name}: {value}, {words}." for name, (value, words) in facts.items()]
     task = run.task
     sections = [
+        Section("Left out", _left_out(run), brief=True),
         Section("Tables", _tables(run), brief=True),
         Section("Stages", _stages(run), brief=True),
         Section("Candidates", [*_candidates(run), *said], brief=True),
@@ -109,6 +118,11 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
             gain = with_error(_gain(run, part["difference"]), part["standard_error"])
             facts[f"gain over {words}, {part['name']}"] = (gain, "paired; above 0 is better")
     return facts
+
+
+def _left_out(run: Run) -> list[Part]:
+    """Stages and seeds that are not in the submission, and why."""
+    return [Table(LEFT_OUT_HEADER, [each.row for each in run.left_out])] if run.left_out else []
 
 
 def _tables(run: Run) -> list[Part]:

@@ -26,10 +26,9 @@ from models.jobs.folder import write_predictions, write_report
 from models.jobs.local import LocalExecutor
 from models.jobs.plan import Plan, plan
 from models.jobs.train import train
-from submissions.blend.__main__ import blend
+from submissions.build_submission import build_submission
+from submissions.config import load_config
 from submissions.run import Run, open_run
-from submissions.stack import stack
-from submissions.write import write
 from tests.conftest import write_competition
 
 TARGETS = ["height", "depth"]
@@ -163,13 +162,16 @@ def train_all(path: Path, n_workers: int = 1) -> None:
         train(planned(path), executor)
 
 
-def run_steps(path: Path) -> Run:
-    """The run of a YAML whose jobs are there."""
-    run = open_run(str(path))
-    blend(run)
-    if run.config.submissions.stack:
-        stack(run)
-    write(run)
+def run_of(path: Path) -> Run:
+    """The run of a YAML whose tables and jobs are there."""
+    config, paths = load_config(str(path)), Paths.of(str(path))
+    return open_run(config, paths, plan(config.competition, dict(config.stages), paths))
+
+
+def built(path: Path) -> Run:
+    """The same with its files."""
+    run = run_of(path)
+    build_submission(run)
     return run
 
 
@@ -185,7 +187,7 @@ def opened(folder: Path, n_train: int = 150, **sections: object) -> Run:
     """A run whose jobs are there."""
     path = fake_competition(folder, n_train, **sections)
     prepare_and_fake_jobs(path)
-    return open_run(str(path))
+    return run_of(path)
 
 
 def submitted(run: Run, file: str = "submission.csv") -> np.ndarray:

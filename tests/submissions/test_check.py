@@ -12,13 +12,13 @@ from competition.config import find_config, load_competition
 from competition.errors import ConfigError, DataError
 from competition.paths import Paths
 from models.training.machine import Card
-from submissions.check import check
+from submissions.check import check_all
 from submissions.config import load_config
 from tests.conftest import mixed_tables, write_competition
 
 
 def checked(path: Path) -> str:
-    return check(load_config(str(path)))
+    return check_all(load_config(str(path)))
 
 
 def test_a_good_competition_is_described_with_its_jobs(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_a_precision_that_this_machine_has_not_is_found_before_any_work(
     path = write_competition(tmp_path, *mixed_tables(), stages=stages)
     with pytest.raises(ConfigError, match=r"(?s)fp16: precision fp16 needs a GPU.*bf16: precision bf16 needs a GPU"):
         checked(path)
-    check(load_config(str(path)), here=False)  # other machines train
+    check_all(load_config(str(path)), here=False)  # other machines train
     monkeypatch.setattr("submissions.check.cards_in_new_process", lambda: [Card("0", "A100", 80.0, True)])
     checked(path)
 

@@ -13,7 +13,7 @@ from submissions.kernel import wheels
 from submissions.kernel.pack import build
 from tests.conftest import mixed_tables, write_competition
 from tests.kaggle_server import archive
-from tests.submissions.fakes import run_steps, train_all
+from tests.submissions.fakes import built, train_all
 
 SHIPPED = "threadpoolctl"
 """One file of Python, which prediction imports: the only package that travels in these tests."""
@@ -112,7 +112,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("WORK_DIR", str(folder / "work"))
         prepare_image(folder, patch)
         train_all(yaml, 2)
-        run_steps(yaml)
+        built(yaml)
         build(Paths("mixed"), None, "me", None)
     return folder
 

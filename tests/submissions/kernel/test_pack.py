@@ -16,7 +16,7 @@ from submissions.config import load_config
 from submissions.kernel import pack
 from submissions.kernel.__main__ import main
 from submissions.kernel.pack import write_notebook
-from tests.submissions.fakes import fake_competition, run_steps, with_setting
+from tests.submissions.fakes import built, fake_competition, with_setting
 from tests.submissions.kernel.conftest import SHIPPED, SLUG
 
 
@@ -83,7 +83,7 @@ def test_a_stage_without_weight_in_the_submission_does_not_travel(made: Path, wo
     folder = work.root.parent.parent
     for file in (file for file in made.iterdir() if file.is_file()):
         shutil.copy(file, folder)
-    run_steps(with_setting(folder / "mixed.yaml", "submissions", default="best_single"))
+    built(with_setting(folder / "mixed.yaml", "submissions", default="best_single"))
     bundle = build(work)
     stages = {path.relative_to(bundle.work).parts[2] for path in bundle.work.rglob("report.json")}
     stored = stored_run(bundle)
