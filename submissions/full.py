@@ -25,6 +25,7 @@ from submissions.build_submission import build_submission
 from submissions.check import check
 from submissions.config import load_config
 from submissions.hold_out import hold_out
+from submissions.interim import InterimSubmissions
 from submissions.report.__main__ import report
 from submissions.run import describe_left_out, finished_part, left_out_of, open_run
 
@@ -58,7 +59,8 @@ def full(options: Namespace) -> int:
         if not options.reuse and not options.retrain:
             require_answer(plan)
         with closing(make_executor(options.executor, options.ray_address, options.workers)) as executor:
-            results = train(plan, executor, failure_policy(options))
+            interim = InterimSubmissions(config, paths, plan)
+            results = train(plan, executor, failure_policy(options), interim.next_task)
 
     left_out = left_out_of(plan, results)
     config, plan = finished_part(config, plan)

@@ -125,6 +125,10 @@ class Plan:
         """Jobs of one stage, by seed and fold, each seed's refit behind its folds."""
         return [job for job in self.jobs if job.stage == stage]
 
+    def has_finished_seed(self, stage: str, seed: int) -> bool:
+        """Return whether all jobs of one seed of a stage have predicted the test table."""
+        return all(job.has_predicted(self.test_key) for job in self.of(stage) if job.seed == seed)
+
     def select(self, stage: str | None = None, fold: int | None = None, shard: tuple[int, int] = (1, 1)) -> "Plan":
         """The part of a plan that --stage, --fold and --shard name.
 

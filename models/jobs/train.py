@@ -32,7 +32,10 @@ from models.jobs.progress import describe_loss
 from models.jobs.resume import resume
 from models.jobs.run_job import run_job
 from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, run
+from models.training.machine import Card
 
+USABLE_MEMORY = 0.8
+"""Share of a card's memory that jobs may fill together, since each has a context of CUDA and fragments."""
 DRIVER_FAILURES = ("killed", "timeout")
 """Reasons of a worker that could not write them itself."""
 
@@ -52,8 +55,16 @@ class FailurePolicy:
     job_timeout: float = math.inf
 
 
-def train(plan: Plan, executor: Executor, policy: FailurePolicy = FailurePolicy()) -> dict[str, JobResult]:
+def train(
+    plan: Plan,
+    executor: Executor,
+    policy: FailurePolicy = FailurePolicy(),
+    on_seed: Callable[[], Task | None] = lambda: None,
+) -> dict[str, JobResult]:
     """Train what is not finished, and predict what has no prediction for this test table.
+
+    Args:
+        on_seed: called each time when all jobs of a seed of a stage are finished; its task is the next to start.
 
     Returns:
         Job title -> how it ended, of the jobs that were not finished before.
@@ -73,10 +84,18 @@ def train(plan: Plan, executor: Executor, policy: FailurePolicy = FailurePolicy(
     if not unfinished:
         return {}
     rows, test, _ = read_tables(plan)
-    reporter = JobReporter(plan)
     queue = Queue([], job_timeout=policy.job_timeout)
-    reporter.queue = queue if policy.fail_fast else None
-    queue.waiting = job_tasks(plan, unfinished, [rows, test], executor, reporter.on_end)
+    reporter = JobReporter(plan, getattr(executor, "cards", None) or [])
+
+    def on_end(job: Job, result: JobResult) -> None:
+        reporter.on_end(job, result)
+        if result.status == "failed" and policy.fail_fast:
+            queue.stop("stopped by --fail-fast")
+        if result.status == "ok" and queue.waiting and plan.has_finished_seed(job.stage, job.seed):
+            task = on_seed()
+            queue.waiting[:0] = [task] if task else []
+
+    queue.waiting = job_tasks(plan, unfinished, [rows, test], executor, on_end)
     if policy.skip_failed:
         _skip_failed(queue, unfinished)
     results = run(queue, executor, "jobs")
@@ -89,30 +108,39 @@ class JobReporter:
     """Prints a line per job that ended, and keeps failures that a worker could not keep itself.
 
     Attributes:
+        cards: of this machine.
         noted: stages whose notes were printed.
-        queue: what a failure stops; None if the run goes on.
     """
 
     plan: Plan
+    cards: list[Card] = field(default_factory=list)
     noted: set[str] = field(default_factory=set)
-    queue: Queue | None = None
 
     def on_end(self, job: Job, result: JobResult) -> None:
         """Report one job: its score and seconds, and after the first job of a stage its notes; or why it failed."""
         if result.status == "ok" and result.lines:
             print(result.lines[0])
-            notes = () if job.stage in self.noted else result.lines[1:]
-            for note in notes:
-                print(f"stage {job.stage}  {note}")
-            self.noted.add(job.stage)
+            if job.stage not in self.noted:
+                self.noted.add(job.stage)
+                for note in [*result.lines[1:], *self._describe_memory(job.stage, result.gpu_gib)]:
+                    print(f"stage {job.stage}  {note}")
         elif result.status == "failed":
             if result.reason in DRIVER_FAILURES:
                 loss = describe_loss(attempt_folder(job.folder))
                 last = f"; last: {loss}" if loss else ""
                 write_failure(job.folder, replace(result, error=result.error + last))
             print(describe_failure(job, result), flush=True)
-            if self.queue is not None:
-                self.queue.stop("stopped by --fail-fast")
+
+    def _describe_memory(self, stage_name: str, gpu_gib: float) -> list[str]:
+        """Return a note if several jobs of a stage fit on a card where it asks for more of it than it uses."""
+        share = self.plan.stages[stage_name].gpu_share
+        if not self.cards or gpu_gib == 0 or share == 0:
+            return []
+        memory = min(card.memory_gib for card in self.cards)
+        n_jobs = max((n for n in (2, 4, 8) if n * gpu_gib < USABLE_MEMORY * memory), default=1)
+        if n_jobs * share <= 1:
+            return []
+        return [f"used {gpu_gib:.1f} of {memory:.0f} GiB; gpu: {1 / n_jobs:g} trains {n_jobs} jobs at once on a card"]
 
 
 def describe_failure(job: Job, result: JobResult) -> str:

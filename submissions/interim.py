@@ -1,0 +1,54 @@
+"""A submission of the stages that are finished while others train: submissions/so_far/submission.csv."""
+
+import time
+
+from competition.paths import Paths, shown
+from models.jobs.plan import Plan
+from models.jobs.scheduler import JobResult, Task
+from submissions.build_submission import build_submission
+from submissions.config import Config
+from submissions.run import SUBMISSION_FILE, finished_part, open_run
+
+SHARE_OF_TIME = 0.1
+"""Maximum share of the time that these submissions take on one core."""
+FIRST_SECONDS = 6.0
+"""Assumed seconds of the first one."""
+
+
+class InterimSubmissions:
+    """Makes the tasks that write a submission of what is finished."""
+
+    def __init__(self, config: Config, paths: Paths, plan: Plan) -> None:
+        self.arguments = (config, paths, plan)
+        self.n_tasks = 0
+        self.is_pending = False
+        self.seconds = FIRST_SECONDS
+        self.last_end = time.monotonic()
+
+    def next_task(self) -> Task | None:
+        """Return a task; None while one is pending, or if it would take more than its share of the time."""
+        waited = time.monotonic() - self.last_end
+        if self.is_pending or waited < self.seconds / SHARE_OF_TIME:
+            return None
+        self.is_pending = True
+        self.n_tasks += 1
+        name = f"submission {self.n_tasks}"
+        return Task(name, submit_finished, self.arguments, group="submissions", skips_group=False, on_end=self._on_end)
+
+    def _on_end(self, result: JobResult) -> None:
+        self.is_pending = False
+        self.seconds = max(result.seconds, 1.0)
+        self.last_end = time.monotonic()
+        if result.status == "ok":
+            print(result.lines[0])
+        elif result.status == "failed":
+            print(f"no submission of the finished stages yet: {result.error}")
+
+
+def submit_finished(config: Config, paths: Paths, plan: Plan) -> JobResult:
+    """In a worker: build the submission of the stages and seeds that are finished."""
+    config, plan = finished_part(config, plan)
+    submission = build_submission(open_run(config, paths, plan), interim=True)
+    file = shown(submission.folder / SUBMISSION_FILE)
+    line = f"submission of {', '.join(config.stages)}: {file}"
+    return JobResult("submission", score=submission.cross_fitted_score, lines=(line,))
