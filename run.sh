@@ -25,6 +25,8 @@
 # Several machines on one WORK_DIR share the jobs: train --shard I/N on each and then full on one, or on one of a Ray
 # cluster full --executor ray [--ray-address HOST:PORT] (docs/scale.md).
 # full takes --holdout 0.2: that share of the training rows is kept out of everything, and the submission scored on it.
+# Exit status of full: 0 everything, 3 a valid submission without something that failed, 2 a mistake to correct or a full
+# disk, 1 nothing to submit, 130 Ctrl-C.
 #
 # COMPETITION is a name in competition/configs/ or a YAML file; without one it is qm9_orbitals.
 set -euo pipefail
@@ -37,26 +39,11 @@ step() { "$python" -m "$@"; }
 ready() { case " $* " in *" --executor ray "* | *" --executor=ray "*) setup requirements-ray.txt ;; *) setup ;; esac; }
 
 full() {
-  case " $* " in
-    *" --help "* | *" -h "*) help; return ;;
-    *" --shard"*) echo "full does not divide its work: run ./run.sh train --shard I/N on each machine, then full on one." >&2; return 2 ;;
-  esac
+  case " $* " in *" --help "* | *" -h "*) help; return ;; esac
   export RUN_STARTED # what --budget counts from
   RUN_STARTED=$(date +%s)
   ready "$@"
-  local steps=(
-    submissions.hold_out         # with --holdout: a competition without some training rows
-    submissions.check            # every section of the YAML, the tables and the weights, before any work
-    competition.prepare          # raw files           -> clean tables
-    folds.make                   # training rows       -> folds.csv
-    models.jobs.train            # stage, seed, fold   -> weights, out-of-fold and test predictions
-    submissions.blend.__main__   # out-of-fold columns -> blend weights, blend.csv
-    submissions.stack            # out-of-fold columns -> level-2 model, stack.csv
-    submissions.write            # the chosen one      -> submission.csv, checked against the sample
-    submissions.report.__main__  # everything          -> the table of scores
-  )
-  case " $* " in *" --budget"* | *" --plan "*) steps=("${steps[@]:0:4}" submissions.within) ;; esac # the rest, in time
-  step competition.steps "${steps[@]}" -- "$@" # each is python -m STEP, too; in one process they start faster
+  step submissions.full "$@"
 }
 
 run_tests() {
@@ -70,7 +57,7 @@ run_tests() {
   step ruff check .
   step ruff format --check .
   step mypy
-  workers=$("$python" -c 'import joblib; print(min(joblib.cpu_count(), 8))') # each has its own copy of torch in memory
+  workers=$("$python" -c 'import loky; print(min(loky.cpu_count(), 8))') # each has its own copy of torch in memory
   step pytest -q -n "$workers" --dist loadfile --no-loadscope-reorder -m "$marks" --durations=10 "$@"
 }
 

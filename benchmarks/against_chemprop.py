@@ -21,7 +21,7 @@ import pandas as pd
 from competition.paths import PROJECT
 from competition.tables import Rows
 from competition.task import Task
-from models.jobs.workers import ONE_THREAD
+from models.jobs.local import WORKER_ENVIRONMENT
 from models.settings import GnnStage
 from models.stage import Context
 from models.stages.gnn import Gnn
@@ -32,7 +32,7 @@ TARGETS = {"biogen_adme": "log_HLM_CLint", "esol": "logS", "qm9_electronic": "ga
 def cpu_seconds(call: list[str]) -> float:
     """Of a process and its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(call, check=True, capture_output=True, cwd=PROJECT, env={**os.environ, **ONE_THREAD})
+    subprocess.run(call, check=True, capture_output=True, cwd=PROJECT, env={**os.environ, **WORKER_ENVIRONMENT})
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 

@@ -31,7 +31,7 @@ from benchmarks.one_setting import read
 from competition.paths import PROJECT
 from competition.tables import Rows
 from competition.task import Task
-from models.jobs.workers import ONE_THREAD
+from models.jobs.local import WORKER_ENVIRONMENT
 from models.settings import BertStage
 from models.stage import Context
 from models.stages.bert import Bert
@@ -137,7 +137,7 @@ def main() -> None:
     for round_ in range(args.rounds):
         for name, results in found.items():
             call = [sys.executable, "-m", "benchmarks.hf_trainer", *sys.argv[1:], "--only", name, str(round_)]
-            environment = {**os.environ, **ONE_THREAD} if name == "ours" else None
+            environment = {**os.environ, **WORKER_ENVIRONMENT} if name == "ours" else None
             done = subprocess.run(call, check=True, capture_output=True, text=True, cwd=PROJECT, env=environment)
             results.append(json.loads(done.stdout.splitlines()[-1]))
     for name, results in found.items():

@@ -25,8 +25,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from competition import prepare
+from competition.config import load_competition
 from competition.files import read_table
-from competition.paths import PROJECT
+from competition.paths import PROJECT, Paths
+from folds import make
 
 SETS = {
     "esol": {"target": "logS", "epochs": 6, "n_folds": 3},
@@ -133,8 +136,10 @@ def measure(source: Path, name: str, precision: str) -> tuple[dict[str, Any], np
         folder = Path(temporary)
         write_tables(source, name, folder, precision)
         work, yaml_file = folder / "work", str(folder / "bench.yaml")
-        for step in ("competition.prepare", "folds.make"):
-            seconds_of(work, step, yaml_file)
+        os.environ["WORK_DIR"] = str(work)
+        competition, paths = load_competition(yaml_file), Paths.of(yaml_file)
+        prepare.run(competition, paths, Path(yaml_file))
+        make.run(competition, make.load_folds_config(yaml_file), paths)
         folds = pd.read_csv(work / "bench" / "folds" / "folds.csv")
         pd.read_csv(folder / "train.csv").merge(folds, on="id").to_csv(folder / "theirs.csv", index=False)
         found: dict[str, Any] = {"set": name}

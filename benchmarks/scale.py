@@ -11,10 +11,12 @@ import heapq
 import os
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
-from models.jobs.ray_workers import workers_of
-from models.jobs.workers import Item
+from models.jobs.cluster import make_executor
+from models.jobs.scheduler import Queue, Task
+from models.jobs.scheduler import run as run_queue
 
 SECONDS = {"unimol": 336.9 / 5, "rxnfp": 322.0 / 5, "gnn": 111.4 / 5, "lightgbm": 16.2 / 5, "svr": 8.9 / 5}
 """Per job on one CPU core: the ESOL run of the README, 5 folds each. The longest first, as in the YAML."""
@@ -70,20 +72,21 @@ def run(executor: str, seconds: list[float], n_workers: int, warm: bool) -> str:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["WORK_DIR"] = folder
         root = Path(folder) / "jobs"
-        items = [Item(stand_in, (root / f"{i}", job)) for i, job in enumerate(seconds)]
+        tasks = [Task(f"{i}", stand_in, (root / f"{i}", job)) for i, job in enumerate(seconds)]
         before = time.monotonic()
-        with workers_of(executor, None, n_workers)() as workers:
+        with closing(make_executor(executor, None, n_workers)) as workers:
             if warm:
-                workers.run([Item(stand_in, (root / f"warm-{i}", 1.0)) for i in range(n_workers)], "workers")
+                first = [Task(f"warm-{i}", stand_in, (root / f"warm-{i}", 1.0)) for i in range(n_workers)]
+                run_queue(Queue(first), workers, "workers")
                 before = time.monotonic()
             started = time.monotonic()
-            workers.run(items, "jobs")
+            run_queue(Queue(tasks), workers, "jobs")
             ended = time.monotonic()
     computed, took = makespan(seconds, n_workers, 0.0, 0.0), ended - before
     return (
         f"{executor}, {n_workers} workers, {len(seconds)} jobs: {took:.1f} s, {started - before:.1f} s of it to start, "
-        f"computed {computed:.1f} s without placement; {(took - computed) * n_workers / len(items) * 1000:.0f} ms more "
-        f"per job, placed every {(ended - started) / len(items) * 1000:.1f} ms"
+        f"computed {computed:.1f} s without placement; {(took - computed) * n_workers / len(tasks) * 1000:.0f} ms more "
+        f"per job, placed every {(ended - started) / len(tasks) * 1000:.1f} ms"
     )
 
 

@@ -47,13 +47,13 @@ from competition.metrics import METRICS
 from competition.task import Task
 from competition.types import Array
 from submissions.blend import stacks
-from submissions.blend.__main__ import candidates_of
 from submissions.blend.candidates import CANDIDATES, Candidate
 from submissions.blend.crossfit import CrossFitted, Rule, choose, cross_fitted, decide, score_per_target
 from submissions.blend.logits import Link, logits
 from submissions.blend.postprocess import STEPS, apply_all, choose_steps, fit_steps
 from submissions.blend.problem import NONE, Matrices
 from submissions.blend.stacks import LIGHTGBM_STACK, Stacked
+from submissions.selection import candidates_of
 
 CHOICES = (0.0, 0.5, 1.0, 2.0, 3.0)
 FEWEST, LEAST, FREEST = "fewest trees", "trees of least error", "least error, 7 leaves"

@@ -111,16 +111,15 @@ def clean_inputs(
 
     Without input columns the key tells every row from all others, and a training row from a test row of the same id.
     """
-    clean, keys = pd.DataFrame({config.id: table[config.id]}), pd.DataFrame(index=table.index)
+    clean = pd.DataFrame({config.id: table[config.id]})
     dropped = np.zeros(len(table), dtype=bool)
     for name in config.smiles + config.text:
         if name in config.smiles:
-            keys[name] = [canonical_smiles(cell.strip() or config.empty_smiles or "") or "" for cell in table[name]]
-            clean[name], what = keys[name], "cells that are no valid SMILES"
+            clean[name] = [canonical_smiles(cell.strip() or config.empty_smiles or "") or "" for cell in table[name]]
+            wrong, what = (clean[name] == "").to_numpy(), "cells that are no valid SMILES"
         else:
-            keys[name] = table[name].map(normalised_text)
-            clean[name], what = table[name], "empty texts"
-        wrong = (keys[name] == "").to_numpy()
+            clean[name] = table[name]
+            wrong, what = (table[name].map(normalised_text) == "").to_numpy(), "empty texts"
         if config.unparsable == "error":
             advice = "Correct them, or set competition.unparsable: drop (for predict, before the run it predicts with)"
             if name in config.smiles:
@@ -131,10 +130,21 @@ def clean_inputs(
         raise DataError(f"{where} has no row whose molecules and texts can be read.")
     for name in config.numeric:
         clean[name] = parse_numbers(table, name, config.id, where)
-        keys[name] = clean[name].map(repr)
     for name in config.categorical:
-        clean[name] = keys[name] = table[name].str.strip()
-    if not config.inputs:
-        keys["row"] = ("train " if in_train else "test ") + table[config.id]
-    clean[INPUT_KEY] = [digest(list(row)) for row in keys.itertuples(index=False)]
+        clean[name] = table[name].str.strip()
+    if config.inputs:
+        clean[INPUT_KEY] = input_keys(clean, config)
+    else:
+        rows = ("train " if in_train else "test ") + table[config.id]
+        clean[INPUT_KEY] = [digest([row]) for row in rows]
     return clean, dropped
+
+
+def input_keys(clean: pd.DataFrame, config: CompetitionConfig) -> list[str]:
+    """Return the key of all inputs of each clean row: canonical molecules, normalised texts, numbers, categories."""
+    keys = clean[config.inputs].copy()
+    for name in config.text:
+        keys[name] = clean[name].map(normalised_text)
+    for name in config.numeric:
+        keys[name] = clean[name].map(repr)
+    return [digest(list(row)) for row in keys.itertuples(index=False)]

@@ -57,6 +57,10 @@ SHARED: dict[str, dict[str, Any]] = {
     "budget": {"type": seconds_of, "metavar": "TIME", "help": "for full: the time that the whole command may take, "
                "such as 90m or 2h. It measures the stages, plans epochs and seeds so that what starts also finishes, "
                "and writes a submission as each stage finishes"},
+    "fail-fast": {"action": "store_true", "help": "end the run at the first job that fails"},
+    "skip-failed": {"action": "store_true", "help": "leave out jobs that failed in an earlier run; without it they are "
+                    "tried again, last"},
+    "job-timeout": {"type": seconds_of, "metavar": "TIME", "help": "a job that is not finished after this time fails"},
     "plan": {"action": "store_true", "help": "for full with --budget: print the plan and stop"},
     "shard": {"type": _shard, "metavar": "I/N",
               "help": "for train: machine I of N on one WORK_DIR does its share of the jobs"},
@@ -108,13 +112,18 @@ def parser(description: str | None, verb: str | None = None, takes: Sequence[str
     return options
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a command: a user's mistake is one sentence and status 2, Ctrl-C a word and 130."""
+def run(main: Callable[[], int | None]) -> None:
+    """Run a command and exit with the status that it returns.
+
+    0: everything was done. 3: there is a valid submission, without something that failed. 2: a user's mistake, in one
+    sentence, or a full disk. 1: there is nothing to submit. 130: Ctrl-C.
+    """
     try:
-        main()
+        if status := main():
+            sys.exit(status)
         return
     except UserError as error:
-        message, status = f"{type(error).__name__}: {error}", 2
+        message, status = f"{type(error).__name__}: {error}", error.status
     except KeyboardInterrupt:
         message, status = "\nInterrupted. Finished jobs are kept; the same command goes on from there.", 130
     except BrokenPipeError:
@@ -122,10 +131,19 @@ def run(main: Callable[[], None]) -> None:
     except OSError as error:
         if error.errno not in FULL_OR_CLOSED:
             raise
-        wrong = f"DataError: the folder for products, {work_root()}, takes no new files ({error})"
-        message, status = f"{wrong}. Make room, or set WORK_DIR to another folder; finished jobs are kept.", 2
+        message, status = f"DataError: {_not_written(error)}", 2
     print(message, file=sys.stderr)
     sys.exit(status)
+
+
+def _not_written(error: OSError) -> str:
+    """Return what to do about a file that cannot be written, inside or outside the folder for products."""
+    folder = work_root().resolve()
+    file = Path(os.fsdecode(error.filename2 or error.filename or folder)).resolve()
+    if file.is_relative_to(folder):
+        advice = "Make room, or set WORK_DIR to another folder; finished jobs are kept."
+        return f"the folder for products, {folder}, takes no new files ({error}). {advice}"
+    return f"{file} cannot be written ({error.strerror}). Choose another place for it, or make room."
 
 
 @contextmanager

@@ -1,11 +1,10 @@
-"""The base of every settings model, the YAML reader, and the `competition:` section."""
+"""The base of every settings model, its validation, and the `competition:` section."""
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 
 from competition.classes import class_name, class_names
@@ -14,6 +13,7 @@ from competition.files import read_text_table
 from competition.metrics import ALIASES, METRICS, named_metric, top_of
 from competition.paths import Paths, config_folders
 from competition.types import ProblemType
+from competition.yaml_files import load_yaml
 
 
 class StrictModel(BaseModel):
@@ -57,7 +57,8 @@ class ExtraTrain(StrictModel):
     """A table of more training rows."""
 
     file: GivenPath
-    """CSV with the competition's input columns and some or all of its targets; it needs no ids."""
+    """CSV with the competition's input columns and some or all of its targets; it needs no ids. With the columns of
+    `group` and `time` its rows leave the folds that hold out their group, or earlier rows."""
     columns: dict[str, str] = {}
     """Our name of a column: its name in this file, where they differ."""
     weight: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -119,8 +120,8 @@ class CompetitionConfig(StrictModel):
     auxiliary_targets: list[str] = []
     """Training columns that neural stages learn beside the targets and that are not submitted."""
     extra_train: list[ExtraTrain] = []
-    """More rows to train on in every fold; never scored, and left out where a test row or the held-out fold has the
-    same input."""
+    """More rows to train on in every fold; never scored, and left out where a test row has the same input, or where the
+    held-out fold has the same input, group, scaffold or cluster, or is earlier in time."""
     group: str | None = None
     """Training column whose equal values must share a fold (with `folds.kind: group`)."""
     time: str | None = None
@@ -173,8 +174,8 @@ class CompetitionConfig(StrictModel):
             if roles.count(name) > 1:
                 yield f"the column {name!r} has several roles; give it one"
         for name in {name: None for extra in self.extra_train for name in extra.columns}:
-            if name not in self.inputs + labels:
-                yield f"extra_train.columns names {name!r}, which is neither an input nor a target"
+            if name not in [*self.inputs, *labels, self.group, self.time]:
+                yield f"extra_train.columns names {name!r}, which is neither an input nor a target, group or time"
         if any(name.startswith(("__", "feature ")) for name in roles) or {"id", "fold"} & {*self.targets}:
             yield "no column may begin with '__' or 'feature ', and no target may be called id or fold: such are ours"
         if self.group in (self.id, *labels, *self.numeric):
@@ -218,24 +219,6 @@ class CompetitionConfig(StrictModel):
             yield f"greater_is_better contradicts the metric {self.metric}; remove it"
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys without a word; a doubled key is a mistake."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of a node."""
-        keys = [key for key, _ in node.value if key.value != "<<"]
-        for n, key in enumerate(keys):
-            if any(key.value == earlier.value for earlier in keys[:n]):
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_UniqueKeyLoader.yaml_implicit_resolvers = {  # yes, no, on and off may name classes: as in YAML 1.2 they are text
-    letter: [each for each in resolvers if letter in "tTfF" or each[0] != "tag:yaml.org,2002:bool"]
-    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def find_config(name: str) -> Path:
     """The YAML file of a competition: a path that ends in .yaml, or a name in one of `config_folders()`."""
     for folder in config_folders():
@@ -247,17 +230,6 @@ def find_config(name: str) -> Path:
         f"there is no competition {name!r}, only {', '.join(known)} or the path of a YAML file; make one from its CSV "
         f"files with ./run.sh new NAME --train F --test F --sample F, or from Kaggle with --kaggle SLUG."
     )
-
-
-def load_yaml(path: Path) -> dict[str, Any]:
-    """The YAML document as a dictionary."""
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from None
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path} needs the sections competition, folds, stages and submissions; it has none.")
-    return document
 
 
 Model = TypeVar("Model", bound=BaseModel)

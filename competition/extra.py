@@ -1,12 +1,13 @@
 """More than the tables hold: rows of other tables to train on (`extra_train`), and `features` of the user's own."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from competition.clean import clean_inputs, parse_labels, require_columns
+from competition.clean import clean_inputs, parse_labels, parse_times, require_columns
 from competition.config import CompetitionConfig, ExtraTrain
 from competition.errors import ConfigError, DataError
 from competition.files import read_text_table
@@ -27,7 +28,8 @@ def with_extra_rows(
     """The prepared training table with the rows of all extra tables below it, and what was found in each, in words.
 
     Left out are rows with the input of a test row, with an input that cannot be read, and without any label. A row
-    with the input of a training row stays: the job that holds that row out leaves it out (`models.jobs.job_rows`).
+    with the input or the group of a training row stays: the job that holds that row out leaves it out
+    (`models.jobs.job_rows`). An empty group or time is no error.
     """
     tables, said = [train.assign(**{EXTRA: 0, WEIGHT: train.get(WEIGHT, 1.0)})], []
     lenient = config.model_copy(update={"unparsable": "drop"})
@@ -38,8 +40,11 @@ def with_extra_rows(
         clean, unreadable = clean_inputs(table, lenient, extra.file, in_train=True)
         clean = pd.concat([clean, pd.DataFrame(labels)], axis=1).assign(**{EXTRA: 1, WEIGHT: extra.weight})
         if config.group and config.group not in clean:
-            clean[config.group] = ""  # of no group: these rows are in no fold
+            clean[config.group] = table[config.group].str.strip()
         clean[[name for name in (TIME, FOLD) if name in train]] = np.nan
+        if config.time:
+            dated = table[table[config.time].str.strip() != ""]
+            clean[TIME] = parse_times(dated, config.time, config.id, extra.file).reindex(table.index)
         unusable = unreadable | clean[config.targets].isna().all(axis=1)
         in_test = clean[INPUT_KEY].isin(test[INPUT_KEY]) & ~unusable
         kept = clean[~unusable & ~in_test].assign(**{config.id: lambda t, i=i: [f"extra{i}_{n}" for n in t.index]})
@@ -50,14 +55,24 @@ def with_extra_rows(
             f"{len(kept)} extra training rows from {extra.file.name}; left out: {in_test.sum()} with the input of a "
             f"test row, {unusable.sum()} without a usable input or label"
         )
+        said += _unclear_ties(table, config, extra.file)
         tables.append(kept[tables[0].columns])
     return pd.concat(tables, ignore_index=True), said
+
+
+def _unclear_ties(table: pd.DataFrame, config: CompetitionConfig, file: Path) -> Iterator[str]:
+    """Say what cannot be told about the rows of an extra table that has no groups or no times."""
+    doubts = {config.group: "share a group with", config.time: "are later than"}
+    for name, doubt in doubts.items():
+        if name and (table[name].str.strip() == "").all():
+            yield f"{file.name} has no {name!r}, so it cannot be told whether its rows {doubt} held-out rows"
 
 
 def _read(extra: ExtraTrain, config: CompetitionConfig, label_names: list[str]) -> pd.DataFrame:
     """The table under our names of columns; a label that it does not have is empty."""
     raw = read_text_table(extra.file)
-    theirs = {name: extra.columns.get(name, name) for name in [*config.inputs, *label_names]}
+    names = [*config.inputs, *label_names, *filter(None, (config.group, config.time))]
+    theirs = {name: extra.columns.get(name, name) for name in names}
     needed = [column for name, column in theirs.items() if name in config.inputs or name in extra.columns]
     require_columns(raw, needed, f"extra_train {extra.file}")
     if not any(theirs[name] in raw for name in config.targets):

@@ -91,9 +91,14 @@ def as_csv(table: pd.DataFrame) -> str:
 def as_parquet(table: pd.DataFrame) -> bytes:
     """A table with its types and, for `table_digest`, the digest of what it says."""
     typed = pa.Table.from_pandas(table, preserve_index=False)
-    known = {**typed.schema.metadata, DIGEST: hashlib.sha256(as_csv(table).encode()).hexdigest()}
+    known = {**typed.schema.metadata, DIGEST: content_digest(table)}
     parquet.write_table(typed.replace_schema_metadata(known), buffer := io.BytesIO())
     return buffer.getvalue()
+
+
+def content_digest(table: pd.DataFrame) -> str:
+    """Digest of a table: of its content as CSV."""
+    return hashlib.sha256(as_csv(table).encode()).hexdigest()
 
 
 def table_digest(path: Path) -> str:

@@ -84,9 +84,11 @@ class Paths:
     prepare_report = below("prepared/report.json")
     folds = below("folds/folds.csv")
     groups = below("folds/groups.csv")
+    test_groups = below("folds/test_groups.csv")
     folds_report = below("folds/report.json")
     shift = below("folds/shift.json")  # what `./run.sh folds` finds; its pictures lie beside it
     latest_run = below("submissions/latest")  # text file with the name of the run that was written last
+    submission = below("submission.csv")  # a copy of that of the latest run
     report = below("report")
     ledger = below("ledger.csv")  # what was submitted, and how it scored
     lock = below("lock")

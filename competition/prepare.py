@@ -1,4 +1,4 @@
-"""Check the raw tables of a competition and write clean ones: `python -m competition.prepare [COMPETITION]`.
+"""Check the raw tables of a competition and write clean ones.
 
 Reads: train, test and sample_submission of the YAML. Never the answers.
 Writes: prepared/train.parquet, test.parquet, sample_submission.parquet and report.json.
@@ -13,7 +13,7 @@ import pandas as pd
 from competition import clean, command
 from competition.classes import class_numbers
 from competition.clean import check_ids, listed, parse_labels, parse_numbers, refuse
-from competition.config import CompetitionConfig, find_config, load_competition, require_own_products
+from competition.config import CompetitionConfig, require_own_products
 from competition.errors import ConfigError, DataError, SubmissionError
 from competition.extra import with_extra_rows, with_features
 from competition.files import as_json, as_parquet, read_text_table, write_atomically
@@ -158,28 +158,24 @@ def describe(report: dict[str, Any]) -> str:
     return "\n".join(report["said"])
 
 
-def run(config: CompetitionConfig, paths: Paths, yaml_file: Path) -> str:
-    """Write the clean tables of the competition of a YAML, or keep them; returns what was found, in words."""
+def write_prepared(prepared: Prepared, paths: Paths, yaml_file: Path) -> None:
+    """Write the clean tables of the competition of a YAML, unless they are the same."""
     require_own_products(paths, yaml_file)
-    *tables, report = prepare(config)
-    contents = dict(zip((paths.train, paths.test, paths.sample), map(as_parquet, tables), strict=True))
-    contents |= {paths.owner: f"{yaml_file.resolve()}\n".encode(), paths.prepare_report: as_json(report).encode()}
+    tables = dict(zip((paths.train, paths.test, paths.sample), prepared[:3], strict=True))
+    contents = {path: as_parquet(table) for path, table in tables.items()}
+    contents |= {
+        paths.owner: f"{yaml_file.resolve()}\n".encode(),
+        paths.prepare_report: as_json(prepared.report).encode(),
+    }
     changed = [path for path, content in contents.items() if not path.exists() or path.read_bytes() != content]
     if changed:
         command.require_no_training(paths)
     for path in changed:
         write_atomically(path, contents[path])
-    return describe(report)
 
 
-def main() -> None:
-    """Command line."""
-    args = command.parser(__doc__).parse_args()
-    config = load_competition(args.competition, args.seed)
-    paths = Paths.of(args.competition)
-    with command.locked(paths, wait=True):
-        run(config, paths, find_config(args.competition))  # submissions.check has told what it finds
-
-
-if __name__ == "__main__":
-    command.run(main)
+def run(config: CompetitionConfig, paths: Paths, yaml_file: Path) -> str:
+    """Prepare and write the tables of a competition; returns what was noticed, as text."""
+    prepared = prepare(config)
+    write_prepared(prepared, paths, yaml_file)
+    return describe(prepared.report)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from competition.config import CompetitionConfig
 from competition.files import read_table
-from competition.types import Array
+from competition.types import Array, Integers
 
 INPUT_KEY = "__input"
 """Column of a prepared table: equal where the whole input is the same (canonical molecules, normalised text)."""
@@ -30,6 +30,10 @@ class Rows:
     weights: (n_rows,) of the rows in training; None where all are 1. Scores know no weights.
     auxiliary: (n_rows, n_auxiliary) targets that are trained on and not submitted; None where there are none.
     extra: (n_rows,) whether a row comes from competition.extra_train; None where none does.
+    groups: (n_rows,) a split of the training rows keeps the rows of one group together, as the folds do; None: each
+        row may be split from all others.
+    times: (n_rows,) NaN where a row has no time; None without competition.time. A job gets them if folds are blocks in
+        time: a split of its training rows then holds out the latest.
     """
 
     ids: list[str]
@@ -38,6 +42,8 @@ class Rows:
     weights: Array | None = None
     auxiliary: Array | None = None
     extra: NDArray[np.bool_] | None = None
+    groups: Integers | None = None
+    times: Array | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,6 +77,7 @@ def read_rows(path: Path, config: CompetitionConfig, labelled: bool) -> Rows:
         table[WEIGHT].to_numpy(dtype=np.float64) if WEIGHT in table else None,
         table[config.auxiliary_targets].to_numpy(dtype=np.float64) if config.auxiliary_targets else None,
         table[EXTRA].to_numpy(dtype=bool) if EXTRA in table else None,
+        times=table[TIME].to_numpy(dtype=np.float64) if TIME in table else None,
     )
 
 

@@ -1,5 +1,8 @@
-"""Functions and classes of the user's own files, named `file.py:name` in the YAML."""
+"""Functions and classes of the user's files, `file.py:name` in the YAML, and the modules next to them."""
 
+import ast
+import functools
+import importlib
 import sys
 import traceback
 from collections.abc import Iterator
@@ -11,6 +14,14 @@ from typing import Any
 from competition.errors import ConfigError
 from competition.files import digest, sha256_of
 
+PACKAGES = ("competition", "folds", "models", "submissions", "studies")
+_LOADED: set[str] = set()
+"""Paths of the users' files that this process has executed, and of their helpers."""
+_FOLDERS: list[str] = []
+"""Folders of the users' files, the latest first, as they are at the end of sys.path."""
+_IMPORTED: dict[str, str] = {}
+"""Digest of each module next to a user's file that this process has imported, by its name."""
+
 
 def user_code(settings: Any, where: str = "") -> Iterator[tuple[str, str]]:
     """Key and value of each of some dumped settings that names code of the user's, `file.py:name`."""
@@ -19,6 +30,49 @@ def user_code(settings: Any, where: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(settings, dict | list):
         for key, value in settings.items() if isinstance(settings, dict) else enumerate(settings):
             yield from user_code(value, f"{where}.{key}".lstrip("."))
+
+
+def user_code_files(settings: Any) -> list[Path]:
+    """All files of the user's code that some dumped settings name, and the modules that these import, each once."""
+    files: dict[Path, None] = {}
+    for _, named in user_code(settings):
+        file = Path(named.rpartition(":")[0])
+        files |= dict.fromkeys([file, *with_helpers(file)])
+    return list(files)
+
+
+def with_helpers(file: Path) -> list[Path]:
+    """A user's file and its helpers: modules in or below its folder that it imports, directly or indirectly."""
+    files: list[Path] = []
+    waiting = [file]
+    while waiting:
+        path = waiting.pop()
+        if path in files or not (path.is_file() and path.is_relative_to(file.parent)):
+            continue
+        files.append(path)
+        for level, name in _imported_names(path.read_bytes()):
+            folder = path.parents[level - 1] if level else file.parent
+            parts = name.split(".")
+            for n_parts in range(1, len(parts) + 1):
+                module = folder.joinpath(*parts[:n_parts])
+                waiting += [module.with_suffix(".py"), module / "__init__.py"]
+    return sorted(files)
+
+
+@functools.cache
+def _imported_names(code: bytes) -> list[tuple[int, str]]:
+    """Level of a relative import (0: absolute) and dotted name of whatever may be a module that some code imports."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError):  # reported when the file is executed
+        return []
+    names: list[tuple[int, str]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [(node.level, f"{node.module or ''}.{alias.name}".lstrip(".")) for alias in node.names]
+    return [(level, name) for level, name in names if level or name.partition(".")[0] not in PACKAGES]
 
 
 def label(named: str) -> str:
@@ -33,14 +87,24 @@ def users(named: str, must: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [f" in line {frame.lineno}" for frame in frames if frame.filename == named.rpartition(":")[0]]
-        what = f"{type(error).__name__}{lines[-1] if lines else ''}: {str(error).rstrip('.')}"
+        line = _line_of(error, named.rpartition(":")[0])
+        what = f"{type(error).__name__}{line}: {str(error).rstrip('.')}"
         raise ConfigError(f"{label(named)} must {must}; {what}.") from error
 
 
+def _line_of(error: BaseException, file: str) -> str:
+    """The last line of a user's code that an error came through, " in line 3", of another file " in line 3 of x.py"."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in _LOADED]
+    if not frames:
+        return ""
+    name = Path(frames[-1].filename).name
+    return f" in line {frames[-1].lineno}" + ("" if name == Path(file).name else f" of {name}")
+
+
 def load_user_code(setting: str, named: str, what: str) -> Any:
-    """The function or class that `file.py:name` names; a process runs a file once, and again when it has changed.
+    """The function or class that `file.py:name` names.
+
+    A process executes a file once, and again when it or a helper has changed. Its folder is importable from then on.
 
     Args:
         setting: key of the YAML, for messages.
@@ -51,9 +115,12 @@ def load_user_code(setting: str, named: str, what: str) -> Any:
     if not path.is_file():
         raise ConfigError(f"{setting} names {path}, which is not there; correct the path.")
     # Dataclasses and pydantic look annotations up in sys.modules, where no other file's name may be in the way.
-    module_name = f"{path.stem}_{digest([str(path.resolve()), sha256_of(path)])}"
+    files = with_helpers(path)
+    _LOADED.update(map(str, files))
+    module_name = f"{path.stem}_{digest([str(path.resolve()), *map(sha256_of, files)])}"
     try:
         if module_name not in sys.modules:
+            _make_importable(path.parent, [helper for helper in files if helper != path])
             spec = util.spec_from_file_location(module_name, path)
             assert spec is not None and spec.loader is not None
             sys.modules[module_name] = util.module_from_spec(spec)
@@ -62,5 +129,27 @@ def load_user_code(setting: str, named: str, what: str) -> Any:
     except (Exception, SystemExit) as error:  # a user's file may raise anything
         sys.modules.pop(module_name, None)
         raise ConfigError(
-            f"{setting}: {path} must define {what}; it fails with {type(error).__name__}: {error}."
+            f"{setting}: {path} must define {what}; it fails with "
+            f"{type(error).__name__}{_line_of(error, file)}: {error}."
         ) from error
+
+
+def _make_importable(folder: Path, helpers: list[Path]) -> None:
+    """Put a folder on sys.path, and forget its modules if those of another folder or an older content were imported.
+
+    Libraries are before it: workers start with this path, and a user's `json.py` must not be the one that they import.
+    """
+    if str(folder) in _FOLDERS or str(folder) not in sys.path:
+        libraries = [entry for entry in sys.path if entry not in _FOLDERS]
+        _FOLDERS[:] = [str(folder), *(other for other in _FOLDERS if other != str(folder))]
+        sys.path[:] = libraries + _FOLDERS
+    importlib.invalidate_caches()  # a helper may be newer than the listing of its folder
+    digests: dict[str, str] = {}
+    for helper in helpers:
+        name = ".".join(helper.relative_to(folder).with_suffix("").parts).removesuffix(".__init__")
+        if name in _IMPORTED or name not in sys.modules:  # a library that has this name stays
+            digests[name] = digest([str(helper), sha256_of(helper)])
+    if not digests.items() <= _IMPORTED.items():
+        for name in digests:
+            sys.modules.pop(name, None)
+        _IMPORTED.update(digests)

@@ -1,45 +1,128 @@
 """Groups: training rows that must share a fold, and the molecules that are alike."""
 
-from functools import cache
+from collections.abc import Iterable
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from rdkit import Chem
 from rdkit.Chem import rdFingerprintGenerator
+from rdkit.Chem.MolStandardize import rdMolStandardize
+from rdkit.Chem.SaltRemover import SaltRemover
 from rdkit.Chem.Scaffolds import MurckoScaffold
 from rdkit.DataStructs import BulkTanimotoSimilarity, ExplicitBitVect
 from rdkit.SimDivFilters.rdSimDivPickers import LeaderPicker
 
+from competition.clean import input_keys
 from competition.config import CompetitionConfig
 from competition.tables import INPUT_KEY
 from competition.types import Integers
 from folds.config import FoldsConfig
 
 _MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
+_SALTS = SaltRemover()
+_UNCHARGER = rdMolStandardize.Uncharger()
 
 
 def groups_of(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig) -> Integers:
-    """Group of each row of the prepared training table, (n_rows,), from 0 up without a gap.
+    """Return the group of each row of the prepared training table, (n_rows,), from 0 up without a gap.
 
-    Rows with the same whole input are one group, and so are rows of one `competition.group`, scaffold or cluster where
-    the kind asks for it, and all that these tie together. Of folds of the user's own nothing more is known.
+    Rows that are equal in all input columns are one group, also where only salts make their molecules differ. So are
+    rows of one `competition.group`, scaffold or cluster if the kind asks for it, and all rows that are connected by
+    such pairs. Folds of the user give no more groups than equal inputs.
     """
-    inputs: Any = pd.factorize(rows[INPUT_KEY])[0]
+    return _connected(_keys(config, rows, competition, len(rows)))
+
+
+def groups_outside_folds(
+    config: FoldsConfig, rows: pd.DataFrame, groups: Integers, others: pd.DataFrame, competition: CompetitionConfig
+) -> Integers:
+    """Return the group of each row of `others`, (n_others,), which are in no fold: extra training rows and test rows.
+
+    A row gets the group of the training rows with its `competition.group`, scaffold or cluster, otherwise that of the
+    training rows with its inputs, otherwise a new one. The groups of the training rows stay unchanged.
+
+    Args:
+        rows: prepared training rows with the groups (n_rows,).
+        others: prepared rows; an empty or missing `competition.group` belongs to no group.
+    """
+    n = len(rows)
+    keys = _keys(config, pd.concat([rows, others], ignore_index=True), competition, n)
+    group_of_key = dict(zip(keys[:, :n].ravel(), np.tile(groups, len(keys)), strict=True))
+    joined = pd.Series(np.nan, index=range(len(others)))
+    for key in keys[:, n:]:
+        joined = joined.fillna(pd.Series(key).map(group_of_key))
+    new = joined.isna().to_numpy()
+    joined[new] = groups.max() + 1 + _connected(keys[:, n:][:, new])
+    return joined.to_numpy().astype(np.int64)
+
+
+def _keys(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig, n_in_folds: int) -> NDArray[Any]:
+    """Return what ties rows together, (n_keys, n_rows) text: rows that share any key belong together.
+
+    Args:
+        rows: prepared rows, of which the first `n_in_folds` are those that folds consist of.
+    """
+    inputs = rows[INPUT_KEY]
+    tables = [rows.assign(**{name: rows[name].map(form) for name in competition.smiles}) for form in (desalted, parent)]
+    keys = [inputs, *(_changed_keys(table, rows, competition) for table in tables)]
     if config.kind in ("group", "stratified_group"):
-        labels: Any = rows[competition.group]
+        labels = rows[competition.group].fillna("").astype(str)
+        keys.insert(0, ("group " + labels).where(labels != "", inputs))
     elif config.kind == "scaffold":
-        labels = scaffolds(list(rows[competition.smiles[0]]))
+        keys.insert(0, "scaffold " + scaffolds(list(tables[1][competition.smiles[0]])))
     elif config.kind == "cluster":
-        labels = clusters(list(rows[competition.smiles[0]]), config.similarity)
-    else:
-        return inputs
+        molecules = list(tables[1][competition.smiles[0]])
+        keys.insert(0, "cluster " + pd.Series(clusters(molecules, config.similarity, n_in_folds)))
+    return np.array(keys, dtype=object)
+
+
+def _changed_keys(table: pd.DataFrame, rows: pd.DataFrame, competition: CompetitionConfig) -> pd.Series:
+    """Return the input keys of rows after their molecules were replaced by those of `table`."""
+    keys = rows[INPUT_KEY].copy()
+    changed = (table[competition.smiles] != rows[competition.smiles]).any(axis=1)
+    if changed.any():
+        keys[changed] = input_keys(table[changed], competition)
+    return keys
+
+
+def _connected(keys: NDArray[Any]) -> Integers:
+    """Return the connected component of each row, (n_rows,), numbered by first appearance; keys: (n_keys, n_rows)."""
+    if (keys == keys[0]).all():
+        return pd.factorize(keys[0])[0]
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    n = len(rows)
-    edges = coo_matrix((np.ones(n), (inputs, n + pd.factorize(labels)[0])), shape=(2 * n, 2 * n))
-    return pd.factorize(connected_components(edges, directed=False)[1][inputs])[0]
+    n_keys, n = keys.shape
+    numbers = n + pd.factorize(keys.ravel())[0]
+    edges = coo_matrix((np.ones(keys.size), (np.tile(np.arange(n), n_keys), numbers)), shape=[n + keys.size] * 2)
+    return pd.factorize(connected_components(edges, directed=False)[1][:n])[0]
+
+
+@cache
+def desalted(smiles: str) -> str:
+    """Return a canonical SMILES without the salts of RDKit's list, each remaining fragment once.
+
+    Counter-ions, mineral acids and a few organic acids such as acetate, mesylate and tosylate are removed. A mixture or
+    an ionic liquid keeps its fragments, and what consists of salts alone stays unchanged.
+    """
+    if "." not in smiles:
+        return smiles
+    return _fragments(_SALTS.StripMol(Chem.MolFromSmiles(smiles))) or smiles
+
+
+@cache
+def parent(smiles: str) -> str:
+    """Return the neutral form of a desalted molecule, so that a sodium salt equals its acid; others stay unchanged."""
+    if desalted(smiles) == smiles:
+        return smiles
+    return _fragments(_UNCHARGER.uncharge(Chem.MolFromSmiles(desalted(smiles))))
+
+
+def _fragments(molecule: Chem.Mol) -> str:
+    return ".".join(sorted(set(Chem.MolToSmiles(molecule).split("."))))
 
 
 scaffold = cache(MurckoScaffold.MurckoScaffoldSmiles)  # a run divides its rows twice, and this is most of it
@@ -69,18 +152,43 @@ def why_scaffolds(train: list[str], test: list[str]) -> str:
     )
 
 
-def clusters(smiles: list[str], similarity: float) -> Integers:
-    """Cluster of each molecule by its Morgan fingerprint, (n_rows,); it does not depend on the order of rows.
+def clusters(smiles: list[str], similarity: float, n_in_folds: int | None = None) -> Any:
+    """Return the centre of each molecule's cluster, (n_rows,) SMILES; it does not depend on the order of rows.
 
     Sphere exclusion: molecules in the order of their SMILES become centres if none before is as similar as
     `similarity`, and every molecule joins the nearest centre. It needs no matrix of all pairs, as Butina's method does.
     Source: Landrum, "Sphere exclusion clustering with the RDKit", RDKit blog 2020, on its LeaderPicker.
+
+    Args:
+        n_in_folds: only the first molecules become centres; the others join a centre that is at least as similar as
+            `similarity`, or are clustered among themselves.
     """
-    prints = {text: fingerprint(text) for text in sorted(set(smiles))}
-    bits = list(prints.values())
-    centres = [bits[i] for i in LeaderPicker().LazyBitVectorPick(bits, len(bits), 1 - similarity)]
-    nearest = {text: int(np.argmax(BulkTanimotoSimilarity(own, centres))) for text, own in prints.items()}
-    return np.array([nearest[text] for text in smiles], dtype=np.int64)
+    centre_of = _clusters(tuple(sorted(set(smiles[:n_in_folds]))), similarity)
+    others = [text for text in dict.fromkeys(smiles) if text not in centre_of]
+    if others:
+        nearest = _nearest(others, sorted(set(centre_of.values())))
+        far = tuple(sorted(text for text in others if nearest[text][1] < similarity))
+        centre_of = centre_of | {text: centre for text, (centre, _) in nearest.items()} | _clusters(far, similarity)
+    return np.array([centre_of[text] for text in smiles], dtype=object)
+
+
+@lru_cache(maxsize=4)  # a run asks several times for the same molecules
+def _clusters(smiles: tuple[str, ...], similarity: float) -> dict[str, str]:
+    """Return the cluster centre of each of some distinct molecules."""
+    prints = [fingerprint(text) for text in smiles]
+    picked = LeaderPicker().LazyBitVectorPick(prints, len(prints), 1 - similarity) if prints else []
+    return {text: centre for text, (centre, _) in _nearest(smiles, [smiles[i] for i in picked]).items()}
+
+
+def _nearest(smiles: Iterable[str], centres: list[str]) -> dict[str, tuple[str, float]]:
+    """Return the most similar of some centres, with its similarity, for each molecule."""
+    prints = [fingerprint(centre) for centre in centres]
+    nearest = {}
+    for text in smiles:
+        similarities = BulkTanimotoSimilarity(fingerprint(text), prints)
+        best = int(np.argmax(similarities))
+        nearest[text] = centres[best], similarities[best]
+    return nearest
 
 
 def fingerprint(smiles: str) -> ExplicitBitVect:

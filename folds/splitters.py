@@ -43,8 +43,9 @@ def divide(
         if len(cross) and not config.equal_inputs_may_cross:
             named = ", ".join(f"{ids[i]!r} in {folds[i]}" for i in np.flatnonzero(groups == cross[0])[:3])
             raise DataError(
-                f"{where} must keep rows with the same whole input in one fold; {len(cross)} inputs stand in several "
-                f"(the first: {named}). Correct the folds, or set folds.equal_inputs_may_cross: true."
+                f"{where} must keep rows with the same whole input in one fold, also where only salts differ; "
+                f"{len(cross)} inputs stand in several (the first: {named}). Correct the folds, or set "
+                "folds.equal_inputs_may_cross: true."
             )
     elif config.kind == "time":
         folds = time_blocks(rows[TIME].to_numpy(), groups, config.n_folds)
@@ -74,16 +75,23 @@ def time_blocks(times: Array, groups: Integers, n_folds: int) -> Integers:
     Equal times share a block, which scikit-learn's TimeSeriesSplit, counting rows, would cut through. A group has
     the time of its latest row: no fold then trains on a label that is later than its own rows.
     """
-    latest = pd.Series(times).groupby(groups).transform("max")
-    moment, rows_at = np.unique(latest, return_inverse=True)[1], latest.value_counts().sort_index().to_numpy()
-    middle = np.cumsum(rows_at) - rows_at / 2
-    block_of = np.floor(middle / len(times) * (n_folds + 1)).astype(np.int64)
-    if len(np.unique(block_of)) <= n_folds:
+    block = blocks_in_time(times, groups, n_folds + 1)
+    if len(np.unique(block)) <= n_folds:
+        rows_at = pd.Series(times).groupby(groups).transform("max").value_counts()
         raise DataError(
             f"competition.time must divide into {n_folds + 1} blocks of like size, and its {len(rows_at)} distinct "
             f"times, the commonest with {rows_at.max()} of {len(times)} rows, leave some empty. Lower folds.n_folds."
         )
-    return block_of[moment] - 1
+    return block - 1
+
+
+def blocks_in_time(times: Array, groups: Integers, n_blocks: int) -> Integers:
+    """Return the block of each row, (n_rows,), 0 for the earliest; some of the `n_blocks` may be empty."""
+    latest = pd.Series(times).groupby(groups).transform("max")
+    moment = np.unique(latest, return_inverse=True)[1]
+    rows_at = np.bincount(moment)
+    middle = np.cumsum(rows_at) - rows_at / 2
+    return np.floor(middle / len(times) * n_blocks).astype(np.int64)[moment]
 
 
 def _split(config: FoldsConfig, y: pd.DataFrame, has_classes: bool, groups: Integers, state: int) -> Integers:

@@ -1,7 +1,8 @@
 """What `folds.make` writes, and what it may read.
 
 folds.csv: `id,fold`, fold 0..n_folds-1, or -1 for rows that train in every fold and are never scored.
-groups.csv: `id,group`, equal for rows that share a fold by construction.
+groups.csv: `id,group`, equal for rows that share a fold by construction; extra training rows have groups, too.
+test_groups.csv: the same for the rows of the test table, which a stage with pseudo-labels trains on.
 report.json: says whether folds are blocks in time.
 """
 

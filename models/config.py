@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, Pos
 from competition.config import GivenPath, StrictModel, UserCode, read_yaml, validate
 from competition.types import ProblemType
 from models.estimators import build_estimator, require_known
+from models.gpu_share import GpuShare
 from models.settings import BertStage, Encoder, Feature, GnnStage, Share, Stage, Unimol2Stage, UnimolStage
 
 
@@ -41,8 +42,8 @@ class CustomStage(Stage):
     settings: dict[str, Any] = {}
     """What the class is called with; checked by its attribute `Settings`, a pydantic model, where it has one."""
     class_weights: Literal["none"] = "none"
-    gpu: bool = True
-    """Whether a job takes a GPU for itself, where there is one; false: it computes on a core, many side by side."""
+    gpu: GpuShare = 1.0
+    """Share of a card for each job; false: it computes on a core, many side by side."""
 
 
 class FeatureStage(Stage):
@@ -60,6 +61,9 @@ class FeatureStage(Stage):
     predicted_targets: Literal["all"] | list[str] = []
     """Targets whose predictions are features of the other targets: of training rows by models that did not see their
     labels, inside the fold's training rows. It fits as many more models as there are folds."""
+    gpu: GpuShare = 0.0
+    """Share of a card for each job: trees are then grown on it, and an estimator can compute on it. Features of frozen
+    encoders are computed before the jobs, on a card where there is one, whatever this is."""
 
     @property
     def encoders(self) -> list[Encoder]:
@@ -68,24 +72,13 @@ class FeatureStage(Stage):
 
 
 OURS = (
-    "seed", "random_seed", "num_threads", "thread_count", "device_type", "task_type", "boosting", "num_iterations",
-    "iterations", "early_stopping_round", "early_stopping_rounds", "metric", "eval_metric", "custom_metric",
-    "num_class", "classes_count", "class_names",
+    "seed", "random_seed", "num_threads", "thread_count", "device_type", "device", "task_type", "devices", "boosting",
+    "num_iterations", "iterations", "early_stopping_round", "early_stopping_rounds", "metric", "eval_metric",
+    "custom_metric", "num_class", "classes_count", "class_names",
 )  # fmt: skip
 """Parameters of LightGBM and CatBoost that a job sets itself."""
 OBJECTIVE = ("objective", "objective_type", "app", "application", "loss", "loss_function")
 """Names that the two have for it."""
-
-
-def _known_parameters(stage: "type[TreesStage]") -> set[str]:
-    """Names that the library of a stage has; LightGBM takes others without a word."""
-    if issubclass(stage, LightgbmStage):
-        from lightgbm.basic import _ConfigAliases
-
-        return set(_ConfigAliases._get_all_param_aliases())
-    from catboost import CatBoostClassifier
-
-    return set(inspect.signature(CatBoostClassifier).parameters)  # those of its regressor among them
 
 
 class TreesStage(FeatureStage):
@@ -106,13 +99,18 @@ class TreesStage(FeatureStage):
     then counted, too. Unset, it is the log loss of classes; of numbers the absolute error where the metric is made of
     it, else the squared one."""
 
+    @classmethod
+    def library_parameters(cls) -> set[str]:
+        """Return the names of all parameters of the library; LightGBM silently takes others."""
+        raise NotImplementedError(f"{cls.__name__} needs library_parameters")
+
     @field_validator("parameters")
     @classmethod
     def _parameters_are_known(cls, parameters: dict[str, Any]) -> dict[str, Any]:
         for name in parameters:
             if name in cls.model_fields or name in OURS:
                 raise ValueError(f"{name} is set by the stage; remove it, or write it beside parameters, not in it")
-            require_known(name, _known_parameters(cls), f"the library has no parameter {name!r}")
+            require_known(name, cls.library_parameters(), f"the library has no parameter {name!r}")
         return parameters
 
     @property
@@ -150,6 +148,13 @@ class LightgbmStage(TreesStage):
     bagging_fraction: Share = 0.8
     lambda_l2: NonNegativeFloat = 1.0
 
+    @classmethod
+    def library_parameters(cls) -> set[str]:
+        """Return the names and aliases of LightGBM's parameters."""
+        from lightgbm.basic import _ConfigAliases
+
+        return set(_ConfigAliases._get_all_param_aliases())
+
 
 class CatboostStage(TreesStage):
     """Gradient-boosted symmetric trees (CatBoost)."""
@@ -165,9 +170,16 @@ class CatboostStage(TreesStage):
     random_strength: NonNegativeFloat = 1.0
     """Noise on the scores of splits, against overfitting."""
     rsm: Share = 0.3
-    """Share of the features that each split may use."""
+    """Share of the features that each split may use; on a card CatBoost cannot sample them, and uses all."""
     subsample: Share = 0.8
     """Share of the rows that each tree is fitted on."""
+
+    @classmethod
+    def library_parameters(cls) -> set[str]:
+        """Return the names of CatBoost's parameters."""
+        from catboost import CatBoostClassifier
+
+        return set(inspect.signature(CatBoostClassifier).parameters)  # includes those of CatBoostRegressor
 
 
 class SklearnStage(FeatureStage):
@@ -180,8 +192,6 @@ class SklearnStage(FeatureStage):
     of an installed package, as pytabkit.RealMLP_TD_Regressor. null: SVR, or LogisticRegression."""
     parameters: dict[str, Any] = {}
     """Its own settings, by its names, where they differ from its defaults."""
-    gpu: bool = False
-    """Whether a job takes a GPU for itself, where there is one, for an estimator that computes on it."""
 
     def named(self, learns: ProblemType) -> str:
         """The estimator of what the stage learns."""

@@ -56,6 +56,9 @@ FETCHES = {
 }
 """Package -> what a user should know of the weights of its estimators before a run starts."""
 
+AUTO_STOPS_ABOVE = 10_000
+"""Rows above which the gradient boosting of scikit-learn with `early_stopping: auto` stops early."""
+
 
 def build_estimator(name: str, parameters: dict[str, Any], seed: int, classes: bool = False) -> Any:
     """A regressor, or of `classes` a classifier, not fitted, with the seed where it takes one.
@@ -101,6 +104,16 @@ def estimator_class(name: str) -> Any:
         return getattr(import_module(module or MODULE_OF[name]), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{name} cannot be imported: {error}; correct it, or pip install its package") from None
+
+
+def splits_rows(estimator: Any, n_rows: int) -> bool:
+    """Return whether a fit holds out some of its rows by itself, to stop early, choose a setting or calibrate."""
+    settings = estimator.get_params(deep=False)
+    stops_early = settings.get("early_stopping", settings.get("n_iter_no_change") is not None)
+    if stops_early == "auto":
+        stops_early = n_rows > AUTO_STOPS_ABOVE
+    validates = "val_fraction" in settings or settings.get("probability") is True
+    return bool(stops_early) or validates or type(estimator).__name__.endswith("CV")
 
 
 def version_of(name: str) -> str:

@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from competition.config import EachOnce, StrictModel, UserCode
 from competition.types import ProblemType
+from models.gpu_share import GpuShare
 
 Width = Annotated[int, Field(ge=8)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
@@ -52,6 +53,11 @@ class Stage(StrictModel):
     ordinal: Literal["regression", "cumulative"] = "regression"
     """Of ordered grades: their numbers are regressed, or the probability of each to be exceeded is learned; the
     prediction is the mean grade in both."""
+
+    @property
+    def gpu_share(self) -> float:
+        """Share of a card that a job takes, where there is one; 0 for a kind that never uses a card."""
+        return getattr(self, "gpu", 0.0)
 
     @property
     def encoders(self) -> "list[Encoder]":
@@ -171,6 +177,8 @@ class NeuralStage(Stage):
     needs avx512_bf16, and predictions are always made in float32."""
     checkpoint_layers: bool = False
     """Recompute each layer in the backward pass instead of keeping its activations: less memory, a third slower."""
+    gpu: GpuShare = 1.0
+    """Share of a card for each job. A small network leaves most of a card idle, so several can train on one."""
 
     @model_validator(mode="after")
     def _passes_and_folds_agree(self) -> Self:

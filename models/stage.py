@@ -51,7 +51,8 @@ class Context:
     threads: int = 1
     """Cores that training may use, of a stage whose result does not depend on it."""
     division: Integers | None = None
-    """(n_rows,) numbers of the folds of the training rows, which are other ones than that which is predicted."""
+    """(n_rows,) numbers of the folds of the training rows, which are other ones than that which is predicted. Rows of a
+    group have one number; `Rows.groups` and `Rows.times` are for finer splits."""
     folds: list[Path] = field(default_factory=list)
     """For a refit on all rows: the folders that the folds of this seed were fitted in, whose choices it takes over."""
 
@@ -75,7 +76,7 @@ class FittedStage(Protocol):
         """Fit on the rows of `train` alone and write all that prediction needs into the empty `folder`.
 
         Args:
-            train: rows with labels, NaN where one is missing.
+            train: rows with labels, NaN where one is missing. A split of them must keep `train.groups` together.
             valid: the held-out rows, given only to stages with `keep: best_on_held_out` or `monitor: held_out`.
             folder: exists and is empty.
         """

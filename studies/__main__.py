@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from competition import command
 from competition.clean import read_named_rows
@@ -26,11 +25,12 @@ from competition.config import CompetitionConfig, read_yaml, validate
 from competition.errors import DataError
 from competition.files import write_atomically, write_table
 from competition.paths import Paths, made_yaml, shown
+from competition.yaml_files import dump_yaml
 from folds.config import FoldsConfig
 from models.jobs.plan import Plan, plan
 from studies.config import CLASS, STUDIES, Cell, Data, Study, Version, cells_of, find_study, load_study
 from studies.results import gains, markdown, tidy
-from submissions.check import check
+from submissions.check import check_all
 from submissions.config import load_config
 
 TEST_ROWS = 20
@@ -55,7 +55,7 @@ def run_study(file: Path, version: Version = "full", folder: Path | None = None,
         made[data], beside = made_yaml(f"study_{name}_{data}"), file.parent / settings.base
         base = str(beside) if beside.is_file() else settings.base
         write_competition(made[data], base, where, settings, cells_of(study, data))
-        check(load_config(str(made[data])))
+        check_all(load_config(str(made[data])))
     if not made:
         raise DataError(f"The study {file.stem} needs the tables of at least one of its data; name them with --data.")
     plans = {data: _trained(study, path, options) for data, path in made.items()}
@@ -115,7 +115,7 @@ def write_competition(path: Path, base: str, folder: Path | None, data: Data, ce
         "folds": folds.model_dump(mode="json", exclude_unset=True) | data.folds,
         "stages": {cell.name: cell.block for cell in cells},
     }
-    write_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    write_atomically(path, dump_yaml(content))
 
 
 def claims() -> str:

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from competition.config import EachOnce, StrictModel, load_yaml, validate
+from competition.config import EachOnce, StrictModel, validate
 from competition.errors import ConfigError
 from competition.paths import PROJECT
+from competition.yaml_files import load_yaml
 
 STUDIES = PROJECT / "studies"
 Version = Literal["full", "short", "quick"]

@@ -22,21 +22,21 @@ from competition.tables import own_rows
 from competition.task import Task, metric_of, task_of
 from competition.types import Array, Integers
 from competition.user_code import load_user_code, user_code, users
+from folds.make import Folds, make_folds
 from folds.shares import lacking
-from folds.splitters import divide
 from models.config import CustomStage, FileStage, SklearnStage
-from models.estimators import FETCHES, require_weights
+from models.estimators import FETCHES, build_estimator, require_weights, splits_rows
 from models.inputs.template import read_template
-from models.inputs.weights import WEIGHT_SETS, digest_of_weights, named_weights, reads_graphs
+from models.inputs.weights import WEIGHT_SETS, digest_of_weights, named_weights, reads_graphs, require_matching_weights
+from models.jobs.cluster import require_cluster
 from models.jobs.plan import code_digest
-from models.jobs.ray_workers import require_cluster
 from models.registry import learned_task
 from models.settings import BertStage, NeuralStage
 from models.stage import molecule_columns, require_inputs
 from models.stages.custom import load_custom
 from models.stages.file import FOLD_MARKS, check_predictions
 from models.training.labels import labelled_rows, require_auxiliary, require_log1p
-from models.training.machine import cpu_has_bf16, require_precision, usable_gpus
+from models.training.machine import cards_in_new_process, cpu_has_bf16, require_precision
 from submissions.blend.candidates import candidate
 from submissions.blend.postprocess import fit_steps
 from submissions.blend.problem import Matrices
@@ -50,8 +50,15 @@ FEW = 15
 KEEPS = "return a dataclass of numbers, texts and arrays, which is written as JSON and read again"
 
 
-def check(config: Config, here: bool = True) -> str:
-    """Check a whole configuration with its tables and weights; returns what was found, in words.
+def check_all(config: Config, here: bool = True) -> str:
+    """Check a whole configuration with tables and folds that are made for this check; see `check`."""
+    prepared = prepare(config.competition)
+    folds = make_folds(config.competition, config.folds, prepared.train, prepared.test)
+    return check(config, prepared, folds, here)
+
+
+def check(config: Config, prepared: Prepared, folds: Folds, here: bool = True) -> str:
+    """Check a configuration with its tables, folds and weights; returns what was found, in words.
 
     What is wrong in the tables is named first and alone; what stages cannot do with them, of all stages at once.
 
@@ -59,29 +66,28 @@ def check(config: Config, here: bool = True) -> str:
         here: whether this machine trains, and has to have the precision of the stages.
     """
     competition = config.competition
-    prepared = prepare(competition)
     own = own_rows(prepared.train)
-    folds = divide(config.folds, own, competition, competition.seed)[0]
-    n_folds = int(folds.max()) + 1
+    n_folds = int(folds.folds.max()) + 1
+    own_folds = folds.folds[: len(own)]  # rows of extra_train are the last
     y = own[competition.targets].to_numpy()
     metric, task = metric_of(competition), task_of(competition)
-    _check_metric(metric, task, y, folds)
+    _check_metric(metric, task, y, own_folds)
     _try_users_blending(config, metric, task, y)
-    rare = lacking(prepared.train[competition.targets], task.classes, folds, config.folds.kind == "time")
+    rare = lacking(prepared.train[competition.targets], task.classes, folds.folds, config.folds.kind == "time")
     if any(not isinstance(stage, FileStage | CustomStage) for stage in config.stages.values()):
-        every = np.append(folds, np.full(len(prepared.train) - len(folds), -1))  # rows of extra_train train in all
         for fold in range(n_folds):
-            trains = every < fold if config.folds.kind == "time" else every != fold
+            trains = folds.folds < fold if config.folds.kind == "time" else folds.folds != fold
             labelled_rows(prepared.train.loc[trains, competition.targets].to_numpy(), competition.targets)
     lines, mistakes = [describe(prepared.report), *rare], []
     for name, stage in config.stages.items():
         try:
-            found = _check_stage(stage, competition, prepared, folds, here)
+            found = _check_stage(stage, competition, prepared, own_folds, here)
         except (ConfigError, DataError) as error:  # with a line for each mistake
             mistakes += [f"stages.{name}: {line}" for line in str(error).splitlines()]
             continue
         n_jobs = len(stage.seeds) * (n_folds + (stage.final_fit != "folds"))
         lines.append(f"stage {name}: {found}; {n_jobs} jobs")
+        lines += _split_warning(name, stage, task, folds.groups, config.folds.kind == "time")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return "\n".join(lines)
@@ -89,10 +95,12 @@ def check(config: Config, here: bool = True) -> str:
 
 def _check_stage(stage: Any, competition: CompetitionConfig, prepared: Prepared, folds: Integers, here: bool) -> str:
     """What is known of a stage before its first job, in words."""
-    if here and isinstance(stage, NeuralStage):
-        has_gpu = bool(usable_gpus())  # whether it has bf16 only torch knows; the stage asks it
-        require_precision(stage.precision, has_gpu, has_gpu or cpu_has_bf16())
+    if here and isinstance(stage, NeuralStage) and stage.precision in ("bf16", "fp16"):
+        cards = cards_in_new_process() if stage.gpu_share else []
+        has_bf16 = all(card.has_bf16 for card in cards) if cards else cpu_has_bf16()
+        require_precision(stage.precision, bool(cards), has_bf16)
     require_inputs(stage, competition)
+    require_matching_weights(stage)
     learns = learned_task(stage, task_of(competition)).problem_type
     if stage.kind in ("gnn", "unimol", "unimol2"):
         molecule_columns(stage.columns, competition.smiles, stage.kind)
@@ -134,6 +142,19 @@ def _check_stage(stage: Any, competition: CompetitionConfig, prepared: Prepared,
         said += f"; it weighs classes, which bends the probabilities that {ours.name} scores"
     mark = check_predictions(stage, competition, prepared, folds) if isinstance(stage, FileStage) else None
     return said + (f"; {mark}: {FOLD_MARKS[mark]}" if mark else "")
+
+
+def _split_warning(name: str, stage: Any, task: Task, groups: Integers, in_time: bool) -> list[str]:
+    """Say that an estimator holds out training rows by itself where the folds keep groups together or are in time."""
+    n_tied = int((np.bincount(groups)[groups] > 1).sum())
+    if not isinstance(stage, SklearnStage) or not (n_tied or in_time):
+        return []
+    learns = learned_task(stage, task).problem_type
+    estimator = stage.named(learns)
+    if not splits_rows(build_estimator(estimator, stage.parameters, 0, learns != "regression"), len(groups)):
+        return []
+    reason = "cannot hold out the latest" if in_time else f"cannot keep the groups of {n_tied} rows together"
+    return [f"stage {name}: {estimator} holds out some training rows by itself and {reason}, so it may overfit"]
 
 
 def _try_users_blending(config: Config, metric: Metric, task: Task, y: Array) -> None:
@@ -192,7 +213,7 @@ def main() -> None:
     args = command.parser(__doc__).parse_args()
     if args.executor == "ray":
         require_cluster(args.ray_address)
-    found = check(load_config(args.competition, args.seed), here=args.executor == "local")
+    found = check_all(load_config(args.competition, args.seed), here=args.executor == "local")
     print(f"{Paths.of(args.competition).name}: checked\n{found}")
 
 

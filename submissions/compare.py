@@ -26,7 +26,7 @@ from competition.types import Array
 from folds.table import read_groups
 from submissions.blend.bootstrap import bootstrap_scores
 from submissions.config import load_config
-from submissions.run import CHOICE, MANIFEST, candidates_in, name_of_latest, read_manifest, scored_rows
+from submissions.run import CHOICE, MANIFEST, SO_FAR, candidates_in, name_of_latest, read_manifest, scored_rows
 from submissions.words import number, table
 
 LONGEST = 50
@@ -162,7 +162,8 @@ def main() -> None:
     options.add_argument("--with", dest="other", metavar="RUN", help="the run to compare with (default: the latest)")
     args = options.parse_args()
     paths, runs, left_out = Paths.of(args.competition), {}, []
-    for manifest in sorted(paths.latest_run.parent.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime):
+    manifests = {*paths.latest_run.parent.glob(f"[!.]*/{MANIFEST}")} - {paths.run(SO_FAR) / MANIFEST}
+    for manifest in sorted(manifests, key=lambda path: path.stat().st_mtime):
         try:
             runs[manifest.parent.name] = read_manifest(manifest.parent, CHOICE)
         except DataError as error:

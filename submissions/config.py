@@ -40,7 +40,7 @@ class SubmissionsConfig(StrictModel):
     weight_trials: int = Field(default=100, ge=2)
     """Trials of Optuna on the weights themselves (candidate optuna)."""
     bootstrap: int = Field(default=1000, ge=100)
-    """Draws of the paired bootstrap."""
+    """Draws of the paired bootstrap; a tenth, but 100 or more, for metrics that are not sums over rows, such as AUC."""
     stack: bool = True
     """Whether the stack is a candidate: small trees on what the default blend leaves."""
     postprocess: Annotated[list[Step], EachOnce] | None = None

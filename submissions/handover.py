@@ -17,11 +17,11 @@ from competition.errors import UserError
 from competition.files import read_json, sha256_of
 from competition.paths import config_folders, shown
 from competition.revision import revision
-from competition.user_code import user_code
+from competition.user_code import user_code_files
 from models.config import load_stages
 from models.inputs.weights import WEIGHT_SETS, digest_of_weights, named_weights
 from models.jobs.plan import REPORT
-from submissions.run import CHOICE, SUBMISSION_FILE, Run
+from submissions.run import CHOICE, SUBMISSION_FILE, Run, describe_left_out
 from submissions.words import with_error
 
 HANDOVER = "handover.md"
@@ -30,14 +30,14 @@ TEMPLATE = Path(__file__).with_name("handover.md.jinja")
 
 def handover(run: Run) -> str:
     """The document, in Markdown."""
-    choice, name, competition = run.part(CHOICE), run.paths.name, run.config.competition
+    choice, name, competition = run.stored[CHOICE], run.paths.name, run.config.competition
     reports = {stage: [read_json(job.folder / REPORT) for job in run.plan.of(stage)] for stage in run.config.stages}
     machines = Counter(
         ", ".join(f"{name} {value}" for name, value in report.get("machine", {}).items()) or "not written down"
         for found in reports.values() for report in found
     )  # fmt: skip
-    code = dict.fromkeys(named.rpartition(":")[0] for _, named in user_code(run.stored["config"]))
-    files = [competition.train, competition.test, competition.sample_submission, *map(Path, code)]
+    code = user_code_files(run.stored["config"])
+    files = [competition.train, competition.test, competition.sample_submission, *code]
     files += [*(extra.file for extra in competition.extra_train), run.folder / SUBMISSION_FILE]
     named = name if any((folder / f"{name}.yaml").is_file() for folder in config_folders()) else f"{name}.yaml"
     for file in run.paths.root.glob(f"within/*/{name}.yaml"):  # of a run with a budget
@@ -46,6 +46,7 @@ def handover(run: Run) -> str:
                 named = str(shown(file))
     return Template(TEMPLATE.read_text(encoding="utf-8"), undefined=StrictUndefined).render(
         run=run,
+        left_out=describe_left_out(run.left_out),
         named=named,
         score=with_error(choice["procedure"]["cross_fitted_score"], choice["procedure"]["standard_error"]),
         files=[(file.name, sha256_of(file) if file.exists() else "not there any more") for file in files],

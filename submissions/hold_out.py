@@ -10,15 +10,14 @@ from fractions import Fraction
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from competition import command
 from competition.errors import ConfigError
 from competition.files import derive_seed, read_text_table, write_atomically, write_table
 from competition.paths import Paths, holdout_yaml
 from competition.prepare import prepare
 from competition.tables import own_rows
 from competition.task import task_of, to_sample
+from competition.yaml_files import dump_yaml
 from folds.groups import groups_of
 from folds.splitters import divide
 from models.config import FileStage
@@ -56,7 +55,7 @@ def hold_out(name: str, share: float, seed: int | None = None) -> str:
         document["folds" if key == "file" else "competition"][key] = str(file.resolve())
     document["competition"]["holdout_of"] = Paths.of(name).name
     document["competition"].pop("kaggle", None)  # its submission is of training rows
-    write_atomically(yaml_file, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    write_atomically(yaml_file, dump_yaml(document))
     part = f"{len(rows)} of {len(own)} training rows ({len(rows) / len(own):.0%})"
     return f"{yaml_file.stem}: {part} are kept out of everything but the final scoring"
 
@@ -78,15 +77,3 @@ def held_out_ids(config: Config, table: pd.DataFrame, share: float) -> set[str]:
     fold_of = divide(folds, table, competition, derive_seed(competition.seed, "holdout"))[0]
     n_folds = int(fold_of.max()) + 1
     return set(table[competition.id][fold_of >= n_folds - max(1, round(share * n_folds))])
-
-
-def main() -> None:
-    """Command line."""
-    args = command.parser(__doc__, "full").parse_args()
-    if args.holdout:
-        with command.locked(Paths.of(args.competition), wait=True):
-            print(hold_out(args.held_out_of, args.holdout, args.seed))
-
-
-if __name__ == "__main__":
-    command.run(main)

@@ -5,8 +5,8 @@ Writes: predictions/<key of the table>/test.parquet and submission.csv, and --ou
 """
 
 import shutil
+from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from competition import command
@@ -17,10 +17,10 @@ from competition.files import digest, read_text_table, write_table
 from competition.paths import Paths, shown
 from competition.prepare import prepare_test
 from competition.tables import INPUT_KEY
+from models.jobs.local import LocalExecutor
 from models.jobs.train import predict_jobs
-from models.jobs.workers import Workers
 from submissions.columns import predictions_of
-from submissions.fitted import submission_of
+from submissions.predictor import load_model
 from submissions.run import latest_run, require_same_code
 from submissions.sample import write_submission
 
@@ -38,9 +38,10 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     new = Paths(paths.name, folder / "test.parquet")
     write_table(new.test, table)
     jobs = [job for job in run.plan.jobs if job.in_column]
-    test_key = predict_jobs(replace(run.plan, jobs=jobs, paths=new), partial(Workers, n_workers))
+    with closing(LocalExecutor(n_workers)) as executor:
+        test_key = predict_jobs(replace(run.plan, jobs=jobs, paths=new), executor)
     kept = list(table[competition.id])
-    scored = submission_of(run)(predictions_of(config, run.plan, test_key, kept), list(table[INPUT_KEY]))
+    scored = load_model(run).predict(predictions_of(config, run.plan, test_key, kept), list(table[INPUT_KEY]))
     sample = read_text_table(test_file).reindex(columns=stored["sample_columns"], fill_value="")
     file = folder / "submission.csv"
     write_submission(file, sample, competition.id, run.task, kept, scored, stored["label_means"])

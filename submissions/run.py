@@ -1,9 +1,10 @@
-"""A run: one configuration with its tables and jobs, its columns of predictions, and what the last steps make of them.
+"""A run: one configuration with its tables and finished jobs, and the folder of the files that are made of them.
 
 Its folder, work/<name>/submissions/<run>/, holds
 
-    run.json                  what the run is made of and what each step found; each step writes its part last
+    run.json                  what the run is made of, its candidates, and the choice among them; written last
     oof.parquet, oof.csv      ids, folds, labels and the out-of-fold predictions of all columns (`Run.oof_table`)
+    fitted/                   the fitted candidates
     cross_fitted/             predictions of each candidate that the scores and the choice are computed from
     labels/                   their labels where the metric scores these
     stages.parquet            what the metric scores of each stage alone, decided on without the row's fold
@@ -13,62 +14,87 @@ Its folder, work/<name>/submissions/<run>/, holds
     left_out.txt              what a given time left out of the competition's stages, a line each
 """
 
-import json
-import math
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from competition import command
 from competition.config import validate
-from competition.errors import DataError
-from competition.files import digest, read_json, read_table, sha256_of, table_digest, write_json
+from competition.errors import DataError, NothingToSubmit
+from competition.files import digest, read_json, read_table, sha256_of, table_digest
 from competition.metrics import Metric
-from competition.paths import PROJECT, Paths
+from competition.paths import PROJECT, Paths, shown
 from competition.task import Task, metric_of, task_of
-from competition.types import Array
-from competition.user_code import user_code
-from models.jobs.plan import ALL, REPORT, Job, Plan, jobs_of, plan
-from models.stages.file import COPY_OF_OOF, fold_mark
+from competition.user_code import user_code_files
+from models.jobs.folder import recorded_failure
+from models.jobs.plan import ALL, REPORT, Job, Plan, jobs_of
+from models.jobs.scheduler import JobResult
 from submissions.blend.candidates import CANDIDATES
 from submissions.columns import Columns, load_columns
-from submissions.config import Config, load_config, relocated
-from submissions.sample import write_submission
+from submissions.config import Config, relocated
+from submissions.words import table
 
 MANIFEST = "run.json"
 BLEND, STACK, CHOICE = "blend", "stack", "choice"
-"""The parts of run.json that the steps write: `submissions.blend`, `submissions.stack`, `submissions.write`."""
+"""Parts of run.json: the blends, the stack, and the choice among all candidates."""
 BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.csv"
 OOF, OOF_TABLE, CROSS_FITTED = "oof.parquet", "oof.csv", "cross_fitted.csv"
-STAGES, LEFT_OUT = "stages.parquet", "left_out.txt"
+STAGES, KNOWN_LABELS, LEFT_OUT = "stages.parquet", "known_labels.csv", "left_out.txt"
+SO_FAR = "so_far"
+"""Folder of the submission of the stages that are finished while others train."""
 CODE = (
-    "submissions/blend/*.py", "submissions/stack.py", "submissions/columns.py", "submissions/fitted.py",
-    "submissions/sample.py", "submissions/write.py", "competition/*metrics.py", "competition/task.py",
+    "submissions/blend/*.py", "submissions/build_submission.py", "submissions/columns.py",
+    "submissions/ensemble_std.py", "submissions/predictor.py", "submissions/sample.py", "competition/*metrics.py",
+    "competition/task.py",
 )  # fmt: skip
-"""What the products of a run depend on, beside the jobs and the settings; and so do these packages."""
+"""What the files of a run depend on in addition to the jobs and the settings; so do these packages."""
 PACKAGES = (
     "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "optuna", "rdkit", "torch", "transformers", "chemprop",
 )  # fmt: skip
 
 
-CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
-"""What JSON makes of numbers: one that is none is null; an edge of a step of the user's may be infinite."""
+LEFT_OUT_HEADER = ["stage", "seed", "reason", "error", "traceback"]
+MAX_ERROR = 200
+"""Characters of an error that tables show."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A stage, or one of its seeds, that is not in a run.
+
+    seed: None for the whole stage.
+    reason: see `models.jobs.scheduler.JobResult`.
+    error: one line.
+    log: file with the traceback.
+    """
+
+    stage: str
+    seed: int | None
+    reason: str
+    error: str
+    log: Path | None = None
+
+    @property
+    def row(self) -> list[str]:
+        """Its row below LEFT_OUT_HEADER."""
+        seed = "" if self.seed is None else str(self.seed)
+        log = "" if self.log is None else str(shown(self.log))
+        return [self.stage, seed, self.reason, textwrap.shorten(self.error, MAX_ERROR), log]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One resolved configuration with its tables and jobs, and the folder of what is made of them.
+    """One resolved configuration with its tables and jobs, all finished, and the folder of what is made of them.
 
     name: digest of the configuration, the tables and the keys of the jobs.
-    made_from: digest of what else its products depend on: predictions, code, packages.
+    made_from: digest of what else its files depend on: predictions, code, packages, and what is left out.
+    left_out: stages and seeds that were asked for and are not in `config` and `plan`.
     """
 
     name: str
@@ -77,6 +103,7 @@ class Run:
     config: Config
     paths: Paths
     plan: Plan
+    left_out: Sequence[LeftOut] = field(default=())
 
     @property
     def metric(self) -> Metric:
@@ -103,31 +130,23 @@ class Run:
         return read_manifest(self.folder)
 
     def part(self, step: str) -> dict[str, Any]:
-        """What a step found on the predictions and the code as they are; a DataError if anything has changed since."""
-        if self.stored["made_from"] != self.made_from:
-            raise DataError(f"{self.folder} was made from other predictions or other code. Run ./run.sh full.")
+        """A part of run.json; a DataError if one of its files has changed since."""
         return read_manifest(self.folder, step)[step]
 
-    def require_candidates(self) -> None:
-        """A DataError unless blends and, where it is wanted, the stack have been fitted on things as they are."""
-        for step in (BLEND, STACK) if self.config.submissions.stack else (BLEND,):
-            self.part(step)
-
-    def kept(self, step: str) -> dict[str, Any] | None:
-        """The same; None where the step has to run, since it has not, or something has changed since."""
+    @property
+    def is_built(self) -> bool:
+        """Whether the folder holds the files of this run, made from the same predictions and code."""
+        steps = [BLEND, STACK, CHOICE] if self.config.submissions.stack else [BLEND, CHOICE]
         try:
-            return self.part(step)
+            stored = read_manifest(self.folder, *steps)
         except DataError:
-            return None
+            return False
+        return (stored["run"], stored["made_from"]) == (self.name, self.made_from)
 
-    def keep(self, step: str, found: dict[str, Any], files: list[str]) -> dict[str, Any]:
-        """Write what a step found into run.json, with the digests of its files; returns it as it is read again."""
-        same = (self.folder / MANIFEST).is_file() and self.stored["made_from"] == self.made_from
-        content = self.stored if same else _manifest(self)
-        part = {**found, "files": {name: sha256_of(self.folder / name) for name in files}}
-        content[step] = json.loads(json.dumps(part), parse_constant=CONSTANTS.get)
-        write_json(self.folder / MANIFEST, content)
-        return self.part(step)
+    @property
+    def exit_status(self) -> int:
+        """Of the command that builds the run: 3 if something failed, else 0."""
+        return 3 if any(each.reason != "time" for each in self.left_out) else 0
 
     @property
     def what_fills(self) -> str:
@@ -136,15 +155,9 @@ class Run:
             return "the mean of the training labels"
         return "the mean grade" if self.task.problem_type == "ordinal" else "the commonest class"
 
-    def write_submission(self, file: str, scored: Array) -> int:
-        """Write labels or predictions (n_test_rows, n_scored), checked; returns how many rows were filled."""
-        sample, id_column = read_table(self.paths.sample), self.config.competition.id
-        rows = self.columns.test_ids, scored, self.columns.label_means
-        return write_submission(self.folder / file, sample, id_column, self.task, *rows)
-
     @property
     def candidates(self) -> dict[str, Any]:
-        """The candidates of the finished steps with their models and scores, from simple to complex."""
+        """The candidates with their models and scores, from simple to complex."""
         return candidates_in(self.stored)
 
     @property
@@ -158,19 +171,61 @@ class Run:
         return self.candidates[self.chosen]["weights"]
 
 
-def open_run(competition: str, seed: int | None = None, reuse: bool = False) -> Run:
-    """The run as YAML, tables and jobs stand now, all of its jobs finished. Reads digests, no predictions."""
-    config = load_config(competition, seed)
-    paths = Paths.of(competition)
-    jobs = plan(config.competition, dict(config.stages), paths, reuse)
+def open_run(config: Config, paths: Paths, plan: Plan, left_out: Sequence[LeftOut] = ()) -> Run:
+    """The run of a configuration and its plan, all of its jobs finished. Reads digests, no predictions."""
+    if not config.stages:
+        raise NothingToSubmit(f"no stage has finished.\n{describe_left_out(left_out)}")
     # Neither the places of files nor the answers are in a name: the content of files is in tables, jobs and user_code.
     settings = config.model_dump(exclude={"competition": {"answers", "kaggle"}, "folds": {"file"}})
     portable = {**relocated(settings, lambda path: path.name), "user_code": code_of_user(config)}
-    name = digest({"config": portable, "tables": _tables(paths), "keys": jobs.keys}, 12)
-    predictions = [_digests(job, jobs.test_key) for job in jobs.jobs]
+    name = digest({"config": portable, "tables": table_digests(paths), "keys": plan.keys}, 12)
+    predictions = [_digests(job, plan.test_key) for job in plan.jobs]
     code = [sha256_of(file) for pattern in CODE for file in sorted(PROJECT.glob(pattern))]
-    made_from = digest([code, _versions(), predictions])
-    return Run(name, made_from, paths.run(name), config, paths, jobs)
+    made_from = digest([code, package_versions(), predictions, list(map(str, left_out))])
+    return Run(name, made_from, paths.run(name), config, paths, plan, left_out)
+
+
+def unfinished_seeds(plan: Plan) -> set[tuple[str, int]]:
+    """Stage and seed of each job that is not finished, or that has pseudo-labels of such a job."""
+    return {
+        (job.stage, job.seed)
+        for job in plan.jobs
+        if not all(each.has_predicted(plan.test_key) for each in (job, *job.needs))
+    }
+
+
+def finished_part(config: Config, plan: Plan) -> tuple[Config, Plan]:
+    """The configuration and plan of the seeds of which all jobs are finished, refits included, and of their stages."""
+    unfinished, stages = unfinished_seeds(plan), {}
+    for name, stage in config.stages.items():
+        if seeds := [seed for seed in stage.seeds if (name, seed) not in unfinished]:
+            stages[name] = stage.model_copy(update={"seeds": seeds})
+    jobs = [job for job in plan.jobs if job.stage in stages and (job.stage, job.seed) not in unfinished]
+    keys = {name: key for name, key in plan.keys.items() if name in stages}
+    return config.model_copy(update={"stages": stages}), replace(plan, jobs=jobs, keys=keys, stages=stages)
+
+
+def left_out_of(plan: Plan, results: dict[str, JobResult]) -> list[LeftOut]:
+    """Return the seeds with a job that is not finished, each with the failure of one of its jobs, or of its stage.
+
+    Args:
+        results: of the jobs that were run now, by their titles; of others the record in their folders counts.
+    """
+    left_out = []
+    for stage, seed in sorted(unfinished_seeds(plan)):
+        jobs = sorted(plan.of(stage), key=lambda job: job.seed != seed)  # those of the seed first
+        ends = [results.get(job.title) or recorded_failure(job) for job in jobs if not job.has_predicted(plan.test_key)]
+        reasons = sorted([end for end in ends if end.status != "ok"], key=lambda end: end.status != "failed")
+        if reasons:
+            left_out.append(LeftOut(stage, seed, reasons[0].reason, reasons[0].error, reasons[0].log))
+        else:
+            left_out.append(LeftOut(stage, seed, "dependency", "it has pseudo-labels of a stage that is left out"))
+    return left_out
+
+
+def describe_left_out(left_out: Sequence[LeftOut]) -> str:
+    """What is left out, as a table for the terminal; nothing if nothing is."""
+    return f"Left out:\n\n{table(LEFT_OUT_HEADER, [each.row for each in left_out])}" if left_out else ""
 
 
 def name_of_latest(paths: Paths) -> str:
@@ -191,13 +246,28 @@ def latest_run(competition: str) -> Run:
     keys = {stage["name"]: stage["key"] for stage in stored["stages"]}
     jobs = [j for n, key in keys.items() for j in jobs_of(n, config.stages[n], key, stored["n_folds"], paths)]
     made = Plan(jobs, keys, stored["n_folds"], stored["test_key"], dict(config.stages), config.competition, paths)
-    return Run(stored["run"], stored["made_from"], folder, config, paths, made)
+    left_out = [LeftOut(**{**each, "log": each["log"] and Path(each["log"])}) for each in stored.get("left_out", [])]
+    return Run(stored["run"], stored["made_from"], folder, config, paths, made, left_out)
 
 
 def candidates_in(stored: dict[str, Any]) -> dict[str, Any]:
-    """The candidates of the finished steps of a run.json, from simple to complex."""
-    found = stored[BLEND]["candidates"] | stored.get(STACK, {"candidates": {}})["candidates"]
-    return {name: found[name] for name in dict.fromkeys([*CANDIDATES, *found]) if name in found}
+    """The candidates of a run.json, from simple to complex."""
+    return by_complexity(stored[BLEND]["candidates"] | stored.get(STACK, {"candidates": {}})["candidates"])
+
+
+def by_complexity(candidates: dict[str, Any]) -> dict[str, Any]:
+    """The same candidates, from simple to complex."""
+    return {name: candidates[name] for name in dict.fromkeys([*CANDIDATES, *candidates]) if name in candidates}
+
+
+def fitted_file(name: str) -> str:
+    """A fitted candidate, relative to the run's folder."""
+    return f"fitted/{name.replace(':', '.')}.json"
+
+
+def cross_fitted_file(name: str, labels: bool = False) -> str:
+    """The predictions of a candidate for the training rows, or their labels, relative to the run's folder."""
+    return f"{'labels' if labels else 'cross_fitted'}/{name.replace(':', '.')}.parquet"
 
 
 def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
@@ -208,12 +278,12 @@ def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
     stored = read_manifest(folder, CHOICE)
     is_same = stored[CHOICE].get("decides", False) == task.decides
     is_same &= stored["config"]["competition"].get("classes", []) == task.classes
-    table = read_table(folder / CROSS_FITTED, ["id"]).set_index("id")
-    return table if is_same else table.head(0)
+    rows = read_table(folder / CROSS_FITTED, ["id"]).set_index("id")
+    return rows if is_same else rows.head(0)
 
 
 def read_manifest(folder: Path, *steps: str) -> dict[str, Any]:
-    """The content of a run's run.json; a DataError if one of `steps` has not run, or a file of it is not as it was."""
+    """The content of a run's run.json; a DataError if one of `steps` is not in it, or a file of it is not as it was."""
     stored: dict[str, Any] = read_json(folder / MANIFEST, "run")
     if "made_from" not in stored:
         raise DataError(f"{folder} was made by an earlier version of this code; run ./run.sh full for one of today's.")
@@ -228,30 +298,26 @@ def read_manifest(folder: Path, *steps: str) -> dict[str, Any]:
     return stored
 
 
-@contextmanager
-def at_work(description: str | None) -> Iterator[Run]:
-    """The run that a command line names; holds the lock of its competition, and keeps sums on one thread: their order
-    decides their last digits."""
-    args = command.parser(description).parse_args()
-    run = open_run(args.competition, args.seed, args.reuse)
-    with command.locked(run.paths, wait=True), threadpool_limits(1):
-        yield run
-
-
 def code_of_user(config: Config) -> list[list[str]]:
-    """Name and digest of each file of the user's that the settings name."""
-    files = {Path(named.rpartition(":")[0]) for _, named in user_code(config.model_dump())}
+    """Name and digest of each file of the user's code that the settings name, and of the modules that it imports."""
+    files = user_code_files(config.model_dump())
     return sorted([file.name, sha256_of(file) if file.exists() else "gone"] for file in files)
 
 
 def require_same_code(config: Config, stored: dict[str, Any]) -> None:
-    """A DataError if a file of the user's that the settings name has changed since the run wrote `stored`."""
+    """A DataError if the user's code that the settings name has changed since the run wrote `stored`."""
     if changed := [found[0] for found in code_of_user(config) if found not in stored["user_code"]]:
         raise DataError(f"Your code of {changed[0]} has changed since the run. Run ./run.sh full, then this again.")
 
 
-def _tables(paths: Paths) -> dict[str, str]:
+def table_digests(paths: Paths) -> dict[str, str]:
+    """Digests of the prepared tables and of folds.csv, by file name."""
     return {file.name: table_digest(file) for file in (paths.train, paths.test, paths.sample, paths.folds)}
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the files of a run depend on."""
+    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
 
 
 def _digests(job: Job, test_key: str) -> list[str]:
@@ -265,42 +331,3 @@ def _digests(job: Job, test_key: str) -> list[str]:
     if not job.oof_file.is_file() or sha256_of(job.oof_file) != known:
         raise DataError(f"{job.oof_file} is not as its job wrote it; delete {job.folder} to train it again.")
     return [job.name, known, sha256_of(test)]
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}}
-
-
-def _manifest(run: Run) -> dict[str, Any]:
-    """What a run is made of: all that a later `predict` needs to know, and what tables have to say of its stages."""
-    competition, columns, stages = run.config.competition, run.columns, []
-    for name, stage in sorted(run.config.stages.items()):
-        jobs = run.plan.of(name)
-        marks = {
-            "other code": any(job.other_code for job in jobs),
-            "optimistic": getattr(stage, "keep", None) == "best_on_held_out",
-            "pseudo-labels": stage.pseudo_labels is not None,
-            "refit": stage.final_fit != "folds",
-            "class weights": stage.bends_probabilities,
-        }
-        if stage.kind == "file":
-            theirs = jobs[0].folder / COPY_OF_OOF
-            mark = fold_mark(theirs, competition.id, columns.ids, columns.folds)
-            marks[str(mark)] = mark is not None
-        said = [mark for mark, holds in marks.items() if holds]
-        seeds, key = sorted(stage.seeds), run.plan.keys[name]
-        stages.append({"name": name, "kind": stage.kind, "key": key, "seeds": seeds, "marks": said})
-    return {
-        "run": run.name,
-        "made_from": run.made_from,
-        "config": run.config.model_dump(mode="json"),
-        "stages": stages,
-        "columns": columns.names,
-        "sample_columns": list(read_table(run.paths.sample).columns),
-        "n_folds": run.plan.n_folds,
-        "label_means": columns.label_means,
-        "tables": _tables(run.paths),
-        "test_key": run.plan.test_key,
-        "user_code": code_of_user(run.config),
-        "versions": _versions(),
-    }

@@ -1,4 +1,4 @@
-"""Everything in a given time: `./run.sh full [COMPETITION] --budget 2h`, or what would be trained, with --plan.
+"""Training and submissions in a given time: `./run.sh full --budget 2h`, or what would be trained, with --plan.
 
 The time counts from the start of the command to the files. Each stage is measured for some seconds; the plan has small
 versions of all stages before full versions of a few; a submission is written when the first stage has finished, and
@@ -15,29 +15,28 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from argparse import Namespace
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from competition import command
 from competition.durations import in_words
 from competition.errors import ConfigError, DataError
 from competition.files import digest, read_table, sha256_of, table_digest, write_atomically
 from competition.paths import Paths, shown
+from competition.yaml_files import dump_yaml
 from models.config import load_stages
 from models.jobs.budget import PROBE, Planner, Stages, Within, measured, with_all_seeds
+from models.jobs.cluster import make_executor
 from models.jobs.plan import Plan, plan, require_answer
-from models.jobs.ray_workers import workers_of
 from models.jobs.resume import resume
-from models.jobs.workers import Workers
-from submissions.config import Config, load_config, relocated
-from submissions.run import LEFT_OUT, SUBMISSION_FILE, latest_run, name_of_latest, open_run
+from models.jobs.scheduler import Executor
+from submissions.config import Config, relocated
+from submissions.run import LEFT_OUT, SUBMISSION_FILE, latest_run, name_of_latest
 
-SUBMIT = ["submissions.blend.__main__", "submissions.stack", "submissions.write"]
-REPORT = "submissions.report.__main__"
+SUBMIT, REPORT = "submissions.build_submission", "submissions.report"
 RESERVE = (10.0, 0.04)
 """Seconds, and share of the time, that are kept for blend, stack, files and report."""
 EARLY, MOST_EARLY = 0.01, 5.0
@@ -78,7 +77,7 @@ class Timed:
             document.setdefault("submissions", {})["stack"] = False
         document["stages"] = {name: stage.model_dump(mode="json", exclude_unset=True) for name, stage in stages.items()}
         file = self.folder / part / f"{self.paths.name}.yaml"
-        write_atomically(file, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+        write_atomically(file, dump_yaml(document))
         return file
 
     def on_the_way(self, stages: Stages) -> None:
@@ -90,7 +89,7 @@ class Timed:
 
     def _submit(self, file: Path, names: list[str]) -> None:
         started, said = time.monotonic(), None
-        process = self.start(SUBMIT, file, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        process = self.start(SUBMIT, file, *self.options, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         while said is None:
             with suppress(subprocess.TimeoutExpired):
                 said, _ = process.communicate(timeout=1.0)
@@ -104,27 +103,36 @@ class Timed:
         self.on_way.append(self.paths.run(name_of_latest(self.paths)))
         print(f"submission of {', '.join(names)}: {shown(self.on_way[-1] / SUBMISSION_FILE)}", flush=True)
 
-    def start(self, steps: list[str], file: Path, **how: Any) -> subprocess.Popen[str]:
-        """Steps on a YAML, in a process of their own."""
-        call = [sys.executable, "-m", "competition.steps", *steps, "--", str(file), *self.options]
+    def start(self, step: str, file: Path, *options: str, **how: Any) -> subprocess.Popen[str]:
+        """A step on a YAML, in a process of its own."""
+        call = [sys.executable, "-m", step, str(file), *options]
         self.process = subprocess.Popen(call, text=True, **how)
         return self.process
 
-    def finish(self, file: Path) -> None:
-        """Blend, stack, submission and report of all that is finished; those on the way are no runs of their own."""
+    def finish(self, file: Path, left_out: str | None) -> None:
+        """Submission and report of all that is finished; submissions on the way are no runs of their own.
+
+        left_out: for the report; None if nothing was trained, and the run has it.
+        """
         if self.thread.is_alive():
             self.thread.join()
         if self.on_way and self.latest_before:  # what the last one is compared with
             write_atomically(self.paths.latest_run, self.latest_before)
         elif self.on_way:
             self.paths.latest_run.unlink()
-        if status := self.start([*SUBMIT, REPORT], file).wait():
-            if status < 0:  # `over` has ended it, and ends this process
-                self.timer.join()
-            sys.exit(status)
+        self._wait(self.start(SUBMIT, file, *self.options))
+        if left_out is not None:
+            write_atomically(self.paths.run(name_of_latest(self.paths)) / LEFT_OUT, left_out)
+        self._wait(self.start(REPORT, file))
         self.timer.cancel()
         for run in {*self.on_way} - self.runs_before - {self.paths.run(name_of_latest(self.paths))}:
             shutil.rmtree(run)
+
+    def _wait(self, process: subprocess.Popen[str]) -> None:
+        if status := process.wait():
+            if status < 0:  # `over` has ended it, and ends this process
+                self.timer.join()
+            sys.exit(status)
 
     def over(self) -> None:
         """End the command, since its time is over, with the submission that there is; workers end with this process."""
@@ -142,23 +150,25 @@ class Timed:
         os._exit(2)
 
 
-def spent(timed: Timed, workers: Workers, n_cores: int, seconds: float) -> str:
+def spent(timed: Timed, spent_by_group: dict[str, float], n_cores: int, seconds: float) -> str:
     """How the seconds of the workers were spent, of a command that took `seconds` on so many cores."""
     total, weights = seconds * n_cores, latest_run(timed.paths.name).weights
     used = {column.partition(":")[0] for of in weights.values() for column, w in of.items() if abs(w) >= COUNTS}
     others = set(timed.config.stages) - used
-    probes = sum(seconds for group, seconds in workers.spent.items() if group.startswith(PROBE))
-    parts = {"other columns": sum(workers.spent[name] for name in others), "probes": probes}
-    well = sum(workers.spent.values()) - sum(parts.values())
+    probes = sum(seconds for group, seconds in spent_by_group.items() if group.startswith(PROBE))
+    parts = {"other columns": sum(spent_by_group.get(name, 0.0) for name in others), "probes": probes}
+    well = sum(spent_by_group.values()) - sum(parts.values())
     parts = {f"columns with a weight of at least {COUNTS}, and caches": well, **parts}
     parts["idle, blends and what was cut off"] = max(0.0, total - sum(parts.values()))
     return "Time of the workers: " + ", ".join(f"{value / total:.0%} {name}" for name, value in parts.items()) + "."
 
 
-def planned(timed: Timed, todo: Plan, stages: Stages, earlier: Stages, workers: Workers, deadline: float) -> Planner:
+def planned(timed: Timed, todo: Plan, stages: Stages, earlier: Stages, executor: Executor, deadline: float) -> Planner:
     """Measure the stages, and print and write what fits; a DataError where nothing does."""
     print(f"measuring {len(stages)} stages ...", flush=True)
-    costs, (cores, gpus) = measured(todo, workers, timed.folder / "measured", timed.budget), workers.capacity()
+    costs = measured(todo, executor, timed.folder / "measured", timed.budget)
+    capacity = executor.capacity()
+    cores, gpus = capacity.cpus, int(capacity.gpus)
     planner = Planner(costs, todo.n_folds, len(read_table(timed.paths.train)), cores, gpus)
     chosen, asked = planner.decide(stages, deadline - time.monotonic()) | earlier, timed.config.stages
     lines = [*planner.described(chosen, {name: stage for name, stage in asked.items() if name in stages})]
@@ -173,11 +183,9 @@ def planned(timed: Timed, todo: Plan, stages: Stages, earlier: Stages, workers: 
     return planner
 
 
-def main() -> None:
-    """Command line."""
-    args = command.parser(__doc__, "full").parse_args()
+def run(args: Namespace, config: Config, paths: Paths) -> int:
+    """Train what fits into `args.budget`, and build submissions and report of it; returns the exit status."""
     began = time.monotonic() - (time.time() - float(os.environ.get("RUN_STARTED") or time.time()))
-    config, paths = load_config(args.competition, args.seed), Paths.of(args.competition)
     stages = with_all_seeds(dict(config.stages))
     if not stages:
         raise ConfigError("--budget plans stages without pseudo_labels, and here each has some. Run it without.")
@@ -187,14 +195,15 @@ def main() -> None:
     timed = Timed(config, paths, folder, args.budget, began + args.budget, args.reuse)
     deadline = timed.end - RESERVE[0] - RESERVE[1] * args.budget
     ended, final = folder / "ended", folder / f"{paths.name}.yaml"
-    with command.training(paths), workers_of(args.executor, args.ray_address, args.workers)() as workers:
+    executor = make_executor(args.executor, args.ray_address, args.workers)
+    with command.training(paths), closing(executor):
         if args.earlier:
             resume(args.earlier, paths)
 
         def plan_of(found: Stages) -> Plan:
             return plan(config.competition, found, paths, args.reuse)
 
-        begun = folder / "begun" / final.name
+        begun, left_out = folder / "begun" / final.name, None
         earlier = load_stages(str(begun)) if begun.exists() else {}
         if ended.exists() and not args.plan and all(job.finished for job in plan_of(load_stages(str(final))).jobs):
             timed.write("", load_stages(str(final)))
@@ -202,12 +211,12 @@ def main() -> None:
             todo = plan_of(stages)
             if not args.reuse and not args.retrain:
                 require_answer(plan_of({**stages, **earlier}))
-            planner = planned(timed, todo, stages, earlier, workers, deadline)
+            planner = planned(timed, todo, stages, earlier, executor, deadline)
             if args.plan:
                 timed.timer.cancel()
-                return
+                return 0
             timed.within = Within(
-                stages, earlier, plan_of, planner, workers, deadline, partial(timed.write, "begun"), timed.on_the_way
+                stages, earlier, plan_of, planner, executor, deadline, partial(timed.write, "begun"), timed.on_the_way
             )
             timed.within.train()
             left_out = "".join(f"{line}\n" for line in timed.within.left_out())
@@ -215,12 +224,8 @@ def main() -> None:
             if not timed.within.finished:
                 raise DataError(f"No stage has finished in {in_words(args.budget)}. Finished jobs are kept.")
             timed.write("", timed.within.finished)
-            write_atomically(open_run(str(final), reuse=args.reuse).folder / LEFT_OUT, left_out)  # the report says it
-    timed.finish(final)
+    timed.finish(final, left_out)
     if timed.within:
         write_atomically(ended, "")
-        print(spent(timed, workers, timed.within.planner.cores, time.monotonic() - began))
-
-
-if __name__ == "__main__":
-    command.run(main)
+        print(spent(timed, timed.within.queue.seconds, timed.within.planner.cores, time.monotonic() - began))
+    return 0

@@ -2,33 +2,51 @@
 
 import os
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 from competition.paths import PROJECT
 
-PYTHON = (
-    '#!/usr/bin/env bash\n[ "$1" = -c ] || echo "$@" >>"$(dirname "$0")/../log"\n[ ! -e "$(dirname "$0")/../broken" ]\n'
-)
+PYTHON = f"""#!/usr/bin/env bash
+[ "$1" = -c ] && exec {sys.executable} "$@"
+venv="$(dirname "$0")/.."
+echo "$@" >>"$venv/log"
+sleep "$(cat "$venv/pause" 2>/dev/null || echo 0)"
+[ ! -e "$venv/broken" ]
+"""
+"""Notes what it is called with."""
+
+
+def fake_project(folder: Path) -> Path:
+    """Return the `.venv` of a folder with `setup.sh`, requirements and a fake Python."""
+    shutil.copy(PROJECT / "setup.sh", folder)
+    python = folder / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    for kind in ("", "-weights", "-test"):
+        (folder / f"requirements{kind}.txt").write_text("a==1\n")
+    return folder / ".venv"
+
+
+def start_setup(folder: Path, *more: str) -> subprocess.Popen[bytes]:
+    environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
+    line = f'set -euo pipefail; here={folder}; . "$here/setup.sh"; setup {" ".join(more)}'
+    return subprocess.Popen(["bash", "-c", line], env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
 def test_requirements_are_installed_once_and_again_when_they_change(tmp_path: Path) -> None:
-    shutil.copy(PROJECT / "setup.sh", tmp_path)
-    python = tmp_path / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(PYTHON)  # notes what it is called with
-    python.chmod(0o755)
-    (tmp_path / "requirements-weights.txt").write_text("weights==1\n")
-    (tmp_path / "requirements-test.txt").write_text("pytest==1\n")
-    environment = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
+    venv = fake_project(tmp_path)
 
     def installed(base: str, *more: str) -> int:
         """How often pip was called, once with requirements.txt and once with the weights where all is installed."""
         (tmp_path / "requirements.txt").write_text(base)
-        log = tmp_path / ".venv" / "log"
+        log = venv / "log"
         log.unlink(missing_ok=True)
-        line = f'set -euo pipefail; here={tmp_path}; . "$here/setup.sh"; setup {" ".join(more)}'
-        subprocess.run(["bash", "-c", line], env=environment, check=False, capture_output=True)
+        start_setup(tmp_path, *more).wait()
         return len(log.read_text().splitlines()) if log.exists() else 0
 
     assert installed("a==1\n") == 2
@@ -38,7 +56,24 @@ def test_requirements_are_installed_once_and_again_when_they_change(tmp_path: Pa
     assert installed("a==2\n") == 2
     assert installed("a==1\n") == 2  # the environment has the other version now
     assert installed("a==1\n", "requirements-test.txt") == 0
-    (tmp_path / ".venv" / "broken").touch()  # pip is interrupted
+    (venv / "broken").touch()  # pip is interrupted
     assert installed("a==3\n") == 1
-    (tmp_path / ".venv" / "broken").unlink()
+    (venv / "broken").unlink()
     assert installed("a==1\n") == 2
+
+
+def test_of_two_installations_at_once_one_waits_and_none_waits_for_one_that_was_killed(tmp_path: Path) -> None:
+    venv = fake_project(tmp_path)
+    (venv / "pause").write_text("0.5")
+    both = [start_setup(tmp_path), start_setup(tmp_path)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert len((venv / "log").read_text().splitlines()) == 2  # of one installation
+    (venv / "pause").write_text("60")
+    killed = start_setup(tmp_path, "requirements-test.txt")
+    while len((venv / "log").read_text().splitlines()) < 3:
+        time.sleep(0.02)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    (venv / "pause").write_text("0")
+    assert start_setup(tmp_path).wait(timeout=20) == 0
+    assert len((venv / "log").read_text().splitlines()) == 5

@@ -10,7 +10,9 @@ import functools
 import io
 import zipfile
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,21 +54,19 @@ class Cache:
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """The distinct keys that are not in the cache, sorted."""
-        wanted = set(keys)
-        for names, _ in self._shards():
-            wanted.difference_update(names)
-        return sorted(wanted)
+        distinct = set(keys)
+        return sorted(distinct.difference(self._index(distinct)))
 
-    def _shards(self) -> Iterator[tuple[list[str], Any]]:
-        """Keys and arrays of each shard; an array is decompressed when it is asked for."""
-        for shard in self.folder.glob("*.npz"):
-            try:
-                with np.load(shard) as arrays:
-                    yield arrays["keys"].tolist(), arrays
-            except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-                raise DataError(
-                    f"{shard} is a damaged part of the cache ({error}); delete it and run again."
-                ) from error
+    def _index(self, keys: set[str]) -> dict[str, Path]:
+        """Shard of each key of the folder; the folder is listed again only if one of `keys` is not indexed yet."""
+        indexed, shard_of = _index_of_folder(self.folder)
+        if not keys <= shard_of.keys():
+            new = set(self.folder.glob("*.npz")) - indexed
+            for shard in new:
+                with _open(shard) as arrays:
+                    shard_of.update(dict.fromkeys(arrays["keys"].tolist(), shard))
+            indexed |= new
+        return shard_of
 
     def shard(self, keys: list[str]) -> Path:
         """File of the shard of some keys."""
@@ -82,12 +82,38 @@ class Cache:
     def load(self, keys: Iterable[str]) -> list[Array]:
         """Arrays in the order of `keys`; what is missing is computed here."""
         keys = list(keys)
-        wanted, found = set(keys), dict[str, Array]()
-        for names, arrays in self._shards():
-            if not wanted.isdisjoint(names):
-                parts = np.split(arrays["values"], np.cumsum(arrays["lengths"])[:-1])
-                found |= {name: part for name, part in zip(names, parts, strict=True) if name in wanted}
-        missing = sorted(wanted - found.keys())
+        distinct = set(keys)
+        shard_of = self._index(distinct)
+        by_shard = defaultdict[Path, list[str]](list)
+        for key in distinct & shard_of.keys():
+            by_shard[shard_of[key]].append(key)
+        loaded: dict[str, Array] = {}
+        for shard, in_shard in by_shard.items():
+            with _open(shard) as arrays:
+                arrays_of_shard = np.split(arrays["values"], np.cumsum(arrays["lengths"])[:-1])
+                array_of = dict(zip(arrays["keys"].tolist(), arrays_of_shard, strict=True))
+            # A view would keep the whole shard in memory, of which often a few keys are loaded.
+            loaded |= {key: array_of[key].copy() for key in in_shard}
+        missing = sorted(distinct - loaded.keys())
         for start in range(0, len(missing), self.per_shard):
-            found |= self.compute_shard(missing[start : start + self.per_shard])
-        return [found[key] for key in keys]
+            loaded |= self.compute_shard(missing[start : start + self.per_shard])
+        return [loaded[key] for key in keys]
+
+
+@functools.cache
+def _index_of_folder(folder: Path) -> tuple[set[Path], dict[str, Path]]:
+    """The shards of a folder that this process has indexed, and the shard of each of their keys; `Cache` adds to both.
+
+    Other processes add shards meanwhile, and none changes or deletes one.
+    """
+    return set(), {}
+
+
+@contextmanager
+def _open(shard: Path) -> Iterator[Any]:
+    """The arrays of a shard; one is decompressed each time it is read."""
+    try:
+        with np.load(shard) as arrays:
+            yield arrays
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        raise DataError(f"{shard} is a damaged part of the cache ({error}); delete it and run again.") from error

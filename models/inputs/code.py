@@ -17,9 +17,9 @@ NO_RESULT = {
 """Modules that change no result: settings and digests of weights are in keys themselves, the others read and say."""
 
 
-def code_digest_of(file: Path) -> str:
-    """Digest of a module and of what it imports of ours."""
-    return _digest(_with_imports([file]))
+def code_digest_of(*files: Path) -> str:
+    """Digest of some modules and of the modules of this project that they import."""
+    return _digest(_with_imports(list(files)))
 
 
 def own_and_shared_code(own: Path, shared: Iterable[Path], alone: Iterable[Path]) -> tuple[str, str]:

@@ -7,6 +7,7 @@ the digests of the table. A repository of the hub is read at the revision that i
 
 import importlib.util
 import urllib.request
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError, safe_open
 
 from competition.errors import ConfigError
 from competition.files import digest, read_json, sha256_of, write_atomically, write_json
@@ -31,7 +33,7 @@ class WeightSet:
     url: str | None = None
     labels: str | None = None
     atoms: bool = False
-    graphs: bool = False
+    kind: str = "bert"
 
 
 TABLE = yaml.safe_load(Path(__file__).with_name("weight_sets.yaml").read_text(encoding="utf-8"))
@@ -63,13 +65,26 @@ def find_weights(name: str) -> dict[str, Path]:
 
 def reads_graphs(name: str) -> bool:
     """Whether weights are of message passing, by their name, and not of an encoder of text."""
-    return WEIGHT_SETS[name].graphs if name in WEIGHT_SETS else name.endswith(".pt")
+    return WEIGHT_SETS[name].kind == "gnn" if name in WEIGHT_SETS else name.endswith(".pt")
 
 
 def named_weights(stage: Any) -> list[str]:
     """The weights that a stage starts from, and those of the encoders among its features."""
     named = [getattr(stage, "weights", None), *(encoder.weights for encoder in stage.encoders)]
     return [*dict.fromkeys(filter(None, named))]
+
+
+def require_matching_weights(stage: Any) -> None:
+    """Check that the named sets of a stage are of its kind of network, and those of its frozen encoders of theirs."""
+    allowed = [(getattr(stage, "weights", None), [stage.kind])]
+    allowed += [(encoder.weights, ["bert", "gnn"]) for encoder in stage.encoders]
+    for name, kinds in allowed:
+        if name in WEIGHT_SETS and WEIGHT_SETS[name].kind not in kinds:
+            fitting = [other for other, weight_set in WEIGHT_SETS.items() if weight_set.kind in kinds]
+            raise ConfigError(
+                f"the weights {name} are of kind {WEIGHT_SETS[name].kind}, and {' or '.join(kinds)} is required here. "
+                f"Choose from {', '.join(fitting)}."
+            )
 
 
 def digest_of_weights(name: str | None) -> str | None:
@@ -85,7 +100,27 @@ def _sha256(path: Path) -> str:
 
 @cache
 def _sha256_once(path: Path, size: int, changed: int) -> str:
+    _require_whole(path)
     return sha256_of(path)
+
+
+def _require_whole(path: Path) -> None:
+    """Reject a file of weights without its end: torch would fail on it after hours. Files of torch before 1.6 pass."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+        if not start and path.suffix in (".pt", *WEIGHTS):
+            raise zipfile.BadZipFile("it is empty")
+        if path.suffix == WEIGHTS[0]:
+            with safe_open(path, framework="numpy"):  # compares the sizes in the header with the size of the file
+                pass
+        elif start == b"PK\x03\x04":  # torch's files are zip files, with the directory at the end
+            zipfile.ZipFile(path).close()
+    except (SafetensorError, zipfile.BadZipFile) as error:
+        raise ConfigError(
+            f"{path} is cut short or damaged ({error}). Its download was probably interrupted: delete it and fetch it "
+            "again."
+        ) from None
 
 
 def _of_set(name: str, known: WeightSet) -> dict[str, Path]:
@@ -95,8 +130,18 @@ def _of_set(name: str, known: WeightSet) -> dict[str, Path]:
     if package and (spec := importlib.util.find_spec(package)) and spec.submodule_search_locations:
         places.append(Path(spec.submodule_search_locations[0]) / inside)
     folder = next((place for place in places if all((place / file).is_file() for file in known.files)), None)
-    if folder is None:
-        folder = _from_hub(name, known.hub, list(known.files)) if known.hub else _from_web(name, known)
+    if folder is None and known.hub:
+        folder = _from_hub(name, known.hub, list(known.files))
+    elif folder is None and known.url:
+        folder = _from_web(name, known.url, list(known.files))
+    elif folder is None and places[-1] == FETCHED:
+        raise _unreachable(name, "its package is not installed")
+    elif folder is None:
+        missing = [str(places[-1] / file) for file in known.files if not (places[-1] / file).is_file()]
+        raise ConfigError(
+            f"the package {package} is installed without {', '.join(missing)}, the weights {name!r}. Restore what was "
+            "deleted, by git or by installing the package again."
+        )
     for file, expected in known.files.items():
         if expected and (found := _sha256(folder / file)) != expected:
             raise ConfigError(
@@ -140,13 +185,11 @@ def _of_encoder(files: Iterable[str]) -> list[str]:
     return [name for name in known if not (is_safe and name.endswith(WEIGHTS[1]))]
 
 
-def _from_web(name: str, known: WeightSet) -> Path:
-    """The folder with files of the web."""
-    if known.url is None:
-        raise _unreachable(name, "its package is not installed")
+def _from_web(name: str, url: str, files: list[str]) -> Path:
+    """Download files from a folder of the web and return the folder with them."""
     try:
-        for file in known.files:
-            with urllib.request.urlopen(f"{known.url}/{file}", timeout=PATIENCE) as answer:
+        for file in files:
+            with urllib.request.urlopen(f"{url}/{file}", timeout=PATIENCE) as answer:
                 write_atomically(FETCHED / file, answer.read())
     except OSError as error:
         raise _unreachable(name, str(error)) from error

@@ -19,8 +19,8 @@ from models.config import TreesStage
 from models.jobs.job_rows import read_tables
 from models.jobs.measure import Cost, measure
 from models.jobs.plan import REPORT, Job, Plan
-from models.jobs.train import Told, items_of, threads_of, uses_gpu
-from models.jobs.workers import Item, Workers
+from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, run
+from models.jobs.train import JobReporter, job_tasks, threads_of
 from models.settings import NeuralStage
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
@@ -112,7 +112,7 @@ class Planner:
             n_jobs = (self.n_folds + (stage.final_fit != "folds")) * len(stage.seeds)
             jobs += [(stage, self.of_job(name, stage))] * n_jobs
         for stage, seconds in jobs:
-            pool = pools[self.gpus > 0 and uses_gpu(stage)]
+            pool = pools[self.gpus > 0 and stage.gpu_share > 0]
             heapq.heapreplace(pool, pool[0] + seconds)
         refits = (self.of_job(name, stage) for name, stage in stages.items() if stage.final_fit != "folds")
         behind = max(refits, default=0.0)  # that wait for all folds
@@ -155,7 +155,7 @@ class Planner:
             yield f"  {name}: {said}" if name in chosen else f"  {name}: left out, does not fit with {said}"
 
 
-def measured(todo: Plan, workers: Workers, folder: Path, budget: float) -> dict[str, Cost]:
+def measured(todo: Plan, executor: Executor, folder: Path, budget: float) -> dict[str, Cost]:
     """What each stage costs: as `folder` keeps it, or measured now, for about a seventh of a budget of minutes."""
     longest = min(max(budget * PROBED / max(1, len(todo.stages)), SHORTEST), LONGEST)
     own = [name for name, stage in todo.stages.items() if stage.kind != "file"]
@@ -167,9 +167,10 @@ def measured(todo: Plan, workers: Workers, folder: Path, budget: float) -> dict[
         features, group = str(getattr(todo.stages[name], "features", name)), f"{PROBE} {name}"
         after = frozenset({first[features]} if features in first else ())  # which leaves them in the cache
         arguments = told, name, files[name], longest, until
-        items.append(Item(measure, arguments, uses_gpu(todo.stages[name]), group=group, after=after))
+        resources = Resources(gpus=todo.stages[name].gpu_share)
+        items.append(Task(group, measure, arguments, resources, group, wait_for_groups=after))
         first.setdefault(features, group)
-    workers.run(items, "probes")
+    run(Queue(items), executor, "probes")
     costs = dict.fromkeys(todo.stages, Cost())
     costs |= {name: Cost(**read_json(file)) if file.exists() else Cost(inf) for name, file in files.items()}
     most = dict[str, float]()  # that who came first has measured
@@ -194,7 +195,7 @@ class Within:
     earlier: Stages
     plan_of: Callable[[Stages], Plan]
     planner: Planner
-    workers: Workers
+    executor: Executor
     deadline: float
     begins: Callable[[Stages], object]
     ends: Callable[[Stages], object]
@@ -205,19 +206,21 @@ class Within:
         self.planned: set[tuple[str, str]] = set()
         self.again = [(name, stage, seed) for name, stage in self.earlier.items() for seed in stage.seeds]
         self.todo = self.plan_of(self.stages)
-        rows, test, folds = read_tables(self.todo)
-        self.rows, self.told = [rows, test], Told(self.todo, rows, folds)
+        rows, test, _ = read_tables(self.todo)
+        self.rows = [rows, test]
+        self.reporter = JobReporter(self.todo)
+        self.queue = Queue([], self._more)
 
     def train(self) -> None:
         """Until nothing more fits, or the deadline."""
-        self.workers.deadline = self.deadline
-        self.workers.run([], "jobs", self._more)
+        self.queue.deadline = self.deadline
+        run(self.queue, self.executor, "jobs")
         while self.again:  # there was no worker free for what an earlier process may have finished
             self._begin(*self.again.pop(0))
 
     def end_at(self, deadline: float) -> None:
         """End earlier, where more time is needed behind the training."""
-        self.deadline = self.workers.deadline = min(self.deadline, deadline)
+        self.deadline = self.queue.deadline = min(self.deadline, deadline)
 
     @property
     def finished(self) -> Stages:
@@ -238,7 +241,7 @@ class Within:
     def _unfinished(self, name: str, seed: int) -> list[Job]:
         return [job for job in self.jobs[name, seed] if not job.has_predicted(self.todo.test_key)]
 
-    def _more(self) -> list[Item]:
+    def _more(self) -> list[Task]:
         """The jobs of the next seed of a stage; none when nothing fits."""
         while following := self._next():
             if items := self._begin(*following):
@@ -269,13 +272,13 @@ class Within:
     def _before(self) -> list[tuple[Any, float]]:
         """Stage and remaining seconds of the jobs that have begun and are not finished."""
         found, now = [], time.monotonic()
-        since = {item.arguments[0].folder: at for item, at in self.workers.running.items()}  # of a job, or a cache
+        since = {task.arguments[0].folder: at for task, at in self.queue.running.items()}  # of a job, or a cache
         for job in (job for jobs in self.jobs.values() for job in jobs if not job.finished):
             stage, took = self.begun[job.stage], now - since.get(job.folder, now)
             found.append((stage, max(0.0, self.planner.of_job(job.stage, stage) - took)))
         return found
 
-    def _begin(self, name: str, stage: Any, seed: int) -> list[Item]:
+    def _begin(self, name: str, stage: Any, seed: int) -> list[Task]:
         """Its items; none where all of its jobs are finished already."""
         earlier = self.begun[name].seeds if name in self.begun else []
         self.begun[name] = stage.model_copy(update={"seeds": [*earlier, seed]})
@@ -289,13 +292,15 @@ class Within:
         unfinished = self._unfinished(name, seed)
         if not unfinished and not self.again:
             self.ends(self.finished)
-        return items_of(todo, unfinished, self.rows, self.workers, partial(self._ended, name, seed), self.planned)
+        return job_tasks(todo, unfinished, self.rows, self.executor, partial(self._ended, name, seed), self.planned)
 
-    def _ended(self, name: str, seed: int, job: Job) -> None:
+    def _ended(self, name: str, seed: int, job: Job, result: JobResult) -> None:
         """Tell what a job gave, and what jobs take; where it was the last of its seed, that is finished."""
-        self.told.of(job)
+        self.reporter.on_end(job, result)
+        if result.status != "ok":
+            return
         stage, seconds = self.begun[job.stage], read_json(job.folder / REPORT, "seconds")["seconds"]
-        threads = threads_of(stage, len(self.jobs[name, seed]), self.workers)
+        threads = threads_of(stage, len(self.jobs[name, seed]), self.executor)
         self.planner.learn(job.stage, stage, seconds * threads)  # each is planned as that of one core
         if not self._unfinished(name, seed):
             self.ends(self.finished)

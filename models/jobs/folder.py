@@ -1,6 +1,7 @@
 """The folder of a job: worked on under another name, and published whole by one rename, or not at all.
 
-    seed_<s>/.fold_<k>/    of a worker that is at it, or was when it was killed
+    seed_<s>/.fold_<k>/    of a worker that is at it, or was when it was killed or failed: checkpoints, progress.json,
+                           losses.csv, failed.json, traceback.txt
     seed_<s>/fold_<k>/     published: weights, predictions, and report.json with sizes and sha256
 
 Predictions are Parquet tables with `id` and a column of float64 per output, joined on id into one table per stage.
@@ -8,6 +9,8 @@ Predictions are Parquet tables with `id` and a column of float64 per output, joi
 
 import io
 import shutil
+import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +22,82 @@ from competition.errors import DataError
 from competition.files import read_json, read_table, sha256_of, write_atomically, write_json
 from competition.types import Array, Integers
 from models.jobs.plan import ALL, REPORT, Job
+from models.jobs.progress import PROGRESS
+from models.jobs.scheduler import JobResult
+from models.training.machine import machine
 
 CHECKPOINTS = "checkpoint*.pt"
+FAILURE, TRACEBACK = "failed.json", "traceback.txt"
+
+
+def attempt_folder(folder: Path) -> Path:
+    """Return the folder in which a job is worked at until it is published as `folder`."""
+    return folder.with_name(f".{folder.name}")
 
 
 def begin(folder: Path) -> Path:
-    """The folder to work at a job in, empty but for the checkpoints of a run that was killed."""
+    """Return the folder to work at a job in.
+
+    It holds nothing but what goes on from an earlier attempt: its checkpoints with the progress up to them, and the
+    record of its failure.
+    """
     shutil.rmtree(folder, ignore_errors=True)  # without a report: a copy of it was cut short
-    attempt = folder.with_name(f".{folder.name}")
+    attempt = attempt_folder(folder)
     attempt.mkdir(parents=True, exist_ok=True)
+    kept = {FAILURE}
+    if checkpoints := list(attempt.glob(CHECKPOINTS)):
+        kept |= {PROGRESS, *(path.name for path in checkpoints)}
     for path in attempt.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif not path.match(CHECKPOINTS):
+        elif path.name not in kept:
             path.unlink()
     return attempt
+
+
+def clear_attempt(attempt: Path) -> None:
+    """Remove what only an unfinished job has."""
+    for path in [*attempt.glob(CHECKPOINTS), *(attempt / name for name in (PROGRESS, FAILURE, TRACEBACK))]:
+        path.unlink(missing_ok=True)
+
+
+def write_failure(folder: Path, result: JobResult, error: BaseException | None = None) -> JobResult:
+    """Keep how a job failed beside its checkpoints, in failed.json and traceback.txt; return the result with the log.
+
+    Args:
+        error: the exception; None for a worker that died, whose last words nobody has.
+    """
+    attempt = attempt_folder(folder)
+    earlier = read_failure(folder)
+    log = None
+    if error is not None:
+        log = attempt / TRACEBACK
+        write_atomically(log, "".join(traceback.format_exception(error)))
+    record = {
+        "reason": result.reason,
+        "error": result.error,
+        "seconds": round(result.seconds, 1),
+        "attempts": earlier.get("attempts", 0) + 1,
+        "same_error_before": earlier.get("error") == result.error,
+        "machine": machine(),
+    }
+    write_json(attempt / FAILURE, record)
+    return replace(result, log=log)
+
+
+def read_failure(folder: Path) -> dict[str, Any]:
+    """Return the record of the last failure of an unfinished job; empty if it has not failed."""
+    path = attempt_folder(folder) / FAILURE
+    return dict(read_json(path, "error", "attempts")) if path.exists() else {}
+
+
+def recorded_failure(job: Job) -> JobResult:
+    """Return how a job that is not finished ended last; skipped if it has not failed."""
+    failure = read_failure(job.folder)
+    if not failure:
+        return JobResult(job.title, "skipped", "group", "not all of its jobs are finished")
+    log = attempt_folder(job.folder) / TRACEBACK
+    return JobResult(job.title, "failed", failure["reason"], failure["error"], log if log.exists() else None)
 
 
 def write_report(folder: Path, report: dict[str, Any]) -> None:

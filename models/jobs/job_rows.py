@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from competition.tables import FEATURE, INPUT_KEY, Rows, read_rows
 from competition.task import Task, task_of
 from competition.types import Array, Integers
-from folds.table import read_folds, time_ordered
+from folds.table import read_folds, read_groups, time_ordered
 from models.jobs.folder import mean_test
 from models.jobs.plan import ALL, Job, Plan, job_seed
 from models.stage import Context
@@ -49,13 +49,14 @@ def rows_of_job(job: Job, plan: Plan, threads: int = 1) -> JobRows:
     context = context_of(plan, job_seed(plan.competition, job.seed, job.fold), rows)
     if stage.pseudo_labels is not None:
         labels = pseudo_labels(job, plan.test_key, test.ids, context.task)
+        test = replace(test, groups=read_groups(plan.paths.test_groups, test.ids))
         train = with_pseudo_labels(train, test, labels, stage.pseudo_labels.weight)
         fold_ids = np.append(fold_ids, np.full(len(test), ALL))
     context = replace(
         context,
         threads=threads,
         predicts_held_out=True,
-        division=fold_ids,
+        division=fold_of_groups(fold_ids, train),
         folds=[need.folder for need in job.needs if need.stage == job.stage],
     )
     return JobRows(train, rows.take(folds == job.fold), test, context)
@@ -79,8 +80,10 @@ def context_of(plan: Plan, seed: int, rows: Rows | None = None) -> Context:
 
 
 def read_tables(plan: Plan) -> tuple[Rows, Rows, Integers]:
-    """Return the training table, the test table, and the fold of each training row."""
+    """Return the training table with its groups, the test table, and the fold of each training row."""
     rows = read_rows(plan.paths.train, plan.competition, labelled=True)
+    times = rows.times if time_ordered(plan.paths.folds_report) else None
+    rows = replace(rows, groups=read_groups(plan.paths.groups, rows.ids), times=times)
     test = read_rows(plan.paths.test, plan.competition, labelled=False)
     return rows, test, read_folds(plan.paths.folds, rows.ids)
 
@@ -88,18 +91,37 @@ def read_tables(plan: Plan) -> tuple[Rows, Rows, Integers]:
 def training_rows(rows: Rows, folds: Integers, fold: int, extra_rows: str, earlier_alone: bool) -> NDArray[np.bool_]:
     """Return the mask (n_rows,) of the rows that a job trains on.
 
-    These are the rows of the other folds, and extra rows whose inputs are not among those of the held-out fold.
+    These are the rows of the other folds, and the extra rows that share neither inputs nor a group (scaffold, cluster)
+    with the held-out fold and are not later than the training rows of a fold that is a block in time.
 
     Args:
         extra_rows: the setting of the stage.
         earlier_alone: whether folds are blocks in time, so that later folds are left out.
     """
-    trains = folds < fold if earlier_alone and fold != ALL else folds != fold
-    if rows.extra is not None:
-        held_out = set(rows.inputs[INPUT_KEY][folds == fold])
-        in_fold = rows.inputs[INPUT_KEY].isin(held_out).to_numpy()
-        trains &= ~(rows.extra & (in_fold | (extra_rows == "ignore")))
-    return trains
+    in_time = earlier_alone and fold != ALL
+    trains = folds < fold if in_time else folds != fold
+    if rows.extra is None:
+        return trains
+    if extra_rows == "ignore":
+        return trains & ~rows.extra
+    held_out = folds == fold
+    tied: NDArray[np.bool_] = rows.inputs[INPUT_KEY].isin(rows.inputs[INPUT_KEY][held_out]).to_numpy()
+    if rows.groups is not None:
+        tied = tied | np.isin(rows.groups, rows.groups[held_out])
+    if in_time and rows.times is not None:
+        tied = tied | (rows.times > rows.times[trains & ~rows.extra].max())
+    return trains & ~(rows.extra & tied)
+
+
+def fold_of_groups(fold_ids: Integers, train: Rows) -> Integers:
+    """Return the fold (n_rows,) of each training row; extra and pseudo-labelled rows have the fold of their group.
+
+    If no other row of the group has a fold, they keep their number below 0.
+    """
+    if train.groups is None:
+        return fold_ids
+    of_group = pd.Series(fold_ids).groupby(train.groups).transform("max").to_numpy()
+    return np.where(fold_ids < 0, of_group, fold_ids)
 
 
 def pseudo_labels(job: Job, test_key: str, ids: list[str], task: Task) -> Array:
@@ -117,6 +139,9 @@ def pseudo_labels(job: Job, test_key: str, ids: list[str], task: Task) -> Array:
 def with_pseudo_labels(train: Rows, test: Rows, y: Array, weight: float) -> Rows:
     """Return training rows and, below them, the test rows with labels `y` (n_test_rows, n_targets) and a weight."""
     n_test = len(test)
+    groups = None
+    if train.groups is not None and test.groups is not None:
+        groups = np.append(train.groups, test.groups)
     weights = np.ones(len(train)) if train.weights is None else train.weights
     auxiliary = train.auxiliary
     if auxiliary is not None:
@@ -128,4 +153,6 @@ def with_pseudo_labels(train: Rows, test: Rows, y: Array, weight: float) -> Rows
         weights=np.append(weights, np.full(n_test, weight)),
         auxiliary=auxiliary,
         extra=None if train.extra is None else np.append(train.extra, np.zeros(n_test, dtype=bool)),
+        groups=groups,
+        times=None if train.times is None else np.append(train.times, np.full(n_test, np.nan)),
     )

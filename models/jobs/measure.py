@@ -1,6 +1,7 @@
 """What the jobs of a stage will take, from parts of their rows: each is twice the one before, for some seconds."""
 
 import os
+import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -21,7 +22,6 @@ from models.jobs.job_rows import context_of, read_tables, training_rows
 from models.jobs.plan import Plan
 from models.registry import build_stage, shared_caches
 from models.settings import NeuralStage
-from models.training.machine import usable_gpus
 
 FEWEST, FEWEST_ON_FEATURES = 32, 256
 """Rows of the first part; on features fewer take no time, and give a tree too few."""
@@ -150,7 +150,10 @@ def measure(todo: Plan, name: str, file: Path, longest: float, until: float) -> 
 def _now() -> float:
     """Seconds of computing, of a process that works on one thread, and of programs that it has run: another one that is
     busy for a moment makes no stage look slow. With a GPU seconds that have passed."""
-    return time.monotonic() if usable_gpus() else time.process_time() + sum(os.times()[2:4])
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return time.monotonic()
+    return time.process_time() + sum(os.times()[2:4])
 
 
 def _order(rows: Rows, order: Integers, has_classes: bool) -> tuple[Integers, int]:

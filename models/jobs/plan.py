@@ -5,11 +5,13 @@
                                      seed_<s>/fold_all/   of a refit on all rows: the same without oof.parquet
 
 A key is `<settings>-<code>-<shared code>`: digests of the stage's settings with its tables, folds and weights, of its
-own file, and of the other code that its result comes from. What differs has another key, and overwrites nothing.
+own file, and of the other code that its result comes from, with the versions of the libraries that train it. What
+differs has another key, and overwrites nothing.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,12 @@ from competition.errors import ConfigError, DataError
 from competition.files import derive_seed, digest, read_json, read_table, sha256_of, table_digest
 from competition.paths import PROJECT, Paths
 from competition.task import task_of
-from competition.user_code import user_code
+from competition.user_code import user_code, with_helpers
 from folds.table import read_folds, time_ordered
 from models.config import TreesStage
 from models.estimators import version_of
 from models.inputs.code import code_digest_of, own_and_shared_code
-from models.inputs.weights import digest_of_weights, named_weights
+from models.inputs.weights import digest_of_weights, named_weights, reads_graphs
 from models.stage import require_inputs
 from models.stages.file import files_of
 
@@ -42,6 +44,18 @@ COLUMNS = {
 """Settings of `competition` that a stage depends on."""
 NOT_IN_KEY = {"seeds", "folder", "final_fit", "pseudo_labels", "gpu"}
 """Settings of a stage that change no job, or are in its key in another form."""
+NEW_SETTINGS: set[str] = set()
+"""Settings that are in a key only if they differ from their default: finished jobs are older than these settings."""
+LIBRARIES = {
+    "lightgbm": ["lightgbm"],
+    "catboost": ["catboost"],
+    "sklearn": ["scikit-learn"],
+    "gnn": ["torch", "chemprop", "rdkit"],
+    "bert": ["torch", "transformers", "tokenizers"],
+    "unimol": ["torch", "unimol_tools", "rdkit"],
+    "unimol2": ["torch", "unimol_tools", "rdkit"],
+}
+"""Libraries that decide what a kind of stage learns, in addition to those of its features."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,11 @@ class Job:
     def name(self) -> str:
         """Names it among all of its competition."""
         return f"{self.stage}.{self.key}.seed_{self.seed}.{self.folder.name}"
+
+    @property
+    def title(self) -> str:
+        """What messages call it: `gnn/seed_0/fold_3`."""
+        return f"{self.stage}/seed_{self.seed}/{self.folder.name.lstrip('.')}"
 
     def test_file(self, test_key: str) -> Path:
         """Its predictions for the test table of that key."""
@@ -136,6 +155,7 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
         "seed": job_seed(competition, 0, 0),  # as the code derives it
         "time_ordered": time_ordered(paths.folds_report),
     }
+    groups = sha256_of(paths.groups)
     jobs: list[Job] = []
     keys: dict[str, str] = {}
     for name, stage in sorted(stages.items(), key=lambda item: item[1].pseudo_labels is not None):
@@ -143,20 +163,24 @@ def plan(competition: CompetitionConfig, stages: dict[str, Any], paths: Paths, r
         labels = stage.pseudo_labels
         sources = sorted(set(labels.of)) if labels else []
         settings = common | {
-            "stage": stage.model_dump(mode="json", exclude=NOT_IN_KEY | dict(user_code(stage.model_dump())).keys()),
+            "stage": settings_in_key(stage),
             "weights": digest_of_weights(getattr(stage, "weights", None)),
             "test": test_key if labels else None,
             "labels": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
             "label_weight": labels.weight if labels else None,
             "absolute_errors": isinstance(stage, TreesStage) and task_of(competition).absolute_errors,
         }
+        if isinstance(stage, TreesStage) and stage.gpu_share:
+            # `gpu` is in no key, since a network predicts the same on a card, up to rounding. Trees are different trees
+            # there: rounded sums move splits, and CatBoost samples no features.
+            settings["device"] = "gpu"
         if stage.encoders:
             settings["encoders"] = list(map(digest_of_weights, named_weights(stage)))
         if "." in (getattr(stage, "estimator", None) or ""):
             settings["package"] = version_of(stage.estimator)
         if stage.kind == "file":
             settings |= {"files": [sha256_of(f) for f in files_of(stage)], "named": competition.columns_in_sample}
-        key = f"{digest(settings, 12)}-{code_digest(stage)}"
+        key = f"{digest(settings, 12)}-{code_digest(stage, groups)}"
         keys[name] = (reuse and key_of_other_code(paths, name, key)) or key
         labelling = [job for source in sources for job in jobs if job.stage == source and job.fold != ALL]
         jobs += jobs_of(name, stage, keys[name], n_folds, paths, keys[name] != key, labelling)
@@ -186,15 +210,40 @@ def jobs_of(
     return jobs
 
 
-def code_digest(stage: Any) -> str:
-    """Digests of the code of a stage: of its own file and the user's, and of all other that its result comes from."""
+def settings_in_key(stage: Any) -> dict[str, Any]:
+    """Settings of a stage as they are in the keys of its jobs."""
+    excluded = NOT_IN_KEY | dict(user_code(stage.model_dump())).keys()
+    for name in NEW_SETTINGS & type(stage).model_fields.keys():
+        default = type(stage).model_fields[name].get_default(call_default_factory=True)
+        if getattr(stage, name) == default:
+            excluded.add(name)
+    return stage.model_dump(mode="json", exclude=excluded)
+
+
+def library_versions(stage: Any) -> dict[str, str]:
+    """Installed versions of the libraries that train a stage, without the build (`+cpu`)."""
+    names = set(LIBRARIES.get(stage.kind, []))
+    if getattr(stage, "features", None) or getattr(stage, "molecule_features", None):
+        names |= {"numpy", "rdkit"}
+    for encoder in stage.encoders:
+        names |= {"torch", "chemprop" if reads_graphs(encoder.weights) else "transformers"}
+    return {name: metadata.version(name).partition("+")[0] for name in sorted(names)}
+
+
+def code_digest(stage: Any, groups: str = "") -> str:
+    """Digests of the code of a stage: of its own file and the user's, and of all other that its result comes from.
+
+    Args:
+        groups: digest of groups.csv. Where equal folds have other groups, finished jobs are of other code.
+    """
     stages = PROJECT / "models" / "stages"
     users = [named.rpartition(":") for _, named in user_code(stage.model_dump())]
     file = Path(users[0][0]) if stage.kind == "custom" else stages / f"{stage.kind}.py"
     changed = stage.target_transform != "none" or stage.ordinal == "cumulative"
     transform = [stages / "targets.py"] if changed or getattr(stage, "predicted_targets", []) else []
     own, shared = own_and_shared_code(file, transform, ROW_CODE)
-    return f"{digest([own, [(code_digest_of(Path(user)), name) for user, _, name in users]], 6)}-{shared[:6]}"
+    users_code = [(code_digest_of(*with_helpers(Path(user))), name) for user, _, name in users]
+    return f"{digest([own, users_code], 6)}-{digest([shared, library_versions(stage), groups], 6)}"
 
 
 def key_of_other_code(paths: Paths, stage: str, key: str, same: int = 1) -> str | None:
@@ -210,16 +259,31 @@ def key_of_other_code(paths: Paths, stage: str, key: str, same: int = 1) -> str 
 
 
 def require_answer(todo: Plan) -> None:
-    """Stop where hours of finished jobs would be trained again, and their stages' own files are as they were."""
-    lines, total = [], 0.0
+    """Stop where hours of finished jobs would be trained again, and their stages' own files are as they were.
+
+    Jobs that are older than the versions in report.json are taken for those of other code.
+    """
+    lines: list[str] = []
+    total = 0.0
     for stage in dict.fromkeys(job.stage for job in todo.jobs if not job.finished):
         if key := key_of_other_code(todo.paths, stage, todo.keys[stage], same=2):
-            reports = (todo.paths.root / "models" / stage / key).glob(f"seed_*/fold_*/{REPORT}")
-            seconds = [read_json(report, "seconds")["seconds"] for report in reports]
-            total += sum(seconds)
-            lines.append(f"  {stage}: {len(seconds)} jobs, {in_words(sum(seconds))}")
+            folder = todo.paths.root / "models" / stage / key
+            reports = [read_json(path, "seconds") for path in sorted(folder.glob(f"seed_*/fold_*/{REPORT}"))]
+            seconds = sum(report["seconds"] for report in reports)
+            total += seconds
+            changes = _changed_versions(reports[-1].get("libraries", {}), library_versions(todo.stages[stage]))
+            lines.append(f"  {stage}: {len(reports)} jobs, {in_words(seconds)}; {changes or 'code has changed'}")
     if total > AT_STAKE:
         raise DataError(
-            "code that stages share has changed since these jobs were finished:\n" + "\n".join(lines) + "\nRun again "
-            "with --reuse to keep them, which every table then says, or with --retrain to train them again."
+            "code that stages share, or versions of libraries, have changed since these jobs were finished:\n"
+            + "\n".join(lines)
+            + "\nRun again with --reuse to keep them, which every table then says, or with --retrain to train them "
+            "again."
         )
+
+
+def _changed_versions(before: dict[str, str], now: dict[str, str]) -> str:
+    """Which libraries have another version than before, such as "torch 2.4.0 -> 2.5.1"."""
+    return ", ".join(
+        f"{name} {before[name]} -> {now[name]}" for name in before if name in now and before[name] != now[name]
+    )

@@ -1,67 +1,130 @@
-"""What a worker does with one job: rows -> stage -> fit, predict -> a published folder."""
+"""What a worker does with one job: rows -> stage -> fit, predict -> a published folder, or a failure on record."""
 
 import time
 from dataclasses import replace
 
 import numpy as np
 
+from competition.command import FULL_OR_CLOSED
+from competition.metrics import METRICS
 from competition.tables import Rows, read_rows
-from models.jobs.folder import CHECKPOINTS, begin, write_predictions, write_report
-from models.jobs.job_rows import context_of, rows_of_job
-from models.jobs.plan import ALL, Job, Plan, job_seed
-from models.jobs.workers import progress
+from competition.task import metric_of, task_of
+from competition.types import Array
+from models.jobs.folder import attempt_folder, begin, clear_attempt, write_failure, write_predictions, write_report
+from models.jobs.job_rows import JobRows, context_of, rows_of_job
+from models.jobs.plan import ALL, Job, Plan, job_seed, library_versions
+from models.jobs.progress import ProgressFile, seconds_before
+from models.jobs.scheduler import JobResult, Reason, one_line
 from models.registry import build_stage
-from models.training.machine import machine
+from models.stage import read_notes
+from models.training.machine import machine, peak_gpu_gib
 
 PIECE = 10_000
 """Test rows that are predicted at a time: features and batches of a hidden test of any length stay in memory."""
+PROBE_BYTES = 2**16
+"""Size of a file that a disk with room takes."""
 
 
-def run_job(job: Job, plan: Plan, threads: int = 1) -> None:
+def run_job(job: Job, plan: Plan, threads: int = 1) -> JobResult:
     """Fit one job, predict its held-out fold, if it has one, and the test rows, and publish its folder.
 
-    If the job is finished, only the test rows are predicted.
+    If the job is finished, only the test rows are predicted. Whatever goes wrong is in the result, and its traceback in
+    the folder of the attempt.
     """
-    if job.finished:
-        if not job.has_predicted(plan.test_key):  # otherwise by a worker that was lost before it could say so
-            predict_test(job, plan, read_rows(plan.paths.test, plan.competition, labelled=False))
-        return
-    folder = begin(job.folder)
-    try:
-        seconds = _fit_and_predict(replace(job, folder=folder), plan, threads)
-    except Exception:
-        (folder / ".probe").write_bytes(bytes(2**16))  # raises if the disk is full; libraries word this differently
-        raise
-    settings = plan.stages[job.stage].model_dump(mode="json")
-    write_report(folder, {"seconds": seconds, "machine": machine(), "stage": settings})
-    folder.rename(job.folder)
-
-
-def _fit_and_predict(job: Job, plan: Plan, threads: int) -> float:
-    """Write everything in the folder of a job except its report; return the seconds that training took."""
-    stage = plan.stages[job.stage]
-    rows = rows_of_job(job, plan, threads)
     started = time.monotonic()
-    context = replace(rows.context, progress=progress)
-    outputs = context.task.outputs
-    model = build_stage(stage, context)
-    model.fit(rows.train, rows.held_out if getattr(stage, "reads_held_out", False) else None, job.folder)
-    if job.fold != ALL:
-        held_out = rows.held_out.without_labels()
-        write_predictions(job.oof_file, held_out.ids, outputs, model.predict(held_out, job.folder))
+    try:
+        if not job.finished:
+            return _train(job, plan, threads)
+        if not job.has_predicted(plan.test_key):
+            predict_test(job, plan, read_rows(plan.paths.test, plan.competition, labelled=False))
+        return JobResult(job.title, seconds=time.monotonic() - started)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit in a user's stage too
+        return _failure(job, error, time.monotonic() - started)
+
+
+def _train(job: Job, plan: Plan, threads: int) -> JobResult:
+    """Fit, predict, score and publish one job."""
+    folder = begin(job.folder)
+    attempt = replace(job, folder=folder)
+    rows = rows_of_job(job, plan, threads)
+    started = time.monotonic() - seconds_before(folder)  # with the time that a killed run spent on its checkpoint
+    held_out_predictions = _fit_and_predict(attempt, plan, rows)
     seconds = time.monotonic() - started
-    predict_test(job, plan, rows.test)
-    for checkpoint in job.folder.glob(CHECKPOINTS):
-        checkpoint.unlink()
-    return seconds
+    predict_test(attempt, plan, rows.test)
+    score, line = _score(job, plan, rows.held_out, held_out_predictions)
+    clear_attempt(folder)
+    stage = plan.stages[job.stage]
+    report = {"seconds": seconds, "machine": machine(), "libraries": library_versions(stage)}
+    write_report(folder, {**report, "stage": stage.model_dump(mode="json")})
+    notes = read_notes(folder)
+    folder.rename(job.folder)
+    return JobResult(
+        job.title,
+        seconds=seconds,
+        score=score,
+        lines=(f"{line}  {seconds:.0f} s", *notes),
+        gpu_gib=peak_gpu_gib(),
+    )
+
+
+def _fit_and_predict(job: Job, plan: Plan, rows: JobRows) -> Array | None:
+    """Fit a job and write its held-out predictions; return them, or None for a refit."""
+    stage = plan.stages[job.stage]
+    model = build_stage(stage, replace(rows.context, progress=ProgressFile(job.folder)))
+    model.fit(rows.train, rows.held_out if getattr(stage, "reads_held_out", False) else None, job.folder)
+    if job.fold == ALL:
+        return None
+    held_out = rows.held_out.without_labels()
+    y_pred = model.predict(held_out, job.folder)
+    write_predictions(job.oof_file, held_out.ids, rows.context.task.outputs, y_pred)
+    return y_pred
 
 
 def predict_test(job: Job, plan: Plan, test: Rows) -> None:
     """Predict test rows with the weights of a job, PIECE rows at a time."""
     context = context_of(plan, job_seed(plan.competition, job.seed, job.fold), test)
-    model = build_stage(plan.stages[job.stage], replace(context, progress=progress))
+    model = build_stage(plan.stages[job.stage], context)
     predictions = []
     for start in range(0, len(test), PIECE):
         piece = test.take(np.arange(start, min(start + PIECE, len(test))))
         predictions.append(model.predict(piece, job.folder))
     write_predictions(job.test_file(plan.test_key), test.ids, context.task.outputs, np.concatenate(predictions))
+
+
+def _score(job: Job, plan: Plan, held_out: Rows, y_pred: Array | None) -> tuple[float | None, str]:
+    """Return the score of the held-out fold and a line about it.
+
+    If the metric scores labels of probabilities it is the log loss: thresholds are tuned by the blend, on all folds.
+    """
+    if y_pred is None:
+        return None, f"stage {job.stage}  seed {job.seed}  refit on all rows"
+    metric = metric_of(plan.competition)
+    task = task_of(plan.competition)
+    if task.decides and task.has_probabilities:
+        metric = METRICS["log_loss"]
+    elif task.decides:
+        y_pred = task.likeliest(y_pred)
+    score = metric(held_out.y, y_pred)
+    n_labels = np.isfinite(held_out.y).sum(axis=0)
+    few = " (fewer than two labels)" if (n_labels < 2).any() else ""
+    fold = f"fold {job.fold} of {plan.n_folds}"
+    return score, f"stage {job.stage}  seed {job.seed}  {fold}  valid {metric.name} {score:.4f}{few}"
+
+
+def _failure(job: Job, error: BaseException, seconds: float) -> JobResult:
+    """Return the result of a job that raised, and keep its traceback; a full disk is no failure of the job."""
+    folder = attempt_folder(job.folder)
+    is_out_of_memory = "OutOfMemoryError" in (type(error).__name__, type(error.__cause__).__name__)  # of torch
+    reason: Reason = "memory" if is_out_of_memory else "error"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".probe").write_bytes(bytes(PROBE_BYTES))  # libraries word a full disk in their own ways
+        (folder / ".probe").unlink()
+        result = JobResult(job.title, "failed", reason, one_line(error), seconds=seconds)
+        return write_failure(job.folder, result, error)
+    except OSError as full:
+        if full.errno not in FULL_OR_CLOSED:
+            raise
+        return JobResult(job.title, "failed", "disk", str(full), seconds=seconds)

@@ -4,169 +4,250 @@ A job is one (stage, seed, fold), or a seed's refit on all rows, which starts wh
 --shard I/N, this machine has every N-th job, and other machines have the others.
 
 Reads: prepared/train.parquet and test.parquet, folds/folds.csv.
-Writes: a folder per job: weights, out-of-fold and test predictions, and report.json last. Finished jobs are skipped.
+Writes: a folder per job: weights, out-of-fold and test predictions, and report.json last. Finished jobs are skipped. A
+job that fails ends no other stage; the next run tries it again, last. Exit status 3 if a job failed.
 """
 
-import time
+import math
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
-
-import numpy as np
 
 from competition import command, prepare
 from competition.config import find_config, load_competition
 from competition.errors import ConfigError, DataError
-from competition.files import read_json, table_digest
-from competition.metrics import METRICS
-from competition.paths import Paths
+from competition.files import table_digest
+from competition.paths import Paths, shown
 from competition.tables import Rows, read_rows
-from competition.task import metric_of, task_of
-from competition.types import Integers
 from folds import make
 from models.config import TreesStage, load_stages
-from models.jobs.folder import read_predictions, verify
+from models.jobs.cache_jobs import cache_tasks
+from models.jobs.cluster import make_executor
+from models.jobs.folder import attempt_folder, read_failure, verify, write_failure
 from models.jobs.job_rows import read_tables
-from models.jobs.plan import ALL, REPORT, Job, Plan, plan, require_answer
-from models.jobs.prefill import cache_items
-from models.jobs.ray_workers import workers_of
+from models.jobs.plan import Job, Plan, plan, require_answer
+from models.jobs.progress import describe_loss
 from models.jobs.resume import resume
 from models.jobs.run_job import run_job
-from models.jobs.workers import Item, Workers
-from models.settings import NeuralStage
-from models.stage import read_notes
+from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, run
 
-SEEN_AFTER = 90
-"""Seconds after which even a slow network file system shows what another machine wrote."""
+DRIVER_FAILURES = ("killed", "timeout")
+"""Reasons of a worker that could not write them itself."""
 
 
-def train(todo: Plan, make_workers: Callable[[], Workers] = Workers) -> None:
-    """Train what is not finished and predict what has no prediction for this test table."""
-    for name in todo.stages:
-        if done := [job for job in todo.of(name) if job.finished]:
-            for job in done:
-                verify(job)
-            mark = "; by other code, accepted with --reuse" if done[0].other_code else ""
-            print(f"stage {name}  {len(done)} of {len(todo.of(name))} jobs are finished{mark}")
-    unfinished = [job for job in todo.jobs if not job.has_predicted(todo.test_key)]
+@dataclass(frozen=True)
+class FailurePolicy:
+    """What a run does about jobs that fail: the options of the command line.
+
+    Attributes:
+        fail_fast: end the run at the first failure.
+        skip_failed: leave out jobs that failed in an earlier run.
+        job_timeout: seconds after which a running job fails.
+    """
+
+    fail_fast: bool = False
+    skip_failed: bool = False
+    job_timeout: float = math.inf
+
+
+def train(plan: Plan, executor: Executor, policy: FailurePolicy = FailurePolicy()) -> dict[str, JobResult]:
+    """Train what is not finished, and predict what has no prediction for this test table.
+
+    Returns:
+        Job title -> how it ended, of the jobs that were not finished before.
+
+    Raises:
+        DataError: if a finished job was changed, or jobs need other jobs that are not part of the plan.
+        DiskFull: if a worker cannot write.
+    """
+    for stage_name in plan.stages:
+        finished = [job for job in plan.of(stage_name) if job.finished]
+        for job in finished:
+            verify(job)
+        if finished:
+            mark = "; by other code, accepted with --reuse" if finished[0].other_code else ""
+            print(f"stage {stage_name}  {len(finished)} of {len(plan.of(stage_name))} jobs are finished{mark}")
+    unfinished = [job for job in plan.jobs if not job.has_predicted(plan.test_key)]
     if not unfinished:
+        return {}
+    rows, test, _ = read_tables(plan)
+    reporter = JobReporter(plan)
+    queue = Queue([], job_timeout=policy.job_timeout)
+    reporter.queue = queue if policy.fail_fast else None
+    queue.waiting = job_tasks(plan, unfinished, [rows, test], executor, reporter.on_end)
+    if policy.skip_failed:
+        _skip_failed(queue, unfinished)
+    results = run(queue, executor, "jobs")
+    _explain_skipped(plan, unfinished, results)
+    return {job.title: results[job.title] for job in unfinished}
+
+
+@dataclass
+class JobReporter:
+    """Prints a line per job that ended, and keeps failures that a worker could not keep itself.
+
+    Attributes:
+        noted: stages whose notes were printed.
+        queue: what a failure stops; None if the run goes on.
+    """
+
+    plan: Plan
+    noted: set[str] = field(default_factory=set)
+    queue: Queue | None = None
+
+    def on_end(self, job: Job, result: JobResult) -> None:
+        """Report one job: its score and seconds, and after the first job of a stage its notes; or why it failed."""
+        if result.status == "ok" and result.lines:
+            print(result.lines[0])
+            notes = () if job.stage in self.noted else result.lines[1:]
+            for note in notes:
+                print(f"stage {job.stage}  {note}")
+            self.noted.add(job.stage)
+        elif result.status == "failed":
+            if result.reason in DRIVER_FAILURES:
+                loss = describe_loss(attempt_folder(job.folder))
+                last = f"; last: {loss}" if loss else ""
+                write_failure(job.folder, replace(result, error=result.error + last))
+            print(describe_failure(job, result), flush=True)
+            if self.queue is not None:
+                self.queue.stop("stopped by --fail-fast")
+
+
+def describe_failure(job: Job, result: JobResult) -> str:
+    """Return one line about a failed job."""
+    again = ", the same error as in the run before" if read_failure(job.folder).get("same_error_before") else ""
+    folder = attempt_folder(job.folder) if result.log is None else result.log
+    return f"{result.name} failed ({result.reason}){again}: {result.error}\n  {shown(folder)}"
+
+
+def _skip_failed(queue: Queue, jobs: list[Job]) -> None:
+    """Leave out the jobs that failed in an earlier run, and with them the rest of their stages."""
+    failures = {job.title: read_failure(job.folder) for job in jobs}
+    for task in [task for task in queue.waiting if failures.get(task.name)]:
+        if task in queue.waiting:  # else it was skipped with its group
+            queue.fail(task, "error", failures[task.name]["error"])
+
+
+def _explain_skipped(plan: Plan, jobs: list[Job], results: dict[str, JobResult]) -> None:
+    """Say which jobs were not run because others are not finished.
+
+    Raises:
+        DataError: if no job failed and all jobs are on this machine, so that the selection was too small.
+    """
+    waiting = [job for job in jobs if results[job.title].reason == "dependency"]
+    if not waiting:
         return
-    rows, test, folds = read_tables(todo)
-    with make_workers() as workers:
-        left = workers.run(items_of(todo, unfinished, [rows, test], workers, Told(todo, rows, folds).of), "jobs")
-    if left and todo.shard[1] > 1:
-        print(f"{len(left)} jobs wait for jobs of other shards: train again when those are finished, or run full")
-    elif left:
-        needs = [need for item in left for need in item.arguments[0].needs]
-        lacking = sorted({need.stage for need in needs if not need.has_predicted(todo.test_key)})
+    if plan.shard[1] > 1:
+        print(f"{len(waiting)} jobs wait for jobs of other shards: train again when those are finished, or run full")
+    elif not any(result.status == "failed" for result in results.values()):
+        missing = {need.stage for job in waiting for need in job.needs if not need.has_predicted(plan.test_key)}
         raise DataError(
-            f"{len(left)} jobs need finished jobs of {', '.join(lacking)}; run ./run.sh train with --stage for these "
-            "first, or without --stage and --fold."
+            f"{len(waiting)} jobs need finished jobs of {', '.join(sorted(missing))}; run ./run.sh train with --stage "
+            "for these first, or without --stage and --fold."
         )
 
 
-class Told:
-    """Says what each trained job gave, a line each."""
+def predict_jobs(plan: Plan, executor: Executor) -> str:
+    """Predict a new test table with every finished job that has not predicted it yet; return the key of the table.
 
-    def __init__(self, todo: Plan, rows: Rows, folds: Integers) -> None:
-        self.rows, self.folds, self.n_folds = rows, folds, todo.n_folds
-        self.metric, self.task, self.noted = metric_of(todo.competition), task_of(todo.competition), set[str]()
-        if self.task.decides and self.task.has_probabilities:  # decisions are tuned by the blend, on all folds
-            self.metric, self.task = METRICS["log_loss"], replace(self.task, decides=False)
+    Reads weights and `plan.paths.test`, no training table.
 
-    def of(self, job: Job) -> None:
-        """Stage, seed, fold, score on the held-out fold, seconds; after a stage's first fold, its notes."""
-        deadline = time.monotonic() + SEEN_AFTER
-        while not job.finished and time.monotonic() < deadline:  # by a machine of a cluster that shares a folder
-            time.sleep(1)
-        took = f"{read_json(job.folder / REPORT, 'seconds')['seconds']:.0f} s"
-        if job.fold == ALL:
-            print(f"stage {job.stage}  seed {job.seed}  refit on all rows  {took}")
-            return
-        held_out, metric, task = self.rows.take(self.folds == job.fold), self.metric, self.task
-        y_pred = read_predictions(job.oof_file, held_out.ids, task.outputs)
-        score = metric(held_out.y, task.likeliest(y_pred) if task.decides else y_pred)
-        few = " (fewer than two labels)" if (np.isfinite(held_out.y).sum(axis=0) < 2).any() else ""
-        fold = f"fold {job.fold} of {self.n_folds}"
-        print(f"stage {job.stage}  seed {job.seed}  {fold}  valid {metric.name} {score:.4f}{few}  {took}")
-        for note in read_notes(job.folder) if job.stage not in self.noted else []:
-            print(f"stage {job.stage}  {note}")
-        self.noted.add(job.stage)
-
-
-def predict_jobs(todo: Plan, make_workers: Callable[[], Workers] = Workers) -> str:
-    """Predict a new test table with every finished job that has not predicted it yet; returns the key of the table.
-
-    Reads weights and `todo.paths.test`, no training table.
+    Raises:
+        DataError: if a job cannot predict it.
     """
-    for job in todo.jobs:
+    for job in plan.jobs:
         verify(job)
-    todo = replace(todo, test_key=table_digest(todo.paths.test)[:16])
-    waiting = [job for job in todo.jobs if not job.has_predicted(todo.test_key)]
-    if fixed := sorted({job.stage for job in waiting if todo.stages[job.stage].kind == "file"}):
+    plan = replace(plan, test_key=table_digest(plan.paths.test)[:16])
+    waiting = [job for job in plan.jobs if not job.has_predicted(plan.test_key)]
+    if fixed := sorted({job.stage for job in waiting if plan.stages[job.stage].kind == "file"}):
         raise DataError(
             f"the stages {', '.join(fixed)} (kind: file) only have predictions for the competition's own test rows. "
             "Run ./run.sh full without them, or with the new table as competition.test and its rows in their test.csv."
         )
     if waiting:
-        rows = read_rows(todo.paths.test, todo.competition, labelled=False)
-        with make_workers() as workers:
-            workers.run(items_of(todo, waiting, [rows], workers), "predictions")
-    return todo.test_key
+        rows = read_rows(plan.paths.test, plan.competition, labelled=False)
+        run_all(job_tasks(plan, waiting, [rows], executor), executor, "predictions")
+    return plan.test_key
 
 
-def uses_gpu(stage: Any) -> bool:
-    """Whether its jobs take a GPU for themselves, where there is one."""
-    return bool(getattr(stage, "gpu", isinstance(stage, NeuralStage)))
+def run_all(tasks: list[Task], executor: Executor, noun: str) -> None:
+    """Run tasks that all have to succeed.
+
+    Raises:
+        DataError: with the error of the first one that failed; a part of a cache may fail.
+    """
+    required = [task.name for task in tasks if task.skips_group]
+    results = run(Queue(tasks), executor, noun)
+    for name in required:
+        if results[name].status == "failed":
+            raise DataError(f"{name} failed ({results[name].reason}): {results[name].error}")
 
 
-def threads_of(stage: Any, n_jobs: int, workers: Workers) -> int:
-    """Cores of a job where so many train side by side: of trees, whose result does not depend on it, an equal share."""
-    return max(1, workers.most_threads // n_jobs) if isinstance(stage, TreesStage) else 1
+def threads_of(stage: Any, n_jobs: int, executor: Executor) -> int:
+    """Return the cores of a job where so many train side by side: for trees, whose result does not depend on it, an
+    equal share."""
+    return max(1, executor.max_threads // n_jobs) if isinstance(stage, TreesStage) else 1
 
 
-def items_of(
-    todo: Plan,
-    unfinished: list[Job],
-    rows: list[Rows],
-    workers: Workers,
-    say: Callable[[Job], None] = print,
+def job_tasks(
+    plan: Plan,
+    jobs: list[Job],
+    tables: list[Rows],
+    executor: Executor,
+    on_end: Callable[[Job, JobResult], None] | None = None,
     planned: set[tuple[str, str]] | None = None,
-) -> list[Item]:
-    """Parts of caches to fill, stage by stage, and behind them jobs, which `say` is called with when trained.
+) -> list[Task]:
+    """Return the tasks that fill caches, stage by stage, and after them the jobs.
+
+    Stages with a job that failed in an earlier run come last, and begin with that job.
 
     Args:
-        planned: cache and key of all that items handed out before compute; what these compute is added.
+        tables: the tables of which the jobs read molecules and texts.
+        on_end: called with each job that ended and its result.
+        planned: cache folder and key of everything that earlier tasks compute; what these compute is added.
     """
-    planned, all_fills, jobs = set() if planned is None else planned, list[Item](), list[Item]()
-    told, (shard, n_shards) = replace(todo, jobs=[]), todo.shard  # a worker needs no other job than its own
-    for name in dict.fromkeys(job.stage for job in unfinished):
-        stage, own = todo.stages[name], [job for job in unfinished if job.stage == name]
-        threads = threads_of(stage, max(len(own), todo.n_folds), workers)
-        fills, caches = cache_items(todo, name, rows, planned)
-        begin = len(fills) * (shard - 1) // n_shards  # each machine elsewhere; it skips what others have filled
-        all_fills += fills[begin:] + fills[:begin]
-        jobs += [
-            Item(
-                run_job,
-                (job, told, threads),
-                uses_gpu(stage),
-                threads,
-                group=name,
-                after=caches,
-                files=() if job.finished else tuple(need.test_file(todo.test_key) for need in job.needs),
-                done=None if job.finished else partial(say, job),
+    planned = set() if planned is None else planned
+    cache_parts: list[Task] = []
+    tasks: list[Task] = []
+    payload = replace(plan, jobs=[])  # a worker needs no other job than its own
+    shard, n_shards = plan.shard
+    for stage_name in dict.fromkeys(job.stage for job in jobs):
+        stage = plan.stages[stage_name]
+        stage_jobs = [job for job in jobs if job.stage == stage_name]
+        threads = threads_of(stage, max(len(stage_jobs), plan.n_folds), executor)
+        parts, cache_groups = cache_tasks(plan, stage_name, tables, planned)
+        first = len(parts) * (shard - 1) // n_shards  # each machine starts elsewhere; it skips what others have filled
+        cache_parts += parts[first:] + parts[:first]
+        for job in stage_jobs:
+            task = Task(
+                name=job.title,
+                function=run_job,
+                arguments=(job, payload, threads),
+                resources=Resources(threads, stage.gpu_share),
+                group=stage_name,
+                wait_for_groups=cache_groups,
+                wait_for_files=() if job.finished else tuple(need.test_file(plan.test_key) for need in job.needs),
+                folder=attempt_folder(job.folder),
+                on_end=partial(on_end, job) if on_end is not None else None,
             )
-            for job in own
-        ]
-    return all_fills + jobs
+            tasks.append(task)
+    failed_jobs = {job.title for job in jobs if read_failure(job.folder)}
+    failed_stages = {job.stage for job in jobs if job.title in failed_jobs}
+    tasks.sort(key=lambda task: (task.group in failed_stages, task.name not in failed_jobs))
+    return cache_parts + tasks
 
 
-def main() -> None:
+def failure_policy(args: Any) -> FailurePolicy:
+    """Return the failure policy of a command line."""
+    return FailurePolicy(args.fail_fast, args.skip_failed, args.job_timeout or math.inf)
+
+
+def main() -> int:
     """Command line."""
     options = command.parser(__doc__)
-    options.add_argument("--prepare", action="store_true", help="the verb train: prepare tables and folds first")
+    options.add_argument("--prepare", action="store_true", help="the command train: prepare tables and folds first")
     options.add_argument("--stage", help="train this stage only")
     options.add_argument("--fold", type=int, help="train this fold only, counted from 0")
     args = options.parse_args()
@@ -181,10 +262,17 @@ def main() -> None:
     with command.training(paths, args.shard):
         if args.earlier:
             resume(args.earlier, paths)
-        todo = plan(competition, stages, paths, args.reuse).select(args.stage, args.fold, shard)
+        selected = plan(competition, stages, paths, args.reuse).select(args.stage, args.fold, shard)
         if not args.reuse and not args.retrain:
-            require_answer(todo)
-        train(todo, workers_of(args.executor, args.ray_address, args.workers))
+            require_answer(selected)
+        with closing(make_executor(args.executor, args.ray_address, args.workers)) as executor:
+            results = train(selected, executor, failure_policy(args))
+    return exit_status(results)
+
+
+def exit_status(results: dict[str, JobResult]) -> int:
+    """Return 3 if a job failed or was skipped because another one failed, else 0."""
+    return 3 if any(result.status == "failed" for result in results.values()) else 0
 
 
 if __name__ == "__main__":

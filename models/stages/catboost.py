@@ -85,6 +85,11 @@ class Catboost(Trees):
             "logging_level": "Silent",
             **config.parameters,
         }
+        if self.on_card:
+            del parameters["rsm"]  # CatBoost rejects it on a card
+            # A worker sees one card, and may take its share of the card's memory.
+            card = {"task_type": "GPU", "devices": "0", "gpu_ram_part": 0.95 * config.gpu_share}
+            parameters = card | parameters
         if len(sample.y) < FEW:
             parameters |= {"bootstrap_type": "No", "subsample": None}
         pools = [s and Pool(self._data(s.x), s.y, weight=s.weights) for s in (sample, held_back)]

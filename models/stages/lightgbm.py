@@ -64,6 +64,8 @@ class Lightgbm(Trees):
             "deterministic": True,
             "force_row_wise": True,
             "num_threads": self.context.threads,
+            # By OpenCL, which the wheels of PyPI have; "cuda" needs a special build.
+            "device_type": "gpu" if self.on_card else "cpu",
             "verbosity": -1,
             **config.parameters,
         }

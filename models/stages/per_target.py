@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from competition.errors import ConfigError
 from competition.files import read_json, write_json
 from competition.tables import Rows
-from competition.types import Array
+from competition.types import Array, Integers
 from models.stage import Context
 from models.training.labels import balanced_weights, labelled_rows, target_scale
 
@@ -28,18 +28,21 @@ class Sample:
     y: (n_rows,) standardised labels, or the place of each row's class among those that the training rows have.
     weights: (n_rows,); None where all are 1.
     n_classes: how many of them there are; 0 of numbers.
+    groups, times: (n_rows,), as in `Rows`.
     """
 
     x: Any
     y: Array
     weights: Array | None
     n_classes: int = 0
+    groups: Integers | None = None
+    times: Array | None = None
 
     def take(self, rows: NDArray[np.intp]) -> "Sample":
         """Rows at positions, in that order."""
-        return replace(
-            self, x=self.x[rows], y=self.y[rows], weights=None if self.weights is None else self.weights[rows]
-        )
+        columns = {name: getattr(self, name) for name in ("weights", "groups", "times")}
+        taken = {name: values[rows] for name, values in columns.items() if values is not None}
+        return replace(self, x=self.x[rows], y=self.y[rows], **taken)
 
 
 class PerTarget(ABC):
@@ -80,7 +83,8 @@ class PerTarget(ABC):
         if self.config.class_weights == "balanced":
             weights = list(balanced_weights(train.y, 1.0 if train.weights is None else train.weights[:, None]).T)
         for t, rows in enumerate(known):
-            models.append(self._fit_target(Sample(x, y[:, t], weights[t]).take(rows), t, folder / f"target_{t}"))
+            sample = Sample(x, y[:, t], weights[t], groups=train.groups, times=train.times)
+            models.append(self._fit_target(sample.take(rows), t, folder / f"target_{t}"))
         write_json(folder / TRAINING, {"mean": mean.tolist(), "scale": scale.tolist(), "models": models})
 
     def predict(self, rows: Rows, folder: Path) -> Array:

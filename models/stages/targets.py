@@ -98,7 +98,8 @@ class WithPredictedTargets:
         division, predicted = self.context.division, np.full(train.y.shape, np.nan)
         assert division is not None
         if len(np.unique(division)) == 1:  # of two folds, or of the first block in time
-            division = pd.factorize(train.inputs[INPUT_KEY])[0] % 3
+            groups = train.inputs[INPUT_KEY] if train.groups is None else train.groups
+            division = pd.factorize(groups)[0] % 3
         (folder / "first").mkdir()
         self.first.fit(train, None, folder / "first")
         again = self.build(replace(self.context, folds=[folder / "first"]))  # with what that one has chosen

@@ -1,11 +1,12 @@
 """What the stages of boosted trees share: the number of trees, the search for settings, and a refit's choices.
 
 The number of trees comes from a split inside the training rows; the booster is then fitted again on all of them.
-With `search_trials`, Optuna tunes the settings first, on folds inside the training rows. A refit on all rows takes the
-mean over the folds of both. Sources: Friedman, Greedy Function Approximation, Annals of Statistics 2001; Akiba et al.,
-Optuna, KDD 2019; the refit as in AutoGluon's refit_full (Erickson et al., 2020).
+With `search_trials`, Optuna tunes the settings first, on folds inside the training rows (`inner_splits.py`). A refit on
+all rows takes the mean over the folds of both. Sources: Friedman, Greedy Function Approximation, Annals of Statistics
+2001; Akiba et al., Optuna, KDD 2019; the refit as in AutoGluon's refit_full (Erickson et al., 2020).
 """
 
+import functools
 import statistics
 from abc import abstractmethod
 from pathlib import Path
@@ -14,17 +15,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from competition.files import read_json, write_json
 from competition.tables import Rows
 from models.inputs import blocks
+from models.stage import write_notes
+from models.stages.inner_splits import inner_folds, inner_split
 from models.stages.per_target import TRAINING, PerTarget, Sample
 
 LEARNED = "blocks.json"
 FEW = 20  # rows, below which a bag could be empty and a search would find noise
-INNER_SHARE = 0.2  # of the training rows, held back for the number of trees
-INNER_FOLDS = 3  # of the search: one split alone would be tuned to
 
 
 class Trees(PerTarget):
@@ -33,7 +33,18 @@ class Trees(PerTarget):
     ranges: ClassVar[dict[str, tuple[float, float]]]
     """What the search tunes: setting -> lowest and highest value, on a logarithmic scale."""
 
+    @functools.cached_property
+    def on_card(self) -> bool:
+        """Whether trees are grown on a card: the settings ask for one, and this process sees one."""
+        if self.config.gpu_share == 0:
+            return False
+        import torch  # here, since it takes seconds
+
+        return torch.cuda.is_available()
+
     def _learn(self, train: Rows, folder: Path) -> None:
+        if self.config.gpu_share > 0 and not self.on_card:
+            write_notes(folder, ["gpu is above 0, and there was no card: the trees were grown on the cores"])
         blocks.learn_encoders(train, self.config, self.context, folder)
         words = blocks.learn_words(train, self.config.tfidf_features, self.context)
         categories = blocks.learn_categories(train, self.context.categorical)
@@ -63,8 +74,7 @@ class Trees(PerTarget):
     def _choose(self, sample: Sample) -> dict[str, Any]:
         """Settings that the search found on training rows, if there is one, and the number of trees for them."""
         found = self._search(sample) if self.config.search_trials and len(sample.y) >= FEW else {}
-        rows, by_class = np.arange(len(sample.y)), sample.y if _can_be_stratified(sample) else None
-        inner, outer = train_test_split(rows, test_size=INNER_SHARE, random_state=self.seed, stratify=by_class)
+        inner, outer = inner_split(sample, self.seed)
         config = self.config.model_copy(update=found)
         return {"found": found, "n_trees": self._count(config, sample.take(inner), sample.take(outer))[0]}
 
@@ -73,8 +83,7 @@ class Trees(PerTarget):
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        splitter = StratifiedKFold if _can_be_stratified(sample) else KFold
-        folds = list(splitter(INNER_FOLDS, shuffle=True, random_state=self.seed).split(sample.y, sample.y))
+        folds = inner_folds(sample, self.seed)
 
         def mean_error(trial: optuna.Trial) -> float:
             for name, (low, high) in self.ranges.items():
@@ -87,11 +96,6 @@ class Trees(PerTarget):
         study.enqueue_trial({n: min(max(getattr(self.config, n), low), high) for n, (low, high) in self.ranges.items()})
         study.optimize(mean_error, self.config.search_trials)
         return study.best_params
-
-
-def _can_be_stratified(sample: Sample) -> bool:
-    """Whether each class has enough rows for both sides of every inner split."""
-    return sample.n_classes > 0 and bool(np.bincount(sample.y.astype(int)).min() * INNER_SHARE >= 1)
 
 
 def choice_of_folds(folders: list[Path], target: int) -> dict[str, Any]:

@@ -1,28 +1,68 @@
 """The machine: what a job ran on, for the report of a run, and which precision it has. Without torch."""
 
+import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import joblib
+import loky
 
 from competition.errors import ConfigError
+from competition.paths import PROJECT
 
 
-def usable_gpus() -> list[str]:
-    """Names of the GPUs that CUDA shows, as for CUDA_VISIBLE_DEVICES; found without importing torch."""
-    if shutil.which("nvidia-smi") is None:
-        return []
+@dataclass(frozen=True)
+class Card:
+    """A GPU that torch sees.
+
+    Attributes:
+        name_for_cuda: its entry in CUDA_VISIBLE_DEVICES: a number, a UUID or a MIG instance.
+        memory_gib: its memory in GiB.
+        has_bf16: whether it multiplies in bf16: from compute capability 8 on; a T4 emulates it slowly.
+    """
+
+    name_for_cuda: str
+    name: str
+    memory_gib: float
+    has_bf16: bool
+
+
+def visible_cards() -> tuple[list[Card], str]:
+    """Return the cards that torch sees in this process and, if there are none, why. Imports torch."""
+    import torch
+
+    if not torch.cuda.is_available():
+        built = "torch sees no GPU" if torch.version.cuda else f"torch {torch.__version__} is built without CUDA"
+        return [], built
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [device for device in visible.replace(" ", "").split(",") if device not in ("", "-1")]
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
-    return re.findall(r"^GPU (\d+)", listed, re.MULTILINE)
+    names = visible.replace(" ", "").split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    cards = []
+    for index, name in enumerate(names[: torch.cuda.device_count()]):
+        properties = torch.cuda.get_device_properties(index)
+        cards.append(Card(name, properties.name, properties.total_memory / 2**30, has_bf16=properties.major >= 8))
+    return cards, ""
+
+
+def cards_in_new_process() -> list[Card]:
+    """Return the cards that torch sees, asked in another process: for commands that do without torch, in seconds."""
+    done = subprocess.run(
+        [sys.executable, "-m", "models.training.machine"], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    return [Card(**card) for card in json.loads(done.stdout)]
+
+
+def require_gpu() -> None:
+    """Raise unless torch sees a card: for a task that was placed on one, so that no network trains on a core unseen."""
+    import torch
+
+    if not torch.cuda.is_available():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        raise RuntimeError(f"placed on a GPU (CUDA_VISIBLE_DEVICES={visible}), and torch sees none")
 
 
 def machine() -> dict[str, Any]:
@@ -30,7 +70,7 @@ def machine() -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     named = re.search(r"^model name\s*: (.+)$", _cpuinfo(), re.MULTILINE)
     processor = named[1] if named else platform.machine()
-    found = {"processor": processor, "cores": joblib.cpu_count(), "memory_gib": round(memory)}
+    found = {"processor": processor, "cores": loky.cpu_count(), "memory_gib": round(memory)}
     torch = sys.modules.get("torch")  # a stage that does not use it does not use a GPU
     if torch is not None and torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name(0)
@@ -62,3 +102,7 @@ def require_precision(precision: str, has_gpu: bool, has_bf16: bool) -> None:
             f"precision {precision} needs a GPU{'' if precision == 'fp16' else ' or a CPU'} that has it; "
             "there is none here. Set precision: auto."
         )
+
+
+if __name__ == "__main__":
+    print(json.dumps([asdict(card) for card in visible_cards()[0]]))

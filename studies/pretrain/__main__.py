@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-import joblib
+import loky
 import numpy as np
 import pandas as pd
 import torch
@@ -22,10 +22,11 @@ from pydantic import NonNegativeInt
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from competition.config import StrictModel, load_yaml, validate
+from competition.config import StrictModel, validate
 from competition.files import read_json, sha256_of, write_atomically
 from competition.tables import Rows
 from competition.task import Task
+from competition.yaml_files import load_yaml
 from models.inputs.conformers import conformer_cache
 from models.registry import build_stage
 from models.settings import UnimolStage
@@ -70,7 +71,7 @@ def main() -> None:
         options.error(f"{args.name} takes molecules of a CSV; name it with --molecules")
     weights_from = settings.weights_from and str(args.work / f"{settings.weights_from}.safetensors")
     stage = settings.stage.model_copy(update={"weights": weights_from})
-    torch.set_num_threads(joblib.cpu_count())
+    torch.set_num_threads(loky.cpu_count())
 
     known = {*corpus.skeletons(corpus.evaluation_molecules(args.evaluation))} - {""}
     if not known:

@@ -1,6 +1,7 @@
 """What there is to pre-train on: molecules that no evaluation set has, and their labels, by all cores."""
 
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from functools import partial
 from importlib.metadata import distribution
 from pathlib import Path
@@ -15,8 +16,10 @@ from competition.types import Array
 from models.inputs.cache import Cache
 from models.inputs.conformers import is_flat, select
 from models.inputs.features import molecule_features
-from models.jobs import prefill
-from models.jobs.workers import Item, Workers
+from models.jobs import cache_jobs
+from models.jobs.local import LocalExecutor
+from models.jobs.scheduler import Task
+from models.jobs.train import run_all
 
 WIDEST = 4.0
 """Standard deviations at which labels are cut: some descriptors have values without bound."""
@@ -77,8 +80,9 @@ def fill(cache: Cache, smiles: list[str]) -> None:
     """Compute what a cache lacks, on all cores; what is there after a kill stays."""
     missing = cache.missing(smiles)
     parts = [missing[i : i + cache.per_shard] for i in range(0, len(missing), cache.per_shard)]
-    with Workers() as workers:
-        workers.run([Item(prefill.fill, (cache, part)) for part in parts], cache.name)
+    with closing(LocalExecutor()) as executor:
+        tasks = [Task(f"{cache.name} {i}", cache_jobs.fill, (cache, part)) for i, part in enumerate(parts)]
+        run_all(tasks, executor, cache.name)
 
 
 def computed_labels(smiles: list[str], conformers: Cache, n_orbitals: int) -> Array:

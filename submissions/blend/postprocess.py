@@ -117,9 +117,14 @@ class Chain:
     tried: list[list[Tried]]
     cross_fitted: Array
 
+    @property
+    def fitted(self) -> list[dict[str, Fitted]]:
+        """The fitted steps of each target that were kept, in order."""
+        return [{each.step: each.fitted for each in of_target if each.fitted} for of_target in self.tried]
+
     def apply(self, y_pred: Array) -> Array:
         """Predictions (n_rows, n_outputs) after the steps that were kept."""
-        return apply_all([{each.step: each.fitted for each in of if each.fitted} for of in self.tried], y_pred)
+        return apply_all(self.fitted, y_pred)
 
 
 def choose_steps(rule: Rule, names: list[str], y_pred: Array, which: NDArray[np.bool_]) -> Chain:

@@ -2,7 +2,7 @@
 
 Reads: the bundle that this code lies in, and the competition's files, wherever they are mounted below /kaggle/input
 (KAGGLE_INPUT). Writes: submission.csv in /kaggle/working (KAGGLE_WORKING), by `run.sh predict` or by `run.sh full`,
-which gets the options and writes its products beside it.
+which gets the options and writes its products beside it; what exists then is copied, whatever its exit status.
 """
 
 import os
@@ -17,8 +17,8 @@ import pandas as pd
 from competition import command
 from competition.errors import DataError
 from competition.files import read_json, read_text_table, write_table
-from competition.paths import PROJECT, Bundle
-from submissions.run import SUBMISSION_FILE, latest_run
+from competition.paths import PROJECT, Bundle, Paths
+from submissions.run import SO_FAR, SUBMISSION_FILE, describe_left_out, latest_run
 
 
 def mounted(inputs: Path, name: str) -> list[Path]:
@@ -39,12 +39,11 @@ def find_table(name: str, slug: str | None, inputs: Path) -> Path:
     return found[0]
 
 
-def run(bundle: Bundle, work: Path, *arguments: str) -> None:
-    """Run a verb of run.sh, whose products go to `work`; one that fails ends the notebook."""
+def run(bundle: Bundle, work: Path, *arguments: str) -> int:
+    """Run a verb of run.sh, whose products go to `work`; returns its exit status."""
     os.environ |= {"WORK_DIR": str(work), "WEIGHTS_DIR": str(bundle.weights), "HF_HUB_OFFLINE": "1"}
     program = ["bash", str(bundle.code / "run.sh")]  # since an upload loses the permission to run a file
-    if status := subprocess.run([*program, *arguments], cwd=bundle.root).returncode:
-        sys.exit(status)
+    return subprocess.run([*program, *arguments], cwd=bundle.root).returncode
 
 
 def predict(bundle: Bundle, name: str, inputs: Path, written: Path) -> None:
@@ -56,7 +55,8 @@ def predict(bundle: Bundle, name: str, inputs: Path, written: Path) -> None:
         for source in sorted(bundle.work.rglob("*")):  # links, since predictions are written beside the weights
             target = Path(work, source.relative_to(bundle.work))
             target.mkdir() if source.is_dir() else target.symlink_to(source)
-        run(bundle, Path(work), "predict", name, f"--test={test}", f"--out={written}")
+        if status := run(bundle, Path(work), "predict", name, f"--test={test}", f"--out={written}"):
+            sys.exit(status)
     table, sample = read_text_table(written), test.with_name(competition.sample_submission.name)
     write_table(written, in_order_of(sample, table, competition.id))
     print(f"{len(table)} rows of {test}")
@@ -70,10 +70,22 @@ def in_order_of(sample: Path, table: pd.DataFrame, id_column: str) -> pd.DataFra
 
 
 def train(bundle: Bundle, name: str, inputs: Path, written: Path, options: list[str]) -> None:
-    """Train in the folder `work` beside the submission; what an earlier session finished is taken over."""
+    """Train in the folder `work` next to the submission; what an earlier session finished is taken over.
+
+    The submission that exists is copied, whatever the exit status of the training; without one the notebook fails.
+    """
     earlier = ["--from", str(inputs)] if mounted(inputs, f"{name}/models") else []
-    run(bundle, written.with_name("work"), "full", f"{name}.yaml", *options, *earlier)
-    shutil.copy(latest_run(name).folder / SUBMISSION_FILE, written)
+    status = run(bundle, written.with_name("work"), "full", f"{name}.yaml", *options, *earlier)
+    paths = Paths(name)
+    interim = paths.run(SO_FAR) / SUBMISSION_FILE
+    file = interim if interim.exists() else paths.submission
+    if not file.exists():
+        sys.exit(status or 1)
+    shutil.copy(file, written)
+    if file == interim:
+        print(f"full ended with status {status}; this is the submission of the stages that were finished by then.")
+    elif status:
+        print(f"full ended with status {status}. {describe_left_out(latest_run(name).left_out)}")
 
 
 def main() -> None:

@@ -15,23 +15,31 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from competition.errors import DataError
 from competition.files import digest, replaced, sha256_of, write_atomically, write_json
 from competition.paths import PROJECT, Bundle, Kernel, Paths, kaggle_files, kaggle_mount, work_root
 from competition.revision import ROOMS
+from competition.user_code import with_helpers
+from competition.yaml_files import dump_yaml
 from models.inputs.weights import WEIGHT_SETS, find_weights
 from models.jobs.folder import verify
 from models.jobs.plan import REPORT
 from models.settings import NeuralStage
 from submissions.blend.stacks import LIGHTGBM_STACK
-from submissions.check import check
+from submissions.check import check_all
 from submissions.columns import jobs_of_columns
 from submissions.config import Config, relocated
-from submissions.fitted import KNOWN_LABELS, fitted_file
 from submissions.kernel.wheels import add_wheels
-from submissions.run import BLEND, CHOICE, MANIFEST, STACK, latest_run, require_same_code
+from submissions.run import (
+    BLEND,
+    CHOICE,
+    KNOWN_LABELS,
+    MANIFEST,
+    STACK,
+    fitted_file,
+    latest_run,
+    require_same_code,
+)
 
 SCRIPTS = ("run.sh", "setup.sh", "pyproject.toml")
 CODE = (".py", ".txt", ".html", ".css", ".js", ".jinja", ".ipynb", ".yaml")
@@ -88,11 +96,19 @@ def copy(source: Path, target: Path) -> None:
 
 
 def copy_of_user(path: Path, bundle: Bundle, named_in: Path) -> str:
-    """Copy a file of the user's, or a folder of predictions; returns its path relative to a folder of the bundle."""
-    target = bundle.user / digest(str(path), 8) / path.name
-    for file in [path / "oof.csv", path / "test.csv"] if path.is_dir() else [path]:
-        copy(file, target / file.relative_to(path))
-    return os.path.relpath(target, named_in)
+    """Copy a user's file with the modules that it imports, or a folder of predictions.
+
+    Returns:
+        Its path relative to a folder of the bundle.
+    """
+    folder = bundle.user / digest(str(path), 8)
+    if path.is_dir():
+        files = [path / "oof.csv", path / "test.csv"]
+    else:
+        files = with_helpers(path) if path.suffix == ".py" else [path]
+    for file in files:
+        copy(file, folder / file.relative_to(path.parent))
+    return os.path.relpath(folder / path.name, named_in)
 
 
 def copy_weights(named: str, stage: str, bundle: Bundle) -> str:
@@ -154,7 +170,7 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
 def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any]:
     """Copy what training needs, with a YAML that names it; the manifest of the notebook."""
     competition, slug = config.competition, str(config.competition.kaggle)
-    print(check(config, here=False), flush=True)
+    print(check_all(config, here=False), flush=True)
     tables = [competition.train, competition.test, competition.sample_submission]
     downloaded = kaggle_files(slug).resolve()
 
@@ -175,7 +191,7 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
             settings["weights"] = copy_weights(settings["weights"], stage, bundle)
         for i, block in enumerate(blocks_of(settings)):
             block["weights"] = copy_weights(block["weights"], f"{stage}_{i}", bundle)
-    write_atomically(bundle.root / f"{name}.yaml", yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    write_atomically(bundle.root / f"{name}.yaml", dump_yaml(document))
     return {"name": name, "purpose": "training", "kaggle": competition.kaggle}
 
 

@@ -13,8 +13,17 @@ from competition.errors import ConfigError
 from competition.files import read_table, read_text_table, sha256_of, write_table
 from competition.paths import Paths
 from competition.task import Task
-from submissions.fitted import cross_fitted_file
-from submissions.run import BLEND, BLEND_FILE, CHOICE, STACK, STACK_FILE, SUBMISSION_FILE, read_manifest, scored_rows
+from submissions.run import (
+    BLEND,
+    BLEND_FILE,
+    CHOICE,
+    STACK,
+    STACK_FILE,
+    SUBMISSION_FILE,
+    cross_fitted_file,
+    read_manifest,
+    scored_rows,
+)
 
 BY_HAND = "by hand"
 """`ref` of a file that this program did not send."""
@@ -78,7 +87,7 @@ def named(name: str, known: list[Submission]) -> Submission:
 def made_by(paths: Paths, file_digest: str) -> dict[str, Any]:
     """Run, candidate and scores behind a file, as in the ledger; nothing for a file of no run."""
     for name, step in ((SUBMISSION_FILE, CHOICE), (BLEND_FILE, BLEND), (STACK_FILE, STACK)):
-        for file in sorted(paths.latest_run.parent.glob(f"*/{name}")):
+        for file in sorted(paths.latest_run.parent.glob(f"[!.]*/{name}")):
             if sha256_of(file) == file_digest:
                 return scores_of(file.parent, step)
     return {}

@@ -14,18 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
 from competition import command, paths
 from competition.config import validate
 from competition.errors import ConfigError, DataError, UserError
 from competition.files import write_atomically
 from competition.prepare import describe, prepare
 from competition.types import ProblemType
+from competition.yaml_files import parse_yaml
 from folds.config import FoldsConfig
 from folds.config import Kind as FoldsKind
 from models.stages.file import OOF, TEST, common_folds
-from submissions.check import check
+from submissions.check import check_all
 from submissions.config import Config, load_config
 from submissions.leaderboard.download import download, find_tables, slug_of
 from submissions.new.choices import PRESETS, Block, choose_folds, choose_stages, read_preset
@@ -166,14 +165,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     files = args.train, args.test, args.sample
     found = detect(files, args.id, args.target, args.group, inputs_needed=args.preset is not None)
     text = to_yaml(args, path, found)
-    validate(Config, yaml.safe_load(text), path)
+    validate(Config, parse_yaml(text, path), path)
     write_atomically(path, text + HINTS.read_text(encoding="utf-8"))
     print(text)
     config = load_config(args.name)
-    within = f" --budget {read_preset(args.preset).budget}" if args.preset else ""
+    preset = read_preset(args.preset) if args.preset else None
+    within = f" --budget {preset.budget}" if preset else ""
     print(f"Written: {paths.shown(path)}\nNext: look at the guesses in it, then ./run.sh full {args.name}{within}\n")
+    if preset and preset.warning:
+        print(f"Warning: {preset.warning}.\n")
     try:
-        print(check(config) if args.oof else describe(prepare(config.competition).report))
+        print(check_all(config) if args.oof else describe(prepare(config.competition).report))
     except UserError as error:
         raise type(error)(f"Mend the data before ./run.sh full: {error}") from None
 

@@ -1,14 +1,16 @@
 """What `./run.sh new` chooses for what it found: folds and stages, each with its reason."""
 
+import sys
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
-from competition.config import StrictModel, load_yaml, validate
+from competition.config import StrictModel, validate
 from competition.errors import ConfigError, DataError
 from competition.metrics import PROBABILITIES
 from competition.molecules import canonical_smiles
+from competition.yaml_files import load_yaml
 from folds.groups import scaffolds, why_scaffolds
 from submissions.new.detect import WORD, Found
 from submissions.new.problem_type import Problem
@@ -32,6 +34,8 @@ class PresetStage(StrictModel):
     """What it learns, grades being numbers; null: both."""
     gaps: bool = False
     """Whether it is for several targets of which some rows lack labels alone."""
+    max_rows: int = sys.maxsize
+    """Largest training table that it is for; the time of kernel methods grows with the square of the rows or faster."""
     reason: str
     """Stands above the stage; {features} is what trees read."""
     settings: dict[str, Any]
@@ -41,6 +45,8 @@ class Preset(StrictModel):
     """Stages in the order of their worth, and the time that `new` proposes for them."""
 
     budget: str
+    warning: str | None = None
+    """Printed after the YAML is written."""
     stages: list[PresetStage]
 
 
@@ -122,7 +128,8 @@ def choose_stages(preset: Preset, found: Found, problem: Problem) -> list[Block]
     has_gaps = labels.shape[1] > 1 and bool(labels.isna().any(axis=None))
     for stage in preset.stages:
         read = next(filter(None, map(columns.get, stage.needs)), None)
-        if read and stage.targets in (None, learned) and has_gaps >= stage.gaps:
+        fits_size = len(found.train) <= stage.max_rows
+        if read and fits_size and stage.targets in (None, learned) and has_gaps >= stage.gaps:
             settings = dict(stage.settings)
             if read != (text or smiles):  # what a language model takes without `columns`
                 if settings.get("kind") == "bert":

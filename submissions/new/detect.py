@@ -145,9 +145,12 @@ def find_id(tables: dict[str, pd.DataFrame], named: str | None) -> tuple[str, st
     for file, table in tables.items():
         for name in candidates[:1]:
             check_ids(table[name], f"{file}, column {name!r} (taken for the id; another: --id)")
-    have = "; ".join(f"{file} has {', '.join(table.columns)}" for file, table in tables.items())
-    which = f"no column {named!r} names" if named else "no column names"
-    raise DataError(f"{which} the rows of all three tables: {have}. Rename one, or set --id.")
+    expected = named or next(filter(str.strip, sample.columns), "")
+    lacking = [f"{file} (it has {', '.join(table.columns)})" for file, table in tables.items() if expected not in table]
+    raise DataError(
+        f"the id column {expected!r} is missing in {' and in '.join(lacking)}. All three tables need it: add the "
+        "column, or choose another one with --id."
+    )
 
 
 def find_targets(

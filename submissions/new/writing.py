@@ -6,9 +6,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from competition import paths
+from competition.yaml_files import dump_yaml
 
 WIDTH = 110
 
@@ -35,9 +34,7 @@ def as_yaml(value: Any) -> str:
     """A value on one line of YAML, quoted wherever plain text would be read as something else."""
     texts = value if isinstance(value, list) else [value]
     style = '"' if any(isinstance(text, str) and len(text.splitlines()) > 1 for text in texts) else None
-    dumped = yaml.safe_dump(
-        [value], default_flow_style=True, default_style=style, width=math.inf, allow_unicode=True, sort_keys=False
-    )
+    dumped = dump_yaml([value], default_flow_style=True, default_style=style, width=math.inf)
     return dumped.strip()[1:-1]
 
 

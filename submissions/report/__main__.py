@@ -1,4 +1,4 @@
-"""What came out, on one page: `python -m submissions.report [COMPETITION]`.
+"""What came out of the latest run, on one page: `python -m submissions.report [COMPETITION]`.
 
 Reads: the reports of competition.prepare and of all jobs, the run's folder; and, here alone, the answers where
 `competition.answers` names a file that is there.
@@ -12,12 +12,13 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader
 
 from competition import command
+from competition.errors import DataError
 from competition.files import write_atomically
 from competition.paths import shown
 from submissions.handover import HANDOVER, handover
 from submissions.report.findings import gather
 from submissions.report.parts import Findings, Table, embedded
-from submissions.run import Run, at_work
+from submissions.run import Run, latest_run, table_digests
 from submissions.words import table
 
 SUMMARY, PAGE = "report.md", "index.html"
@@ -56,7 +57,10 @@ def page(found: Findings) -> str:
 
 def main() -> None:
     """Command line."""
-    with at_work(__doc__) as run:
+    run = latest_run(command.parser(__doc__).parse_args().competition)
+    with command.locked(run.paths, wait=True):
+        if table_digests(run.paths) != run.stored["tables"]:
+            raise DataError(f"The tables or folds have changed since {run.folder} was written. Run ./run.sh full.")
         print(report(run))
 
 

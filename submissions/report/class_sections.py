@@ -8,10 +8,9 @@ import pandas as pd
 from competition.task import Task
 from competition.types import Array
 from submissions.blend.stored import from_json
-from submissions.fitted import read_cross_fitted
 from submissions.report import figures
 from submissions.report.parts import Figure, Part, tabled
-from submissions.report.predicted import labels, predictions
+from submissions.report.predicted import labels, predictions, read_cross_fitted
 from submissions.run import CHOICE, Run
 from submissions.words import number
 

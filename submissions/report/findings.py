@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from competition.clean import parse_labels, read_named_rows, require_columns
 from competition.files import read_json, read_table, read_text_table
@@ -17,6 +16,7 @@ from competition.prepare import describe as describe_tables
 from competition.tables import own_rows
 from competition.task import from_sample
 from competition.types import Array
+from competition.yaml_files import dump_yaml
 from folds.shares import lacking, shares
 from folds.table import time_ordered
 from models.jobs.plan import REPORT
@@ -31,7 +31,17 @@ from submissions.report.class_sections import probabilities, scores_by_class
 from submissions.report.parts import Figure, Findings, Folded, Part, Section, Table, tabled
 from submissions.report.predicted import predictions
 from submissions.report.rows import worst_rows
-from submissions.run import BLEND, BLEND_FILE, CHOICE, LEFT_OUT, STACK_FILE, STAGES, SUBMISSION_FILE, Run
+from submissions.run import (
+    BLEND,
+    BLEND_FILE,
+    CHOICE,
+    LEFT_OUT,
+    LEFT_OUT_HEADER,
+    STACK_FILE,
+    STAGES,
+    SUBMISSION_FILE,
+    Run,
+)
 from submissions.words import mean_and_deviation, number, with_error
 
 MARKS = {
@@ -48,8 +58,6 @@ MOST_BRIEF = 24
 
 def gather(run: Run) -> Findings:
     """All findings of a finished run; the answers are read here alone."""
-    run.require_candidates()
-    run.part(CHOICE)
     facts, (answers, score), holdout_of = _facts(run), _answers(run), run.config.competition.holdout_of
     on_answers = f"holdout_score on rows of {holdout_of}" if holdout_of else "Score on the answers"
     if answers:
@@ -57,6 +65,7 @@ def gather(run: Run) -> Findings:
     said = [f"{name}: {value}, {words}." for name, (value, words) in facts.items()]
     task = run.task
     sections = [
+        Section("Left out", _left_out(run), brief=True),
         Section("Tables", _tables(run), brief=True),
         Section("Stages", _stages(run), brief=True),
         Section("Candidates", [*_candidates(run), *said], brief=True),
@@ -109,6 +118,11 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
             gain = with_error(_gain(run, part["difference"]), part["standard_error"])
             facts[f"gain over {words}, {part['name']}"] = (gain, "paired; above 0 is better")
     return facts
+
+
+def _left_out(run: Run) -> list[Part]:
+    """Stages and seeds that are not in the submission, and why."""
+    return [Table(LEFT_OUT_HEADER, [each.row for each in run.left_out])] if run.left_out else []
 
 
 def _tables(run: Run) -> list[Part]:
@@ -308,6 +322,6 @@ def _folds(run: Run) -> list[Part]:
 
 
 def _settings(run: Run) -> list[Part]:
-    settings = yaml.safe_dump(run.stored["config"], sort_keys=False, allow_unicode=True)
+    settings = dump_yaml(run.stored["config"])
     versions = [[name, found] for name, found in run.stored["versions"].items()]
     return [Folded("The resolved YAML", settings), Table(["package", "version"], versions)]

@@ -2,9 +2,16 @@
 
 import numpy as np
 
+from competition.files import read_table
 from competition.types import Array
-from submissions.fitted import read_cross_fitted
-from submissions.run import CHOICE, Run, scored_rows
+from submissions.blend.crossfit import CrossFitted
+from submissions.run import CHOICE, Run, cross_fitted_file, scored_rows
+
+
+def read_cross_fitted(run: Run, name: str, scored: bool = False) -> CrossFitted:
+    """The predictions of a candidate for the training rows, or what the metric scores of them."""
+    table = read_table(run.folder / cross_fitted_file(name, scored and run.task.decides))
+    return CrossFitted.of(table, run.columns.ids, len(run.task.scored if scored else run.task.outputs))
 
 
 def cross_fitted(run: Run) -> Array:

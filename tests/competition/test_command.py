@@ -6,17 +6,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from competition import command, steps
+from competition import command
 from competition import revision as revision_module
 from competition.config import load_competition
 from competition.durations import in_words, seconds_of
 from competition.environment import mismatch
-from competition.errors import ConfigError, DataError
+from competition.errors import ConfigError, DataError, NothingToSubmit
 from competition.files import read_table
 from competition.paths import PROJECT, Paths
 from competition.prepare import run as prepare
@@ -27,7 +26,8 @@ from tests.competition.small import TRAIN, write_small
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (DataError("x"), 2), (OSError(errno.ENOSPC, "No space"), 2), (OSError(errno.EROFS, "ro"), 2),
+        (DataError("x"), 2), (NothingToSubmit("x"), 1), (OSError(errno.ENOSPC, "No space"), 2),
+        (OSError(errno.EROFS, "ro"), 2),
         (KeyboardInterrupt(), 130), (BrokenPipeError(), 141), (ValueError("ours"), None),
         (OSError(errno.EIO, "disk"), None),
     ],
@@ -39,6 +39,29 @@ def test_a_command_ends_with_the_status_of_its_error_or_keeps_the_traceback_of_o
     with pytest.raises(type(error) if status is None else SystemExit) as end:
         command.run(main)
     assert getattr(end.value, "code", None) == status
+
+
+@pytest.mark.parametrize(("place", "advice"), [("out", "Choose another place"), ("work", "set WORK_DIR")])
+def test_a_file_that_cannot_be_written_is_blamed_and_not_another_folder(
+    place: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORK_DIR", str(tmp_path / "work"))
+    (tmp_path / place).touch()
+    with pytest.raises(SystemExit):
+        command.run(lambda: (tmp_path / place / "deep" / "file.csv").write_text("x") and None)
+    message = capsys.readouterr().err
+    assert str(tmp_path / place) in message
+    assert advice in message
+
+
+@pytest.mark.parametrize("status", [None, 0, 1, 3])
+def test_a_command_ends_with_the_status_that_it_returns(status: int | None) -> None:
+    if not status:
+        command.run(lambda: status)
+        return
+    with pytest.raises(SystemExit) as end:
+        command.run(lambda: status)
+    assert end.value.code == status
 
 
 def test_products_are_used_by_one_command_at_a_time_and_one_that_waits_says_for_whom() -> None:
@@ -135,20 +158,3 @@ def test_a_tracker_reaches_workers_and_one_that_is_not_installed_is_an_error(mon
     monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install mlflow"):
         command.parser("x").parse_args(["--tracker", "mlflow"])
-
-
-def test_steps_run_one_after_the_other_with_the_same_options_and_the_first_that_fails_ends_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ran = []
-
-    def main() -> None:
-        ran.append(sys.argv)
-        if len(ran) == 2:
-            raise DataError("x")
-
-    monkeypatch.setitem(sys.modules, "room.one", SimpleNamespace(main=main))
-    monkeypatch.setattr(sys, "argv", ["steps", *["room.one"] * 3, "--", "toy"])
-    with pytest.raises(SystemExit):
-        steps.main()
-    assert ran == [["one", "toy"], ["one", "toy"]]

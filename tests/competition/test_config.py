@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
-from competition.config import find_config, load_yaml
+from competition.config import find_config
 from competition.errors import ConfigError
 from competition.paths import CONFIGS, Paths, work_root
+from competition.yaml_files import dump_yaml, load_yaml
 from submissions.config import Config, load_config
 from tests.competition.small import write_small
 
@@ -80,6 +82,25 @@ def test_what_is_no_plain_yaml_mapping_is_refused(tmp_path: Path, content: str, 
         load_yaml(path)
     path.write_text("a: &a {x: 1, y: 2}\nb:\n  <<: *a\n  y: 3\n")
     assert load_yaml(path)["b"] == {"x": 1, "y": 3}
+
+
+def test_numbers_and_booleans_are_those_of_yaml_1_2_in_free_form_parameters_too(tmp_path: Path) -> None:
+    path = write_small(tmp_path, stages={"svr": {"kind": "sklearn", "parameters": {"C": "VALUE"}}})
+    text = path.read_text()
+    numbers = {"1e-3": 0.001, "2E5": 2e5, ".5": 0.5, "1.": 1.0, "010": 10, "-7": -7, "0o10": 8, "0x1F": 31}
+    for written, value in {**numbers, "true": True, "on": "on", "1_0": "1_0", "2024-01-01": "2024-01-01"}.items():
+        path.write_text(text.replace("VALUE", written))
+        parameters = load_config(str(path)).stages["svr"].parameters
+        assert repr(parameters["C"]) == repr(value)
+
+
+def test_what_is_written_is_read_back_the_same(tmp_path: Path) -> None:
+    text = ["1e-3", "010", "08", "0o7", "0x1F", "1_0", "on", "No", "2024-01-01", "1:30", "~", "<<", ".5", "", "1e5x"]
+    document = {"values": [*text, 1e-5, 1e16, 10, True, None], "1e-3": "a key", "C": 0.001}
+    path = tmp_path / "written.yaml"
+    path.write_text(dump_yaml(document))
+    assert load_yaml(path) == document
+    assert yaml.safe_load(path.read_text()) == document  # by a reader of YAML 1.1
 
 
 def test_a_name_is_found_beside_the_code_and_among_the_products_or_the_known_ones_are_listed() -> None:

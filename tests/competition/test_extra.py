@@ -12,11 +12,12 @@ from competition.errors import ConfigError, DataError, UserError
 from competition.files import write_table
 from competition.paths import Paths
 from competition.prepare import Prepared, describe, prepare
-from competition.tables import Rows, own_rows, read_rows
+from competition.tables import TIME, Rows, own_rows, read_rows
 from folds.config import FoldsConfig
 from folds.make import run as make_folds
 from folds.table import read_folds
 from models.jobs.job_rows import training_rows
+from models.jobs.plan import ALL
 from tests.conftest import mixed_tables, write_competition
 
 INPUTS = ["SMILES", "note", "pH", "site"]
@@ -44,6 +45,7 @@ def test_extra_rows_train_in_every_fold_and_are_in_none(tmp_path: Path) -> None:
     assert said in describe(prepared.report)
     assert len(TRAIN) == len(own_rows(prepared.train))
     write_table(paths.train, prepared.train)
+    write_table(paths.test, prepared.test)
     make_folds(config, FoldsConfig(n_folds=3), paths)
     rows = read_rows(paths.train, config, True)
     folds = read_folds(paths.folds, rows.ids)
@@ -59,6 +61,33 @@ def test_an_extra_row_stays_out_of_the_job_that_holds_its_input_out() -> None:
     assert training_rows(rows, folds, 0, "train", False).tolist() == [False, True, True, False, True]
     assert training_rows(rows, folds, 1, "train", False).tolist() == [True, False, False, True, True]
     assert training_rows(rows, folds, 1, "ignore", False).tolist() == [True, False, False, False, False]
+
+
+def test_an_extra_row_stays_out_of_the_job_that_holds_its_group_out_or_earlier_rows() -> None:
+    extra, folds = np.array([0, 0, 0, 1, 1, 1], dtype=bool), np.array([-1, 0, 1, -1, -1, -1])
+    times = np.array([1.0, 2.0, 3.0, 1.5, 0.5, np.nan])
+    inputs = pd.DataFrame({"__input": list("abcdef")})
+    rows = Rows(list("uvwxyz"), inputs, np.zeros((6, 1)), extra=extra, groups=np.array([0, 1, 2, 3, 1, 4]), times=times)
+    assert training_rows(rows, folds, 0, "train", True).tolist() == [True, False, False, False, False, True]
+    assert training_rows(rows, folds, 1, "train", True).tolist() == [True, True, False, True, True, True]
+    assert training_rows(rows, folds, 1, "train", False).tolist() == [True, True, False, True, True, True]
+    assert training_rows(rows, folds, ALL, "train", True).all()
+
+
+def test_extra_rows_bring_groups_and_times_or_are_reported_without_them(tmp_path: Path) -> None:
+    """The first two rows get through; of those, one has the group and the time of the third training row."""
+    train = TRAIN.assign(batch=[f"b{i // 3}" for i in range(len(TRAIN))], day=range(len(TRAIN)))
+    more = more_rows().assign(plate=["b0", "", "b1", "b1", "b1"], day=["2.5", "", "1", "1", "1"])
+    write_table(tmp_path / "more.csv", more)
+    roles = {"group": "batch", "time": "day", "extra_train": [{"file": "more.csv", "columns": {"batch": "plate"}}]}
+    prepared = made(tmp_path, train, **roles)
+    assert prepared.train["batch"].tail(2).tolist() == ["b0", ""]
+    assert np.array_equal(prepared.train[TIME].tail(2), [2.5, np.nan], equal_nan=True)
+    assert "cannot be told" not in describe(prepared.report)
+    write_table(tmp_path / "more.csv", more.drop(columns=["plate", "day"]))
+    said = describe(made(tmp_path, train, **{**roles, "extra_train": [{"file": "more.csv"}]}).report)
+    assert "more.csv has no 'batch', so it cannot be told whether its rows share a group with held-out rows" in said
+    assert "more.csv has no 'day', so it cannot be told whether its rows are later than held-out rows" in said
 
 
 CENTRED = TRAIN.assign(lumo=TRAIN["lumo"] - TRAIN["lumo"].mean())
@@ -99,7 +128,7 @@ def test_extra_rows_of_classes_have_the_competitions_classes_and_mostly_its_labe
     made(tmp_path, train, **{**extra, "extra_train": [{"file": "more.csv", "check_units": False}]})
 
 
-def test_extra_rows_of_several_tables_are_of_no_group(tmp_path: Path) -> None:
+def test_extra_rows_of_several_tables_without_the_column_are_of_no_group(tmp_path: Path) -> None:
     for name in ("a.csv", "b.csv"):
         write_table(tmp_path / name, more_rows())
     train, extra = TRAIN.assign(batch="one"), [{"file": "a.csv"}, {"file": "b.csv"}]

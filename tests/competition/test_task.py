@@ -1,5 +1,6 @@
 """The names of outputs, how they become the sample's columns, and code of the user's own."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,28 @@ def test_a_users_file_may_postpone_its_annotations_share_its_name_and_change(tmp
     assert load_user_code("code", f"{files[0]}:Record", "a class") == "changed"
     with pytest.raises(ConfigError, match="must define other"):
         load_user_code("code", f"{files[0]}:other", "other")
+
+
+def test_each_competition_imports_its_helpers_as_they_are_now(tmp_path: Path) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        (folder / "tools").mkdir(parents=True)
+        (folder / "mine.py").write_text(
+            "from helpers import VALUE\n\ndef late():\n    from tools import deep\n    return deep.VALUE\n"
+        )
+        (folder / "helpers.py").write_text("from tools.deep import VALUE\n")
+        (folder / "tools" / "deep.py").write_text(f"VALUE = 'deep of {folder.name}'\n")
+
+    def values(folder: Path) -> list[str]:
+        named = f"{folder / 'mine.py'}:"
+        return [load_user_code("code", f"{named}VALUE", "it"), load_user_code("code", f"{named}late", "it")()]
+
+    assert [values(folder) for folder in folders] == [["deep of a"] * 2, ["deep of b"] * 2]
+    (folders[1] / "tools" / "deep.py").write_text("VALUE = 'edited'\n")
+    assert values(folders[1]) == ["edited"] * 2
+
+
+def test_a_module_next_to_a_users_file_takes_no_librarys_place(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("dumps = None\n")
+    (tmp_path / "mine.py").write_text("import json\n")
+    assert load_user_code("code", f"{tmp_path / 'mine.py'}:json", "it") is json

@@ -41,6 +41,31 @@ def test_values_come_in_the_order_asked_for_and_each_is_computed_once(cache: Cac
     assert len(list(cache.folder.iterdir())) == 3  # 2 + 2 + 1 of the keys
 
 
+def test_a_process_reads_the_keys_of_each_shard_once_and_sees_what_others_add(
+    cache: Cache, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    np_load = np.load
+    monkeypatch.setattr(np, "load", lambda file: opened.append(file.name) or np_load(file))
+    first, second = ["C", "CC"], ["CCC", "CCCC"]
+    cache.compute_shard(first)
+    assert cache.missing([*first, *second]) == second
+    cache.compute_shard(second)  # as another process would
+    assert cache.missing([*first, *second, "N"]) == ["N"]
+    assert cache.missing([*first, *second]) == []
+    assert opened == [cache.shard(first).name, cache.shard(second).name]
+    opened.clear()
+    assert [len(value) for value in cache.load(["CCC", "CCCC", "CCC"])] == [3, 4, 3]
+    assert opened == [cache.shard(second).name]
+    assert calls == first + second
+
+
+def test_loaded_arrays_keep_no_shard_in_memory(cache: Cache) -> None:
+    cache.compute_shard(["C", "CC"])
+    (array,) = cache.load(["CC"])
+    assert array.base is None
+
+
 def test_a_damaged_shard_is_named(cache: Cache) -> None:
     cache.compute_shard(["CO"])
     shard = next(cache.folder.glob("*.npz"))

@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from catboost import CatBoostRegressor
 
 from competition.errors import ConfigError, DataError
 from competition.files import read_json
 from competition.tables import Rows
 from competition.task import Task
-from models.config import CatboostStage, LightgbmStage, SklearnStage
+from models.config import CatboostStage, LightgbmStage, SklearnStage, TreesStage
 from models.registry import build_stage
+from models.stage import read_notes
 from models.stages.trees import Trees
 from tests.models.made import context, fitted, rows
 
@@ -93,6 +97,14 @@ def test_the_objective_fits_the_metric_unless_it_is_named(
     assert stage.predict(rows(x=[0.0, 1.0]), tmp_path)[:, 0] == pytest.approx([expected] * 2, rel=0.12)
 
 
+def test_a_new_kind_of_trees_has_to_name_the_parameters_of_its_library() -> None:
+    class ForestStage(TreesStage):
+        kind: str = "forest"
+
+    with pytest.raises(NotImplementedError, match="ForestStage needs library_parameters"):
+        ForestStage(parameters={"max_depth": 3})
+
+
 def test_a_parameter_of_the_job_of_the_stage_or_of_nobody_is_refused(kind: str, tmp_path: Path) -> None:
     config = type(SETTINGS[kind])
     for name, words in (("learning_rate", "by the stage"), ("seed", "by the stage"), ("max_dept", "max_depth")):
@@ -102,6 +114,40 @@ def test_a_parameter_of_the_job_of_the_stage_or_of_nobody_is_refused(kind: str, 
     x, wrong = np.arange(60.0), {"lightgbm": {"objective": "nothing"}, "catboost": {"max_depth": 3}}[kind]
     with pytest.raises(ConfigError, match=f"{kind} refuses the rows, or its parameters"):
         fit(kind, tmp_path, rows(x, x=x), {"parameters": wrong}, numeric=["x"])
+
+
+@pytest.fixture
+def devices(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The settings of the device that the libraries are called with; they then train on the cores."""
+    calls: list[dict[str, Any]] = []
+    train, names = lightgbm.train, ("device_type", "task_type", "devices", "gpu_ram_part", "rsm")
+
+    def on_cores(parameters: dict[str, Any]) -> dict[str, Any]:
+        calls.append({name: parameters[name] for name in names if name in parameters})
+        return {name: value for name, value in parameters.items() if name not in names}
+
+    monkeypatch.setattr(lightgbm, "train", lambda parameters, *others, **stop: train(on_cores(parameters), *others))
+    monkeypatch.setattr("models.stages.catboost.CatBoostRegressor", lambda **p: CatBoostRegressor(**on_cores(p)))
+    return calls
+
+
+@pytest.mark.parametrize(("gpu", "has_card"), [(0.0, True), (0.5, False), (0.5, True)])
+def test_trees_are_grown_on_a_card_where_gpu_is_above_zero_and_there_is_one(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: list[Any], gpu: float, has_card: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_card)
+    x = np.arange(40.0)
+    train, folder, told = rows(x, x=x), tmp_path / "job", context(tmp_path, numeric=["x"])
+    config = SETTINGS[kind].model_copy(update={"gpu": gpu, "max_trees": 3, "patience": 5})
+    monkeypatch.setattr(f"models.stages.{kind}.{kind.capitalize()}._count", lambda *samples: (3, 0.0))
+    fitted(config, told, train, folder)
+    cores = {"lightgbm": {"device_type": "cpu"}, "catboost": {"rsm": 1.0}}
+    card = {
+        "lightgbm": {"device_type": "gpu"},
+        "catboost": {"task_type": "GPU", "devices": "0", "gpu_ram_part": 0.475},
+    }
+    assert devices == [(card if gpu and has_card else cores)[kind]]
+    assert bool(read_notes(folder)) == (gpu > 0 and not has_card)
 
 
 @of_all

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import huggingface_hub.constants as hub
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from competition.errors import ConfigError
 from competition.files import read_json, sha256_of
@@ -60,6 +62,22 @@ def test_the_users_folder_comes_first_and_a_changed_copy_there_is_refused_with_b
     assert digest_of_weights(str(mine.parent)) != good
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])
+def test_a_file_that_was_cut_short_is_named_wherever_it_ends(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    state = {"layer.weight": torch.ones(50, 3), "layer.bias": torch.zeros(50)}
+    if path.suffix == ".pt":
+        torch.save(state, path)
+    else:
+        save_file(state, path)
+    content = path.read_bytes()
+    digest_of_weights(str(path))
+    for size in (0, 5, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:size])
+        with pytest.raises(ConfigError, match=rf"{path} is cut short or damaged .* delete it and fetch it again"):
+            digest_of_weights(str(path))
+
+
 @pytest.mark.parametrize(
     "name", [name for name, known in WEIGHT_SETS.items() if known.package and known.package[0] == "models"]
 )
@@ -69,6 +87,12 @@ def test_weights_that_come_with_the_project_are_as_named_and_have_a_card_and_los
     assert found.with_suffix(".csv").read_text().startswith("epoch,")
     card = found.with_suffix(".md").read_text()
     assert all(part in card for part in (name, "weights: " + name, "Data", "None is among", f"studies.pretrain {name}"))
+
+
+def test_a_file_that_was_deleted_from_an_installed_package_is_named(in_package: Path) -> None:
+    (in_package / "vocab.txt").unlink()
+    with pytest.raises(ConfigError, match=r"ours_package is installed without \S+vocab.txt, .* Restore"):
+        find_weights("ours")
 
 
 @pytest.mark.parametrize(("name", "said"), [("minilmm", "minilm, rxnfp"), ("nobody/nothing", "set WEIGHTS_DIR")])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.submissions.fakes import fake_competition, prepare_and_fake_jobs, run_steps
+from tests.submissions.fakes import built, fake_competition, prepare_and_fake_jobs
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +15,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("WORK_DIR", str(folder / "work"))
         path = fake_competition(folder)
         prepare_and_fake_jobs(path)
-        run_steps(path)
+        built(path)
     return folder
 
 

@@ -1,7 +1,7 @@
 """A competition whose jobs are made up: predictions are labels and noise, so every weight has a known meaning."""
 
 from collections.abc import Callable
-from functools import partial
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +23,12 @@ from folds.make import run as make_folds
 from folds.table import read_folds
 from models.config import load_stages
 from models.jobs.folder import write_predictions, write_report
+from models.jobs.local import LocalExecutor
 from models.jobs.plan import Plan, plan
 from models.jobs.train import train
-from models.jobs.workers import Workers
-from submissions.blend.__main__ import blend
+from submissions.build_submission import build_submission
+from submissions.config import load_config
 from submissions.run import Run, open_run
-from submissions.stack import stack
-from submissions.write import write
 from tests.conftest import write_competition
 
 TARGETS = ["height", "depth"]
@@ -159,16 +158,20 @@ def prepare_and_fake_jobs(path: Path, seen: Callable[[np.ndarray], np.ndarray] =
 
 def train_all(path: Path, n_workers: int = 1) -> None:
     """Prepared tables, folds and jobs that were really trained."""
-    train(planned(path), partial(Workers, n_workers))
+    with closing(LocalExecutor(n_workers)) as executor:
+        train(planned(path), executor)
 
 
-def run_steps(path: Path) -> Run:
-    """The run of a YAML whose jobs are there."""
-    run = open_run(str(path))
-    blend(run)
-    if run.config.submissions.stack:
-        stack(run)
-    write(run)
+def run_of(path: Path) -> Run:
+    """The run of a YAML whose tables and jobs are there."""
+    config, paths = load_config(str(path)), Paths.of(str(path))
+    return open_run(config, paths, plan(config.competition, dict(config.stages), paths))
+
+
+def built(path: Path) -> Run:
+    """The same with its files."""
+    run = run_of(path)
+    build_submission(run)
     return run
 
 
@@ -184,7 +187,7 @@ def opened(folder: Path, n_train: int = 150, **sections: object) -> Run:
     """A run whose jobs are there."""
     path = fake_competition(folder, n_train, **sections)
     prepare_and_fake_jobs(path)
-    return open_run(str(path))
+    return run_of(path)
 
 
 def submitted(run: Run, file: str = "submission.csv") -> np.ndarray:

@@ -11,13 +11,14 @@ from competition import prepare
 from competition.config import find_config, load_competition
 from competition.errors import ConfigError, DataError
 from competition.paths import Paths
-from submissions.check import check
+from models.training.machine import Card
+from submissions.check import check_all
 from submissions.config import load_config
 from tests.conftest import mixed_tables, write_competition
 
 
 def checked(path: Path) -> str:
-    return check(load_config(str(path)))
+    return check_all(load_config(str(path)))
 
 
 def test_a_good_competition_is_described_with_its_jobs(tmp_path: Path) -> None:
@@ -58,6 +59,33 @@ def test_a_target_that_cannot_be_scored_is_refused(tmp_path: Path) -> None:
         checked(write_competition(tmp_path, train, test, competition=roles, folds={"kind": "column"}))
 
 
+@pytest.mark.parametrize(
+    ("estimator", "parameters", "warned"),
+    [
+        ("MLPRegressor", {"early_stopping": True}, True),
+        ("RidgeCV", {}, True),
+        ("GradientBoostingRegressor", {"n_iter_no_change": 5}, True),
+        ("MLPRegressor", {}, False),
+        ("HistGradientBoostingRegressor", {}, False),  # it stops early above 10,000 rows
+        ("SVR", {}, False),
+    ],
+)
+def test_an_estimator_that_holds_out_rows_by_itself_is_reported_where_folds_have_groups(
+    tmp_path: Path, estimator: str, parameters: dict[str, Any], warned: bool
+) -> None:
+    train, test = mixed_tables()
+    train = train.assign(plate=[f"p{i // 5}" for i in range(60)], day=range(60))
+    stages = {"s": {"kind": "sklearn", "estimator": estimator, "parameters": parameters}}
+    roles = {"group": "plate", "time": "day"}
+    reasons = {"group": "keep the groups of 60 rows together", "time": "hold out the latest", "kfold": None}
+    for kind, reason in reasons.items():
+        folds = {"kind": kind, "n_folds": 3}
+        said = checked(write_competition(tmp_path, train, test, stages=stages, competition=roles, folds=folds))
+        assert (f"stage s: {estimator} holds out some training rows by itself and cannot {reason}" in said) is (
+            warned and reason is not None
+        )
+
+
 COLOUR = {"template": "{note} [SEP] {colour}"}
 
 
@@ -71,6 +99,15 @@ COLOUR = {"template": "{note} [SEP] {colour}"}
         ),
         ({"kind": "bert", "columns": ["note"], "enumerate_smiles": True}, {}, "s: enumerate_smiles needs a column"),
         ({"kind": "bert", "columns": ["SMILES"], "enumerate_smiles": "order"}, {}, "s: .*with several molecules"),
+        *(
+            ({"weights": "unimol_small", **s}, {}, rf"s: .* unimol_small are of kind unimol, and {s['kind']} is req")
+            for s in ({"kind": "gnn"}, {"kind": "bert"}, {"kind": "unimol2", "architecture": "84m"})
+        ),
+        (
+            {"kind": "lightgbm", "features": [{"encoder": "unimol_small"}]},
+            {},
+            "s: .* bert or gnn is required here. Choose from minilm, rxnfp, chemeleon",
+        ),
         ({"kind": "gnn", "layer_decay": 0.9}, {}, "s: message passing uses one layer again"),
         ({"kind": "gnn", "loss": "own.py:absent"}, {}, r"s: gnn\.loss names .*own\.py, which is not there"),
         ({"kind": "custom", "code": "own.py:absent"}, {}, r"s: custom\.code names .*own\.py, which is not there"),
@@ -166,17 +203,35 @@ def test_candidates_and_steps_of_the_users_own_are_tried_before_any_work(
         checked(path)
 
 
+@pytest.mark.parametrize(
+    ("helper", "says"),
+    [
+        ("import numpy\n\nRATE = numpy.absent\n", r"mine\.py must .*AttributeError in line 3 of helpers\.py"),
+        ("def rate(:\n", r"mine\.py must .*SyntaxError.*\(helpers\.py, line 1\)"),
+        ("def rate(y):\n    return y.absent\n", r"mine\.py:score must .*AttributeError in line 2 of helpers\.py"),
+    ],
+)
+def test_a_mistake_in_a_module_that_the_users_code_imports_is_named_with_its_line(
+    tmp_path: Path, helper: str, says: str
+) -> None:
+    (tmp_path / "helpers.py").write_text(helper)
+    (tmp_path / "mine.py").write_text("import helpers\n\ndef score(y_true, y_pred):\n    return helpers.rate(y_true)\n")
+    roles = {"metric": "mine.py:score", "greater_is_better": True}
+    with pytest.raises(ConfigError, match=says):
+        checked(write_competition(tmp_path, *mixed_tables(), competition=roles))
+
+
 def test_a_precision_that_this_machine_has_not_is_found_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("submissions.check.usable_gpus", lambda: [])
+    monkeypatch.setattr("submissions.check.cards_in_new_process", list)
     monkeypatch.setattr("submissions.check.cpu_has_bf16", lambda: False)
     stages = {name: {"kind": "gnn", "precision": name} for name in ("fp16", "bf16")}
     path = write_competition(tmp_path, *mixed_tables(), stages=stages)
     with pytest.raises(ConfigError, match=r"(?s)fp16: precision fp16 needs a GPU.*bf16: precision bf16 needs a GPU"):
         checked(path)
-    check(load_config(str(path)), here=False)  # other machines train
-    monkeypatch.setattr("submissions.check.usable_gpus", lambda: ["0"])
+    check_all(load_config(str(path)), here=False)  # other machines train
+    monkeypatch.setattr("submissions.check.cards_in_new_process", lambda: [Card("0", "A100", 80.0, True)])
     checked(path)
 
 

@@ -7,19 +7,26 @@ import pandas as pd
 import pytest
 
 from competition.errors import DataError
-from competition.files import read_json, read_table, read_text_table, write_table
+from competition.files import read_json, read_table, read_text_table, write_json, write_table
 from competition.metrics import METRICS
 from models.jobs.folder import read_predictions
+from submissions import selection
 from submissions.blend import stacks
-from submissions.blend.__main__ import blend
 from submissions.blend.candidates import CANDIDATES, OF_NUMBERS
 from submissions.blend.crossfit import cross_fitted
 from submissions.blend.stacks import LIGHTGBM_STACK
-from submissions.fitted import candidate_of, matrices_of, submission_of
-from submissions.run import latest_run, open_run, require_same_code
-from submissions.stack import stack
-from submissions.write import write
-from tests.submissions.fakes import fake_classes, fake_competition, opened, prepare_and_fake_jobs, run_steps, submitted
+from submissions.predictor import load_candidate, load_model
+from submissions.run import MANIFEST, latest_run, require_same_code
+from submissions.selection import matrices_of
+from tests.submissions.fakes import (
+    built,
+    fake_classes,
+    fake_competition,
+    opened,
+    prepare_and_fake_jobs,
+    run_of,
+    submitted,
+)
 
 TREES = {"kind": "lightgbm"}
 
@@ -74,21 +81,22 @@ def test_all_candidates_and_what_is_the_users_own_go_all_the_way(tmp_path: Path)
     settings = {"candidates": names, "weight_trials": 3, "postprocess": ["mine.py:up"]}
     roles = {"metric": "mine.py:score", "greater_is_better": False}
     run = opened(tmp_path, 90, competition=roles, submissions=settings, folds={"n_folds": 4})
-    run_steps(tmp_path / "mixed.yaml")
+    built(tmp_path / "mixed.yaml")
     choice = run.part("choice")
     assert list(run.part("blend")["candidates"]) == sorted(names)
     assert set(choice["candidates"]) == {*names, LIGHTGBM_STACK}
     for name in names:
-        assert np.isfinite(candidate_of(run, name)(run.columns.test)).all()
+        assert np.isfinite(load_candidate(run, name)(run.columns.test)).all()
     (tried,) = choice["postprocessing"]["height"]
     assert (tried["step"], tried["kept"]) == ("mine.py:up", False)
-    run.keep("choice", {**choice, "chosen": "mine.py:trimmed"}, ["cross_fitted.csv"])
+    stored = run.stored | {"choice": choice | {"chosen": "mine.py:trimmed"}}
+    write_json(run.folder / MANIFEST, stored)
     stored = latest_run(str(tmp_path / "mixed.yaml"))
     trimmed = np.median(run.columns.test, axis=1)
-    assert np.abs(submission_of(stored)(run.columns.test, run.columns.test_inputs) - trimmed).max() < 1
+    assert np.abs(load_model(stored).predict(run.columns.test, run.columns.test_inputs) - trimmed).max() < 1
     require_same_code(run.config, run.stored)
     own.write_text(OWN + "\n\nVERSION = 2\n")
-    assert open_run(str(tmp_path / "mixed.yaml")).name != run.name
+    assert run_of(tmp_path / "mixed.yaml").name != run.name
     with pytest.raises(DataError, match=r"code of mine\.py has changed since the run"):
         require_same_code(run.config, run.stored)
 
@@ -97,7 +105,7 @@ def test_seeds_are_one_column_or_several_and_weights_may_be_shared(tmp_path: Pat
     several_seeds = {"good": {**TREES, "seeds": [0, 1]}, "fair": {**TREES, "seeds": [0, 10, 2]}, "poor": TREES}
     one = opened(tmp_path, stages=several_seeds).columns
     settings = {"seeds": "separate", "weights": "shared", "margin": 100, "stack": False}
-    separate = open_run(str(fake_competition(tmp_path, stages=several_seeds, submissions=settings)))
+    separate = built(fake_competition(tmp_path, stages=several_seeds, submissions=settings))
     several = separate.columns
     assert one.names == ["fair", "good", "poor"]
     assert several.names == ["fair:0", "fair:10", "fair:2", "good:0", "good:1", "poor"]
@@ -106,41 +114,36 @@ def test_seeds_are_one_column_or_several_and_weights_may_be_shared(tmp_path: Pat
         np.testing.assert_allclose(several.test_of(stage), one.test_of(stage), rtol=1e-12)
     oof = pd.concat([pd.read_parquet(job.oof_file) for job in separate.plan.of("fair") if job.seed == 10])
     assert several.oof[:, 1, 1].tolist() == oof.set_index("id").loc[several.ids, "depth"].tolist()
-    part = blend(separate)
-    write(separate)
+    part = separate.part("blend")
     weights = [each["weights"] for each in part["candidates"].values()]
     assert all(of["height"] == of["depth"] and set(of["height"]) == set(several.names) for of in weights)
     assert sorted(part["drop_one"]) == ["fair", "good", "poor"]
-    y_pred = submission_of(separate)(several.test, several.test_inputs)
+    y_pred = load_model(separate).predict(several.test, several.test_inputs)
     np.testing.assert_allclose(y_pred, submitted(separate), rtol=1e-6)
 
 
 # Stacks
 
 
-def test_the_stack_is_the_submission_where_it_is_chosen(done: Path) -> None:
-    settings = {"margin": 0.0, "default": "mean", "postprocess": []}
-    run = run_steps(fake_competition(done.parent, submissions=settings))
-    choice = run.part("choice")
-    assert choice["default"] == "mean" != choice["chosen"]
-    for step in ("stack", "blend"):
-        run.keep("choice", {**choice, "chosen": run.part(step)["chosen"]}, ["cross_fitted.csv"])
-        write(run)
-        assert (run.folder / "submission.csv").read_bytes() == (run.folder / f"{step}.csv").read_bytes()
+@pytest.mark.parametrize("step", ["stack", "blend"])
+def test_the_chosen_stack_or_blend_is_the_submission(done: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    decide, chosen = selection.decide, {"stack": LIGHTGBM_STACK, "blend": "shrunk_ridge"}[step]
+    monkeypatch.setattr(selection, "decide", lambda *given: (chosen, *decide(*given)[1:]))
+    run = built(fake_competition(done.parent, submissions={"margin": 0.0, "postprocess": []}))
+    assert run.chosen == run.part(step)["chosen"] == chosen
+    assert (run.folder / "submission.csv").read_bytes() == (run.folder / f"{step}.csv").read_bytes()
 
 
 def test_a_stored_stack_predicts_what_was_written(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stacks, "least", lambda losses: len(losses) - 1)  # every correction is used
-    run = open_run(str(fake_competition(done.parent, submissions={"trials": 9})))
-    blend(run)
-    stack(run)
+    run = built(fake_competition(done.parent, submissions={"trials": 9}))
     P = run.columns.test
-    found = candidate_of(run, LIGHTGBM_STACK)(P)
+    found = load_candidate(run, LIGHTGBM_STACK)(P)
     np.testing.assert_allclose(found, submitted(run, "stack.csv"), rtol=1e-6)
-    assert (found != candidate_of(run, "shrunk_ridge")(P)).any(axis=0).all()
+    assert (found != load_candidate(run, "shrunk_ridge")(P)).any(axis=0).all()
     (run.folder / "fitted" / "lightgbm_stack.json").write_text("{}")
     with pytest.raises(DataError, match=r"changed or gone: fitted/lightgbm_stack\.json"):
-        candidate_of(run, LIGHTGBM_STACK)
+        load_candidate(run, LIGHTGBM_STACK)
 
 
 @pytest.mark.parametrize("only", ["all rows", "without a fold"])
@@ -150,13 +153,13 @@ def test_a_stack_without_a_scored_correction_is_the_default_and_is_not_chosen(
     """Corrections are found on all rows alone, where no held-out row tries them, or without each fold alone."""
     wanted = {3} if only == "all rows" else {1, 2}
     monkeypatch.setattr(stacks, "least", lambda losses: 3 if len(losses[0]) in wanted else 0)
-    run = run_steps(fake_competition(done.parent, submissions={"margin": 0.0}))
+    run = built(fake_competition(done.parent, submissions={"margin": 0.0}))
     part, choice = run.part("stack"), run.part("choice")
     assert part["same_as_default"] == choice["same_as_default"] == [LIGHTGBM_STACK]
     assert choice["chosen"] not in part["same_as_default"]
     assert read_json(run.folder / "fitted" / "lightgbm_stack.json")["corrections"] == [None, None]
-    assert (part["candidates"][LIGHTGBM_STACK]["difference"] != 0) == (only == "without a fold")
-    default = candidate_of(run, "shrunk_ridge")(run.columns.test)
+    assert (choice["candidates"][LIGHTGBM_STACK]["difference"] != 0) == (only == "without a fold")
+    default = load_candidate(run, "shrunk_ridge")(run.columns.test)
     np.testing.assert_allclose(submitted(run, "stack.csv"), default, rtol=1e-6)
 
 
@@ -168,16 +171,15 @@ def test_what_is_submitted_is_post_processed_and_a_stored_run_repeats_it(tmp_pat
     settings = {"stack": False, "postprocess": ["mine.py:curve", "clip"]}
     path = fake_competition(tmp_path, folds={"n_folds": 5}, submissions=settings)
     prepare_and_fake_jobs(path, lambda y: np.exp(y / 3))
-    run = open_run(str(path))
-    blend(run)
-    choice, _ = write(run)
+    run = built(path)
+    choice = run.part("choice")
     assert "mine.py:curve" in [tried["step"] for tried in choice["postprocessing"]["height"] if tried["kept"]]
     chosen = choice["candidates"][choice["chosen"]]["cross_fitted_score"]
     assert max(choice["cross_fitted_score"], choice["procedure"]["cross_fitted_score"]) < chosen
     assert (run.folder / "submission.csv").read_bytes() != (run.folder / "blend.csv").read_bytes()
     labels = read_table(run.paths.train)["height"]
     assert read_table(run.folder / "submission.csv", ["id"])["height"].between(labels.min(), labels.max()).all()
-    found = submission_of(latest_run(str(path)))(run.columns.test, run.columns.test_inputs)
+    found = load_model(latest_run(str(path))).predict(run.columns.test, run.columns.test_inputs)
     np.testing.assert_allclose(found, submitted(run), rtol=1e-6)
 
 
@@ -197,9 +199,9 @@ def test_known_labels_are_used_where_they_are_asked_for_and_nowhere_else(
     write_table(tmp_path / "train.csv", table)
     write_table(tmp_path / "test.csv", test)
     prepare_and_fake_jobs(path)
-    without = run_steps(path)
+    without = built(path)
     path.write_text(path.read_text().replace("postprocess: []", "postprocess: [known_labels]"))
-    runs = without, run_steps(path)
+    runs = without, built(path)
     files = [read_text_table(run.folder / "submission.csv") for run in runs]
     assert files[1].loc[6, labels[0]] == known and (metric == "f1" or files[0].loc[6, labels[0]] != known)
     assert files[1].loc[6, labels[1:]].equals(files[0].loc[6, labels[1:]])
@@ -208,7 +210,7 @@ def test_known_labels_are_used_where_they_are_asked_for_and_nowhere_else(
 
 
 def test_a_run_is_held_against_itself_without_a_stage_the_best_stage_and_the_run_before(done: Path) -> None:
-    first = open_run(str(done))
+    first = run_of(done)
     part, columns, choice = first.part("blend"), first.columns, first.part("choice")
     worth, default = part["drop_one"], part["candidates"]["shrunk_ridge"]
     y_pred = cross_fitted(CANDIDATES["shrunk_ridge"], matrices_of(first, columns.oof[:, ~columns.of("good")]))
@@ -225,13 +227,13 @@ def test_a_run_is_held_against_itself_without_a_stage_the_best_stage_and_the_run
     assert single["standard_error"] > 0
     assert choice["against"]["previous_run"] is None
     settings = {"default": "mean", "margin": 9.0, "stack": False}
-    choice = run_steps(fake_competition(done.parent, submissions=settings)).part("choice")
+    choice = built(fake_competition(done.parent, submissions=settings)).part("choice")
     previous = choice["against"]["previous_run"]
     assert previous["name"] == first.name
     assert previous["difference"] == pytest.approx(choice["procedure"]["cross_fitted_score"] - score)
     before = latest_run("mixed")
     (before.folder / "cross_fitted.csv").write_text("id\n")  # an earlier run that was changed is none to compare with
-    choice = run_steps(fake_competition(done.parent, submissions={**settings, "margin": 8.0})).part("choice")
+    choice = built(fake_competition(done.parent, submissions={**settings, "margin": 8.0})).part("choice")
     assert choice["against"]["previous_run"] is None
 
 
@@ -239,7 +241,7 @@ def test_the_spread_is_the_standard_deviation_over_submissions_of_one_model_per_
     """`good` has two seeds and `fair` one, three folds: six members, `fair` twice in each of its folds."""
     stages = {"good": {**TREES, "num_leaves": 4, "seeds": [0, 1], "final_fit": "both"}, "fair": {**TREES}}
     opened(tmp_path, stages=stages, submissions={"stack": False, "default": "mean", "margin": 1e6})
-    run = run_steps(tmp_path / "mixed.yaml")
+    run = built(tmp_path / "mixed.yaml")
     ids, targets = run.columns.test_ids, run.task.targets
     jobs = {(job.stage, job.seed, job.fold): job.test_file(run.plan.test_key) for job in run.plan.jobs}
     of = {job: read_predictions(file, ids, targets) for job, file in jobs.items()}

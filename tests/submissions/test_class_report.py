@@ -18,7 +18,7 @@ from submissions.report.findings import gather
 from submissions.report.parts import Findings
 from submissions.run import CROSS_FITTED, SUBMISSION_FILE, Run
 from tests.conftest import SMOKE
-from tests.submissions.fakes import fake_classes, prepare_and_fake_jobs, run_steps
+from tests.submissions.fakes import built, fake_classes, prepare_and_fake_jobs
 from tests.submissions.test_report import section
 
 HOSTILE = "<b>a class with a very long name</b>"
@@ -44,7 +44,7 @@ def made(folder: Path, problem_type: str, metric: str, roles: dict[str, Any]) ->
         table = read_text_table(file)
         write_table(file, table.assign(SMILES=list(islice(cycle(molecules), len(table)))))
     prepare_and_fake_jobs(path)
-    return run_steps(path)
+    return built(path)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case[0])

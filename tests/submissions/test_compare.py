@@ -19,7 +19,7 @@ from competition.task import Task
 from submissions import compare
 from submissions.compare import Labels, comparison, differences, read_labels
 from submissions.run import scored_rows
-from tests.submissions.fakes import fake_classes, fake_competition, prepare_and_fake_jobs, run_steps, with_setting
+from tests.submissions.fakes import built, fake_classes, fake_competition, prepare_and_fake_jobs, with_setting
 
 Command = Callable[..., str]
 
@@ -64,7 +64,7 @@ def test_only_settings_that_differ_are_listed() -> None:
 def said(done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """What `./run.sh compare` prints of a run of three stages and, later, one of two, given options."""
     stages = {"fair": {"kind": "lightgbm", "num_leaves": 5}, "poor": {"kind": "lightgbm", "num_leaves": 6}}
-    run_steps(fake_competition(done.parent, stages=stages, submissions={"stack": False}))
+    built(fake_competition(done.parent, stages=stages, submissions={"stack": False}))
 
     def run(*options: str) -> str:
         monkeypatch.setattr(sys, "argv", ["", str(done), *options])
@@ -150,7 +150,7 @@ def test_runs_of_labels_and_of_probabilities_or_of_other_classes_are_not_compare
     for metric, *classes in (before, after):
         path = fake_classes(tmp_path, "binary", metric, competition={"classes": classes}, submissions=settings)
         prepare_and_fake_jobs(path)
-        runs.append(run_steps(path))
+        runs.append(built(path))
     assert runs[1].part("choice")["against"]["previous_run"] is None
     assert [scored_rows(run.folder, runs[1].task).empty for run in runs] == [True, False]
     labels, manifests = read_labels(str(path)), {run.name: run.stored for run in runs}

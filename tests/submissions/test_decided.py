@@ -9,11 +9,13 @@ import pytest
 from competition.errors import SubmissionError
 from competition.files import read_table, read_text_table, write_table
 from competition.task import from_sample
-from submissions.fitted import read_cross_fitted, rule_of, submission_of
 from submissions.kernel import prove
+from submissions.predictor import load_model
+from submissions.report.predicted import read_cross_fitted
 from submissions.run import Run, latest_run
 from submissions.sample import check_submission
-from tests.submissions.fakes import fake_classes, prepare_and_fake_jobs, run_steps
+from submissions.selection import selection_rule
+from tests.submissions.fakes import built, fake_classes, prepare_and_fake_jobs
 
 OF_METRICS = {"binary": "f1", "multilabel": "f1_macro", "multiclass": "f1_macro", "ordinal": "quadratic_kappa"}
 
@@ -26,7 +28,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         patch.setenv("WORK_DIR", str(folder / "work"))
         path = fake_classes(folder, request.param, OF_METRICS[request.param])
         prepare_and_fake_jobs(path)
-        return run_steps(path)
+        return built(path)
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +46,7 @@ def test_submissions_hold_names_that_a_stored_run_gives_each_row_alone(run: Run)
         check_submission(run.folder / file, sample, "id", run.task)
         assert np.isfinite(submitted(run, file)).all()
     P, inputs = run.columns.test, run.columns.test_inputs
-    predict = submission_of(latest_run(run.paths.name))
+    predict = load_model(latest_run(run.paths.name)).predict
     np.testing.assert_array_equal(predict(P, inputs), submitted(run))
     alone = [predict(P[[i]], inputs[i : i + 1]) for i in range(20)]
     np.testing.assert_array_equal(np.vstack(alone), submitted(run)[:20])
@@ -62,7 +64,7 @@ def test_scores_are_those_of_the_labels_that_are_kept(run: Run) -> None:
         assert part["cross_fitted_score"] == pytest.approx(run.metric(y, labels.cross_fitted))
         assert part["decision"]["class"] in ("Thresholds", "Offsets", "CutPoints")
         y_pred = read_cross_fitted(run, name)
-        again = rule_of(run).judged(y_pred)
+        again = selection_rule(run).judged(y_pred)
         np.testing.assert_array_equal(again.nested, labels.nested)
     spread = read_table(run.folder / "spread.csv", ["id"]).set_index("id")
     assert list(spread.columns) == run.task.outputs

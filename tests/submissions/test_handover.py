@@ -5,11 +5,11 @@ from pathlib import Path
 from competition.files import read_json, sha256_of, write_json
 from competition.revision import revision
 from submissions.handover import handover
-from submissions.run import open_run
+from tests.submissions.fakes import run_of
 
 
 def test_files_seeds_times_and_machines_are_those_of_the_run(done: Path) -> None:
-    run, folder = open_run(str(done)), done.parent
+    run, folder = run_of(done), done.parent
     text = handover(run)
     for file in (folder / "train.csv", folder / "test.csv", run.folder / "submission.csv"):
         assert f"| `{file.name}` | {sha256_of(file)} |" in text

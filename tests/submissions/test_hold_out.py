@@ -17,7 +17,7 @@ from submissions.config import load_config
 from submissions.hold_out import hold_out
 from submissions.report.__main__ import report
 from tests.conftest import mixed_tables, write_competition
-from tests.submissions.fakes import TARGETS, fake_competition, prepare_and_fake_jobs, run_steps
+from tests.submissions.fakes import TARGETS, built, fake_competition, prepare_and_fake_jobs
 
 
 def made(path: Path, share: float = 0.2) -> dict[str, pd.DataFrame]:
@@ -98,7 +98,7 @@ def test_the_finished_submission_is_scored_on_the_rows_kept_out(tmp_path: Path) 
     yaml_file = holdout_yaml(str(path), 0.2)
     shutil.copy(Paths.of(str(yaml_file)).raw / "answers.csv", yaml_file.parent)  # of which the jobs are made up
     prepare_and_fake_jobs(yaml_file)
-    run = run_steps(yaml_file)
+    run = built(yaml_file)
     submission = read_table(run.folder / "submission.csv", ["id"]).set_index("id")
     kept_out = read_table(tmp_path / "train.csv", ["id"]).set_index("id").loc[submission.index]
     assert len(kept_out) == 30

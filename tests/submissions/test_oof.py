@@ -10,14 +10,14 @@ import yaml
 from competition.errors import ConfigError, DataError
 from competition.files import read_table, write_table
 from competition.paths import Paths
-from submissions.check import check
+from submissions.check import check_all
 from submissions.config import load_config
 from submissions.new import __main__ as new
 from submissions.predict import predict
 from submissions.run import Run
 from tests.competition.small import write_small
 from tests.models.theirs import write_theirs
-from tests.submissions.fakes import run_steps, train_all
+from tests.submissions.fakes import built, train_all
 from tests.submissions.made_up import notes, write_tables
 
 OOF = ["id,y", "f,6", "e,5", "d,4", "c,3", "b,2", "a,1"]
@@ -50,7 +50,7 @@ def test_a_mistake_in_a_file_is_found_before_any_work(
     oof: list[str], test: list[str], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=rf"stages\.theirs: .*{words}"):
-        check(load_config(str(small(tmp_path, oof, test))))
+        check_all(load_config(str(small(tmp_path, oof, test))))
 
 
 def test_all_mistakes_of_all_stages_are_named_at_once(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_all_mistakes_of_all_stages_are_named_at_once(tmp_path: Path) -> None:
     others = "  gone: {kind: file, folder: given/gone}\n  note: {kind: bert, template: '{note}'}\n"
     path.write_text(path.read_text() + others)
     with pytest.raises(ConfigError) as error:
-        check(load_config(str(path)))
+        check_all(load_config(str(path)))
     lines = str(error.value).splitlines()
     assert [line.split(": ")[0] for line in lines] == ["stages.theirs", "stages.gone", "stages.note"]
     assert "given/gone" in lines[1]
@@ -67,7 +67,7 @@ def test_all_mistakes_of_all_stages_are_named_at_once(tmp_path: Path) -> None:
 def test_rows_that_preparation_drops_need_no_prediction(tmp_path: Path) -> None:
     train = ["id,SMILES,y", *(f"{name},{'C' * i},{i}" for i, name in enumerate("abcdef", 1)), "bad,c1cc,1"]
     for oof in (OOF, [*OOF, "bad,"]):
-        said = check(load_config(str(small(tmp_path, oof, train=train, unparsable="drop"))))
+        said = check_all(load_config(str(small(tmp_path, oof, train=train, unparsable="drop"))))
         assert "stage theirs: file; unknown folds: predictions made elsewhere, whose oof.csv does not name" in said
         assert "WARNING" not in said
 
@@ -75,10 +75,10 @@ def test_rows_that_preparation_drops_need_no_prediction(tmp_path: Path) -> None:
 def test_a_stage_that_learns_needs_an_input_column(tmp_path: Path) -> None:
     train = ["id,y", *(f"{name},{i}" for i, name in enumerate("abcdef"))]
     path = small(tmp_path, train=train, test=["id", "t1", "t2"], smiles=None)
-    assert "6 training rows, 2 test rows" in check(load_config(str(path)))
+    assert "6 training rows, 2 test rows" in check_all(load_config(str(path)))
     path.write_text(path.read_text() + "  trees: {kind: lightgbm}\n")
     with pytest.raises(ConfigError, match=r"stages\.trees: at least one input column must be named under smiles, text"):
-        check(load_config(str(path)))
+        check_all(load_config(str(path)))
 
 
 N_TRAIN, N_TEST, TARGETS = 120, 30, ["p", "q"]
@@ -95,9 +95,9 @@ def ids_alone(folder: Path, **inputs: list) -> tuple[list[str], pd.DataFrame, pd
 
 def full(path: Path) -> tuple[Run, dict[str, list[str]]]:
     """What `./run.sh full` does, but for the report; the run, and the marks of its stages."""
-    check(load_config(str(path)))
+    check_all(load_config(str(path)))
     train_all(path)
-    run = run_steps(path)
+    run = built(path)
     return run, {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
 
 

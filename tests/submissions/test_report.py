@@ -15,8 +15,8 @@ from competition.plots import new_figure
 from submissions.report.__main__ import markdown, page
 from submissions.report.findings import gather
 from submissions.report.parts import Findings
-from submissions.run import CHOICE, CROSS_FITTED, LEFT_OUT, Run, open_run
-from tests.submissions.fakes import TARGETS, fake_competition, prepare_and_fake_jobs, run_steps
+from submissions.run import CHOICE, CROSS_FITTED, LEFT_OUT, Run
+from tests.submissions.fakes import TARGETS, built, fake_competition, prepare_and_fake_jobs, run_of
 
 ATTACK = "<img src=x onerror=alert(1)>"
 TEXT = '</script><script>alert(2)</script> & "more"'
@@ -88,7 +88,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
         for job in planned.of("fair"):
             history = [{"train_loss": loss + job.fold, "learning_rate": 1e-4} for loss in (3.0, 2.0, 1.0)]
             write_json(job.folder / "training.json", {"history": history})
-        run = run_steps(path)
+        run = built(path)
         write_json(run.paths.shift, SHIFT)
         (run.folder / LEFT_OUT).write_text(f"{LEFT}\n")
         new_figure()[0].savefig(run.paths.shift.parent / "sizes.png")
@@ -165,8 +165,8 @@ def test_weights_stand_under_their_targets_and_correlations_under_their_columns(
 
 
 def test_a_stage_that_helps_has_a_gain_above_0_in_either_direction_of_the_metric(done: Path) -> None:
-    runs = [open_run(str(done))]
-    runs.append(run_steps(fake_competition(done.parent, competition={"metric": "r2"}, submissions={"stack": False})))
+    runs = [run_of(done)]
+    runs.append(built(fake_competition(done.parent, competition={"metric": "r2"}, submissions={"stack": False})))
     for run, sign in zip(runs, (1, -1), strict=True):
         without = run.part("blend")["drop_one"]["good"]
         assert sign * without["difference"] > 0  # without minus with, in the metric's own sign: worse without

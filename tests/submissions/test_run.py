@@ -1,10 +1,11 @@
 """From finished jobs to the submission: one run, the same bytes however its steps are run, and no file that does not
 fit."""
 
+import pickle
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -15,19 +16,16 @@ from competition.files import read_table, read_text_table, write_table
 from competition.paths import Paths
 from competition.task import Task
 from models.jobs.folder import write_report
-from submissions import stack as stack_step
-from submissions import write as write_step
-from submissions.blend import __main__ as blend_step
-from submissions.blend.__main__ import blend
+from submissions import build_submission as build_step
+from submissions import compare
 from submissions.blend.candidates import ALWAYS
-from submissions.fitted import candidate_of, submission_of
+from submissions.build_submission import build_submission
 from submissions.predict import predict
-from submissions.run import latest_run, open_run
+from submissions.predictor import load_candidate, load_model
+from submissions.run import latest_run
 from submissions.sample import check_submission, write_submission
-from submissions.write import write
-from tests.submissions.fakes import TARGETS, fake_competition, opened, prepare_and_fake_jobs, run_steps, train_all
+from tests.submissions.fakes import TARGETS, built, fake_competition, opened, prepare_and_fake_jobs, run_of, train_all
 
-STEPS = (blend_step, stack_step, write_step)
 SUBMISSIONS = ["blend.csv", "stack.csv", "submission.csv"]
 TREES = {"kind": "lightgbm"}
 
@@ -45,7 +43,7 @@ def marks_of(run: object) -> dict[str, list[str]]:
 
 
 def test_all_columns_and_submissions_are_joined_on_id(done: Path) -> None:
-    run = open_run(str(done))
+    run = run_of(done)
     columns, paths = run.columns, run.paths
     for name in SUBMISSIONS:
         check_submission(run.folder / name, read_table(paths.sample), "id", run.task)
@@ -68,13 +66,13 @@ def test_all_columns_and_submissions_are_joined_on_id(done: Path) -> None:
 
 
 def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_columns(done: Path) -> None:
-    columns = open_run(str(done)).columns
+    columns = run_of(done).columns
     for folder in ("prepared", "folds"):
         shutil.rmtree(Paths.of(str(done)).root / folder)
     run = latest_run(str(done))
     assert list(run.candidates) == [*ALWAYS, "lightgbm_stack"]  # from simple to complex
-    y_pred = submission_of(run)(columns.test, columns.test_inputs)
-    stacked = candidate_of(run, run.part("stack")["chosen"])(columns.test)
+    y_pred = load_model(run).predict(columns.test, columns.test_inputs)
+    stacked = load_candidate(run, run.part("stack")["chosen"])(columns.test)
     for name, found in (("submission", y_pred), ("stack", stacked)):
         np.testing.assert_allclose(found, by_id(run.folder / f"{name}.csv").loc[columns.test_ids, TARGETS], rtol=1e-6)
 
@@ -86,55 +84,82 @@ def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_column
     np.testing.assert_array_equal(table["good depth"], columns.oof[:, 1, 1])
 
 
-def test_a_second_run_fits_nothing_and_one_that_was_killed_goes_on_to_the_same_bytes(
+def test_a_run_is_kept_while_nothing_changes_and_made_again_with_the_same_bytes_where_a_file_has(
     done: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.rmtree(open_run(str(done)).folder)
-    run = run_steps(done)
+    shutil.rmtree(run_of(done).folder)
+    run = built(done)
     before = contents(run.folder)
     with monkeypatch.context() as patch:
-        for step, name in ((blend_step, "fit_all"), (stack_step, "fit_all"), (write_step, "decide")):
-            patch.delattr(step, name)
-        assert contents(run_steps(done).folder) == before
-    monkeypatch.setattr(sys, "argv", ["", str(done)])
-    (run.folder / "blend.csv").write_text("id,height,depth\n")  # edited
+        patch.delattr(build_step, "select")
+        assert contents(built(done).folder) == before
     for lost in ("run.json", "cross_fitted/mean.parquet", "submission.csv"):
+        (run.folder / "blend.csv").write_text("id,height,depth\n")  # edited
         (run.folder / lost).unlink()
-        for step in STEPS:
-            step.main()
-        assert contents(run.folder) == before, lost
+        assert contents(built(done).folder) == before, lost
 
 
-def test_new_predictions_skipped_steps_and_unfinished_jobs_are_noticed(done: Path) -> None:
-    before = open_run(str(done))
+def test_a_build_that_is_interrupted_leaves_no_file_and_the_run_before_as_it_was(
+    done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(done)
+    before = contents(run.paths.latest_run.parent)
+    path = fake_competition(done.parent, submissions={"trials": 3})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(build_step, "_write_manifest", Mock(side_effect=KeyboardInterrupt))
+        built(path)
+    assert contents(run.paths.latest_run.parent) == before
+    assert latest_run(str(path)).name == run.name
+
+
+def test_an_interim_submission_has_no_stack_and_is_no_run_of_its_own(
+    done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(done)
+    latest, path = run.paths.latest_run.read_text(), fake_competition(done.parent, submissions={"trials": 3})
+    new = pickle.loads(pickle.dumps(run_of(path)))  # as a worker gets it
+    submission = build_submission(new, interim=True)
+    assert submission.folder == run.paths.root / "submissions" / "so_far"
+    assert not (submission.folder / "stack.csv").exists()
+    check_submission(submission.folder / "submission.csv", read_table(run.paths.sample), "id", run.task)
+    assert run.paths.latest_run.read_text() == latest
+    assert run.paths.submission.read_bytes() == (run.folder / "submission.csv").read_bytes()
+    monkeypatch.setattr("sys.argv", ["compare", str(path)])
+    compare.main()
+    assert "so_far" not in capsys.readouterr().out
+    build_submission(new)
+    assert not submission.folder.exists()
+    assert run.paths.latest_run.read_text() != latest
+    assert run.paths.submission.read_bytes() == (new.folder / "submission.csv").read_bytes()
+
+
+def test_new_predictions_and_unfinished_jobs_are_noticed(done: Path) -> None:
+    before = run_of(done)
     job = before.plan.jobs[0]
     table = pd.read_parquet(job.oof_file)
     table.assign(height=table["height"] + 0.5).to_parquet(job.oof_file)
     with pytest.raises(DataError, match=r"oof\.parquet is not as its job wrote it; delete"):
-        open_run(str(done))
+        run_of(done)
     write_report(job.folder, {"seconds": 1.5})  # trained again, under the same key
-    after = open_run(str(done))
-    with pytest.raises(DataError, match="was made from other predictions or other code"):
-        write(after)
-    blend(after)
+    after = run_of(done)
     assert after.name == before.name
-    assert after.made_from != before.made_from
-    with pytest.raises(DataError, match="the step stack has not run"):
-        write(after)
+    assert before.is_built and not after.is_built
+    build_submission(after)
+    assert after.is_built and not before.is_built
     (job.folder / "report.json").unlink()
     with pytest.raises(DataError, match=r"is not finished, .* Run \./run\.sh train"):
-        open_run(str(done))
+        run_of(done)
 
 
 def test_the_name_of_a_run_follows_settings_and_not_places_or_the_order_of_stages(done: Path, tmp_path: Path) -> None:
-    run = open_run(str(done))
+    run = run_of(done)
     before = {name: (run.folder / name).read_bytes() for name in SUBMISSIONS}
     reordered = {stage: {**TREES, "num_leaves": leaves} for stage, leaves in (("poor", 6), ("good", 4), ("fair", 5))}
     shutil.rmtree(run.folder)
-    again = run_steps(fake_competition(tmp_path / "moved", stages=reordered))
+    again = built(fake_competition(tmp_path / "moved", stages=reordered))
     assert {name: (again.folder / name).read_bytes() for name in SUBMISSIONS} == before
-    assert open_run(str(fake_competition(tmp_path, competition={"answers": None}))).name == run.name
-    assert open_run(str(fake_competition(tmp_path, submissions={"trials": 41}))).name != run.name
+    assert run_of(fake_competition(tmp_path, competition={"answers": None})).name == run.name
+    assert run_of(fake_competition(tmp_path, submissions={"trials": 41})).name != run.name
 
 
 def test_dropped_rows_get_the_mean_of_the_labels_and_columns_stand_in_the_order_of_the_sample(tmp_path: Path) -> None:
@@ -145,9 +170,7 @@ def test_dropped_rows_get_the_mean_of_the_labels_and_columns_stand_in_the_order_
     sample = read_text_table(tmp_path / "sample_submission.csv").rename(columns={"height": "H", "depth": "D"})
     write_table(tmp_path / "sample_submission.csv", sample[["D", "id", "H"]].iloc[::-1])
     prepare_and_fake_jobs(path)
-    run = open_run(str(path))
-    blend(run)
-    assert write(run)[1] == 1  # row filled
+    run = built(path)
     table = read_table(run.folder / "submission.csv", ["id"])
     assert list(table.columns) == ["D", "id", "H"] == run.stored["sample_columns"]
     assert list(table["id"]) == list(sample["id"])[::-1]
@@ -163,7 +186,7 @@ def test_the_bootstrap_draws_what_shares_a_fold(tmp_path: Path) -> None:
     table.loc[3, "x"] = table.loc[2, "x"]  # an equal input ties two of ten groups together
     write_table(tmp_path / "train.csv", table)
     prepare_and_fake_jobs(path)
-    assert len(set(open_run(str(path)).columns.groups)) == 9
+    assert len(set(run_of(path).columns.groups)) == 9
 
 
 # What stages did, and what is left out
@@ -174,7 +197,7 @@ def test_what_a_reader_has_to_know_of_a_stage_is_marked(done: Path) -> None:
     shutil.rmtree(done.parent / "work")
     run = opened(done.parent, stages={"good": TREES, "fair": saw, "poor": {**TREES, "final_fit": "refit"}})
     other = [replace(job, other_code=job.stage == "good") for job in run.plan.jobs]
-    blend(replace(run, plan=replace(run.plan, jobs=other)))
+    build_submission(replace(run, plan=replace(run.plan, jobs=other)))
     assert marks_of(run) == {"good": ["other code"], "fair": ["pseudo-labels"], "poor": ["refit"]}
 
 
@@ -187,7 +210,7 @@ def test_a_refitted_and_a_pseudo_labelled_stage_predict_new_rows_as_they_predict
     stages = {"b": labelled, "a": {**small, "final_fit": "refit"}}
     path = fake_competition(tmp_path, stages=stages, submissions={"stack": False, "default": "mean"})
     train_all(path)
-    run, paths = run_steps(path), Paths.of(str(path))
+    run, paths = built(path), Paths.of(str(path))
     assert marks_of(run) == {"a": ["refit"], "b": ["pseudo-labels", "refit"]}
 
     for job in run.plan.of("a")[:-1]:

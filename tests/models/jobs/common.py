@@ -1,13 +1,15 @@
-"""What the tests of jobs share: planned competitions, stages without libraries, workers without processes, drivers."""
+"""What the tests of jobs share: planned competitions, stages without libraries, executors and drivers."""
 
+import random
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 
@@ -19,8 +21,10 @@ from competition.tables import Rows
 from folds.make import load_folds_config
 from folds.make import run as make_folds
 from models.config import load_stages
+from models.jobs.local import LocalExecutor, Placement, Slot
 from models.jobs.plan import Plan, plan
-from models.jobs.workers import Item, Workers
+from models.jobs.scheduler import JobResult, Resources, Task, run_task
+from models.training.machine import Card
 from tests.conftest import mixed_tables, write_competition
 
 STAGE = PROJECT / "tests" / "models" / "jobs" / "counted_stage.py"
@@ -41,32 +45,63 @@ class Echo:
         return np.array([[float(i[1:]), -float(i[1:])] for i in rows.ids])
 
 
-class HereWorkers(Workers):
-    """They run an item at once, in this process, on a machine of so many cores and GPUs."""
+class InlineExecutor:
+    """Runs a task at once, in this process, as on a machine of so many cores and cards."""
 
-    def __init__(self, n_workers: int | None = None, gpus: int = 0) -> None:
-        super().__init__(n_workers or 1)
-        self.gpus = [str(gpu) for gpu in range(gpus)]
+    def __init__(self, cores: int = 1, cards: int = 0) -> None:
+        self.size = Resources(cores, cards)
+        self.max_threads = cores
+        self.tasks: list[Task] = []
+        self.n_unread = 0
 
-    def start(self, item: Item, index: int) -> Future[float]:
-        done: Future[float] = Future()
-        item.function(*item.arguments)
-        done.set_result(1.0)
-        return done
+    def capacity(self) -> Resources:
+        return self.size
+
+    def fits(self, resources: Resources) -> bool:
+        return self.n_unread < self.size.cpus
+
+    def submit(self, task: Task) -> Future[JobResult]:
+        self.tasks.append(task)
+        self.n_unread += 1
+        future: Future[JobResult] = Future()
+        future.set_result(run_task(task.name, task.function, task.arguments, False))
+        return future
+
+    def cancel(self, task: Task) -> None: ...
+
+    def announce(self, waiting: list[Task]) -> None:
+        self.n_unread = 0
+
+    def close(self) -> None: ...
 
 
-class Listing(HereWorkers):
-    """They do nothing; `items` are what they were given."""
+class FakeProcesses(LocalExecutor):
+    """Places tasks as `LocalExecutor` does; processes are made up, and each look of the loop ends one of them.
 
-    items: list[Item] = []
+    outcome: task -> its result, or the exception of its pool.
+    moments: what ran side by side, with its placement, at each look.
+    """
 
-    def run(self, items: list[Item], noun: str, more: Callable[[], list[Item]] = list) -> list[Item]:
-        self.items = items
-        return []
+    def __init__(
+        self, cores: int, cards: Sequence[str] = (), seed: int = 0, outcome: Callable[[Task], Any] | None = None
+    ) -> None:
+        super().__init__(cores, [Card(name, "A100", 80.0, True) for name in cards])
+        self.random = random.Random(seed)
+        self.outcome = outcome or (lambda task: JobResult(task.name))
+        self.moments: list[dict[Task, Placement]] = []
 
-    def given(self, function: Any) -> list[Item]:
-        """Items of one function."""
-        return [item for item in self.items if item.function == function]
+    def _new_slot(self, card: str, cuda: dict[str, str]) -> Slot:
+        return Slot(Mock(), card)
+
+    def _call(self, slot: Slot, function: Any, *arguments: Any) -> Future[Any]:
+        return Future()
+
+    def announce(self, waiting: list[Task]) -> None:
+        self.moments.append(dict(self.running))
+        task = self.random.choice(list(self.running))
+        result = self.outcome(task)
+        future = self.running[task].future
+        future.set_exception(result) if isinstance(result, Exception) else future.set_result(result)
 
 
 def plan_of(path: Path, seed: int | None = None, reuse: bool = False) -> Plan:

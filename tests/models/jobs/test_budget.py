@@ -19,7 +19,7 @@ from models.jobs.budget import SLOWER, Planner, Within, with_all_seeds
 from models.jobs.measure import Cost
 from models.jobs.plan import Plan, plan
 from models.settings import GnnStage
-from tests.models.jobs.common import HereWorkers, counted, plan_of, trained
+from tests.models.jobs.common import InlineExecutor, counted, plan_of, trained
 
 TREES = LightgbmStage(kind="lightgbm")
 NET = GnnStage(kind="gnn", epochs=10)
@@ -179,7 +179,6 @@ def measured_job(
         monkeypatch.setattr(measure, name, 6)
     monkeypatch.setattr(measure, "build_stage", Fake)
     monkeypatch.setattr(measure, "time", clock)
-    monkeypatch.setattr(measure, "usable_gpus", list)
     monkeypatch.setattr(measure, "shared_caches", lambda *_: [])
     measure.measure(todo, "a", folder / "cost.json", longest, until=10.0**9)
     return Cost(**read_json(folder / "cost.json"))
@@ -246,7 +245,7 @@ def within(folder: Path, costs: dict[str, float], seconds: float, begun: Any = N
     of_costs = Planner({name: Cost(cost) for name, cost in costs.items()}, 3, 100, 1, 0)
     begins, ends = list[Any](), list[Any]()
     made = Within(
-        stages, begun or {}, plan_again, of_costs, HereWorkers(1), time.monotonic() + seconds,
+        stages, begun or {}, plan_again, of_costs, InlineExecutor(1), time.monotonic() + seconds,
         lambda found: begins.append(versions(found)), lambda found: ends.append(versions(found)),
     )  # fmt: skip
     return made, begins, ends
@@ -263,7 +262,7 @@ def test_stages_come_one_after_the_other_then_their_seeds_and_each_end_is_told(t
 def test_a_stage_that_there_was_no_time_to_measure_is_left_out_and_said(tmp_path: Path, monkeypatch: Any) -> None:
     todo = plan_of(counted(tmp_path, seeds=1))
     monkeypatch.setattr(budget, "MOST_PROBED", -1.0)
-    costs = budget.measured(todo, HereWorkers(1), tmp_path / "measured", 60)
+    costs = budget.measured(todo, InlineExecutor(1), tmp_path / "measured", 60)
     planner = Planner(costs | {"a": Cost(1.0)}, 3, 100, 1, 0)
     assert list(planner.decide(todo.stages, 60)) == ["a"]
     assert list(planner.described({"a": todo.stages["a"]}, todo.stages))[1] == (
@@ -285,9 +284,8 @@ def test_epochs_are_cut_when_it_is_seen_what_jobs_beside_them_take(tmp_path: Pat
     name, stage, seed = training._next() or pytest.fail("nothing fits")
     (first, *_) = training._begin(name, stage, seed)
     assert (name, training._next()) == ("a", None)
-    first.function(*first.arguments)
-    assert first.done
-    first.done()
+    assert first.on_end
+    first.on_end(first.function(*first.arguments))
     name, stage, _ = training._next() or pytest.fail("nothing fits")
     assert (name, stage.epochs) == ("b", 7)  # and 5, had that job taken the 3 s that it was said to
 
@@ -322,6 +320,6 @@ def test_costs_are_measured_once_and_of_a_cache_by_who_fills_it(tmp_path: Path, 
     monkeypatch.setattr(budget, "measure", measures)
     cost = Cost(3, caches={"features": 7.0})  # what the probe that filled the cache found
     for _ in range(2):
-        assert budget.measured(todo, HereWorkers(1), tmp_path / "measured", 60) == {"a": cost, "b": cost}
-    budget.measured(replace(todo, test_key="another table"), HereWorkers(1), tmp_path / "measured", 60)
+        assert budget.measured(todo, InlineExecutor(1), tmp_path / "measured", 60) == {"a": cost, "b": cost}
+    budget.measured(replace(todo, test_key="another table"), InlineExecutor(1), tmp_path / "measured", 60)
     assert asked == ["a", "b"] * 2

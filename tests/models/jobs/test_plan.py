@@ -1,6 +1,8 @@
 """Which jobs there are, what their keys depend on, and what happens to finished jobs of other code."""
 
 import os
+import re
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,9 @@ from competition.errors import ConfigError, DataError
 from models.inputs import code
 from models.jobs import plan as plan_module
 from models.jobs.folder import write_report
-from models.jobs.plan import Plan, job_seed, require_answer
+from models.jobs.plan import Plan, job_seed, library_versions, require_answer
 from tests.conftest import mixed_tables, write_competition
-from tests.models.jobs.common import TREES, planned
+from tests.models.jobs.common import GNN, TREES, planned
 
 
 def test_what_can_change_a_result_changes_the_key_and_the_list_of_seeds_does_not(tmp_path: Path) -> None:
@@ -36,6 +38,24 @@ def test_what_can_change_a_result_changes_the_key_and_the_list_of_seeds_does_not
     assert len({plain, *others}) == 9
     before, after = planned(tmp_path), planned(tmp_path, tables=(train, test.assign(note="other words")))
     assert (before.keys == after.keys, before.test_key == after.test_key) == (True, False)
+
+
+def test_a_share_of_a_card_is_in_no_key_but_the_device_of_trees_is(tmp_path: Path) -> None:
+    def keys(gpu: Any) -> list[str]:
+        settings = {} if gpu is None else {"gpu": gpu}
+        stages = {"trees": {**TREES, **settings}, "graph": {**GNN, **settings}}
+        return list(planned(tmp_path, stages=stages).keys.values())
+
+    trees, graph = keys(None)
+    assert keys(False) == [trees, graph]
+    assert keys(True) == keys(0.25)
+    assert (keys(True)[0] != trees, keys(True)[1]) == (True, graph)
+
+
+@pytest.mark.parametrize("value", [2, 1.5, -0.5])
+def test_more_than_one_card_for_a_job_is_refused_with_a_sentence(value: float, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gpu.*several cards for one job are not supported"):
+        planned(tmp_path, stages={"graph": {**GNN, "gpu": value}})
 
 
 PROJECT_OF_ITS_OWN = {
@@ -75,6 +95,18 @@ def test_a_key_has_the_code_of_the_stage_of_what_it_imports_and_of_what_hands_it
     assert old in text
     before, after = digests(), digests(**{file: text.replace(old, new)})
     assert (before[0] != after[0], before[1] != after[1]) == changes
+
+
+def test_an_edit_of_a_module_that_the_users_code_imports_changes_the_key(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from helpers import RATE\n\nclass Mine:\n    fit = predict = RATE\n")
+
+    def key(helper: str) -> str:
+        (tmp_path / "helpers.py").write_text(helper)
+        return planned(tmp_path, stages={"mine": {"kind": "custom", "code": "mine.py:Mine"}}).keys["mine"]
+
+    first = key("RATE = 1\n")
+    assert key("RATE = 1  # per row\n") == first
+    assert key("RATE = 2\n") != first
 
 
 def edited(monkeypatch: pytest.MonkeyPatch, own: str = "", shared: str = "") -> None:
@@ -122,13 +154,30 @@ def test_hours_of_finished_jobs_are_not_lost_to_shared_code_without_an_answer(tm
     require_answer(todo)
     edited(monkeypatch, shared="edited")
     new = planned(tmp_path, stages=stages)
-    with pytest.raises(DataError, match=r"(?s)  trees: 3 jobs, 20 min\n  others: 3 jobs, 20 min\n.*--reuse.*--retrain"):
+    with pytest.raises(
+        DataError, match=r"(?s)  trees: 3 jobs, 20 min; .*\n  others: 3 jobs, 20 min; .*\n.*--reuse.*--retrain"
+    ):
         require_answer(new)
     require_answer(new.select("trees"))  # 20 minutes are not worth a question
     finish(new.select(fold=0), 400.0)  # it was answered: some are trained again
     require_answer(new)
     edited(monkeypatch, own="own")
     require_answer(planned(tmp_path, stages=stages))  # who edits a stage wants to see what it does
+
+
+def test_an_upgrade_of_a_library_says_what_it_would_train_again_and_reuse_keeps_it(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    old = planned(tmp_path)
+    for job in old.jobs:
+        job.folder.mkdir(parents=True)
+        write_report(job.folder, {"seconds": 900.0, "libraries": library_versions(old.stages["trees"])})
+    installed = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "99.0.1" if name == "lightgbm" else installed(name))
+    says = rf"  trees: 3 jobs, 45 min; lightgbm {re.escape(installed('lightgbm'))} -> 99\.0\.1\n"
+    with pytest.raises(DataError, match=says):
+        require_answer(planned(tmp_path))
+    assert planned(tmp_path, reuse=True).keys == old.keys
 
 
 def test_a_refit_is_one_more_job_per_seed_behind_its_folds_and_changes_no_key(tmp_path: Path) -> None:

@@ -15,12 +15,12 @@ from folds.table import read_folds
 from models.config import load_stages
 from models.jobs import run_job as run_job_module
 from models.jobs.folder import write_predictions
-from models.jobs.job_rows import pseudo_labels, with_pseudo_labels
+from models.jobs.job_rows import pseudo_labels, rows_of_job, with_pseudo_labels
 from models.jobs.plan import ALL, Job, Plan, plan
 from models.jobs.run_job import run_job
 from models.jobs.train import train
 from tests.conftest import mixed_tables, write_competition
-from tests.models.jobs.common import TREES, Echo, HereWorkers, planned
+from tests.models.jobs.common import TREES, Echo, InlineExecutor, planned
 
 SOURCE = {**TREES, "max_trees": 20}
 LEARNER = {**SOURCE, "num_leaves": 4, "pseudo_labels": {"of": ["source"], "weight": 0.3}}
@@ -58,6 +58,30 @@ def test_test_rows_stand_below_the_training_rows_with_their_weight_and_no_auxili
     assert both.ids == ["a", "b", "t"]
     table = np.c_[both.inputs["x"], both.y, both.weights, both.auxiliary, both.extra]
     assert np.array_equal(table, [[1, 1, 1, 5, 0], [2, 2, 1, 6, 1], [3, 9, 0.25, np.nan, 0]], equal_nan=True)
+
+
+def test_rows_that_only_train_are_in_the_groups_and_folds_of_the_training_rows(tmp_path: Path) -> None:
+    """The first test molecule is the hydrochloride of a training molecule, and so is an extra row."""
+    train, test = mixed_tables()
+    train[["note", "pH", "site"]] = test[["note", "pH", "site"]] = ["same", 7.0, "a"]
+    test.loc[0, "SMILES"] = train["SMILES"][4] + ".Cl"
+    write_table(tmp_path / "more.csv", train.loc[[4]].assign(SMILES=train["SMILES"][4] + ".Br"))
+    roles = {"extra_train": [{"file": "more.csv", "check_units": False}]}
+    todo = made(tmp_path, tables=(train, test), competition=roles)
+    for job in todo.of("source"):
+        run_job(job, todo)
+    held_out = read_folds(todo.paths.folds, [*train["id"], "extra0_2"])[4]
+    for job in todo.of("learner"):
+        found = rows_of_job(job, todo)
+        ids, groups, division = found.train.ids, found.train.groups, found.context.division
+        assert groups is not None and division is not None
+        if job.fold == held_out:
+            assert not {train["id"][4], "extra0_2"} & set(ids)
+            continue
+        places = [ids.index(train["id"][4]), ids.index("extra0_2"), ids.index(test["id"][0])]
+        assert len(set(groups[places])) == 1
+        assert division[places].tolist() == [held_out] * 3
+        assert division[ids.index(test["id"][1])] == ALL
 
 
 def labels_of_test_rows(folder: Path, todo: Plan, fold: int, monkeypatch: pytest.MonkeyPatch) -> pd.Series:
@@ -115,8 +139,8 @@ def test_the_key_follows_the_source_its_seeds_the_weight_and_the_test_table(tmp_
 def test_a_run_trains_the_source_first_and_a_stage_alone_says_what_it_lacks(tmp_path: Path, capsys: Any) -> None:
     todo = made(tmp_path)
     with pytest.raises(DataError, match=r"3 jobs need finished jobs of source; run \./run\.sh train with --stage"):
-        train(todo.select("learner"), HereWorkers)
-    train(todo.select(fold=1), HereWorkers)
+        train(todo.select("learner"), InlineExecutor())
+    train(todo.select(fold=1), InlineExecutor())
     assert [job.finished for job in todo.jobs] == [False, True, False, False, True, False]
     said = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in said] == ["source", "learner"]

@@ -1,6 +1,7 @@
 """The same jobs on a Ray cluster of several nodes on this machine: placed, lost, started again, to the same bytes."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ pytest.importorskip("ray", reason="needs requirements-ray.txt, which ./run.sh te
 from ray.cluster_utils import Cluster
 
 from competition.errors import ConfigError, ServiceError
-from models.jobs import ray_workers
-from models.jobs.ray_workers import RayWorkers, require_cluster, workers_of
+from models.jobs import cluster as cluster_module
+from models.jobs.cluster import RayExecutor, make_executor, require_cluster
+from models.jobs.scheduler import Queue, Resources, Task, run
 from tests.models.jobs.common import counted, ended, products, start, trained, wait_until_begun
-from tests.models.jobs.test_workers import require_results_mistakes_and_lost_workers
+from tests.models.jobs.test_local import kill, raise_config_error, raise_unpicklable, sleep_with_pid, write_environment
 
 
 @pytest.fixture
@@ -26,11 +28,40 @@ def cluster() -> Iterator[Any]:
     made.shutdown()
 
 
-def test_items_mistakes_and_killed_workers_are_those_of_local_workers(tmp_path: Path, monkeypatch: Any) -> None:
-    """On the cluster of this machine that is started for a run."""
-    monkeypatch.setattr(ray_workers, "RETRIES", 1)
-    with RayWorkers(2) as workers:
-        require_results_mistakes_and_lost_workers(workers, tmp_path)
+def test_results_and_lost_workers_are_those_of_local_workers(tmp_path: Path, monkeypatch: Any) -> None:
+    """On the cluster of this machine that is started for a run; it has two cards that nobody computes on."""
+    monkeypatch.setattr(cluster_module, "RETRIES", 1)
+    functions = {"config": raise_config_error, "unpicklable": raise_unpicklable, "kill": kill}
+    tasks = [Task(name, function, group=name) for name, function in functions.items()]
+    tasks += [Task(f"{i}", write_environment, (tmp_path / f"{i}",), group="fine") for i in range(4)]
+    with closing(RayExecutor(2)) as executor:
+        results = run(Queue(tasks), executor, "tasks")
+        hanging = Task("hangs", sleep_with_pid, (tmp_path / "pid",))
+        late = run(Queue([hanging], job_timeout=20.0), executor, "tasks")
+    assert (results["config"].reason, results["config"].error) == ("error", "ConfigError: lower the learning_rate")
+    assert (results["unpicklable"].reason, results["unpicklable"].error) == ("error", "Unpicklable: HTTP 404")
+    assert results["kill"].reason == "killed"
+    assert {results[f"{i}"].status for i in range(4)} == {"ok"}
+    assert {(tmp_path / f"{i}").read_text().split()[1] for i in range(4)} == {"1"}
+    assert late["hangs"].reason == "timeout"
+
+
+def test_shares_of_cards_are_counted_and_a_task_without_its_card_fails(tmp_path: Path) -> None:
+    """A node that says it has two cards: six halves run four at once, each sees one card, and torch sees none."""
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 8, "num_gpus": 2, "include_dashboard": False})
+    try:
+        with closing(RayExecutor(address=made.address)) as executor:
+            half = Resources(1, 0.5)
+            tasks = [Task(f"{i}", write_environment, (tmp_path / f"{i}",), half) for i in range(6)]
+            for task in tasks[:4]:
+                assert executor.fits(half)
+                executor.submit(task)
+            assert not executor.fits(half)
+            results = run(Queue(tasks[4:]), executor, "tasks")
+    finally:
+        made.shutdown()
+    assert {result.reason for result in results.values()} == {"error"}
+    assert all("and torch sees none" in result.error for result in results.values())
 
 
 @pytest.mark.slow
@@ -65,6 +96,6 @@ def test_a_cluster_that_is_not_there_is_one_sentence(address: str) -> None:
 
 
 def test_ray_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_workers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(cluster_module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs the package ray.*pip install -r requirements-ray.txt"):
-        workers_of("ray", None, 1)()
+        make_executor("ray", None, 1)

@@ -29,6 +29,19 @@ def test_the_standard_error_of_a_difference_of_means_is_the_textbook_one() -> No
     assert (small["b"] - small["a"]).std() == pytest.approx(2 * expected, rel=0.06)
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_a_tenth_of_the_draws_is_for_metrics_that_are_no_sums_over_rows(name: str) -> None:
+    """A new metric needs an entry in `SUMS`, a row loss, a confusion matrix, or a place in this set."""
+    without_sums = {
+        "explained_variance", "rmsle", "wmae", "median_ae", "mape", "max_error", "spearman", "kendall", "roc_auc",
+        "average_precision",
+    }  # fmt: skip
+    metric = METRICS[name]
+    y, y_pred = made_up_of(metric, metric.types[0], 30)
+    scores = bootstrap_scores(metric, y, y_pred, np.arange(30), 1100, seed=0)
+    assert len(scores) == (110 if name in without_sums else 1100)
+
+
 def made_up_of(metric: Metric, problem_type: str, n: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The same of classes: labels, a few of them in a rare class, and what the metric scores."""
     if problem_type == "regression":

@@ -23,7 +23,7 @@ from submissions.blend.crossfit import (
 )
 from submissions.blend.problem import Matrices
 from submissions.blend.stacks import Stacked
-from submissions.write import without_each_fold
+from submissions.selection import cross_fit_procedure
 from tests.submissions.fakes import columns_like, near_duplicates
 
 STACK = "lightgbm_stack"
@@ -76,8 +76,8 @@ def test_labels_of_a_fold_change_neither_its_stack_nor_its_choice(metric: str) -
     changed = np.where(own, 100 * np.random.default_rng(5).normal(size=200), y)
     names = ["mean", "shrunk_ridge", STACK]
     before, after = (all_cross_fitted(matrices(columns, each, folds, metric), names) for each in (y, changed))
-    y_before, chosen_before = without_each_fold(rule(y, folds, metric), before, [])
-    y_after, chosen_after = without_each_fold(rule(changed, folds, metric), after, [])
+    y_before, chosen_before = cross_fit_procedure(rule(y, folds, metric), before, [])
+    y_after, chosen_after = cross_fit_procedure(rule(changed, folds, metric), after, [])
     assert chosen_before[fold] == chosen_after[fold] == STACK
     np.testing.assert_array_equal(y_before[own], y_after[own])
 
@@ -180,7 +180,7 @@ def test_every_row_with_a_fold_is_predicted_and_no_other_with_few_folds_too(n_fo
             assert (np.isfinite(y_pred[:, 0]) == there).all()
         for fold in range(n_folds):
             assert (np.isfinite(part.nested[fold][:, 0]) == ((folds >= 0) & (folds != fold))).all()
-    y_pred, chosen = without_each_fold(rule(y, folds, "mae"), found, [])
+    y_pred, chosen = cross_fit_procedure(rule(y, folds, "mae"), found, [])
     assert (np.isfinite(y_pred[:, 0]) == (folds >= 0)).all() and len(chosen) == n_folds
 
 
@@ -195,7 +195,7 @@ def test_a_candidate_that_predicts_a_fold_as_the_default_does_is_not_chosen_for_
         return CrossFitted(y_pred, y_pred, np.stack(without))
 
     found = {"shrunk_ridge": part(default, default), STACK: part(better, y[:, None])}
-    y_pred, chosen = without_each_fold(rule(y, folds), found, [])
+    y_pred, chosen = cross_fit_procedure(rule(y, folds), found, [])
     assert chosen == [STACK, "shrunk_ridge", STACK]
     np.testing.assert_array_equal(y_pred, better)
 

@@ -11,7 +11,7 @@ from submissions.blend.crossfit import Rule, cross_fit
 from submissions.blend.decisions import CutPoints, Offsets, Thresholds, fit_decision, plain_decision
 from submissions.blend.problem import Matrices
 from submissions.blend.stored import from_json, to_json
-from submissions.write import without_each_fold
+from submissions.selection import cross_fit_procedure
 
 
 def task(problem_type: str, n_classes: int = 2, n_targets: int = 1) -> Task:
@@ -184,7 +184,7 @@ def test_shuffled_labels_give_the_score_of_chance(problem_type: str, metric: str
         rule = rule_of(known, y, metric, folds)
         m = Matrices(P, y, folds, rule.metric)
         judged = {f"column_{j}": rule.judged(cross_fit(column(j), m)) for j in range(6)}
-        y_pred, _ = without_each_fold(rule, judged, [])
+        y_pred, _ = cross_fit_procedure(rule, judged, [])
         found.append(rule.metric(y, y_pred))
     assert np.mean(found) < chance + 0.05
 
@@ -196,4 +196,4 @@ def test_a_stage_that_memorises_its_rows_is_chosen_for_no_fold() -> None:
     rule = rule_of(known, y, "f1", folds)
     m = Matrices(np.stack([p, sure], axis=1), y, folds, rule.metric)
     judged = {f"column_{j}": rule.judged(cross_fit(column(j), m)) for j in range(2)}
-    assert without_each_fold(rule, judged, [])[1] == ["column_0"] * 5
+    assert cross_fit_procedure(rule, judged, [])[1] == ["column_0"] * 5

@@ -12,12 +12,12 @@ from scipy.special import expit, logsumexp, softmax
 
 from competition.errors import ConfigError
 from competition.metrics import METRICS
-from submissions.blend.__main__ import candidates_of
 from submissions.blend.candidates import ALWAYS_OF_CLASSES, CANDIDATES, OF_CLASSES, Candidate, Linear, convex
 from submissions.blend.crossfit import cross_fit, cross_fitted
 from submissions.blend.logits import LEAST, PENALTIES, TOWARDS_ONE
 from submissions.blend.problem import Matrices
 from submissions.config import load_config
+from submissions.selection import candidates_of
 from tests.submissions.fakes import fake_classes
 
 BLENDS = [name for name in OF_CLASSES if isinstance(CANDIDATES[name], Linear)]

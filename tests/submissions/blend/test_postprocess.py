@@ -12,7 +12,7 @@ from submissions.blend.candidates import CANDIDATES
 from submissions.blend.crossfit import cross_fit
 from submissions.blend.postprocess import STEPS, Chain, apply_steps, choose_steps, fit_steps, stored_steps
 from submissions.blend.stored import storable
-from submissions.write import without_each_fold
+from submissions.selection import cross_fit_procedure
 from tests.submissions.blend.test_crossfit import matrices, rule
 from tests.submissions.fakes import columns_like
 
@@ -122,7 +122,7 @@ def test_labels_of_a_fold_change_no_step_and_no_prediction_that_is_made_without_
     for labels in (y, np.where(own, 30 - 5 * y, y)):
         m, judged = matrices(columns, labels, folds), rule(labels, folds)
         predictions = {name: cross_fit(CANDIDATES[name], m) for name in ("mean", "convex", "shrunk_ridge")}
-        y_pred, _ = without_each_fold(judged, predictions, NAMES)
+        y_pred, _ = cross_fit_procedure(judged, predictions, NAMES)
         chain = choose_steps(judged, NAMES, predictions["convex"].nested[fold], ~own)
         found.append((y_pred, chain))
     (before, chain), (after_change, chain_after) = found

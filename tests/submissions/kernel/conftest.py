@@ -13,7 +13,7 @@ from submissions.kernel import wheels
 from submissions.kernel.pack import build
 from tests.conftest import mixed_tables, write_competition
 from tests.kaggle_server import archive
-from tests.submissions.fakes import run_steps, train_all
+from tests.submissions.fakes import built, train_all
 
 SHIPPED = "threadpoolctl"
 """One file of Python, which prediction imports: the only package that travels in these tests."""
@@ -24,6 +24,8 @@ import json
 
 import numpy as np
 
+from means import half_mean
+
 
 class Shrunk:
     """Half the mean of the labels."""
@@ -32,11 +34,18 @@ class Shrunk:
         pass
 
     def fit(self, train, valid, folder):
-        (folder / "half.json").write_text(json.dumps((np.nanmean(train.y, axis=0) / 2).tolist()))
+        (folder / "half.json").write_text(json.dumps(half_mean(train.y).tolist()))
 
     def predict(self, rows, folder):
         return np.tile(json.loads((folder / "half.json").read_text()), (len(rows), 1))
 '''
+OWN_HELPER = """
+import numpy as np
+
+
+def half_mean(y):
+    return np.nanmean(y, axis=0) / 2
+"""
 OWN_FEATURES = '''
 def lengths(inputs):
     """Characters of a molecule."""
@@ -84,6 +93,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     training["lumo"] = rng.normal(size=len(training))  # with all digits: found wherever one of them stands
     training["mu"] = training["mu"].where(training["mu"].isna(), rng.normal(size=len(training)))
     (folder / "own.py").write_text(OWN_STAGE)
+    (folder / "means.py").write_text(OWN_HELPER)
     (folder / "features.py").write_text(OWN_FEATURES)
     yaml = write_competition(
         folder,
@@ -102,7 +112,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("WORK_DIR", str(folder / "work"))
         prepare_image(folder, patch)
         train_all(yaml, 2)
-        run_steps(yaml)
+        built(yaml)
         build(Paths("mixed"), None, "me", None)
     return folder
 

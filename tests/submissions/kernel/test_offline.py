@@ -1,5 +1,6 @@
 """What the notebook runs: each lack of its inputs is named in a sentence; an earlier output is taken over."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,10 +9,11 @@ import pandas as pd
 import pytest
 
 from competition.errors import DataError
-from competition.files import write_table
-from competition.paths import Bundle
+from competition.files import write_atomically, write_table
+from competition.paths import Bundle, Paths
 from submissions.kernel import offline
 from submissions.kernel.offline import find_table, in_order_of, train
+from submissions.run import LeftOut
 from tests.submissions.kernel.conftest import SLUG
 
 
@@ -40,14 +42,38 @@ def test_an_earlier_output_is_taken_over_but_not_what_a_bundle_predicts_with(
     for folder in (bundle.root, tmp_path / earlier / "models"):
         folder.mkdir(parents=True, exist_ok=True)
     bundle.manifest.touch()
-    (tmp_path / "made.csv").write_text("id\n")
-    monkeypatch.setattr(offline, "SUBMISSION_FILE", "made.csv")
-    monkeypatch.setattr(offline, "latest_run", lambda name: SimpleNamespace(folder=tmp_path))
+    write_atomically(Paths("mixed").submission, "id\n")
     monkeypatch.setattr(offline, "run", lambda bundle, work, *arguments: ran.append([work, *arguments]))
     train(bundle, "mixed", tmp_path, tmp_path / "submission.csv", ["--budget", "8h"])
     taken_over = ["--from", str(tmp_path)] if earlier.startswith("notebooks") else []
     assert ran == [[tmp_path / "work", "full", "mixed.yaml", "--budget", "8h", *taken_over]]
     assert (tmp_path / "submission.csv").read_text() == "id\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "files", "copied", "message"),
+    [
+        (0, ["final"], "final", ""),
+        (3, ["final"], "final", "status 3. Left out:\n\n| stage | seed | reason "),
+        (130, ["final", "so_far"], "so_far", "status 130; this is the submission of the stages that were finished"),
+        (1, [], "", ""),
+    ],
+)
+def test_the_submission_that_exists_is_copied_whatever_the_status_of_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    status: int, files: list[str], copied: str, message: str,
+) -> None:  # fmt: skip
+    paths, written = Paths("mixed"), tmp_path / "submission.csv"
+    places = {"final": paths.submission, "so_far": paths.run("so_far") / "submission.csv"}
+    for name in files:
+        write_atomically(places[name], name)
+    left_out = [LeftOut("gnn", 0, "timeout", "no end after 60 s")]
+    monkeypatch.setattr(offline, "latest_run", lambda name: SimpleNamespace(left_out=left_out))
+    monkeypatch.setattr(offline, "run", lambda *given: status)
+    with nullcontext() if copied else pytest.raises(SystemExit):
+        train(Bundle(tmp_path / "pack"), "mixed", tmp_path, written, [])
+    assert (written.read_text() if written.exists() else "") == copied
+    assert message in capsys.readouterr().out
 
 
 def test_rows_have_the_order_of_the_sample_only_if_it_names_the_same_rows(tmp_path: Path) -> None:

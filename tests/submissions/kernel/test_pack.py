@@ -16,7 +16,7 @@ from submissions.config import load_config
 from submissions.kernel import pack
 from submissions.kernel.__main__ import main
 from submissions.kernel.pack import write_notebook
-from tests.submissions.fakes import fake_competition, run_steps, with_setting
+from tests.submissions.fakes import built, fake_competition, with_setting
 from tests.submissions.kernel.conftest import SHIPPED, SLUG
 
 
@@ -83,7 +83,7 @@ def test_a_stage_without_weight_in_the_submission_does_not_travel(made: Path, wo
     folder = work.root.parent.parent
     for file in (file for file in made.iterdir() if file.is_file()):
         shutil.copy(file, folder)
-    run_steps(with_setting(folder / "mixed.yaml", "submissions", default="best_single"))
+    built(with_setting(folder / "mixed.yaml", "submissions", default="best_single"))
     bundle = build(work)
     stages = {path.relative_to(bundle.work).parts[2] for path in bundle.work.rglob("report.json")}
     stored = stored_run(bundle)
@@ -91,7 +91,7 @@ def test_a_stage_without_weight_in_the_submission_does_not_travel(made: Path, wo
     assert len(stages) < 3  # of two targets, each has a best single stage
 
 
-@pytest.mark.parametrize("file", ["own.py", "features.py"])
+@pytest.mark.parametrize("file", ["own.py", "features.py", "means.py"])
 def test_a_job_or_own_code_that_changed_since_the_run_is_not_packed(
     made: Path, work: Paths, tmp_path: Path, file: str
 ) -> None:
@@ -100,9 +100,9 @@ def test_a_job_or_own_code_that_changed_since_the_run_is_not_packed(
     with pytest.raises(DataError, match=r"target_0\.txt has changed since the job wrote it"):
         build(work)
     manifest = work.run(work.latest_run.read_text().strip()) / "run.json"
-    shutil.copy(made / file, tmp_path / file)
-    manifest.write_text(manifest.read_text().replace(str(made / file), str(tmp_path / file)))
-    with (tmp_path / file).open("a") as code:
+    shutil.copytree(made, tmp_path / "edited", ignore=shutil.ignore_patterns("work"))
+    manifest.write_text(manifest.read_text().replace(f"{made}/", f"{tmp_path}/edited/"))
+    with (tmp_path / "edited" / file).open("a") as code:
         code.write("\nMORE = 1\n")
     with pytest.raises(DataError, match=rf"Your code of {file} has changed"):
         build(work)

@@ -15,7 +15,7 @@ from submissions.kernel import pack, prove
 from submissions.kernel.sandbox import make_sandbox, run_notebook
 from submissions.kernel.wheels import image_packages
 from submissions.run import latest_run
-from tests.submissions.fakes import fake_classes, run_steps, train_all
+from tests.submissions.fakes import built, fake_classes, train_all
 from tests.submissions.kernel.conftest import SHIPPED, SLUG
 from tests.submissions.kernel.test_pack import to_train
 
@@ -42,7 +42,7 @@ def test_a_notebook_of_classes_writes_the_same_names_or_probabilities(
     sections: dict = {"competition": {"kaggle": SLUG}, "stages": stages, "submissions": {"stack": False}}
     path = fake_classes(tmp_path, "multiclass", metric, 60, 20, **sections)
     train_all(path)
-    run_steps(path)
+    built(path)
     pack.build(Paths("mixed"), None, "me", None)
     prove.prove("mixed", MINUTES, 1, 50)
     assert ": the same as ./run.sh predict" in capsys.readouterr().out

@@ -1,8 +1,10 @@
 """What `./run.sh new` chooses for what it finds: folds and stages."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from pydantic import TypeAdapter
 
@@ -77,6 +79,20 @@ def test_predictions_of_other_targets_are_features_where_some_labels_are_missing
     for labels, expected in (({"a": full, "b": full}, False), ({"a": full, "b": gaps}, True), ({"a": gaps}, False)):
         write_labels(tmp_path, labels, dict.fromkeys(labels, 0.5), s=smiles(80))
         assert ("lightgbm_others" in stages(detect(files_in(tmp_path)), "cpu")) is expected
+
+
+@pytest.mark.parametrize("preset", ["quick", "cpu", "gpu"])
+def test_no_support_vectors_are_chosen_for_a_table_of_200_000_rows(tmp_path: Path, preset: str) -> None:
+    for labels in ({"y": NUMBER[:60]}, {"y": ["p", "q", "r"] * 20}):
+        write_labels(tmp_path, labels, {"y": labels["y"][0]}, s=smiles(80), t=notes(80))
+        found = detect(files_in(tmp_path))
+        problem = choose_problem(found)
+        small = choose_stages(read_preset(preset), found, problem)
+        rows = pd.concat([found.train] * 3334)
+        large = choose_stages(read_preset(preset), replace(found, train=rows), problem)
+        kernels = [block for block in small if "SV" in block.settings.get("estimator", "")]
+        assert kernels
+        assert large == [block for block in small if block not in kernels]
 
 
 def test_long_texts_are_told_from_short_ones_by_their_words(tmp_path: Path) -> None:

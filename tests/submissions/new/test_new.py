@@ -81,6 +81,15 @@ def test_odd_names_read_back_and_what_was_found_guessed_and_left_out_is_printed(
         assert words in out, words
 
 
+@pytest.mark.parametrize(("preset", "warns"), [("gpu", True), ("cpu", False)])
+def test_the_preset_for_gpus_says_that_it_was_never_run_on_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], preset: str, warns: bool
+) -> None:
+    config = make(tmp_path, write(tmp_path, s=smiles(80)), "--preset", preset)
+    assert ("never run on a GPU" in capsys.readouterr().out) == warns
+    assert config.stages["gnn"].gpu_share == (0.25 if preset == "gpu" else 1.0)
+
+
 def test_the_yaml_holds_only_what_differs_and_its_lines_are_short(tmp_path: Path) -> None:
     files = write(tmp_path, 600, 20, s=smiles(620))
     make(tmp_path, files, "--answers", files[1])

@@ -1,0 +1,292 @@
+"""How well one card is used by the networks of this project: one table in under ten minutes, for any machine with one.
+
+    python -m benchmarks.gpu [--seconds 6] [--minutes 9]
+
+For each network, at 1, 2 and 4 jobs on the card (a process each): rows that all jobs together train on in a second,
+how busy the card is (by nvidia-smi), the peak of memory of one job, and at 1 job the same with torch.compile. Below it,
+the largest difference between predictions on the card and on the cores with the same weights, in standard deviations
+of the predictions: as the project predicts, and in float32. All weights start at random, so nothing is downloaded; the
+rows are the embedded molecules and tweets. Trees are not imported. Without a card it says so and ends with status 0.
+"""
+
+import os
+
+os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+
+import argparse
+import gc
+import multiprocessing
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+
+from benchmarks.one_setting import read
+from competition.paths import PROJECT
+from competition.tables import Rows
+from competition.task import Task
+from models.config import StageConfig
+from models.registry import build_stage, shared_caches
+from models.stage import Context
+
+DATA = PROJECT / "competition" / "data"
+NETWORKS: dict[str, dict[str, Any]] = {
+    "gnn": {"kind": "gnn"},
+    "Uni-Mol, compact": {"kind": "unimol"},
+    "Uni-Mol, official size": {"kind": "unimol", "architecture": "molecule", "batch_size": 32, "learning_rate": 1e-4},
+    "BERT of MiniLM's size": {"kind": "bert", "layers": 6, "width": 384, "heads": 12, "learning_rate": 1e-4},
+    "BERT of DeBERTa-v3-base's size": {"kind": "bert", "layers": 12, "width": 768, "heads": 12, "learning_rate": 1e-4},
+}
+TINY: dict[str, dict[str, Any]] = {
+    "gnn": {"width": 8, "hidden_width": 8},
+    "unimol": {"architecture": "compact", "layers": 1, "width": 16, "heads": 2},
+    "bert": {"layers": 1, "width": 16, "heads": 2},
+}
+"""Changes by kind, for a test of this script on the cores."""
+JOBS = (1, 2, 4)
+WARM_UP, COMPILED_WARM_UP = 10, 30
+"""Steps before the clock starts; compiling for other shapes takes more of them."""
+LONGEST_WAIT = 120.0
+"""Seconds that a job waits for the others before all of them are timed."""
+HEADER = "| network | jobs | torch.compile | rows/s | of the card busy | GiB a job |\n|---|---|---|---|---|---|"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and its rows.
+
+    cache: folder of the conformers.
+    tiny: whether it is made small, for the cores.
+    """
+
+    name: str
+    cache: Path
+    tiny: bool = False
+
+    def rows(self) -> tuple[Rows, Context]:
+        """Training rows, and what the stage is told."""
+        n_rows = 60 if self.tiny else 1500
+        if NETWORKS[self.name]["kind"] == "bert":
+            rows, roles = read(DATA, "tweet_sentiment", "text", "sentiment", n_rows)
+        else:
+            rows, roles = read(DATA, "qm9_orbitals", "SMILES", "homo_eV", n_rows)
+        return rows, Context(*roles, [], [], Task(["y"]), seed=0, cache=self.cache, tries_again=False)
+
+    def config(self, epochs: int, precision: str = "auto") -> Any:
+        """Settings of the stage."""
+        settings = NETWORKS[self.name] | {"epochs": epochs, "precision": precision}
+        if self.tiny:
+            settings |= TINY[settings["kind"]]
+        return TypeAdapter[Any](StageConfig).validate_python(settings)
+
+
+class TimeIsUpError(Exception):
+    """Ends a training that has been timed."""
+
+
+class Stopwatch:
+    """Times the steps of a training that calls it after each of them, and ends it.
+
+    seconds: how long steps are timed.
+    ready: where all jobs on the card wait for each other.
+    samples_card: whether this job asks nvidia-smi how busy the card is.
+    """
+
+    def __init__(self, warm_up: int, seconds: float, ready: Any, samples_card: bool) -> None:
+        self.warm_up = warm_up
+        self.seconds = seconds
+        self.ready = ready
+        self.samples_card = samples_card
+        self.started: float | None = None
+        self.steps_per_second = 0.0
+        self.sampler: subprocess.Popen[str] | None = None
+
+    def __call__(self, step: int, total: int) -> None:
+        if self.started is None and step >= self.warm_up:
+            synchronize()
+            self.ready.wait(LONGEST_WAIT)
+            self.sampler = start_sampler() if self.samples_card else None
+            self.started = time.monotonic()
+        elif self.started is not None and time.monotonic() - self.started > self.seconds:
+            synchronize()
+            self.steps_per_second = (step - self.warm_up) / (time.monotonic() - self.started)
+            raise TimeIsUpError
+
+
+def synchronize() -> None:
+    """Wait until the card has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def start_sampler() -> "subprocess.Popen[str] | None":
+    """A process that writes how busy the card is, in per cent, five times a second; None without nvidia-smi."""
+    if not torch.cuda.is_available() or shutil.which("nvidia-smi") is None:
+        return None
+    card = f"GPU-{torch.cuda.get_device_properties(0).uuid}"
+    query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200"]
+    return subprocess.Popen(["nvidia-smi", "-i", card, *query], stdout=subprocess.PIPE, text=True)
+
+
+def mean_of(sampler: "subprocess.Popen[str] | None") -> float:
+    """The mean of what the sampler wrote; NaN where there is none."""
+    if sampler is None:
+        return float("nan")
+    sampler.terminate()
+    samples = [float(line) for line in sampler.communicate()[0].splitlines() if line.strip().isdigit()]
+    return float(np.mean(samples)) if samples else float("nan")
+
+
+def time_training(case: Case, compiled: bool, seconds: float, ready: Any, samples_card: bool) -> dict[str, float]:
+    """In a worker: rows a second, how busy the card is, and the peak of this job's memory."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    (rows, context), config = case.rows(), case.config(epochs=10_000)
+    watch = Stopwatch(COMPILED_WARM_UP if compiled else WARM_UP, seconds, ready, samples_card)
+    stage: Any = build_stage(config, replace(context, progress=watch))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            network, sample = stage.ready(rows, Path(folder))
+            if compiled:
+                network.backbone.compile(dynamic=True)
+            stage.trainer_of(network, Path(folder)).fit(sample)
+    except TimeIsUpError:
+        pass
+    finally:
+        busy = mean_of(watch.sampler)
+    steps_per_epoch = -(-len(rows) // config.batch_size)
+    memory = torch.cuda.max_memory_reserved() / 2**30 if torch.cuda.is_available() else float("nan")
+    return {"rows": watch.steps_per_second * len(rows) / steps_per_epoch, "busy": busy, "memory": memory}
+
+
+def fit(case: Case, folder: Path) -> None:
+    """In a worker: a short training whose weights are kept."""
+    rows, context = case.rows()
+    build_stage(case.config(epochs=2), context).fit(rows.take(np.arange(min(256, len(rows)))), None, folder)
+
+
+def predict(case: Case, folder: Path, precision: str) -> Any:
+    """In a worker: predictions of the last rows by the weights in the folder."""
+    rows, context = case.rows()
+    last = rows.take(np.arange(len(rows))[-128:]).without_labels()
+    return build_stage(case.config(2, precision), context).predict(last, folder)[:, 0]
+
+
+def hide_cards() -> None:
+    """First thing in the worker that predicts on the cores."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+class Bench:
+    """Worker processes that share the card, one that sees none, and the time that is left."""
+
+    def __init__(self, stack: ExitStack, end: float, seconds: float, tiny: bool) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.slots = [stack.enter_context(ProcessPoolExecutor(1, context)) for _ in range(max(JOBS))]
+        self.on_cores = stack.enter_context(ProcessPoolExecutor(1, context, hide_cards))
+        self.manager = stack.enter_context(context.Manager())
+        self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        self.end = end
+        self.seconds = seconds
+        self.cases = [Case(name, self.folder / "cache", tiny) for name in NETWORKS]
+
+    def wait_for(self, future: "Future[Any]") -> Any:
+        """What a worker gives; TimeoutError when the time is over."""
+        return future.result(timeout=max(0.0, self.end - time.monotonic()))
+
+    def line(self, case: Case, n_jobs: int, compiled: bool) -> str:
+        """A line of the table."""
+        ready = self.manager.Barrier(n_jobs)
+        futures = [
+            self.slots[i].submit(time_training, case, compiled, self.seconds, ready, samples_card=i == 0)
+            for i in range(n_jobs)
+        ]
+        start = f"| {case.name} | {n_jobs} | {'yes' if compiled else 'no'} |"
+        results, errors = [], []
+        for future in futures:
+            try:
+                results.append(self.wait_for(future))
+            except TimeoutError:
+                raise
+            except Exception as error:  # memory that ran out, or what cannot be compiled, is a result
+                errors.append(" ".join(f"{type(error).__name__}: {error}".split())[:80])
+        if errors:
+            return f"{start} failed: {errors[0]} | | |"
+        rows = sum(result["rows"] for result in results)
+        memory = max(result["memory"] for result in results)
+        busy = results[0]["busy"]
+        return f"{start} {rows:.0f} | {'' if np.isnan(busy) else f'{busy:.0f} %'} | {memory:.2f} |"
+
+    def difference(self, case: Case) -> str:
+        """The largest difference of predictions on the card and on the cores, a line."""
+        folder = self.folder / case.name
+        folder.mkdir()
+        self.wait_for(self.slots[0].submit(fit, case, folder))
+        cores = self.wait_for(self.on_cores.submit(predict, case, folder, "auto"))
+
+        def largest(precision: str) -> float:
+            card = self.wait_for(self.slots[0].submit(predict, case, folder, precision))
+            return float(np.abs(card - cores).max() / cores.std())
+
+        return f"| {case.name} | {largest('auto'):.1e} | {largest('float32'):.1e} |"
+
+
+def run(bench: Bench, say: Callable[[str], None], compiles: bool) -> None:
+    """All lines; what may not work everywhere comes last."""
+    say("Conformers of the embedded molecules, on one core ...")
+    rows, context = bench.cases[1].rows()
+    for cache, keys in shared_caches(bench.cases[1].config(1), context, [rows]):
+        cache.load(keys)
+    say(HEADER)
+    for case in bench.cases:
+        for n_jobs in JOBS:
+            say(bench.line(case, n_jobs, compiled=False))
+    say("\n| network | largest difference, as predicted | in float32 |\n|---|---|---|")
+    for case in bench.cases:
+        say(bench.difference(case))
+    say(f"\n{HEADER}")
+    for case in bench.cases if compiles else []:
+        say(bench.line(case, 1, compiled=True))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--seconds", type=float, default=6.0, help="that each training is timed")
+    options.add_argument("--minutes", type=float, default=9.0, help="after which nothing more is measured")
+    options.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
+    options.add_argument("--tiny", action="store_true", help="small networks on the cores: a test of this script")
+    args = options.parse_args(arguments)
+    end = time.monotonic() + 60 * args.minutes
+    if not torch.cuda.is_available() and not args.tiny:
+        print("torch sees no card on this machine, so there is nothing to measure.")
+        return
+    if torch.cuda.is_available():
+        print(f"{torch.cuda.get_device_name(0)}, torch {torch.__version__}, {os.cpu_count()} cores")
+    try:
+        with ExitStack() as stack:
+            bench = Bench(stack, end, args.seconds, args.tiny)
+            try:
+                run(bench, lambda line: print(line, flush=True), not args.no_compile)
+            except TimeoutError:
+                print(f"The {args.minutes:g} minutes are over; the rest was not measured.")
+                for process in multiprocessing.active_children():
+                    process.kill()
+    except BrokenProcessPool:
+        pass
+
+
+if __name__ == "__main__":
+    main()

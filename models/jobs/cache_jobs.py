@@ -1,0 +1,49 @@
+"""Tasks that compute what several jobs read of the same molecules and texts, on all cores or cards, before the jobs."""
+
+from competition.tables import Rows
+from models.inputs.cache import Cache
+from models.jobs.job_rows import context_of
+from models.jobs.plan import Plan
+from models.jobs.scheduler import Resources, Task
+from models.registry import shared_caches
+
+
+def cache_tasks(
+    plan: Plan, stage_name: str, tables: list[Rows], planned: set[tuple[str, str]]
+) -> tuple[list[Task], frozenset[str]]:
+    """Return the tasks that fill the caches of one stage, and the groups that its jobs wait for.
+
+    A failed part is no failure of the run: the jobs compute it themselves, and then name the molecule.
+
+    Args:
+        planned: cache folder and key of everything that tasks of other stages compute; what these compute is added.
+    """
+    tasks = []
+    groups = set()
+    for cache, keys in shared_caches(plan.stages[stage_name], context_of(plan, 0), tables):
+        folder = cache.folder.name
+        group = f"the {cache.name} ({folder[-6:]})"
+        groups.add(group)
+        missing = {key for key in cache.missing(keys) if (folder, key) not in planned}
+        planned.update((folder, key) for key in missing)
+        # Parts of all keys, not of the missing ones: so several processes on one folder have the same parts.
+        for start in range(0, len(keys), cache.per_shard):
+            part = [key for key in keys[start : start + cache.per_shard] if key in missing]
+            if not part:
+                continue
+            task = Task(
+                name=f"{group} of {stage_name} from {start}",
+                function=fill,
+                arguments=(cache, part),
+                resources=Resources(gpus=1.0 if cache.gpu else 0.0),
+                group=group,
+                skips_group=False,
+            )
+            tasks.append(task)
+    return tasks, frozenset(groups)
+
+
+def fill(cache: Cache, keys: list[str]) -> None:
+    """Compute one shard of a cache, unless another machine has done so meanwhile."""
+    if not cache.shard(keys).exists():
+        cache.compute_shard(keys)

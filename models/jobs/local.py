@@ -1,0 +1,195 @@
+"""Tasks in processes of this machine, each in a one-worker pool of loky with its environment.
+
+A worker that dies harms its own task only. Pools are reused from task to task, so that libraries are imported once.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from loky import ProcessPoolExecutor, cpu_count
+
+from models.jobs.scheduler import JobResult, Resources, Task, one_line, run_task
+from models.training.machine import Card, visible_cards
+
+WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic matrix products on a card
+    # glibc gives large blocks back to the system at once, and each new one costs a page fault per 4 kB: 6 % of a
+    # training step of MiniLM on a CPU.
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**34),
+    "LOKY_MAX_MEMORY_LEAK_SIZE": str(2**31),  # growth after which loky starts a new worker; importing torch is no leak
+}
+CORES_OF_GPU_TASK = 2
+"""Cores of a task on a card, if there are twice as many per card: one computes, one prepares the next batches."""
+DRIVER_POLL = 0.5
+"""Seconds between two looks of a worker at whether its driver is alive."""
+TOLERANCE = 1e-9
+"""Rounding error of sums of shares."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One worker process, which sees one card or none."""
+
+    pool: ProcessPoolExecutor
+    card: str
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a task runs, and what it takes."""
+
+    slot: Slot
+    resources: Resources
+    future: "Future[JobResult]"
+
+
+@dataclass
+class LocalExecutor:
+    """Executor on the cores and cards of this machine.
+
+    Args:
+        n_workers: cores that tasks may use together; None for all.
+
+    Attributes:
+        cards: None until the first task asks for a card, since torch has to be imported in a worker to know.
+    """
+
+    n_workers: int | None = None
+    cards: list[Card] | None = None
+    running: dict[Task, Placement] = field(default_factory=dict)
+    idle: list[Slot] = field(default_factory=list)
+
+    @property
+    def max_threads(self) -> int:
+        """Cores that one task may use."""
+        return self.capacity().cpus
+
+    def capacity(self) -> Resources:
+        """Return the cores that tasks may use and the number of cards."""
+        n_cards = len(self.cards or [])
+        return Resources(self.n_workers or max(cpu_count(), n_cards), n_cards)
+
+    def placed(self, resources: Resources) -> Resources:
+        """Return what a task takes here: no card where there is none, and never more cores than there are."""
+        if resources.gpus > 0 and self.cards is None:
+            self._detect_cards()
+        capacity = self.capacity()
+        gpus = resources.gpus if self.cards else 0.0
+        cpus = resources.cpus
+        if gpus > 0 and capacity.cpus >= 2 * CORES_OF_GPU_TASK * capacity.gpus:
+            cpus = max(cpus, CORES_OF_GPU_TASK)
+        return Resources(min(cpus, capacity.cpus), gpus)
+
+    def fits(self, resources: Resources) -> bool:
+        """Return whether a task that asks for this could start now."""
+        self._collect()
+        placed = self.placed(resources)
+        free_cpus = self.capacity().cpus - sum(placement.resources.cpus for placement in self.running.values())
+        return placed.cpus <= free_cpus and (placed.gpus == 0 or self._card_for(placed.gpus) is not None)
+
+    def submit(self, task: Task) -> "Future[JobResult]":
+        """Start a task in an idle worker with the right card, or in a new one."""
+        placed = self.placed(task.resources)
+        card = ""
+        if placed.gpus > 0:
+            card = self._card_for(placed.gpus) or ""
+        slot = self._slot(card)
+        future = self._call(slot, run_task, task.name, task.function, task.arguments, card != "")
+        self.running[task] = Placement(slot, placed, future)
+        return future
+
+    def cancel(self, task: Task) -> None:
+        """End a running task at once, together with its worker."""
+        self.running.pop(task).slot.pool.shutdown(wait=False, kill_workers=True)
+
+    def announce(self, waiting: list[Task]) -> None:
+        """Do nothing: this machine does not grow."""
+
+    def close(self) -> None:
+        """End all workers at once."""
+        slots = [*self.idle, *(placement.slot for placement in self.running.values())]
+        for slot in slots:
+            slot.pool.shutdown(wait=False, kill_workers=True)
+        self.idle.clear()
+        self.running.clear()
+
+    def _call(self, slot: Slot, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+        """Call a function in a worker.
+
+        Its process is born with SIGINT ignored: Ctrl-C is for the driver, which ends its workers.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return slot.pool.submit(function, *arguments)
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            return slot.pool.submit(function, *arguments)
+        finally:
+            signal.signal(signal.SIGINT, handler)
+
+    def _slot(self, card: str) -> Slot:
+        """Take an idle worker that sees `card` (none: ""), or make one."""
+        for slot in self.idle:
+            if slot.card == card:
+                self.idle.remove(slot)
+                return slot
+        return self._new_slot(card, {"CUDA_VISIBLE_DEVICES": card})
+
+    def _new_slot(self, card: str, cuda: dict[str, str]) -> Slot:
+        environment = {**WORKER_ENVIRONMENT, **cuda}
+        return Slot(ProcessPoolExecutor(1, env=environment, initializer=_start_worker, initargs=(os.getpid(),)), card)
+
+    def _collect(self) -> None:
+        """Make the workers of ended tasks idle; a pool whose process died cannot be used again."""
+        for task, placement in list(self.running.items()):
+            if placement.future.done():
+                del self.running[task]
+                if placement.future.exception() is None:
+                    self.idle.append(placement.slot)
+                else:
+                    placement.slot.pool.shutdown(wait=False, kill_workers=True)
+
+    def _card_for(self, share: float) -> str | None:
+        """Return the fullest card that still has this share free; None if no card has."""
+        used = dict.fromkeys((card.name_for_cuda for card in self.cards or []), 0.0)
+        for placement in self.running.values():
+            if placement.slot.card:
+                used[placement.slot.card] += placement.resources.gpus
+        fitting = [card for card in used if used[card] + share <= 1 + TOLERANCE]
+        return max(fitting, key=used.__getitem__, default=None)
+
+    def _detect_cards(self) -> None:
+        """Ask torch which cards there are, in a worker that trains afterwards if it sees none."""
+        slot = self._new_slot("", {})
+        try:
+            self.cards, reason = self._call(slot, visible_cards).result()
+        except Exception as error:  # torch cannot be imported, or the worker died
+            self.cards, reason = [], one_line(error)
+        if self.cards:  # this worker sees every card
+            slot.pool.shutdown(wait=False, kill_workers=True)
+        else:
+            self.idle.append(slot)
+            print(f"networks train on the cores: {reason}", flush=True)
+
+
+def _start_worker(driver: int) -> None:
+    """Prepare a worker: Ctrl-C is for the driver, and the worker ends when the driver does, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def end_with_driver() -> None:
+        while os.getppid() == driver:
+            time.sleep(DRIVER_POLL)
+        os._exit(1)
+
+    threading.Thread(target=end_with_driver, daemon=True).start()

@@ -1,0 +1,62 @@
+"""What a running job reports while it trains, in its folder: the one channel of local, Ray and sharded runs.
+
+progress.json    steps done, steps in all and seconds, at most once a second
+losses.csv       losses of a neural stage (`models/training`)
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from competition.files import read_json, write_json
+from models.training.loss_log import last_loss
+
+PROGRESS = "progress.json"
+SECONDS_BETWEEN = 1.0
+"""Minimum time between two writes."""
+
+
+class ProgressFile:
+    """Writes the progress of one job; an instance is the `progress` of its `Context`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / PROGRESS
+        self.started = time.monotonic() - seconds_before(folder)
+        self.written = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Report steps done and steps in all."""
+        now = time.monotonic()
+        if now - self.written >= SECONDS_BETWEEN:
+            self.written = now
+            write_json(self.path, {"done": done, "total": total, "seconds": round(now - self.started, 1)})
+
+
+def read_progress(folder: Path) -> dict[str, Any]:
+    """Return the last report of a job that is worked at in `folder`; zeros if there is none."""
+    if (folder / PROGRESS).exists():
+        try:
+            return dict(read_json(folder / PROGRESS, "done", "total", "seconds"))
+        except Exception:  # the job was published between the two lines
+            pass
+    return {"done": 0, "total": 1, "seconds": 0.0}
+
+
+def share_done(folder: Path) -> float:
+    """Return the share of its steps that a running job has done."""
+    progress = read_progress(folder)
+    return float(progress["done"]) / max(1, progress["total"])
+
+
+def describe_loss(folder: Path) -> str:
+    """Return the last epoch and loss of a neural job that is worked at in `folder`; empty if it has written none."""
+    record = last_loss(folder)
+    if record is None:
+        return ""
+    phase = "pretrain " if record.phase == "pretrain" else ""
+    return f"{phase}epoch {record.epoch}, loss {record.loss:.4g}"
+
+
+def seconds_before(folder: Path) -> float:
+    """Return the seconds that an earlier attempt, which left a checkpoint in `folder`, spent on the job."""
+    return float(read_progress(folder)["seconds"])

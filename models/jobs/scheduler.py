@@ -1,0 +1,346 @@
+"""The one loop that places tasks on an executor, and what follows when a task fails.
+
+A task returns a `JobResult` and never raises. The loop knows tasks, groups and resources; it does not know stages.
+
+    tasks -> Queue -> run -> Executor.submit -> a worker: run_task -> JobResult -> Queue.end
+
+Failure policy: a task that failed skips the tasks of its group that have not started. A worker that was killed has its
+task tried once more, last and alone. A task that ran out of the memory of a shared card is tried once more with the
+whole card. Every other failure is final until the next run.
+"""
+
+import errno
+import math
+import re
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from tqdm import tqdm
+
+from competition.durations import BAR, in_words
+from models.jobs.progress import describe_loss, share_done
+from models.training.machine import require_gpu
+
+POLL = 1.0
+"""Seconds between two looks at progress, time limits and the size of a cluster."""
+SECONDS_BETWEEN_LOSSES = 30.0
+"""Seconds between two lines about the losses of running jobs, where there is no terminal."""
+MAX_ERROR_LENGTH = 400
+Reason = Literal["", "error", "killed", "timeout", "memory", "disk", "dependency", "group", "time"]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a task asks for, or what a machine has: cores, and shares of ONE card, counted as Ray counts them.
+
+    A machine's `gpus` is the number of its cards; a task's is at most 1.
+    """
+
+    cpus: int = 1
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How a task ended. Plain values only, so that any process can send and read it.
+
+    Attributes:
+        reason: why it is not ok: an exception in the task (error), a worker that died (killed), `--job-timeout`
+            (timeout), memory of a card (memory), a disk that takes no files (disk), a task that it waits for
+            (dependency), a failed task of its group (group), or the end of the budget (time).
+        error: type and message of the exception, in one line.
+        log: file with the traceback, if there is one.
+        score: score of the held-out fold; None for a refit and for tasks that are not jobs.
+        lines: what a person is to read about it.
+        gpu_gib: peak memory on its card in GiB.
+    """
+
+    name: str
+    status: Literal["ok", "failed", "skipped"] = "ok"
+    reason: Reason = ""
+    error: str = ""
+    log: Path | None = None
+    seconds: float = 0.0
+    score: float | None = None
+    lines: tuple[str, ...] = ()
+    gpu_gib: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A call for a worker, `function(*arguments)`, and what it asks for.
+
+    Attributes:
+        name: unique in its queue.
+        group: tasks whose failures concern each other, such as the jobs of a stage.
+        skips_group: whether a failure skips the tasks of the group that have not started.
+        wait_for_groups: groups that have ended, in whatever way, before it starts.
+        wait_for_files: files that exist before it starts.
+        folder: where it reports its progress, if it does.
+        on_end: called in the driver with its final result.
+        runs_alone: whether nothing else may run at the same time.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+    resources: Resources = Resources()
+    group: str = ""
+    skips_group: bool = True
+    wait_for_groups: frozenset[str] = frozenset()
+    wait_for_files: tuple[Path, ...] = ()
+    folder: Path | None = None
+    on_end: Callable[[JobResult], None] | None = None
+    runs_alone: bool = False
+
+
+class Executor(Protocol):
+    """Where tasks run: processes of this machine (`local.py`) or a Ray cluster (`cluster.py`)."""
+
+    @property
+    def max_threads(self) -> int:
+        """Cores that one task may use."""
+
+    def capacity(self) -> Resources:
+        """Return the cores and the number of cards that there are now."""
+
+    def fits(self, resources: Resources) -> bool:
+        """Return whether a task that asks for this could start now, in addition to those that run."""
+
+    def submit(self, task: Task) -> "Future[JobResult]":
+        """Start a task in a worker."""
+
+    def cancel(self, task: Task) -> None:
+        """End a running task at once, together with its worker."""
+
+    def announce(self, waiting: list[Task]) -> None:
+        """Tell a cluster that can grow which tasks wait."""
+
+    def close(self) -> None:
+        """End all workers at once."""
+
+
+class Queue:
+    """Tasks that wait and run, and the results of those that have ended.
+
+    Args:
+        more: asked for further tasks when a core has nothing to do, until it returns none.
+        job_timeout: seconds after which a running task fails.
+
+    Attributes:
+        running: task -> time.monotonic() of its start.
+        deadline: time.monotonic() at which running tasks are ended and waiting ones are skipped.
+        seconds: group -> seconds that its tasks took of their workers.
+    """
+
+    def __init__(
+        self, tasks: Iterable[Task], more: Callable[[], list[Task]] = list, job_timeout: float = math.inf
+    ) -> None:
+        self.waiting = list(tasks)
+        self.more = more
+        self.job_timeout = job_timeout
+        self.deadline = math.inf
+        self.end_reason = "the time was over"
+        self.running: dict[Task, float] = {}
+        self.results: dict[str, JobResult] = {}
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.tried_again: set[str] = set()
+
+    def next(self, executor: Executor) -> Task | None:
+        """Remove and return the first waiting task that can start now; None if no task can.
+
+        A task that runs alone starts when nothing runs and no other task can start.
+        """
+        if any(task.runs_alone for task in self.running):
+            return None
+        unfinished_groups = {task.group for task in [*self.waiting, *self.running]}
+        for is_alone in (False, True):
+            for task in self.waiting:
+                if task.runs_alone is not is_alone or (is_alone and self.running):
+                    continue
+                has_inputs = all(file.exists() for file in task.wait_for_files)
+                if has_inputs and not task.wait_for_groups & unfinished_groups and executor.fits(task.resources):
+                    self.waiting.remove(task)
+                    return task
+        return None
+
+    def refill(self, executor: Executor) -> bool:
+        """Ask for more tasks if a core has nothing to do; return whether there were any."""
+        if not executor.fits(Resources()):
+            return False
+        tasks = self.more()
+        self.waiting += tasks
+        return bool(tasks)
+
+    def end(self, task: Task, result: JobResult) -> None:
+        """Take the result of a task that ran, or put the task back if it is tried again."""
+        started = self.running.pop(task)
+        self.seconds[task.group] += time.monotonic() - started
+        if result.reason == "killed" and task.name not in self.tried_again:
+            self.tried_again.add(task.name)
+            print(f"{task.name}: {result.error}; tried once more, alone", flush=True)
+            self.waiting.append(replace(task, runs_alone=True))
+            return
+        if result.reason == "memory" and 0 < task.resources.gpus < 1 and task.name not in self.tried_again:
+            self.tried_again.add(task.name)
+            print(f"{task.name}: {result.error}; tried once more with the whole card", flush=True)
+            self.waiting.append(replace(task, resources=replace(task.resources, gpus=1.0)))
+            return
+        self.record(task, result)
+
+    def fail(self, task: Task, reason: Reason, error: str) -> None:
+        """Record that a waiting task counts as failed without being run."""
+        self.waiting.remove(task)
+        self.record(task, JobResult(task.name, "failed", reason, error))
+
+    def skip(self, task: Task, reason: Reason, error: str) -> None:
+        """Record that a waiting task is not run."""
+        self.waiting.remove(task)
+        self.record(task, JobResult(task.name, "skipped", reason, error))
+
+    def record(self, task: Task, result: JobResult) -> None:
+        """Keep the final result of a task; a failure skips the tasks of its group that have not started."""
+        self.results[task.name] = result
+        if task.on_end is not None:
+            task.on_end(result)
+        if result.status == "failed" and task.skips_group:
+            for other in [other for other in self.waiting if other.group == task.group]:
+                self.skip(other, "group", f"{task.name} failed")
+
+    def stop(self, end_reason: str) -> None:
+        """End the running tasks and skip the waiting ones."""
+        self.deadline = -math.inf
+        self.end_reason = end_reason
+
+    def overdue(self) -> list[Task]:
+        """Return the running tasks that have used up `job_timeout`."""
+        now = time.monotonic()
+        return [task for task, started in self.running.items() if now - started > self.job_timeout]
+
+
+class DiskFull(OSError):
+    """A worker could not write: the run ends, and no task counts as failed."""
+
+    errno = errno.ENOSPC
+
+
+def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
+    """Run the tasks of a queue until all have ended or the queue's deadline; return the results by name.
+
+    A terminal shows a bar with the time left; `noun` says what the tasks are. Tasks whose files or groups never come
+    are skipped with the reason `dependency`.
+
+    Raises:
+        DiskFull: if a worker cannot write. Running tasks are ended.
+    """
+    futures: dict[Future[JobResult], Task] = {}
+    losses_printed = time.monotonic()
+    with tqdm(desc=noun, disable=not sys.stderr.isatty(), bar_format=BAR, leave=False) as bar:
+        while (seconds_left := queue.deadline - time.monotonic()) > 0:
+            while task := queue.next(executor):
+                queue.running[task] = time.monotonic()
+                futures[executor.submit(task)] = task
+            if queue.refill(executor):
+                continue
+            if not futures:
+                break
+            executor.announce(queue.waiting)
+            done = wait(futures, min(seconds_left, POLL), FIRST_COMPLETED).done
+            with bar.external_write_mode():
+                for future in [future for future in futures if future in done]:  # in the order of their start
+                    task = futures.pop(future)
+                    queue.end(task, result_of(task, future))
+                for task in queue.overdue():
+                    executor.cancel(task)
+                    del futures[next(future for future, other in futures.items() if other is task)]
+                    queue.end(task, _timed_out(task, queue.job_timeout))
+                sys.stdout.flush()
+            _show_progress(bar, queue, noun)
+            if bar.disable and time.monotonic() - losses_printed >= SECONDS_BETWEEN_LOSSES:
+                losses_printed = time.monotonic()
+                for name, loss in _losses(queue).items():
+                    print(f"{name}  {loss}", flush=True)
+    for task in list(queue.running):
+        executor.cancel(task)
+        queue.end(task, JobResult(task.name, "skipped", "time", queue.end_reason))
+    is_over = queue.deadline <= time.monotonic()
+    for task in list(queue.waiting):
+        if is_over:
+            queue.skip(task, "time", queue.end_reason)
+        else:
+            queue.skip(task, "dependency", "a job that it needs is not finished")
+    return queue.results
+
+
+def result_of(task: Task, future: "Future[JobResult]") -> JobResult:
+    """Return the result of a task; a worker that died has none of its own.
+
+    Raises:
+        DiskFull: if the task could not write.
+    """
+    try:
+        result = future.result()
+    except (Exception, CancelledError) as error:  # of the pool or the cluster, since a task does not raise
+        exit_codes = re.search(r"exit codes of the workers are \{(.+)\}", str(error))  # loky's TerminatedWorkerError
+        how = exit_codes[1] if exit_codes else one_line(error)
+        cause = ", most often because memory ran out" if "SIGKILL" in how else ""
+        return JobResult(task.name, "failed", "killed", f"its worker died ({how}){cause}")
+    if result.reason == "disk":
+        raise DiskFull(result.error)
+    return result
+
+
+def run_task(name: str, function: Callable[..., Any], arguments: tuple[Any, ...], on_card: bool) -> JobResult:
+    """Call a function in a worker and return its result. Whatever it raises is a failed result.
+
+    Args:
+        on_card: whether the task was placed on a card: it fails if torch does not see one.
+    """
+    started = time.monotonic()
+    try:
+        if on_card:
+            require_gpu()
+        value = function(*arguments)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit too: the worker goes on
+        return JobResult(name, "failed", "error", one_line(error))
+    result = value if isinstance(value, JobResult) else JobResult(name)
+    return replace(result, seconds=result.seconds or time.monotonic() - started)
+
+
+def one_line(error: BaseException) -> str:
+    """Return type and message of an exception as one line of at most MAX_ERROR_LENGTH characters."""
+    message = " ".join(str(error).split())
+    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return text if len(text) <= MAX_ERROR_LENGTH else text[: MAX_ERROR_LENGTH - 4] + " ..."
+
+
+def _timed_out(task: Task, seconds: float) -> JobResult:
+    error = f"not finished after {in_words(seconds)} (--job-timeout)"
+    return JobResult(task.name, "failed", "timeout", error, seconds=seconds)
+
+
+def _losses(queue: Queue) -> dict[str, str]:
+    """Return the last epoch and loss of each running task that has written one."""
+    losses = {task.name: describe_loss(task.folder) for task in queue.running if task.folder is not None}
+    return {name: loss for name, loss in losses.items() if loss}
+
+
+def _show_progress(bar: Any, queue: Queue, noun: str) -> None:
+    """Advance the bar by whole tasks and by the reported shares of those that run, and show a loss."""
+    if bar.disable:
+        return
+    for name, loss in list(_losses(queue).items())[:1]:
+        bar.set_description(f"{noun} ({name} {loss})", refresh=False)
+    shares = [share_done(task.folder) for task in queue.running if task.folder is not None]
+    n_ended = len(queue.results)
+    bar.total = n_ended + len(queue.running) + len(queue.waiting)
+    bar.n = n_ended + sum(shares)
+    bar.refresh()

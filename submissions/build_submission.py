@@ -1,0 +1,323 @@
+"""From columns of predictions to the files of a submission: `python -m submissions.build_submission [COMPETITION]`.
+
+Fits the blends and the stack, chooses one of them, post-processes its predictions and writes them.
+
+Reads: prepared tables, folds.csv, the predictions of all jobs; cross_fitted.csv of the run before this one.
+Writes: the folder of the run (submissions/run.py lists its files), whole or not at all; submissions/latest, the name of
+the run; and a copy of submission.csv in the competition's folder. A run is kept if it was built from the same
+predictions and the same code.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from competition import command
+from competition.files import read_table, replaced, sha256_of, write_atomically, write_json, write_table
+from competition.paths import Paths
+from competition.tables import INPUT_KEY
+from competition.task import Task
+from competition.types import Array
+from models.jobs.plan import plan as make_plan
+from models.stages.file import COPY_OF_OOF, fold_mark
+from submissions.blend.candidates import Blend
+from submissions.blend.crossfit import Rule, mean_over_folds, scores, standard_error, table_of
+from submissions.blend.postprocess import Tried
+from submissions.blend.stacks import LIGHTGBM_STACK
+from submissions.blend.stored import to_json
+from submissions.config import load_config
+from submissions.ensemble_std import ensemble_std
+from submissions.run import (
+    BLEND,
+    BLEND_FILE,
+    CHOICE,
+    CROSS_FITTED,
+    KNOWN_LABELS,
+    MANIFEST,
+    OOF,
+    OOF_TABLE,
+    SO_FAR,
+    STACK,
+    STACK_FILE,
+    STAGES,
+    SUBMISSION_FILE,
+    Run,
+    code_of_user,
+    cross_fitted_file,
+    describe_left_out,
+    finished_part,
+    fitted_file,
+    left_out_of,
+    open_run,
+    package_versions,
+    table_digests,
+)
+from submissions.sample import write_submission
+from submissions.selection import (
+    MIN_FOLDS,
+    Selection,
+    against_best_stage,
+    against_previous,
+    drop_one,
+    select,
+    selection_rule,
+    submission_model,
+)
+from submissions.words import number
+
+STD_FILE = "spread.csv"
+JSON_CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
+"""How numbers that are not finite are stored: NaN is null; an edge of a user's post-processing step may be infinite."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What was built.
+
+    cross_fitted_score: the score to expect, with the choice of candidate and steps.
+    lines: what to print about it.
+    """
+
+    folder: Path
+    chosen: str
+    cross_fitted_score: float
+    lines: list[str]
+
+
+def build_submission(run: Run, interim: bool = False) -> Submission:
+    """Build the files of a run, or keep them if nothing they depend on has changed.
+
+    Args:
+        interim: whether other stages still train. The stack is left out then, the folder is `so_far`, and the latest
+            run stays what it is.
+    """
+    if interim:
+        settings = run.config.submissions.model_copy(update={"stack": False})
+        config = run.config.model_copy(update={"submissions": settings})
+        run = replace(run, folder=run.paths.run(SO_FAR), config=config)
+    if not run.is_built:
+        # Sums are on one thread, since their order decides their last digits.
+        with threadpool_limits(1), replaced(run.folder) as folder:
+            _write_files(run, folder, interim)
+    if not interim:
+        write_atomically(run.paths.latest_run, f"{run.name}\n")
+        write_atomically(run.paths.submission, (run.folder / SUBMISSION_FILE).read_bytes())
+        shutil.rmtree(run.paths.run(SO_FAR), ignore_errors=True)
+    choice = run.stored[CHOICE]
+    return Submission(run.folder, choice["chosen"], choice["procedure"]["cross_fitted_score"], _lines(run))
+
+
+def _write_files(run: Run, folder: Path, interim: bool) -> None:
+    """Write all files of a run into `folder`, run.json last."""
+    columns, task, rule = run.columns, run.task, selection_rule(run)
+    selection = select(run, rule)
+    model = submission_model(run, selection)
+    default = selection.candidates[rule.default].scored.cross_fitted
+    stages = {stage: rule.decided(columns.oof_of(stage)) for stage in run.config.stages}
+    stage_names = [f"{stage} {name}" for stage in stages for name in task.scored]
+    std = ensemble_std(run, model)
+
+    blends = [name for name in selection.candidates if name != LIGHTGBM_STACK]
+    blend = _write_candidates(run, folder, rule, selection, blends, BLEND_FILE, selection.chosen_blend)
+    blend["drop_one"] = {} if interim else drop_one(run, rule, default)
+    for file in (OOF, OOF_TABLE):
+        write_table(folder / file, columns.table(task))
+        blend["files"].append(file)
+    parts = {BLEND: blend}
+    if LIGHTGBM_STACK in selection.candidates:
+        parts[STACK] = _write_candidates(run, folder, rule, selection, [LIGHTGBM_STACK], STACK_FILE, LIGHTGBM_STACK)
+    tables = {
+        CROSS_FITTED: table_of(columns.ids, task.scored, selection.cross_fitted),
+        STAGES: table_of(columns.ids, stage_names, np.hstack(list(stages.values()))),
+        STD_FILE: table_of(columns.test_ids, task.outputs, std),
+    }
+    if model.known_labels is not None:
+        tables[KNOWN_LABELS] = model.known_labels.reset_index()
+    for file, table in tables.items():
+        write_table(folder / file, table)
+    _write_submission(run, folder / SUBMISSION_FILE, model.predict(columns.test, columns.test_inputs))
+    parts[CHOICE] = {**_choice(run, rule, selection, stages), "files": [*tables, SUBMISSION_FILE]}
+    _write_manifest(run, folder, parts)
+
+
+def _write_candidates(
+    run: Run, folder: Path, rule: Rule, selection: Selection, names: list[str], file: str, best: str
+) -> dict[str, Any]:
+    """Write candidates with their predictions, and the submission of the best of them; their part of run.json."""
+    task, ids = run.task, run.columns.ids
+    _write_submission(run, folder / file, selection.candidates[best].predict(run.columns.test))
+    files, described = [file], {}
+    for name in names:
+        candidate = selection.candidates[name]
+        fitted = candidate.predictions.fitted
+        write_json(folder / fitted_file(name), to_json(fitted))
+        tables = {cross_fitted_file(name): candidate.predictions.table(ids, task.outputs)}
+        if task.decides:
+            tables[cross_fitted_file(name, labels=True)] = candidate.scored.table(ids, task.scored)
+        for path, table in tables.items():
+            write_table(folder / path, table)
+        files += [fitted_file(name), *tables]
+        described[name] = {
+            "weights": _weights(run, getattr(fitted, "base", fitted)),
+            "decision": to_json(candidate.decision),
+            **scores(rule, candidate.scored),
+        }
+    same = [name for name in selection.same_as_default if name in names]
+    return {
+        "candidates": described, "default": rule.default, "chosen": best, "same_as_default": same, "files": files
+    }  # fmt: skip
+
+
+def _weights(run: Run, fitted: Any) -> dict[str, dict[str, float]]:
+    """Output -> weight of each column; empty if the candidate is not a weighted sum."""
+    if not isinstance(fitted, Blend):
+        return {}
+    rows = zip(run.task.outputs, fitted.weights.T.tolist(), strict=True)
+    return {output: dict(zip(run.columns.names, row, strict=True)) for output, row in rows}
+
+
+def _choice(run: Run, rule: Rule, selection: Selection, stages: dict[str, Array]) -> dict[str, Any]:
+    """The part of run.json about the choice; `stages` is what the metric scores of each stage alone."""
+    columns, task, y_pred = run.columns, run.task, selection.cross_fitted
+    decisions = {stage: rule.decision(columns.oof_of(stage), rule.scored) for stage in stages}
+    choice = {
+        "decides": task.decides,
+        "chosen": selection.chosen,
+        "default": rule.default,
+        "reason": selection.reason,
+        "candidates": {name: asdict(each) for name, each in selection.compared.items()},
+        "same_as_default": selection.same_as_default,
+        "postprocessing": _postprocessing(run, selection),
+        "cross_fitted_score": rule.score(selection.steps.cross_fitted),
+        "procedure": {
+            "cross_fitted_score": rule.score(y_pred),
+            "standard_error": standard_error(rule, y_pred),
+            **mean_over_folds(rule, y_pred),
+            "chosen_without_fold": selection.chosen_without_fold,
+        },
+        "stages": {
+            stage: {"cv_score": rule.score(stage_pred), "decision": to_json(decisions[stage])}
+            for stage, stage_pred in stages.items()
+        },
+        "against": {
+            "best_single": against_best_stage(rule, y_pred, stages),
+            "previous_run": against_previous(run, rule, y_pred),
+        },
+    }
+    if task.decides:
+        test = selection.candidates[selection.chosen].predict(columns.test)
+        labels = {"labels": columns.y, "out_of_fold": y_pred, "test": test}
+        choice["class_shares"] = {name: class_shares(task, each) for name, each in labels.items()}
+    return choice
+
+
+def _postprocessing(run: Run, selection: Selection) -> dict[str, list[dict[str, Any]]]:
+    """Target -> the steps that were tried, in order."""
+    tried = zip(run.task.targets, selection.steps.tried, strict=True)
+    steps = {target: [step.stored() for step in of_target] for target, of_target in tried}
+    if "known_labels" in run.config.postprocess:
+        nan = float("nan")  # rows of one input share a fold: without the fold none of their labels is known
+        for of_target in steps.values():
+            of_target.append(Tried("known_labels", True, nan, nan, nan).stored())
+    return steps
+
+
+def class_shares(task: Task, labels: Array) -> dict[str, dict[str, float]]:
+    """Target -> class -> its share of the labels (n_rows, n_targets) that are not missing."""
+    labelled_rows = {target: y[~np.isnan(y)] for target, y in zip(task.targets, labels.T, strict=True)}
+    return {t: {name: np.mean(y == c) for c, name in enumerate(task.classes)} for t, y in labelled_rows.items()}
+
+
+def _write_submission(run: Run, path: Path, scored: Array) -> None:
+    """Write labels or predictions (n_test_rows, n_scored), checked against the sample."""
+    columns, sample = run.columns, read_table(run.paths.sample)
+    id_column = run.config.competition.id
+    write_submission(path, sample, id_column, run.task, columns.test_ids, scored, columns.label_means)
+
+
+def _write_manifest(run: Run, folder: Path, parts: dict[str, dict[str, Any]]) -> None:
+    """Write run.json: what a later `predict` needs, and what tables report of the stages."""
+    for part in parts.values():
+        part["files"] = {file: sha256_of(folder / file) for file in part["files"]}
+    content = {
+        "run": run.name,
+        "made_from": run.made_from,
+        "config": run.config.model_dump(mode="json"),
+        "stages": list(_stages(run)),
+        "columns": run.columns.names,
+        "sample_columns": list(read_table(run.paths.sample).columns),
+        "n_folds": run.plan.n_folds,
+        "label_means": run.columns.label_means,
+        "tables": table_digests(run.paths),
+        "test_key": run.plan.test_key,
+        "user_code": code_of_user(run.config),
+        "versions": package_versions(),
+        "left_out": [asdict(each) for each in run.left_out],
+        **parts,
+    }
+    text = json.dumps(content, default=str)  # of paths
+    write_json(folder / MANIFEST, json.loads(text, parse_constant=JSON_CONSTANTS.get))
+
+
+def _stages(run: Run) -> Iterable[dict[str, Any]]:
+    """Name, kind, key and seeds of each stage, and what a reader has to know about it."""
+    for name, stage in sorted(run.config.stages.items()):
+        jobs = run.plan.of(name)
+        marks = {
+            "other code": any(job.other_code for job in jobs),
+            "optimistic": getattr(stage, "keep", None) == "best_on_held_out",
+            "pseudo-labels": stage.pseudo_labels is not None,
+            "refit": stage.final_fit != "folds",
+            "class weights": stage.bends_probabilities,
+        }
+        if stage.kind == "file":
+            oof = jobs[0].folder / COPY_OF_OOF
+            mark = fold_mark(oof, run.config.competition.id, run.columns.ids, run.columns.folds)
+            marks[str(mark)] = mark is not None
+        holds = [mark for mark, is_true in marks.items() if is_true]
+        seeds, key = sorted(stage.seeds), run.plan.keys[name]
+        yield {"name": name, "kind": stage.kind, "key": key, "seeds": seeds, "marks": holds}
+
+
+def _lines(run: Run) -> list[str]:
+    """What was built, and what the report does not contain about post-processing."""
+    choice = run.stored[CHOICE]
+    candidates = choice["candidates"].items()
+    listed = ", ".join(f"{name} {number(each['cross_fitted_score'])}" for name, each in candidates)
+    lines = [
+        f"cross_fitted_score of the candidates: {listed}",
+        f"{SUBMISSION_FILE}: {choice['chosen']}, checked against the sample",
+        f"{STD_FILE}: standard deviation of each row's prediction over seeds and folds",
+    ]
+    if run.plan.n_folds < MIN_FOLDS:
+        lines.append(f"post-processing: none, since with fewer than {MIN_FOLDS} folds it has no honest score")
+    if KNOWN_LABELS in choice["files"]:
+        inputs = read_table(run.folder / KNOWN_LABELS, [INPUT_KEY])[INPUT_KEY]
+        n = pd.Series(run.columns.test_inputs).isin(inputs).sum()
+        lines.append(f"known_labels: {n} test rows have the mean label of their input; no score here knows of it")
+    return lines
+
+
+def main() -> int:
+    """Command line."""
+    args = command.parser(__doc__).parse_args()
+    config, paths = load_config(args.competition, args.seed), Paths.of(args.competition)
+    plan = make_plan(config.competition, dict(config.stages), paths, args.reuse)
+    left_out = left_out_of(plan, {})
+    config, plan = finished_part(config, plan)
+    with command.locked(paths, wait=True):
+        run = open_run(config, paths, plan, left_out)
+        print("\n".join([*build_submission(run).lines, describe_left_out(left_out)]).strip())
+    return run.exit_status
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,91 @@
+"""Everything from the raw tables to the report: `./run.sh full [COMPETITION]`.
+
+Reads: the YAML, the raw tables, the weights that stages start from; the answers only in the report.
+Writes: clean tables, folds, a folder per job, the folder of the run, and the report. Finished jobs are kept.
+"""
+
+from argparse import Namespace
+from contextlib import closing
+from functools import partial
+
+from competition import command
+from competition.config import find_config
+from competition.errors import ConfigError
+from competition.paths import Paths
+from competition.prepare import prepare, write_prepared
+from folds import make
+from folds.make import make_folds, write_folds
+from models.jobs.cluster import make_executor, require_cluster
+from models.jobs.plan import plan as make_plan
+from models.jobs.plan import require_answer
+from models.jobs.resume import resume
+from models.jobs.train import failure_policy, train
+from submissions import within
+from submissions.build_submission import build_submission
+from submissions.check import check
+from submissions.config import load_config
+from submissions.hold_out import hold_out
+from submissions.report.__main__ import report
+from submissions.run import describe_left_out, finished_part, left_out_of, open_run
+
+say = partial(print, flush=True)
+
+
+def full(options: Namespace) -> int:
+    """Run all steps with the options of the command line; returns the exit status."""
+    require_possible(options)
+    if options.holdout:  # the competition without some of its training rows
+        with command.locked(Paths.of(options.competition), wait=True):
+            say(hold_out(options.held_out_of, options.holdout, options.seed))
+    config, paths = load_config(options.competition, options.seed), Paths.of(options.competition)
+    competition = config.competition
+
+    with command.locked(paths, wait=True):
+        tables = prepare(competition)  # raw CSV files -> clean tables
+        folds = make_folds(competition, config.folds, tables.train, tables.test, paths)  # training rows -> fold of each
+        lines = check(config, tables, folds, here=options.executor == "local")  # all mistakes at once
+        say(f"{paths.name}: checked\n{lines}")
+        write_prepared(tables, paths, find_config(options.competition))
+        write_folds(folds, competition, config.folds, tables.train, tables.test, paths)
+        say(make.describe(folds, competition, tables.train))
+    if options.budget is not None:
+        return within.run(options, config, paths)
+
+    with command.training(paths):
+        if options.earlier:
+            resume(options.earlier, paths)
+        plan = make_plan(competition, dict(config.stages), paths, options.reuse)  # stage, seed, fold -> job
+        if not options.reuse and not options.retrain:
+            require_answer(plan)
+        with closing(make_executor(options.executor, options.ray_address, options.workers)) as executor:
+            results = train(plan, executor, failure_policy(options))
+
+    left_out = left_out_of(plan, results)
+    config, plan = finished_part(config, plan)
+    with command.locked(paths, wait=True):
+        run = open_run(config, paths, plan, left_out)
+        submission = build_submission(run)  # out-of-fold columns -> candidates -> choice -> submission.csv
+        say("\n".join(submission.lines))
+        say(report(run))
+    if left_out:
+        say(describe_left_out(left_out))
+    return run.exit_status
+
+
+def require_possible(options: Namespace) -> None:
+    """A ConfigError for options that `full` cannot have."""
+    if options.shard:
+        raise ConfigError(
+            "full does not divide its work: run ./run.sh train --shard I/N on each machine, then full on one."
+        )
+    if options.executor == "ray":
+        require_cluster(options.ray_address)
+
+
+def main() -> int:
+    """Command line."""
+    return full(command.parser(__doc__, "full").parse_args())
+
+
+if __name__ == "__main__":
+    command.run(main)

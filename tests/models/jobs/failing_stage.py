@@ -1,0 +1,85 @@
+"""A user's stage that goes wrong in one fold, in the way that its settings name."""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from competition.errors import ConfigError
+from competition.files import write_json
+from competition.tables import Rows
+from models.stage import Context
+
+
+class Unpicklable(Exception):
+    """An exception that cannot be made again from its arguments, as those of HTTP clients."""
+
+    def __init__(self, text: str, *, response: int) -> None:
+        super().__init__(text)
+        self.response = response
+
+
+class Failing:
+    """Predicts zeros, except in one fold."""
+
+    class Settings(BaseModel, extra="forbid"):
+        """How it fails."""
+
+        how: str
+        fold: int = 2
+        mend: str = ""
+        """A file that, if it exists, lets it pass."""
+
+    def __init__(self, settings: Settings, context: Context) -> None:
+        self.settings = settings
+        self.outputs = context.task.outputs
+
+    def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
+        """Fail if this is the job of the fold."""
+        write_json(folder / "model.json", {})
+        is_mended = bool(self.settings.mend) and Path(self.settings.mend).exists()
+        if folder.name == f".fold_{self.settings.fold}" and not is_mended:
+            FAILURES[self.settings.how]()
+
+    def predict(self, rows: Rows, folder: Path) -> NDArray[np.float64]:
+        """Zeros for every row."""
+        return np.zeros((len(rows), len(self.outputs)))
+
+
+def _raise() -> None:
+    raise ValueError("fold 2 has\nno molecules")
+
+
+def _raise_config_error() -> None:
+    raise ConfigError("lower the learning_rate")
+
+
+def _raise_unpicklable() -> None:
+    raise Unpicklable("HTTP 404", response=404)
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _segfault() -> None:
+    ctypes.string_at(0)
+
+
+FAILURES: dict[str, Any] = {
+    "raises": _raise,
+    "config": _raise_config_error,
+    "unpicklable": _raise_unpicklable,
+    "exits": lambda: sys.exit(7),
+    "leaves": lambda: os._exit(0),
+    "killed": _kill,
+    "segfault": _segfault,
+    "hangs": lambda: time.sleep(3600),
+}

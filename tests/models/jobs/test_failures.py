@@ -1,0 +1,129 @@
+"""Jobs that fail, in real processes: what is kept, what goes on, and what the next run does."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from competition.files import read_json, sha256_of
+from competition.paths import PROJECT
+from models.jobs.folder import attempt_folder, read_failure
+from models.jobs.job_rows import read_tables
+from models.jobs.local import LocalExecutor
+from models.jobs.plan import Plan
+from models.jobs.scheduler import JobResult
+from models.jobs.train import FailurePolicy, job_tasks, train
+from tests.models.jobs.common import TREES, InlineExecutor, planned
+
+STAGE = PROJECT / "tests" / "models" / "jobs" / "failing_stage.py"
+
+
+def failing(how: str, **settings: Any) -> dict[str, Any]:
+    """The block of a stage that fails in fold 2 of 3."""
+    return {"kind": "custom", "code": f"{STAGE}:Failing", "settings": {"how": how, **settings}}
+
+
+def train_here(plan: Plan, **policy: Any) -> dict[str, JobResult]:
+    with closing(LocalExecutor(2, cards=[])) as executor:
+        return train(plan, executor, FailurePolicy(**policy))
+
+
+def published(plan: Plan, stage: str) -> dict[str, str]:
+    """Digests of the predictions that a stage has published."""
+    return {str(path.name): sha256_of(path) for job in plan.of(stage) for path in job.folder.rglob("*.parquet")}
+
+
+def test_a_stage_fails_in_its_own_way_and_harms_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hows = ["raises", "config", "unpicklable", "exits", "leaves", "killed", "segfault", "hangs"]
+    stages = {how: failing(how) for how in hows} | {"trees": TREES}
+    plan = planned(tmp_path, stages=stages)
+    results = train_here(plan, job_timeout=30.0)
+    failures = {how: results[f"{how}/seed_0/fold_2"] for how in hows}
+    expected = {
+        "raises": ("error", "ValueError in line 57: fold 2 has no molecules"),
+        "config": ("error", "ConfigError in line 61: lower the learning_rate"),
+        "unpicklable": ("error", "Unpicklable in line 65: HTTP 404"),
+        "exits": ("error", "SystemExit in line 80: 7"),
+        "leaves": ("killed", "its worker died (EXIT(0))"),
+        "killed": ("killed", "its worker died (SIGKILL(-9)), most often because memory ran out"),
+        "segfault": ("killed", "its worker died (SIGSEGV(-11))"),
+        "hangs": ("timeout", "not finished after 30 s (--job-timeout)"),
+    }
+    for how, (reason, error) in expected.items():
+        assert failures[how].reason == reason
+        assert error in failures[how].error
+    assert {result.status for name, result in results.items() if not name.endswith("fold_2")} == {"ok"}
+    log = failures["raises"].log
+    assert log is not None
+    assert "in _raise\n" in log.read_text()
+    failed_folder = attempt_folder(plan.of("killed")[2].folder)
+    assert read_json(failed_folder / "failed.json")["reason"] == "killed"
+    assert f"raises/seed_0/fold_2 failed (error): {failures['raises'].error}" in capsys.readouterr().out
+    alone = planned(tmp_path / "alone", stages={"trees": TREES})
+    train_here(alone)
+    assert published(plan, "trees") == published(alone, "trees")
+
+
+def test_the_next_run_tries_a_failed_job_again_after_other_stages_and_points_out_the_same_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mend = tmp_path / "mend"
+    stages = {"fails": {**failing("raises", mend=str(mend)), "seeds": [0, 1]}, "trees": TREES}
+    plan = planned(tmp_path, stages=stages)
+    first = train(plan, InlineExecutor())
+    assert [first[f"fails/seed_1/fold_{fold}"].reason for fold in range(3)] == ["group"] * 3
+    assert all(job.finished for job in plan.of("trees"))
+    tables = list(read_tables(plan)[:2])
+    tasks = job_tasks(plan, plan.jobs, tables, InlineExecutor())
+    order = [task.name for task in tasks if task.folder is not None]
+    assert order[2:5] == ["trees/seed_0/fold_2", "fails/seed_0/fold_2", "fails/seed_0/fold_0"]
+    executor = InlineExecutor()
+    train(plan, executor)
+    assert [task.name for task in executor.tasks] == ["fails/seed_0/fold_2"]
+    assert "fails/seed_0/fold_2 failed (error), the same error as in the run before" in capsys.readouterr().out
+    assert read_failure(plan.jobs[2].folder)["attempts"] == 2
+    mend.touch()
+    results = train(plan, InlineExecutor())
+    assert {result.status for result in results.values()} == {"ok"}
+    assert all(job.finished for job in plan.jobs)
+    left = {path.name for job in plan.jobs for path in job.folder.iterdir()}
+    assert not left & {"failed.json", "traceback.txt", "progress.json"}
+
+
+def test_failed_jobs_can_be_left_out_and_a_failure_can_end_the_run(tmp_path: Path) -> None:
+    plan = planned(tmp_path, stages={"fails": failing("raises", fold=0), "trees": TREES})
+    results = train(plan, InlineExecutor(), FailurePolicy(fail_fast=True))
+    assert [result.reason for result in results.values()] == ["error", "group", "group", "time", "time", "time"]
+    assert results["trees/seed_0/fold_0"].error == "stopped by --fail-fast"
+    executor = InlineExecutor()
+    results = train(plan, executor, FailurePolicy(skip_failed=True))
+    assert [task.group for task in executor.tasks if task.folder is not None] == ["trees"] * 3
+    assert "fold 2 has no molecules" in results["fails/seed_0/fold_0"].error
+
+
+def test_a_disk_without_room_ends_the_run_and_marks_no_job_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(tmp_path, stages={"fails": failing("raises", fold=0), "trees": TREES})
+    write_bytes = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name == ".probe":
+            raise OSError(28, "No space left on device")
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        train(plan, InlineExecutor())
+    assert raised.value.errno == 28
+    assert not read_failure(plan.jobs[0].folder)
+
+
+def test_consumers_of_a_failed_stage_are_skipped(tmp_path: Path) -> None:
+    consumer = {**TREES, "pseudo_labels": {"of": ["fails"]}}
+    plan = planned(tmp_path, stages={"fails": failing("raises"), "consumer": consumer, "trees": TREES})
+    results = train(plan, InlineExecutor())
+    assert [results[f"consumer/seed_0/fold_{fold}"].status for fold in range(3)] == ["ok", "ok", "skipped"]
+    assert results["consumer/seed_0/fold_2"].reason == "dependency"
+    assert all(job.finished for job in plan.of("trees"))

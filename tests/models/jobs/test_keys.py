@@ -1,0 +1,108 @@
+"""The parts of a job's key that old work depends on: settings as they have always been, and versions of libraries."""
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from competition.config import load_competition
+from competition.files import write_json, write_table
+from competition.paths import Paths
+from models.config import load_stages
+from models.jobs import plan as plan_module
+from models.jobs.plan import Plan, plan
+from tests.conftest import write_competition
+
+SETTINGS_PARTS = {
+    "lightgbm": "8587f18e3f4d",
+    "catboost": "8b5c75a39bba",
+    "sklearn": "a040b2bf73e2",
+    "gnn": "6381c08abf8e",
+    "bert": "3a28a125c5bc",
+    "unimol": "ba72a85226b2",
+    "unimol2": "55799f6df72d",
+    "file": "15611ab8d124",
+    "custom": "8497c7052b11",
+}
+"""First part of the keys of `one_of_each_kind` at commit e82a60d, by which finished jobs are found again."""
+
+
+def one_of_each_kind(folder: Path, **changes: Any) -> Plan:
+    """The plan of a fixed competition with a stage of each kind; `changes` are settings of the stage lightgbm."""
+    train = pd.DataFrame({"id": list("abcd"), "SMILES": ["C", "CC", "CO", "N"], "note": ["x", "y", "x", "y"]})
+    train = train.assign(pH=[7.0, 6.5, None, 7.5], site=["s", "t", "s", "t"], lumo=[0.1, 0.2, 0.3, 0.4])
+    train = train.assign(mu=[1.0, None, 3.0, 4.0])
+    test = train.drop(columns=["lumo", "mu"]).assign(id=list("efgh"))
+    for name, table in (("oof", train[["id", "lumo", "mu"]]), ("test", test[["id"]].assign(lumo=0.0, mu=0.0))):
+        write_table(folder / "theirs" / f"{name}.csv", table)
+    (folder / "mine.py").write_text("class Mine:\n    fit = predict = None\n")
+    kinds = ("catboost", "sklearn", "gnn", "bert", "unimol", "unimol2")
+    stages = {
+        "lightgbm": {"kind": "lightgbm", **changes},
+        **{kind: {"kind": kind} for kind in kinds},
+        "file": {"kind": "file", "folder": "theirs"},
+        "custom": {"kind": "custom", "code": "mine.py:Mine", "settings": {"neighbours": 3}},
+    }
+    path = str(write_competition(folder, train, test, stages=stages))
+    paths = Paths("mixed")
+    write_table(paths.train, train)
+    write_table(paths.test, test)
+    paths.folds.parent.mkdir(parents=True, exist_ok=True)
+    paths.folds.write_text("id,fold\na,0\nb,1\nc,0\nd,1\n")
+    write_json(paths.folds_report, {"time_ordered": False})
+    return plan(load_competition(path), load_stages(path), paths)
+
+
+def settings_parts(made: Plan) -> dict[str, str]:
+    return {stage: key.partition("-")[0] for stage, key in made.keys.items()}
+
+
+def test_the_settings_part_of_a_key_is_what_it_was_when_old_work_was_made(tmp_path: Path) -> None:
+    assert settings_parts(one_of_each_kind(tmp_path)) == SETTINGS_PARTS
+
+
+def test_a_new_setting_is_in_a_key_only_if_it_differs_from_its_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def part(**changes: Any) -> str:
+        return settings_parts(one_of_each_kind(tmp_path, **changes))["lightgbm"]
+
+    monkeypatch.setattr(plan_module, "NEW_SETTINGS", {"num_leaves", "features"})
+    default = part()
+    assert default == part(num_leaves=31, features=["morgan", "descriptors"])
+    assert len({default, SETTINGS_PARTS["lightgbm"], part(num_leaves=7), part(features=["maccs"])}) == 4
+
+
+def upgrade(monkeypatch: pytest.MonkeyPatch, library: str, version: str) -> None:
+    """From now on, a library has this version."""
+    installed = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: version if name == library else installed(name))
+
+
+@pytest.mark.parametrize(
+    ("library", "trained_by_it"),
+    [
+        ("lightgbm", {"lightgbm"}),
+        ("catboost", {"catboost"}),
+        ("scikit-learn", {"sklearn"}),
+        ("torch", {"gnn", "bert", "unimol", "unimol2"}),
+        ("chemprop", {"gnn"}),
+        ("transformers", {"bert"}),
+        ("tokenizers", {"bert"}),
+        ("unimol_tools", {"unimol", "unimol2"}),
+        ("numpy", {"lightgbm", "catboost", "sklearn"}),
+        ("rdkit", {"lightgbm", "catboost", "sklearn", "gnn", "unimol", "unimol2"}),
+    ],
+)
+def test_another_version_of_a_library_changes_the_code_part_of_the_stages_that_it_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, trained_by_it: set[str]
+) -> None:
+    before = one_of_each_kind(tmp_path)
+    upgrade(monkeypatch, library, f"{metadata.version(library).partition('+')[0]}+cu130")
+    assert one_of_each_kind(tmp_path).keys == before.keys  # the same version, built for a GPU
+    upgrade(monkeypatch, library, "999.1.0")
+    after = one_of_each_kind(tmp_path)
+    assert settings_parts(after) == settings_parts(before)
+    assert {stage for stage in after.keys if after.keys[stage] != before.keys[stage]} == trained_by_it

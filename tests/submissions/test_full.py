@@ -1,0 +1,104 @@
+"""`full`: its work is done once, and what fails is left out of the submission and named."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from competition import command
+from competition.errors import ConfigError, NothingToSubmit
+from competition.paths import Paths
+from competition.prepare import prepare
+from folds.splitters import divide
+from models.jobs.plan import ALL, Plan, plan
+from models.jobs.train import train
+from submissions import full as full_step
+from submissions.full import full
+from submissions.run import latest_run
+from tests.conftest import mixed_tables, write_competition
+
+
+def options(path: Path, *more: str) -> Any:
+    return command.parser("full").parse_args([str(path), "--workers", "1", *more])
+
+
+def small(folder: Path, **sections: object) -> Path:
+    stages = {"trees": {"kind": "lightgbm", "n_bits": 64, "max_trees": 5}}
+    submissions = {"trials": 4, "bootstrap": 100}
+    sections = {"competition": {"smiles": []}, "stages": stages, "submissions": submissions, **sections}
+    return write_competition(folder, *mixed_tables(), **sections)
+
+
+def test_full_prepares_divides_and_plans_once(tmp_path: Path) -> None:
+    names, calls = {function.__code__: function.__name__ for function in (prepare, divide, plan)}, Counter[str]()
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code in names:
+            calls[names[frame.f_code]] += 1
+
+    path = small(tmp_path)
+    sys.setprofile(count)
+    try:
+        assert full(options(path)) == 0
+    finally:
+        sys.setprofile(None)
+    assert calls == {"prepare": 1, "divide": 1, "plan": 1}
+    paths = Paths.of(str(path))
+    assert (
+        paths.submission.read_bytes()
+        == (paths.run(paths.latest_run.read_text().strip()) / "submission.csv").read_bytes()
+    )
+
+
+def test_full_does_not_divide_its_work(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="full does not divide its work"):
+        full(options(tmp_path / "any.yaml", "--shard", "1/2"))
+
+
+TREES = {"kind": "lightgbm", "n_bits": 64, "max_trees": 5}
+
+
+def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trees, lost = {**TREES, "seeds": [0, 1]}, {**TREES, "num_leaves": 4}
+    late, taught = {**TREES, "final_fit": "both"}, {**TREES, "max_trees": 3, "pseudo_labels": {"of": ["lost"]}}
+    stages = {"trees": trees, "lost": lost, "late": late, "taught": taught}
+    failed = [("trees", 1, 2), ("lost", 0, 0), ("late", 0, ALL)]
+
+    def train_some(todo: Plan, *options: Any) -> None:
+        train(todo, *options)
+        for job in todo.jobs:
+            if (job.stage, job.seed, job.fold) in failed:
+                (job.folder / "report.json").unlink()
+
+    path = small(tmp_path, stages=stages)
+    paths = Paths.of(str(path))
+    with monkeypatch.context() as patch:
+        patch.setattr(full_step, "train", train_some)
+        assert full(options(path)) == 3
+    last = capsys.readouterr().out.splitlines()[-4:]
+    assert [line.split("|")[1].strip() for line in last] == ["late", "lost", "taught", "trees"]
+    run = latest_run(str(path))
+    expected = [("late", 0), ("lost", 0), ("taught", 0), ("trees", 1)]
+    assert [(each.stage, each.seed) for each in run.left_out] == expected
+    assert {name: stage.seeds for name, stage in run.config.stages.items()} == {"trees": [0]}
+    for file in ("report.md", "handover.md"):
+        written = (paths.report / file).read_text()
+        assert -1 < written.find("| lost ") < written.find({"report.md": "## Tables", "handover.md": "## Steps"}[file])
+    with_failures = paths.submission.read_bytes()
+    assert full(options(small(tmp_path, stages={"trees": TREES}))) == 0
+    assert paths.submission.read_bytes() == with_failures
+    assert latest_run(str(path)).left_out == []
+    assert full(options(small(tmp_path, stages=stages))) == 0
+    assert sorted(latest_run(str(path)).config.stages) == sorted(stages)
+
+
+def test_without_a_finished_stage_there_is_nothing_to_submit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(full_step, "train", lambda *given: None)
+    with pytest.raises(NothingToSubmit, match=r"(?s)no stage has finished.*\| trees "):
+        full(options(small(tmp_path)))
+    assert not Paths("mixed").submission.exists()
