@@ -27,6 +27,7 @@ from models.training.checkpoint import Checkpoint
 from models.training.heads import Head, Network
 from models.training.loss_log import LossRecord, last_loss, read_losses
 from models.training.losses import Labels, softmax
+from models.training.machine import peak_gpu_gib
 from models.training.schedules import with_warmup
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
@@ -233,6 +234,11 @@ def test_weights_of_bf16_and_predictions_on_a_cpu_are_of_full_precision(tmp_path
         np.testing.assert_array_equal(predict(net, tmp_path, precision="bf16"), predict(net, tmp_path))
         with pytest.raises(ConfigError, match="precision: auto"):
             trainer.make_accelerator("fp16")
+
+
+def test_the_peak_of_gpu_memory_is_that_of_the_training_and_0_without_a_gpu(tmp_path: Path) -> None:
+    fit(tmp_path, epochs=1)
+    assert (peak_gpu_gib() > 0) is torch.cuda.is_available()
 
 
 class Shifted(Head):
