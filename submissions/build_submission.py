@@ -290,8 +290,8 @@ def _stages(run: Run) -> Iterable[dict[str, Any]]:
 def _lines(run: Run) -> list[str]:
     """What was built, and what the report does not contain about post-processing."""
     choice = run.stored[CHOICE]
-    candidates = choice["candidates"].items()
-    listed = ", ".join(f"{name} {number(each['cross_fitted_score'])}" for name, each in candidates)
+    scores_by_name = {name: each["cross_fitted_score"] for name, each in run.candidates.items()}
+    listed = ", ".join(f"{name} {number(score)}" for name, score in scores_by_name.items())
     lines = [
         f"cross_fitted_score of the candidates: {listed}",
         f"{SUBMISSION_FILE}: {choice['chosen']}, checked against the sample",
