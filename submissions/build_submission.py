@@ -169,6 +169,7 @@ def _write_candidates(
             "weights": _weights(run, getattr(fitted, "base", fitted)),
             "decision": to_json(candidate.decision),
             **scores(rule, candidate.scored),
+            **asdict(selection.compared[name]),
         }
     same = [name for name in selection.same_as_default if name in names]
     return {
