@@ -169,6 +169,7 @@ def _write_candidates(
             "weights": _weights(run, getattr(fitted, "base", fitted)),
             "decision": to_json(candidate.decision),
             **scores(rule, candidate.scored),
+            **asdict(selection.compared[name]),
         }
     same = [name for name in selection.same_as_default if name in names]
     return {
@@ -290,8 +291,8 @@ def _stages(run: Run) -> Iterable[dict[str, Any]]:
 def _lines(run: Run) -> list[str]:
     """What was built, and what the report does not contain about post-processing."""
     choice = run.stored[CHOICE]
-    candidates = choice["candidates"].items()
-    listed = ", ".join(f"{name} {number(each['cross_fitted_score'])}" for name, each in candidates)
+    scores_by_name = {name: each["cross_fitted_score"] for name, each in run.candidates.items()}
+    listed = ", ".join(f"{name} {number(score)}" for name, score in scores_by_name.items())
     lines = [
         f"cross_fitted_score of the candidates: {listed}",
         f"{SUBMISSION_FILE}: {choice['chosen']}, checked against the sample",
