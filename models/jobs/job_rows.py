@@ -105,7 +105,7 @@ def training_rows(rows: Rows, folds: Integers, fold: int, extra_rows: str, earli
     if extra_rows == "ignore":
         return trains & ~rows.extra
     held_out = folds == fold
-    tied = rows.inputs[INPUT_KEY].isin(rows.inputs[INPUT_KEY][held_out]).to_numpy()
+    tied: NDArray[np.bool_] = rows.inputs[INPUT_KEY].isin(rows.inputs[INPUT_KEY][held_out]).to_numpy()
     if rows.groups is not None:
         tied = tied | np.isin(rows.groups, rows.groups[held_out])
     if in_time and rows.times is not None:
