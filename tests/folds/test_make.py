@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from competition.config import load_competition
 from competition.errors import DataError
-from competition.files import read_text_table
+from competition.files import read_text_table, write_table
 from competition.tables import read_rows
 from folds.table import read_folds, read_groups, time_ordered
 from models.jobs.job_rows import training_rows
@@ -130,3 +131,14 @@ def test_jobs_of_equal_folds_have_other_keys_where_time_orders_them(tmp_path: Pa
         tables.append(paths.folds.read_bytes())
     assert tables[0] == tables[1]
     assert keys[0] != keys[1]
+
+
+def test_equal_folds_with_other_groups_give_jobs_of_other_code(tmp_path: Path) -> None:
+    path = own(tmp_path, "column")
+    config, paths = load_config(str(path)), divided(path)[1]
+    keys = []
+    for groups in ([0, 1, 2, 3, 4, 5], [0, 0, 1, 1, 2, 2]):
+        write_table(paths.groups, pd.DataFrame({"id": IDS, "group": groups}))
+        keys.append(plan(config.competition, dict(config.stages), paths).keys["trees"].split("-"))
+    assert keys[0][:2] == keys[1][:2]
+    assert keys[0][2] != keys[1][2]

@@ -128,7 +128,10 @@ def test_predicted_targets_of_training_rows_come_from_models_that_did_not_see_th
     assert {target: list(seen) for target, seen in Memory.told.items()} == columns
     assert all((seen.to_numpy() == 0).all() for seen in Memory.told.values())
     assert np.array_equal(stage.predict(table, tmp_path), table.y)
-    table.inputs[INPUT_KEY] = np.arange(12) // 2  # of one other fold, thirds of its inputs
-    (tmp_path / "one").mkdir()
-    WithPredictedTargets(Memory, replace(told, division=np.zeros(12)), ["a"]).fit(table, None, tmp_path / "one")
-    assert all((Memory.told[name].to_numpy() == 0).all() for name in "bc")
+    table.inputs[INPUT_KEY] = np.arange(12) // 2  # with one other fold, thirds of its inputs, or of its groups
+    told = replace(told, division=np.zeros(12))
+    for name, groups in (("inputs", None), ("groups", np.arange(12) // 4)):
+        (tmp_path / name).mkdir()
+        stage = WithPredictedTargets(Memory, told, ["a"])
+        stage.fit(replace(table, groups=groups), None, tmp_path / name)
+        assert all((Memory.told[target].to_numpy() == 0).all() for target in "bc")

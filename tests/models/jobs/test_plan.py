@@ -113,8 +113,8 @@ def edited(monkeypatch: pytest.MonkeyPatch, own: str = "", shared: str = "") -> 
     """From now on, code is as after an edit."""
     digest = plan_module.code_digest
 
-    def after(stage: Any) -> str:
-        parts = digest(stage).split("-")
+    def after(stage: Any, groups: str) -> str:
+        parts = digest(stage, groups).split("-")
         return f"{own or parts[0]}-{shared or parts[1]}"
 
     monkeypatch.setattr(plan_module, "code_digest", after)
