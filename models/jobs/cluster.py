@@ -16,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from competition.command import TRACKER_VARIABLE
 from competition.errors import ConfigError, ServiceError
 from competition.paths import PROJECT, work_root
 from models.jobs.local import WORKER_ENVIRONMENT, LocalExecutor
@@ -150,7 +151,7 @@ def require_cluster(address: str | None) -> str | None:
 
 def environment() -> dict[str, str]:
     """Variables that a worker on any machine of a cluster reads when it starts."""
-    named = ("WEIGHTS_DIR", "UNIMOL_WEIGHT_DIR", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT")
+    named = ("WEIGHTS_DIR", "UNIMOL_WEIGHT_DIR", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", TRACKER_VARIABLE)
     found = {name: os.environ[name] for name in named if name in os.environ}
     found |= {name: str(Path(found[name]).resolve()) for name in named[:3] if name in found}
     search = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
