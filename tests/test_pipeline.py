@@ -159,6 +159,36 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(
     assert submission(work).read_bytes() == submission(small[1]).read_bytes()
 
 
+FAILING = PROJECT / "tests" / "models" / "jobs" / "failing_stage.py"
+
+
+@pytest.mark.parametrize(
+    "hows", [["raises", "unpicklable", "killed"], pytest.param(["hangs", "segfault", "exits"], marks=pytest.mark.slow)]
+)
+def test_stages_that_fail_are_left_out_by_name_and_change_no_byte_of_the_submission(
+    hows: list[str], small: tuple[Path, Path], tmp_path: Path
+) -> None:
+    path, work = small_competition(tmp_path / "own"), tmp_path / "work"
+    failing = "".join(
+        f"  {how}: {{kind: custom, code: '{FAILING}:Failing', settings: {{how: {how}}}}}\n" for how in hows
+    )
+    path.write_text(path.read_text().replace("submissions:", f"{failing}submissions:"))
+    command = "full", str(path), "--job-timeout", "60"
+    lines = run(work, *command, status=3).stdout.splitlines()
+    assert submission(work).read_bytes() == submission(small[1]).read_bytes()
+    assert (work / "smoke" / "submission.csv").read_bytes() == submission(work).read_bytes()
+    last = lines[-len(hows) :]
+    assert [line.split("|")[1].strip() for line in last] == sorted(hows)
+    reasons = {"killed": "killed", "segfault": "killed", "hangs": "timeout"}
+    assert [line.split("|")[3].strip() for line in last] == [reasons.get(how, "error") for how in sorted(hows)]
+    report = (work / "smoke" / "report" / "report.md").read_text()
+    assert report.index("Left out") < report.index("## Stages")
+    again = run(work, *command, status=3).stdout
+    assert again.count("2 of 3 jobs are finished") == len(hows)
+    assert again.count("the same error as in the run before") == len(hows)
+    assert "tried once more" not in run(work, *command, "--skip-failed", status=3).stdout
+
+
 def test_mistakes_in_the_yaml_end_the_run_in_seconds_and_leave_products_whole(
     small: tuple[Path, Path], tmp_path: Path
 ) -> None:

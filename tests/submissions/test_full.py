@@ -14,6 +14,7 @@ from competition.paths import Paths
 from competition.prepare import prepare
 from folds.splitters import divide
 from models.jobs.plan import ALL, Plan, plan
+from models.jobs.scheduler import JobResult
 from models.jobs.train import train
 from submissions import full as full_step
 from submissions.full import full
@@ -69,11 +70,13 @@ def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_tried_agai
     stages = {"trees": trees, "lost": lost, "late": late, "taught": taught}
     failed = [("trees", 1, 2), ("lost", 0, 0), ("late", 0, ALL)]
 
-    def train_some(todo: Plan, *options: Any) -> None:
-        train(todo, *options)
+    def train_some(todo: Plan, *options: Any) -> dict[str, JobResult]:
+        results = train(todo, *options)
         for job in todo.jobs:
             if (job.stage, job.seed, job.fold) in failed:
                 (job.folder / "report.json").unlink()
+                results[job.title] = JobResult(job.title, "failed", "error", "ValueError: no")
+        return results
 
     path = small(tmp_path, stages=stages)
     paths = Paths.of(str(path))
@@ -98,7 +101,7 @@ def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml_and_is_tried_agai
 
 
 def test_without_a_finished_stage_there_is_nothing_to_submit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(full_step, "train", lambda *given: None)
+    monkeypatch.setattr(full_step, "train", lambda *given: {})
     with pytest.raises(NothingToSubmit, match=r"(?s)no stage has finished.*\| trees "):
         full(options(small(tmp_path)))
     assert not Paths("mixed").submission.exists()

@@ -1,0 +1,59 @@
+"""A submission of the finished stages while others train."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from competition.paths import Paths
+from models.jobs.plan import plan
+from submissions import interim
+from submissions.build_submission import build_submission
+from submissions.config import load_config
+from submissions.interim import InterimSubmissions, submit_finished
+from tests.submissions.fakes import fake_competition, prepare_and_fake_jobs, run_of
+
+
+def test_the_finished_stages_are_submitted_and_the_last_submission_takes_their_place(tmp_path: Path) -> None:
+    path = fake_competition(tmp_path)
+    prepare_and_fake_jobs(path)
+    config, paths = load_config(str(path)), Paths.of(str(path))
+    jobs = plan(config.competition, dict(config.stages), paths)
+    report = jobs.of("poor")[1].folder / "report.json"
+    content = report.read_bytes()
+    report.unlink()
+    result = submit_finished(config, paths, jobs)
+    file = paths.run("so_far") / "submission.csv"
+    assert result.lines == (f"submission of good, fair: {file}",)
+    assert file.exists()
+    assert not paths.latest_run.exists()
+    report.write_bytes(content)
+    build_submission(run_of(path))
+    assert not file.exists()
+    assert paths.submission.exists()
+
+
+def test_interim_submissions_take_a_tenth_of_the_time_and_one_is_pending_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = fake_competition(tmp_path)
+    prepare_and_fake_jobs(path)
+    config, paths = load_config(str(path)), Paths.of(str(path))
+    now = 1000.0
+    monkeypatch.setattr(interim.time, "monotonic", lambda: now)
+    submissions = InterimSubmissions(config, paths, plan(config.competition, dict(config.stages), paths))
+    assert submissions.next_task() is None
+    now += 61
+    task = submissions.next_task()
+    assert task is not None
+    assert submissions.next_task() is None
+    assert task.on_end is not None
+    task.on_end(interim.JobResult(task.name, "failed", "error", "DataError: no", seconds=20.0))
+    assert "no submission of the finished stages yet: DataError: no" in capsys.readouterr().out
+    now += 199
+    assert submissions.next_task() is None
+    now += 2
+    second = submissions.next_task()
+    assert second is not None
+    assert (task.name, second.name) == ("submission 1", "submission 2")
+    assert time.monotonic() == now
