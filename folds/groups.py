@@ -17,6 +17,7 @@ from rdkit.SimDivFilters.rdSimDivPickers import LeaderPicker
 
 from competition.clean import input_keys
 from competition.config import CompetitionConfig
+from competition.molecules import canonical_smiles
 from competition.tables import INPUT_KEY
 from competition.types import Integers
 from folds.config import FoldsConfig
@@ -118,7 +119,8 @@ def parent(smiles: str) -> str:
     """Return the neutral form of a desalted molecule, so that a sodium salt equals its acid; others stay unchanged."""
     if desalted(smiles) == smiles:
         return smiles
-    return _fragments(_UNCHARGER.uncharge(Chem.MolFromSmiles(desalted(smiles))))
+    neutral = _fragments(_UNCHARGER.uncharge(Chem.MolFromSmiles(desalted(smiles))))
+    return canonical_smiles(neutral) or desalted(smiles)  # a metallocene has no neutral form
 
 
 def _fragments(molecule: Chem.Mol) -> str:

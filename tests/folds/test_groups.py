@@ -39,6 +39,7 @@ def config(kind: str) -> FoldsConfig:
         ("[Cl-].[Na+]", "[Cl-].[Na+]"),  # salts alone stay
         ("CC(=O)[O-].[Na+]", "CC(=O)[O-].[Na+]"),
         ("CCCn1cc[n+](C)c1.F[B-](F)(F)F", "CCCn1cc[n+](C)c1.F[B-](F)(F)F"),  # an ionic liquid
+        ("c1cc[cH-]c1.c1cc[cH-]c1.[Fe+2]", "[Fe+2].c1cc[cH-]c1"),  # no neutral form can be written
         ("C[NH+](C)Cc1ccccc1", "C[NH+](C)Cc1ccccc1"),  # an ion without a counter-ion
     ],
 )
