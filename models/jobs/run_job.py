@@ -53,13 +53,13 @@ def _train(job: Job, plan: Plan, threads: int) -> JobResult:
     held_out_predictions = _fit_and_predict(attempt, plan, rows)
     seconds = time.monotonic() - started
     predict_test(attempt, plan, rows.test)
-    score, line = _score(job, plan, rows.held_out, held_out_predictions)
     clear_attempt(folder)
     stage = plan.stages[job.stage]
     report = {"seconds": seconds, "machine": machine(), "libraries": library_versions(stage)}
     write_report(folder, {**report, "stage": stage.model_dump(mode="json")})
     notes = read_notes(folder)
     folder.rename(job.folder)
+    score, line = _score(job, plan, rows.held_out, held_out_predictions)
     return JobResult(
         job.title,
         seconds=seconds,
@@ -96,7 +96,8 @@ def predict_test(job: Job, plan: Plan, test: Rows) -> None:
 def _score(job: Job, plan: Plan, held_out: Rows, y_pred: Array | None) -> tuple[float | None, str]:
     """Return the score of the held-out fold and a line about it.
 
-    If the metric scores labels of probabilities it is the log loss: thresholds are tuned by the blend, on all folds.
+    If the metric scores labels of probabilities it is the log loss: thresholds are tuned by the blend, on all folds. A
+    metric that cannot score the fold costs its line only, since the job is published.
     """
     if y_pred is None:
         return None, f"stage {job.stage}  seed {job.seed}  refit on all rows"
@@ -106,11 +107,14 @@ def _score(job: Job, plan: Plan, held_out: Rows, y_pred: Array | None) -> tuple[
         metric = METRICS["log_loss"]
     elif task.decides:
         y_pred = task.likeliest(y_pred)
-    score = metric(held_out.y, y_pred)
+    fold = f"stage {job.stage}  seed {job.seed}  fold {job.fold} of {plan.n_folds}"
+    try:
+        score = metric(held_out.y, y_pred)
+    except Exception as error:
+        return None, f"{fold}  no valid {metric.name} ({one_line(error)})"
     n_labels = np.isfinite(held_out.y).sum(axis=0)
     few = " (fewer than two labels)" if (n_labels < 2).any() else ""
-    fold = f"fold {job.fold} of {plan.n_folds}"
-    return score, f"stage {job.stage}  seed {job.seed}  {fold}  valid {metric.name} {score:.4f}{few}"
+    return score, f"{fold}  valid {metric.name} {score:.4f}{few}"
 
 
 def _failure(job: Job, error: BaseException, seconds: float) -> JobResult:

@@ -34,7 +34,9 @@ def published(plan: Plan, stage: str) -> dict[str, str]:
     return {str(path.name): sha256_of(path) for job in plan.of(stage) for path in job.folder.rglob("*.parquet")}
 
 
-def test_a_stage_fails_in_its_own_way_and_harms_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stage_fails_in_its_own_way_and_harms_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     hows = ["raises", "config", "unpicklable", "exits", "leaves", "killed", "segfault", "hangs"]
     stages = {how: failing(how) for how in hows} | {"trees": TREES}
     plan = planned(tmp_path, stages=stages)
@@ -60,6 +62,7 @@ def test_a_stage_fails_in_its_own_way_and_harms_no_other(tmp_path: Path, capsys:
     failed_folder = attempt_folder(plan.of("killed")[2].folder)
     assert read_json(failed_folder / "failed.json")["reason"] == "killed"
     assert f"raises/seed_0/fold_2 failed (error): {failures['raises'].error}" in capsys.readouterr().out
+    monkeypatch.setenv("WORK_DIR", str(tmp_path / "other work"))
     alone = planned(tmp_path / "alone", stages={"trees": TREES})
     train_here(alone)
     assert published(plan, "trees") == published(alone, "trees")

@@ -51,6 +51,7 @@ def one_of_each_kind(folder: Path, **changes: Any) -> Plan:
     write_table(paths.test, test)
     paths.folds.parent.mkdir(parents=True, exist_ok=True)
     paths.folds.write_text("id,fold\na,0\nb,1\nc,0\nd,1\n")
+    paths.groups.write_text("id,group\na,0\nb,1\nc,2\nd,3\n")
     write_json(paths.folds_report, {"time_ordered": False})
     return plan(load_competition(path), load_stages(path), paths)
 

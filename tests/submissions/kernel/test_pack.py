@@ -7,7 +7,9 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from competition.errors import ConfigError, DataError
 from competition.files import read_json, read_text_table
@@ -171,7 +173,7 @@ def test_weights_travel_or_the_bundle_is_not_made(tmp_path: Path) -> None:
     block = {"encoder": str(weights), "columns": ["x"]}
     stages = {"text": {"kind": "bert", "weights": str(weights), "columns": ["x"]}}
     stages["blocks"] = {"kind": "sklearn", "features": ["maccs", block], "tfidf_features": 0}
-    (tmp_path / "mine.safetensors").write_text("weights")
+    save_file({"layer": torch.zeros(2)}, tmp_path / "mine.safetensors")
     stages["file"] = {"kind": "bert", "weights": str(tmp_path / "mine.safetensors"), "columns": ["x"]}
     roles = {"numeric": ["z"], "text": ["x"], "features": None}
     made = build_training(to_train(tmp_path / "made", competition=roles, stages=stages))
@@ -179,7 +181,7 @@ def test_weights_travel_or_the_bundle_is_not_made(tmp_path: Path) -> None:
     named = settings["stages"]["text"]["weights"]
     of_file = settings["stages"]["file"]["weights"]  # since others ask for its ending
     assert of_file.endswith("mine.safetensors")
-    assert (made.root / of_file).read_text() == "weights"
+    assert (made.root / of_file).read_bytes() == (tmp_path / "mine.safetensors").read_bytes()
     assert settings["competition"]["test"] == f"/kaggle/input/competitions/{SLUG}/test.csv"
     of_block = settings["stages"]["blocks"]["features"][1]["weights"]
     assert of_block != named
