@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loky import ProcessPoolExecutor, cpu_count
+from loky.backend.context import LokyContext
 
 from models.jobs.scheduler import JobResult, Resources, Task, one_line, run_task
 from models.training.machine import Card, visible_cards
@@ -95,8 +96,10 @@ class LocalExecutor:
     def fits(self, resources: Resources) -> bool:
         """Return whether a task that asks for this could start now."""
         self._collect()
-        placed = self.placed(resources)
         free_cpus = self.capacity().cpus - sum(placement.resources.cpus for placement in self.running.values())
+        if free_cpus < 1:
+            return False
+        placed = self.placed(resources)
         return placed.cpus <= free_cpus and (placed.gpus == 0 or self._card_for(placed.gpus) is not None)
 
     def submit(self, task: Task) -> "Future[JobResult]":
@@ -147,8 +150,14 @@ class LocalExecutor:
         return self._new_slot(card, {"CUDA_VISIBLE_DEVICES": card})
 
     def _new_slot(self, card: str, cuda: dict[str, str]) -> Slot:
-        environment = {**WORKER_ENVIRONMENT, **cuda}
-        return Slot(ProcessPoolExecutor(1, env=environment, initializer=_start_worker, initargs=(os.getpid(),)), card)
+        pool = ProcessPoolExecutor(
+            1,
+            context=LokyContext(),  # not that of the copy which joblib has registered under the same name
+            env={**WORKER_ENVIRONMENT, **cuda},
+            initializer=_start_worker,
+            initargs=(os.getpid(),),
+        )
+        return Slot(pool, card)
 
     def _collect(self) -> None:
         """Make the workers of ended tasks idle; a pool whose process died cannot be used again."""
@@ -179,7 +188,9 @@ class LocalExecutor:
         if self.cards:  # this worker sees every card
             slot.pool.shutdown(wait=False, kill_workers=True)
         else:
-            self.idle.append(slot)
+            for other in self.idle[:1]:  # no more workers than cores
+                other.pool.shutdown(wait=False, kill_workers=True)
+            self.idle[:1] = [slot]
             print(f"networks train on the cores: {reason}", flush=True)
 
 
