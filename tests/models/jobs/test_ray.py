@@ -1,6 +1,7 @@
 """The same jobs on a Ray cluster of several nodes on this machine: placed, lost, started again, to the same bytes."""
 
 from collections.abc import Iterator
+from concurrent.futures import wait
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -47,16 +48,18 @@ def test_results_and_lost_workers_are_those_of_local_workers(tmp_path: Path, mon
 
 
 def test_shares_of_cards_are_counted_and_a_task_without_its_card_fails(tmp_path: Path) -> None:
-    """A node that says it has two cards: six halves run four at once, each sees one card, and torch sees none."""
+    """On a node that says it has two cards, four halves run at once; torch sees no card."""
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 8, "num_gpus": 2, "include_dashboard": False})
     try:
         with closing(RayExecutor(address=made.address)) as executor:
             half = Resources(1, 0.5)
             tasks = [Task(f"{i}", write_environment, (tmp_path / f"{i}",), half) for i in range(6)]
+            futures = []
             for task in tasks[:4]:
                 assert executor.fits(half)
-                executor.submit(task)
+                futures.append(executor.submit(task))
             assert not executor.fits(half)
+            wait(futures)
             results = run(Queue(tasks[4:]), executor, "tasks")
     finally:
         made.shutdown()
