@@ -17,7 +17,7 @@
 #   ./run.sh kernel [COMPETITION] --training [--push]    an offline notebook that trains, with all that this needs
 #   ./run.sh study [NAME] [--quick|--short]   what a default rests on, measured again (docs/evidence.md); no NAME lists them
 #   ./run.sh test [--all]           lint, types and tests; --all has the long ones too; other words go to pytest
-#   ./run.sh help                   this text; all but full, smoke and test have more with --help
+#   ./run.sh help                   this text; all but test have more with --help
 #
 # full, smoke and train take --seed N, --workers N, --reuse (accept finished jobs of other code) and --retrain (do not).
 # With --from FOLDER they go on from an earlier run's products, such as an attached notebook output.
@@ -39,7 +39,6 @@ step() { "$python" -m "$@"; }
 ready() { case " $* " in *" --executor ray "* | *" --executor=ray "*) setup requirements-ray.txt ;; *) setup ;; esac; }
 
 full() {
-  case " $* " in *" --help "* | *" -h "*) help; return ;; esac
   export RUN_STARTED # what --budget counts from
   RUN_STARTED=$(date +%s)
   ready "$@"

@@ -19,7 +19,7 @@ from models.jobs.cluster import make_executor, require_cluster
 from models.jobs.plan import plan as make_plan
 from models.jobs.plan import require_answer
 from models.jobs.resume import resume
-from models.jobs.train import failure_policy, train
+from models.jobs.train import exit_status, failure_policy, train
 from submissions import within
 from submissions.build_submission import build_submission
 from submissions.check import check
@@ -61,6 +61,9 @@ def full(options: Namespace) -> int:
         with closing(make_executor(options.executor, options.ray_address, options.workers)) as executor:
             interim = InterimSubmissions(config, paths, plan)
             results = train(plan, executor, failure_policy(options), interim.next_task)
+    if options.fail_fast and exit_status(results):
+        say("stopped at the first failure (--fail-fast); finished jobs are kept")
+        return 1
 
     left_out = left_out_of(plan, results)
     config, plan = finished_part(config, plan)

@@ -206,14 +206,14 @@ def finished_part(config: Config, plan: Plan) -> tuple[Config, Plan]:
 
 
 def left_out_of(plan: Plan, results: dict[str, JobResult]) -> list[LeftOut]:
-    """Return the seeds with a job that is not finished, each with the failure of one of its jobs, or of its stage.
+    """Return the seeds with a job that is not finished, each with why one of its jobs is not.
 
     Args:
         results: of the jobs that were run now, by their titles; of others the record in their folders counts.
     """
     left_out = []
     for stage, seed in sorted(unfinished_seeds(plan)):
-        jobs = sorted(plan.of(stage), key=lambda job: job.seed != seed)  # those of the seed first
+        jobs = [job for job in plan.of(stage) if job.seed == seed]
         ends = [results.get(job.title) or recorded_failure(job) for job in jobs if not job.has_predicted(plan.test_key)]
         reasons = sorted([end for end in ends if end.status != "ok"], key=lambda end: end.status != "failed")
         if reasons:

@@ -17,6 +17,7 @@ import threading
 import time
 from argparse import Namespace
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,14 @@ from models.jobs.plan import Plan, plan, require_answer
 from models.jobs.resume import resume
 from models.jobs.scheduler import Executor
 from submissions.config import Config, relocated
-from submissions.run import LEFT_OUT, SUBMISSION_FILE, latest_run, name_of_latest
+from submissions.run import (
+    LEFT_OUT,
+    SUBMISSION_FILE,
+    describe_left_out,
+    latest_run,
+    left_out_of,
+    name_of_latest,
+)
 
 SUBMIT, REPORT = "submissions.build_submission", "submissions.report"
 RESERVE = (10.0, 0.04)
@@ -228,4 +236,10 @@ def run(args: Namespace, config: Config, paths: Paths) -> int:
     if timed.within:
         write_atomically(ended, "")
         print(spent(timed, timed.within.queue.seconds, timed.within.planner.cores, time.monotonic() - began))
+        jobs = [job for jobs_of_seed in timed.within.jobs.values() for job in jobs_of_seed]
+        failed = left_out_of(replace(timed.within.todo, jobs=jobs), timed.within.queue.results)
+        failed = [seed for seed in failed if seed.reason != "time"]
+        if failed:
+            print(describe_left_out(failed))
+            return 3
     return 0

@@ -27,6 +27,8 @@ from models.jobs.scheduler import JobResult
 from models.training.machine import machine
 
 CHECKPOINTS = "checkpoint*.pt"
+MAX_PREDICTION = 1e100
+"""Largest finite prediction: squares of larger ones overflow in scores and blends."""
 FAILURE, TRACEBACK = "failed.json", "traceback.txt"
 
 
@@ -71,8 +73,12 @@ def write_failure(folder: Path, result: JobResult, error: BaseException | None =
     earlier = read_failure(folder)
     log = None
     if error is not None:
+        try:
+            text = "".join(traceback.format_exception(error))
+        except BaseException:  # of a user's class, which cannot be printed
+            text = "".join(traceback.format_tb(error.__traceback__)) + result.error
         log = attempt / TRACEBACK
-        write_atomically(log, "".join(traceback.format_exception(error)))
+        write_atomically(log, text.encode("utf-8", "replace"))
     record = {
         "reason": result.reason,
         "error": result.error,
@@ -88,7 +94,13 @@ def write_failure(folder: Path, result: JobResult, error: BaseException | None =
 def read_failure(folder: Path) -> dict[str, Any]:
     """Return the record of the last failure of an unfinished job; empty if it has not failed."""
     path = attempt_folder(folder) / FAILURE
-    return dict(read_json(path, "error", "attempts")) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        record = dict(read_json(path, "reason", "error", "attempts"))
+        return {**record, "attempts": int(record["attempts"])}
+    except (DataError, TypeError, ValueError):
+        return {"reason": "error", "error": "its record is damaged", "attempts": 0}
 
 
 def recorded_failure(job: Job) -> JobResult:
@@ -128,7 +140,7 @@ def verify(job: Job) -> dict[str, Any]:
 
 def write_predictions(path: Path, ids: list[str], outputs: list[str], y_pred: Array) -> None:
     """Write predictions (n_rows, n_outputs) with their ids; a DataError where one is not finite."""
-    bad = ~np.isfinite(y_pred).all(axis=1)
+    bad = ~(np.abs(y_pred) <= MAX_PREDICTION).all(axis=1)  # NaN too
     if bad.any():
         raise DataError(
             f"{path} would have {int(bad.sum())} predictions that are not finite, first of id {ids[bad.argmax()]!r}. "

@@ -15,10 +15,11 @@ from typing import Any
 from loky import ProcessPoolExecutor, cpu_count
 from loky.backend.context import LokyContext
 
-from models.jobs.scheduler import JobResult, Resources, Task, one_line, run_task
+from models.jobs.scheduler import IN_WORKER, JobResult, Resources, Task, one_line, run_task
 from models.training.machine import Card, visible_cards
 
 WORKER_ENVIRONMENT = {
+    IN_WORKER: "1",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -191,7 +192,7 @@ class LocalExecutor:
             for other in self.idle[:1]:  # no more workers than cores
                 other.pool.shutdown(wait=False, kill_workers=True)
             self.idle[:1] = [slot]
-            print(f"networks train on the cores: {reason}", flush=True)
+            print(f"no GPU is used: {reason}", flush=True)
 
 
 def _start_worker(driver: int) -> None:

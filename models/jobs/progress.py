@@ -6,7 +6,6 @@ losses.csv       losses of a neural stage (`models/training`)
 
 import time
 from pathlib import Path
-from typing import Any
 
 from competition.files import read_json, write_json
 from models.training.loss_log import last_loss
@@ -32,12 +31,13 @@ class ProgressFile:
             write_json(self.path, {"done": done, "total": total, "seconds": round(now - self.started, 1)})
 
 
-def read_progress(folder: Path) -> dict[str, Any]:
+def read_progress(folder: Path) -> dict[str, float]:
     """Return the last report of a job that is worked at in `folder`; zeros if there is none."""
     if (folder / PROGRESS).exists():
         try:
-            return dict(read_json(folder / PROGRESS, "done", "total", "seconds"))
-        except Exception:  # the job was published between the two lines
+            progress = read_json(folder / PROGRESS)
+            return {name: float(progress[name]) for name in ("done", "total", "seconds")}
+        except Exception:  # the job was published between the two lines, or a user's stage wrote the file
             pass
     return {"done": 0, "total": 1, "seconds": 0.0}
 
@@ -45,12 +45,15 @@ def read_progress(folder: Path) -> dict[str, Any]:
 def share_done(folder: Path) -> float:
     """Return the share of its steps that a running job has done."""
     progress = read_progress(folder)
-    return float(progress["done"]) / max(1, progress["total"])
+    return progress["done"] / max(1.0, progress["total"])
 
 
 def describe_loss(folder: Path) -> str:
     """Return the last epoch and loss of a neural job that is worked at in `folder`; empty if it has written none."""
-    record = last_loss(folder)
+    try:
+        record = last_loss(folder)
+    except Exception:  # a user's stage may write a file of this name
+        return ""
     if record is None:
         return ""
     phase = "pretrain " if record.phase == "pretrain" else ""
@@ -59,4 +62,4 @@ def describe_loss(folder: Path) -> str:
 
 def seconds_before(folder: Path) -> float:
     """Return the seconds that an earlier attempt, which left a checkpoint in `folder`, spent on the job."""
-    return float(read_progress(folder)["seconds"])
+    return read_progress(folder)["seconds"]

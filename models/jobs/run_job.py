@@ -14,7 +14,7 @@ from models.jobs.folder import attempt_folder, begin, clear_attempt, write_failu
 from models.jobs.job_rows import JobRows, context_of, rows_of_job
 from models.jobs.plan import ALL, Job, Plan, job_seed, library_versions
 from models.jobs.progress import ProgressFile, seconds_before
-from models.jobs.scheduler import JobResult, Reason, one_line
+from models.jobs.scheduler import JobResult, Reason, is_ctrl_c, one_line
 from models.registry import build_stage
 from models.stage import read_notes
 from models.training.machine import machine, peak_gpu_gib
@@ -38,9 +38,9 @@ def run_job(job: Job, plan: Plan, threads: int = 1) -> JobResult:
         if not job.has_predicted(plan.test_key):
             predict_test(job, plan, read_rows(plan.paths.test, plan.competition, labelled=False))
         return JobResult(job.title, seconds=time.monotonic() - started)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # sys.exit in a user's stage too
+        if is_ctrl_c(error):
+            raise
         return _failure(job, error, time.monotonic() - started)
 
 

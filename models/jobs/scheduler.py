@@ -11,6 +11,7 @@ whole card. Every other failure is final until the next run.
 
 import errno
 import math
+import os
 import re
 import sys
 import time
@@ -32,6 +33,8 @@ POLL = 1.0
 SECONDS_BETWEEN_LOSSES = 30.0
 """Seconds between two lines about the losses of running jobs, where there is no terminal."""
 MAX_ERROR_LENGTH = 400
+IN_WORKER = "PIPELINE_WORKER"
+"""Environment variable that workers have."""
 Reason = Literal["", "error", "killed", "timeout", "memory", "disk", "dependency", "group", "time"]
 
 
@@ -194,10 +197,10 @@ class Queue:
             return
         self.record(task, result)
 
-    def fail(self, task: Task, reason: Reason, error: str) -> None:
-        """Record that a waiting task counts as failed without being run."""
+    def leave_out(self, task: Task, result: JobResult) -> None:
+        """Record the failure of an earlier run for a waiting task, which is not run."""
         self.waiting.remove(task)
-        self.record(task, JobResult(task.name, "failed", reason, error))
+        self.record(replace(task, on_end=None), result)
 
     def skip(self, task: Task, reason: Reason, error: str) -> None:
         """Record that a waiting task is not run."""
@@ -303,21 +306,35 @@ def run_task(name: str, function: Callable[..., Any], arguments: tuple[Any, ...]
         on_card: whether the task was placed on a card: it fails if torch does not see one.
     """
     started = time.monotonic()
+    folder = Path.cwd()
+    variables = dict(os.environ)
     try:
         if on_card:
             require_gpu()
         value = function(*arguments)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # sys.exit too: the worker goes on
+        if is_ctrl_c(error):
+            raise
         return JobResult(name, "failed", "error", one_line(error))
+    finally:  # a user's stage may have changed them, and the worker is used again
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(variables)
     result = value if isinstance(value, JobResult) else JobResult(name)
     return replace(result, seconds=result.seconds or time.monotonic() - started)
 
 
+def is_ctrl_c(error: BaseException) -> bool:
+    """Return whether an exception is Ctrl-C: workers ignore the signal, so there it is raised by a stage itself."""
+    return isinstance(error, KeyboardInterrupt) and IN_WORKER not in os.environ
+
+
 def one_line(error: BaseException) -> str:
     """Return type and message of an exception as one line of at most MAX_ERROR_LENGTH characters."""
-    message = " ".join(str(error).split())
+    try:
+        message = " ".join(str(error).encode("utf-8", "replace").decode().split())
+    except BaseException:  # of a user's class
+        message = "its message cannot be printed"
     text = f"{type(error).__name__}: {message}" if message else type(error).__name__
     return text if len(text) <= MAX_ERROR_LENGTH else text[: MAX_ERROR_LENGTH - 4] + " ..."
 

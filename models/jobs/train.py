@@ -25,7 +25,7 @@ from folds import make
 from models.config import TreesStage, load_stages
 from models.jobs.cache_jobs import cache_tasks
 from models.jobs.cluster import make_executor
-from models.jobs.folder import attempt_folder, read_failure, verify, write_failure
+from models.jobs.folder import attempt_folder, read_failure, recorded_failure, verify, write_failure
 from models.jobs.job_rows import read_tables
 from models.jobs.plan import Job, Plan, plan, require_answer
 from models.jobs.progress import describe_loss
@@ -152,10 +152,11 @@ def describe_failure(job: Job, result: JobResult) -> str:
 
 def _skip_failed(queue: Queue, jobs: list[Job]) -> None:
     """Leave out the jobs that failed in an earlier run, and with them the rest of their stages."""
-    failures = {job.title: read_failure(job.folder) for job in jobs}
-    for task in [task for task in queue.waiting if failures.get(task.name)]:
+    failures = {job.title: recorded_failure(job) for job in jobs if read_failure(job.folder)}
+    for task in [task for task in queue.waiting if task.name in failures]:
         if task in queue.waiting:  # else it was skipped with its group
-            queue.fail(task, "error", failures[task.name]["error"])
+            print(f"{task.name} is left out (--skip-failed), since it failed before: {failures[task.name].error}")
+            queue.leave_out(task, failures[task.name])
 
 
 def _explain_skipped(plan: Plan, jobs: list[Job], results: dict[str, JobResult]) -> None:

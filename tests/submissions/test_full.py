@@ -105,3 +105,13 @@ def test_without_a_finished_stage_there_is_nothing_to_submit(tmp_path: Path, mon
     with pytest.raises(NothingToSubmit, match=r"(?s)no stage has finished.*\| trees "):
         full(options(small(tmp_path)))
     assert not Paths("mixed").submission.exists()
+
+
+def test_with_fail_fast_a_failure_ends_the_run_without_a_submission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = JobResult("trees/seed_0/fold_0", "failed", "error", "ValueError: no")
+    monkeypatch.setattr(full_step, "train", lambda *given: {failed.name: failed})
+    assert full(options(small(tmp_path), "--fail-fast")) == 1
+    assert "stopped at the first failure (--fail-fast)" in capsys.readouterr().out
+    assert not Paths("mixed").submission.exists()

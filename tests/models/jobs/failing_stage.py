@@ -65,6 +65,27 @@ def _raise_unpicklable() -> None:
     raise Unpicklable("HTTP 404", response=404)
 
 
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+class _Silent(Exception):
+    """An exception without a message that could be printed."""
+
+    def __str__(self) -> str:
+        raise SystemExit(9)
+
+
+def _raise_silent() -> None:
+    raise _Silent
+
+
+def _leave_traces() -> None:
+    os.chdir("/")
+    os.environ.clear()
+    raise ValueError("changed the folder and the environment")
+
+
 def _kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -77,6 +98,9 @@ FAILURES: dict[str, Any] = {
     "raises": _raise,
     "config": _raise_config_error,
     "unpicklable": _raise_unpicklable,
+    "interrupts": _interrupt,
+    "silent": _raise_silent,
+    "leaves_traces": _leave_traces,
     "exits": lambda: sys.exit(7),
     "leaves": lambda: os._exit(0),
     "killed": _kill,

@@ -4,14 +4,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from competition.errors import DataError
 from competition.files import read_json, sha256_of
 from competition.paths import PROJECT
-from models.jobs.folder import attempt_folder, read_failure
+from models.jobs.folder import attempt_folder, read_failure, write_predictions
 from models.jobs.job_rows import read_tables
 from models.jobs.local import LocalExecutor
 from models.jobs.plan import Plan
+from models.jobs.progress import describe_loss, share_done
 from models.jobs.scheduler import JobResult
 from models.jobs.train import FailurePolicy, job_tasks, train
 from tests.models.jobs.common import TREES, InlineExecutor, planned
@@ -37,16 +40,20 @@ def published(plan: Plan, stage: str) -> dict[str, str]:
 def test_a_stage_fails_in_its_own_way_and_harms_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hows = ["raises", "config", "unpicklable", "exits", "leaves", "killed", "segfault", "hangs"]
+    hows = ["leaves_traces", "interrupts", "silent", "raises", "config", "unpicklable", "exits"]
+    hows += ["leaves", "killed", "segfault", "hangs"]
     stages = {how: failing(how) for how in hows} | {"trees": TREES}
     plan = planned(tmp_path, stages=stages)
     results = train_here(plan, job_timeout=30.0)
     failures = {how: results[f"{how}/seed_0/fold_2"] for how in hows}
     expected = {
-        "raises": ("error", "ValueError in line 57: fold 2 has no molecules"),
-        "config": ("error", "ConfigError in line 61: lower the learning_rate"),
-        "unpicklable": ("error", "Unpicklable in line 65: HTTP 404"),
-        "exits": ("error", "SystemExit in line 80: 7"),
+        "leaves_traces": ("error", "changed the folder and the environment"),
+        "interrupts": ("error", "KeyboardInterrupt"),
+        "silent": ("error", "SystemExit: 9"),
+        "raises": ("error", ": fold 2 has no molecules"),
+        "config": ("error", ": lower the learning_rate"),
+        "unpicklable": ("error", ": HTTP 404"),
+        "exits": ("error", ": 7"),
         "leaves": ("killed", "its worker died (EXIT(0))"),
         "killed": ("killed", "its worker died (SIGKILL(-9)), most often because memory ran out"),
         "segfault": ("killed", "its worker died (SIGSEGV(-11))"),
@@ -121,6 +128,25 @@ def test_a_disk_without_room_ends_the_run_and_marks_no_job_as_failed(
         train(plan, InlineExecutor())
     assert raised.value.errno == 28
     assert not read_failure(plan.jobs[0].folder)
+
+
+def test_files_that_a_stage_or_a_kill_has_damaged_end_no_run(tmp_path: Path) -> None:
+    """The record of a failure counts as one of unknown reason; progress and losses are not shown."""
+    plan = planned(tmp_path, stages={"fails": failing("raises", fold=0)})
+    train(plan, InlineExecutor())
+    folder = attempt_folder(plan.jobs[0].folder)
+    for content in ("", '["error", "attempts"]', '{"reason": "error", "error": "x", "attempts": "many"}'):
+        (folder / "failed.json").write_text(content)
+        assert read_failure(plan.jobs[0].folder)["attempts"] == 0
+    assert train(plan, InlineExecutor())["fails/seed_0/fold_0"].reason == "error"
+    (folder / "progress.json").write_text('{"done": null, "total": "a", "seconds": []}')
+    (folder / "losses.csv").write_bytes(b"epoch,loss\n1,\xff\n")
+    assert (share_done(folder), describe_loss(folder)) == (0.0, "")
+
+
+def test_predictions_whose_squares_overflow_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="1 predictions that are not finite, first of id 'b'"):
+        write_predictions(tmp_path / "oof.parquet", ["a", "b"], ["y"], np.array([[1.0], [1e308]]))
 
 
 def test_consumers_of_a_failed_stage_are_skipped(tmp_path: Path) -> None:

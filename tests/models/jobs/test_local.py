@@ -129,7 +129,7 @@ def test_where_torch_has_no_cuda_networks_run_on_the_cores_and_one_line_says_why
             assert task is not None
             executor.submit(task)
         assert len(executor.running) == 5
-    assert capsys.readouterr().out == f"networks train on the cores: torch {torch.__version__} is built without CUDA\n"
+    assert capsys.readouterr().out == f"no GPU is used: torch {torch.__version__} is built without CUDA\n"
 
 
 def test_a_hanging_task_is_ended_with_its_process_and_its_place_is_free(tmp_path: Path) -> None:
