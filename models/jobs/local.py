@@ -7,8 +7,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,10 +123,11 @@ class LocalExecutor:
         """Do nothing: this machine does not grow."""
 
     def close(self) -> None:
-        """End all workers at once."""
+        """End all workers at once; a second Ctrl-C does not interrupt that."""
         slots = [*self.idle, *(placement.slot for placement in self.running.values())]
-        for slot in slots:
-            slot.pool.shutdown(wait=False, kill_workers=True)
+        with _sigint_ignored():
+            for slot in slots:
+                slot.pool.shutdown(wait=True, kill_workers=True)
         self.idle.clear()
         self.running.clear()
 
@@ -134,13 +136,8 @@ class LocalExecutor:
 
         Its process is born with SIGINT ignored: Ctrl-C is for the driver, which ends its workers.
         """
-        if threading.current_thread() is not threading.main_thread():
+        with _sigint_ignored():
             return slot.pool.submit(function, *arguments)
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            return slot.pool.submit(function, *arguments)
-        finally:
-            signal.signal(signal.SIGINT, handler)
 
     def _slot(self, card: str) -> Slot:
         """Take an idle worker that sees `card` (none: ""), or make one."""
@@ -193,6 +190,19 @@ class LocalExecutor:
                 other.pool.shutdown(wait=False, kill_workers=True)
             self.idle[:1] = [slot]
             print(f"no GPU is used: {reason}", flush=True)
+
+
+@contextmanager
+def _sigint_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C, also in processes that are born meanwhile; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _start_worker(driver: int) -> None:

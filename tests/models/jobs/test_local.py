@@ -178,9 +178,14 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize(("send", "how"), [(os.kill, signal.SIGKILL), (os.killpg, signal.SIGINT)])
-def test_workers_end_when_their_driver_does(tmp_path: Path, send: Callable[[int, int], None], how: int) -> None:
-    """A kill is of the driver only, Ctrl-C of all processes in its group."""
+@pytest.mark.parametrize(
+    ("send", "how", "times"),
+    [(os.kill, signal.SIGKILL, 1), (os.killpg, signal.SIGINT, 1), (os.killpg, signal.SIGINT, 2)],
+)
+def test_workers_end_when_their_driver_does(
+    tmp_path: Path, send: Callable[[int, int], None], how: int, times: int
+) -> None:
+    """A kill is of the driver only, Ctrl-C of all processes in its group, once or by an impatient person twice."""
     (tmp_path / "script.py").write_text(SCRIPT)
     driver = subprocess.Popen(
         [sys.executable, "script.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(PROJECT)},
@@ -192,8 +197,11 @@ def test_workers_end_when_their_driver_does(tmp_path: Path, send: Callable[[int,
         assert time.monotonic() < deadline
         time.sleep(0.05)
     send(driver.pid, how)
+    if times == 2:
+        time.sleep(0.02)
+        send(driver.pid, how)
     errors = driver.communicate()[1]
-    if how == signal.SIGINT:
+    if how == signal.SIGINT and times == 1:
         assert (driver.returncode, errors.count("\n")) == (130, 2), errors  # an empty line and a sentence, of no worker
         assert "Interrupted. Finished jobs are kept" in errors
     require_gone(pid)
