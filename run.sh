@@ -21,6 +21,8 @@
 #
 # full, smoke and train take --seed N, --workers N, --reuse (accept finished jobs of other code) and --retrain (do not).
 # With --from FOLDER they go on from an earlier run's products, such as an attached notebook output.
+# A job that fails is left out: --job-timeout 2h fails one that hangs, --skip-failed leaves out what failed before,
+# --fail-fast stops at the first failure.
 # With --tracker tensorboard|wandb|mlflow they show losses while neural stages train (docs/stages.md).
 # Several machines on one WORK_DIR share the jobs: train --shard I/N on each and then full on one, or on one of a Ray
 # cluster full --executor ray [--ray-address HOST:PORT] (docs/scale.md).
