@@ -50,8 +50,8 @@ SO_FAR = "so_far"
 """Folder of the submission of the stages that are finished while others train."""
 CODE = (
     "submissions/blend/*.py", "submissions/build_submission.py", "submissions/columns.py",
-    "submissions/ensemble_std.py", "submissions/predictor.py", "submissions/sample.py", "competition/*metrics.py",
-    "competition/task.py",
+    "submissions/ensemble_std.py", "submissions/predictor.py", "submissions/sample.py", "submissions/selection.py",
+    "competition/*metrics.py", "competition/task.py",
 )  # fmt: skip
 """What the files of a run depend on in addition to the jobs and the settings; so do these packages."""
 PACKAGES = (

@@ -208,7 +208,7 @@ class Within:
         self.todo = self.plan_of(self.stages)
         rows, test, _ = read_tables(self.todo)
         self.rows = [rows, test]
-        self.reporter = JobReporter(self.todo)
+        self.reporter = JobReporter(self.todo, self.executor)
         self.queue = Queue([], self._more)
 
     def train(self) -> None:

@@ -21,6 +21,7 @@ from competition.errors import ConfigError, ServiceError
 from competition.paths import PROJECT, work_root
 from models.jobs.local import WORKER_ENVIRONMENT, LocalExecutor
 from models.jobs.scheduler import POLL, Executor, JobResult, Resources, Task, run_task
+from models.training.machine import Card
 
 RETRIES = 5
 """Times that Ray starts a task again because its machine or its worker was lost."""
@@ -43,6 +44,7 @@ class RayExecutor:
     """
 
     max_threads = 1
+    cards: list[Card] | None = None
 
     def __init__(self, n_workers: int | None = None, address: str | None = None) -> None:
         address = require_cluster(address)

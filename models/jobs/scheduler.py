@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from competition.durations import BAR, in_words
 from models.jobs.progress import describe_loss, share_done
-from models.training.machine import require_gpu
+from models.training.machine import Card, require_gpu
 
 POLL = 1.0
 """Seconds between two looks at progress, time limits and the size of a cluster."""
@@ -105,6 +105,9 @@ class Task:
 
 class Executor(Protocol):
     """Where tasks run: processes of this machine (`local.py`) or a Ray cluster (`cluster.py`)."""
+
+    cards: list[Card] | None
+    """Cards of this machine; None if they are not known."""
 
     @property
     def max_threads(self) -> int:

@@ -32,7 +32,6 @@ from models.jobs.progress import describe_loss
 from models.jobs.resume import resume
 from models.jobs.run_job import run_job
 from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, run
-from models.training.machine import Card
 
 USABLE_MEMORY = 0.8
 """Share of a card's memory that jobs may fill together, since each has a context of CUDA and fragments."""
@@ -85,7 +84,7 @@ def train(
         return {}
     rows, test, _ = read_tables(plan)
     queue = Queue([], job_timeout=policy.job_timeout)
-    reporter = JobReporter(plan, getattr(executor, "cards", None) or [])
+    reporter = JobReporter(plan, executor)
 
     def on_end(job: Job, result: JobResult) -> None:
         reporter.on_end(job, result)
@@ -108,12 +107,12 @@ class JobReporter:
     """Prints a line per job that ended, and keeps failures that a worker could not keep itself.
 
     Attributes:
-        cards: of this machine.
+        executor: where the jobs run. It knows its cards only after the first job that asked for one.
         noted: stages whose notes were printed.
     """
 
     plan: Plan
-    cards: list[Card] = field(default_factory=list)
+    executor: Executor
     noted: set[str] = field(default_factory=set)
 
     def on_end(self, job: Job, result: JobResult) -> None:
@@ -128,15 +127,15 @@ class JobReporter:
             if result.reason in DRIVER_FAILURES:
                 loss = describe_loss(attempt_folder(job.folder))
                 last = f"; last: {loss}" if loss else ""
-                write_failure(job.folder, replace(result, error=result.error + last))
+                result = write_failure(job.folder, replace(result, error=result.error + last))
             print(describe_failure(job, result), flush=True)
 
     def _describe_memory(self, stage_name: str, gpu_gib: float) -> list[str]:
         """Return a note if several jobs of a stage fit on a card where it asks for more of it than it uses."""
         share = self.plan.stages[stage_name].gpu_share
-        if not self.cards or gpu_gib == 0 or share == 0:
+        if not self.executor.cards or gpu_gib == 0 or share == 0:
             return []
-        memory = min(card.memory_gib for card in self.cards)
+        memory = min(card.memory_gib for card in self.executor.cards)
         n_jobs = max((n for n in (2, 4, 8) if n * gpu_gib < USABLE_MEMORY * memory), default=1)
         if n_jobs * share <= 1:
             return []

@@ -48,6 +48,8 @@ class Echo:
 class InlineExecutor:
     """Runs a task at once, in this process, as on a machine of so many cores and cards."""
 
+    cards: list[Card] | None = None
+
     def __init__(self, cores: int = 1, cards: int = 0) -> None:
         self.size = Resources(cores, cards)
         self.max_threads = cores

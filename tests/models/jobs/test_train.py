@@ -12,13 +12,15 @@ from competition.errors import DataError
 from competition.tables import Rows, read_rows
 from models.jobs import run_job as run_job_module
 from models.jobs.cache_jobs import cache_tasks, fill
+from models.jobs.folder import attempt_folder, read_failure
 from models.jobs.job_rows import read_tables
 from models.jobs.run_job import run_job
-from models.jobs.scheduler import Queue, Resources, Task, run
-from models.jobs.train import job_tasks, predict_jobs, train
+from models.jobs.scheduler import JobResult, Queue, Resources, Task, run
+from models.jobs.train import JobReporter, job_tasks, predict_jobs, train
 from models.stage import write_notes
+from models.training.machine import Card
 from tests.conftest import mixed_tables
-from tests.models.jobs.common import GNN, TREES, Echo, InlineExecutor, planned
+from tests.models.jobs.common import GNN, TREES, Echo, FakeProcesses, InlineExecutor, planned
 
 UNIMOL = {"kind": "unimol", "epochs": 1}
 
@@ -128,6 +130,33 @@ def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_o
     assert lines == [said[0], "stage trees  9 of 40 texts are cut.", *said[1:]]
     train(todo, InlineExecutor())
     assert capsys.readouterr().out == "stage trees  3 of 3 jobs are finished\n"
+
+
+def test_after_the_first_fold_a_line_says_how_many_jobs_a_card_would_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The cards are known only after the first job that asked for one. 64 of 80 GiB hold four jobs of 10, not eight."""
+    plan = planned(tmp_path, stages={"graph": GNN, "shared": {**GNN, "gpu": 0.25}})
+    executor = FakeProcesses(8)
+    executor.cards = None
+    reporter = JobReporter(plan, executor)
+    executor.cards = [Card("0", "A100", 80.0, True)]
+    for job in plan.jobs:
+        reporter.on_end(job, JobResult(job.title, lines=("valid",), gpu_gib=10.0))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line != "valid"]
+    assert lines == ["stage graph  used 10.0 of 80 GiB; gpu: 0.25 trains 4 jobs at once on a card"]
+
+
+def test_a_killed_job_is_reported_with_its_last_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = planned(tmp_path)
+    folder = attempt_folder(plan.jobs[0].folder)
+    folder.mkdir(parents=True)
+    (folder / "losses.csv").write_text("phase,epoch,step,loss,learning_rate,seconds\ntrain,7,70,0.21,0.1,9.0\n")
+    killed = JobResult(plan.jobs[0].title, "failed", "killed", "its worker died (SIGKILL(-9))")
+    JobReporter(plan, InlineExecutor()).on_end(plan.jobs[0], killed)
+    expected = "its worker died (SIGKILL(-9)); last: epoch 7, loss 0.21"
+    assert expected in capsys.readouterr().out
+    assert read_failure(plan.jobs[0].folder)["error"] == expected
 
 
 def test_a_fold_of_a_metric_of_labels_shows_the_log_loss_of_its_probabilities(
