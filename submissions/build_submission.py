@@ -80,15 +80,9 @@ JSON_CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
 
 @dataclass(frozen=True)
 class Submission:
-    """What was built.
-
-    cross_fitted_score: the score to expect, with the choice of candidate and steps.
-    lines: what to print about it.
-    """
+    """The folder that was built, and what to print about it."""
 
     folder: Path
-    chosen: str
-    cross_fitted_score: float
     lines: list[str]
 
 
@@ -111,8 +105,7 @@ def build_submission(run: Run, interim: bool = False) -> Submission:
         write_atomically(run.paths.latest_run, f"{run.name}\n")
         write_atomically(run.paths.submission, (run.folder / SUBMISSION_FILE).read_bytes())
         shutil.rmtree(run.paths.run(SO_FAR), ignore_errors=True)
-    choice = run.stored[CHOICE]
-    return Submission(run.folder, choice["chosen"], choice["procedure"]["cross_fitted_score"], _lines(run))
+    return Submission(run.folder, _lines(run))
 
 
 def _write_files(run: Run, folder: Path, interim: bool) -> None:

@@ -51,4 +51,4 @@ def submit_finished(config: Config, paths: Paths, plan: Plan) -> JobResult:
     submission = build_submission(open_run(config, paths, plan), interim=True)
     file = shown(submission.folder / SUBMISSION_FILE)
     line = f"submission of {', '.join(config.stages)}: {file}"
-    return JobResult("submission", score=submission.cross_fitted_score, lines=(line,))
+    return JobResult("submission", lines=(line,))

@@ -1,7 +1,7 @@
 """What a running job reports while it trains, in its folder: the one channel of local, Ray and sharded runs.
 
 progress.json    steps done, steps in all and seconds, at most once a second
-losses.csv       losses of a neural stage (`models/training`)
+losses.csv       losses of a neural stage (`models/training/loss_log.py`)
 """
 
 import time

@@ -59,11 +59,10 @@ def _train(job: Job, plan: Plan, threads: int) -> JobResult:
     write_report(folder, {**report, "stage": stage.model_dump(mode="json")})
     notes = read_notes(folder)
     folder.rename(job.folder)
-    score, line = _score(job, plan, rows.held_out, held_out_predictions)
+    line = _describe_score(job, plan, rows.held_out, held_out_predictions)
     return JobResult(
         job.title,
         seconds=seconds,
-        score=score,
         lines=(f"{line}  {seconds:.0f} s", *notes),
         gpu_gib=peak_gpu_gib(),
     )
@@ -93,14 +92,14 @@ def predict_test(job: Job, plan: Plan, test: Rows) -> None:
     write_predictions(job.test_file(plan.test_key), test.ids, context.task.outputs, np.concatenate(predictions))
 
 
-def _score(job: Job, plan: Plan, held_out: Rows, y_pred: Array | None) -> tuple[float | None, str]:
-    """Return the score of the held-out fold and a line about it.
+def _describe_score(job: Job, plan: Plan, held_out: Rows, y_pred: Array | None) -> str:
+    """Return a line with the score of the held-out fold.
 
     If the metric scores labels of probabilities it is the log loss: thresholds are tuned by the blend, on all folds. A
     metric that cannot score the fold costs its line only, since the job is published.
     """
     if y_pred is None:
-        return None, f"stage {job.stage}  seed {job.seed}  refit on all rows"
+        return f"stage {job.stage}  seed {job.seed}  refit on all rows"
     metric = metric_of(plan.competition)
     task = task_of(plan.competition)
     if task.decides and task.has_probabilities:
@@ -111,10 +110,10 @@ def _score(job: Job, plan: Plan, held_out: Rows, y_pred: Array | None) -> tuple[
     try:
         score = metric(held_out.y, y_pred)
     except Exception as error:
-        return None, f"{fold}  no valid {metric.name} ({one_line(error)})"
+        return f"{fold}  no valid {metric.name} ({one_line(error)})"
     n_labels = np.isfinite(held_out.y).sum(axis=0)
     few = " (fewer than two labels)" if (n_labels < 2).any() else ""
-    return score, f"{fold}  valid {metric.name} {score:.4f}{few}"
+    return f"{fold}  valid {metric.name} {score:.4f}{few}"
 
 
 def _failure(job: Job, error: BaseException, seconds: float) -> JobResult:

@@ -59,7 +59,6 @@ class JobResult:
             (dependency), a failed task of its group (group), or the end of the budget (time).
         error: type and message of the exception, in one line.
         log: file with the traceback, if there is one.
-        score: score of the held-out fold; None for a refit and for tasks that are not jobs.
         lines: what a person is to read about it.
         gpu_gib: peak memory on its card in GiB.
     """
@@ -70,7 +69,6 @@ class JobResult:
     error: str = ""
     log: Path | None = None
     seconds: float = 0.0
-    score: float | None = None
     lines: tuple[str, ...] = ()
     gpu_gib: float = 0.0
 

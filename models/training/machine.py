@@ -27,7 +27,6 @@ class Card:
     """
 
     name_for_cuda: str
-    name: str
     memory_gib: float
     has_bf16: bool
 
@@ -44,7 +43,7 @@ def visible_cards() -> tuple[list[Card], str]:
     cards = []
     for index, name in enumerate(names[: torch.cuda.device_count()]):
         properties = torch.cuda.get_device_properties(index)
-        cards.append(Card(name, properties.name, properties.total_memory / 2**30, has_bf16=properties.major >= 8))
+        cards.append(Card(name, properties.total_memory / 2**30, has_bf16=properties.major >= 8))
     return cards, ""
 
 

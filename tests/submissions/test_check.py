@@ -231,7 +231,7 @@ def test_a_precision_that_this_machine_has_not_is_found_before_any_work(
     with pytest.raises(ConfigError, match=r"(?s)fp16: precision fp16 needs a GPU.*bf16: precision bf16 needs a GPU"):
         checked(path)
     check_all(load_config(str(path)), here=False)  # other machines train
-    monkeypatch.setattr("submissions.check.cards_in_new_process", lambda: [Card("0", "A100", 80.0, True)])
+    monkeypatch.setattr("submissions.check.cards_in_new_process", lambda: [Card("0", 80.0, True)])
     checked(path)
 
 

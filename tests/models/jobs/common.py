@@ -87,7 +87,7 @@ class FakeProcesses(LocalExecutor):
     def __init__(
         self, cores: int, cards: Sequence[str] = (), seed: int = 0, outcome: Callable[[Task], Any] | None = None
     ) -> None:
-        super().__init__(cores, [Card(name, "A100", 80.0, True) for name in cards])
+        super().__init__(cores, [Card(name, 80.0, True) for name in cards])
         self.random = random.Random(seed)
         self.outcome = outcome or (lambda task: JobResult(task.name))
         self.moments: list[dict[Task, Placement]] = []

@@ -100,7 +100,7 @@ def test_workers_have_one_thread_and_no_card_and_are_used_again(executor: LocalE
 
 
 def test_a_worker_on_a_card_sees_that_card_and_fails_if_torch_does_not(tmp_path: Path) -> None:
-    cards = [Card("GPU-5f0e", "A100", 80.0, True)]
+    cards = [Card("GPU-5f0e", 80.0, True)]
     task = Task("network", write_environment, (tmp_path / "never",), Resources(1, 0.5))
     with closing(LocalExecutor(1, cards=cards)) as executor:
         results = run(Queue([task]), executor, "tasks")
@@ -225,7 +225,7 @@ def test_cards_are_called_as_in_cuda_visible_devices(
 ) -> None:
     import torch
 
-    properties = type("Properties", (), {"name": "A100", "total_memory": 80 * 2**30, "major": 8})
+    properties = type("Properties", (), {"total_memory": 80 * 2**30, "major": 8})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)

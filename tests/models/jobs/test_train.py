@@ -140,7 +140,7 @@ def test_after_the_first_fold_a_line_says_how_many_jobs_a_card_would_take(
     executor = FakeProcesses(8)
     executor.cards = None
     reporter = JobReporter(plan, executor)
-    executor.cards = [Card("0", "A100", 80.0, True)]
+    executor.cards = [Card("0", 80.0, True)]
     for job in plan.jobs:
         reporter.on_end(job, JobResult(job.title, lines=("valid",), gpu_gib=10.0))
     lines = [line for line in capsys.readouterr().out.splitlines() if line != "valid"]
