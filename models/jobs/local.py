@@ -37,6 +37,8 @@ CORES_OF_GPU_TASK = 2
 """Cores of a task on a card, if there are twice as many per card: one computes, one prepares the next batches."""
 DRIVER_POLL = 0.5
 """Seconds between two looks of a worker at whether its driver is alive."""
+FEEDER_THREAD = "QueueFeederThread"
+"""Name that loky gives to the thread which sends tasks to a worker."""
 TOLERANCE = 1e-9
 """Rounding error of sums of shares."""
 
@@ -123,11 +125,18 @@ class LocalExecutor:
         """Do nothing: this machine does not grow."""
 
     def close(self) -> None:
-        """End all workers at once; a second Ctrl-C does not interrupt that."""
+        """End all workers at once; a second Ctrl-C does not interrupt that.
+
+        A pool's feeder thread frees the semaphores of its queue. A process that exits meanwhile leaves one behind, and
+        loky's resource tracker prints a warning about it, so the threads are waited for.
+        """
         slots = [*self.idle, *(placement.slot for placement in self.running.values())]
         with _sigint_ignored():
             for slot in slots:
                 slot.pool.shutdown(wait=True, kill_workers=True)
+            for thread in threading.enumerate():
+                if thread.name == FEEDER_THREAD:
+                    thread.join(timeout=1.0)
         self.idle.clear()
         self.running.clear()
 
