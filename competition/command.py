@@ -55,13 +55,12 @@ SHARED: dict[str, dict[str, Any]] = {
     "reuse": {"action": "store_true", "help": "accept finished jobs of other code; tables mark them"},
     "retrain": {"action": "store_true", "help": "train jobs again whose code has changed, without asking"},
     "budget": {"type": seconds_of, "metavar": "TIME", "help": "for full: the time that the whole command may take, "
-               "such as 90m or 2h. It measures the stages, plans epochs and seeds so that what starts also finishes, "
-               "and writes a submission as each stage finishes"},
+               "such as 90m or 2h. Epochs are reduced, stages left out and seeds added so that what starts also ends, "
+               "and a submission is written as stages finish"},
     "fail-fast": {"action": "store_true", "help": "end the run at the first job that fails"},
     "skip-failed": {"action": "store_true", "help": "leave out jobs that failed in an earlier run; without it they are "
                     "tried again, last"},
     "job-timeout": {"type": seconds_of, "metavar": "TIME", "help": "a job that is not finished after this time fails"},
-    "plan": {"action": "store_true", "help": "for full with --budget: print the plan and stop"},
     "shard": {"type": _shard, "metavar": "I/N",
               "help": "for train: machine I of N on one WORK_DIR does its share of the jobs"},
     "executor": {"choices": ["local", "ray"], "default": "local",
@@ -82,8 +81,6 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
         """The options; `competition` is what to work on, and `held_out_of` what was named."""
         options = super().parse_args(*args, **kwargs)
-        if getattr(options, "plan", False) and options.budget is None:
-            raise ConfigError("--plan is of a time; add --budget, such as --budget 30m.")
         tracker = getattr(options, "tracker", None)
         if tracker is not None:
             if importlib.util.find_spec(tracker) is None:

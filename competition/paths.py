@@ -116,6 +116,10 @@ class Paths:
         """Held by the one driver that trains this shard of the jobs."""
         return self.root / f"train_{shard}_of_{n_shards}.lock"
 
+    def budget(self, seconds: float) -> Path:
+        """What `./run.sh full --budget` has decided for this time."""
+        return self.root / f"budget_{seconds:.0f}.json"
+
     def job(self, stage: str, key: str, seed: int, fold: int | str) -> Path:
         return self.root / "models" / stage / key / f"seed_{seed}" / f"fold_{fold}"
 

@@ -26,6 +26,7 @@ from competition.paths import Paths
 from competition.tables import INPUT_KEY
 from competition.task import Task
 from competition.types import Array
+from competition.yaml_files import dump_yaml
 from models.jobs.plan import plan as make_plan
 from models.stages.file import COPY_OF_OOF, fold_mark
 from submissions.blend.candidates import Blend
@@ -138,6 +139,8 @@ def _write_files(run: Run, folder: Path, interim: bool) -> None:
         write_table(folder / file, table)
     _write_submission(run, folder / SUBMISSION_FILE, model.predict(columns.test, columns.test_inputs))
     parts[CHOICE] = {**_choice(run, rule, selection, stages), "files": [*tables, SUBMISSION_FILE]}
+    settings = run.config.model_dump(mode="json", exclude_unset=True)
+    write_atomically(folder / f"{run.paths.name}.yaml", dump_yaml(settings))
     _write_manifest(run, folder, parts)
 
 
@@ -255,6 +258,7 @@ def _write_manifest(run: Run, folder: Path, parts: dict[str, dict[str, Any]]) ->
         "user_code": code_of_user(run.config),
         "versions": package_versions(),
         "left_out": [asdict(each) for each in run.left_out],
+        "worker_seconds": run.worker_seconds,
         **parts,
     }
     text = json.dumps(content, default=str)  # of paths

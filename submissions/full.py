@@ -4,8 +4,10 @@ Reads: the YAML, the raw tables, the weights that stages start from; the answers
 Writes: clean tables, folds, a folder per job, the folder of the run, and the report. Finished jobs are kept.
 """
 
+import time
 from argparse import Namespace
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 
 from competition import command
@@ -15,25 +17,28 @@ from competition.paths import Paths
 from competition.prepare import prepare, write_prepared
 from folds import make
 from folds.make import make_folds, write_folds
+from models.jobs.budget_stages import with_more_seeds
 from models.jobs.cluster import make_executor, require_cluster
 from models.jobs.plan import plan as make_plan
 from models.jobs.plan import require_answer
 from models.jobs.resume import resume
+from models.jobs.scheduler import Queue
 from models.jobs.train import exit_status, failure_policy, train
-from submissions import within
+from submissions.budgeted import command_start, full_in_time
 from submissions.build_submission import build_submission
 from submissions.check import check
 from submissions.config import load_config
 from submissions.hold_out import hold_out
 from submissions.interim import InterimSubmissions
 from submissions.report.__main__ import report
-from submissions.run import describe_left_out, finished_part, left_out_of, open_run
+from submissions.run import ALL_SECONDS, describe_left_out, finished_part, left_out_of, open_run
 
 say = partial(print, flush=True)
 
 
 def full(options: Namespace) -> int:
     """Run all steps with the options of the command line; returns the exit status."""
+    started = command_start()
     require_possible(options)
     if options.holdout:  # the competition without some of its training rows
         with command.locked(Paths.of(options.competition), wait=True):
@@ -49,18 +54,21 @@ def full(options: Namespace) -> int:
         write_prepared(tables, paths, find_config(options.competition))
         write_folds(folds, competition, config.folds, tables.train, tables.test, paths)
         say(make.describe(folds, competition, tables.train))
-    if options.budget is not None:
-        return within.run(options, config, paths)
 
     with command.training(paths):
         if options.earlier:
             resume(options.earlier, paths)
-        plan = make_plan(competition, dict(config.stages), paths, options.reuse)  # stage, seed, fold -> job
+        stages = dict(config.stages) if options.budget is None else with_more_seeds(dict(config.stages))
+        plan = make_plan(competition, stages, paths, options.reuse)  # stage, seed, fold -> job
         if not options.reuse and not options.retrain:
             require_answer(plan)
         with closing(make_executor(options.executor, options.ray_address, options.workers)) as executor:
-            interim = InterimSubmissions(config, paths, plan)
-            results = train(plan, executor, failure_policy(options), interim.next_task)
+            if options.budget is not None:
+                return full_in_time(options, config, paths, plan, executor, started)
+            queue = Queue()
+            interim = InterimSubmissions(paths, lambda: (config, plan))
+            results = train(plan, executor, failure_policy(options), interim.next_task, queue)
+            n_seconds = executor.capacity().cpus * (time.monotonic() - started)
     if options.fail_fast and exit_status(results):
         say("stopped at the first failure (--fail-fast); finished jobs are kept")
         return 1
@@ -69,6 +77,7 @@ def full(options: Namespace) -> int:
     config, plan = finished_part(config, plan)
     with command.locked(paths, wait=True):
         run = open_run(config, paths, plan, left_out)
+        run = replace(run, worker_seconds={**queue.seconds, ALL_SECONDS: n_seconds})
         submission = build_submission(run)  # out-of-fold columns -> candidates -> choice -> submission.csv
         say("\n".join(submission.lines))
         say(report(run))

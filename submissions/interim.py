@@ -1,6 +1,7 @@
 """A submission of the stages that are finished while others train: submissions/so_far/submission.csv."""
 
 import time
+from collections.abc import Callable
 
 from competition.paths import Paths, shown
 from models.jobs.plan import Plan
@@ -9,6 +10,8 @@ from submissions.build_submission import build_submission
 from submissions.config import Config
 from submissions.run import SUBMISSION_FILE, finished_part, open_run
 
+SUBMISSIONS = "submissions"
+"""Group of these tasks."""
 SHARE_OF_TIME = 0.1
 """Maximum share of the time that these submissions take on one core."""
 FIRST_SECONDS = 6.0
@@ -16,11 +19,19 @@ FIRST_SECONDS = 6.0
 
 
 class InterimSubmissions:
-    """Makes the tasks that write a submission of what is finished."""
+    """Makes the tasks that write a submission of what is finished.
 
-    def __init__(self, config: Config, paths: Paths, plan: Plan) -> None:
-        self.arguments = (config, paths, plan)
+    Args:
+        current: returns the configuration and the plan as they stand.
+        first_at_once: whether the first one does not wait until it would take its share of the time.
+    """
+
+    def __init__(self, paths: Paths, current: Callable[[], tuple[Config, Plan]], first_at_once: bool = False) -> None:
+        self.paths = paths
+        self.current = current
+        self.first_at_once = first_at_once
         self.n_tasks = 0
+        self.n_written = 0
         self.is_pending = False
         self.seconds = FIRST_SECONDS
         self.last_end = time.monotonic()
@@ -28,18 +39,22 @@ class InterimSubmissions:
     def next_task(self) -> Task | None:
         """Return a task; None while one is pending, or if it would take more than its share of the time."""
         waited = time.monotonic() - self.last_end
-        if self.is_pending or waited < self.seconds / SHARE_OF_TIME:
+        is_early = waited < self.seconds / SHARE_OF_TIME and not (self.first_at_once and self.n_tasks == 0)
+        if self.is_pending or is_early:
             return None
         self.is_pending = True
         self.n_tasks += 1
         name = f"submission {self.n_tasks}"
-        return Task(name, submit_finished, self.arguments, group="submissions", skips_group=False, on_end=self._on_end)
+        config, plan = self.current()
+        arguments = (config, self.paths, plan)
+        return Task(name, submit_finished, arguments, group=SUBMISSIONS, skips_group=False, on_end=self._on_end)
 
     def _on_end(self, result: JobResult) -> None:
         self.is_pending = False
         self.seconds = max(result.seconds, 1.0)
         self.last_end = time.monotonic()
         if result.status == "ok":
+            self.n_written += 1
             print(result.lines[0])
         elif result.status == "failed":
             print(f"no submission of the finished stages yet: {result.error}")

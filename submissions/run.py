@@ -11,7 +11,7 @@ Its folder, work/<name>/submissions/<run>/, holds
     cross_fitted.csv          what the metric scores of the training rows, by what was fitted and chosen without their
                               fold
     blend.csv, stack.csv, submission.csv, spread.csv
-    left_out.txt              what a given time left out of the competition's stages, a line each
+    NAME.yaml                 the competition with the stages, epochs and seeds that the run has, for any command
 """
 
 import platform
@@ -45,7 +45,7 @@ BLEND, STACK, CHOICE = "blend", "stack", "choice"
 """Parts of run.json: the blends, the stack, and the choice among all candidates."""
 BLEND_FILE, STACK_FILE, SUBMISSION_FILE = "blend.csv", "stack.csv", "submission.csv"
 OOF, OOF_TABLE, CROSS_FITTED = "oof.parquet", "oof.csv", "cross_fitted.csv"
-STAGES, KNOWN_LABELS, LEFT_OUT = "stages.parquet", "known_labels.csv", "left_out.txt"
+STAGES, KNOWN_LABELS = "stages.parquet", "known_labels.csv"
 SO_FAR = "so_far"
 """Folder of the submission of the stages that are finished while others train."""
 CODE = (
@@ -60,6 +60,8 @@ PACKAGES = (
 
 
 LEFT_OUT_HEADER = ["stage", "seed", "reason", "error", "traceback"]
+ALL_SECONDS = "all"
+"""In `Run.worker_seconds`: all seconds that the cores had, whether they were used or not."""
 MAX_ERROR = 200
 """Characters of an error that tables show."""
 
@@ -95,6 +97,7 @@ class Run:
     name: digest of the configuration, the tables and the keys of the jobs.
     made_from: digest of what else its files depend on: predictions, code, packages, and what is left out.
     left_out: stages and seeds that were asked for and are not in `config` and `plan`.
+    worker_seconds: stage or other group of tasks -> seconds of workers in the command that built the run.
     """
 
     name: str
@@ -104,6 +107,7 @@ class Run:
     paths: Paths
     plan: Plan
     left_out: Sequence[LeftOut] = field(default=())
+    worker_seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def metric(self) -> Metric:

@@ -8,15 +8,20 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from competition.files import read_json
 from competition.paths import PROJECT
 
 RUN = str(PROJECT / "run.sh")
 DATA = PROJECT / "competition" / "data" / "smoke"
+FAILING = PROJECT / "tests" / "models" / "jobs" / "failing_stage.py"
+CHECK_SECONDS = 25.0
+"""Seconds after which checking the tables has ended on a busy machine; a budget below that is over by then."""
 STAGES = """
 stages:
   lightgbm: {kind: lightgbm, n_bits: 64, max_trees: 20}
@@ -87,33 +92,61 @@ def test_a_second_run_trains_nothing_and_changes_no_byte(smoke: Path) -> None:
     assert submission(smoke).read_bytes() == before
 
 
-def test_a_budget_is_planned_kept_and_ends_with_a_submission_that_a_repeat_gives_again(
+def test_a_budget_is_kept_and_ends_with_a_submission_that_a_repeat_gives_again(
     small: tuple[Path, Path], tmp_path: Path
 ) -> None:
     path, work = small[0], tmp_path / "work"
-    within = "full", str(path), "--budget", "300s", "--workers", "1"
-    said = run(work, *within, "--plan").stdout
-    assert "Plan for 5 min (cores: 1, GPUs: 0, " in said
-    assert " gone, 22 s of it for blend, files and report)" in said
-    assert "gnn: " in said
-    assert not (work / "smoke" / "models").exists()
+    in_time = "full", str(path), "--budget", "90s", "--workers", "1"
     before = time.monotonic()
-    said = run(work, *within).stdout
-    assert time.monotonic() - before < 300
-    (final,) = work.glob("smoke/within/300s-*/smoke.yaml")
-    assert "epochs: 4" in final.read_text()
-    assert [path.name for path in work.glob("smoke/submissions/*/")] == [submission(work).parent.name]
-    on_the_way = said.index("submission of lightgbm: ")
-    assert on_the_way < said.index("## Candidates") < said.index("Time of the workers: ")
+    said = run(work, *in_time).stdout
+    assert time.monotonic() - before < 90
+    assert "stage gnn  4 of 4 epochs, about " in said
+    written = [said.index(text) for text in ("submission of lightgbm: ", "## Candidates", "Time of the workers: ")]
+    assert written == sorted(written)
+    final = submission(work).parent / "smoke.yaml"
+    assert [path.name for path in work.glob("smoke/submissions/*/")] == [final.parent.name]
+    spent = read_json(final.parent / "run.json")["worker_seconds"]
+    assert {"lightgbm", "gnn", "submissions"} <= spent.keys()
+    assert 0 < sum(spent.values()) - spent["all"] < spent["all"] < 90
     first, jobs = submission(work).read_bytes(), list(work.rglob("models/**/report.json"))
-    run(work, *within)
+    assert (work / "smoke" / "submission.csv").read_bytes() == first
+    run(work, *in_time)
     assert submission(work).read_bytes() == first
     assert list(work.rglob("models/**/report.json")) == jobs
     run(work, "predict", str(final), "--test", str(DATA / "test.csv"), "--out", "out.csv", cwd=tmp_path)
     assert (tmp_path / "out.csv").read_bytes() == first
-    said = run(work, "full", str(path), "--budget", "1s", status=2).stderr
-    assert said.startswith("DataError: The budget of 1 s is over, and nothing has begun to train.")
+    said = run(tmp_path / "empty", "full", str(path), "--budget", "1s", status=1).stderr
+    assert said.startswith("NothingToSubmit: no stage has finished.")
+    assert "the time was over before it started" in said
     assert "--budget is of full" in run(work, "train", str(path), "--budget", "300s", status=2).stderr
+
+
+def processes_in(work: Path) -> list[str]:
+    """Running processes whose products go to a folder."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"WORK_DIR={work}\0".encode() in (folder / "environ").read_bytes():
+                found.append(folder.name)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", sorted(random.Random(0).sample(range(4, 90), 20)))
+def test_whenever_the_time_is_over_the_submission_of_what_is_finished_is_there(seconds: int, tmp_path: Path) -> None:
+    path, work = small_competition(tmp_path / "own"), tmp_path / "work"
+    hangs = f"  hangs: {{kind: custom, code: '{FAILING}:Failing', settings: {{how: hangs}}}}\n"
+    path.write_text(path.read_text().replace("  gnn:", f"{hangs}  gnn:"))
+    before = time.monotonic()
+    command = [RUN, "full", str(path), "--budget", f"{seconds}s"]
+    done = subprocess.run(command, env=environment(work), capture_output=True, text=True, check=False)
+    assert time.monotonic() - before < max(seconds, CHECK_SECONDS)
+    assert processes_in(work) == []
+    finished = list(work.glob("smoke/models/lightgbm/*/seed_0/fold_*/report.json"))
+    assert done.returncode == (0 if len(finished) == 3 else 1), done.stderr
+    if done.returncode == 0:
+        assert len(pd.read_csv(work / "smoke" / "submission.csv")) == len(pd.read_csv(DATA / "test.csv"))
+        assert "| hangs " in done.stdout
 
 
 def test_saved_weights_predict_the_test_table_and_new_rows_without_the_training_table(
@@ -157,9 +190,6 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(
     process.wait()
     run(work, "full", str(path))
     assert submission(work).read_bytes() == submission(small[1]).read_bytes()
-
-
-FAILING = PROJECT / "tests" / "models" / "jobs" / "failing_stage.py"
 
 
 @pytest.mark.parametrize(

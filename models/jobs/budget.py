@@ -1,306 +1,399 @@
-"""What to train in a given time: which stages, how many epochs, how many seeds, so that what starts also finishes.
+"""What is trained in a given time: `./run.sh full --budget 2h`.
 
-Most epochs of all stages come before all epochs of a few, and these before more seeds: a blend gains most from another
-kind of model, then from a better one, then from the same again. The order of worth is the YAML's.
+Stages start in the YAML's order as cores become free. The first fold of a stage is its probe. As soon as its pace is
+known, the stage
+
+- goes on, if all of its folds fit into 60 % of the time that is left;
+- starts again with 70 % or 50 % of its epochs, if it is a network and these fit;
+- is given up otherwise.
+
+When every stage is decided, more seeds follow, each if it fits. What was decided is kept in budget_<seconds>.json, so
+that the same command goes on with the same epochs and seeds after a kill.
 """
 
-import heapq
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from math import inf
 from pathlib import Path
-from typing import Any
 
 from competition.durations import in_words
-from competition.files import digest, read_json
-from models.config import TreesStage
+from competition.files import digest
+from folds.table import time_ordered
+from models.jobs.budget_stages import Decisions, Stages, StageState, epoch_shares, with_epochs
+from models.jobs.folder import read_failure, verify
 from models.jobs.job_rows import read_tables
-from models.jobs.measure import Cost, measure
-from models.jobs.plan import REPORT, Job, Plan
+from models.jobs.pace import MIN_FORECAST, Paces, describe_end
+from models.jobs.plan import ALL, Job, Plan
 from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, run
-from models.jobs.train import JobReporter, job_tasks, threads_of
+from models.jobs.train import FailurePolicy, JobReporter, job_tasks, threads_of
 from models.settings import NeuralStage
 
-SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
-"""Of the YAML's epochs, that a version of a network may have."""
-SMALLEST, ENOUGH_ROWS = 0.5, 40_000
-"""The least share that is worth its time, and how many rows, each counted in every epoch, make a smaller one do."""
-MOST = 0.7
-"""The share up to which each stage comes, where it fits, before the next one begins."""
-MOST_SEEDS = 5
-SLOWER, ENOUGH = 1.15, 2.0
-"""What jobs take over their costs, and how many seconds of finished jobs count as much as that."""
-
-PROBED, SHORTEST, LONGEST = 0.1, 2.0, 20.0
-"""Share of a budget for which all stages are measured, one after the other, and least and most seconds of a stage."""
-MOST_PROBED = 0.3
-"""Share of a budget after which no further stage is measured: the machine is busy, or the time short."""
-PROBE = "probe of"
-"""How the groups of the items that measure a stage begin."""
-
-Stages = dict[str, Any]
+SHARE_OF_TIME_LEFT = 0.6
+"""Share of the time left that a stage may take while others wait, unless it has no smaller version."""
+MIN_SHARE_LEFT = 0.05
+"""Share of the budget below which no further stage starts."""
+SLOWER = 1.1
+"""Seconds of a job that has not started, relative to the pace of its stage."""
+MIN_WAIT = 10.0
+"""Seconds after which a job without a pace may be given up."""
+RESERVE_SECONDS, RESERVE_SHARE, RESERVE_SUBMISSIONS = 10.0, 0.04, 3.0
+"""Kept for the last submission and the report: seconds and a share of the budget, or so many times the seconds of the
+last submission of finished stages, whichever is more."""
 
 
-def version(stage: Any, share: float) -> Any:
-    """One seed of a stage with a share of its epochs, where it has some."""
-    epochs = {"epochs": max(1, round(share * stage.epochs))} if isinstance(stage, NeuralStage) else {}
-    return stage.model_copy(update={"seeds": stage.seeds[:1], **epochs})
+class Budget:
+    """Decides what is trained until a deadline.
 
-
-def with_all_seeds(stages: Stages) -> Stages:
-    """Stages with the seeds that a budget may train: of those that know chance MOST_SEEDS, the YAML's first.
-
-    Without those that learn from test rows: their labels change with each seed of others.
+    Args:
+        plan: the jobs of all stages with all epochs and all seeds that they may get.
+        plan_of: returns the plan of some stages; called for a network with fewer epochs.
+        seconds: time of the whole command.
+        end: time.monotonic() at which the command has to end.
+        file: where decisions are kept.
     """
 
-    def seeds(stage: Any) -> list[int]:
-        more = set(range(MOST_SEEDS)) - set(stage.seeds) if isinstance(stage, NeuralStage | TreesStage) else []
-        return [*stage.seeds, *sorted(more)][: max(MOST_SEEDS, len(stage.seeds))]
-
-    kept = {name: stage for name, stage in stages.items() if stage.pseudo_labels is None}
-    return {name: stage.model_copy(update={"seeds": seeds(stage)}) for name, stage in kept.items()}
-
-
-def most_seeds(stages: Stages) -> int:
-    """Of any stage; a YAML may name more than MOST_SEEDS."""
-    return max(len(stage.seeds) for stage in stages.values())
-
-
-@dataclass
-class Planner:
-    """How long stages take on a machine, and which of them fit into a time.
-
-    costs: of each stage.
-    n_folds: jobs of each seed; n_rows: training rows of all folds.
-    cores, gpus: of the machine.
-    filled: names of the caches that are filled, or being filled.
-    took: of each stage the seconds of jobs, and as they were expected.
-    """
-
-    costs: dict[str, Cost]
-    n_folds: int
-    n_rows: int
-    cores: int
-    gpus: int
-    filled: set[str] = field(default_factory=set)
-    took: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-
-    def learn(self, name: str, stage: Any, seconds: float) -> None:
-        """What a job of a stage took."""
-        self.took.setdefault(name, []).append((seconds, self.costs[name].of(stage)))
-
-    def of_job(self, name: str, stage: Any) -> float:
-        """Seconds of a job, by its cost and what jobs of its stage took; others at most show that all are slower."""
-        known = self.took.get(name) or [pair for of_stage in self.took.values() for pair in of_stage]
-        took, expected = map(sum, zip((ENOUGH * SLOWER, ENOUGH), *known, strict=True))
-        ratio = took / expected
-        return self.costs[name].of(stage) * (ratio if name in self.took else max(SLOWER, ratio))
-
-    def seconds(self, stages: Stages, before: Iterable[tuple[Any, float]] = ()) -> float:
-        """Until the last job ends, each taken by the worker that is free first.
-
-        Args:
-            before: stage and remaining seconds of each job that is not finished yet.
-        """
-        caches = {name: seconds for stage in stages for name, seconds in self.costs[stage].caches.items()}
-        filling = sum(seconds for name, seconds in caches.items() if name not in self.filled) / self.cores
-        pools = {False: [0.0] * max(1, self.cores - self.gpus), True: [0.0] * self.gpus}  # a GPU's job has a core
-        jobs = [*before]
-        for name, stage in stages.items():
-            n_jobs = (self.n_folds + (stage.final_fit != "folds")) * len(stage.seeds)
-            jobs += [(stage, self.of_job(name, stage))] * n_jobs
-        for stage, seconds in jobs:
-            pool = pools[self.gpus > 0 and stage.gpu_share > 0]
-            heapq.heapreplace(pool, pool[0] + seconds)
-        refits = (self.of_job(name, stage) for name, stage in stages.items() if stage.final_fit != "folds")
-        behind = max(refits, default=0.0)  # that wait for all folds
-        return SLOWER * filling + max(max(pool, default=0.0) for pool in pools.values()) + behind
-
-    def shares(self, stage: Any) -> list[float]:
-        """Of its epochs, that versions of a stage have; where there are many rows, fewer epochs teach as much."""
-        seen = self.n_rows * (1 - 1 / self.n_folds) * getattr(stage, "epochs", 1)
-        return [share for share in SHARES if share >= min(SMALLEST, ENOUGH_ROWS / seen)]
-
-    def decide(self, stages: Stages, seconds: float, before: Iterable[tuple[Any, float]] = ()) -> Stages:
-        """The stages that fit, with their epochs and seeds, in the order of the YAML; `stages` have all of both."""
-        found, before = dict[str, Any](), [*before]
-
-        def take(name: str, stage: Any) -> None:
-            if self.seconds({**found, name: stage}, before) <= seconds:
-                found[name] = stage
-
-        for lowest, highest in ((0.0, MOST), (MOST, 1.0)):
-            for name, stage in stages.items():
-                for share in self.shares(stage):
-                    if lowest < share <= highest:
-                        take(name, version(stage, share))
-        for n_seeds in range(2, most_seeds(stages) + 1):
-            for name, stage in found.items():
-                if len(stages[name].seeds) >= n_seeds:
-                    take(name, stage.model_copy(update={"seeds": stages[name].seeds[:n_seeds]}))
-        return found
-
-    def described(self, chosen: Stages, stages: Stages) -> Iterator[str]:
-        """A plan, a line for each stage of the YAML."""
-        for name, stage in stages.items():
-            if self.costs[name].job == inf:
-                yield f"  {name}: left out, there was no time to measure it"
-                continue
-            own = chosen.get(name, version(stage, self.shares(stage)[0]))
-            epochs = f"{own.epochs} of {stage.epochs} epochs, " if isinstance(stage, NeuralStage) else ""
-            seeds = f"{len(own.seeds)} seed{'s' * (len(own.seeds) > 1)}"
-            said = f"{epochs}{seeds}, about {in_words(max(1.0, self.seconds({name: own})))}"
-            yield f"  {name}: {said}" if name in chosen else f"  {name}: left out, does not fit with {said}"
-
-
-def measured(todo: Plan, executor: Executor, folder: Path, budget: float) -> dict[str, Cost]:
-    """What each stage costs: as `folder` keeps it, or measured now, for about a seventh of a budget of minutes."""
-    longest = min(max(budget * PROBED / max(1, len(todo.stages)), SHORTEST), LONGEST)
-    own = [name for name, stage in todo.stages.items() if stage.kind != "file"]
-    files = {name: folder / f"{name}-{digest([todo.keys[name], todo.test_key], 12)}.json" for name in own}
-    told = replace(todo, jobs=[])
-    lacking = [name for name, file in files.items() if not file.exists()]
-    items, first, until = [], dict[str, str](), time.time() + MOST_PROBED * budget
-    for name in lacking:
-        features, group = str(getattr(todo.stages[name], "features", name)), f"{PROBE} {name}"
-        after = frozenset({first[features]} if features in first else ())  # which leaves them in the cache
-        arguments = told, name, files[name], longest, until
-        resources = Resources(gpus=todo.stages[name].gpu_share)
-        items.append(Task(group, measure, arguments, resources, group, wait_for_groups=after))
-        first.setdefault(features, group)
-    run(Queue(items), executor, "probes")
-    costs = dict.fromkeys(todo.stages, Cost())
-    costs |= {name: Cost(**read_json(file)) if file.exists() else Cost(inf) for name, file in files.items()}
-    most = dict[str, float]()  # that who came first has measured
-    for cache, seconds in (item for cost in costs.values() for item in cost.caches.items()):
-        most[cache] = max(seconds, most.get(cache, 0.0))
-    return {name: replace(cost, caches={cache: most[cache] for cache in cost.caches}) for name, cost in costs.items()}
-
-
-@dataclass
-class Within:
-    """Trains what fits until a deadline, one seed of a stage after the other; each is decided when a worker is free.
-
-    stages: with all their epochs and seeds.
-    earlier: those that an earlier process has begun, whose epochs and seeds stay.
-    plan_of: makes the jobs of some stages.
-    deadline: time.monotonic() at which training ends.
-    begins: called with all stages that have begun each time another has.
-    ends: called with all that is finished each time a seed of a stage is.
-    """
-
-    stages: Stages
-    earlier: Stages
-    plan_of: Callable[[Stages], Plan]
-    planner: Planner
-    executor: Executor
-    deadline: float
-    begins: Callable[[Stages], object]
-    ends: Callable[[Stages], object]
-
-    def __post_init__(self) -> None:
-        self.begun: Stages = {}
-        self.jobs: dict[tuple[str, int], list[Job]] = {}
-        self.planned: set[tuple[str, str]] = set()
-        self.again = [(name, stage, seed) for name, stage in self.earlier.items() for seed in stage.seeds]
-        self.todo = self.plan_of(self.stages)
-        rows, test, _ = read_tables(self.todo)
-        self.rows = [rows, test]
-        self.reporter = JobReporter(self.todo, self.executor)
-        self.queue = Queue([], self._more)
-
-    def train(self) -> None:
-        """Until nothing more fits, or the deadline."""
-        self.queue.deadline = self.deadline
-        run(self.queue, self.executor, "jobs")
-        while self.again:  # there was no worker free for what an earlier process may have finished
-            self._begin(*self.again.pop(0))
-
-    def end_at(self, deadline: float) -> None:
-        """End earlier, where more time is needed behind the training."""
-        self.deadline = self.queue.deadline = min(self.deadline, deadline)
+    def __init__(
+        self, plan: Plan, plan_of: Callable[[Stages], Plan], executor: Executor, seconds: float, end: float, file: Path
+    ) -> None:
+        self.plan = plan
+        self.plan_of = plan_of
+        self.executor = executor
+        self.seconds = seconds
+        self.end = end
+        self.submission_seconds = 0.0
+        self.policy = FailurePolicy()
+        self.on_seed: Callable[[], Task | None] = lambda: None
+        self.queue = Queue(more=self._more, watch=self._watch)
+        self.paces = Paces(self.queue, executor)
+        self.reporter = JobReporter(plan, executor)
+        rows, test, _ = read_tables(plan)
+        self.tables = [rows, test]
+        self.planned_cache_keys: set[tuple[str, str]] = set()
+        self.order: dict[str, tuple[bool, int, int]] = {}  # task -> failed before, number of seed, number of stage
+        self.failed_stages: set[str] = set()
+        self.stopped: list[tuple[Task, JobResult]] = []
+        self.probed_fold = plan.n_folds - 1 if time_ordered(plan.paths.folds_report) else 0  # blocks in time grow
+        n_rows = len(rows) * (1 - 1 / plan.n_folds)
+        self.states = {
+            name: StageState(name, self._plan_of_stage(name, 1.0), epoch_shares(stage, n_rows))
+            for name, stage in plan.stages.items()
+        }
+        self.decisions = Decisions(file, digest([plan.keys, plan.test_key]))
+        for name, share in self.decisions.read(self.states).items():
+            self.states[name].plan = self._plan_of_stage(name, share)
 
     @property
-    def finished(self) -> Stages:
-        """The stages with the seeds of which all jobs are finished."""
-        seeds = {name: [n for n in stage.seeds if not self._unfinished(name, n)] for name, stage in self.begun.items()}
-        return {name: self.begun[name].model_copy(update={"seeds": own}) for name, own in seeds.items() if own}
+    def deadline(self) -> float:
+        """time.monotonic() at which training ends."""
+        reserve = max(RESERVE_SECONDS + RESERVE_SHARE * self.seconds, RESERVE_SUBMISSIONS * self.submission_seconds)
+        return self.end - reserve
 
-    def left_out(self) -> Iterator[str]:
-        """What was not trained, or not to its end, a line each."""
-        for (name, seed), jobs in self.jobs.items():
-            if left := len(self._unfinished(name, seed)):
-                done = f"{len(jobs) - left} of {len(jobs)} jobs finished in the time"
-                yield f"stage {name}  seed {seed}  left out: {done}"
-        for name in self.stages:
-            if name not in self.begun:
-                yield f"stage {name}  left out: it did not fit any more"
+    @property
+    def current_plan(self) -> Plan:
+        """The jobs of the stages and seeds that have started and are not given up, with the epochs decided on."""
+        states = [state for state in self.states.values() if state.seeds]
+        return replace(
+            self.plan,
+            jobs=[job for state in states for seed in state.seeds for job in state.jobs_of(seed)],
+            keys={state.name: state.plan.keys[state.name] for state in states},
+            stages={state.name: state.settings.model_copy(update={"seeds": state.seeds}) for state in states},
+        )
 
-    def _unfinished(self, name: str, seed: int) -> list[Job]:
-        return [job for job in self.jobs[name, seed] if not job.has_predicted(self.todo.test_key)]
+    @property
+    def left_out(self) -> list[tuple[str, int | None, str]]:
+        """Stage, seed and reason of everything that the time left out; no seed for a whole stage."""
+        cut_stages = {name for name, _, _ in self.decisions.cut_seeds}
+        stages = [state for state in self.states.values() if not state.seeds and state.name not in cut_stages]
+        return [*((state.name, None, state.reason) for state in stages), *self.decisions.cut_seeds]
+
+    def train(self, policy: FailurePolicy, on_seed: Callable[[], Task | None]) -> dict[str, JobResult]:
+        """Train what fits; return how each job of `current_plan` ended that was not finished before, by its title.
+
+        Args:
+            on_seed: called each time when all jobs of a seed of a stage are finished; its task is the next to start.
+        """
+        self.policy = policy
+        self.on_seed = on_seed
+        self.queue.job_timeout = policy.job_timeout
+        self.queue.deadline = self.deadline
+        for state in self.states.values():
+            if policy.skip_failed and state.has_failed:
+                state.seeds = state.seeds or state.settings.seeds[:1]
+                state.status = "accepted"
+                self.failed_stages.add(state.name)
+                continue
+            for seed in state.seeds:
+                self._queue(self._start(state, seed, state.unfinished(seed)))
+        results = run(self.queue, self.executor, "jobs")
+        titles = {job.title for job in self.current_plan.jobs}
+        if not (policy.fail_fast and self.failed_stages):
+            self._end()
+        return {title: result for title, result in results.items() if title in titles}
+
+    def _end(self) -> None:
+        """Keep that the time was used, so that the same command again trains nothing more but what failed."""
+        for state in self.states.values():
+            for seed in list(state.seeds):
+                jobs = state.jobs_of(seed)
+                unfinished = state.unfinished(seed)
+                if unfinished and not any(read_failure(job.folder) for job in unfinished):
+                    state.seeds.remove(seed)
+                    done = f"{len(jobs) - len(unfinished)} of {len(jobs)} jobs were finished when the time was over"
+                    self.decisions.cut_seeds.append((state.name, seed, done))
+        self.decisions.has_ended = any(state.seeds for state in self.states.values())
+        self.decisions.write(self.states)
+
+    # What the queue calls.
 
     def _more(self) -> list[Task]:
-        """The jobs of the next seed of a stage; none when nothing fits."""
-        while following := self._next():
-            if items := self._begin(*following):
-                return items
+        """Return the next tasks, since a core has nothing to do."""
+        if self.decisions.has_ended:
+            return []
+        return (
+            self._decide_ended_probe()
+            or self._probe_next_stage()
+            or self._fold_beside_probe()
+            or self._retry()
+            or self._next_seed()
+        )
+
+    def _watch(self) -> list[tuple[Task, JobResult]]:
+        """Decide about stages whose pace has become known; return the tasks to end now, each with its result."""
+        self.queue.deadline = min(self.queue.deadline, self.deadline)
+        self._queue([])
+        for state in self.states.values():
+            if state.status == "probing":
+                self._decide_while_running(state)
+        stopped = {task: result for task, result in self.stopped if task in self.queue.running}
+        stopped |= self.paces.hanging()
+        self.stopped = []
+        return list(stopped.items())
+
+    def _on_end(self, job: Job, result: JobResult) -> None:
+        """Report a job that ended, and count what it took."""
+        self.reporter.on_end(job, result)
+        if result.status == "failed":
+            self.failed_stages.add(job.stage)
+            self.states[job.stage].status = "accepted"  # with its failure: nothing of it starts any more
+            if self.policy.fail_fast:
+                self.queue.stop("stopped by --fail-fast")
+        if result.status == "ok":
+            if result.lines:  # it was trained, not only asked for predictions
+                self.paces.add(job.stage, result)
+            if self.current_plan.has_finished_seed(job.stage, job.seed) and (task := self.on_seed()):
+                self.queue.waiting.insert(0, task)
+
+    # Steps of `_more`: each returns the tasks that it starts.
+
+    def _decide_ended_probe(self) -> list[Task]:
+        for state in self.states.values():
+            pace = self.paces.of(state.name)
+            if state.status == "probing" and pace is not None and not self._tasks_of(state):
+                return self._decide(state, pace)
         return []
 
-    def _next(self) -> tuple[str, Any, int] | None:
-        """Which stage in which version, and which seed of it."""
-        if self.again:
-            return self.again.pop(0)
-        seconds, before = self.deadline - time.monotonic(), self._before()
-        if new := {name: stage for name, stage in self.stages.items() if name not in self.begun}:
-            for name, stage in self.planner.decide(new, seconds, before).items():
-                # What jobs beside it take, which may be less than was measured, decides the epochs of a network.
-                is_cut = getattr(stage, "epochs", None) != getattr(self.stages[name], "epochs", None)
-                waits = is_cut and not self.planner.gpus
-                if waits and any(len(self._unfinished(*key)) == len(jobs) for key, jobs in self.jobs.items()):
-                    return None
-                return name, stage, stage.seeds[0]
-        for n in range(most_seeds(self.stages)):
-            for name, stage in self.begun.items():
-                for seed in self.stages[name].seeds[n : n + 1]:
-                    one = {name: stage.model_copy(update={"seeds": [seed]})}
-                    if (name, seed) not in self.jobs and self.planner.seconds(one, before) <= seconds:
-                        return name, stage, seed
+    def _probe_next_stage(self) -> list[Task]:
+        for state in self.states.values():
+            if state.status == "waiting" and self._seconds_left() >= MIN_SHARE_LEFT * self.seconds:
+                state.status = "probing"
+                state.seeds = state.settings.seeds[:1]
+                unfinished = state.unfinished(state.seeds[0])
+                probes = [job for job in unfinished if job.fold == self.probed_fold]
+                tasks = self._start(state, state.seeds[0], probes)
+                pace = self.paces.of(state.name)
+                if not probes:  # the fold is finished already
+                    tasks = self._decide(state, pace or 0.0)
+                if tasks:
+                    return tasks
+        return []
+
+    def _fold_beside_probe(self) -> list[Task]:
+        """Start another fold of a stage that says nothing about its pace before its probe ends."""
+        for state in self.states.values():
+            is_running = any(task.group == state.name for task in self.queue.running)
+            if state.status == "probing" and is_running and not isinstance(state.settings, NeuralStage):
+                jobs = [job for job in self._not_queued(state) if job.fold != ALL]
+                if jobs:
+                    return self._start(state, state.seeds[0], jobs[:1])
+        return []
+
+    def _retry(self) -> list[Task]:
+        """Start a stage that was given up, if it fits by now."""
+        for state in self.states.values():
+            if state.status == "given up" and state.pace is not None:
+                share = self._fitting_share(state, state.pace)
+                if share is not None:
+                    return self._accept(state, state.pace, share)
+        return []
+
+    def _next_seed(self) -> list[Task]:
+        """Start one more seed of a stage, if it fits: the second of each, then the third."""
+        if any(state.status == "probing" for state in self.states.values()):
+            return []
+        states = [state for state in self.states.values() if state.status == "accepted"]
+        for state in sorted(states, key=lambda state: len(state.seeds)):
+            pace = self.paces.of(state.name)
+            if len(state.seeds) == len(state.settings.seeds) or pace is None or state.name in self.failed_stages:
+                continue
+            seed = state.settings.seeds[len(state.seeds)]
+            unfinished = state.unfinished(seed)
+            jobs = [(SLOWER * pace, self._resources(state))] * len(unfinished)
+            if self.paces.seconds_until_end(self._tasks(), jobs) <= self._seconds_left():
+                state.seeds = [*state.seeds, seed]
+                self.decisions.write(self.states)
+                if tasks := self._start(state, seed, unfinished):
+                    return tasks
+        return []
+
+    # Decisions about one stage.
+
+    def _decide_while_running(self, state: StageState) -> None:
+        """Decide if the pace of a stage is known; give it up if its caches or its probe take too long to know it."""
+        left = self._seconds_left()
+        pace = self.paces.of(state.name)
+        if pace is not None:
+            self._queue(self._decide(state, pace))
+            return
+        running = [task for task in self.queue.running if task.group == state.name]
+        n_left = len(state.unfinished(state.seeds[0])) - len(running)
+        rounds = math.ceil(n_left / max(1, self.executor.capacity().cpus))
+        elapsed = max(map(self.paces.elapsed, running), default=0.0)
+        caches = self.paces.seconds_until_end(self._cache_tasks_of(state))
+        if caches > SHARE_OF_TIME_LEFT * left:
+            self._give_up(state, f"preparing its inputs takes about {in_words(caches)}")
+        elif elapsed > max(MIN_WAIT, left / (rounds + 1)):
+            self._give_up(state, f"its first job was not finished after {in_words(elapsed)}")
+
+    def _decide(self, state: StageState, pace: float) -> list[Task]:
+        """Go on with a stage whose pace is known, or give it up."""
+        share = self._fitting_share(state, pace)
+        if share is not None:
+            return self._accept(state, pace, share)
+        smallest = pace * state.shares[-1] / state.share
+        n_jobs = len(state.jobs_of(state.settings.seeds[0]))
+        self._give_up(state, f"{n_jobs} jobs of about {in_words(smallest)} did not fit", pace)
+        return []
+
+    def _fitting_share(self, state: StageState, pace: float) -> float | None:
+        """Return the largest share of its epochs that a stage has time for; None if there is no time for any."""
+        left = self._seconds_left()
+        others = self._tasks(without=state.name)
+        seconds_of_others = self.paces.seconds_until_end(others)
+        is_last = all(other.status != "waiting" for other in self.states.values() if other is not state)
+        running = [self.paces.elapsed(task) for task in self.queue.running if task.group == state.name]
+        resources = self._resources(state)
+        for share in state.shares:
+            if share > state.share:
+                continue
+            n_jobs = len(state.unfinished(state.settings.seeds[0]))
+            seconds = pace * share / state.share
+            jobs = [SLOWER * seconds] * n_jobs
+            if share == state.share:
+                jobs[: len(running)] = [max(0.0, seconds - elapsed) for elapsed in running]
+            allowed = left
+            if not is_last and share != state.shares[-1]:
+                allowed = seconds_of_others + SHARE_OF_TIME_LEFT * (left - seconds_of_others)
+            if self.paces.seconds_until_end(others, [(each, resources) for each in jobs]) <= allowed:
+                return share
         return None
 
-    def _before(self) -> list[tuple[Any, float]]:
-        """Stage and remaining seconds of the jobs that have begun and are not finished."""
-        found, now = [], time.monotonic()
-        since = {task.arguments[0].folder: at for task, at in self.queue.running.items()}  # of a job, or a cache
-        for job in (job for jobs in self.jobs.values() for job in jobs if not job.finished):
-            stage, took = self.begun[job.stage], now - since.get(job.folder, now)
-            found.append((stage, max(0.0, self.planner.of_job(job.stage, stage) - took)))
-        return found
+    def _accept(self, state: StageState, pace: float, share: float) -> list[Task]:
+        """Queue all jobs of the first seed of a stage, with a share of its epochs."""
+        if share != state.share:
+            self._stop(state)
+            pace *= share / state.share
+            self.paces.ended[state.name].clear()
+            state.plan = self._plan_of_stage(state.name, share)
+            state.share = share
+        self.paces.expected[state.name] = pace
+        state.status = "accepted"
+        state.seeds = state.settings.seeds[:1]
+        self.decisions.write(self.states)
+        tasks = self._start(state, state.seeds[0], self._not_queued(state))
+        if isinstance(state.settings, NeuralStage):
+            epochs = f"{state.settings.epochs} of {self.plan.stages[state.name].epochs} epochs, "
+        else:
+            epochs = ""
+        seconds = self.paces.seconds_until_end([*self._tasks(), *tasks])
+        end = f"; this and what was started before end {describe_end(seconds)}" if seconds >= MIN_FORECAST else ""
+        print(f"stage {state.name}  {epochs}about {in_words(max(1.0, pace))} a job{end}", flush=True)
+        return tasks
 
-    def _begin(self, name: str, stage: Any, seed: int) -> list[Task]:
-        """Its items; none where all of its jobs are finished already."""
-        earlier = self.begun[name].seeds if name in self.begun else []
-        self.begun[name] = stage.model_copy(update={"seeds": [*earlier, seed]})
-        if isinstance(stage, NeuralStage) and not earlier:
-            print(f"stage {name}  begins, with {stage.epochs} of {self.stages[name].epochs} epochs", flush=True)
-        if not self.again:
-            self.begins(self.begun)
-        self.planner.filled.update(self.planner.costs[name].caches)
-        todo = self.plan_of({name: self.begun[name].model_copy(update={"seeds": [seed]})})
-        self.jobs[name, seed] = todo.jobs
-        unfinished = self._unfinished(name, seed)
-        if not unfinished and not self.again:
-            self.ends(self.finished)
-        return job_tasks(todo, unfinished, self.rows, self.executor, partial(self._ended, name, seed), self.planned)
+    def _give_up(self, state: StageState, reason: str, pace: float | None = None) -> None:
+        """Leave out a stage; its checkpoints stay."""
+        caches = self._cache_tasks_of(state)
+        self._stop(state)
+        needed = set().union(*(task.wait_for_groups for task in self.queue.waiting))
+        for task in caches:
+            if task.group not in needed and task in self.queue.waiting:
+                self.queue.waiting.remove(task)
+                cache, keys = task.arguments
+                self.planned_cache_keys -= {(cache.folder.name, key) for key in keys}
+        state.status = "given up"
+        state.seeds = []
+        state.pace = pace
+        state.reason = f"{reason} in {in_words(max(1.0, self._seconds_left()))}"
+        print(f"stage {state.name}  left out: {state.reason}", flush=True)
 
-    def _ended(self, name: str, seed: int, job: Job, result: JobResult) -> None:
-        """Tell what a job gave, and what jobs take; where it was the last of its seed, that is finished."""
-        self.reporter.on_end(job, result)
-        if result.status != "ok":
-            return
-        stage, seconds = self.begun[job.stage], read_json(job.folder / REPORT, "seconds")["seconds"]
-        threads = threads_of(stage, len(self.jobs[name, seed]), self.executor)
-        self.planner.learn(job.stage, stage, seconds * threads)  # each is planned as that of one core
-        if not self._unfinished(name, seed):
-            self.ends(self.finished)
+    def _stop(self, state: StageState) -> None:
+        """Take the jobs of a stage out of the queue, and end those that run."""
+        for task in self._tasks_of(state):
+            if task in self.queue.running:
+                self.stopped.append((task, JobResult(task.name, "skipped", "time", state.reason)))
+            else:
+                self.queue.waiting.remove(task)
+
+    # Tasks and their seconds.
+
+    def _start(self, state: StageState, seed: int, jobs: list[Job]) -> list[Task]:
+        """Return the tasks of some jobs; count what finished jobs of their stage took."""
+        if not self.paces.ended[state.name]:
+            finished = [verify(job) for job in state.plan.jobs if job.finished]
+            self.paces.ended[state.name] += [report["seconds"] for report in finished]
+        tasks = job_tasks(state.plan, jobs, self.tables, self.executor, self._on_end, self.planned_cache_keys)
+        number = state.settings.seeds.index(seed)
+        position = list(self.states).index(state.name)
+        for task in tasks:
+            self.order[task.name] = (state.has_failed, number, position)
+        # What the parts of a cache take is learned as what jobs take is.
+        return [replace(task, on_end=task.on_end or partial(self.paces.add, task.group)) for task in tasks]
+
+    def _queue(self, tasks: list[Task]) -> None:
+        """Queue tasks: stages in the YAML's order, their second seeds after all first ones, what failed before last."""
+        self.queue.waiting += tasks
+        self.queue.waiting.sort(key=lambda task: self.order.get(task.name, (False, -1, -1)))
+
+    def _tasks_of(self, state: StageState) -> list[Task]:
+        return [task for task in self._tasks() if task.group == state.name]
+
+    def _cache_tasks_of(self, state: StageState) -> list[Task]:
+        """Return the parts of caches that the jobs of a stage wait for."""
+        waiting = [task for task in self.queue.waiting if task.group == state.name]
+        groups = set().union(*(task.wait_for_groups for task in waiting))
+        return [task for task in self._tasks() if task.group in groups]
+
+    def _not_queued(self, state: StageState) -> list[Job]:
+        """Return the jobs of the first seed of a stage that are neither finished nor in the queue."""
+        queued = {task.name for task in self._tasks_of(state)}
+        return [job for job in state.unfinished(state.settings.seeds[0]) if job.title not in queued]
+
+    def _tasks(self, without: str = "") -> list[Task]:
+        """Return what runs and waits, but of one stage, and without what is to end now."""
+        stopped = {task for task, _ in self.stopped}
+        tasks = [*self.queue.running, *self.queue.waiting]
+        return [task for task in tasks if task.group != without and task not in stopped]
+
+    def _resources(self, state: StageState) -> Resources:
+        return Resources(threads_of(state.settings, self.plan.n_folds, self.executor), state.settings.gpu_share)
+
+    def _seconds_left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def _plan_of_stage(self, name: str, share: float) -> Plan:
+        """Return the plan of one stage with a share of its epochs."""
+        if share != 1:
+            return self.plan_of({name: with_epochs(self.plan.stages[name], share)})
+        keys = {name: self.plan.keys[name]}
+        return replace(self.plan, jobs=self.plan.of(name), keys=keys, stages={name: self.plan.stages[name]})

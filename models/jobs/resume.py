@@ -2,7 +2,7 @@
 
 For a machine that starts empty, such as a notebook whose earlier output is attached: FOLDER is that output, read-only
 or not, and need not be named exactly; the folder of the earlier WORK_DIR is looked for below it. Jobs, finished or with
-a checkpoint, plans for a time and caches that are not here yet are copied below WORK_DIR; what is here stays.
+a checkpoint, decisions of a budget and caches that are not here yet are copied below WORK_DIR; what is here stays.
 """
 
 import sys
@@ -29,7 +29,9 @@ def resume(earlier: Path, paths: Paths) -> tuple[int, int]:
             _copy_files(job, here)
             came[finished] += 1
     _copy_files(root / "cache", paths.cache)
-    _copy_files(root / paths.name / "within", paths.root / "within")
+    for decisions in root.glob(f"{paths.name}/budget_*.json"):
+        if not (paths.root / decisions.name).exists():
+            write_atomically(paths.root / decisions.name, decisions.read_bytes())
     print(f"from {earlier}: {came[True]} finished jobs and {came[False]} with a checkpoint that were not here")
     return came[True], came[False]
 

@@ -135,6 +135,7 @@ class Queue:
 
     Args:
         more: asked for further tasks when a core has nothing to do, until it returns none.
+        watch: called about once a second while tasks run; returns those to end now, each with its result.
         job_timeout: seconds after which a running task fails.
 
     Attributes:
@@ -144,10 +145,15 @@ class Queue:
     """
 
     def __init__(
-        self, tasks: Iterable[Task], more: Callable[[], list[Task]] = list, job_timeout: float = math.inf
+        self,
+        tasks: Iterable[Task] = (),
+        more: Callable[[], list[Task]] = list,
+        watch: "Callable[[], list[tuple[Task, JobResult]]]" = list,
+        job_timeout: float = math.inf,
     ) -> None:
         self.waiting = list(tasks)
         self.more = more
+        self.watch = watch
         self.job_timeout = job_timeout
         self.deadline = math.inf
         self.end_reason = "the time was over"
@@ -222,10 +228,12 @@ class Queue:
         self.deadline = -math.inf
         self.end_reason = end_reason
 
-    def overdue(self) -> list[Task]:
-        """Return the running tasks that have used up `job_timeout`."""
+    def to_end(self) -> list[tuple[Task, JobResult]]:
+        """Return the running tasks that have used up `job_timeout`, and those that `watch` ends."""
         now = time.monotonic()
-        return [task for task, started in self.running.items() if now - started > self.job_timeout]
+        overdue = [task for task, started in self.running.items() if now - started > self.job_timeout]
+        ended = {task: timed_out(task, self.job_timeout, "--job-timeout") for task in overdue}
+        return list({**dict(self.watch()), **ended}.items())
 
 
 class DiskFull(OSError):
@@ -260,10 +268,10 @@ def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
                 for future in [future for future in futures if future in done]:  # in the order of their start
                     task = futures.pop(future)
                     queue.end(task, result_of(task, future))
-                for task in queue.overdue():
+                for task, result in queue.to_end():
                     executor.cancel(task)
                     del futures[next(future for future, other in futures.items() if other is task)]
-                    queue.end(task, _timed_out(task, queue.job_timeout))
+                    queue.end(task, result)
                 sys.stdout.flush()
             _show_progress(bar, queue, noun)
             if bar.disable and time.monotonic() - losses_printed >= SECONDS_BETWEEN_LOSSES:
@@ -340,9 +348,11 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= MAX_ERROR_LENGTH else text[: MAX_ERROR_LENGTH - 4] + " ..."
 
 
-def _timed_out(task: Task, seconds: float) -> JobResult:
-    error = f"not finished after {in_words(seconds)} (--job-timeout)"
-    return JobResult(task.name, "failed", "timeout", error, seconds=seconds)
+def timed_out(task: Task, seconds: float, limit: str) -> JobResult:
+    """Return the result of a task that has run for longer than a limit."""
+    return JobResult(
+        task.name, "failed", "timeout", f"not finished after {in_words(seconds)} ({limit})", seconds=seconds
+    )
 
 
 def _losses(queue: Queue) -> dict[str, str]:

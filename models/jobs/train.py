@@ -27,6 +27,7 @@ from models.jobs.cache_jobs import cache_tasks
 from models.jobs.cluster import make_executor
 from models.jobs.folder import attempt_folder, read_failure, recorded_failure, verify, write_failure
 from models.jobs.job_rows import read_tables
+from models.jobs.pace import Forecast
 from models.jobs.plan import Job, Plan, plan, require_answer
 from models.jobs.progress import describe_loss
 from models.jobs.resume import resume
@@ -59,11 +60,13 @@ def train(
     executor: Executor,
     policy: FailurePolicy = FailurePolicy(),
     on_seed: Callable[[], Task | None] = lambda: None,
+    queue: Queue | None = None,
 ) -> dict[str, JobResult]:
     """Train what is not finished, and predict what has no prediction for this test table.
 
     Args:
         on_seed: called each time when all jobs of a seed of a stage are finished; its task is the next to start.
+        queue: an empty queue to use, for what it knows after the run.
 
     Returns:
         Job title -> how it ended, of the jobs that were not finished before.
@@ -83,11 +86,15 @@ def train(
     if not unfinished:
         return {}
     rows, test, _ = read_tables(plan)
-    queue = Queue([], job_timeout=policy.job_timeout)
+    queue = queue or Queue()
+    queue.job_timeout = policy.job_timeout
     reporter = JobReporter(plan, executor)
+    forecast = Forecast(queue, executor, dict.fromkeys(job.stage for job in unfinished))
+    queue.watch = forecast.update
 
     def on_end(job: Job, result: JobResult) -> None:
         reporter.on_end(job, result)
+        forecast.paces.add(job.stage, result)
         if result.status == "failed" and policy.fail_fast:
             queue.stop("stopped by --fail-fast")
         if result.status == "ok" and queue.waiting and plan.has_finished_seed(job.stage, job.seed):

@@ -35,7 +35,6 @@ from submissions.run import (
     BLEND,
     BLEND_FILE,
     CHOICE,
-    LEFT_OUT,
     LEFT_OUT_HEADER,
     STACK_FILE,
     STAGES,
@@ -170,7 +169,6 @@ def _stages(run: Run) -> list[Part]:
             said = f"dropout {settings.backbone_dropout} in the backbone, {rates} before the last layer"
             notes.append(f"{stage}: {said}.")
     used = {mark for found in marks.values() for mark in found}
-    left_out = run.folder / LEFT_OUT
     unscored = (folds[: len(own_rows(read_table(run.paths.train)))] < 0).sum()  # extra rows stand behind them
     return [
         tabled(["stage", "target", "cv_score", "fold_scores", "weight", "seconds", "marks"], rows),
@@ -178,7 +176,6 @@ def _stages(run: Run) -> list[Part]:
         *([f"{unscored} training rows are in no held-out fold (fold -1): no score is about them."] if unscored else []),
         *(f"{mark}: {words}." for mark, words in MARKS.items() if mark in used),
         *notes,
-        *(left_out.read_text(encoding="utf-8").splitlines() if left_out.exists() else []),
     ]
 
 

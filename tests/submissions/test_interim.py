@@ -41,7 +41,9 @@ def test_interim_submissions_take_a_tenth_of_the_time_and_one_is_pending_at_most
     config, paths = load_config(str(path)), Paths.of(str(path))
     now = 1000.0
     monkeypatch.setattr(interim.time, "monotonic", lambda: now)
-    submissions = InterimSubmissions(config, paths, plan(config.competition, dict(config.stages), paths))
+    jobs = plan(config.competition, dict(config.stages), paths)
+    assert InterimSubmissions(paths, lambda: (config, jobs), first_at_once=True).next_task() is not None
+    submissions = InterimSubmissions(paths, lambda: (config, jobs))
     assert submissions.next_task() is None
     now += 61
     task = submissions.next_task()

@@ -15,13 +15,12 @@ from competition.plots import new_figure
 from submissions.report.__main__ import markdown, page
 from submissions.report.findings import gather
 from submissions.report.parts import Findings
-from submissions.run import CHOICE, CROSS_FITTED, LEFT_OUT, Run
+from submissions.run import CHOICE, CROSS_FITTED, Run
 from tests.submissions.fakes import TARGETS, built, fake_competition, prepare_and_fake_jobs, run_of
 
 ATTACK = "<img src=x onerror=alert(1)>"
 TEXT = '</script><script>alert(2)</script> & "more"'
 COLUMN = "<b>note</b>"
-LEFT = "stage catboost  left out: it did not fit any more"
 SHIFT = {
     "made_from": {"folds.csv": "of other folds"},
     "similarity": [],
@@ -90,7 +89,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
             write_json(job.folder / "training.json", {"history": history})
         run = built(path)
         write_json(run.paths.shift, SHIFT)
-        (run.folder / LEFT_OUT).write_text(f"{LEFT}\n")
         new_figure()[0].savefig(run.paths.shift.parent / "sizes.png")
         found = gather(run)
         html = page(found)
@@ -133,10 +131,6 @@ def test_ids_texts_and_names_of_columns_stay_text_and_nothing_on_the_page_asks_t
     assert "://" not in made.html and len(made.html.encode()) < 6_000_000
     policy = next(a["content"] for _, a in elements if a.get("http-equiv") == "Content-Security-Policy")
     assert str(policy).startswith("default-src 'none'")
-
-
-def test_what_a_given_time_left_out_stands_below_the_stages(made: Made) -> None:
-    assert section(made.found, "Stages")[-1] == LEFT
 
 
 def test_the_worst_rows_come_first(made: Made) -> None:

@@ -1,325 +1,379 @@
-"""What is trained in a given time: what jobs cost, which stages and epochs fit, and what is done when it turns out."""
+"""What is trained in a given time, on a machine with a clock of its own."""
 
-import time
+import math
+import random
 from collections.abc import Callable
-from dataclasses import replace
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 
-from competition.errors import DataError
-from competition.files import read_json, read_table, write_json
-from competition.tables import Rows
+from competition.files import read_json, write_json
 from models.config import CustomStage, LightgbmStage
-from models.jobs import budget, measure
-from models.jobs.budget import SLOWER, Planner, Within, with_all_seeds
-from models.jobs.measure import Cost
-from models.jobs.plan import Plan, plan
+from models.jobs import budget as budget_module
+from models.jobs import pace as pace_module
+from models.jobs import scheduler
+from models.jobs.budget import Budget
+from models.jobs.budget_stages import epoch_shares, with_epochs, with_more_seeds
+from models.jobs.folder import write_failure
+from models.jobs.plan import Job, Plan, plan
+from models.jobs.scheduler import JobResult, Resources, Task
+from models.jobs.train import FailurePolicy
 from models.settings import GnnStage
-from tests.models.jobs.common import InlineExecutor, counted, plan_of, trained
+from tests.models.jobs.common import GNN, TREES, planned
 
-TREES = LightgbmStage(kind="lightgbm")
-NET = GnnStage(kind="gnn", epochs=10)
-
-
-def planner(cores: int = 1, gpus: int = 0, **costs: Cost) -> Planner:
-    """Of three folds, jobs as fast as their costs."""
-    found = Planner(costs, 3, 100, cores, gpus)
-    found.took = {name: [(1e9, 1e9)] for name in costs}  # so many that what is measured holds
-    return found
+NET = {**GNN, "epochs": 10}
+Seconds = Callable[[Job, Any], float]
 
 
-def versions(found: dict[str, Any]) -> dict[str, tuple[int | None, int]]:
-    """Stage -> epochs and number of seeds."""
-    return {name: (getattr(stage, "epochs", None), len(stage.seeds)) for name, stage in found.items()}
+class Killed(BaseException):
+    """The driver dies."""
 
 
-def test_jobs_are_taken_by_the_worker_that_is_free_first() -> None:
-    seconds = planner(2, trees=Cost(10), net=Cost(2, 3)).seconds
-    assert seconds({"trees": TREES}) == pytest.approx(20)  # three folds on two cores
-    assert seconds({"trees": TREES, "net": NET}) == pytest.approx(74)  # networks from 10 to 42, 20 to 52, 42 to 74
-    assert seconds({"trees": TREES}, before=[(TREES, 25.0)]) == pytest.approx(30)
+class Machine:
+    """An executor of so many cores whose jobs take no time, but move a clock.
 
+    Args:
+        seconds: of a job, by its stage's settings; infinite for one that hangs.
+        fails: jobs, by their titles, that fail when their time is over.
+        killed_at: time at which the driver dies.
 
-def test_on_sixteen_cores_and_a_gpu_networks_share_the_gpu_and_trees_the_cores() -> None:
-    on_gpu = planner(16, 1, trees=Cost(30), net=Cost(0, 1))
-    assert on_gpu.seconds({"net": NET}) == pytest.approx(30)  # three folds of ten epochs, one after the other
-    assert on_gpu.seconds({"trees": TREES, "net": NET}) == pytest.approx(30)
-    many = {"net": NET.model_copy(update={"seeds": [0, 1, 2]}), "trees": TREES.model_copy(update={"seeds": [0, 1, 2]})}
-    assert versions(on_gpu.decide(many, 61)) == {"net": (10, 2), "trees": (None, 3)}
+    Attributes:
+        started: (time, title, epochs) of each job that started.
+        busy: seconds that cores worked.
+    """
 
+    cards = None
 
-def test_a_refit_waits_for_all_folds() -> None:
-    refit = TREES.model_copy(update={"final_fit": "refit"})
-    assert planner(8, trees=Cost(10)).seconds({"trees": refit}) == pytest.approx(20)
-
-
-def test_a_cache_that_two_stages_read_is_filled_once_by_all_cores_and_not_again() -> None:
-    cache = {"features": 20.0}
-    two = planner(2, a=Cost(2, caches=cache), b=Cost(2, caches=cache))
-    assert two.seconds({"a": TREES, "b": TREES}) == pytest.approx(20 / 2 * SLOWER + 6)
-    two.filled.add("features")
-    assert two.seconds({"a": TREES, "b": TREES}) == pytest.approx(6)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [
-        (2, {}),
-        (18, {"trees": (None, 1), "first": (5, 1)}),
-        (33, {"trees": (None, 1), "first": (10, 1)}),
-        (39, {"trees": (None, 1), "first": (7, 1), "second": (5, 1)}),  # one network after the other, up to 70 %
-        (48, {"trees": (None, 1), "first": (8, 1), "second": (7, 1)}),
-        (54, {"trees": (None, 1), "first": (10, 1), "second": (7, 1)}),
-        (66, {"trees": (None, 2), "first": (10, 1), "second": (10, 1)}),  # seeds come last
-        (96, {"trees": (None, 2), "first": (10, 2), "second": (10, 1)}),
-    ],
-)
-def test_most_epochs_of_all_come_before_all_epochs_of_a_few_and_these_before_seeds(
-    seconds: float, expected: dict[str, Any]
-) -> None:
-    stages = {"trees": TREES, "first": NET, "second": NET}
-    allowed = {name: stage.model_copy(update={"seeds": [0, 1]}) for name, stage in stages.items()}
-    found = planner(trees=Cost(1), first=Cost(0, 1), second=Cost(0, 1)).decide(allowed, seconds + 0.01)
-    assert versions(found) == expected
-
-
-def test_a_network_needs_half_of_its_epochs_or_many_rows() -> None:
-    few, many = (replace(planner(net=Cost(0, 1)), n_rows=n_rows) for n_rows in (100, 18_000))
-    assert versions(few.decide({"net": NET}, 14)) == {}
-    assert versions(many.decide({"net": NET}, 14)) == {"net": (4, 1)}
-    assert versions(many.decide({"net": NET}, 8)) == {}  # twice 12,000 rows are too few, and four times are enough
-
-
-def test_what_jobs_took_says_how_long_those_of_their_stage_and_of_others_will() -> None:
-    slow = Planner({"a": Cost(10), "b": Cost(20)}, 3, 100, 1, 0)
-    assert slow.of_job("a", TREES) == pytest.approx(10 * SLOWER)
-    slow.learn("a", TREES, 28 - 2 * SLOWER)  # with 2 s as they were expected: 28 s for 12
-    assert slow.of_job("a", TREES) == pytest.approx(10 * 28 / 12)
-    assert slow.of_job("b", TREES) == pytest.approx(20 * 28 / 12)
-    slow.took = {"a": [(1.0, 10.0)] * 9}
-    assert slow.of_job("a", TREES) == pytest.approx(10 * (9 + 2 * SLOWER) / 92)
-    assert slow.of_job("b", TREES) == pytest.approx(20 * SLOWER)  # one measured too long says nothing of others
-
-
-def test_seeds_are_added_to_what_knows_chance_and_labels_of_test_rows_are_left_out() -> None:
-    custom = CustomStage.model_construct(kind="custom", code="x.py:X", seeds=[0], pseudo_labels=None)
-    stages = {"trees": TREES.model_copy(update={"seeds": [7, 1]}), "mine": custom, "labels": TREES}
-    stages["labels"] = TREES.model_copy(update={"pseudo_labels": object()})
-    found = with_all_seeds(stages)
-    assert {name: stage.seeds for name, stage in found.items()} == {"trees": [7, 1, 0, 2, 3], "mine": [0]}
-    seven = {"trees": TREES.model_copy(update={"seeds": list(range(7))})}  # all that the YAML names
-    assert versions(planner(trees=Cost(1)).decide(with_all_seeds(seven), 100)) == {"trees": (None, 7)}
-
-
-def test_costs_by_hand() -> None:
-    # Of 64 rows an epoch takes .7 s, their inputs .1 s and what has no rows .1 s; predicting grows with them, too.
-    network = measure._cost_of_epochs([(32, 0.5, 0.1), (64, 0.9, 0.2)], 1.6, 640)
-    assert (network.job, network.epoch) == pytest.approx((0.1 + 1.0 + 2.0, 7.0))
-    noise = measure._cost_of_epochs([(32, 0.5, 0.0), (64, 0.4, 0.0)], 0.3, 640)
-    assert (noise.job, noise.epoch) == pytest.approx((0.0, 4.0))  # no free epochs
-    # Twice the rows take four times as long: a tenfold table a hundred times.
-    kernel = measure._cost([(32, 0.2, 0.05), (64, 0.9, 0.1)], 640)
-    assert (kernel.job, kernel.epoch) == pytest.approx((100.0, 0.0))
-    # A third of the time is the same for any number of rows: .1 s and .1 / 32 of each.
-    fixed = measure._cost([(32, 0.15, 0.05), (64, 0.25, 0.05)], 640)
-    assert fixed.job == pytest.approx(0.1 + 2.0)
-    unclear = measure._cost([(32, 0.4, 0.0), (64, 0.4, 0.0)], 6400)
-    assert unclear.job == pytest.approx(4.0)  # from .4 to 40 s are possible
-    steep = measure._cost([(32, 0.01, 0.0), (64, 1.0, 0.0)], 640)
-    assert steep.job == pytest.approx(100.0)  # no more than the square
-
-
-def test_the_first_rows_that_are_measured_have_some_of_each_class_of_each_target() -> None:
-    y = np.zeros((100, 2))
-    y[[7, 60, 61, 62, 63, 90], 0], y[80:, 1] = 1, np.nan
-    rows = Rows([str(i) for i in range(100)], pd.DataFrame(index=range(100)), y)
-    order, n_first = measure._order(rows, np.arange(100), has_classes=True)
-    assert order[:n_first].tolist() == [*range(5), 7, *range(60, 64)]  # five of each class; of the second target one
-    assert sorted(order) == list(range(100))
-
-
-class Clock:
-    """Time that passes where a test says so."""
-
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        cores: int,
+        seconds: Seconds,
+        fails: tuple[str, ...] = (),
+        killed_at: float = math.inf,
+    ) -> None:
         self.now = 0.0
+        self.cores = self.max_threads = cores
+        self.seconds, self.fails, self.killed_at = seconds, fails, killed_at
+        self.running: dict[Task, tuple[float, float, Future[JobResult]]] = {}
+        self.started: list[tuple[float, str, int | None]] = []
+        self.busy = 0.0
+        clock = SimpleNamespace(monotonic=lambda: self.now, time=lambda: 0.0, strftime=lambda *_: "00:00", localtime=id)
+        for module in (scheduler, pace_module, budget_module):
+            monkeypatch.setattr(module, "time", clock)
+        monkeypatch.setattr(scheduler, "wait", self.wait)
+        monkeypatch.setattr(pace_module, "read_progress", self.progress)
 
-    def process_time(self) -> float:
-        return self.now
+    def capacity(self) -> Resources:
+        return Resources(self.cores, 0)
 
-    def time(self) -> float:
-        return self.now
+    def fits(self, resources: Resources) -> bool:
+        return len(self.running) < self.cores
 
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
+    def submit(self, task: Task) -> Future[JobResult]:
+        future: Future[JobResult] = Future()
+        seconds = 0.0  # of a part of a cache
+        if task.folder is not None:
+            job, jobs, _ = task.arguments
+            stage = jobs.stages[job.stage]
+            seconds = self.seconds(job, stage)
+            self.started.append((self.now, job.title, getattr(stage, "epochs", None)))
+        self.running[task] = (self.now, self.now + seconds, future)
+        return future
+
+    def cancel(self, task: Task) -> None:
+        self.busy += self.now - self.running.pop(task)[0]
+
+    def announce(self, waiting: list[Task]) -> None: ...
+
+    def close(self) -> None: ...
+
+    def wait(self, futures: Any, timeout: float, when: str) -> Any:
+        """Move the clock to the next end of a job, or by `timeout`."""
+        self.now = min(self.now + timeout, *(end for _, end, _ in self.running.values()))
+        if self.now >= self.killed_at:
+            raise Killed
+        for task, (started, end, future) in list(self.running.items()):
+            if end <= self.now:
+                del self.running[task]
+                self.busy += end - started
+                future.set_result(self.publish(task, end - started))
+        return SimpleNamespace(done={future for future in futures if future.done()})
+
+    def publish(self, task: Task, seconds: float) -> JobResult:
+        if task.folder is None:
+            return JobResult(task.name, seconds=seconds)
+        job, jobs, _ = task.arguments
+        if job.title in self.fails:
+            return write_failure(job.folder, JobResult(job.title, "failed", "error", "ValueError: no"))
+        write_json(job.folder / "report.json", {"seconds": seconds, "files": {}})
+        job.test_file(jobs.test_key).parent.mkdir()
+        job.test_file(jobs.test_key).touch()
+        return JobResult(job.title, seconds=seconds, lines=("",))
+
+    def progress(self, folder: Path) -> dict[str, float]:
+        """Networks say what they have done; other stages do not."""
+        for task, (started, end, _) in self.running.items():
+            if task.folder == folder and "net" in task.group and end < math.inf:
+                return {"done": self.now - started, "total": end - started, "seconds": self.now - started}
+        return {"done": 0, "total": 1, "seconds": 0.0}
 
 
-def measured_job(
-    folder: Path, todo: Plan, longest: float, fit: Any, monkeypatch: pytest.MonkeyPatch, predict: float = 0.0
-) -> Cost:
-    """What stage `a` is said to cost, whose fits are `fit(clock, settings, training rows)`, and which predicts a row in
-    `predict` seconds."""
-    clock = Clock()
-
-    class Fake:
-        def __init__(self, config: Any, context: Any) -> None:
-            self.config = config
-
-        def fit(self, train: Rows, valid: Any, folder: Path) -> None:
-            fit(clock, self.config, len(train))
-
-        def predict(self, rows: Rows, folder: Path) -> None:
-            clock.sleep(predict * len(rows))
-
-    for name in ("FEWEST", "FEWEST_ON_FEATURES"):
-        monkeypatch.setattr(measure, name, 6)
-    monkeypatch.setattr(measure, "build_stage", Fake)
-    monkeypatch.setattr(measure, "time", clock)
-    monkeypatch.setattr(measure, "shared_caches", lambda *_: [])
-    measure.measure(todo, "a", folder / "cost.json", longest, until=10.0**9)
-    return Cost(**read_json(folder / "cost.json"))
+def by_epoch(**seconds: float) -> Seconds:
+    """Seconds of a job, or of each epoch of one, by the name of its stage."""
+    return lambda job, stage: seconds[job.stage] * getattr(stage, "epochs", 1)
 
 
-def test_boosted_trees_are_measured_on_the_part_that_fits_into_the_time(tmp_path: Path, monkeypatch: Any) -> None:
-    todo, seen = replace(plan_of(counted(tmp_path)), stages={"a": TREES}), []
-
-    def fit(clock: Clock, config: LightgbmStage, n: int) -> None:
-        seen.append((n, config.max_trees == measure.FEW_TREES))
-        clock.sleep(0.05 * n)
-
-    cost, n = measured_job(tmp_path, todo, 1.0, fit, monkeypatch), len(read_table(todo.paths.train)) * 2 / 3
-    assert seen == [(6, True), (6, False), (12, False)]
-    assert cost.job == pytest.approx(0.6 * (n / 12) ** measure.OF_TREES)
+def budget_of(todo: Plan, machine: Machine, seconds: float) -> Budget:
+    """A budget for the stages of a plan; it starts now, and reserves 10 s and 4 %."""
+    stages = with_more_seeds(todo.stages)
+    jobs = plan(todo.competition, stages, todo.paths)
+    file = todo.paths.budget(seconds)
+    end = machine.now + seconds
+    return Budget(jobs, lambda stages: plan(todo.competition, stages, todo.paths), machine, seconds, end, file)
 
 
-def test_a_network_that_takes_long_is_measured_on_two_parts_and_by_two_epochs(
+def trained(budget: Budget) -> dict[str, tuple[int | None, list[int]]]:
+    """Stage -> epochs and finished seeds."""
+    jobs = budget.current_plan
+    return {
+        name: (getattr(stage, "epochs", None), [s for s in stage.seeds if jobs.has_finished_seed(name, s)])
+        for name, stage in jobs.stages.items()
+    }
+
+
+def test_everything_that_fits_is_trained_in_full_and_more_seeds_use_the_time_that_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    todo, seen = replace(plan_of(counted(tmp_path)), stages={"a": NET}), list[tuple[int, int]]()
-
-    def fit(clock: Clock, config: GnnStage, n: int) -> None:
-        seen.append((n, config.epochs))
-        if len(seen) == 1:
-            raise DataError("no labels")
-        clock.sleep(1.0 + 0.1 * n * config.epochs)
-
-    cost, n = measured_job(tmp_path, todo, 2.0, fit, monkeypatch), len(read_table(todo.paths.train)) * 2 / 3
-    assert seen == [(6, 1), (6, 1), (12, 1), (12, 2)]
-    assert cost.epoch == pytest.approx(0.1 * n)
+    machine = Machine(monkeypatch, 1, by_epoch(trees=10, net=3))
+    budget = budget_of(planned(tmp_path, stages={"trees": TREES, "net": NET}), machine, 300)
+    seeds = []
+    budget.train(FailurePolicy(), lambda: seeds.append(machine.now))
+    # of three folds each: 30 s of trees, 90 s of networks, and both again, then 30 s of trees
+    assert trained(budget) == {"trees": (None, [0, 1, 2]), "net": (10, [0, 1])}
+    assert seeds == [30, 120, 150, 240, 270]
+    assert machine.now <= 300 - 22
+    assert not budget.left_out
 
 
-def test_a_stage_is_measured_on_parts_of_its_rows_and_a_part_without_labels_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_network_that_does_not_fit_starts_again_with_fewer_epochs_as_soon_as_its_pace_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seen = list[int]()
-
-    def fit(clock: Clock, config: Any, n: int) -> None:
-        seen.append(n)
-        if len(seen) == 1:
-            raise DataError("no labels")
-        clock.sleep(0.002 * n)
-
-    cost, n = measured_job(tmp_path, plan_of(counted(tmp_path)), 3.0, fit, monkeypatch), max(seen)
-    assert seen == [6, 6, 12, 24, n, n][: len(seen)]
-    assert cost.job == pytest.approx(0.002 * n)
-
-
-def test_test_rows_count_where_there_are_more_of_them_than_training_rows(tmp_path: Path, monkeypatch: Any) -> None:
-    todo = plan_of(counted(tmp_path))
-    rows, test, folds = measure.read_tables(todo)
-    many = test.take(np.resize(np.arange(len(test)), 100 * len(rows)))
-    monkeypatch.setattr(measure, "read_tables", lambda _: (rows, many, folds))
-    cost = measured_job(tmp_path, todo, 3.0, lambda *_: None, monkeypatch, predict=0.1)
-    assert cost.job == pytest.approx(0.1 * (len(many) + sum(folds == 2)), rel=0.02)
-
-
-def within(folder: Path, costs: dict[str, float], seconds: float, begun: Any = None) -> tuple[Within, list, list]:
-    """Two stages of 3 folds, of which each job takes no time here, within some seconds on one worker."""
-    todo = plan_of(counted(folder, seeds=1))
-    stages = {name: stage.model_copy(update={"seeds": [0, 1]}) for name, stage in todo.stages.items()}
-    plan_again: Callable[[Any], Plan] = lambda found: plan(todo.competition, found, todo.paths)  # noqa: E731
-    of_costs = Planner({name: Cost(cost) for name, cost in costs.items()}, 3, 100, 1, 0)
-    begins, ends = list[Any](), list[Any]()
-    made = Within(
-        stages, begun or {}, plan_again, of_costs, InlineExecutor(1), time.monotonic() + seconds,
-        lambda found: begins.append(versions(found)), lambda found: ends.append(versions(found)),
-    )  # fmt: skip
-    return made, begins, ends
-
-
-def test_stages_come_one_after_the_other_then_their_seeds_and_each_end_is_told(tmp_path: Path) -> None:
-    training, begins, ends = within(tmp_path, {"a": 1.0, "b": 1.0}, 1000)
-    training.train()
-    one, two = (None, 1), (None, 2)
-    assert ends == begins == [{"a": one}, {"a": one, "b": one}, {"a": two, "b": one}, {"a": two, "b": two}]
-    assert trained(tmp_path).total() == 12
-
-
-def test_a_stage_that_there_was_no_time_to_measure_is_left_out_and_said(tmp_path: Path, monkeypatch: Any) -> None:
-    todo = plan_of(counted(tmp_path, seeds=1))
-    monkeypatch.setattr(budget, "MOST_PROBED", -1.0)
-    costs = budget.measured(todo, InlineExecutor(1), tmp_path / "measured", 60)
-    planner = Planner(costs | {"a": Cost(1.0)}, 3, 100, 1, 0)
-    assert list(planner.decide(todo.stages, 60)) == ["a"]
-    assert list(planner.described({"a": todo.stages["a"]}, todo.stages))[1] == (
-        "  b: left out, there was no time to measure it"
+    machine = Machine(monkeypatch, 1, by_epoch(net=10))
+    budget = budget_of(planned(tmp_path, stages={"net": NET}), machine, 300)
+    budget.train(FailurePolicy(), lambda: None)
+    assert trained(budget) == {"net": (7, [0])}  # 210 of the 278 s, 300 would be too many
+    assert [(now, title) for now, title, epochs in machine.started if epochs == 10] == [(0, "net/seed_0/fold_0")]
+    assert [now for now, _, epochs in machine.started if epochs == 7] == [10, 80, 150]
+    assert "stage net  7 of 10 epochs, about 1.17 min a job; this and what was started before end in about 3.5 min" in (
+        capsys.readouterr().out
     )
 
 
-def test_what_does_not_fit_is_not_begun(tmp_path: Path) -> None:
-    training, _, ends = within(tmp_path, {"a": 1000.0, "b": 1.0}, 60)
-    training.train()
-    assert ends[0] == {"b": (None, 1)}
-    assert set(training.finished) == {"b"}
-    assert list(training.left_out()) == ["stage a  left out: it did not fit any more"]
+def test_a_stage_may_take_most_of_the_time_only_if_no_other_waits_or_it_has_no_smaller_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch, 1, by_epoch(net=8, trees=10))
+    budget = budget_of(planned(tmp_path, stages={"net": NET, "trees": TREES}), machine, 300)
+    budget.train(FailurePolicy(), lambda: None)
+    assert trained(budget) == {"net": (5, [0]), "trees": (None, [0, 1, 2, 3])}  # 168 s are over .6 * 268 s
 
 
-def test_epochs_are_cut_when_it_is_seen_what_jobs_beside_them_take(tmp_path: Path) -> None:
-    training, *_ = within(tmp_path, {"a": 3.0, "b": 0.0}, 30)
-    training.stages["b"], training.planner.costs["b"] = NET, Cost(0, 1)
-    name, stage, seed = training._next() or pytest.fail("nothing fits")
-    (first, *_) = training._begin(name, stage, seed)
-    assert (name, training._next()) == ("a", None)
-    assert first.on_end
-    first.on_end(first.function(*first.arguments))
-    name, stage, _ = training._next() or pytest.fail("nothing fits")
-    assert (name, stage.epochs) == ("b", 7)  # and 5, had that job taken the 3 s that it was said to
+def test_a_stage_that_does_not_fit_is_named_and_those_after_it_are_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = Machine(monkeypatch, 1, by_epoch(net=100, trees=10))
+    budget = budget_of(planned(tmp_path, stages={"net": NET, "trees": TREES}), machine, 300)
+    budget.train(FailurePolicy(), lambda: None)
+    assert trained(budget) == {"trees": (None, [0, 1, 2, 3, 4])}
+    (left_out,) = budget.left_out
+    assert left_out == ("net", None, "3 jobs of about 8.33 min did not fit in 3.8 min")
+    assert machine.started[1][:2] == (50, "trees/seed_0/fold_0")  # 5 % of the steps were done then
+    assert "stage net  left out: 3 jobs of about 8.33 min did not fit" in capsys.readouterr().out
 
 
-def test_what_an_earlier_process_has_begun_comes_first_as_it_was(tmp_path: Path) -> None:
-    stage = within(tmp_path, {}, 60)[0].stages["b"].model_copy(update={"seeds": [1]})
-    again, begins, ends = within(tmp_path, {"a": 1e9, "b": 1e9}, 60, begun={"b": stage})
-    again.planner.learn = lambda *_: None  # type: ignore[method-assign]  # here jobs take no time
-    again.train()
-    assert ends == begins == [{"b": (None, 1)}]
-    assert again.finished["b"].seeds == [1]
+def test_a_stage_that_was_given_up_is_trained_if_it_fits_after_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seconds(job: Job, stage: Any) -> float:
+        return {"trees": 55.0 if job.fold == 0 else 5.0, "net": 10.0 * getattr(stage, "epochs", 1)}[job.stage]
+
+    machine = Machine(monkeypatch, 2, seconds)
+    small = {**NET, "epochs": 8}
+    budget = budget_of(planned(tmp_path, stages={"trees": TREES, "net": small}), machine, 200)
+    budget.train(FailurePolicy(), lambda: None)
+    assert trained(budget)["net"][1] == [0]
 
 
-def test_what_an_earlier_process_has_finished_counts_when_the_time_is_over(tmp_path: Path) -> None:
-    first, *_ = within(tmp_path, {"a": 1.0, "b": 1.0}, 1000)
-    first.train()
-    again, begins, ends = within(tmp_path, {"a": 1.0, "b": 1.0}, -1, begun=first.finished)
-    again.train()
-    assert ends == begins  # one submission of all, not first a smaller one
-    assert begins == [versions(first.finished)] == [{"a": (None, 2), "b": (None, 2)}]
-    assert versions(again.finished) == begins[0]
+@pytest.mark.parametrize("is_network", [False, True])
+def test_a_stage_that_hangs_gives_its_core_back_before_the_time_is_used(
+    is_network: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch, 1, by_epoch(hangs=math.inf, hangs_net=math.inf, trees=10))
+    name = "hangs_net" if is_network else "hangs"
+    stages = {name: NET if is_network else TREES, "trees": TREES}
+    budget = budget_of(planned(tmp_path, stages=stages), machine, 300)
+    budget.train(FailurePolicy(), lambda: None)
+    assert trained(budget) == {"trees": (None, [0, 1, 2, 3, 4])}
+    assert machine.started[1][0] == pytest.approx(278 / 4, abs=2)  # as long as there were two more folds to come
+    assert "its first job was not finished after" in budget.left_out[0][2]
 
 
-def test_costs_are_measured_once_and_of_a_cache_by_who_fills_it(tmp_path: Path, monkeypatch: Any) -> None:
-    todo, asked = plan_of(counted(tmp_path, seeds=1)), list[str]()
+def test_a_later_job_that_hangs_fails_and_frees_its_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds(job: Job, stage: Any) -> float:
+        return math.inf if job.title == "trees/seed_0/fold_1" else 10.0
 
-    def measures(plan: Plan, name: str, file: Path, longest: float, until: float) -> None:
-        asked.append(name)
-        assert longest == 3.0  # a tenth of a minute for two stages
-        write_json(file, {"job": 3.0, "caches": {"features": {"a": 7.0, "b": 0.0}[name]}})
+    machine = Machine(monkeypatch, 1, seconds)
+    budget = budget_of(planned(tmp_path, stages={"trees": TREES, "others": TREES}), machine, 300)
+    results = budget.train(FailurePolicy(), lambda: None)
+    assert results["trees/seed_0/fold_1"].reason == "timeout"
+    assert results["trees/seed_0/fold_2"].reason == "group"
+    assert machine.started[2][0] == pytest.approx(50, abs=2)
+    assert trained(budget) == {"trees": (None, []), "others": (None, [0, 1, 2, 3, 4])}
 
-    monkeypatch.setattr(budget, "measure", measures)
-    cost = Cost(3, caches={"features": 7.0})  # what the probe that filled the cache found
-    for _ in range(2):
-        assert budget.measured(todo, InlineExecutor(1), tmp_path / "measured", 60) == {"a": cost, "b": cost}
-    budget.measured(replace(todo, test_key="another table"), InlineExecutor(1), tmp_path / "measured", 60)
-    assert asked == ["a", "b"] * 2
+
+def test_a_stage_that_fails_is_no_matter_of_time_and_the_same_command_tries_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    todo = planned(tmp_path, stages={"trees": TREES, "others": TREES})
+    budget = budget_of(todo, Machine(monkeypatch, 1, by_epoch(trees=10, others=20), ("trees/seed_0/fold_1",)), 200)
+    results = budget.train(FailurePolicy(), lambda: None)
+    assert results["trees/seed_0/fold_1"].reason == "error"
+    assert trained(budget) == {"trees": (None, []), "others": (None, [0, 1])}
+    assert not budget.left_out
+    for skip_failed in (True, False):
+        again = Machine(monkeypatch, 1, by_epoch(trees=10, others=20))
+        budget = budget_of(todo, again, 200)
+        budget.train(FailurePolicy(skip_failed=skip_failed), lambda: None)
+        tried = [] if skip_failed else ["trees/seed_0/fold_1", "trees/seed_0/fold_2"]
+        assert [title for _, title, _ in again.started] == tried
+
+
+def test_after_a_kill_the_same_command_goes_on_with_the_same_epochs_and_after_the_end_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    todo = planned(tmp_path, stages={"net": NET, "trees": TREES})
+    with pytest.raises(Killed):
+        budget_of(todo, Machine(monkeypatch, 1, by_epoch(net=8, trees=10), killed_at=120), 300).train(
+            FailurePolicy(), lambda: None
+        )
+    faster = Machine(monkeypatch, 1, by_epoch(net=1, trees=10))
+    budget = budget_of(todo, faster, 300)
+    budget.train(FailurePolicy(), lambda: None)
+    assert trained(budget)["net"][0] == 5
+    assert faster.started[0][1:] == ("net/seed_0/fold_2", 5)
+    assert len({title for _, title, _ in faster.started}) == len(faster.started)
+    again = Machine(monkeypatch, 1, by_epoch(net=1, trees=10))
+    repeated = budget_of(todo, again, 300)
+    repeated.train(FailurePolicy(), lambda: None)
+    assert not again.started
+    assert repeated.current_plan == budget.current_plan
+    assert repeated.left_out == budget.left_out
+    assert read_json(todo.paths.budget(300))["ended"]
+    other = budget_of(todo, Machine(monkeypatch, 1, by_epoch(net=1, trees=10)), 400)
+    other.train(FailurePolicy(), lambda: None)
+    assert trained(other)["net"][0] == 10
+
+
+def test_a_seed_that_is_cut_off_by_the_deadline_is_left_out_and_stays_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seconds(job: Job, stage: Any) -> float:
+        return 20.0 if job.seed == 0 else 29.0  # the second seed is slower than expected
+
+    todo = planned(tmp_path, stages={"trees": TREES})
+    machine = Machine(monkeypatch, 1, seconds)
+    budget = budget_of(todo, machine, 156)
+    budget.train(FailurePolicy(), lambda: None)
+    assert machine.now == pytest.approx(156 - 16.24)
+    assert trained(budget) == {"trees": (None, [0])}
+    assert budget.left_out == [("trees", 1, "2 of 3 jobs were finished when the time was over")]
+    assert budget_of(todo, Machine(monkeypatch, 1, seconds), 156).left_out == budget.left_out
+
+
+def test_in_blocks_of_time_the_last_fold_which_is_the_largest_is_the_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    todo = planned(tmp_path, stages={"trees": TREES})
+    report = read_json(todo.paths.folds_report)
+    write_json(todo.paths.folds_report, {**report, "time_ordered": True})
+    monkeypatch.setattr(budget_module, "read_tables", lambda todo: ([], [], []))
+    monkeypatch.setattr(budget_module, "job_tasks", lambda plan, jobs, *others: [job.fold for job in jobs])
+    budget = budget_of(todo, Machine(monkeypatch, 1, by_epoch(trees=1)), 300)
+    assert budget.probed_fold == 2
+
+
+def test_with_fail_fast_the_first_failure_ends_the_training_and_is_no_end_of_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    todo = planned(tmp_path, stages={"trees": TREES, "others": TREES})
+    machine = Machine(monkeypatch, 1, by_epoch(trees=10, others=10), fails=("trees/seed_0/fold_1",))
+    budget = budget_of(todo, machine, 300)
+    budget.train(FailurePolicy(fail_fast=True), lambda: None)
+    assert machine.now == 20
+    assert not read_json(todo.paths.budget(300))["ended"]
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_whatever_jobs_take_training_ends_in_time_and_everything_is_finished_or_named(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = random.Random(seed)
+    names = [f"{draw.choice(['net', 'trees'])}_{i}" for i in range(draw.randint(1, 5))]
+    stages = {name: NET if name.startswith("net") else TREES for name in names}
+    mean = {name: math.exp(draw.uniform(0, 5)) / (10 if name.startswith("net") else 1) for name in names}
+    slowdown = draw.choice([1.0, 1.85])  # of a machine that others use later on
+    fails = tuple(f"{name}/seed_0/fold_{draw.randint(0, 2)}" for name in names if draw.random() < 0.2)
+
+    def seconds(job: Job, stage: Any) -> float:
+        noise = random.Random(job.title).uniform(0.8, 1.25)
+        return mean[job.stage] * getattr(stage, "epochs", 1) * noise * (slowdown if machine.now > 60 else 1.0)
+
+    total = draw.choice([60, 300, 1000])
+    machine = Machine(monkeypatch, draw.choice([1, 2, 4]), seconds, fails)
+    budget = budget_of(planned(tmp_path, stages=stages), machine, total)
+    results = budget.train(FailurePolicy(), lambda: None)
+    assert machine.now <= budget.deadline + 1e-6
+    jobs = budget.current_plan
+    named = {(stage, seed) for stage, seed, _ in budget.left_out}
+    for name in names:
+        failed = any(result.status == "failed" for title, result in results.items() if title.startswith(f"{name}/"))
+        finished = [s for s in range(5) if name in jobs.stages and jobs.has_finished_seed(name, s) and jobs.of(name)]
+        assert failed or finished or (name, None) in named or (name, 0) in named
+        if name in jobs.stages and not failed:
+            assert set(jobs.stages[name].seeds) <= set(finished)
+            assert not {(name, s) for s in jobs.stages[name].seeds} & named
+
+
+def test_a_network_has_at_least_half_of_its_epochs_or_sees_40000_rows() -> None:
+    net = GnnStage(kind="gnn", epochs=50)
+    assert epoch_shares(net, 800) == [1.0, 0.7, 0.5]  # 40,000 rows in 50 epochs
+    assert epoch_shares(net, 4000) == [1.0, 0.7, 0.5, 0.35, 0.25]
+    assert epoch_shares(LightgbmStage(kind="lightgbm"), 4000) == [1.0]
+    assert with_epochs(net, 0.35).epochs == 18
+    assert with_epochs(GnnStage(kind="gnn", epochs=1), 0.5).epochs == 1
+
+
+def test_seeds_are_added_to_what_depends_on_them_and_labels_of_test_rows_are_left_out() -> None:
+    trees = LightgbmStage(kind="lightgbm", seeds=[7])
+    many = LightgbmStage(kind="lightgbm", seeds=list(range(9)))
+    custom = CustomStage(kind="custom", code="a.py:A")
+    labels = LightgbmStage(kind="lightgbm", pseudo_labels={"of": ["trees"]})
+    stages = with_more_seeds({"trees": trees, "many": many, "custom": custom, "labels": labels})
+    assert {name: stage.seeds for name, stage in stages.items()} == {
+        "trees": [7, 0, 1, 2, 3],
+        "many": list(range(9)),
+        "custom": [0],
+    }
+
+
+def test_the_time_reserved_for_the_end_grows_with_the_last_submission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = budget_of(planned(tmp_path), Machine(monkeypatch, 1, by_epoch(trees=1)), 300)
+    assert budget.deadline == 300 - 22
+    budget.submission_seconds = 20.0
+    assert budget.deadline == 300 - 60

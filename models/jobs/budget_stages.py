@@ -1,0 +1,139 @@
+"""What a budget may train of each stage, what it has decided about it, and the file that keeps that."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from competition.files import read_json, write_json
+from models.config import TreesStage
+from models.jobs.folder import read_failure
+from models.jobs.plan import Job, Plan
+from models.settings import NeuralStage
+
+EPOCH_SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1)
+"""Shares of a network's epochs that it may be trained with."""
+MIN_EPOCH_SHARE, ENOUGH_ROWS = 0.5, 40_000
+"""Smallest share, unless the network sees so many rows in less; a row counts in each epoch."""
+MAX_SEEDS = 5
+NOT_STARTED = "the time was over before it started"
+
+Stages = dict[str, Any]
+
+
+def with_more_seeds(stages: Stages) -> Stages:
+    """Return the stages with the seeds that a budget may train: MAX_SEEDS, or as many as the YAML names.
+
+    A stage that does not depend on its seed keeps those of the YAML. Stages with pseudo-labels are left out, since
+    their labels change with each seed of another stage.
+    """
+    result = {}
+    for name, stage in stages.items():
+        if stage.pseudo_labels is not None:
+            continue
+        seeds = list(stage.seeds)
+        if isinstance(stage, NeuralStage | TreesStage):
+            seeds += [seed for seed in range(MAX_SEEDS) if seed not in seeds]
+        result[name] = stage.model_copy(update={"seeds": seeds[: max(MAX_SEEDS, len(stage.seeds))]})
+    return result
+
+
+def epoch_shares(stage: Any, n_rows: float) -> list[float]:
+    """Return the shares of its epochs that a stage may be trained with, largest first; 1 for a stage without epochs.
+
+    Args:
+        n_rows: training rows of a fold.
+    """
+    if not isinstance(stage, NeuralStage):
+        return [1.0]
+    smallest = min(MIN_EPOCH_SHARE, ENOUGH_ROWS / max(1.0, n_rows * stage.epochs))
+    return [share for share in EPOCH_SHARES if share >= smallest]
+
+
+def with_epochs(stage: Any, share: float) -> Any:
+    """Return a stage with a share of its epochs."""
+    return stage if share == 1 else stage.model_copy(update={"epochs": max(1, round(share * stage.epochs))})
+
+
+@dataclass
+class StageState:
+    """What is decided about one stage.
+
+    Attributes:
+        plan: the jobs of the stage with the epochs that it is trained with, and all seeds that it may get.
+        shares: shares of its epochs that it may be trained with, largest first.
+        share: the one that `plan` has.
+        seeds: seeds that have started.
+        pace: seconds of a job when the stage was given up; None if that was not known.
+        reason: why it is left out.
+    """
+
+    name: str
+    plan: Plan
+    shares: list[float]
+    share: float = 1.0
+    seeds: list[int] = field(default_factory=list)
+    status: Literal["waiting", "probing", "accepted", "given up"] = "waiting"
+    pace: float | None = None
+    reason: str = NOT_STARTED
+
+    @property
+    def settings(self) -> Any:
+        """The settings of the stage, with all seeds that it may get."""
+        return self.plan.stages[self.name]
+
+    def jobs_of(self, seed: int) -> list[Job]:
+        """Return the jobs of a seed."""
+        return [job for job in self.plan.jobs if job.seed == seed]
+
+    def unfinished(self, seed: int) -> list[Job]:
+        """Return the jobs of a seed that are not finished."""
+        return [job for job in self.jobs_of(seed) if not job.has_predicted(self.plan.test_key)]
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a job of the stage failed and is not finished."""
+        return any(read_failure(job.folder) for job in self.plan.jobs)
+
+
+@dataclass
+class Decisions:
+    """The file budget_<seconds>.json: what was decided, so that the same command goes on with it after a kill.
+
+    Attributes:
+        jobs: digest of all jobs that there may be; decisions about other jobs are not read.
+        cut_seeds: stage, seed and reason of each that was not finished in time.
+        has_ended: whether the time was used up: nothing new starts any more.
+    """
+
+    file: Path
+    jobs: str
+    cut_seeds: list[tuple[str, int, str]] = field(default_factory=list)
+    has_ended: bool = False
+
+    def write(self, states: dict[str, StageState]) -> None:
+        """Keep the epochs and seeds of the stages that were accepted."""
+        accepted = [state for state in states.values() if state.status == "accepted"]
+        content = {
+            "jobs": self.jobs,
+            "stages": {state.name: {"share": state.share, "seeds": state.seeds} for state in accepted},
+            "reasons": {state.name: state.reason for state in states.values()},
+            "cut_seeds": self.cut_seeds,
+            "ended": self.has_ended,
+        }
+        write_json(self.file, content)
+
+    def read(self, states: dict[str, StageState]) -> dict[str, float]:
+        """Take over what an earlier command decided; return the share of its epochs that each stage has."""
+        content = read_json(self.file) if self.file.exists() else {}
+        if content.get("jobs") != self.jobs:
+            return {}
+        for name, decided in content["stages"].items():
+            states[name].share = decided["share"]
+            states[name].seeds = decided["seeds"]
+            states[name].status = "accepted"
+        self.has_ended = content["ended"]
+        if self.has_ended:
+            self.cut_seeds = [(name, seed, reason) for name, seed, reason in content["cut_seeds"]]
+            for state in states.values():
+                state.reason = content["reasons"][state.name]
+        return {name: states[name].share for name in content["stages"]}

@@ -1,0 +1,143 @@
+"""How long the jobs of a stage take, and when all jobs will have ended.
+
+The pace of a stage is the mean of its jobs that ended, or what the progress of a running one says.
+"""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from competition.durations import in_words
+from models.jobs.progress import read_progress
+from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, timed_out
+
+MIN_SHARE, MIN_SECONDS = 0.05, 10.0
+"""Share of its steps, and seconds, after which the progress of a running job counts."""
+HANGS_AFTER = 4.0
+"""Multiple of its stage's pace after which a job hangs; the jobs of a stage differ in rows."""
+Jobs = Sequence[tuple[float, Resources]]
+"""Seconds and resources of each."""
+MIN_FORECAST = 30.0
+"""Seconds until the end from which a forecast is printed."""
+
+
+@dataclass
+class Paces:
+    """Seconds that tasks take, by group: the jobs of a stage, or the parts of a cache.
+
+    Attributes:
+        ended: group -> seconds of its tasks that ended.
+        expected: group -> seconds to assume until a task of the group has ended.
+    """
+
+    queue: Queue
+    executor: Executor
+    ended: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    expected: dict[str, float] = field(default_factory=dict)
+
+    def add(self, group: str, result: JobResult) -> None:
+        """Count a task that ended."""
+        if result.status == "ok":
+            self.ended[group].append(result.seconds)
+
+    def of(self, group: str) -> float | None:
+        """Return the seconds that a task of a group takes; None if nothing is known yet."""
+        if self.ended[group]:
+            return sum(self.ended[group]) / len(self.ended[group])
+        if group in self.expected:
+            return self.expected[group]
+        for task in self.queue.running:
+            if task.group == group and task.folder is not None:
+                progress = read_progress(task.folder)
+                share = progress["done"] / max(1.0, progress["total"])
+                if share >= MIN_SHARE and progress["seconds"] >= MIN_SECONDS:
+                    return progress["seconds"] / share
+        return None
+
+    def elapsed(self, task: Task) -> float:
+        """Return the seconds since a task started; 0 if it waits."""
+        now = time.monotonic()
+        return now - self.queue.running.get(task, now)
+
+    def remaining(self, tasks: Iterable[Task]) -> Jobs:
+        """Return seconds and resources of the tasks whose pace is known, without the time that they have run."""
+        jobs = []
+        for task in tasks:
+            seconds = self.of(task.group)
+            if seconds is not None:
+                jobs.append((max(0.0, seconds - self.elapsed(task)), task.resources))
+        return jobs
+
+    def hanging(self) -> dict[Task, JobResult]:
+        """Return the running jobs that take much longer than those of their stage did, as failed."""
+        hanging = {}
+        for task in self.queue.running:
+            limit = max(MIN_SECONDS, HANGS_AFTER * (self.of(task.group) or math.inf))
+            if task.folder is not None and self.elapsed(task) > limit:
+                hanging[task] = timed_out(task, limit, f"{HANGS_AFTER:g} times the pace of its stage")
+        return hanging
+
+    def seconds_until_end(self, tasks: Iterable[Task], jobs: Jobs = ()) -> float:
+        """Return the seconds until the last of some tasks of the queue, and of further jobs, ends.
+
+        Args:
+            jobs: seconds and resources of each.
+        """
+        return makespan([*self.remaining(tasks), *jobs], self.executor.capacity())
+
+
+def makespan(jobs: Jobs, capacity: Resources) -> float:
+    """Return the seconds until the last job ends if each starts as soon as there is room, in their order.
+
+    Jobs on cards do not wait for cores. They fill the cards without gaps, which shares that do not add up cannot.
+
+    """
+    free = [0.0] * max(1, capacity.cpus)  # when each core is free
+    on_cards = 0.0
+    longest_on_card = 0.0
+    for seconds, resources in jobs:
+        if capacity.gpus > 0 and resources.gpus > 0:
+            on_cards += seconds * resources.gpus / capacity.gpus
+            longest_on_card = max(longest_on_card, seconds)
+            continue
+        free.sort()
+        n_cores = min(resources.cpus, len(free))
+        free[:n_cores] = [free[n_cores - 1] + seconds] * n_cores
+    return max(*free, on_cards, longest_on_card)
+
+
+def describe_end(seconds: float) -> str:
+    """Return when something ends that takes so many seconds from now, such as `in about 6 min, at 03:42`."""
+    at = time.strftime("%H:%M", time.localtime(time.time() + seconds))
+    return f"in about {in_words(float(f'{seconds:.2g}'))}, at {at}"
+
+
+class Forecast:
+    """Prints when the jobs of each stage will have ended, once their pace is known.
+
+    Args:
+        stages: in the order in which their jobs start.
+    """
+
+    def __init__(self, queue: Queue, executor: Executor, stages: Iterable[str]) -> None:
+        self.queue = queue
+        self.paces = Paces(queue, executor)
+        self.stages = list(stages)
+
+    def update(self) -> list[tuple[Task, JobResult]]:
+        """Print a line for each stage whose pace has become known, and that of all stages before it; end no task."""
+        while self.stages:
+            pace = self.paces.of(self.stages[0])
+            tasks = [*self.queue.running, *self.queue.waiting]
+            has_tasks = any(task.group == self.stages[0] for task in tasks)
+            if has_tasks and pace is None:
+                break
+            stage = self.stages.pop(0)
+            later = {*self.stages}
+            seconds = self.paces.seconds_until_end([task for task in tasks if task.group not in later])
+            if has_tasks and pace is not None and seconds >= MIN_FORECAST:
+                which = "its jobs, and those before them, end" if self.stages else "all jobs end"
+                print(f"stage {stage}  about {in_words(pace)} a job; {which} {describe_end(seconds)}", flush=True)
+        return []

@@ -1,0 +1,77 @@
+"""How long jobs take, and when all end."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from competition.files import write_json
+from models.jobs.pace import Forecast, Paces, describe_end, makespan
+from models.jobs.progress import PROGRESS
+from models.jobs.scheduler import JobResult, Queue, Resources, Task
+from tests.models.jobs.common import InlineExecutor
+
+ONE = Resources()
+
+
+def test_each_job_starts_when_there_is_room_for_it() -> None:
+    assert makespan([(10, ONE)] * 5, Resources(2)) == 30
+    assert makespan([(10, ONE)] * 4, Resources(4)) == 10
+    assert makespan([(5, ONE), (10, Resources(2)), (1, ONE)], Resources(2)) == 16
+    assert makespan([(10, Resources(8))], Resources(2)) == 10
+    assert makespan([], Resources(2)) == 0
+
+
+def test_jobs_on_cards_share_them_and_do_not_wait_for_cores() -> None:
+    on_card, half = Resources(1, 1.0), Resources(1, 0.5)
+    assert makespan([(10, on_card)] * 4 + [(10, ONE)] * 2, Resources(2, 2)) == 20
+    assert makespan([(10, half)] * 4, Resources(2, 1)) == 20
+    assert makespan([(10, half)], Resources(2, 1)) == 10
+    assert makespan([(10, on_card)] * 2, Resources(2, 0)) == 10
+
+
+def job(folder: Path, group: str, number: int) -> Task:
+    return Task(f"{group}/{number}", len, group=group, folder=folder / f"{group}_{number}")
+
+
+def test_a_pace_is_that_of_jobs_that_ended_or_else_of_the_progress_of_one_that_runs(tmp_path: Path) -> None:
+    queue = Queue()
+    paces = Paces(queue, InlineExecutor())
+    task = job(tmp_path, "net", 0)
+    queue.running[task] = time.monotonic() - 15
+    assert paces.of("net") is None
+    for done, seconds, pace in ((4, 15, None), (50, 9, None), (5, 15, 300.0), (50, 15, 30.0)):
+        write_json(task.folder / PROGRESS, {"done": done, "total": 100, "seconds": seconds})
+        assert paces.of("net") == pace
+    assert paces.remaining([task]) == [(pytest.approx(15, abs=1), ONE)]
+    paces.add("net", JobResult("net/1", "failed", "error", seconds=1))
+    paces.add("net", JobResult("net/2", seconds=20))
+    paces.add("net", JobResult("net/3", seconds=30))
+    assert paces.of("net") == 25
+
+
+def test_a_forecast_is_printed_once_for_each_stage_when_all_before_it_are_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queue = Queue([job(tmp_path, group, i) for group in ("a", "b", "c") for i in range(4)])
+    forecast = Forecast(queue, InlineExecutor(2), ["a", "b", "c"])
+    forecast.paces.add("b", JobResult("b/9", seconds=60))
+    forecast.update()
+    assert capsys.readouterr().out == ""
+    forecast.paces.add("a", JobResult("a/9", seconds=30))
+    forecast.update()
+    forecast.update()
+    a, b = capsys.readouterr().out.splitlines()
+    assert a.startswith("stage a  about 30 s a job; its jobs, and those before them, end in about 1 min, at ")
+    assert b.startswith("stage b  about 1 min a job; its jobs, and those before them, end in about 3 min, at ")
+    forecast.paces.add("c", JobResult("c/9", seconds=1))
+    forecast.update()
+    assert "stage c  about 1 s a job; all jobs end in about 3" in capsys.readouterr().out
+    assert describe_end(7250)[:-5] == "in about 2 h, at "
+
+
+def test_what_ends_soon_has_no_forecast(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    forecast = Forecast(Queue([job(tmp_path, "a", 0)]), InlineExecutor(), ["a"])
+    forecast.paces.add("a", JobResult("a/9", seconds=29))
+    forecast.update()
+    assert capsys.readouterr().out == ""
