@@ -32,13 +32,13 @@ OF_ROW = "[0.5] * self.n_outputs"
 @pytest.mark.parametrize(
     ("task", "old", "new", "says"),
     [
-        (NUMBERS, "self.fitted = True", "raise KeyError(1)", r"own\.py:Mine must fit.*; KeyError in line 7: 1\."),
+        (NUMBERS, "self.fitted = True", "raise KeyError(1)", r"own\.py:Mine raised KeyError in line 7: 1\.$"),
         (NUMBERS, OF_ROW, "[0.5]", r"finite numbers of shape \(3, 2\).* it returned the shape \(3, 1\)"),
         (NUMBERS, "0.5", "float('nan')", "6 not finite"),
-        (NUMBERS, OF_ROW, "'high'", r"own\.py:Mine must predict.*; ValueError"),
+        (NUMBERS, OF_ROW, "'high'", r"own\.py:Mine must return numbers from predict; ValueError"),
         (NUMBERS, "def fit(", "Settings = dict\n    def fit(", r"Settings of .*own\.py:Mine must be a pydantic model"),
         (NUMBERS, "def fit(", "def train(", r"must be a class with fit\(train, valid, folder\)"),
-        (NUMBERS, "train, valid, folder", "train", r"TypeError: .*fit\(\) takes 2 positional arguments"),
+        (NUMBERS, "train, valid, folder", "train", r"raised TypeError: .*fit\(\) takes 2 positional arguments"),
         (BINARY, OF_ROW, "[0.5]", None),
         (BINARY, OF_ROW, "[1.5]", r"probabilities of y, which lie in 0 to 1.* of row 'r0' it returned \[1\.5\]"),
         (MULTICLASS, OF_ROW, "[0.3, 0.3, 0.4]", None),
