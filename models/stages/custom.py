@@ -1,6 +1,7 @@
 """Stage `custom`: a class of the user's own; what it gets wrong is said with its file and line."""
 
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -64,4 +65,7 @@ def load_custom(config: CustomStage) -> tuple[Any, Any]:
         return found, config.settings
     if not (isinstance(found.Settings, type) and issubclass(found.Settings, BaseModel)):
         raise ConfigError(f"code: Settings of {config.code} must be a pydantic model.")
-    return found, validate(found.Settings, config.settings, Path(config.code.rpartition(":")[0]), "settings")
+    try:
+        return found, validate(found.Settings, config.settings, Path(config.code.rpartition(":")[0]), "settings")
+    except ConfigError as error:  # its first line blames the file of the class for what the YAML has
+        raise ConfigError(dedent(str(error).partition("\n")[2])) from None

@@ -10,6 +10,7 @@ import pytest
 from competition.errors import ConfigError
 from competition.task import Task
 from models.config import CustomStage
+from models.stages.custom import load_custom
 from tests.models.made import context, fitted, rows
 
 CLASS = """
@@ -51,3 +52,11 @@ def test_what_a_class_does_wrong_is_one_sentence(tmp_path: Path, task: Task, old
     with pytest.raises(ConfigError, match=says) if says else nullcontext():
         stage = fitted(config, context(tmp_path, task=task), ROWS, tmp_path)
         assert stage.predict(ROWS.without_labels(), tmp_path).shape == (3, len(task.outputs))
+
+
+def test_misspelt_settings_are_those_of_the_yaml_and_not_of_the_file(tmp_path: Path) -> None:
+    settings = "from competition.config import StrictModel\n\nclass Settings(StrictModel):\n    k: int = 1\n"
+    (tmp_path / "own.py").write_text(settings + CLASS.replace("class Mine:", "class Mine:\n    Settings = Settings"))
+    config = CustomStage(kind="custom", code=f"{tmp_path / 'own.py'}:Mine", settings={"k": "one", "rate": 1})
+    with pytest.raises(ConfigError, match=r"^settings\.k: .* \(found 'one'\)\nsettings\.rate: this key is not known$"):
+        load_custom(config)
