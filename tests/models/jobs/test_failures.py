@@ -1,5 +1,6 @@
 """Jobs that fail, in real processes: what is kept, what goes on, and what the next run does."""
 
+import errno
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from competition.errors import DataError
 from competition.files import read_json, sha256_of
 from competition.paths import PROJECT
+from models.jobs import run_job as run_job_module
 from models.jobs.folder import attempt_folder, read_failure, write_predictions
 from models.jobs.job_rows import read_tables
 from models.jobs.local import LocalExecutor
@@ -128,6 +130,18 @@ def test_a_disk_without_room_ends_the_run_and_marks_no_job_as_failed(
         train(plan, InlineExecutor())
     assert raised.value.errno == 28
     assert not read_failure(plan.jobs[0].folder)
+
+
+def test_a_failure_that_cannot_be_recorded_keeps_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned(tmp_path, stages={"fails": failing("raises", fold=0)})
+
+    def broken(*arguments: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(run_job_module, "write_failure", broken)
+    result = train(plan, InlineExecutor())["fails/seed_0/fold_0"]
+    assert (result.reason, result.log) == ("error", None)
+    assert "fold 2 has no molecules" in result.error
 
 
 def test_files_that_a_stage_or_a_kill_has_damaged_end_no_run(tmp_path: Path) -> None:
