@@ -71,7 +71,7 @@ def _train(job: Job, plan: Plan, threads: int) -> JobResult:
 def _fit_and_predict(job: Job, plan: Plan, rows: JobRows) -> Array | None:
     """Fit a job and write its held-out predictions; return them, or None for a refit."""
     stage = plan.stages[job.stage]
-    model = build_stage(stage, replace(rows.context, progress=ProgressFile(job.folder)))
+    model = build_stage(stage, replace(rows.context, progress=ProgressFile(job.folder, job.title)))
     model.fit(rows.train, rows.held_out if getattr(stage, "reads_held_out", False) else None, job.folder)
     if job.fold == ALL:
         return None

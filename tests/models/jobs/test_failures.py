@@ -16,7 +16,7 @@ from models.jobs.folder import attempt_folder, read_failure, write_predictions
 from models.jobs.job_rows import read_tables
 from models.jobs.local import LocalExecutor
 from models.jobs.plan import Plan
-from models.jobs.progress import describe_loss, share_done
+from models.jobs.progress import ProgressFile, describe_loss, share_done
 from models.jobs.scheduler import JobResult
 from models.jobs.train import FailurePolicy, job_tasks, train
 from tests.models.jobs.common import TREES, InlineExecutor, planned
@@ -156,6 +156,14 @@ def test_files_that_a_stage_or_a_kill_has_damaged_end_no_run(tmp_path: Path) -> 
     (folder / "progress.json").write_text('{"done": null, "total": "a", "seconds": []}')
     (folder / "losses.csv").write_bytes(b"epoch,loss\n1,\xff\n")
     assert (share_done(folder), describe_loss(folder)) == (0.0, "")
+
+
+def test_a_job_says_at_which_step_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for first in (1, 31):
+        progress = ProgressFile(tmp_path, "gnn/seed_0/fold_1")
+        for done in range(first, first + 2):
+            progress(done, 50)
+    assert capsys.readouterr().out == "gnn/seed_0/fold_1 goes on at step 31 of 50\n"
 
 
 def test_predictions_whose_squares_overflow_are_rejected(tmp_path: Path) -> None:
