@@ -5,7 +5,7 @@
 For each network, at 1, 2 and 4 jobs on the card (a process each): rows that all jobs together train on in a second,
 how busy the card is (by nvidia-smi), the peak of memory of one job, and at 1 job the same with torch.compile. Below it,
 the largest difference between predictions on the card and on the cores with the same weights, in standard deviations
-of the predictions: as the project predicts, and in float32. All weights start at random, so nothing is downloaded; the
+of the predictions: as the project predicts, and in bf16. All weights start at random, so nothing is downloaded; the
 rows are the embedded molecules and tweets. Trees are not imported. Without a card it says so and ends with status 0.
 """
 
@@ -241,7 +241,7 @@ class Bench:
             card = self.wait_for(self.slots[0].submit(predict, case, folder, precision))
             return float(np.abs(card - cores).max() / cores.std())
 
-        return f"| {case.name} | {largest('auto'):.1e} | {largest('float32'):.1e} |"
+        return f"| {case.name} | {largest('auto'):.1e} | {largest('bf16'):.1e} |"
 
 
 def run(bench: Bench, say: Callable[[str], None], compiles: bool) -> None:
@@ -254,7 +254,7 @@ def run(bench: Bench, say: Callable[[str], None], compiles: bool) -> None:
     for case in bench.cases:
         for n_jobs in JOBS:
             say(bench.line(case, n_jobs, compiled=False))
-    say("\n| network | largest difference, as predicted | in float32 |\n|---|---|---|")
+    say("\n| network | largest difference, as predicted | in bf16 |\n|---|---|---|")
     for case in bench.cases:
         say(bench.difference(case))
     say(f"\n{HEADER}")

@@ -18,7 +18,8 @@ from competition.errors import ConfigError, DataError, UserError
 from competition.paths import DEFAULT_COMPETITION, Paths, holdout_yaml, work_root
 
 FULL_OR_CLOSED = (
-    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EISDIR, errno.ENOLCK, errno.EOPNOTSUPP
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENOLCK,
+    errno.EOPNOTSUPP,
 )  # fmt: skip
 """What the system says of a folder that takes no new files, or has no locks."""
 
@@ -126,7 +127,8 @@ def run(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:
         sys.exit(141)
     except OSError as error:
-        if error.errno not in FULL_OR_CLOSED:
+        cannot_be_made = error.errno == errno.ENOENT and not work_root().exists()
+        if error.errno not in FULL_OR_CLOSED and not cannot_be_made:
             raise
         message, status = f"DataError: {_not_written(error)}", 2
     print(message, file=sys.stderr)
@@ -137,7 +139,7 @@ def _not_written(error: OSError) -> str:
     """Return what to do about a file that cannot be written, inside or outside the folder for products."""
     folder = work_root().resolve()
     file = Path(os.fsdecode(error.filename2 or error.filename or folder)).resolve()
-    if file.is_relative_to(folder):
+    if file.is_relative_to(folder) or folder.is_relative_to(file):
         advice = "Make room, or set WORK_DIR to another folder; finished jobs are kept."
         return f"the folder for products, {folder}, takes no new files ({error}). {advice}"
     return f"{file} cannot be written ({error.strerror}). Choose another place for it, or make room."

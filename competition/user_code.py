@@ -82,14 +82,19 @@ def label(named: str) -> str:
 
 
 @contextmanager
-def users(named: str, must: str) -> Iterator[None]:
-    """Around a call of a user's function; whatever it raises is a ConfigError with the line of the file."""
+def users(named: str, must: str = "") -> Iterator[None]:
+    """Around a call of a user's function; whatever it raises is a ConfigError with the line of the file.
+
+    Args:
+        must: what the function has to do, if an error most often means that it does something else.
+    """
     try:
         yield
     except (Exception, SystemExit) as error:
         line = _line_of(error, named.rpartition(":")[0])
         what = f"{type(error).__name__}{line}: {str(error).rstrip('.')}"
-        raise ConfigError(f"{label(named)} must {must}; {what}.") from error
+        start = f"must {must};" if must else "raised"
+        raise ConfigError(f"{label(named)} {start} {what}.") from error
 
 
 def _line_of(error: BaseException, file: str) -> str:

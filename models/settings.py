@@ -174,7 +174,7 @@ class NeuralStage(Stage):
     into training.json, and the last ones into measures.json. Nothing is chosen by them."""
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     """auto: on a GPU bf16 where the hardware has it, else fp16 with a gradient scaler; on a CPU float32, where bf16
-    needs avx512_bf16, and predictions are always made in float32."""
+    needs avx512_bf16. Predictions are made in float32, except on a GPU with bf16 or fp16 set here."""
     checkpoint_layers: bool = False
     """Recompute each layer in the backward pass instead of keeping its activations: less memory, a third slower."""
     gpu: GpuShare = 1.0

@@ -33,6 +33,7 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     run = latest_run(name)
     config, competition, stored = run.config, run.config.competition, run.stored
     require_same_code(config, stored)
+    print(f"run {run.folder.name}: {run.chosen}", flush=True)
     table, ids, dropped = prepare_test(competition, test_file)
     folder = paths.prediction(digest([ids, table.to_csv(index=False)]))
     new = Paths(paths.name, folder / "test.parquet")

@@ -16,15 +16,23 @@ SECONDS_BETWEEN = 1.0
 
 
 class ProgressFile:
-    """Writes the progress of one job; an instance is the `progress` of its `Context`."""
+    """Writes the progress of one job; an instance is the `progress` of its `Context`.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        title: of the job, for the line which says where it goes on if an earlier attempt left a checkpoint.
+    """
+
+    def __init__(self, folder: Path, title: str) -> None:
         self.path = folder / PROGRESS
+        self.resumed = title if self.path.exists() else ""
         self.started = time.monotonic() - seconds_before(folder)
         self.written = 0.0
 
     def __call__(self, done: int, total: int) -> None:
         """Report steps done and steps in all."""
+        if self.resumed:
+            print(f"{self.resumed} goes on at step {done} of {total}", flush=True)
+            self.resumed = ""
         now = time.monotonic()
         if now - self.written >= SECONDS_BETWEEN:
             self.written = now

@@ -71,7 +71,7 @@ def _train(job: Job, plan: Plan, threads: int) -> JobResult:
 def _fit_and_predict(job: Job, plan: Plan, rows: JobRows) -> Array | None:
     """Fit a job and write its held-out predictions; return them, or None for a refit."""
     stage = plan.stages[job.stage]
-    model = build_stage(stage, replace(rows.context, progress=ProgressFile(job.folder)))
+    model = build_stage(stage, replace(rows.context, progress=ProgressFile(job.folder, job.title)))
     model.fit(rows.train, rows.held_out if getattr(stage, "reads_held_out", False) else None, job.folder)
     if job.fold == ALL:
         return None
@@ -121,13 +121,13 @@ def _failure(job: Job, error: BaseException, seconds: float) -> JobResult:
     folder = attempt_folder(job.folder)
     is_out_of_memory = "OutOfMemoryError" in (type(error).__name__, type(error.__cause__).__name__)  # of torch
     reason: Reason = "memory" if is_out_of_memory else "error"
+    result = JobResult(job.title, "failed", reason, one_line(error), seconds=seconds)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".probe").write_bytes(bytes(PROBE_BYTES))  # libraries word a full disk in their own ways
         (folder / ".probe").unlink()
-        result = JobResult(job.title, "failed", reason, one_line(error), seconds=seconds)
         return write_failure(job.folder, result, error)
     except OSError as full:
-        if full.errno not in FULL_OR_CLOSED:
-            raise
-        return JobResult(job.title, "failed", "disk", str(full), seconds=seconds)
+        if full.errno in FULL_OR_CLOSED:
+            return replace(result, reason="disk", error=str(full))
+        return result  # the error of the job is worth more than why it cannot be recorded

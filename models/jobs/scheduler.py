@@ -329,6 +329,9 @@ def run_task(name: str, function: Callable[..., Any], arguments: tuple[Any, ...]
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(variables)
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            torch.set_default_dtype(torch.float32)
     result = value if isinstance(value, JobResult) else JobResult(name)
     return replace(result, seconds=result.seconds or time.monotonic() - started)
 

@@ -1,6 +1,7 @@
 """Stage `custom`: a class of the user's own; what it gets wrong is said with its file and line."""
 
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -21,18 +22,20 @@ class Custom:
     def __init__(self, config: CustomStage, context: Context) -> None:
         self.config, self.context = config, context
         kind, settings = load_custom(config)
-        with users(config.code, "be made of its settings and a context"):
+        with users(config.code):
             self.stage = kind(settings, context)
 
     def fit(self, train: Rows, valid: Rows | None, folder: Path) -> None:
         """What the class does with the training rows."""
-        with users(self.config.code, "fit(train, valid, folder)"):
+        with users(self.config.code):
             self.stage.fit(train, valid, folder)
 
     def predict(self, rows: Rows, folder: Path) -> Array:
         """Predictions (n_rows, n_outputs), finite; a single output may be (n_rows,)."""
-        with users(self.config.code, "predict(rows, folder)"):
-            y_pred = np.asarray(self.stage.predict(rows, folder), dtype=np.float64)
+        with users(self.config.code):
+            predictions = self.stage.predict(rows, folder)
+        with users(self.config.code, "return numbers from predict"):
+            y_pred = np.asarray(predictions, dtype=np.float64)
         y_pred = y_pred[:, None] if y_pred.ndim == 1 else y_pred
         shape = (len(rows), len(self.context.task.outputs))
         if y_pred.shape != shape or not np.isfinite(y_pred).all():
@@ -62,4 +65,7 @@ def load_custom(config: CustomStage) -> tuple[Any, Any]:
         return found, config.settings
     if not (isinstance(found.Settings, type) and issubclass(found.Settings, BaseModel)):
         raise ConfigError(f"code: Settings of {config.code} must be a pydantic model.")
-    return found, validate(found.Settings, config.settings, Path(config.code.rpartition(":")[0]), "settings")
+    try:
+        return found, validate(found.Settings, config.settings, Path(config.code.rpartition(":")[0]), "settings")
+    except ConfigError as error:  # its first line blames the file of the class for what the YAML has
+        raise ConfigError(dedent(str(error).partition("\n")[2])) from None

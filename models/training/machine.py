@@ -50,8 +50,11 @@ def visible_cards() -> tuple[list[Card], str]:
 def cards_in_new_process() -> list[Card]:
     """Return the cards that torch sees, asked in another process: for commands that do without torch, in seconds."""
     done = subprocess.run(
-        [sys.executable, "-m", "models.training.machine"], cwd=PROJECT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "models.training.machine"], cwd=PROJECT, capture_output=True, text=True, check=False
     )
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2]
+        raise ConfigError(f"torch, which lists the cards, cannot be used here: {reason}. Set precision: auto.")
     return [Card(**card) for card in json.loads(done.stdout)]
 
 

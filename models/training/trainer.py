@@ -329,9 +329,9 @@ def predict(
     """
     network.load_state_dict(load_file(folder / WEIGHTS))
     set_rates(network.backbone, settings.backbone_dropout)
-    # On a CPU always in float32: a notebook's processor may have nothing else, and rows are alike in any batch. A
-    # notebook's GPU may have no bf16.
-    on_gpu = "auto" if settings.precision == "bf16" else settings.precision
+    # On a CPU always in float32: a notebook's processor may have nothing else, and rows are alike in any batch. With
+    # `auto` on a GPU too, so that both predict the same. A notebook's GPU may have no bf16.
+    on_gpu = {"auto": "float32", "bf16": "auto"}.get(settings.precision, settings.precision)
     accelerator = make_accelerator(on_gpu if torch.cuda.is_available() else "float32")
     network.to(accelerator.device)
     training = read_json(folder / TRAINING)

@@ -27,7 +27,7 @@ from tests.competition.small import TRAIN, write_small
     ("error", "status"),
     [
         (DataError("x"), 2), (NothingToSubmit("x"), 1), (OSError(errno.ENOSPC, "No space"), 2),
-        (OSError(errno.EROFS, "ro"), 2),
+        (OSError(errno.EROFS, "ro"), 2), (PermissionError(errno.EPERM, "immutable"), 2),
         (KeyboardInterrupt(), 130), (BrokenPipeError(), 141), (ValueError("ours"), None),
         (OSError(errno.EIO, "disk"), None),
     ],
@@ -52,6 +52,18 @@ def test_a_file_that_cannot_be_written_is_blamed_and_not_another_folder(
     message = capsys.readouterr().err
     assert str(tmp_path / place) in message
     assert advice in message
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+def test_a_folder_for_products_that_cannot_be_made_is_blamed_and_no_other_missing_file(
+    is_made: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORK_DIR", str(tmp_path / "gone" / "work"))
+    if is_made:
+        (tmp_path / "gone" / "work").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError if is_made else SystemExit):
+        command.run(lambda: (tmp_path / "gone" / "nowhere").rmdir() if is_made else (tmp_path / "gone").rmdir())
+    assert ("set WORK_DIR to another folder" in capsys.readouterr().err) is not is_made
 
 
 @pytest.mark.parametrize("status", [None, 0, 1, 3])

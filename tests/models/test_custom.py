@@ -10,6 +10,7 @@ import pytest
 from competition.errors import ConfigError
 from competition.task import Task
 from models.config import CustomStage
+from models.stages.custom import load_custom
 from tests.models.made import context, fitted, rows
 
 CLASS = """
@@ -32,13 +33,13 @@ OF_ROW = "[0.5] * self.n_outputs"
 @pytest.mark.parametrize(
     ("task", "old", "new", "says"),
     [
-        (NUMBERS, "self.fitted = True", "raise KeyError(1)", r"own\.py:Mine must fit.*; KeyError in line 7: 1\."),
+        (NUMBERS, "self.fitted = True", "raise KeyError(1)", r"own\.py:Mine raised KeyError in line 7: 1\.$"),
         (NUMBERS, OF_ROW, "[0.5]", r"finite numbers of shape \(3, 2\).* it returned the shape \(3, 1\)"),
         (NUMBERS, "0.5", "float('nan')", "6 not finite"),
-        (NUMBERS, OF_ROW, "'high'", r"own\.py:Mine must predict.*; ValueError"),
+        (NUMBERS, OF_ROW, "'high'", r"own\.py:Mine must return numbers from predict; ValueError"),
         (NUMBERS, "def fit(", "Settings = dict\n    def fit(", r"Settings of .*own\.py:Mine must be a pydantic model"),
         (NUMBERS, "def fit(", "def train(", r"must be a class with fit\(train, valid, folder\)"),
-        (NUMBERS, "train, valid, folder", "train", r"TypeError: .*fit\(\) takes 2 positional arguments"),
+        (NUMBERS, "train, valid, folder", "train", r"raised TypeError: .*fit\(\) takes 2 positional arguments"),
         (BINARY, OF_ROW, "[0.5]", None),
         (BINARY, OF_ROW, "[1.5]", r"probabilities of y, which lie in 0 to 1.* of row 'r0' it returned \[1\.5\]"),
         (MULTICLASS, OF_ROW, "[0.3, 0.3, 0.4]", None),
@@ -51,3 +52,11 @@ def test_what_a_class_does_wrong_is_one_sentence(tmp_path: Path, task: Task, old
     with pytest.raises(ConfigError, match=says) if says else nullcontext():
         stage = fitted(config, context(tmp_path, task=task), ROWS, tmp_path)
         assert stage.predict(ROWS.without_labels(), tmp_path).shape == (3, len(task.outputs))
+
+
+def test_misspelt_settings_are_those_of_the_yaml_and_not_of_the_file(tmp_path: Path) -> None:
+    settings = "from competition.config import StrictModel\n\nclass Settings(StrictModel):\n    k: int = 1\n"
+    (tmp_path / "own.py").write_text(settings + CLASS.replace("class Mine:", "class Mine:\n    Settings = Settings"))
+    config = CustomStage(kind="custom", code=f"{tmp_path / 'own.py'}:Mine", settings={"k": "one", "rate": 1})
+    with pytest.raises(ConfigError, match=r"^settings\.k: .* \(found 'one'\)\nsettings\.rate: this key is not known$"):
+        load_custom(config)

@@ -236,6 +236,19 @@ def test_weights_of_bf16_and_predictions_on_a_cpu_are_of_full_precision(tmp_path
             trainer.make_accelerator("fp16")
 
 
+@pytest.mark.parametrize(("named", "on_card"), [("auto", "float32"), ("bf16", "auto"), ("fp16", "fp16")])
+def test_predictions_on_a_card_are_of_full_precision_unless_one_is_named(
+    named: str, on_card: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = fit(tmp_path, epochs=1)
+    accelerator = trainer.make_accelerator("float32")
+    makes = mock.Mock(return_value=accelerator)
+    monkeypatch.setattr(trainer, "make_accelerator", makes)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    predict(net, tmp_path, precision=named)
+    makes.assert_called_once_with(on_card)
+
+
 def test_the_peak_of_gpu_memory_is_that_of_the_training_and_0_without_a_gpu(tmp_path: Path) -> None:
     fit(tmp_path, epochs=1)
     assert (peak_gpu_gib() > 0) is torch.cuda.is_available()

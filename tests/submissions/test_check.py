@@ -235,6 +235,16 @@ def test_a_precision_that_this_machine_has_not_is_found_before_any_work(
     checked(path)
 
 
+def test_a_torch_that_cannot_be_imported_is_one_sentence_of_the_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('libcudart is missing')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    path = write_competition(tmp_path, *mixed_tables(), stages={"graph": {"kind": "gnn", "precision": "bf16"}})
+    with pytest.raises(ConfigError, match=r"^stages\.graph: torch, .*: ImportError: libcudart is missing\. Set "):
+        checked(path)
+
+
 def test_what_no_table_may_have_is_found_before_any_work(tmp_path: Path) -> None:
     train, test = mixed_tables()
     with pytest.raises(DataError, match=r"row 5 .*: '1e\+300'"):

@@ -202,7 +202,7 @@ def test_what_a_reader_has_to_know_of_a_stage_is_marked(done: Path) -> None:
 
 
 def test_a_refitted_and_a_pseudo_labelled_stage_predict_new_rows_as_they_predicted_the_test_table(
-    tmp_path: Path,
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By saved weights alone: the folds of a stage that was refitted are gone, and so are labels and source."""
     small = {**TREES, "max_trees": 15}
@@ -222,6 +222,7 @@ def test_a_refitted_and_a_pseudo_labelled_stage_predict_new_rows_as_they_predict
     new = by_id(predict(str(path), tmp_path / "new.csv", 1))
     np.testing.assert_allclose(new, by_id(run.folder / "submission.csv").loc[new.index], rtol=1e-6)
     assert list(new.index) == list(rows["id"])
+    assert f"run {run.name}: {run.chosen}\n" in capsys.readouterr().out
 
 
 # Files

@@ -1,5 +1,6 @@
 """Jobs that fail, in real processes: what is kept, what goes on, and what the next run does."""
 
+import errno
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ import pytest
 from competition.errors import DataError
 from competition.files import read_json, sha256_of
 from competition.paths import PROJECT
+from models.jobs import run_job as run_job_module
 from models.jobs.folder import attempt_folder, read_failure, write_predictions
 from models.jobs.job_rows import read_tables
 from models.jobs.local import LocalExecutor
 from models.jobs.plan import Plan
-from models.jobs.progress import describe_loss, share_done
+from models.jobs.progress import ProgressFile, describe_loss, share_done
 from models.jobs.scheduler import JobResult
 from models.jobs.train import FailurePolicy, job_tasks, train
 from tests.models.jobs.common import TREES, InlineExecutor, planned
@@ -130,6 +132,18 @@ def test_a_disk_without_room_ends_the_run_and_marks_no_job_as_failed(
     assert not read_failure(plan.jobs[0].folder)
 
 
+def test_a_failure_that_cannot_be_recorded_keeps_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned(tmp_path, stages={"fails": failing("raises", fold=0)})
+
+    def broken(*arguments: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(run_job_module, "write_failure", broken)
+    result = train(plan, InlineExecutor())["fails/seed_0/fold_0"]
+    assert (result.reason, result.log) == ("error", None)
+    assert "fold 2 has no molecules" in result.error
+
+
 def test_files_that_a_stage_or_a_kill_has_damaged_end_no_run(tmp_path: Path) -> None:
     """The record of a failure counts as one of unknown reason; progress and losses are not shown."""
     plan = planned(tmp_path, stages={"fails": failing("raises", fold=0)})
@@ -142,6 +156,14 @@ def test_files_that_a_stage_or_a_kill_has_damaged_end_no_run(tmp_path: Path) -> 
     (folder / "progress.json").write_text('{"done": null, "total": "a", "seconds": []}')
     (folder / "losses.csv").write_bytes(b"epoch,loss\n1,\xff\n")
     assert (share_done(folder), describe_loss(folder)) == (0.0, "")
+
+
+def test_a_job_says_at_which_step_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for first in (1, 31):
+        progress = ProgressFile(tmp_path, "gnn/seed_0/fold_1")
+        for done in range(first, first + 2):
+            progress(done, 50)
+    assert capsys.readouterr().out == "gnn/seed_0/fold_1 goes on at step 31 of 50\n"
 
 
 def test_predictions_whose_squares_overflow_are_rejected(tmp_path: Path) -> None:

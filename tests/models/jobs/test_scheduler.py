@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.jobs.scheduler import DiskFull, JobResult, Queue, Resources, Task, run
+from models.jobs.scheduler import DiskFull, JobResult, Queue, Resources, Task, run, run_task
 from tests.models.jobs.common import FakeProcesses, InlineExecutor
 
 
@@ -221,6 +221,13 @@ def test_a_worker_that_cannot_write_ends_the_run() -> None:
     executor = FakeProcesses(1, outcome=failing("a/0", reason="disk"))
     with pytest.raises(DiskFull, match="ValueError: no"):
         run(Queue(stage_tasks("a", 2)), executor, "tasks")
+
+
+def test_a_default_dtype_that_a_task_sets_does_not_reach_the_next_one() -> None:
+    import torch
+
+    run_task("doubles", torch.set_default_dtype, (torch.float64,), on_card=False)
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_a_thousand_tasks_are_placed_in_two_seconds_of_the_driver() -> None:

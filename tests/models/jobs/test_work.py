@@ -151,7 +151,7 @@ def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
             if stop_at is not None and done == total + stop_at:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(run_job_module, "ProgressFile", lambda folder: progress)
+        monkeypatch.setattr(run_job_module, "ProgressFile", lambda folder, title: progress)
         run_job(job, todo)
         files = [path for path in job.folder.rglob("*.*") if path.name not in ("report.json", "losses.csv")]
         assert not [path for path in files if path.name.startswith("checkpoint")]
