@@ -16,11 +16,11 @@ AutoGluon is no dependency of ours; --python names the interpreter of an environ
 
 --checkouts compares two checkouts of this project: does a change make submissions worse in the same time? For each
 budget and set `./run.sh full` runs in one checkout and then in the other. Which one is first alternates. Both read the
-YAML that `./run.sh new` of AFTER writes. Each run starts from an empty folder, FOLDER/before/... or FOLDER/after/..., and
-appends its rows to FOLDER/checkouts.csv. A run is skipped if it has rows for the current commit of its checkout, so the
-command can be repeated after an interruption. With --table, the command only prints the table of these rows and whether
-the change passes. Use a new FOLDER for each new pair of commits, because the YAML is only written once. Each checkout
-has its own environment: activate none, or `run.sh` uses the active one and installs nothing.
+YAML that `./run.sh new` of AFTER writes. Each run starts from an empty folder, FOLDER/before/... or FOLDER/after/...,
+and appends its rows to FOLDER/checkouts.csv. A run is skipped if it has rows for the current commit of its checkout, so
+the command can be repeated after an interruption. The table of these rows and whether the change passes are printed at
+the end, or at once with --table. Use a new FOLDER for each new pair of commits, because the YAML is only written once.
+Each checkout has its own environment: activate none, or `run.sh` uses the active one and installs nothing.
 """
 
 import argparse
@@ -93,13 +93,13 @@ def full(yaml_file: Path, options: list[str], log_file: Path, checkout: Path = P
 
 
 def ours(source: Path, yaml_file: Path, options: list[str], new: tuple[str, ...] = ()) -> float:
-    """Make the submission of the tables in a folder, with options of `full` and `new`; returns the seconds of `full`."""
+    """Make the submission of the tables in a folder with options of `full` and `new`; returns the seconds of `full`."""
     write_yaml(source, yaml_file, new)
     return full(yaml_file, options, yaml_file.with_suffix(".log"))
 
 
 def errors(competition: CompetitionConfig, y: np.ndarray, y_pred: np.ndarray) -> dict[str, float]:
-    """The errors of predictions (n_rows, n_scored) of test rows: RMSE of each target, or of classes 1 less the metric."""
+    """The errors of predictions (n_rows, n_scored) of test rows: RMSE per target, or for classes 1 less the metric."""
     if task_of(competition).classes:
         return {"all": 1 - metric_of(competition)(y, y_pred)}
     rmse = np.sqrt(np.nanmean((y_pred - y) ** 2, axis=0))
