@@ -3,6 +3,8 @@
     python -m benchmarks.budget --data FOLDER_WITH_COMPETITIONS --work FOLDER [--sets ...] [--budgets 12m 36m] \\
         [--seed N] [--python PYTHON_WITH_AUTOGLUON]
     python -m benchmarks.budget --work FOLDER --table
+    python -m benchmarks.budget --data FOLDER_WITH_COMPETITIONS --work FOLDER --checkouts BEFORE AFTER [--table] \\
+        [--sets ...] [--budgets 5m 12m] [--seed N]
 
 Each run starts from nothing and appends its rows to FOLDER/budget.csv: the error on the answers of the submission, of
 the stage `lightgbm` of the same run and of AutoGluon `best_quality` (each target an equal share of the time; the
@@ -11,10 +13,20 @@ is there is not made again. Errors are RMSE, and of classes 1 less the metric. T
 alone: for each set the geometric mean of its targets' ratios, over the sets that of these with its 95 % interval by
 bootstrap over sets.
 AutoGluon is no dependency of ours; --python names the interpreter of an environment that has it.
+
+--checkouts compares two checkouts of this project: does a change make submissions worse in the same time? For each
+budget and set `./run.sh full` runs in one checkout and then in the other. Which one is first alternates. Both read the
+YAML that `./run.sh new` of AFTER writes. Each run starts from an empty folder, FOLDER/before/... or FOLDER/after/...,
+and appends its rows to FOLDER/checkouts.csv. A run is skipped if it has rows for the current commit of its checkout, so
+the command can be repeated after an interruption. The table of these rows and whether the change passes are printed at
+the end, or at once with --table. Use a new FOLDER for each new pair of commits, because the YAML is only written once.
+Each checkout has its own environment: activate none, or `run.sh` uses the active one and installs nothing.
 """
 
 import argparse
 import os
+import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -24,12 +36,13 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.oof_matrices import over_sets
+from competition.config import CompetitionConfig, load_competition
 from competition.durations import seconds_of
 from competition.files import read_text_table
-from competition.paths import PROJECT
+from competition.paths import PROJECT, Paths
 from competition.revision import revision
 from competition.tables import read_rows
-from competition.task import from_sample
+from competition.task import from_sample, metric_of, task_of
 from models.config import LightgbmStage
 from models.inputs.blocks import molecules
 from models.inputs.frozen import encoder_cache
@@ -40,6 +53,9 @@ from submissions.report import findings
 from submissions.run import SUBMISSION_FILE, Run, latest_run
 
 SETS = ["esol", "biogen_adme", "chembl204_ki", "chembl218_ec50", "chembl287_ki", "bace", "tox21", "emotion"]
+CHECKOUTS = ["before", "after"]
+MAX_WORSENING = 1.02
+"""The largest mean ratio of errors, after / before, with which a change passes."""
 THEIRS = """
 import sys
 import pandas as pd
@@ -54,41 +70,60 @@ pd.DataFrame({target: predicted}).to_csv(f"{folder}/{target}.csv", index=False)
 """
 
 
-def ours(source: Path, yaml_file: Path, full: list[str], new: tuple[str, ...] = ()) -> float:
-    """Make the submission of the tables in a folder, with options of both verbs; gives the seconds that `full` took."""
-    files = {"train": "train", "test": "test", "sample": "sample_submission", "answers": "answers"}
+def write_yaml(source: Path, yaml_file: Path, options: tuple[str, ...] = (), checkout: Path = PROJECT) -> None:
+    """Write the YAML of the tables in a folder with the preset cpu, unless it exists."""
+    if yaml_file.exists():
+        return
     yaml_file.parent.mkdir(parents=True, exist_ok=True)
-    if not yaml_file.exists():
-        options = [f"--{option}={source / file}.csv" for option, file in files.items()]
-        subprocess.run(["./run.sh", "new", str(yaml_file), *options, "--preset=cpu", *new], check=True, cwd=PROJECT)
+    files = {"train": "train", "test": "test", "sample": "sample_submission", "answers": "answers"}
+    tables = [f"--{option}={source / file}.csv" for option, file in files.items()]
+    call = ["./run.sh", "new", str(yaml_file), *tables, "--preset=cpu", *options]
+    subprocess.run(call, check=True, cwd=checkout)
+
+
+def full(yaml_file: Path, options: list[str], log_file: Path, checkout: Path = PROJECT) -> float:
+    """Make the submission with `./run.sh full` of a checkout; returns the seconds that it took."""
     started = time.monotonic()
-    with yaml_file.with_suffix(".log").open("w") as log:
-        call = ["./run.sh", "full", str(yaml_file), *full]
-        status = subprocess.run(call, check=False, cwd=PROJECT, stdout=log, stderr=subprocess.STDOUT).returncode
+    with log_file.open("w") as log:
+        call = ["./run.sh", "full", str(yaml_file), *options]
+        status = subprocess.run(call, check=False, cwd=checkout, stdout=log, stderr=subprocess.STDOUT).returncode
     if status not in (0, 3):  # 3: a submission without something that failed
-        raise RuntimeError(f"{' '.join(call)} ended with status {status}; see {log.name}")
+        raise RuntimeError(f"{' '.join(call)} ended with status {status}; see {log_file}")
     return time.monotonic() - started
 
 
-def errors(run: Run, y: np.ndarray, y_pred: np.ndarray) -> dict[str, float]:
-    """Of predictions (n_rows, n_scored) of test rows: RMSE of each target, or of classes 1 less the metric."""
-    if run.task.classes:
-        return {"all": 1 - run.metric(y, y_pred)}
-    return {t: float(np.sqrt(np.nanmean((y_pred[:, i] - y[:, i]) ** 2))) for i, t in enumerate(run.task.targets)}
+def ours(source: Path, yaml_file: Path, options: list[str], new: tuple[str, ...] = ()) -> float:
+    """Make the submission of the tables in a folder with options of `full` and `new`; returns the seconds of `full`."""
+    write_yaml(source, yaml_file, new)
+    return full(yaml_file, options, yaml_file.with_suffix(".log"))
+
+
+def errors(competition: CompetitionConfig, y: np.ndarray, y_pred: np.ndarray) -> dict[str, float]:
+    """The errors of predictions (n_rows, n_scored) of test rows: RMSE per target, or for classes 1 less the metric."""
+    if task_of(competition).classes:
+        return {"all": 1 - metric_of(competition)(y, y_pred)}
+    rmse = np.sqrt(np.nanmean((y_pred - y) ** 2, axis=0))
+    return dict(zip(competition.targets, rmse.tolist(), strict=True))
+
+
+def errors_of_file(competition: CompetitionConfig, file: Path) -> dict[str, float]:
+    """The errors of a submission file on the answers."""
+    assert competition.answers is not None
+    submission = read_text_table(file)
+    answers = findings.read_answers(competition, competition.answers).loc[submission[competition.id]]
+    return errors(competition, answers.to_numpy(), from_sample(task_of(competition), submission))
 
 
 def of_ours(run: Run) -> dict[str, dict[str, float]]:
     """Errors of the submission and of LightGBM alone."""
-    submission, competition = read_text_table(run.folder / SUBMISSION_FILE), run.config.competition
+    competition, columns = run.config.competition, run.columns
     assert competition.answers is not None
-    answers, columns = findings.read_answers(run, competition.answers), run.columns
-    found = {
-        "submission": errors(run, answers.loc[submission[competition.id]].to_numpy(), from_sample(run.task, submission))
-    }
+    found = {"submission": errors_of_file(competition, run.folder / SUBMISSION_FILE)}
     if "lightgbm" in run.config.stages:
         trees = columns.test_of("lightgbm")
         trees = run.task.likeliest(trees) if run.task.decides else trees
-        found["lightgbm"] = errors(run, answers.loc[list(columns.test_ids)].to_numpy(), trees)
+        answers = findings.read_answers(competition, competition.answers).loc[list(columns.test_ids)]
+        found["lightgbm"] = errors(competition, answers.to_numpy(), trees)
     return found
 
 
@@ -124,21 +159,26 @@ def of_autogluon(run: Run, python: Path, folder: Path, seconds: float) -> dict[s
         found.append(pd.read_csv(folder / f"{target}.csv")[target].to_numpy())
     ids = read_rows(run.paths.test, competition, labelled=False).ids
     assert competition.answers is not None
-    answers = findings.read_answers(run, competition.answers)
+    answers = findings.read_answers(competition, competition.answers)
     read = pd.DataFrame(np.column_stack(found), ids).reindex(answers.index)
-    return errors(run, answers.to_numpy(), read.fillna(read.mean()).to_numpy())  # some test rows cannot be read
+    return errors(competition, answers.to_numpy(), read.fillna(read.mean()).to_numpy())  # some test rows cannot be read
+
+
+def read_results(file: Path) -> pd.DataFrame:
+    """The rows of all runs."""
+    return pd.read_csv(file, dtype={"budget": str, "commit": str})  # a commit may look like a number
 
 
 def is_there(file: Path, key: dict[str, Any]) -> bool:
     """Whether the rows of a run are in the file."""
-    return file.exists() and bool((pd.read_csv(file)[[*key]] == pd.Series(key)).all(axis=1).any())
+    return file.exists() and bool((read_results(file)[[*key]] == pd.Series(key)).all(axis=1).any())
 
 
-def keep(file: Path, key: dict[str, Any], found: dict[str, float], seconds: float) -> None:
-    """Append the errors of a run, by target."""
-    new = [{**key, "target": target, "error": error, "seconds": seconds} for target, error in found.items()]
+def keep(file: Path, key: dict[str, Any], found: dict[str, float], **measured: float) -> None:
+    """Append the errors of a run, by target, with what else was measured of the run."""
+    new = [{**key, "target": target, "error": error, **measured} for target, error in found.items()]
     pd.DataFrame(new).to_csv(file, mode="a", header=not file.exists(), index=False)
-    print(*key.values(), found, f"{seconds:.0f} s", flush=True)
+    print(*key.values(), found, *(f"{name} {value:.4g}" for name, value in measured.items()), flush=True)
 
 
 def table(rows: pd.DataFrame) -> str:
@@ -161,6 +201,82 @@ def table(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def commit_of(checkout: Path) -> str:
+    """The short hash of a checkout, with `-dirty` if files differ from the commit."""
+    call = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=10"]
+    return subprocess.run(call, check=True, cwd=checkout, capture_output=True, text=True).stdout.strip()
+
+
+def weighted_share(log: str) -> float:
+    """The share of the workers' time in columns with a weight, from the output of `full`; NaN if it is missing."""
+    match = re.search(r"Time of the workers: (\d+)%", log)
+    return int(match[1]) / 100 if match else np.nan
+
+
+def run_checkouts(args: argparse.Namespace, commits: dict[str, str], processor: str) -> None:
+    """Run what is missing of both checkouts, for each budget and set."""
+    file = args.work / "checkouts.csv"
+    folders = dict(zip(CHECKOUTS, args.checkouts, strict=True))
+    for budget_index, budget in enumerate(args.budgets):
+        for set_index, name in enumerate(args.sets):
+            yaml_file = args.work / f"{name}.yaml"
+            write_yaml(args.data / name, yaml_file, checkout=folders["after"])
+            competition = load_competition(str(yaml_file))
+            after_first = (budget_index + set_index) % 2 == 1
+            for checkout in reversed(CHECKOUTS) if after_first else CHECKOUTS:
+                key = {"set": name, "budget": budget, "seed": args.seed, "machine": processor}
+                key |= {"checkout": checkout, "commit": commits[checkout]}
+                if is_there(file, key):
+                    continue
+                folder = args.work / checkout / f"{name}_{budget}_{args.seed}"
+                shutil.rmtree(folder, ignore_errors=True)  # of an interrupted run
+                folder.mkdir(parents=True)
+                os.environ["WORK_DIR"] = str(folder)
+                log_file = folder / "full.log"
+                options = ["--budget", budget, "--seed", str(args.seed)]
+                seconds = full(yaml_file, options, log_file, folders[checkout])
+                test_errors = errors_of_file(competition, Paths.of(str(yaml_file)).submission)
+                share = weighted_share(log_file.read_text(encoding="utf-8"))
+                keep(file, key, test_errors, seconds=seconds, share=share)
+
+
+def table_of_checkouts(rows: pd.DataFrame) -> str:
+    """The errors of two checkouts, geometric means over targets, and whether the second one passes."""
+    lines = [
+        "| budget | set | error before | after | after / before | seconds before | after | share before | after |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    of_both = rows.groupby(["budget", "set", "seed"])["checkout"].transform("nunique") == len(CHECKOUTS)
+    rows = rows[of_both].assign(log_error=np.log(rows["error"]))
+    log_ratios = []
+    for (budget, name), pair in rows.groupby(["budget", "set"], sort=False):
+        means = pair.groupby("checkout")[["log_error", "seconds", "share"]].mean()
+        before, after = means.loc["before"], means.loc["after"]
+        log_ratio = after["log_error"] - before["log_error"]
+        log_ratios.append(log_ratio)
+        error_cells = f"{np.exp(before['log_error']):.4g} | {np.exp(after['log_error']):.4g} | {np.exp(log_ratio):.3f}"
+        other_cells = f"{before['seconds']:.0f} | {after['seconds']:.0f} | {before['share']:.2f} | {after['share']:.2f}"
+        lines.append(f"| {budget} | {name} | {error_cells} | {other_cells} |")
+    if len(log_ratios) < 2:
+        return "\n".join([*lines, "Fewer than two pairs of budget and set are finished: there is no standard error."])
+    ratio = np.exp(np.mean(log_ratios))
+    standard_error = np.std(log_ratios, ddof=1) / np.sqrt(len(log_ratios))
+    passed = ratio <= 1 + standard_error and ratio <= MAX_WORSENING
+    measured = f"{ratio:.4f} +- {standard_error:.4f} over {len(log_ratios)} pairs of budget and set"
+    rule = f"geometric mean at most 1.00 plus its standard error and at most {MAX_WORSENING}"
+    return "\n".join([*lines, "", f"after / before: {measured}", f"{rule}: {'passed' if passed else 'missed'}"])
+
+
+def compare_checkouts(args: argparse.Namespace, processor: str) -> None:
+    """Run two checkouts, or print the table of their runs on this machine."""
+    commits = {name: commit_of(folder) for name, folder in zip(CHECKOUTS, args.checkouts, strict=True)}
+    if not args.table:
+        run_checkouts(args, commits, processor)
+    rows = read_results(args.work / "checkouts.csv")
+    is_current = rows["commit"] == rows["checkout"].map(commits)
+    print(table_of_checkouts(rows[is_current & (rows["machine"] == processor)]))
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", type=Path)
@@ -170,10 +286,17 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--python", type=Path)
     options.add_argument("--table", action="store_true")
+    options.add_argument("--checkouts", nargs=2, type=Path, metavar=("BEFORE", "AFTER"))
     args = options.parse_args()
+    args.work = args.work.resolve()  # commands run in the folders of checkouts
+    args.data = args.data and args.data.resolve()
+    os.environ.pop("RUN_STARTED", None)  # what a budget counts from
     file, here = args.work / "budget.csv", str(machine()["processor"])
+    if args.checkouts:
+        compare_checkouts(args, here)
+        return
     if args.table:
-        rows = pd.read_csv(file)
+        rows = read_results(file)
         print(table(rows[rows.machine == here]))
         return
     for budget in args.budgets:
@@ -185,12 +308,12 @@ def main() -> None:
                 options = ["--budget", budget, "--seed", str(args.seed)]
                 seconds = ours(args.data / name, work / f"{name}.yaml", options)
                 for who, found in of_ours(latest_run(str(work / f"{name}.yaml"))).items():
-                    keep(file, {**key, "who": who}, found, seconds)
+                    keep(file, {**key, "who": who}, found, seconds=seconds)
             key["commit"] = "autogluon 1.6.3"
             if args.python and not is_there(file, {**key, "who": "autogluon"}):
                 started, run = time.monotonic(), latest_run(str(work / f"{name}.yaml"))
                 found = of_autogluon(run, args.python, work / "autogluon", seconds_of(budget))
-                keep(file, {**key, "who": "autogluon"}, found, time.monotonic() - started)
+                keep(file, {**key, "who": "autogluon"}, found, seconds=time.monotonic() - started)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def main() -> None:
     for split in ("Test1", "Test2", "Test3", "Test4"):
         run = latest_run(str(make(split, args.data, args.work, args.budget)))
         ids, columns = list(run.columns.test_ids), run.columns
-        y = read_answers(run, args.work / split / "answers.csv").loc[ids]
+        y = read_answers(run.config.competition, args.work / split / "answers.csv").loc[ids]
         submission = read_table(run.folder / SUBMISSION_FILE, ["id"]).set_index("id").loc[ids]
         predicted = {"submission": submission["Yield"], **{name: columns.test_of(name) for name in columns.names}}
         found[split] = {name: r2_score(y, y_pred) for name, y_pred in predicted.items()}

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from competition.clean import parse_labels, read_named_rows, require_columns
+from competition.config import CompetitionConfig
 from competition.files import read_json, read_table, read_text_table
 from competition.paths import shown
 from competition.prepare import describe as describe_tables
 from competition.tables import own_rows
-from competition.task import from_sample
+from competition.task import from_sample, task_of
 from competition.types import Array
 from competition.yaml_files import dump_yaml
 from folds.shares import lacking, shares
@@ -241,7 +242,7 @@ def _answers(run: Run) -> tuple[list[Part], float]:
     competition, columns, task = run.config.competition, run.columns, run.task
     if competition.answers is None or not competition.answers.exists():
         return [], np.nan
-    truth, ids = read_answers(run, competition.answers), read_table(run.paths.sample)[competition.id]
+    truth, ids = read_answers(competition, competition.answers), read_table(run.paths.sample)[competition.id]
     y = truth.reindex(ids).to_numpy()
     files = [BLEND_FILE, *([STACK_FILE] if run.config.submissions.stack else []), SUBMISSION_FILE]
     y_pred = {file: from_sample(task, read_text_table(run.folder / file)) for file in files}
@@ -256,9 +257,10 @@ def _answers(run: Run) -> tuple[list[Part], float]:
     return [tabled(["file or stage", *submitted], rows), *unknown], next(iter(submitted.values()))
 
 
-def read_answers(run: Run, file: Path) -> pd.DataFrame:
+def read_answers(competition: CompetitionConfig, file: Path) -> pd.DataFrame:
     """The labels of a table of answers, by id, under the names of the targets or under those that the sample has."""
-    competition, task, table = run.config.competition, run.task, read_named_rows(file, [run.config.competition.id])
+    task = task_of(competition)
+    table = read_named_rows(file, [competition.id])
     if not {*task.targets} <= {*table} and not task.has_column_per_class:
         table = table.rename(columns=dict(zip(task.columns_in_sample, task.targets, strict=True)))
     require_columns(table, task.targets, file)
