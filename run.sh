@@ -2,7 +2,7 @@
 # From a competition's train.csv, test.csv and sample_submission.csv to checked submission files with an honest score.
 #
 #   ./run.sh full [COMPETITION] [--budget 2h]    everything, in that time; finished jobs are skipped, so run it again
-#                                after a crash; with --plan what would be trained
+#                                after a crash
 #   ./run.sh new NAME --train F --test F --sample F [--preset quick|cpu|gpu] [--oof DIR]    a YAML for your own
 #                                competition; --oof blends predictions made elsewhere (docs/stages.md)
 #   ./run.sh check [COMPETITION]    settings, data and weights, in seconds

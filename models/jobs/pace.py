@@ -30,12 +30,14 @@ class Paces:
     Attributes:
         ended: group -> seconds of its tasks that ended.
         expected: group -> seconds to assume until a task of the group has ended.
+        first_reports: running task -> steps and seconds of the first report of its progress that was seen.
     """
 
     queue: Queue
     executor: Executor
     ended: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     expected: dict[str, float] = field(default_factory=dict)
+    first_reports: dict[Task, tuple[float, float]] = field(default_factory=dict)
 
     def add(self, group: str, result: JobResult) -> None:
         """Count a task that ended."""
@@ -50,11 +52,24 @@ class Paces:
             return self.expected[group]
         for task in self.queue.running:
             if task.group == group and task.folder is not None:
-                progress = read_progress(task.folder)
-                share = progress["done"] / max(1.0, progress["total"])
-                if share >= MIN_SHARE and progress["seconds"] >= MIN_SECONDS:
-                    return progress["seconds"] / share
+                seconds = self._projected(task, read_progress(task.folder))
+                if seconds is not None:
+                    return seconds
         return None
+
+    def _projected(self, task: Task, progress: dict[str, float]) -> float | None:
+        """Return the seconds that a running job will have taken; None until it has done enough steps.
+
+        Its steps since the first report count: imports and inputs come before them and take as long for any number of
+        epochs.
+        """
+        done, total, seconds = progress["done"], progress["total"], progress["seconds"]
+        if done == 0:
+            return None
+        first_done, first_seconds = self.first_reports.setdefault(task, (done, seconds))
+        if done - first_done < MIN_SHARE * total or seconds < MIN_SECONDS:
+            return None
+        return seconds + (total - done) * (seconds - first_seconds) / (done - first_done)
 
     def elapsed(self, task: Task) -> float:
         """Return the seconds since a task started; 0 if it waits."""

@@ -190,8 +190,8 @@ def test_a_stage_that_does_not_fit_is_named_and_those_after_it_are_trained(
     budget.train(FailurePolicy(), lambda: None)
     assert trained(budget) == {"trees": (None, [0, 1, 2, 3, 4])}
     (left_out,) = budget.left_out
-    assert left_out == ("net", None, "3 jobs of about 8.33 min did not fit in 3.8 min")
-    assert machine.started[1][:2] == (50, "trees/seed_0/fold_0")  # 5 % of the steps were done then
+    assert left_out == ("net", None, "3 jobs of about 8.33 min did not fit in 3.78 min")
+    assert machine.started[1][:2] == (51, "trees/seed_0/fold_0")  # 5 % of the steps were done then
     assert "stage net  left out: 3 jobs of about 8.33 min did not fit" in capsys.readouterr().out
 
 
