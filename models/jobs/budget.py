@@ -4,7 +4,7 @@ Stages start in the YAML's order as cores become free. The first fold of a stage
 known, the stage
 
 - goes on, if all of its folds fit into 60 % of the time that is left;
-- starts again with 70 % or 50 % of its epochs, if it is a network and these fit;
+- starts again with 70 % or 50 % of its epochs, if it is a network and these fit into 80 % or all of that time;
 - is given up otherwise.
 
 When every stage is decided, more seeds follow, each if it fits. What was decided is kept in budget_<seconds>.json, so
@@ -21,7 +21,7 @@ from pathlib import Path
 from competition.durations import in_words
 from competition.files import digest
 from folds.table import time_ordered
-from models.jobs.budget_stages import Decisions, Stages, StageState, epoch_shares, with_epochs
+from models.jobs.budget_stages import Decisions, Stages, StageState, epoch_shares, reserve, with_epochs
 from models.jobs.folder import read_failure, verify
 from models.jobs.job_rows import read_tables
 from models.jobs.pace import MIN_FORECAST, Paces, describe_end
@@ -30,17 +30,17 @@ from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, r
 from models.jobs.train import FailurePolicy, JobReporter, job_tasks, threads_of
 from models.settings import NeuralStage
 
-SHARE_OF_TIME_LEFT = 0.6
-"""Share of the time left that a stage may take while others wait, unless it has no smaller version."""
+SHARES_OF_TIME_LEFT = {1.0: 0.6, 0.7: 0.8}
+"""Share of its epochs -> share of the time left that a stage may take while others wait; all of it with fewer epochs,
+or if it has no smaller version."""
+MAX_CACHE_SHARE = 0.6
+"""Share of the time left that the inputs of a stage may take."""
 MIN_SHARE_LEFT = 0.05
 """Share of the budget below which no further stage starts."""
 SLOWER = 1.1
 """Seconds of a job that has not started, relative to the pace of its stage."""
 MIN_WAIT = 10.0
 """Seconds after which a job without a pace may be given up."""
-RESERVE_SECONDS, RESERVE_SHARE, RESERVE_SUBMISSIONS = 10.0, 0.04, 3.0
-"""Kept for the last submission and the report: seconds and a share of the budget, or so many times the seconds of the
-last submission of finished stages, whichever is more."""
 
 
 class Budget:
@@ -87,8 +87,7 @@ class Budget:
     @property
     def deadline(self) -> float:
         """time.monotonic() at which training ends."""
-        reserve = max(RESERVE_SECONDS + RESERVE_SHARE * self.seconds, RESERVE_SUBMISSIONS * self.submission_seconds)
-        return self.end - reserve
+        return self.end - reserve(self.seconds, self.submission_seconds)
 
     @property
     def current_plan(self) -> Plan:
@@ -133,7 +132,7 @@ class Budget:
         return {title: result for title, result in results.items() if title in titles}
 
     def _end(self) -> None:
-        """Keep that the time was used, so that the same command again trains nothing more but what failed."""
+        """Keep that the time was used: the same command again trains nothing more but what failed."""
         for state in self.states.values():
             for seed in list(state.seeds):
                 jobs = state.jobs_of(seed)
@@ -254,14 +253,16 @@ class Budget:
         left = self._seconds_left()
         pace = self.paces.of(state.name)
         if pace is not None:
-            self._queue(self._decide(state, pace))
+            fits = self._fitting_share(state, pace) == state.share
+            if fits or self.paces.is_sure(state.name) or self._fitting_share(state, pace / 2) is None:
+                self._queue(self._decide(state, pace))
             return
         running = [task for task in self.queue.running if task.group == state.name]
         n_left = len(state.unfinished(state.seeds[0])) - len(running)
         rounds = math.ceil(n_left / max(1, self.executor.capacity().cpus))
         elapsed = max(map(self.paces.elapsed, running), default=0.0)
         caches = self.paces.seconds_until_end(self._cache_tasks_of(state))
-        if caches > SHARE_OF_TIME_LEFT * left:
+        if caches > MAX_CACHE_SHARE * left:
             self._give_up(state, f"preparing its inputs takes about {in_words(caches)}")
         elif elapsed > max(MIN_WAIT, left / (rounds + 1)):
             self._give_up(state, f"its first job was not finished after {in_words(elapsed)}")
@@ -294,7 +295,7 @@ class Budget:
                 jobs[: len(running)] = [max(0.0, seconds - elapsed) for elapsed in running]
             allowed = left
             if not is_last and share != state.shares[-1]:
-                allowed = seconds_of_others + SHARE_OF_TIME_LEFT * (left - seconds_of_others)
+                allowed = seconds_of_others + SHARES_OF_TIME_LEFT.get(share, 1.0) * (left - seconds_of_others)
             if self.paces.seconds_until_end(others, [(each, resources) for each in jobs]) <= allowed:
                 return share
         return None

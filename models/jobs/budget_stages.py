@@ -15,6 +15,9 @@ EPOCH_SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1)
 MIN_EPOCH_SHARE, ENOUGH_ROWS = 0.5, 40_000
 """Smallest share, unless the network sees so many rows in less; a row counts in each epoch."""
 MAX_SEEDS = 5
+RESERVE_SECONDS, RESERVE_SHARE, RESERVE_SUBMISSIONS = 8.0, 0.02, 3.0
+"""Kept for the last submission and the report: seconds and a share of the budget, or so many times the seconds of the
+last submission of finished stages, whichever is more."""
 NOT_STARTED = "the time was over before it started"
 
 Stages = dict[str, Any]
@@ -52,6 +55,15 @@ def epoch_shares(stage: Any, n_rows: float) -> list[float]:
 def with_epochs(stage: Any, share: float) -> Any:
     """Return a stage with a share of its epochs."""
     return stage if share == 1 else stage.model_copy(update={"epochs": max(1, round(share * stage.epochs))})
+
+
+def reserve(seconds: float, submission_seconds: float) -> float:
+    """Return the seconds of a budget that are kept for the last submission and the report.
+
+    Args:
+        submission_seconds: what the last submission of finished stages took.
+    """
+    return max(RESERVE_SECONDS + RESERVE_SHARE * seconds, RESERVE_SUBMISSIONS * submission_seconds)
 
 
 @dataclass

@@ -13,8 +13,10 @@ from competition.durations import in_words
 from models.jobs.progress import read_progress
 from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, timed_out
 
-MIN_SHARE, MIN_SECONDS = 0.05, 10.0
-"""Share of its steps, and seconds, after which the progress of a running job counts."""
+SHARES_BETWEEN_REPORTS = (0.05, 0.1)
+"""Share of its steps that a running job has to do before its pace is guessed, and after that before it is sure."""
+MIN_SECONDS = 10.0
+"""Seconds that it has to run before."""
 HANGS_AFTER = 4.0
 """Multiple of its stage's pace after which a job hangs; the jobs of a stage differ in rows."""
 Jobs = Sequence[tuple[float, Resources]]
@@ -30,14 +32,14 @@ class Paces:
     Attributes:
         ended: group -> seconds of its tasks that ended.
         expected: group -> seconds to assume until a task of the group has ended.
-        first_reports: running task -> steps and seconds of the first report of its progress that was seen.
+        reports: running task -> its steps and seconds when it was first seen, when its pace was guessed, and was sure.
     """
 
     queue: Queue
     executor: Executor
     ended: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     expected: dict[str, float] = field(default_factory=dict)
-    first_reports: dict[Task, tuple[float, float]] = field(default_factory=dict)
+    reports: dict[Task, list[tuple[float, float]]] = field(default_factory=dict)
 
     def add(self, group: str, result: JobResult) -> None:
         """Count a task that ended."""
@@ -52,24 +54,33 @@ class Paces:
             return self.expected[group]
         for task in self.queue.running:
             if task.group == group and task.folder is not None:
-                seconds = self._projected(task, read_progress(task.folder))
-                if seconds is not None:
-                    return seconds
+                progress = read_progress(task.folder)
+                if progress["done"] > 0:
+                    return self._projected(task, progress)
         return None
+
+    def is_sure(self, group: str) -> bool:
+        """Return whether the pace of a group is more than a guess."""
+        running = [task for task in self.queue.running if task.group == group]
+        return bool(self.ended[group]) or any(len(self.reports.get(task, ())) == 3 for task in running)
 
     def _projected(self, task: Task, progress: dict[str, float]) -> float | None:
         """Return the seconds that a running job will have taken; None until it has done enough steps.
 
-        Its steps since the first report count: imports and inputs come before them and take as long for any number of
-        epochs.
+        Imports and inputs come before the first report, and the first steps are slower than others. So steps count
+        from the first report until there are enough of them, and then from the end of that part.
         """
-        done, total, seconds = progress["done"], progress["total"], progress["seconds"]
-        if done == 0:
+        done = progress["done"]
+        seconds = progress["seconds"]
+        reports = self.reports.setdefault(task, [(done, seconds)])
+        if len(reports) <= len(SHARES_BETWEEN_REPORTS) and seconds >= MIN_SECONDS:
+            n_steps = SHARES_BETWEEN_REPORTS[len(reports) - 1] * progress["total"]
+            if done - reports[-1][0] >= n_steps:
+                reports.append((done, seconds))
+        if len(reports) == 1:
             return None
-        first_done, first_seconds = self.first_reports.setdefault(task, (done, seconds))
-        if done - first_done < MIN_SHARE * total or seconds < MIN_SECONDS:
-            return None
-        return seconds + (total - done) * (seconds - first_seconds) / (done - first_done)
+        first_done, first_seconds = reports[len(reports) - 2]
+        return seconds + (progress["total"] - done) * (seconds - first_seconds) / (done - first_done)
 
     def elapsed(self, task: Task) -> float:
         """Return the seconds since a task started; 0 if it waits."""

@@ -40,11 +40,12 @@ def test_a_pace_is_that_of_jobs_that_ended_or_else_of_the_progress_of_one_that_r
     task = job(tmp_path, "net", 0)
     queue.running[task] = time.monotonic() - 15
     assert paces.of("net") is None
-    # Its first step is done after 6 s of imports and inputs. Then each step takes a second.
-    for done, seconds, pace in ((1, 7, None), (4, 10, None), (6, 12, 106.0), (50, 56, 106.0)):
+    # Its first step is done after 6 s of imports and inputs. The next take 2 s each, and from the 7th on one second.
+    for done, seconds, pace in ((1, 8, None), (4, 14, None), (6, 18, 206.0), (15, 27, 142.0), (16, 28, 112.0)):
         write_json(task.folder / PROGRESS, {"done": done, "total": 100, "seconds": seconds})
-        assert paces.of("net") == pace
-    assert paces.remaining([task]) == [(pytest.approx(91, abs=1), ONE)]
+        assert paces.of("net") == pytest.approx(pace, abs=1) if pace else paces.of("net") is None
+        assert paces.is_sure("net") == (done == 16)
+    assert paces.remaining([task]) == [(pytest.approx(97, abs=1), ONE)]
     paces.add("net", JobResult("net/1", "failed", "error", seconds=1))
     paces.add("net", JobResult("net/2", seconds=20))
     paces.add("net", JobResult("net/3", seconds=30))
