@@ -94,8 +94,8 @@ def full_in_time(
         n_seconds = (time.monotonic() - started) * executor.capacity().cpus
         finished = replace(finished, worker_seconds={**budget.queue.seconds, ALL_SECONDS: n_seconds})
         result = _submit_until(end, finished, executor)
-        if result.status == "failed":  # here it fails again, with its traceback
-            _submit(finished)
+        if result.status == "failed":
+            result = _submit(finished)  # it fails here too, with its traceback, or the worker was killed
         if result.reason == "time" and not finished.is_built:
             _take_interim(paths, interim, seconds)
     print("\n".join(result.lines or [f"submission without a report: {shown(paths.submission)}"]))

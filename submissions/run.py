@@ -59,10 +59,10 @@ PACKAGES = (
 )  # fmt: skip
 
 
-LEFT_OUT_HEADER = ["stage", "seed", "reason", "error", "traceback"]
+LEFT_OUT_HEADER = ["stage", "seed", "reason", "error"]
 ALL_SECONDS = "all"
 """In `Run.worker_seconds`: all seconds that the cores had, whether they were used or not."""
-MAX_ERROR = 200
+MAX_ERROR = 80
 """Characters of an error that tables show."""
 
 
@@ -86,8 +86,7 @@ class LeftOut:
     def row(self) -> list[str]:
         """Its row below LEFT_OUT_HEADER."""
         seed = "" if self.seed is None else str(self.seed)
-        log = "" if self.log is None else str(shown(self.log))
-        return [self.stage, seed, self.reason, textwrap.shorten(self.error, MAX_ERROR), log]
+        return [self.stage, seed, self.reason, textwrap.shorten(self.error, MAX_ERROR, placeholder=" ...")]
 
 
 @dataclass(frozen=True)
@@ -221,15 +220,26 @@ def left_out_of(plan: Plan, results: dict[str, JobResult]) -> list[LeftOut]:
         ends = [results.get(job.title) or recorded_failure(job) for job in jobs if not job.has_predicted(plan.test_key)]
         reasons = sorted([end for end in ends if end.status != "ok"], key=lambda end: end.status != "failed")
         if reasons:
-            left_out.append(LeftOut(stage, seed, reasons[0].reason, reasons[0].error, reasons[0].log))
+            first = reasons[0]
+            fold = first.name.rpartition("/fold_")[2]
+            error = f"fold {fold}: {first.error}" if first.status == "failed" else first.error
+            left_out.append(LeftOut(stage, seed, first.reason, error, first.log))
         else:
             left_out.append(LeftOut(stage, seed, "dependency", "it has pseudo-labels of a stage that is left out"))
     return left_out
 
 
 def describe_left_out(left_out: Sequence[LeftOut]) -> str:
-    """What is left out, as a table for the terminal; nothing if nothing is."""
-    return f"Left out:\n\n{table(LEFT_OUT_HEADER, [each.row for each in left_out])}" if left_out else ""
+    """What is left out, as a table for the terminal, and where the tracebacks are; nothing if nothing is."""
+    if not left_out:
+        return ""
+    lines = ["Left out:", "", table(LEFT_OUT_HEADER, [each.row for each in left_out]), *tracebacks(left_out)]
+    return "\n".join(lines)
+
+
+def tracebacks(left_out: Sequence[LeftOut]) -> list[str]:
+    """Return a line for each traceback of what is left out."""
+    return [f"traceback of {each.stage}: {shown(each.log)}" for each in left_out if each.log is not None]
 
 
 def name_of_latest(paths: Paths) -> str:

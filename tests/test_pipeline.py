@@ -207,10 +207,13 @@ def test_stages_that_fail_are_left_out_by_name_and_change_no_byte_of_the_submiss
     lines = run(work, *command, status=3).stdout.splitlines()
     assert submission(work).read_bytes() == submission(small[1]).read_bytes()
     assert (work / "smoke" / "submission.csv").read_bytes() == submission(work).read_bytes()
-    last = lines[-len(hows) :]
+    end = lines[len(lines) - lines[::-1].index("Left out:") :]
+    last = [line for line in end if line.startswith("| ")][1:]
     assert [line.split("|")[1].strip() for line in last] == sorted(hows)
     reasons = {"killed": "killed", "segfault": "killed", "hangs": "timeout"}
     assert [line.split("|")[3].strip() for line in last] == [reasons.get(how, "error") for how in sorted(hows)]
+    with_traceback = [line.split()[2] for line in end if line.startswith("traceback of ")]
+    assert with_traceback == [f"{how}:" for how in sorted(hows) if how in ("raises", "unpicklable")]
     report = (work / "smoke" / "report" / "report.md").read_text()
     assert report.index("Left out") < report.index("## Stages")
     again = run(work, *command, status=3).stdout

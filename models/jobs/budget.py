@@ -22,13 +22,12 @@ from competition.durations import in_words
 from competition.files import digest
 from folds.table import time_ordered
 from models.jobs.budget_stages import Decisions, Stages, StageState, epoch_shares, reserve, with_epochs
-from models.jobs.folder import read_failure, verify
+from models.jobs.folder import verify
 from models.jobs.job_rows import read_tables
 from models.jobs.pace import MIN_FORECAST, Paces, describe_end
 from models.jobs.plan import ALL, Job, Plan
 from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, run
-from models.jobs.train import FailurePolicy, JobReporter, job_tasks, threads_of
-from models.settings import NeuralStage
+from models.jobs.train import FailurePolicy, JobReporter, job_tasks, networks_of, threads_of
 
 SHARES_OF_TIME_LEFT = {1.0: 0.6, 0.7: 0.8}
 """Share of its epochs -> share of the time left that a stage may take while others wait; all of it with fewer epochs,
@@ -66,7 +65,7 @@ class Budget:
         self.policy = FailurePolicy()
         self.on_seed: Callable[[], Task | None] = lambda: None
         self.queue = Queue(more=self._more, watch=self._watch)
-        self.paces = Paces(self.queue, executor)
+        self.paces = Paces(self.queue, executor, networks_of(plan.stages))
         self.reporter = JobReporter(plan, executor)
         rows, test, _ = read_tables(plan)
         self.tables = [rows, test]
@@ -135,11 +134,11 @@ class Budget:
         """Keep that the time was used: the same command again trains nothing more but what failed."""
         for state in self.states.values():
             for seed in list(state.seeds):
-                jobs = state.jobs_of(seed)
-                unfinished = state.unfinished(seed)
-                if unfinished and not any(read_failure(job.folder) for job in unfinished):
+                n_jobs = len(state.jobs_of(seed))
+                n_unfinished = len(state.unfinished(seed))
+                if n_unfinished and state.name not in self.failed_stages:
                     state.seeds.remove(seed)
-                    done = f"{len(jobs) - len(unfinished)} of {len(jobs)} jobs were finished when the time was over"
+                    done = f"{n_jobs - n_unfinished} of {n_jobs} jobs were finished when the time was over"
                     self.decisions.cut_seeds.append((state.name, seed, done))
         self.decisions.has_ended = any(state.seeds for state in self.states.values())
         self.decisions.write(self.states)
@@ -150,18 +149,11 @@ class Budget:
         """Return the next tasks, since a core has nothing to do."""
         if self.decisions.has_ended:
             return []
-        return (
-            self._decide_ended_probe()
-            or self._probe_next_stage()
-            or self._fold_beside_probe()
-            or self._retry()
-            or self._next_seed()
-        )
+        return self._probe_next_stage() or self._fold_beside_probe() or self._retry() or self._next_seed()
 
     def _watch(self) -> list[tuple[Task, JobResult]]:
         """Decide about stages whose pace has become known; return the tasks to end now, each with its result."""
         self.queue.deadline = min(self.queue.deadline, self.deadline)
-        self._queue([])
         for state in self.states.values():
             if state.status == "probing":
                 self._decide_while_running(state)
@@ -171,27 +163,23 @@ class Budget:
         return list(stopped.items())
 
     def _on_end(self, job: Job, result: JobResult) -> None:
-        """Report a job that ended, and count what it took."""
+        """Report a job that ended, and decide about its stage if it was the probe."""
         self.reporter.on_end(job, result)
+        state = self.states[job.stage]
         if result.status == "failed":
             self.failed_stages.add(job.stage)
-            self.states[job.stage].status = "accepted"  # with its failure: nothing of it starts any more
+            state.status = "accepted"  # with its failure: nothing of it starts any more
             if self.policy.fail_fast:
                 self.queue.stop("stopped by --fail-fast")
         if result.status == "ok":
             if result.lines:  # it was trained, not only asked for predictions
                 self.paces.add(job.stage, result)
+            if state.status == "probing":
+                self._queue(self._decide(state, self.paces.of(job.stage) or 0.0))
             if self.current_plan.has_finished_seed(job.stage, job.seed) and (task := self.on_seed()):
                 self.queue.waiting.insert(0, task)
 
     # Steps of `_more`: each returns the tasks that it starts.
-
-    def _decide_ended_probe(self) -> list[Task]:
-        for state in self.states.values():
-            pace = self.paces.of(state.name)
-            if state.status == "probing" and pace is not None and not self._tasks_of(state):
-                return self._decide(state, pace)
-        return []
 
     def _probe_next_stage(self) -> list[Task]:
         for state in self.states.values():
@@ -212,7 +200,7 @@ class Budget:
         """Start another fold of a stage that says nothing about its pace before its probe ends."""
         for state in self.states.values():
             is_running = any(task.group == state.name for task in self.queue.running)
-            if state.status == "probing" and is_running and not isinstance(state.settings, NeuralStage):
+            if state.status == "probing" and is_running and state.name not in self.paces.networks:
                 jobs = [job for job in self._not_queued(state) if job.fold != ALL]
                 if jobs:
                     return self._start(state, state.seeds[0], jobs[:1])
@@ -313,7 +301,7 @@ class Budget:
         state.seeds = state.settings.seeds[:1]
         self.decisions.write(self.states)
         tasks = self._start(state, state.seeds[0], self._not_queued(state))
-        if isinstance(state.settings, NeuralStage):
+        if state.name in self.paces.networks:
             epochs = f"{state.settings.epochs} of {self.plan.stages[state.name].epochs} epochs, "
         else:
             epochs = ""

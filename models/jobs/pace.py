@@ -1,12 +1,13 @@
 """How long the jobs of a stage take, and when all jobs will have ended.
 
-The pace of a stage is the mean of its jobs that ended, or what the progress of a running one says.
+The pace of a stage is the mean of its jobs that ended, or what the progress of a running network says. Other stages
+report their targets, which differ in rows.
 """
 
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
 from competition.durations import in_words
@@ -29,6 +30,9 @@ MIN_FORECAST = 30.0
 class Paces:
     """Seconds that tasks take, by group: the jobs of a stage, or the parts of a cache.
 
+    Args:
+        networks: groups of networks.
+
     Attributes:
         ended: group -> seconds of its tasks that ended.
         expected: group -> seconds to assume until a task of the group has ended.
@@ -37,6 +41,7 @@ class Paces:
 
     queue: Queue
     executor: Executor
+    networks: Set[str]
     ended: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     expected: dict[str, float] = field(default_factory=dict)
     reports: dict[Task, list[tuple[float, float]]] = field(default_factory=dict)
@@ -53,7 +58,7 @@ class Paces:
         if group in self.expected:
             return self.expected[group]
         for task in self.queue.running:
-            if task.group == group and task.folder is not None:
+            if task.group == group and group in self.networks and task.folder is not None:
                 progress = read_progress(task.folder)
                 if progress["done"] > 0:
                     return self._projected(task, progress)
@@ -145,11 +150,12 @@ class Forecast:
 
     Args:
         stages: in the order in which their jobs start.
+        networks: those of them that are networks.
     """
 
-    def __init__(self, queue: Queue, executor: Executor, stages: Iterable[str]) -> None:
+    def __init__(self, queue: Queue, executor: Executor, stages: Iterable[str], networks: Set[str]) -> None:
         self.queue = queue
-        self.paces = Paces(queue, executor)
+        self.paces = Paces(queue, executor, networks)
         self.stages = list(stages)
 
     def update(self) -> list[tuple[Task, JobResult]]:

@@ -33,6 +33,7 @@ from models.jobs.progress import describe_loss
 from models.jobs.resume import resume
 from models.jobs.run_job import run_job
 from models.jobs.scheduler import Executor, JobResult, Queue, Resources, Task, run
+from models.settings import NeuralStage
 
 USABLE_MEMORY = 0.8
 """Share of a card's memory that jobs may fill together, since each has a context of CUDA and fragments."""
@@ -89,12 +90,14 @@ def train(
     queue = queue or Queue()
     queue.job_timeout = policy.job_timeout
     reporter = JobReporter(plan, executor)
-    forecast = Forecast(queue, executor, dict.fromkeys(job.stage for job in unfinished))
+    stages = dict.fromkeys(job.stage for job in unfinished)
+    forecast = Forecast(queue, executor, stages, networks_of(plan.stages))
     queue.watch = forecast.update
 
     def on_end(job: Job, result: JobResult) -> None:
         reporter.on_end(job, result)
-        forecast.paces.add(job.stage, result)
+        if result.lines:  # it was trained, not only asked for predictions
+            forecast.paces.add(job.stage, result)
         if result.status == "failed" and policy.fail_fast:
             queue.stop("stopped by --fail-fast")
         if result.status == "ok" and queue.waiting and plan.has_finished_seed(job.stage, job.seed):
@@ -218,6 +221,11 @@ def run_all(tasks: list[Task], executor: Executor, noun: str) -> None:
     for name in required:
         if results[name].status == "failed":
             raise DataError(f"{name} failed ({results[name].reason}): {results[name].error}")
+
+
+def networks_of(stages: dict[str, Any]) -> set[str]:
+    """Return the names of the stages that are networks."""
+    return {name for name, stage in stages.items() if isinstance(stage, NeuralStage)}
 
 
 def threads_of(stage: Any, n_jobs: int, executor: Executor) -> int:

@@ -41,6 +41,7 @@ from submissions.run import (
     STAGES,
     SUBMISSION_FILE,
     Run,
+    tracebacks,
 )
 from submissions.words import mean_and_deviation, number, with_error
 
@@ -122,7 +123,9 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
 
 def _left_out(run: Run) -> list[Part]:
     """Stages and seeds that are not in the submission, and why."""
-    return [Table(LEFT_OUT_HEADER, [each.row for each in run.left_out])] if run.left_out else []
+    if not run.left_out:
+        return []
+    return [Table(LEFT_OUT_HEADER, [each.row for each in run.left_out]), *tracebacks(run.left_out)]
 
 
 def _tables(run: Run) -> list[Part]:
