@@ -1,7 +1,8 @@
 """Training and the submission in a given time: `./run.sh full --budget 2h`.
 
 The time counts from the start of the command to the report. The last submission is built in a worker until the end of
-the time; if it is not ready by then, the latest submission of finished stages takes its place.
+the time, first without the LightGBM stack, which takes most of it; if it is not ready by then, the latest submission of
+finished stages takes its place.
 """
 
 import os
@@ -9,6 +10,7 @@ import shutil
 import time
 from argparse import Namespace
 from dataclasses import replace
+from typing import Any
 
 from competition import command
 from competition.durations import in_words
@@ -96,9 +98,8 @@ def full_in_time(
         result = _submit_until(end, finished, executor)
         if result.status == "failed":
             result = _submit(finished)  # it fails here too, with its traceback, or the worker was killed
-        if result.reason == "time" and not finished.is_built:
-            _take_interim(paths, interim, seconds)
-    print("\n".join(result.lines or [f"submission without a report: {shown(paths.submission)}"]))
+        lines = _take_latest(finished, interim, seconds) if result.reason == "time" else list(result.lines)
+    print("\n".join(lines))
     if left_out:
         print(describe_left_out(left_out))
     return finished.exit_status
@@ -112,27 +113,34 @@ def _submit_until(end: float, finished: Run, executor: Executor) -> JobResult:
 
 
 def _submit(finished: Run) -> JobResult:
-    """Build the files and the report of a run."""
+    """Build the files and the report of a run, and before them those that take its place if the time is over."""
+    if finished.config.submissions.stack and not finished.is_built:
+        build_submission(finished, interim=True)
     lines = [*build_submission(finished).lines, report(finished), describe_seconds(finished)]
     return JobResult("submission", lines=tuple(lines))
 
 
-def _take_interim(paths: Paths, interim: InterimSubmissions, seconds: float) -> None:
-    """Make the latest submission of finished stages the last one.
+def _take_latest(finished: Run, interim: InterimSubmissions, seconds: float) -> list[str]:
+    """Make the latest submission of finished stages the last one if that was not built in time; return what to print.
 
     Raises:
         NothingToSubmit: if there is none.
     """
-    over = f"the time of {in_words(seconds)} was over before the last submission was built"
-    if not interim.n_written:
-        raise NothingToSubmit(f"{over}. Finished jobs are kept; run the same command again, or give it more time.")
-    interim_folder = paths.run(SO_FAR)
-    name = read_manifest(interim_folder)["run"]
-    shutil.rmtree(paths.run(name), ignore_errors=True)
-    interim_folder.rename(paths.run(name))
-    write_atomically(paths.latest_run, f"{name}\n")
-    write_atomically(paths.submission, (paths.run(name) / SUBMISSION_FILE).read_bytes())
-    print(f"{over}; that of the stages finished before takes its place")
+    paths = finished.paths
+    over = f"the time of {in_words(seconds)} was over before"
+    if finished.is_built:
+        return [f"{over} the report was written. {shown(paths.submission)}"]
+    so_far = paths.run(SO_FAR)
+    stored: dict[str, Any] = read_manifest(so_far) if so_far.exists() else {"run": ""}
+    if not interim.n_written and stored["run"] != finished.name:
+        raise NothingToSubmit(f"{over} a submission was built. Finished jobs are kept: run the same command again.")
+    folder = paths.run(stored["run"])
+    shutil.rmtree(folder, ignore_errors=True)
+    so_far.rename(folder)
+    write_atomically(paths.latest_run, f"{folder.name}\n")
+    write_atomically(paths.submission, (folder / SUBMISSION_FILE).read_bytes())
+    stages = ", ".join(stage["name"] for stage in stored["stages"])
+    return [f"{over} the last submission was built. {shown(paths.submission)} is that of {stages}, without a report"]
 
 
 def describe_seconds(finished: Run) -> str:

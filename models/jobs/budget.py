@@ -252,7 +252,7 @@ class Budget:
         caches = self.paces.seconds_until_end(self._cache_tasks_of(state))
         if caches > MAX_CACHE_SHARE * left:
             self._give_up(state, f"preparing its inputs takes about {in_words(caches)}")
-        elif elapsed > max(MIN_WAIT, left / (rounds + 1)):
+        elif elapsed > max(MIN_WAIT, left / max(1, rounds)):  # those after it would not fit if it ended now
             self._give_up(state, f"its first job was not finished after {in_words(elapsed)}")
 
     def _decide(self, state: StageState, pace: float) -> list[Task]:

@@ -15,7 +15,7 @@ EPOCH_SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1)
 MIN_EPOCH_SHARE, ENOUGH_ROWS = 0.5, 40_000
 """Smallest share, unless the network sees so many rows in less; a row counts in each epoch."""
 MAX_SEEDS = 5
-RESERVE_SECONDS, RESERVE_SHARE, RESERVE_SUBMISSIONS = 8.0, 0.02, 3.0
+RESERVE_SECONDS, RESERVE_SHARE, RESERVE_SUBMISSIONS = 10.0, 0.04, 3.0
 """Kept for the last submission and the report: seconds and a share of the budget, or so many times the seconds of the
 last submission of finished stages, whichever is more."""
 NOT_STARTED = "the time was over before it started"
