@@ -135,7 +135,7 @@ def processes_in(work: Path) -> list[str]:
 @pytest.mark.parametrize("seconds", sorted(random.Random(0).sample(range(4, 90), 20)))
 def test_whenever_the_time_is_over_the_submission_of_what_is_finished_is_there(seconds: int, tmp_path: Path) -> None:
     path, work = small_competition(tmp_path / "own"), tmp_path / "work"
-    hangs = f"  hangs: {{kind: custom, code: '{FAILING}:Failing', settings: {{how: hangs}}}}\n"
+    hangs = f"  hangs: {{kind: custom, code: '{FAILING}:Failing', settings: {{how: hangs, fold: 0}}}}\n"
     path.write_text(path.read_text().replace("  gnn:", f"{hangs}  gnn:"))
     before = time.monotonic()
     command = [RUN, "full", str(path), "--budget", f"{seconds}s"]
@@ -143,8 +143,9 @@ def test_whenever_the_time_is_over_the_submission_of_what_is_finished_is_there(s
     assert time.monotonic() - before < max(seconds, CHECK_SECONDS)
     assert processes_in(work) == []
     finished = list(work.glob("smoke/models/lightgbm/*/seed_0/fold_*/report.json"))
-    assert done.returncode == (0 if len(finished) == 3 else 1), done.stderr
-    if done.returncode == 0:
+    # Whether the stage that hangs is left out for the time or fails depends on when its other folds end.
+    assert done.returncode in ((0, 3) if len(finished) == 3 else (1,)), done.stderr
+    if len(finished) == 3:
         assert len(pd.read_csv(work / "smoke" / "submission.csv")) == len(pd.read_csv(DATA / "test.csv"))
         assert "| hangs " in done.stdout
 

@@ -4,7 +4,6 @@ The pace of a stage is the mean of its jobs that ended, or what the progress of 
 report their targets, which differ in rows.
 """
 
-import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence, Set
@@ -18,8 +17,9 @@ SHARES_BETWEEN_REPORTS = (0.05, 0.1)
 """Share of its steps that a running job has to do before its pace is guessed, and after that before it is sure."""
 MIN_SECONDS = 10.0
 """Seconds that it has to run before."""
-HANGS_AFTER = 4.0
-"""Multiple of its stage's pace after which a job hangs; the jobs of a stage differ in rows."""
+HANGS_AFTER, MIN_HANGING = 4.0, 60.0
+"""Multiple of its stage's pace, and seconds, after which a job hangs: jobs of a stage differ in rows, and the first of
+a worker imports libraries."""
 Jobs = Sequence[tuple[float, Resources]]
 """Seconds and resources of each."""
 MIN_FORECAST = 30.0
@@ -105,9 +105,11 @@ class Paces:
         """Return the running jobs that take much longer than those of their stage did, as failed."""
         hanging = {}
         for task in self.queue.running:
-            limit = max(MIN_SECONDS, HANGS_AFTER * (self.of(task.group) or math.inf))
-            if task.folder is not None and self.elapsed(task) > limit:
-                hanging[task] = timed_out(task, limit, f"{HANGS_AFTER:g} times the pace of its stage")
+            pace = self.of(task.group)
+            if task.folder is not None and pace is not None:
+                limit = max(MIN_HANGING, HANGS_AFTER * pace)
+                if self.elapsed(task) > limit:
+                    hanging[task] = timed_out(task, limit, f"those of its stage took {in_words(pace)}")
         return hanging
 
     def seconds_until_end(self, tasks: Iterable[Task], jobs: Jobs = ()) -> float:
