@@ -39,8 +39,8 @@ from submissions.run import (
     read_manifest,
 )
 
-EARLY_SHARE, MAX_EARLY = 0.01, 5.0
-"""Share of the time, and maximum seconds, by which the command ends before it, in case the machine is slow then."""
+EARLY_SHARE, MIN_EARLY, MAX_EARLY = 0.01, 2.0, 5.0
+"""Share of the time, and least and most seconds, by which the command ends before it, in case the machine is slow then."""
 NO_LABELS = "its pseudo-labels change with each seed of other stages, so a budget does not train it"
 MIN_WEIGHT = 0.02
 """Weight of a column from which the time of its jobs counts as well spent."""
@@ -65,7 +65,7 @@ def full_in_time(
             "--budget trains stages without pseudo_labels, and each of these has some. Run full without it."
         )
     seconds = options.budget
-    end = started + seconds - min(MAX_EARLY, max(1.0, EARLY_SHARE * seconds))
+    end = started + seconds - min(MAX_EARLY, max(MIN_EARLY, EARLY_SHARE * seconds))
 
     def plan_of(stages: Stages) -> Plan:
         return plan(config.competition, stages, paths, options.reuse)

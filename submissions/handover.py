@@ -40,10 +40,9 @@ def handover(run: Run) -> str:
     files = [competition.train, competition.test, competition.sample_submission, *code]
     files += [*(extra.file for extra in competition.extra_train), run.folder / SUBMISSION_FILE]
     named = name if any((folder / f"{name}.yaml").is_file() for folder in config_folders()) else f"{name}.yaml"
-    for file in run.paths.root.glob(f"within/*/{name}.yaml"):  # of a run with a budget
-        with suppress(UserError):  # one of earlier settings
-            if load_stages(str(file)) == run.config.stages:
-                named = str(shown(file))
+    with suppress(UserError, OSError):  # the YAML that the user edits may be gone or wrong by now
+        if load_stages(run.paths.owner.read_text(encoding="utf-8").strip()) != run.config.stages:
+            named = str(shown(run.folder / f"{name}.yaml"))  # such as after a budget
     return Template(TEMPLATE.read_text(encoding="utf-8"), undefined=StrictUndefined).render(
         run=run,
         left_out=describe_left_out(run.left_out),
