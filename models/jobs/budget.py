@@ -183,7 +183,8 @@ class Budget:
 
     def _probe_next_stage(self) -> list[Task]:
         for state in self.states.values():
-            if state.status == "waiting" and self._seconds_left() >= MIN_SHARE_LEFT * self.seconds:
+            has_time = self._seconds_left() >= MIN_SHARE_LEFT * self.seconds
+            if state.status == "waiting" and has_time and self.executor.fits(self._resources(state)):
                 state.status = "probing"
                 state.seeds = state.settings.seeds[:1]
                 unfinished = state.unfinished(state.seeds[0])
@@ -270,7 +271,8 @@ class Budget:
         left = self._seconds_left()
         others = self._tasks(without=state.name)
         seconds_of_others = self.paces.seconds_until_end(others)
-        is_last = all(other.status != "waiting" for other in self.states.values() if other is not state)
+        undecided = [other for other in self.states.values() if other.status in ("waiting", "probing")]
+        is_last = undecided in ([], [state])
         running = [self.paces.elapsed(task) for task in self.queue.running if task.group == state.name]
         resources = self._resources(state)
         for share in state.shares:

@@ -33,7 +33,7 @@ class Killed(BaseException):
 
 
 class Machine:
-    """An executor of so many cores whose jobs take no time, but move a clock.
+    """An executor of so many cores and cards whose jobs take no time, but move a clock.
 
     Args:
         seconds: of a job, by its stage's settings; infinite for one that hangs.
@@ -54,7 +54,9 @@ class Machine:
         seconds: Seconds,
         fails: tuple[str, ...] = (),
         killed_at: float = math.inf,
+        n_cards: int = 0,
     ) -> None:
+        self.n_cards = n_cards
         self.now = 0.0
         self.cores = self.max_threads = cores
         self.seconds, self.fails, self.killed_at = seconds, fails, killed_at
@@ -68,10 +70,12 @@ class Machine:
         monkeypatch.setattr(pace_module, "read_progress", self.progress)
 
     def capacity(self) -> Resources:
-        return Resources(self.cores, 0)
+        return Resources(self.cores, self.n_cards)
 
     def fits(self, resources: Resources) -> bool:
-        return len(self.running) < self.cores
+        on_cards = sum(task.resources.gpus for task in self.running)
+        has_card = self.n_cards == 0 or resources.gpus == 0 or on_cards + resources.gpus <= self.n_cards
+        return len(self.running) < self.cores and has_card
 
     def submit(self, task: Task) -> Future[JobResult]:
         future: Future[JobResult] = Future()
@@ -180,6 +184,15 @@ def test_a_stage_may_take_most_of_the_time_only_if_no_other_waits_or_it_has_no_s
     budget = budget_of(planned(tmp_path, stages={"net": NET, "trees": TREES}), machine, 300)
     budget.train(FailurePolicy(), lambda: None)
     assert trained(budget) == {"net": (7, [0]), "trees": (None, [0, 1])}  # 185 s, and 264 would be above 60 %
+
+
+def test_a_network_leaves_time_for_another_one_that_waits_for_the_only_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch, 4, by_epoch(net_a=8, net_b=2.5), n_cards=1)
+    budget = budget_of(planned(tmp_path, stages={"net_a": NET, "net_b": NET}), machine, 300)
+    budget.train(FailurePolicy(), lambda: None)
+    assert trained(budget) == {"net_a": (7, [0]), "net_b": (10, [0])}  # net_a would fit in full, but alone
 
 
 def test_a_stage_that_does_not_fit_is_named_and_those_after_it_are_trained(
