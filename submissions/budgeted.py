@@ -40,7 +40,7 @@ from submissions.run import (
 )
 
 EARLY_SHARE, MIN_EARLY, MAX_EARLY = 0.01, 2.0, 5.0
-"""Share of the time, and least and most seconds, by which the command ends before it, in case the machine is slow then."""
+"""Share of the time, and least and most seconds, by which the command ends early, in case the machine is slow then."""
 NO_LABELS = "its pseudo-labels change with each seed of other stages, so a budget does not train it"
 MIN_WEIGHT = 0.02
 """Weight of a column from which the time of its jobs counts as well spent."""

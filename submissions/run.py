@@ -62,7 +62,7 @@ PACKAGES = (
 LEFT_OUT_HEADER = ["stage", "seed", "reason", "error"]
 ALL_SECONDS = "all"
 """In `Run.worker_seconds`: all seconds that the cores had, whether they were used or not."""
-MAX_ERROR = 80
+MAX_ERROR = 110
 """Characters of an error that tables show."""
 
 

@@ -1,5 +1,7 @@
 """Numbers and tables as people read them, in a terminal and in Markdown."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 LONGEST_NAME = 24
@@ -32,10 +34,10 @@ def is_known(value: float | None) -> bool:
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """Aligned text that is a Markdown table as well; a column with digits is aligned to the right, but the first."""
+    """Aligned text that is a Markdown table as well; a column of numbers is aligned to the right, but the first."""
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    left = [i == 0 or not any(map(str.isdigit, "".join(column[1:]))) for i, column in enumerate(columns)]
+    left = [i == 0 or not _are_numbers(column[1:]) for i, column in enumerate(columns)]
 
     def line(cells: list[str]) -> str:
         padded = [c.ljust(w) if is_left else c.rjust(w) for c, w, is_left in zip(cells, widths, left, strict=True)]
@@ -43,3 +45,9 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
     rule = "|".join("-" * (w + 1) + ("-" if is_left else ":") for w, is_left in zip(widths, left, strict=True))
     return "\n".join([line(header), f"|{rule}|", *(line(row) for row in rows)])
+
+
+def _are_numbers(cells: Sequence[str]) -> bool:
+    """Whether there are numbers, such as `-0.5` or `0.71 +- 0.03`, and no other text."""
+    texts = [cell for cell in cells if cell not in ("", "-")]
+    return bool(texts) and all(text[0] in "-+.0123456789" for text in texts)
