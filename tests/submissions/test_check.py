@@ -1,5 +1,6 @@
 """What `./run.sh check` finds before any work."""
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from competition import prepare
 from competition.config import find_config, load_competition
 from competition.errors import ConfigError, DataError
-from competition.paths import Paths
+from competition.paths import PROJECT, Paths
 from models.training.machine import Card
 from submissions.check import check_all
 from submissions.config import load_config
@@ -239,7 +240,7 @@ def test_a_torch_that_cannot_be_imported_is_one_sentence_of_the_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart is missing')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{PROJECT}")
     path = write_competition(tmp_path, *mixed_tables(), stages={"graph": {"kind": "gnn", "precision": "bf16"}})
     with pytest.raises(ConfigError, match=r"^stages\.graph: torch, .*: ImportError: libcudart is missing\. Set "):
         checked(path)
