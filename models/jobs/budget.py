@@ -220,19 +220,21 @@ class Budget:
         """Start one more seed of a stage, if it fits: the second of each, then the third."""
         if any(state.status == "probing" for state in self.states.values()):
             return []
-        states = [state for state in self.states.values() if state.status == "accepted"]
-        for state in sorted(states, key=lambda state: len(state.seeds)):
-            pace = self.paces.of(state.name)
-            if len(state.seeds) == len(state.settings.seeds) or pace is None or state.name in self.failed_stages:
-                continue
-            seed = state.settings.seeds[len(state.seeds)]
-            unfinished = state.unfinished(seed)
-            jobs = [(SLOWER * pace, self._resources(state))] * len(unfinished)
-            if self.paces.seconds_until_end(self._tasks(), jobs) <= self._seconds_left():
-                state.seeds = [*state.seeds, seed]
-                self.decisions.write(self.states)
-                if tasks := self._start(state, seed, unfinished):
-                    return tasks
+        n_seeds = max(len(state.settings.seeds) for state in self.states.values())
+        for number in range(1, n_seeds):
+            for state in self.states.values():
+                pace = self.paces.of(state.name)
+                is_next = len(state.seeds) == number < len(state.settings.seeds) and state.status == "accepted"
+                if not is_next or pace is None or state.name in self.failed_stages:
+                    continue
+                seed = state.settings.seeds[number]
+                unfinished = state.unfinished(seed)
+                jobs = [(SLOWER * pace, self._resources(state))] * len(unfinished)
+                if self.paces.seconds_until_end(self._tasks(), jobs) <= self._seconds_left():
+                    state.seeds = [*state.seeds, seed]
+                    self.decisions.write(self.states)
+                    if tasks := self._start(state, seed, unfinished):  # none if another command has finished them
+                        return tasks
         return []
 
     # Decisions about one stage.

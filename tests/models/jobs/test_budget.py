@@ -291,6 +291,18 @@ def test_after_a_kill_the_same_command_goes_on_with_the_same_epochs_and_after_th
     assert trained(other)["net"][0] == 10
 
 
+def test_seeds_that_a_command_with_another_time_has_finished_are_all_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    todo = planned(tmp_path, stages={"trees": TREES})
+    budget_of(todo, Machine(monkeypatch, 1, by_epoch(trees=10)), 160).train(FailurePolicy(), lambda: None)
+    again = Machine(monkeypatch, 1, by_epoch(trees=10))
+    budget = budget_of(todo, again, 200)
+    budget.train(FailurePolicy(), lambda: None)
+    assert trained(budget) == {"trees": (None, [0, 1, 2, 3, 4])}
+    assert {title.split("/")[1] for _, title, _ in again.started} == {"seed_4"}
+
+
 def test_a_seed_that_is_cut_off_by_the_deadline_is_left_out_and_stays_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
