@@ -277,10 +277,10 @@ class Budget:
         is_last = undecided in ([], [state])
         running = [self.paces.elapsed(task) for task in self.queue.running if task.group == state.name]
         resources = self._resources(state)
+        n_jobs = len(state.unfinished(state.settings.seeds[0]))
         for share in state.shares:
             if share > state.share:
                 continue
-            n_jobs = len(state.unfinished(state.settings.seeds[0]))
             seconds = pace * share / state.share
             jobs = [SLOWER * seconds] * n_jobs
             if share == state.share:

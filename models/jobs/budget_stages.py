@@ -53,8 +53,8 @@ def epoch_shares(stage: Any, n_rows: float) -> list[float]:
 
 
 def with_epochs(stage: Any, share: float) -> Any:
-    """Return a stage with a share of its epochs."""
-    return stage if share == 1 else stage.model_copy(update={"epochs": max(1, round(share * stage.epochs))})
+    """Return a network with a share of its epochs."""
+    return stage.model_copy(update={"epochs": max(1, round(share * stage.epochs))})
 
 
 def reserve(seconds: float, submission_seconds: float) -> float:

@@ -125,7 +125,6 @@ def makespan(jobs: Jobs, capacity: Resources) -> float:
     """Return the seconds until the last job ends if each starts as soon as there is room, in their order.
 
     Jobs on cards do not wait for cores. They fill the cards without gaps, which shares that do not add up cannot.
-
     """
     free = [0.0] * max(1, capacity.cpus)  # when each core is free
     on_cards = 0.0
