@@ -69,6 +69,7 @@ class Budget:
         self.reporter = JobReporter(plan, executor)
         rows, test, _ = read_tables(plan)
         self.tables = [rows, test]
+        self.plans: dict[tuple[str, float], Plan] = {}  # stage, share of its epochs
         self.planned_cache_keys: set[tuple[str, str]] = set()
         self.order: dict[str, tuple[bool, int, int]] = {}  # task -> failed before, number of seed, number of stage
         self.failed_stages: set[str] = set()
@@ -277,12 +278,11 @@ class Budget:
         is_last = undecided in ([], [state])
         running = [self.paces.elapsed(task) for task in self.queue.running if task.group == state.name]
         resources = self._resources(state)
-        n_jobs = len(state.unfinished(state.settings.seeds[0]))
         for share in state.shares:
             if share > state.share:
                 continue
             seconds = pace * share / state.share
-            jobs = [SLOWER * seconds] * n_jobs
+            jobs = [SLOWER * seconds] * self._n_unfinished(state, share)
             if share == state.share:
                 jobs[: len(running)] = [max(0.0, seconds - elapsed) for elapsed in running]
             allowed = left
@@ -291,6 +291,11 @@ class Budget:
             if self.paces.seconds_until_end(others, [(each, resources) for each in jobs]) <= allowed:
                 return share
         return None
+
+    def _n_unfinished(self, state: StageState, share: float) -> int:
+        """Return how many jobs of the first seed are left with a share of the epochs: a longer budget may have some."""
+        jobs = self._plan_of_stage(state.name, share).jobs
+        return sum(job.seed == state.settings.seeds[0] and not job.has_predicted(self.plan.test_key) for job in jobs)
 
     def _accept(self, state: StageState, pace: float, share: float) -> list[Task]:
         """Queue all jobs of the first seed of a stage, with a share of its epochs."""
@@ -386,7 +391,6 @@ class Budget:
 
     def _plan_of_stage(self, name: str, share: float) -> Plan:
         """Return the plan of one stage with a share of its epochs."""
-        if share != 1:
-            return self.plan_of({name: with_epochs(self.plan.stages[name], share)})
-        keys = {name: self.plan.keys[name]}
-        return replace(self.plan, jobs=self.plan.of(name), keys=keys, stages={name: self.plan.stages[name]})
+        if (name, share) not in self.plans:
+            self.plans[name, share] = self.plan_of({name: with_epochs(self.plan.stages[name], share)})
+        return self.plans[name, share]

@@ -53,7 +53,9 @@ def epoch_shares(stage: Any, n_rows: float) -> list[float]:
 
 
 def with_epochs(stage: Any, share: float) -> Any:
-    """Return a network with a share of its epochs."""
+    """Return a stage with a share of its epochs; other stages than networks have all of them."""
+    if share == 1:
+        return stage
     return stage.model_copy(update={"epochs": max(1, round(share * stage.epochs))})
 
 
@@ -136,8 +138,10 @@ class Decisions:
 
     def read(self, states: dict[str, StageState]) -> dict[str, float]:
         """Take over what an earlier command decided; return the share of its epochs that each stage has."""
-        content = read_json(self.file) if self.file.exists() else {}
-        if content.get("jobs") != self.jobs:
+        if not self.file.exists():
+            return {}
+        content = read_json(self.file, "jobs", "stages", "reasons", "cut_seeds", "ended")
+        if content["jobs"] != self.jobs:
             return {}
         for name, decided in content["stages"].items():
             states[name].share = decided["share"]

@@ -303,6 +303,19 @@ def test_seeds_that_a_command_with_another_time_has_finished_are_all_taken(
     assert {title.split("/")[1] for _, title, _ in again.started} == {"seed_4"}
 
 
+def test_a_shorter_time_takes_the_network_that_a_longer_one_has_trained_with_fewer_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch, 1, by_epoch(net=10))
+    todo = planned(tmp_path, stages={"net": NET})
+    budget_of(todo, machine, 300).train(FailurePolicy(), lambda: None)
+    short = budget_of(todo, machine, 100)
+    started = machine.now
+    short.train(FailurePolicy(), lambda: None)
+    assert trained(short) == {"net": (7, [0])}
+    assert machine.now - started == 20  # of the probe with all epochs, until its pace is known
+
+
 def test_a_seed_that_is_cut_off_by_the_deadline_is_left_out_and_stays_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
